@@ -1,0 +1,70 @@
+"""What can go wrong, as a tree; each branch has its exit code.
+
+    AutoquantError
+    |-- InputError                  2   something given cannot be used: fix it and start again
+    |   |-- UsageError                  arguments that contradict each other
+    |   |-- ModelError                  the model file, its inputs, outputs or operators
+    |   |-- DataError                   evaluation or calibration data, preprocessing, metric
+    |   |-- SpaceError                  a search space file
+    |   |-- PlanError                   a config or record file, or a plan that this model cannot follow
+    |   `-- RunError                    the run's folder: exists, other model, read-only, full
+    `-- TrialError                  2   one plan did not work out; a search records it and goes on without it
+
+A search ends with 0 when the tolerance is met, with 1 when the budget is spent without meeting it (the best that was
+found is kept), and with 130 when it is interrupted. Anything that is not an AutoquantError is a bug of ours: 70.
+"""
+
+from typing import ClassVar
+
+MET = 0
+MISSED = 1
+BAD_INPUT = 2
+INTERNAL = 70
+INTERRUPTED = 130
+
+
+class AutoquantError(Exception):
+    """A sentence for the person who must act: where, what, the way out."""
+
+    exit_code: ClassVar[int] = BAD_INPUT
+
+    def __init__(self, where: str, what: str, *, hint: str = "") -> None:
+        super().__init__(where, what, hint)
+        self.where = where
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
+
+
+class InputError(AutoquantError):
+    """Something given cannot be used."""
+
+
+class UsageError(InputError):
+    """Arguments that contradict each other or are out of range."""
+
+
+class ModelError(InputError):
+    """The model file, its inputs, outputs or operators."""
+
+
+class DataError(InputError):
+    """Evaluation or calibration data, its preprocessing, or the metric."""
+
+
+class SpaceError(InputError):
+    """A search space file."""
+
+
+class PlanError(InputError):
+    """A config or record file, or a plan that this model cannot follow."""
+
+
+class RunError(InputError):
+    """The folder of a run."""
+
+
+class TrialError(AutoquantError):
+    """One plan did not work out: an overflow, a NaN, a graph that does not run. A search goes on without it."""

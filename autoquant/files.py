@@ -1,0 +1,40 @@
+"""Files written whole: a temporary file beside the target, then a rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from autoquant.errors import RunError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write; it takes the name `path` only when everything was written and flushed.
+
+    Raises RunError when the disk is full, read-only or otherwise refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):  # what could not be written need not be there to remove
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """What to tell about a path that cannot be written."""
+    return RunError(str(path), f"cannot be written ({error.strerror})", hint="free the disk, or choose another folder")

@@ -1,0 +1,1 @@
+"""Loading, normalizing and looking at a trained model."""

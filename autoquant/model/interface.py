@@ -1,0 +1,179 @@
+"""Inputs and outputs of a graph: found, chosen by name, and renamed to what their users call them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from tensorflow.core.framework import attr_value_pb2
+from tensorflow.python.framework import op_def_registry
+
+from autoquant.errors import ModelError
+from autoquant.model.graph import Graph, canonical, make_node, node_of
+from autoquant.model.shapes import imported, make_placeholder, static_shape, tensor_name
+
+VARIABLES = frozenset(
+    {"Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "TemporaryVariable", "AutoReloadVariable"}
+)
+NO_OUTPUT = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print"})
+BRANCHES = frozenset({"Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"})
+
+
+def found_inputs(graph: Graph) -> tuple[str, ...]:
+    """The Placeholders. One with a default counts as its default."""
+    return tuple(name for name, node in graph.nodes.items() if node.op in {"Placeholder", "PlaceholderV2"})
+
+
+def found_outputs(graph: Graph) -> tuple[str, ...]:
+    """The nodes that depend on an input and that nobody reads; of a node with several outputs the first."""
+    reached: set[str] = set()
+    stack = list(graph.inputs)
+    while stack:
+        name = stack.pop()
+        if name not in reached:
+            reached.add(name)
+            stack.extend(graph.consumers[name])
+    ends = (node for name, node in graph.nodes.items() if name in reached and not graph.consumers[name])
+    return tuple(node.name for node in ends if _may_be_output(node))
+
+
+def _may_be_output(node: Any) -> bool:
+    if node.op in NO_OUTPUT or "/AssertGuard/" in node.name:  # so is called what tf.debugging.Assert leaves behind
+        return False
+    definition = op_def_registry.get(node.op)
+    return definition is None or bool(definition.output_arg)
+
+
+def chosen(graph: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Graph:
+    """The graph between these inputs and outputs, where given, else between its own; raises ModelError."""
+    if outputs:
+        graph = replace(graph, outputs=tuple(_known(graph, name, "output") for name in outputs))
+    if inputs:
+        asked = tuple(dict.fromkeys(_known(graph, name, "input") for name in inputs))
+        for tensor in asked:
+            graph = _opened(graph, tensor)
+        graph = replace(graph, inputs=tuple(tensor.replace(":", "_") for tensor in asked))
+    if not graph.inputs:
+        raise ModelError("graph", "has no Placeholder to feed", hint="name its inputs with --inputs")
+    if not graph.outputs:
+        graph = replace(graph, outputs=found_outputs(graph))
+    if not graph.outputs:
+        raise ModelError("graph", "no output depends on an input", hint="name the outputs with --outputs")
+    graph = graph.pruned()
+    for node in graph.nodes.values():
+        _refuse(node)
+    return graph if inputs else replace(graph, inputs=needed_inputs(graph) or graph.inputs).pruned()
+
+
+def needed_inputs(graph: Graph) -> tuple[str, ...]:
+    """The inputs that an output depends on."""
+    needed = replace(graph, inputs=()).pruned().nodes
+    return tuple(name for name in graph.inputs if name in needed)
+
+
+def check_runnable(graph: Graph) -> None:
+    """Raise ModelError where an output needs what is not fed, or no output needs an input."""
+    for name, node in graph.nodes.items():
+        if node.op.startswith("Placeholder") and name not in graph.inputs and node.op != "PlaceholderWithDefault":
+            raise ModelError(
+                ", ".join(graph.outputs), f"depends on '{name}', which is not fed", hint=f"add {name} to --inputs"
+            )
+    missing = [name for name in graph.inputs if name not in needed_inputs(graph)]
+    if missing or not graph.inputs:
+        raise ModelError(
+            ", ".join(graph.outputs),
+            f"does not depend on {', '.join(missing) or 'any input'}",
+            hint="check --inputs and --outputs",
+        )
+
+
+def renamed(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterable[tuple[str, str]]) -> Graph:
+    """Call inputs (node -> name) and outputs ((tensor, name) pairs) by their names, made fit for nodes.
+
+    An input gets its name, an output an Identity of its name; where another node has it, the name with a number.
+    """
+    taken = {}
+    for old, wanted in inputs.items():
+        graph, taken[old] = _renamed_input(graph, old, node_name(wanted))
+    graph = replace(graph, inputs=tuple(taken.get(name, name) for name in graph.inputs))
+    tf_graph = imported(graph)
+    names = []
+    for tensor, wanted in outputs:
+        tensor = taken.get(node_of(tensor), canonical(tensor))
+        if tensor != node_name(wanted):
+            name = graph.free_name(node_name(wanted))
+            dtype = tf_graph.get_tensor_by_name(tensor_name(tensor)).dtype.as_datatype_enum
+            value = attr_value_pb2.AttrValue(type=dtype)
+            graph, tensor = graph.edit(put=[make_node(name, "Identity", [tensor], T=value)]), name
+        names.append(tensor)
+    return replace(graph, outputs=tuple(names))
+
+
+def node_name(text: str) -> str:
+    """The text with every character that a node's name may not have as an underscore."""
+    return re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_./\\-]", "_", canonical(text)).lstrip("_") or "tensor"
+
+
+def _renamed_input(graph: Graph, old: str, wanted: str) -> tuple[Graph, str]:
+    if wanted == old:
+        return graph, old
+    name = graph.free_name(wanted)
+    node = type(graph.nodes[old])()
+    node.CopyFrom(graph.nodes[old])
+    node.name = name
+    return graph.edit(put=[node], drop=[old], redirect={old: name}), name
+
+
+def _known(graph: Graph, name: str, kind: str) -> str:
+    """The tensor in canonical spelling; raises ModelError where there is none, naming the nearest."""
+    tensor = canonical(name)
+    if tensor in graph.nodes:
+        return tensor
+    node = graph.nodes.get(node_of(tensor))
+    if node is not None and re.fullmatch(r":\d+", tensor.removeprefix(node.name)):
+        try:
+            imported(replace(graph, outputs=(node.name,)).pruned()).get_tensor_by_name(tensor)
+        except KeyError:
+            raise ModelError(name, f"'{node.name}' has no such output", hint=f"try '{node.name}'") from None
+        return tensor
+    own = graph.inputs if kind == "input" else graph.outputs or found_outputs(graph)
+    near = get_close_matches(name, own, 1, 0.4) or get_close_matches(name, graph.nodes, 1, 0.4)
+    listed = ", ".join(own[:5])
+    hint = f"did you mean '{near[0]}'?" if near else f"the graph's own: {listed}" if own else ""
+    raise ModelError(name, f"no such {kind} in the graph", hint=hint)
+
+
+def _opened(graph: Graph, tensor: str) -> Graph:
+    """The graph with a Placeholder of its type and shape in the tensor's place; of 'a:1' it is called a_1."""
+    node = graph.nodes[node_of(tensor)]
+    if node.op == "Placeholder":
+        return graph
+    inner = imported(replace(graph, outputs=(node.name,), inputs=()).pruned()).get_tensor_by_name(tensor_name(tensor))
+    name = tensor.replace(":", "_")
+    placeholder = make_placeholder(name, inner.dtype.as_datatype_enum, static_shape(inner))
+    if name != tensor:
+        if name in graph.nodes:
+            raise ModelError(tensor, f"cannot be an input: '{name}' is taken", hint="feed the operator that reads it")
+        return graph.edit(put=[placeholder], redirect={tensor: name})
+    others = [edge for reader in graph.consumers[name] for edge in graph.nodes[reader].input]
+    if any(node_of(edge) == name and edge != name for edge in others):
+        raise ModelError(tensor, "cannot be an input: its other outputs are read too", hint="feed what reads it")
+    return graph.edit(put=[placeholder])
+
+
+def _refuse(node: Any) -> None:
+    if node.op in VARIABLES:
+        raise ModelError(
+            node.name,
+            f"is a variable ({node.op}): the graph is not frozen",
+            hint="freeze it, or give the SavedModel folder that it came from",
+        )
+    if node.op in BRANCHES:
+        raise ModelError(
+            node.name,
+            f"is control flow of TensorFlow 1 ({node.op})",
+            hint="export an inference graph: is_training a constant, no loops",
+        )

@@ -1,0 +1,63 @@
+"""A model, opened: loaded, frozen, normalized, with named inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorflow.python.framework import dtypes
+
+from autoquant.model.graph import Graph
+from autoquant.model.interface import check_runnable, chosen, needed_inputs
+from autoquant.model.load import digest_of, load
+from autoquant.model.normalize import normalize
+from autoquant.model.shapes import imported, placeholder_shape
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What an input takes. A dimension of None is open; a shape of None says that not even the rank is known."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A normalized inference graph, and what it was made from.
+
+    `name` is the file's stem; `frozen` the graph before normalization, which computes the same; `digest` the SHA-256
+    (hex) of the file's bytes, of a SavedModel those of its graph and variables, with their relative names.
+    """
+
+    name: str
+    graph: Graph
+    inputs: tuple[InputSpec, ...]
+    digest: str
+    frozen: Graph = field(repr=False)
+
+
+def open_model(path: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Model:
+    """Open a frozen .pb, a SavedModel folder, a .keras or .h5 file; raises ModelError where it cannot be used.
+
+    `inputs` and `outputs`, with or without ':0', override what the file says; an input inside the graph cuts off all
+    that is before it. Inputs that were found, not asked for, and that no output needs are left out.
+    """
+    path = Path(path)
+    frozen = chosen(load(path), inputs=inputs, outputs=outputs)
+    imported(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
+    graph = normalize(frozen)
+    if not inputs:
+        graph = replace(graph, inputs=needed_inputs(graph)).pruned()
+    check_runnable(graph)
+    specs = tuple(_spec(graph.nodes[name]) for name in graph.inputs)
+    return Model(path.resolve().stem, graph, specs, digest_of(path), frozen)
+
+
+def _spec(node: Any) -> InputSpec:
+    dtype = np.dtype(dtypes.as_dtype(node.attr["dtype"].type).as_numpy_dtype)
+    return InputSpec(node.name, dtype, placeholder_shape(node))

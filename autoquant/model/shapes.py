@@ -1,0 +1,112 @@
+"""TensorFlow's own view of a graph: is it sound, and what shapes have its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tensorflow.core.framework import attr_value_pb2
+from tensorflow.python.framework import op_def_registry
+
+from autoquant.errors import ModelError
+from autoquant.model.graph import Graph, attr_of, make_node
+
+Shape = tuple[int | None, ...]
+
+
+def tensor_name(tensor: str) -> str:
+    """TensorFlow's spelling: 'a' becomes 'a:0'."""
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
+def imported(graph: Graph) -> Any:
+    """A tf.Graph of the same nodes; raises ModelError where TensorFlow refuses them."""
+    import tensorflow as tf
+
+    check_operators(graph)
+    tf_graph = tf.Graph()
+    with tf_graph.as_default():
+        try:
+            tf.graph_util.import_graph_def(graph.to_graph_def(), name="")
+        except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
+            raise ModelError(
+                "graph", _sentence(error), hint="is the file whole, and does TensorFlow run it?"
+            ) from error
+    return tf_graph
+
+
+def check_operators(graph: Graph) -> None:
+    """Raise ModelError for an operator that is neither TensorFlow's nor a function of the graph."""
+    functions = set() if graph.library is None else {f.signature.name for f in graph.library.function}
+    for node in graph.nodes.values():
+        if node.op not in functions and op_def_registry.get(node.op) is None:
+            raise ModelError(
+                node.name,
+                f"TensorFlow has no operator '{node.op}'",
+                hint="custom operators cannot be opened: export the model without it",
+            )
+
+
+def static_shape(tensor: Any) -> Shape | None:
+    """The shape of a tf.Tensor as a tuple; None for an unknown rank."""
+    return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+
+
+def placeholder_shape(node: Any) -> Shape | None:
+    """The shape that a Placeholder states; None for an unknown rank."""
+    shape = attr_of(node, "shape").shape
+    if "shape" not in node.attr or shape.unknown_rank:
+        return None
+    return tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
+
+
+def make_placeholder(name: str, dtype: int, shape: Shape | None) -> Any:
+    """A Placeholder node; `dtype` is the number of TensorFlow's DataType."""
+    value = attr_value_pb2.AttrValue()
+    if shape is None:
+        value.shape.unknown_rank = True
+    for size in shape or ():
+        value.shape.dim.add(size=-1 if size is None else size)
+    value.shape.SetInParent()
+    return make_node(name, "Placeholder", dtype=attr_value_pb2.AttrValue(type=dtype), shape=value)
+
+
+def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Graph:
+    """The graph with open batches set to 1, and inputs of the shapes given.
+
+    A shape in `input_shapes` is that of one sample or of a batch, whose size does not count. Raises ModelError where it
+    contradicts the file's.
+    """
+    for name in input_shapes:
+        if name not in graph.inputs:
+            raise ModelError(name, "a shape is given but this is no input", hint=f"inputs: {', '.join(graph.inputs)}")
+    nodes = [graph.nodes[name] for name in graph.inputs]
+    shapes = [_merged(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
+    return graph.edit(
+        put=[make_placeholder(n.name, n.attr["dtype"].type, s) for n, s in zip(nodes, shapes, strict=True)]
+    )
+
+
+def _merged(name: str, stated: Shape | None, given: tuple[int, ...] | None) -> Shape | None:
+    if stated is None:
+        return None if given is None else (1, *given[1:])
+    if given is None or not stated:
+        return tuple(1 if size is None and axis == 0 else size for axis, size in enumerate(stated))
+    sample = given if len(given) == len(stated) - 1 else given[1:]
+    if len(given) not in (len(stated), len(stated) - 1) or any(
+        size not in (None, wanted) for size, wanted in zip(stated[1:], sample, strict=True)
+    ):
+        raise ModelError(
+            name,
+            f"shape {given} is given but the file says {stated}",
+            hint="give the sizes that the file leaves open (None), and keep the others",
+        )
+    return (stated[0] or 1, *sample)
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of what TensorFlow says, without its source positions."""
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return "TensorFlow refuses it: " + re.sub(r"\{\{node ([^}]*)\}\}", r"'\1'", first)

@@ -37,4 +37,6 @@ def write_text(path: Path, text: str) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunError:
     """What to tell about a path that cannot be written."""
-    return RunError(str(path), f"cannot be written ({error.strerror})", hint="free the disk, or choose another folder")
+    return RunError(
+        str(path), f"cannot be written ({error.strerror or error})", hint="free the disk, or choose another folder"
+    )

@@ -71,7 +71,7 @@ CHANNEL_AXES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 NOT_YET = "not supported by this version"
 BODY = "what happens inside its body stays in float"
 FUSED = "it was fused by an optimizer; export the graph without that"
-UNCHANNEL_AXES: Mapping[str, str] = MappingProxyType(
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("Conv3D", "Conv2DBackpropInput", "Conv3DBackpropInputV2", "Einsum", "AvgPool", "MaxPool"), NOT_YET)
     | dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), NOT_YET)
     | dict.fromkeys(("_FusedConv2D", "_FusedDepthwiseConv2dNative", "_FusedMatMul"), FUSED)
@@ -141,7 +141,7 @@ def _objection(graph: Graph, node: Any) -> str | None:
     if node.op.startswith("BatchMatMul") and not any(graph.nodes[node_of(e)].op == "Const" for e in node.input):
         return "both factors are activations: there is no weight"
     if node.op not in CHANNEL_AXES:
-        return UNCHANNEL_AXES.get(node.op)
+        return UNSUPPORTED.get(node.op)
     weight = graph.nodes[node_of(node.input[1])]
     if attr_of(node, "T").type != types_pb2.DT_FLOAT:
         return (

@@ -1,0 +1,1 @@
+"""What calibration saw of each tensor, and the range algorithms that read it."""

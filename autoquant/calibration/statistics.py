@@ -1,0 +1,87 @@
+"""One FP32 pass over the calibration data: a sketch of every layer's input, after each number of batches asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoquant.calibration.sketch import Sketch, Sketcher
+from autoquant.errors import DataError, PlanError
+from autoquant.kept import Kept, keep, read_kept
+from autoquant.quantization.affine import Array
+
+VERSION = 1
+"""Version of the sketch; part of the key, so that a file of another version is never used."""
+
+Run = Callable[[Mapping[str, Array]], Iterable[Mapping[str, Array]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sketches by number of batches and tensor. `key` says of which model, data and preprocessing."""
+
+    key: str
+    sketches: Mapping[int, Mapping[str, Sketch]]
+
+    @property
+    def batch_nums(self) -> tuple[int, ...]:
+        """The numbers of batches after which sketches were kept."""
+        return tuple(sorted(self.sketches))
+
+    def sketch(self, tensor: str, batch_num: int) -> Sketch:
+        """The sketch of a tensor after `batch_num` batches. Raises PlanError when none was kept."""
+        if batch_num not in self.sketches:
+            kept = ", ".join(map(str, self.batch_nums))
+            raise PlanError("batch_num", f"{batch_num} batches were not calibrated", hint=f"there are {kept}")
+        return self.sketches[batch_num][tensor]
+
+
+def collect(run: Run, batches: Iterable[Mapping[str, Array]], batch_nums: Sequence[int], *, key: str) -> Statistics:
+    """Feed batches to `run`, which gives the tensors to watch, of the batch at once or in parts, and sketch them.
+
+    Stops after the largest of `batch_nums`. Raises DataError when the data holds fewer batches.
+    """
+    wanted = sorted(set(batch_nums))
+    sketchers: dict[str, Sketcher] = {}
+    kept: dict[int, Mapping[str, Sketch]] = {}
+    seen = 0
+    for seen, batch in enumerate(batches, start=1):
+        for part in run(batch):
+            for tensor, values in part.items():
+                sketchers.setdefault(tensor, Sketcher()).add(values)
+        if seen in wanted:
+            kept[seen] = {tensor: sketcher.sketch() for tensor, sketcher in sketchers.items()}
+        if seen == wanted[-1]:
+            return Statistics(key, kept)
+    raise DataError(
+        "calibration data",
+        f"holds {seen} batches, but batch_num is {wanted[-1]}",
+        hint="give more calibration data, a smaller batch size or a smaller batch_num",
+    )
+
+
+def save_statistics(statistics: Statistics, path: Path) -> None:
+    """Write an .npz, whole or not at all."""
+    arrays: dict[str, Array] = {}
+    index: list[dict[str, Any]] = []
+    for batch_num, sketches in sorted(statistics.sketches.items()):
+        for tensor, sketch in sorted(sketches.items()):
+            arrays[f"counts{len(index)}"] = sketch.counts
+            facts = {name: getattr(sketch, name) for name in ("low", "high", "width", "first", "nonfinite")}
+            index.append({"batch_num": batch_num, "tensor": tensor, **facts})
+    keep(path, Kept({"sketches": index}, arrays), key=statistics.key, version=VERSION)
+
+
+def load_statistics(path: Path, *, key: str) -> Statistics | None:
+    """What `save_statistics` wrote, or None when that is not there, damaged, or of another key or version."""
+    kept = read_kept(path, key=key, version=VERSION)
+    if kept is None:
+        return None
+    sketches: dict[int, dict[str, Sketch]] = {}
+    for number, entry in enumerate(kept.header["sketches"]):
+        facts = dict(entry)
+        batch_num, tensor = facts.pop("batch_num"), facts.pop("tensor")
+        sketches.setdefault(batch_num, {})[tensor] = Sketch(counts=kept.arrays[f"counts{number}"], **facts)
+    return Statistics(key, sketches)

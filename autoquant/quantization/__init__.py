@@ -1,0 +1,1 @@
+"""Affine INT8 arithmetic, plans and records."""

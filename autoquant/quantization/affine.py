@@ -1,0 +1,84 @@
+"""Affine INT8 arithmetic: real = (q - offset) * scale, with q in -128..127.
+
+The rules are those of AMCT's uniform quantization: zero is always representable, scales are float32, a range too
+small to have a scale gets scale 1, one too large is an error. Ties round to even.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+QMIN, QMAX = -128, 127
+EPSILON = float(np.finfo(np.float32).eps)
+"""Scales lie in [EPSILON, 1 / EPSILON]: hardware multiplies by 1 / scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The real interval that INT8 shall cover; it always contains zero, because convolutions pad with it."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low <= 0.0 <= self.high < math.inf:  # NaN fails too
+            raise ValueError(f"a range is finite and contains zero, got [{self.low}, {self.high}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A scale (real units a step, exact in float32) and the INT8 value that stands for zero."""
+
+    scale: float
+    offset: int
+
+    def __post_init__(self) -> None:
+        if not EPSILON <= self.scale <= 1.0 / EPSILON:
+            raise ValueError(f"scale must be in [{EPSILON:.3g}, {1.0 / EPSILON:.3g}], got {self.scale}")
+        if float(np.float32(self.scale)) != self.scale:
+            raise ValueError(f"scale must be a float32 number, got {self.scale!r}")
+        if not QMIN <= self.offset <= QMAX:
+            raise ValueError(f"offset must be in [{QMIN}, {QMAX}], got {self.offset}")
+
+
+def asymmetric(seen: Range) -> Affine:
+    """Map [low, high] onto -128..127. Raises ValueError when the scale is beyond 1 / EPSILON.
+
+    >>> asymmetric(Range(0.0, 255.0))
+    Affine(scale=1.0, offset=-128)
+    """
+    scale = _legal((seen.high - seen.low) / (QMAX - QMIN))
+    return Affine(scale, int(np.clip(QMIN - np.rint(seen.low / scale), QMIN, QMAX)))
+
+
+def symmetric(seen: Range) -> Affine:
+    """Map zero onto 0, and the side that reaches further onto 127 or -128. Raises ValueError as `asymmetric`.
+
+    >>> symmetric(Range(-1.0, 0.5)).scale
+    0.0078125
+    """
+    return Affine(_legal(float(symmetric_scales(np.array(seen.low), np.array(seen.high)))), 0)
+
+
+def symmetric_scales(low: Array, high: Array) -> Array:
+    """Scale of each channel, float64: high / 127 where the positive side dominates, else -low / 128."""
+    return np.asarray(np.where(high > -low, high / QMAX, low / QMIN))
+
+
+def fake_quantize(values: Array, affine: Affine) -> Array:
+    """Quantize to INT8 and back, float64."""
+    steps = np.clip(np.rint(np.asarray(values, np.float64) / affine.scale) + affine.offset, QMIN, QMAX)
+    return np.asarray((steps - affine.offset) * affine.scale)
+
+
+def _legal(scale: float) -> float:
+    with np.errstate(over="ignore"):  # infinity is refused by Affine
+        rounded = float(np.float32(scale))
+    return 1.0 if rounded < EPSILON else rounded

@@ -1,0 +1,60 @@
+"""INT8 weights and INT32 biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoquant.errors import TrialError
+from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, symmetric_scales
+
+INT32 = np.iinfo(np.int32)
+
+
+def weight_scales(layer: str, weight: Array, channel_axes: Sequence[int] | None) -> Array:
+    """Symmetric scales of a weight, float32: one per channel, channels in row-major order of `channel_axes`.
+
+    `channel_axes` None gives one scale for the whole tensor. The full range -128..127 is used (AMCT's ARQ). Raises
+    TrialError where the weight is not finite or a scale is beyond 1 / EPSILON.
+    """
+    if not np.isfinite(weight).all():
+        raise TrialError(
+            layer, "its weights hold NaN or infinity", hint="repair the model, or leave the layer in float"
+        )
+    rows = by_channel(weight, channel_axes).astype(np.float64)
+    scales = symmetric_scales(rows.min(axis=1), rows.max(axis=1)).astype(np.float32)
+    if scales.max() > 1.0 / EPSILON:
+        raise TrialError(
+            layer, f"weight scale {scales.max():.3g} is too large for INT8", hint="leave the layer in float"
+        )
+    return np.where(scales < EPSILON, np.float32(1.0), scales)
+
+
+def quantize_weight(weight: Array, scales: Array, channel_axes: Sequence[int] | None) -> Array:
+    """The INT8 weight, same shape: clip(round(w / scale))."""
+    divisor = spread(scales, weight.ndim, weight.shape, channel_axes).astype(np.float64)
+    return np.clip(np.rint(weight.astype(np.float64) / divisor), QMIN, QMAX).astype(np.int8)
+
+
+def quantize_bias(layer: str, bias: Array, scale_d: float, scales: Array) -> Array:
+    """The INT32 bias, shape (channels,): round(b / (scale_d * scale_w)). Raises TrialError beyond INT32."""
+    steps = np.rint(bias.astype(np.float64) / (scale_d * scales.astype(np.float64)))
+    outside = steps[~((steps >= INT32.min) & (steps <= INT32.max))]  # NaN too
+    if outside.size:
+        raise TrialError(layer, f"its quantized bias {outside[0]:.3g} exceeds int32", hint="leave the layer in float")
+    return steps.astype(np.int32)
+
+
+def by_channel(weight: Array, channel_axes: Sequence[int] | None) -> Array:
+    """The weight as rows, one per channel; one row for the whole tensor."""
+    if channel_axes is None:
+        return weight.reshape(1, -1)
+    front = np.moveaxis(weight, channel_axes, range(len(channel_axes)))
+    return front.reshape(int(np.prod(front.shape[: len(channel_axes)])), -1)
+
+
+def spread(scales: Array, ndim: int, shape: Sequence[int], channel_axes: Sequence[int] | None) -> Array:
+    """One value a channel (or one in all) as a tensor that broadcasts against the weight."""
+    axes = channel_axes if channel_axes is not None and scales.size > 1 else ()
+    return scales.reshape([shape[axis] if axis in axes else 1 for axis in range(ndim)])

@@ -1,0 +1,125 @@
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autoquant.calibration import statistics
+from autoquant.calibration.sketch import Sketch, Sketcher
+from autoquant.calibration.statistics import Statistics, collect, load_statistics, save_statistics
+from autoquant.errors import DataError, PlanError
+
+BATCHES = [{"x": np.random.default_rng(n).normal(0.0, 2.0**n, size=(4, 3)).astype(np.float32)} for n in range(5)]
+
+
+def both(batch: Mapping[str, np.ndarray]) -> Iterable[Mapping[str, np.ndarray]]:
+    """A model that shows two tensors, `double` in two parts."""
+    yield {"input": batch["x"], "double": 2 * batch["x"][:1]}
+    yield {"double": 2 * batch["x"][1:]}
+
+
+def facts(sketch: Sketch) -> dict:
+    return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
+
+
+def sketch_of(*arrays: np.ndarray) -> Sketch:
+    sketcher = Sketcher()
+    for array in arrays:
+        sketcher.add(array)
+    return sketcher.sketch()
+
+
+def everything(kept: Statistics) -> dict:
+    return {n: {tensor: facts(s) for tensor, s in sketches.items()} for n, sketches in kept.sketches.items()}
+
+
+def test_a_snapshot_is_the_sketch_of_the_batches_before_it():
+    kept = collect(both, BATCHES, [3, 1, 3], key="k")
+    assert kept.batch_nums == (1, 3)
+    for n in (1, 3):
+        values = [batch["x"] for batch in BATCHES[:n]]
+        assert facts(kept.sketch("input", n)) == facts(sketch_of(*values))
+        assert facts(kept.sketch("double", n)) == facts(sketch_of(*(2 * value for value in values)))
+
+
+def test_no_more_batches_are_read_than_asked_for():
+    reading = iter(BATCHES)
+    collect(both, reading, [2], key="k")
+    assert list(reading) == BATCHES[2:]
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_too_few_batches(there: int):
+    with pytest.raises(DataError, match=f"calibration data: holds {there} batches, but batch_num is 2; give more"):
+        collect(both, BATCHES[:there], [1, 2], key="k")
+
+
+def test_a_number_of_batches_that_was_not_kept():
+    with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
+        collect(both, BATCHES, [1, 3], key="k").sketch("input", 2)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.lists(st.lists(st.floats(width=32), max_size=9), min_size=2, max_size=2),
+    name=st.text(st.characters(exclude_categories=["Cs"])),
+    key=st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_save_and_load(tmp_path: Path, data: list[list[float]], name: str, key: str):
+    batches = [{name: np.array(values, np.float32)} for values in data]
+    made = collect(lambda batch: [batch], batches, [1, 2], key=key)
+    save_statistics(made, tmp_path / "statistics.npz")
+    loaded = load_statistics(tmp_path / "statistics.npz", key=key)
+    assert loaded is not None and loaded.key == key
+    assert everything(loaded) == everything(made)
+
+
+def saved(folder: Path) -> Path:
+    path = folder / "statistics.npz"
+    save_statistics(collect(both, BATCHES, [1, 2], key="mine"), path)
+    assert load_statistics(path, key="mine") is not None
+    return path
+
+
+def test_another_key(tmp_path: Path):
+    assert load_statistics(saved(tmp_path), key="other") is None
+
+
+def test_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = saved(tmp_path)
+    monkeypatch.setattr(statistics, "VERSION", statistics.VERSION + 1)
+    assert load_statistics(path, key="mine") is None
+
+
+def test_no_file(tmp_path: Path):
+    assert load_statistics(tmp_path / "statistics.npz", key="mine") is None
+
+
+def test_every_cut_of_the_file(tmp_path: Path):
+    path = saved(tmp_path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 97):
+        path.write_bytes(whole[:size])
+        assert load_statistics(path, key="mine") is None
+
+
+def test_a_damaged_file_is_not_used(tmp_path: Path):
+    """Any byte changed: either nothing is loaded, or the byte did not matter."""
+    path = saved(tmp_path)
+    whole, expected = path.read_bytes(), everything(collect(both, BATCHES, [1, 2], key="mine"))
+    refused = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        loaded = load_statistics(path, key="mine")
+        refused += loaded is None
+        assert loaded is None or everything(loaded) == expected
+    assert refused > len(whole) / 7 / 2
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01."], ids=["empty", "garbage", "pickle"])
+def test_no_archive(tmp_path: Path, content: bytes):
+    (tmp_path / "statistics.npz").write_bytes(content)
+    assert load_statistics(tmp_path / "statistics.npz", key="mine") is None

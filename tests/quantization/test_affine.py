@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from autoquant.quantization.affine import EPSILON, Affine, Range, asymmetric, fake_quantize, symmetric
+
+SIDE = st.floats(0.0, 1e8, allow_subnormal=False)
+"""How far a range reaches to one side; its widest scale, 2e8 / 255, is legal."""
+BOTH = (asymmetric, symmetric)
+
+
+def has_scale(low: float, high: float) -> bool:
+    """Whether the range is wide enough for every rule, so that none of them falls back to scale 1."""
+    return max(low, high) / 128 > 2 * EPSILON
+
+
+@given(SIDE, SIDE)
+def test_asymmetric_against_the_formula(low: float, high: float):
+    assume(has_scale(low, high))
+    affine = asymmetric(Range(-low, high))
+    scale = np.float64(high + low) / 255.0
+    assert affine.scale == pytest.approx(scale, rel=2**-24)
+    assert affine.offset == pytest.approx(-128 + low / scale, abs=0.5 + 1e-4)
+    assert -128 <= affine.offset <= 127
+
+
+@given(SIDE, SIDE)
+def test_symmetric_against_the_formula(low: float, high: float):
+    assume(has_scale(low, high))
+    scale = high / 127 if high > low else low / 128
+    assert symmetric(Range(-low, high)) == Affine(float(np.float32(scale)), 0)
+
+
+@pytest.mark.parametrize("rule", BOTH)
+@given(low=SIDE, high=SIDE)
+def test_zero_is_exact(rule, low: float, high: float):
+    assert fake_quantize(np.zeros(3), rule(Range(-low, high))).tolist() == [0.0] * 3
+
+
+@given(SIDE, SIDE, st.lists(st.floats(0.0, 1.0), min_size=1))
+def test_asymmetric_error_is_at_most_half_a_step_inside_the_range(low: float, high: float, places: list[float]):
+    assume(has_scale(low, high))
+    affine = asymmetric(Range(-low, high))
+    values = -low + (high + low) * np.array(places)
+    error = np.abs(fake_quantize(values, affine) - values)
+    # The float32 rounding of the scale adds up to 2^-24 of the whole range.
+    assert error.max() <= affine.scale * (0.5 + 256 * 2**-23)
+
+
+@given(SIDE, SIDE, st.lists(st.floats(-1.0, 1.0), min_size=1))
+def test_symmetric_error_is_at_most_half_a_step_up_to_127_steps(low: float, high: float, places: list[float]):
+    affine = symmetric(Range(-low, high))
+    values = 127 * affine.scale * np.array(places)
+    assert np.abs(fake_quantize(values, affine) - values).max() <= affine.scale * (0.5 + 1e-12)
+
+
+@pytest.mark.parametrize("rule", BOTH)
+@given(low=SIDE, high=SIDE)
+def test_what_is_quantized_is_one_of_256_multiples_of_the_scale(rule, low: float, high: float):
+    affine = rule(Range(-low, high))
+    values = np.linspace(-2 * low - 1, 2 * high + 1, 999)
+    steps = fake_quantize(values, affine) / affine.scale + affine.offset
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
+    assert steps.min() >= -128 - 1e-9 and steps.max() <= 127 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "scale", "offset"),
+    [
+        (asymmetric, -1.0, 0.9921875, 0.0078125, 0),  # the input of the published MobileNetV2 record
+        (asymmetric, 0.0, 6.0, 6.0 / 255.0, -128),
+        (asymmetric, -6.0, 0.0, 6.0 / 255.0, 127),
+        (asymmetric, 0.0, 0.0, 1.0, -128),
+        (asymmetric, -1e-6, 1e-6, 1.0, -128),
+        (symmetric, -0.5, 1.0, 1.0 / 127.0, 0),
+        (symmetric, -1.0, 0.5, 1.0 / 128.0, 0),
+        (symmetric, -1.0, 1.0, 1.0 / 128.0, 0),  # a tie is the negative side's
+        (symmetric, 0.0, 0.0, 1.0, 0),
+        (symmetric, -1e-6, 1e-6, 1.0, 0),
+    ],
+)
+def test_rules(rule, low: float, high: float, scale: float, offset: int):
+    assert rule(Range(low, high)) == Affine(float(np.float32(scale)), offset)
+
+
+def test_the_smallest_legal_scale_and_the_first_that_is_too_small():
+    assert asymmetric(Range(0.0, 255 * EPSILON)).scale == EPSILON
+    assert asymmetric(Range(0.0, 254 * EPSILON)).scale == 1.0
+
+
+@pytest.mark.parametrize("rule", BOTH)
+@pytest.mark.parametrize("high", [256.01 * 2.0**23, 1e38, 1e300])
+def test_a_range_too_large(rule, high: float):
+    with pytest.raises(ValueError, match="scale must be in"):
+        rule(Range(0.0, high))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (-1.0, -0.1), (math.nan, 1.0), (0.0, math.nan), (0.0, math.inf)])
+def test_no_range(low: float, high: float):
+    with pytest.raises(ValueError, match="a range is finite and contains zero"):
+        Range(low, high)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "message"),
+    [
+        (0.0, 0, "scale must be in"),
+        (-1.0, 0, "scale must be in"),
+        (math.nan, 0, "scale must be in"),
+        (math.inf, 0, "scale must be in"),
+        (0.1, 0, "scale must be a float32 number"),
+        (0.5, 128, "offset must be in"),
+        (0.5, -129, "offset must be in"),
+    ],
+)
+def test_no_affine(scale: float, offset: int, message: str):
+    with pytest.raises(ValueError, match=message):
+        Affine(scale, offset)

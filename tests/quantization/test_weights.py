@@ -1,0 +1,101 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.errors import TrialError
+from autoquant.quantization.weights import by_channel, quantize_bias, quantize_weight, spread, weight_scales
+
+KINDS = {"Conv2D": ((2, 3, 3, 4), (3,)), "DepthwiseConv2dNative": ((2, 2, 3, 2), (2, 3)), "MatMul": ((5, 4), (1,))}
+
+
+def reference(weight: np.ndarray, axes: tuple[int, ...] | None) -> tuple[list[float], np.ndarray]:
+    """Scales and INT8 values in float64, one channel after the other, channels in row-major order of `axes`."""
+    scales, quantized = [], np.zeros(weight.shape)
+    for place in itertools.product(*(range(weight.shape[axis]) for axis in axes or ())):
+        where = [slice(None)] * weight.ndim
+        for axis, index in zip(axes or (), place, strict=True):
+            where[axis] = index
+        channel = weight[tuple(where)].astype(np.float64)
+        positive = abs(channel.max()) > abs(channel.min())
+        scale = abs(channel.max()) / 127 if positive else abs(channel.min()) / 128
+        scale = np.float64(np.float32(1.0 if scale < np.finfo(np.float32).eps else scale))
+        scales.append(scale)
+        quantized[tuple(where)] = np.clip(np.round(channel / scale), -128, 127)
+    return scales, quantized
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["per channel", "per tensor"])
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.floats(1e-9, 1e4), min_size=4, max_size=4))
+def test_against_float64(kind: str, whole: bool, seed: int, sizes: list[float]):
+    shape, axes = KINDS[kind]
+    rng = np.random.default_rng(seed)
+    # Channels of very different size; the shift gives some of them one sign only.
+    weight = (rng.normal(size=shape) + rng.integers(-3, 4)) * np.resize(sizes, shape[-1])
+    weight = weight.astype(np.float32)
+    channel_axes = None if whole else axes
+    scales = weight_scales("layer", weight, channel_axes)
+    expected_scales, expected = reference(weight, channel_axes)
+    assert scales.dtype == np.float32 and scales.tolist() == expected_scales
+    quantized = quantize_weight(weight, scales, channel_axes)
+    assert quantized.dtype == np.int8
+    np.testing.assert_array_equal(quantized, expected)
+
+
+def test_depthwise_channels_are_in_the_order_of_the_output():
+    """Output channel of input c and multiplier m is c * M + m."""
+    weight = np.zeros((1, 1, 3, 2), np.float32)
+    for c, m in itertools.product(range(3), range(2)):
+        weight[0, 0, c, m] = 127 * (1 + c * 2 + m)
+    assert weight_scales("layer", weight, (2, 3)).tolist() == [1, 2, 3, 4, 5, 6]
+    assert by_channel(weight, (2, 3)).tolist() == [[127 * n] for n in range(1, 7)]
+    assert spread(np.arange(6), 4, weight.shape, (2, 3))[0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_one_scale_broadcasts_over_channels():
+    weight = np.array([[127.0, -254.0]], np.float32)
+    assert quantize_weight(weight, np.array([2.0], np.float32), (1,)).tolist() == [[64, -127]]  # 63.5 rounds to even
+
+
+def test_a_channel_of_zeros_has_scale_one():
+    weight = np.array([[0.0, 127.0], [0.0, 0.0]], np.float32)
+    scales = weight_scales("layer", weight, (1,))
+    assert scales.tolist() == [1.0, 1.0]
+    assert quantize_weight(weight, scales, (1,)).tolist() == [[0, 127], [0, 0]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(bad: float):
+    with pytest.raises(TrialError, match="conv1: its weights hold NaN or infinity; repair the model"):
+        weight_scales("conv1", np.array([[1.0, bad]], np.float32), (1,))
+
+
+def test_weights_too_large():
+    with pytest.raises(TrialError, match=r"conv1: weight scale 7.87e\+35 is too large for INT8; leave"):
+        weight_scales("conv1", np.array([[1.0, 1e38]], np.float32), (1,))
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=8),
+    st.floats(2**-10, 1.0, width=32),
+    st.floats(2**-10, 1.0, width=32),
+)
+def test_bias_against_float64(values: list[float], scale_d: float, scale_w: float):
+    bias = np.array(values, np.float32)
+    expected = [round(value / (scale_d * scale_w)) for value in bias.tolist()]
+    got = quantize_bias("layer", bias, scale_d, np.array([scale_w], np.float32))
+    assert got.dtype == np.int32 and got.tolist() == expected
+
+
+@pytest.mark.parametrize("bias", [2.0**31 - 1, -(2.0**31)])
+def test_the_ends_of_int32_are_legal(bias: float):
+    assert quantize_bias("layer", np.array([bias]), 1.0, np.ones(1, np.float32)).tolist() == [int(bias)]
+
+
+@pytest.mark.parametrize("bias", [2.0**31, -(2.0**31) - 1, np.inf, np.nan])
+def test_bias_overflow_names_the_layer(bias: float):
+    with pytest.raises(TrialError, match=r"conv1: its quantized bias .* exceeds int32; leave the layer in float"):
+        quantize_bias("conv1", np.array([0.0, bias]), 1.0, np.ones(2, np.float32))

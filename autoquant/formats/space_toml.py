@@ -1,0 +1,163 @@
+"""Search space files: what the search may choose, as TOML. The presets lie in `search_spaces/`."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from autoquant.calibration.ranges import RANGES, RangeSetting
+from autoquant.errors import SpaceError
+from autoquant.formats.strict import Fields, as_float
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What one table of the file offers for each setting, preferred value first; empty where it says nothing."""
+
+    quant_enable: tuple[bool, ...] = ()
+    activation: tuple[RangeSetting, ...] = ()
+    asymmetric: tuple[bool, ...] = ()
+    channel_wise: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A table for the layers whose name matches a pattern, or whose operator is of a type."""
+
+    patterns: tuple[str, ...]
+    types: tuple[str, ...]
+    table: Table
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFile:
+    """A search space as written: what is chosen once for all layers, for each layer, and where it differs."""
+
+    where: str
+    text: str
+    batch_num: tuple[int, ...]
+    shared: Table
+    layer: Table
+    overrides: tuple[Override, ...]
+
+
+def presets() -> Mapping[str, Path]:
+    """The search spaces that come with autoquant, by name."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "search_spaces"
+    folder = installed if installed.is_dir() else package.parent / "search_spaces"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_space(name_or_path: str | Path) -> SpaceFile:
+    """Read a preset by name, or a file. Raises SpaceError with line and column, or the key, and what would be right."""
+    found = presets()
+    path = found.get(str(name_or_path)) or Path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        near = get_close_matches(str(name_or_path), found, n=1) or sorted(found)
+        raise SpaceError(str(name_or_path), f"cannot be read ({error})", hint=f"presets: {', '.join(near)}") from None
+    return parse_space(text, path.name if path in found.values() else str(path))
+
+
+def parse_space(text: str, where: str) -> SpaceFile:
+    """Read the text of a search space. Raises SpaceError."""
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # what TOML refuses, and what Python refuses: endless numbers, depth
+        raise SpaceError(where, f"is no TOML: {error}", hint="correct that place") from None
+    fields = Fields(content, where, SpaceError)
+    fields.only("version", [1], 1)
+    common = fields.sub("global")
+    batch_num = _choices(common, "batch_num", int) or (1,)
+    for number in batch_num:
+        if number < 1:
+            raise common.error("batch_num", f"must be greater than zero, got {number}", hint="for example [1, 16]")
+    shared, layer = _table(common, "global"), _table(fields.sub("layer"), "layer")
+    _disjoint(fields, shared, layer)
+    overrides = tuple(
+        _override(fields.nested(entry, f"override[{number}]"), f"{where}.override[{number}]")
+        for number, entry in enumerate(_list(fields, "override"))
+    )
+    fields.done()
+    return SpaceFile(where, text, batch_num, shared, layer, overrides)
+
+
+def _table(fields: Fields, kind: str) -> Table:
+    quant_enable = () if kind == "global" else _choices(fields, "quant_enable", bool)
+    table = Table(
+        quant_enable,
+        _activations(fields),
+        _choices(fields, "asymmetric", bool),
+        _choices(fields, "channel_wise", bool),
+    )
+    fields.done()
+    return table
+
+
+def _override(fields: Fields, where: str) -> Override:
+    patterns, types = _choices(fields, "layers", str), _choices(fields, "types", str)
+    if not patterns and not types:
+        raise SpaceError(where, "says for no layer", hint='give layers = ["conv1*"] or types = ["MatMul"]')
+    return Override(patterns, types, _table(fields, "override"), where)
+
+
+def _activations(fields: Fields) -> tuple[RangeSetting, ...]:
+    """Every algorithm with every combination of its parameters."""
+    settings: list[RangeSetting] = []
+    algorithms = _choices(fields, "act_algo", str)
+    for name in algorithms:
+        if name not in RANGES:
+            near = get_close_matches(name, RANGES, n=1) or sorted(RANGES)
+            raise fields.error("act_algo", f"unknown '{name}'", hint=f"try '{near[0]}'")
+        kind, parameters = RANGES[name], fields.sub(name)
+        grid = {key: _choices(parameters, key, float) or (default,) for key, default in asdict(kind()).items()}
+        parameters.done()
+        for values in itertools.product(*grid.values()):
+            chosen: dict[str, Any] = dict(zip(grid, values, strict=True))
+            settings.append(_build(parameters, kind, chosen))
+    for name in RANGES:
+        if name not in algorithms and fields.sub(name).rest():
+            raise fields.error(name, "has parameters but is not in act_algo", hint=f'add "{name}" to act_algo')
+    return tuple(settings)
+
+
+def _build(parameters: Fields, kind: Callable[..., RangeSetting], values: Mapping[str, Any]) -> RangeSetting:
+    return parameters.build(lambda: kind(**values))
+
+
+def _list(fields: Fields, key: str) -> list[Any]:
+    value = fields.raw(key)
+    if not isinstance(value, list | None):
+        raise fields.error(key, f"expected a list of tables, got {value!r}", hint=f"begin each with [[{key}]]")
+    return value or []
+
+
+def _choices(fields: Fields, key: str, kind: type) -> tuple[Any, ...]:
+    """A list of values of one kind, each once; a single value stands for a list of one; () when not there."""
+    value = fields.raw(key)
+    if value is None:
+        return ()
+    values = value if isinstance(value, list) else [value]
+    if kind is float:
+        values = [as_float(v) for v in values]
+    if not values or any(type(v) is not kind for v in values):
+        raise fields.error(key, f"expected a list of {kind.__name__}, got {value!r}", hint="at least one value")
+    if len(set(values)) != len(values):
+        raise fields.error(key, f"a value is there twice in {value!r}", hint="remove one of the two")
+    return tuple(values)
+
+
+def _disjoint(fields: Fields, shared: Table, layer: Table) -> None:
+    for key, word in (("activation", "act_algo"), ("asymmetric", "asymmetric"), ("channel_wise", "channel_wise")):
+        if getattr(shared, key) and getattr(layer, key):
+            raise fields.error(f"layer.{word}", "is in [global] as well", hint="choose it once, or layer by layer")

@@ -1,0 +1,87 @@
+"""Reading objects strictly: every key is known, of the right kind, and in range, or the error says where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from autoquant.errors import InputError
+
+T = TypeVar("T")
+
+
+class Fields:
+    """One object of a file; take what is known, then `done()` refuses the rest."""
+
+    def __init__(self, value: object, where: str, error: type[InputError]) -> None:
+        if not isinstance(value, Mapping):
+            raise error(where, f"expected an object, got {value!r}", hint="see the README for an example")
+        self._left: dict[str, Any] = dict(value)
+        self._where = where
+        self._error = error
+        self._known: list[str] = []
+
+    def take(self, key: str, default: T) -> T:
+        """The value of `key`, which must be of the default's type (a whole number may stand for a float)."""
+        self._known.append(key)
+        if key not in self._left:
+            return default
+        value = self._left.pop(key)
+        if isinstance(default, float):
+            value = as_float(value)
+        if type(value) is not type(default):
+            kind = type(default).__name__
+            raise self.error(key, f"expected {kind}, got {value!r}", hint=f"for example {default!r}")
+        return value
+
+    def raw(self, key: str) -> Any:
+        """The value of `key` as it is, None when it is not there."""
+        self._known.append(key)
+        return self._left.pop(key, None)
+
+    def sub(self, key: str) -> Fields:
+        """The object under `key`, empty when it is not there."""
+        self._known.append(key)
+        return self.nested(self._left.pop(key, {}), key)
+
+    def nested(self, value: object, key: str) -> Fields:
+        """Any object, read as if it stood under `key`."""
+        return Fields(value, f"{self._where}.{key}", self._error)
+
+    def rest(self) -> Mapping[str, Any]:
+        """All that was not taken yet."""
+        left, self._left = self._left, {}
+        return left
+
+    def only(self, key: str, allowed: Iterable[T], default: T) -> T:
+        """The value of `key`, which must be one of `allowed`."""
+        value, choices = self.take(key, default), list(allowed)
+        if value not in choices:
+            near = get_close_matches(str(value), map(str, choices), n=1)
+            hint = f"try '{near[0]}'" if near else "it can be " + ", ".join(map(str, choices))
+            raise self.error(key, f"unknown {value!r}", hint=hint)
+        return value
+
+    def build(self, make: Callable[[], T]) -> T:
+        """Make a value that checks itself, and tell where a ValueError came from."""
+        try:
+            return make()
+        except (ValueError, OverflowError) as error:
+            raise self._error(self._where, str(error), hint="correct the value") from None
+
+    def error(self, key: str, what: str, *, hint: str) -> InputError:
+        """An error at one key."""
+        return self._error(f"{self._where}.{key}", what, hint=hint)
+
+    def done(self) -> None:
+        """Raise for the first key that nobody took."""
+        for key in self._left:
+            near = get_close_matches(key, self._known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "known are " + ", ".join(sorted(self._known))
+            raise self.error(key, "unknown key", hint=hint)
+
+
+def as_float(value: Any) -> Any:
+    """A whole number as a float where that is exact, anything else as it is."""
+    return float(value) if type(value) is int and abs(value) <= 2**53 else value

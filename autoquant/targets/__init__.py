@@ -1,0 +1,1 @@
+"""Where an INT8 model runs; decides where quantizers sit and what is saved."""

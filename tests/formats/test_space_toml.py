@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+
+from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
+from autoquant.errors import SpaceError
+from autoquant.formats.space_toml import Override, Table, load_space, parse_space, presets
+
+TEXT = """
+version = 1
+[global]
+batch_num = [8, 1]
+asymmetric = true
+[layer]
+quant_enable = [true, false]
+act_algo = ["minmax", "percentile", "ifmr"]
+[layer.percentile]
+fraction = [0.999, 1]
+[layer.ifmr]
+max_percentile = [0.9999, 0.99999]
+search_step = [0.01, 0.02]
+[[override]]
+layers = ["conv1*", "head"]
+act_algo = "minmax"
+[[override]]
+types = "MatMul"
+quant_enable = false
+"""
+
+
+def test_all_of_it():
+    space = parse_space(TEXT, "my.toml")
+    assert (space.where, space.text, space.batch_num) == ("my.toml", TEXT, (8, 1))
+    assert space.shared == Table(asymmetric=(True,))
+    assert space.layer == Table(
+        quant_enable=(True, False),
+        activation=(
+            MinMax(),
+            Percentile(0.999),
+            Percentile(1.0),
+            Ifmr(max_percentile=0.9999, search_step=0.01),
+            Ifmr(max_percentile=0.9999, search_step=0.02),
+            Ifmr(max_percentile=0.99999, search_step=0.01),
+            Ifmr(max_percentile=0.99999, search_step=0.02),
+        ),
+    )
+    assert space.overrides == (
+        Override(("conv1*", "head"), (), Table(activation=(MinMax(),)), "my.toml.override[0]"),
+        Override((), ("MatMul",), Table(quant_enable=(False,)), "my.toml.override[1]"),
+    )
+
+
+def test_an_empty_file_offers_the_defaults():
+    space = parse_space("", "my.toml")
+    assert (space.batch_num, space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
+
+
+BAD = [
+    ("x = [1,", "my.toml: is no TOML: "),
+    ("version = 2", "my.toml.version: unknown 2; it can be 1"),
+    ("[globl]", "my.toml.globl: unknown key; did you mean 'global'?"),
+    ("layer = 3", "my.toml.layer: expected an object, got 3"),
+    ("[layer]\nact_alg = 'ifmr'", "my.toml.layer.act_alg: unknown key; did you mean 'act_algo'?"),
+    ("[layer]\nbatch_num = 1", "my.toml.layer.batch_num: unknown key"),
+    ("[global]\nquant_enable = true", "my.toml.global.quant_enable: unknown key"),
+    ("[layer]\nact_algo = ['ifrm']", "my.toml.layer.act_algo: unknown 'ifrm'; try 'ifmr'"),
+    ("[layer]\nact_algo = 'minmaks'", "my.toml.layer.act_algo: unknown 'minmaks'; try 'minmax'"),
+    ("[layer]\nact_algo = 3", "my.toml.layer.act_algo: expected a list of str, got 3"),
+    ("[layer]\nact_algo = []", "my.toml.layer.act_algo: expected a list of str, got []; at least one value"),
+    ("[layer]\nquant_enable = 1", "my.toml.layer.quant_enable: expected a list of bool, got 1"),
+    ("[layer]\nasymmetric = [true, 'x']", "my.toml.layer.asymmetric: expected a list of bool"),
+    ("[layer]\nasymmetric = [[true]]", "my.toml.layer.asymmetric: expected a list of bool"),
+    ("[layer]\nasymmetric = [true, true]", "my.toml.layer.asymmetric: a value is there twice"),
+    ("[global]\nbatch_num = [1, 0]", "my.toml.global.batch_num: must be greater than zero, got 0"),
+    ("[global]\nbatch_num = 1.5", "my.toml.global.batch_num: expected a list of int, got 1.5"),
+    ("[global]\nbatch_num = true", "my.toml.global.batch_num: expected a list of int, got True"),
+    (
+        "[layer]\nact_algo = 'percentile'\n[layer.percentile]\nfraction = 2",
+        "my.toml.layer.percentile: fraction must be",
+    ),
+    ("[layer]\nact_algo = 'percentile'\n[layer.percentile]\nfraction = nan", "my.toml.layer.percentile: fraction must"),
+    (
+        f"[layer]\nact_algo = 'percentile'\n[layer.percentile]\nfraction = {10**400}",
+        "my.toml.layer.percentile.fraction: expected a list of float",
+    ),
+    (
+        "[layer]\nact_algo = 'ifmr'\n[layer.ifmr]\nfraction = 0.9",
+        "my.toml.layer.ifmr.fraction: unknown key; known are max",
+    ),
+    (
+        "[layer]\nact_algo = 'ifmr'\n[layer.percentile]\nfraction = 0.9",
+        "my.toml.layer.percentile: has parameters but is",
+    ),
+    ("[global]\nasymmetric = true\n[layer]\nasymmetric = true", "my.toml.layer.asymmetric: is in [global] as well"),
+    ("[global]\nact_algo = 'ifmr'\n[layer]\nact_algo = 'ifmr'", "my.toml.layer.act_algo: is in [global] as well"),
+    ("[[override]]\nasymmetric = true", "my.toml.override[0]: says for no layer; give layers ="),
+    ("[[override]]\nlayers = 'a'\nact_algo = 'x'", "my.toml.override[0].act_algo: unknown 'x'; try"),
+    (
+        "[override]\nlayers = 'a'",
+        "my.toml.override: expected a list of tables, got {'layers': 'a'}; begin each with [[",
+    ),
+    ("override = 1", "my.toml.override: expected a list of tables, got 1"),
+    ("x = " + "1" * 5000, "my.toml: is no TOML: "),
+    ("x = " + "[" * 10**5, "my.toml: is no TOML: "),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD, ids=[message[8:60] for _, message in BAD])
+def test_what_is_refused(text: str, message: str):
+    with pytest.raises(SpaceError) as caught:
+        parse_space(text, "my.toml")
+    assert str(caught.value).startswith(message)
+    assert caught.value.hint
+
+
+def test_a_mistake_in_toml_has_line_and_column():
+    with pytest.raises(SpaceError, match=r"my.toml: is no TOML: .*\(at line 3, column 14\)"):
+        parse_space("[global]\n\nasymmetric = yes\n", "my.toml")
+
+
+def test_presets_and_files(tmp_path: Path):
+    assert {"default", "quick", "thorough", "skip_only"} <= set(presets())
+    assert load_space("quick") == parse_space(presets()["quick"].read_text(encoding="utf-8"), "quick.toml")
+    mine = tmp_path / "mine.toml"
+    mine.write_text(TEXT, encoding="utf-8")
+    assert load_space(mine) == load_space(str(mine)) == parse_space(TEXT, str(mine))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    with pytest.raises(SpaceError, match=r"quik: cannot be read .*; presets: quick"):
+        load_space("quik")
+    with pytest.raises(SpaceError, match=r"zzz: cannot be read .*; presets: " + ", ".join(sorted(presets()))):
+        load_space("zzz")
+    (tmp_path / "bad.toml").write_bytes(b"\xff")
+    with pytest.raises(SpaceError, match=r"bad.toml: cannot be read"):
+        load_space(tmp_path / "bad.toml")

@@ -1,0 +1,166 @@
+"""Saved graphs: their form, and their numbers against integer arithmetic in NumPy."""
+
+import numpy as np
+import pytest
+
+from autoquant.calibration.record import LayerRecord
+from autoquant.errors import PlanError, RunError, TrialError
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.model.graph import GraphDef
+from autoquant.model.layers import survey
+from autoquant.model.model import open_model
+from autoquant.quantization.affine import Affine
+from autoquant.targets.tensorflow import TensorFlowTarget, quantized
+
+
+@pytest.fixture(scope="module")
+def opened(tiny):
+    model = open_model(tiny.model)
+    return model, {layer.name: layer for layer in survey(model.graph).layers}
+
+
+def f32(values):
+    return tuple(float(np.float32(value)) for value in np.atleast_1d(values))
+
+
+def records(tiny, per_channel):
+    """A record with scales computed here, in float64, from the weights."""
+
+    def scales(weight, axes):
+        rows = np.abs(weight.astype(np.float64)).max(axis=axes).reshape(-1) / 127.0
+        return f32(rows if per_channel else rows.max())
+
+    w = tiny.weights
+    return {
+        "conv": LayerRecord(Affine(*f32(9.0 / 255), -3), scales(w["conv"], (0, 1, 2))),
+        "depthwise": LayerRecord(Affine(*f32(20.0 / 255), -128), scales(w["depthwise"], (0, 1))),
+        "dense": LayerRecord(Affine(*f32(30.0 / 255), -128), f32(np.abs(w["dense"]).max() / 127.0)),
+    }
+
+
+def int8_weight(weight, scale_w, axes):
+    shape = [size if axis in axes and len(scale_w) > 1 else 1 for axis, size in enumerate(weight.shape)]
+    return np.clip(np.rint(weight.astype(np.float64) / np.array(scale_w).reshape(shape)), -128, 127)
+
+
+def conv2d(x, w, *, stride, same):
+    """Cross-correlation in float64, NHWC and HWIO."""
+    kh, kw = w.shape[:2]
+    if same:
+        x = np.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum("nhwcij,ijco->nhwo", windows, w)
+
+
+def depthwise(x, w, *, stride):
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[:2], axis=(1, 2))[:, ::stride, ::stride]
+    out = np.einsum("nhwcij,ijcm->nhwcm", windows, w)
+    return out.reshape(*out.shape[:3], -1)
+
+
+def reference(tiny, record, images):
+    """What the INT8 graph must compute: integer products and sums, scaled once."""
+    w = tiny.weights
+
+    def steps(x, layer):
+        affine = record[layer].activation
+        return np.clip(np.rint(x / affine.scale) + affine.offset, -128, 127) - affine.offset
+
+    def real(sums, layer):
+        return sums * record[layer].activation.scale * np.array(record[layer].scale_w)
+
+    def bias(name, layer):
+        return np.rint(w[name] / (record[layer].activation.scale * np.array(record[layer].scale_w)))
+
+    q = int8_weight(w["conv"], record["conv"].scale_w, (3,))
+    x = conv2d(steps(images.astype(np.float64), "conv"), q, stride=1, same=True)
+    x = np.maximum(real(x + bias("conv_bias", "conv"), "conv"), 0.0)
+    q = int8_weight(w["depthwise"], record["depthwise"].scale_w, (2, 3))
+    x = np.maximum(real(depthwise(steps(x, "depthwise"), q, stride=2), "depthwise"), 0.0)
+    x = x.mean(axis=(1, 2))
+    q = int8_weight(w["dense"], record["dense"].scale_w, (1,))
+    return real(steps(x, "dense") @ q + bias("dense_bias", "dense"), "dense")
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_saved_graph_computes_integer_arithmetic(tiny, opened, tmp_path, per_channel: bool):
+    model, layers = opened
+    record = records(tiny, per_channel)
+    path = tmp_path / TensorFlowTarget().file_name("tiny")
+    TensorFlowTarget().save(model.graph, layers, record, path)
+    images = np.load(tiny.evaluation)["x"][:40]
+    got = TensorFlowEngine().open_file(path, model.graph)({"image": images})["scores"]
+    want = reference(tiny, record, images)
+    # A value within float32 rounding of a tie may fall on the next step: rare, and one step wide at most.
+    close = np.isclose(got, want, rtol=1e-4, atol=1e-4)
+    assert close.mean() > 0.9
+    assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_form_is_that_of_amct(tiny, opened, tmp_path):
+    model, layers = opened
+    record = records(tiny, per_channel=True)
+    path = tmp_path / "tiny_quantized.pb"
+    TensorFlowTarget().save(model.graph, layers, record, path)
+    graph_def = GraphDef.FromString(path.read_bytes())
+    nodes = {node.name: node for node in graph_def.node}
+    by_op = [node.op for node in graph_def.node]
+    assert [by_op.count(op) for op in ("AscendQuant", "AscendWeightQuant", "AscendDequant")] == [3, 3, 3]
+    quant = nodes[nodes["conv"].input[0]]
+    assert quant.input[0] == "image"
+    assert quant.attr["scale"].f == np.float32(1.0) / np.float32(9.0 / 255)
+    assert quant.attr["offset"].f == -3.0
+    assert quant.attr["quant_bits"].i == 8
+    weight = nodes[nodes[nodes["conv"].input[1]].input[0]]
+    assert weight.attr["dtype"].type == 6  # DT_INT8
+    scores = nodes["scores"]
+    assert scores.op == "AscendDequant"
+    assert list(scores.attr["ksize"].list.i) == [1, 1]
+    product = np.float32(record["dense"].activation.scale) * np.float32(record["dense"].scale_w[0])
+    assert list(nodes[scores.input[1]].attr["value"].tensor.uint64_val) == [int(product.view(np.uint32))]
+    float_constants = [n.name for n in graph_def.node if n.op == "Const" and n.attr["dtype"].type == 1]
+    assert float_constants == []
+
+
+def test_every_tensor_keeps_its_name_and_unit(tiny, opened):
+    model, layers = opened
+    int8 = quantized(model.graph, layers, records(tiny, per_channel=True))
+    images = np.load(tiny.evaluation)["x"][:20]
+    engine = TensorFlowEngine()
+    names = [layers["conv"].bias, "depthwise", "scores"]
+    before = engine.open_graph(model.graph, names)({"image": images})
+    after = engine.open_graph(int8, names)({"image": images})
+    for name in names:
+        assert np.linalg.norm(after[name] - before[name]) < 0.1 * np.linalg.norm(before[name])
+
+
+def test_layers_not_in_the_record_stay_float(tiny, opened):
+    model, layers = opened
+    record = {"dense": records(tiny, per_channel=True)["dense"]}
+    int8 = quantized(model.graph, layers, record)
+    assert int8.nodes["conv"] is model.graph.nodes["conv"]
+    assert sum(node.op == "AscendQuant" for node in int8.nodes.values()) == 1
+
+
+def test_foreign_record_is_refused(tiny, opened):
+    model, layers = opened
+    dense = records(tiny, per_channel=True)["dense"]
+    with pytest.raises(PlanError, match="other: is in the record but is no quantizable layer"):
+        quantized(model.graph, layers, {"other": dense})
+    with pytest.raises(PlanError, match="conv: scale_w's length 3 should be 1 or the number of channels, 4"):
+        quantized(model.graph, layers, {"conv": LayerRecord(dense.activation, (1.0, 1.0, 1.0))})
+
+
+def test_bias_beyond_int32_names_the_layer(opened):
+    model, layers = opened
+    tiny_scale = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(2e-7))
+    with pytest.raises(TrialError, match=r"dense: its quantized bias .* exceeds int32; leave the layer in float"):
+        quantized(model.graph, layers, {"dense": tiny_scale})
+
+
+def test_a_folder_that_cannot_be_written(tiny, opened, tmp_path):
+    model, layers = opened
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        TensorFlowTarget().save(model.graph, layers, records(tiny, per_channel=True), file / "tiny_quantized.pb")

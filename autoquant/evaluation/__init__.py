@@ -1,0 +1,1 @@
+"""Data, metrics and the engines that run a model to score it."""

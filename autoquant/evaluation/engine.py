@@ -1,0 +1,42 @@
+"""What an engine is: it executes models so that they can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from autoquant.model.graph import Graph
+
+Array = NDArray[Any]
+
+
+class Runner(Protocol):
+    """An opened model."""
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Tensors by name for one batch of inputs by name.
+
+        A model of a fixed batch size is run as often as it takes. Raises TrialError where it cannot be run.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back its memory."""
+        ...
+
+
+class Engine(Protocol):
+    """Opens models. A score belongs to the engine it was measured on."""
+
+    name: str
+
+    def open_graph(self, graph: Graph, fetches: Sequence[str] | None = None) -> Runner:
+        """Open a float graph; fetch its outputs, or any tensors of it."""
+        ...
+
+    def open_file(self, path: Path, graph: Graph) -> Runner:
+        """Open what a target saved of `graph`, with the graph's inputs and outputs."""
+        ...

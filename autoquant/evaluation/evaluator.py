@@ -1,0 +1,69 @@
+"""Scoring an opened model on a dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+
+from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.batch import Array, Batch, Outputs
+from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.engine import Runner
+from autoquant.evaluation.metrics import Metric
+
+Progress = Callable[[int, int], None]
+"""Called with the number of samples done and of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric's value, finite, and its rows, one per sample where the metric has per-sample values."""
+
+    value: float
+    rows: Array
+    samples: int
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"a score must be finite, got {self.value}")
+
+
+def evaluate(
+    runner: Runner,
+    data: Dataset,
+    metric: Metric,
+    *,
+    batch_size: int,
+    reference: Iterable[Outputs] | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> Score:
+    """Score every sample. `reference` gives the FP32 outputs of the same batches, for metrics that compare with them.
+
+    Raises TrialError where the model does not run or its score is no finite number.
+    """
+    rows: list[Array] = []
+    done, total = 0, len(data)
+    expected: Iterable[Outputs | None] = repeat(None) if reference is None else reference
+    for batch, wanted in zip(data.batches(batch_size), expected, strict=False):
+        rows.append(metric.measure(run_batch(runner, batch), batch.labels, wanted))
+        done += len(batch)
+        on_progress(done, total)
+    stacked = np.concatenate(rows)
+    value = float(metric.combine(stacked))
+    if not math.isfinite(value):
+        raise TrialError("metric", f"'{metric.name}' is {value}", hint="the outputs are not usable numbers")
+    return Score(value, stacked, done)
+
+
+def run_batch(runner: Runner, batch: Batch) -> Outputs:
+    """A model's outputs for one batch, one row a sample. Raises ModelError where an output is something else."""
+    outputs = runner(batch.inputs)
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != len(batch):
+            what = f"has shape {array.shape} for a batch of {len(batch)}; its first axis must be the batch"
+            raise ModelError(f"output '{name}'", what, hint="choose another output with --outputs")
+    return outputs

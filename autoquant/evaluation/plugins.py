@@ -1,0 +1,128 @@
+"""Functions of the user's own: found by name, and blamed by line."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from autoquant.errors import AutoquantError, DataError
+
+OURS = Path(__file__).parent
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """The function that 'package.module:function' or 'path/to/file.py:function' names.
+
+    Modules in the current directory are found too. Raises DataError saying what is missing: the module, the function,
+    or that it cannot be called; and where the import of the module fails, with its message and line.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not (colon and place and name):
+        raise DataError(spec, "is not the name of a function", hint="write 'module:function' or 'file.py:function'")
+    module = _load_file(spec, Path(place)) if place.endswith(".py") else _load_module(spec, place)
+    if not hasattr(module, name):
+        raise DataError(spec, f"'{place}' has no '{name}'", hint=nearest(name, _public(module)))
+    function = getattr(module, name)
+    if not callable(function):
+        raise DataError(spec, f"'{name}' is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]  # hasattr and callable are all that can be known
+
+
+def user_error(where: str, error: Exception) -> AutoquantError:
+    """What to raise for an exception in the user's function: its type and message, and its file and line."""
+    if isinstance(error, AutoquantError):
+        return error
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    inside = [f for f in frames if f.filename == frames[0].filename]  # not the depths of what it called
+    place = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
+    return DataError(where, f"raised {type(error).__name__}: {error}{place}")
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """'module:function', as good as it gets."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', None) or '?'}:{name}"
+
+
+def source_key(function: Callable[..., Any]) -> str:
+    """A digest of the file a function is written in, so that an edited function is another one; '' if unknown.
+
+    What a closure holds is not seen.
+    """
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(function))
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+    except (OSError, TypeError):  # typed into an interpreter; built in
+        return ""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint: the closest of the known names, or the first few of them."""
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"there is {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}" if known else ""
+
+
+def _load_module(spec: str, name: str) -> ModuleType:
+    importlib.invalidate_caches()  # the file may be younger than the last look into its folder
+    try:
+        with _on_path(Path.cwd()):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise user_error(spec, error) from error
+        here = sorted(path.stem for path in Path.cwd().glob("*.py"))
+        hint = nearest(error.name, here) or "is it installed, or in the current directory?"
+        raise DataError(spec, f"there is no module '{error.name}'", hint=hint) from error
+    except Exception as error:
+        raise user_error(spec, error) from error
+
+
+def _load_file(spec: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise DataError(spec, f"there is no file {path}", hint=nearest(path.name, _files(path.parent)))
+    path = path.resolve()
+    name = f"autoquant_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None and found.loader is not None  # the name ends with .py
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickle look a module up
+    try:
+        with _on_path(path.parent):
+            found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise user_error(spec, error) from error
+    return module
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith("<frozen") or Path(filename).parent in (OURS, Path(importlib.__file__).parent)
+
+
+def _public(module: ModuleType) -> list[str]:
+    return sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.py")) if folder.is_dir() else []

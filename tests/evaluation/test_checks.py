@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from autoquant.errors import DataError, ModelError
+from autoquant.evaluation.batch import Array
+from autoquant.evaluation.checks import (
+    check_baseline_above_chance,
+    check_deterministic,
+    check_finite,
+    check_label_offset,
+    check_not_constant,
+)
+
+RANDOM = np.random.default_rng(0)
+
+
+def scores_of(predictions: Array, classes: int) -> Array:
+    return np.eye(classes)[predictions] + RANDOM.random((len(predictions), classes)) * 0.1
+
+
+def test_the_same_twice():
+    one = {"a": RANDOM.normal(size=(4, 3)), "b": np.zeros((4, 0))}
+    check_deterministic(one, {"a": one["a"] * (1 + 1e-6), "b": one["b"]})
+    for changed in (one["a"] * (1 + 1e-4), one["a"] * np.nan):
+        with pytest.raises(ModelError, match=r"output 'a': two runs of the same batch differ by .*training=False"):
+            check_deterministic(one, {"a": changed, "b": one["b"]})
+
+
+def test_small_next_to_large_outputs_may_differ_more():
+    check_deterministic({"a": np.asarray([1e-6, 1000.0])}, {"a": np.asarray([2e-6, 1000.0])})
+
+
+def test_finite():
+    check_finite({"a": np.ones((3, 2)), "b": np.ones(3)})
+    bad = np.ones((3, 2))
+    bad[1, 1] = np.inf
+    with pytest.raises(ModelError, match=r"output 'b': .* for 1 of 3 samples \(first: 1\); is the preprocessing"):
+        check_finite({"a": np.ones(3), "b": bad})
+
+
+def test_constant_outputs():
+    row = RANDOM.normal(size=(1, 5))
+    with pytest.raises(DataError, match="output 'a': is the same for all 6 samples; is the preprocessing"):
+        check_not_constant({"a": np.repeat(row, 6, axis=0) * (1 + 1e-7 * RANDOM.random((6, 1)))})
+    with pytest.raises(DataError, match="is the same for all 6 samples"):
+        check_not_constant({"a": np.zeros(6)})
+    check_not_constant({"a": row})  # one sample cannot differ from itself
+    check_not_constant({"a": RANDOM.normal(size=(20, 1))})
+
+
+@pytest.mark.parametrize("shape", [(12, 3), (12, 1, 1, 3)])
+def test_always_the_same_class(shape: tuple[int, ...]):
+    scores = scores_of(np.full(12, 2), 3).reshape(shape)
+    with pytest.raises(DataError, match="predicts class 2 for all 12 samples; is the preprocessing"):
+        check_not_constant({"a": scores})
+    with pytest.raises(DataError, match="predicts class 2"):
+        check_not_constant({"a": scores}, np.arange(12) % 3)
+    check_not_constant({"a": scores}, np.repeat([2, 0], [11, 1]))  # nearly all labels are one class
+    check_not_constant({"a": scores[:9]})  # may be chance
+    check_not_constant({"a": scores_of(np.repeat([2, 1], 6), 3)})
+
+
+def test_always_the_same_largest_of_several_regressed_values():
+    scores = scores_of(np.full(12, 2), 3)
+    check_not_constant({"a": scores}, scores + 0.5)
+    with pytest.raises(DataError, match="predicts class 2"):
+        check_not_constant({"a": scores}, np.eye(3)[np.arange(12) % 3])
+
+
+def test_images_may_peak_at_one_pixel():
+    images = RANDOM.random((12, 4, 4, 1)) * 0.5
+    images[:, 1, 1] = 1
+    check_not_constant({"a": images})
+
+
+LABELS = RANDOM.integers(1, 9, 60)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "classes", "hint"),
+    [
+        (LABELS - 1, np.append(LABELS[1:], 10), 10, "--label-offset -1"),  # 1..10: by the range alone
+        (LABELS - 1, LABELS, 10, "--label-offset -1"),
+        (LABELS + 1, LABELS, 10, "--label-offset 1"),
+        (LABELS + 1, LABELS, 1001, "--label-offset 1"),
+        (np.where(np.arange(60) < 3, LABELS + 1, LABELS - 1), LABELS, 1001, "--label-offset 1"),
+        (LABELS, LABELS + 5, 10, "--label-offset, e.g. -1"),
+    ],
+)
+def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint: str):
+    with pytest.raises(DataError) as caught:
+        check_label_offset({"a": scores_of(predictions, classes)}, labels)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "classes"),
+    [
+        (LABELS, LABELS, 10),
+        (LABELS, LABELS, 1001),
+        (RANDOM.integers(0, 10, 60), LABELS, 10),  # at chance, shifted or not
+        (1 - LABELS % 2, LABELS % 2, 2),  # classes in the wrong order, not shifted
+        (np.where(np.arange(60) < 30, LABELS, LABELS + 1), LABELS, 10),  # shifting is no better
+        (LABELS[:4] - 1, LABELS[:4], 10),  # too few
+    ],
+)
+def test_no_false_alarm(predictions: Array, labels: Array, classes: int):
+    outputs = {"a": scores_of(predictions, classes)}
+    before = outputs["a"].copy()
+    assert check_label_offset(outputs, labels) is None  # type: ignore[func-returns-value]
+    np.testing.assert_array_equal(outputs["a"], before)
+
+
+def test_other_tasks_have_no_offset():
+    for labels in (RANDOM.random(60), np.zeros((60, 4), int)):
+        assert check_label_offset({"a": RANDOM.random((60, 4))}, labels) is None  # type: ignore[func-returns-value]
+
+
+def test_a_baseline_at_chance_is_worth_a_warning():
+    labels = np.arange(60) % 3
+    warning = check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, labels)
+    assert warning is not None and "0.333 on 60 samples" in warning
+    assert check_baseline_above_chance({"a": scores_of(labels, 3)}, labels) is None
+    assert check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, np.zeros(60, int)) is None
+    assert check_baseline_above_chance({"a": RANDOM.random((60, 1))}, labels) is None
+    assert check_baseline_above_chance({"a": RANDOM.random((60, 3))}, RANDOM.random(60)) is None

@@ -1,0 +1,78 @@
+"""Scores against NumPy, with runners that are plain functions."""
+
+import numpy as np
+import pytest
+
+from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.data import open_data
+from autoquant.evaluation.evaluator import Score, evaluate, run_batch
+from autoquant.evaluation.metrics import open_metric
+from autoquant.model.model import InputSpec
+
+SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
+
+
+class Fake:
+    """A model that is a function of its input."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, inputs):
+        return {"y": self.function(inputs["x"])}
+
+    def close(self):
+        """Nothing to close."""
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(23, 4)).astype(np.float32)
+    return open_data((x, rng.integers(0, 4, 23)), [SPEC])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 23, 100])
+def test_score_does_not_depend_on_the_batch_size(data, batch_size: int):
+    batch = next(data.batches(23))
+    score = evaluate(Fake(lambda x: x), data, open_metric("top1"), batch_size=batch_size)
+    right = batch.inputs["x"].argmax(axis=1) == batch.labels
+    assert score.value == pytest.approx(right.mean(), abs=1e-12)
+    np.testing.assert_array_equal(score.rows, right)
+    assert score.samples == 23
+
+
+def test_progress_is_told_batch_by_batch(data):
+    seen = []
+    progress = lambda done, total: seen.append((done, total))  # noqa: E731  # a name would say no more
+    evaluate(Fake(lambda x: x), data, open_metric("top1"), batch_size=10, on_progress=progress)
+    assert seen == [(10, 23), (20, 23), (23, 23)]
+
+
+def test_agreement_compares_with_the_reference(data):
+    reference = [{"y": batch.inputs["x"]} for batch in data.batches(5)]
+    flipped = Fake(lambda x: np.where(np.arange(len(x))[:, None] == 0, -x, x))
+    score = evaluate(flipped, data, open_metric("agreement"), batch_size=5, reference=reference)
+    assert score.value == pytest.approx(1 - 5 / 23)
+
+
+def test_nan_is_a_failed_trial(data):
+    with pytest.raises(TrialError, match="NaN"):
+        evaluate(Fake(lambda x: x * np.nan), data, open_metric("top1"), batch_size=5)
+
+
+def test_infinite_score_is_a_failed_trial(data):
+    infinite = lambda outputs, labels: np.full(len(outputs), np.inf)  # noqa: E731  # a name would say no more
+    with pytest.raises(TrialError, match="is inf"):
+        evaluate(Fake(lambda x: x), data, open_metric(infinite), batch_size=5)
+
+
+def test_an_output_must_have_a_row_a_sample(data):
+    batch = next(data.batches(3))
+    with pytest.raises(ModelError, match=r"output 'y': has shape \(12,\) for a batch of 3"):
+        run_batch(Fake(lambda x: x.reshape(-1)), batch)
+
+
+def test_a_score_is_a_finite_number():
+    with pytest.raises(ValueError, match="finite"):
+        Score(float("nan"), np.zeros(1), 1)

@@ -1,0 +1,198 @@
+"""What a Python program calls; the command line calls the same."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Unpack
+
+from autoquant.calibration.plan import check_plan
+from autoquant.calibration.record import Calibrator
+from autoquant.errors import RunError, UsageError
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.files import unwritable, write_text
+from autoquant.formats.config_json import load_config
+from autoquant.formats.record_text import load_record
+from autoquant.model.layers import Survey, survey
+from autoquant.model.model import Model, open_model
+from autoquant.reports.result_json import result_text
+from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning import search as searching
+from autoquant.tuning.events import Event, Listener
+from autoquant.tuning.prepare import calibrate, open_one
+from autoquant.tuning.request import DataOptions, DataRequest, SearchOptions, SearchRequest
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.tolerance import Tolerance
+from autoquant.tuning.workbench import Builder
+from autoquant.tuning.workload import Workload
+
+
+def nobody(event: Event) -> None:
+    """A listener that does not listen."""
+
+
+def search(
+    model: str | Path,
+    data: Any,
+    *,
+    tolerance: float | str = "1%",
+    run: str | Path | None = None,
+    listener: Listener = nobody,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Unpack[SearchOptions],
+) -> SearchResult:
+    """Find the INT8 model that keeps the tolerance with as many multiply-adds in INT8 as possible.
+
+    Args:
+        model: a frozen .pb, a SavedModel folder, a .keras or .h5 file.
+        data: evaluation data: an .npz file, a folder of images by class, TFRecords, 'module:function', arrays
+            `(x, y)`, a mapping of arrays by name, or a function that gives batches.
+        tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
+        run: the folder to make; by default `runs/<model>-<date>-<time>`.
+        listener: is called with every event (`autoquant.tuning.events`).
+        clock: gives seconds; for the time budget.
+        options: calibration, metric ('top1'), max_trials (100), timeout (seconds), space ('default'), seed (0),
+            batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, stop_on_target,
+            keep_all_models; `autoquant.tuning.request.SearchRequest` says what each is.
+
+    Returns:
+        The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the
+        result's `ended` then is 'interrupted'.
+
+    Raises:
+        autoquant.errors.InputError: something given cannot be used; the message says where, what, and the way out.
+    """
+    try:
+        request = SearchRequest(model=model, data=data, tolerance=Tolerance.parse(tolerance), **options)
+    except TypeError as error:
+        raise UsageError("search()", str(error), hint="see help(autoquant.search)") from None
+    folder = Path(run) if run is not None else default_run(model)
+    return _reported(searching.start_search(request, folder, listener, clock))
+
+
+def resume(
+    run: str | Path,
+    *,
+    listener: Listener = nobody,
+    clock: Callable[[], float] = time.monotonic,
+    **changed: Any,
+) -> SearchResult:
+    """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
+
+    `changed` are options of the search given anew (max_trials, timeout, stop_on_target; data that was in memory).
+    Raises RunError when the model or the data are not those of the run.
+    """
+    return _reported(searching.resume_search(Path(run), listener, clock, **changed))
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Files of one plan in a folder of the user's."""
+
+    folder: Path
+    config: Path
+    record: Path
+    model: Path
+    trial: int | None = None
+
+
+def export(run: str | Path, to: str | Path, *, trial: int | None = None) -> Export:
+    """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
+
+    A model that was deleted is built again from its record. Raises RunError.
+    """
+    folder = RunFolder(Path(run))
+    folder.require_run()
+    stored = folder.read_request()
+    source = folder.best if trial is None else folder.trial(trial)
+    if not (source / "record.txt").is_file():
+        what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
+        raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
+    target = TensorFlowTarget()
+    name = target.file_name(Path(stored["request"]["model"]).stem)
+    made = _make_export(Path(to), name, int(source.resolve().name))
+    for file in (made.config, made.record):
+        shutil.copyfile(source / file.name, file)
+    if (source / name).is_file():
+        shutil.copyfile(source / name, made.model)
+    else:
+        model = _model_of(stored, folder)
+        layers = {layer.name: layer for layer in survey(model.graph).layers}
+        target.save(model.graph, layers, load_record(made.record), made.model)
+    return made
+
+
+def quantize(
+    model: str | Path,
+    config: str | Path,
+    calibration: Any,
+    to: str | Path,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    **options: Unpack[DataOptions],
+) -> Export:
+    """Apply a config.json to a model, the one it was found for or one trained again, without any search.
+
+    `options` say how the data becomes what the model takes: preprocess, scale, mean, std, image_size, batch_size.
+    Raises PlanError where the config does not fit the model, TrialError where a layer cannot be quantized as it says.
+    """
+    request = DataRequest(data=calibration, **options)
+    opened = open_model(model, inputs=inputs, outputs=outputs)
+    data = open_one(request, opened, calibration)
+    workload = Workload.of(opened, data)
+    plan = load_config(Path(config), ops={name: layer.op for name, layer in workload.layers.items()})
+    check_plan(plan, workload.layers)
+    engine, target = TensorFlowEngine(), TensorFlowTarget()
+    statistics = calibrate(engine, opened, workload.layers, data, [plan.batch_num], batch_size=request.batch_size)
+    builder = Builder(opened, workload, Calibrator(opened.graph, workload.layers, statistics), target)
+    made = _make_export(Path(to), target.file_name(opened.name), None)
+    builder.build(plan, made.folder)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model and what of it can be quantized."""
+
+    model: Model
+    survey: Survey
+
+
+def inspect(model: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Inspection:
+    """Look at a model: its layers, what they cost, and what looks quantizable but is not. Raises ModelError."""
+    opened = open_model(model, inputs=inputs, outputs=outputs)
+    return Inspection(opened, survey(opened.graph))
+
+
+def default_run(model: str | Path) -> Path:
+    """Where a search runs when nobody says: runs/<model>-<date>-<time>."""
+    return Path("runs") / f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _reported(result: SearchResult) -> SearchResult:
+    write_text(result.run / "result.json", result_text(result))
+    return result
+
+
+def _model_of(stored: Mapping[str, Mapping[str, Any]], folder: RunFolder) -> Model:
+    """The model of a run. Raises RunError when it has changed since."""
+    asked = stored["request"]
+    model = open_model(asked["model"], inputs=asked.get("inputs", ()), outputs=asked.get("outputs", ()))
+    if model.digest != stored["digests"]["model"]:
+        what = f"its model {asked['model']} is not what the run was started with"
+        raise RunError(str(folder.path), what, hint="put it back, or export the best trial, whose model is kept")
+    return model
+
+
+def _make_export(folder: Path, model: str, trial: int | None) -> Export:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return Export(folder, folder / "config.json", folder / "record.txt", folder / model, trial)

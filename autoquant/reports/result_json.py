@@ -1,0 +1,44 @@
+"""result.json, and what `--json` prints: one object about the whole search."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from autoquant.tuning.result import SearchResult, Trial
+
+
+def result_facts(result: SearchResult) -> dict[str, Any]:
+    """The object. Scores, `drop` and `tolerance` (absolute) are in units of the metric; shares are of multiply-adds."""
+    best = result.best
+    return {
+        "version": 1,
+        "verdict": result.verdict.value,
+        "metric": result.metric,
+        "baseline": result.baseline,
+        "score": result.score,
+        "drop": result.drop,
+        "tolerance": result.tolerance,
+        "int8_layers": best.int8_layers if best else 0,
+        "layers": result.layers,
+        "int8_share": best.int8_share if best else 0.0,
+        "trials": len(result.trials),
+        "best_trial": best.number if best else None,
+        "evaluated_samples": result.evaluated_samples,
+        "seconds": result.seconds,
+        "ended": result.ended,
+        "model": str(result.model) if result.model else None,
+        "run": str(result.run),
+    }
+
+
+def result_text(result: SearchResult) -> str:
+    """The text of result.json: the object, with every trial."""
+    facts = {**result_facts(result), "all_trials": [_trial_facts(trial) for trial in result.trials]}
+    facts["costly_layers"] = [{"layer": name, "relative_error": error} for name, error in result.costly]
+    return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _trial_facts(trial: Trial) -> dict[str, Any]:
+    names = ("number", "why", "int8_layers", "int8_share", "score", "drop", "samples", "reason")
+    return {"state": trial.state.value, **{name: getattr(trial, name) for name in names}}

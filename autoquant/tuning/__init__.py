@@ -1,0 +1,1 @@
+"""The search: an Optuna study of plans, each carried out, saved and scored."""

@@ -1,0 +1,142 @@
+"""What was asked of a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypedDict
+
+from autoquant.errors import RunError, UsageError
+from autoquant.formats.space_toml import DEFAULT
+from autoquant.tuning.tolerance import Tolerance
+
+IN_MEMORY = "(in memory)"
+"""How run.toml calls data or functions that only the Python program that started the run can give."""
+
+
+class DataOptions(TypedDict, total=False):
+    """The fields of a DataRequest that have a default, for the signatures of functions that pass them on."""
+
+    preprocess: str | Callable[..., Any] | None
+    scale: str | None
+    mean: str | None
+    std: str | None
+    label_offset: int
+    image_size: tuple[int, int] | None
+    batch_size: int
+
+
+class SearchOptions(DataOptions, total=False):
+    """The fields of a SearchRequest that have a default, but the tolerance."""
+
+    calibration: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metric: str | Callable[..., Any]
+    space: str | Path
+    max_trials: int
+    timeout: float
+    seed: int
+    stop_on_target: bool
+    keep_all_models: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """Data, and how it becomes what the model takes.
+
+    `data` and `calibration` are what `autoquant.evaluation.data.open_data` opens; without `calibration`, some of `data`
+    is split off for it. `preprocess` is a Keras mode or a function, `scale`, `mean` and `std` are numbers as text, one
+    or one a channel, for (x * scale - mean) / std. `label_offset` is added to labels. `image_size` is height and width
+    for images where the model leaves them open.
+    """
+
+    data: Any
+    calibration: Any = None
+    preprocess: str | Callable[..., Any] | None = None
+    scale: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    label_offset: int = 0
+    image_size: tuple[int, int] | None = None
+    batch_size: int = 50
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest(DataRequest):
+    """All of a search but the folder it runs in.
+
+    `inputs` and `outputs` override what the model's file says; `metric` is a name or a function; `space` a preset's
+    name or a file; the search ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first
+    trial within tolerance. `keep_all_models` keeps the models of trials that were not the best.
+    """
+
+    model: str | Path
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    metric: str | Callable[..., Any] = "top1"
+    tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
+    space: str | Path = DEFAULT
+    max_trials: int = 100
+    timeout: float = math.inf
+    seed: int = 0
+    stop_on_target: bool = False
+    keep_all_models: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_trials < 1:
+            raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
+        if not self.timeout > 0:
+            raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
+        if self.seed < 0:
+            raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
+
+    def as_table(self) -> dict[str, Any]:
+        """What run.toml keeps of it: paths made absolute, unset values left out."""
+        table: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in ("data", "calibration") and not isinstance(value, str | Path | None):
+                value = IN_MEMORY
+            elif entry.name in ("model", "data", "calibration", "space") and value is not None:
+                value = _absolute(str(value))
+            elif isinstance(value, Tolerance):
+                value = str(value)
+            elif callable(value):
+                value = IN_MEMORY
+            if value is not None and value != math.inf and value != ():
+                table[entry.name] = list(value) if isinstance(value, tuple) else value
+        return table
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str, **changed: Any) -> SearchRequest:
+        """What `as_table` kept, with some values given anew.
+
+        Raises RunError for what was in memory and is not given, or for a file of another kind.
+        """
+        known = {entry.name for entry in fields(cls)}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        values.update(changed)
+        for key, value in values.items():
+            if key not in known:
+                raise RunError(where, f"unknown key '{key}'", hint="was it written by another version of autoquant?")
+            if isinstance(value, str) and value == IN_MEMORY:
+                hint = f"resume it in Python: autoquant.resume(run, {key}=...)"
+                raise RunError(where, f"{key} was given in memory when this run was started", hint=hint)
+        try:
+            return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})
+        except (KeyError, TypeError) as error:
+            raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
+
+
+def _absolute(text: str) -> str:
+    """An absolute path where it is one; 'module:function' and names of presets stay."""
+    path = Path(text)
+    return str(path.resolve()) if path.exists() else text

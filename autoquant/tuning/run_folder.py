@@ -1,0 +1,158 @@
+"""A run's folder: what is in it, and how it stays whole whatever happens.
+
+run.toml  space.toml  study.journal  baseline.npz  statistics.npz  result.json
+trials/0007/   config.json record.txt score.json [model]
+best -> trials/0007
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from autoquant.errors import RunError
+from autoquant.files import unwritable, write_text
+
+KEPT = frozenset({"config.json", "record.txt", "score.json"})
+"""What stays of a trial whose model was not the best."""
+LOCK = ".lock"
+
+
+class RunFolder:
+    """The paths of a run, and the few operations that must not leave it half done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.request = path / "run.toml"
+        self.space = path / "space.toml"
+        self.journal = path / "study.journal"
+        self.baseline = path / "baseline.npz"
+        self.statistics = path / "statistics.npz"
+        self.result = path / "result.json"
+        self.best = path / "best"
+
+    def refuse_existing(self) -> None:
+        """Raise RunError when there is anything where a new run is to be."""
+        if (self.path.exists() or self.path.is_symlink()) and not _is_empty_folder(self.path):
+            hint = f"`autoquant resume {self.path}` goes on with it; or choose another --run"
+            raise RunError(str(self.path), "exists already", hint=hint)
+
+    def create(self) -> None:
+        """Make the folder. Raises RunError when that cannot be."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def require_run(self) -> None:
+        """Raise RunError when there is no run in the folder."""
+        if not self.request.is_file():
+            raise RunError(str(self.path), "is no run: it has no run.toml", hint="give the folder that --run named")
+
+    def trial(self, number: int) -> Path:
+        """The folder of a trial."""
+        return self.path / "trials" / f"{number:04d}"
+
+    def make_trial(self, number: int) -> Path:
+        """Make the folder of a trial, empty even if a process that died left something there."""
+        folder = self.trial(number)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        return folder
+
+    def point_best(self, number: int) -> None:
+        """Let `best` be this trial, in one step that cannot be seen half done."""
+        target = Path("trials") / f"{number:04d}"
+        if self.best.is_symlink() and self.best.readlink() == target:
+            return
+        temporary = self.path / ".best.tmp"
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(target, target_is_directory=True)
+            temporary.replace(self.best)
+        except OSError as error:
+            raise unwritable(self.best, error) from error
+
+    def delete_models(self, *, keep: int | None) -> None:
+        """Remove the models of all trials but one."""
+        for folder in sorted((self.path / "trials").glob("*")):
+            if keep is None or folder != self.trial(keep):
+                for file in folder.iterdir():
+                    if file.name not in KEPT:
+                        file.unlink()
+
+    def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write run.toml."""
+        write_text(self.request, toml_text(table))
+
+    def read_request(self) -> dict[str, dict[str, Any]]:
+        """Read run.toml. Raises RunError when it is damaged."""
+        try:
+            table = tomllib.loads(self.request.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise RunError(str(self.request), f"cannot be read ({error})", hint="start a new run") from None
+        for needed in ("request.model", "digests.model", "digests.data", "digests.calibration"):
+            part, key = needed.split(".")
+            if key not in table.get(part, {}):
+                raise RunError(str(self.request), f"has no {needed}", hint="was it edited? start a new run")
+        return table
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this machine out of the run. Raises RunError when one is in it.
+
+        The lock goes with the process, however that ends.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on Windows: there nobody is kept out
+            yield
+            return
+        try:
+            file = (self.path / LOCK).open("w")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(str(self.path), "another process is working on it", hint="wait for it") from None
+            self._mend()
+            yield
+
+    def _mend(self) -> None:
+        """Remove what a process that was killed left: half-written files, its lock on the journal, a line of that."""
+        for left in (*self.path.glob(".*.tmp"), Path(f"{self.journal}.lock")):
+            with suppress(FileNotFoundError):
+                left.unlink()
+        if not self.journal.is_file():
+            return
+        with self.journal.open("rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(file.name != LOCK for file in path.iterdir())
+
+
+def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:
+    """TOML of tables of strings, numbers, booleans and lists of them, which is all that run.toml holds."""
+    lines = []
+    for name, values in table.items():
+        lines.append(f"[{name}]")
+        # Between JSON and TOML these values are written alike, but for DEL.
+        written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+        lines += [f"{key} = {value}".replace("\x7f", "\\u007f") for key, value in written.items()]
+        lines.append("")
+    return "\n".join(lines)

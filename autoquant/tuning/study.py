@@ -1,0 +1,173 @@
+"""The Optuna study of a run: every trial, in a journal file that survives whatever happens to the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from autoquant.calibration.plan import Plan
+from autoquant.formats.config_json import config_text
+from autoquant.tuning.result import State, Trial
+from autoquant.tuning.space import SearchSpace
+from autoquant.tuning.workload import Workload
+
+NAME = "autoquant"
+ATTEMPTS = 3
+"""So often is a plan begun whose process dies; perhaps it dies of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A plan that the study proposes, and why."""
+
+    number: int
+    plan: Plan
+    why: str
+
+
+class Study:
+    """Proposes plans and keeps what became of them.
+
+    The objective is the share of multiply-adds left in float, to be minimized under the constraint that the drop is
+    allowed. Proposals depend on the seed and on the trials that ended, in their order, and on nothing else: a study
+    that was interrupted goes on as if it had not been.
+    """
+
+    def __init__(self, journal: Path, space: SearchSpace, workload: Workload, *, seed: int, allowed: float) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
+        self._space = space
+        self._workload = workload
+        self._seed = seed
+        self._allowed = allowed
+        self._starts = list(space.starts())
+        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
+        }
+        self._running: optuna.Trial | None = None
+        self._known = {config_text(trial.plan): trial.number for trial in self.trials()}
+        self._end_cut_off()
+        self._enqueue_starts()
+
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials that ended, by number; repetitions and those cut off are none."""
+        return tuple(self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False) if _counts(frozen))
+
+    def propose(self, attempts: int = 50) -> Proposal | None:
+        """The next plan that was not tried yet; None when so many proposals in a row brought nothing new."""
+        for _ in range(attempts):
+            trial = self._ask()
+            plan = self._space.plan(trial.params)
+            why = trial.user_attrs.get("why", "TPE")
+            if not plan.int8:
+                trial.set_user_attr("skipped", "no layer in INT8")
+                self._study.tell(trial, state=TrialState.PRUNED)
+            elif config_text(plan) in self._known:
+                self._repeat(trial, self._known[config_text(plan)])
+            else:
+                self._running = trial
+                return Proposal(trial.number, plan, why)
+        return None
+
+    def finish(self, trial: Trial) -> None:
+        """Record how the running trial ended."""
+        running = self._take()
+        assert running.number == trial.number
+        self._known[config_text(trial.plan)] = trial.number
+        facts: dict[str, Any] = {
+            "why": trial.why,
+            "int8_layers": trial.int8_layers,
+            "int8_share": trial.int8_share,
+            "samples": trial.samples,
+            "seconds": dict(trial.seconds),
+        }
+        if trial.state is State.FAILED:
+            for name, value in {**facts, "reason": trial.reason}.items():
+                running.set_user_attr(name, value)
+            self._study.tell(running, state=TrialState.FAIL)
+            return
+        assert trial.drop is not None
+        for name, value in {**facts, "score": trial.score, "drop": trial.drop}.items():
+            running.set_user_attr(name, value)
+        running.set_constraint("drop", trial.drop - self._allowed)
+        self._study.tell(running, 1.0 - trial.int8_share)
+
+    def cut_off(self) -> None:
+        """The running trial, if any, did not end; it is proposed again when the study is next opened."""
+        if self._running is not None:
+            self._study.tell(self._take(), state=TrialState.FAIL)
+
+    def _ask(self) -> optuna.Trial:
+        ended = sum(not _was_cut_off(frozen) for frozen in self._study.get_trials(deepcopy=False))
+        seed = int(np.random.SeedSequence([self._seed, ended]).generate_state(1)[0])
+        # A sampler of its own for every trial: what it proposes depends on the history, not on the process.
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, n_startup_trials=len(self._starts)
+        )
+        return self._study.ask(self._distributions)
+
+    def _repeat(self, trial: optuna.Trial, number: int) -> None:
+        """Tell Optuna of a plan that was tried before, as trial `number`, what came of it then."""
+        earlier = self._study.get_trials(deepcopy=False)[number]
+        trial.set_user_attr("repeats", number)
+        if earlier.state is TrialState.COMPLETE:
+            for name, value in earlier.constraints.items():
+                trial.set_constraint(name, value)
+            self._study.tell(trial, earlier.value)
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _take(self) -> optuna.Trial:
+        assert self._running is not None
+        running, self._running = self._running, None
+        return running
+
+    def _end_cut_off(self) -> None:
+        """Propose again what a process that was killed or interrupted had begun."""
+        trials = self._study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get("retries") for trial in trials}
+        for trial in trials:
+            if trial.state is TrialState.RUNNING:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            # One that was killed while it was being proposed has not all of its parameters yet.
+            known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            complete = known.keys() == self._distributions.keys()
+            attempt = trial.user_attrs.get("attempt", 1) + 1
+            if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
+                facts = {"why": f"again, cut off as {trial.number}", "retries": trial.number, "attempt": attempt}
+                self._study.enqueue_trial(known, facts)
+
+    def _enqueue_starts(self) -> None:
+        for start in self._starts:
+            self._study.enqueue_trial(dict(start.parameters), {"why": start.why}, skip_if_exists=True)
+
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        attributes = frozen.user_attrs
+        return Trial(
+            number=frozen.number,
+            state=State.DONE if frozen.state is TrialState.COMPLETE else State.FAILED,
+            plan=self._space.plan(frozen.params),
+            **{name: attributes[name] for name in _FACTS if name in attributes},
+        )
+
+
+_FACTS = ("why", "int8_layers", "int8_share", "score", "drop", "samples", "seconds", "reason")
+
+
+def _counts(frozen: FrozenTrial) -> bool:
+    """Whether a plan was really carried out to its end."""
+    if frozen.state is TrialState.FAIL:
+        return "reason" in frozen.user_attrs
+    return frozen.state is TrialState.COMPLETE and "repeats" not in frozen.user_attrs
+
+
+def _was_cut_off(frozen: FrozenTrial) -> bool:
+    running_or_failed = frozen.state in (TrialState.RUNNING, TrialState.FAIL)
+    return running_or_failed and "reason" not in frozen.user_attrs

@@ -1,0 +1,55 @@
+"""How much worse than FP32 the INT8 model may be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoquant.errors import UsageError
+
+_ROUNDING = 1e-6
+"""Allowance, as a part of the tolerance, for the binary rounding of a difference: 0.7604 - 0.7554 is within 0.005."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """An allowed drop, in units of the metric, or, when relative, as a fraction of the baseline's score."""
+
+    value: float
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.value < math.inf:  # NaN fails too
+            raise ValueError(f"a tolerance must be a number of at least 0, got {self.value}")
+
+    @classmethod
+    def parse(cls, text: str | float) -> Tolerance:
+        """Read '0.005' (absolute) or '1%' (relative). Raises UsageError.
+
+        >>> Tolerance.parse("1%")
+        Tolerance(value=0.01, relative=True)
+        """
+        words = str(text).strip()
+        try:
+            value = float(words.removesuffix("%"))
+            return cls(value / 100.0, relative=True) if words.endswith("%") else cls(value)
+        except ValueError:
+            hint = "give a number of at least 0 such as 0.005, or a percentage of the baseline such as 1%"
+            raise UsageError("--tolerance", f"cannot read '{text}'", hint=hint) from None
+
+    def absolute(self, baseline: float) -> float:
+        """The allowed drop in units of the metric."""
+        return self.value * abs(baseline) if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{self.value * 100:.15g}%" if self.relative else f"{self.value:.15g}"
+
+
+def drop(baseline: float, score: float, *, higher_is_better: bool) -> float:
+    """How much worse `score` is than `baseline`; negative when it is better."""
+    return baseline - score if higher_is_better else score - baseline
+
+
+def within(loss: float, allowed: float) -> bool:
+    """Whether a drop is allowed; never for NaN."""
+    return loss <= allowed * (1.0 + _ROUNDING)

@@ -1,0 +1,116 @@
+"""Imports point one way, heavy packages stay where they belong, and the wheel has all it needs."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import autoquant
+from autoquant.formats.space_toml import presets
+
+PACKAGE = Path(autoquant.__file__).parent
+LAYERS = (
+    ("errors", "files", "kept"),
+    ("model",),
+    ("quantization",),
+    ("calibration",),
+    ("formats",),
+    ("targets",),
+    ("evaluation",),
+    ("tuning",),
+    ("reports",),
+    ("api",),
+    ("cli", "__main__"),
+)
+"""Each imports only from its own and from earlier ones."""
+OWNERS = {"rich": "cli/", "optuna": "tuning/study.py"}
+"""Who alone may import what."""
+FILES = [str(path.relative_to(PACKAGE).as_posix()) for path in sorted(PACKAGE.rglob("*.py"))]
+DOORS = frozenset({"__init__.py"})
+"""The package itself offers the functions of api.py, and imports them when they are called."""
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Every module that a file imports anywhere, in functions and under TYPE_CHECKING too, in full."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], node.module or ""])
+            start = base.strip(".") if node.level else node.module or ""
+            yield from (f"{start}.{name.name}" for name in node.names)
+
+
+def imports_of(file: str) -> set[str]:
+    package = ".".join(["autoquant", *Path(file).parts[:-1]])
+    return set(imported(ast.parse((PACKAGE / file).read_text(encoding="utf-8")), package))
+
+
+def rank(part: str) -> int:
+    (place,) = (number for number, names in enumerate(LAYERS) if part in names)
+    return place
+
+
+def later(file: str, imports: set[str]) -> list[str]:
+    """Those imports that lie in a later layer than the file."""
+    own = rank(Path(file).parts[0].removesuffix(".py"))
+    inside = [name for name in imports if name.startswith("autoquant.") and not name.endswith(".__version__")]
+    return sorted(name for name in inside if rank(name.split(".")[1]) > own)
+
+
+def test_every_file_has_a_layer():
+    assert {Path(file).parts[0].removesuffix(".py") for file in FILES} - {"__init__"} <= {
+        name for names in LAYERS for name in names
+    }
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in DOORS])
+def test_imports_point_one_way(file: str):
+    assert later(file, imports_of(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from autoquant.tuning.space import label", ["autoquant.tuning.space.label"]),
+        ("from autoquant import tuning", ["autoquant.tuning"]),
+        ("import autoquant.cli.main as m", ["autoquant.cli.main"]),
+        ("from ..tuning import space", ["autoquant.tuning.space"]),
+        ("def f():\n    from autoquant.api import search", ["autoquant.api.search"]),
+        ("if TYPE_CHECKING:\n    from autoquant.api import search", ["autoquant.api.search"]),
+        ("from autoquant.model.layers import Layer\nfrom .strict import Fields\nimport numpy as np", []),
+    ],
+)
+def test_the_test_sees_every_way_to_import(text: str, found: list[str]):
+    assert later("formats/x.py", set(imported(ast.parse(text), "autoquant.formats"))) == found
+
+
+@pytest.mark.parametrize(("package", "owner"), OWNERS.items())
+def test_packages_with_one_owner(package: str, owner: str):
+    users = [file for file in FILES if any(name.split(".")[0] == package for name in imports_of(file))]
+    assert [file for file in users if not file.startswith(owner)] == []
+
+
+def test_importing_autoquant_is_light():
+    code = "import sys, autoquant; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "autoquant" in loaded
+    assert {"tensorflow", "keras", "numpy", "scipy", "optuna", "rich", "google"}.isdisjoint(loaded)
+
+
+def test_the_public_names_are_sorted_and_no_package_has_one_of_them():
+    assert sorted(autoquant.__all__) == autoquant.__all__
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    assert packages.isdisjoint(autoquant.__all__)
+
+
+def test_the_wheel_ships_the_search_spaces():
+    assert {"default", "quick", "skip_only", "thorough"} <= set(presets())
+    project = PACKAGE.parent / "pyproject.toml"
+    if project.is_file():
+        wheel = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+        assert wheel["force-include"] == {"search_spaces": "autoquant/search_spaces"}

@@ -1,0 +1,379 @@
+"""Whole searches on a tiny model: what they find, leave on disk, and survive."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from itertools import count
+
+import numpy as np
+import pytest
+
+import autoquant
+from autoquant.errors import DataError, ModelError, RunError, SpaceError
+from autoquant.formats.config_json import config_text, load_config
+from autoquant.formats.record_text import load_record
+from autoquant.tuning import events
+from autoquant.tuning.result import State, Verdict
+
+SPACE = """
+[global]
+batch_num = [2, 1]
+channel_wise = [true, false]
+[layer]
+quant_enable = [true, false]
+act_algo = ["ifmr", "minmax"]
+"""
+
+
+class Died(BaseException):
+    """The process is gone: nobody catches this, nothing is cleaned up."""
+
+
+@pytest.fixture
+def hopeless(tiny, regression, tmp_path):
+    """Options of a search that goes through its whole budget."""
+    space = tmp_path / "space.toml"
+    space.write_text(SPACE)
+    return {
+        "model": tiny.model,
+        "data": regression,
+        "calibration": tiny.calibration,
+        "metric": "mse",
+        "tolerance": 0.0,
+        "space": space,
+        "max_trials": 7,
+        "batch_size": 20,
+        "run": tmp_path / "run",
+    }
+
+
+def plain_top1(path, data) -> float:
+    """Top-1 of a saved .pb in a plain session, without any of our code."""
+    import tensorflow as tf
+
+    stored = np.load(data)
+    graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            scores = session.run("scores:0", {"image:0": stored["x"]})
+    return float((scores.argmax(axis=1) == stored["y"]).mean())
+
+
+def test_tolerance_met(tiny, tmp_path):
+    run = tmp_path / "run"
+    result = autoquant.search(
+        tiny.model, tiny.evaluation, calibration=tiny.calibration, tolerance="5%", batch_size=32, run=run
+    )
+    assert result.verdict is Verdict.MET
+    assert result.best is not None
+    assert (result.best.int8_layers, result.best.int8_share, result.layers) == (3, 1.0, 3)
+    assert result.model == run / "best" / "tiny_quantized.pb"
+    assert plain_top1(result.model, tiny.evaluation) == pytest.approx(result.score, abs=1e-12)
+    assert plain_top1(tiny.model, tiny.evaluation) == pytest.approx(result.baseline, abs=1e-12)
+    assert load_config(run / "best" / "config.json") == result.best.plan
+    assert set(load_record(run / "best" / "record.txt")) == {"conv", "depthwise", "dense"}
+    score = json.loads((run / "best" / "score.json").read_text())
+    assert (score["score"], score["samples"], score["state"]) == (result.score, 200, "done")
+    stored = json.loads((run / "result.json").read_text())
+    assert stored["verdict"] == "met"
+    assert stored["evaluated_samples"] == 200 * len(result.trials)
+
+
+def test_tolerance_missed_keeps_the_best_effort(hopeless):
+    result = autoquant.search(**hopeless)
+    assert result.verdict is Verdict.MISSED
+    assert result.ended == "all 7 trials are used"
+    assert result.best is not None
+    assert len(result.trials) == 7
+    assert result.drop == min(trial.drop for trial in result.trials)
+    assert result.model.is_file()
+    assert {name for name, _ in result.costly} == set(result.best.plan.int8)
+    errors = [error for _, error in result.costly]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] > 0
+
+
+def test_only_the_best_model_is_kept(hopeless):
+    result = autoquant.search(**hopeless)
+    models = sorted(path.parent.name for path in hopeless["run"].glob("trials/*/*.pb"))
+    assert models == [f"{result.best.number:04d}"]
+    kept = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "all", "keep_all_models": True})
+    assert len(list(kept.run.glob("trials/*/*.pb"))) == 7
+
+
+def test_calibration_is_split_off_the_data(tiny, tmp_path):
+    heard = []
+    result = autoquant.search(
+        tiny.model, tiny.evaluation, tolerance="50%", batch_size=20, run=tmp_path / "run", listener=heard.append
+    )
+    opened = next(event for event in heard if isinstance(event, events.Opened))
+    assert (opened.samples, opened.calibration_samples) == (160, 40)
+    assert result.evaluated_samples == 160
+
+
+def test_arrays_and_functions(tiny, tmp_path):
+    stored = np.load(tiny.evaluation)
+
+    def margin(outputs, labels):
+        return np.take_along_axis(outputs, labels[:, None], axis=1)[:, 0] - outputs.mean(axis=1)
+
+    result = autoquant.search(
+        tiny.model, (stored["x"], stored["y"]), metric=margin, tolerance="20%", run=tmp_path / "run"
+    )
+    assert result.verdict is Verdict.MET
+    with pytest.raises(RunError, match=r"data was given in memory .* autoquant.resume\(run, data="):
+        autoquant.resume(result.run)
+    again = autoquant.resume(result.run, data=(stored["x"], stored["y"]), metric=margin)
+    assert again.score == result.score
+    with pytest.raises(RunError, match="the data"):
+        autoquant.resume(result.run, data=(stored["x"][::-1], stored["y"]), metric=margin)
+
+
+def test_stop_on_target(hopeless):
+    result = autoquant.search(**{**hopeless, "tolerance": 1e6, "stop_on_target": True, "space": "thorough"})
+    assert len(result.trials) == 1
+
+
+def test_stops_at_the_first_trial_within_tolerance(hopeless, tmp_path):
+    """Only a plan with a float layer is within tolerance; the search ends there, though more could be gained."""
+    space = tmp_path / "float_first.toml"
+    space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["minmax", "ifmr"]')
+    full = autoquant.search(**{**hopeless, "space": space, "max_trials": 12})
+    errors = sorted(trial.drop for trial in full.trials)
+    between = (errors[0] + errors[1]) / 2
+    stopped = autoquant.search(
+        **{
+            **hopeless,
+            "space": space,
+            "max_trials": 12,
+            "tolerance": between,
+            "stop_on_target": True,
+            "run": tmp_path / "stopped",
+        }
+    )
+    assert stopped.verdict is Verdict.MET
+    assert stopped.trials[-1] == stopped.best or stopped.trials[-1].number == stopped.best.number
+
+
+def test_timeout_with_a_clock_of_ours(hopeless):
+    ticks = count()
+    result = autoquant.search(**hopeless, timeout=3.0, clock=lambda: float(next(ticks)))
+    assert result.ended == "the time of 3 s is used"
+    assert 0 < len(result.trials) < 7
+
+
+def test_ten_failures_in_a_row_end_it(tiny, hopeless, tmp_path):
+    images = np.load(tiny.calibration)["x"] * np.float32(1e10)  # no legal scale for the first layer's input
+    space = tmp_path / "failing.toml"
+    space.write_text('[layer]\nact_algo = ["minmax", "ifmr"]\nasymmetric = [true, false]')
+    changed = {"calibration": (images, None), "space": space, "max_trials": 50}
+    result = autoquant.search(**{**hopeless, **changed})
+    assert result.verdict is Verdict.MISSED
+    assert result.best is None
+    assert result.model is None
+    assert result.ended.startswith("10 trials failed in a row, the last one with: conv: calculate scale failed")
+    assert all(trial.state is State.FAILED and trial.reason for trial in result.trials)
+    score = json.loads((hopeless["run"] / "trials" / "0000" / "score.json").read_text())
+    assert score["state"] == "failed"
+    assert "leave the layer in float" in score["reason"]
+
+
+def test_a_failed_trial_does_not_end_it(tiny, hopeless, tmp_path):
+    """The last layer's weights are too large for a legal scale; plans that leave it in float work out."""
+    weights = tiny.weights["dense"]
+    content = tiny.model.read_bytes().replace(weights.tobytes(), (weights * np.float32(1e10)).tobytes())
+    model = tmp_path / "huge.pb"
+    model.write_bytes(content)
+    result = autoquant.search(**{**hopeless, "model": model, "max_trials": 25})
+    failed = [trial for trial in result.trials if trial.state is State.FAILED]
+    assert failed
+    assert all("dense: weight scale" in trial.reason and "dense" in trial.plan.int8 for trial in failed)
+    assert len(failed) < len(result.trials) == 25
+    assert "dense" not in result.best.plan.int8
+
+
+def test_ctrl_c_leaves_everything_in_order(hopeless):
+    def interrupt(event):
+        if isinstance(event, events.TrialStarted) and event.number == 3:
+            raise KeyboardInterrupt
+
+    result = autoquant.search(**hopeless, listener=interrupt)
+    assert result.ended == "interrupted"
+    assert [trial.number for trial in result.trials] == [0, 1, 2]
+    assert json.loads((hopeless["run"] / "result.json").read_text())["ended"] == "interrupted"
+    resumed = autoquant.resume(hopeless["run"])
+    assert resumed.ended == "all 7 trials are used"
+    assert resumed.trials[:3] == result.trials
+
+
+def test_dying_at_any_moment_loses_nothing_finished(hopeless, tmp_path):
+    """At every event in turn the process dies; going on afterwards gives the trials of a run that was left alone."""
+    heard: list[events.Event] = []
+    whole = autoquant.search(**{**hopeless, "max_trials": 5}, listener=heard.append)
+    moments = [i for i, event in enumerate(heard) if not isinstance(event, events.Progress)]
+    moments += [i for i, event in enumerate(heard) if isinstance(event, events.Progress) and event.done == 40]
+    for moment in moments:
+        options = {**hopeless, "max_trials": 5, "run": tmp_path / f"died{moment}"}
+        with pytest.raises(Died):
+            autoquant.search(**options, listener=_dies_at(moment))
+        assert (options["run"] / "run.toml").is_file()
+        seen = _finished(heard[:moment])
+        if seen:
+            assert (options["run"] / "best" / "tiny_quantized.pb").is_file()
+        resumed = autoquant.resume(options["run"])
+        assert sorted(map(outcome, resumed.trials)) == sorted(map(outcome, whole.trials))
+        assert [t.number for t in resumed.trials][:seen] == list(range(seen))
+
+
+def outcome(trial):
+    return config_text(trial.plan), trial.score
+
+
+def _dies_at(moment: int):
+    events_seen = count()
+
+    def listener(event):
+        if next(events_seen) == moment:
+            raise Died
+
+    return listener
+
+
+def _finished(heard) -> int:
+    return sum(isinstance(event, events.TrialEnded) for event in heard)
+
+
+KILLED = """
+import os, signal, sys
+import autoquant
+from autoquant.tuning import events
+
+started = []
+
+def kill(event):
+    if isinstance(event, events.TrialStarted):
+        started.append(event.number)
+    if isinstance(event, events.Progress) and len(started) == 7 and event.done > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+model, data, calibration, space, run = sys.argv[1:]
+autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0, space=space, max_trials=9,
+                 batch_size=20, run=run, listener=kill)
+"""
+
+
+def test_kill_9(hopeless):
+    names = ("model", "data", "calibration", "space", "run")
+    arguments = [str(hopeless[name]) for name in names]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    # What a kill in the middle of a write to the journal leaves: a line without its end, and the journal's lock.
+    with (hopeless["run"] / "study.journal").open("a") as journal:
+        journal.write('{"op_code": 8, "worker')
+    (hopeless["run"] / "study.journal.lock").symlink_to("study.journal")
+    resumed = autoquant.resume(hopeless["run"])
+    assert resumed.trials[6].why.startswith("again, cut off as")
+    alone = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "alone", "max_trials": 9})
+    assert list(map(outcome, resumed.trials)) == list(map(outcome, alone.trials))
+
+
+def test_resume_goes_on_with_a_larger_budget(hopeless):
+    first = autoquant.search(**{**hopeless, "max_trials": 3})
+    more = autoquant.resume(hopeless["run"], max_trials=5)
+    assert more.trials[:3] == first.trials
+    assert len(more.trials) == 5
+    assert more.evaluated_samples == 300
+
+
+def test_resume_refuses_another_model_or_other_data(tiny, hopeless, tmp_path):
+    model, data = tmp_path / "model.pb", tmp_path / "data.npz"
+    model.write_bytes(tiny.model.read_bytes())
+    data.write_bytes(hopeless["data"].read_bytes())
+    autoquant.search(**{**hopeless, "model": model, "data": data, "max_trials": 1})
+    stored = np.load(hopeless["data"])
+    np.savez(data, x=stored["x"] + 1, y=stored["y"])
+    with pytest.raises(RunError, match=r"the data \(.*data.npz\) is not what the run was started with"):
+        autoquant.resume(hopeless["run"])
+    np.savez(data, x=stored["x"], y=stored["y"])
+    content = bytearray(model.read_bytes())
+    position = content.find(np.float32(tiny.weights["dense"][0, 0]).tobytes())
+    content[position] ^= 1
+    model.write_bytes(bytes(content))
+    with pytest.raises(RunError, match=r"the model \(.*model.pb\) is not what the run was started with"):
+        autoquant.resume(hopeless["run"])
+
+
+def test_one_process_at_a_time(hopeless):
+    def resume_inside(event):
+        if isinstance(event, events.TrialStarted):
+            with pytest.raises(RunError, match="another process is working on it"):
+                autoquant.resume(hopeless["run"])
+
+    autoquant.search(**{**hopeless, "max_trials": 1}, listener=resume_inside)
+
+
+def test_a_run_folder_that_exists(hopeless):
+    hopeless["run"].mkdir()
+    (hopeless["run"] / "mine.txt").write_text("precious")
+    with pytest.raises(RunError, match=r"exists already; `autoquant resume .*run` goes on with it"):
+        autoquant.search(**hopeless)
+    assert (hopeless["run"] / "mine.txt").read_text() == "precious"
+
+
+def test_a_run_folder_that_cannot_be_made(hopeless, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        autoquant.search(**{**hopeless, "run": tmp_path / "file" / "run"})
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_finished(hopeless):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(event):
+        if isinstance(event, events.TrialStarted) and event.number == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    try:
+        with pytest.raises(RunError, match=r"cannot be written .*; free the disk, or choose another folder"):
+            autoquant.search(**hopeless, listener=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resumed = autoquant.resume(hopeless["run"])
+    assert len(resumed.trials) == 7
+    assert [trial.number for trial in resumed.trials][:2] == [0, 1]
+
+
+def test_a_mistake_leaves_no_folder_behind(tiny, hopeless):
+    stored = np.load(tiny.evaluation)
+    with pytest.raises(DataError, match="--label-offset"):
+        autoquant.search(tiny.model, (stored["x"], stored["y"] + 1), tolerance="1%", run=hopeless["run"])
+    assert not hopeless["run"].exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"model": "absent.pb"}, ModelError, "absent.pb"),
+        ({"outputs": ("score",)}, ModelError, "did you mean 'scores'"),
+        ({"data": "absent.npz"}, DataError, "no such file"),
+        ({"space": "quik"}, SpaceError, "quick"),
+        ({"metric": "top1", "data": (np.zeros((4, 8, 8, 2), np.float32), None)}, DataError, "labels"),
+        ({"calibration": (np.zeros((0, 8, 8, 2), np.float32), None)}, DataError, "empty"),
+        (
+            {"data": (np.zeros((4, 9, 8, 2), np.float32), None)},
+            DataError,
+            r"takes \(batch, 8, 8, 2\), the data has \(batch, 9, 8, 2\)",
+        ),
+        ({"data": (np.full((4, 8, 8, 2), np.nan, np.float32), None), "metric": "agreement"}, DataError, "NaN"),
+    ],
+    ids=["model", "output", "data", "space", "labels", "empty", "shape", "nan"],
+)
+def test_bad_input_says_where_and_what(hopeless, changed, error, message: str):
+    with pytest.raises(error, match=message):
+        autoquant.search(**{**hopeless, **changed})
+    assert not hopeless["run"].exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from autoquant.quantization.affine import Array
 
 VERSION = 1
 """Version of the sketch; part of the key, so that a file of another version is never used."""
-
-Run = Callable[[Mapping[str, Array]], Iterable[Mapping[str, Array]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +36,17 @@ class Statistics:
         return self.sketches[batch_num][tensor]
 
 
-def collect(run: Run, batches: Iterable[Mapping[str, Array]], batch_nums: Sequence[int], *, key: str) -> Statistics:
-    """Feed batches to `run`, which gives the tensors to watch, of the batch at once or in parts, and sketch them.
+def collect(batches: Iterable[Iterable[Mapping[str, Array]]], batch_nums: Sequence[int], *, key: str) -> Statistics:
+    """Sketch the tensors to watch, given batch by batch, each batch in parts.
 
-    Stops after the largest of `batch_nums`. Raises DataError when the data holds fewer batches.
+    Stops after the largest of `batch_nums`, at least one. Raises DataError when there are fewer batches.
     """
     wanted = sorted(set(batch_nums))
     sketchers: dict[str, Sketcher] = {}
     kept: dict[int, Mapping[str, Sketch]] = {}
     seen = 0
     for seen, batch in enumerate(batches, start=1):
-        for part in run(batch):
+        for part in batch:
             for tensor, values in part.items():
                 sketchers.setdefault(tensor, Sketcher()).add(values)
         if seen in wanted:

@@ -64,8 +64,10 @@ def load_space(name_or_path: str | Path) -> SpaceFile:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        near = get_close_matches(str(name_or_path), found, n=1) or sorted(found)
-        raise SpaceError(str(name_or_path), f"cannot be read ({error})", hint=f"presets: {', '.join(near)}") from None
+        near = get_close_matches(str(name_or_path), found, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"give a file, or one of {', '.join(found)}"
+        what = "is no file and no preset" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise SpaceError(str(name_or_path), what, hint=hint) from None
     return parse_space(text, path.name if path in found.values() else str(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from autoquant.tuning.result import SearchResult, Trial
@@ -35,7 +36,9 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
 def result_text(result: SearchResult) -> str:
     """The text of result.json: the object, with every trial."""
     facts = {**result_facts(result), "all_trials": [_trial_facts(trial) for trial in result.trials]}
-    facts["costly_layers"] = [{"layer": name, "relative_error": error} for name, error in result.costly]
+    facts["costly_layers"] = [
+        {"layer": name, "relative_error": error if math.isfinite(error) else None} for name, error in result.costly
+    ]
     return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 

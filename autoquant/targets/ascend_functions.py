@@ -11,16 +11,22 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2, function_pb2, op_def_pb2, types_pb2
+from tensorflow.core.framework import function_pb2, op_def_pb2, types_pb2
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
 from autoquant.model.graph import make_const, make_node
 
 FLOAT, INT8, INT32, UINT64 = types_pb2.DT_FLOAT, types_pb2.DT_INT8, types_pb2.DT_INT32, types_pb2.DT_UINT64
 
 
+WINDOW = AttrValue(list=AttrValue.ListValue(i=[1, 1]))
+"""The `ksize` of a layer that is no pooling: an area of 1."""
+_KINDS = {"type": "type", "i": "int", "f": "float", "s": "string", "list": "list(int)"}
+
+
 def type_attr(kind: int) -> Any:
     """An attribute that holds a data type."""
-    return attr_value_pb2.AttrValue(type=kind)
+    return AttrValue(type=kind)
 
 
 @cache
@@ -43,7 +49,12 @@ def _quant() -> Any:
         _float("above", "Maximum", "rounded:y:0", "low:z:0"),
         _float("clipped", "Minimum", "above:z:0", "high:z:0"),
     ]
-    attributes = {"T": "type", "quant_bits": "int", "scale": "float", "offset": "float"}
+    attributes = {
+        "T": type_attr(FLOAT),
+        "quant_bits": AttrValue(i=8),
+        "scale": AttrValue(f=1.0),
+        "offset": AttrValue(f=0.0),
+    }
     return _function("AscendQuant", {"x": FLOAT}, attributes, nodes, "clipped:z:0")
 
 
@@ -54,7 +65,7 @@ def _weight_quant() -> Any:
         make_node("offsets", "Cast", ["offset_w"], SrcT=type_attr(INT8), DstT=type_attr(FLOAT)),
         _float("centered", "Sub", "values:y:0", "offsets:y:0"),
     ]
-    return _function("AscendWeightQuant", {"x": INT8, "offset_w": INT8}, {"T": "type"}, nodes, "centered:z:0")
+    return _function("AscendWeightQuant", {"x": INT8, "offset_w": INT8}, {"T": type_attr(FLOAT)}, nodes, "centered:z:0")
 
 
 def _dequant() -> Any:
@@ -78,7 +89,7 @@ def _dequant() -> Any:
         ),
         _float("real", "Mul", "x", "scale:output:0"),
     ]
-    attributes = {"T": "type", "ksize": "list(int)", "data_format": "string"}
+    attributes = {"T": type_attr(FLOAT), "ksize": WINDOW, "data_format": AttrValue(s=b"NHWC")}
     return _function("AscendDequant", {"x": FLOAT, "deq_scale": UINT64}, attributes, nodes, "real:z:0")
 
 
@@ -97,11 +108,13 @@ def _float(name: str, op: str, *inputs: str) -> Any:
     return make_node(name, op, inputs, T=type_attr(FLOAT))
 
 
-def _function(name: str, inputs: dict[str, int], attributes: dict[str, str], nodes: list[Any], result: str) -> Any:
+def _function(name: str, inputs: dict[str, int], attributes: dict[str, Any], nodes: list[Any], result: str) -> Any:
+    """A function; `attributes` gives each attribute of its calls an example, from which its kind is read."""
     signature = op_def_pb2.OpDef(name=name)
     for argument, kind in inputs.items():
         signature.input_arg.add(name=argument, type=kind)
     signature.output_arg.add(name="y", type=FLOAT)
-    for attribute, kind_name in attributes.items():
-        signature.attr.add(name=attribute, type=kind_name)
-    return function_pb2.FunctionDef(signature=signature, node_def=nodes, ret={"y": result})
+    for attribute, example in attributes.items():
+        signature.attr.add(name=attribute, type=_KINDS[example.WhichOneof("value")])
+    # Of the function itself, TensorFlow's MLIR bridge instantiates it with these, and complains where one is missing.
+    return function_pb2.FunctionDef(signature=signature, node_def=nodes, ret={"y": result}, attr=attributes)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2, function_pb2
+from tensorflow.core.framework import function_pb2
 
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError
@@ -25,10 +25,7 @@ from autoquant.model.graph import Graph, attr_of, make_const, make_node
 from autoquant.model.layers import Layer
 from autoquant.quantization.affine import Array
 from autoquant.quantization.weights import quantize_bias, quantize_weight, spread
-from autoquant.targets.ascend_functions import FLOAT, INT32, library, type_attr
-
-_WINDOW = attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(i=[1, 1]))
-"""The `ksize` of a layer that is no pooling: an area of 1."""
+from autoquant.targets.ascend_functions import FLOAT, INT32, WINDOW, library, type_attr
 
 
 class TensorFlowTarget:
@@ -93,7 +90,7 @@ def _layer_nodes(graph: Graph, layer: Layer, record: LayerRecord) -> list[Any]:
             "AscendDequant",
             [bias[-1].name if bias else inner, f"{layer.name}/dequant/deq_scale"],
             T=type_attr(FLOAT),
-            ksize=_WINDOW,
+            ksize=WINDOW,
             data_format=_data_format(graph, layer),
         ),
     ]

@@ -25,11 +25,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class BaselineScored:
-    """The FP32 model has its score; `allowed` is the largest drop within tolerance, both in units of the metric."""
+    """The FP32 model has its score; `allowed` is the largest drop within tolerance, `limit` the worst score."""
 
     metric: str
     score: float
     allowed: float
+    limit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,15 @@ class Calibrated:
     """Statistics of every layer's input are there."""
 
     batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run goes on: these trials ended before, the best of them is `best`, and they took `seconds` of the budget."""
+
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +92,5 @@ class Finished:
     result: SearchResult
 
 
-Event = Opened | BaselineScored | Calibrated | TrialStarted | Progress | TrialEnded | Warned | Finished
+Event = Opened | BaselineScored | Calibrated | Resumed | TrialStarted | Progress | TrialEnded | Warned | Finished
 Listener = Callable[[Event], None]

@@ -6,22 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
 from autoquant.files import write_text
 from autoquant.tuning.blame import costly_layers
-from autoquant.tuning.events import Finished, Listener, Progress, TrialEnded, TrialStarted
+from autoquant.tuning.events import Finished, Listener, Progress, Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.result import SearchResult, State, Trial, Verdict, best
+from autoquant.tuning.result import INTERRUPTED, SearchResult, State, Trial, Verdict, best
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Proposal, Study
-from autoquant.tuning.tolerance import drop, within
+from autoquant.tuning.tolerance import drop, within, worst_allowed
 from autoquant.tuning.workbench import Workbench
 
 FAILURES = 10
 """So many failures in a row end a search: something is wrong that another plan will not cure."""
-INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,22 @@ class Loop:
 
     def run(self) -> SearchResult:
         """Go on until there is a reason to end; an interruption is one, and leaves everything in order."""
-        earlier = sum(sum(trial.seconds.values()) for trial in self.study.trials())
+        before = self.study.trials()
+        earlier = sum(sum(trial.seconds.values()) for trial in before)
         begin = self.clock()
 
         def used() -> float:
             return earlier + self.clock() - begin
 
-        self._keep_best()
+        kept = self._keep_best()
+        if before:
+            self.listener(Resumed(before, kept, earlier))
         try:
             ended = self._trials(used)
-            result = self._result(ended, used(), blame=True)
         except KeyboardInterrupt:
             self.study.cut_off()
-            result = self._result(INTERRUPTED, used(), blame=False)
+            ended = INTERRUPTED
+        result = self._result(ended, used())
         self.listener(Finished(result))
         return result
 
@@ -144,19 +147,18 @@ class Loop:
             self.folder.delete_models(keep=kept.number if kept else None)
         return kept
 
-    def _result(self, ended: str, seconds: float, *, blame: bool) -> SearchResult:
-        trials = self.study.trials()
+    def _result(self, ended: str, seconds: float) -> SearchResult:
+        bench, trials = self.bench, self.study.trials()
         kept = best(trials, self.allowed)
         met = kept is not None and kept.drop is not None and within(kept.drop, self.allowed)
-        builder = self.bench.builder
-        costly: tuple[tuple[str, float], ...] = ()
-        if blame and kept is not None and not met:
-            costly = costly_layers(self.bench, kept.plan, partial(self._progress, "costly layers"))
+        baseline = bench.baseline.score.value
+        builder = bench.builder
         return SearchResult(
             verdict=Verdict.MET if met else Verdict.MISSED,
-            metric=self.bench.metric.name,
-            baseline=self.bench.baseline.score.value,
+            metric=bench.metric.name,
+            baseline=baseline,
             tolerance=self.allowed,
+            limit=worst_allowed(baseline, self.allowed, higher_is_better=bench.metric.higher_is_better),
             best=kept,
             trials=trials,
             layers=len(builder.workload.layers),
@@ -164,5 +166,12 @@ class Loop:
             model=self.folder.best / builder.target.file_name(builder.model.name) if kept else None,
             run=self.folder.path,
             ended=ended,
-            costly=costly,
+            costly=self._costly(kept.plan) if kept and not met and ended != INTERRUPTED else (),
         )
+
+    def _costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
+        """The layers that cost the most; a user who cannot wait for that goes without."""
+        try:
+            return costly_layers(self.bench, plan, partial(self._progress, "costly layers"))
+        except KeyboardInterrupt:
+            return ()

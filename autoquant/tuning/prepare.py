@@ -74,25 +74,43 @@ def calibrate(
         return statistics
     runner = engine.open_graph(model.graph, sorted({layer.activation for layer in layers.values()}))
 
-    def in_parts(inputs: Mapping[str, Array]) -> Iterator[Mapping[str, Array]]:
-        size = len(next(iter(inputs.values())))
-        for start in range(0, size, PART):
-            yield runner({name: array[start : start + PART] for name, array in inputs.items()})
+    done, total = 0, min(len(data), max(batch_nums) * batch_size)
 
-    def batches() -> Iterator[Mapping[str, Array]]:
-        done, total = 0, min(len(data), max(batch_nums) * batch_size)
-        for batch in data.batches(batch_size):
-            yield batch.inputs
-            done += len(batch)
+    def activations(parts: list[Mapping[str, Array]]) -> Iterator[Mapping[str, Array]]:
+        nonlocal done
+        for part in parts:
+            yield runner(part)
+            done += len(next(iter(part.values())))
             on_progress(done, total)
 
     try:
-        statistics = collect(in_parts, batches(), batch_nums, key=key)
+        statistics = collect(map(activations, exact_batches(data, batch_size)), batch_nums, key=key)
     finally:
         runner.close()
     if kept:
         save_statistics(statistics, kept)
     return statistics
+
+
+def exact_batches(data: Dataset, size: int) -> Iterator[list[Mapping[str, Array]]]:
+    """The inputs of `size` samples at a time, the last time perhaps fewer, in parts of one shape and bounded memory.
+
+    Unlike `Dataset.batches`, a batch does not end where images of another size begin.
+    """
+    parts: list[Mapping[str, Array]] = []
+    room = size
+    for batch in data.batches(min(size, PART)):
+        start = 0
+        while start < len(batch):
+            stop = min(start + room, len(batch))
+            parts.append({name: array[start:stop] for name, array in batch.inputs.items()})
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield parts
+                parts, room = [], size
+    if parts:
+        yield parts
 
 
 def score_baseline(

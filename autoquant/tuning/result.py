@@ -25,6 +25,10 @@ class Verdict(StrEnum):
     MISSED = "missed"
 
 
+INTERRUPTED = "interrupted"
+"""Why a search ended that the user stopped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One plan through the whole cycle.
@@ -76,8 +80,9 @@ def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
 class SearchResult:
     """The outcome of a search.
 
-    Scores, `drop` and `tolerance` (absolute) are in units of the metric. `model` is the best INT8 model on disk, None
-    when no trial succeeded; `costly` are the layers of a missed best plan whose quantization alone disturbs the output
+    Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
+    `ended` says why the search ended, INTERRUPTED when the user stopped it. `model` is the best INT8 model on disk,
+    None when no trial succeeded; `costly` are the layers of a missed best plan whose quantization alone disturbs the output
     most, with that disturbance (relative, Euclidean norm).
     """
 
@@ -85,6 +90,7 @@ class SearchResult:
     metric: str
     baseline: float
     tolerance: float
+    limit: float
     best: Trial | None
     trials: tuple[Trial, ...]
     layers: int

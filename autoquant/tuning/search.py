@@ -26,6 +26,7 @@ from autoquant.tuning.result import SearchResult
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Study
+from autoquant.tuning.tolerance import worst_allowed
 from autoquant.tuning.workbench import Builder, Workbench
 from autoquant.tuning.workload import Workload
 
@@ -125,7 +126,8 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
         on_warning=lambda text: listener(Warned(text)),
     )
     allowed = request.tolerance.absolute(baseline.score.value)
-    listener(BaselineScored(opening.metric.name, baseline.score.value, allowed))
+    limit = worst_allowed(baseline.score.value, allowed, higher_is_better=opening.metric.higher_is_better)
+    listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
     statistics = calibrate(
         engine,
         model,

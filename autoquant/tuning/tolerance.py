@@ -50,6 +50,11 @@ def drop(baseline: float, score: float, *, higher_is_better: bool) -> float:
     return baseline - score if higher_is_better else score - baseline
 
 
+def worst_allowed(baseline: float, allowed: float, *, higher_is_better: bool) -> float:
+    """The worst score that an allowed drop leaves."""
+    return baseline - allowed if higher_is_better else baseline + allowed
+
+
 def within(loss: float, allowed: float) -> bool:
     """Whether a drop is allowed; never for NaN."""
     return loss <= allowed * (1.0 + _ROUNDING)

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.framework import attr_value_pb2
 
 from autoquant.model.graph import GraphDef, make_const, make_node
 from autoquant.model.shapes import make_placeholder
-from autoquant.targets.ascend_functions import FLOAT, library, type_attr
+from autoquant.targets.ascend_functions import FLOAT, WINDOW, library, type_attr
 
 
 def run(nodes, fetch, feeds):
@@ -58,8 +57,7 @@ def test_dequant_reads_the_scale_from_the_low_bits(channels: int):
     scales = rng.uniform(1e-4, 1e-2, channels).astype(np.float32)
     packed = scales.view(np.uint32).astype(np.uint64) | np.uint64(9 << 40)  # bits 47:40 are offset_w, not the scale
     x = rng.integers(-(2**20), 2**20, (2, 3, 5)).astype(np.float32)
-    window = attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(i=[1, 1]))
-    dequant = make_node("y", "AscendDequant", ["x", "scale"], T=type_attr(FLOAT), ksize=window, data_format=b"NHWC")
+    dequant = make_node("y", "AscendDequant", ["x", "scale"], T=type_attr(FLOAT), ksize=WINDOW, data_format=b"NHWC")
     got = run([make_placeholder("x", FLOAT, None), make_const("scale", packed), dequant], "y", {"x": x})
     np.testing.assert_allclose(got, x.astype(np.float64) * scales.astype(np.float64), rtol=1e-6)
 

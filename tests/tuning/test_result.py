@@ -90,6 +90,7 @@ def test_result(kept: Trial | None):
         metric="top1",
         baseline=0.8,
         tolerance=0.01,
+        limit=0.79,
         best=kept,
         trials=trials,
         layers=2,

@@ -1,0 +1,7 @@
+"""`python -m autoquant` is `autoquant`."""
+
+import sys
+
+from autoquant.cli.main import main
+
+sys.exit(main())

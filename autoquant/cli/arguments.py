@@ -1,0 +1,146 @@
+"""What commands have in common: the parser, option groups, and how the words after an option are read.
+
+Options that are not given stay out of the namespace, so that every default stands in one place, the request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from autoquant.errors import UsageError
+
+EXIT_CODES = """\
+exit codes:
+  0    the tolerance is met
+  1    it is not met; the best that was found is saved
+  2    something given cannot be used; nothing was searched, or what was found so far is saved
+  70   internal error, a bug in autoquant
+  130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are ours, and which takes no abbreviations: scripts outlive them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(self.prog.rpartition(" ")[2], message, hint=f"see `{self.prog} --help`")
+
+
+def add_model(parser: Parser) -> None:
+    """MODEL, and what of it counts as input and output."""
+    parser.add_argument("model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras or .h5 file")
+    group = parser.add_argument_group("model")
+    group.add_argument("--inputs", metavar="A,B", type=names, help="names of inputs, where the file leaves it open")
+    group.add_argument("--outputs", metavar="A,B", type=names, help="names of outputs, where the file leaves it open")
+
+
+def add_reading(parser: Parser, *, labels: bool) -> None:
+    """How data become what the model takes."""
+    from autoquant.tuning.request import DataRequest
+
+    group = parser.add_argument_group("how the data are read")
+    group.add_argument(
+        "--preprocess",
+        metavar="P",
+        help="as the model was trained: tf (x/127.5 - 1), torch, caffe (as Keras names them), or module:function",
+    )
+    group.add_argument("--scale", metavar="S", help="(x*S - M)/D: a number, a fraction (1/255), or one a channel")
+    group.add_argument("--mean", metavar="M", help="likewise: --mean 0.485,0.456,0.406")
+    group.add_argument("--std", metavar="D", help="likewise")
+    if labels:
+        group.add_argument("--label-offset", metavar="N", type=int, help="added to every label (for example 1 or -1)")
+    group.add_argument("--image-size", metavar="H,W", type=image_size, help="images are resized to this")
+    group.add_argument(
+        "--batch-size", metavar="N", type=int, help=f"samples at a time (default {DataRequest.batch_size})"
+    )
+
+
+def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
+    """When a search ends; `trials` and `timeout` say what holds when they are not given."""
+    group = parser.add_argument_group("budget")
+    group.add_argument("--max-trials", metavar="N", type=int, help=f"trials in all (default: {trials})")
+    group.add_argument(
+        "--timeout", metavar="T", type=seconds, help=f"such as 90, 90s, 30m, 2h, 1h30m (default: {timeout})"
+    )
+    group.add_argument("--stop-on-target", action="store_true", help="end at the first trial within tolerance")
+
+
+def add_screen(parser: Parser) -> None:
+    """What is shown. Progress goes to standard error, the result to standard output."""
+    group = parser.add_argument_group("screen")
+    group.add_argument("--plain", action="store_true", default=False, help="one line per event, as without a terminal")
+    group.add_argument("--json", action="store_true", default=False, help="print the result as one JSON object")
+    only = group.add_mutually_exclusive_group()
+    only.add_argument("--quiet", action="store_true", default=False, help="print the verdict and the model, or errors")
+    add_verbose(only)
+
+
+def add_verbose(group: Any) -> None:
+    """The way to a traceback, which every command has."""
+    group.add_argument(
+        "--verbose", action="store_true", default=False, help="more lines, TensorFlow's own too; tracebacks"
+    )
+
+
+def given(args: argparse.Namespace, request: type) -> dict[str, Any]:
+    """The options among the fields of a request that were given."""
+    known = {entry.name for entry in fields(request)}
+    return {name: value for name, value in vars(args).items() if name in known}
+
+
+def seconds(text: str) -> float:
+    """Read a time: '90' and '90s' are seconds; '30m', '2h', '1h30m'. Raises UsageError.
+
+    >>> seconds("1h30m")
+    5400.0
+    """
+    parts = _DURATION.fullmatch(text)
+    if parts is None or not text:
+        raise UsageError("--timeout", f"cannot read '{text}'", hint="give seconds, or for example 90s, 30m, 2h, 1h30m")
+    return sum(float(part or 0) * size for part, size in zip(parts.groups(), (3600, 60, 1, 1), strict=True))
+
+
+def names(text: str) -> Sequence[str]:
+    """Read names separated by commas. Raises UsageError where there is none.
+
+    >>> names("a, b:0")
+    ('a', 'b:0')
+    """
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise UsageError("--inputs, --outputs", f"a name is empty in '{text}'", hint="for example --outputs a,b")
+    return found
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Read 'height,width'. Raises UsageError.
+
+    >>> image_size("96,128")
+    (96, 128)
+    """
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError("--image-size", f"cannot read '{text}'", hint="give height and width, for example 224,224")
+    return int(parts[0]), int(parts[1])
+
+
+def tolerance(text: str) -> str:
+    """Check a tolerance before TensorFlow is waited for. Raises UsageError."""
+    from autoquant.tuning.tolerance import Tolerance
+
+    Tolerance.parse(text)
+    return text

@@ -1,0 +1,108 @@
+"""`autoquant demo`: a small network that plain INT8 ruins, and a search that repairs it."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoquant.cli import arguments
+from autoquant.cli.output import note
+from autoquant.cli.screen import listening, prepared, tell
+from autoquant.cli.words import number
+from autoquant.files import unwritable
+from autoquant.tuning.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from autoquant.cli.demo_network import DemoFiles
+    from autoquant.tuning.result import SearchResult
+
+FOLDER = "autoquant-demo"
+SPACE = "demo"
+TOLERANCE = "1%"
+TRIALS = 20
+INTRODUCTION = """\
+Trains a small network on handwritten digits (10 to 20 seconds), tries plain
+INT8 on it, and looks for settings that lose at most 1% of its accuracy."""
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Only where it goes, and what is shown."""
+    parser.epilog = arguments.EXIT_CODES
+    parser.add_argument(
+        "--run",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help=f"the folder of the run; model and data go to DIR-files (default: all into {FOLDER})",
+    )
+    arguments.add_screen(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, search, and tell what to do next."""
+    files_folder = unused(Path(f"{args.run}-files" if args.run else FOLDER))
+    run_folder = args.run or files_folder / "run"
+    RunFolder(run_folder).refuse_existing()
+    with prepared(args):
+        if not args.quiet:
+            note(INTRODUCTION)
+        files = _made(files_folder)
+        with listening(args) as listener:
+            from autoquant import api
+
+            result = api.search(
+                files.model,
+                files.evaluation,
+                calibration=files.calibration,
+                tolerance=TOLERANCE,
+                space=SPACE,
+                max_trials=TRIALS,
+                run=run_folder,
+                listener=listener,
+            )
+    return tell(result, args, before=lesson(result), after=commands(files))
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that is not there yet, or empty."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not path.exists() or _is_empty(path))
+
+
+def lesson(result: SearchResult) -> list[tuple[str, str]]:
+    """What the demo is to show: FP32, what plain INT8 makes of it, and what was found."""
+    tried = [("plain INT8", trial) for trial in result.trials[:1]]
+    found = [("found", result.best)] if result.best else []
+    scores = [
+        f"{number(trial.score) if trial.score is not None else 'failed'}  {what} ({trial.why})"
+        for what, trial in [*tried, *found]
+    ]
+    return list(zip(("demo", "", ""), [f"{number(result.baseline)}  FP32", *scores], strict=False))
+
+
+def commands(files: DemoFiles) -> list[tuple[str, str]]:
+    """Commands to go on with."""
+    model, evaluation, calibration = (
+        shlex.quote(str(path)) for path in (files.model, files.evaluation, files.calibration)
+    )
+    return [
+        ("", f"autoquant inspect {model}"),
+        ("", f"autoquant search {model} --data {evaluation} --calibration {calibration} --tolerance 0.5%"),
+    ]
+
+
+def _made(folder: Path) -> DemoFiles:
+    from autoquant.cli.demo_network import make_demo
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is found before the training
+        return make_demo(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

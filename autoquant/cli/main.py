@@ -1,0 +1,90 @@
+"""The console script: finds the command, runs it, and turns whatever goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from autoquant import __version__
+from autoquant.cli.arguments import Parser
+from autoquant.cli.output import complain, reader_may_leave
+from autoquant.errors import BAD_INPUT, INTERNAL, INTERRUPTED, AutoquantError, UsageError
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "search": "find the INT8 model that keeps the tolerance",
+        "resume": "go on with a search that was interrupted, or that deserves a larger budget",
+        "demo": "train a small network, and watch a search repair what plain INT8 breaks",
+        "inspect": "show a model's layers, what they cost, and what cannot be quantized",
+        "export": "copy the best plan, its record and its model out of a run",
+        "quantize": "apply an exported plan to a model, without any search",
+    }
+)
+"""Command -> what it does. Each is a module of its own, which is imported only when it is asked for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is returned, never raised (autoquant/errors.py says which there are)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with reader_may_leave(sys.stdout):
+        return _guarded(words)
+
+
+def _guarded(words: list[str]) -> int:
+    try:
+        return _run(words)
+    except SystemExit as end:  # argparse ends so after --help and --version
+        return int(end.code or 0)
+    except AutoquantError as error:
+        complain(f"autoquant: error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain("autoquant: interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        told = f"internal error: {type(error).__name__}: {error}"
+        if "--verbose" in words:
+            complain(traceback.format_exc())
+            complain(f"autoquant: {told}, this is a bug in autoquant")
+        else:
+            complain(f"autoquant: {told}, this is a bug in autoquant; run again with --verbose for the traceback")
+        return INTERNAL
+
+
+def _run(words: list[str]) -> int:
+    parser = _parser()
+    asked = parser.parse_args(words)
+    if asked.command is None:
+        parser.print_help()
+        return BAD_INPUT
+    if asked.command not in COMMANDS:
+        near = get_close_matches(asked.command, COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "`autoquant --help` lists them"
+        raise UsageError(asked.command, "is no command", hint=hint)
+    what = COMMANDS[asked.command]
+    command = importlib.import_module(f"autoquant.cli.{asked.command}")
+    own = Parser(prog=f"autoquant {asked.command}", description=f"{what[0].upper()}{what[1:]}.")
+    command.add_arguments(own)
+    code: int = command.run(own.parse_args(asked.rest))
+    return code
+
+
+def _parser() -> Parser:
+    width = max(map(len, COMMANDS))
+    parser = Parser(
+        prog="autoquant",
+        usage="autoquant COMMAND ...",
+        description="Turns a trained TensorFlow model into an INT8 model that keeps the accuracy you ask for.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+        + "\n\n`autoquant COMMAND --help` tells all of a command. To begin with: `autoquant demo`.",
+    )
+    parser.add_argument("--version", action="version", version=f"autoquant {__version__}")
+    parser.add_argument("command", nargs="?", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser

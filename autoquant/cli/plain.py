@@ -1,0 +1,104 @@
+"""One line per event, for a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from autoquant.cli.state import State, update
+from autoquant.cli.words import counted, duration, macs, number, percent
+from autoquant.tuning.events import (
+    BaselineScored,
+    Calibrated,
+    Event,
+    Finished,
+    Opened,
+    Progress,
+    Resumed,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
+from autoquant.tuning.result import Trial
+from autoquant.tuning.tolerance import within
+
+PATIENCE = 10.0
+"""Seconds between two lines of progress."""
+
+
+class PlainScreen:
+    """A listener that gives every event a line, and progress one in ten seconds.
+
+    `write` is called with a line; `verbose` adds what a trial spent its time on and which layers it left in float.
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float], *, verbose: bool) -> None:
+        self._write = write
+        self._clock = clock
+        self._verbose = verbose
+        self._begin = self._heard = clock()
+        self._state = State()
+
+    def __call__(self, event: Event) -> None:
+        """Write what is to be said of an event."""
+        now = self._clock()
+        self._state = update(self._state, event, now)
+        if isinstance(event, Progress) and now - self._heard < PATIENCE:
+            return
+        for text in lines(event, self._state, now, verbose=self._verbose):
+            self._heard = now
+            self._write(f"[{duration(now - self._begin):>6}] {text}")
+
+
+def lines(event: Event, state: State, now: float, *, verbose: bool = False) -> Iterator[str]:
+    """What is to be said of an event; `state` is the one after it."""
+    match event:
+        case Opened():
+            layers = counted(event.layers, "layer")
+            yield f"model {event.model}: {layers}, {macs(event.macs)} multiply-adds; run {event.run}"
+            samples = counted(event.samples, "sample")
+            yield f"data: {samples} for evaluation, {event.calibration_samples:,} for calibration"
+        case BaselineScored():
+            allowed = f"INT8 may have {number(event.limit)} (drop {number(event.allowed)})"
+            yield f"FP32 {event.metric} {number(event.score)}; {allowed}"
+        case Calibrated():
+            yield f"calibrated with {counted(event.batches, 'batch')}"
+        case Resumed():
+            yield f"goes on after {counted(len(event.trials), 'trial')}" + (
+                f"; best is trial {event.best.number}" if event.best else ""
+            )
+        case Progress():
+            left = state.pace.left(now) if state.pace else None
+            yield f"{event.what}: {event.done:,}/{event.total:,}" + (
+                f", {duration(left)} left" if left is not None else ""
+            )
+        case TrialStarted():
+            if verbose:
+                yield f"trial {event.number} begins: {event.why}, {event.int8_layers} layers in INT8"
+        case TrialEnded():
+            yield from _ended(event, state, verbose=verbose)
+        case Warned():
+            yield f"warning: {event.text}"
+        case Finished():
+            yield f"ended: {event.result.ended}"
+
+
+def _ended(event: TrialEnded, state: State, *, verbose: bool) -> Iterator[str]:
+    trial, best = event.trial, event.best
+    yield f"trial {trial.number}: {_outcome(trial, state)}; {_plan(trial)}; {trial.why}" + (
+        f"; best is trial {best.number}" if best and best.number != trial.number else "; best so far" if best else ""
+    )
+    if verbose:
+        parts = ", ".join(f"{part} {spent:.2f} s" for part, spent in trial.seconds.items())
+        kept = ", ".join(name for name, settings in trial.plan.layers.items() if settings is None)
+        yield f"trial {trial.number}: {parts or 'no times'}; in float: {kept or 'none'}"
+
+
+def _outcome(trial: Trial, state: State) -> str:
+    if trial.score is None or trial.drop is None or state.baseline is None:
+        return f"failed, {trial.reason}"
+    met = "within tolerance" if within(trial.drop, state.baseline.allowed) else "not within tolerance"
+    return f"{state.baseline.metric} {number(trial.score)}, drop {number(trial.drop)}, {met}"
+
+
+def _plan(trial: Trial) -> str:
+    return f"{trial.int8_layers}/{trial.layers} layers in INT8, {percent(trial.int8_share)}"

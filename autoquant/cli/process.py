@@ -1,0 +1,87 @@
+"""The process that a command runs in: its signals, its file descriptors, and what TensorFlow says at start-up."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from autoquant.errors import UsageError
+
+
+@contextmanager
+def stdout_for_the_result() -> Iterator[None]:
+    """Let whatever is printed within go to standard error: by us, by the user's functions, by C++.
+
+    Standard output then holds the result and nothing else.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def import_tensorflow(*, verbose: bool) -> None:
+    """Import TensorFlow once, without its chatter, which no setting of its own keeps away entirely.
+
+    With `verbose` nothing is kept away. Raises UsageError where it cannot be imported, after showing what it said.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    try:
+        if verbose:
+            importlib.import_module("tensorflow")
+            return
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _stderr_if_it_fails():
+            importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise UsageError(
+            "tensorflow", f"cannot be imported ({error})", hint="pip install --upgrade tensorflow"
+        ) from error
+    from absl import logging as absl_logging
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+@contextmanager
+def _stderr_if_it_fails() -> Iterator[None]:
+    """Hold back what is written to descriptor 2; show it only when an exception passes."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            said.seek(0)
+            with open(kept, "wb", closefd=False) as stderr:
+                shutil.copyfileobj(said, stderr)
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

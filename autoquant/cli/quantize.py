@@ -1,0 +1,35 @@
+"""`autoquant quantize`: apply a plan to a model, without any search."""
+
+from __future__ import annotations
+
+import argparse
+
+from autoquant.cli import arguments
+from autoquant.cli.export import written
+from autoquant.cli.output import say
+from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """The model, the plan, calibration data, and the folder."""
+    arguments.add_model(parser)
+    group = parser.add_argument_group("what is asked")
+    group.add_argument("--config", metavar="FILE", required=True, help="a config.json that a search or export wrote")
+    group.add_argument("--calibration", metavar="DATA", required=True, help="samples; labels are not needed")
+    group.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
+    arguments.add_reading(parser, labels=False)
+    arguments.add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantize, and tell where the files are."""
+    from autoquant.tuning.request import SearchRequest
+
+    options = arguments.given(args, SearchRequest)
+    with stdout_for_the_result():
+        import_tensorflow(verbose=args.verbose)
+        from autoquant import api
+
+        made = api.quantize(config=args.config, to=args.to, **options)
+    say(written(made.config, made.record, made.model))
+    return 0

@@ -1,0 +1,29 @@
+"""`autoquant resume`: go on with a run."""
+
+from __future__ import annotations
+
+import argparse
+
+from autoquant.cli import arguments
+from autoquant.cli.screen import listening, prepared, tell
+
+AS_BEFORE = "as the run was started"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """The run, and what may change: its budget."""
+    parser.epilog = arguments.EXIT_CODES
+    parser.add_argument("run", metavar="RUN", help="the folder of the run")
+    arguments.add_budget(parser, trials=AS_BEFORE, timeout=AS_BEFORE)
+    arguments.add_screen(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Go on, and tell what came out."""
+    from autoquant.tuning.request import SearchRequest
+
+    with prepared(args), listening(args) as listener:
+        from autoquant import api
+
+        result = api.resume(args.run, listener=listener, **arguments.given(args, SearchRequest))
+    return tell(result, args)

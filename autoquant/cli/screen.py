@@ -1,0 +1,86 @@
+"""What surrounds a search: a process made ready, a screen that listens, and the result told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from autoquant.cli.output import note, painted, say
+from autoquant.cli.process import import_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
+
+if TYPE_CHECKING:
+    from autoquant.tuning.events import Listener
+    from autoquant.tuning.result import SearchResult
+
+STYLES = {"met": "bold green", "missed": "bold red"}
+
+
+@contextmanager
+def prepared(args: argparse.Namespace) -> Iterator[None]:
+    """Inside, TensorFlow is there, standard output is kept for the result, and SIGTERM is Ctrl-C."""
+    with stdout_for_the_result(), sigterm_as_ctrl_c():
+        if not args.quiet:
+            note("loading TensorFlow ...")
+        import_tensorflow(verbose=args.verbose)
+        yield
+
+
+@contextmanager
+def listening(args: argparse.Namespace) -> Iterator[Listener]:
+    """Give the listener that the arguments ask for."""
+    if args.quiet:
+        from autoquant.api import nobody
+
+        yield nobody
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    # TensorFlow's own lines would tear the live view apart.
+    if args.plain or args.verbose or not sys.stderr.isatty() or console.is_dumb_terminal:
+        from autoquant.cli.plain import PlainScreen
+
+        yield PlainScreen(note, time.monotonic, verbose=args.verbose)
+        return
+    from autoquant.cli.live import LiveScreen
+
+    with LiveScreen(console, time.monotonic) as screen:
+        yield screen
+
+
+def tell(
+    result: SearchResult,
+    args: argparse.Namespace,
+    *,
+    before: Sequence[tuple[str, str]] = (),
+    after: Sequence[tuple[str, str]] = (),
+) -> int:
+    """Print the result, for people with lines `before` and `after` it; give the exit code."""
+    from autoquant.cli.summary import brief, exit_code, summary
+    from autoquant.reports.result_json import result_facts
+
+    if args.json:
+        say(json.dumps(result_facts(result), indent=2, sort_keys=True, allow_nan=False))
+    elif args.quiet:
+        say(styled(brief(result)))
+    else:
+        say(styled([*before, *summary(result), *after]))
+    return exit_code(result)
+
+
+def styled(lines: Sequence[tuple[str, str]]) -> str:
+    """Labels and what they say as text for standard output, coloured where that is a terminal.
+
+    Lines are left as long as they are: paths and commands are there to be copied.
+    """
+    from rich.text import Text
+
+    width = max(len(label) for label, _ in lines)
+    return painted(
+        *(Text.assemble((f"{label:{width}}", STYLES.get(label, "bold")), "  ", words) for label, words in lines)
+    )

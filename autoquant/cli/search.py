@@ -1,0 +1,66 @@
+"""`autoquant search`: find the INT8 model that keeps the tolerance."""
+
+from __future__ import annotations
+
+import argparse
+
+from autoquant.cli import arguments
+from autoquant.cli.screen import listening, prepared, tell
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Everything a search can be asked."""
+    from autoquant.formats.space_toml import presets
+    from autoquant.tuning.request import SearchRequest
+
+    parser.epilog = arguments.EXIT_CODES
+    arguments.add_model(parser)
+    group = parser.add_argument_group("what is asked")
+    data = "an .npz file, a folder of images by class, TFRecords, or module:function"
+    group.add_argument("--data", metavar="DATA", required=True, help=f"evaluation data: {data}")
+    group.add_argument(
+        "--calibration", metavar="DATA", help="calibration data, likewise (default: split off the evaluation data)"
+    )
+    group.add_argument(
+        "--metric",
+        metavar="M",
+        help="top1, top5, agreement (with the FP32 model; needs no labels), mse, psnr, auc, or module:function "
+        f"(default {SearchRequest.metric})",
+    )
+    group.add_argument(
+        "--tolerance",
+        metavar="T",
+        type=arguments.tolerance,
+        required=True,
+        help="how much worse than FP32 the score may be: 0.005 (absolute) or 1%% (of the FP32 score)",
+    )
+    arguments.add_budget(parser, trials=str(SearchRequest.max_trials), timeout="none")
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--space",
+        metavar="S",
+        help=f"what may be chosen: {', '.join(presets())}, or your own TOML file (default {SearchRequest.space})",
+    )
+    group.add_argument(
+        "--seed", metavar="S", type=int, help=f"the same seed gives the same trials (default {SearchRequest.seed})"
+    )
+    group.add_argument("--run", metavar="DIR", help="the folder to make (default runs/<model>-<date>-<time>)")
+    group.add_argument("--keep-models", choices=("best", "all"), help="which INT8 models stay on disk (default best)")
+    arguments.add_reading(parser, labels=True)
+    arguments.add_screen(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, and tell what came out."""
+    from autoquant.tuning.request import SearchRequest
+
+    options = arguments.given(args, SearchRequest)
+    if "keep_models" in args:
+        options["keep_all_models"] = args.keep_models == "all"
+    if "run" in args:
+        options["run"] = args.run
+    with prepared(args), listening(args) as listener:
+        from autoquant import api
+
+        result = api.search(**options, listener=listener)
+    return tell(result, args)

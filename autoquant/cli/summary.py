@@ -1,0 +1,96 @@
+"""The last screen: what came out, and what to do next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+
+from autoquant.cli.words import counted, duration, number, percent
+from autoquant.errors import INTERRUPTED, MET, MISSED
+from autoquant.tuning.result import INTERRUPTED as ENDED_BY_USER
+from autoquant.tuning.result import SearchResult, Verdict
+
+COSTLY = 5
+"""Layers that are named when the tolerance is missed."""
+Line = tuple[str, str]
+"""A label, which may be empty, and what it says."""
+
+
+def summary(result: SearchResult) -> list[Line]:
+    """All lines of the last screen, the verdict first."""
+    return [*verdict(result), *_scores(result), *_effort(result), *_where(result), *_advice(result)]
+
+
+def brief(result: SearchResult) -> list[Line]:
+    """What is left of it with --quiet."""
+    return [*verdict(result), ("model", str(result.model))] if result.model else [*verdict(result)]
+
+
+def exit_code(result: SearchResult) -> int:
+    """How a command ends after this result."""
+    if result.ended == ENDED_BY_USER:
+        return INTERRUPTED
+    return MET if result.verdict is Verdict.MET else MISSED
+
+
+def verdict(result: SearchResult) -> Iterator[Line]:
+    """The verdict in words."""
+    best = result.best
+    if best is None or best.score is None or best.drop is None:
+        reason = f"; the last one failed: {result.trials[-1].reason}" if result.trials else ""
+        yield "missed", f"no trial came to its end{reason}"
+        return
+    layers = f"{best.int8_layers} of {result.layers} layers in INT8"
+    if result.verdict is Verdict.MET:
+        yield "met", f"{result.metric} {number(best.score)} with {layers}, within {number(result.tolerance)} of FP32"
+        return
+    side = "below the allowed floor" if best.score < result.limit else "above the allowed ceiling"
+    beyond = number(best.drop - result.tolerance)
+    yield "missed", f"best is {result.metric} {number(best.score)}, which is {beyond} {side} of {number(result.limit)}"
+
+
+def _scores(result: SearchResult) -> Iterator[Line]:
+    yield "FP32", f"{result.metric} {number(result.baseline)}"
+    if result.best is None or result.score is None or result.drop is None:
+        return
+    best, allowed = result.best, number(result.tolerance)
+    yield "INT8", f"{result.metric} {number(result.score)}, drop {number(result.drop)}, allowed {allowed}"
+    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {percent(best.int8_share)} of the multiply-adds"
+
+
+def _effort(result: SearchResult) -> Iterator[Line]:
+    best = f" (best: trial {result.best.number})" if result.best else ""
+    samples = counted(result.evaluated_samples, "sample")
+    yield "trials", f"{len(result.trials)}{best}, {samples} evaluated, in {duration(result.seconds)}"
+    yield "ended", result.ended
+
+
+def _where(result: SearchResult) -> Iterator[Line]:
+    if result.model:
+        yield "model", str(result.model)
+    yield "report", str(result.run / "result.json")
+
+
+def _advice(result: SearchResult) -> Iterator[Line]:
+    run = shlex.quote(str(result.run))
+    if result.verdict is Verdict.MISSED:
+        yield from _costly(result)
+    if result.ended == ENDED_BY_USER:
+        yield "next", f"autoquant resume {run}"
+    elif result.verdict is Verdict.MISSED:
+        yield "try", f"more trials: autoquant resume {run} --max-trials {2 * len(result.trials)}"
+        yield "", "or search anew with --space thorough, or with a larger --tolerance"
+    if result.model:
+        label = "or" if result.ended == ENDED_BY_USER else "next"
+        yield label, f"autoquant export {run} --to {shlex.quote(f'{result.model.stem}_export')}"
+
+
+def _costly(result: SearchResult) -> Iterator[Line]:
+    if not result.costly:
+        return
+    yield "costly", "layers by how much each of them alone, in INT8, changes the output:"
+    shown = result.costly[:COSTLY]
+    width = max(len(name) for name, _ in shown)
+    for name, error in shown:
+        yield "", f"{name:{width}}  {percent(error) if math.isfinite(error) else 'does not work out'}"

@@ -1,0 +1,105 @@
+"""A small model on disk with its data, and values of a search made by hand."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.tuning.result import SearchResult, State, Trial, Verdict
+
+PLAN = Plan({"conv1": LayerPlan(), "conv2": None, "fc": LayerPlan(channel_wise=False)})
+
+
+@dataclass(frozen=True)
+class Files:
+    model: Path
+    data: Path
+    calibration: Path
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Two convolutions and a matmul in a frozen graph; `y` are its own outputs, so that mse is 0 in FP32 alone."""
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 6, 6, 2], name="x")
+        for number, channels in ((1, (2, 4)), (2, (4, 4))):
+            weight = tf.constant(rng.normal(size=(3, 3, *channels)), tf.float32)
+            x = tf.nn.relu(tf.nn.conv2d(x, weight, 1, "SAME", name=f"conv{number}"))
+        means = tf.reduce_mean(x, [1, 2])
+        tf.linalg.matmul(means, tf.constant(rng.normal(size=(4, 3)), tf.float32), name="fc")
+    (folder / "tiny.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    images = rng.normal(size=(100, 6, 6, 2)).astype(np.float32)
+    with tf.compat.v1.Session(graph=graph) as session:
+        outputs = session.run("fc:0", {"x:0": images})
+    np.savez(folder / "data.npz", x=images[:80], y=outputs[:80])
+    np.savez(folder / "calibration.npz", x=images[80:])
+    return Files(folder / "tiny.pb", folder / "data.npz", folder / "calibration.npz")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python on some words in a process of its own, with the same modules to be found; `first` before them."""
+
+    def run(*words: str, first: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([first, *sys.path])}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.run([sys.executable, *words], check=False, text=True, env=environment, **streams)
+
+    return run
+
+
+@pytest.fixture
+def trial() -> Callable[..., Trial]:
+    """Makes trials against a baseline of 0.75; failed without a drop."""
+
+    def make(number: int, *, drop: float | None = 0.25, why: str = "TPE", reason: str = "") -> Trial:
+        return Trial(
+            number=number,
+            state=State.FAILED if drop is None else State.DONE,
+            plan=PLAN,
+            why=why,
+            int8_layers=2,
+            int8_share=0.625,
+            score=None if drop is None else 0.75 - drop,
+            drop=drop,
+            samples=80,
+            seconds={"quantize": 0.5, "score": 1.25},
+            reason=reason,
+        )
+
+    return make
+
+
+@pytest.fixture
+def result() -> Callable[..., SearchResult]:
+    """Makes results of a search with a tolerance of 0.125."""
+
+    def make(*trials: Trial, best: Trial | None, met: bool, **more: Any) -> SearchResult:
+        facts = {"metric": "top1", "baseline": 0.75, "tolerance": 0.125, "limit": 0.625, "layers": 3, "seconds": 75.0}
+        return SearchResult(
+            verdict=Verdict.MET if met else Verdict.MISSED,
+            best=best,
+            trials=trials,
+            model=Path("my run/best/net_quantized.pb") if best else None,
+            run=Path("my run"),
+            **{"ended": "all 2 trials are used", **facts, **more},
+        )
+
+    return make

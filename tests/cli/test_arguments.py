@@ -1,0 +1,118 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.cli import arguments, demo, export, inspect, quantize, resume, search
+from autoquant.cli.arguments import Parser, image_size, names, seconds
+from autoquant.errors import UsageError
+from autoquant.tuning.request import SearchRequest
+
+WHOLE = st.integers(0, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1h1m1s", 3661), ("0", 0)],
+)
+def test_times_are_read(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@given(hours=WHOLE, minutes=WHOLE, rest=WHOLE)
+def test_parts_of_a_time_add_up(hours: int, minutes: int, rest: int) -> None:
+    assert seconds(f"{hours}h{minutes}m{rest}s") == hours * 3600 + minutes * 60 + rest
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1h30", "30m1h", "-5", "1 h", "2d", "nan", "inf", "1e3", ".", "h"])
+def test_what_is_no_time_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--timeout: cannot read '{text}'; give seconds, or")):
+        seconds(text)
+
+
+def test_names_and_sizes_are_read() -> None:
+    assert names("a, b:0") == ("a", "b:0")
+    assert image_size("96, 128") == (96, 128)
+
+
+@pytest.mark.parametrize("text", ["96", "96x96", "0,96", "a,b", "1,2,3", "-1,5", ""])
+def test_what_is_no_size_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--image-size: cannot read '{text}'")):
+        image_size(text)
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="a name is empty in 'a,'"):
+        names("a,")
+
+
+def test_what_is_not_given_is_left_to_the_request() -> None:
+    parser = Parser(prog="autoquant search")
+    search.add_arguments(parser)
+    args = parser.parse_args(["m.pb", "--data", "d.npz", "--tolerance", "1%"])
+    assert arguments.given(args, SearchRequest) == {"model": "m.pb", "data": "d.npz", "tolerance": "1%"}
+
+
+def test_everything_that_is_given_reaches_the_request() -> None:
+    parser = Parser(prog="autoquant search")
+    search.add_arguments(parser)
+    words = (
+        "m.pb --data d.npz --calibration c.npz --metric mse --tolerance 0.5 --max-trials 7 --timeout 2h --space quick "
+        "--seed 3 --inputs a,b --outputs c --scale 1/255 --mean 0.5 --std 2 --label-offset -1 --image-size 8,9 "
+        "--batch-size 4 --stop-on-target"
+    )
+    assert arguments.given(parser.parse_args(words.split()), SearchRequest) == {
+        "model": "m.pb",
+        "data": "d.npz",
+        "calibration": "c.npz",
+        "metric": "mse",
+        "tolerance": "0.5",
+        "max_trials": 7,
+        "timeout": 7200.0,
+        "space": "quick",
+        "seed": 3,
+        "inputs": ("a", "b"),
+        "outputs": ("c",),
+        "scale": "1/255",
+        "mean": "0.5",
+        "std": "2",
+        "label_offset": -1,
+        "image_size": (8, 9),
+        "batch_size": 4,
+        "stop_on_target": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("m.pb --data d", "search: the following arguments are required: --tolerance; see `autoquant search --help`"),
+        ("m.pb --data d --tolerance 1% --max-tri 3", "search: unrecognized arguments: --max-tri 3"),
+        ("m.pb --data d --tolerance 1% --max-trials x", "search: argument --max-trials: invalid int value: 'x'"),
+        ("m.pb --data d --tolerance 1x", "--tolerance: cannot read '1x'"),
+        ("m.pb --data d --tolerance 1% --quiet --verbose", "not allowed with argument"),
+        ("m.pb --data d --tolerance 1% --keep-models none", "invalid choice: 'none'"),
+    ],
+)
+def test_wrong_arguments_are_usage_errors(words: str, message: str) -> None:
+    parser = Parser(prog="autoquant search")
+    search.add_arguments(parser)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parser.parse_args(words.split())
+
+
+@pytest.mark.parametrize("command", [search, resume, demo, inspect, export, quantize])
+def test_every_command_explains_itself_and_offers_a_traceback(command) -> None:
+    parser = Parser(prog="autoquant command")
+    command.add_arguments(parser)
+    assert "--verbose" in parser.format_help()
+
+
+def test_help_of_search_lists_presets_and_exit_codes() -> None:
+    parser = Parser(prog="autoquant search")
+    search.add_arguments(parser)
+    text = " ".join(parser.format_help().split())
+    assert "default, demo, quick, skip_only, thorough, or your own TOML file (default default)" in text
+    for code in (0, 1, 2, 70, 130):
+        assert re.search(rf"^  {code}\s+\w", parser.format_help(), re.MULTILINE)

@@ -1,0 +1,109 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from autoquant.cli.live import LiveScreen, render
+from autoquant.cli.state import State, update
+from autoquant.tuning.events import BaselineScored, Event, Finished, Opened, Progress, TrialEnded, TrialStarted, Warned
+
+OPENED = Opened(Path("runs/net-1"), "net", 3, 2_656_768, 800, 200, 50, 7200.0)
+BASELINE = BaselineScored("top1", 0.75, 0.125, 0.625)
+
+
+def screen(*events: Event, width: int = 100, now: float = 0.0) -> str:
+    """What is shown at `now` after events that were heard one second apart, from 1 s on."""
+    state = State()
+    for second, event in enumerate(events, start=1):
+        state = update(state, event, float(second))
+    file = io.StringIO()
+    Console(file=file, width=width, force_terminal=False).print(render(state, now))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).rstrip()
+
+
+def test_before_anything_is_known() -> None:
+    assert screen() == "autoquant  reading model and data ..."
+
+
+def test_while_the_baseline_is_scored() -> None:
+    shown = screen(OPENED, Progress("baseline", 100, 800), Progress("baseline", 200, 800), now=3.0)
+    assert shown.splitlines() == [
+        "model     net: 3 layers, 2.7 M multiply-adds",
+        "data      800 samples for evaluation, 200 for calibration",
+        "run       runs/net-1",
+        "baseline  " + "━" * 7 + " " * 23 + "200/800  100/s  6.0s left",
+        "budget    0 of 50 trials, 0.0s of 2h00m",
+    ]
+
+
+def test_in_the_middle(trial) -> None:
+    events = (
+        OPENED,
+        BASELINE,
+        TrialStarted(0, "all INT8: batch_num=8", 3, 1.0),
+        TrialEnded(trial(0, why="all INT8: batch_num=8", drop=0.5), trial(0, drop=0.5), 1, 30.0),
+        TrialStarted(1, "TPE", 2, 0.625),
+        TrialEnded(trial(1, drop=0.0625), trial(1, drop=0.0625), 2, 40.0),
+        TrialStarted(2, "TPE", 2, 0.625),
+        Progress("trial 2", 400, 800),
+    )
+    assert screen(*events, now=9.0).splitlines() == [
+        "model    net: 3 layers, 2.7 M multiply-adds",
+        "data     800 samples for evaluation, 200 for calibration",
+        "run      runs/net-1",
+        "FP32     top1 0.7500; INT8 may have 0.6250 (drop 0.1250)",
+        "best     0.6875, drop 0.0625; 2/3 layers in INT8, 62.5%; trial 1",
+        "trial 2  TPE; 2/3 layers in INT8, 62.5%",
+        "         " + "━" * 14 + " " * 16 + "400/800",
+        "budget   2 of 50 trials, 43s of 2h00m",
+        "",
+        "trial  what is tried" + " " * 48 + "INT8  share   score    drop  met",
+        "    0  all INT8: batch_num=8" + " " * 41 + "2/3  62.5%  0.2500  0.5000  no",
+        "    1  TPE" + " " * 59 + "2/3  62.5%  0.6875  0.0625  yes",
+    ]
+
+
+def test_a_missed_search_shows_why_it_ended_and_no_running_trial(trial, result) -> None:
+    missed = result(trial(0), best=trial(0), met=False)
+    shown = screen(OPENED, BASELINE, TrialEnded(trial(0), trial(0), 1, 75.0), Finished(missed), now=99.0)
+    assert "ended   all 2 trials are used" in shown
+    assert "budget  1 of 50 trials, 1m15s of 2h00m" in shown
+    assert "best    0.5000, drop 0.2500; 2/3 layers in INT8, 62.5%; trial 0" in shown
+
+
+def test_a_failed_trial_shows_its_reason_and_no_number(trial) -> None:
+    failed = trial(3, drop=None, reason="conv1: the output is NaN; leave it in float")
+    lines = screen(OPENED, BASELINE, TrialEnded(failed, None, 1, 5.0)).splitlines()
+    assert "best    none yet" in lines
+    assert lines[-2].split() == ["3", "TPE", "2/3", "62.5%", "failed"]
+    assert lines[-1].strip() == "conv1: the output is NaN; leave it in float"
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_whatever_the_names_every_line_fits(width: int, trial) -> None:
+    long = "functional_1/block_with_a_long_name/depthwise_convolution_with_batch_norm_" * 3
+    opened = Opened(Path("/a/very/deep") / long / "run", long, 3, None, 800, 200, 50, float("inf"))
+    failed = trial(1, drop=None, why=long, reason=long)
+    shown = screen(
+        opened,
+        BASELINE,
+        TrialEnded(trial(0, why=long), trial(0), 1, 1.0),
+        TrialEnded(failed, trial(0), 2, 2.0),
+        TrialStarted(2, long, 2, 0.5),
+        Progress("trial 2", 50, 800),
+        Warned(long),
+        width=width,
+    )
+    assert max(map(len, shown.splitlines())) <= width
+    assert "0.5000" in shown
+    assert "failed" in shown or width == 40
+
+
+def test_the_screen_redraws_what_it_hears() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    with LiveScreen(console, lambda: 0.0) as listener:
+        listener(OPENED)
+        listener(BASELINE)
+    assert "top1 0.7500; INT8 may have 0.6250 (drop 0.1250)" in file.getvalue()

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+from autoquant.cli.plain import PlainScreen
+from autoquant.tuning.events import (
+    BaselineScored,
+    Calibrated,
+    Event,
+    Finished,
+    Opened,
+    Progress,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
+
+
+def lines(*heard: tuple[float, Event], verbose: bool = False) -> list[str]:
+    """What is written when events are heard at these times; the screen begins at 0."""
+    written: list[str] = []
+    now = [0.0]
+    screen = PlainScreen(written.append, lambda: now[0], verbose=verbose)
+    for time, event in heard:
+        now[0] = time
+        screen(event)
+    return written
+
+
+BASELINE = BaselineScored("top1", 0.75, 0.125, 0.625)
+
+
+def test_every_event_has_its_line(trial, result) -> None:
+    best = trial(1, drop=0.0625)
+    assert lines(
+        (1.0, Opened(Path("run"), "net", 1, None, 800, 200, 50, 60.0)),
+        (2.0, BASELINE),
+        (3.0, Calibrated(1)),
+        (4.0, TrialStarted(0, "TPE", 2, 0.625)),
+        (70.0, TrialEnded(trial(0, drop=None, reason="conv1: NaN"), None, 1, 1.0)),
+        (80.0, TrialEnded(best, best, 2, 2.0)),
+        (3700.0, TrialEnded(trial(2, drop=0.25), best, 3, 3.0)),
+        (3701.0, Warned("look at this")),
+        (3702.0, Finished(result(best, best=best, met=True))),
+    ) == [
+        "[  1.0s] model net: 1 layer, unknown multiply-adds; run run",
+        "[  1.0s] data: 800 samples for evaluation, 200 for calibration",
+        "[  2.0s] FP32 top1 0.7500; INT8 may have 0.6250 (drop 0.1250)",
+        "[  3.0s] calibrated with 1 batch",
+        "[ 1m10s] trial 0: failed, conv1: NaN; 2/3 layers in INT8, 62.5%; TPE",
+        "[ 1m20s] trial 1: top1 0.6875, drop 0.0625, within tolerance; 2/3 layers in INT8, 62.5%; TPE; best so far",
+        "[ 1h01m] trial 2: top1 0.5000, drop 0.2500, not within tolerance; 2/3 layers in INT8, 62.5%; TPE; "
+        "best is trial 1",
+        "[ 1h01m] warning: look at this",
+        "[ 1h01m] ended: all 2 trials are used",
+    ]
+
+
+def test_progress_is_told_every_ten_seconds_at_most() -> None:
+    heard = [(float(second), Progress("trial 0", second * 10, 1000)) for second in range(1, 36)]
+    assert lines((0.0, BASELINE), *heard)[1:] == [
+        "[   10s] trial 0: 100/1,000, 1m30s left",
+        "[   20s] trial 0: 200/1,000, 1m20s left",
+        "[   30s] trial 0: 300/1,000, 1m10s left",
+    ]
+
+
+def test_verbose_tells_times_and_what_stays_in_float(trial) -> None:
+    ended = trial(0)
+    assert lines(
+        (1.0, BASELINE), (2.0, TrialStarted(0, "TPE", 2, 0.5)), (3.0, TrialEnded(ended, ended, 1, 1.0)), verbose=True
+    )[1:] == [
+        "[  2.0s] trial 0 begins: TPE, 2 layers in INT8",
+        "[  3.0s] trial 0: top1 0.5000, drop 0.2500, not within tolerance; 2/3 layers in INT8, 62.5%; TPE; best so far",
+        "[  3.0s] trial 0: quantize 0.50 s, score 1.25 s; in float: conv2",
+    ]

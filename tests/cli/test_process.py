@@ -1,0 +1,68 @@
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoquant.cli.process import sigterm_as_ctrl_c
+
+NOISE = "import os; os.write(2, b'noise from C++\\n')\n"
+IMPORT = "import sys\nfrom autoquant.cli.process import import_tensorflow\nimport_tensorflow(verbose={})\nprint('ok')"
+
+
+def test_only_the_result_reaches_standard_output(python) -> None:
+    code = """
+import os, sys
+from autoquant.cli.process import stdout_for_the_result
+print("before")
+with stdout_for_the_result():
+    print("from Python")
+    os.write(1, b"from C++\\n")
+    os.system("echo from a child")
+print("after")
+"""
+    done = python("-c", code)
+    assert done.returncode == 0
+    assert done.stdout == "before\nafter\n"
+    assert sorted(done.stderr.splitlines()) == ["from C++", "from Python", "from a child"]
+
+
+def test_sigterm_is_ctrl_c_inside_only() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def import_of(tmp_path: Path, python) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Imports a module `tensorflow` with this source."""
+
+    def run(source: str, *, verbose: bool = False) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "tensorflow.py").write_text(source)
+        return python("-c", IMPORT.format(verbose), first=str(tmp_path))
+
+    return run
+
+
+def test_chatter_of_the_import_is_not_shown(import_of) -> None:
+    done = import_of(NOISE)
+    assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
+def test_verbose_shows_it(import_of) -> None:
+    done = import_of(NOISE, verbose=True)
+    assert (done.stdout, done.stderr) == ("ok\n", "noise from C++\n")
+
+
+def test_chatter_is_shown_when_the_import_fails(import_of) -> None:
+    done = import_of(NOISE + "raise ImportError('libfoo.so is missing')")
+    assert done.stderr.startswith("noise from C++\n")
+    assert "tensorflow: cannot be imported (libfoo.so is missing)" in done.stderr
+
+
+def test_chatter_is_not_shown_when_the_import_is_interrupted(import_of) -> None:
+    done = import_of(NOISE + "raise KeyboardInterrupt")
+    assert "noise" not in done.stderr

@@ -82,8 +82,8 @@ class SearchResult:
 
     Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
     `ended` says why the search ended, INTERRUPTED when the user stopped it. `model` is the best INT8 model on disk,
-    None when no trial succeeded; `costly` are the layers of a missed best plan whose quantization alone disturbs the output
-    most, with that disturbance (relative, Euclidean norm).
+    None when no trial succeeded; `costly` are the layers of a best plan that missed, with the relative error of the
+    output (Euclidean norm) when that layer alone is INT8, largest first.
     """
 
     verdict: Verdict

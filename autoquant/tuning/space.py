@@ -152,5 +152,16 @@ def _check_matches(override: Override, layers: Sequence[Layer]) -> None:
 
 
 def _why(chosen: Mapping[str, Choice]) -> str:
-    words = [str(value) if name == "activation" else f"{name}={str(value).lower()}" for name, value in chosen.items()]
+    """In words: 'all INT8: minmax, per-channel'."""
+    words = [_word(name, value) for name, value in chosen.items()]
     return "all INT8" + (": " + ", ".join(words) if words else "")
+
+
+def _word(name: str, value: Choice) -> str:
+    if name == "batch_num":
+        return f"{value} batches" if value != 1 else "1 batch"
+    if name == "asymmetric":
+        return "asymmetric" if value else "symmetric"
+    if name == "channel_wise":
+        return "per-channel" if value else "per-tensor"
+    return str(value)

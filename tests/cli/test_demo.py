@@ -45,7 +45,7 @@ def test_demo_leaves_model_data_and_run_and_says_how_to_go_on(capsys, monkeypatc
     assert main(["demo"]) in (0, 1)
     captured = capsys.readouterr()
     assert re.search(r"^demo +0\.\d{4}  FP32$", captured.out, re.MULTILINE)
-    assert re.search(r"^ +0\.\d{4}  plain INT8 \(all INT8: minmax, channel_wise=false\)$", captured.out, re.MULTILINE)
+    assert re.search(r"^ +0\.\d{4}  plain INT8 \(all INT8: minmax, per-tensor\)$", captured.out, re.MULTILINE)
     assert "autoquant export autoquant-demo-2/run --to digits_quantized_export\n" in captured.out
     assert "autoquant inspect autoquant-demo-2/digits.keras\n" in captured.out
     assert "handwritten digits" in captured.err

@@ -209,7 +209,7 @@ def test_the_first_starts_are_all_int8_with_every_combination_of_globals():
         assert plan.batch_num == batch_num
         expected = LayerPlan(Percentile(0.999), asymmetric, channel_wise=False)
         assert plan.layers == {"conv1": expected, "conv2": None, "block/dw": expected, "fc": expected}
-    assert starts[1].why == "all INT8: batch_num=8, asymmetric=true"
+    assert starts[1].why == "all INT8: 8 batches, asymmetric"
 
 
 def test_later_starts_change_one_setting_of_all_layers():

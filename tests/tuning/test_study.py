@@ -63,7 +63,7 @@ def play(study: Study, count: int) -> list[Trial]:
 
 def test_all_int8_with_each_setting_comes_first(tmp_path):
     trials = play(open_study(tmp_path), 3)
-    assert [trial.why for trial in trials] == ["all INT8: batch_num=2", "all INT8: batch_num=1", "all INT8: minmax"]
+    assert [trial.why for trial in trials] == ["all INT8: 2 batches", "all INT8: 1 batch", "all INT8: minmax"]
     assert all(trial.int8_layers == 5 and trial.int8_share == 1.0 for trial in trials)
     assert [trial.plan.batch_num for trial in trials] == [2, 1, 2]
 

@@ -1,0 +1,159 @@
+"""What a search survives: interruptions, kills at any moment, full disks; and what it refuses to go on with."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from itertools import count
+
+import numpy as np
+import pytest
+
+import autoquant
+from autoquant.errors import RunError
+from autoquant.formats.config_json import config_text
+from autoquant.tuning import events
+
+
+class Died(BaseException):
+    """The process is gone: nobody catches this, nothing is cleaned up."""
+
+
+def test_ctrl_c_leaves_everything_in_order(hopeless):
+    def interrupt(event):
+        if isinstance(event, events.TrialStarted) and event.number == 3:
+            raise KeyboardInterrupt
+
+    result = autoquant.search(**hopeless, listener=interrupt)
+    assert result.ended == "interrupted"
+    assert [trial.number for trial in result.trials] == [0, 1, 2]
+    assert json.loads((hopeless["run"] / "result.json").read_text())["ended"] == "interrupted"
+    resumed = autoquant.resume(hopeless["run"])
+    assert resumed.ended == "all 7 trials are used"
+    assert resumed.trials[:3] == result.trials
+
+
+def test_dying_at_any_moment_loses_nothing_finished(hopeless, tmp_path):
+    """At every event in turn the process dies; going on afterwards gives the trials of a run that was left alone."""
+    heard: list[events.Event] = []
+    whole = autoquant.search(**{**hopeless, "max_trials": 5}, listener=heard.append)
+    moments = [i for i, event in enumerate(heard) if not isinstance(event, events.Progress)]
+    moments += [i for i, event in enumerate(heard) if isinstance(event, events.Progress) and event.done == 40]
+    for moment in moments:
+        options = {**hopeless, "max_trials": 5, "run": tmp_path / f"died{moment}"}
+        with pytest.raises(Died):
+            autoquant.search(**options, listener=_dies_at(moment))
+        assert (options["run"] / "run.toml").is_file()
+        seen = _finished(heard[:moment])
+        if seen:
+            assert (options["run"] / "best" / "tiny_quantized.pb").is_file()
+        resumed = autoquant.resume(options["run"])
+        assert sorted(map(outcome, resumed.trials)) == sorted(map(outcome, whole.trials))
+        assert [t.number for t in resumed.trials][:seen] == list(range(seen))
+
+
+def outcome(trial):
+    return config_text(trial.plan), trial.score
+
+
+def _dies_at(moment: int):
+    events_seen = count()
+
+    def listener(event):
+        if next(events_seen) == moment:
+            raise Died
+
+    return listener
+
+
+def _finished(heard) -> int:
+    return sum(isinstance(event, events.TrialEnded) for event in heard)
+
+
+KILLED = """
+import os, signal, sys
+import autoquant
+from autoquant.tuning import events
+
+started = []
+
+def kill(event):
+    if isinstance(event, events.TrialStarted):
+        started.append(event.number)
+    if isinstance(event, events.Progress) and len(started) == 7 and event.done > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+model, data, calibration, space, run = sys.argv[1:]
+autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0, space=space, max_trials=9,
+                 batch_size=20, run=run, listener=kill)
+"""
+
+
+def test_kill_9(hopeless):
+    names = ("model", "data", "calibration", "space", "run")
+    arguments = [str(hopeless[name]) for name in names]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    # What a kill in the middle of a write to the journal leaves: a line without its end, and the journal's lock.
+    with (hopeless["run"] / "study.journal").open("a") as journal:
+        journal.write('{"op_code": 8, "worker')
+    (hopeless["run"] / "study.journal.lock").symlink_to("study.journal")
+    resumed = autoquant.resume(hopeless["run"])
+    assert resumed.trials[6].why.startswith("again, cut off as")
+    alone = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "alone", "max_trials": 9})
+    assert list(map(outcome, resumed.trials)) == list(map(outcome, alone.trials))
+
+
+def test_resume_goes_on_with_a_larger_budget(hopeless):
+    first = autoquant.search(**{**hopeless, "max_trials": 3})
+    more = autoquant.resume(hopeless["run"], max_trials=5)
+    assert more.trials[:3] == first.trials
+    assert len(more.trials) == 5
+    assert more.evaluated_samples == 300
+
+
+def test_resume_refuses_another_model_or_other_data(tiny, hopeless, tmp_path):
+    model, data = tmp_path / "model.pb", tmp_path / "data.npz"
+    model.write_bytes(tiny.model.read_bytes())
+    data.write_bytes(hopeless["data"].read_bytes())
+    autoquant.search(**{**hopeless, "model": model, "data": data, "max_trials": 1})
+    stored = np.load(hopeless["data"])
+    np.savez(data, x=stored["x"] + 1, y=stored["y"])
+    with pytest.raises(RunError, match=r"the data \(.*data.npz\) is not what the run was started with"):
+        autoquant.resume(hopeless["run"])
+    np.savez(data, x=stored["x"], y=stored["y"])
+    content = bytearray(model.read_bytes())
+    position = content.find(np.float32(tiny.weights["dense"][0, 0]).tobytes())
+    content[position] ^= 1
+    model.write_bytes(bytes(content))
+    with pytest.raises(RunError, match=r"the model \(.*model.pb\) is not what the run was started with"):
+        autoquant.resume(hopeless["run"])
+
+
+def test_one_process_at_a_time(hopeless):
+    def resume_inside(event):
+        if isinstance(event, events.TrialStarted):
+            with pytest.raises(RunError, match="another process is working on it"):
+                autoquant.resume(hopeless["run"])
+
+    autoquant.search(**{**hopeless, "max_trials": 1}, listener=resume_inside)
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_finished(hopeless):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(event):
+        if isinstance(event, events.TrialStarted) and event.number == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    try:
+        with pytest.raises(RunError, match=r"cannot be written .*; free the disk, or choose another folder"):
+            autoquant.search(**hopeless, listener=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resumed = autoquant.resume(hopeless["run"])
+    assert len(resumed.trials) == 7
+    assert [trial.number for trial in resumed.trials][:2] == [0, 1]

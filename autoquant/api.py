@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from autoquant.calibration.plan import check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
-from autoquant.files import unwritable, write_text
+from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.layers import Survey, survey
@@ -53,7 +53,7 @@ def search(
         data: evaluation data: an .npz file, a folder of images by class, TFRecords, 'module:function', arrays
             `(x, y)`, a mapping of arrays by name, or a function that gives batches.
         tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
-        run: the folder to make; by default `runs/<model>-<date>-<time>`.
+        run: the folder to make; by default `runs/<model>-<date>-<time>-<process>`.
         listener: is called with every event (`autoquant.tuning.events`).
         clock: gives seconds; for the time budget.
         options: calibration, metric ('top1'), max_trials (100), timeout (seconds), space ('default'), seed (0),
@@ -84,8 +84,8 @@ def resume(
 ) -> SearchResult:
     """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
 
-    `changed` are options of the search given anew (max_trials, timeout, stop_on_target; data that was in memory).
-    Raises RunError when the model or the data are not those of the run.
+    `changed` are options of the search given anew: max_trials, timeout, stop_on_target, keep_all_models, and whatever
+    was given in memory. Raises RunError when model, data or metric are not those of the run.
     """
     return _reported(searching.resume_search(Path(run), listener, clock, **changed))
 
@@ -109,21 +109,25 @@ def export(run: str | Path, to: str | Path, *, trial: int | None = None) -> Expo
     folder = RunFolder(Path(run))
     folder.require_run()
     stored = folder.read_request()
-    source = folder.best if trial is None else folder.trial(trial)
+    # Resolved once: a search that is going on may move `best` meanwhile.
+    source = (folder.best if trial is None else folder.trial(trial)).resolve()
     if not (source / "record.txt").is_file():
         what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
         raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
     target = TensorFlowTarget()
     name = target.file_name(Path(stored["request"]["model"]).stem)
-    made = _make_export(Path(to), name, int(source.resolve().name))
-    for file in (made.config, made.record):
-        shutil.copyfile(source / file.name, file)
-    if (source / name).is_file():
-        shutil.copyfile(source / name, made.model)
+    made = _make_export(Path(to), name, int(source.name))
+    record = load_record(source / "record.txt")
+    try:
+        model = (source / name).read_bytes()
+    except FileNotFoundError:  # deleted, as it was not the best
+        opened = _model_of(stored, folder)
+        layers = {layer.name: layer for layer in survey(opened.graph).layers}
+        target.save(opened.graph, layers, record, made.model)
     else:
-        model = _model_of(stored, folder)
-        layers = {layer.name: layer for layer in survey(model.graph).layers}
-        target.save(model.graph, layers, load_record(made.record), made.model)
+        write_bytes(made.model, model)
+    for file in (made.config, made.record):
+        write_bytes(file, (source / file.name).read_bytes())
     return made
 
 
@@ -171,12 +175,12 @@ def inspect(model: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[
 
 
 def default_run(model: str | Path) -> Path:
-    """Where a search runs when nobody says: runs/<model>-<date>-<time>."""
-    return Path("runs") / f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    """Where a search runs when nobody says: runs/<model>-<date>-<time>-<process>, which no other process chooses."""
+    return Path("runs") / f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
 def _reported(result: SearchResult) -> SearchResult:
-    write_text(result.run / "result.json", result_text(result))
+    write_text(RunFolder(result.run).result, result_text(result))
     return result
 
 

@@ -16,21 +16,26 @@ SPACE = '[layer]\nact_algo = ["minmax", "ifmr"]\nquant_enable = [true, false]'
 
 
 @pytest.fixture(scope="module")
-def run(tiny, regression, tmp_path_factory):
+def run_options(tiny, regression, tmp_path_factory):
+    """Options of a search of four trials."""
+    space = tmp_path_factory.mktemp("api") / "space.toml"
+    space.write_text(SPACE)
+    return {
+        "model": tiny.model,
+        "data": regression,
+        "calibration": tiny.calibration,
+        "metric": "mse",
+        "tolerance": 0.0,
+        "max_trials": 4,
+        "batch_size": 16,
+        "space": space,
+    }
+
+
+@pytest.fixture(scope="module")
+def run(run_options, tmp_path_factory):
     """A run of four trials, of which only the best one's model is left."""
-    folder = tmp_path_factory.mktemp("api")
-    (folder / "space.toml").write_text(SPACE)
-    result = autoquant.search(
-        tiny.model,
-        regression,
-        calibration=tiny.calibration,
-        metric="mse",
-        tolerance=0.0,
-        max_trials=4,
-        batch_size=16,
-        space=folder / "space.toml",
-        run=folder / "run",
-    )
+    result = autoquant.search(**run_options, run=tmp_path_factory.mktemp("run") / "run")
     assert len(result.trials) == 4
     return result
 
@@ -43,12 +48,19 @@ def test_export_copies_the_best(run, tmp_path):
     assert set(load_record(made.record)) == set(run.best.plan.int8)
 
 
-def test_export_builds_a_deleted_model_again(tiny, run, tmp_path):
-    """Byte for byte what the trial saved and scored: a search that keeps all models has it."""
-    kept = autoquant.resume(run.run, max_trials=4)
-    other = next(trial for trial in kept.trials if trial.number != run.best.number)
+def test_export_builds_a_deleted_model_again(run, run_options, tmp_path):
+    """Byte for byte what the trial saved and scored, which a search that keeps all models has."""
+    other = next(trial for trial in run.trials if trial.number != run.best.number)
+    kept = autoquant.search(**run_options, keep_all_models=True, run=tmp_path / "kept")
+    saved = kept.run / "trials" / f"{other.number:04d}"
     assert not list((run.run / "trials" / f"{other.number:04d}").glob("*.pb"))
     made = autoquant.export(run.run, tmp_path / "out", trial=other.number)
+    assert made.model.read_bytes() == (saved / "tiny_quantized.pb").read_bytes()
+    assert made.record.read_bytes() == (saved / "record.txt").read_bytes()
+
+
+def test_quantize_gives_what_the_trial_saved(tiny, run, tmp_path):
+    made = autoquant.export(run.run, tmp_path / "out")
     quantized = autoquant.quantize(tiny.model, made.config, tiny.calibration, tmp_path / "again", batch_size=16)
     assert made.model.read_bytes() == quantized.model.read_bytes()
     assert made.record.read_bytes() == quantized.record.read_bytes()
@@ -101,7 +113,7 @@ def test_quantize_a_retrained_model(tiny, run, tmp_path):
             lambda config: config.update(convv=config.pop("conv")),
             "convv: is no quantizable layer .* did you mean 'conv'",
         ),
-        (lambda config: config.update(batch_num=1000), "holds 4 batches, but batch_num is 1000"),
+        (lambda config: config.update(batch_num=1000), "holds 4 batches of 16, but batch_num is 1000"),
         (
             lambda config: [config[name].update(quant_enable=False) for name in ("conv", "depthwise", "dense")],
             "no layer",

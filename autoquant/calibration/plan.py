@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from autoquant.calibration.ranges import Ifmr, RangeSetting
+from autoquant.calibration.ranges import Ifmr, RangeAlgorithm
 from autoquant.errors import PlanError
 from autoquant.model.layers import Layer
 
@@ -19,7 +19,7 @@ PER_TENSOR_ONLY = frozenset({"MatMul"})
 class LayerPlan:
     """How one layer becomes INT8: the range of its input, offset or not, one weight scale per channel or in all."""
 
-    activation: RangeSetting = field(default_factory=Ifmr)
+    activation: RangeAlgorithm = field(default_factory=Ifmr)
     asymmetric: bool = True
     channel_wise: bool = True
 

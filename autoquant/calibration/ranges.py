@@ -6,10 +6,10 @@ To add one: a frozen dataclass of its parameters that can be called with a sketc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -18,7 +18,12 @@ from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, Range
 
 
 class RangeAlgorithm(Protocol):
-    """Chooses the real range that INT8 should cover, from what calibration saw of one tensor."""
+    """Chooses the real range that INT8 should cover, from what calibration saw of one tensor.
+
+    A frozen dataclass of its parameters, so that two of equal parameters are equal.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __call__(self, seen: Sketch, *, symmetric: bool) -> Range:
         """The range; `symmetric` says that it will be used with offset 0."""
@@ -91,15 +96,14 @@ class Ifmr:
         return self.search_start + self.search_step * np.arange(steps + 1)
 
 
-RANGES: Mapping[str, type[MinMax] | type[Percentile] | type[Ifmr]] = MappingProxyType(
+RANGES: Mapping[str, Callable[..., RangeAlgorithm]] = MappingProxyType(
     {"ifmr": Ifmr, "minmax": MinMax, "percentile": Percentile}
 )
-RangeSetting = MinMax | Percentile | Ifmr
 
 
-def range_name(setting: RangeSetting) -> str:
+def range_name(setting: RangeAlgorithm) -> str:
     """The word for a setting's algorithm."""
-    return next(name for name, kind in RANGES.items() if isinstance(setting, kind))
+    return next(name for name, kind in RANGES.items() if type(setting) is kind)
 
 
 def _squared_error(values: Array, counts: Array, candidate: Range, *, symmetric: bool) -> float:

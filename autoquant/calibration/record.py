@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan
-from autoquant.calibration.ranges import RangeSetting
+from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import TrialError
 from autoquant.model.graph import Graph
@@ -48,7 +48,7 @@ class Calibrator:
         self._graph = graph
         self._layers = layers
         self._statistics = statistics
-        self._ranges: dict[tuple[str, int, RangeSetting, bool], Range] = {}
+        self._ranges: dict[tuple[str, int, RangeAlgorithm, bool], Range] = {}
         self._weights: dict[tuple[str, bool], tuple[float, ...]] = {}
 
     def record(self, plan: Plan) -> Record:

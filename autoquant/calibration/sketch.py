@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from autoquant.quantization.affine import Array
 
 BINS = 1 << 14
 """Most bins of a sketch. INT8 has 255 steps, so a step covers at least 32 bins."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoquant.calibration.sketch import Sketch, Sketcher
-from autoquant.errors import DataError, PlanError
+from autoquant.errors import PlanError
 from autoquant.kept import Kept, keep, read_kept
 from autoquant.quantization.affine import Array
 
@@ -36,28 +36,19 @@ class Statistics:
         return self.sketches[batch_num][tensor]
 
 
-def collect(batches: Iterable[Iterable[Mapping[str, Array]]], batch_nums: Sequence[int], *, key: str) -> Statistics:
-    """Sketch the tensors to watch, given batch by batch, each batch in parts.
+def collect(stages: Iterable[tuple[int, Iterable[Mapping[str, Array]]]], *, key: str) -> Statistics:
+    """Sketch the tensors to watch.
 
-    Stops after the largest of `batch_nums`, at least one. Raises DataError when there are fewer batches.
+    `stages` gives, in ascending order, a number of batches and what is new until then, in parts of any size.
     """
-    wanted = sorted(set(batch_nums))
     sketchers: dict[str, Sketcher] = {}
     kept: dict[int, Mapping[str, Sketch]] = {}
-    seen = 0
-    for seen, batch in enumerate(batches, start=1):
-        for part in batch:
+    for batch_num, parts in stages:
+        for part in parts:
             for tensor, values in part.items():
                 sketchers.setdefault(tensor, Sketcher()).add(values)
-        if seen in wanted:
-            kept[seen] = {tensor: sketcher.sketch() for tensor, sketcher in sketchers.items()}
-        if seen == wanted[-1]:
-            return Statistics(key, kept)
-    raise DataError(
-        "calibration data",
-        f"holds {seen} batches, but batch_num is {wanted[-1]}",
-        hint="give more calibration data, a smaller batch size or a smaller batch_num",
-    )
+        kept[batch_num] = {tensor: sketcher.sketch() for tensor, sketcher in sketchers.items()}
+    return Statistics(key, kept)
 
 
 def save_statistics(statistics: Statistics, path: Path) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 from autoquant.cli.words import counted, duration, number, percent
 from autoquant.errors import INTERRUPTED, MET, MISSED
-from autoquant.tuning.result import INTERRUPTED as ENDED_BY_USER
-from autoquant.tuning.result import SearchResult, Verdict
+from autoquant.tuning.result import Ended, SearchResult, Verdict
 
 COSTLY = 5
 """Layers that are named when the tolerance is missed."""
@@ -29,7 +28,7 @@ def brief(result: SearchResult) -> list[Line]:
 
 def exit_code(result: SearchResult) -> int:
     """How a command ends after this result."""
-    if result.ended == ENDED_BY_USER:
+    if result.ended is Ended.INTERRUPTED:
         return INTERRUPTED
     return MET if result.verdict is Verdict.MET else MISSED
 
@@ -56,7 +55,7 @@ def _scores(result: SearchResult) -> Iterator[Line]:
         return
     best, allowed = result.best, number(result.tolerance)
     yield "INT8", f"{result.metric} {number(result.score)}, drop {number(result.drop)}, allowed {allowed}"
-    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {percent(best.int8_share)} of the multiply-adds"
+    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {percent(best.int8_share)} of the {result.unit}"
 
 
 def _effort(result: SearchResult) -> Iterator[Line]:
@@ -76,13 +75,20 @@ def _advice(result: SearchResult) -> Iterator[Line]:
     run = shlex.quote(str(result.run))
     if result.verdict is Verdict.MISSED:
         yield from _costly(result)
-    if result.ended == ENDED_BY_USER:
+    if result.ended is Ended.INTERRUPTED:
         yield "next", f"autoquant resume {run}"
     elif result.verdict is Verdict.MISSED:
-        yield "try", f"more trials: autoquant resume {run} --max-trials {2 * len(result.trials)}"
-        yield "", "or search anew with --space thorough, or with a larger --tolerance"
+        anew = "search anew with --space thorough, or with a larger --tolerance"
+        if result.ended is Ended.TRIALS:
+            yield "try", f"more trials: autoquant resume {run} --max-trials {2 * len(result.trials)}"
+            yield "", f"or {anew}"
+        elif result.ended is Ended.TIMEOUT:
+            yield "try", f"more time: autoquant resume {run} --timeout {math.ceil(2 * result.seconds)}s"
+            yield "", f"or {anew}"
+        else:
+            yield "try", anew
     if result.model:
-        label = "or" if result.ended == ENDED_BY_USER else "next"
+        label = "or" if result.ended is Ended.INTERRUPTED else "next"
         yield label, f"autoquant export {run} --to {shlex.quote(f'{result.model.stem}_export')}"
 
 

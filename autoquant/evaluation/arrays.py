@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from autoquant.errors import DataError
-from autoquant.evaluation.batch import Array, Batch, blocks
+from autoquant.evaluation.batch import Array, Batch, blocks, reading
 from autoquant.evaluation.plugins import nearest
 
 LABELS = ("y", "labels")
@@ -41,7 +41,7 @@ class ArraySource:
     def digest(self) -> str:
         """Of the file's bytes, or of the arrays."""
         if self._path is not None:
-            with self._path.open("rb") as file:
+            with reading(self._path), self._path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()
         for key, array in (*sorted(self._whole.inputs.items()), ("labels", self._whole.labels)):

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from autoquant.errors import ModelError, TrialError
-from autoquant.evaluation.batch import Array, Outputs
+from autoquant.evaluation.batch import Array, Batch, Outputs
 from autoquant.evaluation.checks import (
     check_baseline_above_chance,
     check_deterministic,
     check_finite,
     check_label_offset,
     check_not_constant,
+    check_not_one_class,
 )
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Runner
-from autoquant.evaluation.evaluator import Progress, Score, run_batch
+from autoquant.evaluation.evaluator import Progress, Score, run_batch, score_of
 from autoquant.evaluation.metrics import Metric
 from autoquant.kept import Kept, keep, read_kept
 
-VERSION = 1
+VERSION = 2
+SMALL = 64 * 1024
+"""Bytes of outputs a sample that are kept until all samples were seen, to look at them together."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Outputs of the FP32 model batch by batch, and their score. `key` says of which model, data, metric, engine."""
+    """The FP32 model's score and outputs. `key` says of which model, data, metric, engine.
+
+    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only.
+    """
 
     key: str
     outputs: tuple[Outputs, ...]
@@ -50,23 +57,27 @@ def measure_baseline(
     Raises ModelError or DataError, which name the likely mistake, when two runs differ, outputs are not finite or do
     not depend on the sample, or labels count classes otherwise than the model does.
     """
-    first = next(iter(data.batches(batch_size)))
+    numbers = range(len(data)) if data.indices is None else data.indices
     try:
-        once, again = run_batch(runner, first), run_batch(runner, first)
-        check_finite(once)
-        check_deterministic(once, again)
-        seen: list[tuple[Array | None, Outputs]] = []
+        _check_first(runner, next(iter(data.batches(batch_size))), numbers)
+        kept: list[Outputs] = []
+        seen: list[Seen] = []
+        rows: list[Array] = []
         done = 0
         for batch in data.batches(batch_size):
-            seen.append((batch.labels, run_batch(runner, batch)))
+            outputs = run_batch(runner, batch)
+            check_finite(outputs, numbers[done:])
+            rows.append(metric.measure(outputs, batch.labels, outputs))
+            seen.append(_seen(outputs, batch.labels if metric.of_classes else None))
+            if metric.needs_reference or not kept:
+                kept.append(outputs)
             done += len(batch)
             on_progress(done, len(data))
-        _check(seen, on_warning)
-        rows = np.concatenate([metric.measure(outputs, labels, outputs) for labels, outputs in seen])
-        score = Score(float(metric.combine(rows)), rows, done)
+        _check_all(seen, metric, on_warning)
+        score = score_of(metric, rows, done)
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
-    return Baseline(key, tuple(outputs for _, outputs in seen), score)
+    return Baseline(key, tuple(kept), score)
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:
@@ -97,19 +108,41 @@ def load_baseline(path: Path, *, key: str) -> Baseline | None:
     return Baseline(key, outputs, Score(facts["value"], kept.arrays["rows"], facts["samples"]))
 
 
-def _check(seen: list[tuple[Array | None, Outputs]], on_warning: Callable[[str], None]) -> None:
-    """Look at all outputs together; images of different sizes cannot be, and are only checked to be finite."""
-    shapes = {tuple((name, array.shape[1:]) for name, array in given.items()) for _, given in seen}
-    if len(shapes) > 1:
-        for _, given in seen:
-            check_finite(given)
+class Seen(NamedTuple):
+    """What is kept of a batch to look at all of them together."""
+
+    outputs: Outputs
+    labels: Array | None
+
+
+def _seen(outputs: Outputs, labels: Array | None) -> Seen:
+    """All samples of a batch where their outputs are small, else the first: images of a whole set fill no memory."""
+    size, count = sum(array.nbytes for array in outputs.values()), len(next(iter(outputs.values())))
+    if size <= SMALL * count:
+        return Seen(outputs, labels)
+    # Copies: a view would hold the whole batch.
+    return Seen({name: array[:1].copy() for name, array in outputs.items()}, None if labels is None else labels[:1])
+
+
+def _check_first(runner: Runner, batch: Batch, numbers: Array | range) -> None:
+    """Run a batch twice."""
+    once, again = run_batch(runner, batch), run_batch(runner, batch)
+    check_finite(once, numbers)
+    check_deterministic(once, again)
+
+
+def _check_all(seen: Sequence[Seen], metric: Metric, on_warning: Callable[[str], None]) -> None:
+    """Look at all batches together, unless their outputs' shapes differ, as of images of several sizes."""
+    if len({tuple(array.shape[1:] for array in outputs.values()) for outputs, _ in seen}) > 1:
         return
-    outputs = {name: np.concatenate([given[name] for _, given in seen]) for name in seen[0][1]}
-    check_finite(outputs)
-    given_labels = [labels for labels, _ in seen if labels is not None]
-    labels = np.concatenate(given_labels) if given_labels else None
-    check_not_constant(outputs, labels)
-    if labels is not None:
+    outputs = {name: np.concatenate([part.outputs[name] for part in seen]) for name in seen[0].outputs}
+    check_not_constant(outputs)
+    if not metric.of_classes:
+        return
+    given = [labels for _, labels in seen if labels is not None]
+    labels = np.concatenate(given) if given else None
+    check_not_one_class(outputs, labels)
+    if labels is not None and metric.needs_labels:
         check_label_offset(outputs, labels)
         warning = check_baseline_above_chance(outputs, labels)
         if warning:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from autoquant.errors import DataError
 
 Array = NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -52,6 +56,16 @@ class Source(Protocol):
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Raw batches of at most `size` of the chosen samples (ascending; None: all), the others not decoded."""
+
+
+@contextmanager
+def reading(path: Path, kind: type[Exception] = OSError) -> Iterator[None]:
+    """Turn an error of this kind into a DataError that names the path."""
+    try:
+        yield
+    except kind as error:
+        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise DataError(str(path), what, hint="is it still there, and may you read it?") from error
 
 
 def stacked(samples: Iterable[Sample], size: int) -> Iterator[Batch]:

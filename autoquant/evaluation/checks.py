@@ -28,33 +28,38 @@ def check_deterministic(first: Outputs, second: Outputs) -> None:
             raise ModelError(f"output '{name}'", what, hint=hint)
 
 
-def check_finite(outputs: Outputs) -> None:
-    """No NaN, no infinity; raises ModelError with the share of samples that have some."""
+def check_finite(outputs: Outputs, numbers: Array | range) -> None:
+    """Numbers only, no NaN, no infinity; raises ModelError. `numbers` are those of the samples, (batch,)."""
     for name, array in outputs.items():
+        if array.dtype.kind in "OSU":
+            raise ModelError(f"output '{name}'", "holds text", hint="choose others with --outputs")
         bad = np.any(~np.isfinite(array.reshape(len(array), -1)), axis=1)
         if bad.any():
-            what = f"the FP32 model gives NaN or infinity for {bad.sum()} of {len(bad)} samples (first: {bad.argmax()})"
-            raise ModelError(f"output '{name}'", what, hint=PREPROCESS)
+            found = f"{bad.sum()} of {len(bad)} samples (first: {numbers[int(bad.argmax())]})"
+            raise ModelError(f"output '{name}'", f"the FP32 model gives NaN or infinity for {found}", hint=PREPROCESS)
 
 
-def check_not_constant(outputs: Outputs, labels: Array | None = None) -> None:
-    """The first output must depend on the sample; raises DataError.
+def check_not_constant(outputs: Outputs) -> None:
+    """Some output must depend on the sample; raises DataError."""
+    count = len(next(iter(outputs.values())))
+    if count > 1 and all(map(_constant, outputs.values())):
+        where = ", ".join(f"output '{name}'" for name in outputs)
+        raise DataError(where, f"is the same for all {count} samples", hint=PREPROCESS)
 
-    Give it samples from all over the data: a folder sorted by class begins with one class. Always the same class is
-    refused for 10 samples and more, unless nine in ten labels are one class too, or labels are no classes.
+
+def check_not_one_class(outputs: Outputs, labels: Array | None = None) -> None:
+    """The first output, class scores (batch, classes), must not favour one class for all samples; raises DataError.
+
+    Give it samples from all over the data: a folder sorted by class begins with one class. Passes for fewer than 10
+    samples, and where nine in ten labels are one class too.
     """
     name, array = next(iter(outputs.items()))
-    rows = array.reshape(len(array), -1)
-    if len(rows) < 2:
+    scores = array.reshape(len(array), -1)
+    if scores.shape[1] < 2 or len(scores) < FEW:
         return
-    if float(np.ptp(rows, axis=0).max(initial=0.0)) <= TOLERANCE * float(np.abs(rows).max(initial=0.0)):
-        raise DataError(f"output '{name}'", f"is the same for all {len(rows)} samples", hint=PREPROCESS)
-    if rows.shape[1] < 2 or max(array.shape[1:]) != rows.shape[1] or len(rows) < FEW:
-        return
-    predictions = rows.argmax(axis=1)
-    classes = labels is None or (labels.dtype.kind in "iu" and labels.size == len(labels)) or _one_hot(labels)
-    if classes and (predictions == predictions[0]).all() and not _one_sided(labels):
-        what = f"the FP32 model predicts class {predictions[0]} for all {len(rows)} samples"
+    predictions = scores.argmax(axis=1)
+    if (predictions == predictions[0]).all() and not _one_sided(labels):
+        what = f"the FP32 model predicts class {predictions[0]} for all {len(scores)} samples"
         raise DataError(f"output '{name}'", what, hint=PREPROCESS)
 
 
@@ -71,13 +76,10 @@ def check_label_offset(outputs: Outputs, labels: Array) -> None:
     if classes < 2 or labels.size != len(labels) or labels.dtype.kind not in "iu" or not len(labels):
         return
     truth = labels.reshape(-1).astype(np.int64)
-    low, high = int(truth.min()), int(truth.max())
-    if low >= 1 and high == classes:
-        what = f"labels are in {low}..{high}, the model counts its {classes} classes from 0"
-        raise DataError("labels", what, hint="use `--label-offset -1`")
     class_labels(truth, classes, "top1")  # refuses what is no class
     predictions = scores.argmax(axis=1)
     right, right_up, right_down = (float(np.mean(predictions == truth + shift)) for shift in (0, 1, -1))
+    low, high = truth.min(), truth.max()
     if classes == 1001 and high <= 999 and right_up > right:
         what = f"labels are in {low}..{high}, the model has 1001 classes, the first of which is the background"
         raise DataError("labels", what, hint="use `--label-offset 1`")
@@ -108,8 +110,10 @@ def check_baseline_above_chance(outputs: Outputs, labels: Array) -> str | None:
     )
 
 
-def _one_hot(labels: Array) -> bool:
-    return labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
+def _constant(array: Array) -> bool:
+    low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
+    largest = float(np.maximum(np.abs(low), np.abs(high)).max(initial=0.0))
+    return float((high - low).max(initial=0.0)) <= TOLERANCE * largest
 
 
 def _one_sided(labels: Array | None) -> bool:

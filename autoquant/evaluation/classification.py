@@ -32,6 +32,12 @@ class TopK:
     needs_labels: bool = True
     needs_reference: bool = False
     per_sample: bool = True
+    of_classes: bool = True
+
+    @property
+    def key(self) -> str:
+        """Its name and parameters."""
+        return f"{self.name} k={self.k} threshold={self.threshold!r}"
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """1.0 where the label is among the k highest."""
@@ -62,6 +68,12 @@ class Agreement:
     needs_labels: bool = False
     needs_reference: bool = True
     per_sample: bool = True
+    of_classes: bool = True
+
+    @property
+    def key(self) -> str:
+        """Its name and threshold."""
+        return f"{self.name} threshold={self.threshold!r}"
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """1.0 where both predict the same."""
@@ -88,6 +100,12 @@ class AreaUnderCurve:
     needs_labels: bool = True
     needs_reference: bool = False
     per_sample: bool = False
+    of_classes: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return self.name
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """(batch, 2): score and label."""

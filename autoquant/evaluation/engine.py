@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from numpy.typing import NDArray
-
+from autoquant.evaluation.batch import Array
 from autoquant.model.graph import Graph
-
-Array = NDArray[Any]
 
 
 class Runner(Protocol):
@@ -34,7 +31,10 @@ class Engine(Protocol):
     name: str
 
     def open_graph(self, graph: Graph, fetches: Sequence[str] | None = None) -> Runner:
-        """Open a float graph; fetch its outputs, or any tensors of it."""
+        """Open a float graph; fetch its outputs, or any tensors of it.
+
+        For a model of a fixed batch size, tensors asked for also hold what was repeated to fill the last batch.
+        """
         ...
 
     def open_file(self, path: Path, graph: Graph) -> Runner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -48,15 +48,21 @@ def evaluate(
     rows: list[Array] = []
     done, total = 0, len(data)
     expected: Iterable[Outputs | None] = repeat(None) if reference is None else reference
-    for batch, wanted in zip(data.batches(batch_size), expected, strict=False):
+    for batch, wanted in zip(data.batches(batch_size), expected, strict=reference is not None):
         rows.append(metric.measure(run_batch(runner, batch), batch.labels, wanted))
         done += len(batch)
         on_progress(done, total)
+    return score_of(metric, rows, done)
+
+
+def score_of(metric: Metric, rows: Sequence[Array], samples: int) -> Score:
+    """The score of the rows of all batches. Raises TrialError where it is no finite number."""
     stacked = np.concatenate(rows)
     value = float(metric.combine(stacked))
     if not math.isfinite(value):
-        raise TrialError("metric", f"'{metric.name}' is {value}", hint="the outputs are not usable numbers")
-    return Score(value, stacked, done)
+        hint = "are outputs and labels of one scale? a metric of your own must give finite numbers"
+        raise TrialError("metric", f"'{metric.name}' is {value}", hint=hint)
+    return Score(value, stacked, samples)
 
 
 def run_batch(runner: Runner, batch: Batch) -> Outputs:

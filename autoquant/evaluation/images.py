@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoquant.errors import DataError
-from autoquant.evaluation.batch import Array, Batch, Sample, stacked
+from autoquant.evaluation.batch import Array, Batch, Sample, reading, stacked
 
 if TYPE_CHECKING:
     from autoquant.model.model import InputSpec
@@ -81,7 +81,8 @@ class ImageFolder:
         self.name = str(folder)
         self._folder = folder
         self._form = ImageForm.of(self.name, inputs, size)
-        classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        with reading(folder):
+            classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         by_class = [_images(path, "**/*") for path in classes]
         self.has_labels = any(by_class)
         self._files = [file for files in by_class for file in files] or _images(folder, "*")
@@ -98,8 +99,9 @@ class ImageFolder:
         """Of the names and the bytes of the files."""
         digest = hashlib.sha256(self._form.key.encode())
         for file in self._files:
-            digest.update(f"{file.relative_to(self._folder).as_posix()} {file.stat().st_size} ".encode())
-            digest.update(file.read_bytes())
+            content = _content(file)
+            digest.update(f"{file.relative_to(self._folder).as_posix()} {len(content)} ".encode())
+            digest.update(content)
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -112,8 +114,13 @@ class ImageFolder:
 
     def _sample(self, index: int) -> Sample:
         file = self._files[index]
-        image = decode_image(str(file), file.read_bytes(), self._form)
+        image = decode_image(str(file), _content(file), self._form)
         return Sample({self._form.input: image}, self._labels[index] if self.has_labels else None)
+
+
+def _content(file: Path) -> bytes:
+    with reading(file):
+        return file.read_bytes()
 
 
 def _images(folder: Path, pattern: str) -> list[Path]:

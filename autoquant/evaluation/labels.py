@@ -49,7 +49,9 @@ def class_labels(labels: Array, classes: int, who: str) -> Array:
     numbers = flat.astype(np.int64)
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= count):
         what = f"labels are in {numbers.min()}..{numbers.max()}, the model has {count} classes (0..{count - 1})"
-        raise DataError(f"metric {who}", what, hint="shift them with --label-offset, e.g. -1 for labels from 1")
+        from_one = numbers.min() >= 1 and numbers.max() == count
+        hint = "use `--label-offset -1`" if from_one else "shift them with --label-offset, e.g. -1 for labels from 1"
+        raise DataError(f"metric {who}", what, hint=hint)
     return numbers
 
 

@@ -28,6 +28,10 @@ class Metric(Protocol):
         """As written after --metric."""
 
     @property
+    def key(self) -> str:
+        """Identifies the arithmetic: equal keys give equal scores. Part of digests."""
+
+    @property
     def higher_is_better(self) -> bool:
         """Which way is up."""
 
@@ -42,6 +46,10 @@ class Metric(Protocol):
     @property
     def per_sample(self) -> bool:
         """Whether rows are numbers (batch,) and the score is their mean."""
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether the first output is scores of classes, and labels, where it needs them, are classes."""
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """Rows for one batch, first axis the batch.
@@ -84,7 +92,8 @@ def open_metric(spec: str | Callable[..., Any]) -> Metric:
         return metric
     if not isinstance(metric, Agreement | TopK) or name == "top5":
         raise UsageError("--metric", f"'{name}' has no threshold", hint="top1@0 and agreement@0 have")
-    return replace(metric, threshold=_threshold(threshold))
+    value = _threshold(threshold)
+    return metric if value == metric.threshold else replace(metric, name=spec, threshold=value)
 
 
 def require_labels(metric: Metric, data: Dataset) -> None:

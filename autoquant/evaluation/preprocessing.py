@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
@@ -16,6 +16,8 @@ from autoquant.evaluation.batch import Array
 from autoquant.evaluation.plugins import load_function, name_of, nearest, source_key, user_error
 
 Step = tuple[np.ufunc, tuple[float, ...]]
+Numbers = float | str | Sequence[float]
+"""A number, or one for each channel; as text '0.5', '1/255' or '0.485,0.456,0.406'."""
 
 
 class Preprocess(Protocol):
@@ -128,21 +130,20 @@ class Custom:
 def open_preprocess(
     name: str | Callable[[Array], Any] | None = None,
     *,
-    scale: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
+    scale: Numbers | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
 ) -> Preprocess | None:
     """What `--preprocess` (a Keras mode or 'module:function') or `--scale --mean --std` ask for; None for nothing.
 
-    Numbers are written '0.5', '1/255' or, one for each channel, '0.485,0.456,0.406'. Raises UsageError if both are
-    given, or for what is no number; DataError for a function that is not there.
+    Raises UsageError if both are given, or for what is no number; DataError for a function that is not there.
     """
-    affine = {key: text for key, text in (("scale", scale), ("mean", mean), ("std", std)) if text is not None}
+    affine = {key: given for key, given in (("scale", scale), ("mean", mean), ("std", std)) if given is not None}
     if name is not None and affine:
         raise UsageError("--preprocess", f"cannot go with --{next(iter(affine))}", hint="give one or the other")
     if affine:
         try:
-            return Affine(**{key: _parse_values(f"--{key}", text) for key, text in affine.items()})
+            return Affine(**{key: _parse_values(f"--{key}", given) for key, given in affine.items()})
         except ValueError as error:
             raise UsageError("--scale, --mean, --std", str(error)) from error
     if name is None:
@@ -156,12 +157,14 @@ def open_preprocess(
     return Custom(name, load_function(name))
 
 
-def _parse_values(option: str, text: str) -> tuple[float, ...]:
+def _parse_values(option: str, given: Numbers) -> tuple[float, ...]:
     try:
-        return tuple(float(Fraction(part.strip())) for part in text.split(","))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        if isinstance(given, str):
+            return tuple(float(Fraction(part.strip())) for part in given.split(","))
+        return tuple(map(float, np.atleast_1d(given)))
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         hint = "write a number, a fraction such as 1/255, or one for each channel separated by commas"
-        raise UsageError(option, f"'{text}' is not a number", hint=hint) from error
+        raise UsageError(option, f"{given!r} is not a number", hint=hint) from error
 
 
 def _apply(values: Array, steps: tuple[Step, ...], who: str) -> Array:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoquant.errors import DataError
-from autoquant.evaluation.batch import Array, Batch, Sample, stacked
+from autoquant.evaluation.batch import Array, Batch, Sample, reading, stacked
 from autoquant.evaluation.images import ImageForm, decode_image
 from autoquant.evaluation.plugins import nearest
 
@@ -80,9 +80,9 @@ class RecordSource:
             if table.file[index] != opened:
                 opened = int(table.file[index])
                 reader = _reader(self._files[opened])
-            assert reader is not None  # no file is numbered -1
-            record, _ = reader.read(int(table.offset[index]))
-            yield self._sample(f"{self._files[opened]}, record {index - np.searchsorted(table.file, opened)}", record)
+            number = int(index - np.searchsorted(table.file, opened))
+            record, _ = _read(self._files[opened], reader, number, int(table.offset[index]))
+            yield self._sample(f"{self._files[opened]}, record {number}", record)
 
     def _sample(self, where: str, record: bytes) -> Sample:
         features = _features(where, record)
@@ -116,24 +116,33 @@ def _features(where: str, record: bytes) -> Any:
 
 
 def _reader(file: Path) -> Any:
+    from tensorflow.errors import OpError
     from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
-    return tf_record_random_reader(str(file))
+    with reading(file, OpError):
+        return tf_record_random_reader(str(file))
+
+
+def _read(file: Path, reader: Any, number: int, offset: int) -> Any:
+    """A record and the offset of the next, its checksum verified; raises DataError if damaged or not to be read."""
+    from tensorflow.errors import DataLossError, OpError
+
+    with reading(file, OpError):
+        try:
+            return reader.read(offset)
+        except (DataLossError, IndexError) as error:
+            what = f"is truncated or damaged at record {number} (byte {offset})"
+            raise DataError(str(file), what, hint="copy or download it again") from error
 
 
 def _records(file: Path) -> Iterator[tuple[int, bytes]]:
     """Offset and content of each record, checksums verified; raises DataError for a damaged or compressed file."""
-    from tensorflow.errors import DataLossError
-
-    with file.open("rb") as start:
+    with reading(file), file.open("rb") as start:
+        size = file.stat().st_size
         if start.read(2) == b"\x1f\x8b":
             raise DataError(str(file), "is compressed with gzip", hint=f"unpack it: gunzip -S '{file.suffix}' ...")
-    reader, offset, number, size = _reader(file), 0, 0, file.stat().st_size
+    reader, offset, number = _reader(file), 0, 0
     while offset < size:
-        try:
-            record, following = reader.read(offset)
-        except (DataLossError, IndexError) as error:
-            what = f"is truncated or damaged at record {number} (byte {offset} of {size})"
-            raise DataError(str(file), what, hint="copy or download it again") from error
+        record, following = _read(file, reader, number, offset)
         yield offset, record
         offset, number = following, number + 1

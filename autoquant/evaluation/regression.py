@@ -23,6 +23,12 @@ class SquaredError:
     needs_labels: bool = True
     needs_reference: bool = False
     per_sample: bool = True
+    of_classes: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return self.name
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """The mean squared difference of each sample."""
@@ -42,6 +48,12 @@ class PeakSignalToNoise:
     needs_labels: bool = True
     needs_reference: bool = False
     per_sample: bool = True
+    of_classes: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return self.name
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """The ratio of each image, in dB."""

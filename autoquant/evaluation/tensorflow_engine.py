@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.errors import TrialError
-from autoquant.evaluation.engine import Array
+from autoquant.evaluation.batch import Array
 from autoquant.model.graph import Graph, GraphDef
 
 
@@ -20,7 +20,7 @@ class TensorFlowEngine:
 
     def open_graph(self, graph: Graph, fetches: Sequence[str] | None = None) -> TensorFlowRunner:
         """Open a float graph."""
-        return TensorFlowRunner(graph.to_graph_def(), graph.inputs, fetches or graph.outputs)
+        return TensorFlowRunner(graph.to_graph_def(), graph.inputs, fetches or graph.outputs, cut=not fetches)
 
     def open_file(self, path: Path, graph: Graph) -> TensorFlowRunner:
         """Open a saved .pb."""
@@ -30,14 +30,15 @@ class TensorFlowEngine:
 
 
 class TensorFlowRunner:
-    """A session with one graph."""
+    """A session with one graph; `cut` says that a row of what it fetches is a sample, as of outputs."""
 
-    def __init__(self, graph_def: Any, inputs: Sequence[str], fetches: Sequence[str]) -> None:
+    def __init__(self, graph_def: Any, inputs: Sequence[str], fetches: Sequence[str], *, cut: bool = True) -> None:
         import tensorflow as tf
 
         self._errors = tf.errors
         self._inputs = tuple(inputs)
         self._fetches = tuple(fetches)
+        self._cut = cut
         graph = tf.Graph()
         try:
             with graph.as_default():
@@ -62,8 +63,9 @@ class TensorFlowRunner:
         parts = [self._padded(feeds, start) for start in range(0, size, self._batch)]
         joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         padded = len(parts) * self._batch
-        # An inner tensor may have several rows a sample.
-        return {name: rows[: len(rows) * size // padded] for name, rows in zip(self._fetches, joined, strict=True)}
+        if self._cut:  # an inner tensor may have its samples on another axis
+            joined = [rows[:size] if len(rows) == padded else rows for rows in joined]
+        return dict(zip(self._fetches, joined, strict=True))
 
     def close(self) -> None:
         """Close the session."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.batch import Array, Outputs
-from autoquant.evaluation.plugins import user_error
+from autoquant.evaluation.plugins import source_key, user_error
 
 OUTPUT = "output "
 LABELS = "labels"
@@ -32,6 +32,7 @@ class UserMetric:
     needs_labels: bool
     per_sample: bool
     needs_reference: bool = False
+    of_classes: bool = False
 
     @classmethod
     def of(cls, name: str, function: Callable[..., Any]) -> UserMetric:
@@ -41,6 +42,12 @@ class UserMetric:
             if not isinstance(value, bool):
                 raise DataError(name, f"its attribute '{key}' is {value!r}", hint="make it True or False")
         return cls(name, function, **flags)
+
+    @property
+    def key(self) -> str:
+        """Its name, its flags, and a digest of its source file."""
+        flags = f"{self.higher_is_better} {self.needs_labels} {self.per_sample}"
+        return f"{self.name} {flags} {source_key(self.function)}"
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """The function's values for the batch, or what it needs later; TrialError for NaN in outputs or values."""

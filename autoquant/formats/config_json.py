@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autoquant.calibration.plan import PER_TENSOR_ONLY, LayerPlan, Plan
-from autoquant.calibration.ranges import RANGES, Ifmr, RangeSetting, range_name
+from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.strict import Fields
@@ -108,7 +108,7 @@ def _layer_object(settings: LayerPlan) -> dict[str, Any]:
     }
 
 
-def _layer(fields: Fields, offset: bool, op: str | None, extra: RangeSetting | None) -> LayerPlan | None:
+def _layer(fields: Fields, offset: bool, op: str | None, extra: RangeAlgorithm | None) -> LayerPlan | None:
     enabled = fields.take("quant_enable", True)
     activation = fields.sub("activation_quant_params")
     activation.only("num_bits", [8], 8)
@@ -135,7 +135,7 @@ def _ifmr(fields: Fields) -> Ifmr:
     return fields.build(lambda: Ifmr(most, least, float(bounds[0]), float(bounds[1]), step))
 
 
-def _range(fields: Fields) -> RangeSetting:
+def _range(fields: Fields) -> RangeAlgorithm:
     kind = RANGES[fields.only("act_algo", sorted(RANGES), "minmax")]
     values = {name: fields.take(name, default) for name, default in asdict(kind()).items()}
     fields.done()

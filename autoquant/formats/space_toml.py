@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from autoquant.calibration.ranges import RANGES, RangeSetting
+from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import SpaceError
 from autoquant.formats.strict import Fields, as_float
 
@@ -22,7 +22,7 @@ class Table:
     """What one table of the file offers for each setting, preferred value first; empty where it says nothing."""
 
     quant_enable: tuple[bool, ...] = ()
-    activation: tuple[RangeSetting, ...] = ()
+    activation: tuple[RangeAlgorithm, ...] = ()
     asymmetric: tuple[bool, ...] = ()
     channel_wise: tuple[bool, ...] = ()
 
@@ -113,9 +113,9 @@ def _override(fields: Fields, where: str) -> Override:
     return Override(patterns, types, _table(fields, "override"), where)
 
 
-def _activations(fields: Fields) -> tuple[RangeSetting, ...]:
+def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
     """Every algorithm with every combination of its parameters."""
-    settings: list[RangeSetting] = []
+    settings: list[RangeAlgorithm] = []
     algorithms = _choices(fields, "act_algo", str)
     for name in algorithms:
         if name not in RANGES:
@@ -133,7 +133,7 @@ def _activations(fields: Fields) -> tuple[RangeSetting, ...]:
     return tuple(settings)
 
 
-def _build(parameters: Fields, kind: Callable[..., RangeSetting], values: Mapping[str, Any]) -> RangeSetting:
+def _build(parameters: Fields, kind: Callable[..., RangeAlgorithm], values: Mapping[str, Any]) -> RangeAlgorithm:
     return parameters.build(lambda: kind(**values))
 
 

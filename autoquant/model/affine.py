@@ -11,12 +11,12 @@ import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Array, Graph, attr_of, canonical, make_const, make_node, node_of
+from autoquant.model.graph import Array, Graph, attr_of, canonical, data_format, make_const, make_node, node_of
 from autoquant.model.layers import CHANNEL_AXES
 
 
 @dataclass(frozen=True, slots=True)
-class Affine:
+class PerChannel:
     """What a node does to tensor `data`: data * scale + shift, broadcast; None stands for 1 and 0."""
 
     data: str
@@ -60,7 +60,7 @@ def fold_affine(graph: Graph, node: Any) -> Graph | None:
         linear = _linear_before(graph, affine.data)
         if linear is None or (node.op == "BiasAdd" and linear.bias_node is None):
             continue
-        if _data_format(node) != _data_format(linear.op) and node.op.startswith(("FusedBatchNorm", "BiasAdd")):
+        if data_format(node) != data_format(linear.op) and node.op.startswith(("FusedBatchNorm", "BiasAdd")):
             continue
         scale, shift = _vector(affine.scale, linear, 1.0), _vector(affine.shift, linear, 0.0)
         if scale is not None and shift is not None:
@@ -87,7 +87,7 @@ def _folded(graph: Graph, node: Any, linear: Linear, scale: Array, shift: Array)
         "BiasAdd",
         [op.name, bias_node.name],
         T=attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT),
-        data_format=_data_format(op),
+        data_format=data_format(op),
     )
     gone = [] if linear.bias_node is None else [linear.bias_node.name]
     return graph.edit(put=[weight_node, bias_node, op, added], drop=gone)
@@ -104,7 +104,7 @@ def _linear_before(graph: Graph, tensor: str) -> Linear | None:
         made_by = graph.nodes[node_of(made_by.input[0])]
         if bias is None or graph.single_consumer(made_by.name) is None:
             return None
-        if _data_format(bias_node) != _data_format(made_by):
+        if data_format(bias_node) != data_format(made_by):
             return None
     if made_by.op not in CHANNEL_AXES or attr_of(made_by, "T").type != types_pb2.DT_FLOAT:
         return None
@@ -112,12 +112,8 @@ def _linear_before(graph: Graph, tensor: str) -> Linear | None:
     if weight is None:
         return None
     rank = 2 if made_by.op == "MatMul" else 4
-    channel_axis = 1 if _data_format(made_by) == b"NCHW" else rank - 1
+    channel_axis = 1 if data_format(made_by) == b"NCHW" else rank - 1
     return Linear(made_by, weight, None if bias is None else bias.astype(np.float64), bias_node, rank, channel_axis)
-
-
-def _data_format(node: Any) -> bytes:
-    return bytes(attr_of(node, "data_format").s) or b"NHWC"
 
 
 def _vector(value: Array | None, linear: Linear, default: float) -> Array | None:
@@ -139,35 +135,35 @@ def _either_order(graph: Graph, node: Any) -> list[tuple[str, Array]]:
     return [(data, value) for data, value in pairs if value is not None]
 
 
-def _mul(graph: Graph, node: Any) -> list[Affine]:
-    return [Affine(data, scale=value) for data, value in _either_order(graph, node)]
+def _mul(graph: Graph, node: Any) -> list[PerChannel]:
+    return [PerChannel(data, scale=value) for data, value in _either_order(graph, node)]
 
 
-def _add(graph: Graph, node: Any) -> list[Affine]:
-    return [Affine(data, shift=value) for data, value in _either_order(graph, node)]
+def _add(graph: Graph, node: Any) -> list[PerChannel]:
+    return [PerChannel(data, shift=value) for data, value in _either_order(graph, node)]
 
 
-def _div(graph: Graph, node: Any) -> list[Affine]:
+def _div(graph: Graph, node: Any) -> list[PerChannel]:
     value = graph.constant(node.input[1])
     if value is None:
         return []
     with np.errstate(divide="ignore"):
-        return [Affine(node.input[0], scale=1.0 / value.astype(np.float64))]
+        return [PerChannel(node.input[0], scale=1.0 / value.astype(np.float64))]
 
 
-def _sub(graph: Graph, node: Any) -> list[Affine]:
+def _sub(graph: Graph, node: Any) -> list[PerChannel]:
     first, second = map(graph.constant, node.input)
     if second is not None:
-        return [Affine(node.input[0], shift=-second.astype(np.float64))]
-    return [] if first is None else [Affine(node.input[1], scale=np.array(-1.0), shift=first)]
+        return [PerChannel(node.input[0], shift=-second.astype(np.float64))]
+    return [] if first is None else [PerChannel(node.input[1], scale=np.array(-1.0), shift=first)]
 
 
-def _bias_add(graph: Graph, node: Any) -> list[Affine]:
+def _bias_add(graph: Graph, node: Any) -> list[PerChannel]:
     value = graph.constant(node.input[1])
-    return [] if value is None else [Affine(node.input[0], shift=_along_channels(node, value))]
+    return [] if value is None else [PerChannel(node.input[0], shift=_along_channels(node, value))]
 
 
-def _batch_norm(graph: Graph, node: Any) -> list[Affine]:
+def _batch_norm(graph: Graph, node: Any) -> list[PerChannel]:
     if "is_training" not in node.attr or node.attr["is_training"].b:  # true is the operator's default
         raise ModelError(
             node.name, "this batch norm is in training mode", hint="export the model in inference mode (training=False)"
@@ -182,14 +178,14 @@ def _batch_norm(graph: Graph, node: Any) -> list[Affine]:
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = gamma / np.sqrt(variance + epsilon)
         shift = beta - mean * scale
-    return [Affine(node.input[0], _along_channels(node, scale), _along_channels(node, shift))]
+    return [PerChannel(node.input[0], _along_channels(node, scale), _along_channels(node, shift))]
 
 
 def _along_channels(node: Any, vector: Array) -> Array:
-    return vector.reshape(-1, 1, 1) if _data_format(node) == b"NCHW" else vector
+    return vector.reshape(-1, 1, 1) if data_format(node) == b"NCHW" else vector
 
 
-READERS: Mapping[str, Callable[[Graph, Any], list[Affine]]] = MappingProxyType(
+READERS: Mapping[str, Callable[[Graph, Any], list[PerChannel]]] = MappingProxyType(
     {
         "Add": _add,
         "AddV2": _add,

@@ -28,7 +28,7 @@ def fold_constants(graph: Graph) -> Graph:
     """
     foldable = _foldable(graph)
     wanted = _read_outside(graph, foldable)
-    values = _evaluate(graph, foldable, wanted) if wanted else {}
+    values = _evaluate(graph, wanted) if wanted else {}
     kept = {tensor: value for tensor, value in values.items() if not _blown_up(graph, tensor, value.nbytes)}
     broken = {node_of(tensor) for tensor in wanted if tensor not in kept}  # all outputs of a node, or none
     kept = {tensor: value for tensor, value in kept.items() if node_of(tensor) not in broken}
@@ -75,7 +75,7 @@ def _read_outside(graph: Graph, foldable: frozenset[str]) -> list[str]:
     return [tensor for tensor in wanted if node_of(tensor) not in bound]
 
 
-def _evaluate(graph: Graph, foldable: frozenset[str], wanted: list[str]) -> dict[str, Array]:
+def _evaluate(graph: Graph, wanted: list[str]) -> dict[str, Array]:
     """Values of the tensors; without those that are no arrays, are known to be too large, or fail to compute."""
     import tensorflow as tf
 

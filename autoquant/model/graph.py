@@ -32,6 +32,11 @@ def canonical(tensor: str) -> str:
     return tensor.removesuffix(":0")
 
 
+def data_format(node: Any) -> bytes:
+    """NHWC, or NCHW where channels come first; a node that does not say has them last."""
+    return bytes(attr_of(node, "data_format").s) or b"NHWC"
+
+
 def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> Any:
     """A NodeDef; attributes are bool, int, float or bytes, or an AttrValue message for anything else."""
     node = NodeDef(name=name, op=op)
@@ -97,13 +102,13 @@ class Graph:
         graph.verify()
         return graph
 
-    def to_graph_def(self, producer: int | None = None) -> Any:
+    def to_graph_def(self) -> Any:
         """The GraphDef, nodes in an order in which inputs come first."""
         from tensorflow.python.framework import versions
 
         graph_def = GraphDef()
         graph_def.node.extend(self.ordered())
-        graph_def.versions.producer = producer or versions.GRAPH_DEF_VERSION
+        graph_def.versions.producer = versions.GRAPH_DEF_VERSION
         if self.library is not None:
             graph_def.library.CopyFrom(self.library)
         return graph_def

@@ -12,7 +12,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, attr_of, const_shape, node_of
+from autoquant.model.graph import Graph, attr_of, const_shape, data_format, node_of
 from autoquant.model.shapes import Shape, for_one_sample, imported, placeholder_shape, static_shape, tensor_name
 
 
@@ -108,7 +108,7 @@ def _layer(graph: Graph, node: Any, shape: Shape | None, batch: int) -> Layer:
     weight_shape = const_shape(graph.nodes[weight])
     axes = CHANNEL_AXES[node.op]
     reader = graph.single_consumer(node.name)
-    has_bias = reader is not None and reader.op == "BiasAdd" and graph.constant(reader.input[1]) is not None
+    bias = reader.name if reader is not None and _is_bias(graph, reader, node) else None
     macs = None
     if shape is not None and None not in shape:
         # Each output value takes as many multiply-adds as its channel has weights.
@@ -121,10 +121,16 @@ def _layer(graph: Graph, node: Any, shape: Shape | None, batch: int) -> Layer:
         weight=weight,
         weight_shape=weight_shape,
         channel_axes=axes,
-        bias=reader.name if reader is not None and has_bias else None,
+        bias=bias,
         output_shape=shape,
         macs=macs,
     )
+
+
+def _is_bias(graph: Graph, reader: Any, node: Any) -> bool:
+    """Whether the reader of a layer adds a constant to each of its channels."""
+    same = reader.op == "BiasAdd" and data_format(reader) == data_format(node)
+    return same and graph.constant(reader.input[1]) is not None
 
 
 def _fixed_batch(graph: Graph) -> int:

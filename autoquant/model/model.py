@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,14 @@ class InputSpec:
 class Model:
     """A normalized inference graph, and what it was made from.
 
-    `name` is the file's stem; `frozen` the graph before normalization, which computes the same; `digest` the SHA-256
-    (hex) of the file's bytes, of a SavedModel those of its graph and variables, with their relative names.
+    `name` is the file's stem; `digest` the SHA-256 (hex) of the file's bytes, of a SavedModel those of its graph and
+    variables, with their relative names.
     """
 
     name: str
     graph: Graph
     inputs: tuple[InputSpec, ...]
     digest: str
-    frozen: Graph = field(repr=False)
 
 
 def open_model(path: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Model:
@@ -55,7 +54,7 @@ def open_model(path: str | Path, *, inputs: Sequence[str] = (), outputs: Sequenc
         graph = replace(graph, inputs=needed_inputs(graph)).pruned()
     check_runnable(graph)
     specs = tuple(_spec(graph.nodes[name]) for name in graph.inputs)
-    return Model(path.resolve().stem, graph, specs, digest_of(path), frozen)
+    return Model(path.resolve().stem, graph, specs, digest_of(path))
 
 
 def _spec(node: Any) -> InputSpec:

@@ -72,12 +72,6 @@ def symmetric_scales(low: Array, high: Array) -> Array:
     return np.asarray(np.where(high > -low, high / QMAX, low / QMIN))
 
 
-def fake_quantize(values: Array, affine: Affine) -> Array:
-    """Quantize to INT8 and back, float64."""
-    steps = np.clip(np.rint(np.asarray(values, np.float64) / affine.scale) + affine.offset, QMIN, QMAX)
-    return np.asarray((steps - affine.offset) * affine.scale)
-
-
 def _legal(scale: float) -> float:
     with np.errstate(over="ignore"):  # infinity is refused by Affine
         rounded = float(np.float32(scale))

@@ -27,7 +27,8 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "best_trial": best.number if best else None,
         "evaluated_samples": result.evaluated_samples,
         "seconds": result.seconds,
-        "ended": result.ended,
+        "ended": result.ended.value,
+        "share_of": result.unit,
         "model": str(result.model) if result.model else None,
         "run": str(result.run),
     }

@@ -20,8 +20,8 @@ from tensorflow.core.framework import function_pb2
 
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError
-from autoquant.files import written_whole
-from autoquant.model.graph import Graph, attr_of, make_const, make_node
+from autoquant.files import write_bytes
+from autoquant.model.graph import Graph, data_format, make_const, make_node
 from autoquant.model.layers import Layer
 from autoquant.quantization.affine import Array
 from autoquant.quantization.weights import quantize_bias, quantize_weight, spread
@@ -40,8 +40,7 @@ class TensorFlowTarget:
     def save(self, graph: Graph, layers: Mapping[str, Layer], record: Record, path: Path) -> None:
         """Write the graph with the layers of the record in INT8."""
         graph_def = quantized(graph, layers, record).to_graph_def()
-        with written_whole(path) as temporary:
-            temporary.write_bytes(graph_def.SerializeToString(deterministic=True))
+        write_bytes(path, graph_def.SerializeToString(deterministic=True))
 
 
 def quantized(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:
@@ -68,33 +67,32 @@ def _layer_nodes(graph: Graph, layer: Layer, record: LayerRecord) -> list[Any]:
     if scales.size not in (1, layer.channels):
         what = f"scale_w's length {scales.size} should be 1 or the number of channels, {layer.channels}"
         raise PlanError(layer.name, what, hint="is the record of this model?")
-    activation = record.activation
-    tail = layer.bias or layer.name
-    inner = layer.name if layer.bias else f"{layer.name}/quant_op"
+    scale_d = record.activation.scale
+    inner = layer.name if layer.bias else graph.free_name(f"{layer.name}/quant_op")
     quant = make_node(
-        f"{layer.name}/act_quant/AscendQuant",
+        graph.free_name(f"{layer.name}/act_quant/AscendQuant"),
         "AscendQuant",
         [layer.activation],
         T=type_attr(FLOAT),
         quant_bits=8,
-        scale=float(np.float32(1.0) / np.float32(activation.scale)),
-        offset=float(activation.offset),
+        scale=float(np.float32(1.0) / np.float32(scale_d)),
+        offset=float(record.activation.offset),
     )
     weight = _weight_nodes(graph, layer, scales)
     operator = _renamed(graph.nodes[layer.name], inner, [quant.name, weight[-1].name])
-    bias = _bias_nodes(graph, layer, activation.scale, scales) if layer.bias else []
-    dequant = [
-        make_const(f"{layer.name}/dequant/deq_scale", _deq_scale(graph, layer, activation.scale, scales)),
-        make_node(
-            tail,
-            "AscendDequant",
-            [bias[-1].name if bias else inner, f"{layer.name}/dequant/deq_scale"],
-            T=type_attr(FLOAT),
-            ksize=WINDOW,
-            data_format=_data_format(graph, layer),
-        ),
-    ]
-    return [quant, *weight, operator, *bias, *dequant]
+    bias = _bias_nodes(graph, layer, scale_d, scales) if layer.bias else []
+    deq_scale = make_const(
+        graph.free_name(f"{layer.name}/dequant/deq_scale"), _deq_scale(graph, layer, scale_d, scales)
+    )
+    dequant = make_node(
+        layer.bias or layer.name,
+        "AscendDequant",
+        [bias[-1].name if bias else inner, deq_scale.name],
+        T=type_attr(FLOAT),
+        ksize=WINDOW,
+        data_format=data_format(graph.nodes[layer.name]),
+    )
+    return [quant, *weight, operator, *bias, deq_scale, dequant]
 
 
 def _weight_nodes(graph: Graph, layer: Layer, scales: Array) -> list[Any]:
@@ -102,16 +100,10 @@ def _weight_nodes(graph: Graph, layer: Layer, scales: Array) -> list[Any]:
     assert weight is not None, layer.name
     offsets = spread(np.zeros(scales.size, np.int8), weight.ndim, weight.shape, layer.channel_axes)
     prefix = f"{layer.name}/weight_quant"
-    return [
-        make_const(f"{prefix}/weight", quantize_weight(weight, scales, layer.channel_axes)),
-        make_const(f"{prefix}/offset_w", offsets),
-        make_node(
-            f"{prefix}/AscendWeightQuant",
-            "AscendWeightQuant",
-            [f"{prefix}/weight", f"{prefix}/offset_w"],
-            T=type_attr(FLOAT),
-        ),
-    ]
+    steps = make_const(graph.free_name(f"{prefix}/weight"), quantize_weight(weight, scales, layer.channel_axes))
+    offset_w = make_const(graph.free_name(f"{prefix}/offset_w"), offsets)
+    name = graph.free_name(f"{prefix}/AscendWeightQuant")
+    return [steps, offset_w, make_node(name, "AscendWeightQuant", [steps.name, offset_w.name], T=type_attr(FLOAT))]
 
 
 def _bias_nodes(graph: Graph, layer: Layer, scale_d: float, scales: Array) -> list[Any]:
@@ -120,22 +112,18 @@ def _bias_nodes(graph: Graph, layer: Layer, scale_d: float, scales: Array) -> li
     bias = graph.constant(node.input[1])
     assert bias is not None, layer.bias
     prefix = f"{layer.name}/bias_quant"
-    return [
-        make_const(f"{prefix}/bias", quantize_bias(layer.name, bias, scale_d, scales)),
-        make_node(f"{prefix}/Cast", "Cast", [f"{prefix}/bias"], SrcT=type_attr(INT32), DstT=type_attr(FLOAT)),
-        _renamed(node, f"{prefix}/BiasAdd", [layer.name, f"{prefix}/Cast"]),
-    ]
+    steps = make_const(graph.free_name(f"{prefix}/bias"), quantize_bias(layer.name, bias, scale_d, scales))
+    cast = make_node(
+        graph.free_name(f"{prefix}/Cast"), "Cast", [steps.name], SrcT=type_attr(INT32), DstT=type_attr(FLOAT)
+    )
+    return [steps, cast, _renamed(node, graph.free_name(f"{prefix}/BiasAdd"), [layer.name, cast.name])]
 
 
 def _deq_scale(graph: Graph, layer: Layer, scale_d: float, scales: Array) -> Array:
     """Each scale_d * scale_w as the low 32 bits of a uint64; shift and offset_w above them are 0."""
     products = (np.float32(scale_d) * scales).astype(np.float32).view(np.uint32).astype(np.uint64)
-    channels_first = _data_format(graph, layer) == b"NCHW" and products.size > 1
+    channels_first = data_format(graph.nodes[layer.name]) == b"NCHW" and products.size > 1
     return products.reshape(-1, 1, 1) if channels_first else products
-
-
-def _data_format(graph: Graph, layer: Layer) -> bytes:
-    return bytes(attr_of(graph.nodes[layer.name], "data_format").s) or b"NHWC"
 
 
 def _renamed(node: Any, name: str, inputs: list[str]) -> Any:

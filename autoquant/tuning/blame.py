@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,27 +14,28 @@ from autoquant.evaluation.evaluator import Progress, run_batch
 from autoquant.tuning.workbench import Workbench, no_progress
 
 
-def costly_layers(bench: Workbench, plan: Plan, on_progress: Progress = no_progress) -> tuple[tuple[str, float], ...]:
+def costly_layers(
+    bench: Workbench, plan: Plan, folder: Path, on_progress: Progress = no_progress
+) -> tuple[tuple[str, float], ...]:
     """Layers and the relative error of the first output when only that layer is INT8, largest first.
 
     The error is |y - y_fp32| / |y_fp32|, Euclidean norms over the first evaluation batch; infinite where the layer
-    alone does not work out.
+    alone does not work out. `folder` is for the models that this takes.
     """
     batch = next(bench.evaluation.batches(bench.batch_size))
     reference = bench.baseline.outputs[0]
     found: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="autoquant-") as folder:
-        for done, (name, settings) in enumerate(plan.int8.items(), start=1):
-            alone = Plan({name: settings}, plan.batch_num)
+    for done, (name, settings) in enumerate(plan.int8.items(), start=1):
+        alone = Plan({name: settings}, plan.batch_num)
+        try:
+            runner = bench.engine.open_file(bench.builder.build(alone, folder), bench.builder.model.graph)
             try:
-                runner = bench.engine.open_file(bench.builder.build(alone, Path(folder)), bench.builder.model.graph)
-                try:
-                    found[name] = relative_error(run_batch(runner, batch), reference)
-                finally:
-                    runner.close()
-            except TrialError:
-                found[name] = np.inf
-            on_progress(done, len(plan.int8))
+                found[name] = relative_error(run_batch(runner, batch), reference)
+            finally:
+                runner.close()
+        except TrialError:
+            found[name] = np.inf
+        on_progress(done, len(plan.int8))
     return tuple(sorted(found.items(), key=lambda item: -item[1]))
 
 

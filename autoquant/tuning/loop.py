@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import TrialError
+from autoquant.errors import AutoquantError, RunError
 from autoquant.files import write_text
+from autoquant.formats.record_text import load_record
 from autoquant.tuning.blame import costly_layers
-from autoquant.tuning.events import Finished, Listener, Progress, Resumed, TrialEnded, TrialStarted
+from autoquant.tuning.events import Finished, Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
 from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.result import INTERRUPTED, SearchResult, State, Trial, Verdict, best
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
@@ -26,7 +29,11 @@ FAILURES = 10
 
 @dataclass(frozen=True)
 class Loop:
-    """The trials of one run. `allowed` is the largest drop within tolerance, in units of the metric."""
+    """The trials of one run.
+
+    `allowed` is the largest drop within tolerance, in units of the metric; `begin` when, by the clock, this session
+    began: its preparation counts.
+    """
 
     bench: Workbench
     space: SearchSpace
@@ -36,15 +43,15 @@ class Loop:
     allowed: float
     listener: Listener
     clock: Callable[[], float]
+    begin: float
 
     def run(self) -> SearchResult:
         """Go on until there is a reason to end; an interruption is one, and leaves everything in order."""
         before = self.study.trials()
         earlier = sum(sum(trial.seconds.values()) for trial in before)
-        begin = self.clock()
 
         def used() -> float:
-            return earlier + self.clock() - begin
+            return earlier + self.clock() - self.begin
 
         kept = self._keep_best()
         if before:
@@ -53,42 +60,40 @@ class Loop:
             ended = self._trials(used)
         except KeyboardInterrupt:
             self.study.cut_off()
-            ended = INTERRUPTED
+            ended = Ended.INTERRUPTED
         result = self._result(ended, used())
         self.listener(Finished(result))
         return result
 
-    def _trials(self, used: Callable[[], float]) -> str:
+    def _trials(self, used: Callable[[], float]) -> Ended:
         failures = 0
         while True:
-            reason = self._enough(used())
-            if reason:
-                return reason
+            enough = self._enough(used())
+            if enough:
+                return enough
             proposal = self.study.propose()
             if proposal is None:
-                return "nothing new was proposed any more"
+                return Ended.NOTHING_NEW
             trial = self._carry_out(proposal)
             self.study.finish(trial)
             kept = self._keep_best()
             self.listener(TrialEnded(trial, kept, len(self.study.trials()), used()))
             failures = failures + 1 if trial.state is State.FAILED else 0
             if failures == FAILURES:
-                return f"{FAILURES} trials failed in a row, the last one with: {trial.reason}"
+                return Ended.FAILURES
 
-    def _enough(self, seconds: float) -> str:
-        """Why the search ends now; empty when it goes on."""
+    def _enough(self, seconds: float) -> Ended | None:
+        """Why the search ends now, if it does."""
         trials = self.study.trials()
         kept = best(trials, self.allowed)
         if kept is not None and kept.drop is not None and within(kept.drop, self.allowed):
             if kept.int8_layers == kept.layers - len(self.space.always_float):
-                return "within tolerance with every layer in INT8 that may be: nothing better is left to try"
+                return Ended.NOTHING_BETTER
             if self.request.stop_on_target:
-                return "stopped at the first trial within tolerance"
+                return Ended.TARGET
         if len(trials) >= self.request.max_trials:
-            return f"all {self.request.max_trials} trials are used"
-        if seconds >= self.request.timeout:
-            return f"the time of {self.request.timeout:g} s is used"
-        return ""
+            return Ended.TRIALS
+        return Ended.TIMEOUT if seconds >= self.request.timeout else None
 
     def _carry_out(self, proposal: Proposal) -> Trial:
         plan = proposal.plan
@@ -102,52 +107,63 @@ class Loop:
             reason="not carried out",
         )
         self.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
-        folder = self.folder.make_trial(trial.number)
-        progress = partial(self._progress, f"trial {trial.number}")
-        try:
-            outcome = self.bench.carry_out(plan, folder, progress)
-        except TrialError as error:
-            trial = replace(trial, reason=str(error))
-        except MemoryError:
-            trial = replace(trial, reason="out of memory; a smaller --batch-size may help")
-        else:
-            score, metric = outcome.score, self.bench.metric
-            loss = drop(self.bench.baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
-            trial = replace(
-                trial,
-                state=State.DONE,
-                score=score.value,
-                drop=loss,
-                samples=score.samples,
-                seconds=outcome.seconds,
-                reason="",
-            )
-        self._write_score(trial)
-        return trial
-
-    def _write_score(self, trial: Trial) -> None:
+        trial = self._measured(trial, self.folder.make_trial(trial.number))
         text = score_text(
             trial,
             metric=self.bench.metric.name,
             baseline=self.bench.baseline.score.value,
             allowed=self.allowed,
             engine=self.bench.engine.name,
+            target=self.bench.builder.target.name,
         )
         write_text(self.folder.trial(trial.number) / "score.json", text)
+        return trial
+
+    def _measured(self, trial: Trial, folder: Path) -> Trial:
+        """The trial with its score, or with the reason why it has none.
+
+        Model, data and metric have proven themselves on the baseline, so what goes wrong now goes wrong with the plan;
+        but a folder that cannot be written is nobody's fault here.
+        """
+        begin = self.clock()
+        try:
+            outcome = self.bench.carry_out(trial.plan, folder, partial(self._progress, f"trial {trial.number}"))
+        except RunError:
+            raise
+        except (AutoquantError, MemoryError) as error:
+            reason = str(error) or "out of memory; a smaller --batch-size may help"
+            return replace(trial, reason=reason, seconds={"failed": self.clock() - begin})
+        score, metric = outcome.score, self.bench.metric
+        loss = drop(self.bench.baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
+        return replace(
+            trial,
+            state=State.DONE,
+            score=score.value,
+            drop=loss,
+            samples=score.samples,
+            seconds=outcome.seconds,
+            reason="",
+        )
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.listener(Progress(what, done, total))
 
     def _keep_best(self) -> Trial | None:
-        """Point `best` at the best trial so far, then delete the models of the others."""
+        """Point `best` at the best trial so far, see that its model is there, then delete those of the others."""
         kept = best(self.study.trials(), self.allowed)
+        builder = self.bench.builder
+        name = builder.target.file_name(builder.model.name)
         if kept is not None:
             self.folder.point_best(kept.number)
+            model = self.folder.best / name
+            if not model.is_file():  # somebody else's doing, but it can be made again
+                record = load_record(self.folder.best / "record.txt")
+                builder.target.save(builder.model.graph, builder.workload.layers, record, model)
         if not self.request.keep_all_models:
-            self.folder.delete_models(keep=kept.number if kept else None)
+            self.folder.delete_models(name, keep=kept.number if kept else None)
         return kept
 
-    def _result(self, ended: str, seconds: float) -> SearchResult:
+    def _result(self, ended: Ended, seconds: float) -> SearchResult:
         bench, trials = self.bench, self.study.trials()
         kept = best(trials, self.allowed)
         met = kept is not None and kept.drop is not None and within(kept.drop, self.allowed)
@@ -166,12 +182,17 @@ class Loop:
             model=self.folder.best / builder.target.file_name(builder.model.name) if kept else None,
             run=self.folder.path,
             ended=ended,
-            costly=self._costly(kept.plan) if kept and not met and ended != INTERRUPTED else (),
+            unit=builder.workload.unit,
+            costly=self._costly(kept.plan) if kept and not met and ended is not Ended.INTERRUPTED else (),
         )
 
     def _costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
-        """The layers that cost the most; a user who cannot wait for that goes without."""
+        """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
         try:
-            return costly_layers(self.bench, plan, partial(self._progress, "costly layers"))
+            with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=".costly-") as folder:
+                return costly_layers(self.bench, plan, Path(folder), partial(self._progress, "costly layers"))
         except KeyboardInterrupt:
+            return ()
+        except (AutoquantError, OSError, MemoryError) as error:
+            self.listener(Warned(f"the layers that cost the most could not be found: {error}"))
             return ()

@@ -6,13 +6,20 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from autoquant import __version__
 from autoquant.calibration.statistics import VERSION, Statistics, collect, load_statistics, save_statistics
+from autoquant.errors import DataError
 from autoquant.evaluation.baseline import Baseline, load_baseline, measure_baseline, save_baseline
+from autoquant.evaluation.batch import Array
 from autoquant.evaluation.data import Dataset, open_data, split
-from autoquant.evaluation.engine import Array, Engine
+from autoquant.evaluation.engine import Engine
 from autoquant.evaluation.evaluator import Progress
 from autoquant.evaluation.metrics import Metric
 from autoquant.evaluation.preprocessing import open_preprocess
@@ -22,9 +29,10 @@ from autoquant.tuning.request import DataRequest
 from autoquant.tuning.workbench import no_progress
 
 CALIBRATION_SHARE = 5
-"""Without calibration data of its own, at most one sample in so many is split off for it."""
+CALIBRATION_SAMPLES = 512
+"""Without calibration data of its own, one sample in five, and at most 512, are split off for it."""
 PART = 16
-"""Samples whose activations are held at once while calibrating: bounds memory whatever the batch size."""
+"""Samples whose activations are held at once while calibrating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +43,12 @@ class Samples:
     calibration: Dataset
 
 
-def open_samples(request: DataRequest, model: Model, *, batches: int, seed: int) -> Samples:
-    """Open the data of a request; without `calibration` of its own, up to `batches` batches are split off."""
+def open_samples(request: DataRequest, model: Model, *, seed: int) -> Samples:
+    """Open the data of a request; without `calibration` of its own, some is split off, drawn by the seed."""
     evaluation = open_one(request, model, request.data)
     if request.calibration is not None:
         return Samples(evaluation, open_one(request, model, request.calibration))
-    count = min(batches * request.batch_size, len(evaluation) // CALIBRATION_SHARE)
+    count = min(CALIBRATION_SAMPLES, len(evaluation) // CALIBRATION_SHARE)
     parts = split(evaluation, max(count, 1), seed)
     return Samples(parts.rest, parts.calibration)
 
@@ -67,24 +75,36 @@ def calibrate(
     kept: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Statistics:
-    """Statistics of every layer's input from one FP32 pass, or those in the file `kept` if of this model and data."""
-    key = digest_of(VERSION, model.digest, *model.graph.inputs, data.digest, batch_size, *batch_nums, *layers)
+    """Statistics of every layer's input from one FP32 pass, or those in the file `kept` if of this model and data.
+
+    Samples are drawn from all over the data, always the same ones: data is often sorted by class, and its first
+    batches are not like the rest. Raises DataError when there are fewer batches than asked for.
+    """
+    wanted = sorted(set(batch_nums))
+    available = batches_in(data, batch_size)
+    if wanted[-1] > available:
+        what = f"holds {available} batches of {batch_size}, but batch_num is {wanted[-1]}"
+        raise DataError(data.name, what, hint="give more calibration data, a smaller batch size or a smaller batch_num")
+    key = digest_of(VERSION, __version__, model.digest, *model.graph.inputs, data.digest, batch_size, *wanted, *layers)
     statistics = load_statistics(kept, key=key) if kept else None
     if statistics is not None:
         return statistics
     runner = engine.open_graph(model.graph, sorted({layer.activation for layer in layers.values()}))
+    order = np.random.default_rng(0).permutation(len(data))
+    size = part_size(model)
+    done, total = 0, min(len(data), wanted[-1] * batch_size)
 
-    done, total = 0, min(len(data), max(batch_nums) * batch_size)
-
-    def activations(parts: list[Mapping[str, Array]]) -> Iterator[Mapping[str, Array]]:
+    def activations(samples: Dataset) -> Iterator[Mapping[str, Array]]:
         nonlocal done
-        for part in parts:
-            yield runner(part)
-            done += len(next(iter(part.values())))
+        for batch in samples.batches(size):
+            yield runner(batch.inputs)
+            done += len(batch)
             on_progress(done, total)
 
     try:
-        statistics = collect(map(activations, exact_batches(data, batch_size)), batch_nums, key=key)
+        edges = [0, *(number * batch_size for number in wanted)]
+        parts = (data.subset(order[start:stop]) for start, stop in pairwise(edges))
+        statistics = collect(zip(wanted, map(activations, parts), strict=True), key=key)
     finally:
         runner.close()
     if kept:
@@ -92,25 +112,10 @@ def calibrate(
     return statistics
 
 
-def exact_batches(data: Dataset, size: int) -> Iterator[list[Mapping[str, Array]]]:
-    """The inputs of `size` samples at a time, the last time perhaps fewer, in parts of one shape and bounded memory.
-
-    Unlike `Dataset.batches`, a batch does not end where images of another size begin.
-    """
-    parts: list[Mapping[str, Array]] = []
-    room = size
-    for batch in data.batches(min(size, PART)):
-        start = 0
-        while start < len(batch):
-            stop = min(start + room, len(batch))
-            parts.append({name: array[start:stop] for name, array in batch.inputs.items()})
-            room -= stop - start
-            start = stop
-            if room == 0:
-                yield parts
-                parts, room = [], size
-    if parts:
-        yield parts
+def part_size(model: Model) -> int:
+    """Samples to run at once while calibrating: bounds memory, and fits a fixed batch size, where the model has one."""
+    fixed = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0]), None)
+    return PART if fixed is None else fixed * max(1, PART // fixed)
 
 
 def score_baseline(
@@ -125,7 +130,8 @@ def score_baseline(
     on_warning: Callable[[str], None],
 ) -> Baseline:
     """The FP32 model's outputs and score, measured, or those in the file `kept` if of this model, data and engine."""
-    key = digest_of(model.digest, *model.graph.outputs, data.digest, metric.name, engine.name, batch_size)
+    versions = (__version__, version("tensorflow"))
+    key = digest_of(*versions, model.digest, *model.graph.outputs, data.digest, metric.key, engine.name, batch_size)
     baseline = load_baseline(kept, key=key)
     if baseline is None:
         runner = engine.open_graph(model.graph)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
+from autoquant.evaluation.preprocessing import Numbers
 from autoquant.formats.space_toml import DEFAULT
 from autoquant.tuning.tolerance import Tolerance
 
+CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models"})
+"""What may be given anew when a run goes on: its trials stay comparable."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
 
@@ -20,9 +24,9 @@ class DataOptions(TypedDict, total=False):
     """The fields of a DataRequest that have a default, for the signatures of functions that pass them on."""
 
     preprocess: str | Callable[..., Any] | None
-    scale: str | None
-    mean: str | None
-    std: str | None
+    scale: Numbers | None
+    mean: Numbers | None
+    std: Numbers | None
     label_offset: int
     image_size: tuple[int, int] | None
     batch_size: int
@@ -48,17 +52,17 @@ class DataRequest:
     """Data, and how it becomes what the model takes.
 
     `data` and `calibration` are what `autoquant.evaluation.data.open_data` opens; without `calibration`, some of `data`
-    is split off for it. `preprocess` is a Keras mode or a function, `scale`, `mean` and `std` are numbers as text, one
-    or one a channel, for (x * scale - mean) / std. `label_offset` is added to labels. `image_size` is height and width
+    is split off for it. `preprocess` is a Keras mode or a function, `scale`, `mean` and `std` are numbers, one or
+    one a channel, for (x * scale - mean) / std. `label_offset` is added to labels. `image_size` is height and width
     for images where the model leaves them open.
     """
 
     data: Any
     calibration: Any = None
     preprocess: str | Callable[..., Any] | None = None
-    scale: str | None = None
-    mean: str | None = None
-    std: str | None = None
+    scale: Numbers | None = None
+    mean: Numbers | None = None
+    std: Numbers | None = None
     label_offset: int = 0
     image_size: tuple[int, int] | None = None
     batch_size: int = 50
@@ -95,6 +99,7 @@ class SearchRequest(DataRequest):
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         if not self.timeout > 0:
             raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
+        object.__setattr__(self, "seed", operator.index(self.seed))  # NumPy's integers are no JSON
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
 
@@ -105,7 +110,7 @@ class SearchRequest(DataRequest):
             value = getattr(self, entry.name)
             if entry.name in ("data", "calibration") and not isinstance(value, str | Path | None):
                 value = IN_MEMORY
-            elif entry.name in ("model", "data", "calibration", "space") and value is not None:
+            elif entry.name in _PATHS and isinstance(value, str | Path):
                 value = _absolute(str(value))
             elif isinstance(value, Tolerance):
                 value = str(value)
@@ -123,6 +128,10 @@ class SearchRequest(DataRequest):
         """
         known = {entry.name for entry in fields(cls)}
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        for key in changed:
+            if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
+                hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"
+                raise UsageError(key, "cannot change when a run goes on: its trials would not be comparable", hint=hint)
         values.update(changed)
         for key, value in values.items():
             if key not in known:
@@ -136,7 +145,17 @@ class SearchRequest(DataRequest):
             raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
 
 
+_PATHS = frozenset({"model", "data", "calibration", "space", "metric", "preprocess"})
+
+
 def _absolute(text: str) -> str:
-    """An absolute path where it is one; 'module:function' and names of presets stay."""
+    """A path made absolute, also that of 'file.py:function' and of a pattern; names of presets and modules stay."""
     path = Path(text)
-    return str(path.resolve()) if path.exists() else text
+    file, colon, function = text.rpartition(":")
+    if path.exists():
+        return str(path.resolve())
+    if colon and Path(file).is_file():
+        return f"{Path(file).resolve()}:{function}"
+    if any(sign in text for sign in "*?["):
+        return str(path.parent.resolve() / path.name)
+    return text

@@ -25,8 +25,16 @@ class Verdict(StrEnum):
     MISSED = "missed"
 
 
-INTERRUPTED = "interrupted"
-"""Why a search ended that the user stopped."""
+class Ended(StrEnum):
+    """Why a search ended."""
+
+    NOTHING_BETTER = "within tolerance with every layer in INT8 that may be: nothing better is left to try"
+    TARGET = "stopped at the first trial within tolerance"
+    TRIALS = "the trials are used"
+    TIMEOUT = "the time is used"
+    NOTHING_NEW = "nothing new was proposed any more"
+    FAILURES = "ten trials failed in a row"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +89,9 @@ class SearchResult:
     """The outcome of a search.
 
     Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
-    `ended` says why the search ended, INTERRUPTED when the user stopped it. `model` is the best INT8 model on disk,
-    None when no trial succeeded; `costly` are the layers of a best plan that missed, with the relative error of the
-    output (Euclidean norm) when that layer alone is INT8, largest first.
+    `unit` is what shares are shares of: multiply-adds, or parameters where those are not known. `model` is the best
+    INT8 model on disk, None when no trial succeeded; `costly` are the layers of a best plan that missed, with the
+    relative error of the output (Euclidean norm) when that layer alone is INT8, largest first.
     """
 
     verdict: Verdict
@@ -97,7 +105,8 @@ class SearchResult:
     seconds: float
     model: Path | None
     run: Path
-    ended: str
+    ended: Ended
+    unit: str = "multiply-adds"
     costly: tuple[tuple[str, float], ...] = ()
 
     @property

@@ -7,6 +7,7 @@ best -> trials/0007
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import tomllib
@@ -15,11 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from autoquant.errors import RunError
+from autoquant.errors import RunError, SpaceError
 from autoquant.files import unwritable, write_text
+from autoquant.formats.space_toml import SpaceFile, parse_space
 
-KEPT = frozenset({"config.json", "record.txt", "score.json"})
-"""What stays of a trial whose model was not the best."""
 LOCK = ".lock"
 
 
@@ -81,13 +81,11 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.best, error) from error
 
-    def delete_models(self, *, keep: int | None) -> None:
-        """Remove the models of all trials but one."""
-        for folder in sorted((self.path / "trials").glob("*")):
-            if keep is None or folder != self.trial(keep):
-                for file in folder.iterdir():
-                    if file.name not in KEPT:
-                        file.unlink()
+    def delete_models(self, name: str, *, keep: int | None) -> None:
+        """Remove the model file `name` of all trials but one."""
+        for model in sorted((self.path / "trials").glob(f"[0-9]*/{glob.escape(name)}")):
+            if keep is None or model.parent != self.trial(keep):
+                model.unlink()
 
     def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:
         """Write run.toml."""
@@ -99,11 +97,18 @@ class RunFolder:
             table = tomllib.loads(self.request.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RunError(str(self.request), f"cannot be read ({error})", hint="start a new run") from None
-        for needed in ("request.model", "digests.model", "digests.data", "digests.calibration"):
+        for needed in ("request.model", "digests.model", "digests.data", "digests.calibration", "digests.metric"):
             part, key = needed.split(".")
             if key not in table.get(part, {}):
                 raise RunError(str(self.request), f"has no {needed}", hint="was it edited? start a new run")
         return table
+
+    def read_space(self) -> SpaceFile:
+        """Read space.toml, as the run was started with it. Raises RunError."""
+        try:
+            return parse_space(self.space.read_text(encoding="utf-8"), str(self.space))
+        except (OSError, UnicodeDecodeError, SpaceError) as error:
+            raise RunError(str(self.space), f"cannot be read ({error})", hint="start a new run") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,6 +130,8 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(str(self.path), "another process is working on it", hint="wait for it") from None
+            except OSError:  # a file system without locks: there nobody is kept out either
+                pass
             self._mend()
             yield
 

@@ -7,7 +7,7 @@ import json
 from autoquant.tuning.result import Trial
 
 
-def score_text(trial: Trial, *, metric: str, baseline: float, allowed: float, engine: str) -> str:
+def score_text(trial: Trial, *, metric: str, baseline: float, allowed: float, engine: str, target: str) -> str:
     """The text of score.json, keys sorted. Scores are in units of the metric; `tolerance` is absolute."""
     facts = {
         "version": 1,
@@ -17,6 +17,7 @@ def score_text(trial: Trial, *, metric: str, baseline: float, allowed: float, en
         "why": trial.why,
         "metric": metric,
         "engine": engine,
+        "target": target,
         "baseline": baseline,
         "tolerance": allowed,
         "score": trial.score,

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from autoquant.calibration.plan import PER_TENSOR_ONLY, LayerPlan, Plan
-from autoquant.calibration.ranges import RANGES, Ifmr, RangeSetting, range_name
+from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import Override, SpaceFile, Table
 from autoquant.model.layers import Layer
@@ -97,7 +97,7 @@ class SearchSpace:
         return LayerPlan(**chosen)
 
 
-def label(setting: RangeSetting) -> str:
+def label(setting: RangeAlgorithm) -> str:
     """A range setting in words: its algorithm, and the parameters that are not the default.
 
     >>> label(Ifmr(max_percentile=0.9999))

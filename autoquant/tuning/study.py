@@ -15,7 +15,6 @@ from autoquant.calibration.plan import Plan
 from autoquant.formats.config_json import config_text
 from autoquant.tuning.result import State, Trial
 from autoquant.tuning.space import SearchSpace
-from autoquant.tuning.workload import Workload
 
 NAME = "autoquant"
 ATTEMPTS = 3
@@ -35,16 +34,16 @@ class Study:
     """Proposes plans and keeps what became of them.
 
     The objective is the share of multiply-adds left in float, to be minimized under the constraint that the drop is
-    allowed. Proposals depend on the seed and on the trials that ended, in their order, and on nothing else: a study
-    that was interrupted goes on as if it had not been.
+    allowed. Proposals depend on the seed and on the trials that ended, in their order, and on nothing else. A plan that
+    was cut off is proposed again, after those that wait: once the starting points are done, a study that was
+    interrupted goes on as if it had not been.
     """
 
-    def __init__(self, journal: Path, space: SearchSpace, workload: Workload, *, seed: int, allowed: float) -> None:
+    def __init__(self, journal: Path, space: SearchSpace, *, seed: int, allowed: float) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
         self._space = space
-        self._workload = workload
         self._seed = seed
         self._allowed = allowed
         self._starts = list(space.starts())
@@ -52,13 +51,14 @@ class Study:
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
         }
         self._running: optuna.Trial | None = None
-        self._known = {config_text(trial.plan): trial.number for trial in self.trials()}
+        self._trials = [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False) if _counts(frozen)]
+        self._known = {config_text(trial.plan): trial.number for trial in self._trials}
         self._end_cut_off()
         self._enqueue_starts()
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials that ended, by number; repetitions and those cut off are none."""
-        return tuple(self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False) if _counts(frozen))
+        return tuple(self._trials)
 
     def propose(self, attempts: int = 50) -> Proposal | None:
         """The next plan that was not tried yet; None when so many proposals in a row brought nothing new."""
@@ -69,8 +69,8 @@ class Study:
             if not plan.int8:
                 trial.set_user_attr("skipped", "no layer in INT8")
                 self._study.tell(trial, state=TrialState.PRUNED)
-            elif config_text(plan) in self._known:
-                self._repeat(trial, self._known[config_text(plan)])
+            elif (number := self._known.get(config_text(plan))) is not None:
+                self._repeat(trial, number)
             else:
                 self._running = trial
                 return Proposal(trial.number, plan, why)
@@ -80,14 +80,10 @@ class Study:
         """Record how the running trial ended."""
         running = self._take()
         assert running.number == trial.number
+        self._trials.append(trial)
         self._known[config_text(trial.plan)] = trial.number
-        facts: dict[str, Any] = {
-            "why": trial.why,
-            "int8_layers": trial.int8_layers,
-            "int8_share": trial.int8_share,
-            "samples": trial.samples,
-            "seconds": dict(trial.seconds),
-        }
+        facts: dict[str, Any] = {name: getattr(trial, name) for name in ("why", "int8_layers", "int8_share", "samples")}
+        facts["seconds"] = dict(trial.seconds)
         if trial.state is State.FAILED:
             for name, value in {**facts, "reason": trial.reason}.items():
                 running.set_user_attr(name, value)
@@ -102,6 +98,7 @@ class Study:
     def cut_off(self) -> None:
         """The running trial, if any, did not end; it is proposed again when the study is next opened."""
         if self._running is not None:
+            self._running.set_user_attr("interrupted", True)  # it is not the plan's fault
             self._study.tell(self._take(), state=TrialState.FAIL)
 
     def _ask(self) -> optuna.Trial:
@@ -139,7 +136,7 @@ class Study:
             # One that was killed while it was being proposed has not all of its parameters yet.
             known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             complete = known.keys() == self._distributions.keys()
-            attempt = trial.user_attrs.get("attempt", 1) + 1
+            attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
             if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
                 facts = {"why": f"again, cut off as {trial.number}", "retries": trial.number, "attempt": attempt}
                 self._study.enqueue_trial(known, facts)

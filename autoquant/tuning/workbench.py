@@ -64,7 +64,6 @@ class Workbench:
 
     builder: Builder
     evaluation: Dataset
-    calibration: Dataset
     metric: Metric
     baseline: Baseline
     engine: Engine

@@ -10,17 +10,19 @@ from autoquant.evaluation.data import Dataset
 from autoquant.model.layers import Layer, survey
 from autoquant.model.model import Model
 
+MACS = "multiply-adds"
+
 
 @dataclass(frozen=True)
 class Workload:
     """Layers by name, and the cost of each: multiply-adds for one sample.
 
-    Where not all multiply-adds are known, `exact` is False and parameters stand for them.
+    Where not all multiply-adds are known, parameters stand for them; `unit` says which.
     """
 
     layers: Mapping[str, Layer]
     costs: Mapping[str, int]
-    exact: bool
+    unit: str
 
     @classmethod
     def of(cls, model: Model, data: Dataset) -> Workload:
@@ -30,8 +32,8 @@ class Workload:
         layers = {layer.name: layer for layer in survey(model.graph, input_shapes=shapes).layers}
         macs = {name: layer.macs for name, layer in layers.items() if layer.macs is not None}
         if len(macs) == len(layers):
-            return cls(layers, macs, exact=True)
-        return cls(layers, {name: layer.parameters for name, layer in layers.items()}, exact=False)
+            return cls(layers, macs, MACS)
+        return cls(layers, {name: layer.parameters for name, layer in layers.items()}, "parameters")
 
     def int8_share(self, plan: Plan) -> float:
         """Share of the cost of all quantizable layers that a plan puts into INT8, in [0, 1]."""

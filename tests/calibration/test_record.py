@@ -24,7 +24,9 @@ WHOLE = LayerPlan(MinMax(), channel_wise=False)
 def calibrator(x: list[list[float]], y: list[float] = [1.0]) -> Calibrator:  # noqa: B006
     graph = Graph({"conv/w": make_const("conv/w", CONV), "dense/w": make_const("dense/w", DENSE)}, (), ())
     batches = [{"x": np.array(values, np.float32), "y": np.array(y, np.float32)} for values in x]
-    return Calibrator(graph, LAYERS, collect(([batch] for batch in batches), range(1, len(x) + 1), key=""))
+    return Calibrator(
+        graph, LAYERS, collect(((number, [batch]) for number, batch in enumerate(batches, start=1)), key="")
+    )
 
 
 def f32(value: float) -> float:

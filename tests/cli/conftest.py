@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.result import SearchResult, State, Trial, Verdict
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None, "fc": LayerPlan(channel_wise=False)})
 
@@ -99,7 +99,7 @@ def result() -> Callable[..., SearchResult]:
             trials=trials,
             model=Path("my run/best/net_quantized.pb") if best else None,
             run=Path("my run"),
-            **{"ended": "all 2 trials are used", **facts, **more},
+            **{"ended": Ended.TRIALS, **facts, **more},
         )
 
     return make

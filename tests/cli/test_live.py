@@ -67,7 +67,7 @@ def test_in_the_middle(trial) -> None:
 def test_a_missed_search_shows_why_it_ended_and_no_running_trial(trial, result) -> None:
     missed = result(trial(0), best=trial(0), met=False)
     shown = screen(OPENED, BASELINE, TrialEnded(trial(0), trial(0), 1, 75.0), Finished(missed), now=99.0)
-    assert "ended   all 2 trials are used" in shown
+    assert "ended   the trials are used" in shown
     assert "budget  1 of 50 trials, 1m15s of 2h00m" in shown
     assert "best    0.5000, drop 0.2500; 2/3 layers in INT8, 62.5%; trial 0" in shown
 

@@ -4,6 +4,7 @@ import pytest
 
 from autoquant.cli.screen import styled
 from autoquant.cli.summary import brief, exit_code, summary
+from autoquant.tuning.result import Ended
 
 
 def shown(lines: list[tuple[str, str]]) -> str:
@@ -20,7 +21,7 @@ def test_met(trial, result) -> None:
         "INT8    top1 0.6875, drop 0.0625, allowed 0.1250",
         "layers  2 of 3 in INT8, 62.5% of the multiply-adds",
         "trials  2 (best: trial 1), 160 samples evaluated, in 1m15s",
-        "ended   all 2 trials are used",
+        "ended   the trials are used",
         "model   my run/best/net_quantized.pb",
         "report  my run/result.json",
         "next    autoquant export 'my run' --to net_quantized_export",
@@ -68,7 +69,7 @@ def test_missed_without_any_result(failed: bool, words: str, trial, result) -> N
 
 
 def test_interrupted(trial, result) -> None:
-    cut = result(trial(0), best=trial(0), met=False, ended="interrupted")
+    cut = result(trial(0), best=trial(0), met=False, ended=Ended.INTERRUPTED)
     assert exit_code(cut) == 130
     assert summary(cut)[-2:] == [
         ("next", "autoquant resume 'my run'"),

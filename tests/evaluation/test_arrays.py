@@ -83,6 +83,14 @@ def test_damaged_files(tmp_path: Path, damage: str):
         open_npz(path, ["input"])
 
 
+def test_a_file_removed_after_it_was_opened(tmp_path: Path):
+    path = saved(tmp_path / "a.npz", x=X)
+    source = open_npz(path, ["x"])
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(No such file or directory\); is it still there"):
+        _ = source.digest
+
+
 def test_the_digest_sees_every_byte(tmp_path: Path):
     def digest(x: np.ndarray, y: np.ndarray | None) -> str:
         return ArraySource("data", {"x": x}, y).digest

@@ -9,6 +9,7 @@ from autoquant.evaluation.checks import (
     check_finite,
     check_label_offset,
     check_not_constant,
+    check_not_one_class,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -31,11 +32,18 @@ def test_small_next_to_large_outputs_may_differ_more():
 
 
 def test_finite():
-    check_finite({"a": np.ones((3, 2)), "b": np.ones(3)})
+    check_finite({"a": np.ones((3, 2)), "b": np.ones(3), "c": np.ones(3, bool), "d": np.ones(3, int)}, range(3))
     bad = np.ones((3, 2))
     bad[1, 1] = np.inf
-    with pytest.raises(ModelError, match=r"output 'b': .* for 1 of 3 samples \(first: 1\); is the preprocessing"):
-        check_finite({"a": np.ones(3), "b": bad})
+    with pytest.raises(ModelError, match=r"output 'b': .* for 1 of 3 samples \(first: 7\); is the preprocessing"):
+        check_finite({"a": np.ones(3), "b": bad}, np.asarray([5, 7, 8, 9]))
+
+
+@pytest.mark.parametrize("dtype", [object, "S", "U"])
+def test_text_is_no_number(dtype: str | type):
+    text = np.asarray([b"cat", b"dog"], dtype)
+    with pytest.raises(ModelError, match="output 'classes': holds text; choose others with --outputs"):
+        check_finite({"scores": np.ones((2, 3)), "classes": text}, range(2))
 
 
 def test_constant_outputs():
@@ -46,31 +54,29 @@ def test_constant_outputs():
         check_not_constant({"a": np.zeros(6)})
     check_not_constant({"a": row})  # one sample cannot differ from itself
     check_not_constant({"a": RANDOM.normal(size=(20, 1))})
+    check_not_constant({"anchors": np.repeat(row, 6, axis=0), "boxes": RANDOM.normal(size=(6, 4))})
+    with pytest.raises(DataError, match="output 'a', output 'b': is the same for all 6 samples"):
+        check_not_constant({"a": np.repeat(row, 6, axis=0), "b": np.ones((6, 0))})
+
+
+@pytest.mark.parametrize("values", [np.asarray([False, True]), np.asarray([-128, 127], np.int8)])
+def test_constant_outputs_of_other_types(values: Array):
+    check_not_constant({"a": values})
+    with pytest.raises(DataError, match="is the same for all 2 samples"):
+        check_not_constant({"a": np.repeat(values[:1], 2)})
 
 
 @pytest.mark.parametrize("shape", [(12, 3), (12, 1, 1, 3)])
 def test_always_the_same_class(shape: tuple[int, ...]):
     scores = scores_of(np.full(12, 2), 3).reshape(shape)
-    with pytest.raises(DataError, match="predicts class 2 for all 12 samples; is the preprocessing"):
-        check_not_constant({"a": scores})
-    with pytest.raises(DataError, match="predicts class 2"):
-        check_not_constant({"a": scores}, np.arange(12) % 3)
-    check_not_constant({"a": scores}, np.repeat([2, 0], [11, 1]))  # nearly all labels are one class
-    check_not_constant({"a": scores[:9]})  # may be chance
-    check_not_constant({"a": scores_of(np.repeat([2, 1], 6), 3)})
-
-
-def test_always_the_same_largest_of_several_regressed_values():
-    scores = scores_of(np.full(12, 2), 3)
-    check_not_constant({"a": scores}, scores + 0.5)
-    with pytest.raises(DataError, match="predicts class 2"):
-        check_not_constant({"a": scores}, np.eye(3)[np.arange(12) % 3])
-
-
-def test_images_may_peak_at_one_pixel():
-    images = RANDOM.random((12, 4, 4, 1)) * 0.5
-    images[:, 1, 1] = 1
-    check_not_constant({"a": images})
+    check_not_constant({"a": scores})
+    for labels in (None, np.arange(12) % 3, np.eye(3)[np.arange(12) % 3]):
+        with pytest.raises(DataError, match="predicts class 2 for all 12 samples; is the preprocessing"):
+            check_not_one_class({"a": scores}, labels)
+    check_not_one_class({"a": scores}, np.repeat([2, 0], [11, 1]))  # nearly all labels are one class
+    check_not_one_class({"a": scores[:9]})  # may be chance
+    check_not_one_class({"a": scores_of(np.repeat([2, 1], 6), 3)})
+    check_not_one_class({"a": RANDOM.random((12, 1))})
 
 
 LABELS = RANDOM.integers(1, 9, 60)

@@ -56,6 +56,14 @@ def test_agreement_compares_with_the_reference(data):
     assert score.value == pytest.approx(1 - 5 / 23)
 
 
+@pytest.mark.parametrize("missing", [-1, 1])
+def test_a_reference_of_other_batches_is_refused(data, missing: int):
+    reference = [{"y": batch.inputs["x"]} for batch in data.batches(5)]
+    reference = reference[:-1] if missing == 1 else [*reference, reference[0]]
+    with pytest.raises(ValueError, match="zip"):
+        evaluate(Fake(lambda x: x), data, open_metric("agreement"), batch_size=5, reference=reference)
+
+
 def test_nan_is_a_failed_trial(data):
     with pytest.raises(TrialError, match="NaN"):
         evaluate(Fake(lambda x: x * np.nan), data, open_metric("top1"), batch_size=5)

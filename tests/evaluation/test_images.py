@@ -63,6 +63,20 @@ def test_only_the_chosen_are_decoded(folder: Path):
         list(source.read(None, 8))
 
 
+def test_an_image_removed_in_the_middle(folder: Path):
+    source = ImageFolder(folder, [spec(4, 6, 3)])
+    batches = source.read(None, 1)
+    next(batches)
+    (folder / "cat" / "b.png").unlink()
+    told = r"b\.png: cannot be read \(No such file or directory\); is it still there"
+    with pytest.raises(DataError, match=told):
+        list(batches)
+    with pytest.raises(DataError, match=told):
+        _ = source.digest
+    with pytest.raises(DataError, match="cannot be read"):
+        ImageFolder(folder / "nowhere", [spec(4, 6, 3)])
+
+
 def test_images_without_class_folders_have_no_labels(tmp_path: Path):
     write(tmp_path / "1.png", png(RED))
     source = ImageFolder(tmp_path, [spec(4, 6, 3)])

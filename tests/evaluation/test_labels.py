@@ -43,6 +43,7 @@ def test_one_column_stands_for_two_classes():
     ("labels", "classes", "told"),
     [
         ([0, 3], 3, "labels are in 0..3, the model has 3 classes (0..2); shift them with --label-offset"),
+        ([1, 3], 3, "labels are in 1..3, the model has 3 classes (0..2); use `--label-offset -1`"),
         ([-1, 1], 3, "labels are in -1..1"),
         ([0, 2], 1, "labels are in 0..2, the model has 2 classes"),
         ([0.0, 1.5], 3, "label 1.5 (float64) is no class number"),

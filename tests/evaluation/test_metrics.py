@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,39 @@ def test_a_moved_threshold():
     np.testing.assert_array_equal(open_metric("top1@0").measure({"o": logits}, labels, None), [1, 1, 1, 0])
     agreement = open_metric("agreement@0").measure({"o": logits}, None, {"o": -logits})
     np.testing.assert_array_equal(agreement, [0, 0, 0, 0])
+    assert open_metric("top1@0").name == "top1@0"
+    assert open_metric("top1@0.5") is METRICS["top1"]
+
+
+def test_which_metrics_are_of_classes():
+    assert [name for name, metric in METRICS.items() if metric.of_classes] == ["top1", "top5", "agreement"]
+    assert not open_metric(lambda outputs, labels: outputs).of_classes
+
+
+def test_keys_tell_apart(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text("def f(outputs, labels):\n    return labels\ndef g(outputs, labels):\n    return labels\n")
+    specs = [*METRICS, "top1@0", "top1@0.1234567", "top1@0.1234568", "agreement@0", f"{file}:f", f"{file}:g"]
+    keys = [open_metric(spec).key for spec in specs]
+    assert len(set(keys)) == len(specs)
+    assert [open_metric(spec).key for spec in specs] == keys
+
+
+def test_the_key_of_an_edited_function_is_another(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text("def f(outputs, labels):\n    return labels\n")
+    before = open_metric(f"{file}:f").key
+    file.write_text("def f(outputs, labels):\n    return labels + 1\n")
+    assert open_metric(f"{file}:f").key != before
+
+
+def test_the_key_sees_the_flags():
+    def f(outputs: object, labels: object) -> object:
+        return labels
+
+    before = open_metric(f).key
+    f.higher_is_better = False  # type: ignore[attr-defined]
+    assert open_metric(f).key != before
 
 
 @pytest.mark.parametrize(

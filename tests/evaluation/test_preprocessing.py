@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,20 @@ def test_options_as_written():
 
 
 @pytest.mark.parametrize(
+    ("scale", "mean", "std"),
+    [
+        (0.25, [1, 2.5, 3], 2),
+        (np.float32(0.25), np.asarray([1, 2.5, 3]), np.int64(2)),
+        ([0.25], (1, 2.5, 3), "2"),
+    ],
+)
+def test_options_as_numbers(scale, mean, std):
+    made = open_preprocess(scale=scale, mean=mean, std=std)
+    assert made == Affine((0.25,), (1.0, 2.5, 3.0), (2.0,))
+    assert made.key == Affine((0.25,), (1.0, 2.5, 3.0), (2.0,)).key
+
+
+@pytest.mark.parametrize(
     ("options", "where", "told"),
     [
         ({"name": "tf", "mean": "1"}, "--preprocess", "cannot go with --mean"),
@@ -95,10 +110,15 @@ def test_options_as_written():
         ({"scale": "1/0"}, "--scale", "'1/0' is not a number"),
         ({"mean": "nan"}, "--mean", "'nan' is not a number"),
         ({"std": "0"}, "--scale, --mean, --std", "std must not be 0"),
+        ({"std": 0}, "--scale, --mean, --std", "std must not be 0"),
+        ({"mean": float("nan")}, "--scale, --mean, --std", "mean must be finite numbers"),
+        ({"mean": ()}, "--scale, --mean, --std", "mean must be finite numbers"),
+        ({"scale": ["a", "b"]}, "--scale", "['a', 'b'] is not a number"),
+        ({"scale": [[1, 2], [3, 4]]}, "--scale", "[[1, 2], [3, 4]] is not a number"),
         ({"mean": "1,2", "std": "1,2,3"}, "--scale, --mean, --std", "same number of channels"),
     ],
 )
-def test_bad_options(options: dict[str, str], where: str, told: str):
+def test_bad_options(options: dict[str, Any], where: str, told: str):
     with pytest.raises(UsageError) as caught:
         open_preprocess(**options)
     assert caught.value.where == where

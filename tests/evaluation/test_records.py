@@ -92,7 +92,22 @@ def test_damaged_files(file: Path, cut: int | str):
     if cut == "flip":
         whole[60] ^= 0xFF
     file.write_bytes(whole[:5] if cut == "stub" else whole[:-cut] if isinstance(cut, int) else whole)
-    with pytest.raises(DataError, match=r"a\.tfrecord: is truncated or damaged at record \d \(byte \d+ of \d+\); copy"):
+    with pytest.raises(DataError, match=r"a\.tfrecord: is truncated or damaged at record \d \(byte \d+\); copy"):
+        len(open_(file))
+
+
+def test_a_file_that_changes_after_it_was_counted(file: Path):
+    source = open_(file, write(file.parent / "b.tfrecord", example(3)))
+    batches = source.read(None, 1)
+    next(batches)
+    (file.parent / "b.tfrecord").unlink()
+    with pytest.raises(DataError, match=r"b\.tfrecord: cannot be read \(.*No such file.*; is it still there"):
+        list(batches)
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"a\.tfrecord: is truncated or damaged at record 2 \(byte \d+\); copy"):
+        list(source.read(None, 1))
+    file.unlink()
+    with pytest.raises(DataError, match=r"a\.tfrecord: cannot be read \(No such file"):
         len(open_(file))
 
 

@@ -1,5 +1,7 @@
 """The contract of an engine, and what TensorFlow adds to it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,14 +64,14 @@ def test_inner_tensors_can_be_fetched(engine, model):
 
 
 def fixed_batch(size: int) -> Graph:
-    """A graph of y = Neg(x) and `flat` = Reshape(x, (-1,)), for batches of exactly `size` rows of two."""
+    """A graph of y = Neg(x) and inside it `flat` = Reshape(x, (-1,)), for batches of exactly `size` rows of two."""
     nodes = [
         make_placeholder("x", FLOAT, (size, 2)),
         make_node("y", "Neg", ["x"], T=type_attr(FLOAT)),
         make_const("shape", np.array([-1], np.int32)),
         make_node("flat", "Reshape", ["x", "shape"], T=type_attr(FLOAT)),
     ]
-    return Graph.from_graph_def(GraphDef(node=nodes), inputs=["x"], outputs=["y", "flat"])
+    return Graph.from_graph_def(GraphDef(node=nodes), inputs=["x"], outputs=["y"])
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
@@ -77,7 +79,20 @@ def test_a_fixed_batch_is_run_as_often_as_it_takes(engine, count: int):
     x = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
     got = engine.open_graph(fixed_batch(4))({"x": x})
     np.testing.assert_array_equal(got["y"], -x)
-    np.testing.assert_array_equal(got["flat"], x.reshape(-1))
+
+
+@pytest.mark.parametrize(("count", "rows"), [(3, [0, 1, 2, 2]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 3, 4, 4, 4, 4])])
+def test_inner_tensors_of_a_fixed_batch_are_never_cut(engine, count: int, rows: list[int]):
+    x = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    got = engine.open_graph(fixed_batch(4), ["flat", "y"])({"x": x})  # `flat` might as well be time-major
+    np.testing.assert_array_equal(got["flat"], x[rows].reshape(-1))
+    np.testing.assert_array_equal(got["y"], -x[rows])
+
+
+def test_an_output_of_a_fixed_batch_that_has_no_row_a_sample_is_left_whole(engine):
+    graph = replace(fixed_batch(4), outputs=("y", "flat"))
+    got = engine.open_graph(graph)({"x": np.ones((3, 2), np.float32)})
+    assert got["y"].shape == (3, 2) and got["flat"].shape == (8,)
 
 
 def test_data_that_does_not_fit_says_so(engine, model):

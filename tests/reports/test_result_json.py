@@ -10,7 +10,7 @@ import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.result_json import result_facts, result_text
-from autoquant.tuning.result import SearchResult, State, Trial, Verdict
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
 DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, score=0.5, drop=0.25, samples=100)
@@ -30,7 +30,7 @@ def result(*trials: Trial, best: Trial | None, costly=()) -> SearchResult:
         seconds=3.0,
         model=Path("run/best/m.pb") if best else None,
         run=Path("run"),
-        ended="all 2 trials are used",
+        ended=Ended.TRIALS,
         costly=costly,
     )
 

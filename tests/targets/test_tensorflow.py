@@ -6,10 +6,11 @@ import pytest
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
-from autoquant.model.graph import GraphDef
+from autoquant.model.graph import GraphDef, make_node
 from autoquant.model.layers import survey
 from autoquant.model.model import open_model
 from autoquant.quantization.affine import Affine
+from autoquant.targets.ascend_functions import FLOAT, type_attr
 from autoquant.targets.tensorflow import TensorFlowTarget, quantized
 
 
@@ -140,6 +141,24 @@ def test_layers_not_in_the_record_stay_float(tiny, opened):
     int8 = quantized(model.graph, layers, record)
     assert int8.nodes["conv"] is model.graph.nodes["conv"]
     assert sum(node.op == "AscendQuant" for node in int8.nodes.values()) == 1
+
+
+def test_names_of_the_users_nodes_are_left_alone(tiny, opened):
+    """A node that is called as one of ours would be keeps its name and its work, and so do its readers."""
+    model, layers = opened
+    record = records(tiny, per_channel=True)
+    images = {"image": np.load(tiny.evaluation)["x"][:20]}
+    engine = TensorFlowEngine()
+    want = engine.open_graph(quantized(model.graph, layers, record))(images)["scores"]
+    relu = next(name for name, node in model.graph.nodes.items() if node.op == "Relu" and "conv" in node.input[0])
+    for taken in ("depthwise/quant_op", "conv/weight_quant/weight", "conv/bias_quant/BiasAdd"):
+        other = make_node(taken, "Relu", [relu], T=type_attr(FLOAT))
+        graph = model.graph.edit(put=[other], redirect={relu: taken})
+        found = {layer.name: layer for layer in survey(graph).layers}
+        assert found["depthwise"].activation == taken
+        int8 = quantized(graph, found, record)
+        assert int8.nodes[taken] is other
+        np.testing.assert_array_equal(engine.open_graph(int8)(images)["scores"], want)
 
 
 def test_foreign_record_is_refused(tiny, opened):

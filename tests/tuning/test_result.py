@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.result import SearchResult, State, Trial, Verdict, best
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None})
 
@@ -97,7 +97,7 @@ def test_result(kept: Trial | None):
         seconds=1.0,
         model=None,
         run=Path("run"),
-        ended="budget",
+        ended=Ended.TRIALS,
     )
     assert result.evaluated_samples == 107
     expected = (pytest.approx(0.55), 0.25) if kept else (None, None)

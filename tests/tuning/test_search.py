@@ -13,7 +13,7 @@ from autoquant.errors import DataError, ModelError, RunError, SpaceError
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning import events
-from autoquant.tuning.result import State, Verdict
+from autoquant.tuning.result import Ended, State, Verdict
 
 
 def plain_top1(path, data) -> float:
@@ -52,7 +52,7 @@ def test_tolerance_met(tiny, tmp_path):
 def test_tolerance_missed_keeps_the_best_effort(hopeless):
     result = autoquant.search(**hopeless)
     assert result.verdict is Verdict.MISSED
-    assert result.ended == "all 7 trials are used"
+    assert result.ended is Ended.TRIALS
     assert result.best is not None
     assert len(result.trials) == 7
     assert result.drop == min(trial.drop for trial in result.trials)
@@ -122,14 +122,42 @@ def test_stops_at_the_first_trial_within_tolerance(hopeless, tmp_path):
         }
     )
     assert stopped.verdict is Verdict.MET
-    assert stopped.trials[-1] == stopped.best or stopped.trials[-1].number == stopped.best.number
+    assert stopped.trials[-1].number == stopped.best.number
+    assert stopped.ended is Ended.TARGET
 
 
 def test_timeout_with_a_clock_of_ours(hopeless):
     ticks = count()
     result = autoquant.search(**hopeless, timeout=3.0, clock=lambda: float(next(ticks)))
-    assert result.ended == "the time of 3 s is used"
+    assert result.ended is Ended.TIMEOUT
     assert 0 < len(result.trials) < 7
+
+
+def test_data_used_for_both_is_told(tiny, regression, tmp_path):
+    heard = []
+    options = {"metric": "mse", "tolerance": "100%", "max_trials": 1, "listener": heard.append}
+    autoquant.search(tiny.model, regression, calibration=regression, run=tmp_path / "same", **options)
+    warned = [event.text for event in heard if isinstance(event, events.Warned)]
+    assert warned == ["calibration and evaluation data are the same: the score is better than it will be on other data"]
+    heard.clear()
+    autoquant.search(tiny.model, regression, calibration=tiny.calibration, run=tmp_path / "other", **options)
+    assert not any(isinstance(event, events.Warned) for event in heard)
+
+
+def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless):
+    """The metric has taken the FP32 outputs, so what it refuses is the plan's doing."""
+    calls = []
+
+    def touchy(outputs, labels):
+        calls.append(len(outputs))
+        if len(calls) == 5:  # three batches of the baseline, then the second of the first trial
+            raise FloatingPointError("too far")
+        return np.square(outputs - labels).mean(axis=1)
+
+    touchy.higher_is_better = False
+    result = autoquant.search(**{**hopeless, "metric": touchy, "max_trials": 3})
+    assert [trial.state for trial in result.trials] == [State.FAILED, State.DONE, State.DONE]
+    assert "too far" in result.trials[0].reason
 
 
 def test_ten_failures_in_a_row_end_it(tiny, hopeless, tmp_path):
@@ -141,8 +169,10 @@ def test_ten_failures_in_a_row_end_it(tiny, hopeless, tmp_path):
     assert result.verdict is Verdict.MISSED
     assert result.best is None
     assert result.model is None
-    assert result.ended.startswith("10 trials failed in a row, the last one with: conv: calculate scale failed")
-    assert all(trial.state is State.FAILED and trial.reason for trial in result.trials)
+    assert result.ended is Ended.FAILURES
+    assert len(result.trials) == 10
+    assert all(trial.reason.startswith("conv: calculate scale failed") for trial in result.trials)
+    assert all(trial.state is State.FAILED and sum(trial.seconds.values()) > 0 for trial in result.trials)
     score = json.loads((hopeless["run"] / "trials" / "0000" / "score.json").read_text())
     assert score["state"] == "failed"
     assert "leave the layer in float" in score["reason"]

@@ -26,7 +26,7 @@ act_algo = ["ifmr", "minmax"]
 
 def open_study(folder, *, space=SPACE, seed=0) -> Study:
     resolved = SearchSpace(parse_space(space, "space"), LAYERS, batches=8)
-    return Study(folder / "study.journal", resolved, WORKLOAD, seed=seed, allowed=0.01)
+    return Study(folder / "study.journal", resolved, seed=seed, allowed=0.01)
 
 
 def ended(proposal, *, loss: float | None) -> Trial:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import autoquant
-from autoquant.errors import RunError
+from autoquant.errors import RunError, UsageError
 from autoquant.formats.config_json import config_text
-from autoquant.tuning import events
+from autoquant.tuning import events, loop
+from autoquant.tuning.result import Ended
+from autoquant.tuning.run_folder import RunFolder
 
 
 class Died(BaseException):
@@ -28,11 +30,11 @@ def test_ctrl_c_leaves_everything_in_order(hopeless):
             raise KeyboardInterrupt
 
     result = autoquant.search(**hopeless, listener=interrupt)
-    assert result.ended == "interrupted"
+    assert result.ended is Ended.INTERRUPTED
     assert [trial.number for trial in result.trials] == [0, 1, 2]
     assert json.loads((hopeless["run"] / "result.json").read_text())["ended"] == "interrupted"
     resumed = autoquant.resume(hopeless["run"])
-    assert resumed.ended == "all 7 trials are used"
+    assert resumed.ended is Ended.TRIALS
     assert resumed.trials[:3] == result.trials
 
 
@@ -76,7 +78,9 @@ def _finished(heard) -> int:
 KILLED = """
 import os, signal, sys
 import autoquant
-from autoquant.tuning import events
+from autoquant.tuning import events, loop
+from autoquant.tuning.result import Ended
+from autoquant.tuning.run_folder import RunFolder
 
 started = []
 
@@ -131,6 +135,87 @@ def test_resume_refuses_another_model_or_other_data(tiny, hopeless, tmp_path):
     model.write_bytes(bytes(content))
     with pytest.raises(RunError, match=r"the model \(.*model.pb\) is not what the run was started with"):
         autoquant.resume(hopeless["run"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"tolerance": 1.0}, {"metric": "psnr"}, {"outputs": ("dense",)}, {"batch_size": 10}, {"seed": 1}],
+    ids=str,
+)
+def test_resume_refuses_what_makes_trials_incomparable(hopeless, changed):
+    first = autoquant.search(**{**hopeless, "max_trials": 2})
+    with pytest.raises(UsageError, match="cannot change when a run goes on"):
+        autoquant.resume(hopeless["run"], **changed)
+    assert first.model.is_file()
+
+
+def test_resume_refuses_a_metric_that_was_edited(hopeless, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def metric(outputs, labels):\n    return -abs(outputs - labels).max(axis=1)\n")
+    autoquant.search(**{**hopeless, "metric": f"{file}:metric", "max_trials": 1})
+    assert autoquant.resume(hopeless["run"], max_trials=2).trials[1].score < 0
+    file.write_text("def metric(outputs, labels):\n    return 100 - abs(outputs - labels).max(axis=1)\n")
+    with pytest.raises(RunError, match=r"the metric \(.*mine.py:metric\) is not what the run was started with"):
+        autoquant.resume(hopeless["run"], max_trials=3)
+
+
+def test_a_best_model_that_somebody_deleted_is_built_again(hopeless):
+    first = autoquant.search(**{**hopeless, "max_trials": 2})
+    content = first.model.read_bytes()
+    first.model.unlink()
+    assert autoquant.resume(hopeless["run"]).model.read_bytes() == content
+
+
+def test_files_of_the_users_own_are_left_alone(hopeless):
+    autoquant.search(**{**hopeless, "max_trials": 2})
+    notes = [hopeless["run"] / "trials" / "notes.txt", hopeless["run"] / "trials" / "0000" / "notes.txt"]
+    for file in notes:
+        file.write_text("mine")
+    autoquant.resume(hopeless["run"], max_trials=4)
+    assert all(file.read_text() == "mine" for file in notes)
+
+
+def test_interruptions_are_not_the_plans_fault(hopeless):
+    """However often a trial is interrupted, it is begun again; the first plan is the most important of all."""
+
+    def interrupt(event):
+        if isinstance(event, events.TrialStarted):
+            raise KeyboardInterrupt
+
+    autoquant.search(**{**hopeless, "max_trials": 6}, listener=interrupt)
+    for _ in range(5):
+        autoquant.resume(hopeless["run"], listener=interrupt)
+    resumed = autoquant.resume(hopeless["run"])
+    alone = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "alone", "max_trials": 5})
+    assert set(map(outcome, alone.trials)) <= set(map(outcome, resumed.trials))
+
+
+def test_the_result_is_told_even_if_costly_layers_cannot_be_found(hopeless, monkeypatch):
+    """The trials are over and the verdict is known: a full disk now must not take it away."""
+
+    def full(bench, plan, folder, on_progress):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "costly_layers", full)
+    heard = []
+    result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=heard.append)
+    assert (result.ended, result.costly) == (Ended.TRIALS, ())
+    assert any(isinstance(event, events.Warned) and "No space left" in event.text for event in heard)
+    assert json.loads((hopeless["run"] / "result.json").read_text())["trials"] == 2
+
+
+def test_two_searches_that_start_at_once(hopeless, monkeypatch):
+    """Both find no folder; one gets the lock, and the other leaves everything as it is."""
+    monkeypatch.setattr(RunFolder, "refuse_existing", lambda self: None)
+
+    def start_another(event):
+        if isinstance(event, events.BaselineScored):
+            with pytest.raises(RunError, match="another process is working on it"):
+                autoquant.search(**hopeless)
+
+    result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=start_another)
+    assert len(result.trials) == 2
+    assert result.model.is_file()
 
 
 def test_one_process_at_a_time(hopeless):

@@ -46,6 +46,9 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
     """Raise PlanError where a model with these layers cannot follow the plan."""
     if not plan.int8:
         raise PlanError("plan", "no layer is to be quantized", hint="switch at least one layer on")
+    if not set(plan.layers) & set(layers):
+        hint = "is it the config of another model? `autoquant inspect` lists the layers"
+        raise PlanError("plan", "none of its layers is a quantizable layer of this model", hint=hint)
     for name, settings in plan.int8.items():
         if name not in layers:
             near = get_close_matches(name, layers, n=1)

@@ -138,6 +138,14 @@ def image_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def space(text: str) -> str:
+    """Check a search space before TensorFlow is waited for. Raises SpaceError."""
+    from autoquant.formats.space_toml import load_space
+
+    load_space(text)
+    return text
+
+
 def tolerance(text: str) -> str:
     """Check a tolerance before TensorFlow is waited for. Raises UsageError."""
     from autoquant.tuning.tolerance import Tolerance

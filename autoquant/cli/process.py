@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from types import FrameType
 
 from autoquant.errors import UsageError
 
@@ -55,7 +56,7 @@ def import_tensorflow(*, verbose: bool) -> None:
             importlib.import_module("tensorflow")
             return
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _stderr_if_it_fails():
+        with _stderr_if_it_fails(), _interrupts_kept():
             importlib.import_module("tensorflow")
     except ImportError as error:
         raise UsageError(
@@ -65,6 +66,27 @@ def import_tensorflow(*, verbose: bool) -> None:
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Let an interruption take effect that Python swallowed, as it does in the callbacks of an import."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,15 +35,19 @@ def prepared(args: argparse.Namespace) -> Iterator[None]:
 def listening(args: argparse.Namespace) -> Iterator[Listener]:
     """Give the listener that the arguments ask for."""
     if args.quiet:
-        from autoquant.api import nobody
+        from autoquant.tuning.events import Event, Warned
 
-        yield nobody
+        def hear(event: Event) -> None:
+            if isinstance(event, Warned):
+                note(f"warning: {event.text}")
+
+        yield hear
         return
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
     # TensorFlow's own lines would tear the live view apart.
-    if args.plain or args.verbose or not sys.stderr.isatty() or console.is_dumb_terminal:
+    if args.plain or args.verbose or not sys.stderr.isatty() or console.is_dumb_terminal or not os.environ.get("TERM"):
         from autoquant.cli.plain import PlainScreen
 
         yield PlainScreen(note, time.monotonic, verbose=args.verbose)

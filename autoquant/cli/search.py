@@ -39,6 +39,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     group.add_argument(
         "--space",
         metavar="S",
+        type=arguments.space,
         help=f"what may be chosen: {', '.join(presets())}, or your own TOML file (default {SearchRequest.space})",
     )
     group.add_argument(

@@ -18,7 +18,8 @@ Line = tuple[str, str]
 
 def summary(result: SearchResult) -> list[Line]:
     """All lines of the last screen, the verdict first."""
-    return [*verdict(result), *_scores(result), *_effort(result), *_where(result), *_advice(result)]
+    warnings = [("warning", text) for text in result.warnings]
+    return [*verdict(result), *warnings, *_scores(result), *_effort(result), *_where(result), *_advice(result)]
 
 
 def brief(result: SearchResult) -> list[Line]:

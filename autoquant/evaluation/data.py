@@ -119,8 +119,8 @@ class Split:
 def split(data: Dataset, count: int, seed: int) -> Split:
     """Put `count` samples, drawn by the seed, aside for calibration; raises DataError unless some are left over."""
     if not 0 < count < len(data):
-        what = f"has {len(data)} samples, {count} for calibration cannot be split off"
-        raise DataError(data.name, what, hint="give --calibration data of its own, or a smaller number")
+        what = f"has too few samples ({len(data)}) to split off {count} for calibration"
+        raise DataError(data.name, what, hint="give --calibration data of its own")
     order = np.random.default_rng(seed).permutation(len(data))
     return Split(data.subset(order[:count]), data.subset(order[count:]))
 
@@ -140,7 +140,7 @@ def open_data(
     """
     data = Dataset(_open_source(spec, inputs, image_size), tuple(inputs), preprocess, label_offset)
     if len(data) == 0:
-        raise DataError(data.name, "is empty", hint=f"give {KINDS}")
+        raise DataError(data.name, "is empty: there is no sample in it", hint=f"give {KINDS}")
     next(data.batches(1))
     return data
 

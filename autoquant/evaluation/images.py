@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,9 @@ def decode_image(where: str, encoded: bytes, form: ImageForm) -> Array:
             channels = 0 if odd else form.channels
             image = tf.io.decode_image(encoded, channels=channels, expand_animations=False).numpy()
         except tf.errors.OpError as error:
-            what = f"cannot be decoded: {error.message.splitlines()[0]}"
+            # TensorFlow says where in itself it happened, in braces, and what it knows, up to the first stop.
+            said = re.sub(r"\{\{.*?\}\}\s*", "", error.message).split(". ")[0].splitlines()[0]
+            what = f"cannot be decoded: {said}"
             raise DataError(where, what, hint="is the file whole?") from error
         image = _with_channels(image, form.channels)
         if form.size is not None and image.shape[:2] != form.size:

@@ -19,6 +19,9 @@ VARIABLES = frozenset(
     {"Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "TemporaryVariable", "AutoReloadVariable"}
 )
 NO_OUTPUT = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print"})
+QUANTIZED = frozenset(
+    {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
+)
 BRANCHES = frozenset({"Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"})
 
 
@@ -170,6 +173,12 @@ def _refuse(node: Any) -> None:
             node.name,
             f"is a variable ({node.op}): the graph is not frozen",
             hint="freeze it, or give the SavedModel folder that it came from",
+        )
+    if node.op in QUANTIZED:
+        raise ModelError(
+            node.name,
+            f"is an operator of AMCT ({node.op}): the model is quantized already",
+            hint="give the float model that it was made from",
         )
     if node.op in BRANCHES:
         raise ModelError(

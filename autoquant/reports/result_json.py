@@ -29,6 +29,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "ended": result.ended.value,
         "share_of": result.unit,
+        "warnings": list(result.warnings),
         "model": str(result.model) if result.model else None,
         "run": str(result.run),
     }

@@ -13,7 +13,7 @@ from autoquant.errors import AutoquantError, RunError
 from autoquant.files import write_text
 from autoquant.formats.record_text import load_record
 from autoquant.tuning.blame import costly_layers
-from autoquant.tuning.events import Finished, Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
+from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
 from autoquant.tuning.request import SearchRequest
 from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best
 from autoquant.tuning.run_folder import RunFolder
@@ -61,9 +61,7 @@ class Loop:
         except KeyboardInterrupt:
             self.study.cut_off()
             ended = Ended.INTERRUPTED
-        result = self._result(ended, used())
-        self.listener(Finished(result))
-        return result
+        return self._result(ended, used())
 
     def _trials(self, used: Callable[[], float]) -> Ended:
         failures = 0
@@ -93,7 +91,9 @@ class Loop:
                 return Ended.TARGET
         if len(trials) >= self.request.max_trials:
             return Ended.TRIALS
-        return Ended.TIMEOUT if seconds >= self.request.timeout else None
+        # A trial that will take as long as the last one must not begin where it cannot end in time.
+        last = sum(trials[-1].seconds.values()) if trials else 0.0
+        return Ended.TIMEOUT if seconds + last >= self.request.timeout else None
 
     def _carry_out(self, proposal: Proposal) -> Trial:
         plan = proposal.plan

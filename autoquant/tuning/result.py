@@ -31,7 +31,7 @@ class Ended(StrEnum):
     NOTHING_BETTER = "within tolerance with every layer in INT8 that may be: nothing better is left to try"
     TARGET = "stopped at the first trial within tolerance"
     TRIALS = "the trials are used"
-    TIMEOUT = "the time is used"
+    TIMEOUT = "no time is left for another trial"
     NOTHING_NEW = "nothing new was proposed any more"
     FAILURES = "ten trials failed in a row"
     INTERRUPTED = "interrupted"
@@ -91,7 +91,8 @@ class SearchResult:
     Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
     `unit` is what shares are shares of: multiply-adds, or parameters where those are not known. `model` is the best
     INT8 model on disk, None when no trial succeeded; `costly` are the layers of a best plan that missed, with the
-    relative error of the output (Euclidean norm) when that layer alone is INT8, largest first.
+    relative error of the output (Euclidean norm) when that layer alone is INT8, largest first; `warnings` what a person
+    should know of the result.
     """
 
     verdict: Verdict
@@ -108,6 +109,7 @@ class SearchResult:
     ended: Ended
     unit: str = "multiply-adds"
     costly: tuple[tuple[str, float], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def score(self) -> float | None:

@@ -42,12 +42,23 @@ class RunFolder:
             hint = f"`autoquant resume {self.path}` goes on with it; or choose another --run"
             raise RunError(str(self.path), "exists already", hint=hint)
 
-    def create(self) -> None:
-        """Make the folder. Raises RunError when that cannot be."""
+    def create(self) -> bool:
+        """Make the folder; give whether it was not there before. Raises RunError when that cannot be."""
+        before = self.path.is_dir()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.path, error) from error
+        return not before
+
+    def remove_beginnings(self, *, folder_too: bool) -> None:
+        """Remove what a search wrote before its first trial."""
+        for file in (self.request, self.space, self.baseline, self.statistics, self.path / LOCK):
+            with suppress(OSError):
+                file.unlink()
+        if folder_too:
+            with suppress(OSError):
+                self.path.rmdir()
 
     def require_run(self) -> None:
         """Raise RunError when there is no run in the folder."""

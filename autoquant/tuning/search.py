@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from autoquant import __version__
 from autoquant.calibration.record import Calibrator
-from autoquant.errors import AutoquantError, RunError
+from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.evaluation.metrics import Metric, open_metric, require_labels
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import SpaceFile, load_space
 from autoquant.model.model import Model, open_model
 from autoquant.targets.tensorflow import TensorFlowTarget
-from autoquant.tuning.events import BaselineScored, Calibrated, Listener, Opened, Progress, Warned
+from autoquant.tuning.events import BaselineScored, Calibrated, Event, Finished, Listener, Opened, Progress, Warned
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.prepare import Samples, batches_in, calibrate, digest_of, open_samples, score_baseline
 from autoquant.tuning.request import SearchRequest
@@ -26,11 +25,12 @@ from autoquant.tuning.result import SearchResult
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Study
-from autoquant.tuning.tolerance import worst_allowed
+from autoquant.tuning.tolerance import Tolerance, worst_allowed
 from autoquant.tuning.workbench import Builder, Workbench
 from autoquant.tuning.workload import MACS, Workload
 
 Clock = Callable[[], float]
+OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     begin = clock()
     folder = RunFolder(run)
     folder.refuse_existing()
-    opening = _open(request, load_space(request.space))
-    folder.create()
+    opening = _open(request, load_space(request.space), _model(request))
+    made = folder.create()
     with folder.locked():
         folder.refuse_existing()  # once more: another process may have been as quick
         try:
@@ -70,7 +70,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
             return _search(opening, folder, listener, clock, begin)
         except AutoquantError:
             if not folder.journal.exists():
-                shutil.rmtree(run, ignore_errors=True)
+                folder.remove_beginnings(folder_too=made)
             raise
 
 
@@ -86,20 +86,28 @@ def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -
     with folder.locked():
         stored = folder.read_request()
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
-        opening = _open(request, folder.read_space())
-        for what, digest in opening.digests().items():
-            if stored["digests"][what] != digest:
-                named = getattr(request, what) or request.data
-                hint = "resume with what the run was started with, or start a new run"
-                raise RunError(str(run), f"the {what} ({named}) is not what the run was started with", hint=hint)
-        if stored.get("versions") != _versions():
-            listener(Warned("the run was started with other versions of its libraries: scores may differ a little"))
-        return _search(opening, folder, listener, clock, begin)
+        model = _model(request)
+        _same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
+        opening = _open(request, folder.read_space(), model)
+        _same(run, request, stored["digests"], opening.digests())
+        doubts = [] if stored.get("versions") == _versions() else [OTHER_VERSIONS]
+        return _search(opening, folder, listener, clock, begin, doubts)
 
 
-def _open(request: SearchRequest, space_file: SpaceFile) -> Opening:
+def _same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    for what, digest in digests.items():
+        if stored[what] != digest:
+            named = getattr(request, what) or request.data
+            hint = "resume with what the run was started with, or start a new run"
+            raise RunError(str(run), f"the {what} ({named}) is not what the run was started with", hint=hint)
+
+
+def _model(request: SearchRequest) -> Model:
+    return open_model(request.model, inputs=request.inputs, outputs=request.outputs)
+
+
+def _open(request: SearchRequest, space_file: SpaceFile, model: Model) -> Opening:
     metric = open_metric(request.metric)
-    model = open_model(request.model, inputs=request.inputs, outputs=request.outputs)
     samples = open_samples(request, model, seed=request.seed)
     require_labels(metric, samples.evaluation)
     workload = Workload.of(model, samples.evaluation)
@@ -108,13 +116,35 @@ def _open(request: SearchRequest, space_file: SpaceFile) -> Opening:
     return Opening(request, model, samples, workload, space, space_file, metric)
 
 
-def _search(opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float) -> SearchResult:
-    for text in _doubts(opening):
-        listener(Warned(text))
+def _search(
+    opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float, doubts: Iterable[str] = ()
+) -> SearchResult:
+    warnings: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Warned):
+            warnings.append(event.text)
+        listener(event)
+
+    for text in (*doubts, *_doubts(opening)):
+        hear(Warned(text))
     try:
-        return _prepared(opening, folder, listener, clock, begin).run()
+        result = _prepared(opening, folder, hear, clock, begin).run()
     except OSError as error:  # the study's journal, mostly: all else says so itself
-        raise unwritable(Path(error.filename or folder.path), error) from error
+        raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
+    except RunError as error:
+        raise _resumable(error, folder) from error
+    result = replace(result, warnings=tuple(warnings))
+    listener(Finished(result))
+    return result
+
+
+def _resumable(error: RunError, folder: RunFolder) -> RunError:
+    """The same error; once there are trials the way out is to go on with them."""
+    if not folder.journal.exists():
+        return error
+    hint = f"free the disk; what was finished is kept, and `autoquant resume {folder.path}` goes on"
+    return RunError(error.where, error.what, hint=hint)
 
 
 def _doubts(opening: Opening) -> Iterator[str]:
@@ -142,6 +172,8 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
     )
     allowed = request.tolerance.absolute(baseline.score.value)
     limit = worst_allowed(baseline.score.value, allowed, higher_is_better=opening.metric.higher_is_better)
+    if opening.metric.higher_is_better and limit <= 0.0:
+        _refuse_or_warn(request.tolerance, baseline.score.value, listener)
     listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
     statistics = calibrate(
         engine,
@@ -160,6 +192,16 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
     bench = Workbench(builder, samples.evaluation, opening.metric, baseline, engine, request.batch_size)
     study = Study(folder.journal, opening.space, seed=request.seed, allowed=allowed)
     return Loop(bench, opening.space, study, folder, request, allowed, listener, clock, begin)
+
+
+def _refuse_or_warn(tolerance: Tolerance, baseline: float, listener: Listener) -> None:
+    """A tolerance that every model of a higher-is-better metric keeps was hardly meant."""
+    if baseline == 0.0:
+        hint = "are data, labels and preprocessing those of the model?"
+        raise DataError("baseline", "the FP32 model's score is 0: there is nothing to keep", hint=hint)
+    if baseline > 0.0:
+        meant = f"; did you mean {tolerance.value:g}%?" if not tolerance.relative else ""
+        listener(Warned(f"a tolerance of {tolerance} allows any score down to 0{meant}"))
 
 
 def _opened(opening: Opening, folder: RunFolder) -> Opened:

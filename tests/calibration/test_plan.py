@@ -38,8 +38,9 @@ def test_a_plan_that_the_model_can_follow():
     [
         ({}, "plan: no layer is to be quantized; switch at least one layer on"),
         ({"conv1": None}, "plan: no layer is to be quantized"),
-        ({"conv2": LayerPlan()}, "conv2: is no quantizable layer of this model; did you mean 'conv1'?"),
-        ({"zzz": LayerPlan()}, "zzz: is no quantizable layer of this model; `autoquant inspect` lists"),
+        ({"conv1": None, "conv2": LayerPlan()}, "conv2: is no quantizable layer of this model; did you mean 'conv1'?"),
+        ({"conv2": LayerPlan()}, "plan: none of its layers is a quantizable layer of this model; is it the config of"),
+        ({"conv1": None, "zzz": LayerPlan()}, "zzz: is no quantizable layer of this model; `autoquant inspect` lists"),
         ({"fc": LayerPlan()}, "fc: channel_wise must be false for layer type MatMul; set it to false"),
     ],
 )

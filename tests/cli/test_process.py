@@ -36,6 +36,27 @@ def test_sigterm_is_ctrl_c_inside_only() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interruption_that_python_swallowed_takes_effect(python) -> None:
+    """As in a __del__ during the import: "Exception ignored in", and on it goes."""
+    code = """
+import os, signal
+from autoquant.cli.process import _interrupts_kept
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+try:
+    with _interrupts_kept():
+        Swallowing()
+        print("went on")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = python("-c", code)
+    assert done.stdout == "went on\ninterrupted\n"
+
+
 @pytest.fixture
 def import_of(tmp_path: Path, python) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Imports a module `tensorflow` with this source."""

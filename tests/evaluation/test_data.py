@@ -144,7 +144,7 @@ def test_other_seeds_split_otherwise():
 
 @pytest.mark.parametrize("count", [0, 7, 8])
 def test_a_split_must_leave_something(count: int):
-    with pytest.raises(DataError, match=f"has 7 samples, {count} for calibration"):
+    with pytest.raises(DataError, match=rf"has too few samples \(7\) to split off {count} for calibration"):
         split(open_data((X, Y), SPEC), count, 0)
 
 
@@ -198,7 +198,7 @@ def empty_folder(path: Path) -> str:
         (lambda path: str(path / "*.tfrecord"), "matches no file"),
         (text, "is a file of an unknown kind; give an .npz file, a folder of images"),
         (lambda _: "no_such_module_here:load", "there is no module 'no_such_module_here'"),
-        (empty_folder, "folder: is empty; give an .npz file"),
+        (empty_folder, "folder: is empty: there is no sample in it; give an .npz"),
         (lambda _: (X[:0], Y[:0]), "data: is empty"),
         (lambda _: lambda: iter([]), "is empty"),
         (lambda _: (X, Y, X), "is a tuple of 3"),

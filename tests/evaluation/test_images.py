@@ -59,7 +59,7 @@ def test_only_the_chosen_are_decoded(folder: Path):
     source = ImageFolder(folder, [spec(4, 6, 3)])
     (batch,) = source.read(np.asarray([0, 2]), 8)
     np.testing.assert_array_equal(batch.labels, [0, 1])
-    with pytest.raises(DataError, match=r"a\.PNG: cannot be decoded: .*; is the file whole\?"):
+    with pytest.raises(DataError, match=r"a\.PNG: cannot be decoded: [^{\[]*; is the file whole\?"):
         list(source.read(None, 8))
 
 

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from autoquant.errors import ModelError
+from autoquant.model.graph import Graph, GraphDef, make_node
 from autoquant.model.interface import check_runnable, chosen, found_inputs, found_outputs, node_name, renamed
+from autoquant.model.shapes import make_placeholder
 
 
 def two_heads():
@@ -173,3 +175,11 @@ def test_a_name_that_is_taken_gets_a_number(heads) -> None:
 )
 def test_node_names_are_made_of_allowed_characters(text: str, name: str) -> None:
     assert node_name(text) == name
+
+
+@pytest.mark.parametrize("op", ["AscendQuant", "SearchN"])
+def test_a_model_that_is_quantized_already_is_refused(op: str) -> None:
+    nodes = [make_placeholder("x", 1, (None, 2)), make_node("q", op, ["x"])]
+    graph = Graph.from_graph_def(GraphDef(node=nodes), inputs=["x"], outputs=["q"])
+    with pytest.raises(ModelError, match=rf"q: is an operator of AMCT \({op}\): the model is quantized already"):
+        chosen(graph)

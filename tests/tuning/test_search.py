@@ -144,6 +144,38 @@ def test_data_used_for_both_is_told(tiny, regression, tmp_path):
     assert not any(isinstance(event, events.Warned) for event in heard)
 
 
+@pytest.mark.parametrize(("tolerance", "meant"), [(1, "; did you mean 1%?"), ("100%", "")])
+def test_a_tolerance_that_cannot_fail_is_told(tiny, tmp_path, tolerance, meant: str):
+    result = autoquant.search(
+        tiny.model, tiny.evaluation, calibration=tiny.calibration, tolerance=tolerance, run=tmp_path / "run"
+    )
+    assert result.warnings == (f"a tolerance of {tolerance} allows any score down to 0{meant}",)
+    assert json.loads((result.run / "result.json").read_text())["warnings"] == list(result.warnings)
+
+
+def test_a_baseline_of_zero_is_no_baseline(tiny, tmp_path):
+    stored = np.load(tiny.evaluation)
+
+    def never(outputs, labels):
+        return np.zeros(len(outputs))
+
+    with pytest.raises(DataError, match="the FP32 model's score is 0: there is nothing to keep"):
+        autoquant.search(tiny.model, (stored["x"], stored["y"]), metric=never, tolerance="1%", run=tmp_path / "run")
+
+
+def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless):
+    """By a clock that only trials move: each takes 10 s, and 25 s hold two of them."""
+    now = [0.0]
+
+    def work(event):
+        if isinstance(event, events.TrialStarted):
+            now[0] += 10.0
+
+    result = autoquant.search(**hopeless, timeout=25.0, clock=lambda: now[0], listener=work)
+    assert result.ended is Ended.TIMEOUT
+    assert 2 <= len(result.trials) <= 3
+
+
 def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless):
     """The metric has taken the FP32 outputs, so what it refuses is the plan's doing."""
     calls = []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import autoquant
-from autoquant.errors import RunError, UsageError
+from autoquant.errors import DataError, RunError, UsageError
 from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, loop
 from autoquant.tuning.result import Ended
@@ -218,6 +218,29 @@ def test_two_searches_that_start_at_once(hopeless, monkeypatch):
     assert result.model.is_file()
 
 
+def test_resume_with_another_model_blames_the_model(tiny, hopeless, tmp_path):
+    """Though the data does not fit that model either."""
+    import tensorflow as tf
+
+    model = tmp_path / "model.pb"
+    model.write_bytes(tiny.model.read_bytes())
+    autoquant.search(**{**hopeless, "model": model, "max_trials": 1})
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 3), name="feature")
+        tf.linalg.matmul(x, tf.ones((3, 2)), name="scores")
+    model.write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(RunError, match=r"the model \(.*model\.pb\) is not what the run was started with"):
+        autoquant.resume(hopeless["run"])
+
+
+def test_a_folder_of_the_users_outlives_a_failed_start(tiny, hopeless):
+    hopeless["run"].mkdir()
+    stored = np.load(tiny.evaluation)
+    with pytest.raises(DataError, match="--label-offset"):
+        autoquant.search(tiny.model, (stored["x"], stored["y"] + 1), tolerance="1%", run=hopeless["run"])
+    assert list(hopeless["run"].iterdir()) == []
+
+
 def test_one_process_at_a_time(hopeless):
     def resume_inside(event):
         if isinstance(event, events.TrialStarted):
@@ -235,7 +258,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_finished(hopeless):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
 
     try:
-        with pytest.raises(RunError, match=r"cannot be written .*; free the disk, or choose another folder"):
+        with pytest.raises(RunError, match=r"cannot be written .*what was finished is kept, and `autoquant resume"):
             autoquant.search(**hopeless, listener=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ from autoquant.tuning.workload import Workload
 PARTS = ("quantize", "calibrate", "save", "load", "score")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -40,47 +41,42 @@ def main() -> None:
     parser.add_argument("--preprocess")
     parser.add_argument("--scale")
     parser.add_argument("--repeat", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     request = DataRequest(
         data=arguments.data,
         calibration=arguments.calibration,
         preprocess=arguments.preprocess,
         scale=arguments.scale,
     )
-    bench, seconds = _open(request, arguments.model)
+    bench, batches, calibration = _open(request, arguments.model)
     passes: list[float] = []
     trials: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.repeat):
             passes.append(_fp32_pass(bench))
-            trials.append(dict(bench.carry_out(_plan(bench, number), Path(folder)).seconds))
-    _report(bench, median(passes), trials, seconds)
+            trials.append(dict(bench.carry_out(_plan(bench, number, batches), Path(folder)).seconds))
+    _report(bench, median(passes), trials, calibration)
 
 
-def _open(request: DataRequest, path: str) -> tuple[Workbench, float]:
+def _open(request: DataRequest, path: str) -> tuple[Workbench, int, float]:
+    """Everything that trials share, the number of calibration batches, and the seconds that calibration took."""
     model = open_model(path)
-    samples = open_samples(request, model, batches=16, seed=0)
-    metric, engine = open_metric("top1"), TensorFlowEngine()
+    samples = open_samples(request, model, seed=0)
+    metric, engine, size = open_metric("top1"), TensorFlowEngine(), request.batch_size
     runner = engine.open_graph(model.graph)
-    baseline = measure_baseline(runner, samples.evaluation, metric, batch_size=request.batch_size, key="")
+    baseline = measure_baseline(runner, samples.evaluation, metric, batch_size=size, key="")
     workload = Workload.of(model, samples.evaluation)
-    batches = batches_in(samples.calibration, request.batch_size)
+    batches = batches_in(samples.calibration, size)
     begin = time.perf_counter()
-    statistics = calibrate(
-        engine, model, workload.layers, samples.calibration, [batches], batch_size=request.batch_size
-    )
+    statistics = calibrate(engine, model, workload.layers, samples.calibration, [batches], batch_size=size)
     seconds = time.perf_counter() - begin
     builder = Builder(model, workload, Calibrator(model.graph, workload.layers, statistics), TensorFlowTarget())
-    return (
-        Workbench(builder, samples.evaluation, samples.calibration, metric, baseline, engine, request.batch_size),
-        seconds,
-    )
+    return Workbench(builder, samples.evaluation, metric, baseline, engine, size), batches, seconds
 
 
-def _plan(bench: Workbench, number: int) -> Plan:
+def _plan(bench: Workbench, number: int, batches: int) -> Plan:
     """All layers in INT8; every plan differs from those before, as in a search, but shares most of its ranges."""
     layers = bench.builder.workload.layers
-    batches = batches_in(bench.calibration, bench.batch_size)
     changed = list(layers)[number % len(layers)]
     return Plan(
         {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.errors import PlanError, RunError, TrialError
+from autoquant.errors import PlanError, TrialError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.model.graph import GraphDef, make_node
 from autoquant.model.layers import survey
@@ -175,11 +175,3 @@ def test_bias_beyond_int32_names_the_layer(opened):
     tiny_scale = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(2e-7))
     with pytest.raises(TrialError, match=r"dense: its quantized bias .* exceeds int32; leave the layer in float"):
         quantized(model.graph, layers, {"dense": tiny_scale})
-
-
-def test_a_folder_that_cannot_be_written(tiny, opened, tmp_path):
-    model, layers = opened
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(RunError, match="cannot be written"):
-        TensorFlowTarget().save(model.graph, layers, records(tiny, per_channel=True), file / "tiny_quantized.pb")

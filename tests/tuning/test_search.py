@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,6 +239,15 @@ def test_a_run_folder_that_cannot_be_made(hopeless, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         autoquant.search(**{**hopeless, "run": tmp_path / "file" / "run"})
+
+
+def test_a_read_only_disk(hopeless, monkeypatch):
+    def refuse(path, *args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(RunError, match=r"run: cannot be written \(Read-only file system\); free the disk, or choose"):
+        autoquant.search(**hopeless)
 
 
 def test_a_mistake_leaves_no_folder_behind(tiny, hopeless):

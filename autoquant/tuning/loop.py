@@ -91,9 +91,10 @@ class Loop:
                 return Ended.TARGET
         if len(trials) >= self.request.max_trials:
             return Ended.TRIALS
-        # A trial that will take as long as the last one must not begin where it cannot end in time.
-        last = sum(trials[-1].seconds.values()) if trials else 0.0
-        return Ended.TIMEOUT if seconds + last >= self.request.timeout else None
+        # There is always one trial; another must not begin that cannot end in time if it takes as long as the last.
+        if trials and seconds + sum(trials[-1].seconds.values()) >= self.request.timeout:
+            return Ended.TIMEOUT
+        return None
 
     def _carry_out(self, proposal: Proposal) -> Trial:
         plan = proposal.plan

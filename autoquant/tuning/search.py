@@ -172,7 +172,7 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
     )
     allowed = request.tolerance.absolute(baseline.score.value)
     limit = worst_allowed(baseline.score.value, allowed, higher_is_better=opening.metric.higher_is_better)
-    if opening.metric.higher_is_better and limit <= 0.0:
+    if opening.metric.of_classes and limit <= 0.0:
         _refuse_or_warn(request.tolerance, baseline.score.value, listener)
     listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
     statistics = calibrate(
@@ -195,13 +195,12 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
 
 
 def _refuse_or_warn(tolerance: Tolerance, baseline: float, listener: Listener) -> None:
-    """A tolerance that every model of a higher-is-better metric keeps was hardly meant."""
+    """A tolerance that leaves a share of right answers nothing to fall short of was hardly meant."""
     if baseline == 0.0:
         hint = "are data, labels and preprocessing those of the model?"
         raise DataError("baseline", "the FP32 model's score is 0: there is nothing to keep", hint=hint)
-    if baseline > 0.0:
-        meant = f"; did you mean {tolerance.value:g}%?" if not tolerance.relative else ""
-        listener(Warned(f"a tolerance of {tolerance} allows any score down to 0{meant}"))
+    meant = f"; did you mean {tolerance.value:g}%?" if not tolerance.relative else ""
+    listener(Warned(f"a tolerance of {tolerance} allows any score down to 0{meant}"))
 
 
 def _opened(opening: Opening, folder: RunFolder) -> Opened:

@@ -13,6 +13,7 @@ import pytest
 
 import autoquant
 from autoquant.errors import DataError, ModelError, RunError, SpaceError
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning import events
@@ -157,13 +158,34 @@ def test_a_tolerance_that_cannot_fail_is_told(tiny, tmp_path, tolerance, meant: 
 
 
 def test_a_baseline_of_zero_is_no_baseline(tiny, tmp_path):
-    stored = np.load(tiny.evaluation)
-
-    def never(outputs, labels):
-        return np.zeros(len(outputs))
-
+    images = np.load(tiny.evaluation)["x"]
+    model = autoquant.inspect(tiny.model).model
+    predicted = TensorFlowEngine().open_graph(model.graph)({"image": images})["scores"].argmax(axis=1)
+    # Always wrong, and not by one, which would be a label offset.
+    ends = predicted != 1
+    data = (images[ends], 2 - predicted[ends])
     with pytest.raises(DataError, match="the FP32 model's score is 0: there is nothing to keep"):
-        autoquant.search(tiny.model, (stored["x"], stored["y"]), metric=never, tolerance="1%", run=tmp_path / "run")
+        autoquant.search(tiny.model, data, tolerance="1%", run=tmp_path / "run")
+
+
+def test_zero_is_a_good_score_of_other_metrics(regression, tiny, tmp_path):
+    """A user's metric whose best score is 0."""
+
+    def closeness(outputs, labels):
+        return -np.round(np.abs(outputs - labels).max(axis=1), 3)
+
+    result = autoquant.search(
+        tiny.model, regression, calibration=tiny.calibration, metric=closeness, tolerance=100, run=tmp_path / "run"
+    )
+    assert (result.baseline, result.verdict, result.warnings) == (0.0, Verdict.MET, ())
+
+
+def test_there_is_always_one_trial(hopeless):
+    """Even where the preparation alone has taken all the time."""
+    result = autoquant.search(**hopeless, timeout=1e-6)
+    assert result.ended is Ended.TIMEOUT
+    assert len(result.trials) == 1
+    assert result.model.is_file()
 
 
 def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +73,7 @@ def search(
     except TypeError as error:
         raise UsageError("search()", str(error), hint="see help(autoquant.search)") from None
     folder = Path(run) if run is not None else default_run(model)
-    return _reported(searching.start_search(request, folder, listener, clock))
+    return searching.start_search(request, folder, listener, clock, _report)
 
 
 def resume(
@@ -87,7 +88,7 @@ def resume(
     `changed` are options of the search given anew: max_trials, timeout, stop_on_target, keep_all_models, and whatever
     was given in memory. Raises RunError when model, data or metric are not those of the run.
     """
-    return _reported(searching.resume_search(Path(run), listener, clock, **changed))
+    return searching.resume_search(Path(run), listener, clock, _report, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,13 @@ def export(run: str | Path, to: str | Path, *, trial: int | None = None) -> Expo
     stored = folder.read_request()
     # Resolved once: a search that is going on may move `best` meanwhile.
     source = (folder.best if trial is None else folder.trial(trial)).resolve()
-    if not (source / "record.txt").is_file():
+    if not ((source / "record.txt").is_file() and (source / "score.json").is_file()):
         what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
         raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
     target = TensorFlowTarget()
     name = target.file_name(Path(stored["request"]["model"]).stem)
-    made = _make_export(Path(to), name, int(source.name))
+    number = int(json.loads((source / "score.json").read_text(encoding="utf-8"))["trial"])
+    made = _make_export(Path(to), name, number)
     record = load_record(source / "record.txt")
     try:
         model = (source / name).read_bytes()
@@ -179,9 +181,8 @@ def default_run(model: str | Path) -> Path:
     return Path("runs") / f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
-def _reported(result: SearchResult) -> SearchResult:
+def _report(result: SearchResult) -> None:
     write_text(RunFolder(result.run).result, result_text(result))
-    return result
 
 
 def _model_of(stored: Mapping[str, Mapping[str, Any]], folder: RunFolder) -> Model:

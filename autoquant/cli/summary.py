@@ -86,6 +86,8 @@ def _advice(result: SearchResult) -> Iterator[Line]:
         elif result.ended is Ended.TIMEOUT:
             yield "try", f"more time: autoquant resume {run} --timeout {math.ceil(2 * result.seconds)}s"
             yield "", f"or {anew}"
+        elif result.ended is Ended.FAILURES:
+            yield "failed", result.trials[-1].reason
         else:
             yield "try", anew
     if result.model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from autoquant.evaluation.evaluator import Progress, Score, run_batch, score_of
 from autoquant.evaluation.metrics import Metric
 from autoquant.kept import Kept, keep, read_kept
 
-VERSION = 2
+VERSION = 3
 SMALL = 64 * 1024
 """Bytes of outputs a sample that are kept until all samples were seen, to look at them together."""
 
@@ -34,12 +34,14 @@ SMALL = 64 * 1024
 class Baseline:
     """The FP32 model's score and outputs. `key` says of which model, data, metric, engine.
 
-    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only.
+    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only; `warnings` what
+    a person should know of it.
     """
 
     key: str
     outputs: tuple[Outputs, ...]
     score: Score
+    warnings: tuple[str, ...] = ()
 
 
 def measure_baseline(
@@ -50,7 +52,6 @@ def measure_baseline(
     batch_size: int,
     key: str,
     on_progress: Progress = lambda done, total: None,
-    on_warning: Callable[[str], None] = lambda text: None,
 ) -> Baseline:
     """Run the FP32 model over the data, once, and its first batch twice.
 
@@ -68,16 +69,16 @@ def measure_baseline(
             outputs = run_batch(runner, batch)
             check_finite(outputs, numbers[done:])
             rows.append(metric.measure(outputs, batch.labels, outputs))
-            seen.append(_seen(outputs, batch.labels if metric.of_classes else None))
+            seen.append(_seen(outputs, batch.labels, metric))
             if metric.needs_reference or not kept:
                 kept.append(outputs)
             done += len(batch)
             on_progress(done, len(data))
-        _check_all(seen, metric, on_warning)
+        warnings = _check_all(seen, metric)
         score = score_of(metric, rows, done)
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
-    return Baseline(key, tuple(kept), score)
+    return Baseline(key, tuple(kept), score, warnings)
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:
@@ -91,6 +92,7 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
         "batches": len(baseline.outputs),
         "value": baseline.score.value,
         "samples": baseline.score.samples,
+        "warnings": list(baseline.warnings),
     }
     keep(path, Kept(facts, arrays), key=baseline.key, version=VERSION)
 
@@ -105,7 +107,8 @@ def load_baseline(path: Path, *, key: str) -> Baseline | None:
         {name: kept.arrays[f"output{index}_{number}"] for index, name in enumerate(facts["names"])}
         for number in range(facts["batches"])
     )
-    return Baseline(key, outputs, Score(facts["value"], kept.arrays["rows"], facts["samples"]))
+    score = Score(facts["value"], kept.arrays["rows"], facts["samples"])
+    return Baseline(key, outputs, score, tuple(facts["warnings"]))
 
 
 class Seen(NamedTuple):
@@ -115,13 +118,13 @@ class Seen(NamedTuple):
     labels: Array | None
 
 
-def _seen(outputs: Outputs, labels: Array | None) -> Seen:
-    """All samples of a batch where their outputs are small, else the first: images of a whole set fill no memory."""
+def _seen(outputs: Outputs, labels: Array | None, metric: Metric) -> Seen:
+    """All samples of a batch where a metric of classes needs them and they are small, else the first two."""
     size, count = sum(array.nbytes for array in outputs.values()), len(next(iter(outputs.values())))
-    if size <= SMALL * count:
+    if metric.of_classes and size <= SMALL * count:
         return Seen(outputs, labels)
     # Copies: a view would hold the whole batch.
-    return Seen({name: array[:1].copy() for name, array in outputs.items()}, None if labels is None else labels[:1])
+    return Seen({name: array[:2].copy() for name, array in outputs.items()}, None if labels is None else labels[:2])
 
 
 def _check_first(runner: Runner, batch: Batch, numbers: Array | range) -> None:
@@ -131,19 +134,22 @@ def _check_first(runner: Runner, batch: Batch, numbers: Array | range) -> None:
     check_deterministic(once, again)
 
 
-def _check_all(seen: Sequence[Seen], metric: Metric, on_warning: Callable[[str], None]) -> None:
-    """Look at all batches together, unless their outputs' shapes differ, as of images of several sizes."""
+def _check_all(seen: Sequence[Seen], metric: Metric) -> tuple[str, ...]:
+    """Look at all batches together, unless their outputs' shapes differ, as of images of several sizes.
+
+    What a person should know is returned.
+    """
     if len({tuple(array.shape[1:] for array in outputs.values()) for outputs, _ in seen}) > 1:
-        return
+        return ()
     outputs = {name: np.concatenate([part.outputs[name] for part in seen]) for name in seen[0].outputs}
     check_not_constant(outputs)
     if not metric.of_classes:
-        return
+        return ()
     given = [labels for _, labels in seen if labels is not None]
     labels = np.concatenate(given) if given else None
     check_not_one_class(outputs, labels)
-    if labels is not None and metric.needs_labels:
-        check_label_offset(outputs, labels)
-        warning = check_baseline_above_chance(outputs, labels)
-        if warning:
-            on_warning(warning)
+    if labels is None or not metric.needs_labels:
+        return ()
+    check_label_offset(outputs, labels)
+    warning = check_baseline_above_chance(outputs, labels)
+    return (warning,) if warning else ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 
-from autoquant.errors import ModelError, TrialError
+from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.batch import Array, Batch, Outputs
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Runner
@@ -43,21 +44,40 @@ def evaluate(
 ) -> Score:
     """Score every sample. `reference` gives the FP32 outputs of the same batches, for metrics that compare with them.
 
-    Raises TrialError where the model does not run or its score is no finite number.
+    Raises TrialError where the model does not run, the metric does not take its outputs, or the score is no finite
+    number; DataError where the data cannot be read.
     """
     rows: list[Array] = []
     done, total = 0, len(data)
     expected: Iterable[Outputs | None] = repeat(None) if reference is None else reference
     for batch, wanted in zip(data.batches(batch_size), expected, strict=reference is not None):
-        rows.append(metric.measure(run_batch(runner, batch), batch.labels, wanted))
+        outputs = run_batch(runner, batch)
+        with _metric_refusing():
+            rows.append(metric.measure(outputs, batch.labels, wanted))
         done += len(batch)
         on_progress(done, total)
-    return score_of(metric, rows, done)
+    with _metric_refusing():
+        return score_of(metric, rows, done)
+
+
+@contextmanager
+def _metric_refusing() -> Iterator[None]:
+    """The metric has taken the FP32 model's outputs; what it refuses now is this model's doing, not the data's."""
+    try:
+        yield
+    except DataError as error:
+        raise TrialError(error.where, error.what, hint=error.hint) from error
 
 
 def score_of(metric: Metric, rows: Sequence[Array], samples: int) -> Score:
     """The score of the rows of all batches. Raises TrialError where it is no finite number."""
-    stacked = np.concatenate(rows)
+    try:
+        stacked = np.concatenate(rows)
+    except TypeError as error:  # rows that hold whole outputs, of images of several sizes
+        hint = "give values per sample, or data of one shape"
+        raise DataError(
+            f"metric {metric.name}", "the outputs' shapes differ, and per_sample = False", hint=hint
+        ) from error
     value = float(metric.combine(stacked))
     if not math.isfinite(value):
         hint = "are outputs and labels of one scale? a metric of your own must give finite numbers"

@@ -112,8 +112,8 @@ class Custom:
 
     @property
     def key(self) -> str:
-        """Its name, and a digest of its source file."""
-        return f"{self.name}@{source_key(self.function)}"
+        """The function's name, and a digest of its source file, wherever that lies."""
+        return f"{self.name.rpartition(':')[2]}@{source_key(self.function)}"
 
     def __call__(self, batch: Array) -> Array:
         """The function's result; raises DataError where it raises, or loses samples."""

@@ -61,10 +61,10 @@ class TensorFlowRunner:
         if self._batch is None or self._batch == size:
             return dict(zip(self._fetches, self._run(feeds), strict=True))
         parts = [self._padded(feeds, start) for start in range(0, size, self._batch)]
-        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        joined = [np.concatenate(arrays) if arrays[0].ndim else arrays[0] for arrays in zip(*parts, strict=True)]
         padded = len(parts) * self._batch
         if self._cut:  # an inner tensor may have its samples on another axis
-            joined = [rows[:size] if len(rows) == padded else rows for rows in joined]
+            joined = [rows[:size] if rows.ndim and len(rows) == padded else rows for rows in joined]
         return dict(zip(self._fetches, joined, strict=True))
 
     def close(self) -> None:

@@ -45,9 +45,9 @@ class UserMetric:
 
     @property
     def key(self) -> str:
-        """Its name, its flags, and a digest of its source file."""
+        """The function's name, its flags, and a digest of its source file, wherever that lies."""
         flags = f"{self.higher_is_better} {self.needs_labels} {self.per_sample}"
-        return f"{self.name} {flags} {source_key(self.function)}"
+        return f"{self.name.rpartition(':')[2]} {flags} {source_key(self.function)}"
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """The function's values for the batch, or what it needs later; TrialError for NaN in outputs or values."""

@@ -10,7 +10,7 @@ from autoquant.tuning.result import SearchResult, Trial
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:
-    """The object. Scores, `drop` and `tolerance` (absolute) are in units of the metric; shares are of multiply-adds."""
+    """The object. Scores, `drop` and `tolerance` are in units of the metric; `int8_share` is a share of `share_of`."""
     best = result.best
     return {
         "version": 1,

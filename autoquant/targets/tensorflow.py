@@ -5,8 +5,8 @@ A layer becomes
     activation -> AscendQuant -> operator -> BiasAdd -> AscendDequant -> readers
             INT8 weight -> AscendWeightQuant ^      ^- INT32 bias
 
-AscendDequant takes the name of what it replaces, so every tensor of the float graph is found under its own name, in
-real units, in the INT8 graph as well.
+AscendDequant takes the name of the BiasAdd, or of the operator where there is none, so a layer's result is found under
+its own name, in real units, in the INT8 graph as well.
 """
 
 from __future__ import annotations

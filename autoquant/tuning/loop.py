@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import AutoquantError, RunError
+from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.files import write_text
 from autoquant.formats.record_text import load_record
 from autoquant.tuning.blame import costly_layers
@@ -60,7 +60,11 @@ class Loop:
             ended = self._trials(used)
         except KeyboardInterrupt:
             self.study.cut_off()
+            self._keep_best()  # it may have been interrupted in that
             ended = Ended.INTERRUPTED
+        except AutoquantError:
+            self.study.cut_off()
+            raise
         return self._result(ended, used())
 
     def _trials(self, used: Callable[[], float]) -> Ended:
@@ -123,13 +127,12 @@ class Loop:
     def _measured(self, trial: Trial, folder: Path) -> Trial:
         """The trial with its score, or with the reason why it has none.
 
-        Model, data and metric have proven themselves on the baseline, so what goes wrong now goes wrong with the plan;
-        but a folder that cannot be written is nobody's fault here.
+        A folder that cannot be written, or data that cannot be read any more, is not the plan's fault.
         """
         begin = self.clock()
         try:
             outcome = self.bench.carry_out(trial.plan, folder, partial(self._progress, f"trial {trial.number}"))
-        except RunError:
+        except (RunError, DataError):
             raise
         except (AutoquantError, MemoryError) as error:
             reason = str(error) or "out of memory; a smaller --batch-size may help"

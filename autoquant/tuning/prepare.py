@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -85,7 +85,8 @@ def calibrate(
     if wanted[-1] > available:
         what = f"holds {available} batches of {batch_size}, but batch_num is {wanted[-1]}"
         raise DataError(data.name, what, hint="give more calibration data, a smaller batch size or a smaller batch_num")
-    key = digest_of(VERSION, __version__, model.digest, *model.graph.inputs, data.digest, batch_size, *wanted, *layers)
+    versions = (VERSION, __version__, version("tensorflow"))
+    key = digest_of(*versions, model.digest, *model.graph.inputs, data.digest, batch_size, *wanted, *layers)
     statistics = load_statistics(kept, key=key) if kept else None
     if statistics is not None:
         return statistics
@@ -127,7 +128,6 @@ def score_baseline(
     batch_size: int,
     kept: Path,
     on_progress: Progress,
-    on_warning: Callable[[str], None],
 ) -> Baseline:
     """The FP32 model's outputs and score, measured, or those in the file `kept` if of this model, data and engine."""
     versions = (__version__, version("tensorflow"))
@@ -136,9 +136,7 @@ def score_baseline(
     if baseline is None:
         runner = engine.open_graph(model.graph)
         try:
-            baseline = measure_baseline(
-                runner, data, metric, batch_size=batch_size, key=key, on_progress=on_progress, on_warning=on_warning
-            )
+            baseline = measure_baseline(runner, data, metric, batch_size=batch_size, key=key, on_progress=on_progress)
         finally:
             runner.close()
         save_baseline(baseline, kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -68,6 +67,8 @@ class DataRequest:
     batch_size: int = 50
 
     def __post_init__(self) -> None:
+        for name in ("scale", "mean", "std", "label_offset", "image_size", "batch_size"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         if self.batch_size < 1:
             raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
 
@@ -95,11 +96,12 @@ class SearchRequest(DataRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("max_trials", "timeout", "seed"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         if not self.timeout > 0:
             raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
-        object.__setattr__(self, "seed", operator.index(self.seed))  # NumPy's integers are no JSON
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
 
@@ -110,8 +112,8 @@ class SearchRequest(DataRequest):
             value = getattr(self, entry.name)
             if entry.name in ("data", "calibration") and not isinstance(value, str | Path | None):
                 value = IN_MEMORY
-            elif entry.name in _PATHS and isinstance(value, str | Path):
-                value = _absolute(str(value))
+            elif isinstance(value, str | Path):
+                value = _absolute(str(value), path_too=entry.name in _PATHS)
             elif isinstance(value, Tolerance):
                 value = str(value)
             elif callable(value):
@@ -145,17 +147,23 @@ class SearchRequest(DataRequest):
             raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
 
 
-_PATHS = frozenset({"model", "data", "calibration", "space", "metric", "preprocess"})
+_PATHS = frozenset({"model", "data", "calibration", "space"})
 
 
-def _absolute(text: str) -> str:
-    """A path made absolute, also that of 'file.py:function' and of a pattern; names of presets and modules stay."""
+def _absolute(text: str, *, path_too: bool) -> str:
+    """A path made absolute: that of 'file.py:function', and with `path_too` any file, folder or pattern."""
     path = Path(text)
     file, colon, function = text.rpartition(":")
-    if path.exists():
-        return str(path.resolve())
     if colon and Path(file).is_file():
         return f"{Path(file).resolve()}:{function}"
-    if any(sign in text for sign in "*?["):
+    if path_too and path.exists():
+        return str(path.resolve())
+    if path_too and any(sign in text for sign in "*?["):
         return str(path.parent.resolve() / path.name)
     return text
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, which JSON can hold."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(plain) if isinstance(plain, list) else plain

@@ -87,6 +87,8 @@ class RunFolder:
         temporary = self.path / ".best.tmp"
         try:
             temporary.unlink(missing_ok=True)
+            if self.best.is_dir() and not self.best.is_symlink():  # what a copy makes that follows links
+                shutil.rmtree(self.best)
             temporary.symlink_to(target, target_is_directory=True)
             temporary.replace(self.best)
         except OSError as error:
@@ -151,6 +153,8 @@ class RunFolder:
         for left in (*self.path.glob(".*.tmp"), Path(f"{self.journal}.lock")):
             with suppress(FileNotFoundError):
                 left.unlink()
+        for folder in self.path.glob(".costly-*"):
+            shutil.rmtree(folder, ignore_errors=True)
         if not self.journal.is_file():
             return
         with self.journal.open("rb+") as file:
@@ -161,7 +165,9 @@ class RunFolder:
 
 
 def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(file.name != LOCK for file in path.iterdir())
+    """Whether there is nothing in it but what a search leaves that dies before there is a run."""
+    begun = {LOCK, "space.toml"}
+    return path.is_dir() and all(file.name in begun or file.match(".*.tmp") for file in path.iterdir())
 
 
 def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.events import BaselineScored, Calibrated, Event, Finished, Listener, Opened, Progress, Warned
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.prepare import Samples, batches_in, calibrate, digest_of, open_samples, score_baseline
-from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.space import SearchSpace
@@ -30,6 +30,7 @@ from autoquant.tuning.workbench import Builder, Workbench
 from autoquant.tuning.workload import MACS, Workload
 
 Clock = Callable[[], float]
+Report = Callable[[SearchResult], None]
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"
 
 
@@ -55,26 +56,31 @@ class Opening:
         }
 
 
-def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock) -> SearchResult:
-    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again."""
+def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock, report: Report) -> SearchResult:
+    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again.
+
+    `report` is called with the result while the run is still ours, to write about it.
+    """
     begin = clock()
     folder = RunFolder(run)
     folder.refuse_existing()
     opening = _open(request, load_space(request.space), _model(request))
+    # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
+    table = {"request": request.as_table(), "digests": opening.digests(), "versions": _versions()}
     made = folder.create()
     with folder.locked():
         folder.refuse_existing()  # once more: another process may have been as quick
         try:
             write_text(folder.space, opening.space_file.text)
-            folder.write_request({"request": request.as_table(), "digests": opening.digests(), "versions": _versions()})
-            return _search(opening, folder, listener, clock, begin)
+            folder.write_request(table)
+            return _search(opening, folder, listener, clock, begin, report)
         except AutoquantError:
             if not folder.journal.exists():
                 folder.remove_beginnings(folder_too=made)
             raise
 
 
-def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -> SearchResult:
+def resume_search(run: Path, listener: Listener, clock: Clock, report: Report, **changed: Any) -> SearchResult:
     """Go on with a run, nothing finished lost.
 
     `changed` are fields of the request given anew: the budget, and what was in memory. Raises UsageError for others,
@@ -91,13 +97,15 @@ def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -
         opening = _open(request, folder.read_space(), model)
         _same(run, request, stored["digests"], opening.digests())
         doubts = [] if stored.get("versions") == _versions() else [OTHER_VERSIONS]
-        return _search(opening, folder, listener, clock, begin, doubts)
+        folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
+        return _search(opening, folder, listener, clock, begin, report, doubts)
 
 
 def _same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
     for what, digest in digests.items():
         if stored[what] != digest:
-            named = getattr(request, what) or request.data
+            given = getattr(request, what) or request.data
+            named = given if isinstance(given, str | Path) else IN_MEMORY
             hint = "resume with what the run was started with, or start a new run"
             raise RunError(str(run), f"the {what} ({named}) is not what the run was started with", hint=hint)
 
@@ -117,7 +125,13 @@ def _open(request: SearchRequest, space_file: SpaceFile, model: Model) -> Openin
 
 
 def _search(
-    opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float, doubts: Iterable[str] = ()
+    opening: Opening,
+    folder: RunFolder,
+    listener: Listener,
+    clock: Clock,
+    begin: float,
+    report: Report,
+    doubts: Iterable[str] = (),
 ) -> SearchResult:
     warnings: list[str] = []
 
@@ -132,19 +146,23 @@ def _search(
         result = _prepared(opening, folder, hear, clock, begin).run()
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
-    except RunError as error:
+    except (RunError, DataError) as error:
         raise _resumable(error, folder) from error
     result = replace(result, warnings=tuple(warnings))
+    try:
+        report(result)
+    except RunError as error:  # the verdict is known, and is told all the same
+        listener(Warned(str(error)))
     listener(Finished(result))
     return result
 
 
-def _resumable(error: RunError, folder: RunFolder) -> RunError:
+def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | DataError:
     """The same error; once there are trials the way out is to go on with them."""
     if not folder.journal.exists():
         return error
-    hint = f"free the disk; what was finished is kept, and `autoquant resume {folder.path}` goes on"
-    return RunError(error.where, error.what, hint=hint)
+    hint = f"mend that; what was finished is kept, and `autoquant resume {folder.path}` goes on"
+    return type(error)(error.where, error.what, hint=hint)
 
 
 def _doubts(opening: Opening) -> Iterator[str]:
@@ -168,8 +186,9 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
         batch_size=request.batch_size,
         kept=folder.baseline,
         on_progress=lambda done, total: listener(Progress("baseline", done, total)),
-        on_warning=lambda text: listener(Warned(text)),
     )
+    for text in baseline.warnings:
+        listener(Warned(text))
     allowed = request.tolerance.absolute(baseline.score.value)
     limit = worst_allowed(baseline.score.value, allowed, higher_is_better=opening.metric.higher_is_better)
     if opening.metric.of_classes and limit <= 0.0:

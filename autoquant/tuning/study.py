@@ -51,9 +51,9 @@ class Study:
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
         }
         self._running: optuna.Trial | None = None
+        self._end_cut_off()
         self._trials = [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False) if _counts(frozen)]
         self._known = {config_text(trial.plan): trial.number for trial in self._trials}
-        self._end_cut_off()
         self._enqueue_starts()
 
     def trials(self) -> tuple[Trial, ...]:
@@ -78,28 +78,32 @@ class Study:
 
     def finish(self, trial: Trial) -> None:
         """Record how the running trial ended."""
-        running = self._take()
+        running = self._running
+        assert running is not None
         assert running.number == trial.number
-        self._trials.append(trial)
-        self._known[config_text(trial.plan)] = trial.number
         facts: dict[str, Any] = {name: getattr(trial, name) for name in ("why", "int8_layers", "int8_share", "samples")}
         facts["seconds"] = dict(trial.seconds)
         if trial.state is State.FAILED:
             for name, value in {**facts, "reason": trial.reason}.items():
                 running.set_user_attr(name, value)
             self._study.tell(running, state=TrialState.FAIL)
-            return
-        assert trial.drop is not None
-        for name, value in {**facts, "score": trial.score, "drop": trial.drop}.items():
-            running.set_user_attr(name, value)
-        running.set_constraint("drop", trial.drop - self._allowed)
-        self._study.tell(running, 1.0 - trial.int8_share)
+        else:
+            assert trial.drop is not None
+            for name, value in {**facts, "score": trial.score, "drop": trial.drop}.items():
+                running.set_user_attr(name, value)
+            running.set_constraint("drop", trial.drop - self._allowed)
+            self._study.tell(running, 1.0 - trial.int8_share)
+        # Only now: whoever is interrupted before has not finished it.
+        self._running = None
+        self._trials.append(trial)
+        self._known[config_text(trial.plan)] = trial.number
 
     def cut_off(self) -> None:
         """The running trial, if any, did not end; it is proposed again when the study is next opened."""
         if self._running is not None:
             self._running.set_user_attr("interrupted", True)  # it is not the plan's fault
-            self._study.tell(self._take(), state=TrialState.FAIL)
+            self._study.tell(self._running, state=TrialState.FAIL, skip_if_finished=True)
+            self._running = None
 
     def _ask(self) -> optuna.Trial:
         ended = sum(not _was_cut_off(frozen) for frozen in self._study.get_trials(deepcopy=False))
@@ -120,11 +124,6 @@ class Study:
             self._study.tell(trial, earlier.value)
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
-
-    def _take(self) -> optuna.Trial:
-        assert self._running is not None
-        running, self._running = self._running, None
-        return running
 
     def _end_cut_off(self) -> None:
         """Propose again what a process that was killed or interrupted had begun."""

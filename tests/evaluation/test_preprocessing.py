@@ -139,7 +139,7 @@ def test_a_function_of_the_user(tmp_path: Path):
     half = open_preprocess(f"{file}:half")
     assert half is not None
     np.testing.assert_array_equal(half(IMAGES), IMAGES / 2)
-    assert half.key.startswith(f"{file}:half@")
+    assert half.key.startswith("half@")
     with pytest.raises(DataError, match=r"made shape \(5, 4, 3\) of a batch of shape \(2, 5, 4, 3\)"):
         open_preprocess(f"{file}:bad")(IMAGES)  # type: ignore[misc]
     with pytest.raises(DataError, match=r"AttributeError: .*nothing.*mine\.py:6"):

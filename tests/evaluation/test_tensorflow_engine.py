@@ -11,7 +11,7 @@ from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.model.graph import Graph, GraphDef, make_const, make_node
 from autoquant.model.model import open_model
 from autoquant.model.shapes import make_placeholder
-from autoquant.targets.ascend_functions import FLOAT, type_attr
+from autoquant.targets.ascend_functions import FLOAT, INT32, type_attr
 
 ENGINES = {"tensorflow": TensorFlowEngine}
 
@@ -93,6 +93,13 @@ def test_an_output_of_a_fixed_batch_that_has_no_row_a_sample_is_left_whole(engin
     graph = replace(fixed_batch(4), outputs=("y", "flat"))
     got = engine.open_graph(graph)({"x": np.ones((3, 2), np.float32)})
     assert got["y"].shape == (3, 2) and got["flat"].shape == (8,)
+
+
+def test_a_scalar_output_of_a_fixed_batch_is_left_to_the_caller(engine):
+    mean = make_node("mean", "Sum", ["flat", "zero"], T=type_attr(FLOAT), Tidx=type_attr(INT32))
+    graph = fixed_batch(4).edit(put=[mean, make_const("zero", np.array(0, np.int32))])
+    runner = engine.open_graph(Graph(graph.nodes, graph.inputs, ("mean",)))
+    assert runner({"x": np.ones((6, 2), np.float32)})["mean"].shape == ()
 
 
 def test_data_that_does_not_fit_says_so(engine, model):

@@ -111,3 +111,10 @@ def test_a_file_that_was_edited(table: dict[str, Any], message: str):
 def test_out_of_range(values: dict[str, Any], message: str):
     with pytest.raises(UsageError, match=message):
         SearchRequest(**{"model": "m", "data": "d", **values})
+
+
+def test_numbers_of_numpy_are_numbers():
+    mean, scale = np.array([0.5, 0.25]), np.float32(0.5)
+    asked = SearchRequest(model="m", data="d", batch_size=np.int64(20), seed=np.int64(3), mean=mean, scale=scale)
+    assert (asked.batch_size, asked.seed, asked.mean, asked.scale) == (20, 3, (0.5, 0.25), 0.5)
+    assert read(asked.as_table()) == asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import autoquant
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, loop
-from autoquant.tuning.result import Ended
+from autoquant.tuning.result import Ended, State
 from autoquant.tuning.run_folder import RunFolder
 
 
@@ -79,7 +80,7 @@ KILLED = """
 import os, signal, sys
 import autoquant
 from autoquant.tuning import events, loop
-from autoquant.tuning.result import Ended
+from autoquant.tuning.result import Ended, State
 from autoquant.tuning.run_folder import RunFolder
 
 started = []
@@ -157,6 +158,101 @@ def test_resume_refuses_a_metric_that_was_edited(hopeless, tmp_path):
     file.write_text("def metric(outputs, labels):\n    return 100 - abs(outputs - labels).max(axis=1)\n")
     with pytest.raises(RunError, match=r"the metric \(.*mine.py:metric\) is not what the run was started with"):
         autoquant.resume(hopeless["run"], max_trials=3)
+
+
+def test_resume_from_another_folder(hopeless, tmp_path, monkeypatch):
+    """A metric and a preprocessing in a file beside the user, called by their relative names; presets' names stay."""
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def metric(outputs, labels):\n    return -abs(outputs - labels).max(axis=1)\n"
+        "def prepare(x):\n    return x * np.float32(1)\n"
+    )
+    (tmp_path / "mse").mkdir()
+    monkeypatch.chdir(tmp_path)
+    own = {"metric": "mine.py:metric", "preprocess": "mine.py:prepare", "max_trials": 1}
+    autoquant.search(**{**hopeless, **own})
+    autoquant.search(**{**hopeless, "max_trials": 1, "run": tmp_path / "preset"})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(autoquant.resume(hopeless["run"], max_trials=2).trials) == 2
+    assert len(autoquant.resume(tmp_path / "preset", max_trials=2).trials) == 2
+
+
+def test_a_larger_budget_is_remembered(hopeless):
+    """A resumed run that is interrupted goes on with the budget it was last given."""
+
+    def interrupt(event):
+        if isinstance(event, events.TrialEnded) and event.trials == 3:
+            raise KeyboardInterrupt
+
+    autoquant.search(**{**hopeless, "max_trials": 1})
+    autoquant.resume(hopeless["run"], max_trials=5, listener=interrupt)
+    assert len(autoquant.resume(hopeless["run"]).trials) == 5
+
+
+def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(hopeless):
+    stored = np.load(hopeless["data"])
+    broken = []
+
+    def batches():
+        for start in range(0, 60, 20):
+            if broken and start == 20:
+                raise OSError("stale handle")
+            yield stored["x"][start : start + 20], stored["y"][start : start + 20]
+
+    def break_it(event):
+        if isinstance(event, events.TrialStarted) and event.number == 1:
+            broken.append(True)
+
+    with pytest.raises(DataError, match=r"stale handle.*what was finished is kept, and `autoquant resume"):
+        autoquant.search(**{**hopeless, "data": batches, "max_trials": 3}, listener=break_it)
+    broken.clear()
+    resumed = autoquant.resume(hopeless["run"], data=batches)
+    assert {trial.state for trial in resumed.trials} == {State.DONE}
+    assert len({config_text(trial.plan) for trial in resumed.trials}) == 3
+
+
+def test_an_interruption_while_best_moves(hopeless, monkeypatch):
+    """The result never names a model that is not that trial's."""
+    point = RunFolder.point_best
+    calls = []
+
+    def interrupted(self, number):
+        calls.append(number)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        point(self, number)
+
+    monkeypatch.setattr(RunFolder, "point_best", interrupted)
+    result = autoquant.search(**hopeless)
+    assert result.ended is Ended.INTERRUPTED
+    assert (hopeless["run"] / "best").readlink().name == f"{result.best.number:04d}"
+    assert result.model.is_file()
+
+
+def test_a_copy_without_links_goes_on(hopeless, tmp_path):
+    """As an upload of artifacts makes it."""
+    first = autoquant.search(**{**hopeless, "max_trials": 2})
+    copy = shutil.copytree(hopeless["run"], tmp_path / "copy")
+    assert not (copy / "best").is_symlink()
+    made = autoquant.export(copy, tmp_path / "out")
+    assert (made.trial, made.model.read_bytes()) == (first.best.number, first.model.read_bytes())
+    assert len(autoquant.resume(copy, max_trials=3).trials) == 3
+
+
+def test_what_a_search_leaves_that_died_before_there_was_a_run(hopeless):
+    hopeless["run"].mkdir()
+    for name in (".lock", "space.toml", ".run.toml.123.tmp"):
+        (hopeless["run"] / name).write_text("")
+    assert len(autoquant.search(**{**hopeless, "max_trials": 1}).trials) == 1
+
+
+def test_warnings_of_the_baseline_outlive_a_resume(tiny, tmp_path):
+    stored = np.load(tiny.evaluation)
+    labels = np.where(np.arange(200) % 5 == 0, 1, 0)
+    first = autoquant.search(tiny.model, (stored["x"], labels), tolerance="1%", max_trials=1, run=tmp_path / "run")
+    assert len(first.warnings) == 1
+    assert autoquant.resume(first.run, data=(stored["x"], labels)).warnings == first.warnings
 
 
 def test_a_best_model_that_somebody_deleted_is_built_again(hopeless):

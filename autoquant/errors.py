@@ -14,6 +14,8 @@ A search ends with 0 when the tolerance is met, with 1 when the budget is spent 
 found is kept), and with 130 when it is interrupted. Anything that is not an AutoquantError is a bug of ours: 70.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 MET = 0
@@ -21,6 +23,12 @@ MISSED = 1
 BAD_INPUT = 2
 INTERNAL = 70
 INTERRUPTED = 130
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
+    """A hint for a name that is none: the closest of those that are, or what to say where none is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else otherwise
 
 
 class AutoquantError(Exception):

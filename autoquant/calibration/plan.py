@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from autoquant.calibration.ranges import Ifmr, RangeAlgorithm
-from autoquant.errors import PlanError
+from autoquant.errors import PlanError, did_you_mean
 from autoquant.model.layers import Layer
 
 PER_TENSOR_ONLY = frozenset({"MatMul"})
@@ -51,8 +50,7 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
         raise PlanError("plan", "none of its layers is a quantizable layer of this model", hint=hint)
     for name, settings in plan.int8.items():
         if name not in layers:
-            near = get_close_matches(name, layers, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "`autoquant inspect` lists the layers"
+            hint = did_you_mean(name, layers, otherwise="`autoquant inspect` lists the layers")
             raise PlanError(name, "is no quantizable layer of this model", hint=hint)
         if settings.channel_wise and layers[name].op in PER_TENSOR_ONLY:
             raise PlanError(

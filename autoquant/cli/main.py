@@ -7,13 +7,12 @@ import importlib
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from autoquant import __version__
 from autoquant.cli.arguments import Parser
 from autoquant.cli.output import complain, reader_may_leave
-from autoquant.errors import BAD_INPUT, INTERNAL, INTERRUPTED, AutoquantError, UsageError
+from autoquant.errors import BAD_INPUT, INTERNAL, INTERRUPTED, AutoquantError, UsageError, did_you_mean
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -63,8 +62,7 @@ def _run(words: list[str]) -> int:
         parser.print_help()
         return BAD_INPUT
     if asked.command not in COMMANDS:
-        near = get_close_matches(asked.command, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "`autoquant --help` lists them"
+        hint = did_you_mean(asked.command, COMMANDS, otherwise="`autoquant --help` lists them")
         raise UsageError(asked.command, "is no command", hint=hint)
     what = COMMANDS[asked.command]
     command = importlib.import_module(f"autoquant.cli.{asked.command}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from autoquant.cli.words import counted, duration, number, percent
 from autoquant.errors import INTERRUPTED, MET, MISSED
 from autoquant.tuning.result import Ended, SearchResult, Verdict
+from autoquant.tuning.run_folder import RunFolder
 
 COSTLY = 5
 """Layers that are named when the tolerance is missed."""
@@ -69,7 +70,7 @@ def _effort(result: SearchResult) -> Iterator[Line]:
 def _where(result: SearchResult) -> Iterator[Line]:
     if result.model:
         yield "model", str(result.model)
-    yield "report", str(result.run / "result.json")
+    yield "report", str(RunFolder(result.run).result)
 
 
 def _advice(result: SearchResult) -> Iterator[Line]:

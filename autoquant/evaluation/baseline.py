@@ -21,7 +21,7 @@ from autoquant.evaluation.checks import (
 )
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Runner
-from autoquant.evaluation.evaluator import Progress, Score, run_batch, score_of
+from autoquant.evaluation.evaluator import Progress, Score, no_progress, run_batch, score_of
 from autoquant.evaluation.metrics import Metric
 from autoquant.kept import Kept, keep, read_kept
 
@@ -51,7 +51,7 @@ def measure_baseline(
     *,
     batch_size: int,
     key: str,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Progress = no_progress,
 ) -> Baseline:
     """Run the FP32 model over the data, once, and its first batch twice.
 

@@ -20,6 +20,10 @@ Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
 
 
+def no_progress(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A metric's value, finite, and its rows, one per sample where the metric has per-sample values."""
@@ -40,7 +44,7 @@ def evaluate(
     *,
     batch_size: int,
     reference: Iterable[Outputs] | None = None,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Progress = no_progress,
 ) -> Score:
     """Score every sample. `reference` gives the FP32 outputs of the same batches, for metrics that compare with them.
 

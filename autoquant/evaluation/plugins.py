@@ -10,12 +10,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoquant.errors import AutoquantError, DataError
+from autoquant.errors import AutoquantError, DataError, did_you_mean
 
 OURS = Path(__file__).parent
 
@@ -68,10 +67,8 @@ def source_key(function: Callable[..., Any]) -> str:
 
 def nearest(name: str, known: list[str]) -> str:
     """A hint: the closest of the known names, or the first few of them."""
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return f"there is {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}" if known else ""
+    listed = f"there is {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}" if known else ""
+    return did_you_mean(name, known, otherwise=listed)
 
 
 def _load_module(spec: str, name: str) -> ModuleType:

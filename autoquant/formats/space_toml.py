@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
-from autoquant.errors import SpaceError
+from autoquant.errors import SpaceError, did_you_mean
 from autoquant.formats.strict import Fields, as_float
 
 DEFAULT = "default"
@@ -64,8 +64,7 @@ def load_space(name_or_path: str | Path) -> SpaceFile:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        near = get_close_matches(str(name_or_path), found, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"give a file, or one of {', '.join(found)}"
+        hint = did_you_mean(str(name_or_path), found, otherwise=f"give a file, or one of {', '.join(found)}")
         what = "is no file and no preset" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise SpaceError(str(name_or_path), what, hint=hint) from None
     return parse_space(text, path.name if path in found.values() else str(path))

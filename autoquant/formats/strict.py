@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from autoquant.errors import InputError
+from autoquant.errors import InputError, did_you_mean
 
 T = TypeVar("T")
 
@@ -77,8 +77,7 @@ class Fields:
     def done(self) -> None:
         """Raise for the first key that nobody took."""
         for key in self._left:
-            near = get_close_matches(key, self._known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "known are " + ", ".join(sorted(self._known))
+            hint = did_you_mean(key, self._known, otherwise="known are " + ", ".join(sorted(self._known)))
             raise self.error(key, "unknown key", hint=hint)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
 from autoquant.evaluation.batch import Outputs
-from autoquant.evaluation.evaluator import Progress, run_batch
-from autoquant.tuning.workbench import Workbench, no_progress
+from autoquant.evaluation.evaluator import Progress, no_progress, run_batch
+from autoquant.tuning.workbench import Workbench
 
 
 def costly_layers(

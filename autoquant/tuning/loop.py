@@ -20,7 +20,7 @@ from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Proposal, Study
-from autoquant.tuning.tolerance import drop, within, worst_allowed
+from autoquant.tuning.tolerance import drop, worst_allowed
 from autoquant.tuning.workbench import Workbench
 
 FAILURES = 10
@@ -88,7 +88,7 @@ class Loop:
         """Why the search ends now, if it does."""
         trials = self.study.trials()
         kept = best(trials, self.allowed)
-        if kept is not None and kept.drop is not None and within(kept.drop, self.allowed):
+        if kept is not None and kept.meets(self.allowed):
             if kept.int8_layers == kept.layers - len(self.space.always_float):
                 return Ended.NOTHING_BETTER
             if self.request.stop_on_target:
@@ -170,7 +170,7 @@ class Loop:
     def _result(self, ended: Ended, seconds: float) -> SearchResult:
         bench, trials = self.bench, self.study.trials()
         kept = best(trials, self.allowed)
-        met = kept is not None and kept.drop is not None and within(kept.drop, self.allowed)
+        met = kept is not None and kept.meets(self.allowed)
         baseline = bench.baseline.score.value
         builder = bench.builder
         return SearchResult(

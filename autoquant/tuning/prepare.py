@@ -19,14 +19,13 @@ from autoquant.errors import DataError
 from autoquant.evaluation.baseline import Baseline, load_baseline, measure_baseline, save_baseline
 from autoquant.evaluation.batch import Array
 from autoquant.evaluation.data import Dataset, open_data, split
-from autoquant.evaluation.engine import Engine
-from autoquant.evaluation.evaluator import Progress
+from autoquant.evaluation.engine import Engine, Runner
+from autoquant.evaluation.evaluator import Progress, no_progress
 from autoquant.evaluation.metrics import Metric
 from autoquant.evaluation.preprocessing import open_preprocess
 from autoquant.model.layers import Layer
 from autoquant.model.model import Model
 from autoquant.tuning.request import DataRequest
-from autoquant.tuning.workbench import no_progress
 
 CALIBRATION_SHARE = 5
 CALIBRATION_SAMPLES = 512
@@ -88,29 +87,35 @@ def calibrate(
     versions = (VERSION, __version__, version("tensorflow"))
     key = digest_of(*versions, model.digest, *model.graph.inputs, data.digest, batch_size, *wanted, *layers)
     statistics = load_statistics(kept, key=key) if kept else None
-    if statistics is not None:
-        return statistics
-    runner = engine.open_graph(model.graph, sorted({layer.activation for layer in layers.values()}))
-    order = np.random.default_rng(0).permutation(len(data))
-    size = part_size(model)
-    done, total = 0, min(len(data), wanted[-1] * batch_size)
+    if statistics is None:
+        runner = engine.open_graph(model.graph, sorted({layer.activation for layer in layers.values()}))
+        try:
+            edges = [number * batch_size for number in wanted]
+            parts = zip(wanted, _activations(runner, data, edges, part_size(model), on_progress), strict=True)
+            statistics = collect(parts, key=key)
+        finally:
+            runner.close()
+        if kept:
+            save_statistics(statistics, kept)
+    return statistics
 
-    def activations(samples: Dataset) -> Iterator[Mapping[str, Array]]:
+
+def _activations(
+    runner: Runner, data: Dataset, edges: Sequence[int], size: int, on_progress: Progress
+) -> Iterator[Iterator[Mapping[str, Array]]]:
+    """What is new up to each number of samples in `edges`, `size` samples at a time."""
+    order = np.random.default_rng(0).permutation(len(data))
+    done, total = 0, min(len(data), edges[-1])
+
+    def run(samples: Dataset) -> Iterator[Mapping[str, Array]]:
         nonlocal done
         for batch in samples.batches(size):
             yield runner(batch.inputs)
             done += len(batch)
             on_progress(done, total)
 
-    try:
-        edges = [0, *(number * batch_size for number in wanted)]
-        parts = (data.subset(order[start:stop]) for start, stop in pairwise(edges))
-        statistics = collect(zip(wanted, map(activations, parts), strict=True), key=key)
-    finally:
-        runner.close()
-    if kept:
-        save_statistics(statistics, kept)
-    return statistics
+    for start, stop in pairwise([0, *edges]):
+        yield run(data.subset(order[start:stop]))
 
 
 def part_size(model: Model) -> int:

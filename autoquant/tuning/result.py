@@ -63,6 +63,10 @@ class Trial:
         """All layers of the plan, INT8 and float."""
         return len(self.plan.layers)
 
+    def meets(self, allowed: float) -> bool:
+        """Whether its drop is allowed; never if it failed."""
+        return self.drop is not None and within(self.drop, allowed)
+
     def __post_init__(self) -> None:
         if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
             raise ValueError("a trial that is done has a drop, which is a number")
@@ -77,7 +81,7 @@ def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
 
     def rank(trial: Trial) -> tuple[bool, float, float, int]:
         assert trial.drop is not None
-        if within(trial.drop, allowed):
+        if trial.meets(allowed):
             return True, trial.int8_share, -trial.drop, -trial.number
         return False, -trial.drop, trial.int8_share, -trial.number
 

@@ -12,17 +12,13 @@ from autoquant.calibration.record import Calibrator
 from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Engine
-from autoquant.evaluation.evaluator import Progress, Score, evaluate
+from autoquant.evaluation.evaluator import Progress, Score, evaluate, no_progress
 from autoquant.evaluation.metrics import Metric
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model
 from autoquant.targets.base import Target
 from autoquant.tuning.workload import Workload
-
-
-def no_progress(done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,13 @@ from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.config_json import load_config
+from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.model.layers import Survey, survey
 from autoquant.model.model import Model, open_model
 from autoquant.reports.result_json import result_text
+from autoquant.targets.check import Checked
+from autoquant.targets.check import check as compare
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning import search as searching
 from autoquant.tuning.events import Event, Listener
@@ -101,11 +104,17 @@ class Export:
     model: Path
     trial: int | None = None
 
+    @property
+    def mapping(self) -> Path:
+        """Which nodes of the model stand for which of the float graph."""
+        return quant_json_path(self.model)
 
-def export(run: str | Path, to: str | Path, *, trial: int | None = None) -> Export:
+
+def export(run: str | Path, to: str | Path, *, trial: int | None = None, simulation: bool = True) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
-    A model that was deleted is built again from its record. Raises RunError.
+    A model that was deleted is built again from its record. `simulation` False leaves the functions out that let the
+    model run in stock TensorFlow, for converters that do not want them. Raises RunError.
     """
     folder = RunFolder(Path(run))
     folder.require_run()
@@ -115,19 +124,21 @@ def export(run: str | Path, to: str | Path, *, trial: int | None = None) -> Expo
     if not ((source / "record.txt").is_file() and (source / "score.json").is_file()):
         what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
         raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
-    target = TensorFlowTarget()
+    target = TensorFlowTarget(simulation=simulation)
     name = target.file_name(Path(stored["request"]["model"]).stem)
     number = int(json.loads((source / "score.json").read_text(encoding="utf-8"))["trial"])
     made = _make_export(Path(to), name, number)
     record = load_record(source / "record.txt")
+    kept = source / name
     try:
-        model = (source / name).read_bytes()
+        files = {made.model: kept.read_bytes(), made.mapping: quant_json_path(kept).read_bytes()} if simulation else {}
     except FileNotFoundError:  # deleted, as it was not the best
+        files = {}
+    for path, content in files.items():
+        write_bytes(path, content)
+    if not files:
         opened = _model_of(stored, folder)
-        layers = {layer.name: layer for layer in survey(opened.graph).layers}
-        target.save(opened.graph, layers, record, made.model)
-    else:
-        write_bytes(made.model, model)
+        target.save(opened.graph, survey(opened.graph).by_name, record, made.model)
     for file in (made.config, made.record):
         write_bytes(file, (source / file.name).read_bytes())
     return made
@@ -141,21 +152,34 @@ def quantize(
     *,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    simulation: bool = True,
     **options: Unpack[DataOptions],
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
-    `options` say how the data becomes what the model takes: preprocess, scale, mean, std, image_size, batch_size.
-    Raises PlanError where the config does not fit the model, TrialError where a layer cannot be quantized as it says.
+    `simulation` False leaves the functions out that let the model run in stock TensorFlow. `options` say how the data
+    becomes what the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the
+    config does not fit the model, TrialError where a layer cannot be quantized as it says.
     """
     request = DataRequest(data=calibration, **options)
-    opened = open_model(model, inputs=inputs, outputs=outputs)
+    fusion = load_config(Path(config)).fusion
+    opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion)
     data = open_one(request, opened, calibration)
     workload = Workload.of(opened, data)
-    plan = load_config(Path(config), ops={name: layer.op for name, layer in workload.layers.items()})
+    plan = load_config(Path(config), layers=workload.layers)
     check_plan(plan, workload.layers)
-    engine, target = TensorFlowEngine(), TensorFlowTarget()
-    statistics = calibrate(engine, opened, workload.layers, data, [plan.batch_num], batch_size=request.batch_size)
+    engine, target = TensorFlowEngine(), TensorFlowTarget(simulation=simulation)
+    statistics = calibrate(
+        engine,
+        opened,
+        {name: workload.layers[name] for name in plan.int8},
+        data,
+        [plan.batch_num],
+        batch_size=request.batch_size,
+        balanced=[name for name, settings in plan.int8.items() if settings.dmq is not None],
+        exact=plan.exact or False,
+        sketched=plan.sketched,
+    )
     builder = Builder(opened, workload, Calibrator(opened.graph, workload.layers, statistics), target)
     made = _make_export(Path(to), target.file_name(opened.name), None)
     builder.build(plan, made.folder)
@@ -174,6 +198,15 @@ def inspect(model: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[
     """Look at a model: its layers, what they cost, and what looks quantizable but is not. Raises ModelError."""
     opened = open_model(model, inputs=inputs, outputs=outputs)
     return Inspection(opened, survey(opened.graph))
+
+
+def check(model: str | Path, record: str | Path | None = None) -> Checked:
+    """Compare a quantized .pb with its record: by default record.txt in the same folder.
+
+    Raises ModelError where the file is no quantized graph, PlanError where anything is not as the record says.
+    """
+    path = Path(model)
+    return compare(path, load_record(path.with_name("record.txt") if record is None else Path(record)))
 
 
 def default_run(model: str | Path) -> Path:

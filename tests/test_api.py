@@ -111,7 +111,7 @@ def test_quantize_a_retrained_model(tiny, run, tmp_path):
     [
         (
             lambda config: config.update(convv=config.pop("conv")),
-            "convv: is no quantizable layer .* did you mean 'conv'",
+            "'convv' is an invalid layer name or parameter; did you mean 'conv'",
         ),
         (lambda config: config.update(batch_num=1000), "holds 4 batches of 16, but batch_num is 1000"),
         (

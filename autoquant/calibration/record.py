@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.calibration.plan import LayerPlan, Plan, check_plan
+from autoquant.calibration.plan import WEIGHT_BITS, LayerPlan, Plan, check_plan
 from autoquant.calibration.ranges import RangeAlgorithm
+from autoquant.calibration.seen import Seen
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import TrialError
+from autoquant.errors import PlanError, TrialError
 from autoquant.model.graph import Graph
 from autoquant.model.layers import Layer
-from autoquant.quantization.affine import Affine, Range, asymmetric, symmetric
+from autoquant.quantization.affine import EPSILON, Affine, Array, Range, asymmetric, symmetric
+from autoquant.quantization.balance import balance_factors, balanced_weight, input_maxima
 from autoquant.quantization.weights import weight_scales
+
+Factors = tuple[float, ...]
+IN_FLOAT = "leave the layer in float: add it to skip_layers"
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
     """Scale and offset of a layer's input (`_d`) and of its weight (`_w`, one for all or one per output channel).
 
-    Scales are real units a step, exact in float32; the weight's offsets are 0.
+    Scales are real units a step, exact in float32; the weight's offsets are 0. `scale_w` is empty where there is no
+    weight. `balance` are the factors, one per input channel, by which the input is divided and the weight multiplied;
+    empty means 1. `weight_bits` are those of the weight. `shift_bit`, as many as `scale_w` or none, says by how many
+    bits the sums are shifted before they are scaled; 0 is not at all. `skip_fusion` keeps what is behind the layer
+    apart from it.
     """
 
     activation: Affine
-    scale_w: tuple[float, ...]
+    scale_w: tuple[float, ...] = ()
+    balance: tuple[float, ...] = ()
+    weight_bits: int = 8
+    shift_bit: tuple[int, ...] = ()
+    skip_fusion: bool = False
 
     def __post_init__(self) -> None:
-        with np.errstate(over="ignore"):
-            exact = np.array(self.scale_w, np.float32)
-        if (
-            not self.scale_w
-            or not np.array_equal(exact, self.scale_w)
-            or not (0.0 < exact.min() <= exact.max() < np.inf)
-        ):
-            raise ValueError("scale_w must hold positive finite float32 numbers")
+        _check_float32("scale_w", self.scale_w, 0.0, math.inf)
+        _check_float32("tensor_balance_factor", self.balance, EPSILON / 2, 2 / EPSILON)
+        if self.weight_bits not in WEIGHT_BITS:
+            raise ValueError(f"a weight has 8, 7 or 6 bits, not {self.weight_bits}")
+        if self.shift_bit and len(self.shift_bit) != len(self.scale_w):
+            raise ValueError(f"there are {len(self.shift_bit)} shift_bit for {len(self.scale_w)} scale_w")
+        if any(self.shift_bit) and not all(1 <= bits <= 16 for bits in self.shift_bit):
+            raise ValueError("shift_bit must be all 0, or all in [1, 16]")
+
+
+def _check_float32(name: str, values: tuple[float, ...], above: float, below: float) -> None:
+    with np.errstate(over="ignore"):
+        exact = np.array(values, np.float32)
+    if not np.array_equal(exact, values) or not all(above < value < below for value in values):
+        raise ValueError(f"{name} must hold positive finite float32 numbers")
 
 
 Record = Mapping[str, LayerRecord]
+"""Layers by name. The second factor of a product of two activations has an entry of its own, `<layer>:1`."""
 
 
 class Calibrator:
@@ -48,8 +70,9 @@ class Calibrator:
         self._graph = graph
         self._layers = layers
         self._statistics = statistics
-        self._ranges: dict[tuple[str, int, RangeAlgorithm, bool], Range] = {}
-        self._weights: dict[tuple[str, bool], tuple[float, ...]] = {}
+        self._ranges: dict[tuple[str, int, RangeAlgorithm, bool, Factors], Range] = {}
+        self._factors: dict[tuple[str, int, float], Factors] = {}
+        self._scales: dict[tuple[str, bool, int, Factors], tuple[float, ...]] = {}
 
     def record(self, plan: Plan) -> Record:
         """Scale and offset of every INT8 layer of the plan.
@@ -58,38 +81,93 @@ class Calibrator:
         where a layer's values have no scale.
         """
         check_plan(plan, self._layers)
-        record = {}
-        for name in self._layers:  # in graph order, whatever the order of the plan
+        record: dict[str, LayerRecord] = {}
+        for name, layer in self._layers.items():  # in graph order, whatever the order of the plan
             settings = plan.layers.get(name)
-            if settings is None:
-                continue
-            record[name] = LayerRecord(
-                self._activation(name, settings, plan.batch_num), self._scales(name, settings.channel_wise)
-            )
+            if settings is not None:
+                record.update(self._entries(layer, settings, plan))
         return record
 
-    def _activation(self, name: str, settings: LayerPlan, batch_num: int) -> Affine:
+    def _entries(self, layer: Layer, settings: LayerPlan, plan: Plan) -> Iterator[tuple[str, LayerRecord]]:
+        """The record of each activation of one layer, with its name."""
+        balance = () if settings.dmq is None else self._balance(layer, settings.dmq, plan.batch_num)
+        scale_w = self._weight_scales(layer, settings, balance) if layer.weight else ()
+        for name, tensor in zip(layer.records, layer.activations, strict=True):
+            activation = self._activation(name, layer, tensor, settings, plan.batch_num, balance)
+            yield (
+                name,
+                LayerRecord(
+                    _float16(name, activation) if plan.fp16_scales else activation,
+                    scale_w,
+                    balance,
+                    settings.weight_bits,
+                    skip_fusion=layer.weight is not None and not plan.fusion.allows(layer.name),
+                ),
+            )
+
+    def _activation(
+        self, name: str, layer: Layer, tensor: str, settings: LayerPlan, batch_num: int, balance: Factors
+    ) -> Affine:
         symmetric_wanted = not settings.asymmetric
-        tensor = self._layers[name].activation
-        key = (tensor, batch_num, settings.activation, symmetric_wanted)
+        key = (tensor, batch_num, settings.activation, symmetric_wanted, balance)
         if key not in self._ranges:
-            seen = self._statistics.sketch(tensor, batch_num)
-            hint = "leave the layer in float, or repair the calibration data"
-            if seen.nonfinite:
-                raise TrialError(name, f"its input held {seen.nonfinite} NaN or infinite values", hint=hint)
-            if not seen.count:
-                raise TrialError(name, "its input was empty in every calibration batch", hint=hint)
+            seen = self._seen(layer, tensor, batch_num, balance)
+            _check_values(name, seen)
             self._ranges[key] = settings.activation(seen, symmetric=symmetric_wanted)
         try:
             return (symmetric if symmetric_wanted else asymmetric)(self._ranges[key])
         except ValueError as error:
-            raise TrialError(name, f"calculate scale failed: {error}", hint="leave the layer in float") from error
+            raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error
 
-    def _scales(self, name: str, channel_wise: bool) -> tuple[float, ...]:
-        layer = self._layers[name]
-        if (name, channel_wise) not in self._weights:
-            weight = self._graph.constant(layer.weight)
-            assert weight is not None, name
-            axes = layer.channel_axes if channel_wise else None
-            self._weights[name, channel_wise] = tuple(map(float, weight_scales(name, weight, axes)))
-        return self._weights[name, channel_wise]
+    def _seen(self, layer: Layer, tensor: str, batch_num: int, balance: Factors) -> Seen:
+        if not balance:
+            return self._statistics.seen(tensor, batch_num)
+        return self._statistics.channels(tensor, layer.data_axis, batch_num).divided(np.array(balance))
+
+    def _balance(self, layer: Layer, strength: float, batch_num: int) -> Factors:
+        key = (layer.name, batch_num, strength)
+        if key not in self._factors:
+            inputs = self._statistics.channels(layer.activations[0], layer.data_axis, batch_num).largest
+            weights = input_maxima(self._weight(layer), layer.operator.input_axis)
+            if len(inputs) != len(weights):  # groups, where the file leaves the channels of the input open
+                what = f"its input has {len(inputs)} channels, its weight {len(weights)}: they cannot be balanced"
+                raise PlanError(layer.name, what, hint="remove dmq_balancer_param")
+            self._factors[key] = tuple(map(float, balance_factors(inputs, weights, strength)))
+        return self._factors[key]
+
+    def _weight_scales(self, layer: Layer, settings: LayerPlan, balance: Factors) -> tuple[float, ...]:
+        key = (layer.name, settings.channel_wise, settings.weight_bits, balance)
+        if key not in self._scales:
+            weight = self._weight(layer)
+            if balance:
+                weight = balanced_weight(weight, np.array(balance, np.float32), layer.operator.input_axis)
+            axes = layer.channel_axes if settings.channel_wise else None
+            scales = weight_scales(layer.name, weight, axes, bits=settings.weight_bits)
+            self._scales[key] = tuple(map(float, scales))
+        return self._scales[key]
+
+    def _weight(self, layer: Layer) -> Array:
+        weight = self._graph.constant(layer.weight) if layer.weight else None
+        assert weight is not None, layer.name
+        return weight
+
+
+def _check_values(name: str, seen: Seen) -> None:
+    """Raise TrialError where there is nothing to choose a range from."""
+    if seen.nonfinite:
+        what = f"its input held {seen.nonfinite} NaN or infinite values"
+        raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
+    if not seen.count:
+        what = "its input was empty in every calibration batch: that data is not real"
+        raise TrialError(name, what, hint=f"calibrate with real data, or {IN_FLOAT}")
+
+
+def _float16(name: str, activation: Affine) -> Affine:
+    """The scale in the precision of float16. Raises TrialError where it is beyond that."""
+    with np.errstate(over="ignore"):
+        scale = float(np.float16(activation.scale))
+    try:
+        return Affine(scale, activation.offset)
+    except ValueError:
+        what = f"its scale {activation.scale:.3g} is beyond float16 (fakequant_precision_mode FORCE_FP16_QUANT)"
+        raise TrialError(name, what, hint=f"set that mode to DEFAULT, or {IN_FLOAT}") from None

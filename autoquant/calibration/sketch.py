@@ -44,10 +44,29 @@ class Sketch:
         return int(self.counts.sum())
 
     def values(self) -> tuple[Array, Array]:
-        """Centers of the bins that hold anything, clipped to what was seen, float64, and their counts."""
+        """Centers of the bins that hold anything, ascending, float64, and their counts.
+
+        Centers are clipped to what was seen; one value each stands at `low` and at `high`, which are exact.
+        """
+        if self.count < 2:
+            return np.array([self.low] * self.count), np.ones(self.count, np.int64)
         held = np.flatnonzero(self.counts)
-        centers = (self.first + held + 0.5) * self.width
-        return np.clip(centers, self.low, self.high), self.counts[held]
+        centers = np.clip((self.first + held + 0.5) * self.width, self.low, self.high)
+        inner = self.counts[held]  # a copy
+        inner[0] -= 1
+        inner[-1] -= 1
+        values, counts = (np.concatenate(parts) for parts in (([self.low], centers, [self.high]), ([1], inner, [1])))
+        return values[counts > 0], counts[counts > 0]
+
+    def histogram(self, edges: Array) -> Array:
+        """Numbers of values in the bins between ascending `edges`, float64; bins are half open, the last is closed.
+
+        A bin of the sketch that lies in several is divided among them by how much of it each covers, to a millionth.
+        """
+        own = np.clip((self.first + np.arange(len(self.counts) + 1)) * self.width, self.low, self.high)
+        up_to = np.append(np.nextafter(edges[:-1], -np.inf), edges[-1])
+        below = np.interp(up_to, own, np.concatenate([[0.0], np.cumsum(self.counts)]))
+        return np.asarray(np.diff(below).round(6))
 
     def largest(self, k: int) -> float:
         """The k-th largest value, k from 1; exact for k = 1, otherwise at most one bin too high."""
@@ -68,7 +87,9 @@ class Sketcher:
     Bin width is a power of two and bins start at multiples of it, so that widening is exact: two neighbours are added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bins: int = BINS) -> None:
+        """`bins` is the most that the sketch may have."""
+        self._bins = bins
         self._low = math.inf
         self._high = -math.inf
         self._width = FINEST
@@ -76,24 +97,24 @@ class Sketcher:
         self._counts = np.zeros(0, np.int64)
         self._nonfinite = 0
 
-    def add(self, values: Array) -> None:
-        """Count `values`, float32 of any shape."""
-        flat = values.reshape(-1)
+    def add(self, values: Array, counts: Array | None = None) -> None:
+        """Count `values`, float32 of any shape, each as often as `counts` (same shape, 1 or more) says."""
+        flat, times = values.reshape(-1), None if counts is None else counts.reshape(-1)
         if flat.size == 0:
             return
         low, high = float(flat.min()), float(flat.max())
         if not (math.isfinite(low) and math.isfinite(high)):
-            finite = flat[np.isfinite(flat)]
-            self._nonfinite += flat.size - finite.size
-            self.add(finite)
+            finite = np.isfinite(flat)
+            self._nonfinite += int(np.sum(~finite if times is None else times[~finite]))
+            self.add(flat[finite], None if times is None else times[finite])
             return
         self._reach(low, high)
         # In float64 dividing by a power of two is exact, so a value never falls into a neighbour's bin.
         index = np.floor(flat * np.float64(1.0 / self._width)).astype(np.intp)
         index -= self._first
-        self._counts += np.bincount(index, minlength=len(self._counts))
+        self._counts += np.bincount(index, times, minlength=len(self._counts)).astype(np.int64)
 
-    def sketch(self) -> Sketch:
+    def seen(self) -> Sketch:
         """What has been seen so far; nothing at all gives one empty bin at zero."""
         if not len(self._counts):
             return Sketch(0.0, 0.0, 1.0, 0, np.zeros(1, np.int64), self._nonfinite)
@@ -105,7 +126,7 @@ class Sketcher:
         if low >= self._low and high <= self._high:
             return
         self._low, self._high = min(self._low, low), max(self._high, high)
-        width = _widened(self._width, self._low, self._high)
+        width = _widened(self._width, self._low, self._high, self._bins)
         first, last = math.floor(self._low / width), math.floor(self._high / width)
         counts = np.zeros(last - first + 1, np.int64)
         held = np.flatnonzero(self._counts)
@@ -114,8 +135,8 @@ class Sketcher:
         self._width, self._first, self._counts = width, first, counts
 
 
-def _widened(width: float, low: float, high: float) -> float:
-    """`width`, doubled until BINS bins cover [low, high] and bins are not finer than float32 can tell apart."""
-    while math.floor(high / width) - math.floor(low / width) >= BINS or max(-low, high) > width * 2.0**24:
+def _widened(width: float, low: float, high: float, bins: int) -> float:
+    """`width`, doubled until `bins` bins cover [low, high] and are not finer than float32 can tell apart."""
+    while math.floor(high / width) - math.floor(low / width) >= bins or max(-low, high) > width * 2.0**24:
         width *= 2.0
     return width

@@ -1,65 +1,111 @@
-"""One FP32 pass over the calibration data: a sketch of every layer's input, after each number of batches asked for."""
+"""One FP32 pass over the calibration data: what was seen of each tensor after each number of batches asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from autoquant.calibration.channels import ChannelCollector, Channels
+from autoquant.calibration.exact import Keeper
+from autoquant.calibration.seen import Collector, Seen
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import PlanError
 from autoquant.kept import Kept, keep, read_kept
 from autoquant.quantization.affine import Array
 
-VERSION = 1
-"""Version of the sketch; part of the key, so that a file of another version is never used."""
+VERSION = 2
+"""Version of what is kept; part of the key, so that a file of another version is never used."""
+FACTS = ("low", "high", "width", "first", "nonfinite")
+
+Slices = Mapping[tuple[str, int], Channels]
+"""Channels by tensor and by the axis, as its reader gives it, that numbers them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sketches by number of batches and tensor. `key` says of which model, data and preprocessing."""
+    """What was seen by number of batches and tensor, and of some tensors by channel.
+
+    `key` says of which model, data and preprocessing.
+    """
 
     key: str
-    sketches: Mapping[int, Mapping[str, Sketch]]
+    tensors: Mapping[int, Mapping[str, Seen]]
+    slices: Mapping[int, Slices] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def batch_nums(self) -> tuple[int, ...]:
-        """The numbers of batches after which sketches were kept."""
-        return tuple(sorted(self.sketches))
+        """The numbers of batches after which it was kept what had been seen."""
+        return tuple(sorted(self.tensors))
 
-    def sketch(self, tensor: str, batch_num: int) -> Sketch:
-        """The sketch of a tensor after `batch_num` batches. Raises PlanError when none was kept."""
-        if batch_num not in self.sketches:
+    def seen(self, tensor: str, batch_num: int) -> Seen:
+        """What was seen of a tensor in the first `batch_num` batches. Raises PlanError when that was not kept."""
+        self._check(batch_num)
+        if tensor not in self.tensors[batch_num]:
+            raise PlanError(tensor, "was not calibrated", hint="calibrate the layer that reads it")
+        return self.tensors[batch_num][tensor]
+
+    def channels(self, tensor: str, axis: int, batch_num: int) -> Channels:
+        """The same by channel. Raises PlanError when that was not kept."""
+        self._check(batch_num)
+        channels = self.slices.get(batch_num, {}).get((tensor, axis))
+        if channels is None or not channels.each:
+            hint = "calibrate its channels, or remove dmq_balancer_param"
+            raise PlanError(tensor, "was not calibrated channel by channel", hint=hint)
+        return channels
+
+    def _check(self, batch_num: int) -> None:
+        if batch_num not in self.tensors:
             kept = ", ".join(map(str, self.batch_nums))
             raise PlanError("batch_num", f"{batch_num} batches were not calibrated", hint=f"there are {kept}")
-        return self.sketches[batch_num][tensor]
 
 
-def collect(stages: Iterable[tuple[int, Iterable[Mapping[str, Array]]]], *, key: str) -> Statistics:
-    """Sketch the tensors to watch.
+def collector(name: str, *, exact: bool) -> Collector:
+    """What takes in a tensor: every value, or a sketch. `name` is what errors call it."""
+    return Keeper(name) if exact else Sketcher()
 
-    `stages` gives, in ascending order, a number of batches and what is new until then, in parts of any size.
+
+def collect(
+    stages: Iterable[tuple[int, Iterable[Mapping[str, Array]]]],
+    *,
+    key: str,
+    exact: Collection[str] = (),
+    channels: Collection[tuple[str, int]] = (),
+) -> Statistics:
+    """See the tensors to watch.
+
+    `stages` gives, in ascending order, a number of batches and what is new until then, in parts of any size. Of the
+    tensors in `exact` every value is kept, of others a sketch; those in `channels`, with the axis that numbers them,
+    are seen channel by channel as well. Raises TrialError where what is kept is too large.
     """
-    sketchers: dict[str, Sketcher] = {}
-    kept: dict[int, Mapping[str, Sketch]] = {}
+    whole: dict[str, Collector] = {}
+    sliced = {(name, axis): ChannelCollector(name, axis, exact=name in exact) for name, axis in channels}
+    tensors: dict[int, Mapping[str, Seen]] = {}
+    slices: dict[int, Slices] = {}
     for batch_num, parts in stages:
         for part in parts:
-            for tensor, values in part.items():
-                sketchers.setdefault(tensor, Sketcher()).add(values)
-        kept[batch_num] = {tensor: sketcher.sketch() for tensor, sketcher in sketchers.items()}
-    return Statistics(key, kept)
+            for name, values in part.items():
+                whole.setdefault(name, collector(name, exact=name in exact)).add(values)
+            for (name, _), channel_collector in sliced.items():
+                if name in part:
+                    channel_collector.add(part[name])
+        tensors[batch_num] = {name: one.seen() for name, one in whole.items()}
+        slices[batch_num] = {place: one.seen() for place, one in sliced.items()}
+    return Statistics(key, tensors, slices)
 
 
 def save_statistics(statistics: Statistics, path: Path) -> None:
-    """Write an .npz, whole or not at all."""
+    """Write sketches as an .npz, whole or not at all; raises ValueError for exact statistics, which are too large."""
     arrays: dict[str, Array] = {}
     index: list[dict[str, Any]] = []
-    for batch_num, sketches in sorted(statistics.sketches.items()):
-        for tensor, sketch in sorted(sketches.items()):
-            arrays[f"counts{len(index)}"] = sketch.counts
-            facts = {name: getattr(sketch, name) for name in ("low", "high", "width", "first", "nonfinite")}
-            index.append({"batch_num": batch_num, "tensor": tensor, **facts})
+    for where, sketches in _entries(statistics):
+        arrays[f"counts{len(index)}"] = np.concatenate([np.zeros(0, np.int64), *(s.counts for s in sketches)])
+        facts = [{"bins": len(s.counts), **{name: getattr(s, name) for name in FACTS}} for s in sketches]
+        index.append({**where, "each": facts})
     keep(path, Kept({"sketches": index}, arrays), key=statistics.key, version=VERSION)
 
 
@@ -68,9 +114,42 @@ def load_statistics(path: Path, *, key: str) -> Statistics | None:
     kept = read_kept(path, key=key, version=VERSION)
     if kept is None:
         return None
-    sketches: dict[int, dict[str, Sketch]] = {}
-    for number, entry in enumerate(kept.header["sketches"]):
-        facts = dict(entry)
-        batch_num, tensor = facts.pop("batch_num"), facts.pop("tensor")
-        sketches.setdefault(batch_num, {})[tensor] = Sketch(counts=kept.arrays[f"counts{number}"], **facts)
-    return Statistics(key, sketches)
+    tensors: dict[int, dict[str, Seen]] = {}
+    slices: dict[int, dict[tuple[str, int], Channels]] = {}
+    entries = kept.header["sketches"]
+    if set(kept.arrays) != {f"counts{number}" for number in range(len(entries))}:
+        return None  # a name in the archive is damaged
+    for number, entry in enumerate(entries):
+        name, each = entry["tensor"], tuple(_sketches(entry["each"], kept.arrays[f"counts{number}"]))
+        if entry["axis"] is None:
+            tensors.setdefault(entry["batch_num"], {})[name] = each[0]
+        else:
+            slices.setdefault(entry["batch_num"], {})[name, entry["axis"]] = Channels(name, each)
+    return Statistics(key, tensors, slices)
+
+
+def _entries(statistics: Statistics) -> Iterator[tuple[Mapping[str, Any], list[Sketch]]]:
+    """What is kept, with the sketches of a tensor (one) or of its channels (all)."""
+    for batch_num, tensors in sorted(statistics.tensors.items()):
+        for name, seen in sorted(tensors.items()):
+            yield {"batch_num": batch_num, "tensor": name, "axis": None}, _as_sketches([seen])
+    for batch_num, slices in sorted(statistics.slices.items()):
+        for (name, axis), channels in sorted(slices.items()):
+            yield {"batch_num": batch_num, "tensor": name, "axis": axis}, _as_sketches(channels.each)
+
+
+def _as_sketches(each: Iterable[Seen]) -> list[Sketch]:
+    seen = list(each)
+    sketches = [one for one in seen if isinstance(one, Sketch)]
+    if len(sketches) < len(seen):
+        raise ValueError("values that were kept exactly are too large for a file")
+    return sketches
+
+
+def _sketches(facts: Iterable[Mapping[str, Any]], counts: Array) -> Iterator[Sketch]:
+    """Sketches from their facts, and their counts one behind the other."""
+    begin = 0
+    for entry in facts:
+        end = begin + entry["bins"]
+        yield Sketch(counts=counts[begin:end], **{name: entry[name] for name in FACTS})
+        begin = end

@@ -89,6 +89,17 @@ def add_screen(parser: Parser) -> None:
     add_verbose(only)
 
 
+def add_simulation(parser: Parser) -> None:
+    """Whether the model that is written runs in stock TensorFlow."""
+    parser.add_argument(
+        "--without-simulation",
+        dest="simulation",
+        action="store_false",
+        default=True,
+        help="leave out the functions that let the model run in stock TensorFlow, for converters that refuse them",
+    )
+
+
 def add_verbose(group: Any) -> None:
     """The way to a traceback, which every command has."""
     group.add_argument(

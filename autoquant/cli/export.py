@@ -14,6 +14,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     parser.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
     parser.add_argument("--trial", metavar="N", type=int, default=None, help="another trial than the best")
+    arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        made = api.export(args.run, args.to, trial=args.trial)
+        made = api.export(args.run, args.to, trial=args.trial, simulation=args.simulation)
     say(f"trial   {made.trial}\n" + written(made.config, made.record, made.model))
     return 0
 

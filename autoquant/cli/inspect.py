@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from autoquant.model.layers import Layer
 
 UNKNOWN = "?"
+NOTHING = "-"
+ASKED_FOR = "quantized only where asked for"
+HOW = "ask by an override in a search space, or by tensor_quantize in config.json"
+MOST_TENSORS = 8
+"""So many inputs that are quantized only where asked for are shown; --json has all."""
 NUMBERS = ("multiply-adds", "share", "parameters")
 
 
@@ -49,14 +54,13 @@ def run(args: argparse.Namespace) -> int:
 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; where those are wider than `columns`, two lines for every layer."""
-    tables = [_layers(found), *_rejected(found)]
-    if columns is None or max(map(_width, tables)) <= columns:
-        return painted(*_separated([*tables, totals(found)]))
-    return painted(*_separated([*_in_two_lines(found), totals(found)]))
+    tables = [_layers(found), _tensors(found), _rejected(found)]
+    fits = columns is None or max(_width(part) for table in tables for part in table) <= columns
+    return painted(*_separated([*(tables if fits else _in_two_lines(found)), [totals(found)]]))
 
 
 def facts(found: Inspection) -> dict[str, Any]:
-    """All of it for scripts; what is not known is null, shares are of multiply-adds."""
+    """All of it for scripts; what is not known or not there is null, shares are of multiply-adds."""
     model, layers = found.model, found.survey.layers
     return {
         "version": 1,
@@ -68,7 +72,7 @@ def facts(found: Inspection) -> dict[str, Any]:
             {
                 "name": layer.name,
                 "op": layer.op,
-                "weight_shape": layer.weight_shape,
+                "weight_shape": layer.weight_shape if layer.weight else None,
                 "output_shape": layer.output_shape,
                 "macs": layer.macs,
                 "share": share(layer, layers),
@@ -76,6 +80,7 @@ def facts(found: Inspection) -> dict[str, Any]:
             }
             for layer in layers
         ],
+        "tensors": [{"name": one.name, "op": one.op, "reads": one.activations[0]} for one in found.survey.tensors],
         "rejected": [{"name": one.name, "op": one.op, "reason": one.reason} for one in found.survey.rejected],
         "macs": total_macs(layers),
         "parameters": sum(layer.parameters for layer in layers),
@@ -106,15 +111,29 @@ def totals(found: Inspection) -> str:
     )
 
 
-def _layers(found: Inspection) -> Table:
+def _layers(found: Inspection) -> list[RenderableType]:
     table = _table("layer", "operator", "weight", "output", numbers=NUMBERS)
     for layer in found.survey.layers:
         numbers = _numbers(layer, found.survey.layers)
-        table.add_row(layer.name, layer.op, _shape(layer.weight_shape), _shape(layer.output_shape), *numbers)
-    return table
+        table.add_row(layer.name, layer.op, _weight(layer), _shape(layer.output_shape), *numbers)
+    return [table]
 
 
-def _rejected(found: Inspection) -> list[Table]:
+def _tensors(found: Inspection) -> list[RenderableType]:
+    if not found.survey.tensors:
+        return []
+    table = _table(ASKED_FOR, "operator")
+    for one in found.survey.tensors[:MOST_TENSORS]:
+        table.add_row(one.name, one.op)
+    return [table, *_left_out(found), HOW]
+
+
+def _left_out(found: Inspection) -> list[str]:
+    left = len(found.survey.tensors) - MOST_TENSORS
+    return [f"... and {left} more, which --json lists"] if left > 0 else []
+
+
+def _rejected(found: Inspection) -> list[RenderableType]:
     if not found.survey.rejected:
         return []
     table = _table("not quantizable", "operator", "why")
@@ -123,14 +142,20 @@ def _rejected(found: Inspection) -> list[Table]:
     return [table]
 
 
-def _in_two_lines(found: Inspection) -> list[str]:
+def _in_two_lines(found: Inspection) -> list[list[str]]:
     lines = []
     for layer in found.survey.layers:
-        shapes = f"{_shape(layer.weight_shape)} -> {_shape(layer.output_shape)}"
+        weight = f"{layer.op} {_weight(layer)}" if layer.weight else layer.op
         macs, part, parameters = _numbers(layer, found.survey.layers)
-        lines.append(f"{layer.name}\n  {layer.op} {shapes}, {macs} multiply-adds ({part}), {parameters} parameters")
+        shapes = f"{weight} -> {_shape(layer.output_shape)}"
+        lines.append(f"{layer.name}\n  {shapes}, {macs} multiply-adds ({part}), {parameters} parameters")
     rejected = [f"{one.name}\n  {one.op}: {one.reason}" for one in found.survey.rejected]
-    return ["\n".join(block) for block in (lines, ["not quantizable:", *rejected] if rejected else []) if block]
+    asked = [f"{one.name} ({one.op})" for one in found.survey.tensors[:MOST_TENSORS]]
+    return [
+        lines,
+        [f"{ASKED_FOR}:", *asked, *_left_out(found), HOW] if asked else [],
+        ["not quantizable:", *rejected] if rejected else [],
+    ]
 
 
 def _numbers(layer: Layer, layers: Sequence[Layer]) -> tuple[str, str, str]:
@@ -153,14 +178,18 @@ def _table(*headings: str, numbers: Sequence[str] = ()) -> Table:
     return table
 
 
-def _separated(parts: Sequence[RenderableType]) -> list[RenderableType]:
-    return [line for part in parts for line in (part, "")][:-1]
+def _separated(blocks: Sequence[Sequence[RenderableType]]) -> list[RenderableType]:
+    return [line for block in blocks if block for line in (*block, "")][:-1]
 
 
-def _width(table: Table) -> int:
+def _width(part: RenderableType) -> int:
     from rich.console import Console
 
-    return Console(width=UNLIMITED).measure(table).maximum
+    return Console(width=UNLIMITED).measure(part).maximum
+
+
+def _weight(layer: Layer) -> str:
+    return _shape(layer.weight_shape) if layer.weight else NOTHING
 
 
 def _shape(shape: Sequence[int | None] | None) -> str:

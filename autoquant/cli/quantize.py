@@ -18,6 +18,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     group.add_argument("--calibration", metavar="DATA", required=True, help="samples; labels are not needed")
     group.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
     arguments.add_reading(parser, labels=False)
+    arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 
 
@@ -30,6 +31,6 @@ def run(args: argparse.Namespace) -> int:
         import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        made = api.quantize(config=args.config, to=args.to, **options)
+        made = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
     say(written(made.config, made.record, made.model))
     return 0

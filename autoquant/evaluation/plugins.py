@@ -16,7 +16,7 @@ from typing import Any
 
 from autoquant.errors import AutoquantError, DataError, did_you_mean
 
-OURS = Path(__file__).parent
+OURS = Path(__file__).parents[1]
 
 
 def load_function(spec: str) -> Callable[..., Any]:
@@ -28,13 +28,32 @@ def load_function(spec: str) -> Callable[..., Any]:
     place, colon, name = spec.rpartition(":")
     if not (colon and place and name):
         raise DataError(spec, "is not the name of a function", hint="write 'module:function' or 'file.py:function'")
-    module = _load_file(spec, Path(place)) if place.endswith(".py") else _load_module(spec, place)
+    module = load_file(spec, Path(place)) if place.endswith(".py") else _load_module(spec, place)
     if not hasattr(module, name):
         raise DataError(spec, f"'{place}' has no '{name}'", hint=nearest(name, _public(module)))
     function = getattr(module, name)
     if not callable(function):
         raise DataError(spec, f"'{name}' is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]  # hasattr and callable are all that can be known
+
+
+def load_file(spec: str, path: Path) -> ModuleType:
+    """The module of a .py file. Raises DataError at `spec` where it is not there or its import fails."""
+    if not path.is_file():
+        raise DataError(spec, f"there is no file {path}", hint=nearest(path.name, _files(path.parent)))
+    path = path.resolve()
+    name = f"autoquant_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None and found.loader is not None  # the name ends with .py
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickle look a module up
+    try:
+        with _on_path(path.parent):
+            found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise user_error(spec, error) from error
+    return module
 
 
 def user_error(where: str, error: Exception) -> AutoquantError:
@@ -86,24 +105,6 @@ def _load_module(spec: str, name: str) -> ModuleType:
         raise user_error(spec, error) from error
 
 
-def _load_file(spec: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise DataError(spec, f"there is no file {path}", hint=nearest(path.name, _files(path.parent)))
-    path = path.resolve()
-    name = f"autoquant_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None and found.loader is not None  # the name ends with .py
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses and pickle look a module up
-    try:
-        with _on_path(path.parent):
-            found.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise user_error(spec, error) from error
-    return module
-
-
 @contextmanager
 def _on_path(folder: Path) -> Iterator[None]:
     sys.path.insert(0, str(folder))
@@ -114,7 +115,8 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith("<frozen") or Path(filename).parent in (OURS, Path(importlib.__file__).parent)
+    path = Path(filename)
+    return filename.startswith("<frozen") or path.is_relative_to(OURS) or path.parent == Path(importlib.__file__).parent
 
 
 def _public(module: ModuleType) -> list[str]:

@@ -5,141 +5,91 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.calibration.plan import PER_TENSOR_ONLY, LayerPlan, Plan
-from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
+from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.formats.strict import Fields
+from autoquant.formats.activation import FP16, parameters
+from autoquant.formats.config_layer import activation_object, is_ours, layer_object
+from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
+from autoquant.formats.strict import Fields, read_text
+from autoquant.model.layers import Layer, is_tensor
 
-EXTRA = "autoquant"
-ONLY: Mapping[str, Any] = MappingProxyType(
-    {
-        "do_fusion": True,
-        "fakequant_precision_mode": "DEFAULT",
-        "joint_quant": False,
-        "skip_fusion_layers": [],
-        "tensor_quantize": [],
-        "version": 1,
-        "weight_offset": False,
-    }
-)
-"""Global keys of AMCT of which this version knows one value: the one that a missing key means."""
-GLOBAL = frozenset({"activation_offset", "batch_num", EXTRA, *ONLY})
-NO_OPS: Mapping[str, str] = MappingProxyType({})
+NO_LAYERS: Mapping[str, Layer] = MappingProxyType({})
 
 
-def config_text(plan: Plan) -> str:
-    """The text of a plan, keys sorted.
+def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
+    """The text of a plan, keys sorted; a layer that `layers` gives without a weight has no weight_quant_params.
 
-    Raises PlanError when a layer is called like a global key.
+    `activation_offset` is on where any layer has an offset; every layer says so for itself anyway. Raises PlanError
+    when a layer is called like a global key.
     """
+    _check_names(plan.layers)
     config: dict[str, Any] = {
-        "activation_offset": True,
+        "activation_offset": not plan.int8 or any(settings.asymmetric for settings in plan.int8.values()),
         "batch_num": plan.batch_num,
-        "do_fusion": True,
-        "skip_fusion_layers": [],
+        "do_fusion": plan.fusion.enabled,
+        "skip_fusion_layers": sorted(plan.fusion.skip),
         "version": 1,
     }
-    ranges: dict[str, dict[str, Any]] = {}
+    if plan.fp16_scales:
+        config["fakequant_precision_mode"] = FP16
+    tensors = [_tensor_object(name, settings) for name, settings in plan.int8.items() if is_tensor(name)]
+    if tensors:
+        config["tensor_quantize"] = sorted(tensors, key=lambda entry: (entry["layer_name"], entry["input_index"]))
     for name, settings in plan.layers.items():
+        if not is_tensor(name):
+            weight = name not in layers or layers[name].weight is not None
+            config[name] = layer_object(settings, weight=weight)
+    extra = _extra(plan)
+    return json.dumps(config | ({EXTRA: extra} if extra else {}), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def save_config(plan: Plan, path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:
+    """Write config.json, whole or not at all."""
+    write_text(path, config_text(plan, layers=layers))
+
+
+def load_config(path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS) -> Plan:
+    """Read a config.json as `parse_config` does. Raises PlanError."""
+    return parse_config(read_text(path, hint="give the config.json of a run"), str(path), layers=layers)
+
+
+def parse_config(text: str, where: str, *, layers: Mapping[str, Layer] = NO_LAYERS) -> Plan:
+    """Read the text of a config.json. Layers that it does not name are float.
+
+    `layers` are all that can be quantized, inputs of operators included: names are checked against them, a key that is
+    missing has the default that the layer can have, and what it cannot have is refused. Without them any name will do,
+    which is enough for a file that a plan was saved to. Raises PlanError with the key and the way out.
+    """
+    _check_names(layers)
+    fields = Fields(_json(text, where), f"{where}:$", PlanError)
+    return read_plan(fields, layers)
+
+
+def _tensor_object(name: str, settings: LayerPlan) -> dict[str, Any]:
+    operator, _, index = name.rpartition(":")
+    return {
+        "layer_name": operator,
+        "input_index": int(index),
+        "activation_quant_params": activation_object(settings),
+    }
+
+
+def _extra(plan: Plan) -> dict[str, Any]:
+    """What AMCT has no word for."""
+    ours = {name: parameters(s.activation) for name, s in plan.int8.items() if is_ours(s.activation)}
+    exact = {} if plan.exact is None else {"exact": plan.exact}
+    return exact | ({"activation_quant_params": ours} if ours else {})
+
+
+def _check_names(layers: Mapping[str, Any]) -> None:
+    for name in layers:
         if name in GLOBAL:
             raise PlanError(name, "a layer is called like a global key of config.json", hint="rename the layer")
-        config[name] = {"quant_enable": False} if settings is None else _layer_object(settings)
-        if settings is not None and not isinstance(settings.activation, Ifmr):
-            ranges[name] = {"act_algo": range_name(settings.activation), **asdict(settings.activation)}
-    if ranges:
-        config[EXTRA] = {"activation_quant_params": ranges}
-    return json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def save_config(plan: Plan, path: Path) -> None:
-    """Write config.json, whole or not at all."""
-    write_text(path, config_text(plan))
-
-
-def load_config(path: Path, *, ops: Mapping[str, str] = NO_OPS) -> Plan:
-    """Read a config.json; `ops` gives operators by layer name, for defaults. Raises PlanError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(str(path), f"cannot be read ({error})", hint="give the config.json of a run") from None
-    return parse_config(text, str(path), ops=ops)
-
-
-def parse_config(text: str, where: str, *, ops: Mapping[str, str] = NO_OPS) -> Plan:
-    """Read the text of a config.json. Layers that it does not name are float. Raises PlanError."""
-    fields = Fields(_json(text, where), f"{where}:$", PlanError)
-    for key, value in ONLY.items():
-        fields.only(key, [value], value)
-    batch_num = fields.take("batch_num", 1)
-    offset = fields.take("activation_offset", True)
-    extra = fields.sub(EXTRA)
-    algorithms = extra.sub("activation_quant_params")
-    extra.done()
-    ranges = {name: _range(algorithms.nested(value, name)) for name, value in algorithms.rest().items()}
-    layers = {
-        name: _layer(fields.nested(value, name), offset, ops.get(name), ranges.pop(name, None))
-        for name, value in fields.rest().items()
-    }
-    for name in ranges:
-        raise algorithms.error(name, "no such layer in this file", hint="remove the entry")
-    return fields.build(lambda: Plan(layers, batch_num))
-
-
-def _layer_object(settings: LayerPlan) -> dict[str, Any]:
-    chosen = settings.activation if isinstance(settings.activation, Ifmr) else Ifmr()
-    return {
-        "quant_enable": True,
-        "activation_quant_params": {
-            "act_algo": "ifmr",
-            "asymmetric": settings.asymmetric,
-            "max_percentile": chosen.max_percentile,
-            "min_percentile": chosen.min_percentile,
-            "num_bits": 8,
-            "search_range": [chosen.search_start, chosen.search_end],
-            "search_step": chosen.search_step,
-        },
-        "weight_quant_params": {"channel_wise": settings.channel_wise, "num_bits": 8, "wts_algo": "arq_quantize"},
-    }
-
-
-def _layer(fields: Fields, offset: bool, op: str | None, extra: RangeAlgorithm | None) -> LayerPlan | None:
-    enabled = fields.take("quant_enable", True)
-    activation = fields.sub("activation_quant_params")
-    activation.only("num_bits", [8], 8)
-    activation.only("act_algo", ["ifmr"], "ifmr")
-    asymmetric = activation.take("asymmetric", offset)
-    ifmr = _ifmr(activation)
-    activation.done()
-    weight = fields.sub("weight_quant_params")
-    weight.only("num_bits", [8], 8)
-    weight.only("wts_algo", ["arq_quantize"], "arq_quantize")
-    channel_wise = weight.take("channel_wise", op not in PER_TENSOR_ONLY)
-    weight.done()
-    fields.done()
-    return LayerPlan(extra or ifmr, asymmetric, channel_wise) if enabled else None
-
-
-def _ifmr(fields: Fields) -> Ifmr:
-    default = Ifmr()
-    most, least = (fields.take(f"{end}_percentile", 0.999999) for end in ("max", "min"))
-    bounds = fields.take("search_range", [default.search_start, default.search_end])
-    step = fields.take("search_step", default.search_step)
-    if len(bounds) != 2 or not all(type(bound) in (int, float) for bound in bounds):
-        raise fields.error("search_range", f"expected two numbers, got {bounds!r}", hint="for example [0.7, 1.3]")
-    return fields.build(lambda: Ifmr(most, least, float(bounds[0]), float(bounds[1]), step))
-
-
-def _range(fields: Fields) -> RangeAlgorithm:
-    kind = RANGES[fields.only("act_algo", sorted(RANGES), "minmax")]
-    values = {name: fields.take(name, default) for name, default in asdict(kind()).items()}
-    fields.done()
-    return fields.build(lambda: kind(**values))
 
 
 def _json(text: str, where: str) -> object:

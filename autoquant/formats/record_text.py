@@ -2,46 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+import numpy as np
+from google.protobuf import text_format
 
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.quantization.affine import Affine
+from autoquant.formats.activation import FP16
+from autoquant.formats.strict import read_text
+from autoquant.formats.text_proto import Field, Messages, message_class, parse_text
+from autoquant.quantization.affine import QMAX, QMIN, Affine
 
-Field = descriptor_pb2.FieldDescriptorProto
-_ONE, _MANY = Field.LABEL_OPTIONAL, Field.LABEL_REPEATED
-_LAYER = (
-    ("scale_d", 1, Field.TYPE_FLOAT, _ONE),
-    ("offset_d", 2, Field.TYPE_INT32, _ONE),
-    ("scale_w", 3, Field.TYPE_FLOAT, _MANY),
-    ("offset_w", 4, Field.TYPE_INT32, _MANY),
+MESSAGES: Messages = {
+    "SingleLayerRecord": (
+        Field("scale_d", 1, "float"),
+        Field("offset_d", 2, "int32"),
+        Field("scale_w", 3, "float", many=True),
+        Field("offset_w", 4, "int32", many=True),
+        Field("shift_bit", 5, "uint32", many=True),
+        Field("cluster", 6, "int32", many=True),
+        Field("skip_fusion", 9, "bool"),
+        Field("dst_type", 10, "string"),
+        Field("prune_producer", 11, "string", many=True),
+        Field("prune_consumer", 12, "string", many=True),
+        Field("tensor_balance_factor", 13, "float", many=True),
+        Field("act_type", 14, "string"),
+        Field("wts_type", 15, "string"),
+        Field("is_tensor_quantize", 16, "bool"),
+        Field("op_data_type", 17, "string"),
+        Field("fakequant_precision_mode", 18, "string"),
+        Field("scale_h", 19, "float"),
+        Field("offset_h", 20, "int32"),
+        Field("scale_r", 21, "float", many=True),
+        Field("offset_r", 22, "int32", many=True),
+    ),
+    "MapFiledEntry": (Field("key", 1, "string"), Field("value", 2, "SingleLayerRecord")),
+    "AttrProto": (
+        Field("name", 1, "string"),
+        Field("type", 2, "AttrType"),
+        Field("i", 3, "int64"),
+        Field("s", 4, "bytes"),
+    ),
+    "PruneNode": (Field("name", 1, "string"), Field("attr", 2, "AttrProto", many=True)),
+    "PruneRecord": (
+        Field("producer", 1, "PruneNode", many=True),
+        Field("consumer", 2, "PruneNode", many=True),
+        Field("selective_prune", 3, "PruneNode"),
+    ),
+    "ScaleOffsetRecord": (
+        Field("record", 1, "MapFiledEntry", many=True),
+        Field("prune_record", 2, "PruneRecord", many=True),
+    ),
+}
+"""Fields to 15 are numbered as in AMCT's inner_scale_offset_record.proto; the text has no numbers."""
+ENUMS = {"AttrType": ("UNDEFINED", "STRING", "INT")}
+PRUNED = "the layer was pruned, and pruning is not built"
+RECURRENT = "recurrent layers are not quantized"
+NOT_BUILT: Mapping[str, str] = MappingProxyType(
+    {
+        "cluster": "non-uniform quantization (NUQ) is not built, as hardware gains nothing by it",
+        "prune_consumer": PRUNED,
+        "prune_producer": PRUNED,
+        **dict.fromkeys(("scale_h", "offset_h", "scale_r", "offset_r"), RECURRENT),
+    }
 )
-"""Fields of a layer that this version uses: name, number, type, label. Others are refused by name."""
-
-
-@cache
-def _message() -> Any:
-    """The message class ScaleOffsetRecord, built from the table above."""
-    file = descriptor_pb2.FileDescriptorProto(name="autoquant_record.proto", package="autoquant", syntax="proto2")
-    layer = file.message_type.add(name="SingleLayerRecord")
-    for name, number, kind, label in _LAYER:
-        layer.field.add(name=name, number=number, type=kind, label=label)
-    entry = file.message_type.add(name="MapFiledEntry")
-    entry.field.add(name="key", number=1, type=Field.TYPE_STRING, label=_ONE)
-    entry.field.add(
-        name="value", number=2, type=Field.TYPE_MESSAGE, label=_ONE, type_name=".autoquant.SingleLayerRecord"
-    )
-    top = file.message_type.add(name="ScaleOffsetRecord")
-    top.field.add(name="record", number=1, type=Field.TYPE_MESSAGE, label=_MANY, type_name=".autoquant.MapFiledEntry")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("autoquant.ScaleOffsetRecord"))
+"""Fields of AMCT for what cannot be done here, and why."""
+ONLY: Mapping[str, str] = MappingProxyType({"dst_type": "INT8", "act_type": "INT8", "op_data_type": "FLOAT32"})
+"""Fields of which one value can be carried out."""
+WEIGHT_TYPES: Mapping[str, int] = MappingProxyType({"INT8": 8, "INT7": 7, "INT6": 6})
 
 
 def record_text(record: Record) -> str:
@@ -52,6 +86,12 @@ def record_text(record: Record) -> str:
         value.scale_d, value.offset_d = layer.activation.scale, layer.activation.offset
         value.scale_w.extend(layer.scale_w)
         value.offset_w.extend([0] * len(layer.scale_w))
+        value.shift_bit.extend(layer.shift_bit)
+        value.tensor_balance_factor.extend(layer.balance)
+        if layer.skip_fusion:
+            value.skip_fusion = True
+        if layer.weight_bits != 8:
+            value.wts_type = f"INT{layer.weight_bits}"
     return str(text_format.MessageToString(message))
 
 
@@ -61,48 +101,102 @@ def save_record(record: Record, path: Path) -> None:
 
 
 def parse_record(text: str, where: str) -> Record:
-    """Read a record's text. Raises PlanError that names `where` and the layer or line."""
+    """Read a record's text.
+
+    `is_tensor_quantize` says nothing that the key `<operator>:<index>` does not; under `fakequant_precision_mode`
+    FORCE_FP16_QUANT the scale is rounded to float16. Raises PlanError that names `where` and the layer, or the line
+    and column: no record or an unfinished one, a layer twice, values out of range, and what cannot be carried out.
+    """
     message = _message()()
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise PlanError(
-            where, f"is no record file: {error}", hint="expected `record { key: ... value { ... } }`"
-        ) from None
+    parse_text(
+        text,
+        message,
+        where,
+        what=f"the record_file{{{where}}} cannot be parsered",
+        hint="please ensure it matches with scale_offset_record.proto: `record { key: ... value { ... } }`",
+    )
+    if message.prune_record:
+        raise PlanError(where, "prune_record: pruning is not built", hint="use the record of a model without it")
     layers: dict[str, LayerRecord] = {}
-    for entry in message.record:
+    for number, entry in enumerate(message.record):
         if not entry.key:
-            raise PlanError(where, 'cannot find "key" in a record', hint="every record needs a key and a value")
+            what = f'Cannot find "key" in record file, in record {number + 1}'
+            raise PlanError(where, what, hint="every record needs a key and a value")
         if entry.key in layers:
             raise PlanError(f"{where}: {entry.key}", "is there twice", hint="remove one of the two records")
-        layers[entry.key] = _layer(entry.value, f"{where}: {entry.key}")
+        layers[entry.key] = _layer(entry, f"{where}: {entry.key}")
     if not layers:
-        raise PlanError(where, "record file is empty, no layers to be quantized", hint="finish the calibration first")
+        what = "record_file is empty, no layers to be quantized"
+        raise PlanError(where, what, hint="please ensure calibration is finished: run batch_num batches")
     return MappingProxyType(layers)
 
 
 def load_record(path: Path) -> Record:
     """Read a record file. Raises PlanError."""
+    return parse_record(read_text(path, hint="give a record file"), str(path))
+
+
+@cache
+def _message() -> Any:
+    return message_class("ScaleOffsetRecord", MESSAGES, ENUMS)
+
+
+def _layer(entry: Any, where: str) -> LayerRecord:
+    if not entry.HasField("value"):
+        raise PlanError(where, f"cannot find 'value' in {entry.key} in record_file", hint="remove the record")
+    value = entry.value
+    _check_finished(entry.key, value, where)
+    _check_possible(value, where)
+    _check_offsets(entry.key, value, where)
+    scale = value.scale_d
+    if value.fakequant_precision_mode == FP16:
+        with np.errstate(over="ignore"):
+            scale = float(np.float16(scale))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(str(path), f"cannot be read ({error})", hint="give a record file") from None
-    return parse_record(text, str(path))
-
-
-def _layer(value: Any, where: str) -> LayerRecord:
-    for needed in ("scale_d", "offset_d"):
-        if not value.HasField(needed):
-            raise PlanError(where, f"cannot find {needed}", hint="please check the data calibration process")
-    if len(value.scale_w) != len(value.offset_w):
-        raise PlanError(
-            where,
-            f"scale_w's length {len(value.scale_w)}, offset_w's length {len(value.offset_w)} should be equal",
-            hint="give one of each per channel, or one for all",
+        return LayerRecord(
+            activation=Affine(scale, value.offset_d),
+            scale_w=tuple(value.scale_w),
+            balance=tuple(value.tensor_balance_factor),
+            weight_bits=WEIGHT_TYPES[value.wts_type or "INT8"],
+            shift_bit=tuple(value.shift_bit),
+            skip_fusion=value.skip_fusion,
         )
-    if any(value.offset_w):
-        raise PlanError(where, "offset_w's value should be 0", hint="weights are symmetric")
-    try:
-        return LayerRecord(Affine(value.scale_d, value.offset_d), tuple(value.scale_w))
     except ValueError as error:
         raise PlanError(where, str(error), hint="calibrate again") from None
+
+
+def _check_finished(key: str, value: Any, where: str) -> None:
+    """Raise PlanError where calibration did not fill a record in."""
+    if not value.ListFields():
+        what = "its record is empty: the calibration of this layer is not finished"
+        raise PlanError(where, what, hint="run batch_num batches through the outputs that quantize_model names")
+    for needed in ("scale_d", "offset_d"):
+        if not value.HasField(needed):
+            what = f"cannot find {needed} of layer {key} in record_file"
+            raise PlanError(where, what, hint="please check data calibration process")
+
+
+def _check_possible(value: Any, where: str) -> None:
+    """Raise PlanError where a record asks for what cannot be carried out."""
+    given = {field.name: found for field, found in value.ListFields()}
+    for name in filter(NOT_BUILT.get, given):
+        raise PlanError(where, f"{name}: {NOT_BUILT[name]}", hint="leave the layer out, which keeps it in float")
+    choices: dict[str, tuple[str, ...]] = {name: (only,) for name, only in ONLY.items()}
+    choices |= {"wts_type": tuple(WEIGHT_TYPES), "fakequant_precision_mode": ("DEFAULT", FP16)}
+    for name, possible in choices.items():
+        if given.get(name, possible[0]) not in possible:
+            what = f"{name} {given[name]} is not built, only {', '.join(possible)}"
+            raise PlanError(where, what, hint="calibrate the layer anew, or leave it out, which keeps it in float")
+
+
+def _check_offsets(key: str, value: Any, where: str) -> None:
+    """Raise PlanError where offsets are out of range, or not as many as scales."""
+    if not QMIN <= value.offset_d <= QMAX:
+        what = f"offset_d's value should be in [{QMIN}, {QMAX}] in layer {key}, got {value.offset_d}"
+        raise PlanError(where, what, hint="calibrate again")
+    scales, offsets = len(value.scale_w), len(value.offset_w)
+    if scales != offsets:
+        what = f"scale_w's length, offset_w's length should be equal in layer {key}, got {scales} and {offsets}"
+        raise PlanError(where, what, hint="give one of each per channel, or one for all")
+    if any(value.offset_w):
+        raise PlanError(where, f"offset_w's value should be 0 in layer {key}", hint="weights are symmetric")

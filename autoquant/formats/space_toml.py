@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import SpaceError, did_you_mean
 from autoquant.formats.strict import Fields, as_float
@@ -19,12 +22,16 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What one table of the file offers for each setting, preferred value first; empty where it says nothing."""
+    """What one table of the file offers for each setting, preferred value first; empty where it says nothing.
+
+    `dmq` holds migration strengths, None for no balancing.
+    """
 
     quant_enable: tuple[bool, ...] = ()
     activation: tuple[RangeAlgorithm, ...] = ()
     asymmetric: tuple[bool, ...] = ()
     channel_wise: tuple[bool, ...] = ()
+    dmq: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ def load_space(name_or_path: str | Path) -> SpaceFile:
     found = presets()
     path = found.get(str(name_or_path)) or Path(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         hint = did_you_mean(str(name_or_path), found, otherwise=f"give a file, or one of {', '.join(found)}")
         what = "is no file and no preset" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
@@ -100,6 +107,7 @@ def _table(fields: Fields, kind: str) -> Table:
         _activations(fields),
         _choices(fields, "asymmetric", bool),
         _choices(fields, "channel_wise", bool),
+        _strengths(fields),
     )
     fields.done()
     return table
@@ -112,6 +120,19 @@ def _override(fields: Fields, where: str) -> Override:
     return Override(patterns, types, _table(fields, "override"), where)
 
 
+def _strengths(fields: Fields) -> tuple[float | None, ...]:
+    """Migration strengths of the balancer; false, which stands for none, becomes None."""
+    value = fields.raw("dmq_balancer")
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    strengths = [None if one is False else as_float(one) for one in given]
+    if any(type(one) not in (float, NoneType) for one in strengths) or (value is not None and not strengths):
+        hint = "false is without it; for example [false, 0.5]"
+        raise fields.error("dmq_balancer", f"expected a list of numbers or false, got {value!r}", hint=hint)
+    for strength in strengths:
+        fields.build(partial(LayerPlan, dmq=strength))
+    return _each_once(fields, "dmq_balancer", strengths)
+
+
 def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
     """Every algorithm with every combination of its parameters."""
     settings: list[RangeAlgorithm] = []
@@ -121,7 +142,7 @@ def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
             near = get_close_matches(name, RANGES, n=1) or sorted(RANGES)
             raise fields.error("act_algo", f"unknown '{name}'", hint=f"try '{near[0]}'")
         kind, parameters = RANGES[name], fields.sub(name)
-        grid = {key: _choices(parameters, key, float) or (default,) for key, default in asdict(kind()).items()}
+        grid = {key: _choices(parameters, key, type(value)) or (value,) for key, value in asdict(kind()).items()}
         parameters.done()
         for values in itertools.product(*grid.values()):
             chosen: dict[str, Any] = dict(zip(grid, values, strict=True))
@@ -153,12 +174,18 @@ def _choices(fields: Fields, key: str, kind: type) -> tuple[Any, ...]:
         values = [as_float(v) for v in values]
     if not values or any(type(v) is not kind for v in values):
         raise fields.error(key, f"expected a list of {kind.__name__}, got {value!r}", hint="at least one value")
+    return _each_once(fields, key, values)
+
+
+def _each_once(fields: Fields, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
-        raise fields.error(key, f"a value is there twice in {value!r}", hint="remove one of the two")
+        raise fields.error(key, f"a value is there twice in {list(values)!r}", hint="remove one of the two")
     return tuple(values)
 
 
 def _disjoint(fields: Fields, shared: Table, layer: Table) -> None:
-    for key, word in (("activation", "act_algo"), ("asymmetric", "asymmetric"), ("channel_wise", "channel_wise")):
+    words = {"activation": "act_algo", "dmq": "dmq_balancer"}
+    for key in ("activation", "asymmetric", "channel_wise", "dmq"):
+        word = words.get(key, key)
         if getattr(shared, key) and getattr(layer, key):
             raise fields.error(f"layer.{word}", "is in [global] as well", hint="choose it once, or layer by layer")

@@ -4,35 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
-from autoquant.errors import InputError, did_you_mean
+from autoquant.errors import InputError, PlanError, did_you_mean
 
 T = TypeVar("T")
 
 
 class Fields:
-    """One object of a file; take what is known, then `done()` refuses the rest."""
+    """One object of a file, at `where`; take what is known, then `done()` refuses the rest."""
 
     def __init__(self, value: object, where: str, error: type[InputError]) -> None:
         if not isinstance(value, Mapping):
             raise error(where, f"expected an object, got {value!r}", hint="see the README for an example")
         self._left: dict[str, Any] = dict(value)
-        self._where = where
+        self.where = where
         self._error = error
         self._known: list[str] = []
 
+    def __contains__(self, key: str) -> bool:
+        """Whether `key` is there and was not taken yet."""
+        return key in self._left
+
     def take(self, key: str, default: T) -> T:
         """The value of `key`, which must be of the default's type (a whole number may stand for a float)."""
+        value = self.optional(key, type(default), hint=f"for example {default!r}")
+        return default if value is None else value
+
+    def optional(self, key: str, kind: type[T], *, hint: str = "correct the value, or leave it out") -> T | None:
+        """The value of `key`, which must be of this kind (a whole number may stand for a float); None without it."""
         self._known.append(key)
         if key not in self._left:
-            return default
+            return None
         value = self._left.pop(key)
-        if isinstance(default, float):
+        if kind is float:
             value = as_float(value)
-        if type(value) is not type(default):
-            kind = type(default).__name__
-            raise self.error(key, f"expected {kind}, got {value!r}", hint=f"for example {default!r}")
+        if type(value) is not kind:
+            raise self.error(key, f"expected {kind.__name__}, got {value!r}", hint=hint)
+        return value
+
+    def needed(self, key: str, kind: type[T]) -> T:
+        """The value of `key`, which must be there."""
+        value = self.optional(key, kind)
+        if value is None:
+            raise self.error(key, f"is missing, expected {kind.__name__}", hint=f'add "{key}"')
         return value
 
     def raw(self, key: str) -> Any:
@@ -47,7 +63,7 @@ class Fields:
 
     def nested(self, value: object, key: str) -> Fields:
         """Any object, read as if it stood under `key`."""
-        return Fields(value, f"{self._where}.{key}", self._error)
+        return Fields(value, f"{self.where}.{key}", self._error)
 
     def rest(self) -> Mapping[str, Any]:
         """All that was not taken yet."""
@@ -68,11 +84,16 @@ class Fields:
         try:
             return make()
         except (ValueError, OverflowError) as error:
-            raise self._error(self._where, str(error), hint="correct the value") from None
+            raise self._error(self.where, str(error), hint="correct the value") from None
+
+    def require(self, right: bool, key: str, what: str, *, hint: str) -> None:
+        """Raise for a key whose value is not right."""
+        if not right:
+            raise self.error(key, what, hint=hint)
 
     def error(self, key: str, what: str, *, hint: str) -> InputError:
         """An error at one key."""
-        return self._error(f"{self._where}.{key}", what, hint=hint)
+        return self._error(f"{self.where}.{key}", what, hint=hint)
 
     def done(self) -> None:
         """Raise for the first key that nobody took."""
@@ -84,3 +105,11 @@ class Fields:
 def as_float(value: Any) -> Any:
     """A whole number as a float where that is exact, anything else as it is."""
     return float(value) if type(value) is int and abs(value) <= 2**53 else value
+
+
+def read_text(path: Path, *, hint: str) -> str:
+    """The text of a UTF-8 file, without the byte order mark that editors on Windows put first. Raises PlanError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(str(path), f"cannot be read ({error})", hint=hint) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -79,8 +79,8 @@ def _evaluate(graph: Graph, wanted: list[str]) -> dict[str, Array]:
     """Values of the tensors; without those that are no arrays, are known to be too large, or fail to compute."""
     import tensorflow as tf
 
-    part = _ancestors(graph, wanted)
-    tf_graph = imported(Graph(MappingProxyType(part), (), tuple(wanted), graph.library))
+    part = graph.ancestors(*wanted)
+    tf_graph = imported(Graph(MappingProxyType(dict(part)), (), tuple(wanted), graph.library))
     tensors = {}
     for name in wanted:
         tensor = tf_graph.get_tensor_by_name(tensor_name(name))
@@ -108,19 +108,8 @@ def _one_by_one(session: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _ancestors(graph: Graph, tensors: Iterable[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    stack = [node_of(tensor) for tensor in tensors]
-    while stack:
-        name = stack.pop()
-        if name not in found:
-            found[name] = graph.nodes[name]
-            stack.extend(node_of(edge) for edge in graph.nodes[name].input)
-    return found
-
-
 def _blown_up(graph: Graph, tensor: str, size: int) -> bool:
     if size <= LARGE:
         return False
-    made_from = sum(node.ByteSize() for node in _ancestors(graph, [tensor]).values() if node.op == "Const")
+    made_from = sum(node.ByteSize() for node in graph.ancestors(tensor).values() if node.op == "Const")
     return size > GROWTH * int(made_from)

@@ -140,6 +140,17 @@ class Graph:
         reader = self.nodes[readers[0]]
         return reader if sum(node_of(edge) == name for edge in reader.input) == 1 else None
 
+    def ancestors(self, *tensors: str) -> Mapping[str, Any]:
+        """The nodes that make the tensors, and all that these depend on."""
+        found: dict[str, Any] = {}
+        stack = [node_of(tensor) for tensor in tensors]
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found[name] = self.nodes[name]
+                stack.extend(node_of(edge) for edge in self.nodes[name].input)
+        return found
+
     def free_name(self, wanted: str) -> str:
         """The name itself, or with a number where a node has it."""
         return next(name for name in chain((wanted,), (f"{wanted}_{n}" for n in count(1))) if name not in self.nodes)
@@ -188,13 +199,7 @@ class Graph:
 
     def pruned(self) -> Graph:
         """Without nodes that no output needs; inputs stay, needed or not."""
-        needed: set[str] = set()
-        stack = [*self.inputs, *(node_of(output) for output in self.outputs)]
-        while stack:
-            name = stack.pop()
-            if name not in needed:
-                needed.add(name)
-                stack.extend(node_of(edge) for edge in self.nodes[name].input)
+        needed = self.ancestors(*self.inputs, *self.outputs)
         if len(needed) == len(self.nodes):
             return self
         kept = {name: node for name, node in self.nodes.items() if name in needed}

@@ -8,42 +8,89 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from tensorflow.core.framework import types_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, attr_of, const_shape, data_format, node_of
+from autoquant.model.graph import Graph, attr_of, const_shape, node_of
+from autoquant.model.operators import OPERATORS, Operator, channels_first, sizes, weight_of
+from autoquant.model.restrictions import objection
 from autoquant.model.shapes import Shape, for_one_sample, imported, placeholder_shape, static_shape, tensor_name
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A quantizable operator.
+    """What is quantized together: an operator, or one input of an operator that is `tensor_only`.
 
-    `activation` is the tensor that it reads as data, `weight` the Const node of its weight, `channel_axes` the axes of
-    the weight that number its output channels, `bias` the BiasAdd that alone reads the operator and has a constant
-    vector. `macs` counts multiply-adds for one sample. What depends on a shape that is not known is None.
+    `name` is the operator's, of an input `<operator>:<index>`. `activations` are the tensors that it reads as data:
+    one, or the two factors of a BatchMatMul without a weight. `data_axis` is the axis of the first of them that numbers
+    input channels, 1 or -1. `weight` is the Const node of its weight, `channel_axes` the axes of that which number its
+    output channels, `bias` the BiasAdd that alone reads the operator and has a constant vector. `macs` counts
+    multiply-adds for one sample, of a pooling its additions. What depends on a shape that is not known is None.
+    A convolution with several `groups` of input channels has a weight for each group.
     """
 
     name: str
     op: str
-    activation: str
-    weight: str
+    activations: tuple[str, ...]
+    data_axis: int
+    weight: str | None
     weight_shape: tuple[int, ...]
     channel_axes: tuple[int, ...]
     bias: str | None
     output_shape: tuple[int | None, ...] | None
     macs: int | None
+    groups: int = 1
+
+    @property
+    def node(self) -> str:
+        """Name of the operator."""
+        return node_of(self.name)
+
+    @property
+    def operator(self) -> Operator:
+        """How its operator is quantized."""
+        return OPERATORS[self.op]
+
+    @property
+    def tensor_only(self) -> bool:
+        """Whether it is only an input that is quantized, which is done where it is asked for and not else."""
+        return self.operator.tensor_only
+
+    @property
+    def symmetric_only(self) -> bool:
+        """Whether offsets must be 0: a product of two activations has no term that would take them up."""
+        return len(self.activations) > 1
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether its weight may have a scale for every channel."""
+        return self.operator.per_channel
+
+    @property
+    def balanceable(self) -> bool:
+        """Whether factors can go from its input channels into its weight: it has one, of as many input channels."""
+        return self.weight is not None and self.groups == 1
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """What its activations are called in a record: its own name, then `<name>:1`."""
+        return tuple(f"{self.name}:{index}" if index else self.name for index in range(len(self.activations)))
 
     @property
     def channels(self) -> int:
-        """Output channels."""
+        """Output channels of the weight; 1 without one."""
         return prod(self.weight_shape[axis] for axis in self.channel_axes)
 
     @property
     def parameters(self) -> int:
         """Weights and biases."""
-        return prod(self.weight_shape) + (self.channels if self.bias is not None else 0)
+        weights = prod(self.weight_shape) if self.weight else 0
+        return weights + (self.channels if self.bias is not None else 0)
+
+
+def is_tensor(name: str) -> bool:
+    """Whether a name is that of an operator's input, `<operator>:<index>`, and not of a layer."""
+    return ":" in name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +104,16 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All operators worth a look, in graph order."""
+    """All operators worth a look, in graph order; `tensors` are inputs that are quantized only where asked for."""
 
     layers: tuple[Layer, ...]
+    tensors: tuple[Layer, ...]
     rejected: tuple[Rejected, ...]
 
-
-CHANNEL_AXES: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {"Conv2D": (3,), "DepthwiseConv2dNative": (2, 3), "MatMul": (1,)}
-)
-"""Operator -> the axes of its weight that number output channels. Input 0 is the data, input 1 the weight."""
-
-NOT_YET = "not supported by this version"
-BODY = "what happens inside its body stays in float"
-FUSED = "it was fused by an optimizer; export the graph without that"
-UNSUPPORTED: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("Conv3D", "Conv2DBackpropInput", "Conv3DBackpropInputV2", "Einsum", "AvgPool", "MaxPool"), NOT_YET)
-    | dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), NOT_YET)
-    | dict.fromkeys(("_FusedConv2D", "_FusedDepthwiseConv2dNative", "_FusedMatMul"), FUSED)
-    | dict.fromkeys(("If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"), BODY)
-    | dict.fromkeys(("PartitionedCall", "StatefulPartitionedCall"), BODY)
-)
-"""Operator -> why it is never quantized, for those that a reader of the table would look for."""
+    @property
+    def by_name(self) -> Mapping[str, Layer]:
+        """Everything that a plan may name."""
+        return MappingProxyType({layer.name: layer for layer in (*self.layers, *self.tensors)})
 
 
 def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Survey:
@@ -89,47 +124,87 @@ def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = Mappin
     """
     tf_graph = imported(for_one_sample(graph, input_shapes))
     batch = _fixed_batch(graph)
+
+    def shape_of(tensor: str) -> Shape | None:
+        return static_shape(tf_graph.get_tensor_by_name(tensor_name(tensor)))
+
     layers: list[Layer] = []
+    tensors: list[Layer] = []
     rejected: list[Rejected] = []
     for node in graph.ordered():
-        reason = _objection(graph, node)
+        reason = objection(graph, node)
         if reason is not None:
             rejected.append(Rejected(node.name, node.op, reason))
-        elif node.op in CHANNEL_AXES:
-            shape = static_shape(tf_graph.get_tensor_by_name(tensor_name(node.name)))
-            layers.append(_layer(graph, node, shape, batch))
+        elif node.op in OPERATORS and OPERATORS[node.op].tensor_only:
+            tensors += _inputs(graph, node, shape_of(node.name))
+        elif node.op in OPERATORS:
+            layers.append(_layer(graph, node, {t: shape_of(t) for t in (node.name, *node.input)}, batch))
     if not layers:
         raise ModelError("graph", "has no layer that can be quantized" + _listed(rejected), hint=_way_out(rejected))
-    return Survey(tuple(layers), tuple(rejected))
+    return Survey(tuple(layers), tuple(tensors), tuple(rejected))
 
 
-def _layer(graph: Graph, node: Any, shape: Shape | None, batch: int) -> Layer:
-    weight = node_of(node.input[1])
-    weight_shape = const_shape(graph.nodes[weight])
-    axes = CHANNEL_AXES[node.op]
+def _inputs(graph: Graph, node: Any, shape: Shape | None) -> list[Layer]:
+    """The inputs of an operator that is quantized by its input alone, without constants."""
+    if attr_of(node, "T").type != types_pb2.DT_FLOAT:
+        return []  # additions of shapes and indices are no news
+    data = [(index, edge) for index, edge in enumerate(node.input) if graph.constant(edge) is None]
+    axis = 1 if channels_first(node) else -1
+    return [Layer(f"{node.name}:{i}", node.op, (edge,), axis, None, (), (), None, shape, 0) for i, edge in data]
+
+
+def _layer(graph: Graph, node: Any, shapes: Mapping[str, Shape | None], batch: int) -> Layer:
+    operator = OPERATORS[node.op]
+    weight = weight_of(graph, node)
+    data = (node.input[operator.data],) if weight or operator.weight is None else tuple(node.input)
+    weight_shape = () if weight is None else const_shape(graph.nodes[weight])
     reader = graph.single_consumer(node.name)
-    bias = reader.name if reader is not None and _is_bias(graph, reader, node) else None
-    macs = None
-    if shape is not None and None not in shape:
-        # Each output value takes as many multiply-adds as its channel has weights.
-        per_value = prod(size for axis, size in enumerate(weight_shape) if axis not in axes)
-        macs = prod(size or 0 for size in shape) * per_value // batch
+    macs = _macs(node, operator, weight_shape, shapes)
     return Layer(
         name=node.name,
         op=node.op,
-        activation=node.input[0],
+        activations=data,
+        data_axis=1 if channels_first(node) else -1,
         weight=weight,
         weight_shape=weight_shape,
-        channel_axes=axes,
-        bias=bias,
-        output_shape=shape,
-        macs=macs,
+        channel_axes=() if weight is None else operator.channel_axes,
+        bias=reader.name if weight and reader is not None and _is_bias(graph, reader, node) else None,
+        output_shape=shapes[node.name],
+        macs=None if macs is None else macs // batch,
+        groups=_groups(node, operator, weight_shape, shapes),
     )
+
+
+def _groups(node: Any, operator: Operator, weight_shape: tuple[int, ...], shapes: Mapping[str, Shape | None]) -> int:
+    """Groups of input channels of a convolution; 1 where the channels of its data are not known."""
+    data = shapes[node.input[operator.data]]
+    channels = data[1 if channels_first(node) else -1] if data else None
+    return channels // weight_shape[operator.input_axis] if weight_shape and channels else 1
+
+
+def _macs(
+    node: Any, operator: Operator, weight_shape: tuple[int, ...], shapes: Mapping[str, Shape | None]
+) -> int | None:
+    """Multiply-adds for the whole batch."""
+    if node.op == "Conv2DBackpropInput":  # every value of the data meets every weight of its channel
+        return _product(shapes[node.input[operator.data]], prod(weight_shape) // weight_shape[operator.input_axis])
+    if operator.weight is None:
+        return _product(shapes[node.name], prod(sizes(node, "ksize")))
+    if not weight_shape:
+        shared = (shapes[node.input[0]] or (None,))[-1]
+        return None if shared is None else _product(shapes[node.name], shared)
+    # Each output value takes as many multiply-adds as its channel has weights.
+    per_value = prod(size for axis, size in enumerate(weight_shape) if axis not in operator.channel_axes)
+    return _product(shapes[node.name], per_value)
+
+
+def _product(shape: Shape | None, factor: int) -> int | None:
+    return None if shape is None or None in shape else prod(size or 0 for size in shape) * factor
 
 
 def _is_bias(graph: Graph, reader: Any, node: Any) -> bool:
     """Whether the reader of a layer adds a constant to each of its channels."""
-    same = reader.op == "BiasAdd" and data_format(reader) == data_format(node)
+    same = reader.op == "BiasAdd" and channels_first(reader) == channels_first(node)
     return same and graph.constant(reader.input[1]) is not None
 
 
@@ -142,39 +217,11 @@ def _fixed_batch(graph: Graph) -> int:
     return 1
 
 
-def _objection(graph: Graph, node: Any) -> str | None:
-    """Why a node that looks like a layer is none."""
-    if node.op.startswith("BatchMatMul") and not any(graph.nodes[node_of(e)].op == "Const" for e in node.input):
-        return "both factors are activations: there is no weight"
-    if node.op not in CHANNEL_AXES:
-        return UNSUPPORTED.get(node.op)
-    weight = graph.nodes[node_of(node.input[1])]
-    if attr_of(node, "T").type != types_pb2.DT_FLOAT:
-        return (
-            f"computes in {types_pb2.DataType.Name(attr_of(node, 'T').type).removeprefix('DT_').lower()}, not in float"
-        )
-    if weight.op != "Const":
-        return f"its weight '{node.input[1]}' is not constant"
-    others = [name for name in graph.consumers[weight.name] if name != node.name]
-    if others:
-        return f"its weight '{weight.name}' is shared with '{others[0]}'"
-    if node.op == "MatMul" and (attr_of(node, "transpose_a").b or attr_of(node, "transpose_b").b):
-        return "it transposes a factor"
-    if node.op == "DepthwiseConv2dNative" and _strided_and_dilated(node):
-        return "it has both a stride and a dilation above 1"
-    if not np.isfinite(np.asarray(graph.constant(weight.name))).all():
-        return f"its weight '{weight.name}' holds NaN or infinity"
-    return None
-
-
-def _strided_and_dilated(node: Any) -> bool:
-    return max(attr_of(node, "strides").list.i) > 1 and max(attr_of(node, "dilations").list.i, default=1) > 1
-
-
 def _listed(rejected: list[Rejected]) -> str:
     shown = "; ".join(f"'{r.name}' ({r.op}): {r.reason}" for r in rejected[:5])
     more = f"; and {len(rejected) - 5} more" if len(rejected) > 5 else ""
-    return f": {shown}{more}" if rejected else f": it has no {', '.join(CHANNEL_AXES)}"
+    known = ", ".join(name for name, operator in OPERATORS.items() if not operator.tensor_only)
+    return f": {shown}{more}" if rejected else f": it has no {known}"
 
 
 def _way_out(rejected: list[Rejected]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from tensorflow.python.framework import dtypes
 
+from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.interface import check_runnable, chosen, needed_inputs
 from autoquant.model.load import digest_of, load
-from autoquant.model.normalize import normalize
+from autoquant.model.normalize import check_fusion, normalize
 from autoquant.model.shapes import imported, placeholder_shape
 
 
@@ -40,21 +41,37 @@ class Model:
     digest: str
 
 
-def open_model(path: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Model:
+def open_model(
+    path: str | Path,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    fusion: Fusion = EVERYTHING,
+) -> Model:
     """Open a frozen .pb, a SavedModel folder, a .keras or .h5 file; raises ModelError where it cannot be used.
 
     `inputs` and `outputs`, with or without ':0', override what the file says; an input inside the graph cuts off all
-    that is before it. Inputs that were found, not asked for, and that no output needs are left out.
+    that is before it. Inputs that were found, not asked for, and that no output needs are left out. `fusion` says what
+    is joined with the layer before it; raises PlanError where that names what is not there.
     """
     path = Path(path)
-    frozen = chosen(load(path), inputs=inputs, outputs=outputs)
+    graph = prepared(load(path), inputs=inputs, outputs=outputs, fusion=fusion)
+    specs = tuple(_spec(graph.nodes[name]) for name in graph.inputs)
+    return Model(path.resolve().stem, graph, specs, digest_of(path))
+
+
+def prepared(
+    loaded: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = (), fusion: Fusion = EVERYTHING
+) -> Graph:
+    """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
+    frozen = chosen(loaded, inputs=inputs, outputs=outputs)
+    check_fusion(frozen, fusion)
     imported(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
-    graph = normalize(frozen)
+    graph = normalize(frozen, fusion)
     if not inputs:
         graph = replace(graph, inputs=needed_inputs(graph)).pruned()
     check_runnable(graph)
-    specs = tuple(_spec(graph.nodes[name]) for name in graph.inputs)
-    return Model(path.resolve().stem, graph, specs, digest_of(path))
+    return graph
 
 
 def _spec(node: Any) -> InputSpec:

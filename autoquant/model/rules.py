@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from autoquant.model.affine import READERS, fold_affine
+from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph, attr_of, canonical, make_node, node_of
 
 Rule = Callable[[Graph, Any], Graph | None]
@@ -110,5 +112,11 @@ CLEANING: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
 )
 """Operator -> rules that take away what inference does not need."""
 
-FOLDING: Mapping[str, tuple[Rule, ...]] = MappingProxyType(dict.fromkeys(READERS, (fold_affine,)))
-"""Operator -> rules that fold it into the layer before. Only after cleaning: dropout multiplies by a constant too."""
+
+def folding(fusion: Fusion) -> Mapping[str, tuple[Rule, ...]]:
+    """Operator -> rules that fold it into what is before it; none where the user keeps everything apart.
+
+    Only after cleaning: dropout multiplies by a constant too.
+    """
+    rule = partial(fold_affine, fusion=fusion)
+    return MappingProxyType(dict.fromkeys(READERS, (rule,)) if fusion.enabled else {})

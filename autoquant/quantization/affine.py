@@ -67,9 +67,13 @@ def symmetric(seen: Range) -> Affine:
     return Affine(_legal(float(symmetric_scales(np.array(seen.low), np.array(seen.high)))), 0)
 
 
-def symmetric_scales(low: Array, high: Array) -> Array:
-    """Scale of each channel, float64: high / 127 where the positive side dominates, else -low / 128."""
-    return np.asarray(np.where(high > -low, high / QMAX, low / QMIN))
+def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:
+    """Scale of each channel, float64: high / 127 where the positive side dominates, else -low / 128.
+
+    With fewer bits the divisors are 2^(bits - 1) - 1 and 2^(bits - 1).
+    """
+    steps = 2 ** (bits - 1)
+    return np.asarray(np.where(high > -low, high / (steps - 1), low / -steps))
 
 
 def _legal(scale: float) -> float:

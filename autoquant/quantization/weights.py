@@ -7,23 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoquant.errors import TrialError
-from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, symmetric_scales
+from autoquant.quantization.affine import EPSILON, Array, symmetric_scales
 
 INT32 = np.iinfo(np.int32)
 
 
-def weight_scales(layer: str, weight: Array, channel_axes: Sequence[int] | None) -> Array:
+def weight_scales(layer: str, weight: Array, channel_axes: Sequence[int] | None, *, bits: int = 8) -> Array:
     """Symmetric scales of a weight, float32: one per channel, channels in row-major order of `channel_axes`.
 
-    `channel_axes` None gives one scale for the whole tensor. The full range -128..127 is used (AMCT's ARQ). Raises
-    TrialError where the weight is not finite or a scale is beyond 1 / EPSILON.
+    `channel_axes` None gives one scale for the whole tensor. The full range -2^(bits - 1)..2^(bits - 1) - 1 is used
+    (AMCT's ARQ); a channel too small to have a scale gets 1. Raises TrialError where the weight is not finite or a
+    scale is beyond 1 / EPSILON.
     """
     if not np.isfinite(weight).all():
         raise TrialError(
             layer, "its weights hold NaN or infinity", hint="repair the model, or leave the layer in float"
         )
     rows = by_channel(weight, channel_axes).astype(np.float64)
-    scales = symmetric_scales(rows.min(axis=1), rows.max(axis=1)).astype(np.float32)
+    scales = symmetric_scales(rows.min(axis=1), rows.max(axis=1), bits=bits).astype(np.float32)
     if scales.max() > 1.0 / EPSILON:
         raise TrialError(
             layer, f"weight scale {scales.max():.3g} is too large for INT8", hint="leave the layer in float"
@@ -31,18 +32,22 @@ def weight_scales(layer: str, weight: Array, channel_axes: Sequence[int] | None)
     return np.where(scales < EPSILON, np.float32(1.0), scales)
 
 
-def quantize_weight(weight: Array, scales: Array, channel_axes: Sequence[int] | None) -> Array:
-    """The INT8 weight, same shape: clip(round(w / scale))."""
+def quantize_weight(weight: Array, scales: Array, channel_axes: Sequence[int] | None, *, bits: int = 8) -> Array:
+    """The weight in INT8, same shape: round(w / scale), clipped to -2^(bits - 1)..2^(bits - 1) - 1."""
     divisor = spread(scales, weight.ndim, weight.shape, channel_axes).astype(np.float64)
-    return np.clip(np.rint(weight.astype(np.float64) / divisor), QMIN, QMAX).astype(np.int8)
+    steps = 2 ** (bits - 1)
+    return np.clip(np.rint(weight.astype(np.float64) / divisor), -steps, steps - 1).astype(np.int8)
 
 
 def quantize_bias(layer: str, bias: Array, scale_d: float, scales: Array) -> Array:
     """The INT32 bias, shape (channels,): round(b / (scale_d * scale_w)). Raises TrialError beyond INT32."""
     steps = np.rint(bias.astype(np.float64) / (scale_d * scales.astype(np.float64)))
-    outside = steps[~((steps >= INT32.min) & (steps <= INT32.max))]  # NaN too
+    outside = np.flatnonzero(~((steps >= INT32.min) & (steps <= INT32.max)))  # NaN too
     if outside.size:
-        raise TrialError(layer, f"its quantized bias {outside[0]:.3g} exceeds int32", hint="leave the layer in float")
+        channel = outside[0]
+        what = f"its quantized bias {steps[channel]:.10g} of channel {channel}, beyond [{INT32.min}, {INT32.max}],"
+        hint = "leave the layer in float: add it to skip_layers"
+        raise TrialError(layer, f"{what} exceeds int32", hint=hint)
     return steps.astype(np.int32)
 
 

@@ -14,7 +14,10 @@ from autoquant.model.layers import Layer
 class Target(Protocol):
     """Where an INT8 model runs: decides where quantizers sit and what is saved."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
     def file_name(self, model: str) -> str:
         """Name of the file that is saved for a model of this name."""

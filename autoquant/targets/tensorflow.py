@@ -1,135 +1,80 @@
-"""The TensorFlow target: one frozen graph with AMCT's operators, for Ascend and for stock TensorFlow alike.
-
-A layer becomes
-
-    activation -> AscendQuant -> operator -> BiasAdd -> AscendDequant -> readers
-            INT8 weight -> AscendWeightQuant ^      ^- INT32 bias
-
-AscendDequant takes the name of the BiasAdd, or of the operator where there is none, so a layer's result is found under
-its own name, in real units, in the INT8 graph as well.
-"""
+"""The TensorFlow target: one frozen graph with AMCT's operators, for Ascend and for stock TensorFlow alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
 from tensorflow.core.framework import function_pb2
 
-from autoquant.calibration.record import LayerRecord, Record
-from autoquant.errors import PlanError
-from autoquant.files import write_bytes
-from autoquant.model.graph import Graph, data_format, make_const, make_node
+from autoquant.calibration.record import Record
+from autoquant.files import written_whole
+from autoquant.formats.quant_json import QuantJson, quant_json_path, save_quant_json
+from autoquant.model.graph import Graph
 from autoquant.model.layers import Layer
-from autoquant.quantization.affine import Array
-from autoquant.quantization.weights import quantize_bias, quantize_weight, spread
-from autoquant.targets.ascend_functions import FLOAT, INT32, WINDOW, library, type_attr
+from autoquant.targets.ascend_functions import functions_for
+from autoquant.targets.fitting import fitted
+from autoquant.targets.insertion import Part, layer_parts
+from autoquant.targets.requantization import without_relu6
 
 
+@dataclass(frozen=True, slots=True)
 class TensorFlowTarget:
-    """Writes `<name>_quantized.pb`."""
+    """Writes `<name>_quantized.pb`, and beside it `<name>_quant.json`.
 
-    name = "tensorflow"
+    `simulation` False leaves out the functions that let the file run in stock TensorFlow, for converters that do not
+    want them.
+    """
+
+    name: ClassVar[str] = "tensorflow"
+    simulation: bool = True
 
     def file_name(self, model: str) -> str:
         """As AMCT names it."""
         return f"{model}_quantized.pb"
 
     def save(self, graph: Graph, layers: Mapping[str, Layer], record: Record, path: Path) -> None:
-        """Write the graph with the layers of the record in INT8."""
-        graph_def = quantized(graph, layers, record).to_graph_def()
-        write_bytes(path, graph_def.SerializeToString(deterministic=True))
+        """Write the graph with the layers of the record in INT8, and which of its nodes stand for which.
+
+        Raises as `quantized`, and RunError where nothing can be written.
+        """
+        parts = _parts(graph, layers, record)
+        int8 = _assembled(graph, parts, simulation=self.simulation)
+        content = int8.to_graph_def().SerializeToString(deterministic=True)
+        mapping = quant_json_path(path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content)
+            mapping.unlink(missing_ok=True)  # never beside a model that it does not describe
+        save_quant_json(QuantJson(sha256(content).hexdigest(), _stands_for(graph, int8, parts)), mapping)
 
 
 def quantized(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:
-    """The graph with the layers of the record in INT8.
+    """The graph with the layers of the record in INT8, and the functions that run it.
 
-    Raises PlanError where the record does not fit the model, TrialError where a bias exceeds INT32.
+    Raises PlanError where the record does not fit the model, TrialError where a bias exceeds INT32 or scales multiply
+    to what float32 cannot hold.
     """
-    nodes: list[Any] = []
-    for name, scales in record.items():
-        if name not in layers:
-            raise PlanError(name, "is in the record but is no quantizable layer", hint="is the record of this model?")
-        nodes.extend(_layer_nodes(graph, layers[name], scales))
-    edited = graph.edit(put=nodes).pruned()
+    return _assembled(graph, _parts(graph, layers, record), simulation=True)
+
+
+def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record) -> list[Part]:
+    return [part for layer, entries in fitted(layers, record) for part in layer_parts(graph, layer, entries)]
+
+
+def _assembled(graph: Graph, parts: list[Part], *, simulation: bool) -> Graph:
+    edited = without_relu6(graph.edit(put=[part.node for part in parts]).pruned())
     functions = function_pb2.FunctionDefLibrary()
-    functions.CopyFrom(library())
+    if simulation:
+        functions.CopyFrom(functions_for(edited))
     if graph.library is not None:
         functions.MergeFrom(graph.library)
-    return Graph(edited.nodes, graph.inputs, graph.outputs, functions)
+    return Graph(edited.nodes, graph.inputs, graph.outputs, functions if functions.function else None)
 
 
-def _layer_nodes(graph: Graph, layer: Layer, record: LayerRecord) -> list[Any]:
-    """All nodes of one INT8 layer; those that carry the name of a float node replace it."""
-    scales = np.array(record.scale_w, np.float32)
-    if scales.size not in (1, layer.channels):
-        what = f"scale_w's length {scales.size} should be 1 or the number of channels, {layer.channels}"
-        raise PlanError(layer.name, what, hint="is the record of this model?")
-    scale_d = record.activation.scale
-    inner = layer.name if layer.bias else graph.free_name(f"{layer.name}/quant_op")
-    quant = make_node(
-        graph.free_name(f"{layer.name}/act_quant/AscendQuant"),
-        "AscendQuant",
-        [layer.activation],
-        T=type_attr(FLOAT),
-        quant_bits=8,
-        scale=float(np.float32(1.0) / np.float32(scale_d)),
-        offset=float(record.activation.offset),
-    )
-    weight = _weight_nodes(graph, layer, scales)
-    operator = _renamed(graph.nodes[layer.name], inner, [quant.name, weight[-1].name])
-    bias = _bias_nodes(graph, layer, scale_d, scales) if layer.bias else []
-    deq_scale = make_const(
-        graph.free_name(f"{layer.name}/dequant/deq_scale"), _deq_scale(graph, layer, scale_d, scales)
-    )
-    dequant = make_node(
-        layer.bias or layer.name,
-        "AscendDequant",
-        [bias[-1].name if bias else inner, deq_scale.name],
-        T=type_attr(FLOAT),
-        ksize=WINDOW,
-        data_format=data_format(graph.nodes[layer.name]),
-    )
-    return [quant, *weight, operator, *bias, deq_scale, dequant]
-
-
-def _weight_nodes(graph: Graph, layer: Layer, scales: Array) -> list[Any]:
-    weight = graph.constant(layer.weight)
-    assert weight is not None, layer.name
-    offsets = spread(np.zeros(scales.size, np.int8), weight.ndim, weight.shape, layer.channel_axes)
-    prefix = f"{layer.name}/weight_quant"
-    steps = make_const(graph.free_name(f"{prefix}/weight"), quantize_weight(weight, scales, layer.channel_axes))
-    offset_w = make_const(graph.free_name(f"{prefix}/offset_w"), offsets)
-    name = graph.free_name(f"{prefix}/AscendWeightQuant")
-    return [steps, offset_w, make_node(name, "AscendWeightQuant", [steps.name, offset_w.name], T=type_attr(FLOAT))]
-
-
-def _bias_nodes(graph: Graph, layer: Layer, scale_d: float, scales: Array) -> list[Any]:
-    assert layer.bias is not None
-    node = graph.nodes[layer.bias]
-    bias = graph.constant(node.input[1])
-    assert bias is not None, layer.bias
-    prefix = f"{layer.name}/bias_quant"
-    steps = make_const(graph.free_name(f"{prefix}/bias"), quantize_bias(layer.name, bias, scale_d, scales))
-    cast = make_node(
-        graph.free_name(f"{prefix}/Cast"), "Cast", [steps.name], SrcT=type_attr(INT32), DstT=type_attr(FLOAT)
-    )
-    return [steps, cast, _renamed(node, graph.free_name(f"{prefix}/BiasAdd"), [layer.name, cast.name])]
-
-
-def _deq_scale(graph: Graph, layer: Layer, scale_d: float, scales: Array) -> Array:
-    """Each scale_d * scale_w as the low 32 bits of a uint64; shift and offset_w above them are 0."""
-    products = (np.float32(scale_d) * scales).astype(np.float32).view(np.uint32).astype(np.uint64)
-    channels_first = data_format(graph.nodes[layer.name]) == b"NCHW" and products.size > 1
-    return products.reshape(-1, 1, 1) if channels_first else products
-
-
-def _renamed(node: Any, name: str, inputs: list[str]) -> Any:
-    copy = type(node)()
-    copy.CopyFrom(node)
-    copy.name = name
-    del copy.input[:]
-    copy.input.extend(inputs)
-    return copy
+def _stands_for(graph: Graph, int8: Graph, parts: list[Part]) -> Mapping[str, tuple[str, ...]]:
+    """For each node that is not that of the float graph, those that it stands for; unchanged nodes are shared."""
+    of = {part.node.name: part.stands_for for part in parts}
+    return {name: of.get(name, (name,)) for name, node in int8.nodes.items() if graph.nodes.get(name) is not node}

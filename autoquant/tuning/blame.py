@@ -11,6 +11,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
 from autoquant.evaluation.batch import Outputs
 from autoquant.evaluation.evaluator import Progress, no_progress, run_batch
+from autoquant.model.layers import is_tensor
 from autoquant.tuning.workbench import Workbench
 
 
@@ -25,7 +26,8 @@ def costly_layers(
     batch = next(bench.evaluation.batches(bench.batch_size))
     reference = bench.baseline.outputs[0]
     found: dict[str, float] = {}
-    for done, (name, settings) in enumerate(plan.int8.items(), start=1):
+    layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
+    for done, (name, settings) in enumerate(layers.items(), start=1):
         alone = Plan({name: settings}, plan.batch_num)
         try:
             runner = bench.engine.open_file(bench.builder.build(alone, folder), bench.builder.model.graph)
@@ -35,7 +37,7 @@ def costly_layers(
                 runner.close()
         except TrialError:
             found[name] = np.inf
-        on_progress(done, len(plan.int8))
+        on_progress(done, len(layers))
     return tuple(sorted(found.items(), key=lambda item: -item[1]))
 
 

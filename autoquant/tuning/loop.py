@@ -11,11 +11,12 @@ from pathlib import Path
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.files import write_text
+from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.tuning.blame import costly_layers
 from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
 from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best, count_layers
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
@@ -107,7 +108,7 @@ class Loop:
             state=State.FAILED,
             plan=plan,
             why=proposal.why,
-            int8_layers=len(plan.int8),
+            int8_layers=count_layers(plan.int8),
             int8_share=self.bench.builder.workload.int8_share(plan),
             reason="not carried out",
         )
@@ -160,7 +161,7 @@ class Loop:
         if kept is not None:
             self.folder.point_best(kept.number)
             model = self.folder.best / name
-            if not model.is_file():  # somebody else's doing, but it can be made again
+            if not (model.is_file() and quant_json_path(model).is_file()):  # lost, but it can be made again
                 record = load_record(self.folder.best / "record.txt")
                 builder.target.save(builder.model.graph, builder.workload.layers, record, model)
         if not self.request.keep_all_models:
@@ -181,7 +182,7 @@ class Loop:
             limit=worst_allowed(baseline, self.allowed, higher_is_better=bench.metric.higher_is_better),
             best=kept,
             trials=trials,
-            layers=len(builder.workload.layers),
+            layers=builder.workload.size,
             seconds=seconds,
             model=self.folder.best / builder.target.file_name(builder.model.name) if kept else None,
             run=self.folder.path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -71,31 +71,43 @@ def calibrate(
     batch_nums: Sequence[int],
     *,
     batch_size: int,
+    balanced: Collection[str] = (),
+    exact: bool = False,
+    sketched: Collection[str] = (),
     kept: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Statistics:
-    """Statistics of every layer's input from one FP32 pass, or those in the file `kept` if of this model and data.
+    """Statistics of every layer's inputs from one FP32 pass, or those in the file `kept` if of this model and data.
+
+    Inputs of the layers named in `balanced` are seen channel by channel as well. `exact` keeps every value of the
+    inputs of all layers but those in `sketched`; otherwise memory does not grow with the data. What is exact is not
+    kept in a file.
 
     Samples are drawn from all over the data, always the same ones: data is often sorted by class, and its first
-    batches are not like the rest. Raises DataError when there are fewer batches than asked for.
+    batches are not like the rest. Raises DataError when there are fewer batches than asked for, TrialError when exact
+    values are too many.
     """
     wanted = sorted(set(batch_nums))
     available = batches_in(data, batch_size)
     if wanted[-1] > available:
         what = f"holds {available} batches of {batch_size}, but batch_num is {wanted[-1]}"
         raise DataError(data.name, what, hint="give more calibration data, a smaller batch size or a smaller batch_num")
+    tensors = sorted({tensor for layer in layers.values() for tensor in layer.activations})
+    channels = sorted({(layers[name].activations[0], layers[name].data_axis) for name in balanced})
+    values = {tensor for name in layers.keys() - set(sketched) if exact for tensor in layers[name].activations}
     versions = (VERSION, __version__, version("tensorflow"))
-    key = digest_of(*versions, model.digest, *model.graph.inputs, data.digest, batch_size, *wanted, *layers)
-    statistics = load_statistics(kept, key=key) if kept else None
+    source = (model.digest, *model.graph.inputs, data.digest, batch_size)
+    key = digest_of(*versions, *source, wanted, tensors, channels, sorted(values))
+    statistics = load_statistics(kept, key=key) if kept and not exact else None
     if statistics is None:
-        runner = engine.open_graph(model.graph, sorted({layer.activation for layer in layers.values()}))
+        runner = engine.open_graph(model.graph, tensors)
         try:
             edges = [number * batch_size for number in wanted]
             parts = zip(wanted, _activations(runner, data, edges, part_size(model), on_progress), strict=True)
-            statistics = collect(parts, key=key)
+            statistics = collect(parts, key=key, exact=values, channels=channels)
         finally:
             runner.close()
-        if kept:
+        if kept and not exact:
             save_statistics(statistics, kept)
     return statistics
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
+from autoquant.model.layers import is_tensor
 from autoquant.tuning.tolerance import within
 
 
@@ -61,7 +62,7 @@ class Trial:
     @property
     def layers(self) -> int:
         """All layers of the plan, INT8 and float."""
-        return len(self.plan.layers)
+        return count_layers(self.plan.layers)
 
     def meets(self, allowed: float) -> bool:
         """Whether its drop is allowed; never if it failed."""
@@ -70,6 +71,11 @@ class Trial:
     def __post_init__(self) -> None:
         if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
             raise ValueError("a trial that is done has a drop, which is a number")
+
+
+def count_layers(names: Iterable[str]) -> int:
+    """How many of the names in a plan are layers; inputs of operators are none."""
+    return sum(not is_tensor(name) for name in names)
 
 
 def best(trials: Iterable[Trial], allowed: float) -> Trial | None:

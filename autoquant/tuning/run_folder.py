@@ -1,7 +1,7 @@
 """A run's folder: what is in it, and how it stays whole whatever happens.
 
 run.toml  space.toml  study.journal  baseline.npz  statistics.npz  result.json
-trials/0007/   config.json record.txt score.json [model]
+trials/0007/   config.json record.txt score.json [model, its quant.json]
 best -> trials/0007
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from autoquant.errors import RunError, SpaceError
 from autoquant.files import unwritable, write_text
+from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.space_toml import SpaceFile, parse_space
 
 LOCK = ".lock"
@@ -95,9 +96,10 @@ class RunFolder:
             raise unwritable(self.best, error) from error
 
     def delete_models(self, name: str, *, keep: int | None) -> None:
-        """Remove the model file `name` of all trials but one."""
+        """Remove the model file `name` of all trials but one, and what says which of its nodes stand for which."""
         for model in sorted((self.path / "trials").glob(f"[0-9]*/{glob.escape(name)}")):
             if keep is None or model.parent != self.trial(keep):
+                quant_json_path(model).unlink(missing_ok=True)  # first: it is found by its model
                 model.unlink()
 
     def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:

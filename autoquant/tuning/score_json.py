@@ -23,7 +23,7 @@ def score_text(trial: Trial, *, metric: str, baseline: float, allowed: float, en
         "score": trial.score,
         "drop": trial.drop,
         "int8_layers": trial.int8_layers,
-        "layers": len(trial.plan.layers),
+        "layers": trial.layers,
         "int8_share": trial.int8_share,
         "samples": trial.samples,
         "seconds": dict(trial.seconds),

@@ -168,7 +168,7 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
 def _doubts(opening: Opening) -> Iterator[str]:
     """What a person should know before it begins."""
     if opening.workload.unit != MACS:
-        yield "multiply-adds are not known for every layer: shares are of parameters instead"
+        yield f"multiply-adds are not known for every layer: shares are of {opening.workload.unit} instead"
     evaluation, calibration = opening.samples.evaluation, opening.samples.calibration
     if opening.request.calibration is not None and evaluation.source.digest == calibration.source.digest:
         yield "calibration and evaluation data are the same: the score is better than it will be on other data"
@@ -197,10 +197,11 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
     statistics = calibrate(
         engine,
         model,
-        opening.workload.layers,
+        opening.space.layers,
         samples.calibration,
         opening.space.batch_nums,
         batch_size=request.batch_size,
+        balanced=opening.space.balanced,
         kept=folder.statistics,
         on_progress=lambda done, total: listener(Progress("calibration", done, total)),
     )
@@ -226,7 +227,7 @@ def _opened(opening: Opening, folder: RunFolder) -> Opened:
     return Opened(
         run=folder.path,
         model=opening.model.name,
-        layers=len(opening.workload.layers),
+        layers=opening.workload.size,
         macs=sum(opening.workload.costs.values()) if opening.workload.unit == MACS else None,
         samples=len(opening.samples.evaluation),
         calibration_samples=len(opening.samples.calibration),

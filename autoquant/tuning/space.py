@@ -6,17 +6,22 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
-from autoquant.calibration.plan import PER_TENSOR_ONLY, LayerPlan, Plan
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import Override, SpaceFile, Table
-from autoquant.model.layers import Layer
+from autoquant.model.layers import Layer, is_tensor
 
 Choice = bool | int | str
 Parameters = Mapping[str, Choice]
-SETTINGS = ("activation", "asymmetric", "channel_wise")
+QUANT_ENABLE = "quant_enable"
+DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {"activation": (Ifmr(),), "asymmetric": (True,), "channel_wise": (True,), "dmq": (None,)}
+)
+"""Setting of a layer -> what holds where the file says nothing: what AMCT does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +36,19 @@ class SearchSpace:
     """What may be chosen. A dimension with one choice is no dimension: Optuna never hears of it.
 
     Names of dimensions: `batch_num`, `<setting>` where one choice holds for all layers, `<layer>:<setting>` otherwise.
+    `layers` are those of the model, and of each operator that is `tensor_only` the first input that an override offers.
     """
 
     def __init__(self, file: SpaceFile, layers: Sequence[Layer], *, batches: int) -> None:
         """Raise SpaceError where a pattern or type matches nothing. `batches` is what calibration data there is."""
-        self._layers = {layer.name: layer for layer in layers}
-        self._batch_num = tuple(dict.fromkeys(min(number, batches) for number in file.batch_num))
-        self._tables = {name: _table(file, layer) for name, layer in self._layers.items()}
-        self._shared = file.shared
         for override in file.overrides:
             _check_matches(override, layers)
+        self.layers: Mapping[str, Layer] = {layer.name: layer for layer in _offered(file, layers)}
+        self._batch_num = tuple(dict.fromkeys(min(number, batches) for number in file.batch_num))
+        self._tables = {name: _table(file, layer) for name, layer in self.layers.items()}
+        self._shared = file.shared
         self.dimensions: Mapping[str, tuple[Choice, ...]] = dict(self._all_dimensions())
-        if not any(True in table.quant_enable for table in self._tables.values()):
+        if all(is_tensor(name) for name in self._quantizable):
             raise SpaceError(file.where, "leaves every layer in float", hint="allow quant_enable = true somewhere")
 
     @property
@@ -53,48 +59,63 @@ class SearchSpace:
     @property
     def always_float(self) -> frozenset[str]:
         """Layers that no plan may quantize."""
-        return frozenset(name for name, table in self._tables.items() if True not in table.quant_enable)
+        return frozenset(self._tables.keys() - self._quantizable.keys())
+
+    @property
+    def balanced(self) -> frozenset[str]:
+        """Layers that a plan may balance."""
+        return frozenset(name for name, table in self._quantizable.items() if any(table.dmq or self._shared.dmq))
 
     def plan(self, parameters: Parameters) -> Plan:
-        """The plan that Optuna's parameters mean."""
-        layers = {name: self._layer_plan(name, parameters) for name in self._layers}
-        return Plan(layers, int(parameters.get("batch_num", self._batch_num[0])))
+        """The plan that Optuna's parameters mean. Inputs of operators are quantized beside layers, never alone."""
+        plans = {name: self._layer_plan(name, parameters) for name in self.layers}
+        if all(is_tensor(name) for name, settings in plans.items() if settings is not None):
+            plans = dict.fromkeys(plans)
+        return Plan(plans, int(parameters.get("batch_num", self._batch_num[0])))
 
     def starts(self) -> Iterator[Start]:
-        """All layers in INT8 with each combination of global settings, then with each other layer setting alone."""
-        first = {name: name.endswith(":quant_enable") or choices[0] for name, choices in self.dimensions.items()}
+        """All layers in INT8 with each combination of global settings, then with each other layer setting alone.
+
+        Whether inputs of operators are quantized is one of the settings.
+        """
+        first = {name: _switches_layer(name) or choices[0] for name, choices in self.dimensions.items()}
         shared = {name: choices for name, choices in self.dimensions.items() if ":" not in name}
         for values in itertools.product(*shared.values()):
             chosen = dict(zip(shared, values, strict=True))
             yield Start({**first, **chosen}, _why(chosen))
-        for setting in SETTINGS:
-            own = {name: choices for name, choices in self.dimensions.items() if name.endswith(f":{setting}")}
+        varied = {name: c for name, c in self.dimensions.items() if ":" in name and not _switches_layer(name)}
+        for setting in (*DEFAULTS, QUANT_ENABLE):
+            own = {name: choices for name, choices in varied.items() if name.endswith(f":{setting}")}
             for value in dict.fromkeys(choice for choices in own.values() for choice in choices[1:]):
                 changed = {name: value for name, choices in own.items() if value in choices}
                 yield Start({**first, **changed}, _why({setting: value}))
 
+    @property
+    def _quantizable(self) -> Mapping[str, Table]:
+        return {name: table for name, table in self._tables.items() if True in table.quant_enable}
+
     def _all_dimensions(self) -> Iterator[tuple[str, tuple[Choice, ...]]]:
         yield from _dimension("batch_num", self._batch_num)
-        quantizable = {name: table for name, table in self._tables.items() if True in table.quant_enable}
-        for setting in SETTINGS:
+        quantizable = self._quantizable
+        for setting in DEFAULTS:
             if not all(getattr(table, setting) for table in quantizable.values()):
                 yield from _dimension(setting, _labels(getattr(self._shared, setting)))
         for name, table in quantizable.items():
-            yield from _dimension(f"{name}:quant_enable", table.quant_enable)
-            for setting in SETTINGS:
+            yield from _dimension(f"{name}:{QUANT_ENABLE}", table.quant_enable)
+            for setting in DEFAULTS:
                 yield from _dimension(f"{name}:{setting}", _labels(getattr(table, setting)))
 
     def _layer_plan(self, name: str, parameters: Parameters) -> LayerPlan | None:
         table = self._tables[name]
-        if not parameters.get(f"{name}:quant_enable", table.quant_enable[0]):
+        if not parameters.get(f"{name}:{QUANT_ENABLE}", table.quant_enable[0]):
             return None
         chosen = {}
-        for setting in SETTINGS:
+        for setting in DEFAULTS:
             own = getattr(table, setting)
             key, offered = (f"{name}:{setting}", own) if own else (setting, getattr(self._shared, setting))
             by_label = dict(zip(_labels(offered), offered, strict=True))
             chosen[setting] = by_label[parameters.get(key, next(iter(by_label)))]
-        return LayerPlan(**chosen)
+        return layer_plan(self.layers[name], **chosen)
 
 
 def label(setting: RangeAlgorithm) -> str:
@@ -109,7 +130,13 @@ def label(setting: RangeAlgorithm) -> str:
 
 
 def _labels(values: Sequence[Any]) -> tuple[Choice, ...]:
-    return tuple(value if isinstance(value, bool | int) else label(value) for value in values)
+    return tuple(value if isinstance(value, bool | int) else _label(value) for value in values)
+
+
+def _label(value: RangeAlgorithm | float | None) -> str:
+    if value is None:
+        return "no dmq"
+    return f"dmq {value}" if isinstance(value, float) else label(value)
 
 
 def _dimension(name: str, choices: Sequence[Choice]) -> Iterator[tuple[str, tuple[Choice, ...]]]:
@@ -117,34 +144,63 @@ def _dimension(name: str, choices: Sequence[Choice]) -> Iterator[tuple[str, tupl
         yield name, tuple(choices)
 
 
+def _switches_layer(dimension: str) -> bool:
+    """Whether a dimension is INT8 or float of a layer, and not of an operator's input."""
+    name, _, setting = dimension.rpartition(":")
+    return setting == QUANT_ENABLE and not is_tensor(name)
+
+
+def _offered(file: SpaceFile, layers: Sequence[Layer]) -> Iterator[Layer]:
+    """The layers, and the inputs of operators that may be quantized: one of each operator, as AMCT has it."""
+    taken: set[str] = set()
+    for layer in layers:
+        if not layer.tensor_only:
+            yield layer
+        elif layer.node not in taken and True in _table(file, layer).quant_enable:
+            taken.add(layer.node)
+            yield layer
+
+
 def _table(file: SpaceFile, layer: Layer) -> Table:
-    """What is offered to one layer itself; empty where the model's choice holds."""
+    """What is offered to one layer itself, as far as it can have it; empty where the model's choice holds."""
     own = [override.table for override in file.overrides if _matches(override, layer)]
     tables = [*reversed(own), file.layer]  # the last override that says something wins
-    found: dict[str, Any] = {}
-    for setting, fallback in (
-        ("quant_enable", (True,)),
-        ("activation", (Ifmr(),)),
-        ("asymmetric", (True,)),
-        ("channel_wise", (True,)),
-    ):
-        offered = next((getattr(table, setting) for table in tables if getattr(table, setting)), ())
-        shared = getattr(file.shared, setting)
-        found[setting] = offered or (() if shared else fallback)
-    if layer.op in PER_TENSOR_ONLY:
-        found["channel_wise"] = (False,)
+    # What is quantized only where it is asked for is asked for by its name or its type.
+    enable = _first(tables[:-1], QUANT_ENABLE) or (False,) if layer.tensor_only else _first(tables, QUANT_ENABLE)
+    found: dict[str, Any] = {QUANT_ENABLE: enable or (True,)}
+    for setting, default in DEFAULTS.items():
+        offered, shared = _first(tables, setting), getattr(file.shared, setting)
+        possible = _possible(layer, setting, offered or shared or default)
+        found[setting] = () if possible == shared and not offered else possible
     return Table(**found)
 
 
+def _first(tables: Sequence[Table], setting: str) -> tuple[Any, ...]:
+    """What the first table offers that says something of a setting."""
+    return next((getattr(table, setting) for table in tables if getattr(table, setting)), ())
+
+
+def _possible(layer: Layer, setting: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    """What a layer can have of the values of a setting, each once."""
+    return tuple(dict.fromkeys(getattr(layer_plan(layer, **{setting: value}), setting) for value in values))
+
+
 def _matches(override: Override, layer: Layer) -> bool:
-    return layer.op in override.types or any(fnmatchcase(layer.name, pattern) for pattern in override.patterns)
+    return layer.op in override.types or any(_names(pattern, layer.name) for pattern in override.patterns)
+
+
+def _names(pattern: str, name: str) -> bool:
+    """Whether a name matches; a pattern for inputs of operators has the colon of their names, so '*' is layers."""
+    return is_tensor(pattern) == is_tensor(name) and fnmatchcase(name, pattern)
 
 
 def _check_matches(override: Override, layers: Sequence[Layer]) -> None:
     for pattern in override.patterns:
-        if not any(fnmatchcase(layer.name, pattern) for layer in layers):
-            names = ", ".join(layer.name for layer in layers[:3])
-            raise SpaceError(override.where, f"no layer matches '{pattern}'", hint=f"layers are {names}, ...")
+        if not any(_names(pattern, layer.name) for layer in layers):
+            kind = "input" if is_tensor(pattern) else "layer"
+            names = [layer.name for layer in layers if is_tensor(layer.name) == is_tensor(pattern)]
+            hint = f"{kind}s are {', '.join(names[:3])}, ..." if names else "this model has no Add and no MaxPool"
+            raise SpaceError(override.where, f"no {kind} matches '{pattern}'", hint=hint)
     for kind in override.types:
         if not any(layer.op == kind for layer in layers):
             kinds = ", ".join(sorted({layer.op for layer in layers}))
@@ -164,4 +220,6 @@ def _word(name: str, value: Choice) -> str:
         return "asymmetric" if value else "symmetric"
     if name == "channel_wise":
         return "per-channel" if value else "per-tensor"
+    if name == QUANT_ENABLE:
+        return "tensors quantized" if value else "tensors in float"
     return str(value)

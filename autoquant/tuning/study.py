@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autoquant.calibration.plan import Plan
 from autoquant.formats.config_json import config_text
 from autoquant.tuning.result import State, Trial
-from autoquant.tuning.space import SearchSpace
+from autoquant.tuning.space import Choice, Parameters, Start
 
 NAME = "autoquant"
 ATTEMPTS = 3
@@ -30,23 +31,79 @@ class Proposal:
     why: str
 
 
+class Space(Protocol):
+    """What may be chosen: dimensions by name with their choices, the points to try first, and what a point means."""
+
+    @property
+    def dimensions(self) -> Mapping[str, tuple[Choice, ...]]: ...  # noqa: D102
+
+    def starts(self) -> Iterator[Start]: ...  # noqa: D102
+
+    def plan(self, parameters: Parameters) -> Plan: ...  # noqa: D102
+
+
+class Proposer(Protocol):
+    """What chooses the points that follow the starting points."""
+
+    def prepare(self, study: optuna.Study) -> bool:
+        """See to what `study.ask` gives next, by a sampler or a trial that waits; False where nothing is left."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tpe:
+    """Optuna's TPE, which learns from the trials; at random until `startup` of them ended."""
+
+    seed: int
+    startup: int
+
+    def prepare(self, study: optuna.Study) -> bool:
+        """A sampler of its own for every trial: what it proposes depends on the history, not on the process."""
+        ended = sum(not _was_cut_off(frozen) for frozen in study.get_trials(deepcopy=False))
+        seed = int(np.random.SeedSequence([self.seed, ended]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=self.startup)
+        return True
+
+
+@dataclass(frozen=True)
+class Guided:
+    """The points that `choose` gives, one after the other, until it gives None; `why` is said of them.
+
+    `choose` is asked again for the next one where a point means a plan that was tried before.
+    """
+
+    choose: Callable[[], Parameters | None]
+    why: str
+
+    def prepare(self, study: optuna.Study) -> bool:
+        """Let the next point wait, unless others are waiting."""
+        if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True
+        chosen = self.choose()
+        if chosen is not None:
+            study.enqueue_trial(dict(chosen), {"why": self.why})
+        return chosen is not None
+
+
 class Study:
     """Proposes plans and keeps what became of them.
 
     The objective is the share of multiply-adds left in float, to be minimized under the constraint that the drop is
-    allowed. Proposals depend on the seed and on the trials that ended, in their order, and on nothing else. A plan that
-    was cut off is proposed again, after those that wait: once the starting points are done, a study that was
-    interrupted goes on as if it had not been.
+    allowed. `proposer` chooses the plans; by default it is TPE, whose proposals depend on the seed and on the trials
+    that ended, in their order, and on nothing else. A plan that was cut off is proposed again, after those that wait:
+    once the starting points are done, a study that was interrupted goes on as if it had not been.
     """
 
-    def __init__(self, journal: Path, space: SearchSpace, *, seed: int, allowed: float) -> None:
+    def __init__(
+        self, journal: Path, space: Space, *, seed: int = 0, allowed: float, proposer: Proposer | None = None
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
         self._space = space
-        self._seed = seed
         self._allowed = allowed
         self._starts = list(space.starts())
+        self._proposer = proposer or Tpe(seed, len(self._starts))
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
         }
@@ -63,7 +120,9 @@ class Study:
     def propose(self, attempts: int = 50) -> Proposal | None:
         """The next plan that was not tried yet; None when so many proposals in a row brought nothing new."""
         for _ in range(attempts):
-            trial = self._ask()
+            if not self._proposer.prepare(self._study):
+                return None
+            trial = self._study.ask(self._distributions)
             plan = self._space.plan(trial.params)
             why = trial.user_attrs.get("why", "TPE")
             if not plan.int8:
@@ -104,15 +163,6 @@ class Study:
             self._running.set_user_attr("interrupted", True)  # it is not the plan's fault
             self._study.tell(self._running, state=TrialState.FAIL, skip_if_finished=True)
             self._running = None
-
-    def _ask(self) -> optuna.Trial:
-        ended = sum(not _was_cut_off(frozen) for frozen in self._study.get_trials(deepcopy=False))
-        seed = int(np.random.SeedSequence([self._seed, ended]).generate_state(1)[0])
-        # A sampler of its own for every trial: what it proposes depends on the history, not on the process.
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, n_startup_trials=len(self._starts)
-        )
-        return self._study.ask(self._distributions)
 
     def _repeat(self, trial: optuna.Trial, number: int) -> None:
         """Tell Optuna of a plan that was tried before, as trial `number`, what came of it then."""

@@ -43,7 +43,7 @@ class Builder:
 
         Calls `on_part` when quantize, calibrate and save are done. Raises PlanError or TrialError.
         """
-        save_config(plan, folder / "config.json")
+        save_config(plan, folder / "config.json", layers=self.workload.layers)
         on_part("quantize")
         record = self.calibrator.record(plan)
         save_record(record, folder / "record.txt")

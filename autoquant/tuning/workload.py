@@ -9,15 +9,16 @@ from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data import Dataset
 from autoquant.model.layers import Layer, survey
 from autoquant.model.model import Model
+from autoquant.tuning.result import count_layers
 
 MACS = "multiply-adds"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Layers by name, and the cost of each: multiply-adds for one sample.
+    """All that a plan may name, and what it costs: multiply-adds for one sample; an operator's input costs nothing.
 
-    Where not all multiply-adds are known, parameters stand for them; `unit` says which.
+    Where not all multiply-adds are known, parameters stand for them, and layers where there are none; `unit` says what.
     """
 
     layers: Mapping[str, Layer]
@@ -29,12 +30,24 @@ class Workload:
         """Look at the model with the shapes of the data's first sample. Raises ModelError without any layer."""
         sample = next(data.batches(1))
         shapes = {name: array.shape for name, array in sample.inputs.items()}
-        layers = {layer.name: layer for layer in survey(model.graph, input_shapes=shapes).layers}
+        return cls.from_layers(survey(model.graph, input_shapes=shapes).by_name)
+
+    @classmethod
+    def from_layers(cls, layers: Mapping[str, Layer]) -> Workload:
+        """What these layers cost."""
         macs = {name: layer.macs for name, layer in layers.items() if layer.macs is not None}
-        if len(macs) == len(layers):
+        if len(macs) == len(layers) and any(macs.values()):
             return cls(layers, macs, MACS)
-        return cls(layers, {name: layer.parameters for name, layer in layers.items()}, "parameters")
+        parameters = {name: layer.parameters for name, layer in layers.items()}
+        if any(parameters.values()):
+            return cls(layers, parameters, "parameters")
+        return cls(layers, {name: int(not layer.tensor_only) for name, layer in layers.items()}, "layers")
+
+    @property
+    def size(self) -> int:
+        """Number of layers."""
+        return count_layers(self.layers)
 
     def int8_share(self, plan: Plan) -> float:
-        """Share of the cost of all quantizable layers that a plan puts into INT8, in [0, 1]."""
+        """Share of the cost of all layers that a plan puts into INT8, in [0, 1]."""
         return sum(self.costs[name] for name in plan.int8) / sum(self.costs.values())

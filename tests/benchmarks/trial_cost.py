@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from autoquant.calibration.plan import PER_TENSOR_ONLY, LayerPlan, Plan
+from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
 from autoquant.calibration.record import Calibrator
 from autoquant.evaluation.baseline import measure_baseline
@@ -80,10 +80,7 @@ def _plan(bench: Workbench, number: int, batches: int) -> Plan:
     changed = list(layers)[number % len(layers)]
     return Plan(
         {
-            name: LayerPlan(
-                Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr(),
-                channel_wise=layer.op not in PER_TENSOR_ONLY,
-            )
+            name: layer_plan(layer, Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr())
             for name, layer in layers.items()
         },
         batches,

@@ -1,15 +1,32 @@
+from dataclasses import replace
+
 import pytest
 
-from autoquant.calibration.plan import LayerPlan, Plan, check_plan
+from autoquant.calibration.plan import LayerPlan, Plan, check_plan, layer_plan
+from autoquant.calibration.ranges import Entropy, Hfmg, MinMax
 from autoquant.errors import PlanError
 from autoquant.model.layers import Layer
 
 
 def layer(name: str, op: str) -> Layer:
-    return Layer(name, op, "x", f"{name}/w", (3, 3, 2, 4), (3,), None, None, None)
+    return Layer(name, op, ("x",), -1, f"{name}/w", (3, 3, 2, 4), (3,), None, None, None)
 
 
-LAYERS = {"conv1": layer("conv1", "Conv2D"), "fc": layer("fc", "MatMul")}
+def bare(name: str, op: str, *activations: str) -> Layer:
+    """A layer without a weight."""
+    return Layer(name, op, activations, -1, None, (), (), None, None, None)
+
+
+LAYERS = {
+    "conv1": layer("conv1", "Conv2D"),
+    "depthwise": layer("depthwise", "DepthwiseConv2dNative"),
+    "fc": layer("fc", "MatMul"),
+    "grouped": replace(layer("grouped", "Conv2D"), groups=2),
+    "pool": bare("pool", "AvgPool", "x"),
+    "attention": bare("attention", "BatchMatMulV2", "x", "y"),
+    "add:0": bare("add:0", "AddV2", "x"),
+    "add:1": bare("add:1", "AddV2", "y"),
+}
 
 
 def test_int8_and_a_copy_of_what_was_given():
@@ -22,15 +39,59 @@ def test_int8_and_a_copy_of_what_was_given():
         plan.layers["fc"] = LayerPlan()  # type: ignore[index]
 
 
+def test_an_input_that_is_not_quantized_is_not_there():
+    """Unlike an operator in float, which a plan names."""
+    assert list(Plan({"add:0": None, "conv1": None, "add:1": LayerPlan()}).layers) == ["conv1", "add:1"]
+
+
+def test_layers_that_need_not_all_values():
+    plans = {"conv1": LayerPlan(Hfmg()), "fc": LayerPlan(MinMax()), "pool": LayerPlan(), "x": LayerPlan(Entropy())}
+    assert Plan({**plans, "gone": None}).sketched == {"conv1", "fc"}
+
+
 @pytest.mark.parametrize("batch_num", [0, -1])
 def test_batch_num(batch_num: int):
     with pytest.raises(ValueError, match=f"batch_num must be greater than zero, got {batch_num}"):
         Plan({}, batch_num)
 
 
+@pytest.mark.parametrize("bits", [4, 5, 9, 16])
+def test_weight_bits(bits: int):
+    with pytest.raises(ValueError, match=f"num_bits of a weight must be 8, 7 or 6, got {bits}"):
+        LayerPlan(weight_bits=bits)
+
+
+@pytest.mark.parametrize("strength", [0.19, 0.81, float("nan")])
+def test_migration_strength(strength: float):
+    with pytest.raises(ValueError, match=r"dmq_balancer_param must be in \[0\.2, 0\.8\], got"):
+        LayerPlan(dmq=strength)
+    assert LayerPlan(dmq=0.2).dmq == 0.2 and LayerPlan(dmq=0.8).dmq == 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv1", LayerPlan(MinMax(), weight_bits=6, dmq=0.5)),
+        ("depthwise", LayerPlan(MinMax(), dmq=0.5)),
+        ("fc", LayerPlan(MinMax(), channel_wise=False, dmq=0.5)),
+        ("grouped", LayerPlan(MinMax(), weight_bits=6)),
+        ("pool", LayerPlan(MinMax(), channel_wise=False)),
+        ("attention", LayerPlan(MinMax(), asymmetric=False, channel_wise=False)),
+        ("add:0", LayerPlan(MinMax(), channel_wise=False)),
+    ],
+)
+def test_what_is_asked_for_as_far_as_the_layer_can_have_it(name: str, expected: LayerPlan):
+    plan = layer_plan(LAYERS[name], MinMax(), weight_bits=6, dmq=0.5)
+    assert plan == expected
+    check_plan(Plan({name: plan}), LAYERS)
+
+
 def test_a_plan_that_the_model_can_follow():
     check_plan(Plan({"conv1": LayerPlan(), "fc": LayerPlan(channel_wise=False)}), LAYERS)
     check_plan(Plan({"conv1": LayerPlan(), "gone": None}), LAYERS)
+
+
+WHOLE = LayerPlan(channel_wise=False)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +103,12 @@ def test_a_plan_that_the_model_can_follow():
         ({"conv2": LayerPlan()}, "plan: none of its layers is a quantizable layer of this model; is it the config of"),
         ({"conv1": None, "zzz": LayerPlan()}, "zzz: is no quantizable layer of this model; `autoquant inspect` lists"),
         ({"fc": LayerPlan()}, "fc: channel_wise must be false for layer type MatMul; set it to false"),
+        ({"pool": LayerPlan()}, "pool: channel_wise must be false for layer type AvgPool"),
+        ({"attention": WHOLE}, "attention: asymmetric must be false: both of its factors are activations; set it to"),
+        ({"depthwise": LayerPlan(weight_bits=7)}, "depthwise: weights of 7 bits are for Conv2D only, not for layer"),
+        ({"pool": LayerPlan(channel_wise=False, dmq=0.5)}, "pool: layer type AvgPool has no weight to balance; remove"),
+        ({"grouped": LayerPlan(dmq=0.5)}, "grouped: a convolution with groups of channels cannot be balanced; remove"),
+        ({"add:0": WHOLE, "add:1": WHOLE}, "add:1: 'add:0' of the same operator is quantized already; only one input"),
     ],
 )
 def test_a_plan_that_it_cannot(layers: dict, message: str):

@@ -17,7 +17,7 @@ def sketched(*batches: np.ndarray) -> Sketch:
     sketcher = Sketcher()
     for batch in batches:
         sketcher.add(batch)
-    return sketcher.sketch()
+    return sketcher.seen()
 
 
 def edges(sketch: Sketch) -> np.ndarray:
@@ -88,6 +88,23 @@ def test_fine_enough():
     assert near.counts.tolist() == [1, 1]
 
 
+@given(VALUES | LIKELY, st.sampled_from([2, 10, 1024]))
+def test_fewer_bins(values: list[float], bins: int):
+    batch = np.array(values, np.float32)
+    sketcher = Sketcher(bins=bins)
+    for part in np.array_split(batch, 2):
+        sketcher.add(part)
+    sketch = sketcher.seen()
+    assert len(sketch.counts) <= bins
+    np.testing.assert_array_equal(sketch.counts, binned(batch, sketch))
+
+
+def test_a_bin_is_divided_among_those_that_it_lies_in():
+    sketch = Sketch(0.0, 4.0, 2.0, 0, np.array([8, 5, 1]))  # 4 itself is alone in the last bin
+    assert sketch.histogram(np.array([0.0, 0.5, 3.0, 4.0])).tolist() == [2.0, 8.5, 3.5]
+    assert sketch.histogram(np.array([-9.0, -1.0, 1.0])).tolist() == [0.0, 4.0]
+
+
 def test_what_is_not_finite_is_counted_apart():
     sketch = sketched(
         np.array([1.0, np.nan, 3.0], np.float32), np.array([np.inf, -np.inf], np.float32), np.float32([2.0])
@@ -106,9 +123,9 @@ def test_nothing_seen():
 def test_a_sketch_does_not_change_when_more_is_seen():
     sketcher = Sketcher()
     sketcher.add(np.float32([1.0, 2.0]))
-    before = sketcher.sketch()
+    before = sketcher.seen()
     sketcher.add(np.float32([1.5, 2.0]))
-    assert (before.count, sketcher.sketch().count) == (2, 4)
+    assert (before.count, sketcher.seen().count) == (2, 4)
 
 
 @given(VALUES | LIKELY, st.data())

@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoquant.calibration import statistics
+from autoquant.calibration.exact import Exact
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.calibration.statistics import Statistics, collect, load_statistics, save_statistics
 from autoquant.errors import PlanError
@@ -29,11 +31,13 @@ def sketch_of(*arrays: np.ndarray) -> Sketch:
     sketcher = Sketcher()
     for array in arrays:
         sketcher.add(array)
-    return sketcher.sketch()
+    return sketcher.seen()
 
 
-def everything(kept: Statistics) -> dict:
-    return {n: {tensor: facts(s) for tensor, s in sketches.items()} for n, sketches in kept.sketches.items()}
+def everything(kept: Statistics) -> tuple[dict, dict]:
+    tensors = {n: {name: facts(s) for name, s in seen.items()} for n, seen in kept.tensors.items()}
+    slices = {n: {place: [c.name, *map(facts, c.each)] for place, c in s.items()} for n, s in kept.slices.items() if s}
+    return tensors, slices
 
 
 def stages(*batch_nums: int) -> Iterable[tuple[int, Iterable[Mapping[str, np.ndarray]]]]:
@@ -49,13 +53,62 @@ def test_a_snapshot_is_the_sketch_of_the_batches_before_it():
     assert kept.batch_nums == (1, 3)
     for n in (1, 3):
         values = [batch["x"] for batch in BATCHES[:n]]
-        assert facts(kept.sketch("input", n)) == facts(sketch_of(*values))
-        assert facts(kept.sketch("double", n)) == facts(sketch_of(*(2 * value for value in values)))
+        assert facts(kept.seen("input", n)) == facts(sketch_of(*values))
+        assert facts(kept.seen("double", n)) == facts(sketch_of(*(2 * value for value in values)))
 
 
-def test_a_number_of_batches_that_was_not_kept():
+def test_all_values_of_some_tensors():
+    kept = collect(stages(1, 3), key="k", exact=["double"])
+    for n in (1, 3):
+        doubled = 2 * np.concatenate([batch["x"] for batch in BATCHES[:n]])
+        seen = kept.seen("double", n)
+        assert isinstance(seen, Exact)
+        np.testing.assert_array_equal(seen.ordered, np.sort(doubled.ravel()))
+        assert isinstance(kept.seen("input", n), Sketch)
+
+
+@pytest.mark.parametrize("exact", [[], ["input"]], ids=["sketches", "exact"])
+def test_channels_of_some_tensors(exact: list[str]):
+    kept = collect(stages(1, 3), key="k", exact=exact, channels=[("input", 1), ("double", -1)])
+    for n in (1, 3):
+        rows = np.concatenate([batch["x"] for batch in BATCHES[:n]]).T
+        np.testing.assert_array_equal(kept.channels("input", 1, n).largest, np.abs(rows).max(axis=1))
+        np.testing.assert_array_equal(kept.channels("double", -1, n).largest, 2 * np.abs(rows).max(axis=1))
+        assert {type(seen) for seen in kept.channels("input", 1, n).each} == {Exact if exact else Sketch}
+        assert {type(seen) for seen in kept.channels("double", -1, n).each} == {Sketch}
+
+
+def test_memory_does_not_grow_with_the_data():
+    """Of sketches: ten times the batches take no more; that it can be measured is shown by all values."""
+
+    def most(batches: int, **options: object) -> int:
+        """The most memory in use at once, bytes."""
+        rng = np.random.default_rng(0)
+        parts = ({"x": rng.standard_normal((1000, 20), np.float32)} for _ in range(batches))
+        tracemalloc.start()
+        try:
+            collect([(batches, parts)], key="", **options)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = most(4), most(40)
+    assert many < 1.1 * few
+    assert most(40, channels=[("x", -1)]) < 1.1 * most(4, channels=[("x", -1)])
+    assert most(40, exact=["x"]) > 40 * 1000 * 20 * 4 > 2 * many
+
+
+def test_what_was_not_kept():
+    kept = collect(stages(1, 3), key="k", channels=[("input", -1)])
     with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
-        collect(stages(1, 3), key="k").sketch("input", 2)
+        kept.seen("input", 2)
+    with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
+        kept.channels("input", -1, 2)
+    with pytest.raises(PlanError, match="other: was not calibrated; calibrate the layer that reads it"):
+        kept.seen("other", 1)
+    for tensor, axis in (("double", -1), ("input", 1)):
+        with pytest.raises(PlanError, match=f"{tensor}: was not calibrated channel by channel; .* dmq_balancer_param"):
+            kept.channels(tensor, axis, 1)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,17 +118,29 @@ def test_a_number_of_batches_that_was_not_kept():
     key=st.text(st.characters(exclude_categories=["Cs"])),
 )
 def test_save_and_load(tmp_path: Path, data: list[list[float]], name: str, key: str):
-    batches = [{name: np.array(values, np.float32)} for values in data]
-    made = collect(((number, [batch]) for number, batch in enumerate(batches, start=1)), key=key)
+    batches = [{name: np.array(values, np.float32).reshape(-1, 1)} for values in data]
+    made = collect(
+        ((n, [batch]) for n, batch in enumerate(batches, start=1)), key=key, channels=[(name, 1), (name, -1)]
+    )
     save_statistics(made, tmp_path / "statistics.npz")
     loaded = load_statistics(tmp_path / "statistics.npz", key=key)
     assert loaded is not None and loaded.key == key
     assert everything(loaded) == everything(made)
 
 
+def test_exact_statistics_are_not_saved(tmp_path: Path):
+    with pytest.raises(ValueError, match="too large for a file"):
+        save_statistics(collect(stages(1), key="k", exact=["input"]), tmp_path / "statistics.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def made_to_save() -> Statistics:
+    return collect(stages(1, 2), key="mine", channels=[("input", 1)])
+
+
 def saved(folder: Path) -> Path:
     path = folder / "statistics.npz"
-    save_statistics(collect(stages(1, 2), key="mine"), path)
+    save_statistics(made_to_save(), path)
     assert load_statistics(path, key="mine") is not None
     return path
 
@@ -105,7 +170,7 @@ def test_every_cut_of_the_file(tmp_path: Path):
 def test_a_damaged_file_is_not_used(tmp_path: Path):
     """Any byte changed: either nothing is loaded, or the byte did not matter."""
     path = saved(tmp_path)
-    whole, expected = path.read_bytes(), everything(collect(stages(1, 2), key="mine"))
+    whole, expected = path.read_bytes(), everything(made_to_save())
     refused = 0
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.cli import arguments, demo, export, inspect, quantize, resume, search
+from autoquant.cli import arguments, calibration, check, convert, demo, export, inspect, quantize, resume, search
 from autoquant.cli.arguments import Parser, image_size, names, seconds
 from autoquant.errors import UsageError
 from autoquant.tuning.request import SearchRequest
@@ -102,7 +102,7 @@ def test_wrong_arguments_are_usage_errors(words: str, message: str) -> None:
         parser.parse_args(words.split())
 
 
-@pytest.mark.parametrize("command", [search, resume, demo, inspect, export, quantize])
+@pytest.mark.parametrize("command", [search, resume, demo, inspect, export, quantize, calibration, convert, check])
 def test_every_command_explains_itself_and_offers_a_traceback(command) -> None:
     parser = Parser(prog="autoquant command")
     command.add_arguments(parser)
@@ -113,6 +113,6 @@ def test_help_of_search_lists_presets_and_exit_codes() -> None:
     parser = Parser(prog="autoquant search")
     search.add_arguments(parser)
     text = " ".join(parser.format_help().split())
-    assert "default, demo, quick, skip_only, thorough, or your own TOML file (default default)" in text
+    assert "amct, default, demo, quick, skip_only, thorough, or your own TOML file (default default)" in text
     for code in (0, 1, 2, 70, 130):
         assert re.search(rf"^  {code}\s+\w", parser.format_help(), re.MULTILINE)

@@ -28,12 +28,64 @@ def test_json_has_the_same_in_numbers(files, capsys: pytest.CaptureFixture[str])
     assert [layer["parameters"] for layer in told["layers"]] == PARAMETERS
     assert sum(layer["share"] for layer in told["layers"]) == pytest.approx(1.0)
     assert (told["macs"], told["parameters"], told["outputs"]) == (sum(MACS), sum(PARAMETERS), ["fc"])
+    assert told["tensors"] == []
     assert told["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 6, 6, 2]}]
 
 
 def test_a_narrow_screen_gets_two_lines_for_every_layer(files) -> None:
     lines = text(api.inspect(files.model), columns=50).splitlines()
     assert lines[:2] == ["conv1", "  Conv2D 3x3x2x4 -> 1x6x6x4, 2,592 multiply-adds (33.3%), 72 parameters"]
+
+
+@pytest.fixture(scope="session")
+def pools(tmp_path_factory):
+    """A convolution, `adds` additions of its result and its input, a max pool and an average pool."""
+    import tensorflow as tf
+
+    def make(adds: int):
+        with tf.Graph().as_default() as graph:
+            x = tf.compat.v1.placeholder(tf.float32, [None, 4, 4, 2], name="x")
+            t = tf.nn.conv2d(x, tf.ones([1, 1, 2, 2]), 1, "SAME", name="conv")
+            for number in range(adds):
+                t = tf.raw_ops.AddV2(x=t, y=x, name=f"add{number}")
+            t = tf.nn.avg_pool2d(t, 2, 2, "SAME", name="average")
+            tf.nn.max_pool2d(t, 2, 2, "SAME", name="pool")
+        path = tmp_path_factory.mktemp("pools") / "pools.pb"
+        path.write_bytes(graph.as_graph_def().SerializeToString())
+        return path
+
+    return make
+
+
+def test_what_has_no_weight_and_what_is_quantized_only_where_asked_for(pools) -> None:
+    found = api.inspect(pools(1))
+    wide = [line.split() for line in text(found, columns=200).splitlines()]
+    assert ["average", "AvgPool", "-", "1x2x2x2", "32", "33.3%", "0"] in wide
+    begin = wide.index(["quantized", "only", "where", "asked", "for", "operator"])
+    assert wide[begin + 1 : begin + 4] == [["add0:0", "AddV2"], ["add0:1", "AddV2"], ["pool:0", "MaxPool"]]
+    assert wide[begin + 4][:4] == ["ask", "by", "an", "override"]
+    narrow = text(found, columns=50).splitlines()
+    assert "  AvgPool -> 1x2x2x2, 32 multiply-adds (33.3%), 0 parameters" in narrow
+    begin = narrow.index("quantized only where asked for:")
+    assert narrow[begin + 1 : begin + 4] == ["add0:0 (AddV2)", "add0:1 (AddV2)", "pool:0 (MaxPool)"]
+    assert narrow[-1].startswith("pools: 2 layers can be quantized, 96 multiply-adds, 4 parameters; 0 operators")
+    told = facts(found)
+    assert told["tensors"] == [
+        {"name": "add0:0", "op": "AddV2", "reads": "conv"},
+        {"name": "add0:1", "op": "AddV2", "reads": "x"},
+        {"name": "pool:0", "op": "MaxPool", "reads": "average"},
+    ]
+    assert [layer["weight_shape"] for layer in told["layers"]] == [(1, 1, 2, 2), None]
+
+
+def test_of_many_additions_the_first_are_shown_and_all_are_in_json(pools) -> None:
+    found = api.inspect(pools(10))
+    assert len(facts(found)["tensors"]) == 21
+    for columns in (None, 50):
+        lines = [line.split() for line in text(found, columns=columns).splitlines()]
+        (cut,) = (number for number, line in enumerate(lines) if line[:1] == ["..."])
+        assert [line[0] for line in lines[cut - 8 : cut]] == [f"add{n}:{i}" for n in range(4) for i in (0, 1)]
+        assert lines[cut][1:4] == ["and", "13", "more,"]
 
 
 def test_what_cannot_be_quantized_is_listed_with_the_reason(tmp_path) -> None:

@@ -1,8 +1,9 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
+from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import Override, Table, load_space, parse_space, presets
 
@@ -55,6 +56,24 @@ def test_an_empty_file_offers_the_defaults():
     assert (space.batch_num, space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
 
 
+def test_a_balancer_has_strengths_and_false_for_none():
+    space = parse_space(
+        "[global]\ndmq_balancer = [false, 0.5]\n[[override]]\ntypes = 'MatMul'\ndmq_balancer = 0.2", "a"
+    )
+    assert space.shared == Table(dmq=(None, 0.5))
+    assert space.overrides[0].table == Table(dmq=(0.2,))
+    assert parse_space("[layer]\ndmq_balancer = false", "a").layer == Table(dmq=(None,))
+
+
+def test_whole_numbers_stay_whole():
+    own = "[layer.hfmg]\nnum_of_bins = [4096, 1024]\n[layer.ifmr]\nmax_percentile = 1"
+    text = f"[layer]\nact_algo = ['hfmg', 'ifmr']\n{own}"
+    hfmg = RANGES["hfmg"]
+    offered = parse_space(text, "a").layer.activation
+    assert offered == (hfmg(num_of_bins=4096), hfmg(num_of_bins=1024), Ifmr(max_percentile=1.0))
+    assert [type(value) for one in offered[:2] for value in asdict(one).values()] == [int, int]
+
+
 BAD = [
     ("x = [1,", "my.toml: is no TOML: "),
     ("version = 2", "my.toml.version: unknown 2; it can be 1"),
@@ -93,6 +112,21 @@ BAD = [
     ),
     ("[global]\nasymmetric = true\n[layer]\nasymmetric = true", "my.toml.layer.asymmetric: is in [global] as well"),
     ("[global]\nact_algo = 'ifmr'\n[layer]\nact_algo = 'ifmr'", "my.toml.layer.act_algo: is in [global] as well"),
+    (
+        "[layer]\ndmq_balancer = [false, 0.1]",
+        "my.toml.layer: dmq_balancer_param must be in [0.2, 0.8], got 0.1; correct",
+    ),
+    ("[layer]\ndmq_balancer = nan", "my.toml.layer: dmq_balancer_param must be in [0.2, 0.8], got nan"),
+    ("[layer]\ndmq_balancer = true", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got True"),
+    ("[layer]\ndmq_balancer = '0.5'", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got '0.5'"),
+    ("[layer]\ndmq_balancer = []", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got []"),
+    ("[layer]\ndmq_balancer = [0.5, 0.5]", "my.toml.layer.dmq_balancer: a value is there twice in [0.5, 0.5]"),
+    ("[global]\ndmq_balancer = 0.5\n[layer]\ndmq_balancer = 0.5", "my.toml.layer.dmq_balancer: is in [global] as"),
+    (
+        "[layer]\nact_algo = 'hfmg'\n[layer.hfmg]\nnum_of_bins = 4096.0",
+        "my.toml.layer.hfmg.num_of_bins: expected a list of int, got 4096.0",
+    ),
+    ("[layer]\nact_algo = 'hfmg'\n[layer.hfmg]\nnum_of_bins = 4095", "my.toml.layer.hfmg: num_of_bins 4095 must be in"),
     ("[[override]]\nasymmetric = true", "my.toml.override[0]: says for no layer; give layers ="),
     ("[[override]]\nlayers = 'a'\nact_algo = 'x'", "my.toml.override[0].act_algo: unknown 'x'; try"),
     (
@@ -119,7 +153,7 @@ def test_a_mistake_in_toml_has_line_and_column():
 
 
 def test_presets_and_files(tmp_path: Path):
-    assert {"default", "quick", "thorough", "skip_only"} <= set(presets())
+    assert set(presets()) == {"amct", "default", "demo", "quick", "skip_only", "thorough"}
     assert load_space("quick") == parse_space(presets()["quick"].read_text(encoding="utf-8"), "quick.toml")
     mine = tmp_path / "mine.toml"
     mine.write_text(TEXT, encoding="utf-8")

@@ -17,6 +17,22 @@ def test_values_and_defaults():
     read.done()
 
 
+def test_values_without_a_default():
+    read = fields(a=2, b=None)
+    assert "a" in read and read.needed("a", float) == 2.0 and "a" not in read
+    assert read.optional("c", float) is None and "c" not in read
+    with pytest.raises(PlanError, match=r"f.json:\$.b: expected int, got None; correct the value"):
+        read.optional("b", int)
+    with pytest.raises(PlanError, match=r'f.json:\$.c: is missing, expected str; add "c"'):
+        read.needed("c", str)
+
+
+def test_what_must_be_right():
+    fields().require(True, "a", "is wrong", hint="correct it")
+    with pytest.raises(PlanError, match=r"f.json:\$.a: is wrong; correct it"):
+        fields().require(False, "a", "is wrong", hint="correct it")
+
+
 def test_what_is_given_is_not_changed():
     given = {"a": 1}
     Fields(given, "$", PlanError).take("a", 0)

@@ -1,17 +1,10 @@
-from types import MappingProxyType
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.framework import attr_value_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, make_const, make_node
 from autoquant.model.normalize import normalize
-from autoquant.model.shapes import make_placeholder
-
-FLOAT = attr_value_pb2.AttrValue(type=1)
 
 
 def ops(graph):
@@ -26,31 +19,48 @@ def close(actual, expected) -> None:
     assert np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-CONV = {"Conv2D": (3, 3, 2, 5), "DepthwiseConv2dNative": (3, 3, 2, 3), "MatMul": (4, 6)}
-
-
-def channels_of(op: str) -> int:
-    shape = CONV[op]
-    return shape[2] * shape[3] if op == "DepthwiseConv2dNative" else shape[-1]
+# Operator -> the shapes of its weight and of its data.
+SHAPES = {
+    "BatchMatMulV2": ((4, 6), (2, 3, 4)),
+    "Conv2D": ((3, 3, 2, 5), (2, 6, 6, 2)),
+    "Conv2DBackpropInput": ((2, 2, 5, 3), (2, 3, 3, 3)),
+    "Conv3D": ((2, 2, 2, 2, 5), (2, 3, 4, 4, 2)),
+    "DepthwiseConv2dNative": ((3, 3, 2, 3), (2, 6, 6, 2)),
+    "MatMul": ((4, 6), (2, 4)),
+}
+CHANNELS = {"BatchMatMulV2": 6, "Conv2D": 5, "Conv2DBackpropInput": 5, "Conv3D": 5, "DepthwiseConv2dNative": 6}
+CHANNELS |= {"MatMul": 6}
 
 
 def write_linear(op: str, weight):
     """The placeholder 'x' and the operator over it."""
     import tensorflow as tf
 
+    x = tf.compat.v1.placeholder(tf.float32, [None, *SHAPES[op][1][1:]], name="x")
+    w = tf.constant(weight)
     if op == "MatMul":
-        x = tf.compat.v1.placeholder(tf.float32, [None, weight.shape[0]], name="x")
-        return tf.matmul(x, tf.constant(weight), name="op")
-    x = tf.compat.v1.placeholder(tf.float32, [None, 6, 6, weight.shape[2]], name="x")
+        return tf.matmul(x, w, name="op")
+    if op == "BatchMatMulV2":
+        return tf.raw_ops.BatchMatMulV2(x=x, y=w, name="op")
     if op == "Conv2D":
-        return tf.nn.conv2d(x, tf.constant(weight), 1, "SAME", name="op")
-    return tf.raw_ops.DepthwiseConv2dNative(
-        input=x, filter=tf.constant(weight), strides=[1, 1, 1, 1], padding="SAME", name="op"
-    )
+        return tf.nn.conv2d(x, w, 1, "SAME", name="op")
+    if op == "Conv3D":
+        return tf.nn.conv3d(x, w, [1] * 5, "SAME", name="op")
+    if op == "Conv2DBackpropInput":
+        shape = tf.stack([tf.shape(x)[0], 6, 6, weight.shape[2]])
+        return tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=shape, filter=w, out_backprop=x, strides=[1, 2, 2, 1], padding="SAME", name="op"
+        )
+    return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, strides=[1, 1, 1, 1], padding="SAME", name="op")
 
 
 def sample(rng, op: str):
-    return normal(rng, 2, 4) if op == "MatMul" else normal(rng, 2, 6, 6, 2)
+    return normal(rng, *SHAPES[op][1])
+
+
+def but_shapes(graph):
+    """Operators without those that compute a shape."""
+    return [op for op in ops(graph) if op not in {"Shape", "StridedSlice", "Pack"}]
 
 
 def write_small_operators(t, gamma, beta, mean, variance):
@@ -64,9 +74,10 @@ def write_small_operators(t, gamma, beta, mean, variance):
 @pytest.mark.parametrize(
     ("op", "norm"),
     [
-        *((op, "small") for op in CONV),
-        # A fused batch norm reads four dimensions, so it never follows a MatMul.
+        *((op, "small") for op in SHAPES),
+        # A fused batch norm reads four dimensions, the newest five too, so it never follows a product of matrices.
         *((op, f"FusedBatchNorm{v}") for op in ("Conv2D", "DepthwiseConv2dNative") for v in ("", "V2", "V3")),
+        *((op, "FusedBatchNormV3") for op in ("Conv3D", "Conv2DBackpropInput")),
     ],
 )
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -75,7 +86,7 @@ def test_batch_norm_is_folded_into_the_operator_before(build, run, op, with_bias
     import tensorflow as tf
 
     rng = np.random.default_rng(1)
-    weight, channels = normal(rng, *CONV[op]), channels_of(op)
+    weight, channels = normal(rng, *SHAPES[op][0]), CHANNELS[op]
     bias, gamma, beta, mean = (normal(rng, channels) for _ in range(4))
     variance = rng.uniform(0.1, 4, channels).astype(np.float32)
 
@@ -87,12 +98,13 @@ def test_batch_norm_is_folded_into_the_operator_before(build, run, op, with_bias
         else:
             raw = getattr(tf.raw_ops, norm)
             arguments = {"scale": gamma, "offset": beta, "mean": mean, "variance": variance}
+            arguments |= {"data_format": "NDHWC"} if op == "Conv3D" else {}
             t = raw(x=t, epsilon=1e-3, is_training=False, name="bn", **arguments).y
         tf.nn.relu(t, name="y")
 
     plain = build(lambda: write_linear(op, weight), outputs=("op",))
     graph = normalize(build(write, outputs=(output,)))
-    assert ops(graph) == sorted(["Placeholder", op, "BiasAdd"] + (["Relu"] if output == "y" else []))
+    assert but_shapes(graph) == sorted(["Placeholder", op, "BiasAdd"] + (["Relu"] if output == "y" else []))
     assert graph.nodes["bn"].op == "BiasAdd"
     x = sample(rng, op)
     product = run(plain, {"x": x})[0].astype(np.float64) + (bias if with_bias else 0.0)
@@ -113,7 +125,7 @@ ARITHMETIC = {
 
 @settings(max_examples=40, deadline=None)
 @given(
-    op=st.sampled_from(list(CONV)),
+    op=st.sampled_from(list(SHAPES)),
     steps=st.lists(
         st.tuples(st.sampled_from(list(ARITHMETIC)), st.sampled_from(["vector", "ones", "scalar"])),
         min_size=1,
@@ -125,8 +137,8 @@ def test_per_channel_arithmetic_becomes_weight_and_bias(build, run, op, steps, s
     import tensorflow as tf
 
     rng = np.random.default_rng(seed)
-    weight, channels = normal(rng, *CONV[op]), channels_of(op)
-    ones = (1,) * ((2 if op == "MatMul" else 4) - 1)
+    weight, channels = normal(rng, *SHAPES[op][0]), CHANNELS[op]
+    ones = (1,) * (len(SHAPES[op][1]) - 1)
     shapes = {"vector": (channels,), "ones": (*ones, channels), "scalar": ()}
     constants = [rng.uniform(0.5, 2, shapes[kind]).astype(np.float32) for _, kind in steps]
 
@@ -137,7 +149,7 @@ def test_per_channel_arithmetic_becomes_weight_and_bias(build, run, op, steps, s
         tf.identity(t, name="y")
 
     graph = normalize(build(write))
-    assert ops(graph) == sorted(["Placeholder", op, "BiasAdd", "Identity"])
+    assert but_shapes(graph) == sorted(["Placeholder", op, "BiasAdd", "Identity"])
     x = sample(rng, op)
     expected = run(build(lambda: write_linear(op, weight), outputs=("op",)), {"x": x})[0].astype(np.float64)
     size = np.abs(expected)
@@ -164,50 +176,6 @@ def test_an_output_that_is_folded_keeps_its_name(build, run, name: str) -> None:
     assert graph.outputs == (names[0],)
     x = normal(rng, 3, 4)
     close(run(graph, {"x": x})[0], ARITHMETIC[name](x.astype(np.float64) @ weight, c))
-
-
-def channels_first(constants, *, op: str = "Mul", batch_norm: bool = False):
-    """From x -> Conv2D (NCHW, 2 -> 3 channels) -> op with a constant; TensorFlow on a CPU may not run it."""
-    text = {"data_format": b"NCHW", "padding": b"SAME"}
-    strides = attr_value_pb2.AttrValue()
-    strides.list.i.extend([1, 1, 1, 1])
-    weight = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
-    nodes = [
-        make_placeholder("x", 1, (None, 2, 3, 3)),
-        make_const("w", weight),
-        make_node("conv", "Conv2D", ["x", "w"], T=FLOAT, strides=strides, **text),
-        *(make_const(f"c{i}", value) for i, value in enumerate(constants)),
-    ]
-    if batch_norm:
-        inputs = ["conv", *(f"c{i}" for i in range(4))]
-        attrs = {"T": FLOAT, "U": FLOAT, "data_format": b"NCHW", "epsilon": 0.0, "is_training": False}
-        nodes.append(make_node("y", "FusedBatchNormV3", inputs, **attrs))
-    else:
-        nodes.append(make_node("y", op, ["conv", "c0"], T=FLOAT))
-    return Graph(MappingProxyType({n.name: n for n in nodes}), ("x",), ("y",)), weight
-
-
-@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
-def test_channels_first_constants_fold_along_their_axis(shape) -> None:
-    factor = np.array([2.0, 3.0, 4.0], np.float32)
-    graph, weight = channels_first([factor.reshape(shape)])
-    folded = normalize(graph)
-    np.testing.assert_array_equal(folded.constant("w"), weight * factor)
-    assert folded.nodes["y"].op == "BiasAdd"
-    assert folded.nodes["y"].attr["data_format"].s == b"NCHW"
-
-
-def test_a_channels_first_vector_lies_along_the_width_and_does_not_fold() -> None:
-    graph, _ = channels_first([np.array([2.0, 3.0, 4.0], np.float32)])
-    assert normalize(graph).nodes["y"].op == "Mul"
-
-
-def test_a_channels_first_batch_norm_folds() -> None:
-    gamma, beta, mean, variance = np.array([[2, 3, 4], [1, 1, 1], [1, 2, 3], [4, 4, 4]], np.float32)
-    graph, weight = channels_first([gamma, beta, mean, variance], batch_norm=True)
-    folded = normalize(graph)
-    np.testing.assert_allclose(folded.constant("w"), weight * gamma / 2)
-    np.testing.assert_allclose(folded.constant(folded.nodes["y"].input[1]), 1 - mean * gamma / 2)
 
 
 @pytest.mark.parametrize("constants", [(6, 1), (2, 6), (1, 1, 6)])
@@ -297,7 +265,7 @@ def test_a_batch_norm_in_training_mode_is_refused(build) -> None:
     import tensorflow as tf
 
     def write():
-        t = write_linear("Conv2D", np.ones(CONV["Conv2D"], np.float32))
+        t = write_linear("Conv2D", np.ones(SHAPES["Conv2D"][0], np.float32))
         one = np.ones(5, np.float32)
         tf.raw_ops.FusedBatchNormV3(x=t, scale=one, offset=one, mean=one, variance=one, is_training=True, name="y")
 
@@ -311,7 +279,7 @@ def test_a_batch_norm_whose_statistics_are_read_or_that_follows_no_layer_stays(b
     one = {key: np.ones(5, np.float32) for key in ("scale", "offset", "mean", "variance")}
 
     def write():
-        t = write_linear("Conv2D", np.ones(CONV["Conv2D"], np.float32))
+        t = write_linear("Conv2D", np.ones(SHAPES["Conv2D"][0], np.float32))
         read = tf.raw_ops.FusedBatchNormV3(x=t, is_training=False, **one)
         follows = tf.raw_ops.FusedBatchNormV3(x=tf.nn.relu(read.y), is_training=False, name="bn", **one)
         tf.add(follows.y, read.batch_mean, name="y")

@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 
 from autoquant.errors import ModelError
-from autoquant.model.layers import CHANNEL_AXES, Layer, survey
+from autoquant.model.layers import Layer, is_tensor, survey
 from autoquant.model.normalize import normalize
+from autoquant.model.operators import OPERATORS
 
 
 def placeholder(*shape, name: str = "x", dtype: str = "float32"):
@@ -29,16 +32,52 @@ def depthwise(x, weight, stride=1, padding="SAME", dilation=1):
     )
 
 
-def conv(weight, stride=1, padding="SAME", dilation=1):
+def conv(weight, stride=1, padding="SAME", dilation=1, data_format="NHWC"):
     import tensorflow as tf
 
-    return lambda x: tf.nn.conv2d(x, tf.constant(weight), stride, padding, dilations=dilation, name="layer")
+    return lambda x: tf.nn.conv2d(x, tf.constant(weight), stride, padding, data_format, dilation, name="layer")
+
+
+def conv3d(weight, stride=1, padding="SAME", data_format="NDHWC"):
+    import tensorflow as tf
+
+    strides = [1, 1, *[stride] * 3] if data_format == "NCDHW" else [1, *[stride] * 3, 1]
+    return lambda x: tf.nn.conv3d(x, tf.constant(weight), strides, padding, data_format, name="layer")
+
+
+def deconv(weight, size, stride=1, padding="SAME"):
+    import tensorflow as tf
+
+    def write(x):
+        shape = tf.stack([tf.shape(x)[0], *size, weight.shape[2]])
+        return tf.nn.conv2d_transpose(x, tf.constant(weight), shape, stride, padding, name="layer")
+
+    return write
+
+
+def avg_pool(size, stride, padding, data_format="NHWC"):
+    import tensorflow as tf
+
+    return lambda x: tf.nn.avg_pool2d(x, size, stride, padding, data_format, name="layer")
 
 
 def matmul(weight):
     import tensorflow as tf
 
     return lambda x: tf.matmul(x, tf.constant(weight), name="layer")
+
+
+def batch_matmul(second):
+    """`second` makes the second factor from the first."""
+    import tensorflow as tf
+
+    return lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=second(x), name="layer")
+
+
+def last_two_swapped(x):
+    import tensorflow as tf
+
+    return tf.transpose(x, [0, 1, 3, 2])
 
 
 # what, input shape, how the layer is made, output shape for one sample, multiply-adds by hand
@@ -56,12 +95,25 @@ MACS = [
         432,
     ),
     ("grouped", (None, 4, 4, 6), lambda: conv(ones(1, 1, 2, 9)), (1, 4, 4, 9), 16 * 9 * 2),
+    ("channels first", (None, 3, 4, 5), lambda: conv(ones(1, 1, 3, 7), 1, "SAME", 1, "NCHW"), (1, 7, 4, 5), 20 * 7 * 3),
     ("depthwise", (None, 6, 6, 4), lambda: lambda x: depthwise(x, ones(3, 3, 4, 2)), (1, 6, 6, 8), 36 * 8 * 9),
     ("depthwise, stride", (None, 7, 7, 4), lambda: lambda x: depthwise(x, ones(3, 3, 4, 1), 2), (1, 4, 4, 4), 576),
+    ("conv3d", (None, 5, 4, 6, 2), lambda: conv3d(ones(3, 1, 3, 2, 7)), (1, 5, 4, 6, 7), 120 * 7 * 18),
+    ("conv3d, valid", (None, 5, 5, 5, 2), lambda: conv3d(ones(3, 3, 3, 2, 4), 2, "VALID"), (1, 2, 2, 2, 4), 8 * 4 * 54),
+    # Each of the 4 x 5 x 3 values is multiplied with each of the 2 x 3 x 7 weights of its channel.
+    ("deconv", (None, 4, 5, 3), lambda: deconv(ones(2, 3, 7, 3), (8, 10), 2), (1, 8, 10, 7), 60 * 42),
+    ("deconv, valid", (None, 4, 5, 3), lambda: deconv(ones(2, 3, 7, 3), (5, 7), 1, "VALID"), (1, 5, 7, 7), 60 * 42),
+    ("avg pool", (None, 7, 6, 4), lambda: avg_pool((2, 3), (2, 3), "VALID"), (1, 3, 2, 4), 24 * 6),
+    ("avg pool, same", (None, 7, 6, 4), lambda: avg_pool(2, 1, "SAME"), (1, 7, 6, 4), 168 * 4),
+    ("avg pool, channels first", (2, 4, 7, 6), lambda: avg_pool(3, 3, "VALID", "NCHW"), (2, 4, 2, 2), 16 * 9),
     ("matmul", (None, 10), lambda: matmul(ones(10, 7)), (1, 7), 70),
+    ("batch matmul, weight", (None, 5, 10), lambda: batch_matmul(lambda x: ones(10, 7)), (1, 5, 7), 5 * 70),
+    ("batch matmul, two", (None, 2, 5, 3), lambda: batch_matmul(last_two_swapped), (1, 2, 5, 5), 2 * 25 * 3),
+    ("batch matmul, constant", (4, 2, 5, 3), lambda: batch_matmul(lambda x: ones(2, 3, 6)), (4, 2, 5, 6), 2 * 30 * 3),
     ("a fixed batch", (16, 10), lambda: matmul(ones(10, 7)), (16, 7), 70),
     ("an unknown height", (None, None, 8, 3), lambda: conv(ones(3, 3, 3, 5)), (1, None, 8, 5), None),
     ("an unknown rank", None, lambda: conv(ones(3, 3, 3, 5)), (None, None, None, 5), None),
+    ("an unknown length", (None, None, 4), lambda: batch_matmul(lambda x: ones(4, 3)), (1, None, 3), None),
 ]
 
 
@@ -86,9 +138,156 @@ def test_a_layer_says_what_it_reads_and_what_it_has(build) -> None:
 
     first, second = survey(build(write)).layers
     shape = (1, 4, 4, 5)
-    assert first == Layer("c", "Conv2D", "before", "w", (1, 1, 2, 5), (3,), "b", shape, 160)
-    assert (first.channels, first.parameters) == (5, 15)
+    assert first == Layer("c", "Conv2D", ("before",), -1, "w", (1, 1, 2, 5), (3,), "b", shape, 160)
+    assert (first.node, first.records, first.channels, first.parameters) == ("c", ("c",), 5, 15)
     assert (second.bias, second.channel_axes, second.channels, second.parameters) == (None, (2, 3), 10, 90)
+
+
+# what, input shape, how it is made, axis of its input's channels, shape and channel axes of the weight, how many
+# parameters it has with its bias of five
+KINDS = [
+    ("Conv2D", (None, 4, 4, 2), lambda: conv(ones(1, 1, 2, 5)), -1, (1, 1, 2, 5), (3,), 15),
+    ("Conv2D NCHW", (None, 2, 4, 4), lambda: conv(ones(1, 1, 2, 5), data_format="NCHW"), 1, (1, 1, 2, 5), (3,), 15),
+    (
+        "DepthwiseConv2dNative",
+        (4, 4, 4, 5),
+        lambda: lambda x: depthwise(x, ones(3, 1, 5, 1)),
+        -1,
+        (3, 1, 5, 1),
+        (2, 3),
+        20,
+    ),
+    ("Conv3D", (None, 4, 4, 4, 2), lambda: conv3d(ones(1, 1, 3, 2, 5)), -1, (1, 1, 3, 2, 5), (4,), 35),
+    (
+        "Conv3D NCDHW",
+        (4, 1, 4, 4, 4),
+        lambda: conv3d(ones(1, 1, 1, 1, 5), data_format="NCDHW"),
+        1,
+        (1, 1, 1, 1, 5),
+        (4,),
+        10,
+    ),
+    ("Conv2DBackpropInput", (None, 4, 4, 2), lambda: deconv(ones(1, 1, 5, 2), (4, 4)), -1, (1, 1, 5, 2), (2,), 15),
+    ("MatMul", (None, 2), lambda: matmul(ones(2, 5)), -1, (2, 5), (1,), 15),
+    ("BatchMatMulV2, weight", (None, 3, 2), lambda: batch_matmul(lambda x: ones(2, 5)), -1, (2, 5), (1,), 15),
+]
+# what, input shape, how it is made, how many activations it reads
+WITHOUT = [
+    ("AvgPool", (None, 4, 4, 5), lambda: avg_pool(2, 2, "SAME"), 1),
+    ("BatchMatMulV2, two", (None, 2, 5, 3), lambda: batch_matmul(last_two_swapped), 2),
+    ("BatchMatMulV2, matrices", (1, 2, 5, 3), lambda: batch_matmul(lambda x: ones(2, 3, 5)), 2),
+]
+
+
+def only_layer(build, shape, make, data_format="NHWC") -> Layer:
+    """The layer behind a node `before`, with a BiasAdd `y` behind it."""
+    import tensorflow as tf
+
+    def write():
+        t = make()(tf.nn.relu(placeholder(*shape), name="before"))
+        tf.nn.bias_add(t, ones(5), data_format, name="y")
+
+    (layer,) = survey(build(write)).layers
+    return layer
+
+
+@pytest.mark.parametrize(("kind", "shape", "make", "axis", "weight", "axes", "parameters"), KINDS)
+def test_layers_with_a_weight(build, kind, shape, make, axis, weight, axes, parameters) -> None:
+    layer = only_layer(build, shape, make, "NCHW" if axis == 1 else "NHWC")
+    assert (layer.name, layer.op, layer.node) == ("layer", re.split(r"[ ,]", kind)[0], "layer")
+    assert (layer.activations, layer.data_axis, layer.records) == (("before",), axis, ("layer",))
+    assert (layer.weight_shape, layer.channel_axes) == (weight, axes)
+    assert (layer.bias, layer.channels, layer.parameters) == ("y", 5, parameters)
+    assert layer.weight is not None
+    assert not layer.symmetric_only and not layer.tensor_only
+
+
+@pytest.mark.parametrize(("kind", "shape", "make", "reads"), WITHOUT)
+def test_layers_without_a_weight(build, kind, shape, make, reads) -> None:
+    layer = only_layer(build, shape, make)
+    assert (layer.name, layer.op, layer.node) == ("layer", kind.split(",")[0], "layer")
+    assert (len(layer.activations), layer.activations[0], layer.data_axis) == (reads, "before", -1)
+    assert layer.records == ("layer", "layer:1")[:reads]
+    assert (layer.weight, layer.weight_shape, layer.channel_axes, layer.bias) == (None, (), (), None)
+    assert (layer.parameters, layer.symmetric_only, layer.tensor_only) == (0, reads == 2, False)
+    assert (layer.groups, layer.balanceable) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "make", "groups"),
+    [
+        ((None, 4, 4, 6), lambda: conv(ones(1, 1, 2, 9)), 3),
+        ((None, 6, 4, 4), lambda: conv(ones(1, 1, 3, 4), data_format="NCHW"), 2),
+        ((None, 4, 4, 6), lambda: conv(ones(1, 1, 6, 9)), 1),
+        ((None, 4, 4, 6), lambda: lambda x: depthwise(x, ones(1, 1, 6, 2)), 1),
+        ((None, 4, 5, 3), lambda: deconv(ones(2, 3, 7, 3), (8, 10), 2), 1),
+        ((None, 4, 4, None), lambda: conv(ones(1, 1, 2, 9)), 1),
+        ((None, 5, 10), lambda: batch_matmul(lambda x: ones(10, 7)), 1),
+    ],
+    ids=["three", "channels first", "one", "depthwise", "deconv", "unknown", "batch matmul"],
+)
+def test_groups_of_input_channels(build, shape, make, groups: int) -> None:
+    (layer,) = survey(build(lambda: make()(placeholder(*shape)), outputs=("layer",))).layers
+    assert (layer.groups, layer.balanceable) == (groups, groups == 1)
+
+
+def test_a_bias_may_be_that_of_another_layer_too(build) -> None:
+    import tensorflow as tf
+
+    def write():
+        bias = tf.constant(ones(3), name="bias")
+        t = tf.nn.bias_add(tf.matmul(placeholder(None, 3), ones(3, 3)), bias, name="first")
+        tf.nn.bias_add(tf.matmul(t, ones(3, 3)), bias, name="y")
+
+    assert [layer.bias for layer in survey(build(write)).layers] == ["first", "y"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda tf, t: tf.nn.bias_add(t, tf.reduce_mean(t, [0, 1, 2])),
+        lambda tf, t: tf.nn.bias_add(t, ones(5)) * t,
+        lambda tf, t: tf.nn.bias_add(t, ones(4), "NCHW"),
+    ],
+    ids=["not constant", "not alone", "along another axis"],
+)
+def test_what_is_no_bias(build, write) -> None:
+    import tensorflow as tf
+
+    graph = build(lambda: tf.identity(write(tf, conv(ones(1, 1, 2, 5))(placeholder(None, 4, 4, 2))), name="y"))
+    assert survey(graph).layers[0].bias is None
+
+
+def test_inputs_of_additions_and_max_pools_are_apart(build) -> None:
+    import tensorflow as tf
+
+    def write():
+        x = placeholder(None, 4, 4, 2)
+        t = conv(ones(1, 1, 2, 2))(x)
+        t = tf.raw_ops.Add(x=t, y=x, name="old")
+        t = tf.raw_ops.AddV2(x=np.float32(1), y=t, name="shift")
+        t = tf.nn.max_pool2d(t, 2, 2, "SAME", name="pool")
+        t = tf.nn.max_pool2d(tf.transpose(t, [0, 3, 1, 2], name="first"), 2, 2, "SAME", "NCHW", name="nchw")
+        size = tf.raw_ops.AddV2(x=tf.shape(t)[0], y=1, name="size")
+        double = tf.raw_ops.AddV2(x=tf.cast(t, tf.float64), y=tf.cast(t, tf.float64), name="double")
+        tf.identity(tf.cast(size, tf.float64) * double, name="y")
+
+    found = survey(build(write))
+    assert [layer.name for layer in found.layers] == ["layer"]
+    assert found.rejected == ()
+    assert [(t.name, t.op, t.activations, t.data_axis) for t in found.tensors] == [
+        ("old:0", "Add", ("layer",), -1),
+        ("old:1", "Add", ("x",), -1),
+        ("shift:1", "AddV2", ("old",), -1),
+        ("pool:0", "MaxPool", ("shift",), -1),
+        ("nchw:0", "MaxPool", ("first",), 1),
+    ]
+    for one in found.tensors:
+        assert one.tensor_only and not one.symmetric_only
+        assert (one.node, one.records) == (one.name[:-2], (one.name,))
+        assert (one.weight, one.bias, one.parameters, one.macs) == (None, None, 0, 0)
+    assert list(found.by_name) == ["layer", "old:0", "old:1", "shift:1", "pool:0", "nchw:0"]
+    assert [is_tensor(name) for name in found.by_name] == [False] + [True] * 5
 
 
 @pytest.mark.parametrize("given", [(6, 7, 3), (1, 6, 7, 3), (50, 6, 7, 3)], ids=["sample", "one", "batch"])
@@ -126,92 +325,14 @@ def test_a_dense_layer_over_a_sequence_counts_every_step(build) -> None:
     assert survey(build(write)).layers[0].macs == 12 * 10 * 7
 
 
-def rejections():
-    """What, how it is written over x (None, 4, 4, 2), what is rejected."""
-    import tensorflow as tf
-
-    raw = tf.raw_ops
-
-    def flat(x):
-        return tf.reshape(x, [-1, 32])
-
-    def shared(x):
-        w = tf.constant(ones(32, 32), name="w")
-        return tf.matmul(tf.nn.relu(tf.matmul(flat(x), w, name="first")), w, name="second")
-
-    def halves(x):
-        weight = np.ones((1, 1, 2, 3), np.float16)
-        return tf.nn.conv2d(tf.cast(x, tf.float16), weight, 1, "SAME", name="r")
-
-    def looped(x):
-        body = tf.function(lambda t: tf.matmul(t, ones(32, 32))).get_concrete_function(tf.TensorSpec([None, 32]))
-        return tf.raw_ops.PartitionedCall(args=[flat(x)], Tout=[tf.float32], f=body, name="r")[0]
-
-    nan = np.array([[np.nan]], np.float32) * ones(32, 3)
-    cube = ones(1, 1, 1, 2, 3)
-    later = "not supported by this version"
-    return {
-        "dynamic weight": (
-            lambda x: tf.matmul(flat(x), tf.transpose(flat(x)), name="r"),
-            "its weight 'transpose' is not",
-        ),
-        "transpose_a": (
-            lambda x: tf.matmul(flat(x), ones(4, 3)[:4], transpose_a=True, name="r"),
-            "transposes a factor",
-        ),
-        "transpose_b": (lambda x: tf.matmul(flat(x), ones(3, 32), transpose_b=True, name="r"), "transposes a factor"),
-        "shared": (shared, "its weight 'w' is shared with"),
-        "half": (halves, "computes in half, not in float"),
-        "not finite": (lambda x: tf.matmul(flat(x), nan, name="r"), "holds NaN or infinity"),
-        "depthwise": (lambda x: depthwise(x, ones(3, 3, 2, 1), 2, dilation=2), "both a stride and a dilation"),
-        "Conv3D": (lambda x: tf.nn.conv3d(x[:, None], cube, [1] * 5, "SAME", name="r"), later),
-        "Conv2DBackpropInput": (
-            lambda x: tf.nn.conv2d_transpose(x, ones(2, 2, 3, 2), [4, 8, 8, 3], 2, name="r"),
-            later,
-        ),
-        "Conv3DBackpropInputV2": (
-            lambda x: tf.nn.conv3d_transpose(x[:, None], ones(1, 2, 2, 3, 2), [4, 1, 8, 8, 3], 2, name="r"),
-            later,
-        ),
-        "BatchMatMulV2": (lambda x: raw.BatchMatMulV2(x=x, y=ones(1, 1, 2, 3), name="r"), later),
-        "BatchMatMul": (lambda x: raw.BatchMatMul(x=x, y=x, adj_y=True, name="r"), "both factors are activations"),
-        "Einsum": (lambda x: raw.Einsum(inputs=[x, ones(2, 3)], equation="abcd,de->abce", name="r"), later),
-        "AvgPool": (lambda x: tf.nn.avg_pool2d(x, 2, 2, "SAME", name="r"), later),
-        "MaxPool": (lambda x: tf.nn.max_pool2d(x, 2, 2, "SAME", name="r"), later),
-        "function": (looped, "inside its body stays in float"),
-    }
-
-
-REJECTED = ["dynamic weight", "transpose_a", "transpose_b", "shared", "half", "not finite", "depthwise", "function"]
-REJECTED += ["Conv3D", "Conv2DBackpropInput", "Conv3DBackpropInputV2", "BatchMatMulV2", "BatchMatMul", "Einsum"]
-REJECTED += ["AvgPool", "MaxPool"]
-
-
-@pytest.mark.parametrize("what", REJECTED)
-def test_what_looks_quantizable_but_is_not_has_a_reason(build, what: str) -> None:
-    import tensorflow as tf
-
-    def write():
-        x = placeholder(4, 4, 4, 2)
-        tf.nn.conv2d(x, ones(1, 1, 2, 3), 1, "SAME", name="good")
-        tf.identity(rejections()[what][0](x), name="y")
-
-    found = survey(build(write, outputs=("good", "y")))
-    assert [layer.name for layer in found.layers] == ["good"]
-    assert set(REJECTED) == set(rejections())
-    assert {r.op for r in found.rejected} <= {*CHANNEL_AXES, what, "PartitionedCall"}
-    assert len(found.rejected) == (2 if what == "shared" else 1)
-    assert all(rejections()[what][1] in r.reason for r in found.rejected)
-
-
 def test_a_graph_without_a_layer_is_refused_with_the_reasons(build) -> None:
     import tensorflow as tf
 
-    graph = build(lambda: tf.nn.max_pool2d(placeholder(None, 4, 4, 2), 2, 2, "SAME", name="y"))
-    with pytest.raises(ModelError, match=r"no layer that can be quantized: 'y' \(MaxPool\): not supported"):
+    graph = build(lambda: tf.nn.avg_pool3d(placeholder(None, 4, 4, 4, 2), 2, 2, "SAME", name="y"))
+    with pytest.raises(ModelError, match=r"no layer that can be quantized: 'y' \(AvgPool3D\): AMCT does not"):
         survey(graph)
-    plain = build(lambda: tf.nn.relu(placeholder(None, 2), name="y"))
-    with pytest.raises(ModelError, match="it has no Conv2D, DepthwiseConv2dNative, MatMul"):
+    plain = build(lambda: tf.nn.max_pool2d(placeholder(None, 4, 4, 2), 2, 2, "SAME", name="y"))
+    with pytest.raises(ModelError, match=r"it has no AvgPool, BatchMatMul, BatchMatMulV2, Conv2D, .*, MatMul; is this"):
         survey(plain)
 
 
@@ -228,3 +349,13 @@ def test_layers_are_in_the_order_of_the_data(build) -> None:
     assert [layer.name for layer in found.layers] == ["m0", "m1", "m2", "m3"]
     assert all(layer.bias is not None for layer in found.layers)
     assert found.rejected == ()
+
+
+def test_the_table_of_operators_is_that_of_amct() -> None:
+    """Section 1.1 of its documentation: what has a weight, which of those may have a scale for every channel."""
+    weights = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Conv2D", "DepthwiseConv2dNative", "Conv3D"}
+    assert {op for op, one in OPERATORS.items() if one.weight is not None} == weights | {"Conv2DBackpropInput"}
+    assert {op for op, one in OPERATORS.items() if one.tensor_only} == {"MaxPool", "Add", "AddV2"}
+    assert set(OPERATORS) == weights | {"Conv2DBackpropInput", "AvgPool", "MaxPool", "Add", "AddV2"}
+    per_channel = {"Conv2D", "DepthwiseConv2dNative", "Conv3D", "Conv2DBackpropInput"}
+    assert {op for op, one in OPERATORS.items() if one.per_channel} == per_channel

@@ -2,16 +2,30 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoquant.errors import TrialError
+from autoquant.model.operators import OPERATORS
 from autoquant.quantization.weights import by_channel, quantize_bias, quantize_weight, spread, weight_scales
 
-KINDS = {"Conv2D": ((2, 3, 3, 4), (3,)), "DepthwiseConv2dNative": ((2, 2, 3, 2), (2, 3)), "MatMul": ((5, 4), (1,))}
+SHAPES = {
+    "BatchMatMul": (5, 4),
+    "BatchMatMulV2": (5, 4),
+    "Conv2D": (2, 3, 3, 4),
+    "Conv2DBackpropInput": (2, 2, 4, 3),
+    "Conv3D": (2, 1, 2, 3, 4),
+    "DepthwiseConv2dNative": (2, 2, 3, 2),
+    "MatMul": (5, 4),
+}
+BITS = pytest.mark.parametrize("bits", [8, 7, 6])
 
 
-def reference(weight: np.ndarray, axes: tuple[int, ...] | None) -> tuple[list[float], np.ndarray]:
+def test_every_operator_with_a_weight_is_here():
+    assert {name for name, operator in OPERATORS.items() if operator.weight is not None} == set(SHAPES)
+
+
+def reference(weight: np.ndarray, axes: tuple[int, ...] | None, bits: int) -> tuple[list[float], np.ndarray]:
     """Scales and INT8 values in float64, one channel after the other, channels in row-major order of `axes`."""
     scales, quantized = [], np.zeros(weight.shape)
     for place in itertools.product(*(range(weight.shape[axis]) for axis in axes or ())):
@@ -20,27 +34,29 @@ def reference(weight: np.ndarray, axes: tuple[int, ...] | None) -> tuple[list[fl
             where[axis] = index
         channel = weight[tuple(where)].astype(np.float64)
         positive = abs(channel.max()) > abs(channel.min())
-        scale = abs(channel.max()) / 127 if positive else abs(channel.min()) / 128
+        scale = abs(channel.max()) / (2 ** (bits - 1) - 1) if positive else abs(channel.min()) / 2 ** (bits - 1)
         scale = np.float64(np.float32(1.0 if scale < np.finfo(np.float32).eps else scale))
         scales.append(scale)
-        quantized[tuple(where)] = np.clip(np.round(channel / scale), -128, 127)
+        quantized[tuple(where)] = np.clip(np.round(channel / scale), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return scales, quantized
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["per channel", "per tensor"])
-@pytest.mark.parametrize("kind", KINDS)
+@BITS
+@pytest.mark.parametrize("kind", SHAPES)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.floats(1e-9, 1e4), min_size=4, max_size=4))
-def test_against_float64(kind: str, whole: bool, seed: int, sizes: list[float]):
-    shape, axes = KINDS[kind]
+def test_against_float64(kind: str, bits: int, whole: bool, seed: int, sizes: list[float]):
+    shape, axes = SHAPES[kind], OPERATORS[kind].channel_axes
     rng = np.random.default_rng(seed)
     # Channels of very different size; the shift gives some of them one sign only.
     weight = (rng.normal(size=shape) + rng.integers(-3, 4)) * np.resize(sizes, shape[-1])
     weight = weight.astype(np.float32)
     channel_axes = None if whole else axes
-    scales = weight_scales("layer", weight, channel_axes)
-    expected_scales, expected = reference(weight, channel_axes)
+    scales = weight_scales("layer", weight, channel_axes, bits=bits)
+    expected_scales, expected = reference(weight, channel_axes, bits)
     assert scales.dtype == np.float32 and scales.tolist() == expected_scales
-    quantized = quantize_weight(weight, scales, channel_axes)
+    quantized = quantize_weight(weight, scales, channel_axes, bits=bits)
     assert quantized.dtype == np.int8
     np.testing.assert_array_equal(quantized, expected)
 
@@ -65,6 +81,18 @@ def test_a_channel_of_zeros_has_scale_one():
     scales = weight_scales("layer", weight, (1,))
     assert scales.tolist() == [1.0, 1.0]
     assert quantize_weight(weight, scales, (1,)).tolist() == [[0, 127], [0, 0]]
+
+
+@BITS
+@pytest.mark.parametrize("dominant", [1.0, -1.0])
+def test_the_smallest_legal_scale_and_the_first_that_is_too_small(bits: int, dominant: float):
+    """Half of a scale of EPSILON is none: 1 instead, with which every weight is 0."""
+    steps = 2 ** (bits - 1) - (dominant > 0)
+    epsilon = np.finfo(np.float32).eps
+    weight = np.float32([[dominant * steps * epsilon, dominant * steps * epsilon / 2]])
+    scales = weight_scales("layer", weight, (1,), bits=bits)
+    assert scales.tolist() == [epsilon, 1.0]
+    assert quantize_weight(weight, scales, (1,), bits=bits).tolist() == [[dominant * steps, 0]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -95,7 +123,14 @@ def test_the_ends_of_int32_are_legal(bias: float):
     assert quantize_bias("layer", np.array([bias]), 1.0, np.ones(1, np.float32)).tolist() == [int(bias)]
 
 
-@pytest.mark.parametrize("bias", [2.0**31, -(2.0**31) - 1, np.inf, np.nan])
-def test_bias_overflow_names_the_layer(bias: float):
-    with pytest.raises(TrialError, match=r"conv1: its quantized bias .* exceeds int32; leave the layer in float"):
+@pytest.mark.parametrize(
+    ("bias", "shown"),
+    [(2.0**31, "2147483648"), (-(2.0**31) - 1, "-2147483649"), (3.35e12, "3.35e+12"), (np.inf, "inf"), (np.nan, "nan")],
+)
+def test_bias_overflow_names_the_layer_the_value_the_range_and_the_way_out(bias: float, shown: str):
+    with pytest.raises(TrialError) as caught:
         quantize_bias("conv1", np.array([0.0, bias]), 1.0, np.ones(2, np.float32))
+    assert str(caught.value) == (
+        f"conv1: its quantized bias {shown} of channel 1, beyond [-2147483648, 2147483647], exceeds int32; "
+        "leave the layer in float: add it to skip_layers"
+    )

@@ -5,37 +5,53 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoquant.model.graph import GraphDef, make_const, make_node
+from autoquant.model.graph import Graph, GraphDef, make_const, make_node
 from autoquant.model.shapes import make_placeholder
-from autoquant.targets.ascend_functions import FLOAT, WINDOW, library, type_attr
+from autoquant.targets.ascend_functions import functions_for, library
+from autoquant.targets.attributes import FLOAT, type_attr
 
 
-def run(nodes, fetch, feeds):
+def graph_of(nodes, functions):
+    graph_def = GraphDef(node=nodes, library=functions)
+    graph_def.versions.producer = 1882
+    return graph_def
+
+
+def run(nodes, fetch, feeds, functions=None):
     import tensorflow as tf
 
-    graph_def = GraphDef(node=nodes, library=library())
-    graph_def.versions.producer = 1882
     with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(graph_def, name="")
+        tf.graph_util.import_graph_def(graph_of(nodes, functions or library()), name="")
         with tf.compat.v1.Session(graph=graph) as session:
             return session.run(f"{fetch}:0", {f"{name}:0": value for name, value in feeds.items()})
 
 
+def quant(bits, scale, offset):
+    attributes = {"quant_bits": bits, "scale": float(scale), "offset": float(offset)}
+    return make_node("y", "AscendQuant", ["x"], T=type_attr(FLOAT), **attributes)
+
+
 @settings(max_examples=10, deadline=None)
 @given(
+    bits=st.sampled_from([4, 8, 16]),
     scale=st.floats(2.0**-10, 2.0**10, width=32),
     offset=st.integers(-128, 127),
     values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=20),
 )
-def test_quant_gives_offset_free_integers(scale: float, offset: int, values: list[float]):
+def test_quant_gives_offset_free_integers(bits: int, scale: float, offset: int, values: list[float]):
     x = np.array(values, np.float32)
-    quant = make_node(
-        "y", "AscendQuant", ["x"], T=type_attr(FLOAT), quant_bits=8, scale=float(scale), offset=float(offset)
-    )
-    got = run([make_placeholder("x", FLOAT, None), quant], "y", {"x": x})
+    got = run([make_placeholder("x", FLOAT, None), quant(bits, scale, offset)], "y", {"x": x})
     product = (x * np.float32(scale)).astype(np.float64)  # the operator multiplies in float32
-    want = np.clip(np.rint(product) + offset, -128, 127) - offset
+    want = np.clip(np.rint(product) + offset, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) - offset
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("offset", [0.0, 128.0])
+def test_anti_quant_only_scales(offset: float):
+    attributes = {"scale": 0.25, "offset": offset}
+    anti = make_node("y", "AscendAntiQuant", ["x"], T=type_attr(FLOAT), **attributes)
+    got = run([make_placeholder("x", FLOAT, None), anti], "y", {"x": np.array([-128.0, 0.0, 255.0], np.float32)})
+    assert got.tolist() == [-32.0, 0.0, 63.75]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 1, 3, 2), (1, 1, 1, 2)])
@@ -51,28 +67,81 @@ def test_weight_quant_takes_the_offset_away(shape: tuple[int, ...]):
     np.testing.assert_array_equal(run(nodes, "y", {}), weight.astype(np.float64) - offset)
 
 
+def packed(scales, shifts):
+    """Bits 47:40 are offset_w, which is neither scale nor shift."""
+    return scales.view(np.uint32).astype(np.uint64) | shifts.astype(np.uint64) << np.uint64(32) | np.uint64(9 << 40)
+
+
+def dequant_nodes(deq_scale, ksize, data_format):
+    example = library().function[1].attr["ksize"]
+    window = type(example)()
+    window.list.i.extend(ksize)
+    attributes = {"T": type_attr(FLOAT), "ksize": window, "data_format": data_format.encode()}
+    return [
+        make_placeholder("x", FLOAT, None),
+        make_const("scale", deq_scale),
+        make_node("y", "AscendDequant", ["x", "scale"], **attributes),
+    ]
+
+
 @pytest.mark.parametrize("channels", [1, 5])
-def test_dequant_reads_the_scale_from_the_low_bits(channels: int):
+def test_plain_dequant_reads_the_scale_from_the_low_bits(channels: int):
     rng = np.random.default_rng(1)
     scales = rng.uniform(1e-4, 1e-2, channels).astype(np.float32)
-    packed = scales.view(np.uint32).astype(np.uint64) | np.uint64(9 << 40)  # bits 47:40 are offset_w, not the scale
     x = rng.integers(-(2**20), 2**20, (2, 3, 5)).astype(np.float32)
-    dequant = make_node("y", "AscendDequant", ["x", "scale"], T=type_attr(FLOAT), ksize=WINDOW, data_format=b"NHWC")
-    got = run([make_placeholder("x", FLOAT, None), make_const("scale", packed), dequant], "y", {"x": x})
+    nodes = dequant_nodes(packed(scales, np.zeros(channels)), [1, 1], "NHWC")
+    got = run(nodes, "y", {"x": x}, library(complete=False))
     np.testing.assert_allclose(got, x.astype(np.float64) * scales.astype(np.float64), rtol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.sampled_from([(4, 5), (2, 3, 5), (2, 3, 4, 5), (2, 3, 2, 4, 5)]),
+    channels=st.sampled_from([1, 5]),
+    first=st.booleans(),
+    ksize=st.lists(st.integers(1, 9), min_size=2, max_size=2),
+    shifts=st.one_of(st.just([0] * 5), st.lists(st.integers(0, 16), min_size=5, max_size=5)),
+    seed=st.integers(0, 100),
+)
+def test_dequant_shifts_clips_and_scales_each_channel(shape, channels, first, ksize, shifts, seed):
+    rng = np.random.default_rng(seed)
+    scales = rng.uniform(1e-4, 1e-2, channels).astype(np.float32)
+    shift = np.array(shifts[:channels])
+    x = rng.integers(-(2**18), 2**18, shape).astype(np.float32)
+    channel_axis = 1 if first else -1
+    moved = np.moveaxis(x, -1, 1) if first else x
+    got = run(dequant_nodes(packed(scales, shift), ksize, "NCHW" if first else "NHWC"), "y", {"x": moved})
+    area = ksize[0] * ksize[1]
+    sums = (x * np.float32(area)).astype(np.float64)  # the operator multiplies in float32
+    kept = np.where(shift > 0, np.clip(np.floor(sums / 2.0**shift), -(2**15), 2**15 - 1), sums)
+    want = kept * scales.astype(np.float64) * 2.0**shift / area
+    np.testing.assert_allclose(np.moveaxis(got, channel_axis, -1), want, rtol=1e-5, atol=0.0)
+
+
+def test_the_whole_formula_is_there_only_where_it_is_needed():
+    """It costs time in every layer of every model, and nearly none needs it."""
+    one = np.array([0.5], np.float32)
+    cases = {("NHWC", 0): False, ("NHWC", 3): True, ("NCHW", 0): True}
+    for (data_format, shift), complete in cases.items():
+        nodes = dequant_nodes(packed(one, np.array([shift])) & np.uint64(2**40 - 1), [2, 2], data_format)
+        graph = Graph.from_graph_def(GraphDef(node=nodes), inputs=["x"], outputs=["y"])
+        assert functions_for(graph) == library(complete=complete)
+    assert library(complete=True) != library(complete=False)
 
 
 def test_signatures_are_those_of_amct():
     """Attributes and argument names as AMCT registers them: a deployed graph is matched by them."""
-    found = {
-        f.signature.name: (
-            [argument.name for argument in f.signature.input_arg],
-            sorted(attribute.name for attribute in f.signature.attr),
-        )
-        for f in library().function
-    }
-    assert found == {
-        "AscendQuant": (["x"], ["T", "offset", "quant_bits", "scale"]),
-        "AscendWeightQuant": (["x", "offset_w"], ["T"]),
-        "AscendDequant": (["x", "deq_scale"], ["T", "data_format", "ksize"]),
-    }
+    for complete in (True, False):
+        found = {
+            f.signature.name: (
+                [argument.name for argument in f.signature.input_arg],
+                sorted(attribute.name for attribute in f.signature.attr),
+            )
+            for f in library(complete=complete).function
+        }
+        assert found == {
+            "AscendAntiQuant": (["x"], ["T", "offset", "scale"]),
+            "AscendDequant": (["x", "deq_scale"], ["T", "data_format", "ksize"]),
+            "AscendQuant": (["x"], ["T", "offset", "quant_bits", "scale"]),
+            "AscendWeightQuant": (["x", "offset_w"], ["T"]),
+        }

@@ -1,16 +1,24 @@
 """Saved graphs: their form, and their numbers against integer arithmetic in NumPy."""
 
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.errors import PlanError, TrialError
+from autoquant.errors import RunError, TrialError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.formats.quant_json import load_quant_json
 from autoquant.model.graph import GraphDef, make_node
 from autoquant.model.layers import survey
 from autoquant.model.model import open_model
 from autoquant.quantization.affine import Affine
-from autoquant.targets.ascend_functions import FLOAT, type_attr
+from autoquant.targets.ascend_functions import NAMES
+from autoquant.targets.attributes import FLOAT, type_attr
 from autoquant.targets.tensorflow import TensorFlowTarget, quantized
 
 
@@ -155,19 +163,10 @@ def test_names_of_the_users_nodes_are_left_alone(tiny, opened):
         other = make_node(taken, "Relu", [relu], T=type_attr(FLOAT))
         graph = model.graph.edit(put=[other], redirect={relu: taken})
         found = {layer.name: layer for layer in survey(graph).layers}
-        assert found["depthwise"].activation == taken
+        assert found["depthwise"].activations[0] == taken
         int8 = quantized(graph, found, record)
         assert int8.nodes[taken] is other
         np.testing.assert_array_equal(engine.open_graph(int8)(images)["scores"], want)
-
-
-def test_foreign_record_is_refused(tiny, opened):
-    model, layers = opened
-    dense = records(tiny, per_channel=True)["dense"]
-    with pytest.raises(PlanError, match="other: is in the record but is no quantizable layer"):
-        quantized(model.graph, layers, {"other": dense})
-    with pytest.raises(PlanError, match="conv: scale_w's length 3 should be 1 or the number of channels, 4"):
-        quantized(model.graph, layers, {"conv": LayerRecord(dense.activation, (1.0, 1.0, 1.0))})
 
 
 def test_bias_beyond_int32_names_the_layer(opened):
@@ -175,3 +174,130 @@ def test_bias_beyond_int32_names_the_layer(opened):
     tiny_scale = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(2e-7))
     with pytest.raises(TrialError, match=r"dense: its quantized bias .* exceeds int32; leave the layer in float"):
         quantized(model.graph, layers, {"dense": tiny_scale})
+
+
+def test_scales_whose_product_vanishes_name_the_layer(opened):
+    model, layers = opened
+    least = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(1e-45))
+    with pytest.raises(TrialError, match="depthwise: the product of its scales is beyond float32; leave the layer"):
+        quantized(model.graph, layers, {"depthwise": least})
+
+
+def test_the_map_tells_what_stands_for_what(tiny, opened, tmp_path):
+    model, layers = opened
+    path = tmp_path / "tiny_quantized.pb"
+    TensorFlowTarget().save(model.graph, layers, records(tiny, per_channel=True), path)
+    written = load_quant_json(tmp_path / "tiny_quant.json")
+    assert written.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    nodes = {node.name: node for node in GraphDef.FromString(path.read_bytes()).node}
+    assert set(written.nodes) <= set(nodes)
+    assert {original for names in written.nodes.values() for original in names} <= set(model.graph.nodes)
+    # What is not listed is as it was.
+    for name in set(nodes) - set(written.nodes):
+        assert nodes[name].SerializeToString(deterministic=True) == model.graph.nodes[name].SerializeToString(
+            deterministic=True
+        )
+    bias = layers["conv"].bias
+    assert written.nodes[bias] == ("conv", bias)
+    assert written.nodes["depthwise"] == written.nodes["depthwise/quant_op"] == ("depthwise",)
+    assert written.nodes["conv/act_quant/AscendQuant"] == ("image",)
+    assert written.nodes["conv/weight_quant/AscendWeightQuant"] == (layers["conv"].weight,)
+
+
+def test_without_simulation_there_are_no_functions(tiny, opened, tmp_path):
+    model, layers = opened
+    record = records(tiny, per_channel=True)
+    for name, simulation in (("with", True), ("without", False)):
+        TensorFlowTarget(simulation=simulation).save(model.graph, layers, record, tmp_path / name)
+    there, lacking = (GraphDef.FromString((tmp_path / name).read_bytes()) for name in ("with", "without"))
+    assert [len(g.library.function) for g in (there, lacking)] == [4, 0]
+    there.ClearField("library")
+    lacking.ClearField("library")
+    assert there == lacking
+
+
+def test_functions_of_the_model_stay(tiny, opened, tmp_path):
+    model, layers = opened
+    own = FunctionDefLibrary(function=[FunctionDef(signature={"name": "own"})])
+    graph = replace(model.graph, library=own)
+    for simulation, names in ((True, [*NAMES, "own"]), (False, ["own"])):
+        TensorFlowTarget(simulation=simulation).save(graph, layers, records(tiny, True), tmp_path / "saved.pb")
+        saved = GraphDef.FromString((tmp_path / "saved.pb").read_bytes())
+        assert [function.signature.name for function in saved.library.function] == names
+
+
+def test_a_map_is_never_beside_a_model_that_it_does_not_describe(tiny, opened, tmp_path, monkeypatch):
+    """Whenever saving ends: before the model, between the two, or with both."""
+    model, layers = opened
+    target, record = TensorFlowTarget(), records(tiny, per_channel=True)
+    path, mapping = tmp_path / "tiny_quantized.pb", tmp_path / "tiny_quant.json"
+    target.save(model.graph, layers, record, path)
+    before = path.read_bytes()
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autoquant.targets.tensorflow.save_quant_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            target.save(model.graph, layers, {"conv": record["conv"]}, path)
+    assert path.read_bytes() != before
+    assert not mapping.exists()
+
+    mapping.mkdir()
+    with pytest.raises(RunError, match="cannot be written"):
+        target.save(model.graph, layers, record, path)
+    assert path.read_bytes() != before
+
+
+def test_saving_again_describes_the_new_model(tiny, opened, tmp_path):
+    model, layers = opened
+    target, record = TensorFlowTarget(), records(tiny, per_channel=True)
+    path, mapping = tmp_path / "tiny_quantized.pb", tmp_path / "tiny_quant.json"
+    for wanted in (record, {"conv": record["conv"]}):
+        target.save(model.graph, layers, wanted, path)
+        assert load_quant_json(mapping).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "dense/act_quant/AscendQuant" not in load_quant_json(mapping).nodes
+
+
+FOREIGN = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+graph_def = tf.compat.v1.GraphDef.FromString(open(sys.argv[1], "rb").read())
+with tf.Graph().as_default():
+    tf.compat.v1.import_graph_def(graph_def, name="")
+    with tf.compat.v1.Session() as session:
+        np.save(sys.argv[3], session.run("y:0", {"x:0": np.load(sys.argv[2])}))
+assert not any(name.startswith("autoquant") for name in sys.modules)
+"""
+
+
+def test_a_plain_session_of_another_process_runs_the_file(network, tmp_path, random):
+    """All that a graph needs is in it: shifts, the area of a pooling, balance factors, an input by itself."""
+
+    def write(x):
+        import tensorflow as tf
+
+        kernel = tf.constant(random.normal(size=(3, 3, 2, 4)), tf.float32)
+        y = tf.raw_ops.Conv2D(input=x, filter=kernel, strides=[1] * 4, padding="SAME", name="conv")
+        y = tf.raw_ops.AvgPool(value=y, ksize=[1, 2, 3, 1], strides=[1, 2, 2, 1], padding="SAME", name="pool")
+        tf.raw_ops.AddV2(x=y, y=tf.raw_ops.Sigmoid(x=y), name="y")
+
+    made = network(write, x=(None, 6, 6, 2))
+    record = {
+        "conv": LayerRecord(Affine(0.125, -3), (0.0625,), balance=(0.5, 3.0), shift_bit=(3,)),
+        "pool": LayerRecord(Affine(0.25, -3)),
+        "y:1": LayerRecord(Affine(1 / 128, 0)),
+    }
+    x = random.normal(size=(2, 6, 6, 2)).astype(np.float32) * 2
+    path = made.save(record, tmp_path / "model.pb")
+    np.save(tmp_path / "x.npy", x)
+    words = [sys.executable, "-W", "error", "-c", FOREIGN, *(str(tmp_path / n) for n in ("model.pb", "x.npy", "y.npy"))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "rror" not in done.stderr
+    got = np.load(tmp_path / "y.npy")
+    np.testing.assert_allclose(got, made.run(path, {"x": x}), rtol=1e-6)
+    want = made.run_float({"x": x})
+    assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)

@@ -7,7 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoquant.errors import DataError
+from autoquant.calibration.exact import Exact
+from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.ranges import MinMax
+from autoquant.calibration.record import Calibrator
+from autoquant.calibration.sketch import Sketch
+from autoquant.errors import DataError, PlanError
 from autoquant.evaluation.data import open_data
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.model.layers import survey
@@ -55,12 +60,12 @@ def test_statistics_are_of_the_float_model(tiny, opened):
         on_progress=lambda done, total: seen.append((done, total)),
     )
     images = np.concatenate([inputs["image"] for inputs in engine.fed])
-    tensors = [layer.activation for layer in layers.values()]
+    tensors = [layer.activations[0] for layer in layers.values()]
     runner = TensorFlowEngine().open_graph(model.graph, tensors)
     for batch_num in (1, 2):
         whole = runner({"image": images[: 30 * batch_num]})
         for tensor in tensors:
-            sketch = statistics.sketch(tensor, batch_num)
+            sketch = statistics.seen(tensor, batch_num)
             assert sketch.count == whole[tensor].size
             assert sketch.low == pytest.approx(whole[tensor].min(), rel=1e-6)
             assert sketch.high == pytest.approx(whole[tensor].max(), rel=1e-6)
@@ -113,10 +118,74 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_pa
     first = run()
     again = run()
     assert engine.opened == 1
-    np.testing.assert_array_equal(again.sketch("image", 1).counts, first.sketch("image", 1).counts)
+    np.testing.assert_array_equal(again.seen("image", 1).counts, first.seen("image", 1).counts)
     run(batch_size=10)
     run(batch_size=10, data=open_data(tiny.evaluation, model.inputs))
     assert engine.opened == 3
+
+
+def test_what_was_kept_without_channels_is_not_used_for_them(tiny, opened, tmp_path):
+    model, layers = opened
+    data, engine = open_data(tiny.calibration, model.inputs), Watching()
+    kept = tmp_path / "statistics.npz"
+    runs = [
+        calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, balanced=balanced)
+        for balanced in ([], ["conv"], ["conv", "dense"], ["dense", "conv"])
+    ]
+    assert engine.opened == 3
+    found = [statistics.channels("image", -1, 1).largest.tolist() for statistics in runs[1:]]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_channels_of_the_layers_to_balance(tiny, opened, exact: bool):
+    """Per-channel maxima are those of the values themselves."""
+    model, layers = opened
+    data, engine = open_data(tiny.calibration, model.inputs), Watching()
+    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, balanced=["conv", "dense"], exact=exact)
+    images = np.concatenate([inputs["image"] for inputs in engine.fed])
+    expected = np.abs(images).max(axis=(0, 1, 2))
+    np.testing.assert_array_equal(statistics.channels("image", -1, 1).largest, expected)
+    assert len(statistics.channels(layers["dense"].activations[0], -1, 1).each) == 8
+    with pytest.raises(PlanError, match="was not calibrated channel by channel"):
+        statistics.channels(layers["depthwise"].activations[0], -1, 1)
+
+
+def test_all_values(tiny, opened, tmp_path):
+    """Of every layer but those for which a sketch serves; nothing of that is written to a file, or read from one."""
+    model, layers = opened
+    data, engine, kept = open_data(tiny.calibration, model.inputs), Watching(), tmp_path / "statistics.npz"
+    calibrate(TensorFlowEngine(), model, layers, data, [1], batch_size=20, kept=kept)
+    written = kept.read_bytes()
+    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, exact=True, sketched=["dense"])
+    images = np.concatenate([inputs["image"] for inputs in engine.fed])
+    np.testing.assert_array_equal(statistics.seen("image", 1).values()[0], np.sort(images.ravel()))
+    assert isinstance(statistics.seen(layers["depthwise"].activations[0], 1), Exact)
+    assert isinstance(statistics.seen(layers["dense"].activations[0], 1), Sketch)
+    assert kept.read_bytes() == written
+
+
+def test_both_factors_of_a_product(tmp_path):
+    """A constant factor of three axes is an activation like any other; its values are there once a run."""
+    import tensorflow as tf
+
+    matrices = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 2, 5, 3), name="x")
+        tf.linalg.matmul(x, tf.constant(matrices, name="factor"), name="product")
+    (tmp_path / "product.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    model = open_model(tmp_path / "product.pb")
+    layers = survey(model.graph).by_name
+    values = np.random.default_rng(1).normal(size=(20, 2, 5, 3)).astype(np.float32)
+    data = open_data((values, None), model.inputs)
+    statistics = calibrate(TensorFlowEngine(), model, layers, data, [2], batch_size=10, exact=True)
+    plan = Plan({"product": layer_plan(layers["product"], MinMax())}, 2)
+    record = Calibrator(model.graph, layers, statistics).record(plan)
+    assert list(record) == ["product", "product:1"]
+    for name, array in (("product", values), ("product:1", matrices)):
+        scale = np.float32(max(array.max() / 127, -array.min() / 128))
+        assert record[name].activation.scale == pytest.approx(float(scale), rel=1e-6)
+        assert (record[name].activation.offset, record[name].scale_w) == (0, ())
 
 
 def test_calibration_data_is_split_off_by_the_seed(tiny, opened):

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,11 @@ from autoquant.tuning.space import SearchSpace, label
 
 
 def layer(name: str, op: str) -> Layer:
-    return Layer(name, op, "x", f"{name}/w", (3, 3, 2, 4), (3,), None, None, None)
+    return Layer(name, op, ("x",), -1, f"{name}/w", (3, 3, 2, 4), (3,), None, None, None)
+
+
+def without_weight(name: str, op: str, *reads: str) -> Layer:
+    return Layer(name, op, reads, -1, None, (), (), None, None, 0)
 
 
 LAYERS = [
@@ -23,6 +28,20 @@ LAYERS = [
     layer("block/dw", "DepthwiseConv2dNative"),
     layer("fc", "MatMul"),
 ]
+ALL_KINDS = [
+    *LAYERS,
+    layer("volume", "Conv3D"),
+    layer("deconv", "Conv2DBackpropInput"),
+    layer("attention/out", "BatchMatMul"),
+    replace(layer("grouped", "Conv2D"), groups=2),
+    without_weight("attention/scores", "BatchMatMulV2", "q", "k"),
+    without_weight("average", "AvgPool", "a"),
+    without_weight("pool:0", "MaxPool", "p"),
+    without_weight("add:0", "AddV2", "p"),
+    without_weight("add:1", "AddV2", "q"),
+    without_weight("block/add:1", "Add", "q"),
+]
+"""Layers of all nine kinds, and what is quantized only where it is asked for."""
 
 
 def space(text: str, *, batches: int = 100, layers: list[Layer] = LAYERS) -> SearchSpace:
@@ -34,21 +53,27 @@ def settings(text: str, name: str) -> LayerPlan | None:
     return space(text).plan({}).layers[name]
 
 
-@pytest.mark.parametrize("name", ["default", "quick", "thorough", "skip_only"])
+@pytest.mark.parametrize("name", sorted(presets()))
 def test_presets(name: str):
-    assert name in presets()
-    offered = SearchSpace(load_space(name), LAYERS, batches=100)
-    by_name = {one.name: one for one in LAYERS}
+    offered = SearchSpace(load_space(name), ALL_KINDS, batches=100)
+    by_name = {one.name: one for one in ALL_KINDS}
+    layers = [one.name for one in ALL_KINDS if not one.tensor_only]
     starts = list(offered.starts())
     assert starts
     for start in starts:
         assert set(start.parameters) == set(offered.dimensions)
         plan = offered.plan(start.parameters)
         check_plan(plan, by_name)
-        assert len(plan.int8) == len(LAYERS)
+        assert list(plan.int8) == layers
     for choices in offered.dimensions.values():
         assert len(set(choices)) == len(choices) >= 2
-    assert all(f"{one.name}:quant_enable" in offered.dimensions for one in LAYERS)
+    assert all(f"{one}:quant_enable" in offered.dimensions for one in layers)
+
+
+def test_what_amct_cannot_express_is_not_in_its_space():
+    dimensions = SearchSpace(load_space("amct"), ALL_KINDS, batches=100).dimensions
+    words = {str(choice).split(" ")[0] for name, choices in dimensions.items() if ":act" in name for choice in choices}
+    assert words == {"ifmr", "hfmg"}
 
 
 def test_nothing_to_choose_is_amcts_default():
@@ -153,6 +178,7 @@ BAD = [
     ("[[override]]\nlayers = 'conv9*'", "my.toml.override[0]: no layer matches 'conv9*'; layers are conv1"),
     ("[[override]]\nlayers = ['conv1', 'CONV2']", "my.toml.override[0]: no layer matches 'CONV2'"),
     ("[[override]]\ntypes = 'Conv3D'", "my.toml.override[0]: no layer is a 'Conv3D'; this model has Conv2D, Depth"),
+    ("[[override]]\nlayers = 'conv1:0'", "my.toml.override[0]: no input matches 'conv1:0'; this model has no Add and"),
     ("[layer]\nquant_enable = false", "my.toml: leaves every layer in float; allow quant_enable = true"),
 ]
 
@@ -162,6 +188,138 @@ def test_spaces_that_do_not_fit(text: str, message: str):
     with pytest.raises(SpaceError) as caught:
         space(text)
     assert str(caught.value).startswith(message)
+
+
+def test_inputs_that_do_not_match_are_told_with_those_there_are():
+    with pytest.raises(SpaceError, match=r"no input matches 'pool:1'; inputs are pool:0, add:0, add:1, \.\.\."):
+        kinds("[[override]]\nlayers = 'pool:1'")
+    text = "[layer]\nquant_enable = false\n[[override]]\nlayers = 'pool:0'\nquant_enable = true"
+    with pytest.raises(SpaceError, match=r"my\.toml: leaves every layer in float"):
+        kinds(text)
+
+
+def kinds(text: str) -> SearchSpace:
+    return space(text, layers=ALL_KINDS)
+
+
+def test_a_layer_is_offered_only_what_it_can_have():
+    text = "asymmetric = [true, false]\nchannel_wise = [true, false]\ndmq_balancer = [false, 0.5]\n"
+    offered = kinds("[layer]\n" + text).dimensions
+    asked = {name: [one for one in offered if one.startswith(f"{name}:")] for name in kinds("").layers}
+    per_channel = ["asymmetric", "channel_wise", "dmq"]
+    own = {
+        **dict.fromkeys(("conv1", "conv2", "block/dw", "volume", "deconv"), per_channel),
+        "fc": ["asymmetric", "dmq"],
+        "attention/out": ["asymmetric", "dmq"],
+        "grouped": ["asymmetric", "channel_wise"],
+        "attention/scores": [],
+        "average": ["asymmetric"],
+    }
+    assert asked == {name: [f"{name}:{setting}" for setting in settings] for name, settings in own.items()}
+    shared = kinds("[global]\n" + text)
+    assert shared.dimensions == {
+        "asymmetric": (True, False),
+        "channel_wise": (True, False),
+        "dmq": ("no dmq", "dmq 0.5"),
+    }
+    plan = shared.plan({"asymmetric": True, "channel_wise": True, "dmq": "dmq 0.5"})
+    check_plan(plan, {one.name: one for one in ALL_KINDS})
+    ifmr = Ifmr()
+    assert plan.int8["attention/scores"] == LayerPlan(ifmr, asymmetric=False, channel_wise=False)
+    assert plan.int8["average"] == LayerPlan(ifmr, asymmetric=True, channel_wise=False)
+    assert plan.int8["fc"] == LayerPlan(ifmr, asymmetric=True, channel_wise=False, dmq=0.5)
+    assert plan.int8["grouped"] == LayerPlan(ifmr, asymmetric=True, channel_wise=True)
+    assert plan.int8["deconv"] == LayerPlan(ifmr, asymmetric=True, channel_wise=True, dmq=0.5)
+
+
+def test_symmetric_alone_for_a_model_of_products_of_activations():
+    only = [without_weight("scores", "BatchMatMulV2", "q", "k")]
+    offered = space("[global]\nasymmetric = [true, false]\ndmq_balancer = [0.5, false]", layers=only)
+    assert offered.dimensions == {}
+    assert offered.plan({}).int8 == {"scores": LayerPlan(asymmetric=False, channel_wise=False)}
+    assert offered.balanced == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "balanced"),
+    [
+        ("", set()),
+        ("[global]\ndmq_balancer = false", set()),
+        (
+            "[layer]\ndmq_balancer = [false, 0.2]\n[[override]]\nlayers = 'conv*'\nquant_enable = false",
+            {"block/dw", "fc"},
+        ),
+        ("[[override]]\ntypes = ['Conv2D', 'AvgPool', 'MaxPool']\ndmq_balancer = 0.8", {"conv1", "conv2"}),
+        (
+            "[global]\ndmq_balancer = 0.5\n[[override]]\nlayers = 'fc'\ndmq_balancer = false",
+            {"conv1", "conv2", "block/dw"},
+        ),
+    ],
+    ids=["nothing", "off", "only what may be INT8", "only with a weight", "but one"],
+)
+def test_which_layers_may_be_balanced(text: str, balanced: set[str]):
+    layers = [*LAYERS, *ALL_KINDS[-5:]]
+    assert space(text, layers=layers).balanced == balanced
+
+
+@pytest.mark.parametrize(
+    ("text", "offered"),
+    [
+        ("[layer]\nquant_enable = true", []),
+        ("[[override]]\nlayers = '*'\nquant_enable = true", []),
+        ("[[override]]\nlayers = 'pool:0'\nact_algo = 'minmax'", []),
+        ("[[override]]\nlayers = 'pool:0'\nquant_enable = [false, true]", ["pool:0"]),
+        ("[[override]]\nlayers = '*:1'\nquant_enable = true", ["add:1", "block/add:1"]),
+        ("[[override]]\ntypes = ['MaxPool', 'AddV2']\nquant_enable = [true, false]", ["pool:0", "add:0"]),
+        ("[[override]]\nlayers = ['add:1', 'add:0']\nquant_enable = true", ["add:0"]),
+        (
+            "[[override]]\ntypes = 'AddV2'\nquant_enable = true\n[[override]]\nlayers = 'add:0'\nquant_enable = false",
+            ["add:1"],
+        ),
+    ],
+    ids=["layers", "all layers", "settings", "one", "second inputs", "types", "one of an operator", "the other one"],
+)
+def test_inputs_of_operators_are_offered_where_they_are_asked_for(text: str, offered: list[str]):
+    found = kinds(text)
+    assert [name for name in found.layers if ":" in name] == offered
+    assert found.always_float == frozenset()
+
+
+TENSORS = """
+[layer]
+quant_enable = [true, false]
+asymmetric = [true, false]
+[[override]]
+layers = ["pool:0", "add:1"]
+quant_enable = [true, false]
+[[override]]
+layers = "pool:0"
+asymmetric = false
+"""
+
+
+def test_plans_and_starts_with_inputs_of_operators():
+    offered = space(TENSORS, layers=[*LAYERS, *ALL_KINDS[-4:]])
+    own = {name: choices for name, choices in offered.dimensions.items() if name.count(":") == 2}
+    either = (True, False)
+    assert own == {"pool:0:quant_enable": either, "add:1:quant_enable": either, "add:1:asymmetric": either}
+    starts = list(offered.starts())
+    assert [start.why for start in starts] == ["all INT8", "all INT8: symmetric", "all INT8: tensors in float"]
+    plans = [offered.plan(start.parameters) for start in starts]
+    names = [one.name for one in LAYERS]
+    assert [list(plan.int8) for plan in plans] == [[*names, "pool:0", "add:1"]] * 2 + [names]
+    assert plans[0].int8["pool:0"] == LayerPlan(asymmetric=False, channel_wise=False)
+    assert plans[0].int8["add:1"] == LayerPlan(asymmetric=True, channel_wise=False)
+    assert "pool:0" not in plans[2].layers
+    for plan in plans:
+        check_plan(plan, {one.name: one for one in ALL_KINDS})
+
+
+def test_inputs_of_operators_are_never_quantized_alone():
+    offered = space(TENSORS, layers=[*LAYERS, *ALL_KINDS[-4:]])
+    plan = offered.plan({f"{one.name}:quant_enable": False for one in LAYERS})
+    assert not plan.int8
+    assert list(plan.layers) == [one.name for one in LAYERS]
 
 
 RICH = """

@@ -10,10 +10,13 @@ from autoquant.formats.space_toml import parse_space
 from autoquant.model.layers import Layer
 from autoquant.tuning.result import State, Trial
 from autoquant.tuning.space import SearchSpace
-from autoquant.tuning.study import ATTEMPTS, Study
+from autoquant.tuning.study import ATTEMPTS, Guided, Study
 from autoquant.tuning.workload import Workload
 
-LAYERS = [Layer(f"l{i}", "Conv2D", f"x{i}", f"w{i}", (3, 3, 2, 4), (3,), None, None, 10 * (i + 1)) for i in range(5)]
+LAYERS = [
+    Layer(f"l{i}", "Conv2D", (f"x{i}",), -1, f"w{i}", (3, 3, 2, 4), (3,), None, None, 10 * (i + 1)) for i in range(5)
+]
+LAYER_NAMES = {layer.name for layer in LAYERS}
 WORKLOAD = Workload({layer.name: layer for layer in LAYERS}, {layer.name: layer.macs or 0 for layer in LAYERS}, True)
 SPACE = """
 [global]
@@ -140,3 +143,20 @@ def test_a_plan_that_kills_its_process_is_given_up(tmp_path):
         plans.append(proposal)
     assert [proposal.plan for proposal in plans[:ATTEMPTS]] == [plans[0].plan] * ATTEMPTS
     assert plans[ATTEMPTS].why == "TPE"
+
+
+def test_a_guided_study_follows_until_nothing_is_chosen(tmp_path):
+    """After the starting point; what means a plan that was tried is passed over, and others come first."""
+    space = SearchSpace(parse_space("[layer]\nquant_enable = [true, false]", "space"), LAYERS, batches=8)
+    everything = dict.fromkeys(space.dimensions, True)
+    points = [{**everything, "l1:quant_enable": False}, everything, {**everything, "l2:quant_enable": False}]
+    asked = iter([*points, None])
+    study = Study(tmp_path / "a.journal", space, allowed=0.01, proposer=Guided(lambda: next(asked), "told to"))
+    trials = play(study, 3)
+    assert [(trial.why, sorted(LAYER_NAMES - trial.plan.int8.keys())) for trial in trials] == [
+        ("all INT8", []),
+        ("told to", ["l1"]),
+        ("told to", ["l2"]),
+    ]
+    assert study.propose() is None
+    assert list(Study(tmp_path / "a.journal", space, allowed=0.01).trials()) == trials

@@ -1,0 +1,74 @@
+"""IFMR, AMCT's default: percentiles, then a search for the bounds of least squared error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoquant.calibration.levels import Levels, first_least, legal, squared_errors
+from autoquant.calibration.percentile import check_fraction, with_zero
+from autoquant.calibration.seen import Seen
+from autoquant.quantization.affine import QMAX, QMIN, Array, Range, symmetric_scales
+
+
+@dataclass(frozen=True, slots=True)
+class Ifmr:
+    """AMCT's default: start from percentiles, then move the upper bound to where the squared error is least.
+
+    Candidates are r * max for r = search_start, search_start + search_step, ..., search_end; min stays, except with
+    offset 0, where both bounds move together. The error is that of clipping and rounding, without the rounding of the
+    offset, as AMCT computes it. AMCT lets a candidate without a legal scale win, which then fails; here it never does.
+    """
+
+    max_percentile: float = 0.999999
+    min_percentile: float = 0.999999
+    search_start: float = 0.7
+    search_end: float = 1.3
+    search_step: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_fraction("max_percentile", self.max_percentile)
+        check_fraction("min_percentile", self.min_percentile)
+        if not 0.0 < self.search_start < self.search_end < math.inf:
+            raise ValueError(f"search_range must be 0 < start < end, got [{self.search_start}, {self.search_end}]")
+        if not 0.0 < self.search_step <= self.search_end - self.search_start:
+            raise ValueError(f"search_step must be in (0, end - start], got {self.search_step}")
+
+    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+        """The candidate of least squared error, the first of equals; the percentiles where none has a legal scale."""
+        start = with_zero(
+            seen.smallest(_kth(self.min_percentile, seen.count)), seen.largest(_kth(self.max_percentile, seen.count))
+        )
+        ratios = self._ratios()
+        lows, highs = start.low * (ratios if symmetric else np.ones(len(ratios))), start.high * ratios
+        scales = symmetric_scales(lows, highs) if symmetric else (highs - lows) / (QMAX - QMIN)
+        rows = legal(scales)
+        if not rows.size:
+            return start
+        bounds = _clipped(lows[rows], highs[rows], symmetric=symmetric)
+        levels = _levels(*bounds, scales[rows])
+        best = rows[first_least(squared_errors(seen, levels), levels, seen.count)]
+        return Range(float(lows[best]), float(highs[best]))
+
+    def _ratios(self) -> Array:
+        # A whole number of steps can come out a hair short in binary, hence the small allowance.
+        steps = math.floor((self.search_end - self.search_start) / self.search_step + 1e-6)
+        return self.search_start + self.search_step * np.arange(steps + 1)
+
+
+def _clipped(lows: Array, highs: Array, *, symmetric: bool) -> tuple[Array, Array]:
+    """Where each candidate clips: with offset 0 at both sides of the larger bound."""
+    reach = np.maximum(-lows, highs)
+    return (-reach, reach) if symmetric else (lows, highs)
+
+
+def _levels(lows: Array, highs: Array, scales: Array) -> Levels:
+    """What clipping to [low, high] and then rounding to multiples of the scale can give."""
+    first, last = np.rint(lows / scales), np.rint(highs / scales)
+    return Levels(first * scales, scales, (last - first + 1).astype(np.intp))
+
+
+def _kth(fraction: float, count: int) -> int:
+    return 1 if fraction == 1.0 else max(count - math.floor(fraction * count), 1)

@@ -1,0 +1,46 @@
+"""`autoquant check`: compare a quantized model with its record, attribute by attribute."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from autoquant.cli import arguments
+from autoquant.cli.output import say
+from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.words import counted
+
+if TYPE_CHECKING:
+    from autoquant.targets.check import Checked
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """The model and the record."""
+    parser.add_argument("model", metavar="FILE.pb", help="a quantized model that autoquant saved")
+    parser.add_argument("--record", metavar="FILE", help="its record (default: record.txt in the same folder)")
+    arguments.add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, and tell what was found."""
+    with stdout_for_the_result():
+        import_tensorflow(verbose=args.verbose)
+        from autoquant import api
+
+        found = api.check(args.model, getattr(args, "record", None))
+    say(text(found))
+    return 0
+
+
+def text(found: Checked) -> str:
+    """A line for every kind of thing that was checked, then "ok"."""
+    kinds = ", ".join(f"{number} {op}" for op, number in found.layers.items())
+    return "\n".join(
+        [
+            f"layers     {counted(sum(found.layers.values()), 'layer')} in INT8: {kinds}",
+            f"weights    {found.weights:,}",
+            f"functions  {'there: it runs in stock TensorFlow' if found.simulation else 'none: it is for converters'}",
+            f"mapping    {'is of this file' if found.mapping else 'none beside it'}",
+            "ok",
+        ]
+    )

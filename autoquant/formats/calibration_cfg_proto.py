@@ -1,0 +1,189 @@
+"""The messages of calibration_config_tf.proto, AMCT's simplified configuration, and what they say of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from autoquant.calibration.plan import LayerPlan
+from autoquant.errors import PlanError
+from autoquant.formats.activation import AMCT, algorithm
+from autoquant.formats.layer_settings import Given
+from autoquant.formats.text_proto import Enums, Field, Messages, message_class, parse_text
+
+T = TypeVar("T")
+
+MESSAGES: Messages = {
+    "AMCTConfig": (
+        Field("batch_num", 1, "uint32"),
+        Field("activation_offset", 2, "bool"),
+        Field("joint_quant", 3, "bool"),
+        Field("version", 4, "int32"),
+        Field("enable_auto_nuq", 5, "bool"),
+        Field("skip_layers", 10, "string", many=True),
+        Field("skip_layer_types", 11, "string", many=True),
+        Field("skip_approximation_layers", 12, "string", many=True),
+        Field("nuq_config", 20, "NuqConfig"),
+        Field("fakequant_precision_mode", 21, "FakequantPrecisionMode"),
+        Field("tensor_quantize", 30, "TensorQuantize", many=True),
+        Field("common_config", 50, "CalibrationConfig"),
+        Field("override_layer_types", 51, "OverrideLayerType", many=True),
+        Field("override_layer_configs", 100, "OverrideLayer", many=True),
+        Field("do_fusion", 200, "bool"),
+        Field("skip_fusion_layers", 201, "string", many=True),
+    ),
+    "OverrideLayerType": (Field("layer_type", 1, "string"), Field("calibration_config", 2, "CalibrationConfig")),
+    "OverrideLayer": (Field("layer_name", 1, "string"), Field("calibration_config", 2, "CalibrationConfig")),
+    "CalibrationConfig": (
+        Field("arq_quantize", 13, "ARQuantize", oneof="weights"),
+        Field("nuq_quantize", 14, "NUQuantize", oneof="weights"),
+        Field("ada_quantize", 15, "ADAQuantize", oneof="weights"),
+        Field("ifmr_quantize", 100, "FMRQuantize", oneof="activations"),
+        Field("hfmg_quantize", 101, "HFMGQuantize", oneof="activations"),
+        Field("dmq_balancer", 200, "DMQBalancer", oneof="balance"),
+        Field("weight_compress_only", 201, "bool"),
+    ),
+    "TensorQuantize": (
+        Field("layer_name", 1, "string"),
+        Field("input_index", 2, "uint32"),
+        Field("ifmr_quantize", 3, "FMRQuantize", oneof="activations"),
+        Field("hfmg_quantize", 4, "HFMGQuantize", oneof="activations"),
+    ),
+    "ARQuantize": (Field("channel_wise", 1, "bool"), Field("quant_bits", 2, "uint32"), Field("asymmetric", 3, "bool")),
+    "FMRQuantize": (
+        Field("search_range_start", 1, "double"),
+        Field("search_range_end", 2, "double"),
+        Field("search_step", 3, "double"),
+        Field("max_percentile", 4, "double"),
+        Field("min_percentile", 5, "double"),
+        Field("asymmetric", 6, "bool"),
+        Field("dst_type", 7, "DataType"),
+    ),
+    "HFMGQuantize": (
+        Field("num_of_bins", 1, "uint32"),
+        Field("asymmetric", 2, "bool"),
+        Field("dst_type", 3, "DataType"),
+    ),
+    "DMQBalancer": (Field("migration_strength", 1, "double"),),
+    "NuqConfig": (Field("mapping_file", 1, "string"), Field("nuq_quantize", 2, "NUQuantize")),
+    "NUQuantize": (Field("num_steps", 1, "uint32"), Field("num_of_iteration", 2, "uint32")),
+    "ADAQuantize": (
+        Field("num_iteration", 1, "uint32"),
+        Field("reg_param", 2, "double"),
+        Field("beta_range_start", 3, "double"),
+        Field("beta_range_end", 4, "double"),
+        Field("warm_start", 5, "double"),
+        Field("channel_wise", 6, "bool"),
+    ),
+}
+"""Numbers stand here only because a message needs them: the text form has names alone."""
+ENUMS: Enums = {"DataType": ("INT8", "INT16"), "FakequantPrecisionMode": ("DEFAULT", "FORCE_FP16_QUANT")}
+MIGRATION_STRENGTH = 0.5
+"""What a `dmq_balancer {}` without a number means."""
+NUQ = "non-uniform quantization (NUQ) is not built, as hardware gains nothing by it"
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "ada_quantize": "is for PyTorch only",
+        "enable_auto_nuq": NUQ,
+        "joint_quant": "joint quantization of Eltwise operators is not built",
+        "nuq_config": NUQ,
+        "nuq_quantize": NUQ,
+        "weight_compress_only": "weights are not quantized without their activation",
+    }
+)
+"""Fields for what is not done here, which can only be absent or false, and why."""
+OURS: Mapping[str, str] = MappingProxyType(
+    {"search_range_start": "search_start", "search_range_end": "search_end", "quant_bits": "weight_bits"}
+)
+"""Fields that have another name here."""
+
+
+def read_message(text: str, where: str) -> Any:
+    """An AMCTConfig, read once without oneofs to find what is there twice, and once with them. Raises PlanError."""
+    what = "is no calibration config (message AMCTConfig)"
+    for last_wins in (False, True):
+        message = _class(oneofs=last_wins)()
+        hint = "correct the text, of which calibration_config_tf.proto gives the form"
+        parse_text(text, message, where, what=what, hint=hint, last_wins=last_wins)
+    return message
+
+
+def said_by(message: Any, where: str) -> dict[str, Any]:
+    """The fields that are there, by name. Raises PlanError for one that asks for what is not done here."""
+    said = {field.name: value for field, value in message.ListFields()}
+    for name in filter(REFUSED.get, said):
+        if said[name] is not False:
+            raise PlanError(where, f"{name}: {REFUSED[name]}", hint="remove it")
+    return said
+
+
+def settings(message: Any, where: str) -> Given:
+    """What a CalibrationConfig says of a layer. Raises PlanError."""
+    said = said_by(message, where)
+    given = _activation(said, where)
+    if "arq_quantize" in said:
+        arq = said_by(said["arq_quantize"], where)
+        if arq.pop("asymmetric", False):
+            raise PlanError(where, "arq_quantize.asymmetric: weights have no offset", hint="set it to false")
+        given |= _ours(arq)
+    if "dmq_balancer" in said:
+        given["dmq"] = said_by(said["dmq_balancer"], where).get("migration_strength", MIGRATION_STRENGTH)
+    _checked(lambda: LayerPlan(**given), where)
+    return given
+
+
+def overrides(entries: Iterable[Any], key: str, where: str) -> Mapping[str, Given]:
+    """What is said of each name, or type, which stands under `key`. Raises PlanError."""
+    found: dict[str, Given] = {}
+    for entry in entries:
+        name = getattr(entry, key)
+        if not name:
+            raise PlanError(where, f"an entry has no {key}", hint="say for which it is")
+        if name in found:
+            raise PlanError(where, f"'{name}' is there twice", hint="remove one of the two")
+        found[name] = settings(entry.calibration_config, f"{where} '{name}'")
+    return found
+
+
+def tensor_settings(entries: Iterable[Any], where: str) -> Mapping[str, Given]:
+    """What is said of each input, `<operator>:<index>`. Raises PlanError."""
+    found: dict[str, Given] = {}
+    for entry in entries:
+        for key in ("layer_name", "input_index"):
+            if not entry.HasField(key):
+                raise PlanError(where, f"an entry has no {key}", hint="say for which input it is")
+        name = f"{entry.layer_name}:{entry.input_index}"
+        if name in found:
+            raise PlanError(where, f"'{name}' is there twice", hint="remove one of the two")
+        found[name] = _activation(said_by(entry, where), f"{where} '{name}'")
+    return found
+
+
+def _activation(said: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What ifmr_quantize or hfmg_quantize says."""
+    name = next((name for name in AMCT if f"{name}_quantize" in said), None)
+    if name is None:
+        return {}
+    values = _ours(said_by(said[f"{name}_quantize"], where))
+    if values.pop("dst_type", 0) != ENUMS["DataType"].index("INT8"):
+        raise PlanError(where, "dst_type INT16 is not built", hint="use INT8, or skip the layer")
+    given = {"asymmetric": values.pop("asymmetric")} if "asymmetric" in values else {}
+    return {**given, "activation": _checked(lambda: algorithm(name, values), where)}
+
+
+def _ours(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {OURS.get(name, name): value for name, value in values.items()}
+
+
+def _checked(make: Callable[[], T], where: str) -> T:
+    try:
+        return make()
+    except ValueError as error:
+        raise PlanError(where, str(error), hint="correct the value") from None
+
+
+@cache
+def _class(*, oneofs: bool) -> Any:
+    return message_class("AMCTConfig", MESSAGES, ENUMS, oneofs=oneofs)

@@ -1,0 +1,94 @@
+"""<model>_quant.json: which nodes of the float graph the nodes of a quantized graph stand for.
+
+AMCT writes a file of this name; what is in it is not published. Here it is
+
+    {"version": 1, "sha256": "<of the bytes of <model>_quantized.pb>", "nodes": {"<quantized>": ["<original>", ...]}}
+
+with the nodes that quantization added, renamed or changed. A node that is not listed is what it was. Originals are
+nodes of the graph that was quantized, which is the user's after batch norms and their like were folded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from autoquant.errors import PlanError
+from autoquant.files import write_text
+from autoquant.formats.strict import Fields, read_text
+
+AGAIN = "save the quantized model again"
+
+
+@dataclass(frozen=True)
+class QuantJson:
+    """The digest (SHA-256, hex) of a quantized model, and its nodes with those that each of them stands for."""
+
+    sha256: str
+    nodes: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 has 64 hexadecimal digits, got {self.sha256!r}")
+        for name, originals in self.nodes.items():
+            if not name or not originals or not all(originals):
+                raise ValueError(f"a node stands for one other at least, and each has a name; '{name}' has not")
+        object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
+
+
+def quant_json_path(model: Path) -> Path:
+    """Where the file of a quantized model is: of x_quantized.pb it is x_quant.json, beside it.
+
+    >>> quant_json_path(Path("net_quantized.pb")).name
+    'net_quant.json'
+    """
+    return model.with_name(f"{model.stem.removesuffix('_quantized')}_quant.json")
+
+
+def quant_json_text(value: QuantJson) -> str:
+    """The text of a file, keys sorted."""
+    facts = {"version": 1, "sha256": value.sha256, "nodes": dict(value.nodes)}
+    return json.dumps(facts, indent=1, sort_keys=True) + "\n"
+
+
+def save_quant_json(value: QuantJson, path: Path) -> None:
+    """Write a file, whole or not at all. Raises RunError."""
+    write_text(path, quant_json_text(value))
+
+
+def load_quant_json(path: Path) -> QuantJson:
+    """Read a file. Raises PlanError."""
+    return parse_quant_json(read_text(path, hint=AGAIN), str(path))
+
+
+def parse_quant_json(text: str, where: str) -> QuantJson:
+    """Read the text of a file. Raises PlanError that names `where` and the key."""
+    try:
+        facts = json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(where, f"is no JSON: {error}", hint=AGAIN) from None
+    fields = Fields(facts, f"{where}:$", PlanError)
+    fields.only("version", [1], 0)
+    digest, nodes = fields.needed("sha256", str), fields.nested(fields.raw("nodes"), "nodes")
+    fields.done()
+    listed = {name: _names(nodes, name, value) for name, value in nodes.rest().items()}
+    return fields.build(lambda: QuantJson(digest, listed))
+
+
+def _names(nodes: Fields, key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise nodes.error(key, f"expected a list of names, got {value!r}", hint=AGAIN)
+    return tuple(value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
+    if twice:
+        raise ValueError(f"the key '{twice[0]}' is there twice")
+    return dict(pairs)

@@ -1,0 +1,144 @@
+"""One layer in INT8: the nodes that take the place of its operator.
+
+    activation -> [Mul] -> AscendQuant -> operator -> BiasAdd -> AscendDequant -> readers
+                 INT8 weight -> AscendWeightQuant ^      ^- INT32 bias
+
+AscendDequant takes the name of the BiasAdd, or of the operator where there is none, so a layer's result is found under
+its own name, in real units, in the INT8 graph as well. The Mul is there where a balancer moved channels of the
+activation into the weight. An operator that is quantized by an input alone keeps its name and its work:
+
+    activation -> AscendQuant -> AscendAntiQuant -> that one input of the operator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoquant.calibration.record import LayerRecord
+from autoquant.model.graph import Array, Graph, make_const, node_of
+from autoquant.model.layers import Layer
+from autoquant.quantization.balance import balanced_weight
+from autoquant.quantization.weights import quantize_bias, quantize_weight
+from autoquant.targets.ascend_nodes import (
+    anti_quant_node,
+    balance_node,
+    bias_cast_node,
+    deq_scales,
+    dequant_node,
+    inverse_factors,
+    quant_node,
+    weight_quant_node,
+    zero_offsets,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A node of an INT8 graph, and the nodes of the float graph that it stands for."""
+
+    node: Any
+    stands_for: tuple[str, ...]
+
+
+def layer_parts(graph: Graph, layer: Layer, records: Sequence[LayerRecord]) -> list[Part]:
+    """All nodes of one INT8 layer; those that carry the name of a float node replace it.
+
+    `records` has one entry for each of the layer's activations, and fits the layer. Raises TrialError where a bias
+    exceeds INT32 or scales multiply to nothing.
+    """
+    return _tensor(graph, layer, records[0]) if layer.tensor_only else _operator(graph, layer, records)
+
+
+def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord]) -> list[Part]:
+    float_node, record = graph.nodes[layer.name], records[0]
+    weight = _weight(graph, layer, record) if layer.weight else []
+    bias = _bias(graph, layer, record) if layer.bias else []
+    edges, parts = list(float_node.input), [*weight, *bias]
+    places = (layer.operator.data,) if len(records) == 1 else range(len(records))
+    for number, (place, one) in enumerate(zip(places, records, strict=True)):
+        quant = _quant(graph, layer, float_node, number, layer.activations[number], one)
+        edges[place] = quant[-1].node.name
+        parts += quant
+    if layer.operator.weight is not None and weight:
+        edges[layer.operator.weight] = weight[-1].node.name
+    inner = layer.name if layer.bias else graph.free_name(f"{layer.name}/quant_op")
+    parts.append(Part(_renamed(float_node, inner, edges), (layer.name,)))
+    packed = deq_scales(layer.name, [one.activation for one in records], record.scale_w, record.shift_bit)
+    scale = make_const(graph.free_name(f"{layer.name}/dequant/deq_scale"), packed)
+    source = bias[-1].node.name if bias else inner
+    own = (layer.name, layer.bias) if layer.bias else (layer.name,)
+    dequant = dequant_node(own[-1], source, scale.name, float_node)
+    return [*parts, Part(scale, (layer.name,)), Part(dequant, own)]
+
+
+def _tensor(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
+    index = int(layer.name.rpartition(":")[2])
+    float_node, edge = graph.nodes[layer.node], layer.activations[0]
+    parts = _quant(graph, layer, float_node, index, edge, record)
+    name = graph.free_name(f"{_prefix(layer, index)}/AscendAntiQuant")
+    anti = anti_quant_node(name, parts[-1].node.name, record.activation)
+    edges = list(float_node.input)
+    edges[index] = anti.name
+    return [*parts, Part(anti, (node_of(edge),)), Part(_renamed(float_node, layer.node, edges), (layer.node,))]
+
+
+def _prefix(layer: Layer, index: int) -> str:
+    return f"{layer.node}/act_quant_{index}" if index else f"{layer.node}/act_quant"
+
+
+def _quant(graph: Graph, layer: Layer, node: Any, index: int, tensor: str, record: LayerRecord) -> list[Part]:
+    """The nodes from an activation to its integers."""
+    prefix, of, parts = _prefix(layer, index), (node_of(tensor),), []
+    if record.balance:
+        factors = make_const(graph.free_name(f"{prefix}/balance"), inverse_factors(record.balance, node))
+        balanced = balance_node(graph.free_name(f"{prefix}/Mul"), tensor, factors.name)
+        parts, tensor = [Part(factors, of), Part(balanced, of)], balanced.name
+    return [*parts, Part(quant_node(graph.free_name(f"{prefix}/AscendQuant"), tensor, record.activation), of)]
+
+
+def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
+    """The INT8 weight, its offsets and AscendWeightQuant."""
+    assert layer.weight is not None
+    weight = _value(graph, layer.weight)
+    if record.balance:
+        weight = balanced_weight(weight, np.array(record.balance, np.float32), layer.operator.input_axis)
+    scales = np.array(record.scale_w, np.float32)
+    offsets = zero_offsets(record.scale_w, weight.shape, layer.channel_axes)
+    prefix, of = f"{layer.name}/weight_quant", (layer.weight,)
+    integers = quantize_weight(weight, scales, layer.channel_axes, bits=record.weight_bits)
+    steps = make_const(graph.free_name(f"{prefix}/weight"), integers)
+    offset_w = make_const(graph.free_name(f"{prefix}/offset_w"), offsets)
+    quant = weight_quant_node(graph.free_name(f"{prefix}/AscendWeightQuant"), steps.name, offset_w.name)
+    return [Part(node, of) for node in (steps, offset_w, quant)]
+
+
+def _bias(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
+    """The INT32 bias, its Cast and the BiasAdd."""
+    assert layer.bias is not None
+    node = graph.nodes[layer.bias]
+    prefix, of = f"{layer.name}/bias_quant", (node_of(node.input[1]),)
+    scales = np.array(record.scale_w, np.float32)
+    integers = quantize_bias(layer.name, _value(graph, node.input[1]), record.activation.scale, scales)
+    steps = make_const(graph.free_name(f"{prefix}/bias"), integers)
+    cast = bias_cast_node(graph.free_name(f"{prefix}/Cast"), steps.name)
+    adding = _renamed(node, graph.free_name(f"{prefix}/BiasAdd"), [layer.name, cast.name])
+    return [Part(steps, of), Part(cast, of), Part(adding, (layer.bias,))]
+
+
+def _value(graph: Graph, tensor: str) -> Array:
+    value = graph.constant(tensor)
+    assert value is not None, tensor
+    return value
+
+
+def _renamed(node: Any, name: str, inputs: Sequence[str]) -> Any:
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.name = name
+    del copy.input[:]
+    copy.input.extend(inputs)
+    return copy

@@ -1,0 +1,56 @@
+"""What a sketch makes different on real models: IFMR from all values against IFMR from sketches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.record import Calibrator
+from autoquant.calibration.seen import Seen
+from autoquant.evaluation.data import open_data
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.model.layers import survey
+from autoquant.model.model import open_model
+from autoquant.quantization.affine import Affine
+from autoquant.tuning.prepare import calibrate
+
+IMAGES = 200
+BIN = 2.0**-13
+"""The widest that a bin of a sketch can be, as a share of all that was seen."""
+STEP = 0.01
+"""Candidates are this far apart, as a share of the percentile."""
+
+
+def ifmr_error(seen: Seen, affine: Affine) -> float:
+    """Mean squared error as IFMR has it, by the definition: clipping and rounding, no rounding of the offset."""
+    values, scale = seen.values()[0].astype(np.float64), affine.scale
+    low = min(seen.low, 0.0)
+    return float(np.mean((np.rint(np.clip(values, low, low + 255 * scale) / scale) * scale - values) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "unit"), [("cifar10/resnet8.pb", 1.0), ("vww/vww_96.pb", 1 / 255)], ids=["resnet", "vww"]
+)
+def test_ifmr_of_sketches_is_that_of_all_values(real_data: Path, model: str, unit: float):
+    """Nearly all layers choose the same candidate, whose bounds differ by a bin; another one is as good."""
+    opened = open_model(real_data / model)
+    layers = {layer.name: layer for layer in survey(opened.graph).layers}
+    images = np.load((real_data / model).with_name("calibration.npz"))["x"][:IMAGES] * np.float32(unit)
+    data = open_data((images.astype(np.float32), None), opened.inputs)
+    plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})
+    statistics, records = {}, {}
+    for exact in (False, True):
+        statistics[exact] = calibrate(TensorFlowEngine(), opened, layers, data, [1], batch_size=IMAGES, exact=exact)
+        records[exact] = Calibrator(opened.graph, layers, statistics[exact]).record(plan)
+    sketched, kept = ({name: record[name].activation for name in layers} for record in (records[False], records[True]))
+    apart = {name: abs(sketched[name].scale / kept[name].scale - 1.0) for name in layers}
+    other = {name for name in layers if apart[name] > 2 * BIN}
+    assert np.median(list(apart.values())) <= BIN
+    assert len(other) <= 0.1 * len(layers)
+    for name in other:
+        assert apart[name] <= 5 * STEP
+        seen = statistics[True].seen(layers[name].activations[0], 1)
+        assert ifmr_error(seen, sketched[name]) <= 1.001 * ifmr_error(seen, kept[name])

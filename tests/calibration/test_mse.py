@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoquant.calibration.exact import Exact
+from autoquant.calibration.mse import FRACTIONS, Mse
+from autoquant.quantization.affine import Range, asymmetric, symmetric
+
+VALUES = st.lists(st.floats(-8.0, 8.0, width=32), min_size=2, max_size=30).filter(lambda v: max(map(abs, v)) > 1e-2)
+
+
+def error(values: np.ndarray, candidate: Range, *, offset: bool) -> float:
+    """Sum of squared errors of INT8 itself, float64."""
+    affine = (asymmetric if offset else symmetric)(candidate)
+    steps = np.clip(np.rint(values / affine.scale) + affine.offset, -128, 127)
+    return float((((steps - affine.offset) * affine.scale - values) ** 2).sum())
+
+
+def no_worse(mine: float, others: list[float], values: np.ndarray) -> bool:
+    """Scales are rounded to float32, which the search does not see: 2^-24 of the range."""
+    return mine <= min(others) * (1 + 1e-3) + 1e-9 * len(values) * float((values**2).max())
+
+
+@settings(max_examples=30)
+@given(VALUES)
+def test_no_other_bound_on_either_side_is_better(values: list[float]):
+    """The least of all 256 for each bound, tried one by one with INT8 itself."""
+    array = np.sort(np.float32(values))
+    found = Mse()(Exact(array), symmetric=False)
+    array = array.astype(np.float64)
+    low, high = min(array[0], 0.0), max(array[-1], 0.0)
+    mine = error(array, found, offset=True)
+    with_low = [Range(low * share, found.high) for share in FRACTIONS if found.high or share]
+    with_high = [Range(found.low, high * share) for share in FRACTIONS if found.low or share]
+    usable = [other for other in (*with_low, *with_high) if other.high - other.low > 1e-4]
+    assert no_worse(mine, [error(array, other, offset=True) for other in usable], array)
+
+
+@settings(max_examples=30)
+@given(VALUES)
+def test_symmetric_is_the_least_of_all(values: list[float]):
+    array = np.sort(np.float32(values))
+    found = Mse()(Exact(array), symmetric=True)
+    array = array.astype(np.float64)
+    low, high = min(array[0], 0.0), max(array[-1], 0.0)
+    others = [error(array, Range(low * share, high * share), offset=False) for share in FRACTIONS[:-1]]
+    assert no_worse(error(array, found, offset=False), others, array)
+
+
+def test_both_bounds_together_are_as_good_as_can_be(exact, values):
+    """Against all pairs of bounds on a coarser grid: the descent ends in no other valley."""
+    found = Mse()(exact(values), symmetric=False)
+    array = values.astype(np.float64)
+    low, high = min(array.min(), 0.0), max(array.max(), 0.0)
+    shares = FRACTIONS[:128:16]
+    others = [error(array, Range(low * a, high * b), offset=True) for a in shares for b in shares]
+    assert error(array, found, offset=True) <= 1.02 * min(others) + 1e-12 * len(array)
+
+
+def test_a_long_tail_on_one_side_is_clipped_there(see):
+    """Of 400,000 values in [-1, 1] and one at 4: s^2 / 12 each, s the step, against (4 - high)^2, is least near 2."""
+    values = np.append(np.random.default_rng(0).uniform(-1.0, 1.0, size=400_000), [4.0])
+    found = Mse()(see(values), symmetric=False)
+    highs = np.linspace(1.0, 4.0, 301)
+    expected = highs[np.argmin(400_000 * ((highs + 1.0) / 255) ** 2 / 12 + (4.0 - highs) ** 2)]
+    assert found.low == pytest.approx(-1.0, abs=0.03) and found.high == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("value", [0.0, 1e-30, 3e38], ids=["zeros", "tiny", "huge"])
+def test_without_a_legal_scale_everything_is_covered(see, value: float, symmetric: bool):
+    assert Mse()(see([value] * 9), symmetric=symmetric) == Range(0.0, float(np.float32(value)))

@@ -1,0 +1,102 @@
+"""What holds for everything that was seen, a sketch or all values."""
+
+import math
+
+import numpy as np
+import pytest
+
+PARTS = [
+    [[0.5, -1.25], [], [[3.0, 3.0], [0.0, -7.5]]],
+    [[0.0, 0.0], [0.0]],
+    [[-2.0]],
+    [[1e-30, 1e30], [5.0]],
+    [[-1.0, -2.0], [-1000.0]],
+]
+
+
+@pytest.mark.parametrize("batches", PARTS)
+def test_numbers_and_order_statistics(see, batches: list):
+    seen = see(*batches)
+    ordered = np.sort(np.concatenate([np.ravel(batch) for batch in batches]).astype(np.float32)).astype(np.float64)
+    assert (seen.count, seen.nonfinite, seen.low, seen.high) == (len(ordered), 0, ordered[0], ordered[-1])
+    assert (seen.smallest(1), seen.largest(1)) == (ordered[0], ordered[-1])
+
+
+def test_values_are_ascending_and_stand_for_all(see, values):
+    seen = see(*np.array_split(values, 3))
+    found, counts = seen.values()
+    assert (np.diff(found) >= 0).all()
+    assert counts.sum() == len(values) and counts.min() >= 1
+    assert (found[0], found[-1]) == (values.min(), values.max())
+    bin_ = (float(values.max()) - float(values.min())) / 2**13
+    np.testing.assert_allclose(np.repeat(found, counts), np.sort(values), atol=bin_)
+
+
+def test_order_statistics_are_within_a_bin(see, values):
+    seen, ordered = see(values), np.sort(values).astype(np.float64)
+    bin_ = (ordered[-1] - ordered[0]) / 2**13
+    for k in (1, 2, 10, len(values)):
+        assert seen.smallest(k) == pytest.approx(ordered[k - 1], abs=bin_)
+        assert seen.largest(k) == pytest.approx(ordered[-k], abs=bin_)
+
+
+def test_histogram_against_numpy(see):
+    """On edges that are bins' edges, a sketch has what all values have."""
+    values = np.random.default_rng(0).integers(-700, 900, size=5000) / 64
+    edges = np.arange(-720, 921, 16) / 64
+    expected, _ = np.histogram(values, edges)
+    np.testing.assert_array_equal(see(values).histogram(edges), expected)
+    inner = edges[(edges > -3.0) & (edges < 4.0)]  # what is outside is not counted
+    between = values[values != inner[-1]]  # the last bin is closed, which only all values can tell apart
+    np.testing.assert_array_equal(see(between).histogram(inner), np.histogram(between, inner)[0])
+
+
+def test_histogram_over_what_was_seen_holds_everything(see, values):
+    seen = see(values)
+    for bins in (1, 100, 1024, 8192):
+        counts = seen.histogram(np.linspace(seen.low, seen.high, bins + 1))
+        assert counts.shape == (bins,) and counts.min() >= 0.0
+        assert counts.sum() == pytest.approx(len(values), abs=1e-2)
+
+
+@pytest.mark.parametrize("at", [0.0, 6.0, -6.0])
+def test_a_peak_at_an_end_belongs_to_the_bin_above_it(see, at: float):
+    """The least and the largest value are often one value seen many times: zero after a ReLU, six after a ReLU6."""
+    edges = np.arange(-4.0, 5.0) * 2.0
+    counts = see(np.full(50, at), [0.0]).histogram(edges)
+    expected, _ = np.histogram([*[at] * 50, 0.0], edges)
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_counted_values_are_values_seen_so_often(new_collector):
+    counted, repeated = new_collector(), new_collector()
+    values, counts = np.float32([[1.5, math.nan], [-2.0, 7.0]]), np.array([[3, 2], [1, 4]])
+    counted.add(values, counts)
+    repeated.add(np.repeat(values.ravel(), counts.ravel()))
+    first, second = counted.seen(), repeated.seen()
+    assert (first.low, first.high, first.count, first.nonfinite) == (-2.0, 7.0, 8, 2)
+    assert (second.low, second.high, second.count, second.nonfinite) == (-2.0, 7.0, 8, 2)
+    for mine, theirs in zip(first.values(), second.values(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_what_is_not_finite_is_counted_apart(see):
+    seen = see([1.0, math.nan, 3.0], [math.inf, -math.inf], [2.0])
+    assert (seen.low, seen.high, seen.count, seen.nonfinite) == (1.0, 3.0, 3, 3)
+
+
+def test_nothing_seen(see):
+    for seen in (see(), see([])):
+        assert (seen.low, seen.high, seen.count, seen.nonfinite) == (0.0, 0.0, 0, 0)
+        assert [part.tolist() for part in seen.values()] == [[], []]
+
+
+def test_what_was_seen_does_not_change_when_more_is_added_or_the_batch_is_overwritten(new_collector):
+    collector, batch = new_collector(), np.float32([1.0, 2.0])
+    collector.add(batch)
+    batch[:] = 9.0
+    before = collector.seen()
+    collector.add(np.float32([1.5, -3.0]))
+    assert (before.low, before.high, before.count) == (1.0, 2.0, 2)
+    after = collector.seen()
+    assert (after.low, after.high, after.count) == (-3.0, 2.0, 4)

@@ -1,0 +1,236 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.calibration.ranges import RANGES, Ifmr, MinMax
+from autoquant.errors import PlanError
+from autoquant.formats.config_json import parse_config
+from autoquant.model.fusion import Fusion
+from autoquant.model.layers import Survey
+
+
+def test_a_config_as_amct_writes_it_with_every_default(found: Survey):
+    text = """{"version": 1, "batch_num": 2, "activation_offset": false, "joint_quant": false, "do_fusion": true,
+        "weight_offset": false, "fakequant_precision_mode": "DEFAULT", "skip_fusion_layers": [], "tensor_quantize": [],
+        "conv": {}, "fc": {"activation_quant_params": {"asymmetric": true, "max_percentile": 1}},
+        "conv2": {"quant_enable": false, "weight_quant_params": {"channel_wise": true}}}"""
+    assert parse_config(text, "config.json", layers=found.by_name) == Plan(
+        {
+            "conv": LayerPlan(Ifmr(), asymmetric=False, channel_wise=True),
+            "fc": LayerPlan(Ifmr(max_percentile=1.0), asymmetric=True, channel_wise=False),
+            "conv2": None,
+        },
+        2,
+    )
+    assert parse_config("{}", "config.json") == Plan({}, 1)
+
+
+def test_every_setting(found: Survey):
+    text = """{"batch_num": 3, "do_fusion": false, "skip_fusion_layers": ["conv", "bn"],
+        "fakequant_precision_mode": "FORCE_FP16_QUANT", "autoquant": {"exact": false,
+        "activation_quant_params": {"fc": {"act_algo": "minmax"}}}, "fc": {},
+        "tensor_quantize": [{"layer_name": "add", "input_index": 1, "activation_quant_params": {"asymmetric": false,
+            "act_algo": "hfmg", "num_of_bins": 1024}}],
+        "conv": {"dmq_balancer_param": 0.2, "activation_quant_params": {"act_algo": "hfmg", "num_of_bins": 8192},
+            "weight_quant_params": {"num_bits": 6, "channel_wise": false, "wts_algo": "arq_quantize"}},
+        "conv2": {"activation_quant_params": {"num_bits": 8, "act_algo": "ifmr", "max_percentile": 0.9,
+            "min_percentile": 0.8, "search_range": [0.5, 2], "search_step": 0.25}, "weight_quant_params": {}}}"""
+    assert parse_config(text, "config.json", layers=found.by_name) == Plan(
+        {
+            "conv": LayerPlan(RANGES["hfmg"](num_of_bins=8192), channel_wise=False, weight_bits=6, dmq=0.2),
+            "conv2": LayerPlan(Ifmr(0.9, 0.8, 0.5, 2.0, 0.25)),
+            "fc": LayerPlan(MinMax(), channel_wise=False),
+            "add:1": LayerPlan(RANGES["hfmg"](num_of_bins=1024), asymmetric=False, channel_wise=False),
+        },
+        3,
+        Fusion(enabled=False, skip=frozenset({"conv", "bn"})),
+        fp16_scales=True,
+        exact=False,
+    )
+
+
+def test_defaults_are_what_a_layer_can_have(found: Survey):
+    text = json.dumps({layer.name: {} for layer in found.layers})
+    plan = parse_config(text, "config.json", layers=found.by_name)
+    able = {name: (settings.channel_wise, settings.asymmetric) for name, settings in plan.int8.items()}
+    assert able == {
+        "conv": (True, True),
+        "conv2": (True, True),
+        "depthwise": (True, True),
+        "fc": (False, True),
+        "pool": (False, True),
+        "scores": (False, False),
+    }
+
+
+ACTIVATION = '{"conv": {"activation_quant_params": {%s}}}'
+WEIGHT = '{"conv": {"weight_quant_params": {%s}}}'
+OURS = '{"conv": {}, "autoquant": {"activation_quant_params": %s}}'
+TENSOR = '{"tensor_quantize": [{%s}]}'
+IN_ACTIVATION = "$.conv.activation_quant_params"
+IN_WEIGHT = "$.conv.weight_quant_params"
+IN_OURS = "$.autoquant.activation_quant_params"
+BAD = [
+    ('{"conv": 5}', "$.conv: expected an object, got 5"),
+    ("[]", "$: expected an object, got []"),
+    ('{"version": 2}', "$.version: version must be 1, got 2; set it to 1"),
+    ('{"batch_num": "1"}', "$.batch_num: expected int, got '1'"),
+    ('{"batch_num": true}', "$.batch_num: expected int, got True"),
+    ('{"batch_num": 0}', "$.batch_num: batch_num must be greater than zero, got 0"),
+    ('{"batch_num": NaN}', "$.batch_num: expected int, got nan"),
+    ('{"joint_quant": true}', "$.joint_quant: joint_quant true: joint quantization of Eltwise operators is not built"),
+    ('{"weight_offset": true}', "$.weight_offset: weight_offset true: weights are symmetric"),
+    ('{"do_fusion": 1}', "$.do_fusion: expected bool, got 1"),
+    ('{"skip_fusion_layers": ["a", "a"]}', "$.skip_fusion_layers: 'a' is there 2 times; name it once"),
+    ('{"skip_fusion_layers": [1]}', "$.skip_fusion_layers: expected a list of str, got [1]"),
+    ('{"skip_fusion_layers": "a"}', "$.skip_fusion_layers: expected list, got 'a'"),
+    ('{"fakequant_precision_mode": "FP16"}', "$.fakequant_precision_mode: unknown 'FP16'; it can be DEFAULT"),
+    ('{"autoquant": {"exact": 1}}', "$.autoquant.exact: expected bool, got 1; true to calibrate on all values"),
+    ('{"autoquant": {"extra": 1}}', "$.autoquant.extra: unknown key"),
+    ('{"conv": {"quant_enabled": true}}', "$.conv.quant_enabled: unknown key; did you mean 'quant_enable'?"),
+    ('{"conv": {"quant_enable": 1}}', "$.conv.quant_enable: expected bool, got 1"),
+    ('{"conv": {"quant_enable": null}}', "$.conv.quant_enable: expected bool, got None"),
+    ('{"conv": {"dmq_balancer_param": 0.9}}', "$.conv: dmq_balancer_param must be in [0.2, 0.8], got 0.9"),
+    ('{"conv": {"dmq_balancer_param": NaN}}', "$.conv: dmq_balancer_param must be in [0.2, 0.8], got nan"),
+    (WEIGHT % '"wts_algo": "nuq_quantize"', f"{IN_WEIGHT}.wts_algo: non-uniform quantization (nuq_quantize) is not"),
+    (WEIGHT % '"wts_algo": "ada_quantize"', f"{IN_WEIGHT}.wts_algo: ada_quantize is for PyTorch only; use arq_quant"),
+    (WEIGHT % '"wts_algo": "arq"', f"{IN_WEIGHT}.wts_algo: wts_algo must be arq_quantize, got 'arq'"),
+    (WEIGHT % '"num_bits": 4', "$.conv: num_bits of a weight must be 8, 7 or 6, got 4"),
+    (WEIGHT % '"num_bits": 7.5', f"{IN_WEIGHT}.num_bits: expected int, got 7.5"),
+    (WEIGHT % '"num_steps": 16', f"{IN_WEIGHT}.num_steps: unknown key"),
+    (ACTIVATION % '"num_bits": 16', f"{IN_ACTIVATION}.num_bits: num_bits of an activation must be 8, got 16: INT4 and"),
+    (ACTIVATION % '"num_bits": 4', f"{IN_ACTIVATION}.num_bits: num_bits of an activation must be 8, got 4"),
+    (ACTIVATION % '"act_algo": "ifrm"', f"{IN_ACTIVATION}.act_algo: act_algo must be ifmr or hfmg, got 'ifrm'; try if"),
+    (
+        ACTIVATION % '"act_algo": "minmax"',
+        f"{IN_ACTIVATION}.act_algo: act_algo must be ifmr or hfmg, got 'minmax'; give it under \"autoquant\"",
+    ),
+    (
+        ACTIVATION % '"max_percentile": 0.5',
+        f"{IN_ACTIVATION}: max_percentile must be greater than 0.5 and less than or equal to 1.0, got 0.5",
+    ),
+    (
+        ACTIVATION % '"min_percentile": 1.5',
+        f"{IN_ACTIVATION}: min_percentile must be greater than 0.5 and less than or",
+    ),
+    (ACTIVATION % '"max_percentile": NaN', f"{IN_ACTIVATION}: max_percentile must be greater than 0.5"),
+    (
+        ACTIVATION % '"search_step": 0.7',
+        f"{IN_ACTIVATION}: search_step must be less than or equal to (search_range[1] - search_range[0]), got 0.7",
+    ),
+    (ACTIVATION % '"search_step": 1e999', f"{IN_ACTIVATION}: search_step must be less than or equal to (search_range"),
+    (ACTIVATION % '"search_step": NaN', f"{IN_ACTIVATION}: search_step must be greater than zero, got nan"),
+    (ACTIVATION % '"search_range": [0, 1]', f"{IN_ACTIVATION}: search_range[0] must be greater than zero"),
+    (ACTIVATION % '"search_range": [1.3, 0.7]', f"{IN_ACTIVATION}: search_range[0] must be less than search_range[1]"),
+    (ACTIVATION % '"search_range": [NaN, 1.3]', f"{IN_ACTIVATION}: search_range[0] must be greater than zero"),
+    (ACTIVATION % '"search_range": [1, Infinity]', f"{IN_ACTIVATION}: search_range[0] must be less than search_range"),
+    (ACTIVATION % '"search_range": [1]', f"{IN_ACTIVATION}.search_range: expected two numbers, got [1]"),
+    (ACTIVATION % '"search_range": [true, 2]', f"{IN_ACTIVATION}.search_range: expected two numbers"),
+    (ACTIVATION % f'"search_range": [1, {10**400}]', f"{IN_ACTIVATION}: int too large"),
+    (
+        ACTIVATION % '"act_algo": "hfmg", "num_of_bins": 1000',
+        f"{IN_ACTIVATION}: num_of_bins 1000 must be in [1024, 2048, 4096, 8192]",
+    ),
+    (
+        ACTIVATION % '"max_percentile": 0.9, "num_of_bins": 4096',
+        f"{IN_ACTIVATION}.num_of_bins: ['max_percentile'] and ['num_of_bins'] can not appear at same time; keep the",
+    ),
+    (
+        ACTIVATION % '"act_algo": "hfmg", "num_of_bins": 4096, "search_step": 0.1',
+        f"{IN_ACTIVATION}.search_step: ['num_of_bins'] and ['search_step'] can not appear at same time",
+    ),
+    (
+        ACTIVATION % '"num_of_bins": 4096',
+        f"{IN_ACTIVATION}.num_of_bins: ['act_algo ifmr'] and ['num_of_bins'] can not appear at same time",
+    ),
+    (OURS % '{"conv2": {}}', f"{IN_OURS}.conv2: no such layer in this file"),
+    (OURS % "[1]", f"{IN_OURS}: expected an object, got [1]"),
+    (OURS % '{"conv": {"act_algo": "minmx"}}', f"{IN_OURS}.conv.act_algo: unknown 'minmx'; try 'minmax'"),
+    (OURS % '{"conv": {"act_algo": "ifmr"}}', f"{IN_OURS}.conv.act_algo: unknown 'ifmr'; it can be"),
+    (
+        OURS % '{"conv": {"act_algo": "percentile", "fraction": 2}}',
+        f"{IN_OURS}.conv: fraction must be greater than 0.5",
+    ),
+    (TENSOR % "", "$.tensor_quantize[0].layer_name: is missing, expected str"),
+    (TENSOR % '"layer_name": "max"', "$.tensor_quantize[0].input_index: is missing, expected int"),
+    (TENSOR % '"layer_name": 3, "input_index": 0', "$.tensor_quantize[0].layer_name: expected str, got 3"),
+    (TENSOR % '"layer_name": "max", "input_index": -1', "$.tensor_quantize[0].input_index: must be 0 or more, got -1"),
+    (TENSOR % '"layer_name": "max", "input_index": 0, "quant_enable": true', "$.tensor_quantize[0].quant_enable: unkn"),
+    (
+        '{"tensor_quantize": [%s, %s]}' % (('{"layer_name": "max", "input_index": 0}',) * 2),
+        "$.tensor_quantize[1]: tensor_quantize has 'max:0' twice",
+    ),
+    ('{"tensor_quantize": {}}', "$.tensor_quantize: expected list, got {}"),
+    ('{"max:0": {}}', "$.max:0: 'max:0' is an invalid layer name or parameter; inputs of operators stand in tensor_q"),
+    ('{"conv": {"quant_enable": true, "quant_enable": false}}', "quant_enable: the key is there twice; remove one"),
+    ('{"conv": {}, "conv": {}}', "conv: the key is there twice"),
+    (TENSOR % '"input_index": 0, "input_index": 0', "input_index: the key is there twice"),
+    ('{"conv": {},\n  }', "2:3: "),
+    ("", "1:1: Expecting value; correct the JSON"),
+    ("[" * 10**6, " is no config.json: "),
+    ('{"batch_num": ' + "1" * 5000 + "}", " is no config.json: "),
+]
+UNFIT = [
+    ('{"batchnum": 2}', "$.batchnum: 'batchnum' is an invalid layer name or parameter; did you mean 'batch_num'?"),
+    ('{"conv9": {}}', "$.conv9: 'conv9' is an invalid layer name or parameter; did you mean 'conv'?"),
+    ('{"Z": {}}', "$.Z: 'Z' is an invalid layer name or parameter; `autoquant inspect` lists the layers"),
+    ('{"max": {}}', "$.max: layer max does not support quant.; only its inputs can be quantized: name it in tensor_q"),
+    ('{"fc": {"weight_quant_params": {"channel_wise": true}}}', "$.fc: channel_wise must be false for layer type MatM"),
+    (
+        '{"pool": {"weight_quant_params": {"channel_wise": true}}}',
+        "$.pool: channel_wise must be false for layer type",
+    ),
+    ('{"depthwise": {"weight_quant_params": {"num_bits": 7}}}', "$.depthwise: weights of 7 bits are for Conv2D only"),
+    ('{"pool": {"dmq_balancer_param": 0.5}}', "$.pool: layer type AvgPool has no weight to balance; remove dmq_bal"),
+    ('{"scores": {"activation_quant_params": {"asymmetric": true}}}', "$.scores: asymmetric must be false: both of"),
+    (
+        '{"fc": {"quant_enable": false, "weight_quant_params": {"channel_wise": true}}}',
+        "$.fc: channel_wise must be false for layer type MatMul; set it to false",
+    ),
+    (TENSOR % '"layer_name": "conv", "input_index": 0', "$.tensor_quantize[0]: layer conv is a Conv2D: tensor_quanti"),
+    (TENSOR % '"layer_name": "max", "input_index": 1', "$.tensor_quantize[0]: input 1 of layer max cannot be quantiz"),
+    (
+        TENSOR % '"layer_name": "maxx", "input_index": 0',
+        "$.tensor_quantize[0]: Layer maxx does not exist in the graph, as a MaxPool, Add or AddV2; did you mean 'max'?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD, ids=[message[:60] for _, message in BAD])
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_refused(found: Survey, text: str, message: str, known: bool):
+    with pytest.raises(PlanError) as caught:
+        parse_config(text, "config.json", layers=found.by_name if known else {})
+    assert str(caught.value).startswith(f"config.json:{message}")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "message"), UNFIT, ids=[message[:60] for _, message in UNFIT])
+def test_what_a_model_cannot_have(found: Survey, text: str, message: str):
+    with pytest.raises(PlanError) as caught:
+        parse_config(text, "config.json", layers=found.by_name)
+    assert str(caught.value).startswith(f"config.json:{message}")
+    assert caught.value.hint
+
+
+WORDS = """conv fc max:0 pool quant_enable dmq_balancer_param activation_quant_params weight_quant_params num_bits
+act_algo asymmetric max_percentile search_range search_step num_of_bins wts_algo channel_wise autoquant exact version
+tensor_quantize layer_name input_index batch_num skip_fusion_layers do_fusion fakequant_precision_mode"""
+KEY = st.sampled_from(WORDS.split())
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10) | st.floats() | st.sampled_from(["", "conv", "ifmr", "hfmg"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEY, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(KEY, VALUE, max_size=4), st.booleans())
+def test_anything_is_a_plan_or_a_plan_error(found: Survey, config: dict[str, Any], known: bool):
+    try:
+        assert isinstance(parse_config(json.dumps(config), "c.json", layers=found.by_name if known else {}), Plan)
+    except PlanError as error:
+        assert error.where.startswith("c.json:$") and error.hint

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.errors import PlanError, RunError
+from autoquant.formats.quant_json import (
+    QuantJson,
+    load_quant_json,
+    parse_quant_json,
+    quant_json_path,
+    quant_json_text,
+    save_quant_json,
+)
+
+DIGEST = "0123456789abcdef" * 4
+names = st.text(min_size=1, max_size=8)
+values = st.builds(
+    QuantJson,
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+    st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(tuple), max_size=4),
+)
+
+
+@given(values)
+def test_what_was_written_is_read(value: QuantJson):
+    assert parse_quant_json(quant_json_text(value), "file") == value
+
+
+def test_the_file_is_plain_json(tmp_path):
+    save_quant_json(QuantJson(DIGEST, {"y": ("conv", "bias"), "a/b": ("a",)}), tmp_path / "net_quant.json")
+    assert json.loads((tmp_path / "net_quant.json").read_text()) == {
+        "version": 1,
+        "sha256": DIGEST,
+        "nodes": {"a/b": ["a"], "y": ["conv", "bias"]},
+    }
+    assert load_quant_json(tmp_path / "net_quant.json").nodes["y"] == ("conv", "bias")
+
+
+@pytest.mark.parametrize(
+    ("model", "mapping"),
+    [
+        ("net_quantized.pb", "net_quant.json"),
+        ("a.b_quantized.pb", "a.b_quant.json"),
+        ("net_quantized_quantized.pb", "net_quantized_quant.json"),
+        ("other.pb", "other_quant.json"),
+        ("bare", "bare_quant.json"),
+    ],
+)
+def test_it_is_beside_its_model(model: str, mapping: str):
+    assert quant_json_path(Path("folder") / model) == Path("folder") / mapping
+
+
+GOOD = {"version": 1, "sha256": DIGEST, "nodes": {"y": ["conv"]}}
+WRONG = {
+    "no JSON": ("{", "file: is no JSON: "),
+    "too deep": ("[" * 100_000, "file: is no JSON: "),
+    "a list": ("[]", "file:$: expected an object"),
+    "twice": ('{"version": 1, "version": 1}', "the key 'version' is there twice"),
+    "twice inside": ('{"nodes": {"a": ["b"], "a": ["b"]}}', "the key 'a' is there twice"),
+    "unknown key": ({**GOOD, "more": 1}, "file:$.more: unknown key"),
+    "no version": ({key: GOOD[key] for key in ("sha256", "nodes")}, "file:$.version: unknown 0"),
+    "version 2": ({**GOOD, "version": 2}, "file:$.version: unknown 2"),
+    "no digest": ({key: GOOD[key] for key in ("version", "nodes")}, "file:$.sha256: is missing"),
+    "short digest": ({**GOOD, "sha256": "ab"}, "file:$: sha256 has 64 hexadecimal digits, got 'ab'"),
+    "capital digest": ({**GOOD, "sha256": "A" * 64}, "file:$: sha256 has 64 hexadecimal digits"),
+    "no nodes": ({key: GOOD[key] for key in ("version", "sha256")}, "file:$.nodes: expected an object, got None"),
+    "a name": ({**GOOD, "nodes": {"y": "conv"}}, "file:$.nodes.y: expected a list of names, got 'conv'"),
+    "a number": ({**GOOD, "nodes": {"y": ["conv", 1]}}, "file:$.nodes.y: expected a list of names"),
+    "stands for nothing": ({**GOOD, "nodes": {"y": []}}, "file:$: a node stands for one other at least"),
+    "no name": ({**GOOD, "nodes": {"": ["y"]}}, "file:$: a node stands for one other at least"),
+    "NaN": ('{"version": NaN}', "file:$.version: expected int, got nan"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG)
+def test_anything_else_is_refused(content, message: str):
+    text = content if isinstance(content, str) else json.dumps(content)
+    with pytest.raises(PlanError) as error:
+        parse_quant_json(text, "file")
+    assert message in str(error.value)
+    assert error.value.hint
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path):
+    with pytest.raises(PlanError, match="cannot be read"):
+        load_quant_json(tmp_path / "nothing")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    with pytest.raises(PlanError, match="cannot be read"):
+        load_quant_json(tmp_path / "bytes")
+    with pytest.raises(RunError, match="cannot be written"):
+        save_quant_json(QuantJson(DIGEST, {}), tmp_path / "bytes" / "file")

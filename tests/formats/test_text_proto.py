@@ -1,0 +1,53 @@
+import pytest
+
+from autoquant.errors import PlanError
+from autoquant.formats.text_proto import Field, message_class, parse_text
+
+MESSAGES = {
+    "Top": (
+        Field("count", 1, "uint32"),
+        Field("names", 2, "string", many=True),
+        Field("part", 3, "Part", oneof="one"),
+        Field("other", 4, "Part", oneof="one"),
+        Field("kind", 5, "Kind"),
+    ),
+    "Part": (Field("size", 1, "double"),),
+}
+ENUMS = {"Kind": ("A", "B")}
+
+
+def read(text: str, *, oneofs: bool = True, last_wins: bool = False):
+    message = message_class("Top", MESSAGES, ENUMS, oneofs=oneofs)()
+    parse_text(text, message, "f.cfg", what="is no Top", hint="correct it", last_wins=last_wins)
+    return message
+
+
+def test_a_message():
+    message = read('count: 3 names: "a" names: "b"  # a comment\nkind: B part { size: 0.1 }')
+    assert (message.count, list(message.names), message.kind, message.part.size) == (3, ["a", "b"], 1, 0.1)
+    assert message.HasField("part") and not message.HasField("other")
+
+
+def test_of_a_oneof_the_last_one_counts():
+    message = read("part { size: 1 } other { size: 2 }", last_wins=True)
+    assert not message.HasField("part") and message.other.size == 2
+    both = read("part { size: 1 } other { size: 2 }", oneofs=False)
+    assert both.part.size == 1 and both.other.size == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count: 1\n  cuont: 2", 'f.cfg:2:3: is no Top: Message type "Top" has no field named "cuont".; correct it'),
+        ("count: 1 count: 2", 'f.cfg:1:17: is no Top: Message type "Top" should not have multiple "count" fields.'),
+        ("part {} part {}", 'f.cfg:1:14: is no Top: Message type "Top" should not have multiple "part" fields.'),
+        ("part {} other {}", 'f.cfg:1:9: is no Top: Field "other" is specified along with field "part"'),
+        ("kind: C", "f.cfg:1:7: is no Top: "),
+        ("count: -1", "f.cfg:1:8: is no Top: "),
+        ("part {", "f.cfg:1:6: is no Top: "),
+    ],
+)
+def test_where_a_text_is_wrong(text: str, message: str):
+    with pytest.raises(PlanError) as caught:
+        read(text)
+    assert str(caught.value).startswith(message)

@@ -1,0 +1,58 @@
+"""Small networks of every kind of layer, opened and surveyed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.model.graph import Graph
+from autoquant.model.layers import Layer, survey
+from autoquant.model.model import prepared
+from autoquant.targets.tensorflow import TensorFlowTarget
+
+
+@dataclass(frozen=True)
+class Network:
+    """A normalized graph and its layers."""
+
+    graph: Graph
+    layers: Mapping[str, Layer]
+
+    def save(self, record: Any, path: Path, **options: Any) -> Path:
+        TensorFlowTarget(**options).save(self.graph, self.layers, record, path)
+        return path
+
+    def run(self, path: Path, feeds: Mapping[str, Any]) -> Any:
+        """The first output of a saved file."""
+        runner = TensorFlowEngine().open_file(path, self.graph)
+        result = runner(feeds)[self.graph.outputs[0]]
+        runner.close()
+        return result
+
+    def run_float(self, feeds: Mapping[str, Any]) -> Any:
+        return TensorFlowEngine().open_graph(self.graph)(feeds)[self.graph.outputs[0]]
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[..., Network]:
+    """Makes the network that a function writes: it is given its placeholders, and names its output `y`."""
+    import tensorflow as tf
+
+    def made(write: Callable[..., Any], *, outputs: tuple[str, ...] = ("y",), **shapes: Any) -> Network:
+        with tf.Graph().as_default() as tf_graph:
+            write(*(tf.compat.v1.placeholder(tf.float32, shape, name=name) for name, shape in shapes.items()))
+        graph = prepared(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=list(shapes), outputs=outputs))
+        return Network(graph, survey(graph).by_name)
+
+    return made
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(3)

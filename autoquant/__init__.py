@@ -3,21 +3,60 @@
 >>> import autoquant
 >>> result = autoquant.search("model.pb", "evaluation.npz", tolerance="1%", max_trials=50)  # doctest: +SKIP
 >>> print(result.verdict, result.score, result.model)  # doctest: +SKIP
+
+Scripts made for AMCT's TensorFlow tool find its functions here: `import autoquant as amct`.
 """
 
+from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoquant.api import export, inspect, quantize, resume, search
+    from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
+    from autoquant.amct.configuration import create_quant_config
+    from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase, GraphEvaluator
+    from autoquant.amct.live import quantize_model
+    from autoquant.amct.logs import set_logging_level
+    from autoquant.amct.qat import convert_qat_model
+    from autoquant.amct.saving import convert_model, save_model
+    from autoquant.api import check, export, inspect, quantize, resume, search
 
 __version__ = "0.1.0"
-__all__ = ["export", "inspect", "quantize", "resume", "search"]
+__all__ = [
+    "AutoCalibrationEvaluatorBase",
+    "GraphEvaluator",
+    "accuracy_based_auto_calibration",
+    "check",
+    "convert_model",
+    "convert_qat_model",
+    "create_quant_config",
+    "export",
+    "inspect",
+    "quantize",
+    "quantize_model",
+    "resume",
+    "save_model",
+    "search",
+    "set_logging_level",
+]
+_HOMES = MappingProxyType(
+    {
+        "AutoCalibrationEvaluatorBase": "autoquant.amct.evaluator",
+        "GraphEvaluator": "autoquant.amct.evaluator",
+        "accuracy_based_auto_calibration": "autoquant.amct.auto_calibration",
+        "convert_model": "autoquant.amct.saving",
+        "convert_qat_model": "autoquant.amct.qat",
+        "create_quant_config": "autoquant.amct.configuration",
+        "quantize_model": "autoquant.amct.live",
+        "save_model": "autoquant.amct.saving",
+        "set_logging_level": "autoquant.amct.logs",
+    }
+)
+"""Where AMCT's functions are; all others are in autoquant/api.py."""
 
 
 def __getattr__(name: str) -> Any:
     """Import the functions when they are first used: TensorFlow takes seconds, `import autoquant` must not."""
     if name in __all__:
-        from autoquant import api
-
-        return getattr(api, name)
+        return getattr(import_module(_HOMES.get(name, "autoquant.api")), name)
     raise AttributeError(f"module 'autoquant' has no attribute '{name}'")

@@ -22,6 +22,9 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "inspect": "show a model's layers, what they cost, and what cannot be quantized",
         "export": "copy the best plan, its record and its model out of a run",
         "quantize": "apply an exported plan to a model, without any search",
+        "calibration": "calibrate and quantize a frozen .pb, with AMCT's arguments",
+        "convert": "make INT8 of a .pb trained with FakeQuant, with AMCT's arguments",
+        "check": "compare a quantized model with its record, attribute by attribute",
     }
 )
 """Command -> what it does. Each is a module of its own, which is imported only when it is asked for."""

@@ -22,6 +22,22 @@ sys.exit(f"imports {heavy}" if heavy else code)
         assert what in done.stdout
 
 
+def test_help_of_a_command_and_reading_a_search_space_do_not_wait_for_tensorflow(python) -> None:
+    code = """
+import sys
+from autoquant.cli import arguments
+from autoquant.cli.main import COMMANDS, main
+from autoquant.formats.space_toml import presets
+for command in COMMANDS:
+    main([command, "--help"])
+for preset in presets():
+    arguments.space(preset)
+sys.exit(",".join({"tensorflow", "keras", "optuna", "rich"} & set(sys.modules)) or 0)
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_module_runs_as_the_script_does(python) -> None:
     done = python("-m", "autoquant", "--version")
     assert done.stdout == f"autoquant {autoquant.__version__}\n"

@@ -1,0 +1,164 @@
+"""accuracy_based_auto_calibration: layers go back to float until the user's own requirement is satisfied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from autoquant.amct.auto_files import Files
+from autoquant.amct.calibration import shown
+from autoquant.amct.judging import Judge, in_short
+from autoquant.amct.logs import log
+from autoquant.amct.observing import observe
+from autoquant.amct.opened import LiveModel, read_live
+from autoquant.amct.ranking import rank, ranking_text
+from autoquant.amct.roll_back import Advice, RollBackSpace
+from autoquant.amct.saving import output_names
+from autoquant.amct.sensitivity import open_sensitivity
+from autoquant.amct.strategy import TpeStrategy, open_strategy
+from autoquant.amct.trials import Bench, History, run_trials
+from autoquant.calibration.plan import Plan, check_plan
+from autoquant.calibration.record import Calibrator
+from autoquant.errors import AutoquantError, DataError
+from autoquant.files import write_text
+from autoquant.formats.config_json import load_config
+from autoquant.model.layers import Survey, survey
+from autoquant.model.load import load
+from autoquant.model.model import Model, open_model
+from autoquant.model.shapes import imported
+from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning.result import Trial, best
+from autoquant.tuning.study import Guided, Study, Tpe
+from autoquant.tuning.workbench import Builder, Stopwatch
+from autoquant.tuning.workload import Workload
+
+
+def accuracy_based_auto_calibration(
+    model_file: str | Path,
+    outputs: Sequence[str] | str,
+    record_file: str | Path,
+    config_file: str | Path,
+    save_dir: str | Path,
+    evaluator: Any,
+    strategy: Any = "BinarySearch",
+    sensitivity: Any = "CosineSimilarity",
+) -> None:
+    """Find the configuration with the most in INT8 that satisfies the evaluator, and write its model.
+
+    The float model is evaluated; the evaluator calibrates once, which serves every configuration, and once more to
+    rank the layers by what INT8 does to each alone; all layers of the config are tried in INT8; where those do not
+    satisfy, the strategy says which of them go back to float. What is found is built and evaluated once more.
+
+    Args:
+        model_file: a frozen .pb.
+        outputs: names of output tensors, or one text with ';' between them.
+        record_file: where the record of the final model goes.
+        config_file: the config.json of `create_quant_config`. Layers that it leaves in float stay there.
+        save_dir: a prefix, as "results/mobilenet", or a folder that is there or ends in "/", to which the name of the
+            model is added. The folder is made; what is there is overwritten.
+        evaluator: an object with the methods of AutoCalibrationEvaluatorBase.
+        strategy: 'BinarySearch', 'TPE', or an object with the methods of AutoCalibrationStrategyBase.
+        sensitivity: 'CosineSimilarity', 'Mse', or an object with the method of SensitivityBase.
+
+    Writes `<prefix>_quantized.pb` and `<prefix>_quant.json`, beside them the final config and the ranking, and
+    amct_log/accuracy_based_auto_calibration_record.json in the working directory: what became of each configuration.
+
+    Raises:
+        ModelError, PlanError: the model or the config cannot be used.
+        RequirementError: the float model does not satisfy the evaluator, compared with itself.
+        DataError: the evaluator calibrates with fewer than batch_num batches, or gives what it must not.
+        TrialError: no layer can be INT8, because of what calibration saw.
+        AutoquantError: no configuration satisfies. There is no quantized model then, not even one of an earlier call.
+
+    What the evaluator, the strategy or the sensitivity raise is raised as it is.
+    """
+    names, measure, chosen = output_names(outputs), open_sensitivity(sensitivity), open_strategy(strategy)
+    files = Files.of(save_dir, Path(model_file), record_file)
+    tf_graph = imported(load(Path(model_file)))
+    model, found, plan = _opened(Path(model_file), tf_graph, names, Path(config_file))
+    judge = Judge.of(evaluator, names, tf_graph)
+    log().info("the metric of the float model: %s", in_short(judge.original))
+    live = LiveModel(model.graph, found)
+    calibrator = Calibrator(model.graph, found.by_name, observe(live, plan, judge))
+    ranking = rank(live, plan, calibrator, judge, measure)
+    write_text(files.ranking, ranking_text(ranking))
+    named, workload = replace(model, name=files.prefix.name), Workload.from_layers(found.by_name)
+    builder = Builder(named, workload, calibrator, TensorFlowTarget())
+    bench = Bench(builder, RollBackSpace(plan), judge)
+    with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:
+        trials, kept = _searched(bench, chosen, ranking, Path(folder))
+        if kept is None:
+            files.remove_model()
+            raise _unreachable(str(model_file), trials, chosen)
+        _finish(bench, kept, files, Path(folder) / "final")
+
+
+def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file: Path) -> tuple[Model, Survey, Plan]:
+    """The model between its inputs and the outputs, its layers, and what the config wants of those."""
+    fusion = load_config(config_file).fusion
+    everything = read_live(tf_graph, fusion=fusion, outputs=outputs).survey.by_name
+    asked = load_config(config_file, layers=everything)
+    model = open_model(model_file, outputs=outputs, fusion=fusion)
+    found = survey(model.graph)
+    unused = [name for name in asked.int8 if name not in found.by_name]
+    if unused:
+        log().warning("left out, as the outputs do not depend on it: %s", shown(unused))
+    plan = replace(asked, layers={name: asked.layers[name] for name in found.by_name if name in asked.layers})
+    check_plan(plan, found.by_name)
+    return model, found, plan
+
+
+def _searched(
+    bench: Bench, strategy: Any, ranking: Mapping[str, float], folder: Path
+) -> tuple[Sequence[Trial], Trial | None]:
+    """All trials of the study that the strategy drives, and the one to keep, if any satisfies.
+
+    That is the one with which the strategy ended; else, or where that does not satisfy, the one with the most in INT8.
+    """
+    history, journal = History(), folder / "study.journal"
+    if isinstance(strategy, TpeStrategy):
+        study = Study(journal, bench.space, allowed=0.0, proposer=Tpe(strategy.seed, startup=1))
+        run_trials(bench, study, history, folder, limit=strategy.trials)
+        return study.trials(), best(_satisfying(study), 0.0)
+    advice = Advice(strategy, ranking, history.judged)
+    study = Study(journal, bench.space, allowed=0.0, proposer=Guided(advice, type(strategy).__name__))
+    run_trials(bench, study, history, folder, limit=None)
+    final = (trial for trial in _satisfying(study) if bench.space.roll_back(trial.plan) == advice.final)
+    return study.trials(), next(final, None) or best(_satisfying(study), 0.0)
+
+
+def _satisfying(study: Study) -> list[Trial]:
+    return [trial for trial in study.trials() if trial.meets(0.0)]
+
+
+def _unreachable(model: str, trials: Sequence[Trial], strategy: Any) -> AutoquantError:
+    what = (
+        "No quantized model are generated due to all quant layers are roll backed, the accuracy target may be too "
+        "difficult to achieve"
+    )
+    if isinstance(strategy, TpeStrategy):
+        what = f"none of {len(trials)} configurations satisfies, the accuracy target may be too difficult to achieve"
+    reasons = [trial.reason for trial in trials if trial.reason]
+    if reasons:
+        what += f" ({len(reasons)} of {len(trials)} could not be built: {reasons[0]})"
+    other = "BinarySearch" if isinstance(strategy, TpeStrategy) else "TPE"
+    hint = f"loosen metric_eval(), calibrate with more or better data, or try the strategy '{other}'"
+    return AutoquantError(model, what, hint=hint)
+
+
+def _finish(bench: Bench, kept: Trial, files: Files, folder: Path) -> None:
+    """Build the plan that is kept once more, and see that the files that stay satisfy."""
+    folder.mkdir()
+    judged = bench.judge.evaluate(bench.opened(kept.plan, folder, Stopwatch()))
+    if not judged.satisfied:
+        files.remove_model()
+        what = f"the final configuration satisfied before, but evaluated again it {judged}"
+        hint = "evaluate() must give the same metric for the same model: use the same data each time, and all of it"
+        raise DataError("evaluator.evaluate()", what, hint=hint)
+    files.take_over(folder / files.model.name)
+    in_float = [name for name, int8 in bench.space.roll_back(kept.plan).items() if not int8]
+    log().info("%d layers in INT8, back in float: %s", len(kept.plan.int8), ", ".join(in_float) or "none")
+    log().info("the quantized model is %s", files.model)

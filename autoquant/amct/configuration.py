@@ -1,0 +1,61 @@
+"""create_quant_config: config.json with every layer of a live tf.Graph that can be quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoquant.amct.logs import log
+from autoquant.amct.opened import read_live
+from autoquant.amct.paths import output_path
+from autoquant.errors import PlanError
+from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
+from autoquant.formats.config_json import save_config
+
+
+def create_quant_config(
+    config_file: str | Path,
+    graph: Any,
+    skip_layers: Sequence[str] | None = None,
+    batch_num: int = 1,
+    activation_offset: bool = True,
+    config_defination: str | Path | None = None,
+) -> None:
+    """Write config.json for a graph, to be edited or given to `quantize_model` as it is.
+
+    Args:
+        config_file: the file to write; one that is there is overwritten.
+        graph: a tf.Graph into which a frozen .pb was imported.
+        skip_layers: names of layers that stay in float.
+        batch_num: how many runs of the graph calibrate it.
+        activation_offset: whether activations have an offset (asymmetric) or not.
+        config_defination: a simplified configuration, `.cfg`, which overrides the three before it.
+
+    Raises:
+        PlanError: a layer that the graph does not have, a setting that it cannot have, or none is left to quantize.
+        ModelError: the graph cannot be quantized; the message says why.
+    """
+    cfg = (
+        _cfg(skip_layers or (), batch_num, activation_offset)
+        if config_defination is None
+        else load_cfg(Path(config_defination))
+    )
+    survey = read_live(graph, fusion=cfg.fusion).survey
+    plan = plan_of(cfg, survey)
+    save_config(plan, output_path(config_file), layers=survey.by_name)
+    log().info("%d of %d layers are to be quantized: %s", len(plan.int8), len(survey.layers), config_file)
+
+
+def _cfg(skip_layers: Sequence[str], batch_num: int, activation_offset: bool) -> CalibrationCfg:
+    where = "create_quant_config"
+    if isinstance(skip_layers, str):
+        raise PlanError(where, f"skip_layers is a text, '{skip_layers}'", hint="give a list of names of layers")
+    if not isinstance(batch_num, int) or isinstance(batch_num, bool):
+        raise PlanError(where, f"batch_num must be an int, got {batch_num!r}", hint="for example 1")
+    if not isinstance(activation_offset, bool):
+        raise PlanError(where, f"activation_offset must be a bool, got {activation_offset!r}", hint="True or False")
+    try:
+        return CalibrationCfg(where, batch_num, activation_offset, tuple(skip_layers))
+    except ValueError as error:
+        raise PlanError(where, str(error), hint="for example 1") from None

@@ -1,0 +1,63 @@
+"""Evaluators of the user's own: found in a file, and run so that what goes wrong is told as what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoquant.amct.calibration import calibration_of
+from autoquant.errors import DataError, UsageError
+from autoquant.evaluation.plugins import load_file, user_error
+
+
+def open_evaluator(path: Path) -> Any:
+    """The one object of a .py file that has a method `calibration(graph, outputs)`.
+
+    Raises DataError where the file cannot be imported, UsageError where it has no such object or several.
+    """
+    if path.suffix != ".py":
+        raise UsageError("--evaluator", f"'{path}' is no .py file", hint="give the Python file of an evaluator")
+    values = vars(load_file(str(path), path)).items()
+    found = {id(value): name for name, value in values if not name.startswith("__") and _calibrates(value)}
+    if len(found) != 1:
+        which = f"several objects ({', '.join(found.values())})" if found else "no object"
+        hint = "make one instance of the evaluator's class in it, such as evaluator = Evaluator()"
+        raise UsageError(str(path), f"has {which} with a method calibration(graph, outputs)", hint=hint)
+    return next(value for _, value in values if id(value) in found)
+
+
+def calibrate_with(evaluator: Any, graph: Any, outputs: Sequence[str], record_file: Path) -> None:
+    """Let an evaluator run the calibration of a graph.
+
+    Raises what ended the calibration of `record_file`, where something did; DataError for whatever else goes wrong in
+    the evaluator, with its file and line.
+    """
+    import tensorflow as tf
+
+    where = type(evaluator).__name__
+    try:
+        evaluator.calibration(graph, list(outputs))
+    except Exception as error:
+        calibration = calibration_of(record_file)
+        if calibration is not None and calibration.error is not None:
+            raise calibration.error from error
+        if isinstance(error, tf.errors.OpError):
+            what = f"TensorFlow cannot run the model: {sentence(error.message)}"
+            raise DataError(where, what, hint="check what calibration(graph, outputs) feeds and runs") from error
+        raise user_error(where, error) from error
+
+
+def sentence(message: str) -> str:
+    """What an error of TensorFlow says, without where in Python its node was made.
+
+    >>> sentence("Graph execution error:\\n\\nDetected at node 'x'\\nNode: 'x'\\nYou must feed a value\\n\\t [[x]]")
+    'You must feed a value'
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or [message]
+    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
+    return lines[nodes[0] + 1] if nodes else lines[0]
+
+
+def _calibrates(value: Any) -> bool:
+    return not isinstance(value, type) and callable(getattr(value, "calibration", None))

@@ -1,0 +1,93 @@
+"""Rolling layers back to float, as points of a study: the space of what may be, and who chooses in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from autoquant.calibration.plan import Plan
+from autoquant.errors import UsageError, did_you_mean
+from autoquant.tuning.space import QUANT_ENABLE, Choice, Parameters, Start
+
+RollBack = Mapping[str, bool]
+"""Layers that may be rolled back -> whether they are in INT8."""
+INITIALIZED = "name the layers that initialize() was given"
+
+
+class RollBackSpace:
+    """Every layer that a plan puts into INT8 is there as it says, or in float; the others stay in float."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.dimensions: Mapping[str, tuple[Choice, ...]] = {_dimension(name): (True, False) for name in plan.int8}
+
+    def starts(self) -> Iterator[Start]:
+        """The plan itself."""
+        yield Start(dict.fromkeys(self.dimensions, True), "all INT8")
+
+    def plan(self, parameters: Parameters) -> Plan:
+        """The plan with its layers in float where a parameter says so."""
+        layers = {
+            name: settings if parameters.get(_dimension(name), True) else None
+            for name, settings in self._plan.layers.items()
+        }
+        return replace(self._plan, layers=layers)
+
+    def roll_back(self, plan: Plan) -> RollBack:
+        """What became of each layer of the space in one of its plans."""
+        return {name: name in plan.int8 for name in self._plan.int8}
+
+
+class Advice:
+    """A strategy's configurations, each as a point of the space.
+
+    `final` is the configuration that it ended with: None as long as it goes on, and where it ended in all float.
+    """
+
+    def __init__(
+        self, strategy: Any, ranking: Mapping[str, float], judged: Callable[[RollBack], tuple[bool, Any]]
+    ) -> None:
+        """`judged` gives what became of a configuration: whether it satisfied, and the loss."""
+        self.final: RollBack | None = None
+        self._strategy = strategy
+        self._ranking = ranking
+        self._judged = judged
+        self._last: RollBack | None = None
+        self._ended = False
+
+    def __call__(self) -> Parameters | None:
+        """The next configuration; None after the final one, and where nothing is left in INT8.
+
+        Raises UsageError where the strategy does not say what it must.
+        """
+        if self._ended:
+            return None
+        if self._last is None:
+            self._strategy.initialize(dict(self._ranking))
+            self._last = dict.fromkeys(self._ranking, True)
+        self._ended, self._last = self._read(self._strategy.update_quant_config(self._judged(self._last)))
+        if not any(self._last.values()):
+            self._ended = True
+            return None
+        if self._ended:
+            self.final = self._last
+        return {_dimension(name): int8 for name, int8 in self._last.items()}
+
+    def _read(self, step: Any) -> tuple[bool, RollBack]:
+        """Whether a step is the last, and its configuration; layers that it does not name are in INT8."""
+        who = type(self._strategy).__name__
+        try:
+            stop, given = bool(step["stop_flag"]), dict(step["roll_back_config"])
+        except (TypeError, KeyError, ValueError):
+            hint = "it must give {'stop_flag': bool, 'roll_back_config': {layer: bool}}"
+            raise UsageError(who, f"update_quant_config() gave {step!r}", hint=hint) from None
+        for layer in given:
+            if layer not in self._ranking:
+                what = f"update_quant_config() names '{layer}', which is not in the ranking"
+                raise UsageError(who, what, hint=did_you_mean(layer, self._ranking, otherwise=INITIALIZED))
+        return stop, {layer: bool(given.get(layer, True)) for layer in self._ranking}
+
+
+def _dimension(layer: str) -> str:
+    return f"{layer}:{QUANT_ENABLE}"

@@ -1,0 +1,87 @@
+"""How much INT8 changes what a layer gives: the measures by which layers are ranked for roll-back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from autoquant.errors import UsageError, did_you_mean
+from autoquant.quantization.affine import Array
+
+
+class SensitivityBase:
+    """Compares a layer's output in float with that in INT8; a user's own overrides `compare`.
+
+    AMCT rolls back the layers with the smallest numbers first, so a number must be large where the two are alike.
+    A measure that is large where they differ says so with `higher_is_better = False`.
+    """
+
+    higher_is_better = True
+
+    def compare(self, original_output: Array, fakequant_output: Array) -> float:
+        """One number for two arrays of equal shape: what the layer gives for one batch in float, and in INT8."""
+        name = type(self).__name__
+        raise UsageError(name, "has no compare(original, fakequant) of its own", hint="override it in its class")
+
+
+class CosineSimilaritySensitivity(SensitivityBase):
+    """0.5 + 0.5 cos of the angle between the two, in [0, 1]; 1 where they have the same direction."""
+
+    def compare(self, original_output: Array, fakequant_output: Array) -> float:
+        """1 where the float output is all zero, 0 where only the other is."""
+        original, fakequant = _flat(original_output), _flat(fakequant_output)
+        if not original.any():
+            return 1.0
+        if not fakequant.any():
+            return 0.0
+        # Scaled to 1, no square can overflow or vanish.
+        original, fakequant = original / np.abs(original).max(), fakequant / np.abs(fakequant).max()
+        cosine = float(original @ fakequant) / float(np.linalg.norm(original) * np.linalg.norm(fakequant))
+        return 0.5 + 0.5 * min(max(cosine, -1.0), 1.0)
+
+
+class MseSensitivity(SensitivityBase):
+    """Mean squared difference; with `do_normalization` as a part of the float output's mean square, if that is not 0.
+
+    It is 0 where the two are equal.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, do_normalization: bool = False) -> None:
+        self.do_normalization = do_normalization
+
+    def compare(self, original_output: Array, fakequant_output: Array) -> float:
+        """In squared units of the output, or without unit when normalized."""
+        original, fakequant = _flat(original_output), _flat(fakequant_output)
+        error = float(np.mean((original - fakequant) ** 2)) if original.size else 0.0
+        power = float(np.mean(original**2)) if self.do_normalization and original.any() else 1.0
+        return error / power
+
+
+SENSITIVITIES: Mapping[str, Callable[[], SensitivityBase]] = MappingProxyType(
+    {"CosineSimilarity": CosineSimilaritySensitivity, "Mse": MseSensitivity}
+)
+
+
+def open_sensitivity(sensitivity: Any) -> Any:
+    """A measure by name, or the user's own object with a method `compare`. Raises UsageError."""
+    if isinstance(sensitivity, str):
+        named = sensitivity.removesuffix("Sensitivity")  # the name of its class does as well
+        if named not in SENSITIVITIES:
+            names = ", ".join(SENSITIVITIES)
+            hint = did_you_mean(sensitivity, SENSITIVITIES, otherwise=f"it can be {names}, or an object of your own")
+            raise UsageError("sensitivity", f"unknown '{sensitivity}'", hint=hint)
+        return SENSITIVITIES[named]()
+    check_no_class("sensitivity", sensitivity)
+    if not callable(getattr(sensitivity, "compare", None)):
+        what = f"{type(sensitivity).__name__} has no method compare(original, fakequant)"
+        raise UsageError("sensitivity", what, hint="derive it from SensitivityBase")
+    return sensitivity
+
+
+def _flat(output: Array) -> Array:
+    return np.asarray(output, np.float64).reshape(-1)

@@ -1,0 +1,28 @@
+"""`autoquant convert`: a .pb that was trained with FakeQuant becomes an INT8 model, as with AMCT's command."""
+
+from __future__ import annotations
+
+import argparse
+
+from autoquant.cli import arguments
+from autoquant.cli.calibration import add_saving
+from autoquant.cli.output import say
+from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """The model and where the result goes, spelled as in AMCT."""
+    add_saving(parser, help="a frozen .pb with FakeQuant operators")
+    arguments.add_simulation(parser)
+    arguments.add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and tell where the files are."""
+    with stdout_for_the_result():
+        import_tensorflow(verbose=args.verbose)
+        from autoquant.amct.qat import convert_qat_model
+
+        made = convert_qat_model(args.model, args.outputs, args.save_path, simulation=args.simulation)
+    say(f"model   {made.model}\nmapping {made.mapping}")
+    return 0

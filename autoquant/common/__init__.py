@@ -1,0 +1,1 @@
+"""What scripts made for AMCT import from its package of this name."""

@@ -1,0 +1,108 @@
+"""What an evaluator may answer, and whose error is raised."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoquant.amct.judging import Guard, Judge, Judgement, RequirementError
+from autoquant.errors import DataError, UsageError
+
+
+class Evaluator:
+    """Judges a number: `answer` is what it says of one that is not the original."""
+
+    def __init__(self, answer: Any = None, error: Exception | None = None) -> None:
+        self.answer = answer
+        self.error = error
+
+    def calibration(self, graph, outputs):
+        graph()
+        if self.error:
+            raise self.error
+
+    def evaluate(self, graph, outputs):
+        return graph
+
+    def metric_eval(self, original_metric, new_metric):
+        return (True, 0.0) if original_metric == new_metric else self.answer
+
+
+@pytest.mark.parametrize("answer", [True, (1.0, 0.5), None, (True, 0.0, 0.0), (1, 0.0)])
+def test_an_answer_that_does_not_say_whether_it_is_satisfied(answer: Any):
+    judge = Judge.of(Evaluator(answer), ("y:0",), 1)
+    with pytest.raises(DataError, match=r"Evaluator: metric_eval\(\) gave .*; it must give \(satisfied, loss\)"):
+        judge.evaluate(2)
+
+
+LOSSES = [
+    (False, 0.25, 0.25, 0.25),
+    (False, np.float32(0.5), 0.5, 0.5),
+    (False, np.array(0.5), 0.5, 0.5),
+    (np.False_, -0.5, -0.5, 1.0),
+    (False, math.nan, None, 1.0),
+    (False, math.inf, None, 1.0),
+    (False, "much", None, 1.0),
+    (False, np.zeros(3), None, 1.0),
+    (True, 0.75, 0.75, 0.0),
+    (np.True_, None, None, 0.0),
+]
+
+
+@pytest.mark.parametrize(("satisfied", "loss", "number", "violation"), LOSSES, ids=[str(row[:2]) for row in LOSSES])
+def test_a_loss_of_any_kind(satisfied: Any, loss: Any, number: float | None, violation: float):
+    judgement = Judge.of(Evaluator((satisfied, loss)), (), 1).evaluate(2)
+    assert (judgement.satisfied, judgement.number, judgement.violation) == (bool(satisfied), number, violation)
+    assert str(judgement).startswith("satisfies, loss" if satisfied else "does not satisfy, loss")
+
+
+def test_what_is_no_evaluator():
+    with pytest.raises(UsageError, match=r"evaluator: object has no method calibration\(\); derive it from"):
+        Judge.of(object(), (), 1)
+
+
+def test_the_original_must_satisfy():
+    class Never(Evaluator):
+        def metric_eval(self, original_metric, new_metric):
+            return False, 0.0
+
+    with pytest.raises(RequirementError, match="Compare between original_accuracy and original_accuracy") as caught:
+        Judge.of(Never(), (), 1)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_the_first_error_of_a_probe_is_the_one_that_is_raised():
+    mine, theirs, seen = ZeroDivisionError("mine"), RuntimeError("TensorFlow's"), []
+
+    def see(number):
+        seen.append(number)
+        raise mine
+
+    for error in (theirs, None):
+        seen.clear()
+        guard = Guard()
+        look = guard.watch(see)
+
+        def graph(look=look):
+            for number in range(3):
+                try:
+                    look(number)
+                except ZeroDivisionError:
+                    continue
+
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            Judge(Evaluator(error=error), (), 1).calibrate(graph, guard)
+        assert seen == [0]
+
+
+def test_an_error_of_the_evaluator_is_raised_as_it_is():
+    with pytest.raises(KeyError, match="theirs"):
+        Judge(Evaluator(error=KeyError("theirs")), (), 1).calibrate(lambda: None, Guard())
+
+
+def test_a_judgement_in_words():
+    assert str(Judgement(True, 0.1234567891)) == "satisfies, loss 0.123457"
+    assert len(str(Judgement(False, np.zeros(1000)))) < 130

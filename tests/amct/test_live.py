@@ -1,0 +1,414 @@
+"""What happens to a live graph, and what its runs write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+import autoquant as amct
+from autoquant.amct.calibration import calibration_of
+from autoquant.amct.skeleton import unfinished
+from autoquant.errors import ModelError, PlanError, TrialError, UsageError
+from autoquant.formats.record_text import load_record
+
+CONFIG, RECORD = Path("config.json"), Path("record.txt")
+
+
+class Session:
+    """A session of a graph with the tiny model's input and output."""
+
+    def __init__(self, graph: Any) -> None:
+        import tensorflow as tf
+
+        self.graph = graph
+        self._session = tf.compat.v1.Session(graph=graph)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def initialize(self) -> None:
+        import tensorflow as tf
+
+        with self.graph.as_default():
+            self._session.run(tf.compat.v1.global_variables_initializer())
+
+    def run(self, images: Any, *, output: str = "scores:0") -> Any:
+        return self._session.run(output, {"image:0": images})
+
+
+def edit(**changes: Any) -> None:
+    """Change keys of config.json; `layers` are merged into the objects of layers."""
+    config = json.loads(CONFIG.read_text())
+    for name, settings in changes.pop("layers", {}).items():
+        config[name] |= settings
+    CONFIG.write_text(json.dumps(config | changes))
+
+
+def configured(graph: Any, *, batch_num: int = 2, **changes: Any) -> list[Any]:
+    """Config with these changes, and the graph quantized by it."""
+    amct.create_quant_config(CONFIG, graph, batch_num=batch_num)
+    edit(**changes)
+    return amct.quantize_model(graph, CONFIG, RECORD)
+
+
+def calibrated(graph: Any, *batches: Any) -> None:
+    with Session(graph) as session:
+        session.initialize()
+        for batch in batches:
+            session.run(batch)
+
+
+def test_the_graph_computes_what_it_did_and_gains_a_variable_a_layer(live, images) -> None:
+    import tensorflow as tf
+
+    with Session(live) as session:
+        before = session.run(images)
+    names = {op.name for op in live.get_operations()}
+    variables = configured(live)
+    assert [v.name for v in variables] == [
+        f"{layer}/act_quant/calibrated_batches:0" for layer in ("conv", "depthwise", "dense")
+    ]
+    with live.as_default():
+        assert [v.name for v in tf.compat.v1.global_variables()] == [v.name for v in variables]
+    assert names < {op.name for op in live.get_operations()}
+    with Session(live) as session:
+        session.initialize()
+        np.testing.assert_allclose(session.run(images), before, rtol=1e-6)
+
+
+def test_the_record_is_a_skeleton_until_batch_num_passes_are_done(live, images) -> None:
+    configured(live, batch_num=2)
+    assert unfinished(RECORD.read_text()) == ("conv", "depthwise", "dense")
+    with Session(live) as session:
+        session.initialize()
+        session.run(images[:32])
+        assert unfinished(RECORD.read_text()) == ("conv", "depthwise", "dense")
+        session.run(images[32:])
+    assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
+
+
+def test_passes_beyond_batch_num_change_nothing(live, images) -> None:
+    configured(live, batch_num=1)
+    with Session(live) as session:
+        session.initialize()
+        session.run(images[:32])
+        written = RECORD.read_text()
+        session.run(100.0 * images)
+    assert RECORD.read_text() == written
+
+
+def test_initialized_variables_start_anew(live, images) -> None:
+    configured(live, batch_num=2)
+    with Session(live) as session:
+        session.initialize()
+        session.run(images[:32])
+        session.run(images[32:])
+        first = RECORD.read_text()
+        session.initialize()
+        session.run(images[32:] * 2)
+        assert unfinished(RECORD.read_text())
+        session.run(images[:32] * 2)
+        doubled = load_record(RECORD)
+        session.initialize()
+        session.run(images[:32])
+        session.initialize()  # the pass before is forgotten
+        session.run(images[32:])
+        session.run(images[:32])
+    assert RECORD.read_text() == first
+    assert doubled["conv"].activation.scale == 2 * load_record(RECORD)["conv"].activation.scale
+
+
+def test_batches_may_come_from_several_threads(live, load_pb, tiny, images) -> None:
+    configured(live, batch_num=8)
+    batches = np.split(images, 8)
+    calibrated(live, *batches)
+    expected = load_record(RECORD)
+    graph = load_pb(tiny.model)
+    configured(graph, batch_num=8)
+    with Session(graph) as session:
+        session.initialize()
+        threads = [Thread(target=session.run, args=(batch,)) for batch in batches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert load_record(RECORD) == expected
+
+
+def test_a_batch_that_the_user_overwrites_in_place_counts_as_it_was(live, load_pb, tiny, images) -> None:
+    calibrated_by_copies = load_pb(tiny.model)
+    configured(calibrated_by_copies)
+    calibrated(calibrated_by_copies, images[:32], images[32:])
+    expected = load_record(RECORD)
+    configured(live)
+    with Session(live) as session:
+        session.initialize()
+        buffer = images[:32].copy()
+        session.run(buffer)
+        buffer[:] = images[32:]
+        session.run(buffer)
+    assert load_record(RECORD) == expected
+
+
+def test_without_initialized_variables_tensorflow_names_the_layer(live, images) -> None:
+    import tensorflow as tf
+
+    configured(live)
+    with (
+        Session(live) as session,
+        pytest.raises(tf.errors.FailedPreconditionError, match=r"value (conv|depthwise|dense)/act_quant/"),
+    ):
+        session.run(images)
+
+
+def test_a_placeholder_that_is_not_fed_is_named_and_such_a_run_does_not_count(live, images) -> None:
+    import tensorflow as tf
+
+    configured(live)
+    with Session(live) as session:
+        session.initialize()
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"You must feed a value for placeholder tensor 'image'"
+        ):
+            session._session.run("scores:0")
+        session.run(images)
+        assert unfinished(RECORD.read_text())
+        session.run(images)
+    assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_name_the_layer_and_end_the_calibration(live, tiny, images, value: float) -> None:
+    import tensorflow as tf
+
+    configured(live)
+    broken = images.copy()
+    broken[0, 0, 0, 0] = value
+    with Session(live) as session:
+        session.initialize()
+        session.run(images)
+        with pytest.raises(tf.errors.OpError, match=r"conv: its input holds 1 NaN or infinite values in pass 2; leave"):
+            session.run(broken)
+        session.run(images)
+    with pytest.raises(TrialError, match=r"conv: its input holds 1 NaN or infinite values in pass 2"):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+
+
+def test_after_an_error_initialized_variables_start_anew(live, images) -> None:
+    import tensorflow as tf
+
+    configured(live, batch_num=1)
+    with Session(live) as session:
+        session.initialize()
+        with pytest.raises(tf.errors.OpError, match=r"NaN"):
+            session.run(np.full_like(images, np.nan))
+        session.initialize()
+        session.run(images)
+    assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
+
+
+def test_nothing_but_empty_tensors(live, tiny, images) -> None:
+    import tensorflow as tf
+
+    configured(live, batch_num=1)
+    with Session(live) as session:
+        session.initialize()
+        with pytest.raises(
+            tf.errors.OpError, match=r"conv: its input was empty in every calibration batch.*; .*leave the layer"
+        ):
+            session.run(images[:0])
+    with pytest.raises(TrialError, match=r"conv: its input was empty"):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+
+
+def test_an_empty_batch_among_others_is_nothing(live, images) -> None:
+    configured(live, batch_num=2)
+    calibrated(live, images[:0], images)
+    assert load_record(RECORD)["conv"].activation.scale > 0
+
+
+def test_values_without_a_scale(live, tiny, images) -> None:
+    import tensorflow as tf
+
+    configured(live, batch_num=1)
+    with Session(live) as session:
+        session.initialize()
+        with pytest.raises(tf.errors.OpError, match=r"conv: calculate scale failed: .*; .*leave the layer in float"):
+            session.run(images * np.float32(1e12))
+    with pytest.raises(TrialError, match=r"conv: calculate scale failed"):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+
+
+def test_more_than_memory_holds_names_the_layer_and_hfmg(live, tiny, images, monkeypatch) -> None:
+    import tensorflow as tf
+
+    from autoquant.calibration import exact
+
+    monkeypatch.setattr(exact.Keeper.__init__, "__kwdefaults__", {"limit": 1000})
+    configured(live, batch_num=1)
+    with Session(live) as session:
+        session.initialize()
+        with pytest.raises(tf.errors.OpError, match=r"conv: calibration is too large.*use act_algo hfmg"):
+            session.run(images)
+    with pytest.raises(TrialError, match=r"conv: calibration is too large.*exact.*smaller batch_num or batch size"):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"autoquant": {"exact": False}},
+        {
+            "layers": {
+                name: {"activation_quant_params": {"act_algo": "hfmg", "num_of_bins": 1024}}
+                for name in ("conv", "depthwise", "dense")
+            }
+        },
+    ],
+)
+def test_sketches_and_hfmg_need_no_memory_for_all_values(live, images, monkeypatch, changes) -> None:
+    from autoquant.calibration import exact
+
+    monkeypatch.setattr(exact.Keeper.__init__, "__kwdefaults__", {"limit": 0})
+    configured(live, batch_num=1, **changes)
+    calibrated(live, images)
+    assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
+
+
+def test_layers_that_are_off_are_not_watched(live, images) -> None:
+    variables = configured(live, batch_num=1, layers={"depthwise": {"quant_enable": False}})
+    assert [v.name for v in variables] == [
+        "conv/act_quant/calibrated_batches:0",
+        "dense/act_quant/calibrated_batches:0",
+    ]
+    calibrated(live, images)
+    assert list(load_record(RECORD)) == ["conv", "dense"]
+
+
+def test_outputs_of_the_user_are_left_as_they_are(live) -> None:
+    amct.create_quant_config(CONFIG, live)
+    outputs = ["scores:0"]
+    amct.quantize_model(live, CONFIG, RECORD, calib_outputs=outputs)
+    assert outputs == ["scores:0"]
+
+
+def test_too_few_passes_are_counted(live, tiny, images) -> None:
+    configured(live, batch_num=3)
+    calibrated(live, images[:32], images[32:])
+    message = (
+        "record.txt: no layers to be quantized, please ensure calibration is finished: waiting for conv, depthwise, "
+        "dense: 2 of 3 passes; run outputs that depend on these layers batch_num times, in one session"
+    )
+    with pytest.raises(PlanError, match=message):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+
+
+def test_a_layer_that_no_run_has_reached_is_named(live, tiny, images) -> None:
+    configured(live, batch_num=2)
+    with Session(live) as session:
+        session.initialize()
+        session.run(images, output="conv_bias:0")
+    with pytest.raises(
+        PlanError, match=r"waiting for conv: 1 of 2 passes; depthwise, dense: 0 of 2 passes; run outputs"
+    ):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+
+
+def test_without_its_graph_an_unfinished_record_names_its_layers(live, tiny) -> None:
+    configured(live, batch_num=2)
+    copy = Path("copy.txt")
+    copy.write_text(RECORD.read_text())
+    assert calibration_of(copy) is None
+    with pytest.raises(
+        PlanError, match=r"copy.txt: no layers to be quantized.*: waiting for conv, depthwise, dense; run"
+    ):
+        amct.save_model(tiny.model, ["scores:0"], copy, "out/tiny")
+
+
+def test_a_session_that_ran_before_does_not_calibrate_and_the_error_says_so(live, tiny, images) -> None:
+    with Session(live) as session:
+        session.run(images)
+        configured(live, batch_num=1)
+        session.initialize()
+        session.run(images)
+    with pytest.raises(PlanError, match=r"0 of 1 passes; run outputs .*, in one session made after quantize_model"):
+        amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+    calibrated(live, images)  # a new one does
+    assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
+
+
+def test_a_graph_is_quantized_once(live) -> None:
+    configured(live)
+    with pytest.raises(UsageError, match=r"quantize_model has been called on it already; import the .pb into a new tf"):
+        amct.quantize_model(live, CONFIG, RECORD)
+    with pytest.raises(UsageError, match=r"quantize_model has been called on it already"):
+        amct.create_quant_config(CONFIG, live)
+
+
+def test_a_finalized_graph_is_refused_before_anything_is_written(live) -> None:
+    amct.create_quant_config(CONFIG, live)
+    live.finalize()
+    with pytest.raises(UsageError, match=r"graph: it is finalized and cannot be changed; import"):
+        amct.quantize_model(live, CONFIG, RECORD)
+    assert not RECORD.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"skip_fusion_layers": ["cnv"]}, PlanError, "Layer cnv does not exist in the graph.*; did you mean 'conv'"),
+        ({"cnv": {}}, PlanError, "'cnv' is an invalid layer name or parameter"),
+        (
+            {"layers": {name: {"quant_enable": False} for name in ("conv", "depthwise", "dense")}},
+            PlanError,
+            "no layer is to be quantized",
+        ),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(live, changes, error, message) -> None:
+    with pytest.raises(error, match=message):
+        configured(live, **changes)
+    assert not RECORD.exists()
+
+
+def test_a_quantized_model_is_refused(live, tiny, images, load_pb) -> None:
+    configured(live, batch_num=1)
+    calibrated(live, images)
+    saved = amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
+    with pytest.raises(ModelError, match=r"is an operator of AMCT .*: the model is quantized already; give the float"):
+        amct.create_quant_config(CONFIG, load_pb(saved.model))
+
+
+def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(built, images) -> None:
+    """AMCT's FAQ 0369: subtract quant_add_ops from what a Saver restores."""
+    import tensorflow as tf
+
+    def write() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
+        tf.matmul(x, np.eye(4, dtype=np.float32), name="y")
+        tf.compat.v1.Variable(7, trainable=False, name="global_step")
+
+    graph = built(write)
+    with graph.as_default(), tf.compat.v1.Session() as session:
+        session.run(tf.compat.v1.global_variables_initializer())
+        checkpoint = tf.compat.v1.train.Saver().save(session, str(Path.cwd() / "model.ckpt"), write_meta_graph=False)
+    quant_add_ops = configured(graph, batch_num=1)
+    with graph.as_default(), tf.compat.v1.Session() as session:
+        with pytest.raises(tf.errors.NotFoundError, match=r"calibrated_batches"):
+            tf.compat.v1.train.Saver().restore(session, checkpoint)
+        variables = [v for v in tf.compat.v1.global_variables() if v not in quant_add_ops]
+        tf.compat.v1.train.Saver(list(set(tf.compat.v1.global_variables()) - set(quant_add_ops))).restore(
+            session, checkpoint
+        )
+        assert [session.run(v) for v in variables] == [7]
+        session.run(tf.compat.v1.variables_initializer(quant_add_ops))
+        session.run("y:0", {"x:0": np.ones((2, 4))})
+    assert list(load_record(RECORD)) == ["y"]

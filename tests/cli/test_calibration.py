@@ -1,0 +1,117 @@
+"""`autoquant calibration`, with the arguments of AMCT's command."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoquant.amct.logs import NAME
+from autoquant.cli.main import main
+from autoquant.formats.record_text import load_record
+
+EVALUATOR = """
+import numpy as np
+import tensorflow as tf
+
+class Evaluator:
+    def calibration(self, graph, outputs):
+        images = np.load({data!r})["x"]
+        with graph.as_default(), tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            for batch in np.split(images, {batches}):
+                session.run(outputs, {{"x:0": batch}})
+
+evaluator = Evaluator()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_log():
+    yield
+    logging.getLogger(NAME).handlers.clear()
+
+
+@pytest.fixture
+def bins(files) -> Path:
+    """A folder of two batches of ten images; the file that comes last in the folder comes first by name."""
+    folder = Path("bins")
+    folder.mkdir()
+    images = np.load(files.calibration)["x"]
+    for name, batch in (("b.bin", images[10:]), ("a.bin", images[:10])):
+        batch.tofile(folder / name)
+    return folder
+
+
+def evaluator(files, *, batches: int = 2) -> str:
+    Path("my_evaluator.py").write_text(EVALUATOR.format(data=str(files.calibration), batches=batches))
+    return "my_evaluator.py"
+
+
+def test_raw_data_is_calibrated_with_all_its_files(files, bins, capsys) -> None:
+    words = ["calibration", "--model", str(files.model), "--save_path", "out/net", "--outputs", "fc:0"]
+    words += ["--input_shape", "x:10,6,6,2", "--data_dir", f"{bins}/", "--data_types", "float32"]
+    assert main(words) == 0
+    folder = Path("out").absolute()
+    assert capsys.readouterr().out == (
+        f"config  out/config.json\nrecord  out/record.txt\nmodel   {folder}/net_quantized.pb\n"
+        f"mapping {folder}/net_quant.json\n"
+    )
+    assert json.loads(Path("out/config.json").read_text())["batch_num"] == 2
+    record = load_record(Path("out/record.txt"))
+    assert list(record) == ["conv1", "conv2", "fc"]
+    assert main(["check", "out/net_quantized.pb"]) == 0
+
+    # The same two batches, by an evaluator: the same record.
+    again = ["calibration", f"--model={files.model}", "--save_path=again/net", "--outputs=fc:0"]
+    assert main([*again, f"--evaluator={evaluator(files)}", "--batch_num=2"]) == 0
+    assert load_record(Path("again/record.txt")) == record
+
+
+def test_a_calibration_config_says_what_is_quantized_and_how(files, bins) -> None:
+    Path("c.cfg").write_text("batch_num: 1 skip_layers: 'conv2'")
+    words = ["calibration", "--model", str(files.model), "--save_path", "net", "--outputs", "fc:0"]
+    words += ["--input_shape=x:10,6,6,2", f"--data_dir={bins}", "--data_type=float32", "--calibration_config=c.cfg"]
+    assert main([*words, "--without-simulation"]) == 0
+    assert list(load_record(Path("record.txt"))) == ["conv1", "fc"]
+    assert json.loads(Path("config.json").read_text())["batch_num"] == 1
+
+
+MODEL = ["--model", "{model}", "--save_path", "net", "--outputs", "fc:0"]
+RAW = ["--input_shape", "x:10,6,6,2", "--data_dir", "bins", "--data_types", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*MODEL], "--input_shape, --data_dir, --data_types: are missing; give all three, or an --evaluator"),
+        ([*MODEL, *RAW[:4]], "--data_types: is missing; give all three"),
+        (
+            [*MODEL, *RAW[:2], "--evaluator", "{evaluator}"],
+            "--evaluator: excludes --input_shape; give the evaluator, or the data, not both",
+        ),
+        ([*MODEL[:4], *RAW], "the following arguments are required: --outputs"),
+        ([*MODEL, *RAW, "--batch_num", "3"], "bins: holds 2 files, but batch_num is 3; give more files"),
+        ([*MODEL, *RAW, "--batch_num", "0"], "batch_num must be greater than zero, got 0"),
+        (
+            [*MODEL, *RAW, "--batch_num", "2", "--calibration_config", "c.cfg"],
+            "--batch_num: is 2, but c.cfg says 1; give it in one of the two",
+        ),
+        ([*MODEL[:4], "--outputs", "fcc:0", *RAW], "fcc: no such output in the graph; did you mean 'fc'"),
+        ([*MODEL, "--input_shape", "y:10,6,6,2", *RAW[2:]], "the graph has no input 'y'"),
+        (["--model", "none.pb", *MODEL[2:], *RAW], "none.pb: there is no such file"),
+        ([*MODEL, "--evaluator", "none.py"], "there is no file none.py"),
+        ([*MODEL, "--evaluator", "{evaluator}", "--batch_num", "3"], "waiting for conv1, conv2, fc: 2 of 3 passes"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_a_sentence(files, bins, capsys, words, message: str) -> None:
+    Path("c.cfg").write_text("batch_num: 1")
+    given = {"{model}": str(files.model), "{evaluator}": evaluator(files)}
+    assert main(["calibration", *(given.get(word, word) for word in words)]) == 2
+    captured = capsys.readouterr()
+    assert message in " ".join(captured.err.split())
+    assert "Traceback" not in captured.err
+    assert captured.out == ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoquant.calibration.exact import LIMIT, Exact, Keeper
 from autoquant.calibration.seen import Collector, Seen
-from autoquant.calibration.sketch import Sketcher
+from autoquant.calibration.sketch import RowSketcher, Sketcher
 from autoquant.quantization.affine import Array
 
 CHANNEL_BINS = 1 << 10
@@ -31,9 +32,12 @@ class Channels:
         """What would have been seen of the whole tensor, had each channel been divided by its factor, (channels,)."""
         exact = all(isinstance(seen, Exact) for seen in self.each)
         whole: Collector = Keeper(self.name) if exact else Sketcher()
-        for seen, factor in zip(self.each, factors, strict=True):
-            values, counts = seen.values()
-            whole.add((values / np.float64(factor)).astype(np.float32), counts)
+        held, times = zip(*(seen.values() for seen in self.each), strict=True)
+        parts = [(values / np.float64(f)).astype(np.float32) for values, f in zip(held, factors, strict=True)]
+        if exact:  # each value was seen once
+            whole.add(np.concatenate(parts))
+        else:
+            whole.add(np.concatenate(parts), np.concatenate(times))
         nonfinite = np.array([seen.nonfinite for seen in self.each])
         whole.add(np.full(len(nonfinite), np.nan, np.float32), nonfinite)
         return whole.seen()
@@ -48,20 +52,34 @@ class ChannelCollector:
         self._axis = axis
         self._exact = exact
         self._limit = limit
-        self._each: list[Collector] = []
+        self._rows: _KeptRows | RowSketcher | None = None
 
     def add(self, values: Array) -> None:
         """Take in `values`, float32, with as many channels as before. Raises TrialError as `Keeper.add`."""
-        rows = np.ascontiguousarray(np.moveaxis(values, self._axis, 0))
-        self._each = self._each or [self._collector(len(rows)) for _ in rows]
-        for collector, row in zip(self._each, rows, strict=True):
-            collector.add(row)
+        rows = np.moveaxis(values, self._axis, 0)
+        if self._rows is None:
+            self._rows = self._collector(len(rows))
+        self._rows.add(rows.reshape(len(rows), -1))
 
     def seen(self) -> Channels:
         """What has been seen so far; it does not change when more is added."""
-        return Channels(self._name, tuple(collector.seen() for collector in self._each))
+        return Channels(self._name, () if self._rows is None else self._rows.seen())
 
-    def _collector(self, channels: int) -> Collector:
+    def _collector(self, channels: int) -> _KeptRows | RowSketcher:
         if self._exact:  # every channel gets as many values as any other
-            return Keeper(self._name, limit=self._limit // channels)
-        return Sketcher(bins=CHANNEL_BINS)
+            return _KeptRows([Keeper(self._name, limit=self._limit // channels) for _ in range(channels)])
+        return RowSketcher(channels, bins=CHANNEL_BINS)
+
+
+class _KeptRows:
+    """Every value of each row of a matrix."""
+
+    def __init__(self, keepers: Sequence[Keeper]) -> None:
+        self._keepers = keepers
+
+    def add(self, values: Array) -> None:
+        for keeper, row in zip(self._keepers, values, strict=True):
+            keeper.add(row)
+
+    def seen(self) -> tuple[Seen, ...]:
+        return tuple(keeper.seen() for keeper in self._keepers)

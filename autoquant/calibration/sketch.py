@@ -11,6 +11,10 @@ from autoquant.quantization.affine import Array
 
 BINS = 1 << 14
 """Most bins of a sketch. INT8 has 255 steps, so a step covers at least 32 bins."""
+BLOCK, LEAST = 1 << 17, 1 << 8
+"""Values that are counted at once, few enough for the cache, and how many of a row at least."""
+INT32 = 2**31 - 1
+"""Counts are int32 while none can be larger, which halves the memory."""
 FINEST = 2.0**-120
 """Where bins start to grow: far below what INT8 can tell from zero."""
 
@@ -52,7 +56,7 @@ class Sketch:
             return np.array([self.low] * self.count), np.ones(self.count, np.int64)
         held = np.flatnonzero(self.counts)
         centers = np.clip((self.first + held + 0.5) * self.width, self.low, self.high)
-        inner = self.counts[held]  # a copy
+        inner = self.counts[held].astype(np.int64)
         inner[0] -= 1
         inner[-1] -= 1
         values, counts = (np.concatenate(parts) for parts in (([self.low], centers, [self.high]), ([1], inner, [1])))
@@ -82,61 +86,115 @@ class Sketch:
 
 
 class Sketcher:
-    """Fills a sketch batch by batch, in memory that does not grow with the number of values.
+    """Fills a sketch batch by batch, in memory that does not grow with the number of values."""
+
+    def __init__(self, *, bins: int = BINS) -> None:
+        """`bins` is the most that the sketch may have."""
+        self._row = RowSketcher(1, bins=bins)
+
+    def add(self, values: Array, counts: Array | None = None) -> None:
+        """Count `values`, float32 of any shape, each as often as `counts` (same shape, 1 or more) says."""
+        self._row.add(values.reshape(1, -1), None if counts is None else counts.reshape(1, -1))
+
+    def seen(self) -> Sketch:
+        """What has been seen so far; nothing at all gives one empty bin at zero."""
+        return self._row.seen()[0]
+
+
+class RowSketcher:
+    """Fills a sketch of each row of a matrix, all rows at once; no row has to do with another.
 
     Bin width is a power of two and bins start at multiples of it, so that widening is exact: two neighbours are added.
     """
 
-    def __init__(self, *, bins: int = BINS) -> None:
-        """`bins` is the most that the sketch may have."""
-        self._bins = bins
-        self._low = math.inf
-        self._high = -math.inf
-        self._width = FINEST
-        self._first = 0
-        self._counts = np.zeros(0, np.int64)
-        self._nonfinite = 0
+    def __init__(self, rows: int, *, bins: int) -> None:
+        """`bins` is the most that a sketch may have."""
+        self._low = np.full(rows, np.inf)
+        self._high = np.full(rows, -np.inf)
+        self._width = np.full(rows, FINEST)
+        self._first = np.zeros(rows, np.int32)
+        self._used = np.zeros(rows, np.int32)  # how many bins, from the first one on
+        self._nonfinite = np.zeros(rows, np.int64)
+        self._counts = np.zeros((rows, bins), np.int32)
+        self._most = 0  # no bin can hold more
 
     def add(self, values: Array, counts: Array | None = None) -> None:
-        """Count `values`, float32 of any shape, each as often as `counts` (same shape, 1 or more) says."""
-        flat, times = values.reshape(-1), None if counts is None else counts.reshape(-1)
-        if flat.size == 0:
-            return
-        low, high = float(flat.min()), float(flat.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            finite = np.isfinite(flat)
-            self._nonfinite += int(np.sum(~finite if times is None else times[~finite]))
-            self.add(flat[finite], None if times is None else times[finite])
-            return
+        """Count `values`, float32 (rows, any), each as often as `counts` (same shape, 1 or more) says.
+
+        Raises ValueError for another number of rows.
+        """
+        if len(values) != len(self._low):
+            raise ValueError(f"there are {len(self._low)} rows, got {len(values)}")
+        width = max(BLOCK // max(len(values), 1), LEAST)
+        for begin in range(0, values.shape[1], width):
+            columns = slice(begin, begin + width)
+            self._add(np.ascontiguousarray(values[:, columns]), None if counts is None else counts[:, columns])
+
+    def seen(self) -> tuple[Sketch, ...]:
+        """What has been seen so far of each row; nothing at all gives one empty bin at zero."""
+        counts = self._counts.astype(np.min_scalar_type(-1 - int(self._counts.max(initial=0))))
+        parts = (self._used, self._low, self._high, self._width, self._first, self._nonfinite)
+        facts = (part.tolist() for part in parts)
+        return tuple(
+            Sketch(low, high, width, first, row[:used].copy(), nonfinite)
+            if used
+            else Sketch(0.0, 0.0, 1.0, 0, np.zeros(1, counts.dtype), nonfinite)
+            for row, used, low, high, width, first, nonfinite in zip(counts, *facts, strict=True)
+        )
+
+    def _add(self, values: Array, counts: Array | None) -> None:
+        low, high = values.min(axis=1), values.max(axis=1)
+        finite = None
+        if not np.isfinite([low, high]).all():
+            finite = np.isfinite(values)
+            self._nonfinite += np.sum(np.where(finite, 0, 1 if counts is None else counts), axis=1)
+            low = values.min(axis=1, where=finite, initial=np.inf)
+            high = values.max(axis=1, where=finite, initial=-np.inf)
+            values = np.where(finite, values, np.float32(0.0))
         self._reach(low, high)
-        # In float64 dividing by a power of two is exact, so a value never falls into a neighbour's bin.
-        index = np.floor(flat * np.float64(1.0 / self._width)).astype(np.intp)
-        index -= self._first
-        self._counts += np.bincount(index, times, minlength=len(self._counts)).astype(np.int64)
+        self._most += values.shape[1] if counts is None else int(counts.sum(axis=1).max())
+        if self._most > INT32:
+            self._counts = self._counts.astype(np.int64, copy=False)
+        of = slice(None) if finite is None else finite
+        times = np.ones((), self._counts.dtype) if counts is None else counts[of].astype(self._counts.dtype)
+        np.add.at(self._counts.reshape(-1), self._places(values)[of].reshape(-1), times.reshape(-1))
 
-    def seen(self) -> Sketch:
-        """What has been seen so far; nothing at all gives one empty bin at zero."""
-        if not len(self._counts):
-            return Sketch(0.0, 0.0, 1.0, 0, np.zeros(1, np.int64), self._nonfinite)
-        counts = self._counts.copy()
-        return Sketch(self._low, self._high, self._width, self._first, counts, self._nonfinite)
-
-    def _reach(self, low: float, high: float) -> None:
-        """Make the bins cover [low, high] and what they covered before."""
-        if low >= self._low and high <= self._high:
+    def _reach(self, low: Array, high: Array) -> None:
+        """Make the bins cover [low, high], each (rows,), and what they covered before."""
+        grown = np.flatnonzero((low < self._low) | (high > self._high))
+        if not len(grown):
             return
-        self._low, self._high = min(self._low, low), max(self._high, high)
-        width = _widened(self._width, self._low, self._high, self._bins)
-        first, last = math.floor(self._low / width), math.floor(self._high / width)
-        counts = np.zeros(last - first + 1, np.int64)
-        held = np.flatnonzero(self._counts)
-        moved = np.floor((held + self._first) * (self._width / width)).astype(np.intp) - first
-        np.add.at(counts, moved, self._counts[held])
-        self._width, self._first, self._counts = width, first, counts
+        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
+        width = _widened(self._width[grown], self._low[grown], self._high[grown], self._counts.shape[1])
+        first = np.floor(self._low[grown] / width).astype(np.int32)
+        self._used[grown] = np.floor(self._high[grown] / width).astype(np.int32) - first + 1
+        moved = (width != self._width[grown]) | (first != self._first[grown])
+        self._move(grown[moved], width[moved], first[moved])
+
+    def _move(self, rows: Array, width: Array, first: Array) -> None:
+        """Bring what was counted of `rows` into bins of another width and beginning."""
+        row, held = np.nonzero(self._counts[rows])
+        counts = self._counts[rows[row], held]
+        places = np.floor((held + self._first[rows][row]) * (self._width[rows] / width)[row]).astype(np.intp)
+        self._counts[rows] = 0
+        np.add.at(self._counts, (rows[row], places - first[row]), counts)
+        self._width[rows], self._first[rows] = width, first
+
+    def _places(self, values: Array) -> Array:
+        """Where each value counts: the index of its bin among those of all rows."""
+        # Exact, so a value never falls into a neighbour's bin: float32 times a power of two that is 1 or more.
+        kind = np.float32 if self._width.max() <= 1.0 else np.float64
+        scaled = values * (1.0 / self._width).astype(kind)[:, np.newaxis]
+        places: Array = np.floor(scaled, out=scaled).astype(np.int32)
+        places += (np.arange(len(values), dtype=np.int32) * self._counts.shape[1] - self._first)[:, np.newaxis]
+        return places.astype(np.intp)
 
 
-def _widened(width: float, low: float, high: float, bins: int) -> float:
-    """`width`, doubled until `bins` bins cover [low, high] and are not finer than float32 can tell apart."""
-    while math.floor(high / width) - math.floor(low / width) >= bins or max(-low, high) > width * 2.0**24:
-        width *= 2.0
+def _widened(width: Array, low: Array, high: Array, bins: int) -> Array:
+    """`width`, doubled until `bins` bins cover [low, high] and are not finer than float32 can tell apart; (rows,)."""
+    most = np.maximum(-low, high)
+    least = np.where(most > 0.0, np.ldexp(1.0, np.frexp(most)[1] - 25), 0.0)  # the result is never smaller
+    width = np.maximum(width, least)
+    while (narrow := (np.floor(high / width) - np.floor(low / width) >= bins) | (most > width * 2.0**24)).any():
+        width[narrow] *= 2.0
     return width

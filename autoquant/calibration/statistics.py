@@ -18,9 +18,10 @@ from autoquant.errors import PlanError
 from autoquant.kept import Kept, keep, read_kept
 from autoquant.quantization.affine import Array
 
-VERSION = 2
+VERSION = 3
 """Version of what is kept; part of the key, so that a file of another version is never used."""
 FACTS = ("low", "high", "width", "first", "nonfinite")
+PARTS = ("facts", "bins", "counts")
 
 Slices = Mapping[tuple[str, int], Channels]
 """Channels by tensor and by the axis, as its reader gives it, that numbers them."""
@@ -101,11 +102,12 @@ def collect(
 def save_statistics(statistics: Statistics, path: Path) -> None:
     """Write sketches as an .npz, whole or not at all; raises ValueError for exact statistics, which are too large."""
     arrays: dict[str, Array] = {}
-    index: list[dict[str, Any]] = []
+    index: list[Mapping[str, Any]] = []
     for where, sketches in _entries(statistics):
-        arrays[f"counts{len(index)}"] = np.concatenate([np.zeros(0, np.int64), *(s.counts for s in sketches)])
-        facts = [{"bins": len(s.counts), **{name: getattr(s, name) for name in FACTS}} for s in sketches]
-        index.append({**where, "each": facts})
+        arrays[f"facts{len(index)}"] = np.array([[getattr(s, name) for name in FACTS] for s in sketches], np.float64)
+        arrays[f"bins{len(index)}"] = np.array([len(s.counts) for s in sketches], np.int64)
+        arrays[f"counts{len(index)}"] = np.concatenate([np.zeros(0, np.int8), *(s.counts for s in sketches)])
+        index.append(where)
     keep(path, Kept({"sketches": index}, arrays), key=statistics.key, version=VERSION)
 
 
@@ -117,10 +119,10 @@ def load_statistics(path: Path, *, key: str) -> Statistics | None:
     tensors: dict[int, dict[str, Seen]] = {}
     slices: dict[int, dict[tuple[str, int], Channels]] = {}
     entries = kept.header["sketches"]
-    if set(kept.arrays) != {f"counts{number}" for number in range(len(entries))}:
+    if set(kept.arrays) != {f"{part}{number}" for part in PARTS for number in range(len(entries))}:
         return None  # a name in the archive is damaged
     for number, entry in enumerate(entries):
-        name, each = entry["tensor"], tuple(_sketches(entry["each"], kept.arrays[f"counts{number}"]))
+        name, each = entry["tensor"], tuple(_sketches(*(kept.arrays[f"{part}{number}"] for part in PARTS)))
         if entry["axis"] is None:
             tensors.setdefault(entry["batch_num"], {})[name] = each[0]
         else:
@@ -146,10 +148,9 @@ def _as_sketches(each: Iterable[Seen]) -> list[Sketch]:
     return sketches
 
 
-def _sketches(facts: Iterable[Mapping[str, Any]], counts: Array) -> Iterator[Sketch]:
-    """Sketches from their facts, and their counts one behind the other."""
-    begin = 0
-    for entry in facts:
-        end = begin + entry["bins"]
-        yield Sketch(counts=counts[begin:end], **{name: entry[name] for name in FACTS})
-        begin = end
+def _sketches(facts: Array, bins: Array, counts: Array) -> Iterator[Sketch]:
+    """Sketches from their facts, (sketches, FACTS), and their counts, one behind the other, each with so many bins."""
+    for (low, high, width, first, nonfinite), own in zip(
+        facts.tolist(), np.split(counts, np.cumsum(bins)[:-1]), strict=True
+    ):
+        yield Sketch(low, high, width, int(first), own, int(nonfinite))

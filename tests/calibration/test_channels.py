@@ -1,15 +1,33 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
+from autoquant.calibration.sketch import BLOCK, Sketch, Sketcher
 from autoquant.errors import TrialError
 
 RNG = np.random.default_rng(5)
 SPREAD = 2.0 ** RNG.integers(-6, 7, size=12)
 BATCHES = [(RNG.normal(size=(n, 5, 5, 12)) * SPREAD).astype(np.float32) for n in (40, 60)]
 KINDS = pytest.mark.parametrize("exact", [False, True], ids=["sketch", "exact"])
+
+
+VALUE = st.floats(width=32) | st.floats(-8.0, 8.0, width=32) | st.sampled_from([0.0, -0.0, 1e-45, -1e-45, 1.0])
+CHANNELS = st.integers(1, 4)
+
+
+@st.composite
+def batches_of_channels(draw: st.DrawFn) -> list[np.ndarray]:
+    """Batches (samples, channels), some empty; a channel draws all its values from a few, or has a single one."""
+    few = [draw(st.lists(VALUE, min_size=1, max_size=6)) for _ in range(draw(CHANNELS))]
+    sizes = draw(st.lists(st.integers(0, 5), max_size=4))
+    rows = [[draw(st.lists(st.sampled_from(of), min_size=n, max_size=n)) for of in few] for n in sizes]
+    return [np.array(row, np.float32).reshape(len(few), -1).T for row in rows]
 
 
 def collected(batches: list, axis: int = -1, *, exact: bool = False):
@@ -30,6 +48,50 @@ def test_each_channel_is_seen_by_itself(axis: int, exact: bool):
     for seen, row in zip(channels.each, rows, strict=True):
         assert (seen.low, seen.high, seen.count) == (row.min(), row.max(), row.size)
         assert exact == isinstance(seen, Exact) and (exact or len(seen.values()[0]) <= CHANNEL_BINS + 2)
+
+
+def facts(sketch: Sketch) -> dict:
+    return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
+
+
+def sketched(rows: list[np.ndarray]) -> Sketch:
+    sketcher = Sketcher(bins=CHANNEL_BINS)
+    for row in rows:
+        sketcher.add(row)
+    return sketcher.seen()
+
+
+@given(batches_of_channels(), st.randoms())
+@example([np.float32([[-1e-45, 1.0]]), np.float32([[-1e6, 1.0]]), np.float32([[-3.0, 2.0]])], None)
+@example([np.float32([[0.0, 3e38]]), np.float32([[1e30, -3e38], [np.nan, 0.0]])], None)
+def test_channels_are_those_of_sketches_of_their_own(batches: list[np.ndarray], random):
+    """No channel has to do with another, and neither order nor batches matter."""
+    channels = collected(batches)
+    for index, seen in enumerate(channels.each):
+        assert facts(seen) == facts(sketched([batch[:, index] for batch in batches]))
+    samples = [batch[i : i + 1] for batch in batches for i in range(len(batch))]
+    if random is not None:
+        random.shuffle(samples)
+    if samples:
+        assert [facts(seen) for seen in collected(samples).each] == [facts(seen) for seen in channels.each]
+
+
+@pytest.mark.parametrize("shape", [(3, BLOCK // 2, 3), (7, 2, 4000), (2, 300, 1000)], ids=["long", "short", "wide"])
+def test_tensors_that_are_counted_in_blocks(shape: tuple[int, ...]):
+    """Against NumPy, on the edges that the sketch has; a value beyond the rest comes in the last block."""
+    values = RNG.normal(size=shape).astype(np.float32)
+    values[-1, -1, ::2] = 1000.0
+    for seen, row in zip(collected([values]).each, np.moveaxis(values, -1, 0).astype(np.float64), strict=True):
+        edges = (seen.first + np.arange(len(seen.counts) + 2)) * seen.width  # one more: the last is closed in NumPy
+        np.testing.assert_array_equal([*seen.counts, 0], np.histogram(row, edges)[0])
+        assert (seen.low, seen.high) == (row.min(), row.max())
+
+
+def test_the_number_of_channels_stays():
+    collector = ChannelCollector("x", -1)
+    collector.add(np.zeros((2, 1), np.float32))
+    with pytest.raises(ValueError, match="there are 1 rows, got 5"):
+        collector.add(np.zeros((2, 5), np.float32))
 
 
 @KINDS

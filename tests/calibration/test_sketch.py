@@ -99,6 +99,15 @@ def test_fewer_bins(values: list[float], bins: int):
     np.testing.assert_array_equal(sketch.counts, binned(batch, sketch))
 
 
+def test_counts_beyond_int32():
+    sketcher = Sketcher()
+    for _ in range(3):  # the first still fits
+        sketcher.add(np.float32([1.0, 2.0, np.nan]), np.array([2**30, 1, 9]))
+    sketch = sketcher.seen()
+    assert (sketch.count, sketch.counts.max(), sketch.nonfinite) == (3 * 2**30 + 3, 3 * 2**30, 27)
+    assert [part.tolist() for part in sketch.values()][1] == [1, 3 * 2**30 - 1, 2, 1]
+
+
 def test_a_bin_is_divided_among_those_that_it_lies_in():
     sketch = Sketch(0.0, 4.0, 2.0, 0, np.array([8, 5, 1]))  # 4 itself is alone in the last bin
     assert sketch.histogram(np.array([0.0, 0.5, 3.0, 4.0])).tolist() == [2.0, 8.5, 3.5]

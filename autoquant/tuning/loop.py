@@ -25,7 +25,7 @@ from autoquant.tuning.tolerance import drop, worst_allowed
 from autoquant.tuning.workbench import Workbench
 
 FAILURES = 10
-"""So many failures in a row end a search: something is wrong that another plan will not cure."""
+"""So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Loop:
             self.study.finish(trial)
             kept = self._keep_best()
             self.listener(TrialEnded(trial, kept, len(self.study.trials()), used()))
-            failures = failures + 1 if trial.state is State.FAILED else 0
+            if not trial.at_fault:
+                failures = failures + 1 if trial.state is State.FAILED else 0
             if failures == FAILURES:
                 return Ended.FAILURES
 
@@ -137,7 +138,8 @@ class Loop:
             raise
         except (AutoquantError, MemoryError) as error:
             reason = str(error) or "out of memory; a smaller --batch-size may help"
-            return replace(trial, reason=reason, seconds={"failed": self.clock() - begin})
+            at_fault = self._at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
+            return replace(trial, reason=reason, at_fault=at_fault, seconds={"failed": self.clock() - begin})
         score, metric = outcome.score, self.bench.metric
         loss = drop(self.bench.baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
         return replace(
@@ -149,6 +151,11 @@ class Loop:
             seconds=outcome.seconds,
             reason="",
         )
+
+    def _at_fault(self, error: AutoquantError, plan: Plan) -> str:
+        """What of the plan an error names, by itself or by its second activation, if that may be left in float."""
+        names = [name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8]
+        return names[0] if names and self.space.may_be_float(names[0]) else ""
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.listener(Progress(what, done, total))

@@ -42,9 +42,9 @@ class Ended(StrEnum):
 class Trial:
     """One plan through the whole cycle.
 
-    `score` and `drop` are in units of the metric, None when it failed, with `reason` saying why. `int8_share` is the
-    share of multiply-adds in INT8; `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load,
-    score).
+    `score` and `drop` are in units of the metric, None when it failed, with `reason` saying why, and `at_fault` the
+    layer that did it, where there is one that the search may leave in float. `int8_share` is the share of multiply-adds
+    in INT8; `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
     """
 
     number: int
@@ -58,6 +58,7 @@ class Trial:
     samples: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    at_fault: str = ""
 
     @property
     def layers(self) -> int:

@@ -66,6 +66,10 @@ class SearchSpace:
         """Layers that a plan may balance."""
         return frozenset(name for name, table in self._quantizable.items() if any(table.dmq or self._shared.dmq))
 
+    def may_be_float(self, name: str) -> bool:
+        """Whether a plan may leave in float what another quantizes."""
+        return f"{name}:{QUANT_ENABLE}" in self.dimensions
+
     def plan(self, parameters: Parameters) -> Plan:
         """The plan that Optuna's parameters mean. Inputs of operators are quantized beside layers, never alone."""
         plans = {name: self._layer_plan(name, parameters) for name in self.layers}
@@ -200,6 +204,8 @@ def _check_matches(override: Override, layers: Sequence[Layer]) -> None:
             kind = "input" if is_tensor(pattern) else "layer"
             names = [layer.name for layer in layers if is_tensor(layer.name) == is_tensor(pattern)]
             hint = f"{kind}s are {', '.join(names[:3])}, ..." if names else "this model has no Add and no MaxPool"
+            if any(_names(f"{pattern}:*", layer.name) for layer in layers):
+                hint = f"inputs of operators have a number behind their name: try '{pattern}:0'"
             raise SpaceError(override.where, f"no {kind} matches '{pattern}'", hint=hint)
     for kind in override.types:
         if not any(layer.op == kind for layer in layers):

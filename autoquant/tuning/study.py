@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autoquant.calibration.plan import Plan
 from autoquant.formats.config_json import config_text
 from autoquant.tuning.result import State, Trial
-from autoquant.tuning.space import Choice, Parameters, Start
+from autoquant.tuning.space import QUANT_ENABLE, Choice, Parameters, Start
 
 NAME = "autoquant"
 ATTEMPTS = 3
@@ -91,7 +91,9 @@ class Study:
     The objective is the share of multiply-adds left in float, to be minimized under the constraint that the drop is
     allowed. `proposer` chooses the plans; by default it is TPE, whose proposals depend on the seed and on the trials
     that ended, in their order, and on nothing else. A plan that was cut off is proposed again, after those that wait:
-    once the starting points are done, a study that was interrupted goes on as if it had not been.
+    once the starting points are done, a study that was interrupted goes on as if it had not been. A plan that failed
+    for one layer's sake waits to be tried with that in float: starting points, and what TPE learns from, must not all
+    fail alike.
     """
 
     def __init__(
@@ -143,8 +145,12 @@ class Study:
         facts: dict[str, Any] = {name: getattr(trial, name) for name in ("why", "int8_layers", "int8_share", "samples")}
         facts["seconds"] = dict(trial.seconds)
         if trial.state is State.FAILED:
-            for name, value in {**facts, "reason": trial.reason}.items():
+            for name, value in {**facts, "reason": trial.reason, "at_fault": trial.at_fault}.items():
                 running.set_user_attr(name, value)
+            if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
+                without = {**running.params, f"{trial.at_fault}:{QUANT_ENABLE}": False}
+                why = {"why": f"as trial {trial.number}, with {trial.at_fault} in float"}
+                self._study.enqueue_trial(without, why, skip_if_exists=True)
             self._study.tell(running, state=TrialState.FAIL)
         else:
             assert trial.drop is not None
@@ -204,7 +210,7 @@ class Study:
         )
 
 
-_FACTS = ("why", "int8_layers", "int8_share", "score", "drop", "samples", "seconds", "reason")
+_FACTS = ("why", "int8_layers", "int8_share", "score", "drop", "samples", "seconds", "reason", "at_fault")
 
 
 def _counts(frozen: FrozenTrial) -> bool:

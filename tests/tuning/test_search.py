@@ -235,18 +235,43 @@ def test_ten_failures_in_a_row_end_it(tiny, hopeless, tmp_path):
     assert "leave the layer in float" in score["reason"]
 
 
+def with_huge_weights(tiny, folder: Path) -> Path:
+    """The tiny model with a last layer that has no legal scale."""
+    weights, model = tiny.weights["dense"], folder / "huge.pb"
+    model.write_bytes(tiny.model.read_bytes().replace(weights.tobytes(), (weights * np.float32(1e10)).tobytes()))
+    return model
+
+
 def test_a_failed_trial_does_not_end_it(tiny, hopeless, tmp_path):
     """The last layer's weights are too large for a legal scale; plans that leave it in float work out."""
-    weights = tiny.weights["dense"]
-    content = tiny.model.read_bytes().replace(weights.tobytes(), (weights * np.float32(1e10)).tobytes())
-    model = tmp_path / "huge.pb"
-    model.write_bytes(content)
-    result = autoquant.search(**{**hopeless, "model": model, "max_trials": 25})
+    result = autoquant.search(**{**hopeless, "model": with_huge_weights(tiny, tmp_path), "max_trials": 25})
     failed = [trial for trial in result.trials if trial.state is State.FAILED]
     assert failed
     assert all("dense: weight scale" in trial.reason and "dense" in trial.plan.int8 for trial in failed)
     assert len(failed) < len(result.trials) == 25
     assert "dense" not in result.best.plan.int8
+
+
+def test_a_layer_that_no_setting_cures_is_left_in_float(tiny, hopeless, tmp_path):
+    """More starting points than failures in a row would end it; each is tried again without the layer at fault."""
+    space = tmp_path / "many.toml"
+    space.write_text("""
+[layer]
+quant_enable = [true, false]
+act_algo = ["ifmr", "minmax", "percentile"]
+asymmetric = [true, false]
+channel_wise = [true, false]
+[layer.percentile]
+fraction = [0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.93]
+""")
+    changed = {"model": with_huge_weights(tiny, tmp_path), "space": space, "max_trials": 15}
+    result = autoquant.search(**{**hopeless, **changed})
+    states = [trial.state for trial in result.trials]
+    assert states == [State.FAILED] * 11 + [State.DONE] * 4
+    assert {trial.at_fault for trial in result.trials[:11]} == {"dense"}
+    assert result.trials[11].why == "as trial 0, with dense in float"
+    assert {name for name, settings in result.trials[11].plan.layers.items() if settings is None} == {"dense"}
+    assert result.ended is Ended.TRIALS
 
 
 def test_a_run_folder_that_exists(hopeless):

@@ -193,6 +193,8 @@ def test_spaces_that_do_not_fit(text: str, message: str):
 def test_inputs_that_do_not_match_are_told_with_those_there_are():
     with pytest.raises(SpaceError, match=r"no input matches 'pool:1'; inputs are pool:0, add:0, add:1, \.\.\."):
         kinds("[[override]]\nlayers = 'pool:1'")
+    with pytest.raises(SpaceError, match=r"no layer matches 'po\*'; inputs .* have a number .*: try 'po\*:0'"):
+        kinds("[[override]]\nlayers = 'po*'")
     text = "[layer]\nquant_enable = false\n[[override]]\nlayers = 'pool:0'\nquant_enable = true"
     with pytest.raises(SpaceError, match=r"my\.toml: leaves every layer in float"):
         kinds(text)

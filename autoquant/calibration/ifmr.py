@@ -12,6 +12,8 @@ from autoquant.calibration.percentile import check_fraction, with_zero
 from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import QMAX, QMIN, Array, Range, symmetric_scales
 
+MOST_STEPS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Ifmr:
@@ -31,10 +33,19 @@ class Ifmr:
     def __post_init__(self) -> None:
         check_fraction("max_percentile", self.max_percentile)
         check_fraction("min_percentile", self.min_percentile)
-        if not 0.0 < self.search_start < self.search_end < math.inf:
-            raise ValueError(f"search_range must be 0 < start < end, got [{self.search_start}, {self.search_end}]")
-        if not 0.0 < self.search_step <= self.search_end - self.search_start:
-            raise ValueError(f"search_step must be in (0, end - start], got {self.search_step}")
+        bounds = f"[{self.search_start}, {self.search_end}]"
+        if not self.search_start > 0.0:  # NaN fails too, here and below
+            raise ValueError(f"search_range[0] must be greater than zero, got {bounds}")
+        if not self.search_start < self.search_end < math.inf:
+            raise ValueError(f"search_range[0] must be less than search_range[1], got {bounds}")
+        if not self.search_step > 0.0:
+            raise ValueError(f"search_step must be greater than zero, got {self.search_step}")
+        if self._steps < 1.0:
+            most = "(search_range[1] - search_range[0])"
+            raise ValueError(f"search_step must be less than or equal to {most}, got {self.search_step} of {bounds}")
+        if self._steps > MOST_STEPS:
+            what = f"search_step {self.search_step} divides {bounds} into more than {MOST_STEPS:,} steps"
+            raise ValueError(f"{what}: to try them all takes too long")
 
     def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
         """The candidate of least squared error, the first of equals; the percentiles where none has a legal scale."""
@@ -52,10 +63,13 @@ class Ifmr:
         best = rows[first_least(squared_errors(seen, levels), levels, seen.count)]
         return Range(float(lows[best]), float(highs[best]))
 
+    @property
+    def _steps(self) -> float:
+        """From start to end; a whole number can come out a hair short in binary, hence the small allowance."""
+        return (self.search_end - self.search_start) / self.search_step + 1e-6
+
     def _ratios(self) -> Array:
-        # A whole number of steps can come out a hair short in binary, hence the small allowance.
-        steps = math.floor((self.search_end - self.search_start) / self.search_step + 1e-6)
-        return self.search_start + self.search_step * np.arange(steps + 1)
+        return self.search_start + self.search_step * np.arange(math.floor(self._steps) + 1)
 
 
 def _clipped(lows: Array, highs: Array, *, symmetric: bool) -> tuple[Array, Array]:

@@ -35,10 +35,12 @@ def run(args: argparse.Namespace) -> int:
 def text(found: Checked) -> str:
     """A line for every kind of thing that was checked, then "ok"."""
     kinds = ", ".join(f"{number} {op}" for op, number in found.layers.items())
+    left_out = [f"left out   in the record, not in the graph: {', '.join(found.left_out)}"] if found.left_out else []
     return "\n".join(
         [
             f"layers     {counted(sum(found.layers.values()), 'layer')} in INT8: {kinds}",
             f"weights    {found.weights:,}",
+            *left_out,
             f"functions  {'there: it runs in stock TensorFlow' if found.simulation else 'none: it is for converters'}",
             f"mapping    {'is of this file' if found.mapping else 'none beside it'}",
             "ok",

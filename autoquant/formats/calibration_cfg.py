@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.calibration.plan import LayerPlan, Plan, check_plan
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.formats.activation import FP16
 from autoquant.formats.calibration_cfg_proto import ENUMS, overrides, read_message, said_by, settings, tensor_settings
@@ -89,7 +89,7 @@ def plan_of(cfg: CalibrationCfg, survey: Survey) -> Plan:
     """The plan that a .cfg means for a model, opened with its `fusion`: all layers, but those that it skips.
 
     Raises PlanError for names and types that the model does not have, for settings that a layer named by itself or by
-    its type cannot have, and where no layer is left.
+    its type cannot have, for two inputs of one operator, and where no layer is left.
     """
     tensors = {layer.name: layer for layer in survey.tensors}
     _check_names(cfg, survey)
@@ -101,6 +101,10 @@ def plan_of(cfg: CalibrationCfg, survey: Survey) -> Plan:
     plan = Plan(plans, cfg.batch_num, cfg.fusion, cfg.fp16_scales)
     if not plan.int8:
         raise PlanError(cfg.where, "Except skip_layers, no layer needs to quantize.", hint="skip fewer layers")
+    try:
+        check_plan(plan, survey.by_name)
+    except PlanError as error:
+        raise PlanError(f"{cfg.where}: {error.where}", error.what, hint=error.hint) from None
     return plan
 
 

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from autoquant.calibration.plan import LayerPlan
+from autoquant.calibration.ranges import RANGES
 from autoquant.errors import PlanError
-from autoquant.formats.activation import AMCT, algorithm
+from autoquant.formats.activation import AMCT
 from autoquant.formats.layer_settings import Given
 from autoquant.formats.text_proto import Enums, Field, Messages, message_class, parse_text
 
@@ -170,7 +171,7 @@ def _activation(said: Mapping[str, Any], where: str) -> dict[str, Any]:
     if values.pop("dst_type", 0) != ENUMS["DataType"].index("INT8"):
         raise PlanError(where, "dst_type INT16 is not built", hint="use INT8, or skip the layer")
     given = {"asymmetric": values.pop("asymmetric")} if "asymmetric" in values else {}
-    return {**given, "activation": _checked(lambda: algorithm(name, values), where)}
+    return {**given, "activation": _checked(lambda: RANGES[name](**values), where)}
 
 
 def _ours(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +16,7 @@ from autoquant.formats.activation import FP16, parameters
 from autoquant.formats.config_layer import activation_object, is_ours, layer_object
 from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
 from autoquant.formats.strict import Fields, read_text
-from autoquant.model.layers import Layer, is_tensor
+from autoquant.model.layers import Layer, Rejected, is_tensor
 
 NO_LAYERS: Mapping[str, Layer] = MappingProxyType({})
 
@@ -53,21 +53,26 @@ def save_config(plan: Plan, path: Path, *, layers: Mapping[str, Layer] = NO_LAYE
     write_text(path, config_text(plan, layers=layers))
 
 
-def load_config(path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS) -> Plan:
+def load_config(path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS, rejected: Sequence[Rejected] = ()) -> Plan:
     """Read a config.json as `parse_config` does. Raises PlanError."""
-    return parse_config(read_text(path, hint="give the config.json of a run"), str(path), layers=layers)
+    return parse_config(
+        read_text(path, hint="give the config.json of a run"), str(path), layers=layers, rejected=rejected
+    )
 
 
-def parse_config(text: str, where: str, *, layers: Mapping[str, Layer] = NO_LAYERS) -> Plan:
+def parse_config(
+    text: str, where: str, *, layers: Mapping[str, Layer] = NO_LAYERS, rejected: Sequence[Rejected] = ()
+) -> Plan:
     """Read the text of a config.json. Layers that it does not name are float.
 
     `layers` are all that can be quantized, inputs of operators included: names are checked against them, a key that is
     missing has the default that the layer can have, and what it cannot have is refused. Without them any name will do,
-    which is enough for a file that a plan was saved to. Raises PlanError with the key and the way out.
+    which is enough for a file that a plan was saved to. `rejected` tells why others cannot be quantized. Raises
+    PlanError with the key and the way out.
     """
     _check_names(layers)
     fields = Fields(_json(text, where), f"{where}:$", PlanError)
-    return read_plan(fields, layers)
+    return read_plan(fields, layers, {one.name: one.reason for one in rejected})
 
 
 def _tensor_object(name: str, settings: LayerPlan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
-from autoquant.formats.activation import AMCT, algorithm, parameters
+from autoquant.formats.activation import AMCT, parameters
 from autoquant.formats.layer_settings import Given
 from autoquant.formats.strict import Fields
 
@@ -77,7 +77,7 @@ def read_ours(fields: Fields) -> RangeAlgorithm:
     name = fields.only("act_algo", sorted(RANGES.keys() - AMCT.keys()), "minmax")
     values = {key: fields.take(key, default) for key, default in asdict(RANGES[name]()).items()}
     fields.done()
-    return fields.build(lambda: algorithm(name, values))
+    return fields.build(lambda: RANGES[name](**values))
 
 
 def _read_amct(fields: Fields) -> RangeAlgorithm:
@@ -93,7 +93,7 @@ def _read_amct(fields: Fields) -> RangeAlgorithm:
     if "search_range" in values:
         start, end = _two_numbers(fields, values.pop("search_range"))
         values |= {"search_start": start, "search_end": end}
-    return fields.build(lambda: algorithm(name, values))
+    return fields.build(lambda: RANGES[name](**values))
 
 
 def _elsewhere(name: str) -> str:

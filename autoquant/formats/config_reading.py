@@ -40,9 +40,12 @@ GLOBAL = frozenset(
 )
 
 
-def read_plan(fields: Fields, layers: Mapping[str, Layer]) -> Plan:
-    """The plan of a config.json, as `parse_config` describes it; `layers` are empty where they are not known."""
-    reading = _Reading(fields, layers)
+def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str, str]) -> Plan:
+    """The plan of a config.json, as `parse_config` describes it; `layers` are empty where they are not known.
+
+    `rejected` are operators that cannot be quantized, each with the reason.
+    """
+    reading = _Reading(fields, layers, rejected)
     batch_num, fusion, fp16 = reading.batch_num(), reading.fusion(), reading.fp16()
     plans = reading.layers()
     return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, reading.exact))
@@ -51,9 +54,10 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer]) -> Plan:
 class _Reading:
     """A config.json while it is read: global keys first, what is left are layers."""
 
-    def __init__(self, fields: Fields, layers: Mapping[str, Layer]) -> None:
+    def __init__(self, fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str, str]) -> None:
         self._fields = fields
         self._layers = layers
+        self._rejected = rejected
         version = fields.take("version", 1)
         fields.require(version == 1, "version", f"version must be 1, got {version}", hint="set it to 1")
         for key, reason in REFUSED.items():
@@ -116,6 +120,9 @@ class _Reading:
         return name, self._settings(name, given, channel_wise=False, fields=fields)
 
     def _layer(self, name: str, value: object) -> LayerPlan | None:
+        if name in self._rejected:
+            what = f"layer {name} does not support quant.: {self._rejected[name]}"
+            raise self._fields.error(name, what, hint="remove it, which leaves it in float")
         if is_tensor(name) or (self._layers and name not in self._layers):
             raise _no_layer(self._fields, name, self._layers)
         fields = self._fields.nested(value, name)

@@ -30,7 +30,7 @@ def settled(layer: Layer, given: Given, *, otherwise: Given, where: str) -> Laye
 def no_input(where: str, name: str, layers: Mapping[str, Layer]) -> PlanError:
     """The error for an input, `<operator>:<index>`, that is none of those that can be quantized."""
     operator, _, index = name.rpartition(":")
-    if operator in layers:
+    if operator in layers and not layers[operator].tensor_only:
         what = f"layer {operator} is a {layers[operator].op}: tensor_quantize is for MaxPool, Add and AddV2"
         return PlanError(where, what, hint="as a layer it has settings of its own: remove the entry")
     inputs = {layer.name: layer.node for layer in layers.values() if layer.tensor_only}

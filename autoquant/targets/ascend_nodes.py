@@ -64,13 +64,13 @@ def deq_scales(layer: str, inputs: Sequence[Affine], scale_w: Sequence[float], s
     """One uint64 a channel, or one for all: bits 31:0 the float32 product of the scales, 39:32 the shift.
 
     The scales are those of the activations, and of the weight where there is one. Bits 47:40, offset_w, are 0. Raises
-    TrialError where a product is no float32 number above 0.
+    TrialError where a product is no normal float32 number: TensorFlow takes smaller ones for 0.
     """
     with np.errstate(over="ignore", under="ignore"):
         products = np.prod([np.float32(affine.scale) for affine in inputs], dtype=np.float32) * np.array(
             scale_w or [1.0], np.float32
         )
-    if not (np.isfinite(products) & (products > 0.0)).all():
+    if not (np.isfinite(products) & (products >= np.finfo(np.float32).tiny)).all():
         raise TrialError(layer, "the product of its scales is beyond float32", hint="leave the layer in float")
     return products.view(np.uint32).astype(np.uint64) | np.array(shift_bit or [0], np.uint64) << np.uint64(32)
 

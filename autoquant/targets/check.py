@@ -10,6 +10,7 @@ from pathlib import Path
 from autoquant.calibration.record import Record
 from autoquant.errors import ModelError
 from autoquant.formats.quant_json import load_quant_json, quant_json_path
+from autoquant.model.graph import node_of
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.fitting import MATCH, fitted
 from autoquant.targets.int8_layers import check_layer, int8_layers
@@ -20,12 +21,14 @@ from autoquant.targets.reading import AGAIN, Saved, read_saved
 class Checked:
     """A saved model that is as its record says.
 
-    `layers` counts them by operator, `weights` the values in INT8. `simulation` says whether the file runs in stock
-    TensorFlow, `mapping` whether <model>_quant.json is beside it, with the digest of its bytes.
+    `layers` counts them by operator, `weights` the values in INT8. `left_out` are the entries of the record that are of
+    operators which the file does not have, as none of its outputs depends on them. `simulation` says whether the file
+    runs in stock TensorFlow, `mapping` whether <model>_quant.json is beside it, with the digest of its bytes.
     """
 
     layers: Mapping[str, int]
     weights: int
+    left_out: tuple[str, ...]
     simulation: bool
     mapping: bool
 
@@ -33,7 +36,8 @@ class Checked:
 def check(pb: Path, record: Record) -> Checked:
     """Read a saved model back, and compare all that quantization wrote with the record that it was saved with.
 
-    Every entry of the record has its operators, and no others exist; their attributes, constants and connections are
+    Every entry of the record has its operators, unless the one that it is named after is not in the file at all, and no
+    others exist; their attributes, constants and connections are
     bit for bit what the record gives, weights are within their bits, the functions are ours or not there, and the file
     has the digest that <model>_quant.json says, where that is beside it. What the record does not tell, such as the
     values of weights, only the digest protects. Raises ModelError where the file is no graph, or a float one, and
@@ -43,7 +47,8 @@ def check(pb: Path, record: Record) -> Checked:
     if not any(node.op in NAMES for node in saved.graph.nodes.values()):
         raise ModelError(str(pb), "has no operator of AMCT: it is a float model", hint="give a quantized .pb")
     found = int8_layers(saved)
-    named = fitted({name: one.layer for name, one in found.items()}, record, model=pb.name)
+    kept = {name: entry for name, entry in record.items() if node_of(name) in saved.graph.nodes}
+    named = fitted({name: one.layer for name, one in found.items()}, kept, model=pb.name)
     for name in sorted(found.keys() - {layer.name for layer, _ in named}):
         raise saved.error(name, "is in INT8, but not in the record", hint=MATCH)
     weights = sum(check_layer(saved, found[layer.name], entries) for layer, entries in named)
@@ -51,7 +56,8 @@ def check(pb: Path, record: Record) -> Checked:
         if node.op in NAMES and node.name not in saved.seen:
             raise saved.error(node.name, f"is {node.op}, but belongs to no layer")
     kinds = Counter(layer.op for layer, _ in named)
-    return Checked(dict(sorted(kinds.items())), weights, _has_functions(saved), _has_mapping(saved, pb))
+    left_out = tuple(name for name in record if name not in kept)
+    return Checked(dict(sorted(kinds.items())), weights, left_out, _has_functions(saved), _has_mapping(saved, pb))
 
 
 def _has_functions(saved: Saved) -> bool:
@@ -74,7 +80,7 @@ def _has_mapping(saved: Saved, pb: Path) -> bool:
         return False
     mapping = load_quant_json(path)
     if mapping.sha256 != saved.digest:
-        raise saved.error("sha256", f"is not the one in {path.name}: the file was changed after it was saved")
+        raise saved.error("sha256", f"is not the one in {path.name}")
     for name in mapping.nodes:
         if name not in saved.graph.nodes:
             raise saved.error(name, f"is in {path.name}, but not in the graph", hint=AGAIN)

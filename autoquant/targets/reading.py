@@ -82,7 +82,7 @@ class Saved:
         wrong = np.flatnonzero(value.reshape(-1) != expected.reshape(-1))
         if wrong.size:
             there, wanted = value.reshape(-1)[wrong[0]], expected.reshape(-1)[wrong[0]]
-            what = f"is {there!r} at {wrong[0]}, expected is {wanted!r}"
+            what = f"is {there} at {wrong[0]}, expected is {wanted}"
             raise self.error(f"{node_of(reader.input[index])}.value", what)
 
 
@@ -96,7 +96,7 @@ def read_saved(path: Path) -> Saved:
     try:
         graph_def.ParseFromString(content)
     except DecodeError as error:
-        raise ModelError(str(path), "is no GraphDef, or only a part of one", hint=AGAIN) from error
+        raise ModelError(str(path), "is no GraphDef, or only a part of one", hint="give a quantized .pb") from error
     graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
     return Saved(graph, sha256(content).hexdigest(), path.name)
 

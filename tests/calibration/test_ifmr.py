@@ -170,13 +170,16 @@ def test_what_a_relu6_reads_gives_a_scale_as_published():
     [
         ({"max_percentile": 0.5}, "max_percentile must be greater than 0.5 and less than or equal to 1.0, got 0.5"),
         ({"min_percentile": math.nan}, "min_percentile must be"),
-        ({"search_start": 0.0}, "search_range must be 0 < start < end"),
-        ({"search_end": 0.7}, "search_range must be 0 < start < end"),
-        ({"search_end": math.inf}, "search_range must be 0 < start < end"),
-        ({"search_start": math.nan}, "search_range must be 0 < start < end"),
-        ({"search_step": 0.0}, "search_step must be in"),
-        ({"search_step": 0.7}, "search_step must be in"),
-        ({"search_step": math.nan}, "search_step must be in"),
+        ({"search_start": 0.0}, r"search_range\[0\] must be greater than zero, got \[0.0, 1.3\]"),
+        ({"search_end": 0.7}, r"search_range\[0\] must be less than search_range\[1\], got \[0.7, 0.7\]"),
+        ({"search_end": math.inf}, r"search_range\[0\] must be less than search_range\[1\]"),
+        ({"search_start": math.nan}, r"search_range\[0\] must be greater than zero"),
+        ({"search_step": 0.0}, "search_step must be greater than zero, got 0.0"),
+        ({"search_step": 0.7}, r"search_step must be less than or equal to \(.*\), got 0.7 of \[0.7, 1.3\]"),
+        ({"search_step": math.inf}, "search_step must be less than or equal to"),
+        ({"search_step": math.nan}, "search_step must be greater than zero"),
+        ({"search_step": 5.9e-6}, r"search_step 5.9e-06 divides \[0.7, 1.3\] into more than 100,000 steps: to try"),
+        ({"search_step": 5e-324, "search_end": 1e308}, "into more than 100,000 steps"),
     ],
 )
 def test_bad_parameters(parameters: dict, message: str):

@@ -47,6 +47,12 @@ def test_a_record_elsewhere_and_a_file_for_converters(files, saved, tmp_path, ca
     assert lines[2:] == ["functions  none: it is for converters", "mapping    none beside it", "ok"]
 
 
+def test_what_the_file_does_not_have_is_told(saved, capsys: pytest.CaptureFixture[str]) -> None:
+    save_record({**RECORD, "aside": RECORD["fc"]}, saved.with_name("record.txt"))
+    assert main(["check", str(saved)]) == 0
+    assert capsys.readouterr().out.splitlines()[2] == "left out   in the record, not in the graph: aside"
+
+
 def test_a_file_that_was_changed_ends_with_2(saved, capsys: pytest.CaptureFixture[str]) -> None:
     content = saved.read_bytes()
     save_record({**RECORD, "fc": LayerRecord(Affine(0.25, 0), (0.5,))}, saved.with_name("record.txt"))

@@ -97,9 +97,24 @@ def test_every_field(found: Survey):
     check_plan(plan, found.by_name)
 
 
+def test_what_is_said_of_all_layers_is_not_said_of_inputs(found: Survey):
+    plan = plan_of(parse_cfg(YOLO + 'tensor_quantize { layer_name: "max" input_index: 0 }', "yolo.cfg"), found)
+    assert plan.layers["max:0"] == LayerPlan(channel_wise=False)
+    text = 'common_config { ifmr_quantize { asymmetric: false } } tensor_quantize { layer_name: "max" input_index: 0 }'
+    for offset in (True, False):
+        plan = plan_of(parse_cfg(f"activation_offset: {str(offset).lower()} {text}", "c.cfg"), found)
+        assert plan.layers["max:0"] == LayerPlan(asymmetric=offset, channel_wise=False)
+        assert plan.layers["conv"] == LayerPlan(asymmetric=False)
+
+
 def test_nothing_said(found: Survey):
     assert parse_cfg("", "empty.cfg") == CalibrationCfg("empty.cfg")
     assert plan_of(parse_cfg("", "empty.cfg"), found) == plan_of(CalibrationCfg("c.cfg"), found)
+
+
+def test_without_fusion(found: Survey):
+    cfg = parse_cfg('do_fusion: false skip_fusion_layers: "conv"', "c.cfg")
+    assert cfg.fusion == plan_of(cfg, found).fusion == Fusion(enabled=False, skip=frozenset({"conv"}))
 
 
 def test_the_last_algorithm_counts(found: Survey):
@@ -258,6 +273,10 @@ UNFIT = [
         "c.cfg: tensor_quantize: input 1 of layer max cannot be quantized; it",
     ),
     (
+        TENSOR % 'layer_name: "add" input_index: 0' + TENSOR % 'layer_name: "add" input_index: 1',
+        "c.cfg: add:1: 'add:0' of the same operator is quantized already; only one input of an operator can be",
+    ),
+    (
         TENSOR % 'layer_name: "mix" input_index: 0',
         "c.cfg: tensor_quantize: Layer mix does not exist in the graph, as a",
     ),
@@ -326,5 +345,7 @@ def test_files(tmp_path: Path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(PlanError, match=r"calibration.cfg: cannot be read"):
         load_cfg(path)
+    path.write_bytes(b"\xef\xbb\xbfbatch_num: 5\r\n# Windows\r\ndo_fusion: true\r\n")
+    assert load_cfg(path) == CalibrationCfg(str(path), batch_num=5)
     path.write_text("batch_num: 5 # größer", encoding="utf-8")
     assert load_cfg(path) == CalibrationCfg(str(path), batch_num=5)

@@ -206,6 +206,8 @@ def test_files(tmp_path: Path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(PlanError, match=r"config.json: cannot be read"):
         load_config(path)
+    path.write_bytes(b'\xef\xbb\xbf{"batch_num": 2,\r\n "conv": {}}\r\n')  # as Windows writes it
+    assert load_config(path) == parse_config('{"batch_num": 2, "conv": {}}', "config.json")
     plan = Plan({"größe/Conv2D": LayerPlan(Percentile(0.99))})
     save_config(plan, path)
     assert load_config(path) == plan

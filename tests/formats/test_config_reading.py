@@ -53,6 +53,26 @@ def test_every_setting(found: Survey):
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "activation"),
+    [
+        ('"max_percentile": 1.0, "min_percentile": 0.5000001', Ifmr(1.0, 0.5000001)),
+        ('"search_range": [0.9, 1.0], "search_step": 0.1', Ifmr(search_start=0.9, search_end=1.0, search_step=0.1)),
+        ('"search_range": [1e-9, 1]', Ifmr(search_start=1e-9, search_end=1.0)),
+        ('"act_algo": "hfmg"', RANGES["hfmg"](num_of_bins=4096)),
+    ],
+)
+def test_the_last_values_that_are_legal(found: Survey, said: str, activation: object):
+    plan = parse_config(ACTIVATION % said, "config.json", layers=found.by_name)
+    assert plan.layers["conv"] == LayerPlan(activation)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.8])
+def test_the_last_strengths_that_are_legal(found: Survey, strength: float):
+    text = json.dumps({"conv": {"dmq_balancer_param": strength}})
+    assert parse_config(text, "config.json", layers=found.by_name).layers["conv"] == LayerPlan(dmq=strength)
+
+
 def test_defaults_are_what_a_layer_can_have(found: Survey):
     text = json.dumps({layer.name: {} for layer in found.layers})
     plan = parse_config(text, "config.json", layers=found.by_name)
@@ -123,6 +143,15 @@ BAD = [
         f"{IN_ACTIVATION}: search_step must be less than or equal to (search_range[1] - search_range[0]), got 0.7",
     ),
     (ACTIVATION % '"search_step": 1e999', f"{IN_ACTIVATION}: search_step must be less than or equal to (search_range"),
+    (
+        ACTIVATION % '"search_step": 9, "search_range": [1, 2]',
+        f"{IN_ACTIVATION}: search_step must be less than or equal to (search_range[1] - search_range[0]), got 9.0 of "
+        "[1.0, 2.0]; correct the value",
+    ),
+    (
+        ACTIVATION % '"search_step": 1e-12',
+        f"{IN_ACTIVATION}: search_step 1e-12 divides [0.7, 1.3] into more than 100,000 steps: to try them all takes",
+    ),
     (ACTIVATION % '"search_step": NaN', f"{IN_ACTIVATION}: search_step must be greater than zero, got nan"),
     (ACTIVATION % '"search_range": [0, 1]', f"{IN_ACTIVATION}: search_range[0] must be greater than zero"),
     (ACTIVATION % '"search_range": [1.3, 0.7]', f"{IN_ACTIVATION}: search_range[0] must be less than search_range[1]"),
@@ -194,6 +223,10 @@ UNFIT = [
     (TENSOR % '"layer_name": "conv", "input_index": 0', "$.tensor_quantize[0]: layer conv is a Conv2D: tensor_quanti"),
     (TENSOR % '"layer_name": "max", "input_index": 1', "$.tensor_quantize[0]: input 1 of layer max cannot be quantiz"),
     (
+        TENSOR % '"layer_name": "max:0", "input_index": 0',
+        "$.tensor_quantize[0]: Layer max:0 does not exist in the graph, as a MaxPool, Add or AddV2; did you mean 'max'",
+    ),
+    (
         TENSOR % '"layer_name": "maxx", "input_index": 0',
         "$.tensor_quantize[0]: Layer maxx does not exist in the graph, as a MaxPool, Add or AddV2; did you mean 'max'?",
     ),
@@ -215,6 +248,13 @@ def test_what_a_model_cannot_have(found: Survey, text: str, message: str):
         parse_config(text, "config.json", layers=found.by_name)
     assert str(caught.value).startswith(f"config.json:{message}")
     assert caught.value.hint
+
+
+def test_what_a_model_has_but_cannot_be_quantized(found: Survey):
+    with pytest.raises(PlanError) as caught:
+        parse_config('{"conv": {}, "shared": {}}', "config.json", layers=found.by_name, rejected=found.rejected)
+    what = "layer shared does not support quant.: its weight 'w' is shared with 'conv9'"
+    assert str(caught.value) == f"config.json:$.shared: {what}; remove it, which leaves it in float"
 
 
 WORDS = """conv fc max:0 pool quant_enable dmq_balancer_param activation_quant_params weight_quant_params num_bits

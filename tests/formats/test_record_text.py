@@ -56,6 +56,16 @@ def test_the_text():
     )
 
 
+def test_floats_have_no_more_digits_than_float32_needs():
+    record = {
+        "conv": LayerRecord(Affine(float(np.float32(0.1)), 0), (float(np.float32(0.3)),), (float(np.float32(0.7)),))
+    }
+    text = record_text(record)
+    for line in ("scale_d: 0.1\n", "scale_w: 0.3\n", "tensor_balance_factor: 0.7\n"):
+        assert f" {line}" in text
+    assert parse_record(text, "record.txt") == record
+
+
 def test_what_other_tools_write():
     text = """record { key: "conv" value { scale_d: 0.5 offset_d: 0 scale_w: 1 offset_w: 0 shift_bit: 0
         skip_fusion: false dst_type: 'INT8' act_type: "INT8" wts_type: "INT6" op_data_type: "FLOAT32"
@@ -180,6 +190,8 @@ def test_files(tmp_path: Path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(PlanError, match=r"record.txt: cannot be read"):
         load_record(path)
+    path.write_bytes(b"\xef\xbb\xbfrecord {\r\n  key: 'pool'\r\n  value { scale_d: 0.5 offset_d: 0 }\r\n}\r\n")
+    assert load_record(path) == {"pool": LayerRecord(Affine(0.5, 0))}  # as Windows writes it
     record = {"größe/Conv2D": LayerRecord(Affine(0.5, 0), (0.25,))}
     save_record(record, path)
     assert load_record(path) == record

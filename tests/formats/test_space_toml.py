@@ -158,6 +158,8 @@ def test_presets_and_files(tmp_path: Path):
     mine = tmp_path / "mine.toml"
     mine.write_text(TEXT, encoding="utf-8")
     assert load_space(mine) == load_space(str(mine)) == parse_space(TEXT, str(mine))
+    mine.write_text(TEXT.replace("\n", "\r\n"), encoding="utf-8-sig", newline="")  # as Windows writes it
+    assert load_space(mine) == parse_space(TEXT, str(mine))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):

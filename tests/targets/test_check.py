@@ -155,7 +155,7 @@ def test_every_bit_of_deq_scale_counts(saved, bit: int, channel: int):
         value[channel] ^= np.uint64(1) << np.uint64(bit)
         node.CopyFrom(make_const(node.name, value))
 
-    with pytest.raises(PlanError, match=rf"conv/dequant/deq_scale\.value: is .* at {channel}, expected is"):
+    with pytest.raises(PlanError, match=rf"conv/dequant/deq_scale\.value: is \d+ at {channel}, expected is \d+;"):
         check(edited(saved, change), RECORD)
 
 
@@ -196,6 +196,23 @@ WIRING = {
     "integers read by another": (
         added(make_node("spy", "Relu", ["pool/act_quant/AscendQuant"], T=type_attr(FLOAT))),
         "spy",
+    ),
+    "weights read by another": (
+        added(make_node("spy", "Relu", ["conv/weight_quant/AscendWeightQuant"], T=type_attr(FLOAT))),
+        "spy",
+    ),
+    "sums with bias read by another": (
+        added(make_node("spy", "Relu", ["conv/bias_quant/BiasAdd"], T=type_attr(FLOAT))),
+        "spy",
+    ),
+    "a second output": (rewired("bias", 1, "conv/dequant/deq_scale:1"), "bias: its input 1 is"),
+    "a constant with an attribute more": (
+        lambda graph_def, nodes: nodes["conv/dequant/deq_scale"].attr["_more"].CopyFrom(type_attr(FLOAT)),
+        "conv/dequant/deq_scale: is Const, where 'bias' needs a plain constant",
+    ),
+    "a constant that says another type": (
+        lambda graph_def, nodes: nodes["conv/dequant/deq_scale"].attr["dtype"].CopyFrom(type_attr(types_pb2.DT_INT64)),
+        "conv/dequant/deq_scale.dtype",
     ),
     "input past AscendAntiQuant": (rewired("y", 1, "y/act_quant_1/AscendQuant"), "y/act_quant_1/AscendAntiQuant"),
     "a quantizer too many": (
@@ -268,7 +285,7 @@ def test_files_that_are_no_quantized_graph(made, saved, tmp_path):
     with pytest.raises(ModelError, match=r"has no operator of AMCT: it is a float model; give a quantized .pb"):
         check(float_file, RECORD)
     (tmp_path / "text.pb").write_text("this is no graph")
-    with pytest.raises(ModelError, match="is no GraphDef, or only a part of one"):
+    with pytest.raises(ModelError, match=r"is no GraphDef, or only a part of one; give a quantized .pb"):
         check(tmp_path / "text.pb", RECORD)
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         check(tmp_path / "nothing.pb", RECORD)
@@ -283,7 +300,7 @@ def test_the_map_protects_what_the_record_does_not_tell(saved):
     place = bytes(content).index(values) + values.index(next(v for v in values if 0 < v < 60))
     content[place] += 1
     saved.write_bytes(bytes(content))
-    with pytest.raises(PlanError, match=r"sha256: is not the one in net_quant.json: the file was changed after it was"):
+    with pytest.raises(PlanError, match=r"sha256: is not the one in net_quant.json; the file or the record was cha"):
         check(saved, RECORD)
 
 

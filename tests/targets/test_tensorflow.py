@@ -176,9 +176,11 @@ def test_bias_beyond_int32_names_the_layer(opened):
         quantized(model.graph, layers, {"dense": tiny_scale})
 
 
-def test_scales_whose_product_vanishes_name_the_layer(opened):
+@pytest.mark.parametrize("scale_w", [1e-45, 5e-32])
+def test_scales_whose_product_vanishes_name_the_layer(opened, scale_w: float):
+    """Numbers below 1.2e-38 are 0 to TensorFlow."""
     model, layers = opened
-    least = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(1e-45))
+    least = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(scale_w))
     with pytest.raises(TrialError, match="depthwise: the product of its scales is beyond float32; leave the layer"):
         quantized(model.graph, layers, {"depthwise": least})
 

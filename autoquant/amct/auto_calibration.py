@@ -14,12 +14,13 @@ from autoquant.amct.judging import Judge, in_short
 from autoquant.amct.logs import log
 from autoquant.amct.observing import observe
 from autoquant.amct.opened import LiveModel, read_live
+from autoquant.amct.paths import check_writable, output_path
 from autoquant.amct.ranking import rank, ranking_text
 from autoquant.amct.roll_back import Advice, RollBackSpace
 from autoquant.amct.saving import output_names
 from autoquant.amct.sensitivity import open_sensitivity
 from autoquant.amct.strategy import TpeStrategy, open_strategy
-from autoquant.amct.trials import Bench, History, run_trials
+from autoquant.amct.trials import HISTORY, Bench, History, run_trials
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
@@ -70,6 +71,7 @@ def accuracy_based_auto_calibration(
         ModelError, PlanError: the model or the config cannot be used.
         RequirementError: the float model does not satisfy the evaluator, compared with itself.
         DataError: the evaluator calibrates with fewer than batch_num batches, or gives what it must not.
+        RunError: nothing can be written to a folder; this is told before the evaluator is called.
         TrialError: no layer can be INT8, because of what calibration saw.
         AutoquantError: no configuration satisfies. There is no quantized model then, not even one of an earlier call.
 
@@ -77,6 +79,8 @@ def accuracy_based_auto_calibration(
     """
     names, measure, chosen = output_names(outputs), open_sensitivity(sensitivity), open_strategy(strategy)
     files = Files.of(save_dir, Path(model_file), record_file)
+    for path in (files.model, files.record, output_path(HISTORY)):
+        check_writable(path)
     tf_graph = imported(load(Path(model_file)))
     model, found, plan = _opened(Path(model_file), tf_graph, names, Path(config_file))
     judge = Judge.of(evaluator, names, tf_graph)

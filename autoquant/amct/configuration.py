@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoquant.amct.calibration import shown
 from autoquant.amct.logs import log
 from autoquant.amct.opened import read_live
 from autoquant.amct.paths import output_path
 from autoquant.errors import PlanError
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
 from autoquant.formats.config_json import save_config
+from autoquant.tuning.result import count_layers
 
 
 def create_quant_config(
@@ -44,7 +46,10 @@ def create_quant_config(
     survey = read_live(graph, fusion=cfg.fusion).survey
     plan = plan_of(cfg, survey)
     save_config(plan, output_path(config_file), layers=survey.by_name)
-    log().info("%d of %d layers are to be quantized: %s", len(plan.int8), len(survey.layers), config_file)
+    if survey.rejected:
+        names = shown([rejected.name for rejected in survey.rejected])
+        log().info("cannot be quantized, `autoquant inspect` says why: %s", names)
+    log().info("%d of %d layers are to be quantized: %s", count_layers(plan.int8), len(survey.layers), config_file)
 
 
 def _cfg(skip_layers: Sequence[str], batch_num: int, activation_offset: bool) -> CalibrationCfg:

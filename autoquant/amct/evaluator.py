@@ -84,7 +84,7 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
     def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
         """Run the outputs once for every batch, after initializing the graph's variables.
 
-        Raises UsageError where the graph has no such input or another is not fed.
+        Raises UsageError where the graph has no such input, or one of another shape, or another is not fed.
         """
         import tensorflow as tf
 
@@ -93,6 +93,10 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
             if given.name not in placeholders:
                 hint = did_you_mean(given.name, placeholders, otherwise=f"its inputs are {', '.join(placeholders)}")
                 raise UsageError("input_shape", f"the graph has no input '{given.name}'", hint=hint)
+            shape = graph.get_tensor_by_name(f"{given.name}:0").shape
+            if not shape.is_compatible_with(given.shape):
+                what = f"gives '{given.name}' the shape {given.shape}, but in the graph it has {shape}"
+                raise UsageError("input_shape", what, hint="give the shape of one batch as the graph takes it")
         for name in _needed(graph, outputs):
             if name not in {given.name for given in self._inputs}:
                 what = f"says nothing of '{name}': you must feed a value for placeholder tensor '{name}'"

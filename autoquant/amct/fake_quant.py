@@ -41,9 +41,14 @@ class Grid:
             raise ModelError(node, str(error), hint="train again, or remove the FakeQuant") from None
 
     def weight(self, node: str) -> Array:
-        """The scales of a weight. Raises ModelError where its grid is not symmetric."""
-        if self.offsets.any():
-            what = f"quantizes a weight with offset {self.offsets[np.flatnonzero(self.offsets)[0]]}, not 0"
+        """The scales of a weight. Raises ModelError where its grid is not symmetric.
+
+        The zero point of min = -max falls between two steps where it is not narrow, and nudging takes either: offset 0,
+        or -1, whose steps are the same ones, of which INT8 lacks the uppermost.
+        """
+        wrong = self.offsets[(self.offsets != 0) & ((self.offsets != -1) | self.narrow)]
+        if wrong.size:
+            what = f"quantizes a weight with offset {wrong[0]}, not 0"
             raise ModelError(node, what, hint="train again with symmetric ranges of weights, min = -max")
         return self.scales
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.errors import DataError, TrialError, UsageError
+from autoquant.amct.objects import check_object
+from autoquant.errors import DataError, TrialError
 from autoquant.model.graph import GraphDef
 
 METHODS = ("calibration", "evaluate", "metric_eval")
@@ -87,10 +88,7 @@ class Judge:
         Raises UsageError where the evaluator is none, and RequirementError where it does not take the float model for
         as good as itself.
         """
-        for method in METHODS:
-            if not callable(getattr(evaluator, method, None)):
-                what = f"{type(evaluator).__name__} has no method {method}()"
-                raise UsageError("evaluator", what, hint="derive it from AutoCalibrationEvaluatorBase")
+        check_object("evaluator", evaluator, METHODS, base="AutoCalibrationEvaluatorBase")
         judge = cls(evaluator, outputs, evaluator.evaluate(graph, list(outputs)))
         if not judge.compare(judge.original).satisfied:
             what = (

@@ -50,7 +50,7 @@ def quantize_model(
     config = Path(config_file)
     outputs = output_names(calib_outputs) if calib_outputs else ()
     model = read_live(graph, fusion=load_config(config).fusion, outputs=outputs)
-    plan = load_config(config, layers=model.survey.by_name)
+    plan = load_config(config, layers=model.survey.by_name, rejected=model.survey.rejected)
     return insert_calibration(graph, model, plan, record_file)
 
 

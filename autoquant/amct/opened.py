@@ -9,7 +9,7 @@ from typing import Any
 from autoquant.errors import ModelError, UsageError
 from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.graph import Graph, canonical
-from autoquant.model.interface import chosen, found_inputs
+from autoquant.model.interface import chosen, found_inputs, found_outputs
 from autoquant.model.layers import Layer, Survey, survey
 from autoquant.model.model import prepared
 from autoquant.model.shapes import tensor_name
@@ -42,6 +42,10 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
         raise UsageError("graph", what, hint="import the .pb into a new tf.Graph, and give that")
     loaded = Graph.from_graph_def(graph.as_graph_def(), inputs=(), outputs=())
     loaded = replace(loaded, inputs=found_inputs(loaded))
+    if not found_outputs(loaded):
+        what = "none of its outputs depends on a Placeholder"
+        hint = "import the frozen .pb by itself into a new tf.Graph, and feed its inputs, without a tf.data pipeline"
+        raise ModelError("graph", what, hint=hint)
     if outputs:
         outputs = tuple(dict.fromkeys([*chosen(loaded).outputs, *map(canonical, outputs)]))
     normalized = prepared(loaded, outputs=outputs, fusion=fusion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from autoquant.files import unwritable
 
@@ -15,3 +16,12 @@ def output_path(path: str | Path) -> Path:
     except OSError as error:
         raise unwritable(full.parent, error) from error
     return full
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunError where no file can be written beside this one: before the work, not after it."""
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise unwritable(path.parent, error) from error

@@ -18,6 +18,7 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.graph import node_of
 from autoquant.model.operators import sizes
 from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning.result import count_layers
 
 CONVERTIBLE = ("AvgPool", "Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "MatMul")
 """Operators that convert_model and convert_qat_model take, as in AMCT."""
@@ -87,8 +88,10 @@ def convert_model(
 
 
 def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
-    """Names of output tensors from a list, or from one text with ';' between them. Raises UsageError for
-    none, and for what is no name."""
+    """Names of output tensors from a list, or from one text with ';' between them.
+
+    Raises UsageError for none, and for what is no name.
+    """
     names = outputs.split(";") if isinstance(outputs, str) else outputs
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         what = f"expected names of tensors, got {shorten(repr(outputs), 100)}"
@@ -106,7 +109,7 @@ def write_quantized(model: Matched, save_path: str | Path, *, simulation: bool) 
     target = TensorFlowTarget(simulation=simulation)
     path = output_path(Path(save_path).with_name(target.file_name(Path(save_path).name)))
     target.save(model.graph, model.layers, model.record, path)
-    log().info("%d layers are in INT8: %s", len(model.record), path)
+    log().info("%d layers are in INT8: %s", count_layers(model.record), path)
     return Saved(path, quant_json_path(path))
 
 

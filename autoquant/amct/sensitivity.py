@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.amct.objects import check_object
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.quantization.affine import Array
 
@@ -76,10 +77,7 @@ def open_sensitivity(sensitivity: Any) -> Any:
             hint = did_you_mean(sensitivity, SENSITIVITIES, otherwise=f"it can be {names}, or an object of your own")
             raise UsageError("sensitivity", f"unknown '{sensitivity}'", hint=hint)
         return SENSITIVITIES[named]()
-    check_no_class("sensitivity", sensitivity)
-    if not callable(getattr(sensitivity, "compare", None)):
-        what = f"{type(sensitivity).__name__} has no method compare(original, fakequant)"
-        raise UsageError("sensitivity", what, hint="derive it from SensitivityBase")
+    check_object("sensitivity", sensitivity, ["compare"], base="SensitivityBase")
     return sensitivity
 
 

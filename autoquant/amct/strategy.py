@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from autoquant.amct.objects import check_object
 from autoquant.errors import UsageError, did_you_mean
 
 
@@ -91,11 +92,7 @@ def open_strategy(strategy: Any) -> Any:
             hint = did_you_mean(strategy, STRATEGIES, otherwise=f"it can be {names}, or an object of your own")
             raise UsageError("strategy", f"unknown '{strategy}'", hint=hint)
         return STRATEGIES[named]()
-    check_no_class("strategy", strategy)
-    if isinstance(strategy, TpeStrategy):
-        return strategy
-    for method in ("initialize", "update_quant_config"):
-        if not callable(getattr(strategy, method, None)):
-            what = f"{type(strategy).__name__} has no method {method}()"
-            raise UsageError("strategy", what, hint="derive it from AutoCalibrationStrategyBase")
+    if not isinstance(strategy, TpeStrategy):
+        methods = ("initialize", "update_quant_config")
+        check_object("strategy", strategy, methods, base="AutoCalibrationStrategyBase")
     return strategy

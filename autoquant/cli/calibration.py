@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     with stdout_for_the_result():
         import_tensorflow(verbose=args.verbose)
         made = _calibrated(args)
-    say(f"{written(made.config, made.record, made.model)}\nmapping {made.mapping}")
+    say(written(made))
     return 0
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import say
 from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+
+if TYPE_CHECKING:
+    from autoquant.amct.from_file import Calibrated
+    from autoquant.api import Export
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -25,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         made = api.export(args.run, args.to, trial=args.trial, simulation=args.simulation)
-    say(f"trial   {made.trial}\n" + written(made.config, made.record, made.model))
+    say(f"trial   {made.trial}\n" + written(made))
     return 0
 
 
-def written(config: object, record: object, model: object) -> str:
-    """The files of an export, a line each."""
-    return f"config  {config}\nrecord  {record}\nmodel   {model}"
+def written(made: Export | Calibrated) -> str:
+    """The files that were made, a line each."""
+    return f"config  {made.config}\nrecord  {made.record}\nmodel   {made.model}\nmapping {made.mapping}"

@@ -13,6 +13,7 @@ from autoquant import __version__
 from autoquant.cli.arguments import Parser
 from autoquant.cli.output import complain, reader_may_leave
 from autoquant.errors import BAD_INPUT, INTERNAL, INTERRUPTED, AutoquantError, UsageError, did_you_mean
+from autoquant.evaluation.plugins import user_error
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -71,7 +72,11 @@ def _run(words: list[str]) -> int:
     command = importlib.import_module(f"autoquant.cli.{asked.command}")
     own = Parser(prog=f"autoquant {asked.command}", description=f"{what[0].upper()}{what[1:]}.")
     command.add_arguments(own)
-    code: int = command.run(own.parse_args(asked.rest))
+    args = own.parse_args(asked.rest)
+    try:
+        code: int = command.run(args)
+    except SystemExit as end:  # a function of the user's own: even 0 would not say that all went well
+        raise user_error(asked.command, end) from end
     return code
 
 

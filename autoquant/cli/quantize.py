@@ -32,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         made = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
-    say(written(made.config, made.record, made.model))
+    say(written(made))
     return 0

@@ -56,7 +56,7 @@ def load_file(spec: str, path: Path) -> ModuleType:
     return module
 
 
-def user_error(where: str, error: Exception) -> AutoquantError:
+def user_error(where: str, error: Exception | SystemExit) -> AutoquantError:
     """What to raise for an exception in the user's function: its type and message, and its file and line."""
     if isinstance(error, AutoquantError):
         return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
 from autoquant.amct.configuration import create_quant_config
 from autoquant.amct.live import quantize_model
+from autoquant.amct.logs import set_logging_level
 from autoquant.amct.strategy import TpeStrategy
 from autoquant.common.auto_calibration import (
     AutoCalibrationEvaluatorBase,
@@ -21,7 +23,7 @@ from autoquant.common.auto_calibration import (
     MseSensitivity,
     SensitivityBase,
 )
-from autoquant.errors import AutoquantError, DataError, PlanError, TrialError
+from autoquant.errors import AutoquantError, DataError, PlanError, RunError, TrialError
 from autoquant.formats.record_text import load_record
 
 RANKING = "accuracy_based_auto_calibration_ranking_information.json"
@@ -299,6 +301,19 @@ def test_all_roll_back(calibrate):
     assert [len(layers) for layers, _ in history()] == [0, 2, 3]  # of all four in float there is no model
     with pytest.raises(AutoquantError, match=r"none of 3 configurations satisfies.*; loosen .* 'BinarySearch'"):
         calibrate(Evaluator(allowed=0.0), strategy=TpeStrategy(trials=3))
+
+
+@pytest.mark.parametrize(("save_dir", "message"), [("results/net", "amct_log"), ("/proc/model", "/proc")])
+def test_folders_that_cannot_be_written_to_are_told_before_the_work(calibrate, save_dir: str, message: str):
+    """Not even the superuser can write to /proc, or into a file."""
+    if message == "amct_log":
+        shutil.rmtree("amct_log")
+        Path("amct_log").write_text("a file")
+    evaluator = Evaluator()
+    set_logging_level("error", "error")
+    with pytest.raises(RunError, match=rf"{message}: cannot be written"):
+        calibrate(evaluator, save_dir)
+    assert evaluator.calls == []
 
 
 def test_a_requirement_that_the_float_model_does_not_satisfy(calibrate):

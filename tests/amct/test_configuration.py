@@ -76,7 +76,7 @@ def test_what_is_written_can_be_used_as_it_is(live) -> None:
     assert len(amct.quantize_model(live, CONFIG, "record.txt")) == 2
 
 
-def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(built) -> None:
+def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(built, capsys) -> None:
     import numpy as np
     import tensorflow as tf
 
@@ -87,6 +87,7 @@ def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(built) -> None:
 
     amct.create_quant_config(CONFIG, built(write), ["turned", "sum"])
     assert [name for name, value in written().items() if isinstance(value, dict)] == ["plain"]
+    assert "cannot be quantized, `autoquant inspect` says why: turned\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,10 @@ def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(built) -> None:
         ({"skip_layers": ["cnv"]}, "Layer cnv does not exist in the graph.*; did you mean 'conv'"),
         ({"skip_layers": ["conv", "dense", "depthwise"]}, "Except skip_layers, no layer needs to quantize"),
         ({"batch_num": 0}, "create_quant_config: batch_num must be greater than zero, got 0"),
+        ({"batch_num": "2"}, "create_quant_config: batch_num must be an int, got '2'"),
+        ({"batch_num": True}, "create_quant_config: batch_num must be an int, got True"),
+        ({"activation_offset": "no"}, "create_quant_config: activation_offset must be a bool, got 'no'"),
+        ({"skip_layers": "conv"}, "create_quant_config: skip_layers is a text, 'conv'; give a list"),
         ({"config_defination": "none.cfg"}, "none.cfg: cannot be read"),
         ({"config_defination": CFG}, "quant.cfg.*batch_nun"),
     ],

@@ -76,6 +76,12 @@ def test_an_input_that_the_graph_does_not_have(tmp_path, counting):
         GraphEvaluator(f"{tmp_path}/l", "lft:2,3", "float32").calibration(counting[0], ["half:0"])
 
 
+def test_a_shape_that_the_graph_does_not_take(tmp_path, counting):
+    write(tmp_path / "l", *ones(2))
+    with pytest.raises(UsageError, match=r"gives 'left' the shape \(3, 2\), but in the graph it has \(None, 3\); give"):
+        GraphEvaluator(f"{tmp_path}/l", "left:3,2", "float32").calibration(counting[0], ["half:0"])
+
+
 def test_it_cannot_evaluate(tmp_path):
     evaluator = GraphEvaluator(str(write(tmp_path / "l", *ones(1))), "left:2,3", "float32")
     for call in (evaluator.evaluate, evaluator.metric_eval):

@@ -113,6 +113,14 @@ def test_a_range_that_is_fed_is_refused(graph_of) -> None:
         grid_of(graph, graph.nodes["fake"])
 
 
+@settings(deadline=None, max_examples=200)
+@given(BOUNDS.filter(bool))
+def test_a_symmetric_range_that_is_not_narrow_is_one_of_a_weight(most: float) -> None:
+    """The zero point is between two steps; what TensorFlow rounds to has the same steps either way."""
+    grid = nudged(np.float32([-most]), np.float32([most]), narrow=False)
+    assert grid.weight("fake") == pytest.approx(2 * most / 255, rel=1e-6)
+
+
 def test_offsets_of_weights_are_refused() -> None:
     with pytest.raises(
         ModelError, match="fake: quantizes a weight with offset -128, not 0; train again with symmetric"

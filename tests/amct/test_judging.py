@@ -62,6 +62,8 @@ def test_a_loss_of_any_kind(satisfied: Any, loss: Any, number: float | None, vio
 def test_what_is_no_evaluator():
     with pytest.raises(UsageError, match=r"evaluator: object has no method calibration\(\); derive it from"):
         Judge.of(object(), (), 1)
+    with pytest.raises(UsageError, match=r"evaluator: Evaluator is a class; give an object of it: Evaluator\(\)"):
+        Judge.of(Evaluator, (), 1)
 
 
 def test_the_original_must_satisfy():

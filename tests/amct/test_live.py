@@ -114,7 +114,7 @@ def test_initialized_variables_start_anew(live, images) -> None:
         first = RECORD.read_text()
         session.initialize()
         session.run(images[32:] * 2)
-        assert unfinished(RECORD.read_text())
+        assert RECORD.read_text() == first
         session.run(images[:32] * 2)
         doubled = load_record(RECORD)
         session.initialize()
@@ -124,6 +124,22 @@ def test_initialized_variables_start_anew(live, images) -> None:
         session.run(images[:32])
     assert RECORD.read_text() == first
     assert doubled["conv"].activation.scale == 2 * load_record(RECORD)["conv"].activation.scale
+
+
+def test_a_finished_record_outlives_runs_that_do_not_finish_another(live, tiny, images, capsys) -> None:
+    """Such as an accuracy of the float graph, taken in a session of its own before save_model."""
+    configured(live, batch_num=2)
+    calibrated(live, images[:32], images[32:])
+    finished = RECORD.read_text()
+    capsys.readouterr()
+    calibrated(live, images)
+    told = capsys.readouterr().err
+    assert "WARNING" in told
+    assert "variables were initialized again: the next batch_num=2 passes calibrate anew; until then" in told
+    assert RECORD.read_text() == finished
+    amct.save_model(tiny.model, ["scores"], RECORD, "out/tiny")
+    told = capsys.readouterr().err
+    assert "the calibration before the one that waits for conv, depthwise, dense: 1 of 2 passes" in told
 
 
 def test_batches_may_come_from_several_threads(live, load_pb, tiny, images) -> None:

@@ -73,6 +73,14 @@ def training() -> None:
     tf.compat.v1.nn.fused_batch_norm(x, one, one, one, one, is_training=True, name="norm")
 
 
+def piped() -> None:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(np.ones((8, 4), np.float32)).batch(2)
+    x = tf.compat.v1.data.make_initializable_iterator(data).get_next()
+    tf.matmul(x, np.ones((4, 4), np.float32))
+
+
 def nothing() -> None:
     import tensorflow as tf
 
@@ -85,7 +93,8 @@ def nothing() -> None:
         (variable, "weight.*: is a variable .*: the graph is not frozen; freeze it"),
         (training, "norm: this batch norm is in training mode; export the model in inference mode"),
         (nothing, "nothing to quantize|it has no "),
-        (lambda: None, "has no Placeholder to feed"),
+        (lambda: None, "graph: none of its outputs depends on a Placeholder; import the frozen .pb by itself"),
+        (piped, "graph: none of its outputs depends on a Placeholder; .*without a tf.data pipeline"),
     ],
 )
 def test_graphs_that_cannot_be_quantized_are_refused(built, write, message) -> None:

@@ -96,6 +96,23 @@ def test_the_converted_model_computes_what_was_trained(built, load_pb, trained, 
     assert np.median(np.abs(found - expected)) < 1e-4
 
 
+def test_ranges_of_weights_that_are_not_narrow(built, load_pb, trained, images) -> None:
+    """As FakeQuant has them where nothing else is said: only the uppermost of the trained steps is lost."""
+    tf, most = trained.tf, F([0.7, 0.9, 1.1, 1.3, 1.7, 1.9, 2.3])
+    wide = tf.quantization.fake_quant_with_min_max_vars_per_channel
+    values = trained.rng.uniform(-0.99, 0.99, size=(3, 3, 2, 7)).astype(F) * most
+
+    def write() -> None:
+        x = trained.fake(trained.start(), -3.0, 3.5)
+        x = tf.nn.conv2d(x, wide(values, -most, most), 1, "SAME", name="conv")
+        tf.identity(x, name="y")
+
+    graph = built(write)
+    saved = amct.convert_qat_model(frozen(graph), ["y:0"], "model", RECORD)
+    np.testing.assert_allclose(load_record(RECORD)["conv"].scale_w, 2 * most / 255, rtol=1e-6)
+    np.testing.assert_allclose(output(load_pb(saved.model), images), output(graph, images), atol=1e-4)
+
+
 def test_the_record_holds_the_trained_ranges(built, trained) -> None:
     amct.convert_qat_model(frozen(built(trained.write)), "y", "model", RECORD)
     record = load_record(RECORD)

@@ -104,7 +104,9 @@ def test_layers_that_the_outputs_do_not_need_are_left_out_and_named(built, capsy
     calibrated(graph, {"x:0": np.eye(4)}, "a:0", "b:0")
     saved = amct.save_model(model, ["a:0"], RECORD, "x")
     assert "WARNING - [autoquant]: left out, as the outputs do not depend on it: b\n" in capsys.readouterr().err
-    assert check(saved.model, {"a": load_record(RECORD)["a"]}).layers == {"MatMul": 1}
+    found = check(saved.model, load_record(RECORD))
+    assert (found.layers, found.left_out) == ({"MatMul": 1}, ("b",))
+    assert check(saved.model, {"a": load_record(RECORD)["a"]}).left_out == ()
     save_record({"b": load_record(RECORD)["b"]}, RECORD)
     with pytest.raises(PlanError, match="the outputs depend on none of its layers; give the outputs of the model"):
         amct.save_model(model, ["a:0"], RECORD, "x")
@@ -212,6 +214,8 @@ def test_a_bias_beyond_int32_names_the_layer(tiny) -> None:
         ({"outputs": ["score:0"]}, ModelError, "score:0: no such output in the graph; did you mean 'scores'"),
         ({"outputs": []}, UsageError, "outputs: no output is named; give names of tensors"),
         ({"outputs": " ;"}, UsageError, "outputs: no output is named"),
+        ({"outputs": None}, UsageError, "outputs: expected names of tensors, got None; give a list"),
+        ({"outputs": [1]}, UsageError, r"outputs: expected names of tensors, got \[1\]"),
         ({"save_path": "folder/"}, UsageError, "save_path: 'folder/' names a folder; give a prefix"),
         ({"save_path": ""}, UsageError, "save_path: '' names a folder"),
         ({"save_path": "record.txt/x"}, RunError, "cannot be written"),

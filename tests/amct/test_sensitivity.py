@@ -80,6 +80,9 @@ def test_by_name_or_an_object_of_ones_own():
     assert isinstance(open_sensitivity("CosineSimilarity"), CosineSimilaritySensitivity)
     with pytest.raises(UsageError, match="sensitivity: unknown 'Cosine_Similarity'; did you mean 'CosineSimilarity'"):
         open_sensitivity("Cosine_Similarity")
+    assert isinstance(open_sensitivity("MseSensitivity"), MseSensitivity)
+    with pytest.raises(UsageError, match=r"sensitivity: MseSensitivity is a class; give an object of it: Mse"):
+        open_sensitivity(MseSensitivity)
     with pytest.raises(UsageError, match="float has no method compare"):
         open_sensitivity(0.5)
     with pytest.raises(UsageError, match=r"SensitivityBase: has no compare\(original, fakequant\) of its own"):

@@ -77,6 +77,10 @@ def test_by_name_or_an_object_of_ones_own():
     own = BinarySearchStrategy()
     assert open_strategy(own) is own
     assert isinstance(open_strategy("BinarySearch"), BinarySearchStrategy)
+    assert isinstance(open_strategy("BinarySearchStrategy"), BinarySearchStrategy)
+    for a_class in (BinarySearchStrategy, TpeStrategy):
+        with pytest.raises(UsageError, match=r"strategy: \w+ is a class; give an object of it: \w+\(\)"):
+            open_strategy(a_class)
     assert open_strategy("TPE") == TpeStrategy()
     assert open_strategy(TpeStrategy(trials=4)) == TpeStrategy(trials=4)
     with pytest.raises(UsageError, match="strategy: unknown 'Binary'; did you mean 'BinarySearch'"):

@@ -95,6 +95,16 @@ def test_a_bug_is_one_line_and_with_verbose_a_traceback(capsys, monkeypatch: pyt
     assert error.endswith("autoquant: internal error: ZeroDivisionError: by zero, this is a bug in autoquant\n")
 
 
+@pytest.mark.parametrize("code", [0, 3, "enough"])
+def test_a_function_of_the_users_own_that_ends_the_process_is_no_success(code, capsys, monkeypatch) -> None:
+    def leaving(args: object) -> int:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(export, "run", leaving)
+    assert main(["export", "run", "--to", "x"]) == 2
+    assert capsys.readouterr().err.startswith(f"autoquant: error: export: raised SystemExit: {code}")
+
+
 def test_an_interruption_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(args: object) -> int:
         raise KeyboardInterrupt

@@ -47,6 +47,7 @@ def test_missed_then_resumed_exported_and_applied(files, capsys: pytest.CaptureF
         "config  out/config.json",
         "record  out/record.txt",
         "model   out/tiny_quantized.pb",
+        "mapping out/tiny_quant.json",
     ]
     words = ["quantize", str(files.model), "--config", "out/config.json", "--calibration", str(files.calibration)]
     assert main([*words, "--to", "again"]) == 0

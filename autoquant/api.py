@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from autoquant.calibration.plan import check_plan
 from autoquant.calibration.record import Calibrator
-from autoquant.errors import RunError, UsageError
+from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.config_json import load_config
@@ -206,6 +206,8 @@ def check(model: str | Path, record: str | Path | None = None) -> Checked:
     Raises ModelError where the file is no quantized graph, PlanError where anything is not as the record says.
     """
     path = Path(model)
+    if not path.is_file():
+        raise ModelError(str(path), "there is no such file", hint="give a quantized .pb")
     return compare(path, load_record(path.with_name("record.txt") if record is None else Path(record)))
 
 

@@ -47,6 +47,11 @@ def test_a_record_elsewhere_and_a_file_for_converters(files, saved, tmp_path, ca
     assert lines[2:] == ["functions  none: it is for converters", "mapping    none beside it", "ok"]
 
 
+def test_a_folder_is_no_model(saved, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(saved.parent)]) == 2
+    assert "there is no such file; give a quantized .pb" in capsys.readouterr().err
+
+
 def test_what_the_file_does_not_have_is_told(saved, capsys: pytest.CaptureFixture[str]) -> None:
     save_record({**RECORD, "aside": RECORD["fc"]}, saved.with_name("record.txt"))
     assert main(["check", str(saved)]) == 0

@@ -5,15 +5,44 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
+import pytest
 
-def test_it_runs(tiny, capsys):
+
+@pytest.fixture(scope="module")
+def benchmark():
     spec = importlib.util.spec_from_file_location("trial_cost", Path(__file__).with_name("trial_cost.py"))
     assert spec is not None
     assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    benchmark.main([str(tiny.model), str(tiny.evaluation), "--calibration", str(tiny.calibration), "--repeat", "2"])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def printed(benchmark, capsys, *words) -> str:
+    """Check what every run prints, and give its first line."""
+    benchmark.main([*map(str, words), "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "tiny: 3 layers, 200 samples"
     assert [line.split("  ")[0] for line in lines[3:]] == [*benchmark.PARTS, "all but scoring"]
     assert all(float(number) > 0 for line in lines[3:] for number in line.split()[-2:])
+    return lines[0]
+
+
+@pytest.mark.parametrize("options", [(), ("--dmq", 0.5)], ids=str)
+def test_it_runs(benchmark, tiny, capsys, options):
+    words = (tiny.model, tiny.evaluation, "--calibration", tiny.calibration, *options)
+    assert printed(benchmark, capsys, *words) == "tiny: 3 layers, 200 samples"
+
+
+def test_inputs_of_operators_are_no_layers_of_it(benchmark, capsys, tmp_path):
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
+        y = tf.matmul(x, tf.constant(np.eye(4, dtype=np.float32) * 2.0)) + tf.nn.relu(x)
+        tf.identity(y, name="y")
+    (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    samples = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=samples, y=samples.argmax(axis=1))
+    assert printed(benchmark, capsys, tmp_path / "net.pb", tmp_path / "data.npz") == "net: 1 layers, 96 samples"

@@ -1,9 +1,11 @@
 """What a trial costs, as ratios to a plain FP32 pass over the same data on the same engine, from one run.
 
-    python tests/benchmarks/trial_cost.py MODEL DATA [--calibration DATA] [--preprocess P] [--scale S] [--repeat N]
+    python tests/benchmarks/trial_cost.py MODEL DATA [--calibration DATA] [--preprocess P] [--scale S] [--dmq S]
+        [--repeat N]
 
 The medians of N interleaved repetitions are compared, so that a busy machine disturbs both alike. The first trial is
-shown apart: it chooses every range and weight scale anew, which later trials find ready.
+shown apart: it chooses every range and weight scale anew, which later trials find ready. `--dmq` balances every layer,
+which calibration pays for with statistics channel by channel.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from autoquant.evaluation.baseline import measure_baseline
 from autoquant.evaluation.evaluator import evaluate
 from autoquant.evaluation.metrics import open_metric
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.model.layers import Layer
 from autoquant.model.model import open_model
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.prepare import batches_in, calibrate, open_samples
@@ -41,6 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--preprocess")
     parser.add_argument("--scale")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--dmq", type=float)
     arguments = parser.parse_args(words)
     request = DataRequest(
         data=arguments.data,
@@ -48,17 +52,17 @@ def main(words: Sequence[str] | None = None) -> None:
         preprocess=arguments.preprocess,
         scale=arguments.scale,
     )
-    bench, batches, calibration = _open(request, arguments.model)
+    bench, batches, calibration = _open(request, arguments.model, arguments.dmq)
     passes: list[float] = []
     trials: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.repeat):
             passes.append(_fp32_pass(bench))
-            trials.append(dict(bench.carry_out(_plan(bench, number, batches), Path(folder)).seconds))
+            trials.append(dict(bench.carry_out(_plan(bench, number, batches, arguments.dmq), Path(folder)).seconds))
     _report(bench, median(passes), trials, calibration)
 
 
-def _open(request: DataRequest, path: str) -> tuple[Workbench, int, float]:
+def _open(request: DataRequest, path: str, dmq: float | None) -> tuple[Workbench, int, float]:
     """Everything that trials share, the number of calibration batches, and the seconds that calibration took."""
     model = open_model(path)
     samples = open_samples(request, model, seed=0)
@@ -67,20 +71,27 @@ def _open(request: DataRequest, path: str) -> tuple[Workbench, int, float]:
     baseline = measure_baseline(runner, samples.evaluation, metric, batch_size=size, key="")
     workload = Workload.of(model, samples.evaluation)
     batches = batches_in(samples.calibration, size)
+    layers = _layers(workload)
+    balanced = [name for name, layer in layers.items() if layer.balanceable] if dmq else []
     begin = time.perf_counter()
-    statistics = calibrate(engine, model, workload.layers, samples.calibration, [batches], batch_size=size)
+    statistics = calibrate(engine, model, layers, samples.calibration, [batches], batch_size=size, balanced=balanced)
     seconds = time.perf_counter() - begin
     builder = Builder(model, workload, Calibrator(model.graph, workload.layers, statistics), TensorFlowTarget())
     return Workbench(builder, samples.evaluation, metric, baseline, engine, size), batches, seconds
 
 
-def _plan(bench: Workbench, number: int, batches: int) -> Plan:
+def _layers(workload: Workload) -> dict[str, Layer]:
+    """All but the inputs that are quantized only where asked for."""
+    return {name: layer for name, layer in workload.layers.items() if not layer.tensor_only}
+
+
+def _plan(bench: Workbench, number: int, batches: int, dmq: float | None) -> Plan:
     """All layers in INT8; every plan differs from those before, as in a search, but shares most of its ranges."""
-    layers = bench.builder.workload.layers
+    layers = _layers(bench.builder.workload)
     changed = list(layers)[number % len(layers)]
     return Plan(
         {
-            name: layer_plan(layer, Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr())
+            name: layer_plan(layer, Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr(), dmq=dmq)
             for name, layer in layers.items()
         },
         batches,
@@ -96,7 +107,7 @@ def _fp32_pass(bench: Workbench) -> float:
 
 
 def _report(bench: Workbench, fp32: float, trials: list[dict[str, float]], calibration: float) -> None:
-    print(f"{bench.builder.model.name}: {len(bench.builder.workload.layers)} layers, {len(bench.evaluation)} samples")
+    print(f"{bench.builder.model.name}: {bench.builder.workload.size} layers, {len(bench.evaluation)} samples")
     print(f"plain FP32 pass: {fp32:.2f} s = 1; calibration, once a run: {calibration / fp32:.3f}")
     print(f"{'part':<16}{'first trial':>14}{'later (median)':>16}")
     for part in PARTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -67,7 +68,11 @@ def parse_text(text: str, message: Any, where: str, *, what: str, hint: str, las
     What is given twice, or is of one oneof, is refused unless `last_wins`. Raises PlanError with line and column.
     """
     try:
-        (text_format.Merge if last_wins else text_format.Parse)(text, message)
+        with warnings.catch_warnings():  # that is all protobuf says of a backslash that escapes nothing
+            warnings.simplefilter("error")
+            (text_format.Merge if last_wins else text_format.Parse)(text, message)
+    except Warning as error:
+        raise PlanError(where, f"{what}: {error}", hint=hint) from None
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         place = "" if line is None else f":{line}:{column}"

@@ -40,7 +40,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Conv2D": Operator(4, weight=1, channel_axes=(3,), input_axis=2, per_channel=True),
         # Its inputs are the shape of the result, the weight (height, width, out, in) and the data.
         "Conv2DBackpropInput": Operator(4, data=2, weight=1, channel_axes=(2,), input_axis=3, per_channel=True),
-        "Conv3D": Operator(5, weight=1, channel_axes=(4,), input_axis=3, per_channel=True),
+        "Conv3D": Operator(5, weight=1, channel_axes=(4,), input_axis=3),
         "DepthwiseConv2dNative": Operator(4, weight=1, channel_axes=(2, 3), input_axis=2, per_channel=True),
         "MatMul": Operator(2, weight=1, channel_axes=(1,), input_axis=0),
         "MaxPool": Operator(4, tensor_only=True),

@@ -45,6 +45,7 @@ def test_of_a_oneof_the_last_one_counts():
         ("kind: C", "f.cfg:1:7: is no Top: "),
         ("count: -1", "f.cfg:1:8: is no Top: "),
         ("part {", "f.cfg:1:6: is no Top: "),
+        (r'names: "a\c"', "f.cfg: is no Top: "),
     ],
 )
 def test_where_a_text_is_wrong(text: str, message: str):

@@ -352,10 +352,10 @@ def test_layers_are_in_the_order_of_the_data(build) -> None:
 
 
 def test_the_table_of_operators_is_that_of_amct() -> None:
-    """Section 1.1 of its documentation: what has a weight, which of those may have a scale for every channel."""
+    """What has a weight, and which of those its documentation lets have a scale for every channel: no Conv3D."""
     weights = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Conv2D", "DepthwiseConv2dNative", "Conv3D"}
     assert {op for op, one in OPERATORS.items() if one.weight is not None} == weights | {"Conv2DBackpropInput"}
     assert {op for op, one in OPERATORS.items() if one.tensor_only} == {"MaxPool", "Add", "AddV2"}
     assert set(OPERATORS) == weights | {"Conv2DBackpropInput", "AvgPool", "MaxPool", "Add", "AddV2"}
-    per_channel = {"Conv2D", "DepthwiseConv2dNative", "Conv3D", "Conv2DBackpropInput"}
+    per_channel = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput"}
     assert {op for op, one in OPERATORS.items() if one.per_channel} == per_channel

@@ -210,7 +210,8 @@ def test_a_layer_is_offered_only_what_it_can_have():
     asked = {name: [one for one in offered if one.startswith(f"{name}:")] for name in kinds("").layers}
     per_channel = ["asymmetric", "channel_wise", "dmq"]
     own = {
-        **dict.fromkeys(("conv1", "conv2", "block/dw", "volume", "deconv"), per_channel),
+        **dict.fromkeys(("conv1", "conv2", "block/dw", "deconv"), per_channel),
+        "volume": ["asymmetric", "dmq"],
         "fc": ["asymmetric", "dmq"],
         "attention/out": ["asymmetric", "dmq"],
         "grouped": ["asymmetric", "channel_wise"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     for name, part in (("evaluation", slice(200)), ("calibration", slice(200, None))):
         np.savez(folder / f"{name}.npz", x=images[part], y=labels[part])
     return Tiny(folder / "tiny.pb", folder / "evaluation.npz", folder / "calibration.npz", weights)
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., list[Any]]:
+    """Run a Graph on values by input: the values of its outputs."""
+    import tensorflow as tf
+
+    from autoquant.model.shapes import imported, tensor_name
+
+    def ran(graph: Any, feeds: Mapping[str, Any]) -> list[Any]:
+        with tf.compat.v1.Session(graph=imported(graph)) as session:
+            fed = {tensor_name(name): value for name, value in feeds.items()}
+            return [np.asarray(v) for v in session.run([tensor_name(o) for o in graph.outputs], fed)]
+
+    return ran
 
 
 @pytest.fixture(scope="session")

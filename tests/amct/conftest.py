@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from autoquant.amct.logs import NAME
-from autoquant.model.graph import Graph
-from autoquant.model.shapes import imported, tensor_name
 
 
 @pytest.fixture(autouse=True)
@@ -50,19 +48,6 @@ def built() -> Callable[[Callable[[], Any]], Any]:
         return graph
 
     return made
-
-
-@pytest.fixture(scope="session")
-def run() -> Callable[..., list[Any]]:
-    """Run a Graph on values by input: the values of its outputs."""
-    import tensorflow as tf
-
-    def ran(graph: Graph, feeds: Mapping[str, Any]) -> list[Any]:
-        with tf.compat.v1.Session(graph=imported(graph)) as session:
-            fed = {tensor_name(name): value for name, value in feeds.items()}
-            return [np.asarray(v) for v in session.run([tensor_name(o) for o in graph.outputs], fed)]
-
-    return ran
 
 
 @pytest.fixture(scope="session")

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+import trial_cost
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("trial_cost", Path(__file__).with_name("trial_cost.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def printed(benchmark, capsys, *words) -> str:
+def printed(capsys, *words) -> str:
     """Check what every run prints, and give its first line."""
-    benchmark.main([*map(str, words), "--repeat", "2"])
+    trial_cost.main([*map(str, words), "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines[3:]] == [*benchmark.PARTS, "all but scoring"]
+    assert [line.split("  ")[0] for line in lines[3:]] == [*trial_cost.PARTS, "all but scoring"]
     assert all(float(number) > 0 for line in lines[3:] for number in line.split()[-2:])
     return lines[0]
 
 
 @pytest.mark.parametrize("options", [(), ("--dmq", 0.5)], ids=str)
-def test_it_runs(benchmark, tiny, capsys, options):
+def test_it_runs(tiny, capsys, options):
     words = (tiny.model, tiny.evaluation, "--calibration", tiny.calibration, *options)
-    assert printed(benchmark, capsys, *words) == "tiny: 3 layers, 200 samples"
+    assert printed(capsys, *words) == "tiny: 3 layers, 200 samples"
 
 
-def test_inputs_of_operators_are_no_layers_of_it(benchmark, capsys, tmp_path):
+def test_inputs_of_operators_are_no_layers_of_it(capsys, tmp_path):
     import tensorflow as tf
 
     graph = tf.Graph()
@@ -45,4 +33,4 @@ def test_inputs_of_operators_are_no_layers_of_it(benchmark, capsys, tmp_path):
     (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
     samples = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=samples, y=samples.argmax(axis=1))
-    assert printed(benchmark, capsys, tmp_path / "net.pb", tmp_path / "data.npz") == "net: 1 layers, 96 samples"
+    assert printed(capsys, tmp_path / "net.pb", tmp_path / "data.npz") == "net: 1 layers, 96 samples"

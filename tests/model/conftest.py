@@ -1,6 +1,6 @@
 """Small graphs, and a plain TensorFlow session to run them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,6 @@ import pytest
 
 from autoquant.model.graph import Graph
 from autoquant.model.operators import OPERATORS
-from autoquant.model.shapes import imported, tensor_name
 
 
 @pytest.fixture(scope="session")
@@ -24,19 +23,6 @@ def build() -> Callable[..., Graph]:
         return Graph.from_graph_def(graph.as_graph_def(), inputs=inputs, outputs=outputs)
 
     return made
-
-
-@pytest.fixture(scope="session")
-def run() -> Callable[..., list[Any]]:
-    """Run a graph on values by input: the values of its outputs."""
-    import tensorflow as tf
-
-    def ran(graph: Graph, feeds: Mapping[str, Any]) -> list[Any]:
-        with tf.compat.v1.Session(graph=imported(graph)) as session:
-            fed = {tensor_name(name): value for name, value in feeds.items()}
-            return [np.asarray(v) for v in session.run([tensor_name(o) for o in graph.outputs], fed)]
-
-    return ran
 
 
 @pytest.fixture(scope="session")

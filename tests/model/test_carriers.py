@@ -2,29 +2,9 @@
 
 import numpy as np
 import pytest
-from tensorflow.core.framework import types_pb2
+from graph_writing import NORMS, SMALL, normal, ops, placeholder
 
-from autoquant.model.graph import attr_of
 from autoquant.model.normalize import normalize
-
-NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-SMALL = {"Mul", "RealDiv", "Add", "AddV2", "Sub", "Rsqrt", *NORMS}
-
-
-def ops(graph):
-    """Operators, without those that compute shapes."""
-    nodes = (node for node in graph.nodes.values() if attr_of(node, "T").type != types_pb2.DT_INT32)
-    return [node.op for node in nodes if node.op != "Const"]
-
-
-def normal(rng, *shape):
-    return rng.normal(size=shape).astype(np.float32)
-
-
-def placeholder(*shape):
-    import tensorflow as tf
-
-    return tf.compat.v1.placeholder(tf.float32, shape, name="x")
 
 
 @pytest.fixture(scope="module")

@@ -5,31 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tensorflow.core.framework import types_pb2
+from graph_writing import NORMS, normal, ops, placeholder
 
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.fusion import Fusion
-from autoquant.model.graph import attr_of
 from autoquant.model.model import prepared
 from autoquant.model.normalize import check_fusion, normalize
-
-NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-
-
-def ops(graph):
-    """Operators, without those that compute shapes."""
-    nodes = (node for node in graph.nodes.values() if attr_of(node, "T").type != types_pb2.DT_INT32)
-    return [node.op for node in nodes if node.op != "Const"]
-
-
-def normal(rng, *shape):
-    return rng.normal(size=shape).astype(np.float32)
-
-
-def placeholder(*shape):
-    import tensorflow as tf
-
-    return tf.compat.v1.placeholder(tf.float32, shape, name="x")
 
 
 def conv(x, rng, channels: int = 4):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -11,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import networks
 import numpy as np
 import pytest
 
@@ -145,7 +144,6 @@ def saved() -> type[Saved]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
     """A network by name, trained when it is first asked for."""
-    networks = _networks()
 
     @cache
     def made(name: str) -> Trained:
@@ -193,12 +191,3 @@ def found(trained: Callable[[str], Trained], tmp_path_factory: pytest.TempPathFa
         return Found(folder / "run")
 
     return made
-
-
-def _networks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("networks", Path(__file__).with_name("networks.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
 from autoquant.amct.objects import check_object
-from autoquant.errors import DataError, TrialError
-from autoquant.model.graph import GraphDef
+from autoquant.errors import DataError
 
 METHODS = ("calibration", "evaluate", "metric_eval")
 
@@ -126,19 +124,3 @@ class Judge:
 def in_short(metric: Any) -> str:
     """A metric of any kind in one line that is not too long."""
     return shorten(str(metric), 100)
-
-
-def open_saved(path: Path) -> Any:
-    """A saved .pb as a tf.Graph of its own. Raises TrialError where TensorFlow refuses it."""
-    import tensorflow as tf
-
-    graph_def = GraphDef()
-    graph_def.ParseFromString(path.read_bytes())
-    graph = tf.Graph()
-    try:
-        with graph.as_default():
-            tf.graph_util.import_graph_def(graph_def, name="")
-    except (ValueError, tf.errors.OpError) as error:
-        what = f"TensorFlow refuses it: {str(error).splitlines()[0]}"
-        raise TrialError(path.name, what, hint="leave the layer in float") from error
-    return graph

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError, did_you_mean
-from autoquant.tuning.space import QUANT_ENABLE, Choice, Parameters, Start
+from autoquant.tuning.space import Choice, Parameters, Start, switch_of
 
 RollBack = Mapping[str, bool]
 """Layers that may be rolled back -> whether they are in INT8."""
@@ -20,7 +20,7 @@ class RollBackSpace:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self.dimensions: Mapping[str, tuple[Choice, ...]] = {_dimension(name): (True, False) for name in plan.int8}
+        self.dimensions: Mapping[str, tuple[Choice, ...]] = {switch_of(name): (True, False) for name in plan.int8}
 
     def starts(self) -> Iterator[Start]:
         """The plan itself."""
@@ -29,7 +29,7 @@ class RollBackSpace:
     def plan(self, parameters: Parameters) -> Plan:
         """The plan with its layers in float where a parameter says so."""
         layers = {
-            name: settings if parameters.get(_dimension(name), True) else None
+            name: settings if parameters.get(switch_of(name), True) else None
             for name, settings in self._plan.layers.items()
         }
         return replace(self._plan, layers=layers)
@@ -72,7 +72,7 @@ class Advice:
             return None
         if self._ended:
             self.final = self._last
-        return {_dimension(name): int8 for name, int8 in self._last.items()}
+        return {switch_of(name): int8 for name, int8 in self._last.items()}
 
     def _read(self, step: Any) -> tuple[bool, RollBack]:
         """Whether a step is the last, and its configuration; layers that it does not name are in INT8."""
@@ -87,7 +87,3 @@ class Advice:
                 what = f"update_quant_config() names '{layer}', which is not in the ranking"
                 raise UsageError(who, what, hint=did_you_mean(layer, self._ranking, otherwise=INITIALIZED))
         return stop, {layer: bool(given.get(layer, True)) for layer in self._ranking}
-
-
-def _dimension(layer: str) -> str:
-    return f"{layer}:{QUANT_ENABLE}"

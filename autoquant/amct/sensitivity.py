@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.amct.objects import check_object
-from autoquant.errors import UsageError, did_you_mean
+from autoquant.amct.objects import by_name_or_own
+from autoquant.errors import UsageError
 from autoquant.quantization.affine import Array
 
 
@@ -70,15 +70,7 @@ SENSITIVITIES: Mapping[str, Callable[[], SensitivityBase]] = MappingProxyType(
 
 def open_sensitivity(sensitivity: Any) -> Any:
     """A measure by name, or the user's own object with a method `compare`. Raises UsageError."""
-    if isinstance(sensitivity, str):
-        named = sensitivity.removesuffix("Sensitivity")  # the name of its class does as well
-        if named not in SENSITIVITIES:
-            names = ", ".join(SENSITIVITIES)
-            hint = did_you_mean(sensitivity, SENSITIVITIES, otherwise=f"it can be {names}, or an object of your own")
-            raise UsageError("sensitivity", f"unknown '{sensitivity}'", hint=hint)
-        return SENSITIVITIES[named]()
-    check_object("sensitivity", sensitivity, ["compare"], base="SensitivityBase")
-    return sensitivity
+    return by_name_or_own("sensitivity", sensitivity, SENSITIVITIES, ["compare"], base="SensitivityBase")
 
 
 def _flat(output: Array) -> Array:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from autoquant.amct.objects import check_object
-from autoquant.errors import UsageError, did_you_mean
+from autoquant.amct.objects import by_name_or_own
+from autoquant.errors import UsageError
 
 
 class AutoCalibrationStrategyBase:
@@ -85,14 +85,7 @@ STRATEGIES: Mapping[str, Callable[[], AutoCalibrationStrategyBase | TpeStrategy]
 
 def open_strategy(strategy: Any) -> Any:
     """A strategy by name, or the user's own object with the methods of the base. Raises UsageError."""
-    if isinstance(strategy, str):
-        named = strategy.removesuffix("Strategy")  # the name of its class does as well
-        if named not in STRATEGIES:
-            names = ", ".join(STRATEGIES)
-            hint = did_you_mean(strategy, STRATEGIES, otherwise=f"it can be {names}, or an object of your own")
-            raise UsageError("strategy", f"unknown '{strategy}'", hint=hint)
-        return STRATEGIES[named]()
-    if not isinstance(strategy, TpeStrategy):
-        methods = ("initialize", "update_quant_config")
-        check_object("strategy", strategy, methods, base="AutoCalibrationStrategyBase")
-    return strategy
+    if isinstance(strategy, TpeStrategy):
+        return strategy
+    methods = ("initialize", "update_quant_config")
+    return by_name_or_own("strategy", strategy, STRATEGIES, methods, base="AutoCalibrationStrategyBase")

@@ -8,13 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from autoquant.amct.judging import FAILED, Judge, Judgement, open_saved
+from autoquant.amct.judging import FAILED, Judge, Judgement
 from autoquant.amct.logs import LOG, log
 from autoquant.amct.paths import output_path
 from autoquant.amct.roll_back import RollBack, RollBackSpace
 from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
+from autoquant.evaluation.tensorflow_engine import tf_graph_of
 from autoquant.files import write_text
+from autoquant.model.graph import GraphDef
 from autoquant.tuning.result import State, Trial
 from autoquant.tuning.study import Proposal, Study
 from autoquant.tuning.workbench import Builder, Stopwatch
@@ -33,7 +35,8 @@ class Bench:
 
     def opened(self, plan: Plan, folder: Path, watch: Stopwatch) -> Any:
         """The INT8 model of a plan as a tf.Graph, read back from the folder, where its files are. Raises TrialError."""
-        graph = open_saved(self.builder.build(plan, folder, watch.lap))
+        saved = self.builder.build(plan, folder, watch.lap)
+        graph = tf_graph_of(GraphDef.FromString(saved.read_bytes()), saved.name)
         watch.lap("load")
         return graph
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -104,7 +104,9 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
             hint = did_you_mean(name, layers, otherwise="`autoquant inspect` lists the layers")
             raise PlanError(name, "is no quantizable layer of this model", hint=hint)
         _check_layer(layers[name], settings)
-    _check_one_input(plan, layers)
+    if both := two_inputs(layers[name] for name in plan.int8):
+        what = f"'{both[0]}' of the same operator is quantized already"
+        raise PlanError(both[1], what, hint="only one input of an operator can be: remove one of the two")
 
 
 def _check_layer(layer: Layer, settings: LayerPlan) -> None:
@@ -131,11 +133,10 @@ def _check_layer(layer: Layer, settings: LayerPlan) -> None:
         raise PlanError(layer.name, what, hint="remove dmq_balancer_param")
 
 
-def _check_one_input(plan: Plan, layers: Mapping[str, Layer]) -> None:
-    """Of an operator whose inputs are quantized, only one is (AMCT's rule for Add)."""
+def two_inputs(layers: Iterable[Layer]) -> tuple[str, str] | None:
+    """The first two of these that are inputs of one operator, of which AMCT quantizes only one; None where none are."""
     seen: dict[str, str] = {}
-    for layer in (layers[name] for name in plan.int8 if layers[name].tensor_only):
-        if layer.node in seen:
-            what = f"'{seen[layer.node]}' of the same operator is quantized already"
-            raise PlanError(layer.name, what, hint="only one input of an operator can be: remove one of the two")
-        seen[layer.node] = layer.name
+    for layer in layers:
+        if layer.tensor_only and seen.setdefault(layer.node, layer.name) != layer.name:
+            return seen[layer.node], layer.name
+    return None

@@ -15,7 +15,7 @@ from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, TrialError
 from autoquant.model.graph import Graph
 from autoquant.model.layers import Layer
-from autoquant.quantization.affine import EPSILON, Affine, Array, Range, asymmetric, symmetric
+from autoquant.quantization.affine import EPSILON, Affine, Array, Range, asymmetric, in_float16, symmetric
 from autoquant.quantization.balance import balance_factors, balanced_weight, input_maxima
 from autoquant.quantization.weights import weight_scales
 
@@ -164,10 +164,8 @@ def _check_values(name: str, seen: Seen) -> None:
 
 def _float16(name: str, activation: Affine) -> Affine:
     """The scale in the precision of float16. Raises TrialError where it is beyond that."""
-    with np.errstate(over="ignore"):
-        scale = float(np.float16(activation.scale))
     try:
-        return Affine(scale, activation.offset)
+        return Affine(in_float16(activation.scale), activation.offset)
     except ValueError:
         what = f"its scale {activation.scale:.3g} is beyond float16 (fakequant_precision_mode FORCE_FP16_QUANT)"
         raise TrialError(name, what, hint=f"set that mode to DEFAULT, or {IN_FLOAT}") from None

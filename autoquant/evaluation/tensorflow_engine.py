@@ -24,9 +24,21 @@ class TensorFlowEngine:
 
     def open_file(self, path: Path, graph: Graph) -> TensorFlowRunner:
         """Open a saved .pb."""
-        graph_def = GraphDef()
-        graph_def.ParseFromString(path.read_bytes())
-        return TensorFlowRunner(graph_def, graph.inputs, graph.outputs)
+        return TensorFlowRunner(GraphDef.FromString(path.read_bytes()), graph.inputs, graph.outputs)
+
+
+def tf_graph_of(graph_def: Any, where: str = "graph") -> Any:
+    """A GraphDef of ours as a tf.Graph. Raises TrialError at `where` when TensorFlow refuses it."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.graph_util.import_graph_def(graph_def, name="")
+    except (ValueError, tf.errors.OpError) as error:
+        what = f"TensorFlow refuses it: {str(error).splitlines()[0]}"
+        raise TrialError(where, what, hint="leave the layer in float") from error
+    return graph
 
 
 class TensorFlowRunner:
@@ -39,13 +51,7 @@ class TensorFlowRunner:
         self._inputs = tuple(inputs)
         self._fetches = tuple(fetches)
         self._cut = cut
-        graph = tf.Graph()
-        try:
-            with graph.as_default():
-                tf.graph_util.import_graph_def(graph_def, name="")
-        except (ValueError, tf.errors.OpError) as error:
-            what = f"TensorFlow refuses it: {str(error).splitlines()[0]}"
-            raise TrialError("graph", what, hint="leave the layer in float") from error
+        graph = tf_graph_of(graph_def)
         placeholders = [graph.get_tensor_by_name(f"{name}:0") for name in self._inputs]
         self._batch = next((p.shape[0] for p in placeholders if p.shape.rank and p.shape[0] is not None), None)
         self._session = tf.compat.v1.Session(graph=graph)

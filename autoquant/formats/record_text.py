@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from google.protobuf import text_format
 
 from autoquant.calibration.record import LayerRecord, Record
@@ -17,7 +16,7 @@ from autoquant.files import write_text
 from autoquant.formats.activation import FP16
 from autoquant.formats.strict import read_text
 from autoquant.formats.text_proto import Field, Messages, message_class, parse_text
-from autoquant.quantization.affine import QMAX, QMIN, Affine
+from autoquant.quantization.affine import QMAX, QMIN, Affine, in_float16
 
 MESSAGES: Messages = {
     "SingleLayerRecord": (
@@ -148,10 +147,7 @@ def _layer(entry: Any, where: str) -> LayerRecord:
     _check_finished(entry.key, value, where)
     _check_possible(value, where)
     _check_offsets(entry.key, value, where)
-    scale = value.scale_d
-    if value.fakequant_precision_mode == FP16:
-        with np.errstate(over="ignore"):
-            scale = float(np.float16(scale))
+    scale = in_float16(value.scale_d) if value.fakequant_precision_mode == FP16 else value.scale_d
     try:
         return LayerRecord(
             activation=Affine(scale, value.offset_d),

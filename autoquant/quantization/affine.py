@@ -76,6 +76,12 @@ def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:
     return np.asarray(np.where(high > -low, high / (steps - 1), low / -steps))
 
 
+def in_float16(scale: float) -> float:
+    """A scale in the precision of float16: infinite or 0 where it is beyond that."""
+    with np.errstate(over="ignore"):
+        return float(np.float16(scale))
+
+
 def _legal(scale: float) -> float:
     with np.errstate(over="ignore"):  # infinity is refused by Affine
         rounded = float(np.float32(scale))

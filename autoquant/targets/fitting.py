@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autoquant.calibration.plan import two_inputs
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.model.layers import Layer
@@ -26,19 +27,9 @@ def fitted(
             what = f"find {entry} failure in {model}: no layer has this name"
             raise PlanError(entry, what, hint=did_you_mean(entry, owners, otherwise=MATCH))
     named = {owners[entry].name: owners[entry] for entry in record}
-    _check_one_input(named)
+    if both := two_inputs(named.values()):
+        raise PlanError(both[1], f"'{both[0]}' of the same operator is in the record too", hint="remove one of them")
     return [(layer, _entries(layer, record)) for layer in named.values()]
-
-
-def _check_one_input(layers: Mapping[str, Layer]) -> None:
-    """Of an operator whose inputs are quantized, only one is (AMCT's rule for Add)."""
-    seen: dict[str, str] = {}
-    for layer in layers.values():
-        other = seen.setdefault(layer.node, layer.name)
-        if layer.tensor_only and other != layer.name:
-            raise PlanError(
-                layer.name, f"'{other}' of the same operator is in the record too", hint="remove one of them"
-            )
 
 
 def _entries(layer: Layer, record: Record) -> tuple[LayerRecord, ...]:

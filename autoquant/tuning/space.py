@@ -68,7 +68,7 @@ class SearchSpace:
 
     def may_be_float(self, name: str) -> bool:
         """Whether a plan may leave in float what another quantizes."""
-        return f"{name}:{QUANT_ENABLE}" in self.dimensions
+        return switch_of(name) in self.dimensions
 
     def plan(self, parameters: Parameters) -> Plan:
         """The plan that Optuna's parameters mean. Inputs of operators are quantized beside layers, never alone."""
@@ -105,13 +105,13 @@ class SearchSpace:
             if not all(getattr(table, setting) for table in quantizable.values()):
                 yield from _dimension(setting, _labels(getattr(self._shared, setting)))
         for name, table in quantizable.items():
-            yield from _dimension(f"{name}:{QUANT_ENABLE}", table.quant_enable)
+            yield from _dimension(switch_of(name), table.quant_enable)
             for setting in DEFAULTS:
                 yield from _dimension(f"{name}:{setting}", _labels(getattr(table, setting)))
 
     def _layer_plan(self, name: str, parameters: Parameters) -> LayerPlan | None:
         table = self._tables[name]
-        if not parameters.get(f"{name}:{QUANT_ENABLE}", table.quant_enable[0]):
+        if not parameters.get(switch_of(name), table.quant_enable[0]):
             return None
         chosen = {}
         for setting in DEFAULTS:
@@ -120,6 +120,11 @@ class SearchSpace:
             by_label = dict(zip(_labels(offered), offered, strict=True))
             chosen[setting] = by_label[parameters.get(key, next(iter(by_label)))]
         return layer_plan(self.layers[name], **chosen)
+
+
+def switch_of(name: str) -> str:
+    """The dimension that says whether a layer, or an operator's input, is in INT8 or in float."""
+    return f"{name}:{QUANT_ENABLE}"
 
 
 def label(setting: RangeAlgorithm) -> str:

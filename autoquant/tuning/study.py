@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autoquant.calibration.plan import Plan
 from autoquant.formats.config_json import config_text
 from autoquant.tuning.result import State, Trial
-from autoquant.tuning.space import QUANT_ENABLE, Choice, Parameters, Start
+from autoquant.tuning.space import Choice, Parameters, Start, switch_of
 
 NAME = "autoquant"
 ATTEMPTS = 3
@@ -148,7 +148,7 @@ class Study:
             for name, value in {**facts, "reason": trial.reason, "at_fault": trial.at_fault}.items():
                 running.set_user_attr(name, value)
             if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
-                without = {**running.params, f"{trial.at_fault}:{QUANT_ENABLE}": False}
+                without = {**running.params, switch_of(trial.at_fault): False}
                 why = {"why": f"as trial {trial.number}, with {trial.at_fault} in float"}
                 self._study.enqueue_trial(without, why, skip_if_exists=True)
             self._study.tell(running, state=TrialState.FAIL)

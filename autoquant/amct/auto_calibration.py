@@ -26,11 +26,12 @@ from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
 from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
-from autoquant.model.layers import Survey, survey
+from autoquant.model.layer import Survey
+from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Model, open_model
 from autoquant.model.shapes import imported
-from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.targets.tensorflow import GraphMaker, TensorFlowTarget
 from autoquant.tuning.result import Trial, best
 from autoquant.tuning.study import Guided, Study, Tpe
 from autoquant.tuning.workbench import Builder, Stopwatch
@@ -90,7 +91,8 @@ def accuracy_based_auto_calibration(
     ranking = rank(live, plan, calibrator, judge, measure)
     write_text(files.ranking, ranking_text(ranking))
     named, workload = replace(model, name=files.prefix.name), Workload.from_layers(found.by_name)
-    builder = Builder(named, workload, calibrator, TensorFlowTarget())
+    target = TensorFlowTarget()
+    builder = Builder(named, workload, target, GraphMaker(target, model.graph, found.by_name, calibrator))
     bench = Bench(builder, RollBackSpace(plan), judge)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:
         trials, kept = _searched(bench, chosen, ranking, Path(folder))

@@ -18,7 +18,7 @@ from autoquant.errors import TrialError
 from autoquant.files import write_text
 from autoquant.formats.record_text import save_record
 from autoquant.model.graph import Graph
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Array
 
 SHOWN = 5

@@ -8,7 +8,7 @@ from autoquant.calibration.channels import ChannelCollector
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.seen import Collector
 from autoquant.calibration.statistics import Statistics, collector
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Array
 
 

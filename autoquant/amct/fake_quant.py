@@ -9,7 +9,8 @@ import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, attr_of, make_node, node_of
+from autoquant.model.graph import Graph, attr_of, make_node
+from autoquant.model.names import node_of
 from autoquant.quantization.affine import EPSILON, QMIN, Affine, Array
 
 WITH_RANGES = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})

@@ -13,10 +13,12 @@ from autoquant.amct.logs import log
 from autoquant.calibration.record import Record
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.model.fusion import Fusion
-from autoquant.model.graph import Graph, canonical, node_of
-from autoquant.model.layers import Layer, Survey, survey
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.layers import survey
 from autoquant.model.load import load
-from autoquant.model.model import prepared
+from autoquant.model.names import canonical, node_of
+from autoquant.model.opening import prepared
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import weight_scales
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from autoquant.errors import ModelError, UsageError
 from autoquant.model.fusion import EVERYTHING, Fusion
-from autoquant.model.graph import Graph, canonical
+from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen, found_inputs, found_outputs
-from autoquant.model.layers import Layer, Survey, survey
-from autoquant.model.model import prepared
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.layers import survey
+from autoquant.model.names import canonical
+from autoquant.model.opening import prepared
 from autoquant.model.shapes import tensor_name
 
 CALIBRATED = "autoquant_calibrated"

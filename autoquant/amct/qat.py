@@ -20,9 +20,10 @@ from autoquant.formats.record_text import save_record
 from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen
-from autoquant.model.layers import Layer, survey
+from autoquant.model.layer import Layer
+from autoquant.model.layers import survey
 from autoquant.model.load import load
-from autoquant.model.model import prepared
+from autoquant.model.opening import prepared
 from autoquant.quantization.affine import Array
 from autoquant.quantization.weights import by_channel
 
@@ -102,10 +103,12 @@ def _scales(trained: Graph, layer: Layer, fake: Any) -> tuple[float, ...]:
 def _by_channel(layer: Layer, fake: Any, scales: Array) -> Array:
     if scales.size == layer.weight_shape[-1]:
         rows = by_channel(np.broadcast_to(scales, layer.weight_shape), layer.channel_axes)
-        if (rows == rows[:, :1]).all() and (layer.per_channel or (rows == rows[0, 0]).all()):
-            return np.asarray(rows[:, 0] if layer.per_channel else rows[0, :1])
+        if (rows == rows[:, :1]).all() and (layer.can.per_channel or (rows == rows[0, 0]).all()):
+            return np.asarray(rows[:, 0] if layer.can.per_channel else rows[0, :1])
     what = f"quantizes the weight of '{layer.name}' ({layer.op}) with {scales.size} ranges"
-    hint = "train again with one range for each output channel" if layer.per_channel else "train again with one range"
+    hint = (
+        "train again with one range for each output channel" if layer.can.per_channel else "train again with one range"
+    )
     raise ModelError(fake.name, what, hint=f"{hint} (FakeQuantWithMinMaxVars has one)")
 
 

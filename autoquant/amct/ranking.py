@@ -19,8 +19,9 @@ from autoquant.amct.probes import attach
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record
 from autoquant.errors import DataError, TrialError
-from autoquant.model.graph import Graph, node_of
-from autoquant.model.layers import Layer
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer
+from autoquant.model.names import node_of
 from autoquant.model.shapes import imported, make_placeholder, tensor_name
 from autoquant.quantization.affine import Array
 from autoquant.targets.tensorflow import quantized

@@ -15,8 +15,8 @@ from autoquant.amct.skeleton import unfinished
 from autoquant.errors import PlanError, UsageError
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.graph import node_of
-from autoquant.model.operators import sizes
+from autoquant.model.names import node_of
+from autoquant.model.nodes import sizes
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.result import count_layers
 

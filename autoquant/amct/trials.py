@@ -35,7 +35,7 @@ class Bench:
 
     def opened(self, plan: Plan, folder: Path, watch: Stopwatch) -> Any:
         """The INT8 model of a plan as a tf.Graph, read back from the folder, where its files are. Raises TrialError."""
-        saved = self.builder.build(plan, folder, watch.lap)
+        saved = self.builder.build(plan, folder, watch.lap).path
         graph = tf_graph_of(GraphDef.FromString(saved.read_bytes()), saved.name)
         watch.lap("load")
         return graph
@@ -94,7 +94,8 @@ def _carried_out(bench: Bench, proposal: Proposal, folder: Path) -> tuple[Trial,
         plan=proposal.plan,
         why=proposal.why,
         int8_layers=len(proposal.plan.int8),
-        int8_share=bench.builder.workload.int8_share(proposal.plan),
+        int8_share=(share := bench.builder.workload.int8_share(proposal.plan)),
+        objective=1.0 - share,
     )
     try:
         graph = bench.opened(proposal.plan, folder, watch)

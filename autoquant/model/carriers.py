@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.model.graph import Array, Graph, node_of
+from autoquant.model.graph import Array, Graph
+from autoquant.model.names import node_of
 from autoquant.model.sources import Change, Channels, Source, batch_norm_of, linear_of, read_once
 
 

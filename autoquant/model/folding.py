@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from tensorflow.python.framework import op_def_registry
 
-from autoquant.model.graph import Array, Graph, canonical, make_const, node_of
+from autoquant.model.graph import Array, Graph, make_const
+from autoquant.model.names import canonical, node_of
 from autoquant.model.shapes import imported, tensor_name
 
 LARGE = 2**20  # bytes; below it a result may be any number of times larger than what it is made from

@@ -15,21 +15,12 @@ from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 from tensorflow.python.framework import tensor_util
 
 from autoquant.errors import ModelError
+from autoquant.model.names import canonical, node_of
 
 Array = NDArray[Any]
 T = TypeVar("T")
 NodeDef = node_def_pb2.NodeDef
 GraphDef = graph_pb2.GraphDef
-
-
-def node_of(tensor: str) -> str:
-    """The node that makes a tensor, from any spelling: 'a', 'a:1' and '^a' give 'a'."""
-    return tensor.removeprefix("^").split(":", 1)[0]
-
-
-def canonical(tensor: str) -> str:
-    """The one spelling used here: 'a:0' becomes 'a'; 'a:1' stays."""
-    return tensor.removesuffix(":0")
 
 
 def data_format(node: Any) -> bytes:

@@ -12,7 +12,8 @@ from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, canonical, make_node, node_of
+from autoquant.model.graph import Graph, make_node
+from autoquant.model.names import canonical, node_of
 from autoquant.model.shapes import imported, make_placeholder, static_shape, tensor_name
 
 VARIABLES = frozenset(

@@ -11,7 +11,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from autoquant.errors import ModelError
 from autoquant.model.frozen import from_frozen, frozen_function
-from autoquant.model.graph import Graph, node_of
+from autoquant.model.graph import Graph
+from autoquant.model.names import node_of
 
 SERVING = "serving_default"
 INTERNAL = "__saved_model_init_op"

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
-
-from autoquant.model.graph import Graph, attr_of, const_shape, node_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +44,3 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
     }
 )
 """Operator -> how it is quantized. A BatchMatMul has a weight only where its second factor is a constant matrix."""
-
-
-def channels_first(node: Any) -> bool:
-    """Whether the data of a node has its channels right behind the batch: NCHW, NCDHW."""
-    return bytes(attr_of(node, "data_format").s).startswith(b"NC")
-
-
-def sizes(node: Any, attribute: str) -> tuple[int, ...]:
-    """A list of whole numbers of a convolution or pooling, for its spatial axes alone: strides, dilations, ksize."""
-    values = tuple(attr_of(node, attribute).list.i)
-    return values[2:] if channels_first(node) else values[1:-1]
-
-
-def weight_of(graph: Graph, node: Any) -> str | None:
-    """The node of a layer's weight; None for a pooling, and for a product of two activations."""
-    index = OPERATORS[node.op].weight
-    if index is None:
-        return None
-    source = graph.nodes[node_of(node.input[index])]
-    if OPERATORS[node.op].rank is None and not (source.op == "Const" and len(const_shape(source)) == 2):
-        return None
-    return str(source.name)

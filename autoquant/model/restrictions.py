@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from autoquant.model.graph import Graph, attr_of, node_of
-from autoquant.model.operators import OPERATORS, channels_first, sizes, weight_of
+from autoquant.model.graph import Graph, attr_of
+from autoquant.model.names import node_of
+from autoquant.model.nodes import channels_first, sizes, weight_of
+from autoquant.model.operators import OPERATORS
 
 NOT_AMCT = "AMCT does not quantize it"
 BODY = "what happens inside its body stays in float"

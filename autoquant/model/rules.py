@@ -9,7 +9,8 @@ from typing import Any
 
 from autoquant.model.affine import READERS, fold_affine
 from autoquant.model.fusion import Fusion
-from autoquant.model.graph import Graph, attr_of, canonical, make_node, node_of
+from autoquant.model.graph import Graph, attr_of, make_node
+from autoquant.model.names import canonical, node_of
 
 Rule = Callable[[Graph, Any], Graph | None]
 

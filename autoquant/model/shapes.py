@@ -12,8 +12,7 @@ from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph, attr_of, make_node
-
-Shape = tuple[int | None, ...]
+from autoquant.model.input_shapes import Shape, merged
 
 
 def tensor_name(tensor: str) -> str:
@@ -83,27 +82,10 @@ def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = M
         if name not in graph.inputs:
             raise ModelError(name, "a shape is given but this is no input", hint=f"inputs: {', '.join(graph.inputs)}")
     nodes = [graph.nodes[name] for name in graph.inputs]
-    shapes = [_merged(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
+    shapes = [merged(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
     return graph.edit(
         put=[make_placeholder(n.name, n.attr["dtype"].type, s) for n, s in zip(nodes, shapes, strict=True)]
     )
-
-
-def _merged(name: str, stated: Shape | None, given: tuple[int, ...] | None) -> Shape | None:
-    if stated is None:
-        return None if given is None else (1, *given[1:])
-    if given is None or not stated:
-        return tuple(1 if size is None and axis == 0 else size for axis, size in enumerate(stated))
-    sample = given if len(given) == len(stated) - 1 else given[1:]
-    if len(given) not in (len(stated), len(stated) - 1) or any(
-        size not in (None, wanted) for size, wanted in zip(stated[1:], sample, strict=True)
-    ):
-        raise ModelError(
-            name,
-            f"shape {given} is given but the file says {stated}",
-            hint="give the sizes that the file leaves open (None), and keep the others",
-        )
-    return (stated[0] or 1, *sample)
 
 
 def _sentence(error: Exception) -> str:

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from autoquant.model.graph import Array, Graph, attr_of, data_format, make_const, make_node, node_of
-from autoquant.model.operators import OPERATORS, channels_first
+from autoquant.model.graph import Array, Graph, attr_of, data_format, make_const, make_node
+from autoquant.model.names import node_of
+from autoquant.model.nodes import channels_first
+from autoquant.model.operators import OPERATORS
 
 BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from autoquant.calibration.plan import two_inputs
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError, did_you_mean
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 
 MATCH = "please match the model and the record"
 CALIBRATE = "please check the data calibration process"
@@ -64,12 +64,12 @@ def _check_weight(layer: Layer, record: LayerRecord) -> None:
     if len(record.scale_w) not in (1, layer.channels):
         what = f"scale_w's length {len(record.scale_w)} should be 1 or the number of channels, {layer.channels}"
         raise PlanError(layer.name, what, hint=MATCH)
-    if len(record.scale_w) > 1 and not layer.per_channel:
+    if len(record.scale_w) > 1 and not layer.can.per_channel:
         what = (
             f"scale_w's length {len(record.scale_w)} should be 1: channel_wise must be false for layer type {layer.op}"
         )
         raise PlanError(layer.name, what, hint="calibrate it with one weight scale")
-    if record.balance and not layer.balanceable:
+    if record.balance and not layer.can.balanceable:
         what = "tensor_balance_factor is given, but a convolution with groups of channels cannot be balanced"
         raise PlanError(layer.name, what, hint="calibrate it without dmq_balancer_param")
     inputs = layer.weight_shape[layer.operator.input_axis]

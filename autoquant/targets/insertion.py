@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.model.graph import Array, Graph, make_const, node_of
-from autoquant.model.layers import Layer
+from autoquant.model.graph import Array, Graph, make_const
+from autoquant.model.layer import Layer
+from autoquant.model.names import node_of
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import quantize_bias, quantize_weight
 from autoquant.targets.ascend_nodes import (

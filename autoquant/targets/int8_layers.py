@@ -11,8 +11,9 @@ import numpy as np
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.model.graph import attr_of, const_shape
-from autoquant.model.layers import Layer
-from autoquant.model.operators import OPERATORS, channels_first
+from autoquant.model.layer import Layer
+from autoquant.model.nodes import channels_first
+from autoquant.model.operators import OPERATORS
 from autoquant.targets import ascend_nodes as made
 from autoquant.targets.attributes import FLOAT
 from autoquant.targets.reading import Saved

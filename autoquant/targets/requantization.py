@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoquant.model.graph import Graph, node_of
+from autoquant.model.graph import Graph
+from autoquant.model.names import node_of
 
 
 def without_relu6(graph: Graph) -> Graph:

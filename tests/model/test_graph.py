@@ -6,7 +6,8 @@ import pytest
 from tensorflow.core.framework import attr_value_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, GraphDef, canonical, const_shape, make_const, make_node, node_of
+from autoquant.model.graph import Graph, GraphDef, const_shape, make_const, make_node
+from autoquant.model.names import canonical, node_of
 
 
 def chain(length: int) -> Graph:

@@ -9,8 +9,8 @@ from graph_writing import NORMS, normal, ops, placeholder
 
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.fusion import Fusion
-from autoquant.model.model import prepared
 from autoquant.model.normalize import check_fusion, normalize
+from autoquant.model.opening import prepared
 
 
 def conv(x, rng, channels: int = 4):

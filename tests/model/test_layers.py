@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from autoquant.errors import ModelError
-from autoquant.model.layers import Layer, is_tensor, survey
+from autoquant.model.layer import Layer
+from autoquant.model.layers import survey
+from autoquant.model.names import is_tensor
 from autoquant.model.normalize import normalize
 from autoquant.model.operators import OPERATORS
 
@@ -210,7 +212,7 @@ def test_layers_without_a_weight(build, kind, shape, make, reads) -> None:
     assert layer.records == ("layer", "layer:1")[:reads]
     assert (layer.weight, layer.weight_shape, layer.channel_axes, layer.bias) == (None, (), (), None)
     assert (layer.parameters, layer.symmetric_only, layer.tensor_only) == (0, reads == 2, False)
-    assert (layer.groups, layer.balanceable) == (1, False)
+    assert (layer.groups, layer.can.balanceable) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_layers_without_a_weight(build, kind, shape, make, reads) -> None:
 )
 def test_groups_of_input_channels(build, shape, make, groups: int) -> None:
     (layer,) = survey(build(lambda: make()(placeholder(*shape)), outputs=("layer",))).layers
-    assert (layer.groups, layer.balanceable) == (groups, groups == 1)
+    assert (layer.groups, layer.can.balanceable) == (groups, groups == 1)
 
 
 def test_a_bias_may_be_that_of_another_layer_too(build) -> None:

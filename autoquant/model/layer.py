@@ -1,0 +1,127 @@
+"""A layer: what is quantized together. And all of a model's layers, with what looks like one but is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+
+from autoquant.model.names import node_of
+from autoquant.model.operators import OPERATORS, Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What of a layer's settings a target can carry out.
+
+    `per_channel`: its weight may have a scale for every channel. `balanceable`: factors can go from its input channels
+    into its weight. `weight_bits` and `weight_algorithms` are what there is to choose from, the default first.
+    """
+
+    per_channel: bool
+    balanceable: bool
+    weight_bits: tuple[int, ...] = (8,)
+    weight_algorithms: tuple[str, ...] = ("minmax",)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What is quantized together: an operator, or one input of an operator that is `tensor_only`.
+
+    `name` is the operator's, of an input `<operator>:<index>`. `activations` are the tensors that it reads as data:
+    one, or the two factors of a BatchMatMul without a weight. `data_axis` is the axis of the first of them that numbers
+    input channels, 1 or -1. `weight` is the Const node of its weight, `channel_axes` the axes of that which number its
+    output channels, `bias` the BiasAdd that alone reads the operator and has a constant vector. `macs` counts
+    multiply-adds for one sample, of a pooling its additions. What depends on a shape that is not known is None.
+    A convolution with several `groups` of input channels has a weight for each group. `abilities` are AMCT's where the
+    target does not say otherwise. `between` are tensors before the first activation, nearest first, that are rescaled
+    with it when it is balanced.
+    """
+
+    name: str
+    op: str
+    activations: tuple[str, ...]
+    data_axis: int
+    weight: str | None
+    weight_shape: tuple[int, ...]
+    channel_axes: tuple[int, ...]
+    bias: str | None
+    output_shape: tuple[int | None, ...] | None
+    macs: int | None
+    groups: int = 1
+    abilities: Abilities | None = None
+    between: tuple[str, ...] = ()
+
+    @property
+    def rescaled(self) -> tuple[str, ...]:
+        """The tensors whose channels are divided by factors when it is balanced; `data_axis` numbers them in all."""
+        return (self.activations[0], *self.between)
+
+    @property
+    def can(self) -> Abilities:
+        """What of its settings can be carried out."""
+        if self.abilities is not None:
+            return self.abilities
+        # Factors go into a weight of as many input channels.
+        balanceable = self.weight is not None and self.groups == 1
+        return Abilities(self.operator.per_channel, balanceable, (8, 7, 6) if self.op == "Conv2D" else (8,))
+
+    @property
+    def node(self) -> str:
+        """Name of the operator."""
+        return node_of(self.name)
+
+    @property
+    def operator(self) -> Operator:
+        """How its operator is quantized."""
+        return OPERATORS[self.op]
+
+    @property
+    def tensor_only(self) -> bool:
+        """Whether it is only an input that is quantized, which is done where it is asked for and not else."""
+        return self.operator.tensor_only
+
+    @property
+    def symmetric_only(self) -> bool:
+        """Whether offsets must be 0: a product of two activations has no term that would take them up."""
+        return len(self.activations) > 1
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """What its activations are called in a record: its own name, then `<name>:1`."""
+        return tuple(f"{self.name}:{index}" if index else self.name for index in range(len(self.activations)))
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the weight; 1 without one."""
+        return prod(self.weight_shape[axis] for axis in self.channel_axes)
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        weights = prod(self.weight_shape) if self.weight else 0
+        return weights + (self.channels if self.bias is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An operator that looks quantizable but is not, and why."""
+
+    name: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All operators worth a look, in graph order; `tensors` are inputs that are quantized only where asked for."""
+
+    layers: tuple[Layer, ...]
+    tensors: tuple[Layer, ...]
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def by_name(self) -> Mapping[str, Layer]:
+        """Everything that a plan may name."""
+        return MappingProxyType({layer.name: layer for layer in (*self.layers, *self.tensors)})

@@ -1,0 +1,114 @@
+"""The content of a .tflite file as objects (schema.fbs of LiteRT), and the few things that are always asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BUILTINS: Mapping[int, str] = {
+    code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
+}
+"""Number of an operator -> its name, such as CONV_2D."""
+DTYPES: Mapping[int, np.dtype[Any]] = {
+    schema.TensorType.FLOAT32: np.dtype(np.float32),
+    schema.TensorType.FLOAT16: np.dtype(np.float16),
+    schema.TensorType.FLOAT64: np.dtype(np.float64),
+    schema.TensorType.INT8: np.dtype(np.int8),
+    schema.TensorType.UINT8: np.dtype(np.uint8),
+    schema.TensorType.INT16: np.dtype(np.int16),
+    schema.TensorType.INT32: np.dtype(np.int32),
+    schema.TensorType.INT64: np.dtype(np.int64),
+    schema.TensorType.BOOL: np.dtype(np.bool_),
+}
+"""Type of a tensor -> that of NumPy; other types have none."""
+TYPES: Mapping[int, str] = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+"""Type of a tensor -> its name, such as FLOAT32."""
+SIGNATURE = "serving_default"
+
+
+def read(content: bytes | bytearray) -> Any:
+    """The objects (ModelT) of a file's bytes."""
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+
+
+def write(model: Any) -> bytes:
+    """The bytes of a file of these objects (ModelT), which may be used further."""
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def op_name(model: Any, op: Any) -> str:
+    """Name of an operator, such as CONV_2D; of a custom one, 'CUSTOM' and its own."""
+    code = model.operatorCodes[op.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)  # old files have only the second
+    name = BUILTINS.get(number, f"operator {number}")
+    return f"CUSTOM {(code.customCode or b'?').decode(errors='replace')}" if name == "CUSTOM" else name
+
+
+def tensor_name(tensor: Any) -> str:
+    """Name of a tensor as text."""
+    return str(tensor.name.decode(errors="replace")) if isinstance(tensor.name, bytes) else str(tensor.name or "")
+
+
+def type_name(tensor: Any) -> str:
+    """Name of a tensor's type, such as FLOAT32."""
+    return TYPES.get(tensor.type, "unknown")
+
+
+def shape_of(tensor: Any) -> tuple[int | None, ...]:
+    """Shape of a tensor; dimensions that are open are None."""
+    signature = tensor.shapeSignature
+    sizes = tensor.shape if signature is None or len(signature) == 0 else signature
+    return () if sizes is None else tuple(None if size < 0 else int(size) for size in sizes)
+
+
+def value_of(model: Any, tensor: Any) -> Array | None:
+    """The value of a tensor that is a constant of a known type and not sparse, or None."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or len(data) == 0 or tensor.type not in DTYPES or tensor.sparsity is not None:
+        return None
+    value: Array = np.asarray(data, np.uint8).view(DTYPES[tensor.type])
+    return value.reshape(() if tensor.shape is None else tuple(tensor.shape))
+
+
+def add_buffer(model: Any, data: Any) -> int:
+    """Give the file another buffer of these bytes; returns its index."""
+    buffer = schema.BufferT()
+    buffer.data = data
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def add_constant(model: Any, graph: Any, name: str, value: Array) -> int:
+    """Give a subgraph another constant; returns the index of its tensor."""
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape = name.encode(), list(value.shape)
+    tensor.type = next(code for code, dtype in DTYPES.items() if dtype == value.dtype)
+    tensor.buffer = add_buffer(model, np.frombuffer(value.tobytes(), np.uint8))
+    tensor.hasRank = True
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def add_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str], *, key: str = SIGNATURE) -> None:
+    """Give the first subgraph a signature, its only one: names for its inputs and its outputs, in their order."""
+    graph = model.subgraphs[0]
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = key.encode(), 0
+    signature.inputs = _named(inputs, graph.inputs)
+    signature.outputs = _named(outputs, graph.outputs)
+    model.signatureDefs = [signature]
+
+
+def _named(names: Sequence[str], tensors: Iterable[int]) -> list[Any]:
+    entries = []
+    for name, index in zip(names, tensors, strict=True):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), int(index)
+        entries.append(entry)
+    return entries

@@ -1,0 +1,73 @@
+"""A float model as the content of a .tflite file, with the layers of the TensorFlow model that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.flatbuffer import Array
+
+
+@dataclass(frozen=True, eq=False)
+class LiteGraph:
+    """A float .tflite in memory: one subgraph with one signature, tensors of distinct names, the batch open.
+
+    `inputs` and `outputs` are the names in the signature, in the order of the subgraph's inputs and outputs. `layers`
+    gives, for each layer's name, the index of its operator, of a kind in `kinds.KINDS` or one that cannot be INT8;
+    `missing` says why a layer of the TensorFlow model has none of its own, and `ops` what layers, found or missing, are
+    called in TensorFlow where that is not the name of the kind.
+    """
+
+    content: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: Mapping[str, int]
+    missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    ops: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def model(self) -> Any:
+        """The objects (ModelT) of the content, which nobody may change: `flatbuffer.read` gives others."""
+        return flatbuffer.read(self.content)
+
+    @property
+    def subgraph(self) -> Any:
+        """The subgraph (SubGraphT), likewise."""
+        return self.model.subgraphs[0]
+
+    @cached_property
+    def tensors(self) -> Mapping[str, int]:
+        """Index of each tensor by name."""
+        names = map(flatbuffer.tensor_name, self.subgraph.tensors)
+        return MappingProxyType({name: index for index, name in enumerate(names)})
+
+    def operator(self, layer: str) -> tuple[str, int, str]:
+        """What a layer is in the file: kind of operator, its index, and the name of its result."""
+        index = self.layers[layer]
+        op = self.subgraph.operators[index]
+        result = flatbuffer.tensor_name(self.subgraph.tensors[op.outputs[0]])
+        return flatbuffer.op_name(self.model, op), index, result
+
+    @cached_property
+    def makers(self) -> Mapping[int, int]:
+        """For each tensor that an operator makes the operator's index."""
+        operators = enumerate(self.subgraph.operators)
+        return MappingProxyType({int(tensor): index for index, op in operators for tensor in op.outputs})
+
+    @cached_property
+    def readers(self) -> Mapping[int, tuple[int, ...]]:
+        """For each tensor that operators read their indices; one that reads it twice is there twice."""
+        found: dict[int, tuple[int, ...]] = {}
+        for index, op in enumerate(self.subgraph.operators):
+            for tensor in op.inputs:
+                found[int(tensor)] = (*found.get(int(tensor), ()), index)
+        return MappingProxyType(found)
+
+    def constant(self, tensor: str) -> Array | None:
+        """The value of a tensor that is a constant, or None."""
+        index = self.tensors.get(tensor)
+        return None if index is None else flatbuffer.value_of(self.model, self.subgraph.tensors[index])

@@ -1,0 +1,200 @@
+"""Finds the layers of a TensorFlow graph again among the operators that the converter made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from tensorflow.core.framework import types_pb2
+
+from autoquant.model.graph import Graph, attr_of
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.flatbuffer import Array
+from autoquant.model.litert.kinds import KINDS
+from autoquant.model.names import node_of
+from autoquant.model.operators import OPERATORS
+
+ROUNDING = 1e-5
+"""Weights are the same where they differ by no more than this, relative to the largest of their channel."""
+JOINED = frozenset({"Identity", "Relu", "Relu6"})
+"""Operators that the converter joins with what makes their data."""
+GONE = "the converter left no operator of its own of it"
+CHANGED = "the converter made another weight of its own"
+MADE_OF: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "AvgPool": frozenset({"AVERAGE_POOL_2D"}),
+        "BatchMatMul": frozenset({"BATCH_MATMUL", "FULLY_CONNECTED"}),
+        "BatchMatMulV2": frozenset({"BATCH_MATMUL", "FULLY_CONNECTED"}),
+        "Conv2D": frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}),
+        "Conv2DBackpropInput": frozenset({"TRANSPOSE_CONV"}),
+        "Conv3D": frozenset({"CONV_3D"}),
+        "DepthwiseConv2dNative": frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"}),
+        "MatMul": frozenset({"BATCH_MATMUL", "FULLY_CONNECTED"}),
+    }
+)
+"""Operator of TensorFlow -> what the converter can make of it."""
+
+
+@dataclass
+class Found:
+    """Where layers went. See LiteGraph for `layers`, `missing` and `ops`."""
+
+    layers: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    ops: dict[str, str] = field(default_factory=dict)
+
+
+def match(graph: Graph, model: Any) -> Found:
+    """Find each operator of the graph that can be a layer; operators of such kinds that are left get their own names.
+
+    A layer is found by its name among those that a result or a weight carries, or else by its weight; in either case
+    the weight must be the layer's, up to rounding and a factor for each output channel, which the converter makes of a
+    multiplication behind it. One without a weight can also have the name of what alone reads it.
+    """
+    wanted = [node for node in graph.ordered() if _is_layer(node)]
+    found = Found(ops={node.name: node.op for node in wanted})
+    taken: set[int] = set()
+    results = _names(model, lambda op: op.outputs)
+    constants = _names(model, lambda op: op.inputs[1:])
+    everything = range(len(model.subgraphs[0].operators))
+    ways: tuple[Callable[[Any], Sequence[int]], ...] = (
+        lambda node: results.get(node.name, ()),
+        lambda node: constants.get(node.name, ()),
+        lambda node: [index for name in _names_behind(graph, node) for index in results.get(name, ())],
+        lambda node: everything if _weight(graph, node) is not None else (),
+    )
+    for way in ways:
+        for node in (node for node in wanted if node.name not in found.layers):
+            for index in way(node):
+                if index not in taken and _same(graph, node, model, index):
+                    found.layers[node.name] = index
+                    taken.add(index)
+                    break
+    _tell_missing(found, model, [node.name for node in wanted], results)
+    _name_others(found, graph, model)
+    return found
+
+
+def _is_layer(node: Any) -> bool:
+    return node.op in MADE_OF and attr_of(node, "T").type == types_pb2.DT_FLOAT
+
+
+def parts_of(tensor: Any) -> list[str]:
+    """The names of nodes that the converter joined in a tensor's; where several would have one, it numbers them."""
+    return flatbuffer.tensor_name(tensor).split(";")
+
+
+def _names(model: Any, tensors: Callable[[Any], Iterable[int]]) -> dict[str, list[int]]:
+    """Name -> the operators of which one of these tensors carries it; behind those, where it carries it numbered."""
+    graph = model.subgraphs[0]
+    exact: dict[str, list[int]] = {}
+    numbered: dict[str, list[int]] = {}
+    for index, op in enumerate(graph.operators):
+        for part in (part for tensor in tensors(op) if tensor >= 0 for part in parts_of(graph.tensors[tensor])):
+            exact.setdefault(part, []).append(index)
+            numbered.setdefault(part.rstrip("0123456789"), []).append(index)
+    return {name: [*exact.get(name, ()), *numbered.get(name, ())] for name in exact.keys() | numbered.keys()}
+
+
+def _names_behind(graph: Graph, node: Any) -> Iterator[str]:
+    """The nodes that alone read a node, and one another, and that the converter joins with it."""
+    reader = node if node.name not in graph.output_nodes else None
+    while reader is not None:
+        readers = graph.consumers[reader.name]
+        reader = graph.nodes[readers[0]] if len(readers) == 1 and reader.name not in graph.output_nodes else None
+        if reader is None or reader.op not in JOINED:
+            return
+        yield reader.name
+
+
+def _weight(graph: Graph, node: Any) -> Array | None:
+    place = OPERATORS[node.op].weight
+    return None if place is None else graph.constant(node_of(node.input[place]))
+
+
+def _same(graph: Graph, node: Any, model: Any, index: int) -> bool:
+    """Whether an operator can have come from a node, and has its weight; one that is worked out is not compared."""
+    op = model.subgraphs[0].operators[index]
+    kind = flatbuffer.op_name(model, op)
+    if kind not in MADE_OF[node.op]:
+        return False
+    weight = _weight(graph, node)
+    if weight is None:
+        return True
+    lite = flatbuffer.value_of(model, model.subgraphs[0].tensors[op.inputs[1]])
+    axis = _output_axis(op, kind)
+    return lite is not None and any(equal_but_for_factors(lite, laid, axis) for laid in _layouts(weight, kind))
+
+
+def _output_axis(op: Any, kind: str) -> int:
+    if kind == "BATCH_MATMUL":
+        return -2 if op.builtinOptions.adjY else -1
+    return KINDS[kind].output_axis if kind in KINDS else -1
+
+
+def _layouts(weight: Array, kind: str) -> Iterator[Array]:
+    """A weight of TensorFlow in the layouts that an operator of this kind can have it in."""
+    yield laid_out(weight, kind)
+    if kind == "FULLY_CONNECTED":
+        yield weight.reshape(-1, weight.shape[-1])
+    elif kind == "BATCH_MATMUL":
+        yield laid_out(weight, kind, transposed=True)
+
+
+def laid_out(weight: Array, kind: str, *, transposed: bool = False) -> Array:
+    """A weight of TensorFlow in the layout of an operator (schema.fbs of LiteRT and its reference kernels).
+
+    `transposed` says that a BATCH_MATMUL takes its second factor so.
+    """
+    if kind == "CONV_2D" and weight.ndim == 4:  # to (out, height, width, in); also a depthwise one of a single channel
+        return weight.transpose(3, 0, 1, 2)
+    if kind == "DEPTHWISE_CONV_2D" and weight.ndim == 4:  # to (1, height, width, out); also one of as many groups
+        return weight.reshape(1, *weight.shape[:2], -1)
+    if kind == "TRANSPOSE_CONV" and weight.ndim == 4:  # from (height, width, out, in) to (out, height, width, in)
+        return weight.transpose(2, 0, 1, 3)
+    if kind == "FULLY_CONNECTED":  # to (out, in)
+        return weight.reshape(-1, weight.shape[-1]).T
+    return weight.swapaxes(-1, -2) if transposed else weight
+
+
+def equal_but_for_factors(value: Array, weight: Array, axis: int) -> bool:
+    """Whether two arrays are the same up to rounding and a factor for each index of `axis`."""
+    if value.shape != weight.shape:
+        return False
+    if not np.isfinite(weight).all():
+        return np.array_equal(value, weight, equal_nan=True)
+    ours = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    theirs = np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1).astype(np.float64)
+    norms = np.maximum((ours * ours).sum(axis=1), np.finfo(np.float64).tiny)
+    factors = (ours * theirs).sum(axis=1) / norms
+    bound = ROUNDING * np.maximum(abs(theirs).max(axis=1), abs(factors) * abs(ours).max(axis=1))
+    return bool((abs(theirs - factors[:, None] * ours).max(axis=1) <= bound).all())
+
+
+def _tell_missing(found: Found, model: Any, wanted: Sequence[str], named: Mapping[str, Sequence[int]]) -> None:
+    """Say why layers were not found."""
+    operators = model.subgraphs[0].operators
+    for name in wanted:
+        if name in found.layers:
+            continue
+        if name not in named:
+            found.missing[name] = GONE
+        else:
+            kind = flatbuffer.op_name(model, operators[named[name][0]])
+            found.missing[name] = CHANGED if kind in MADE_OF[found.ops[name]] else f"the converter made {kind} of it"
+
+
+def _name_others(found: Found, graph: Graph, model: Any) -> None:
+    """Operators of a layer's kind that come from none of the graph's layers: called as their result is."""
+    lite = model.subgraphs[0]
+    taken = set(found.layers.values())
+    for index, op in enumerate(lite.operators):
+        if index in taken or flatbuffer.op_name(model, op) not in KINDS:
+            continue
+        full = flatbuffer.tensor_name(lite.tensors[op.outputs[0]])
+        parts = [name for part in parts_of(lite.tensors[op.outputs[0]]) for name in (part, part.rstrip("0123456789"))]
+        known = [name for name in parts if name in graph.nodes and name not in found.ops and name not in found.layers]
+        found.layers[known[-1] if known else full] = index

@@ -39,10 +39,13 @@ class Kept:
 
 
 def keep(path: Path, kept: Kept, *, key: str, version: int) -> None:
-    """Write an .npz, whole or not at all. Raises RunError when that cannot be."""
+    """Write an .npz, whole or not at all, without compression: that takes longer than to compute some of it again.
+
+    Raises RunError when it cannot be written.
+    """
     header = json.dumps({"key": key, "version": version, "facts": dict(kept.header)})
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, header=np.array(header), **kept.arrays)
+        np.savez(file, allow_pickle=False, header=np.array(header), **kept.arrays)
 
 
 def read_kept(path: Path, *, key: str, version: int) -> Kept | None:

@@ -56,10 +56,11 @@ class ChannelCollector:
 
     def add(self, values: Array) -> None:
         """Take in `values`, float32, with as many channels as before. Raises TrialError as `Keeper.add`."""
-        rows = np.moveaxis(values, self._axis, 0)
+        last = np.moveaxis(values, self._axis, -1)
+        rows = last.reshape(-1, last.shape[-1]).T  # a view of channels that are last in memory
         if self._rows is None:
             self._rows = self._collector(len(rows))
-        self._rows.add(rows.reshape(len(rows), -1))
+        self._rows.add(rows)
 
     def seen(self) -> Channels:
         """What has been seen so far; it does not change when more is added."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,15 @@ from autoquant.errors import PlanError, did_you_mean
 from autoquant.model.fusion import EVERYTHING, Fusion
 
 if TYPE_CHECKING:  # which loads TensorFlow, and plans are read before that is waited for
-    from autoquant.model.layers import Layer
+    from autoquant.model.layer import Layer
 
 WEIGHT_BITS = (8, 7, 6)
 """Bits of a weight; fewer than 8 for Conv2D only, as AMCT has it."""
+WEIGHT_ALGORITHMS = ("minmax", "mse", "octav")
+"""Ways to the scale of a weight: the largest value, or a clip of least squared error, searched or as OCTAV iterates it.
+
+OCTAV: Sakr et al., Optimal Clipping and Magnitude-aware Differentiation for Improved Quantization-aware Training, 2022.
+"""
 LEAST_STRENGTH, MOST_STRENGTH = 0.2, 0.8
 
 
@@ -24,7 +29,8 @@ class LayerPlan:
     """How one layer becomes INT8: the range of its input, offset or not, one weight scale per channel or in all.
 
     `dmq` is the migration strength, in [0.2, 0.8], with which the balancer moves unequal channels of the input into the
-    weight; None leaves them. Layers without a weight, and those that AMCT gives one scale, have `channel_wise` False.
+    weight; None leaves them. `weight_algorithm`, one of WEIGHT_ALGORITHMS, finds the scales of the weight. Layers
+    without a weight, and those that the target gives one scale, have `channel_wise` False.
     """
 
     activation: RangeAlgorithm = field(default_factory=Ifmr)
@@ -32,8 +38,12 @@ class LayerPlan:
     channel_wise: bool = True
     weight_bits: int = 8
     dmq: float | None = None
+    weight_algorithm: str = "minmax"
 
     def __post_init__(self) -> None:
+        if self.weight_algorithm not in WEIGHT_ALGORITHMS:
+            known = ", ".join(WEIGHT_ALGORITHMS)
+            raise ValueError(f"weight_algorithm must be one of {known}, got {self.weight_algorithm}")
         if self.weight_bits not in WEIGHT_BITS:
             raise ValueError(f"num_bits of a weight must be 8, 7 or 6, got {self.weight_bits}")
         if self.dmq is not None and not LEAST_STRENGTH <= self.dmq <= MOST_STRENGTH:  # NaN fails too
@@ -81,15 +91,58 @@ def layer_plan(
     channel_wise: bool = True,
     weight_bits: int = 8,
     dmq: float | None = None,
+    weight_algorithm: str = "minmax",
 ) -> LayerPlan:
     """The settings asked for, as far as the layer can have them."""
+    weights = layer.can.weight_algorithms if layer.weight is not None else ()
     return LayerPlan(
         activation or Ifmr(),
         asymmetric=asymmetric and not layer.symmetric_only,
-        channel_wise=channel_wise and layer.per_channel,
-        weight_bits=weight_bits if layer.op == "Conv2D" else 8,
-        dmq=dmq if layer.balanceable else None,
+        channel_wise=channel_wise and layer.can.per_channel,
+        weight_bits=weight_bits if weight_bits in layer.can.weight_bits else 8,
+        dmq=dmq if layer.can.balanceable else None,
+        weight_algorithm=weight_algorithm if weight_algorithm in weights else "minmax",
     )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A plan that a target can carry out, and what that took: sentences with the name of a layer in front."""
+
+    plan: Plan
+    changes: tuple[str, ...]
+
+
+def fitted_plan(plan: Plan, layers: Mapping[str, Layer]) -> Fitted:
+    """A plan made for another target, as far as one with these layers can carry it out.
+
+    What the target does not quantize is left in float, or out of the plan; settings that a layer cannot have become
+    those that `layer_plan` gives. Raises PlanError where nothing is left to quantize.
+    """
+    plans: dict[str, LayerPlan | None] = {name: None for name in plan.layers if name in layers}
+    changes: list[str] = []
+    for name, settings in plan.int8.items():
+        if name in layers:
+            plans[name] = possible = _possible(layers[name], settings)
+            changes += [f"{name}: {change}" for change in _changes(settings, possible)]
+        else:
+            changes.append(f"{name}: in float, as this target does not quantize it")
+    fitted = replace(plan, layers=plans)
+    check_plan(fitted, layers)
+    return Fitted(fitted, tuple(changes))
+
+
+def _changes(asked: LayerPlan, possible: LayerPlan) -> Iterator[str]:
+    if asked.channel_wise != possible.channel_wise:
+        yield "one scale for its weight, not one per channel"
+    if asked.asymmetric != possible.asymmetric:
+        yield "symmetric, without an offset"
+    if asked.weight_bits != possible.weight_bits:
+        yield f"weights of {possible.weight_bits} bits, not {asked.weight_bits}"
+    if asked.weight_algorithm != possible.weight_algorithm:
+        yield f"weights by {possible.weight_algorithm}, not {asked.weight_algorithm}"
+    if asked.dmq != possible.dmq:
+        yield f"not balanced, instead of dmq {asked.dmq}"
 
 
 def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
@@ -111,26 +164,35 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
 
 def _check_layer(layer: Layer, settings: LayerPlan) -> None:
     """Raise PlanError where a layer of this kind cannot have these settings."""
-    possible = layer_plan(
-        layer,
-        settings.activation,
-        asymmetric=settings.asymmetric,
-        channel_wise=settings.channel_wise,
-        weight_bits=settings.weight_bits,
-        dmq=settings.dmq,
-    )
+    possible = _possible(layer, settings)
     if settings.channel_wise != possible.channel_wise:
         raise PlanError(layer.name, f"channel_wise must be false for layer type {layer.op}", hint="set it to false")
     if settings.asymmetric != possible.asymmetric:
         what = "asymmetric must be false: both of its factors are activations"
         raise PlanError(layer.name, what, hint="set it to false")
     if settings.weight_bits != possible.weight_bits:
-        what = f"weights of {settings.weight_bits} bits are for Conv2D only, not for layer type {layer.op}"
+        other = f"are for Conv2D only, not for layer type {layer.op}"
+        whose = "are not possible on this target" if layer.op == "Conv2D" else other
+        what = f"weights of {settings.weight_bits} bits {whose}"
         raise PlanError(layer.name, what, hint="set num_bits to 8")
+    if settings.weight_algorithm != possible.weight_algorithm:
+        what = f"weights by {settings.weight_algorithm} are not possible for layer type {layer.op} on this target"
+        raise PlanError(layer.name, what, hint="set wts_algo to arq_quantize")
     if settings.dmq != possible.dmq:
-        no_weight = f"layer type {layer.op} has no weight to balance"
-        what = "a convolution with groups of channels cannot be balanced" if layer.weight else no_weight
-        raise PlanError(layer.name, what, hint="remove dmq_balancer_param")
+        raise PlanError(layer.name, _why_unbalanced(layer), hint="remove dmq_balancer_param")
+
+
+def _why_unbalanced(layer: Layer) -> str:
+    if layer.weight is None:
+        return f"layer type {layer.op} has no weight to balance"
+    if layer.groups > 1:
+        return "a convolution with groups of channels cannot be balanced"
+    return "it cannot be balanced on this target"
+
+
+def _possible(layer: Layer, settings: LayerPlan) -> LayerPlan:
+    """These settings as far as the layer can have them."""
+    return layer_plan(layer, **{entry.name: getattr(settings, entry.name) for entry in fields(settings)})
 
 
 def two_inputs(layers: Iterable[Layer]) -> tuple[str, str] | None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.calibration.channels import Channels
 from autoquant.calibration.plan import WEIGHT_BITS, LayerPlan, Plan, check_plan
 from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.calibration.seen import Seen
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, TrialError
-from autoquant.model.graph import Graph
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
+from autoquant.model.model import Program
 from autoquant.quantization.affine import EPSILON, Affine, Array, Range, asymmetric, in_float16, symmetric
 from autoquant.quantization.balance import balance_factors, balanced_weight, input_maxima
 from autoquant.quantization.weights import weight_scales
@@ -66,8 +67,8 @@ Record = Mapping[str, LayerRecord]
 class Calibrator:
     """Turns plans into records from statistics alone; what two plans have in common is computed once."""
 
-    def __init__(self, graph: Graph, layers: Mapping[str, Layer], statistics: Statistics) -> None:
-        self._graph = graph
+    def __init__(self, program: Program, layers: Mapping[str, Layer], statistics: Statistics) -> None:
+        self._program = program
         self._layers = layers
         self._statistics = statistics
         self._ranges: dict[tuple[str, int, RangeAlgorithm, bool, Factors], Range] = {}
@@ -108,16 +109,11 @@ class Calibrator:
     def _activation(
         self, name: str, layer: Layer, tensor: str, settings: LayerPlan, batch_num: int, balance: Factors
     ) -> Affine:
-        symmetric_wanted = not settings.asymmetric
-        key = (tensor, batch_num, settings.activation, symmetric_wanted, balance)
+        key = (tensor, batch_num, settings.activation, settings.asymmetric, balance)
         if key not in self._ranges:
             seen = self._seen(layer, tensor, batch_num, balance)
-            _check_values(name, seen)
-            self._ranges[key] = settings.activation(seen, symmetric=symmetric_wanted)
-        try:
-            return (symmetric if symmetric_wanted else asymmetric)(self._ranges[key])
-        except ValueError as error:
-            raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error
+            self._ranges[key] = chosen_range(name, seen, settings)
+        return affine_of(name, self._ranges[key], settings)
 
     def _seen(self, layer: Layer, tensor: str, batch_num: int, balance: Factors) -> Seen:
         if not balance:
@@ -127,12 +123,9 @@ class Calibrator:
     def _balance(self, layer: Layer, strength: float, batch_num: int) -> Factors:
         key = (layer.name, batch_num, strength)
         if key not in self._factors:
-            inputs = self._statistics.channels(layer.activations[0], layer.data_axis, batch_num).largest
+            channels = self._statistics.channels(layer.activations[0], layer.data_axis, batch_num)
             weights = input_maxima(self._weight(layer), layer.operator.input_axis)
-            if len(inputs) != len(weights):  # groups, where the file leaves the channels of the input open
-                what = f"its input has {len(inputs)} channels, its weight {len(weights)}: they cannot be balanced"
-                raise PlanError(layer.name, what, hint="remove dmq_balancer_param")
-            self._factors[key] = tuple(map(float, balance_factors(inputs, weights, strength)))
+            self._factors[key] = factors_of(layer.name, channels, weights, strength)
         return self._factors[key]
 
     def _weight_scales(self, layer: Layer, settings: LayerPlan, balance: Factors) -> tuple[float, ...]:
@@ -147,19 +140,43 @@ class Calibrator:
         return self._scales[key]
 
     def _weight(self, layer: Layer) -> Array:
-        weight = self._graph.constant(layer.weight) if layer.weight else None
+        weight = self._program.constant(layer.weight) if layer.weight else None
         assert weight is not None, layer.name
         return weight
 
 
-def _check_values(name: str, seen: Seen) -> None:
-    """Raise TrialError where there is nothing to choose a range from."""
+def chosen_range(name: str, seen: Seen, settings: LayerPlan) -> Range:
+    """The range of what was seen of a tensor, by a layer's settings.
+
+    `name` is what errors call it. Raises TrialError where there is nothing to choose a range from.
+    """
     if seen.nonfinite:
         what = f"its input held {seen.nonfinite} NaN or infinite values"
         raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
     if not seen.count:
         what = "its input was empty in every calibration batch: that data is not real"
         raise TrialError(name, what, hint=f"calibrate with real data, or {IN_FLOAT}")
+    return settings.activation(seen, symmetric=not settings.asymmetric)
+
+
+def factors_of(layer: str, inputs: Channels, weights: Array, strength: float) -> Factors:
+    """By what to balance each channel of a layer's input; `weights` are the largest of each in its weight, (channels,).
+
+    Raises PlanError where there are not as many.
+    """
+    largest = inputs.largest
+    if len(largest) != len(weights):  # groups, where the file leaves the channels of the input open
+        what = f"its input has {len(largest)} channels, its weight {len(weights)}: they cannot be balanced"
+        raise PlanError(layer, what, hint="remove dmq_balancer_param")
+    return tuple(map(float, balance_factors(largest, weights, strength)))
+
+
+def affine_of(name: str, seen: Range, settings: LayerPlan) -> Affine:
+    """Scale and offset of a range. Raises TrialError, with the name, where it is too large to have a scale."""
+    try:
+        return (asymmetric if settings.asymmetric else symmetric)(seen)
+    except ValueError as error:
+        raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error
 
 
 def _float16(name: str, activation: Affine) -> Affine:

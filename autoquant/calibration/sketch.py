@@ -25,6 +25,7 @@ class Sketch:
 
     Bin i counts the values in [(first + i) * width, (first + i + 1) * width), real units. `low` and `high` are the
     exact smallest and largest finite value, `count` the number of finite values, `nonfinite` of NaN and infinities.
+    Counts are exact as well, whatever order and batches values came in; where in its bin a value lies is not kept.
     """
 
     low: float
@@ -125,10 +126,20 @@ class RowSketcher:
         """
         if len(values) != len(self._low):
             raise ValueError(f"there are {len(self._low)} rows, got {len(values)}")
-        width = max(BLOCK // max(len(values), 1), LEAST)
-        for begin in range(0, values.shape[1], width):
-            columns = slice(begin, begin + width)
-            self._add(np.ascontiguousarray(values[:, columns]), None if counts is None else counts[:, columns])
+        if not values.size:
+            return
+        low, high, finite = values.min(axis=1), values.max(axis=1), None
+        if not (np.isfinite(low) & np.isfinite(high)).all():
+            finite = np.isfinite(values)
+            self._nonfinite += np.sum(np.where(finite, 0, 1 if counts is None else counts), axis=1)
+            low = values.min(axis=1, where=finite, initial=np.inf)
+            high = values.max(axis=1, where=finite, initial=-np.inf)
+            values = np.where(finite, values, np.float32(0.0))
+        self._reach(low, high)
+        self._most += values.shape[1] if counts is None else int(counts.sum(axis=1).max())
+        if self._most > INT32:
+            self._counts = self._counts.astype(np.int64, copy=False)
+        self._count(values, counts, finite)
 
     def seen(self) -> tuple[Sketch, ...]:
         """What has been seen so far of each row; nothing at all gives one empty bin at zero."""
@@ -142,22 +153,23 @@ class RowSketcher:
             for row, used, low, high, width, first, nonfinite in zip(counts, *facts, strict=True)
         )
 
-    def _add(self, values: Array, counts: Array | None) -> None:
-        low, high = values.min(axis=1), values.max(axis=1)
-        finite = None
-        if not np.isfinite([low, high]).all():
-            finite = np.isfinite(values)
-            self._nonfinite += np.sum(np.where(finite, 0, 1 if counts is None else counts), axis=1)
-            low = values.min(axis=1, where=finite, initial=np.inf)
-            high = values.max(axis=1, where=finite, initial=-np.inf)
-            values = np.where(finite, values, np.float32(0.0))
-        self._reach(low, high)
-        self._most += values.shape[1] if counts is None else int(counts.sum(axis=1).max())
-        if self._most > INT32:
-            self._counts = self._counts.astype(np.int64, copy=False)
-        of = slice(None) if finite is None else finite
-        times = np.ones((), self._counts.dtype) if counts is None else counts[of].astype(self._counts.dtype)
-        np.add.at(self._counts.reshape(-1), self._places(values)[of].reshape(-1), times.reshape(-1))
+    def _count(self, values: Array, counts: Array | None, finite: Array | None) -> None:
+        """Count those that are `finite`, all of which the bins cover."""
+        # Exact, so a value never falls into a neighbour's bin: float32 times a power of two that is 1 or more.
+        scale = (1.0 / self._width).astype(np.float32 if self._width.max() <= 1.0 else np.float64)[:, np.newaxis]
+        rows = (np.arange(len(values), dtype=np.int32) * self._counts.shape[1] - self._first)[:, np.newaxis]
+        times: Array = np.ones((), self._counts.dtype)
+        held = self._counts.reshape(-1)
+        width = max(BLOCK // len(values), LEAST)
+        for begin in range(0, values.shape[1], width):
+            block = np.s_[:, begin : begin + width]
+            scaled = np.ascontiguousarray(values[block]) * scale
+            places: Array = np.floor(scaled, out=scaled).astype(np.int32)
+            places += rows
+            of = slice(None) if finite is None else finite[block]
+            if counts is not None:
+                times = counts[block][of].astype(held.dtype).reshape(-1)
+            np.add.at(held, places[of].reshape(-1).astype(np.intp), times)
 
     def _reach(self, low: Array, high: Array) -> None:
         """Make the bins cover [low, high], each (rows,), and what they covered before."""
@@ -180,21 +192,12 @@ class RowSketcher:
         np.add.at(self._counts, (rows[row], places - first[row]), counts)
         self._width[rows], self._first[rows] = width, first
 
-    def _places(self, values: Array) -> Array:
-        """Where each value counts: the index of its bin among those of all rows."""
-        # Exact, so a value never falls into a neighbour's bin: float32 times a power of two that is 1 or more.
-        kind = np.float32 if self._width.max() <= 1.0 else np.float64
-        scaled = values * (1.0 / self._width).astype(kind)[:, np.newaxis]
-        places: Array = np.floor(scaled, out=scaled).astype(np.int32)
-        places += (np.arange(len(values), dtype=np.int32) * self._counts.shape[1] - self._first)[:, np.newaxis]
-        return places.astype(np.intp)
-
 
 def _widened(width: Array, low: Array, high: Array, bins: int) -> Array:
     """`width`, doubled until `bins` bins cover [low, high] and are not finer than float32 can tell apart; (rows,)."""
     most = np.maximum(-low, high)
-    least = np.where(most > 0.0, np.ldexp(1.0, np.frexp(most)[1] - 25), 0.0)  # the result is never smaller
-    width = np.maximum(width, least)
+    for size, parts in ((most, 2.0**24), (high - low, bins + 1.0)):  # the result is never less than size / parts
+        width = np.maximum(width, np.where(size > 0.0, np.ldexp(1.0, np.frexp(size / parts)[1] - 1), 0.0))
     while (narrow := (np.floor(high / width) - np.floor(low / width) >= bins) | (most > width * 2.0**24)).any():
         width[narrow] *= 2.0
     return width

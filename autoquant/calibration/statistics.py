@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +20,7 @@ from autoquant.errors import PlanError
 from autoquant.kept import Kept, keep, read_kept
 from autoquant.quantization.affine import Array
 
-VERSION = 3
+VERSION = 4
 """Version of what is kept; part of the key, so that a file of another version is never used."""
 FACTS = ("low", "high", "width", "first", "nonfinite")
 PARTS = ("facts", "bins", "counts")
@@ -76,27 +78,50 @@ def collect(
     key: str,
     exact: Collection[str] = (),
     channels: Collection[tuple[str, int]] = (),
+    threads: int = 1,
 ) -> Statistics:
     """See the tensors to watch.
 
-    `stages` gives, in ascending order, a number of batches and what is new until then, in parts of any size. Of the
-    tensors in `exact` every value is kept, of others a sketch; those in `channels`, with the axis that numbers them,
-    are seen channel by channel as well. Raises TrialError where what is kept is too large.
+    `stages` gives, in ascending order, a number of batches and what is new until then, in parts of any size. Arrays may
+    be views of memory that is used again: when the next part is asked for, nothing of the last one is held. Of the
+    tensors in `exact` every value is kept, of others a sketch, in which every value is counted; those in `channels`,
+    with the axis that numbers them, are seen channel by channel as well. `threads` share the arrays of a part, which
+    changes nothing of what is seen. Raises TrialError where what is kept is too large.
     """
     whole: dict[str, Collector] = {}
     sliced = {(name, axis): ChannelCollector(name, axis, exact=name in exact) for name, axis in channels}
     tensors: dict[int, Mapping[str, Seen]] = {}
     slices: dict[int, Slices] = {}
-    for batch_num, parts in stages:
-        for part in parts:
-            for name, values in part.items():
-                whole.setdefault(name, collector(name, exact=name in exact)).add(values)
-            for (name, _), channel_collector in sliced.items():
-                if name in part:
-                    channel_collector.add(part[name])
-        tensors[batch_num] = {name: one.seen() for name, one in whole.items()}
-        slices[batch_num] = {place: one.seen() for place, one in sliced.items()}
+    with ThreadPoolExecutor(threads) as pool:
+        for batch_num, parts in stages:
+            for part in parts:
+                whole |= {name: collector(name, exact=name in exact) for name in part if name not in whole}
+                shared = _shared(part, whole, sliced)
+                del part  # its memory may be used for the next one
+                for thread in [pool.submit(_take_in, shared) for _ in range(threads)]:
+                    thread.result()
+            tensors[batch_num] = {name: one.seen() for name, one in whole.items()}
+            slices[batch_num] = {place: one.seen() for place, one in sliced.items()}
     return Statistics(key, tensors, slices)
+
+
+def _shared(
+    part: Mapping[str, Array], whole: Mapping[str, Collector], sliced: Mapping[tuple[str, int], ChannelCollector]
+) -> deque[tuple[Collector | ChannelCollector, Array]]:
+    """What takes in each array of a part, the largest first, so that all threads end at about the same time."""
+    both: list[tuple[Collector | ChannelCollector, Array]] = [(whole[name], values) for name, values in part.items()]
+    both += [(one, part[name]) for (name, _), one in sliced.items() if name in part]
+    return deque(sorted(both, key=lambda one: one[1].size, reverse=True))
+
+
+def _take_in(shared: deque[tuple[Collector | ChannelCollector, Array]]) -> None:
+    """Take in arrays until none is left. Only its own variables hold one: none is held when it has returned."""
+    while True:
+        try:
+            one, values = shared.popleft()
+        except IndexError:
+            return
+        one.add(values)
 
 
 def save_statistics(statistics: Statistics, path: Path) -> None:

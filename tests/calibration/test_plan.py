@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from autoquant.calibration.plan import LayerPlan, Plan, check_plan, layer_plan
+from autoquant.calibration.plan import LayerPlan, Plan, check_plan, fitted_plan, layer_plan
 from autoquant.calibration.ranges import Entropy, Hfmg, MinMax
 from autoquant.errors import PlanError
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Abilities, Layer
 
 
 def layer(name: str, op: str) -> Layer:
@@ -68,6 +68,11 @@ def test_migration_strength(strength: float):
     assert LayerPlan(dmq=0.2).dmq == 0.2 and LayerPlan(dmq=0.8).dmq == 0.8
 
 
+def test_weight_algorithm():
+    with pytest.raises(ValueError, match="weight_algorithm must be one of minmax, mse, octav, got arq"):
+        LayerPlan(weight_algorithm="arq")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -115,3 +120,81 @@ def test_a_plan_that_it_cannot(layers: dict, message: str):
     with pytest.raises(PlanError) as caught:
         check_plan(Plan(layers), LAYERS)
     assert str(caught.value).startswith(message)
+
+
+ELSEWHERE = {
+    **{name: replace(one, abilities=Abilities(True, False, (8,), ("minmax", "octav"))) for name, one in LAYERS.items()},
+    "fc": replace(LAYERS["fc"], abilities=Abilities(False, False)),
+}
+"""The same layers on a target that balances nothing, and that has a choice of weights."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"conv1": LayerPlan(weight_bits=6)}, "conv1: weights of 6 bits are not possible on this target; set num_bits"),
+        ({"conv1": LayerPlan(dmq=0.5)}, "conv1: it cannot be balanced on this target; remove dmq_balancer_param"),
+        (
+            {"conv1": LayerPlan(weight_algorithm="mse")},
+            "conv1: weights by mse are not possible for layer type Conv2D on this target; set wts_algo to arq_quantize",
+        ),
+    ],
+)
+def test_what_only_another_target_can(layers: dict, message: str):
+    with pytest.raises(PlanError) as caught:
+        check_plan(Plan(layers), ELSEWHERE)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_plan_of_another_target_as_far_as_this_one_can():
+    asked = {
+        "conv1": LayerPlan(MinMax(), weight_bits=6, dmq=0.5),
+        "depthwise": LayerPlan(Hfmg(), asymmetric=False, weight_algorithm="mse"),
+        "fc": LayerPlan(),
+        "grouped": None,
+        "pool": LayerPlan(channel_wise=False),
+        "volume": LayerPlan(),
+        "gone": None,
+        "pool:0": LayerPlan(channel_wise=False),
+    }
+    fitted = fitted_plan(Plan(asked, 4, fp16_scales=True, exact=True), ELSEWHERE)
+    plans = {
+        "conv1": LayerPlan(MinMax()),
+        "depthwise": LayerPlan(Hfmg(), asymmetric=False),
+        "fc": LayerPlan(channel_wise=False),
+        "grouped": None,
+        "pool": LayerPlan(channel_wise=False),
+    }
+    assert fitted.plan == Plan(plans, 4, fp16_scales=True, exact=True)
+    assert fitted.changes == (
+        "conv1: weights of 8 bits, not 6",
+        "conv1: not balanced, instead of dmq 0.5",
+        "depthwise: weights by minmax, not mse",
+        "fc: one scale for its weight, not one per channel",
+        "volume: in float, as this target does not quantize it",
+        "pool:0: in float, as this target does not quantize it",
+    )
+
+
+@pytest.mark.parametrize("name", ["pool", "attention", "add:0"])
+def test_what_has_no_weight_has_no_algorithm_for_it(name: str):
+    layer = replace(LAYERS[name], abilities=Abilities(False, False, (8,), ("minmax", "octav")))
+    assert layer_plan(layer, weight_algorithm="octav").weight_algorithm == "minmax"
+
+
+def test_factors_of_two_activations_become_symmetric():
+    fitted = fitted_plan(Plan({"attention": LayerPlan(channel_wise=False)}), LAYERS)
+    assert fitted.plan.int8 == {"attention": LayerPlan(asymmetric=False, channel_wise=False)}
+    assert fitted.changes == ("attention: symmetric, without an offset",)
+
+
+def test_a_plan_that_fits_is_not_changed():
+    plan = Plan({"conv1": LayerPlan(weight_bits=7, dmq=0.2), "fc": None, "add:1": LayerPlan(channel_wise=False)}, 3)
+    fitted = fitted_plan(plan, LAYERS)
+    assert (fitted.plan, fitted.changes) == (plan, ())
+
+
+@pytest.mark.parametrize("layers", [{"volume": LayerPlan()}, {"volume": LayerPlan(), "conv1": None}])
+def test_a_plan_of_which_nothing_is_left(layers: dict):
+    with pytest.raises(PlanError, match="plan: no layer is to be quantized"):
+        fitted_plan(Plan(layers), LAYERS)

@@ -10,7 +10,7 @@ from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, TrialError
 from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph, make_const
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Affine
 
 CONV = np.array([[[[127.0, -64.0, 0.0]]]], np.float32)

@@ -1,5 +1,6 @@
 import dataclasses
 import tracemalloc
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -96,6 +97,24 @@ def test_memory_does_not_grow_with_the_data():
     assert many < 1.1 * few
     assert most(40, channels=[("x", -1)]) < 1.1 * most(4, channels=[("x", -1)])
     assert most(40, exact=["x"]) > 40 * 1000 * 20 * 4 > 2 * many
+
+
+@pytest.mark.parametrize("options", [{}, {"exact": ["x"]}, {"channels": [("x", -1)]}], ids=str)
+def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict):
+    """So that arrays may be views of an interpreter's memory, which it refuses to use again before."""
+    held: list[weakref.ref] = []
+
+    def parts() -> Iterable[Mapping[str, np.ndarray]]:
+        for number in range(20):
+            array = np.random.default_rng(number).normal(size=(40, 20, 30)).astype(np.float32)
+            held.append(weakref.ref(array))
+            part = {"x": array}
+            del array
+            yield part
+            del part
+            assert held[-1]() is None
+
+    assert collect([(20, parts())], key="", **options).seen("x", 20).count == 20 * 40 * 20 * 30
 
 
 def test_what_was_not_kept():

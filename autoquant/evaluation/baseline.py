@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Runner
 from autoquant.evaluation.evaluator import Progress, Score, no_progress, run_batch, score_of
 from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.overlap import overlapped
 from autoquant.kept import Kept, keep, read_kept
 
 VERSION = 3
@@ -65,15 +67,15 @@ def measure_baseline(
         seen: list[Seen] = []
         rows: list[Array] = []
         done = 0
-        for batch in data.batches(batch_size):
-            outputs = run_batch(runner, batch)
-            check_finite(outputs, numbers[done:])
-            rows.append(metric.measure(outputs, batch.labels, outputs))
-            seen.append(_seen(outputs, batch.labels, metric))
-            if metric.needs_reference or not kept:
-                kept.append(outputs)
-            done += len(batch)
-            on_progress(done, len(data))
+        with overlapped(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
+            for batch, outputs in pairs:
+                check_finite(outputs, numbers[done:])
+                rows.append(metric.measure(outputs, batch.labels, outputs))
+                seen.append(_seen(outputs, batch.labels, metric))
+                if metric.needs_reference or not kept:
+                    kept.append(outputs)
+                done += len(batch)
+                on_progress(done, len(data))
         warnings = _check_all(seen, metric)
         score = score_of(metric, rows, done)
     except TrialError as error:

@@ -72,10 +72,13 @@ def stacked(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     """Put samples into batches of `size`; one ends early where the samples' shapes change."""
     group: list[Sample] = []
     for sample in samples:
-        if group and (len(group) == size or _shapes(sample) != _shapes(group[0])):
+        if group and _shapes(sample) != _shapes(group[0]):
             yield _stack(group)
             group = []
         group.append(sample)
+        if len(group) == size:
+            yield _stack(group)
+            group = []
     if group:
         yield _stack(group)
 

@@ -35,7 +35,8 @@ RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-
 class Dataset:
     """Samples as the model takes them, in a fixed order; `indices` (ascending) are those of the source that are in it.
 
-    Reading raises DataError where a sample does not fit the model's inputs, is not finite, or cannot be read.
+    Reading raises DataError where a sample does not fit the model's inputs, is not finite, or cannot be read. Functions
+    of the user's, of samples or preprocessing, are called in the thread that reads; images are decoded in others.
     """
 
     source: Source
@@ -53,6 +54,11 @@ class Dataset:
     def has_labels(self) -> bool:
         """Whether samples have labels."""
         return self.source.has_labels
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether batches cost next to nothing to make: arrays in memory that are not preprocessed."""
+        return isinstance(self.source, ArraySource) and self.preprocess is None
 
     @cached_property
     def digest(self) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 
 import numpy as np
@@ -15,6 +16,7 @@ from autoquant.evaluation.batch import Array, Batch, Outputs
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Runner
 from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.overlap import overlapped
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
@@ -48,18 +50,21 @@ def evaluate(
 ) -> Score:
     """Score every sample. `reference` gives the FP32 outputs of the same batches, for metrics that compare with them.
 
+    The model runs in a thread of its own, unless the data is at hand, and is at rest when this returns or raises; data
+    and metric stay in the caller's thread.
+
     Raises TrialError where the model does not run, the metric does not take its outputs, or the score is no finite
     number; DataError where the data cannot be read.
     """
     rows: list[Array] = []
     done, total = 0, len(data)
     expected: Iterable[Outputs | None] = repeat(None) if reference is None else reference
-    for batch, wanted in zip(data.batches(batch_size), expected, strict=reference is not None):
-        outputs = run_batch(runner, batch)
-        with _metric_refusing():
-            rows.append(metric.measure(outputs, batch.labels, wanted))
-        done += len(batch)
-        on_progress(done, total)
+    with overlapped(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
+        for (batch, outputs), wanted in zip(pairs, expected, strict=reference is not None):
+            with _metric_refusing():
+                rows.append(metric.measure(outputs, batch.labels, wanted))
+            done += len(batch)
+            on_progress(done, total)
     with _metric_refusing():
         return score_of(metric, rows, done)
 

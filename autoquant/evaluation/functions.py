@@ -31,8 +31,9 @@ class Seen:
 class FunctionSource:
     """A function called without arguments, anew for every pass, that gives batches: always the same ones.
 
-    The batches are cut and joined as needed. A later pass that gives other shapes, another number of batches, or
-    another first batch (the mark of shuffling) raises DataError: scores of such passes could not be compared.
+    Only the thread that reads calls it, and iterates over what it returns, so that it need not be safe for threads. The
+    batches are cut and joined as needed. A later pass that gives other shapes, another number of batches, or another
+    first batch (the mark of shuffling) raises DataError: scores of such passes could not be compared.
     """
 
     def __init__(self, name: str, function: Callable[[], Any], inputs: Sequence[str]):

@@ -21,9 +21,10 @@ def class_scores(array: Array, who: str) -> Array:
     """An output as (batch, classes); axes of length 1 go. Raises DataError for what is no score per class."""
     scores: Array = array.reshape(len(array), -1)
     if max(array.shape[1:], default=1) != scores.shape[1]:  # more than one axis that is longer than 1
-        what = f"takes one score per class, the model's output has shape {('batch', *array.shape[1:])}"
-        hint = "name the right output with --outputs, or write a metric of your own (module:function)"
-        raise DataError(f"metric {who}", what.replace("'", ""), hint=hint)
+        shape = ", ".join(["batch", *map(str, array.shape[1:])])
+        what = f"takes one score per class, the model's output has shape ({shape})"
+        hint = "write a metric of your own (module:function), or name the right output with --outputs, if no .tflite"
+        raise DataError(f"metric {who}", what, hint=hint)
     return scores
 
 

@@ -1,4 +1,4 @@
-"""TFRecord files of tf.Example, as the TensorFlow datasets of images are written."""
+"""TFRecord files of tf.Example, as the TensorFlow datasets of images are written. Reading them imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autoquant.errors import DataError
 from autoquant.evaluation.batch import Array, Batch, Sample, reading, stacked
+from autoquant.evaluation.decoding import Decoder
 from autoquant.evaluation.images import ImageForm, decode_image
 from autoquant.evaluation.plugins import nearest
 
@@ -33,12 +35,16 @@ class Table:
 
 
 class RecordSource:
-    """The records of one or several files, in the order of the files' names; images decoded when read."""
+    """The records of one or several files, in the order of the files' names.
+
+    Images are decoded on all cores, and kept for later passes as far as a Decoder has room.
+    """
 
     def __init__(self, name: str, files: Sequence[Path], inputs: Sequence[InputSpec], size: tuple[int, int] | None):
         self.name = name
         self._files = tuple(files)
         self._form = ImageForm.of(name, inputs, size)
+        self._decoder = Decoder()
 
     @cached_property
     def has_labels(self) -> bool:
@@ -58,7 +64,9 @@ class RecordSource:
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Reads and decodes the chosen records, and no others."""
-        return stacked(self._samples(indices), size)
+        records, labelled = Reading(self._files, self._table), self.has_labels
+        chosen: Any = range(len(self)) if indices is None else indices
+        return stacked(self._decoder.samples(lambda index: self._sample(*records(index), labelled), chosen, size), size)
 
     @cached_property
     def _table(self) -> Table:
@@ -73,25 +81,35 @@ class RecordSource:
                 digest.update(record)
         return Table(np.asarray(files, np.int64), np.asarray(offsets, np.int64), digest.hexdigest())
 
-    def _samples(self, indices: Array | None) -> Iterator[Sample]:
-        table, opened, reader = self._table, -1, None
-        chosen: Any = range(len(self)) if indices is None else indices
-        for index in chosen:
-            if table.file[index] != opened:
-                opened = int(table.file[index])
-                reader = _reader(self._files[opened])
-            number = int(index - np.searchsorted(table.file, opened))
-            record, _ = _read(self._files[opened], reader, number, int(table.offset[index]))
-            yield self._sample(f"{self._files[opened]}, record {number}", record)
-
-    def _sample(self, where: str, record: bytes) -> Sample:
+    def _sample(self, where: str, record: bytes, labelled: bool) -> Sample:
         features = _features(where, record)
         if IMAGE not in features or not features[IMAGE].bytes_list.value:
             known = sorted(features)
             hint = f"{nearest(IMAGE, known)}; others can be read with 'module:function'"
             raise DataError(where, f"has no '{IMAGE}'", hint=hint)
         image = decode_image(where, features[IMAGE].bytes_list.value[0], self._form)
-        return Sample({self._form.input: image}, _label(where, features) if self.has_labels else None)
+        return Sample({self._form.input: image}, _label(where, features) if labelled else None)
+
+
+class Reading:
+    """One pass over the records by their numbers. Threads may share it: one at a time reads."""
+
+    def __init__(self, files: Sequence[Path], table: Table) -> None:
+        self._files = files
+        self._table = table
+        self._lock = Lock()
+        self._opened = -1
+        self._reader: Any = None
+
+    def __call__(self, index: int) -> tuple[str, bytes]:
+        """Where the record lies, for a person to read, and what it holds. Raises DataError if it is damaged."""
+        wanted = int(self._table.file[index])
+        number = int(index - np.searchsorted(self._table.file, wanted))
+        with self._lock:
+            if wanted != self._opened:
+                self._reader, self._opened = _reader(self._files[wanted]), wanted
+            record, _ = _read(self._files[wanted], self._reader, number, int(self._table.offset[index]))
+        return f"{self._files[wanted]}, record {number}", record
 
 
 def _label(where: str, features: Any) -> Array:

@@ -1,5 +1,8 @@
 """The data as a user names it; and one contract for all sources."""
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.errors import DataError, UsageError
+from autoquant.evaluation.arrays import ArraySource
 from autoquant.evaluation.data import Dataset, open_data, split
+from autoquant.evaluation.overlap import overlapped
 from autoquant.evaluation.preprocessing import Affine, Custom, KerasMode
 from autoquant.model.model import InputSpec
 
@@ -103,6 +108,66 @@ def test_every_source_gives_subsets_in_ascending_order(data: Dataset):
 def test_every_source_can_be_read_twice_at_once(data: Dataset):
     for one, other in zip(data.batches(2), data.batches(2), strict=True):
         np.testing.assert_array_equal(one.inputs["input"], other.inputs["input"])
+
+
+def test_only_arrays_without_preprocessing_are_at_hand(data: Dataset):
+    assert not data.at_hand
+    assert Dataset(data.source, data.inputs).at_hand == isinstance(data.source, ArraySource)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_every_source_gives_the_same_batches_while_a_model_runs(data: Dataset, size: int):
+    before, plain = set(threading.enumerate()), list(data.batches(size))
+    with overlapped(lambda batch: batch.inputs["input"].sum(), data.batches(size)) as pairs:
+        together = list(pairs)
+    for one, (other, result) in zip(plain, together, strict=True):
+        np.testing.assert_array_equal(one.inputs["input"], other.inputs["input"])
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert result == one.inputs["input"].sum()
+    assert set(threading.enumerate()) <= before
+
+
+def test_every_source_ends_its_threads_when_given_up(data: Dataset):
+    before = set(threading.enumerate())
+    next(data.batches(1))
+    batches = data.batches(2)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) <= before
+
+
+def test_every_source_tells_of_a_bad_sample_in_every_pass_and_after_those_before_it(data: Dataset):
+    def no_forties(batch: np.ndarray) -> np.ndarray:
+        return np.where(batch == 40, np.nan, batch)
+
+    bad = Dataset(data.source, data.inputs, Custom("f", no_forties))
+    for _ in range(2):
+        seen: list[float] = []
+        with (
+            pytest.raises(DataError, match="sample 4 has NaN or infinite values; remove"),
+            overlapped(lambda batch: batch.inputs["input"].max(), bad.batches(2)) as pairs,
+        ):
+            seen.extend(result for _, result in pairs)
+        assert seen == [10.0, 30.0]
+
+
+LIGHT = """
+import sys
+import numpy as np
+from types import SimpleNamespace
+from autoquant.evaluation.data import open_data
+from autoquant.evaluation.preprocessing import KERAS, open_preprocess
+spec = SimpleNamespace(name="input", dtype=np.dtype("float32"), shape=(None, 2, 2, 3))
+for data in sys.argv[1:]:
+    for mode in (*KERAS, None):
+        assert sum(map(len, open_data(data, [spec], preprocess=open_preprocess(mode)).batches(2))) == 7
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_arrays_and_functions_do_without_tensorflow(tmp_path: Path):
+    words = [sys.executable, "-c", LIGHT, as_npz(tmp_path), as_function(tmp_path)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def test_the_digest_depends_on_all_that_matters(data: Dataset):

@@ -1,5 +1,8 @@
 """Scores against NumPy, with runners that are plain functions."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data import open_data
 from autoquant.evaluation.evaluator import Score, evaluate, run_batch
 from autoquant.evaluation.metrics import open_metric
+from autoquant.evaluation.preprocessing import Custom
 from autoquant.model.model import InputSpec
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
@@ -25,11 +29,11 @@ class Fake:
         """Nothing to close."""
 
 
-@pytest.fixture
-def data():
+@pytest.fixture(params=[None, Custom("f", lambda x: x)], ids=["at hand", "in a thread"])
+def data(request):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(23, 4)).astype(np.float32)
-    return open_data((x, rng.integers(0, 4, 23)), [SPEC])
+    return open_data((x, rng.integers(0, 4, 23)), [SPEC], preprocess=request.param)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 100])
@@ -54,6 +58,57 @@ def test_agreement_compares_with_the_reference(data):
     flipped = Fake(lambda x: np.where(np.arange(len(x))[:, None] == 0, -x, x))
     score = evaluate(flipped, data, open_metric("agreement"), batch_size=5, reference=reference)
     assert score.value == pytest.approx(1 - 5 / 23)
+
+
+def test_what_the_user_wrote_runs_in_the_callers_thread_one_call_after_the_other():
+    calls: list[tuple[str, int]] = []
+
+    def note(what):
+        calls.append((what, threading.get_ident()))
+
+    def source():
+        for start in range(0, 12, 4):
+            note("source")
+            yield np.arange(16.0).reshape(4, 4), np.full(4, start)
+
+    def preprocess(batch):
+        note("preprocess")
+        return batch
+
+    def metric(outputs, labels):
+        note("metric")
+        return np.ones(len(outputs))
+
+    runs: set[int] = set()
+
+    def model(x):
+        runs.add(threading.get_ident())
+        return x
+
+    data = open_data(source, [SPEC], preprocess=Custom("f", preprocess))
+    calls.clear()
+    evaluate(Fake(model), data, open_metric(metric), batch_size=4)
+    assert {thread for _, thread in calls} == {threading.get_ident()}
+    assert [what for what, _ in calls].count("metric") == 3
+    assert threading.get_ident() not in runs
+
+
+def test_the_model_is_at_rest_when_a_metric_fails(data):
+    running: list[int] = []
+
+    def model(x):
+        running.append(1)
+        time.sleep(0.01)
+        running.pop()
+        return x
+
+    def metric(outputs, labels):
+        raise TypeError("no such thing")
+
+    with pytest.raises(TrialError, match="no such thing") as caught:
+        evaluate(Fake(model), data, open_metric(metric), batch_size=2)
+    assert running == []  # although what was raised still holds everything it passed through
+    assert caught.value.__traceback__ is not None
 
 
 @pytest.mark.parametrize("missing", [-1, 1])

@@ -64,6 +64,8 @@ def test_only_the_chosen_are_decoded(folder: Path):
 
 
 def test_an_image_removed_in_the_middle(folder: Path):
+    for number in range(200):  # far more than are decoded ahead
+        write(folder / "bee" / f"{number:03}.png", png(RED))
     source = ImageFolder(folder, [spec(4, 6, 3)])
     batches = source.read(None, 1)
     next(batches)
@@ -75,6 +77,25 @@ def test_an_image_removed_in_the_middle(folder: Path):
         _ = source.digest
     with pytest.raises(DataError, match="cannot be read"):
         ImageFolder(folder / "nowhere", [spec(4, 6, 3)])
+
+
+def test_later_passes_find_the_images_decoded_and_still_miss_those_that_cannot_be(folder: Path):
+    write(folder / "dog" / "d.jpg", b"broken")
+    source = ImageFolder(folder, [spec(4, 6, 3)])
+    for _ in range(2):
+        batches = source.read(None, 3)
+        np.testing.assert_array_equal(next(batches).inputs["input"], [RED, RED, RED])
+        with pytest.raises(DataError, match=r"d\.jpg: cannot be decoded"):
+            next(batches)
+        (folder / "cat" / "a.PNG").unlink(missing_ok=True)  # was decoded in the first pass
+
+
+def test_what_is_read_is_not_what_is_kept(folder: Path):
+    source = ImageFolder(folder, [spec(4, 6, 3)])
+    for _ in range(2):
+        (batch,) = source.read(np.asarray([0]), 1)
+        np.testing.assert_array_equal(batch.inputs["input"], [RED])
+        batch.inputs["input"][...] = 7
 
 
 def test_images_without_class_folders_have_no_labels(tmp_path: Path):

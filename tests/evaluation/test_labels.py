@@ -14,7 +14,9 @@ def test_scores_lose_axes_of_length_one(shape: tuple[int, ...]):
 
 
 def test_an_image_is_no_score():
-    with pytest.raises(DataError, match=r"metric top1: takes one score per class, .* shape \(batch, 8, 8, 3\)"):
+    with pytest.raises(
+        DataError, match=r"metric top1: takes one score per class, the model.s output has shape \(batch, 8, 8, 3\)"
+    ):
         class_scores(np.zeros((2, 8, 8, 3)), "top1")
 
 

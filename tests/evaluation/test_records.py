@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from autoquant.errors import DataError
+from autoquant.evaluation import records
 from autoquant.evaluation.records import RecordSource
 from autoquant.model.model import InputSpec
 
@@ -97,18 +99,47 @@ def test_damaged_files(file: Path, cut: int | str):
 
 
 def test_a_file_that_changes_after_it_was_counted(file: Path):
+    write(file, *map(example, range(200)))  # far more than are decoded ahead
     source = open_(file, write(file.parent / "b.tfrecord", example(3)))
     batches = source.read(None, 1)
     next(batches)
     (file.parent / "b.tfrecord").unlink()
     with pytest.raises(DataError, match=r"b\.tfrecord: cannot be read \(.*No such file.*; is it still there"):
         list(batches)
+    source = open_(file)
+    assert len(source) == 200
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(DataError, match=r"a\.tfrecord: is truncated or damaged at record 2 \(byte \d+\); copy"):
+    with pytest.raises(DataError, match=r"a\.tfrecord: is truncated or damaged at record 199 \(byte \d+\); copy"):
         list(source.read(None, 1))
     file.unlink()
     with pytest.raises(DataError, match=r"a\.tfrecord: cannot be read \(No such file"):
         len(open_(file))
+
+
+def test_later_passes_find_the_records_decoded(file: Path):
+    source = open_(file, write(file.parent / "b.tfrecord", b"no example \xff\xff"))
+    for _ in range(2):
+        batches = source.read(None, 3)
+        np.testing.assert_array_equal(next(batches).labels, [0, 1, 2])
+        with pytest.raises(DataError, match=r"b\.tfrecord, record 0: is no tf\.Example"):
+            next(batches)
+
+
+def test_threads_read_one_after_the_other(file: Path, monkeypatch: pytest.MonkeyPatch):
+    inside: list[int] = []
+    read = records._read
+
+    def alone(file: Path, reader: Any, number: int, offset: int) -> Any:
+        inside.append(number)
+        time.sleep(0.002)
+        assert inside == [number]
+        inside.remove(number)
+        return read(file, reader, number, offset)
+
+    source = open_(file, write(file.parent / "b.tfrecord", *map(example, range(3, 20))))
+    assert len(source) == 20
+    monkeypatch.setattr(records, "_read", alone)
+    np.testing.assert_array_equal(np.concatenate([b.labels for b in source.read(None, 8)]), range(20))
 
 
 def test_compressed_files(tmp_path: Path):

@@ -1,18 +1,52 @@
-"""What a target is."""
+"""What a target is: where an INT8 model runs, what of a model can be quantized there, and the file it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
-from autoquant.model.graph import Graph
-from autoquant.model.layers import Layer
+from autoquant.calibration.statistics import Statistics
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.model import Model
+
+Parts = Callable[[str], None]
+"""Called with the name of a part of the work, 'calibrate' or 'save', when that is done."""
+
+
+def nobody(part: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of a plan: scale and offset of every INT8 layer as they are in the file.
+
+    `boundaries` counts the operators in the file that turn float into INT8 or INT8 into float; None where the target
+    has no others than those of the layers themselves.
+    """
+
+    record: Record
+    boundaries: int | None = None
+
+
+class Maker(Protocol):
+    """Makes INT8 files of one model from plans; what plans have in common is computed once."""
+
+    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
+        """Write the model: the layers of the plan in INT8, all other layers in float.
+
+        Raises PlanError where the model cannot follow the plan, TrialError where a layer cannot be quantized with what
+        was seen of it, RunError where nothing can be written.
+        """
+        ...
 
 
 class Target(Protocol):
-    """Where an INT8 model runs: decides where quantizers sit and what is saved."""
+    """Where an INT8 model runs: decides what can be quantized, where quantizers sit, and what is saved."""
 
     @property
     def name(self) -> str:
@@ -23,9 +57,26 @@ class Target(Protocol):
         """Name of the file that is saved for a model of this name."""
         ...
 
-    def save(self, graph: Graph, layers: Mapping[str, Layer], record: Record, path: Path) -> None:
-        """Write the INT8 model: the layers of the record in INT8, all others in float.
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """All files that are written for a model at `path`, itself first."""
+        ...
 
-        Raises TrialError where a layer cannot be quantized with what was recorded.
+    def adopted(self, model: Model) -> Model:
+        """The model in the form that is quantized; raises ModelError where the target cannot take it."""
+        ...
+
+    def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+        """The layers of an adopted model, by the names of the model it came from, and what cannot be quantized.
+
+        `input_shapes` gives the shape of a batch for inputs whose shape the file leaves open. Raises ModelError where
+        nothing can be quantized.
         """
+        ...
+
+    def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
+        """The tensors of an adopted model whose statistics it takes to quantize any of the layers."""
+        ...
+
+    def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> Maker:
+        """What makes INT8 files of an adopted model."""
         ...

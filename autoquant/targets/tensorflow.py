@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
 from tensorflow.core.framework import function_pb2
 
-from autoquant.calibration.record import Record
+from autoquant.calibration.plan import Plan
+from autoquant.calibration.record import Calibrator, Record
+from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
 from autoquant.formats.quant_json import QuantJson, quant_json_path, save_quant_json
 from autoquant.model.graph import Graph
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.layers import survey
+from autoquant.model.model import Model
 from autoquant.targets.ascend_functions import functions_for
+from autoquant.targets.base import Made, Parts, nobody
 from autoquant.targets.fitting import fitted
 from autoquant.targets.insertion import Part, layer_parts
 from autoquant.targets.requantization import without_relu6
@@ -36,6 +41,26 @@ class TensorFlowTarget:
         """As AMCT names it."""
         return f"{model}_quantized.pb"
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The graph, and which of its nodes stand for which."""
+        return path, quant_json_path(path)
+
+    def adopted(self, model: Model) -> Model:
+        """The same model, which must be a graph of TensorFlow. Raises ModelError."""
+        return replace(model, program=model.graph)
+
+    def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+        """The layers of AMCT."""
+        return survey(model.graph, input_shapes=input_shapes)
+
+    def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
+        """The activations of the layers: nothing else is quantized."""
+        return {tensor for layer in layers.values() for tensor in layer.activations}
+
+    def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> GraphMaker:
+        """What calibrates and saves graphs."""
+        return GraphMaker(self, model.graph, layers, Calibrator(model.graph, layers, statistics))
+
     def save(self, graph: Graph, layers: Mapping[str, Layer], record: Record, path: Path) -> None:
         """Write the graph with the layers of the record in INT8, and which of its nodes stand for which.
 
@@ -49,6 +74,24 @@ class TensorFlowTarget:
             temporary.write_bytes(content)
             mapping.unlink(missing_ok=True)  # never beside a model that it does not describe
         save_quant_json(QuantJson(sha256(content).hexdigest(), _stands_for(graph, int8, parts)), mapping)
+
+
+@dataclass(frozen=True)
+class GraphMaker:
+    """Makes quantized graphs of one model."""
+
+    target: TensorFlowTarget
+    graph: Graph
+    layers: Mapping[str, Layer]
+    calibrator: Calibrator
+
+    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
+        """Write the graph of a plan. Raises as `Maker.make`."""
+        record = self.calibrator.record(plan)
+        on_part("calibrate")
+        self.target.save(self.graph, self.layers, record, path)
+        on_part("save")
+        return Made(record)
 
 
 def quantized(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:

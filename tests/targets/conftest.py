@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lite_networks import LiteNetwork, calibrated
 
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.model.graph import Graph
-from autoquant.model.layers import Layer, survey
-from autoquant.model.model import prepared
+from autoquant.model.layer import Layer
+from autoquant.model.layers import survey
+from autoquant.model.model import Model
+from autoquant.model.opening import prepared
+from autoquant.targets.litert import LiteRTTarget
 from autoquant.targets.tensorflow import TensorFlowTarget
 
 
@@ -56,3 +60,21 @@ def network() -> Callable[..., Network]:
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(3)
+
+
+@pytest.fixture(scope="session")
+def lite_network() -> Callable[..., LiteNetwork]:
+    """Makes the network that a function writes, as `network` does; `shape` is that of its one placeholder, x."""
+    import tensorflow as tf
+
+    def made(
+        write: Callable[[Any], Any], shape: tuple[int | None, ...], *, outputs: tuple[str, ...] = ("y",), x: Any = None
+    ) -> LiteNetwork:
+        with tf.Graph().as_default() as tf_graph:
+            write(tf.compat.v1.placeholder(tf.float32, shape, name="x"))
+        graph = prepared(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
+        sizes = tuple(size or 24 for size in shape)
+        x = np.random.default_rng(5).normal(size=sizes).astype(np.float32) if x is None else x
+        return calibrated(LiteRTTarget().adopted(Model("net", graph, (), "")), x)
+
+    return made

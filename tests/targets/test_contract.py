@@ -1,97 +1,142 @@
-"""What every target promises, whatever it writes. A new target is a new row."""
+"""What every target promises, whatever it writes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pytest
 
-from autoquant.calibration.record import LayerRecord
+from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.ranges import MinMax
+from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, RunError
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
-from autoquant.model.layers import survey
+from autoquant.evaluation.engines import ENGINES, open_engine
+from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import open_model
-from autoquant.quantization.affine import Affine
-from autoquant.targets.tensorflow import TensorFlowTarget
-
-TARGETS = {"tensorflow": (TensorFlowTarget, TensorFlowEngine)}
-"""Name -> the target, and an engine that runs what it saves."""
+from autoquant.targets.table import TARGETS, open_target
 
 
-@pytest.fixture(params=sorted(TARGETS))
-def pair(request):
-    target, engine = TARGETS[request.param]
+@dataclass(frozen=True)
+class Bench:
+    """A target with a model that it adopted, calibrated on some of the images."""
+
+    target: Any
+    engine: Any
+    model: Any
+    layers: Any
+    maker: Any
+    images: Any
+
+    def plan(self, *int8: str) -> Plan:
+        return Plan(
+            {name: layer_plan(layer, MinMax()) if name in int8 else None for name, layer in self.layers.items()}
+        )
+
+    def outputs(self, path):
+        runner = self.engine.open_file(path, self.model.program)
+        found = runner({"image": self.images})
+        runner.close()
+        return found["scores"]
+
+    @property
+    def float_outputs(self):
+        return self.engine.open_graph(self.model.program)({"image": self.images})["scores"]
+
+
+def test_what_is_said_of_targets_is_of_engines_and_packages_that_there_are():
+    for row in TARGETS.values():
+        assert set(row.engines) <= set(ENGINES)
+        assert row.io_types[0] == "float32"
+        assert all(version(package) for package in row.packages)
+
+
+@pytest.fixture(scope="module", params=sorted(TARGETS))
+def bench(request, tiny):
+    target, engine = open_target(request.param), open_engine(TARGETS[request.param].runtime)
     assert target.name == request.param
-    return target(), engine()
+    model = target.adopted(open_model(tiny.model))
+    layers = target.survey(model, {}).by_name
+    images = np.load(tiny.evaluation)["x"][:40]
+    seen = engine.open_graph(model.program, sorted(target.tensors(model, layers)))({"image": images})
+    return Bench(target, engine, model, layers, target.maker(model, layers, collect([(1, [seen])], key="")), images)
 
 
-@pytest.fixture(scope="module")
-def model(tiny):
-    return open_model(tiny.model)
+def content(program):
+    """What of a program a maker might change."""
+    if isinstance(program, LiteGraph):
+        return program.content, program.model.subgraphs[0].tensors[0].type, len(program.subgraph.operators)
+    return {name: node.SerializeToString(deterministic=True) for name, node in program.nodes.items()}
 
 
-@pytest.fixture(scope="module")
-def layers(model):
-    return {layer.name: layer for layer in survey(model.graph).layers}
+def test_layers_have_the_names_of_the_model_that_was_opened(bench):
+    assert set(bench.layers) == {"conv", "depthwise", "dense"}
 
 
-def record_of(*names: str):
-    """Coarse but legal scales: inputs within +-16, weights within +-4."""
-    step = float(np.float32(0.125))
-    return {name: LayerRecord(Affine(step, 0), (float(np.float32(4 / 128)),)) for name in names}
-
-
-def outputs(pair, model, layers, record, folder, images):
-    target, engine = pair
-    path = folder / target.file_name("tiny")
-    target.save(model.graph, layers, record, path)
-    runner = engine.open_file(path, model.graph)
-    found = runner({"image": images})
-    runner.close()
-    return found["scores"]
-
-
-def test_file_names_belong_to_the_model(pair):
-    target, _ = pair
-    assert target.file_name("a").startswith("a")
-    assert target.file_name("a") != target.file_name("b")
-
-
-def test_nothing_recorded_is_the_float_model(pair, model, layers, tiny, tmp_path):
-    images = np.load(tiny.evaluation)["x"][:20]
-    float_scores = pair[1].open_graph(model.graph)({"image": images})["scores"]
-    np.testing.assert_allclose(outputs(pair, model, layers, {}, tmp_path, images), float_scores, rtol=1e-5, atol=1e-5)
+def test_file_names_belong_to_the_model(bench, tmp_path):
+    assert bench.target.file_name("a").startswith("a")
+    assert bench.target.file_name("a") != bench.target.file_name("b")
+    path = tmp_path / bench.target.file_name("tiny")
+    bench.maker.make(bench.plan("conv"), path)
+    assert sorted(tmp_path.iterdir()) == sorted(bench.target.files(path))
 
 
 @pytest.mark.parametrize("names", [("conv",), ("depthwise",), ("dense",), ("conv", "depthwise", "dense")], ids=str)
-def test_recorded_layers_and_no_others_are_quantized(pair, model, layers, tiny, tmp_path, names):
-    """Near the float model, but not it; and every set of layers gives something else."""
-    images = np.load(tiny.evaluation)["x"][:40]
-    float_scores = pair[1].open_graph(model.graph)({"image": images})["scores"]
-    int8 = outputs(pair, model, layers, record_of(*names), tmp_path, images)
-    error = np.linalg.norm(int8 - float_scores) / np.linalg.norm(float_scores)
-    assert 1e-4 < error < 0.5
+def test_the_layers_of_the_plan_and_no_others_are_quantized(bench, tmp_path, names):
+    """Near the float model, but not it; the record has all of them and nothing else."""
+    parts: list[str] = []
+    made = bench.maker.make(bench.plan(*names), tmp_path / "saved", parts.append)
+    assert parts == ["calibrate", "save"]
+    assert list(made.record) == list(names)
+    wanted = bench.float_outputs
+    error = np.linalg.norm(bench.outputs(tmp_path / "saved") - wanted) / np.linalg.norm(wanted)
+    assert 1e-4 < error < 0.1
 
 
-def test_the_same_plan_gives_the_same_bytes(pair, model, layers, tmp_path):
-    target, _ = pair
+def test_the_record_has_the_ranges_of_the_inputs(bench, tmp_path):
+    """The first layer reads the images: 255 steps from the smallest to the largest."""
+    record = bench.maker.make(bench.plan("conv", "dense"), tmp_path / "saved").record
+    low, high = float(bench.images.min()), float(bench.images.max())
+    assert record["conv"].activation.scale == pytest.approx((high - low) / 255, rel=1e-6)
+    assert record["conv"].activation.offset == round(-128 - low / ((high - low) / 255))
+    assert len(record["conv"].scale_w) == 4
+
+
+def test_every_set_of_layers_gives_another_file(bench, tmp_path):
+    files = set()
+    for number, names in enumerate([("conv",), ("depthwise",), ("dense",), ("conv", "dense")]):
+        bench.maker.make(bench.plan(*names), tmp_path / f"{number}")
+        files.add((tmp_path / f"{number}").read_bytes())
+    assert len(files) == 4
+
+
+def test_the_same_plan_gives_the_same_bytes(bench, tmp_path):
     for name in ("one", "two"):
-        target.save(model.graph, layers, record_of("conv", "dense"), tmp_path / name)
+        bench.maker.make(bench.plan("conv", "dense"), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_the_float_graph_is_left_alone(pair, model, layers, tmp_path):
-    before = {name: node.SerializeToString(deterministic=True) for name, node in model.graph.nodes.items()}
-    pair[0].save(model.graph, layers, record_of("conv", "depthwise", "dense"), tmp_path / "saved")
-    assert {name: node.SerializeToString(deterministic=True) for name, node in model.graph.nodes.items()} == before
+def test_the_float_model_is_left_alone(bench, tmp_path):
+    before = content(bench.model.program)
+    bench.maker.make(bench.plan("conv", "depthwise", "dense"), tmp_path / "saved")
+    assert content(bench.model.program) == before
 
 
-def test_a_foreign_record_is_refused(pair, model, layers, tmp_path):
+def test_a_foreign_plan_is_refused(bench, tmp_path):
+    settings = bench.plan("conv").int8["conv"]
     with pytest.raises(PlanError, match="other"):
-        pair[0].save(model.graph, layers, record_of("other"), tmp_path / "saved")
+        bench.maker.make(Plan({"conv": settings, "other": settings}), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
-def test_a_disk_that_refuses_leaves_nothing(pair, model, layers, tmp_path):
+def test_a_plan_that_quantizes_nothing_is_refused(bench, tmp_path):
+    with pytest.raises(PlanError, match="no layer is to be quantized"):
+        bench.maker.make(bench.plan(), tmp_path / "saved")
+
+
+def test_a_disk_that_refuses_leaves_nothing(bench, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
-        pair[0].save(model.graph, layers, record_of("conv"), tmp_path / "file" / "saved")
+        bench.maker.make(bench.plan("conv"), tmp_path / "file" / "saved")

@@ -10,7 +10,7 @@ import pytest
 from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.errors import RunError, TrialError
+from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.formats.quant_json import load_quant_json
 from autoquant.model.graph import GraphDef, make_node
@@ -104,6 +104,24 @@ def test_saved_graph_computes_integer_arithmetic(tiny, opened, tmp_path, per_cha
     close = np.isclose(got, want, rtol=1e-4, atol=1e-4)
     assert close.mean() > 0.9
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_nothing_recorded_is_the_float_model(tiny, opened, tmp_path):
+    model, layers = opened
+    TensorFlowTarget().save(model.graph, layers, {}, tmp_path / "saved")
+    images = {"image": np.load(tiny.evaluation)["x"][:20]}
+    engine = TensorFlowEngine()
+    want = engine.open_graph(model.graph)(images)["scores"]
+    got = engine.open_file(tmp_path / "saved", model.graph)(images)["scores"]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_foreign_record_is_refused(tiny, opened, tmp_path):
+    model, layers = opened
+    record = {"other": records(tiny, per_channel=True)["conv"]}
+    with pytest.raises(PlanError, match="other"):
+        TensorFlowTarget().save(model.graph, layers, record, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_form_is_that_of_amct(tiny, opened, tmp_path):

@@ -1,0 +1,167 @@
+"""The LiteRT target: one .tflite whose layers run on the integer kernels of LiteRT, as far as the plan wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from autoquant.calibration.plan import Plan, check_plan
+from autoquant.calibration.record import LayerRecord
+from autoquant.calibration.statistics import Statistics
+from autoquant.errors import PlanError
+from autoquant.files import write_bytes
+from autoquant.model.fusion import EVERYTHING
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.kinds import KINDS
+from autoquant.model.litert.survey import survey_lite
+from autoquant.model.model import Model
+from autoquant.quantization.affine import QMAX, QMIN, Affine, Array
+from autoquant.targets.base import Made, Parts, nobody
+from autoquant.targets.litert_assignment import assigned
+from autoquant.targets.litert_balance import Balance, Balancer, between
+from autoquant.targets.litert_file import Wanted, boundaries_in, prepared, quantized, with_constants
+from autoquant.targets.litert_operators import INT8_ENDS, able, data_near
+from autoquant.targets.litert_ranges import Ranges
+from autoquant.targets.litert_weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRTTarget:
+    """Writes `<name>_int8.tflite`. `io` is the type of its inputs and outputs, float32 or int8."""
+
+    name: ClassVar[str] = "litert"
+    io: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.io not in ("float32", INT8_ENDS):
+            raise ValueError(f"inputs and outputs are float32 or {INT8_ENDS}, not {self.io}")
+
+    def file_name(self, model: str) -> str:
+        """Name of the file that is saved for a model of this name."""
+        return f"{model}_int8.tflite"
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file alone."""
+        return (path,)
+
+    def adopted(self, model: Model) -> Model:
+        """The model as the content of a .tflite: converted, where it is one of TensorFlow. Raises ModelError."""
+        if isinstance(model.program, LiteGraph):
+            return model
+        from autoquant.model.litert.convert import convert
+
+        return replace(model, program=convert(model.graph))
+
+    def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+        """The operators that have a weight, and average pooling."""
+        lite = _lite(model)
+        found = survey_lite(lite, input_shapes)
+        layers = [
+            replace(layer, between=between(lite, lite.layers[layer.name])) if layer.can.balanceable else layer
+            for layer in found.layers
+        ]
+        return replace(found, layers=tuple(layers))
+
+    def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
+        """All that an operator which can be INT8 reads or makes, by name."""
+        lite = _lite(model)
+        near = data_near(lite, able(lite), self.io)
+        return {flatbuffer.tensor_name(lite.subgraph.tensors[index]) for index in near}
+
+    def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTMaker:
+        """What calibrates and saves .tflite files."""
+        return LiteRTMaker(_lite(model), layers, statistics, self.io)
+
+
+def _lite(model: Model) -> LiteGraph:
+    assert isinstance(model.program, LiteGraph), model.name
+    return model.program
+
+
+class LiteRTMaker:
+    """Makes INT8 .tflite files of one model."""
+
+    def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics, io: str) -> None:
+        self._lite = lite
+        self._layers = layers
+        self._io = io
+        self._ranges = Ranges(lite, statistics)
+        self._balancer = Balancer(lite, layers, statistics)
+        self._weights = Weights(lite)
+
+    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
+        """Write the file of a plan. Raises as `Maker.make`."""
+        check_plan(plan, self._layers)
+        _check_possible(plan)
+        balance = self._balancer.balance(plan)
+        wanted = self._wanted(plan, balance)
+        on_part("calibrate")
+        constants = {self._lite.tensors[name]: value for name, value in balance.constants.items()}
+        model = quantized(with_constants(self._prepared, constants), wanted)
+        write_bytes(path, flatbuffer.write(model))
+        on_part("save")
+        return Made(dict(self._record(model, plan, balance)), boundaries_in(model))
+
+    @cached_property
+    def _prepared(self) -> Any:
+        return prepared(flatbuffer.read(self._lite.content))
+
+    def _wanted(self, plan: Plan, balance: Balance) -> Wanted:
+        lite = self._lite
+        int8 = assigned(lite, lite.layers.keys() - plan.int8.keys(), self._io)
+        affines = self._ranges.affines(plan, int8, self._io, balance.seen)
+        limits = {tensor: limits_of(affine) for tensor, affine in affines.items()}
+        for name, settings in plan.int8.items():
+            layer = self._layers[name]
+            if layer.weight is not None:
+                scale_d = affines[layer.activations[0]].scale
+                limits[layer.weight] = self._weights.limits(layer, settings, scale_d, balance.constants)
+        tensor_wise = {lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}
+        return Wanted(int8, tensor_wise, self._io, limits)
+
+    def _record(self, model: Any, plan: Plan, balance: Balance) -> Iterator[tuple[str, LayerRecord]]:
+        """Scale and offset of each INT8 layer, as the model (ModelT) has them."""
+        graph = model.subgraphs[0]
+        makers = {int(tensor): op for op in graph.operators for tensor in op.outputs}
+        for name, layer in self._layers.items():
+            if name not in plan.int8:
+                continue
+            op = makers[int(self._operator(layer).outputs[0])]
+            kind = self._kind(layer)
+            weight = graph.tensors[op.inputs[kind.weight]] if layer.weight and kind.weight is not None else None
+            scale_w = () if weight is None else tuple(map(float, weight.quantization.scale))
+            for number, entry in enumerate(layer.records):
+                data = graph.tensors[op.inputs[kind.data + number]].quantization
+                affine = Affine(float(data.scale[0]), int(data.zeroPoint[0]))
+                yield entry, LayerRecord(affine, scale_w, balance.factors.get(name, ()))
+
+    def _operator(self, layer: Layer) -> Any:
+        return self._lite.subgraph.operators[self._lite.layers[layer.name]]
+
+    def _kind(self, layer: Layer) -> Any:
+        return KINDS[flatbuffer.op_name(self._lite.model, self._operator(layer))]
+
+
+def limits_of(affine: Affine) -> Mapping[str, Array]:
+    """What becomes -128 and 127, float64: both products are exact, and so is what AI Edge Quantizer makes of them."""
+    return {
+        "min": np.array((QMIN - affine.offset) * affine.scale),
+        "max": np.array((QMAX - affine.offset) * affine.scale),
+    }
+
+
+def _check_possible(plan: Plan) -> None:
+    """Raise PlanError where no .tflite can be as the plan says."""
+    if plan.fp16_scales:
+        what = "FORCE_FP16_QUANT rounds scales to float16, which is for Ascend"
+        raise PlanError("fakequant_precision_mode", what, hint="set it to DEFAULT, or choose --target tensorflow")
+    if plan.fusion != EVERYTHING:
+        what = "operators are to stay apart, but LiteRT's converter joins what it can"
+        raise PlanError("do_fusion, skip_fusion_layers", what, hint="remove them, or choose --target tensorflow")

@@ -1,0 +1,72 @@
+"""The targets there are. A new one is a file beside this one, and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from autoquant.targets.base import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A target, and what is known of it before it is made: that imports its library, which may take seconds.
+
+    `make` takes what `open_target` does. `engines` are the names of those that can run what it saves, its own runtime
+    first. `io_types` are what inputs and outputs can be, the default first. `takes_lite` says whether a float .tflite
+    is a model for it, `runs_here` whether what it saves is made for a machine like this one, so that its latency can be
+    measured. `packages` are those that make its files, beside NumPy.
+    """
+
+    make: Callable[[str, bool], Target]
+    engines: tuple[str, ...]
+    io_types: tuple[str, ...]
+    takes_lite: bool
+    runs_here: bool
+    packages: tuple[str, ...]
+
+    @property
+    def runtime(self) -> str:
+        """The engine that what it saves is made for."""
+        return self.engines[0]
+
+
+def _litert(io: str, simulation: bool) -> Target:
+    from autoquant.targets.litert import LiteRTTarget
+
+    return LiteRTTarget(io=io)
+
+
+def _tensorflow(io: str, simulation: bool) -> Target:
+    from autoquant.targets.tensorflow import TensorFlowTarget
+
+    return TensorFlowTarget(simulation=simulation)
+
+
+TARGETS: Mapping[str, Row] = MappingProxyType(
+    {
+        "litert": Row(
+            _litert,
+            engines=("litert",),
+            io_types=("float32", "int8"),
+            takes_lite=True,
+            runs_here=True,
+            packages=("ai-edge-quantizer",),
+        ),
+        "tensorflow": Row(
+            _tensorflow,
+            engines=("tensorflow", "litert"),
+            io_types=("float32",),
+            takes_lite=False,
+            runs_here=False,
+            packages=("tensorflow",),
+        ),
+    }
+)
+"""Name -> what is known of it."""
+
+
+def open_target(name: str, *, io: str = "float32", simulation: bool = True) -> Target:
+    """A target by name. `io` is one of its `io_types`; for `simulation` see TensorFlowTarget."""
+    return TARGETS[name].make(io, simulation)

@@ -1,0 +1,104 @@
+"""Float models of LiteRT with what was seen of their tensors, and saved files in a plain interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.schema_py_generated import TensorType
+
+from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.ranges import MinMax
+from autoquant.calibration.statistics import Statistics, collect
+from autoquant.model.layer import Layer
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.interpreter import plain_interpreter
+from autoquant.model.model import Model
+from autoquant.targets.base import Made
+from autoquant.targets.litert import LiteRTTarget
+
+
+@dataclass(frozen=True)
+class LiteNetwork:
+    """A float model of LiteRT, its layers, samples, and what was seen of all its tensors when it ran on them."""
+
+    model: Model
+    layers: Mapping[str, Layer]
+    x: Any
+    statistics: Statistics
+
+    @property
+    def lite(self) -> Any:
+        return self.model.program
+
+    def plan(self, *in_float: str, activation: Any = None, **settings: Any) -> Plan:
+        activation = activation or MinMax()
+        plans = {name: layer_plan(layer, activation, **settings) for name, layer in self.layers.items()}
+        return Plan({name: None if name in in_float else plan for name, plan in plans.items()})
+
+    def make(self, path: Path, plan: Plan, *, io: str = "float32") -> Made:
+        return LiteRTTarget(io).maker(self.model, self.layers, self.statistics).make(plan, path)
+
+    def saved(self, path: Path, *in_float: str, io: str = "float32", **settings: Any) -> SavedLite:
+        self.make(path, self.plan(*in_float, **settings), io=io)
+        return SavedLite(path.read_bytes())
+
+    def float_values(self, tensor: str) -> Any:
+        return SavedLite(self.lite.content).run(self.x, names=(tensor,))[tensor]
+
+    def float_outputs(self, x: Any = None) -> Mapping[str, Any]:
+        return SavedLite(self.lite.content).run(self.x if x is None else x)
+
+
+class SavedLite:
+    """A .tflite in a plain interpreter, nothing of ours but the reading of its objects."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.objects = flatbuffer.read(content)
+        self.graph = self.objects.subgraphs[0]
+
+    @property
+    def kinds(self) -> list[str]:
+        """Operators in order; those that make something else than INT8 with a star."""
+        starred = [self.graph.tensors[op.outputs[0]].type != TensorType.INT8 for op in self.graph.operators]
+        names = [flatbuffer.op_name(self.objects, op) for op in self.graph.operators]
+        return [name + "*" * star for name, star in zip(names, starred, strict=True)]
+
+    def operator(self, kind: str, number: int = 0) -> Any:
+        return [op for op in self.graph.operators if flatbuffer.op_name(self.objects, op) == kind][number]
+
+    def tensor(self, index: int) -> Any:
+        return self.graph.tensors[index]
+
+    def value(self, index: int) -> Any:
+        return flatbuffer.value_of(self.objects, self.graph.tensors[index])
+
+    def run(self, x: Any, *, names: tuple[str, ...] = ()) -> Mapping[str, Any]:
+        """Outputs by name, INT8 as it is, for an input that is real or raw; or tensors by name, by plain kernels."""
+        interpreter = plain_interpreter(self.content) if names else Interpreter(model_content=self.content)
+        (given,) = interpreter.get_input_details()
+        if given["dtype"] == np.int8 and x.dtype != np.int8:
+            scale, zero = given["quantization"]
+            x = np.clip(np.rint(x / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.resize_tensor_input(given["index"], x.shape, strict=True)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], x)
+        interpreter.invoke()
+        if names:
+            index = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
+            return {name: interpreter.get_tensor(index[name]) for name in names}
+        return {one["name"]: interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()}
+
+
+def calibrated(model: Model, x: Any) -> LiteNetwork:
+    """An adopted model with what is seen of its tensors, and of all their channels, when it runs on x."""
+    layers = LiteRTTarget().survey(model, {}).by_name
+    names = tuple(LiteRTTarget("int8").tensors(model, layers))
+    channels = {(tensor, one.data_axis) for one in layers.values() if one.can.balanceable for tensor in one.rescaled}
+    values = SavedLite(model.program.content).run(x, names=names)
+    return LiteNetwork(model, layers, x, collect([(1, [values])], key="", channels=sorted(channels)))

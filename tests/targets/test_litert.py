@@ -1,0 +1,446 @@
+"""Saved .tflite files: what in them is INT8, and their numbers against integer arithmetic in NumPy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from ai_edge_litert.schema_py_generated import TensorType
+from ai_edge_quantizer import qtyping
+from ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import tensor_zp_scale_from_min_max
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.calibration.plan import Plan
+from autoquant.calibration.ranges import Percentile
+from autoquant.errors import PlanError, RunError, TrialError
+from autoquant.model.fusion import Fusion
+from autoquant.quantization.affine import EPSILON, Affine
+from autoquant.targets.litert import LiteRTTarget, limits_of
+from autoquant.targets.litert_assignment import assigned, boundaries
+
+
+def constant(*shape):
+    """Numbers that depend on the place in the graph, so that no two constants are one."""
+    import tensorflow as tf
+
+    place = len(tf.compat.v1.get_default_graph().get_operations())
+    return tf.constant((np.random.default_rng([place, *shape]).normal(size=shape) / 2).astype(np.float32))
+
+
+def conv(x, name, *, stride=1, relu=True):
+    import tensorflow as tf
+
+    x = tf.nn.conv2d(x, constant(3, 3, x.shape[-1], 4), stride, "SAME", name=name)
+    x = tf.nn.bias_add(x, constant(4))
+    return tf.nn.relu(x) if relu else x
+
+
+def named(x, name="y"):
+    import tensorflow as tf
+
+    return tf.identity(x, name=name)
+
+
+IMAGE = (None, 8, 8, 4)
+
+
+def error(net, saved, output="y"):
+    want = net.float_outputs()[output]
+    return float(np.linalg.norm(saved.run(net.x)[output] - want) / np.linalg.norm(want))
+
+
+# What is INT8
+
+
+@pytest.fixture(scope="module")
+def chain(lite_network):
+    return lite_network(lambda x: named(conv(conv(conv(x, "a"), "b"), "c")), IMAGE)
+
+
+def test_all_int8_converts_only_at_the_ends(chain, tmp_path):
+    saved = chain.saved(tmp_path / "m")
+    assert saved.kinds == ["QUANTIZE", "CONV_2D", "CONV_2D", "CONV_2D", "DEQUANTIZE*"]
+    assert 1e-4 < error(chain, saved) < 0.05
+
+
+def test_a_float_layer_between_two_int8_layers_is_float(chain, tmp_path):
+    saved = chain.saved(tmp_path / "m", "b")
+    assert saved.kinds == ["QUANTIZE", "CONV_2D", "DEQUANTIZE*", "CONV_2D*", "QUANTIZE", "CONV_2D", "DEQUANTIZE*"]
+    op = saved.operator("CONV_2D", 1)
+    types = {saved.tensor(index).type for index in (*op.inputs, *op.outputs)}
+    assert types == {TensorType.FLOAT32}
+    np.testing.assert_array_equal(saved.value(op.inputs[1]), chain.lite.constant(chain.layers["b"].weight))
+    assert error(chain, saved) < 0.05
+
+
+def test_all_layers_but_one_in_float(chain, tmp_path):
+    made = chain.make(tmp_path / "m", chain.plan("a", "c"))
+    assert list(made.record) == ["b"]
+    assert made.boundaries == 2
+
+
+def test_int8_ends_have_no_conversions(chain, tmp_path):
+    saved = chain.saved(tmp_path / "m", io="int8")
+    assert saved.kinds == ["CONV_2D", "CONV_2D", "CONV_2D"]
+    output = saved.tensor(saved.graph.outputs[0]).quantization
+    real = (saved.run(chain.x)["y"].astype(np.float64) - output.zeroPoint[0]) * output.scale[0]
+    want = chain.float_outputs()["y"]
+    assert np.linalg.norm(real - want) < 0.05 * np.linalg.norm(want)
+
+
+def test_a_tensor_that_is_an_output_and_read_by_the_last_layer(lite_network, tmp_path):
+    def write(x):
+        first = named(conv(x, "a"), "z")
+        named(conv(first, "b"))
+
+    net = lite_network(write, IMAGE, outputs=("z", "y"))
+    saved = net.saved(tmp_path / "m")
+    assert saved.kinds == ["QUANTIZE", "CONV_2D", "DEQUANTIZE*", "CONV_2D", "DEQUANTIZE*"]
+    assert error(net, saved) < 0.05
+    assert error(net, saved, "z") < 0.05
+    (signature,) = saved.objects.signatureDefs
+    by_name = {entry.name.decode(): saved.tensor(entry.tensorIndex) for entry in signature.outputs}
+    assert {name: tensor.name.decode() for name, tensor in by_name.items()} == {"z": "z", "y": "y"}
+    assert net.saved(tmp_path / "m", io="int8").kinds == ["CONV_2D", "CONV_2D"]
+
+
+def test_a_residual_addition_is_int8(lite_network, tmp_path):
+    net = lite_network(lambda x: named(conv(x, "a") + conv(conv(x, "b"), "c")), IMAGE)
+    assert net.saved(tmp_path / "m").kinds.count("ADD") == 1
+    saved = net.saved(tmp_path / "m", "b")
+    assert saved.kinds == ["QUANTIZE", "CONV_2D", "CONV_2D*", "QUANTIZE", "CONV_2D", "ADD", "DEQUANTIZE*"]
+    assert error(net, saved) < 0.05
+
+
+def between_layers():
+    import tensorflow as tf
+
+    return {
+        "concat": (lambda x: tf.concat([x, x * 2.0, x - 3.0], -1), {"MUL", "SUB", "CONCATENATION"}),
+        "split": (lambda x: tf.concat(tf.split(x, 2, -1)[::-1], -1), {"SPLIT", "CONCATENATION"}),
+        "softmax": (tf.nn.softmax, {"SOFTMAX"}),
+        "logistic": (tf.sigmoid, {"LOGISTIC"}),
+        "tanh": (tf.tanh, {"TANH"}),
+        "mean": (lambda x: tf.reduce_mean(x, (1, 2), keepdims=True), {"MEAN"}),
+        "max pooling": (lambda x: tf.nn.max_pool2d(x, 2, 2, "SAME"), {"MAX_POOL_2D"}),
+        "pad": (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), {"PAD"}),
+        "transpose": (lambda x: tf.transpose(x, (0, 2, 1, 3)), {"TRANSPOSE"}),
+        "slice": (lambda x: x[:, 1:5, ::2], {"STRIDED_SLICE"}),
+        "reshape": (lambda x: tf.reshape(x, (-1, 4, 16, 4)), {"RESHAPE"}),
+        "resize": (lambda x: tf.image.resize(x, (16, 16)), {"RESIZE_BILINEAR"}),
+        "mul": (lambda x: x * constant(4), {"MUL"}),
+        "hard swish": (lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, {"HARD_SWISH"}),
+        "maximum": (lambda x: tf.maximum(x, 1.0 - x), {"SUB", "MAXIMUM"}),
+        "pack": (lambda x: tf.reshape(tf.stack([x, x * 3.0], 1), (-1, 16, 8, 4)), {"MUL", "PACK", "RESHAPE"}),
+    }
+
+
+@pytest.mark.parametrize("kind", list(between_layers()))
+def test_operators_between_layers_are_int8(lite_network, tmp_path, kind):
+    write, wanted = between_layers()[kind]
+    net = lite_network(lambda x: named(conv(write(conv(x, "a")), "b", relu=False)), IMAGE)
+    path = tmp_path / "m"
+    made = net.make(path, net.plan())
+    saved = net.saved(path)
+    assert wanted <= set(saved.kinds)
+    assert made.boundaries == 2 == len(boundaries(net.lite, assigned(net.lite, (), "float32"), "float32"))
+    assert error(net, saved) < 0.05
+
+
+def test_operators_that_cannot_be_int8_are_float(lite_network, tmp_path):
+    import tensorflow as tf
+
+    net = lite_network(lambda x: named(conv(tf.nn.elu(conv(x, "a") - 1.0), "b", relu=False)), IMAGE)
+    saved = net.saved(tmp_path / "m")
+    middle = ["SUB", "DEQUANTIZE*", "ELU*", "QUANTIZE"]
+    assert saved.kinds == ["QUANTIZE", "CONV_2D", *middle, "CONV_2D", "DEQUANTIZE*"]
+
+
+def test_convolution_of_volumes_stays_float(lite_network, tmp_path):
+    import tensorflow as tf
+
+    def write(x):
+        volume = tf.reshape(conv(x, "a"), (-1, 8, 8, 2, 2))
+        volume = tf.nn.conv3d(volume, constant(2, 2, 2, 2, 2), (1, 1, 1, 1, 1), "SAME", name="volume")
+        named(conv(tf.reshape(volume, (-1, 8, 8, 4)), "b"))
+
+    net = lite_network(write, IMAGE)
+    assert sorted(net.layers) == ["a", "b"]
+    saved = net.saved(tmp_path / "m")
+    assert "CONV_3D*" in saved.kinds
+    assert saved.kinds.count("CONV_2D") == 2
+    assert error(net, saved) < 0.05
+
+
+def test_nothing_is_dequantized_for_its_shape(lite_network, tmp_path):
+    import tensorflow as tf
+
+    def write(x):
+        h = conv(x, "a", stride=2)
+        shape = tf.stack([tf.shape(h)[0], 8, 8, 5])
+        named(tf.nn.conv2d_transpose(h, constant(3, 3, 5, 4), shape, 2, "SAME", name="up"))
+
+    net = lite_network(write, IMAGE)
+    for settings in ({}, {"channel_wise": False}, {"weight_algorithm": "mse"}, {"weight_algorithm": "octav"}):
+        saved = net.saved(tmp_path / "m", **settings)
+        assert [kind for kind in saved.kinds if "QUANTIZE" in kind] == ["QUANTIZE", "DEQUANTIZE*"]
+        assert "TRANSPOSE_CONV" in saved.kinds
+        assert error(net, saved) < 0.05
+
+
+def test_products_of_two_activations(lite_network, tmp_path):
+    import tensorflow as tf
+
+    def write(x):
+        query, key = (tf.matmul(x, constant(6, 6), name=name) for name in ("query", "key"))
+        tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True, name="scores")), key, name="y")
+
+    net = lite_network(write, (None, 5, 6))
+    made = net.make(tmp_path / "m", net.plan())
+    assert made.boundaries == 2
+    assert {"scores", "scores:1", "y", "y:1", "query", "key"} == set(made.record)
+    assert made.record["scores"].activation.offset == made.record["scores:1"].activation.offset == 0
+    assert made.record["scores"].scale_w == ()
+    assert error(net, net.saved(tmp_path / "m")) < 0.1
+
+
+# Ranges
+
+
+def test_scales_are_those_of_the_first_layer_s_settings(lite_network, tmp_path):
+    """Two readers of one tensor want different ranges; a tensor with one reader has that one's."""
+    net = lite_network(lambda x: named(conv(x, "a") + conv(conv(x, "b"), "c")), IMAGE)
+    first, second = sorted("ab", key=lambda name: net.lite.layers[name])
+    plans = {
+        first: {"asymmetric": False},
+        second: {"activation": Percentile(0.9)},
+        "c": {"activation": Percentile(0.6)},
+    }
+    plan = Plan({name: net.plan(**settings).int8[name] for name, settings in plans.items()})
+    record = net.make(tmp_path / "m", plan).record
+    low, high = float(net.x.min()), float(net.x.max())
+    scale = high / 127 if high > -low else -low / 128
+    assert record["a"].activation == record["b"].activation == Affine(float(np.float32(scale)), 0)
+    values = net.float_values(net.layers["c"].activations[0])
+    assert record["c"].activation.offset == -128
+    # the central 60 % of values from 0 up
+    assert record["c"].activation.scale == pytest.approx(np.quantile(values, 0.8) / 255, rel=0.02)
+
+
+def test_tensors_between_keep_one_scale(lite_network, tmp_path):
+    """Max pooling cannot rescale; the layer behind it decides over both sides."""
+    import tensorflow as tf
+
+    net = lite_network(lambda x: named(conv(tf.nn.max_pool2d(conv(x, "a"), 2, 2, "SAME"), "b")), IMAGE)
+    saved = net.saved(tmp_path / "m")
+    pool = saved.operator("MAX_POOL_2D")
+    before, after = (saved.tensor(index).quantization for index in (pool.inputs[0], pool.outputs[0]))
+    values = net.float_values(net.lite.subgraph.tensors[pool.inputs[0]].name.decode()).astype(np.float64)
+    assert before.scale[0] == after.scale[0] == np.float32(values.max() / 255)
+    assert before.zeroPoint[0] == after.zeroPoint[0] == -128
+
+
+@given(st.floats(EPSILON, 1 / EPSILON, width=32), st.integers(-128, 127))
+def test_the_quantizer_derives_exactly_our_scale_and_offset(scale, offset):
+    limits = limits_of(Affine(scale, offset))
+    zero, found = tensor_zp_scale_from_min_max(
+        limits["min"], limits["max"], 8, False, qtyping.QuantGranularity.TENSORWISE
+    )
+    assert (float(found), int(zero)) == (scale, offset)
+
+
+# Numbers
+
+
+def integers(saved, op):
+    """Weight, bias, and scale and zero of input, weight and output of a layer, from the file."""
+    weight, bias = (saved.value(index) for index in op.inputs[1:3])
+    found = [saved.tensor(index).quantization for index in (op.inputs[0], op.inputs[1], op.outputs[0])]
+    scales = [np.array(one.scale, np.float64) for one in found]
+    zeros = [int(one.zeroPoint[0]) for one in found]
+    return weight.astype(np.float64), bias.astype(np.float64), scales, zeros
+
+
+def rescaled(sums, scales, zeros):
+    return np.clip(np.rint(sums * scales[0] * scales[1] / scales[2]) + zeros[2], -128, 127)
+
+
+def windows(x, size):
+    return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+
+
+@pytest.mark.parametrize("settings", [{}, {"channel_wise": False}, {"weight_algorithm": "octav"}], ids=str)
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
+def test_kernels_compute_integer_arithmetic(lite_network, tmp_path, random, kind, settings):
+    import tensorflow as tf
+
+    def write(x):
+        if kind == "CONV_2D":
+            x = tf.nn.conv2d(x, constant(3, 3, 4, 6), 1, "VALID", name="layer")
+        elif kind == "DEPTHWISE_CONV_2D":
+            x = tf.nn.depthwise_conv2d(x, constant(3, 3, 4, 2), (1, 1, 1, 1), "VALID", name="layer")
+        else:
+            x = tf.matmul(tf.reshape(x, (-1, 64)), constant(64, 7), name="layer")
+        named(tf.nn.bias_add(x, constant(x.shape[-1])))
+
+    net = lite_network(write, (None, 4, 4, 4) if kind == "FULLY_CONNECTED" else IMAGE)
+    saved = net.saved(tmp_path / "m", io="int8", **settings)
+    weight, bias, scales, zeros = integers(saved, saved.operator(kind))
+    raw = random.integers(-128, 128, (6, *net.x.shape[1:]), dtype=np.int8)
+    steps = raw.astype(np.float64) - zeros[0]
+    if kind == "CONV_2D":
+        sums = np.einsum("nhwcij,oijc->nhwo", windows(steps, 3), weight)
+    elif kind == "DEPTHWISE_CONV_2D":
+        sums = np.einsum("nhwcij,ijcm->nhwcm", windows(steps, 3), weight.reshape(3, 3, 4, 2)).reshape(6, 6, 6, 8)
+    else:
+        sums = steps.reshape(6, 64) @ weight.T
+    assert saved.tensor(saved.operator(kind).inputs[1]).type == TensorType.INT8
+    assert len(scales[1]) == (1 if settings == {"channel_wise": False} else len(bias))
+    want, got = rescaled(sums + bias, scales, zeros), saved.run(raw)["y"]
+    assert np.abs(got - want).max() <= 1
+    assert (got == want).mean() > 0.98
+
+
+def test_records_say_what_is_in_the_file(chain, tmp_path):
+    made = chain.make(tmp_path / "m", chain.plan())
+    record = made.record["a"]
+    low, high = float(chain.x.min()), float(chain.x.max())
+    scale = np.float32((high - low) / 255)
+    assert record.activation == Affine(float(scale), round(-128 - low / float(scale)))
+    weight = chain.lite.constant(chain.layers["a"].weight)
+    np.testing.assert_allclose(record.scale_w, np.abs(weight).max(axis=(1, 2, 3)) / 127.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 7, 64])
+def test_the_batch_stays_open(chain, tmp_path, samples):
+    saved = chain.saved(tmp_path / "m")
+    x = np.resize(chain.x, (samples, *chain.x.shape[1:]))
+    np.testing.assert_array_equal(saved.run(x)["y"][:1], saved.run(x[:1])["y"])
+    assert saved.run(x)["y"].shape == (samples, 8, 8, 4)
+
+
+def test_constants_that_layers_share(lite_network, tmp_path):
+    """One weight and one bias for two layers, of which one is float, or quantized in another way."""
+    import tensorflow as tf
+
+    def write(x):
+        weight, bias = constant(3, 3, 4, 4), tf.zeros(4)
+        for name in "ab":
+            x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weight, 1, "SAME", name=name), bias))
+        named(x)
+
+    net = lite_network(write, IMAGE)
+    np.testing.assert_array_equal(*(net.lite.constant(net.layers[name].weight) for name in "ab"))
+    saved = net.saved(tmp_path / "m", "a")
+    assert saved.kinds == ["CONV_2D*", "QUANTIZE", "CONV_2D", "DEQUANTIZE*"]
+    assert error(net, saved) < 0.05
+    settings = {**net.plan().int8, "b": net.plan(channel_wise=False).int8["b"]}
+    made = net.make(tmp_path / "m", Plan(settings))
+    assert [len(entry.scale_w) for entry in made.record.values()] == [4, 1]
+
+
+@pytest.mark.parametrize("algorithm", ["minmax", "mse", "octav"])
+@pytest.mark.parametrize("channel_wise", [True, False])
+def test_channels_of_zeros_keep_their_bias(lite_network, tmp_path, random, algorithm, channel_wise):
+    import tensorflow as tf
+
+    weight = random.normal(size=(3, 3, 4, 6)).astype(np.float32)
+    weight[..., 2], weight[..., 3] = 0.0, weight[..., 3] * 1e-12
+
+    def write(x):
+        named(tf.nn.bias_add(tf.nn.conv2d(x, weight, 1, "SAME", name="layer"), tf.constant([1.0, -2, 3, -4, 5, -6])))
+
+    net = lite_network(write, IMAGE)
+    saved = net.saved(tmp_path / "m", weight_algorithm=algorithm, channel_wise=channel_wise)
+    output = saved.run(net.x)["y"]
+    step = saved.tensor(saved.operator("CONV_2D").outputs[0]).quantization.scale[0]
+    np.testing.assert_allclose(output[..., 2], 3.0, atol=step)
+    np.testing.assert_allclose(output[..., 3], -4.0, atol=step)
+    assert error(net, saved) < 0.1
+
+
+# The maker
+
+
+def test_the_same_plan_gives_the_same_bytes_whatever_was_made_before(chain, tmp_path):
+    maker = LiteRTTarget().maker(chain.model, chain.layers, chain.statistics)
+    maker.make(chain.plan("b", weight_algorithm="mse"), tmp_path / "other")
+    maker.make(chain.plan(), tmp_path / "one")
+    chain.make(tmp_path / "two", chain.plan())
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"fp16_scales": True}, "FORCE_FP16_QUANT"), ({"fusion": Fusion(enabled=False)}, "do_fusion")],
+)
+def test_plans_that_no_tflite_can_follow(chain, tmp_path, changes, message):
+    with pytest.raises(PlanError, match=f"{message}.*choose --target tensorflow"):
+        chain.make(tmp_path / "m", Plan(chain.plan().layers, **changes))
+
+
+def test_weights_of_fewer_bits_are_refused(chain, tmp_path):
+    from dataclasses import replace
+
+    few = {name: replace(settings, weight_bits=6) for name, settings in chain.plan().int8.items()}
+    with pytest.raises(PlanError, match="a: weights of 6 bits"):
+        chain.make(tmp_path / "m", Plan(few))
+
+
+def test_values_without_a_scale_name_the_tensor(lite_network, tmp_path, random):
+    x = random.normal(size=(4, 8, 8, 4)).astype(np.float32)
+    x[0, 0, 0, 0] = np.nan
+    net = lite_network(lambda x: named(conv(x, "a")), IMAGE, x=x)
+    with pytest.raises(TrialError, match="x: its input held 1 NaN"):
+        net.make(tmp_path / "m", net.plan())
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_disk_that_refuses(chain, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        chain.make(tmp_path / "file" / "m", chain.plan())
+
+
+def test_ends_of_another_type_are_refused():
+    with pytest.raises(ValueError, match="float32 or int8, not uint8"):
+        LiteRTTarget("uint8")
+
+
+def test_nothing_is_printed(chain, tmp_path, capfd):
+    chain.make(tmp_path / "m", chain.plan())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_tflite_is_quantized_without_tensorflow(chain, tmp_path):
+    (tmp_path / "float.tflite").write_bytes(chain.lite.content)
+    code = """if True:
+    import sys, numpy as np
+    from pathlib import Path
+    from autoquant.calibration.plan import Plan, layer_plan
+    from autoquant.calibration.ranges import MinMax
+    from autoquant.calibration.statistics import collect
+    from autoquant.model.model import open_model
+    from autoquant.targets.table import open_target
+    folder, target = Path(sys.argv[1]), open_target("litert")
+    model = target.adopted(open_model(folder / "float.tflite"))
+    layers = target.survey(model, {}).by_name
+    seen = {name: np.linspace(-1, 3, 50, dtype=np.float32) for name in target.tensors(model, layers)}
+    plan = Plan({name: layer_plan(layer, MinMax()) for name, layer in layers.items()})
+    made = target.maker(model, layers, collect([(1, [seen])], key="")).make(plan, folder / "int8.tflite")
+    print(len(made.record), made.boundaries, "tensorflow" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "2", "False"]
+
+
+def test_no_conversion_is_undone_by_the_next(chain, tmp_path):
+    for number, in_float in enumerate([(), ("a",), ("b",), ("c",), ("a", "b")]):
+        saved = chain.saved(tmp_path / f"{number}", *in_float)
+        assert not any(pair == ("DEQUANTIZE*", "QUANTIZE") for pair in pairwise(saved.kinds))
+        read = {int(index) for op in saved.graph.operators for index in op.inputs} | set(map(int, saved.graph.outputs))
+        assert all(int(op.outputs[0]) in read for op in saved.graph.operators)

@@ -1,0 +1,117 @@
+"""The fewest conversions, against all assignments of small graphs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.targets.litert_assignment import Boundary, assigned, boundaries
+
+LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
+"""A layer, an operator about which there is a choice, one that AI Edge Quantizer cannot do, one that reads a shape."""
+
+
+def graph(operators: Sequence[tuple[str, Sequence[int]]], outputs: Sequence[int]) -> LiteGraph:
+    """Operator n makes tensor n + 1 from others; tensor 0 is the input."""
+    model, subgraph = schema.ModelT(), schema.SubGraphT()
+    model.buffers, model.operatorCodes, model.signatureDefs = [schema.BufferT()], [], []
+    subgraph.tensors, subgraph.operators = [tensor("t0")], []
+    for number, (kind, inputs) in enumerate(operators, start=1):
+        code, op = schema.OperatorCodeT(), schema.OperatorT()
+        code.builtinCode = getattr(schema.BuiltinOperator, kind)
+        op.opcodeIndex, op.inputs, op.outputs = number - 1, list(inputs), [number]
+        model.operatorCodes.append(code)
+        subgraph.operators.append(op)
+        subgraph.tensors.append(tensor(f"t{number}", whole=kind == SHAPE))
+    subgraph.inputs, subgraph.outputs = [0], list(outputs)
+    model.subgraphs, model.version = [subgraph], 3
+    layers = {f"l{n}": n for n, (kind, _) in enumerate(operators) if kind == LAYER}
+    return LiteGraph(flatbuffer.write(model), ("t0",), tuple(f"t{n}" for n in outputs), layers)
+
+
+def tensor(name: str, *, whole: bool = False) -> Any:
+    made = schema.TensorT()
+    made.name, made.shape, made.buffer = name.encode(), [1], 0
+    made.type = schema.TensorType.INT32 if whole else schema.TensorType.FLOAT32
+    return made
+
+
+def conversions(operators: Any, outputs: Any, int8: Mapping[int, bool], ends: bool) -> int:
+    """Counted as in the sentence: one for each tensor whose maker and any of whose readers differ."""
+    total = 0
+    for made in range(len(operators) + 1):
+        if made and operators[made - 1][0] == SHAPE:
+            continue
+        maker = int8[made - 1] if made else ends
+        readers = [int8[n] for n, (kind, inputs) in enumerate(operators) if made in inputs and kind != SHAPE]
+        readers += [ends] if made in outputs else []
+        total += any(reader != maker for reader in readers)
+    return total
+
+
+@st.composite
+def networks(draw):
+    operators: list[tuple[str, list[int]]] = []
+    for number in range(draw(st.integers(1, 8))):
+        data = [0, *(n + 1 for n in range(number) if operators[n][0] != SHAPE)]
+        kind = draw(st.sampled_from([LAYER, FREE, FREE, FREE, UNABLE, SHAPE]))
+        many = 3 if kind == FREE else 1
+        operators.append((kind, draw(st.lists(st.sampled_from(data), min_size=1, max_size=many))))
+    data = [0, *(n + 1 for n, (kind, _) in enumerate(operators) if kind != SHAPE)]
+    outputs = draw(st.lists(st.sampled_from(data), min_size=1, max_size=2, unique=True))
+    in_float = draw(
+        st.sets(st.sampled_from([f"l{n}" for n, (kind, _) in enumerate(operators) if kind == LAYER] or ["-"]))
+    )
+    return operators, outputs, in_float, draw(st.booleans())
+
+
+@given(networks())
+def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case):
+    operators, outputs, in_float, ends = case
+    lite = graph(operators, outputs)
+    fixed = {n: kind == LAYER and f"l{n}" not in in_float for n, (kind, _) in enumerate(operators) if kind != FREE}
+    free = [n for n, (kind, _) in enumerate(operators) if kind == FREE]
+    tried = [
+        fixed | dict(zip(free, sides, strict=True)) for sides in itertools.product([False, True], repeat=len(free))
+    ]
+    costs = [conversions(operators, outputs, one, ends) for one in tried]
+    best = [one for one, cost in zip(tried, costs, strict=True) if cost == min(costs)]
+    found = assigned(lite, in_float, "int8" if ends else "float32")
+    assert found == {n for one in best for n, int8 in one.items() if int8}, "all that is INT8 in any of the best"
+    assert len(boundaries(lite, found, "int8" if ends else "float32")) == min(costs)
+
+
+@pytest.mark.parametrize(
+    ("operators", "outputs", "in_float", "int8", "kinds"),
+    [
+        # a layer alone
+        ([(LAYER, [0])], [1], (), {0}, ["t0 QUANTIZE", "t1 DEQUANTIZE"]),
+        # one DEQUANTIZE for two float readers and the output
+        ([(LAYER, [0]), (UNABLE, [1]), (UNABLE, [1])], [1, 2, 3], (), {0}, ["t0 QUANTIZE", "t1 DEQUANTIZE"]),
+        # who asks for a shape converts nothing
+        ([(LAYER, [0]), (SHAPE, [1]), (LAYER, [1])], [3], (), {0, 2}, ["t0 QUANTIZE", "t3 DEQUANTIZE"]),
+        # float as long as nothing is gained
+        ([(FREE, [0]), (UNABLE, [1]), (LAYER, [0])], [2], (), {2}, ["t0 QUANTIZE"]),
+        # between an INT8 layer and a float one it costs the same either way
+        ([(LAYER, [0]), (FREE, [1]), (LAYER, [2])], [3], ("l2",), {0, 1}, ["t0 QUANTIZE", "t2 DEQUANTIZE"]),
+    ],
+    ids=["layer", "hyperedge", "shape", "float", "tie"],
+)
+def test_small_graphs_by_hand(operators, outputs, in_float, int8, kinds):
+    lite = graph(operators, outputs)
+    assert assigned(lite, in_float, "float32") == int8
+    wanted = tuple(Boundary(*pair.split()) for pair in kinds)
+    assert boundaries(lite, assigned(lite, in_float, "float32"), "float32") == wanted
+
+
+def test_a_weight_that_is_no_layer_s_stays_in_float():
+    lite = graph([(LAYER, [0]), ("CONV_2D", [1]), (FREE, [2])], [3])
+    assert assigned(lite, (), "float32") == {0}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autoquant.evaluation.batch import Array
-from autoquant.model.graph import Graph
+from autoquant.model.model import Program
 
 
 class Runner(Protocol):
@@ -16,7 +16,9 @@ class Runner(Protocol):
     def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Tensors by name for one batch of inputs by name.
 
-        A model of a fixed batch size is run as often as it takes. Raises TrialError where it cannot be run.
+        A model of a fixed batch size is run as often as it takes. May be called in any thread, in one at a time; the
+        next call does not change what this one gave. But tensors asked for by name may be views of memory that is used
+        again, and must not be held when it is called. Raises TrialError where it cannot be run.
         """
         ...
 
@@ -28,15 +30,23 @@ class Runner(Protocol):
 class Engine(Protocol):
     """Opens models. A score belongs to the engine it was measured on."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
-    def open_graph(self, graph: Graph, fetches: Sequence[str] | None = None) -> Runner:
-        """Open a float graph; fetch its outputs, or any tensors of it.
+    @property
+    def version(self) -> str:
+        """The library that computes, and its version: 'tensorflow 2.21.0'."""
+        ...
+
+    def open_graph(self, graph: Program, fetches: Sequence[str] | None = None) -> Runner:
+        """Open a float model; fetch its outputs, or any tensors of it.
 
         For a model of a fixed batch size, tensors asked for also hold what was repeated to fill the last batch.
         """
         ...
 
-    def open_file(self, path: Path, graph: Graph) -> Runner:
+    def open_file(self, path: Path, graph: Program) -> Runner:
         """Open what a target saved of `graph`, with the graph's inputs and outputs."""
         ...

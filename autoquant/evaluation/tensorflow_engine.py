@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
-from autoquant.errors import TrialError
+from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.batch import Array
+from autoquant.evaluation.fixed_batch import fixed_batch, run_fixed
 from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.model import Program
 
 
 class TensorFlowEngine:
     """Stock TensorFlow; the operators of a saved model come from the function library in its file."""
 
-    name = "tensorflow"
+    name: ClassVar[str] = "tensorflow"
 
-    def open_graph(self, graph: Graph, fetches: Sequence[str] | None = None) -> TensorFlowRunner:
-        """Open a float graph."""
+    @property
+    def version(self) -> str:
+        """Of TensorFlow."""
+        return f"tensorflow {version('tensorflow')}"
+
+    def open_graph(self, graph: Program, fetches: Sequence[str] | None = None) -> TensorFlowRunner:
+        """Open a float graph. Raises ModelError where it is none of TensorFlow."""
+        if not isinstance(graph, Graph):
+            raise ModelError("engine tensorflow", "cannot run a .tflite model", hint="choose --engine litert")
         return TensorFlowRunner(graph.to_graph_def(), graph.inputs, fetches or graph.outputs, cut=not fetches)
 
-    def open_file(self, path: Path, graph: Graph) -> TensorFlowRunner:
+    def open_file(self, path: Path, graph: Program) -> TensorFlowRunner:
         """Open a saved .pb."""
         return TensorFlowRunner(GraphDef.FromString(path.read_bytes()), graph.inputs, graph.outputs)
 
@@ -53,7 +61,7 @@ class TensorFlowRunner:
         self._cut = cut
         graph = tf_graph_of(graph_def)
         placeholders = [graph.get_tensor_by_name(f"{name}:0") for name in self._inputs]
-        self._batch = next((p.shape[0] for p in placeholders if p.shape.rank and p.shape[0] is not None), None)
+        self._batch = fixed_batch(p.shape.as_list() for p in placeholders if p.shape.rank)
         self._session = tf.compat.v1.Session(graph=graph)
         self._call = self._session.make_callable(
             [graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in self._fetches],
@@ -63,25 +71,12 @@ class TensorFlowRunner:
     def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run one batch."""
         feeds = [inputs[name] for name in self._inputs]
-        size = len(feeds[0])
-        if self._batch is None or self._batch == size:
-            return dict(zip(self._fetches, self._run(feeds), strict=True))
-        parts = [self._padded(feeds, start) for start in range(0, size, self._batch)]
-        joined = [np.concatenate(arrays) if arrays[0].ndim else arrays[0] for arrays in zip(*parts, strict=True)]
-        padded = len(parts) * self._batch
-        if self._cut:  # an inner tensor may have its samples on another axis
-            joined = [rows[:size] if rows.ndim and len(rows) == padded else rows for rows in joined]
-        return dict(zip(self._fetches, joined, strict=True))
+        arrays = run_fixed(self._run, feeds, self._batch, cut=self._cut)
+        return dict(zip(self._fetches, arrays, strict=True))
 
     def close(self) -> None:
         """Close the session."""
         self._session.close()
-
-    def _padded(self, feeds: Sequence[Array], start: int) -> list[Array]:
-        """Run samples from `start` on, the last one repeated to fill the model's fixed batch."""
-        assert self._batch is not None
-        rows = np.minimum(np.arange(start, start + self._batch), len(feeds[0]) - 1)
-        return self._run([feed[rows] for feed in feeds])
 
     def _run(self, feeds: Sequence[Array]) -> list[Array]:
         try:

@@ -1,0 +1,103 @@
+"""The quantized layers of a saved graph in real units, as kernels in float take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoquant.errors import TrialError
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer
+from autoquant.quantization.affine import Array
+from autoquant.quantization.weights import spread
+from autoquant.targets.int8_layers import Int8Layer, int8_layers
+from autoquant.targets.reading import Saved
+
+OTHER_ENGINE = "choose --engine tensorflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What QUANTIZE and DEQUANTIZE do together: (clip(round(x / scale) + zero, -128, 127) - zero) * scale.
+
+    Before that each channel of x is multiplied by its own of `factors`, where there are any.
+    """
+
+    scale: float
+    zero: int
+    factors: Array | None = None
+
+
+@dataclass(frozen=True)
+class RealLayer:
+    """A quantized layer: a pair for each activation, the weight, in TensorFlow's layout, and the bias, both float32.
+
+    The operator's sum over data * weight, plus the bias, is what the saved graph has behind AscendDequant.
+    """
+
+    layer: Layer
+    pairs: tuple[Pair, ...]
+    weight: Array | None = None
+    bias: Array | None = None
+
+
+def real_layers(saved: Saved, graph: Graph) -> list[RealLayer]:
+    """The layers that are quantized in a saved graph. `graph` is the float graph that it was made from.
+
+    Raises PlanError where the file is not whole, TrialError where its layers have a form that real numbers cannot say.
+    """
+    return [_real(saved, graph, found) for found in int8_layers(saved).values()]
+
+
+def _real(saved: Saved, graph: Graph, found: Int8Layer) -> RealLayer:
+    layer = found.layer
+    quants = [saved.graph.nodes[name] for name in layer.activations]
+    pairs = tuple(_pair(saved, graph, quant) for quant in quants)
+    if layer.tensor_only:  # AscendAntiQuant has the scale as it was
+        return RealLayer(layer, (Pair(found.end.attr["scale"].f, pairs[0].zero),))
+    scales = _scales(saved, found)
+    if layer.weight is None:
+        return RealLayer(layer, pairs)
+    quant = saved.source(found.operator, layer.operator.weight or 0)
+    integers = saved.constant(quant, 0, np.int8).astype(np.float64) - saved.constant(quant, 1, np.int8)
+    # The data come in steps of the pair's scale, so only the rest of the product is left for the weight.
+    steps = spread(scales / pairs[0].scale, integers.ndim, integers.shape, layer.channel_axes)
+    bias = None if found.bias is None else _bias(saved, found.bias) * scales
+    return RealLayer(layer, pairs, _float32(integers * steps), None if bias is None else _float32(bias))
+
+
+def _pair(saved: Saved, graph: Graph, quant: Any) -> Pair:
+    before = saved.source(quant, 0) if ":" not in quant.input[0] else None
+    balanced = before is not None and before.op == "Mul" and before.name not in graph.nodes
+    factors = saved.constant(before, 1, np.float32).reshape(-1) if balanced else None
+    return Pair(step_of(quant.attr["scale"].f), int(quant.attr["offset"].f), factors)
+
+
+def step_of(inverse: float) -> float:
+    """The float32 scale whose inverse, in float32, is this number; the closest one where there is none.
+
+    >>> step_of(4.0)
+    0.25
+    """
+    wanted = np.float32(inverse)
+    near = np.float32(1.0) / wanted
+    around = (near, np.nextafter(near, np.float32(0.0)), np.nextafter(near, np.float32(np.inf)))
+    return float(next((step for step in around if np.float32(1.0) / step == wanted), near))
+
+
+def _scales(saved: Saved, found: Int8Layer) -> Array:
+    """The products of the scales of data and weight, for each channel or one for all, float64."""
+    packed = saved.constant(found.end, 1, np.uint64)
+    if (packed >> np.uint64(32)).any():
+        raise TrialError(found.layer.name, "its shift_bit has no counterpart on LiteRT", hint=OTHER_ENGINE)
+    return packed.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def _bias(saved: Saved, adding: Any) -> Array:
+    return saved.constant(saved.source(adding, 1), 0, np.int32).astype(np.float64)
+
+
+def _float32(values: Array) -> Array:
+    return np.asarray(values, np.float32)

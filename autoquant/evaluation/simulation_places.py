@@ -1,0 +1,151 @@
+"""Where the layers of a TensorFlow graph are in the float .tflite that it was converted to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer
+from autoquant.model.litert import flatbuffer, matching
+from autoquant.model.litert.flatbuffer import Array
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.kinds import KINDS
+from autoquant.model.litert.matching import laid_out, parts_of
+from autoquant.model.names import node_of
+
+ROUNDING = 1e-6
+"""Constants are the same where they differ by no more than this, relative to their largest."""
+MADE_OF: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        **matching.MADE_OF,
+        "Add": frozenset({"ADD"}),
+        "AddV2": frozenset({"ADD"}),
+        "MaxPool": frozenset({"MAX_POOL_2D"}),
+    }
+)
+"""Operator of TensorFlow -> what the converter can make of it, also where only its inputs are quantized."""
+BIAS_INPUT: Mapping[str, int | None] = MappingProxyType(
+    {kind: own.bias for kind, own in KINDS.items()} | {"CONV_3D": 2}
+)
+"""Operator -> which of its inputs is its bias."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A layer in a .tflite: the index and the kind of its operator, and which of its inputs are what.
+
+    `data` are the inputs that are quantized, one for each activation of the layer. `bias` is the operator that adds the
+    bias, itself or an ADD behind it, and the input of that.
+    """
+
+    operator: int
+    kind: str
+    data: tuple[int, ...]
+    weight: int | None
+    bias: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The layers that were found, and for all others a reason, both by layer."""
+
+    found: Mapping[str, Place]
+    reasons: Mapping[str, str]
+
+
+def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Places:
+    """Find layers: by their weight, by the names that results of operators carry where that leaves a choice.
+
+    A layer has a place only where the operator's weight and bias are its own, unchanged.
+    """
+    named: dict[str, list[int]] = {}
+    for index, op in enumerate(lite.subgraph.operators):
+        for part in (part for output in op.outputs for part in parts_of(lite.subgraph.tensors[output])):
+            named.setdefault(part, []).append(index)
+    found, reasons = {}, {}
+    for layer in layers:
+        place = _place(graph, layer, lite, named.get(layer.node, ()))
+        if isinstance(place, Place):
+            found[layer.name] = place
+        else:
+            reasons[layer.name] = place
+    return Places(MappingProxyType(found), MappingProxyType(reasons))
+
+
+def is_transposed(op: Any, kind: str) -> bool:
+    """Whether an operator takes its second factor transposed."""
+    return kind == "BATCH_MATMUL" and bool(op.builtinOptions.adjY)
+
+
+def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) -> Place | str:
+    """A layer's place, or why it has none; operators `named` carry its name."""
+    weight = None if layer.weight is None else _constant(graph, layer.weight)
+    kinds = {index: flatbuffer.op_name(lite.model, op) for index, op in enumerate(lite.subgraph.operators)}
+    fitting = [index for index, kind in kinds.items() if kind in MADE_OF[layer.op]]
+    candidates = [i for i in fitting if (i in named if weight is None else _has_weight(lite, i, kinds[i], weight))]
+    if len(candidates) > 1:
+        candidates = [index for index in candidates if index in named]
+    if len(candidates) != 1:
+        return "the converter left no operator of its own of it"
+    (index,) = candidates
+    op, kind = lite.subgraph.operators[index], kinds[index]
+    if layer.tensor_only:
+        return Place(index, kind, (_operand(layer, lite, op),), None, None)
+    data = (layer.operator.data,) if len(layer.activations) == 1 else (0, 1)
+    if weight is None:
+        return Place(index, kind, data, None, None)
+    bias = None if layer.bias is None else _constant(graph, graph.nodes[layer.bias].input[1])
+    return _with_bias(Place(index, kind, data, 1, None), lite, bias)
+
+
+def _has_weight(lite: LiteGraph, index: int, kind: str, weight: Array) -> bool:
+    """Whether the weight of an operator is a layer's, unchanged."""
+    op = lite.subgraph.operators[index]
+    there = _value(lite, op.inputs[1])
+    return there is not None and _equal(there, laid_out(weight, kind, transposed=is_transposed(op, kind)))
+
+
+def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str:
+    """The place with that of its bias, or why it has none."""
+    op, own = lite.subgraph.operators[place.operator], BIAS_INPUT.get(place.kind)
+    there = _value(lite, op.inputs[own]) if own is not None and own < len(op.inputs) else None
+    if there is not None and there.any():
+        if bias is None or own is None or not _equal(there, bias):
+            return "the converter made another bias of its own"
+        return replace(place, bias=(place.operator, own))
+    if bias is None or not bias.any():
+        return place
+    readers = lite.readers.get(int(op.outputs[0]), ())
+    for number, tensor in enumerate(lite.subgraph.operators[readers[0]].inputs if len(readers) == 1 else ()):
+        value = _value(lite, tensor)
+        if value is not None and _equal(value.reshape(-1), bias):
+            return replace(place, bias=(readers[0], number))
+    return "its bias was not found"
+
+
+def _operand(layer: Layer, lite: LiteGraph, op: Any) -> int:
+    """The input of an operator that is one of its node: by number, unless another one has its name."""
+    number, wanted = int(layer.name.rpartition(":")[2]), node_of(layer.activations[0])
+    others = [place for place in range(len(op.inputs)) if wanted in parts_of(lite.subgraph.tensors[op.inputs[place]])]
+    return number if number in others or not others else others[0]
+
+
+def _value(lite: LiteGraph, tensor: int) -> Array | None:
+    return None if tensor < 0 else flatbuffer.value_of(lite.model, lite.subgraph.tensors[tensor])
+
+
+def _constant(graph: Graph, tensor: str) -> Array:
+    value = graph.constant(tensor)
+    assert value is not None, tensor
+    return value
+
+
+def _equal(one: Array | None, other: Array) -> bool:
+    if one is None or one.shape != other.shape:
+        return False
+    return bool(np.abs(one - other).max(initial=0.0) <= ROUNDING * np.abs(other).max(initial=0.0))

@@ -14,7 +14,7 @@ from autoquant.formats.calibration_cfg_proto import ENUMS, overrides, read_messa
 from autoquant.formats.layer_settings import Given, no_input, settled
 from autoquant.formats.strict import read_text
 from autoquant.model.fusion import EVERYTHING, Fusion
-from autoquant.model.layers import Layer, Survey
+from autoquant.model.layer import Layer, Survey
 from autoquant.model.operators import OPERATORS
 
 TYPES = tuple(name for name, operator in OPERATORS.items() if not operator.tensor_only)

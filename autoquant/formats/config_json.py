@@ -16,7 +16,8 @@ from autoquant.formats.activation import FP16, parameters
 from autoquant.formats.config_layer import activation_object, is_ours, layer_object
 from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
 from autoquant.formats.strict import Fields, read_text
-from autoquant.model.layers import Layer, Rejected, is_tensor
+from autoquant.model.layer import Layer, Rejected
+from autoquant.model.names import is_tensor
 
 NO_LAYERS: Mapping[str, Layer] = MappingProxyType({})
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
+from autoquant.errors import did_you_mean
 from autoquant.formats.activation import AMCT, parameters
 from autoquant.formats.layer_settings import Given
 from autoquant.formats.strict import Fields
 
+WEIGHTS: Mapping[str, str] = MappingProxyType({"minmax": "arq_quantize", "mse": "mse", "octav": "octav"})
+"""Weight algorithm -> wts_algo. AMCT has the first; the others are our own."""
 NOT_BUILT: Mapping[str, str] = MappingProxyType(
     {
         "nuq_quantize": "non-uniform quantization (nuq_quantize) is not built, as hardware gains nothing by it",
@@ -32,7 +35,7 @@ def layer_object(settings: LayerPlan | None, *, weight: bool) -> dict[str, Any]:
         made["weight_quant_params"] = {
             "channel_wise": settings.channel_wise,
             "num_bits": settings.weight_bits,
-            "wts_algo": "arq_quantize",
+            "wts_algo": WEIGHTS[settings.weight_algorithm],
         }
     return made
 
@@ -113,11 +116,21 @@ def _read_weight(fields: Fields) -> dict[str, Any]:
     bits = fields.optional("num_bits", int, hint="8, or for Conv2D 7 or 6")
     if bits is not None:
         given["weight_bits"] = bits
-    name = fields.take("wts_algo", "arq_quantize")
-    what = NOT_BUILT.get(name, f"wts_algo must be arq_quantize, got {name!r}")
-    fields.require(name == "arq_quantize", "wts_algo", what, hint="use arq_quantize")
+    name = fields.optional("wts_algo", str, hint="for example 'arq_quantize'")
+    if name is not None:
+        given["weight_algorithm"] = _weight_algorithm(fields, name)
     channel_wise = fields.optional("channel_wise", bool, hint="true for a scale per channel, false for one")
     if channel_wise is not None:
         given["channel_wise"] = channel_wise
     fields.done()
     return given
+
+
+def _weight_algorithm(fields: Fields, name: str) -> str:
+    found = {theirs: ours for ours, theirs in WEIGHTS.items()}
+    if name in NOT_BUILT:
+        raise fields.error("wts_algo", NOT_BUILT[name], hint="use arq_quantize")
+    if name not in found:
+        what = f"wts_algo must be one of {', '.join(found)}, got {name!r}"
+        raise fields.error("wts_algo", what, hint=did_you_mean(name, found, otherwise="use arq_quantize"))
+    return found[name]

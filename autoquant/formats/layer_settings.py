@@ -8,7 +8,7 @@ from typing import Any
 
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan, layer_plan
 from autoquant.errors import PlanError, did_you_mean
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 
 Given = Mapping[str, Any]
 """Settings by their name in LayerPlan, as many as a file gives."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from autoquant.calibration.plan import LayerPlan
+from autoquant.calibration.plan import WEIGHT_ALGORITHMS, LayerPlan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import SpaceError, did_you_mean
 from autoquant.formats.strict import Fields, as_float
@@ -32,6 +32,7 @@ class Table:
     asymmetric: tuple[bool, ...] = ()
     channel_wise: tuple[bool, ...] = ()
     dmq: tuple[float | None, ...] = ()
+    weight_algorithm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def _table(fields: Fields, kind: str) -> Table:
         _choices(fields, "asymmetric", bool),
         _choices(fields, "channel_wise", bool),
         _strengths(fields),
+        _weight_algorithms(fields),
     )
     fields.done()
     return table
@@ -133,14 +135,19 @@ def _strengths(fields: Fields) -> tuple[float | None, ...]:
     return _each_once(fields, "dmq_balancer", strengths)
 
 
+def _weight_algorithms(fields: Fields) -> tuple[str, ...]:
+    algorithms = _choices(fields, "weight_algorithm", str)
+    for name in algorithms:
+        _known(fields, "weight_algorithm", name, WEIGHT_ALGORITHMS)
+    return algorithms
+
+
 def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
     """Every algorithm with every combination of its parameters."""
     settings: list[RangeAlgorithm] = []
     algorithms = _choices(fields, "act_algo", str)
     for name in algorithms:
-        if name not in RANGES:
-            near = get_close_matches(name, RANGES, n=1) or sorted(RANGES)
-            raise fields.error("act_algo", f"unknown '{name}'", hint=f"try '{near[0]}'")
+        _known(fields, "act_algo", name, RANGES)
         kind, parameters = RANGES[name], fields.sub(name)
         grid = {key: _choices(parameters, key, type(value)) or (value,) for key, value in asdict(kind()).items()}
         parameters.done()
@@ -151,6 +158,12 @@ def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
         if name not in algorithms and fields.sub(name).rest():
             raise fields.error(name, "has parameters but is not in act_algo", hint=f'add "{name}" to act_algo')
     return tuple(settings)
+
+
+def _known(fields: Fields, key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        near = get_close_matches(name, known, n=1) or sorted(known)
+        raise fields.error(key, f"unknown '{name}'", hint=f"try '{near[0]}'")
 
 
 def _build(parameters: Fields, kind: Callable[..., RangeAlgorithm], values: Mapping[str, Any]) -> RangeAlgorithm:
@@ -185,7 +198,7 @@ def _each_once(fields: Fields, key: str, values: Sequence[Any]) -> tuple[Any, ..
 
 def _disjoint(fields: Fields, shared: Table, layer: Table) -> None:
     words = {"activation": "act_algo", "dmq": "dmq_balancer"}
-    for key in ("activation", "asymmetric", "channel_wise", "dmq"):
+    for key in ("activation", "asymmetric", "channel_wise", "dmq", "weight_algorithm"):
         word = words.get(key, key)
         if getattr(shared, key) and getattr(layer, key):
             raise fields.error(f"layer.{word}", "is in [global] as well", hint="choose it once, or layer by layer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoquant.model.layers import Layer, Rejected, Survey
+from autoquant.model.layer import Layer, Rejected, Survey
 
 
 def layer(name: str, op: str, *, weight: bool = True, factors: int = 1) -> Layer:

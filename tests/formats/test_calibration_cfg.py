@@ -11,7 +11,7 @@ from autoquant.calibration.ranges import RANGES, Ifmr
 from autoquant.errors import PlanError
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, parse_cfg, plan_of
 from autoquant.model.fusion import Fusion
-from autoquant.model.layers import Survey
+from autoquant.model.layer import Survey
 
 YOLO = """
 # One setting for everything, with the colons that many write before a brace.

@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -6,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.calibration.plan import WEIGHT_BITS, LayerPlan, Plan, layer_plan
+from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import PlanError
 from autoquant.formats.config_json import config_text, load_config, parse_config, save_config
 from autoquant.formats.config_reading import GLOBAL
 from autoquant.model.fusion import Fusion
-from autoquant.model.layers import Survey
+from autoquant.model.layer import Abilities, Layer, Survey
 
 FRACTION = st.floats(0.5, 1.0, exclude_min=True)
 IFMR = st.builds(
@@ -28,7 +29,8 @@ SETTING = st.one_of(
     IFMR, HFMG, st.builds(Percentile, FRACTION), st.sampled_from(list(RANGES.values())).map(lambda kind: kind())
 )
 DMQ = st.none() | st.floats(0.2, 0.8)
-LAYER_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.booleans(), st.sampled_from(WEIGHT_BITS), DMQ)
+ALGORITHM = st.sampled_from(WEIGHT_ALGORITHMS)
+LAYER_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.booleans(), st.sampled_from(WEIGHT_BITS), DMQ, ALGORITHM)
 TENSOR_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.just(False))
 NAME = st.text().filter(lambda name: name not in GLOBAL and ":" not in name)
 TENSOR = st.builds("{}:{}".format, NAME, st.integers(0, 3))
@@ -76,6 +78,11 @@ def check_activation(activation: dict[str, Any]) -> None:
         assert 0 < start < end and 0 < activation["search_step"] <= end - start
 
 
+def able(layer: Layer) -> Layer:
+    """The layer where weights have algorithms to choose from."""
+    return replace(layer, abilities=Abilities(True, True, weight_algorithms=("minmax", "mse", "octav")))
+
+
 @given(PLAN)
 def test_save_and_load(plan: Plan):
     assert parse_config(config_text(plan), "config.json") == plan
@@ -103,15 +110,17 @@ def test_what_is_written_is_a_config_of_amct(plan: Plan):
         assert set(written) == needed | (set() if settings.dmq is None else {"dmq_balancer_param"})
         check_activation(written["activation_quant_params"])
         assert kinds(written["weight_quant_params"]) == AMCT_WEIGHT
+        if settings.weight_algorithm == "minmax":
+            assert written["weight_quant_params"]["wts_algo"] == "arq_quantize"
 
 
 @given(st.data())
 def test_save_and_load_for_a_model(found: Survey, data: st.DataObject):
-    layers = found.by_name
+    layers = {name: able(layer) if layer.weight else layer for name, layer in found.by_name.items()}
     plans = {}
     for name, layer in layers.items():
         asked = data.draw(LAYER_PLAN)
-        settings = {key: getattr(asked, key) for key in ("asymmetric", "channel_wise", "weight_bits", "dmq")}
+        settings = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name != "activation"}
         plans[name] = data.draw(st.sampled_from([None, layer_plan(layer, asked.activation, **settings)]))
     plan = Plan(plans, fusion=Fusion(skip=frozenset({"conv"})))
     text = config_text(plan, layers=layers)

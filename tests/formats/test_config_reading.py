@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from autoquant.calibration.ranges import RANGES, Ifmr, MinMax
 from autoquant.errors import PlanError
 from autoquant.formats.config_json import parse_config
 from autoquant.model.fusion import Fusion
-from autoquant.model.layers import Survey
+from autoquant.model.layer import Abilities, Survey
 
 
 def test_a_config_as_amct_writes_it_with_every_default(found: Survey):
@@ -118,7 +119,10 @@ BAD = [
     ('{"conv": {"dmq_balancer_param": NaN}}', "$.conv: dmq_balancer_param must be in [0.2, 0.8], got nan"),
     (WEIGHT % '"wts_algo": "nuq_quantize"', f"{IN_WEIGHT}.wts_algo: non-uniform quantization (nuq_quantize) is not"),
     (WEIGHT % '"wts_algo": "ada_quantize"', f"{IN_WEIGHT}.wts_algo: ada_quantize is for PyTorch only; use arq_quant"),
-    (WEIGHT % '"wts_algo": "arq"', f"{IN_WEIGHT}.wts_algo: wts_algo must be arq_quantize, got 'arq'"),
+    (WEIGHT % '"wts_algo": "arq"', f"{IN_WEIGHT}.wts_algo: wts_algo must be one of arq_quantize, mse, octav, got 'ar"),
+    (WEIGHT % '"wts_algo": "octave"', f"{IN_WEIGHT}.wts_algo: wts_algo must be one of arq_quantize, mse, octav, got"),
+    (WEIGHT % '"wts_algo": "minmax"', f"{IN_WEIGHT}.wts_algo: wts_algo must be one of arq_quantize, mse, octav, got"),
+    (WEIGHT % '"wts_algo": null', f"{IN_WEIGHT}.wts_algo: expected str, got None; for example 'arq_quantize'"),
     (WEIGHT % '"num_bits": 4', "$.conv: num_bits of a weight must be 8, 7 or 6, got 4"),
     (WEIGHT % '"num_bits": 7.5', f"{IN_WEIGHT}.num_bits: expected int, got 7.5"),
     (WEIGHT % '"num_steps": 16', f"{IN_WEIGHT}.num_steps: unknown key"),
@@ -214,6 +218,7 @@ UNFIT = [
         "$.pool: channel_wise must be false for layer type",
     ),
     ('{"depthwise": {"weight_quant_params": {"num_bits": 7}}}', "$.depthwise: weights of 7 bits are for Conv2D only"),
+    (WEIGHT % '"wts_algo": "mse"', "$.conv: weights by mse are not possible for layer type Conv2D on this target; set"),
     ('{"pool": {"dmq_balancer_param": 0.5}}', "$.pool: layer type AvgPool has no weight to balance; remove dmq_bal"),
     ('{"scores": {"activation_quant_params": {"asymmetric": true}}}', "$.scores: asymmetric must be false: both of"),
     (
@@ -231,6 +236,15 @@ UNFIT = [
         "$.tensor_quantize[0]: Layer maxx does not exist in the graph, as a MaxPool, Add or AddV2; did you mean 'max'?",
     ),
 ]
+
+
+@pytest.mark.parametrize(("written", "algorithm"), [("arq_quantize", "minmax"), ("mse", "mse"), ("octav", "octav")])
+def test_weight_algorithms(found: Survey, written: str, algorithm: str):
+    able = replace(found.by_name["conv"], abilities=Abilities(True, True, (8,), ("minmax", "mse", "octav")))
+    text = WEIGHT % f'"wts_algo": "{written}"'
+    for layers in ({"conv": able}, {}):
+        plan = parse_config(text, "config.json", layers=layers)
+        assert plan.int8["conv"].weight_algorithm == algorithm
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[:60] for _, message in BAD])

@@ -65,6 +65,15 @@ def test_a_balancer_has_strengths_and_false_for_none():
     assert parse_space("[layer]\ndmq_balancer = false", "a").layer == Table(dmq=(None,))
 
 
+def test_weight_algorithms():
+    space = parse_space(
+        "[layer]\nweight_algorithm = ['octav', 'minmax']\n[[override]]\ntypes = 'MatMul'\nweight_algorithm = 'mse'", "a"
+    )
+    assert space.layer == Table(weight_algorithm=("octav", "minmax"))
+    assert space.overrides[0].table == Table(weight_algorithm=("mse",))
+    assert parse_space("[global]\nweight_algorithm = 'octav'", "a").shared == Table(weight_algorithm=("octav",))
+
+
 def test_whole_numbers_stay_whole():
     own = "[layer.hfmg]\nnum_of_bins = [4096, 1024]\n[layer.ifmr]\nmax_percentile = 1"
     text = f"[layer]\nact_algo = ['hfmg', 'ifmr']\n{own}"
@@ -122,6 +131,13 @@ BAD = [
     ("[layer]\ndmq_balancer = []", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got []"),
     ("[layer]\ndmq_balancer = [0.5, 0.5]", "my.toml.layer.dmq_balancer: a value is there twice in [0.5, 0.5]"),
     ("[global]\ndmq_balancer = 0.5\n[layer]\ndmq_balancer = 0.5", "my.toml.layer.dmq_balancer: is in [global] as"),
+    ("[layer]\nweight_algorithm = 'octave'", "my.toml.layer.weight_algorithm: unknown 'octave'; try 'octav'"),
+    ("[layer]\nweight_algorithm = ['mse', 'mse']", "my.toml.layer.weight_algorithm: a value is there twice"),
+    ("[layer]\nweight_algorithm = false", "my.toml.layer.weight_algorithm: expected a list of str, got False"),
+    (
+        "[global]\nweight_algorithm = 'mse'\n[layer]\nweight_algorithm = 'mse'",
+        "my.toml.layer.weight_algorithm: is in [global] as well",
+    ),
     (
         "[layer]\nact_algo = 'hfmg'\n[layer.hfmg]\nnum_of_bins = 4096.0",
         "my.toml.layer.hfmg.num_of_bins: expected a list of int, got 4096.0",
@@ -153,7 +169,7 @@ def test_a_mistake_in_toml_has_line_and_column():
 
 
 def test_presets_and_files(tmp_path: Path):
-    assert set(presets()) == {"amct", "default", "demo", "quick", "skip_only", "thorough"}
+    assert set(presets()) == {"amct", "default", "demo", "litert", "quick", "skip_only", "thorough"}
     assert load_space("quick") == parse_space(presets()["quick"].read_text(encoding="utf-8"), "quick.toml")
     mine = tmp_path / "mine.toml"
     mine.write_text(TEXT, encoding="utf-8")

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from autoquant.amct.logs import set_logging_level
     from autoquant.amct.qat import convert_qat_model
     from autoquant.amct.saving import convert_model, save_model
-    from autoquant.api import check, export, inspect, quantize, resume, search
+    from autoquant.api import benchmark, check, export, inspect, quantize, resume, search
 
 __version__ = "0.1.0"
 __all__ = [
     "AutoCalibrationEvaluatorBase",
     "GraphEvaluator",
     "accuracy_based_auto_calibration",
+    "benchmark",
     "check",
     "convert_model",
     "convert_qat_model",

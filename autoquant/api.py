@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from autoquant.calibration.plan import check_plan
-from autoquant.calibration.record import Calibrator
-from autoquant.errors import ModelError, RunError, UsageError
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
-from autoquant.files import unwritable, write_bytes, write_text
+from autoquant.calibration.plan import Plan, check_plan
+from autoquant.errors import ModelError, PlanError, UsageError
+from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.evaluator import Progress, no_progress
+from autoquant.evaluation.latency import Latency
+from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
-from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.layers import Survey, survey
-from autoquant.model.model import Model, open_model
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.model import Model, is_lite, open_model
 from autoquant.reports.result_json import result_text
-from autoquant.targets.check import Checked
-from autoquant.targets.check import check as compare
-from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
+from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
+from autoquant.tuning.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.events import Event, Listener
-from autoquant.tuning.prepare import calibrate, open_one
+from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
+from autoquant.tuning.prepare import open_one
 from autoquant.tuning.request import DataOptions, DataRequest, SearchOptions, SearchRequest
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.tolerance import Tolerance
-from autoquant.tuning.workbench import Builder
+from autoquant.tuning.workbench import calibrated_for
 from autoquant.tuning.workload import Workload
+
+if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
+    from autoquant.targets.check import Checked
 
 
 def nobody(event: Event) -> None:
@@ -53,15 +57,16 @@ def search(
     """Find the INT8 model that keeps the tolerance with as many multiply-adds in INT8 as possible.
 
     Args:
-        model: a frozen .pb, a SavedModel folder, a .keras or .h5 file.
+        model: a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file.
         data: evaluation data: an .npz file, a folder of images by class, TFRecords, 'module:function', arrays
             `(x, y)`, a mapping of arrays by name, or a function that gives batches.
         tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
         run: the folder to make; by default `runs/<model>-<date>-<time>-<process>`.
         listener: is called with every event (`autoquant.tuning.events`).
         clock: gives seconds; for the time budget.
-        options: calibration, metric ('top1'), max_trials (100), timeout (seconds), space ('default'), seed (0),
-            batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, stop_on_target,
+        options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
+            ('macs'), max_trials (100), timeout (seconds), space (that of the target), seed (0), batch_size (50),
+            preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature, stop_on_target,
             keep_all_models; `autoquant.tuning.request.SearchRequest` says what each is.
 
     Returns:
@@ -94,54 +99,34 @@ def resume(
     return searching.resume_search(Path(run), listener, clock, _report, **changed)
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Files of one plan in a folder of the user's."""
-
-    folder: Path
-    config: Path
-    record: Path
-    model: Path
-    trial: int | None = None
-
-    @property
-    def mapping(self) -> Path:
-        """Which nodes of the model stand for which of the float graph."""
-        return quant_json_path(self.model)
-
-
-def export(run: str | Path, to: str | Path, *, trial: int | None = None, simulation: bool = True) -> Export:
+def export(
+    run: str | Path,
+    to: str | Path,
+    *,
+    trial: int | None = None,
+    target: str | None = None,
+    io: str | None = None,
+    simulation: bool = True,
+    on_progress: Progress = no_progress,
+    **given: Any,
+) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
-    A model that was deleted is built again from its record. `simulation` False leaves the functions out that let the
-    model run in stock TensorFlow, for converters that do not want them. Raises RunError.
+    `target` builds the same plan for another target than the run's, and scores it there: the two do not compute the
+    same numbers. What came of it is in the result's `transferred` and in score.json. `io` likewise is the type of the
+    inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
+    `simulation` False leaves the functions out that let a graph run in stock TensorFlow, for converters that do not
+    want them. `given` are data and functions that the run had in memory, where they are needed again. Raises RunError.
     """
-    folder = RunFolder(Path(run))
-    folder.require_run()
-    stored = folder.read_request()
-    # Resolved once: a search that is going on may move `best` meanwhile.
-    source = (folder.best if trial is None else folder.trial(trial)).resolve()
-    if not ((source / "record.txt").is_file() and (source / "score.json").is_file()):
-        what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
-        raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
-    target = TensorFlowTarget(simulation=simulation)
-    name = target.file_name(Path(stored["request"]["model"]).stem)
-    number = int(json.loads((source / "score.json").read_text(encoding="utf-8"))["trial"])
-    made = _make_export(Path(to), name, number)
-    record = load_record(source / "record.txt")
-    kept = source / name
-    try:
-        files = {made.model: kept.read_bytes(), made.mapping: quant_json_path(kept).read_bytes()} if simulation else {}
-    except FileNotFoundError:  # deleted, as it was not the best
-        files = {}
-    for path, content in files.items():
-        write_bytes(path, content)
-    if not files:
-        opened = _model_of(stored, folder)
-        target.save(opened.graph, survey(opened.graph).by_name, record, made.model)
-    for file in (made.config, made.record):
-        write_bytes(file, (source / file.name).read_bytes())
-    return made
+    return export_trial(
+        Source.of(Path(run), trial),
+        Path(to),
+        target=target,
+        io=io,
+        simulation=simulation,
+        on_progress=on_progress,
+        **given,
+    )
 
 
 def quantize(
@@ -152,52 +137,90 @@ def quantize(
     *,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    target: str = TENSORFLOW,
+    io: str = FLOAT32,
+    signature: str = "",
     simulation: bool = True,
     **options: Unpack[DataOptions],
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
-    `simulation` False leaves the functions out that let the model run in stock TensorFlow. `options` say how the data
-    becomes what the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the
-    config does not fit the model, TrialError where a layer cannot be quantized as it says.
+    `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` that of several
+    in a model that is one. `simulation` False leaves the functions out that let the model run in stock TensorFlow.
+    `options` say how the data becomes what the model takes: preprocess, scale, mean, std, image_size, batch_size.
+    Raises PlanError where the config does not fit the model or the target, TrialError where a layer cannot be quantized
+    as it says.
     """
+    check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
     fusion = load_config(Path(config)).fusion
-    opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion)
+    opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion, signature=signature or None)
     data = open_one(request, opened, calibration)
-    workload = Workload.of(opened, data)
-    plan = load_config(Path(config), layers=workload.layers)
-    check_plan(plan, workload.layers)
-    engine, target = TensorFlowEngine(), TensorFlowTarget(simulation=simulation)
-    statistics = calibrate(
-        engine,
-        opened,
-        {name: workload.layers[name] for name in plan.int8},
-        data,
-        [plan.batch_num],
-        batch_size=request.batch_size,
-        balanced=[name for name, settings in plan.int8.items() if settings.dmq is not None],
-        exact=plan.exact or False,
-        sketched=plan.sketched,
-    )
-    builder = Builder(opened, workload, Calibrator(opened.graph, workload.layers, statistics), target)
-    made = _make_export(Path(to), target.file_name(opened.name), None)
+    built_for = open_target(target, io=io, simulation=simulation)
+    adopted = built_for.adopted(opened)
+    workload = Workload.of(built_for, adopted, data)
+    plan = _fitting_plan(Path(config), workload.layers, target)
+    engine = open_engine(TARGETS[target].runtime)
+    builder = calibrated_for(plan, adopted, workload, built_for, engine, data, batch_size=request.batch_size)
+    made = make_export(Path(to), built_for.file_name(opened.name), None)
     builder.build(plan, made.folder)
+    drop_score(made)
     return made
+
+
+def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Plan:
+    """The plan of a config.json for these layers. Raises PlanError."""
+    try:
+        plan = load_config(config, layers=layers)
+        check_plan(plan, layers)
+    except PlanError as error:
+        other = f"`autoquant export RUN --target {target}` makes it fit if it was made for another target"
+        raise PlanError(error.where, error.what, hint=f"{error.hint}; {other}") from None
+    return plan
+
+
+def benchmark(
+    *models: str | Path,
+    samples: Sequence[Any] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    **options: Unpack[BenchmarkOptions],
+) -> Latency:
+    """Measure how long models take on this machine, side by side; the first is what the others are compared with.
+
+    A model is a .tflite, a run whose best is one, or one of TensorFlow, which is converted to float. `samples` is a
+    batch for each input in the order of the file; without it numbers are random. `options` are threads (1), batch_size
+    (1), repeat (as often as three seconds allow), image_size. Raises ModelError where a model cannot be run.
+    """
+    return measuring.benchmark(models, BenchmarkRequest(**options), samples=samples, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A model and what of it can be quantized."""
+    """A model in the form that a target quantizes, and what of it can be quantized there."""
 
     model: Model
     survey: Survey
 
 
-def inspect(model: str | Path, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Inspection:
-    """Look at a model: its layers, what they cost, and what looks quantizable but is not. Raises ModelError."""
-    opened = open_model(model, inputs=inputs, outputs=outputs)
-    return Inspection(opened, survey(opened.graph))
+def inspect(
+    model: str | Path,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    target: str | None = None,
+    signature: str | None = None,
+) -> Inspection:
+    """Look at a model: its layers, what they cost, and what looks quantizable but is not.
+
+    `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
+    `signature` chooses among several of a .tflite. Raises ModelError, UsageError.
+    """
+    chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
+    check_target(model, target=chosen)
+    opened = open_model(model, inputs=inputs, outputs=outputs, signature=signature or None)
+    looked_at = open_target(chosen)
+    adopted = looked_at.adopted(opened)
+    return Inspection(adopted, looked_at.survey(adopted, {}))
 
 
 def check(model: str | Path, record: str | Path | None = None) -> Checked:
@@ -205,6 +228,8 @@ def check(model: str | Path, record: str | Path | None = None) -> Checked:
 
     Raises ModelError where the file is no quantized graph, PlanError where anything is not as the record says.
     """
+    from autoquant.targets.check import check as compare
+
     path = Path(model)
     if not path.is_file():
         raise ModelError(str(path), "there is no such file", hint="give a quantized .pb")
@@ -218,21 +243,3 @@ def default_run(model: str | Path) -> Path:
 
 def _report(result: SearchResult) -> None:
     write_text(RunFolder(result.run).result, result_text(result))
-
-
-def _model_of(stored: Mapping[str, Mapping[str, Any]], folder: RunFolder) -> Model:
-    """The model of a run. Raises RunError when it has changed since."""
-    asked = stored["request"]
-    model = open_model(asked["model"], inputs=asked.get("inputs", ()), outputs=asked.get("outputs", ()))
-    if model.digest != stored["digests"]["model"]:
-        what = f"its model {asked['model']} is not what the run was started with"
-        raise RunError(str(folder.path), what, hint="put it back, or export the best trial, whose model is kept")
-    return model
-
-
-def _make_export(folder: Path, model: str, trial: int | None) -> Export:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    return Export(folder, folder / "config.json", folder / "record.txt", folder / model, trial)

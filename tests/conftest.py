@@ -110,3 +110,11 @@ def _scores(tf: Any, weights: dict[str, Any], images: Any) -> tuple[Any, Any]:
         scores = tf.nn.bias_add(x, tf.constant(weights["dense_bias"]), name="scores")
         with tf.compat.v1.Session() as session:
             return graph, session.run(scores, {image: images})
+
+
+@pytest.fixture(scope="session")
+def lite_pair() -> Any:
+    """A float .tflite of many kinds of operators, and an INT8 one of the same, as `lite_models.Pair`."""
+    import lite_models
+
+    return lite_models.pair()

@@ -14,7 +14,7 @@ from autoquant.formats.space_toml import presets
 
 PACKAGE = Path(autoquant.__file__).parent
 LAYERS = (
-    ("errors", "files", "kept"),
+    ("errors", "files", "kept", "quiet"),
     ("model",),
     ("quantization",),
     ("calibration",),
@@ -110,7 +110,7 @@ def test_the_public_names_are_sorted_and_no_package_has_one_of_them():
 
 
 def test_the_wheel_ships_the_search_spaces():
-    assert {"amct", "default", "demo", "quick", "skip_only", "thorough"} <= set(presets())
+    assert {"amct", "default", "demo", "litert", "quick", "skip_only", "thorough"} <= set(presets())
     project = PACKAGE.parent / "pyproject.toml"
     if project.is_file():
         wheel = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]

@@ -42,10 +42,39 @@ class Parser(argparse.ArgumentParser):
 
 def add_model(parser: Parser) -> None:
     """MODEL, and what of it counts as input and output."""
-    parser.add_argument("model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras or .h5 file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
+    )
     group = parser.add_argument_group("model")
     group.add_argument("--inputs", metavar="A,B", type=names, help="names of inputs, where the file leaves it open")
     group.add_argument("--outputs", metavar="A,B", type=names, help="names of outputs, where the file leaves it open")
+    group.add_argument("--signature", metavar="KEY", help="which of several signatures of a .tflite")
+
+
+def add_target(parser: Parser) -> Any:
+    """Where the INT8 model is to run; gives the group, for more of it."""
+    from autoquant.targets.table import TARGETS
+    from autoquant.tuning.request import SearchRequest
+
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--target",
+        metavar="T",
+        help=f"where the INT8 model is to run: {' or '.join(TARGETS)} (default {SearchRequest.target})",
+    )
+    return group
+
+
+def add_io(group: Any) -> None:
+    """What goes into the INT8 model, and comes out."""
+    from autoquant.tuning.choices import IO_TYPES
+    from autoquant.tuning.request import SearchRequest
+
+    group.add_argument(
+        "--io",
+        metavar="TYPE",
+        help=f"inputs and outputs of the INT8 .tflite: {' or '.join(IO_TYPES)} (default {SearchRequest.io})",
+    )
 
 
 def add_reading(parser: Parser, *, labels: bool) -> None:

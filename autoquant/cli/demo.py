@@ -29,7 +29,7 @@ INT8 on it, and looks for settings that lose at most 1% of its accuracy."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
-    """Only where it goes, and what is shown."""
+    """Only what for, where it goes, and what is shown."""
     parser.epilog = arguments.EXIT_CODES
     parser.add_argument(
         "--run",
@@ -38,15 +38,20 @@ def add_arguments(parser: arguments.Parser) -> None:
         default=None,
         help=f"the folder of the run; model and data go to DIR-files (default: all into {FOLDER})",
     )
+    arguments.add_target(parser)
     arguments.add_screen(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, search, and tell what to do next."""
+    from autoquant.tuning.choices import check_target
+
+    target = {"target": args.target} if "target" in args else {}
+    check_target("", **target)
     files_folder = unused(Path(f"{args.run}-files" if args.run else FOLDER))
     run_folder = args.run or files_folder / "run"
     RunFolder(run_folder).refuse_existing()
-    with prepared(args):
+    with prepared(args, ""):
         if not args.quiet:
             note(INTRODUCTION)
         files = _made(files_folder)
@@ -62,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
                 max_trials=TRIALS,
                 run=run_folder,
                 listener=listener,
+                **target,
             )
-    return tell(result, args, before=lesson(result), after=commands(files))
+    return tell(result, args, before=lesson(result), after=commands(files, **target))
 
 
 def unused(folder: Path) -> Path:
@@ -83,14 +89,15 @@ def lesson(result: SearchResult) -> list[tuple[str, str]]:
     return list(zip(("demo", "", ""), [f"{number(result.baseline)}  FP32", *scores], strict=False))
 
 
-def commands(files: DemoFiles) -> list[tuple[str, str]]:
-    """Commands to go on with."""
+def commands(files: DemoFiles, target: str = "") -> list[tuple[str, str]]:
+    """Commands to go on with, for the target that was asked for."""
     model, evaluation, calibration = (
         shlex.quote(str(path)) for path in (files.model, files.evaluation, files.calibration)
     )
+    asked = f" --target {target}" if target else ""
     return [
-        ("", f"autoquant inspect {model}"),
-        ("", f"autoquant search {model} --data {evaluation} --calibration {calibration} --tolerance 0.5%"),
+        ("", f"autoquant inspect {model}{asked}"),
+        ("", f"autoquant search {model} --data {evaluation} --calibration {calibration} --tolerance 0.5%{asked}"),
     ]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
+from autoquant.cli.words import number
+from autoquant.errors import MET, MISSED
 
 if TYPE_CHECKING:
     from autoquant.amct.from_file import Calibrated
-    from autoquant.api import Export
+    from autoquant.tuning.export import Export
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -19,21 +22,55 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     parser.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
     parser.add_argument("--trial", metavar="N", type=int, default=None, help="another trial than the best")
+    parser.add_argument(
+        "--target",
+        metavar="T",
+        default=None,
+        help="build the same plan for the other target, litert or tensorflow, and score it there, which ends with 1 "
+        "where it is not within the tolerance of the run (default: the target of the run)",
+    )
+    parser.add_argument(
+        "--io",
+        metavar="TYPE",
+        default=None,
+        help="type of a .tflite's inputs and outputs: float32, int8 (default: as in the run)",
+    )
     arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, and tell where."""
+    from autoquant.tuning.run_folder import RunFolder
+
+    folder = RunFolder(Path(args.run))
+    folder.require_run()
     with stdout_for_the_result():
-        import_tensorflow(verbose=args.verbose)
+        if needs_tensorflow(folder.read_request()["request"]["model"]):
+            import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        made = api.export(args.run, args.to, trial=args.trial, simulation=args.simulation)
-    say(f"trial   {made.trial}\n" + written(made))
-    return 0
+        asked = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
+        made = api.export(args.run, args.to, **asked)
+    say("\n".join([f"trial   {made.trial}", written(made), *scores(made)]))
+    elsewhere = args.target is not None or args.io is not None
+    return MISSED if elsewhere and made.transferred is not None and not made.transferred.met else MET
+
+
+def scores(made: Export) -> list[str]:
+    """What was measured of a plan that was built for another target, beside what it has in the run."""
+    found = made.transferred
+    if found is None:
+        return []
+    verdict = "within" if found.met else "not within"
+    here = f"{found.metric} {number(found.score)} ({found.engine}; FP32 {number(found.baseline)}"
+    lines = [f"score   {here}, drop {number(found.drop)}: {verdict} the run's tolerance)"]
+    if made.score is not None:
+        lines.append(f"run     {found.metric} {number(made.score)} ({made.engine})")
+    return [*lines, *(f"changed {change}" for change in found.changes)]
 
 
 def written(made: Export | Calibrated) -> str:
     """The files that were made, a line each."""
-    return f"config  {made.config}\nrecord  {made.record}\nmodel   {made.model}\nmapping {made.mapping}"
+    lines = [f"config  {made.config}", f"record  {made.record}", f"model   {made.model}"]
+    return "\n".join(lines if made.mapping is None else [*lines, f"mapping {made.mapping}"])

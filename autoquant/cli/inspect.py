@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments
 from autoquant.cli.output import UNLIMITED, painted, say, terminal_columns
-from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
 from autoquant.cli.words import counted, percent
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autoquant.api import Inspection
-    from autoquant.model.layers import Layer
+    from autoquant.model.layer import Layer
 
 UNKNOWN = "?"
 NOTHING = "-"
@@ -30,17 +31,23 @@ NUMBERS = ("multiply-adds", "share", "parameters")
 
 
 def add_arguments(parser: arguments.Parser) -> None:
-    """The model."""
+    """The model, and for which target it is looked at."""
     arguments.add_model(parser)
+    arguments.add_target(parser)
     parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
     arguments.add_verbose(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at the model, and print what is there."""
-    asked = {name: getattr(args, name) for name in ("inputs", "outputs") if name in args}
+    from autoquant.tuning.choices import check_target
+
+    asked = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
+    if "target" in asked:
+        check_target(args.model, target=asked["target"])
     with stdout_for_the_result():
-        import_tensorflow(verbose=args.verbose)
+        if needs_tensorflow(args.model):
+            import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
         found = api.inspect(args.model, **asked)
@@ -62,12 +69,13 @@ def text(found: Inspection, *, columns: int | None) -> str:
 def facts(found: Inspection) -> dict[str, Any]:
     """All of it for scripts; what is not known or not there is null, shares are of multiply-adds."""
     model, layers = found.model, found.survey.layers
+    operators = _operators(found)
     return {
         "version": 1,
         "model": model.name,
         "digest": model.digest,
         "inputs": [{"name": spec.name, "dtype": spec.dtype.name, "shape": spec.shape} for spec in model.inputs],
-        "outputs": list(model.graph.outputs),
+        "outputs": list(model.program.outputs),
         "layers": [
             {
                 "name": layer.name,
@@ -78,6 +86,7 @@ def facts(found: Inspection) -> dict[str, Any]:
                 "share": share(layer, layers),
                 "parameters": layer.parameters,
             }
+            | ({"litert": asdict(operators[layer.name])} if layer.name in operators else {})
             for layer in layers
         ],
         "tensors": [{"name": one.name, "op": one.op, "reads": one.activations[0]} for one in found.survey.tensors],
@@ -111,11 +120,35 @@ def totals(found: Inspection) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The operator of a .tflite that a layer became: its kind, its place among all, and the tensor that it makes."""
+
+    kind: str
+    index: int
+    result: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.index}"
+
+
+def _operators(found: Inspection) -> Mapping[str, Operator]:
+    """What each layer became; empty where nothing was converted."""
+    from autoquant.model.litert.graph import LiteGraph
+
+    lite = found.model.program
+    if not isinstance(lite, LiteGraph):
+        return {}
+    return {layer.name: Operator(*lite.operator(layer.name)) for layer in found.survey.layers}
+
+
 def _layers(found: Inspection) -> list[RenderableType]:
-    table = _table("layer", "operator", "weight", "output", numbers=NUMBERS)
+    operators = _operators(found)
+    table = _table("layer", "operator", *(["in LiteRT"] if operators else []), "weight", "output", numbers=NUMBERS)
     for layer in found.survey.layers:
+        kinds = [layer.op, *([str(operators[layer.name])] if operators else [])]
         numbers = _numbers(layer, found.survey.layers)
-        table.add_row(layer.name, layer.op, _weight(layer), _shape(layer.output_shape), *numbers)
+        table.add_row(layer.name, *kinds, _weight(layer), _shape(layer.output_shape), *numbers)
     return [table]
 
 
@@ -144,8 +177,10 @@ def _rejected(found: Inspection) -> list[RenderableType]:
 
 def _in_two_lines(found: Inspection) -> list[list[str]]:
     lines = []
+    operators = _operators(found)
     for layer in found.survey.layers:
-        weight = f"{layer.op} {_weight(layer)}" if layer.weight else layer.op
+        kind = f"{layer.op}, {operators[layer.name]}" if operators else layer.op
+        weight = f"{kind} {_weight(layer)}" if layer.weight else kind
         macs, part, parameters = _numbers(layer, found.survey.layers)
         shapes = f"{weight} -> {_shape(layer.output_shape)}"
         lines.append(f"{layer.name}\n  {shapes}, {macs} multiply-adds ({part}), {parameters} parameters")

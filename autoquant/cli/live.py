@@ -15,6 +15,7 @@ from rich.text import Text
 
 from autoquant.cli.state import Pace, State, update
 from autoquant.cli.words import counted, duration, macs, number, percent
+from autoquant.tuning.choices import MACS
 from autoquant.tuning.events import Event, Opened
 from autoquant.tuning.result import Trial
 from autoquant.tuning.tolerance import within
@@ -119,21 +120,28 @@ def _trials(state: State) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim", expand=True)
     table.add_column("trial", justify="right", no_wrap=True, min_width=len("trial"))
     table.add_column("what is tried", overflow="ellipsis", no_wrap=True, ratio=1)
-    for heading in ("INT8", "share", "score", "drop"):
+    objective = state.opened.objective if state.opened else MACS
+    minimized = [objective] if objective != MACS else []
+    between = ["Q/DQ"] if any(trial.boundaries is not None for trial in state.recent) else []
+    for heading in ("INT8", "share", *minimized, *between, "score", "drop"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("met", no_wrap=True)
     allowed = state.baseline.allowed if state.baseline else math.nan
     for trial in state.recent:
-        table.add_row(*_trial(trial, allowed))
+        table.add_row(*_trial(trial, allowed, minimized=bool(minimized), between=bool(between)))
     return table
 
 
-def _trial(trial: Trial, allowed: float) -> Iterator[RenderableType]:
+def _trial(trial: Trial, allowed: float, *, minimized: bool, between: bool) -> Iterator[RenderableType]:
     yield str(trial.number)
     failed = trial.score is None or trial.drop is None
     yield Text(trial.why).append(f"\n{trial.reason}" if failed else "", style="red")
     yield f"{trial.int8_layers}/{trial.layers}"
     yield percent(trial.int8_share)
+    if minimized:
+        yield percent(trial.objective)
+    if between:
+        yield "" if trial.boundaries is None else str(trial.boundaries)
     if trial.score is None or trial.drop is None:
         yield from (Text("failed", style="red"), "", "")
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from autoquant.cli.state import State, update
-from autoquant.cli.words import counted, duration, macs, number, percent
+from autoquant.cli.words import conversions, counted, duration, macs, number, percent
+from autoquant.tuning.choices import MACS
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
@@ -84,7 +85,7 @@ def lines(event: Event, state: State, now: float, *, verbose: bool = False) -> I
 
 def _ended(event: TrialEnded, state: State, *, verbose: bool) -> Iterator[str]:
     trial, best = event.trial, event.best
-    yield f"trial {trial.number}: {_outcome(trial, state)}; {_plan(trial)}; {trial.why}" + (
+    yield f"trial {trial.number}: {_outcome(trial, state)}; {_plan(trial, state)}; {trial.why}" + (
         f"; best is trial {best.number}" if best and best.number != trial.number else "; best so far" if best else ""
     )
     if verbose:
@@ -100,5 +101,8 @@ def _outcome(trial: Trial, state: State) -> str:
     return f"{state.baseline.metric} {number(trial.score)}, drop {number(trial.drop)}, {met}"
 
 
-def _plan(trial: Trial) -> str:
-    return f"{trial.int8_layers}/{trial.layers} layers in INT8, {percent(trial.int8_share)}"
+def _plan(trial: Trial, state: State) -> str:
+    objective = state.opened.objective if state.opened else MACS
+    minimized = "" if objective == MACS else f", {objective} {percent(trial.objective)}"
+    between = "" if trial.boundaries is None else f", {conversions(trial.boundaries)}"
+    return f"{trial.int8_layers}/{trial.layers} layers in INT8, {percent(trial.int8_share)}{minimized}{between}"

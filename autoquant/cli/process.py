@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from types import FrameType
 
 from autoquant.errors import UsageError
+from autoquant.model.model import is_lite
+from autoquant.quiet import stderr_held_back
 
 
 @contextmanager
@@ -44,6 +45,11 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def needs_tensorflow(model: str | Path) -> bool:
+    """Whether a model is opened by TensorFlow, as all are but a .tflite."""
+    return not is_lite(model)
+
+
 def import_tensorflow(*, verbose: bool) -> None:
     """Import TensorFlow once, without its chatter, which no setting of its own keeps away entirely.
 
@@ -56,7 +62,7 @@ def import_tensorflow(*, verbose: bool) -> None:
             importlib.import_module("tensorflow")
             return
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _stderr_if_it_fails(), _interrupts_kept():
+        with stderr_held_back(shown_if_it_fails=True), _interrupts_kept():
             importlib.import_module("tensorflow")
     except ImportError as error:
         raise UsageError(
@@ -87,23 +93,3 @@ def _interrupts_kept() -> Iterator[None]:
             signal.signal(number, handler)
     if heard:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _stderr_if_it_fails() -> Iterator[None]:
-    """Hold back what is written to descriptor 2; show it only when an exception passes."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            said.seek(0)
-            with open(kept, "wb", closefd=False) as stderr:
-                shutil.copyfileobj(said, stderr)
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -7,12 +7,13 @@ import argparse
 from autoquant.cli import arguments
 from autoquant.cli.export import written
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
 
 
 def add_arguments(parser: arguments.Parser) -> None:
     """The model, the plan, calibration data, and the folder."""
     arguments.add_model(parser)
+    arguments.add_io(arguments.add_target(parser))
     group = parser.add_argument_group("what is asked")
     group.add_argument("--config", metavar="FILE", required=True, help="a config.json that a search or export wrote")
     group.add_argument("--calibration", metavar="DATA", required=True, help="samples; labels are not needed")
@@ -24,11 +25,15 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantize, and tell where the files are."""
+    from autoquant.tuning.choices import check_target
     from autoquant.tuning.request import SearchRequest
 
     options = arguments.given(args, SearchRequest)
+    asked = {name: options[name] for name in ("target", "io") if name in options}
+    check_target(args.model, **asked, simulation=args.simulation)
     with stdout_for_the_result():
-        import_tensorflow(verbose=args.verbose)
+        if needs_tensorflow(args.model):
+            import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
         made = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)

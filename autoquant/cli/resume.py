@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from autoquant.cli import arguments
 from autoquant.cli.screen import listening, prepared, tell
+from autoquant.tuning.run_folder import RunFolder
 
 AS_BEFORE = "as the run was started"
 
@@ -22,7 +24,9 @@ def run(args: argparse.Namespace) -> int:
     """Go on, and tell what came out."""
     from autoquant.tuning.request import SearchRequest
 
-    with prepared(args), listening(args) as listener:
+    run = RunFolder(Path(args.run))
+    run.require_run()
+    with prepared(args, run.read_request()["request"]["model"]), listening(args) as listener:
         from autoquant import api
 
         result = api.resume(args.run, listener=listener, **arguments.given(args, SearchRequest))

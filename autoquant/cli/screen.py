@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoquant.cli.output import note, painted, say
-from autoquant.cli.process import import_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
+from autoquant.cli.process import import_tensorflow, needs_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
 
 if TYPE_CHECKING:
     from autoquant.tuning.events import Listener
@@ -22,12 +23,13 @@ STYLES = {"met": "bold green", "missed": "bold red"}
 
 
 @contextmanager
-def prepared(args: argparse.Namespace) -> Iterator[None]:
-    """Inside, TensorFlow is there, standard output is kept for the result, and SIGTERM is Ctrl-C."""
+def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
+    """Inside, TensorFlow is there, if the model needs it; standard output is for the result, and SIGTERM is Ctrl-C."""
     with stdout_for_the_result(), sigterm_as_ctrl_c():
-        if not args.quiet:
-            note("loading TensorFlow ...")
-        import_tensorflow(verbose=args.verbose)
+        if needs_tensorflow(model):
+            if not args.quiet:
+                note("loading TensorFlow ...")
+            import_tensorflow(verbose=args.verbose)
         yield
 
 

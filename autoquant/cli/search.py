@@ -10,11 +10,26 @@ from autoquant.cli.screen import listening, prepared, tell
 
 def add_arguments(parser: arguments.Parser) -> None:
     """Everything a search can be asked."""
-    from autoquant.formats.space_toml import presets
+    from autoquant.formats.space_toml import DEFAULT, presets
+    from autoquant.tuning.choices import ENGINE_NAMES
     from autoquant.tuning.request import SearchRequest
 
     parser.epilog = arguments.EXIT_CODES
     arguments.add_model(parser)
+    target = arguments.add_target(parser)
+    arguments.add_io(target)
+    target.add_argument(
+        "--engine",
+        metavar="E",
+        help=f"what runs the models to score them: {', '.join(ENGINE_NAMES)} (default {SearchRequest.engine}: "
+        "LiteRT, where it computes what TensorFlow does)",
+    )
+    target.add_argument(
+        "--objective",
+        metavar="O",
+        help="what shall be left in float as little as possible: macs (multiply-adds), bytes (of weights), or latency, "
+        f"measured on this machine (default {SearchRequest.objective})",
+    )
     group = parser.add_argument_group("what is asked")
     data = "an .npz file, a folder of images by class, TFRecords, or module:function"
     group.add_argument("--data", metavar="DATA", required=True, help=f"evaluation data: {data}")
@@ -40,7 +55,8 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--space",
         metavar="S",
         type=arguments.space,
-        help=f"what may be chosen: {', '.join(presets())}, or your own TOML file (default {SearchRequest.space})",
+        help=f"what may be chosen: {', '.join(presets())}, or your own TOML file (default: the one called "
+        f"like the target, or {DEFAULT})",
     )
     group.add_argument(
         "--seed", metavar="S", type=int, help=f"the same seed gives the same trials (default {SearchRequest.seed})"
@@ -54,13 +70,16 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, and tell what came out."""
     from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.tolerance import Tolerance
 
     options = arguments.given(args, SearchRequest)
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
+    # What cannot be is told before TensorFlow is waited for.
+    SearchRequest(**{**options, "tolerance": Tolerance.parse(args.tolerance)})
     if "run" in args:
         options["run"] = args.run
-    with prepared(args), listening(args) as listener:
+    with prepared(args, args.model), listening(args) as listener:
         from autoquant import api
 
         result = api.search(**options, listener=listener)

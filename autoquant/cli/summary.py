@@ -6,8 +6,19 @@ import math
 import shlex
 from collections.abc import Iterator
 
-from autoquant.cli.words import counted, duration, number, percent
+from autoquant.cli.latency_words import (
+    SLOWEST,
+    aligned,
+    conditions,
+    doubts,
+    operator_cells,
+    operator_headings,
+    spread_words,
+)
+from autoquant.cli.words import conversions, counted, duration, number, percent
 from autoquant.errors import INTERRUPTED, MET, MISSED
+from autoquant.evaluation.latency import Latency
+from autoquant.tuning.choices import MACS
 from autoquant.tuning.result import Ended, SearchResult, Verdict
 from autoquant.tuning.run_folder import RunFolder
 
@@ -20,7 +31,16 @@ Line = tuple[str, str]
 def summary(result: SearchResult) -> list[Line]:
     """All lines of the last screen, the verdict first."""
     warnings = [("warning", text) for text in result.warnings]
-    return [*verdict(result), *warnings, *_scores(result), *_effort(result), *_where(result), *_advice(result)]
+    latency = _latency(result.latency) if result.latency else ()
+    return [
+        *verdict(result),
+        *warnings,
+        *_scores(result),
+        *latency,
+        *_effort(result),
+        *_where(result),
+        *_advice(result),
+    ]
 
 
 def brief(result: SearchResult) -> list[Line]:
@@ -57,7 +77,23 @@ def _scores(result: SearchResult) -> Iterator[Line]:
         return
     best, allowed = result.best, number(result.tolerance)
     yield "INT8", f"{result.metric} {number(result.score)}, drop {number(result.drop)}, allowed {allowed}"
-    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {percent(best.int8_share)} of the {result.unit}"
+    if result.score_tensorflow is not None:
+        yield "", f"{result.metric} {number(result.score_tensorflow)} in TensorFlow, from the saved graph"
+    between = "" if best.boundaries is None else f"; {conversions(best.boundaries)}"
+    share = f"{percent(best.int8_share)} of the {result.unit}"
+    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {share}{between}"
+    if result.objective != MACS:
+        yield result.objective, f"{percent(best.objective)} of the float model's, which is what was minimized"
+
+
+def _latency(latency: Latency) -> Iterator[Line]:
+    times = ", ".join(f"{model.name} {spread_words(model.seconds)}" for model in latency.models)
+    yield "here", times
+    yield "", conditions(latency)
+    yield from (("", text) for text in (*latency.statements, *doubts(latency)))
+    slowest = [operator_cells(one) for one in latency.operators[:SLOWEST]]
+    headings = operator_headings([model.name for model in latency.models])
+    yield from (("", line) for line in aligned([headings, *slowest]))
 
 
 def _effort(result: SearchResult) -> Iterator[Line]:

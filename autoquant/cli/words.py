@@ -36,6 +36,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{plural if count != 1 else ''}"
 
 
+def conversions(count: int) -> str:
+    """Operators between INT8 and float.
+
+    >>> conversions(2)
+    '2 conversions between INT8 and float'
+    """
+    return f"{counted(count, 'conversion')} between INT8 and float"
+
+
 def duration(seconds: float) -> str:
     """Time as `--timeout` takes it.
 

@@ -6,11 +6,16 @@ import json
 import math
 from typing import Any
 
+from autoquant.reports.latency_facts import latency_facts
 from autoquant.tuning.result import SearchResult, Trial
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:
-    """The object. Scores, `drop` and `tolerance` are in units of the metric; `int8_share` is a share of `share_of`."""
+    """The object. Scores, `drop` and `tolerance` are in units of the metric; `int8_share` is a share of `share_of`.
+
+    `objective` is what was minimized, 1.0 for the model all in float; `boundaries` counts conversions between that and
+    INT8.
+    """
     best = result.best
     return {
         "version": 1,
@@ -18,11 +23,16 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "metric": result.metric,
         "baseline": result.baseline,
         "score": result.score,
+        "score_tensorflow": result.score_tensorflow,
         "drop": result.drop,
         "tolerance": result.tolerance,
         "int8_layers": best.int8_layers if best else 0,
         "layers": result.layers,
         "int8_share": best.int8_share if best else 0.0,
+        "objective": {"name": result.objective, "value": best.objective if best else None},
+        "boundaries": best.boundaries if best else None,
+        "latency": latency_facts(result.latency) if result.latency else None,
+        "verification": result.verification.facts() if result.verification else None,
         "trials": len(result.trials),
         "best_trial": best.number if best else None,
         "evaluated_samples": result.evaluated_samples,
@@ -45,5 +55,16 @@ def result_text(result: SearchResult) -> str:
 
 
 def _trial_facts(trial: Trial) -> dict[str, Any]:
-    names = ("number", "why", "int8_layers", "int8_share", "score", "drop", "samples", "reason")
+    names = (
+        "number",
+        "why",
+        "int8_layers",
+        "int8_share",
+        "objective",
+        "boundaries",
+        "score",
+        "drop",
+        "samples",
+        "reason",
+    )
     return {"state": trial.state.value, **{name: getattr(trial, name) for name in names}}

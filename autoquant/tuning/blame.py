@@ -11,7 +11,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
 from autoquant.evaluation.batch import Outputs
 from autoquant.evaluation.evaluator import Progress, no_progress, run_batch
-from autoquant.model.layers import is_tensor
+from autoquant.model.names import is_tensor
 from autoquant.tuning.workbench import Workbench
 
 
@@ -30,7 +30,7 @@ def costly_layers(
     for done, (name, settings) in enumerate(layers.items(), start=1):
         alone = Plan({name: settings}, plan.batch_num)
         try:
-            runner = bench.engine.open_file(bench.builder.build(alone, folder), bench.builder.model.graph)
+            runner = bench.engine.open_file(bench.builder.build(alone, folder).path, bench.builder.model.program)
             try:
                 found[name] = relative_error(run_batch(runner, batch), reference)
             finally:

@@ -11,7 +11,10 @@ from autoquant.tuning.result import SearchResult, Trial
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Model and data are read; the search begins, or goes on. `macs` None: not known for every layer."""
+    """Model and data are read; the search begins, or goes on. `macs` None: not known for every layer.
+
+    `objective` is the name of what is minimized.
+    """
 
     run: Path
     model: str
@@ -21,6 +24,7 @@ class Opened:
     calibration_samples: int
     max_trials: int
     timeout: float
+    objective: str = "macs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, DataError, RunError
+from autoquant.evaluation.latency import Latency
 from autoquant.files import write_text
-from autoquant.formats.quant_json import quant_json_path
-from autoquant.formats.record_text import load_record
 from autoquant.tuning.blame import costly_layers
+from autoquant.tuning.choices import LATENCY
 from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
+from autoquant.tuning.objective import Objective
 from autoquant.tuning.request import SearchRequest
 from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best, count_layers
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.run_folder import PASSING, RunFolder
+from autoquant.tuning.run_latency import run_latency
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Proposal, Study
@@ -45,6 +47,7 @@ class Loop:
     listener: Listener
     clock: Callable[[], float]
     begin: float
+    objective: Objective
 
     def run(self) -> SearchResult:
         """Go on until there is a reason to end; an interruption is one, and leaves everything in order."""
@@ -91,8 +94,8 @@ class Loop:
         trials = self.study.trials()
         kept = best(trials, self.allowed)
         if kept is not None and kept.meets(self.allowed):
-            if kept.int8_layers == kept.layers - len(self.space.always_float):
-                return Ended.NOTHING_BETTER
+            if kept.objective <= self.objective.lowest:
+                return Ended.FASTEST if self.objective.name == LATENCY else Ended.NOTHING_BETTER
             if self.request.stop_on_target:
                 return Ended.TARGET
         if len(trials) >= self.request.max_trials:
@@ -111,6 +114,7 @@ class Loop:
             why=proposal.why,
             int8_layers=count_layers(plan.int8),
             int8_share=self.bench.builder.workload.int8_share(plan),
+            objective=self.objective(plan),
             reason="not carried out",
         )
         self.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
@@ -122,6 +126,7 @@ class Loop:
             allowed=self.allowed,
             engine=self.bench.engine.name,
             target=self.bench.builder.target.name,
+            objective=self.objective.name,
         )
         write_text(self.folder.trial(trial.number) / "score.json", text)
         return trial
@@ -150,6 +155,7 @@ class Loop:
             samples=score.samples,
             seconds=outcome.seconds,
             reason="",
+            boundaries=outcome.boundaries,
         )
 
     def _at_fault(self, error: AutoquantError, plan: Plan) -> str:
@@ -168,11 +174,11 @@ class Loop:
         if kept is not None:
             self.folder.point_best(kept.number)
             model = self.folder.best / name
-            if not (model.is_file() and quant_json_path(model).is_file()):  # lost, but it can be made again
-                record = load_record(self.folder.best / "record.txt")
-                builder.target.save(builder.model.graph, builder.workload.layers, record, model)
+            if not all(file.is_file() for file in builder.target.files(model)):  # lost, but it can be made again
+                builder.maker.make(kept.plan, model)
         if not self.request.keep_all_models:
-            self.folder.delete_models(name, keep=kept.number if kept else None)
+            names = [file.name for file in builder.target.files(Path(name))]
+            self.folder.delete_models(names, keep=kept.number if kept else None)
         return kept
 
     def _result(self, ended: Ended, seconds: float) -> SearchResult:
@@ -181,6 +187,8 @@ class Loop:
         met = kept is not None and kept.meets(self.allowed)
         baseline = bench.baseline.score.value
         builder = bench.builder
+        model = self.folder.best / builder.target.file_name(builder.model.name) if kept else None
+        more = ended is not Ended.INTERRUPTED
         return SearchResult(
             verdict=Verdict.MET if met else Verdict.MISSED,
             metric=bench.metric.name,
@@ -191,20 +199,32 @@ class Loop:
             trials=trials,
             layers=builder.workload.size,
             seconds=seconds,
-            model=self.folder.best / builder.target.file_name(builder.model.name) if kept else None,
+            model=model,
             run=self.folder.path,
             ended=ended,
             unit=builder.workload.unit,
-            costly=self._costly(kept.plan) if kept and not met and ended is not Ended.INTERRUPTED else (),
+            objective=self.objective.name,
+            costly=self._costly(kept.plan) if kept and not met and more else (),
+            latency=self._latency(model) if model and more else None,
         )
 
     def _costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
         """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
         try:
-            with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=".costly-") as folder:
+            with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=PASSING) as folder:
                 return costly_layers(self.bench, plan, Path(folder), partial(self._progress, "costly layers"))
         except KeyboardInterrupt:
             return ()
         except (AutoquantError, OSError, MemoryError) as error:
             self.listener(Warned(f"the layers that cost the most could not be found: {error}"))
             return ()
+
+    def _latency(self, model: Path) -> Latency | None:
+        """The latency of the float model and the best; as little as above may it lose the result."""
+        try:
+            return run_latency(self.bench.builder.model, self.bench.evaluation, model)
+        except KeyboardInterrupt:
+            return None
+        except (AutoquantError, OSError, MemoryError) as error:
+            self.listener(Warned(f"latency could not be measured: {error}"))
+            return None

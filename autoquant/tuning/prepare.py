@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,20 @@ from autoquant.errors import DataError
 from autoquant.evaluation.baseline import Baseline, load_baseline, measure_baseline, save_baseline
 from autoquant.evaluation.batch import Array
 from autoquant.evaluation.data import Dataset, open_data, split
+from autoquant.evaluation.decoding import cores
 from autoquant.evaluation.engine import Engine, Runner
 from autoquant.evaluation.evaluator import Progress, no_progress
 from autoquant.evaluation.metrics import Metric
 from autoquant.evaluation.preprocessing import open_preprocess
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.tuning.request import DataRequest
 
 CALIBRATION_SHARE = 5
 CALIBRATION_SAMPLES = 512
 """Without calibration data of its own, one sample in five, and at most 512, are split off for it."""
-PART = 16
-"""Samples whose activations are held at once while calibrating."""
+PART = 1 << 25
+"""Bytes of activations that are held at once while calibrating: few enough to stay near the processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def calibrate(
     batch_nums: Sequence[int],
     *,
     batch_size: int,
+    tensors: Collection[str] = (),
     balanced: Collection[str] = (),
     exact: bool = False,
     sketched: Collection[str] = (),
@@ -79,9 +80,9 @@ def calibrate(
 ) -> Statistics:
     """Statistics of every layer's inputs from one FP32 pass, or those in the file `kept` if of this model and data.
 
-    Inputs of the layers named in `balanced` are seen channel by channel as well. `exact` keeps every value of the
-    inputs of all layers but those in `sketched`; otherwise memory does not grow with the data. What is exact is not
-    kept in a file.
+    Statistics of `tensors` are collected beside. Inputs of the layers named in `balanced` are seen channel by channel
+    as well. `exact` keeps every value of the inputs of all layers but those in `sketched`; otherwise memory does not
+    grow with the data. What is exact is not kept in a file.
 
     Samples are drawn from all over the data, always the same ones: data is often sorted by class, and its first
     batches are not like the rest. Raises DataError when there are fewer batches than asked for, TrialError when exact
@@ -92,19 +93,20 @@ def calibrate(
     if wanted[-1] > available:
         what = f"holds {available} batches of {batch_size}, but batch_num is {wanted[-1]}"
         raise DataError(data.name, what, hint="give more calibration data, a smaller batch size or a smaller batch_num")
-    tensors = sorted({tensor for layer in layers.values() for tensor in layer.activations})
-    channels = sorted({(layers[name].activations[0], layers[name].data_axis) for name in balanced})
+    watched = sorted({*tensors, *(tensor for layer in layers.values() for tensor in layer.activations)})
+    channels = sorted({(tensor, layers[name].data_axis) for name in balanced for tensor in layers[name].rescaled})
     values = {tensor for name in layers.keys() - set(sketched) if exact for tensor in layers[name].activations}
-    versions = (VERSION, __version__, version("tensorflow"))
-    source = (model.digest, *model.graph.inputs, data.digest, batch_size)
-    key = digest_of(*versions, *source, wanted, tensors, channels, sorted(values))
+    versions = (VERSION, __version__, engine.version)
+    source = (model.digest, *model.program.inputs, data.digest, batch_size)
+    key = digest_of(*versions, *source, wanted, watched, channels, sorted(values))
     statistics = load_statistics(kept, key=key) if kept and not exact else None
     if statistics is None:
-        runner = engine.open_graph(model.graph, tensors)
+        runner = engine.open_graph(model.program, watched)
         try:
             edges = [number * batch_size for number in wanted]
-            parts = zip(wanted, _activations(runner, data, edges, part_size(model), on_progress), strict=True)
-            statistics = collect(parts, key=key, exact=values, channels=channels)
+            size = part_size(model, runner, data)
+            parts = zip(wanted, _activations(runner, data, edges, size, on_progress), strict=True)
+            statistics = collect(parts, key=key, exact=values, channels=channels, threads=cores())
         finally:
             runner.close()
         if kept and not exact:
@@ -130,10 +132,15 @@ def _activations(
         yield run(data.subset(order[start:stop]))
 
 
-def part_size(model: Model) -> int:
-    """Samples to run at once while calibrating: bounds memory, and fits a fixed batch size, where the model has one."""
-    fixed = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0]), None)
-    return PART if fixed is None else fixed * max(1, PART // fixed)
+def part_size(model: Model, runner: Runner, data: Dataset) -> int:
+    """Samples to run at once while calibrating; a multiple of the model's batch size, where that is fixed.
+
+    One sample is run to find out how many have PART bytes of activations. There is one batch at least.
+    """
+    fixed = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0]), 1)
+    sample = next(data.subset(np.arange(1)).batches(1))
+    made = sum(array.nbytes for array in runner(sample.inputs).values())
+    return int(fixed * max(1, PART // max(made, 1)))
 
 
 def score_baseline(
@@ -143,20 +150,22 @@ def score_baseline(
     metric: Metric,
     *,
     batch_size: int,
-    kept: Path,
+    kept: Path | None,
     on_progress: Progress,
 ) -> Baseline:
     """The FP32 model's outputs and score, measured, or those in the file `kept` if of this model, data and engine."""
-    versions = (__version__, version("tensorflow"))
-    key = digest_of(*versions, model.digest, *model.graph.outputs, data.digest, metric.key, engine.name, batch_size)
-    baseline = load_baseline(kept, key=key)
+    key = digest_of(
+        __version__, engine.version, model.digest, *model.program.outputs, data.digest, metric.key, batch_size
+    )
+    baseline = load_baseline(kept, key=key) if kept else None
     if baseline is None:
-        runner = engine.open_graph(model.graph)
+        runner = engine.open_graph(model.program)
         try:
             baseline = measure_baseline(runner, data, metric, batch_size=batch_size, key=key, on_progress=on_progress)
         finally:
             runner.close()
-        save_baseline(baseline, kept)
+        if kept:
+            save_baseline(baseline, kept)
     return baseline
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.preprocessing import Numbers
-from autoquant.formats.space_toml import DEFAULT
+from autoquant.tuning.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_scoring, check_target, default_space
 from autoquant.tuning.tolerance import Tolerance
 
 CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models"})
@@ -31,12 +31,22 @@ class DataOptions(TypedDict, total=False):
     batch_size: int
 
 
-class SearchOptions(DataOptions, total=False):
+class TargetOptions(TypedDict, total=False):
+    """Options that say where the INT8 model runs, for the signatures of functions that pass them on."""
+
+    target: str
+    io: str
+    signature: str
+
+
+class SearchOptions(DataOptions, TargetOptions, total=False):
     """The fields of a SearchRequest that have a default, but the tolerance."""
 
     calibration: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    engine: str
+    objective: str
     metric: str | Callable[..., Any]
     space: str | Path
     max_trials: int
@@ -78,16 +88,25 @@ class SearchRequest(DataRequest):
     """All of a search but the folder it runs in.
 
     `inputs` and `outputs` override what the model's file says; `metric` is a name or a function; `space` a preset's
-    name or a file; the search ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first
-    trial within tolerance. `keep_all_models` keeps the models of trials that were not the best.
+    name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
+    seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_all_models` keeps the models of trials
+    that were not the best.
+
+    `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
+    target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a .tflite.
     """
 
     model: str | Path
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    signature: str = ""
+    target: str = TENSORFLOW
+    engine: str = AUTO
+    io: str = FLOAT32
+    objective: str = MACS
     metric: str | Callable[..., Any] = "top1"
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
-    space: str | Path = DEFAULT
+    space: str | Path = ""
     max_trials: int = 100
     timeout: float = math.inf
     seed: int = 0
@@ -104,6 +123,10 @@ class SearchRequest(DataRequest):
             raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
+        check_target(self.model, target=self.target, io=self.io)
+        check_scoring(target=self.target, engine=self.engine, objective=self.objective)
+        if not self.space:
+            object.__setattr__(self, "space", default_space(self.target))
 
     def as_table(self) -> dict[str, Any]:
         """What run.toml keeps of it: paths made absolute, unset values left out."""
@@ -123,8 +146,8 @@ class SearchRequest(DataRequest):
         return table
 
     @classmethod
-    def from_table(cls, table: Mapping[str, Any], where: str, **changed: Any) -> SearchRequest:
-        """What `as_table` kept, with some values given anew.
+    def from_table(cls, table: Mapping[str, Any], where: str, *, call: str = "resume", **changed: Any) -> SearchRequest:
+        """What `as_table` kept, with some values given anew; `call` is the function for which this is.
 
         Raises RunError for what was in memory and is not given, or for a file of another kind.
         """
@@ -139,7 +162,7 @@ class SearchRequest(DataRequest):
             if key not in known:
                 raise RunError(where, f"unknown key '{key}'", hint="was it written by another version of autoquant?")
             if isinstance(value, str) and value == IN_MEMORY:
-                hint = f"resume it in Python: autoquant.resume(run, {key}=...)"
+                hint = f"give it again in Python: autoquant.{call}(run, {key}=...)"
                 raise RunError(where, f"{key} was given in memory when this run was started", hint=hint)
         try:
             return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})

@@ -6,10 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoquant.calibration.plan import Plan
-from autoquant.model.layers import is_tensor
+from autoquant.evaluation.latency import Latency
+from autoquant.model.names import is_tensor
 from autoquant.tuning.tolerance import within
+
+if TYPE_CHECKING:  # which loads LiteRT
+    from autoquant.tuning.verification import Verification
 
 
 class State(StrEnum):
@@ -30,6 +35,7 @@ class Ended(StrEnum):
     """Why a search ended."""
 
     NOTHING_BETTER = "within tolerance with every layer in INT8 that may be: nothing better is left to try"
+    FASTEST = "within tolerance, and by the times of its operators no plan can be faster: nothing better is left to try"
     TARGET = "stopped at the first trial within tolerance"
     TRIALS = "the trials are used"
     TIMEOUT = "no time is left for another trial"
@@ -44,7 +50,9 @@ class Trial:
 
     `score` and `drop` are in units of the metric, None when it failed, with `reason` saying why, and `at_fault` the
     layer that did it, where there is one that the search may leave in float. `int8_share` is the share of multiply-adds
-    in INT8; `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
+    in INT8; `objective` is what the search minimizes, 1.0 for the model all in float (tuning/objective.py);
+    `boundaries` counts the operators between float and INT8, where the target puts any between layers; `samples` were
+    evaluated; `seconds` by part (quantize, calibrate, save, load, score).
     """
 
     number: int
@@ -53,12 +61,14 @@ class Trial:
     why: str
     int8_layers: int
     int8_share: float
+    objective: float
     score: float | None = None
     drop: float | None = None
     samples: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     at_fault: str = ""
+    boundaries: int | None = None
 
     @property
     def layers(self) -> int:
@@ -80,17 +90,17 @@ def count_layers(names: Iterable[str]) -> int:
 
 
 def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
-    """The trial to keep: most INT8 multiply-adds within the allowed drop; ties go to the smaller drop, the earlier.
+    """The trial to keep: the lowest objective within the allowed drop; ties go to the smaller drop, the earlier.
 
-    When none is within, the one that comes closest; ties go to more INT8, the earlier.
+    When none is within, the one that comes closest; ties go to the lower objective, the earlier.
     """
     done = [trial for trial in trials if trial.state is State.DONE and trial.drop is not None]
 
     def rank(trial: Trial) -> tuple[bool, float, float, int]:
         assert trial.drop is not None
         if trial.meets(allowed):
-            return True, trial.int8_share, -trial.drop, -trial.number
-        return False, -trial.drop, trial.int8_share, -trial.number
+            return True, -trial.objective, -trial.drop, -trial.number
+        return False, -trial.drop, -trial.objective, -trial.number
 
     return max(done, key=rank, default=None)
 
@@ -100,10 +110,13 @@ class SearchResult:
     """The outcome of a search.
 
     Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
-    `unit` is what shares are shares of: multiply-adds, or parameters where those are not known. `model` is the best
-    INT8 model on disk, None when no trial succeeded; `costly` are the layers of a best plan that missed, with the
-    relative error of the output (Euclidean norm) when that layer alone is INT8, largest first; `warnings` what a person
-    should know of the result.
+    `unit` is what shares are shares of: multiply-adds, or parameters where those are not known; `objective` is the name
+    of what was minimized. `model` is the best INT8 model on disk, None when no trial succeeded; `costly` are the layers
+    of a best plan that missed, with the relative error of the output (Euclidean norm) when that layer alone is INT8,
+    largest first; `latency` is that of the float model and the best, None where the target's files do not run here;
+    `score_tensorflow` is the best model's score there, where another engine scored the trials of a graph of TensorFlow;
+    `verification` compares the best .tflite with itself on other kernels; `warnings` what a person should know of the
+    result.
     """
 
     verdict: Verdict
@@ -119,7 +132,11 @@ class SearchResult:
     run: Path
     ended: Ended
     unit: str = "multiply-adds"
+    objective: str = "macs"
     costly: tuple[tuple[str, float], ...] = ()
+    latency: Latency | None = None
+    score_tensorflow: float | None = None
+    verification: Verification | None = None
     warnings: tuple[str, ...] = ()
 
     @property

@@ -1,6 +1,6 @@
 """A run's folder: what is in it, and how it stays whole whatever happens.
 
-run.toml  space.toml  study.journal  baseline.npz  statistics.npz  result.json
+run.toml  space.toml  study.journal  baseline.npz  statistics.npz  operators.npz  result.json
 trials/0007/   config.json record.txt score.json [model, its quant.json]
 best -> trials/0007
 """
@@ -11,17 +11,18 @@ import glob
 import json
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError, SpaceError
 from autoquant.files import unwritable, write_text
-from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.space_toml import SpaceFile, parse_space
 
 LOCK = ".lock"
+PASSING = ".passing-"
+"""What the names of folders begin with that are there for a moment."""
 
 
 class RunFolder:
@@ -34,6 +35,7 @@ class RunFolder:
         self.journal = path / "study.journal"
         self.baseline = path / "baseline.npz"
         self.statistics = path / "statistics.npz"
+        self.operators = path / "operators.npz"
         self.result = path / "result.json"
         self.best = path / "best"
 
@@ -54,7 +56,7 @@ class RunFolder:
 
     def remove_beginnings(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
-        for file in (self.request, self.space, self.baseline, self.statistics, self.path / LOCK):
+        for file in (self.request, self.space, self.baseline, self.statistics, self.operators, self.path / LOCK):
             with suppress(OSError):
                 file.unlink()
         if folder_too:
@@ -95,12 +97,12 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.best, error) from error
 
-    def delete_models(self, name: str, *, keep: int | None) -> None:
-        """Remove the model file `name` of all trials but one, and what says which of its nodes stand for which."""
-        for model in sorted((self.path / "trials").glob(f"[0-9]*/{glob.escape(name)}")):
+    def delete_models(self, names: Sequence[str], *, keep: int | None) -> None:
+        """Remove the files of the models of all trials but one; `names` are those of one model, its own first."""
+        for model in sorted((self.path / "trials").glob(f"[0-9]*/{glob.escape(names[0])}")):
             if keep is None or model.parent != self.trial(keep):
-                quant_json_path(model).unlink(missing_ok=True)  # first: it is found by its model
-                model.unlink()
+                for name in reversed(names):  # itself last: the others are found by it
+                    model.with_name(name).unlink(missing_ok=True)
 
     def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:
         """Write run.toml."""
@@ -155,7 +157,7 @@ class RunFolder:
         for left in (*self.path.glob(".*.tmp"), Path(f"{self.journal}.lock")):
             with suppress(FileNotFoundError):
                 left.unlink()
-        for folder in self.path.glob(".costly-*"):
+        for folder in self.path.glob(f"{PASSING}*"):
             shutil.rmtree(folder, ignore_errors=True)
         if not self.journal.is_file():
             return

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
+from autoquant.files import write_text
 from autoquant.tuning.result import Trial
 
 
-def score_text(trial: Trial, *, metric: str, baseline: float, allowed: float, engine: str, target: str) -> str:
+def score_text(
+    trial: Trial, *, metric: str, baseline: float, allowed: float, engine: str, target: str, objective: str
+) -> str:
     """The text of score.json, keys sorted. Scores are in units of the metric; `tolerance` is absolute."""
     facts = {
         "version": 1,
@@ -25,7 +30,16 @@ def score_text(trial: Trial, *, metric: str, baseline: float, allowed: float, en
         "int8_layers": trial.int8_layers,
         "layers": trial.layers,
         "int8_share": trial.int8_share,
+        "objective": {"name": objective, "value": trial.objective},
+        "boundaries": trial.boundaries,
         "samples": trial.samples,
         "seconds": dict(trial.seconds),
     }
     return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def add_to_score(model: Path, name: str, value: Any) -> None:
+    """Write one more fact, found after the search, into the score.json beside a model. Raises RunError."""
+    path = model.with_name("score.json")
+    facts = {**json.loads(path.read_text(encoding="utf-8")), name: value}
+    write_text(path, json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n")

@@ -13,13 +13,20 @@ from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import Override, SpaceFile, Table
-from autoquant.model.layers import Layer, is_tensor
+from autoquant.model.layer import Layer
+from autoquant.model.names import is_tensor
 
 Choice = bool | int | str
 Parameters = Mapping[str, Choice]
 QUANT_ENABLE = "quant_enable"
 DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
-    {"activation": (Ifmr(),), "asymmetric": (True,), "channel_wise": (True,), "dmq": (None,)}
+    {
+        "activation": (Ifmr(),),
+        "asymmetric": (True,),
+        "channel_wise": (True,),
+        "dmq": (None,),
+        "weight_algorithm": ("minmax",),
+    }
 )
 """Setting of a layer -> what holds where the file says nothing: what AMCT does."""
 
@@ -139,7 +146,7 @@ def label(setting: RangeAlgorithm) -> str:
 
 
 def _labels(values: Sequence[Any]) -> tuple[Choice, ...]:
-    return tuple(value if isinstance(value, bool | int) else _label(value) for value in values)
+    return tuple(value if isinstance(value, bool | int | str) else _label(value) for value in values)
 
 
 def _label(value: RangeAlgorithm | float | None) -> str:
@@ -231,6 +238,8 @@ def _word(name: str, value: Choice) -> str:
         return "asymmetric" if value else "symmetric"
     if name == "channel_wise":
         return "per-channel" if value else "per-tensor"
+    if name == "weight_algorithm":
+        return f"weights by {value}"
     if name == QUANT_ENABLE:
         return "tensors quantized" if value else "tensors in float"
     return str(value)

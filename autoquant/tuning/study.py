@@ -88,12 +88,11 @@ class Guided:
 class Study:
     """Proposes plans and keeps what became of them.
 
-    The objective is the share of multiply-adds left in float, to be minimized under the constraint that the drop is
-    allowed. `proposer` chooses the plans; by default it is TPE, whose proposals depend on the seed and on the trials
-    that ended, in their order, and on nothing else. A plan that was cut off is proposed again, after those that wait:
-    once the starting points are done, a study that was interrupted goes on as if it had not been. A plan that failed
-    for one layer's sake waits to be tried with that in float: starting points, and what TPE learns from, must not all
-    fail alike.
+    The trial's objective is minimized under the constraint that the drop is allowed. `proposer` chooses the plans; by
+    default it is TPE, whose proposals depend on the seed and on the trials that ended, in their order, and on nothing
+    else. A plan that was cut off is proposed again, after those that wait: once the starting points are done, a study
+    that was interrupted goes on as if it had not been. A plan that failed for one layer's sake waits to be tried with
+    that in float: starting points, and what TPE learns from, must not all fail alike.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class Study:
         running = self._running
         assert running is not None
         assert running.number == trial.number
-        facts: dict[str, Any] = {name: getattr(trial, name) for name in ("why", "int8_layers", "int8_share", "samples")}
+        facts: dict[str, Any] = {name: getattr(trial, name) for name in _ALWAYS}
         facts["seconds"] = dict(trial.seconds)
         if trial.state is State.FAILED:
             for name, value in {**facts, "reason": trial.reason, "at_fault": trial.at_fault}.items():
@@ -157,7 +156,7 @@ class Study:
             for name, value in {**facts, "score": trial.score, "drop": trial.drop}.items():
                 running.set_user_attr(name, value)
             running.set_constraint("drop", trial.drop - self._allowed)
-            self._study.tell(running, 1.0 - trial.int8_share)
+            self._study.tell(running, trial.objective)
         # Only now: whoever is interrupted before has not finished it.
         self._running = None
         self._trials.append(trial)
@@ -210,7 +209,8 @@ class Study:
         )
 
 
-_FACTS = ("why", "int8_layers", "int8_share", "score", "drop", "samples", "seconds", "reason", "at_fault")
+_ALWAYS = ("why", "int8_layers", "int8_share", "objective", "boundaries", "samples")
+_FACTS = (*_ALWAYS, "score", "drop", "seconds", "reason", "at_fault")
 
 
 def _counts(frozen: FrozenTrial) -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
-from autoquant.calibration.record import Calibrator
 from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Engine
@@ -17,41 +16,83 @@ from autoquant.evaluation.metrics import Metric
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model
-from autoquant.targets.base import Target
+from autoquant.targets.base import Maker, Target
+from autoquant.tuning.prepare import calibrate
 from autoquant.tuning.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A plan carried out: its score on everything, and the seconds of each part, in order."""
+    """A plan carried out: its score on everything, and the seconds of each part, in order.
+
+    `boundaries` counts the operators between float and INT8 where the target puts them between layers.
+    """
 
     score: Score
     seconds: Mapping[str, float]
+    boundaries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The file of a plan, and its boundaries, as in `Outcome`."""
+
+    path: Path
+    boundaries: int | None
 
 
 @dataclass(frozen=True)
 class Builder:
-    """What it takes to build INT8 models of one model."""
+    """What it takes to build INT8 models of one model, in the form that the target adopted."""
 
     model: Model
     workload: Workload
-    calibrator: Calibrator
     target: Target
+    maker: Maker
 
-    def build(self, plan: Plan, folder: Path, on_part: Callable[[str], None] = lambda part: None) -> Path:
-        """Write config.json, record.txt and the model, whose path is returned.
+    def build(self, plan: Plan, folder: Path, on_part: Callable[[str], None] = lambda part: None) -> Built:
+        """Write config.json, the model, and record.txt.
 
         Calls `on_part` when quantize, calibrate and save are done. Raises PlanError or TrialError.
         """
         save_config(plan, folder / "config.json", layers=self.workload.layers)
         on_part("quantize")
-        record = self.calibrator.record(plan)
-        save_record(record, folder / "record.txt")
-        on_part("calibrate")
         path = folder / self.target.file_name(self.model.name)
-        self.target.save(self.model.graph, self.workload.layers, record, path)
-        on_part("save")
-        return path
+        made = self.maker.make(plan, path, on_part)
+        save_record(made.record, folder / "record.txt")
+        return Built(path, made.boundaries)
+
+
+def calibrated_for(
+    plan: Plan,
+    model: Model,
+    workload: Workload,
+    target: Target,
+    engine: Engine,
+    data: Dataset,
+    *,
+    batch_size: int,
+    on_progress: Progress = no_progress,
+) -> Builder:
+    """What builds one plan of a model that the target adopted; `data` is seen by its INT8 layers alone.
+
+    Raises as `calibrate`.
+    """
+    layers = {name: workload.layers[name] for name in plan.int8}
+    statistics = calibrate(
+        engine,
+        model,
+        layers,
+        data,
+        [plan.batch_num],
+        batch_size=batch_size,
+        tensors=target.tensors(model, layers),
+        balanced=[name for name, settings in plan.int8.items() if settings.dmq is not None],
+        exact=plan.exact or False,
+        sketched=plan.sketched,
+        on_progress=on_progress,
+    )
+    return Builder(model, workload, target, target.maker(model, workload.layers, statistics))
 
 
 @dataclass(frozen=True)
@@ -71,8 +112,8 @@ class Workbench:
         Raises TrialError where the plan does not work out.
         """
         watch = Stopwatch()
-        path = self.builder.build(plan, folder, watch.lap)
-        runner = self.engine.open_file(path, self.builder.model.graph)
+        built = self.builder.build(plan, folder, watch.lap)
+        runner = self.engine.open_file(built.path, self.builder.model.program)
         watch.lap("load")
         try:
             score = evaluate(
@@ -86,7 +127,7 @@ class Workbench:
         finally:
             runner.close()
         watch.lap("score")
-        return Outcome(score, watch.laps)
+        return Outcome(score, watch.laps, built.boundaries)
 
 
 class Stopwatch:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data import Dataset
-from autoquant.model.layers import Layer, survey
+from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.targets.base import Target
 from autoquant.tuning.result import count_layers
 
 MACS = "multiply-adds"
@@ -26,11 +27,11 @@ class Workload:
     unit: str
 
     @classmethod
-    def of(cls, model: Model, data: Dataset) -> Workload:
-        """Look at the model with the shapes of the data's first sample. Raises ModelError without any layer."""
+    def of(cls, target: Target, model: Model, data: Dataset) -> Workload:
+        """Look at an adopted model with the shapes of the data's first sample. Raises ModelError without any layer."""
         sample = next(data.batches(1))
         shapes = {name: array.shape for name, array in sample.inputs.items()}
-        return cls.from_layers(survey(model.graph, input_shapes=shapes).by_name)
+        return cls.from_layers(target.survey(model, shapes).by_name)
 
     @classmethod
     def from_layers(cls, layers: Mapping[str, Layer]) -> Workload:

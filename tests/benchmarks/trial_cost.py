@@ -1,11 +1,14 @@
 """What a trial costs, as ratios to a plain FP32 pass over the same data on the same engine, from one run.
 
-    python tests/benchmarks/trial_cost.py MODEL DATA [--calibration DATA] [--preprocess P] [--scale S] [--dmq S]
-        [--repeat N]
+    python tests/benchmarks/trial_cost.py MODEL DATA [--target T] [--engine E] [--calibration DATA] [--preprocess P]
+        [--scale S] [--dmq S] [--repeat N]
+    python tests/benchmarks/trial_cost.py --mobilenet-v2 IMAGES [--target T] [--engine E] [--repeat N]
 
 The medians of N interleaved repetitions are compared, so that a busy machine disturbs both alike. The first trial is
-shown apart: it chooses every range and weight scale anew, which later trials find ready. `--dmq` balances every layer,
-which calibration pays for with statistics channel by channel.
+shown apart: it chooses every range and weight scale anew, which later trials find ready. For the TensorFlow target on
+LiteRT each saved file is scored in TensorFlow as well, for the ratio of the two. `--dmq` balances every layer, which
+calibration pays for with statistics channel by channel. `--mobilenet-v2` builds MobileNetV2 of 224 x 224 with random
+weights, and as many random images.
 """
 
 from __future__ import annotations
@@ -14,70 +17,114 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
-from autoquant.calibration.record import Calibrator
 from autoquant.evaluation.baseline import measure_baseline
+from autoquant.evaluation.engine import Engine, Runner
+from autoquant.evaluation.engines import ENGINES, open_engine
 from autoquant.evaluation.evaluator import evaluate
 from autoquant.evaluation.metrics import open_metric
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
-from autoquant.model.layers import Layer
-from autoquant.model.model import open_model
-from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.evaluation.simulation import Simulation
+from autoquant.evaluation.simulation_engine import SimulationEngine
+from autoquant.model.layer import Layer
+from autoquant.model.model import Model, open_model
+from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.prepare import batches_in, calibrate, open_samples
 from autoquant.tuning.request import DataRequest
 from autoquant.tuning.workbench import Builder, Workbench
 from autoquant.tuning.workload import Workload
 
 PARTS = ("quantize", "calibrate", "save", "load", "score")
+SIZE = 224
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Everything that trials share, the number of calibration batches, and the seconds that calibration took."""
+
+    bench: Workbench
+    batches: int
+    calibration: float
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("data")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--target", choices=TARGETS, default="tensorflow")
+    parser.add_argument("--engine", choices=ENGINES, default="litert")
+    parser.add_argument("--mobilenet-v2", type=int, metavar="IMAGES")
     parser.add_argument("--calibration")
     parser.add_argument("--preprocess")
     parser.add_argument("--scale")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--dmq", type=float)
     arguments = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.mobilenet_v2:
+            arguments.model, arguments.data = _mobilenet(Path(folder), arguments.mobilenet_v2)
+        _measure(arguments, Path(folder))
+
+
+def _measure(arguments: argparse.Namespace, folder: Path) -> None:
+    opened = _open(arguments)
+    bench = opened.bench
+    both = arguments.target == "tensorflow" and arguments.engine == "litert"
+    path = folder / bench.builder.target.file_name(bench.builder.model.name)
+    passes: list[float] = []
+    trials: list[dict[str, float]] = []
+    elsewhere: list[float] = []
+    for number in range(arguments.repeat):
+        passes.append(_fp32_pass(bench))
+        trials.append(dict(bench.carry_out(_plan(opened, number, arguments.dmq), folder).seconds))
+        if both:
+            elsewhere.append(_pass(bench, open_engine("tensorflow").open_file(path, bench.builder.model.program)))
+    _report(opened, median(passes), trials)
+    if both:
+        ratio = median(elsewhere) / median(trial["score"] for trial in trials)
+        print(f"scoring the same files in TensorFlow takes {ratio:.2f} times as long")
+
+
+def _open(arguments: argparse.Namespace) -> Opened:
     request = DataRequest(
         data=arguments.data,
         calibration=arguments.calibration,
         preprocess=arguments.preprocess,
         scale=arguments.scale,
     )
-    bench, batches, calibration = _open(request, arguments.model, arguments.dmq)
-    passes: list[float] = []
-    trials: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(arguments.repeat):
-            passes.append(_fp32_pass(bench))
-            trials.append(dict(bench.carry_out(_plan(bench, number, batches, arguments.dmq), Path(folder)).seconds))
-    _report(bench, median(passes), trials, calibration)
-
-
-def _open(request: DataRequest, path: str, dmq: float | None) -> tuple[Workbench, int, float]:
-    """Everything that trials share, the number of calibration batches, and the seconds that calibration took."""
-    model = open_model(path)
+    target = open_target(arguments.target)
+    model = target.adopted(open_model(arguments.model))
     samples = open_samples(request, model, seed=0)
-    metric, engine, size = open_metric("top1"), TensorFlowEngine(), request.batch_size
-    runner = engine.open_graph(model.graph)
-    baseline = measure_baseline(runner, samples.evaluation, metric, batch_size=size, key="")
-    workload = Workload.of(model, samples.evaluation)
-    batches = batches_in(samples.calibration, size)
+    workload = Workload.of(target, model, samples.evaluation)
     layers = _layers(workload)
-    balanced = [name for name, layer in layers.items() if layer.balanceable] if dmq else []
+    engine = _engine(arguments.engine, arguments.target, model, layers)
+    metric, size = open_metric("agreement" if arguments.mobilenet_v2 else "top1"), request.batch_size
+    baseline = measure_baseline(engine.open_graph(model.program), samples.evaluation, metric, batch_size=size, key="")
+    batches = batches_in(samples.calibration, size)
+    balanced = [name for name, layer in layers.items() if layer.can.balanceable] if arguments.dmq else []
+    tensors = target.tensors(model, workload.layers)
     begin = time.perf_counter()
-    statistics = calibrate(engine, model, layers, samples.calibration, [batches], batch_size=size, balanced=balanced)
+    statistics = calibrate(
+        engine, model, layers, samples.calibration, [batches], batch_size=size, tensors=tensors, balanced=balanced
+    )
     seconds = time.perf_counter() - begin
-    builder = Builder(model, workload, Calibrator(model.graph, workload.layers, statistics), TensorFlowTarget())
-    return Workbench(builder, samples.evaluation, metric, baseline, engine, size), batches, seconds
+    builder = Builder(model, workload, target, target.maker(model, workload.layers, statistics))
+    return Opened(Workbench(builder, samples.evaluation, metric, baseline, engine, size), batches, seconds)
+
+
+def _engine(name: str, target: str, model: Model, layers: dict[str, Layer]) -> Engine:
+    if name == target == "tensorflow":
+        return open_engine(name)
+    if target == "tensorflow":
+        return SimulationEngine(Simulation.of(model.graph, layers.values()))
+    return open_engine("litert")
 
 
 def _layers(workload: Workload) -> dict[str, Layer]:
@@ -85,36 +132,66 @@ def _layers(workload: Workload) -> dict[str, Layer]:
     return {name: layer for name, layer in workload.layers.items() if not layer.tensor_only}
 
 
-def _plan(bench: Workbench, number: int, batches: int, dmq: float | None) -> Plan:
+def _plan(opened: Opened, number: int, dmq: float | None) -> Plan:
     """All layers in INT8; every plan differs from those before, as in a search, but shares most of its ranges."""
-    layers = _layers(bench.builder.workload)
+    layers = _layers(opened.bench.builder.workload)
     changed = list(layers)[number % len(layers)]
     return Plan(
         {
-            name: layer_plan(layer, Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr(), dmq=dmq)
+            name: layer_plan(
+                layer, activation=Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr(), dmq=dmq
+            )
             for name, layer in layers.items()
         },
-        batches,
+        opened.batches,
     )
 
 
 def _fp32_pass(bench: Workbench) -> float:
     begin = time.perf_counter()
-    runner = bench.engine.open_graph(bench.builder.model.graph)
-    evaluate(runner, bench.evaluation, bench.metric, batch_size=bench.batch_size)
+    runner = bench.engine.open_graph(bench.builder.model.program)
+    opening = time.perf_counter() - begin
+    return opening + _pass(bench, runner)
+
+
+def _pass(bench: Workbench, runner: Runner) -> float:
+    """Seconds to score all samples with an opened model."""
+    begin = time.perf_counter()
+    reference = bench.baseline.outputs if bench.metric.needs_reference else None
+    evaluate(runner, bench.evaluation, bench.metric, batch_size=bench.batch_size, reference=reference)
     runner.close()
     return time.perf_counter() - begin
 
 
-def _report(bench: Workbench, fp32: float, trials: list[dict[str, float]], calibration: float) -> None:
-    print(f"{bench.builder.model.name}: {bench.builder.workload.size} layers, {len(bench.evaluation)} samples")
-    print(f"plain FP32 pass: {fp32:.2f} s = 1; calibration, once a run: {calibration / fp32:.3f}")
+def _report(opened: Opened, fp32: float, trials: list[dict[str, float]]) -> None:
+    builder = opened.bench.builder
+    print(f"{builder.model.name}: {builder.workload.size} layers, {len(opened.bench.evaluation)} samples")
+    print(f"target {builder.target.name}, engine {opened.bench.engine.version}")
+    print(f"plain FP32 pass: {fp32:.2f} s = 1; calibration, once a run: {opened.calibration / fp32:.3f}")
     print(f"{'part':<16}{'first trial':>14}{'later (median)':>16}")
     for part in PARTS:
         later = median(trial[part] for trial in trials[1:] or trials)
         print(f"{part:<16}{trials[0][part] / fp32:>14.4f}{later / fp32:>16.4f}")
     costs = [sum(seconds for part, seconds in trial.items() if part != "score") for trial in trials]
     print(f"{'all but scoring':<16}{costs[0] / fp32:>14.4f}{median(costs[1:] or costs) / fp32:>16.4f}")
+    print(f"all but scoring of a later trial: {median(costs[1:] or costs):.3f} s")
+
+
+def _mobilenet(folder: Path, images: int) -> tuple[Path, Path]:
+    """A MobileNetV2 of random weights that normalizes what it sees, and images of large patches for it."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    patches = np.random.default_rng(0).uniform(-1, 1, (images, 7, 7, 3)).astype(np.float32)
+    x = patches.repeat(SIZE // 7, axis=1).repeat(SIZE // 7, axis=2)
+    net = keras.applications.MobileNetV2((SIZE, SIZE, 3), weights=None, classifier_activation=None)
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    net(x[:16], training=True)
+    net.save(folder / "mobilenet_v2.keras")
+    np.savez(folder / "images.npz", x=x)
+    return folder / "mobilenet_v2.keras", folder / "images.npz"
 
 
 if __name__ == "__main__":

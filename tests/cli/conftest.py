@@ -69,7 +69,9 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
 def trial() -> Callable[..., Trial]:
     """Makes trials against a baseline of 0.75; failed without a drop."""
 
-    def make(number: int, *, drop: float | None = 0.25, why: str = "TPE", reason: str = "") -> Trial:
+    def make(
+        number: int, *, drop: float | None = 0.25, why: str = "TPE", reason: str = "", boundaries: int | None = None
+    ) -> Trial:
         return Trial(
             number=number,
             state=State.FAILED if drop is None else State.DONE,
@@ -77,11 +79,13 @@ def trial() -> Callable[..., Trial]:
             why=why,
             int8_layers=2,
             int8_share=0.625,
+            objective=0.375,
             score=None if drop is None else 0.75 - drop,
             drop=drop,
             samples=80,
             seconds={"quantize": 0.5, "score": 1.25},
             reason=reason,
+            boundaries=boundaries,
         )
 
     return make

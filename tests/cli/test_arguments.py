@@ -60,7 +60,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
     words = (
         "m.pb --data d.npz --calibration c.npz --metric mse --tolerance 0.5 --max-trials 7 --timeout 2h --space quick "
         "--seed 3 --inputs a,b --outputs c --scale 1/255 --mean 0.5 --std 2 --label-offset -1 --image-size 8,9 "
-        "--batch-size 4 --stop-on-target"
+        "--batch-size 4 --stop-on-target --target litert --io int8 --engine litert --objective bytes --signature serve"
     )
     assert arguments.given(parser.parse_args(words.split()), SearchRequest) == {
         "model": "m.pb",
@@ -81,7 +81,21 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "image_size": (8, 9),
         "batch_size": 4,
         "stop_on_target": True,
+        "target": "litert",
+        "io": "int8",
+        "engine": "litert",
+        "objective": "bytes",
+        "signature": "serve",
     }
+
+
+def test_what_is_given_of_the_target_reaches_quantize() -> None:
+    parser = Parser(prog="autoquant quantize")
+    quantize.add_arguments(parser)
+    words = "m.tflite --config c.json --calibration c.npz --to out --target litert --io int8 --signature serve"
+    given = arguments.given(parser.parse_args(words.split()), SearchRequest)
+    target = {"target": "litert", "io": "int8", "signature": "serve"}
+    assert given == {"model": "m.tflite", "calibration": "c.npz", **target}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +127,9 @@ def test_help_of_search_lists_presets_and_exit_codes() -> None:
     parser = Parser(prog="autoquant search")
     search.add_arguments(parser)
     text = " ".join(parser.format_help().split())
-    assert "amct, default, demo, quick, skip_only, thorough, or your own TOML file (default default)" in text
+    assert "amct, default, demo, litert, quick, skip_only, thorough, or your own TOML file (default: " in text
+    assert "where the INT8 model is to run: litert or tensorflow (default tensorflow)" in text
+    assert "inputs and outputs of the INT8 .tflite: float32 or int8 (default float32)" in text
+    assert "to score them: auto, litert, tensorflow (default auto" in text
     for code in (0, 1, 2, 70, 130):
         assert re.search(rf"^  {code}\s+\w", parser.format_help(), re.MULTILINE)

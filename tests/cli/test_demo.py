@@ -22,13 +22,16 @@ def test_folders_that_hold_anything_are_left_alone() -> None:
     assert unused(Path("demo")) == Path("demo-3")
 
 
-def test_commands_to_go_on_with_are_real_commands() -> None:
-    for _, line in commands(DemoFiles(Path("a b/m.keras"), Path("a b/e.npz"), Path("a b/c.npz"))):
+@pytest.mark.parametrize("target", ["", "litert"])
+def test_commands_to_go_on_with_are_real_commands(target: str) -> None:
+    for _, line in commands(DemoFiles(Path("a b/m.keras"), Path("a b/e.npz"), Path("a b/c.npz")), target):
         program, command, *words = shlex.split(line)
         assert program == "autoquant"
         parser = Parser(prog=command)
         {"inspect": inspect, "search": search}[command].add_arguments(parser)
-        assert parser.parse_args(words).model == "a b/m.keras"
+        asked = parser.parse_args(words)
+        assert asked.model == "a b/m.keras"
+        assert getattr(asked, "target", "") == target
 
 
 def test_space_begins_with_plain_int8() -> None:
@@ -39,16 +42,21 @@ def test_space_begins_with_plain_int8() -> None:
 
 # Keras 3.15 copies TensorFlow variables in a way that NumPy 2 deprecates; not ours to mend.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-def test_demo_leaves_model_data_and_run_and_says_how_to_go_on(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("target", "model"), [("tensorflow", "digits_quantized.pb"), ("litert", "digits_int8.tflite")])
+def test_demo_leaves_model_data_and_run_and_says_how_to_go_on(
+    target: str, model: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(demo_network, "EPOCHS", 1)  # what it learns does not matter here
     Path("autoquant-demo").touch()
-    assert main(["demo"]) in (0, 1)
+    assert main(["demo", *([] if target == "tensorflow" else ["--target", target])]) in (0, 1)
     captured = capsys.readouterr()
     assert re.search(r"^demo +0\.\d{4}  FP32$", captured.out, re.MULTILINE)
     assert re.search(r"^ +0\.\d{4}  plain INT8 \(all INT8: minmax, per-tensor\)$", captured.out, re.MULTILINE)
-    assert "autoquant export autoquant-demo-2/run --to digits_quantized_export\n" in captured.out
-    assert "autoquant inspect autoquant-demo-2/digits.keras\n" in captured.out
+    assert f"autoquant export autoquant-demo-2/run --to {Path(model).stem}_export\n" in captured.out
+    asked = "" if target == "tensorflow" else f" --target {target}"
+    assert f"autoquant inspect autoquant-demo-2/digits.keras{asked}\n" in captured.out
     assert "handwritten digits" in captured.err
     folder = Path("autoquant-demo-2")
     assert {path.name for path in folder.iterdir()} == {"digits.keras", "evaluation.npz", "calibration.npz", "run"}
+    assert (folder / "run/best" / model).is_file()
     assert len(json.loads((folder / "run/result.json").read_text())["all_trials"]) >= 2

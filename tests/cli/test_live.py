@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,19 @@ def test_in_the_middle(trial) -> None:
         "trial  what is tried" + " " * 48 + "INT8  share   score    drop  met",
         "    0  all INT8: batch_num=8" + " " * 41 + "2/3  62.5%  0.2500  0.5000  no",
         "    1  TPE" + " " * 59 + "2/3  62.5%  0.6875  0.0625  yes",
+    ]
+
+
+def test_another_objective_and_conversions_have_columns(trial) -> None:
+    opened = replace(OPENED, objective="bytes")
+    failed = trial(1, drop=None, reason="NaN")
+    ended = [TrialEnded(one, trial(0), 1, 1.0) for one in (trial(0, boundaries=2), failed)]
+    rows = [line.split() for line in screen(opened, BASELINE, *ended).splitlines()[-4:]]
+    assert rows == [
+        ["trial", "what", "is", "tried", "INT8", "share", "bytes", "Q/DQ", "score", "drop", "met"],
+        ["0", "TPE", "2/3", "62.5%", "37.5%", "2", "0.5000", "0.2500", "no"],
+        ["1", "TPE", "2/3", "62.5%", "37.5%", "failed"],
+        ["NaN"],
     ]
 
 

@@ -63,6 +63,15 @@ def test_progress_is_told_every_ten_seconds_at_most() -> None:
     ]
 
 
+def test_another_objective_and_conversions_are_told(trial) -> None:
+    ended = trial(0, boundaries=1)
+    opened = Opened(Path("run"), "net", 1, None, 800, 200, 50, 60.0, objective="latency")
+    assert lines((0.0, opened), (1.0, BASELINE), (3.0, TrialEnded(ended, ended, 1, 1.0)))[-1] == (
+        "[  3.0s] trial 0: top1 0.5000, drop 0.2500, not within tolerance; 2/3 layers in INT8, 62.5%, latency 37.5%, "
+        "1 conversion between INT8 and float; TPE; best so far"
+    )
+
+
 def test_verbose_tells_times_and_what_stays_in_float(trial) -> None:
     ended = trial(0)
     assert lines(

@@ -9,6 +9,7 @@ from autoquant.cli.main import main
 KEYS = {
     "version", "verdict", "baseline", "score", "drop", "tolerance", "metric", "int8_layers", "layers", "int8_share",
     "trials", "best_trial", "evaluated_samples", "seconds", "ended", "model", "run", "share_of", "warnings",
+    "objective", "boundaries", "latency", "verification", "score_tensorflow",
 }  # fmt: skip
 
 

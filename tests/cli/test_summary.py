@@ -4,6 +4,7 @@ import pytest
 
 from autoquant.cli.screen import styled
 from autoquant.cli.summary import brief, exit_code, summary
+from autoquant.evaluation.latency import Latency, OperatorTime, Spread, Timed
 from autoquant.tuning.result import Ended
 
 
@@ -48,6 +49,29 @@ def test_missed_says_by_how_much_and_which_layers_cost_the_most(trial, result) -
         "try     more trials: autoquant resume 'my run' --max-trials 4",
         "        or search anew with --space thorough, or with a larger --tolerance",
         "next    autoquant export 'my run' --to net_quantized_export",
+    ]
+
+
+def test_what_was_minimized_and_the_latency_are_told(trial, result) -> None:
+    one = Spread(1.0, 1.0, 1.0)
+    models = (
+        Timed("FP32", Spread(0.002, 0.0019, 0.0021), one),
+        Timed("INT8", Spread(0.001, 0.00095, 0.00105), Spread(2.0, 1.75, 2.25)),
+    )
+    operators = [OperatorTime(f"conv{number}", "CONV_2D", (0.0005, 0.00025)) for number in range(7)]
+    latency = Latency(1, 1, 300, models, tuple(operators), (1.0, 1.0), "times varied by 50%")
+    best = trial(1, drop=0.0625, boundaries=4)
+    lines = shown(summary(result(best, best=best, met=True, objective="latency", latency=latency))).splitlines()
+    assert lines[3:-4] == [
+        "layers   2 of 3 in INT8, 62.5% of the multiply-adds; 4 conversions between INT8 and float",
+        "latency  37.5% of the float model's, which is what was minimized",
+        "here     FP32 2.00 ms (1.90 ms to 2.10 ms), INT8 1.00 ms (0.950 ms to 1.05 ms)",
+        "         batch 1, 1 thread, median of 300 rounds in turns, with quartiles",
+        "         INT8 is faster than FP32 here: 2.00 times the speed (1.75 to 2.25)",
+        "         not to be relied on: times varied by 50%; measure again on an idle machine",
+        "         slowest operators  kind         FP32      INT8  speed",
+        *[f"         conv{number}              CONV_2D  0.500 ms  0.250 ms  2.00x" for number in range(5)],
+        "trials   1 (best: trial 1), 80 samples evaluated, in 1m15s",
     ]
 
 

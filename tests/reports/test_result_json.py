@@ -13,8 +13,8 @@ from autoquant.reports.result_json import result_facts, result_text
 from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
-DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, score=0.5, drop=0.25, samples=100)
-FAILED = Trial(1, State.FAILED, PLAN, "test", 1, 0.75, reason="no luck")
+DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, 0.25, score=0.5, drop=0.25, samples=100)
+FAILED = Trial(1, State.FAILED, PLAN, "test", 1, 0.75, 0.25, reason="no luck")
 
 
 def result(*trials: Trial, best: Trial | None, costly=()) -> SearchResult:
@@ -47,6 +47,9 @@ def test_keys_for_scripts():
         "int8_layers": 1,
         "layers": 2,
         "int8_share": 0.75,
+        "objective": {"name": "macs", "value": 0.25},
+        "boundaries": None,
+        "latency": None,
         "trials": 2,
         "evaluated_samples": 100,
         "seconds": 3.0,
@@ -73,3 +76,4 @@ def test_every_trial_and_costly_layers(error: float, written: float | None):
         (0, "done", ""),
         (1, "failed", "no luck"),
     ]
+    assert [(t["objective"], t["boundaries"]) for t in stored["all_trials"]] == [(0.25, None)] * 2

@@ -28,7 +28,7 @@ def opened(tiny):
 
 
 class Watching(TensorFlowEngine):
-    """Keeps what is fed while calibrating."""
+    """Keeps what is fed while calibrating: first the one sample that says how many make a part."""
 
     def __init__(self):
         self.opened = 0
@@ -59,7 +59,7 @@ def test_statistics_are_of_the_float_model(tiny, opened):
         batch_size=30,
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    images = np.concatenate([inputs["image"] for inputs in engine.fed])
+    images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     tensors = [layer.activations[0] for layer in layers.values()]
     runner = TensorFlowEngine().open_graph(model.graph, tensors)
     for batch_num in (1, 2):
@@ -70,7 +70,6 @@ def test_statistics_are_of_the_float_model(tiny, opened):
             assert sketch.low == pytest.approx(whole[tensor].min(), rel=1e-6)
             assert sketch.high == pytest.approx(whole[tensor].max(), rel=1e-6)
     assert len(images) == len({image.tobytes() for image in images}) == 60
-    assert max(len(inputs["image"]) for inputs in engine.fed) <= PART
     assert seen[-1] == (60, 60)
 
 
@@ -81,12 +80,12 @@ def test_samples_come_from_all_over_the_data(opened):
     data = open_data((np.broadcast_to(values[:, None, None, None], (300, 8, 8, 2)), None), model.inputs)
     engine = Watching()
     calibrate(engine, model, layers, data, [1, 3], batch_size=50)
-    fed = np.concatenate([inputs["image"][:, 0, 0, 0] for inputs in engine.fed])
+    fed = np.concatenate([inputs["image"][:, 0, 0, 0] for inputs in engine.fed[1:]])
     for batch in (fed[:50], fed[50:150]):
         assert np.histogram(batch, bins=3, range=(0, 300))[0].min() >= len(batch) // 6
     again = Watching()
     calibrate(again, model, layers, data, [1, 3], batch_size=50)
-    np.testing.assert_array_equal(np.concatenate([i["image"][:, 0, 0, 0] for i in again.fed]), fed)
+    np.testing.assert_array_equal(np.concatenate([i["image"][:, 0, 0, 0] for i in again.fed[1:]]), fed)
 
 
 def test_too_little_calibration_data(tiny, opened):
@@ -98,11 +97,30 @@ def test_too_little_calibration_data(tiny, opened):
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((None, 4), PART), (None, PART), ((1, 4), PART), ((6, 4), 12), ((64, 4), 64)]
+    ("shape", "made", "size"),
+    [
+        ((None, 4), PART // 20, 20),
+        ((None, 4), PART // 20 + 1, 19),
+        ((None, 4), 3 * PART, 1),
+        (None, PART // 20, 20),
+        ((1, 4), PART // 20, 20),
+        ((6, 4), PART // 2, 12),
+        ((6, 4), 3 * PART, 6),
+    ],
 )
-def test_parts_fit_a_fixed_batch(opened, shape, size: int):
+def test_parts_fit_memory_and_a_fixed_batch(opened, shape, made: int, size: int):
+    """`made` are the bytes of activations of one sample, or of one batch where it is fixed."""
     model, _ = opened
-    assert part_size(replace(model, inputs=(InputSpec("x", np.dtype(np.float32), shape),))) == size
+    data = open_data((np.zeros((3, 4), np.float32), None), [InputSpec("x", np.dtype(np.float32), (None, 4))])
+    fed = []
+
+    def runner(inputs):
+        fed.append(inputs["x"].shape)
+        return {"y": np.broadcast_to(np.int8(0), (made - 40,)), "z": np.zeros(10, np.float32)}
+
+    fixed = replace(model, inputs=(InputSpec("x", np.dtype(np.float32), shape),))
+    assert part_size(fixed, runner, data) == size
+    assert fed == [(1, 4)]
 
 
 def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_path):
@@ -143,7 +161,7 @@ def test_channels_of_the_layers_to_balance(tiny, opened, exact: bool):
     model, layers = opened
     data, engine = open_data(tiny.calibration, model.inputs), Watching()
     statistics = calibrate(engine, model, layers, data, [1], batch_size=20, balanced=["conv", "dense"], exact=exact)
-    images = np.concatenate([inputs["image"] for inputs in engine.fed])
+    images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     expected = np.abs(images).max(axis=(0, 1, 2))
     np.testing.assert_array_equal(statistics.channels("image", -1, 1).largest, expected)
     assert len(statistics.channels(layers["dense"].activations[0], -1, 1).each) == 8
@@ -158,7 +176,7 @@ def test_all_values(tiny, opened, tmp_path):
     calibrate(TensorFlowEngine(), model, layers, data, [1], batch_size=20, kept=kept)
     written = kept.read_bytes()
     statistics = calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, exact=True, sketched=["dense"])
-    images = np.concatenate([inputs["image"] for inputs in engine.fed])
+    images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     np.testing.assert_array_equal(statistics.seen("image", 1).values()[0], np.sort(images.ravel()))
     assert isinstance(statistics.seen(layers["depthwise"].activations[0], 1), Exact)
     assert isinstance(statistics.seen(layers["dense"].activations[0], 1), Sketch)

@@ -24,6 +24,11 @@ FULL = SearchRequest(
     batch_size=7,
     inputs=("in:0", "other"),
     outputs=("out",),
+    signature="serve",
+    target="litert",
+    engine="litert",
+    io="int8",
+    objective="latency",
     metric="top5",
     tolerance=Tolerance.parse("0.123456789%"),
     space="quick",
@@ -49,6 +54,28 @@ def test_defaults():
     request = SearchRequest(model="m", data="d")
     assert (request.timeout, request.tolerance, request.seed) == (math.inf, Tolerance(0.01, relative=True), 0)
     assert not {"timeout", "calibration", "inputs", "image_size"} & set(request.as_table())
+    asked = (request.target, request.engine, request.io, request.objective, request.signature)
+    assert asked == ("tensorflow", "auto", "float32", "macs", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "space"),
+    [
+        ({}, "default"),
+        ({"target": "litert"}, "litert"),
+        ({"target": "litert", "space": "default"}, "default"),
+        ({"space": Path("mine.toml")}, Path("mine.toml")),
+    ],
+)
+def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, Any], space: str | Path):
+    request = SearchRequest(model="m", data="d", **asked)
+    assert request.space == space
+    assert request.as_table()["space"] == str(space)
+
+
+def test_a_run_from_before_there_were_targets_goes_on_as_it_was():
+    table = {"model": "m", "data": "d", "tolerance": "1%", "space": "quick", "max_trials": 3, "batch_size": 20}
+    assert read(table) == SearchRequest(model="m", data="d", space="quick", max_trials=3, batch_size=20)
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -71,9 +98,15 @@ def test_what_was_in_memory_must_be_given_again(name: str, value: Any):
         read(table)
     assert str(caught.value) == (
         f"run.toml: {name} was given in memory when this run was started; "
-        f"resume it in Python: autoquant.resume(run, {name}=...)"
+        f"give it again in Python: autoquant.resume(run, {name}=...)"
     )
     assert getattr(read(table, **{name: value}), name) is value
+
+
+@pytest.mark.parametrize("name", ["target", "engine", "io", "objective", "signature"])
+def test_what_makes_trials_comparable_cannot_be_given_anew(name: str):
+    with pytest.raises(UsageError, match=f"{name}: cannot change when a run goes on"):
+        read(FULL.as_table(), **{name: "litert"})
 
 
 def test_values_given_anew():
@@ -106,6 +139,11 @@ def test_a_file_that_was_edited(table: dict[str, Any], message: str):
         ({"timeout": 0.0}, "--timeout: must be above 0, got 0 s"),
         ({"timeout": math.nan}, "--timeout: must be above 0, got nan s"),
         ({"seed": -1}, "--seed: must be at least 0, got -1"),
+        ({"target": "litrt"}, "--target: unknown 'litrt'"),
+        ({"model": "m.tflite"}, "m.tflite: is a .tflite"),
+        ({"io": "int8"}, "--io int8: is not offered for --target tensorflow"),
+        ({"target": "litert", "engine": "tensorflow"}, "--engine tensorflow: cannot run"),
+        ({"objective": "latency"}, "--objective latency: is measured on this machine"),
     ],
 )
 def test_out_of_range(values: dict[str, Any], message: str):

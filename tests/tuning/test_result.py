@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ PLAN = Plan({"conv1": LayerPlan(), "conv2": None})
 
 
 def done(number: int, share: float, drop: float) -> Trial:
-    return Trial(number, State.DONE, PLAN, "test", 1, share, score=0.8 - drop, drop=drop, samples=100)
+    """A trial whose objective is the share in float."""
+    return Trial(number, State.DONE, PLAN, "test", 1, share, 1.0 - share, score=0.8 - drop, drop=drop, samples=100)
 
 
 def failed(number: int) -> Trial:
-    return Trial(number, State.FAILED, PLAN, "test", 1, 1.0, reason="overflow", samples=7)
+    return Trial(number, State.FAILED, PLAN, "test", 1, 1.0, 0.0, reason="overflow", samples=7)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,11 @@ def test_best(trials: list[Trial], number: int | None):
         assert (kept.number if kept else None) == number
 
 
+def test_the_objective_decides_and_not_the_share():
+    small, fast = done(0, 0.9, 0.0), replace(done(1, 0.5, 0.0), objective=0.0625)
+    assert best([small, fast], 0.01) is fast
+
+
 DROP = st.floats(-0.05, 0.05)
 TRIALS = st.lists(st.tuples(st.floats(0.0, 1.0), DROP | st.none()), max_size=6).map(
     lambda facts: [failed(n) if drop is None else done(n, share, drop) for n, (share, drop) in enumerate(facts)]
@@ -71,7 +78,7 @@ def test_nothing_is_better_than_the_best(trials: list[Trial]):
     for other in finished:
         assert kept is not None and kept.drop is not None and other.drop is not None
         if kept.drop <= 0.01:
-            assert other.drop > 0.01 or other.int8_share <= kept.int8_share
+            assert other.drop > 0.01 or other.objective >= kept.objective
         elif other.drop > 0.01 * 1.0001:
             assert other.drop >= kept.drop
 
@@ -79,7 +86,7 @@ def test_nothing_is_better_than_the_best(trials: list[Trial]):
 @pytest.mark.parametrize("drop", [None, math.nan])
 def test_a_trial_that_is_done_has_a_drop(drop: float | None):
     with pytest.raises(ValueError, match="a trial that is done has a drop, which is a number"):
-        Trial(0, State.DONE, PLAN, "test", 1, 1.0, score=0.5, drop=drop)
+        Trial(0, State.DONE, PLAN, "test", 1, 1.0, 0.0, score=0.5, drop=drop)
 
 
 @pytest.mark.parametrize("kept", [done(0, 0.5, 0.25), None])

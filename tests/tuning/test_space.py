@@ -10,7 +10,7 @@ from autoquant.calibration.plan import LayerPlan, check_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import load_space, parse_space, presets
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Abilities, Layer
 from autoquant.tuning.space import SearchSpace, label
 
 
@@ -263,6 +263,78 @@ def test_symmetric_alone_for_a_model_of_products_of_activations():
 def test_which_layers_may_be_balanced(text: str, balanced: set[str]):
     layers = [*LAYERS, *ALL_KINDS[-5:]]
     assert space(text, layers=layers).balanced == balanced
+
+
+WEIGHTS = ("minmax", "mse", "octav")
+ELSEWHERE = [
+    replace(LAYERS[0], abilities=Abilities(True, False, (8,), WEIGHTS)),
+    replace(LAYERS[1], abilities=Abilities(True, False, (8,), ("minmax", "octav"))),
+    LAYERS[3],
+]
+"""Layers of a target with a choice of weights."""
+
+
+@pytest.mark.parametrize(
+    ("text", "dimensions", "chosen"),
+    [
+        ("", {}, ("minmax", "minmax", "minmax")),
+        (
+            "[layer]\nweight_algorithm = ['mse', 'octav', 'minmax']",
+            {"conv1:weight_algorithm": ("mse", "octav", "minmax"), "conv2:weight_algorithm": ("minmax", "octav")},
+            ("mse", "minmax", "minmax"),
+        ),
+        (
+            "[global]\nweight_algorithm = ['octav', 'minmax']",
+            {"weight_algorithm": ("octav", "minmax")},
+            ("octav", "octav", "minmax"),
+        ),
+        (
+            "[global]\nweight_algorithm = 'octav'\n[[override]]\nlayers = 'conv2'\nweight_algorithm = 'minmax'",
+            {},
+            ("octav", "minmax", "minmax"),
+        ),
+    ],
+    ids=["AMCT's", "layer by layer", "once", "an override"],
+)
+def test_weights_by_the_algorithms_that_a_layer_can_have(text: str, dimensions: dict, chosen: tuple[str, ...]):
+    offered = space(text, layers=ELSEWHERE)
+    assert offered.dimensions == dimensions
+    plan = offered.plan({})
+    check_plan(plan, {one.name: one for one in ELSEWHERE})
+    assert tuple(settings.weight_algorithm for settings in plan.int8.values()) == chosen
+
+
+def test_starts_with_each_weight_algorithm():
+    offered = space(
+        "[global]\nact_algo = ['minmax', 'ifmr']\n[layer]\nweight_algorithm = ['minmax', 'mse', 'octav']",
+        layers=ELSEWHERE,
+    )
+    starts = list(offered.starts())
+    assert [start.why for start in starts] == [
+        "all INT8: minmax",
+        "all INT8: ifmr",
+        "all INT8: weights by mse",
+        "all INT8: weights by octav",
+    ]
+    plans = [offered.plan(start.parameters).int8 for start in starts]
+    assert [(plan["conv1"].weight_algorithm, plan["conv2"].weight_algorithm) for plan in plans] == [
+        ("minmax", "minmax"),
+        ("minmax", "minmax"),
+        ("mse", "minmax"),
+        ("octav", "octav"),
+    ]
+
+
+def test_weight_algorithms_are_no_dimension_where_there_is_no_choice():
+    for where in ("global", "layer"):
+        assert space(f"[{where}]\nweight_algorithm = ['minmax', 'mse', 'octav']").dimensions == {}
+
+
+def test_the_space_for_litert_has_every_weight_algorithm_and_nothing_that_its_kernels_give_for_nothing():
+    dimensions = SearchSpace(load_space("litert"), ELSEWHERE, batches=100).dimensions
+    assert dimensions["conv1:weight_algorithm"] == WEIGHTS
+    settings = {name.rpartition(":")[2] for name in dimensions}
+    assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm"}
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from autoquant.formats.space_toml import parse_space
-from autoquant.model.layers import Layer
+from autoquant.model.layer import Layer
 from autoquant.tuning.result import State, Trial
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import ATTEMPTS, Guided, Study
@@ -42,6 +44,8 @@ def ended(proposal, *, loss: float | None) -> Trial:
         why=proposal.why,
         int8_layers=len(plan.int8),
         int8_share=WORKLOAD.int8_share(plan),
+        objective=1.0 - WORKLOAD.int8_share(plan),
+        boundaries=len(plan.int8),
         reason="no luck",
     )
     if loss is None:
@@ -78,6 +82,18 @@ def test_what_is_told_is_read_back(tmp_path):
     trials.append(ended(proposal, loss=None))
     study.finish(trials[-1])
     assert list(open_study(tmp_path).trials()) == trials
+
+
+def test_what_optuna_minimizes_is_the_objective_within_the_tolerance(tmp_path):
+    study = open_study(tmp_path)
+    for value in (0.75, 1.25):
+        proposal = study.propose()
+        assert proposal is not None
+        study.finish(replace(ended(proposal, loss=0.0), objective=value))
+    assert [trial.objective for trial in open_study(tmp_path).trials()] == [0.75, 1.25]
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    stored = optuna.load_study(study_name="autoquant", storage=storage).trials
+    assert [trial.value for trial in stored if trial.value is not None] == [0.75, 1.25]
 
 
 def test_the_same_seed_gives_the_same_trials(tmp_path):

@@ -11,6 +11,7 @@ from autoquant.evaluation.data import open_data
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
+from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning import events
 from autoquant.tuning.result import Ended, Verdict, count_layers
 from autoquant.tuning.workload import Workload
@@ -65,7 +66,7 @@ def files(tmp_path_factory):
 
 def workload(model, data) -> Workload:
     opened = open_model(model)
-    return Workload.of(opened, open_data(data, opened.inputs))
+    return Workload.of(TensorFlowTarget(), opened, open_data(data, opened.inputs))
 
 
 def test_costs_are_of_layers_alone(files):

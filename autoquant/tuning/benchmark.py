@@ -1,0 +1,118 @@
+"""Models from wherever they are, measured side by side in LiteRT on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from autoquant.errors import ModelError, RunError, UsageError
+from autoquant.evaluation.batch import Array
+from autoquant.evaluation.latency import Latency
+from autoquant.evaluation.latency_rounds import LEAST, Budget
+from autoquant.model.model import LITE, is_lite, open_model
+from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.run_latency import layer_of, lite_of
+
+BUDGET = Budget(seconds=3.0, rounds=1000)
+
+
+class BenchmarkOptions(TypedDict, total=False):
+    """The fields of a BenchmarkRequest, for the signatures of functions that pass them on."""
+
+    threads: int
+    batch_size: int
+    repeat: int | None
+    image_size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRequest:
+    """How to measure: threads, samples a batch, rounds (None: as many as three seconds allow, 1000 at most).
+
+    `image_size` is height and width of images where the first model leaves them open.
+    """
+
+    threads: int = 1
+    batch_size: int = 1
+    repeat: int | None = None
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for option, value, least in (
+            ("--threads", self.threads, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--repeat", LEAST if self.repeat is None else self.repeat, LEAST),
+        ):
+            if value < least:
+                raise UsageError(option, f"must be at least {least}, got {value}", hint=f"for example {2 * least}")
+
+    @property
+    def budget(self) -> Budget:
+        """What of time and rounds ends it."""
+        return BUDGET if self.repeat is None else Budget(seconds=math.inf, rounds=self.repeat)
+
+
+def lite_file(path: str | Path) -> Path | None:
+    """The .tflite that a path means: itself, the best of a run, the only one of a folder; None for other models.
+
+    Raises RunError for a run without any.
+    """
+    path = Path(path)
+    if is_lite(path):
+        return path
+    run = RunFolder(path)
+    folder = run.best if run.request.is_file() else path
+    found = sorted(folder.glob(f"*{LITE}")) if folder.is_dir() else []
+    if run.request.is_file() and not found:
+        hint = f"`autoquant export {path} --target litert` makes one"
+        raise RunError(str(path), f"its best model is no {LITE}", hint=hint)
+    if len(found) > 1:
+        raise ModelError(
+            str(path), f"holds several {LITE}: {', '.join(f.name for f in found)}", hint="name one of them"
+        )
+    return found[0] if found else None
+
+
+def benchmark(
+    models: Sequence[str | Path],
+    request: BenchmarkRequest,
+    *,
+    samples: Sequence[Array] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency:
+    """Measure models; the first is the reference. Any but a .tflite is converted to a float one, by TensorFlow.
+
+    `samples` is one batch for each input in the file's order; without it, numbers are random. Raises ModelError where a
+    model cannot be opened or run, UsageError without any or with one twice.
+    """
+    from autoquant.evaluation.latency_measuring import measure_latency
+    from autoquant.evaluation.latency_models import random_samples
+
+    if not models:
+        raise UsageError("MODEL", "none is given", hint="give one .tflite or more, the float one first")
+    paths = [Path(path) for path in models]
+    if len(set(paths)) < len(paths):
+        raise UsageError("MODEL", "one is given twice", hint="give each model once")
+    names = [path.name for path in paths]
+    layers: dict[str, str] = {}
+    contents = {path.name if names.count(path.name) == 1 else str(path): _content(path, layers) for path in paths}
+    first, content = next(iter(contents.items()))
+    fed = samples or random_samples(first, content, batch_size=request.batch_size, image_size=request.image_size)
+    return measure_latency(contents, fed, threads=request.threads, budget=request.budget, layers=layers, clock=clock)
+
+
+def _content(path: Path, layers: dict[str, str]) -> bytes:
+    """The .tflite of a model; layers of one that is converted are added to `layers`, by the tensor that they make."""
+    file = lite_file(path)
+    if file is None:
+        lite = lite_of(open_model(path))
+        layers |= layer_of(lite)
+        return lite.content
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read ({error.strerror})", hint="give a .tflite") from None

@@ -1,0 +1,167 @@
+"""Which engine scores a search, and why that one: chosen once a run, for the FP32 baseline and all trials alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from autoquant.calibration.plan import Plan
+from autoquant.errors import ModelError, PlanError, RunError, TrialError, UsageError
+from autoquant.evaluation.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
+from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.engine import Engine, Runner
+from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.evaluator import Progress
+from autoquant.model.layer import Layer
+from autoquant.model.model import Model
+from autoquant.targets.base import Maker
+from autoquant.targets.table import TARGETS
+from autoquant.tuning.choices import AUTO, TENSORFLOW
+
+if TYPE_CHECKING:  # which loads TensorFlow
+    from autoquant.evaluation.simulation_engine import SimulationEngine
+
+LITERT = "litert"
+PLANS = 5
+"""So many starting points of a space are tried for an INT8 model to compare."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine, with what was found out about it; `reason` says why it is not LiteRT where that was wished for."""
+
+    engine: Engine
+    reason: str = ""
+    figures: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def as_table(self) -> dict[str, Any]:
+        """What run.toml keeps of it."""
+        reason = {"reason": self.reason} if self.reason else {}
+        return {"name": self.engine.name, "version": self.engine.version, **reason, **self.figures}
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Chooses the engine for one model.
+
+    `asked` is auto, litert or tensorflow; `target` the name of the target. `layers` are those that a plan may quantize.
+    """
+
+    asked: str
+    target: str
+    model: Model
+    layers: Iterable[Layer]
+    data: Dataset
+    of_classes: bool
+    batch_size: int
+    on_progress: Progress
+
+    def first(self) -> Choice:
+        """The engine to begin with: where it is LiteRT for graphs of TensorFlow, the FP32 model was compared.
+
+        Raises UsageError where LiteRT is asked for and does not compute what TensorFlow does.
+        """
+        if self.asked == self._runtime or LITERT not in TARGETS[self.target].engines[1:]:
+            return Choice(open_engine(self._runtime))
+        try:
+            engine = self._simulation()
+            compared = self._compared(engine.open_graph(self.model.program), self._open_float())
+        except (ModelError, TrialError) as error:
+            return self.fallen_back(f"{error.where}: {error.what}")
+        figures = _figures("float", compared)
+        if not compared.within(FLOAT_BOUND):
+            return self.fallen_back(f"the FP32 model is not the same there: {compared}", figures)
+        return Choice(engine, figures=figures)
+
+    def again(self, stored: Mapping[str, Any]) -> Choice:
+        """The engine that a run was started with. Raises RunError where it does not run the model any more."""
+        figures = {key: value for key, value in stored.items() if key not in ("name", "version", "reason")}
+        if stored["name"] == self._runtime:
+            return Choice(open_engine(self._runtime), stored.get("reason", ""), figures)
+        try:
+            return Choice(self._simulation(), figures=figures)
+        except ModelError as error:
+            what = f"was started on LiteRT, which does not run the model any more: {error}"
+            raise RunError("the run", what, hint="start a new run") from error
+
+    def confirmed(self, choice: Choice, maker: Maker, plans: Iterable[Plan]) -> Choice:
+        """The same choice after the first INT8 model was compared, or TensorFlow where that is not the same.
+
+        An INT8 model is made of the first of the first few `plans` that works out. Raises UsageError as `first`.
+        """
+        if choice.engine.name == self._runtime:
+            return choice
+        try:
+            compared = self._compared_int8(choice.engine, maker, plans)
+        except TrialError as error:
+            return self.fallen_back(f"{error.where}: {error.what}", choice.figures)
+        if compared is None:
+            return self.fallen_back("there is no INT8 model to compare with TensorFlow", choice.figures)
+        figures = {**choice.figures, **_figures("int8", compared)}
+        if not compared.within(INT8_BOUND):
+            return self.fallen_back(f"the first INT8 model is not the same there: {compared}", figures)
+        return Choice(choice.engine, figures=figures)
+
+    def fallen_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> Choice:
+        """TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""
+        if self.asked != AUTO:
+            hint = f"leave it away, or give --engine {TENSORFLOW}"
+            raise UsageError(f"--engine {self.asked}", f"cannot be used for this model: {reason}", hint=hint)
+        return Choice(open_engine(TENSORFLOW), reason, figures)
+
+    @property
+    def _runtime(self) -> str:
+        return TARGETS[self.target].runtime
+
+    def _simulation(self) -> SimulationEngine:
+        """LiteRT for this model. Raises ModelError where a layer cannot be simulated on it."""
+        from autoquant.evaluation.simulation import Simulation
+        from autoquant.evaluation.simulation_engine import SimulationEngine
+
+        simulation = Simulation.of(self.model.graph, self.layers)
+        for name, reason in simulation.reasons.items():
+            raise ModelError(name, f"cannot be simulated: {reason}", hint=f"--engine {TENSORFLOW} can")
+        return SimulationEngine(simulation)
+
+    def _open_float(self) -> Runner:
+        return open_engine(TENSORFLOW).open_graph(self.model.program)
+
+    def _compared_int8(self, engine: Engine, maker: Maker, plans: Iterable[Plan]) -> Comparison | None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.pb"
+            for plan in islice(plans, PLANS):
+                try:
+                    maker.make(plan, path)
+                except (PlanError, TrialError):
+                    continue  # the search will come to it, and say so
+                theirs = open_engine(TENSORFLOW).open_file(path, self.model.program)
+                return self._compared(engine.open_file(path, self.model.program), theirs, self._open_float())
+        return None
+
+    def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:
+        """Compare, and close them."""
+        try:
+            return compare(
+                ours,
+                theirs,
+                self.data,
+                batch_size=self.batch_size,
+                of_classes=self.of_classes,
+                plain=plain,
+                on_progress=self.on_progress,
+            )
+        finally:
+            for runner in (ours, theirs, plain):
+                if runner is not None:
+                    runner.close()
+
+
+def _figures(what: str, compared: Comparison) -> dict[str, Any]:
+    found = {"samples": compared.samples, "alike": compared.alike, "difference": compared.difference}
+    return {f"{what}_{name}": value for name, value in found.items() if isfinite(value)}

@@ -1,0 +1,127 @@
+"""The time of a plan, estimated from measured times of every operator in float and in INT8, and of conversions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoquant import __version__
+from autoquant.calibration.plan import Plan
+from autoquant.errors import PlanError, TrialError
+from autoquant.formats.config_json import config_text
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.targets.litert_assignment import (
+    FLOAT,
+    INPUTS,
+    INT8,
+    OUTPUTS,
+    assigned,
+    boundaries,
+    conversion_edges,
+    minimum_cut,
+)
+from autoquant.targets.litert_operators import INT8_ENDS, able
+from autoquant.tuning.choices import LATENCY
+from autoquant.tuning.operator_times import OperatorTimes, keep_times, measured_times, read_times
+from autoquant.tuning.prepare import digest_of
+from autoquant.tuning.run_folder import PASSING
+from autoquant.tuning.run_latency import one_batch
+
+if TYPE_CHECKING:
+    from autoquant.tuning.objective import Situation
+    from autoquant.tuning.workbench import Builder
+
+TICKS = 10**8
+"""The float model's time in whole numbers, which is what the minimum cut is computed in."""
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatedLatency:
+    """The time of a plan relative to that of the float model, one batch on one thread.
+
+    `always_float` are layers that no plan quantizes. Whether a plan can have `lowest` is not known, only that none has
+    less, but for some millionths: it is the fastest choice of operators, layers or not, with the conversions it needs.
+    """
+
+    lite: LiteGraph
+    io: str
+    times: OperatorTimes
+    always_float: frozenset[str]
+    name: str = LATENCY
+
+    def __call__(self, plan: Plan) -> float:
+        """Of a plan."""
+        int8 = assigned(self.lite, [name for name in self.lite.layers if name not in plan.int8], self.io)
+        converted = [(one.kind, one.tensor) for one in boundaries(self.lite, int8, self.io)]
+        return self.times.total(int8, converted) / self.all_float
+
+    @cached_property
+    def lowest(self) -> float:
+        """The value of a minimum cut whose source is INT8, and its sink float."""
+        ticks = {edge: round(seconds * TICKS / self.all_float) for edge, seconds in _edges(self)}
+        return (minimum_cut(ticks).value + len(ticks)) / TICKS  # what was rounded away was less than one each
+
+    @property
+    def all_float(self) -> float:
+        """Seconds of the float model, the sum over its operators."""
+        return float(np.nansum(self.times.in_float))
+
+
+def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]:
+    """Edges of the cut with the seconds that each costs: of an operator, a conversion, or endless.
+
+    An operator on the side of the source is in INT8, and cuts its edge to the sink.
+    """
+    lite, times, endless = latency.lite, latency.times, 10.0 * latency.all_float
+    banned = {index for name, index in lite.layers.items() if name in latency.always_float}
+    free = able(lite) - banned
+    end = INT8 if latency.io == INT8_ENDS else FLOAT
+    node = {INPUTS: end, OUTPUTS: end} | {index: index + 2 for index in range(len(times.in_float))}
+    in_float = np.nan_to_num(times.in_float)
+    in_int8 = np.where(np.isnan(times.in_int8), in_float, times.in_int8)
+    for index in range(len(in_float)):
+        yield (node[index], FLOAT), float(in_int8[index]) if index in free else endless
+        yield (INT8, node[index]), float(in_float[index])
+    conversions = {name: (times.dequantize[name], times.quantize[name]) for name in times.quantize}
+    yield from conversion_edges(lite, node, conversions.__getitem__, endless=endless, first=2 + len(in_float))
+
+
+def open_latency(situation: Situation) -> EstimatedLatency:
+    """Measure what the estimate needs, or take it from the file of an earlier measurement of this very model.
+
+    INT8 operators are those of the file that is made of the fullest plan. Raises PlanError or TrialError where that
+    cannot be made even without the layers that are at fault.
+    """
+    builder, io = situation.builder, situation.request.io
+    lite = builder.model.program
+    assert isinstance(lite, LiteGraph)
+    full = situation.fullest
+    facts = (__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(full))
+    key = digest_of(*facts)
+    times = read_times(situation.kept, key)
+    if times is None:
+        with tempfile.TemporaryDirectory(dir=situation.kept.parent, prefix=PASSING) as folder:
+            int8 = _made(builder, full, Path(folder) / "int8.tflite")
+        times = measured_times(lite, int8, one_batch(builder.model, situation.evaluation))
+        keep_times(situation.kept, key, times)
+    return EstimatedLatency(lite, io, times, situation.space.always_float)
+
+
+def _made(builder: Builder, plan: Plan, path: Path) -> bytes:
+    """The file of a plan, or of what is left of it when layers that cannot be quantized are left in float."""
+    while True:
+        try:
+            builder.maker.make(plan, path)
+            return path.read_bytes()
+        except (PlanError, TrialError) as error:
+            at_fault = next((name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8), "")
+            if not at_fault or len(plan.int8) == 1:
+                raise
+            plan = replace(plan, layers={**plan.layers, at_fault: None})

@@ -1,0 +1,140 @@
+"""What a search minimizes: a number for each plan, 1.0 for the model all in float. A new one is a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from autoquant.calibration.plan import Plan
+from autoquant.errors import UsageError
+from autoquant.evaluation.data import Dataset
+from autoquant.model.layer import Layer
+from autoquant.tuning.choices import BYTES, LATENCY, MACS
+from autoquant.tuning.workload import Workload
+
+if TYPE_CHECKING:
+    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.space import SearchSpace
+    from autoquant.tuning.workbench import Builder
+
+FLOAT_BYTES, BIAS_BYTES = 4, 4
+"""Bytes of a weight in float32, and of a bias, which is float32 or int32."""
+
+
+class Objective(Protocol):
+    """What is minimized. `lowest` is what no plan of the search can go below."""
+
+    @property
+    def name(self) -> str:
+        """What `--objective` calls it."""
+        ...
+
+    @property
+    def lowest(self) -> float:
+        """No plan of the space has less; whether one has just that is not said."""
+        ...
+
+    def __call__(self, plan: Plan) -> float:
+        """The value of a plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Macs:
+    """The share of multiply-adds left in float, as the workload counts them; `fullest` has all in INT8 that may be."""
+
+    workload: Workload
+    fullest: Plan
+    name: str = MACS
+
+    @property
+    def lowest(self) -> float:
+        """That of the fullest plan."""
+        return self(self.fullest)
+
+    def __call__(self, plan: Plan) -> float:
+        """Of a plan."""
+        return 1.0 - self.workload.int8_share(plan)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """The bytes of all layers' weights and biases, relative to those in float; raises UsageError where there are none.
+
+    A weight takes one byte in INT8, whatever bits it has, and four in float; a bias four.
+    """
+
+    layers: Mapping[str, Layer]
+    fullest: Plan
+    name: str = BYTES
+
+    def __post_init__(self) -> None:
+        if not any(layer.parameters for layer in self.layers.values()):
+            raise UsageError(f"--objective {BYTES}", "no layer of the model has a weight", hint=f"give {MACS}")
+
+    @property
+    def lowest(self) -> float:
+        """That of the fullest plan."""
+        return self(self.fullest)
+
+    def __call__(self, plan: Plan) -> float:
+        """Of a plan."""
+        whole = sum(_bytes(layer, FLOAT_BYTES) for layer in self.layers.values())
+        return (
+            sum(_bytes(layer, 1 if name in plan.int8 else FLOAT_BYTES) for name, layer in self.layers.items()) / whole
+        )
+
+
+def _bytes(layer: Layer, size: int) -> int:
+    weights = prod(layer.weight_shape) if layer.weight else 0
+    return weights * size + (layer.parameters - weights) * BIAS_BYTES
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What objectives are made from: `kept` is the file in which a run keeps what was measured for one."""
+
+    request: SearchRequest
+    builder: Builder
+    space: SearchSpace
+    evaluation: Dataset
+    kept: Path
+
+    @property
+    def fullest(self) -> Plan:
+        """The plan with every layer in INT8 that may be, which is the first that a search tries."""
+        return self.space.plan(next(self.space.starts()).parameters)
+
+
+def _macs(situation: Situation) -> Objective:
+    return Macs(situation.builder.workload, situation.fullest)
+
+
+def _weight_bytes(situation: Situation) -> Objective:
+    return Bytes(situation.builder.workload.layers, situation.fullest)
+
+
+def _latency(situation: Situation) -> Objective:
+    from autoquant.tuning.latency_objective import open_latency
+
+    return open_latency(situation)
+
+
+OBJECTIVES: Mapping[str, Callable[[Situation], Objective]] = MappingProxyType(
+    {MACS: _macs, BYTES: _weight_bytes, LATENCY: _latency}
+)
+"""Name -> how to make it."""
+
+
+def open_objective(
+    request: SearchRequest, builder: Builder, space: SearchSpace, evaluation: Dataset, kept: Path
+) -> Objective:
+    """The objective that a request names; for latency it is measured first, which takes seconds, unless `kept` has it.
+
+    Raises UsageError where it says nothing of this model, PlanError or TrialError where nothing can be measured.
+    """
+    return OBJECTIVES[request.objective](Situation(request, builder, space, evaluation, kept))

@@ -1,0 +1,59 @@
+"""What a search is asked for, opened and checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoquant.evaluation.metrics import Metric, open_metric, require_labels
+from autoquant.formats.space_toml import SpaceFile
+from autoquant.model.model import Model, open_model
+from autoquant.targets.base import Target
+from autoquant.targets.table import open_target
+from autoquant.tuning.prepare import Samples, batches_in, digest_of, open_samples
+from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.space import SearchSpace
+from autoquant.tuning.workload import Workload
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a request names, opened and checked, before anything is computed."""
+
+    request: SearchRequest
+    target: Target
+    model: Model
+    samples: Samples
+    workload: Workload
+    space: SearchSpace
+    space_file: SpaceFile
+    metric: Metric
+
+    def digests(self) -> Mapping[str, str]:
+        """What must be the same when the run goes on."""
+        return {
+            "model": self.model.digest,
+            "data": self.samples.evaluation.digest,
+            "calibration": self.samples.calibration.digest,
+            "metric": digest_of(self.metric.key),
+        }
+
+
+def model_of(request: SearchRequest) -> Model:
+    """The model of a request, as the file has it. Raises ModelError."""
+    return open_model(
+        request.model, inputs=request.inputs, outputs=request.outputs, signature=request.signature or None
+    )
+
+
+def open_request(request: SearchRequest, space_file: SpaceFile, model: Model) -> Opening:
+    """Open all of a request but its model, which is open. Raises InputError."""
+    metric = open_metric(request.metric)
+    samples = open_samples(request, model, seed=request.seed)
+    require_labels(metric, samples.evaluation)
+    target = open_target(request.target, io=request.io)
+    model = target.adopted(model)
+    workload = Workload.of(target, model, samples.evaluation)
+    batches = batches_in(samples.calibration, request.batch_size)
+    space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
+    return Opening(request, target, model, samples, workload, space, space_file, metric)

@@ -1,0 +1,97 @@
+"""A plan that was found for one target, carried out again: on the other target, or where its model was deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoquant.calibration.plan import fitted_plan
+from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.evaluator import Progress, no_progress
+from autoquant.evaluation.metrics import open_metric, require_labels
+from autoquant.formats.config_json import load_config
+from autoquant.model.model import open_model
+from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.prepare import open_samples, score_baseline
+from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.tolerance import drop, within
+from autoquant.tuning.workbench import Workbench, calibrated_for
+from autoquant.tuning.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What came of a plan on a target: scores in units of the metric, on `engine`, of the FP32 model and of the file.
+
+    `changes` say what of the plan the target does otherwise; `met` whether the tolerance of the run holds here too.
+    """
+
+    target: str
+    engine: str
+    metric: str
+    baseline: float
+    score: float
+    drop: float
+    met: bool
+    samples: int
+    changes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"changes": list(self.changes)}
+
+
+def transfer(
+    request: SearchRequest,
+    config: Path,
+    folder: Path,
+    *,
+    check: Callable[[str, str], None],
+    on_progress: Progress = no_progress,
+) -> tuple[Path, Transferred]:
+    """Build the plan of a config.json for the request's target into a folder, and score what was saved.
+
+    The two targets do not compute the same numbers, so this has a baseline and statistics of its own. The target's own
+    runtime scores it. `check` is called with 'model', 'data' and 'calibration' and the digest of
+    each, to refuse others than those of the run. Gives the model's file. Raises PlanError where nothing of the plan is
+    left on this target, TrialError where a layer cannot be quantized there.
+    """
+    opened = open_model(
+        request.model, inputs=request.inputs, outputs=request.outputs, signature=request.signature or None
+    )
+    check("model", opened.digest)
+    samples = open_samples(request, opened, seed=request.seed)
+    check("data", samples.evaluation.digest)
+    check("calibration", samples.calibration.digest)
+    metric = open_metric(request.metric)
+    require_labels(metric, samples.evaluation)
+    target, engine = open_target(request.target, io=request.io), open_engine(TARGETS[request.target].runtime)
+    model = target.adopted(opened)
+    workload = Workload.of(target, model, samples.evaluation)
+    fitted = fitted_plan(load_config(config), workload.layers)
+    plan = replace(fitted.plan, exact=None)
+    size = request.batch_size
+    baseline = score_baseline(
+        engine, model, samples.evaluation, metric, batch_size=size, kept=None, on_progress=on_progress
+    )
+    builder = calibrated_for(
+        plan, model, workload, target, engine, samples.calibration, batch_size=size, on_progress=on_progress
+    )
+    bench = Workbench(builder, samples.evaluation, metric, baseline, engine, size)
+    outcome = bench.carry_out(plan, folder, on_progress)
+    loss = drop(baseline.score.value, outcome.score.value, higher_is_better=metric.higher_is_better)
+    allowed = request.tolerance.absolute(baseline.score.value)
+    facts = Transferred(
+        target=target.name,
+        engine=engine.name,
+        metric=metric.name,
+        baseline=baseline.score.value,
+        score=outcome.score.value,
+        drop=loss,
+        met=within(loss, allowed),
+        samples=outcome.score.samples,
+        changes=fitted.changes,
+    )
+    return folder / target.file_name(model.name), facts

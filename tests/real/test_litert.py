@@ -1,0 +1,107 @@
+"""Whole searches for LiteRT on real models. Every score is computed again here, by a plain interpreter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from real_cases import CASES
+from super_resolution import FP32, OUTPUT, images, psnr
+
+import autoquant
+from autoquant.tuning.result import Verdict
+
+BATCH = 50
+SPACE = """
+version = 1
+[global]
+batch_num = 13
+act_algo = ["minmax", "ifmr"]
+[layer]
+quant_enable = [true, false]
+"""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An interpreter of LiteRT, as its documentation has it: one input, one output, the batch as it comes."""
+
+    interpreter: Interpreter
+
+    @classmethod
+    def of(cls, path: Path) -> Plain:
+        return cls(Interpreter(model_path=str(path), num_threads=2))
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        (entry,), (result,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        self.interpreter.resize_tensor_input(entry["index"], batch.shape)
+        self.interpreter.allocate_tensors()
+        self.interpreter.set_tensor(entry["index"], batch)
+        self.interpreter.invoke()
+        return np.array(self.interpreter.get_tensor(result["index"]))
+
+    def operators(self) -> Counter[str]:
+        """How many there are of each kind and type of result: 'CONV_2D int8'."""
+        tensors = {one["index"]: np.dtype(one["dtype"]).name for one in self.interpreter.get_tensor_details()}
+        found = self.interpreter._get_ops_details()
+        return Counter(f"{op['op_name']} {tensors[op['outputs'][0]]}" for op in found if op["op_name"] != "DELEGATE")
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_search(real_data: Path, tmp_path: Path, name: str):
+    case = CASES[name]
+    folder = real_data / case.data
+    result = autoquant.search(
+        real_data / case.model,
+        folder / "evaluation.npz",
+        calibration=folder / "calibration.npz",
+        tolerance=case.tolerance,
+        max_trials=case.max_trials,
+        target="litert",
+        run=tmp_path / "run",
+        **case.options,
+    )
+    stored = np.load(folder / "evaluation.npz")
+    assert result.best is not None
+    assert result.model is not None
+    plain, right = Plain.of(result.model), 0
+    for start in range(0, len(stored["x"]), BATCH):
+        part = slice(start, start + BATCH)
+        scores = plain(case.prepare(stored["x"][part].astype(np.float32)))
+        right += int((scores.argmax(axis=1) == stored["y"][part]).sum())
+    assert result.score == right / len(stored["x"])
+    # The runtimes of TensorFlow and LiteRT round differently: one sample may fall to another class.
+    assert result.baseline == pytest.approx(case.fp32, abs=1.5 / len(stored["x"]))
+    allowed = result.baseline * float(case.tolerance.rstrip("%")) / 100
+    assert (result.verdict is Verdict.MET) == (result.baseline - result.score <= allowed + 1e-9)
+    if case.reachable:
+        assert result.verdict is Verdict.MET
+
+
+def test_super_resolution(real_data: Path, tmp_path: Path):
+    """Images of many sizes, one at a time."""
+    folder = real_data / "super_resolution"
+    set5, set14 = images(folder / "set5"), images(folder / "set14")
+    (tmp_path / "space.toml").write_text(SPACE)
+    result = autoquant.search(
+        folder / "FSRCNN_x3.pb",
+        set5,
+        calibration=set14,
+        metric=psnr,
+        outputs=(OUTPUT,),
+        batch_size=1,
+        tolerance=0.3,
+        max_trials=16,
+        target="litert",
+        space=tmp_path / "space.toml",
+        run=tmp_path / "run",
+    )
+    assert result.baseline == pytest.approx(FP32, abs=0.01)
+    assert result.model is not None
+    plain = Plain.of(result.model)
+    assert float(np.mean([psnr(plain(x), y) for x, y in set5()])) == pytest.approx(result.score, abs=1e-4)
+    assert result.verdict is Verdict.MET

@@ -1,0 +1,87 @@
+"""Which file a name means, and what is measured."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autoquant.errors import ModelError, RunError, UsageError
+from autoquant.evaluation.latency_rounds import Budget
+from autoquant.tuning.benchmark import BenchmarkRequest, benchmark, lite_file
+
+QUICK = BenchmarkRequest(repeat=3)
+
+
+@pytest.fixture
+def files(lite_pair, tmp_path):
+    (tmp_path / "net.tflite").write_bytes(lite_pair.in_float)
+    (tmp_path / "net_int8.tflite").write_bytes(lite_pair.int8)
+    return tmp_path
+
+
+def make_run(folder, *models: str):
+    (folder / "best").mkdir(parents=True)
+    (folder / "run.toml").write_text("")
+    for name in models:
+        (folder / "best" / name).write_bytes(b"")
+    return folder
+
+
+def test_which_file_is_meant(tmp_path):
+    run = make_run(tmp_path / "run", "net_int8.tflite")
+    assert lite_file(tmp_path / "net.TFLITE") == tmp_path / "net.TFLITE"
+    assert lite_file(str(run)) == lite_file(run / "best") == run / "best" / "net_int8.tflite"
+    assert lite_file(tmp_path / "net.pb") is None
+    (tmp_path / "saved_model").mkdir()
+    assert lite_file(tmp_path / "saved_model") is None
+
+
+def test_folders_that_do_not_say_which(tmp_path):
+    with pytest.raises(RunError, match=r"its best model is no \.tflite; `autoquant export .* --target litert` makes"):
+        lite_file(make_run(tmp_path / "run", "net_quantized.pb"))
+    (tmp_path / "two").mkdir()
+    for name in ("a.tflite", "b.tflite"):
+        (tmp_path / "two" / name).write_bytes(b"")
+    with pytest.raises(ModelError, match=r"holds several \.tflite: a\.tflite, b\.tflite; name one of them"):
+        lite_file(tmp_path / "two")
+
+
+def test_models_side_by_side_under_their_names(files):
+    found = benchmark([files / "net.tflite", files / "net_int8.tflite"], QUICK)
+    assert [model.name for model in found.models] == ["net.tflite", "net_int8.tflite"]
+    assert (found.threads, found.batch_size, found.rounds) == (1, 1, 3)
+    (files / "other").mkdir()
+    other = files / "other" / "net.tflite"
+    other.write_bytes((files / "net.tflite").read_bytes())
+    found = benchmark([files / "net.tflite", other], QUICK)
+    assert [model.name for model in found.models] == [str(files / "net.tflite"), str(other)]
+
+
+def test_a_model_of_tensorflow_is_converted_and_its_layers_named(tiny):
+    found = benchmark([tiny.model], BenchmarkRequest(repeat=3, batch_size=5, threads=2))
+    assert [model.name for model in found.models] == ["tiny.pb"]
+    assert {"conv", "depthwise", "dense"} < {one.name for one in found.operators}
+    assert (found.threads, found.batch_size, found.statements) == (2, 5, ())
+
+
+def test_what_cannot_be_measured(files):
+    with pytest.raises(UsageError, match="MODEL: none is given"):
+        benchmark([], QUICK)
+    with pytest.raises(UsageError, match="MODEL: one is given twice"):
+        benchmark([files / "net.tflite", str(files / "net.tflite")], QUICK)
+    with pytest.raises(ModelError, match=r"none\.tflite: cannot be read \(No such file or directory\)"):
+        benchmark([files / "none.tflite"], QUICK)
+    with pytest.raises(ModelError, match=r"net\.tflite: LiteRT cannot run it on inputs .*is its batch size fixed\?"):
+        benchmark([files / "net.tflite"], BenchmarkRequest(repeat=3, batch_size=2))
+
+
+@pytest.mark.parametrize(("option", "value"), [("threads", 0), ("batch_size", 0), ("repeat", 2)])
+def test_options_out_of_range(option: str, value: int):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: must be at least [13], got {value}"):
+        BenchmarkRequest(**{option: value})
+
+
+def test_rounds_that_are_asked_for_are_not_cut_short():
+    assert BenchmarkRequest(repeat=7).budget == Budget(seconds=math.inf, rounds=7)
+    assert BenchmarkRequest().budget == Budget(seconds=3.0, rounds=1000)

@@ -1,0 +1,153 @@
+"""The best .tflite on other kernels: every figure computed again here, with plain interpreters and NumPy."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import autoquant
+from autoquant.evaluation.baseline import Baseline
+from autoquant.evaluation.data import open_data
+from autoquant.evaluation.evaluator import Score
+from autoquant.evaluation.metrics import open_metric
+from autoquant.model.model import open_model
+from autoquant.reports.result_json import result_facts
+from autoquant.targets.litert import LiteRTTarget
+from autoquant.tuning.result import Ended
+from autoquant.tuning.verification import SECONDS, cpu_features, verify
+
+
+@pytest.fixture(scope="module")
+def found(tiny, tmp_path_factory):
+    """A search of one trial for LiteRT."""
+    return autoquant.search(
+        tiny.model,
+        tiny.evaluation,
+        calibration=tiny.calibration,
+        tolerance=0.5,
+        max_trials=1,
+        target="litert",
+        run=tmp_path_factory.mktemp("verified") / "run",
+    )
+
+
+def plain(path: Path, images: np.ndarray, kernels: OpResolverType) -> np.ndarray:
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
+    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(entry["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(entry["index"], images)
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(result["index"]))
+
+
+def test_figures_are_those_of_plain_interpreters(found, tiny):
+    stored = np.load(tiny.evaluation)  # 200 samples, so all of them
+    fast = plain(found.model, stored["x"], OpResolverType.AUTO)
+    slow = plain(found.model, stored["x"], OpResolverType.BUILTIN_REF)
+    told = found.verification
+    assert told.samples == 200
+    assert told.relative_difference == pytest.approx(np.linalg.norm(fast - slow) / np.linalg.norm(slow), abs=1e-6)
+    assert told.largest_difference == pytest.approx(np.abs(fast - slow).max(), abs=1e-6)
+    assert told.agreement == np.mean(fast.argmax(axis=1) == slow.argmax(axis=1))
+    assert told.score == pytest.approx(np.mean(fast.argmax(axis=1) == stored["y"]))
+    assert told.reference_score == pytest.approx(np.mean(slow.argmax(axis=1) == stored["y"]))
+    assert told.score == pytest.approx(found.score)
+
+
+def test_every_operator_ran_somewhere(found):
+    interpreter = Interpreter(
+        model_path=str(found.model), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    operators = Counter(op["op_name"] for op in interpreter._get_ops_details())
+    told = found.verification.kernels
+    assert Counter(told["xnnpack"]) + Counter(told["builtin"]) == operators
+    assert told["xnnpack"]["CONV_2D"] == 1
+
+
+def test_it_stands_beside_the_model_and_in_the_result(found):
+    stored = json.loads(found.model.with_name("score.json").read_text())
+    told = json.loads(json.dumps(found.verification.facts()))
+    assert stored["verification"] == told
+    assert json.loads(json.dumps(result_facts(found)))["verification"] == told
+    assert told["litert"].startswith("litert ")
+
+
+def test_graphs_of_tensorflow_have_none(tiny, tmp_path):
+    result = autoquant.search(
+        tiny.model,
+        tiny.evaluation,
+        calibration=tiny.calibration,
+        tolerance=0.5,
+        max_trials=1,
+        engine="tensorflow",
+        run=tmp_path / "run",
+    )
+    assert result.verification is None
+    assert "verification" not in json.loads(result.model.with_name("score.json").read_text())
+
+
+def test_the_search_goes_on_without_it(found, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("autoquant.tuning.verification.cpu_features", lambda: 1 / 0)
+    options = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1, "target": "litert"}
+    with pytest.raises(ZeroDivisionError):  # a bug is no warning
+        autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "bug", **options)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoquant.tuning.verification.cpu_features", interrupted)
+    result = autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "interrupted", **options)
+    assert result.ended is Ended.INTERRUPTED
+    assert result.score == found.score
+
+    def full():
+        raise MemoryError
+
+    monkeypatch.setattr("autoquant.tuning.verification.cpu_features", full)
+    result = autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "full", **options)
+    assert result.verification is None
+    assert any("reference kernels" in text for text in result.warnings)
+
+
+def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found, tiny):
+    """A metric that compares with the float outputs, kept in batches of their own sizes; a clock that runs out."""
+    opened = open_model(tiny.model)
+    model = LiteRTTarget().adopted(opened)
+    data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
+    expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    kept = tuple({"scores": expected[start:stop]} for start, stop in itertools.pairwise([0, 70, 71, 160, 200]))
+    baseline = Baseline("", kept, Score(1.0, np.ones(200), 200))
+    fast = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
+    agrees = fast.argmax(axis=1) == expected.argmax(axis=1)
+    whole = verify(found.model, model.program, data, metric, baseline, clock=lambda: 0.0)
+    assert (whole.samples, whole.score) == (200, pytest.approx(agrees.mean()))
+    ticks = itertools.count(0.0, SECONDS / 2)
+    part = verify(found.model, model.program, data, metric, baseline, clock=lambda: next(ticks))
+    assert (part.samples, part.score) == (20, pytest.approx(agrees[:20].mean()))
+
+
+@pytest.mark.parametrize(
+    ("text", "features"),
+    [
+        (
+            "processor\t: 0\nflags\t\t: fpu avx2 avx fma sse avx512_vnni\nflags\t: amx_int8\n",
+            ("avx", "avx2", "fma", "avx512_vnni"),
+        ),
+        ("processor : 0\nFeatures\t: fp asimd asimddp i8mm\n", ("asimd", "asimddp", "i8mm")),
+        ("nothing\n", ()),
+    ],
+)
+def test_what_the_processor_can_do(tmp_path, text, features):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert cpu_features(tmp_path / "cpuinfo") == features
+
+
+def test_a_system_that_does_not_tell(tmp_path):
+    assert cpu_features(tmp_path / "cpuinfo") == ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
@@ -16,7 +15,7 @@ from autoquant.cli.latency_words import (
     operator_headings,
     spread_words,
 )
-from autoquant.cli.output import painted, say
+from autoquant.cli.output import painted, plain_table, say
 from autoquant.cli.process import import_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
 from autoquant.cli.words import percent
 
@@ -76,7 +75,7 @@ def text(found: Latency) -> str:
 
 
 def _models(found: Latency) -> Table:
-    table = _table(("model",), ("time of a batch", "speed"))
+    table = plain_table("model", numbers=("time of a batch", "speed"))
     for number, model in enumerate(found.models):
         speed = f"{model.speed.median:.2f}x ({model.speed.low:.2f} to {model.speed.high:.2f})" if number else "1"
         table.add_row(model.name, spread_words(model.seconds), speed)
@@ -85,18 +84,7 @@ def _models(found: Latency) -> Table:
 
 def _operators(found: Latency) -> Table:
     name, kind, *numbers = operator_headings([f"{number + 1}" for number in range(len(found.models))])
-    table = _table((name, kind), numbers)
+    table = plain_table(name, kind, numbers=numbers)
     for one in found.operators[: 2 * SLOWEST]:
         table.add_row(*operator_cells(one))
-    return table
-
-
-def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in words:
-        table.add_column(heading, no_wrap=True)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments
-from autoquant.cli.output import UNLIMITED, painted, say, terminal_columns
+from autoquant.cli.output import UNLIMITED, painted, plain_table, say, terminal_columns
 from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
 from autoquant.cli.words import counted, percent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from autoquant.api import Inspection
     from autoquant.model.layer import Layer
@@ -144,7 +143,7 @@ def _operators(found: Inspection) -> Mapping[str, Operator]:
 
 def _layers(found: Inspection) -> list[RenderableType]:
     operators = _operators(found)
-    table = _table("layer", "operator", *(["in LiteRT"] if operators else []), "weight", "output", numbers=NUMBERS)
+    table = plain_table("layer", "operator", *(["in LiteRT"] if operators else []), "weight", "output", numbers=NUMBERS)
     for layer in found.survey.layers:
         kinds = [layer.op, *([str(operators[layer.name])] if operators else [])]
         numbers = _numbers(layer, found.survey.layers)
@@ -155,7 +154,7 @@ def _layers(found: Inspection) -> list[RenderableType]:
 def _tensors(found: Inspection) -> list[RenderableType]:
     if not found.survey.tensors:
         return []
-    table = _table(ASKED_FOR, "operator")
+    table = plain_table(ASKED_FOR, "operator")
     for one in found.survey.tensors[:MOST_TENSORS]:
         table.add_row(one.name, one.op)
     return [table, *_left_out(found), HOW]
@@ -169,7 +168,7 @@ def _left_out(found: Inspection) -> list[str]:
 def _rejected(found: Inspection) -> list[RenderableType]:
     if not found.survey.rejected:
         return []
-    table = _table("not quantizable", "operator", "why")
+    table = plain_table("not quantizable", "operator", "why")
     for one in found.survey.rejected:
         table.add_row(one.name, one.op, one.reason)
     return [table]
@@ -200,17 +199,6 @@ def _numbers(layer: Layer, layers: Sequence[Layer]) -> tuple[str, str, str]:
         percent(part) if part is not None else UNKNOWN,
         f"{layer.parameters:,}",
     )
-
-
-def _table(*headings: str, numbers: Sequence[str] = ()) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 def _separated(blocks: Sequence[Sequence[RenderableType]]) -> list[RenderableType]:

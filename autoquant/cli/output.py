@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,6 +14,7 @@ from autoquant.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 WIDEST = 100
 """Columns beyond which a sentence is hard to read."""
@@ -66,6 +67,18 @@ def painted(*parts: RenderableType) -> str:
     )
     console.print(*parts, sep="\n", soft_wrap=True)
     return file.getvalue()
+
+
+def plain_table(*headings: str, numbers: Sequence[str] = ()) -> Table:
+    """A table without lines: columns of words, then those of `numbers`, which end below each other."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def complain(text: str) -> None:

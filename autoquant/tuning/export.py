@@ -179,7 +179,7 @@ def _transferred(
 ) -> Export:
     request = replace(source.request(**given), target=target, engine=AUTO, objective=MACS, io=io)
     made = source.files(to, open_target(target, io=io))
-    _, facts = transfer(
+    facts = transfer(
         request,
         source.folder / "config.json",
         to,

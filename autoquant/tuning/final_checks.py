@@ -8,7 +8,6 @@ from pathlib import Path
 
 from autoquant.errors import AutoquantError, RunError, TrialError
 from autoquant.evaluation.engines import open_engine
-from autoquant.evaluation.evaluator import evaluate
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.events import Listener, Progress, Warned
@@ -55,17 +54,7 @@ def _rescored(bench: Workbench, result: SearchResult, model: Path, listener: Lis
 
 def _score(bench: Workbench, path: Path, listener: Listener) -> float:
     runner = open_engine(TARGETS[bench.builder.target.name].runtime).open_file(path, bench.builder.model.program)
-    try:
-        return evaluate(
-            runner,
-            bench.evaluation,
-            bench.metric,
-            batch_size=bench.batch_size,
-            reference=bench.baseline.outputs if bench.metric.needs_reference else None,
-            on_progress=lambda done, total: listener(Progress("best model in TensorFlow", done, total)),
-        ).value
-    finally:
-        runner.close()
+    return bench.score(runner, lambda done, total: listener(Progress("best model in TensorFlow", done, total))).value
 
 
 def _verified(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from autoquant.evaluation.engines import open_engine
 from autoquant.evaluation.evaluator import Progress, no_progress
 from autoquant.evaluation.metrics import open_metric, require_labels
 from autoquant.formats.config_json import load_config
-from autoquant.model.model import open_model
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.opening import model_of
 from autoquant.tuning.prepare import open_samples, score_baseline
 from autoquant.tuning.request import SearchRequest
 from autoquant.tuning.tolerance import drop, within
@@ -40,7 +40,7 @@ class Transferred:
 
     def facts(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"changes": list(self.changes)}
+        return asdict(self)
 
 
 def transfer(
@@ -50,17 +50,15 @@ def transfer(
     *,
     check: Callable[[str, str], None],
     on_progress: Progress = no_progress,
-) -> tuple[Path, Transferred]:
+) -> Transferred:
     """Build the plan of a config.json for the request's target into a folder, and score what was saved.
 
     The two targets do not compute the same numbers, so this has a baseline and statistics of its own. The target's own
-    runtime scores it. `check` is called with 'model', 'data' and 'calibration' and the digest of
-    each, to refuse others than those of the run. Gives the model's file. Raises PlanError where nothing of the plan is
-    left on this target, TrialError where a layer cannot be quantized there.
+    runtime scores it. `check` is called with 'model', 'data' and 'calibration' and the digest of each, to refuse others
+    than those of the run. Raises PlanError where nothing of the plan is left on this target, TrialError where a layer
+    cannot be quantized there.
     """
-    opened = open_model(
-        request.model, inputs=request.inputs, outputs=request.outputs, signature=request.signature or None
-    )
+    opened = model_of(request)
     check("model", opened.digest)
     samples = open_samples(request, opened, seed=request.seed)
     check("data", samples.evaluation.digest)
@@ -83,7 +81,7 @@ def transfer(
     outcome = bench.carry_out(plan, folder, on_progress)
     loss = drop(baseline.score.value, outcome.score.value, higher_is_better=metric.higher_is_better)
     allowed = request.tolerance.absolute(baseline.score.value)
-    facts = Transferred(
+    return Transferred(
         target=target.name,
         engine=engine.name,
         metric=metric.name,
@@ -94,4 +92,3 @@ def transfer(
         samples=outcome.score.samples,
         changes=fitted.changes,
     )
-    return folder / target.file_name(model.name), facts

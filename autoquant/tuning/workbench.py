@@ -10,7 +10,7 @@ from pathlib import Path
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.data import Dataset
-from autoquant.evaluation.engine import Engine
+from autoquant.evaluation.engine import Engine, Runner
 from autoquant.evaluation.evaluator import Progress, Score, evaluate, no_progress
 from autoquant.evaluation.metrics import Metric
 from autoquant.formats.config_json import save_config
@@ -115,8 +115,14 @@ class Workbench:
         built = self.builder.build(plan, folder, watch.lap)
         runner = self.engine.open_file(built.path, self.builder.model.program)
         watch.lap("load")
+        score = self.score(runner, on_progress)
+        watch.lap("score")
+        return Outcome(score, watch.laps, built.boundaries)
+
+    def score(self, runner: Runner, on_progress: Progress = no_progress) -> Score:
+        """Score an opened model on all evaluation data, and close it. Raises as `evaluate`."""
         try:
-            score = evaluate(
+            return evaluate(
                 runner,
                 self.evaluation,
                 self.metric,
@@ -126,8 +132,6 @@ class Workbench:
             )
         finally:
             runner.close()
-        watch.lap("score")
-        return Outcome(score, watch.laps, built.boundaries)
 
 
 class Stopwatch:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import autoquant
+from autoquant.tuning.result import SearchResult
+
+BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -61,3 +68,29 @@ CASES = {
         for name, tolerance, reachable in (("easy", "0.1%", True), ("mid", "1%", False), ("hard", "1%", False))
     },
 }
+
+
+def searched(case: Case, real_data: Path, run: Path, **options: Any) -> SearchResult:
+    """A search as the case asks for it."""
+    folder = real_data / case.data
+    return autoquant.search(
+        real_data / case.model,
+        folder / "evaluation.npz",
+        calibration=folder / "calibration.npz",
+        tolerance=case.tolerance,
+        max_trials=case.max_trials,
+        run=run,
+        **case.options,
+        **options,
+    )
+
+
+def top1(case: Case, real_data: Path, predict: Callable[[Any], Any]) -> float:
+    """The share of samples whose highest score, (batch, classes) of a batch of inputs, is that of their label."""
+    stored = np.load(real_data / case.data / "evaluation.npz")
+    right = 0
+    for start in range(0, len(stored["x"]), BATCH):
+        part = slice(start, start + BATCH)
+        scores = predict(case.prepare(stored["x"][part].astype(np.float32)))
+        right += int((scores.argmax(axis=1) == stored["y"][part]).sum())
+    return right / len(stored["x"])

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from real_cases import CASES
+from real_cases import CASES, searched, top1
 from super_resolution import FP32, OUTPUT, images, psnr
 
 import autoquant
 from autoquant.tuning.result import Verdict
 
-BATCH = 50
 SPACE = """
 version = 1
 [global]
@@ -44,38 +42,17 @@ class Plain:
         self.interpreter.invoke()
         return np.array(self.interpreter.get_tensor(result["index"]))
 
-    def operators(self) -> Counter[str]:
-        """How many there are of each kind and type of result: 'CONV_2D int8'."""
-        tensors = {one["index"]: np.dtype(one["dtype"]).name for one in self.interpreter.get_tensor_details()}
-        found = self.interpreter._get_ops_details()
-        return Counter(f"{op['op_name']} {tensors[op['outputs'][0]]}" for op in found if op["op_name"] != "DELEGATE")
-
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_search(real_data: Path, tmp_path: Path, name: str):
     case = CASES[name]
-    folder = real_data / case.data
-    result = autoquant.search(
-        real_data / case.model,
-        folder / "evaluation.npz",
-        calibration=folder / "calibration.npz",
-        tolerance=case.tolerance,
-        max_trials=case.max_trials,
-        target="litert",
-        run=tmp_path / "run",
-        **case.options,
-    )
-    stored = np.load(folder / "evaluation.npz")
+    result = searched(case, real_data, tmp_path / "run", target="litert")
     assert result.best is not None
     assert result.model is not None
-    plain, right = Plain.of(result.model), 0
-    for start in range(0, len(stored["x"]), BATCH):
-        part = slice(start, start + BATCH)
-        scores = plain(case.prepare(stored["x"][part].astype(np.float32)))
-        right += int((scores.argmax(axis=1) == stored["y"][part]).sum())
-    assert result.score == right / len(stored["x"])
+    assert result.score == top1(case, real_data, Plain.of(result.model))
+    samples = len(np.load(real_data / case.data / "evaluation.npz")["y"])
     # The runtimes of TensorFlow and LiteRT round differently: one sample may fall to another class.
-    assert result.baseline == pytest.approx(case.fp32, abs=1.5 / len(stored["x"]))
+    assert result.baseline == pytest.approx(case.fp32, abs=1.5 / samples)
     allowed = result.baseline * float(case.tolerance.rstrip("%")) / 100
     assert (result.verdict is Verdict.MET) == (result.baseline - result.score <= allowed + 1e-9)
     if case.reachable:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from real_cases import CASES, Case
+from real_cases import CASES, Case, searched, top1
 
 import autoquant
 from autoquant.tuning.result import Verdict
@@ -17,34 +16,18 @@ def plain_top1(path: Path, case: Case, data: Path, output: str) -> float:
     """Top-1 of a saved graph: TensorFlow and NumPy, nothing of ours."""
     import tensorflow as tf
 
-    stored = np.load(data / case.data / "evaluation.npz")
     graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
     name = next(node.name for node in graph_def.node if node.op == "Placeholder")
-    right = 0
     with tf.Graph().as_default() as graph:
         tf.graph_util.import_graph_def(graph_def, name="")
         with tf.compat.v1.Session(graph=graph) as session:
-            for start in range(0, len(stored["x"]), 50):
-                part = slice(start, start + 50)
-                images = case.prepare(stored["x"][part].astype(np.float32))
-                scores = session.run(f"{output}:0", {f"{name}:0": images})
-                right += int((scores.argmax(axis=1) == stored["y"][part]).sum())
-    return right / len(stored["x"])
+            return top1(case, data, lambda images: session.run(f"{output}:0", {f"{name}:0": images}))
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_search(real_data: Path, tmp_path: Path, name: str):
     case = CASES[name]
-    folder = real_data / case.data
-    result = autoquant.search(
-        real_data / case.model,
-        folder / "evaluation.npz",
-        calibration=folder / "calibration.npz",
-        tolerance=case.tolerance,
-        max_trials=case.max_trials,
-        run=tmp_path / "run",
-        **case.options,
-    )
+    result = searched(case, real_data, tmp_path / "run")
     assert result.baseline == pytest.approx(case.fp32, abs=1e-9)
     assert result.model is not None
     assert result.best is not None

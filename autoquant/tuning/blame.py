@@ -1,4 +1,4 @@
-"""Which layers cost the most: each of a plan quantized alone, and how much that disturbs the output."""
+"""Which layer is to blame: for an error, or most of all for what a plan loses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import TrialError
+from autoquant.errors import AutoquantError, TrialError
 from autoquant.evaluation.batch import Outputs
 from autoquant.evaluation.evaluator import Progress, no_progress, run_batch
 from autoquant.model.names import is_tensor
@@ -39,6 +39,11 @@ def costly_layers(
             found[name] = np.inf
         on_progress(done, len(layers))
     return tuple(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def layer_at_fault(error: AutoquantError, plan: Plan) -> str:
+    """The INT8 layer of a plan that an error names, by itself or by its second activation; empty without one."""
+    return next((name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8), "")
 
 
 def relative_error(outputs: Outputs, reference: Mapping[str, np.ndarray]) -> float:

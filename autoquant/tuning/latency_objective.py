@@ -28,6 +28,7 @@ from autoquant.targets.litert_assignment import (
     minimum_cut,
 )
 from autoquant.targets.litert_operators import INT8_ENDS, able
+from autoquant.tuning.blame import layer_at_fault
 from autoquant.tuning.choices import LATENCY
 from autoquant.tuning.operator_times import OperatorTimes, keep_times, measured_times, read_times
 from autoquant.tuning.prepare import digest_of
@@ -85,7 +86,7 @@ def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]
     end = INT8 if latency.io == INT8_ENDS else FLOAT
     node = {INPUTS: end, OUTPUTS: end} | {index: index + 2 for index in range(len(times.in_float))}
     in_float = np.nan_to_num(times.in_float)
-    in_int8 = np.where(np.isnan(times.in_int8), in_float, times.in_int8)
+    in_int8 = np.nan_to_num(times.expected_int8)
     for index in range(len(in_float)):
         yield (node[index], FLOAT), float(in_int8[index]) if index in free else endless
         yield (INT8, node[index]), float(in_float[index])
@@ -121,7 +122,7 @@ def _made(builder: Builder, plan: Plan, path: Path) -> bytes:
             builder.maker.make(plan, path)
             return path.read_bytes()
         except (PlanError, TrialError) as error:
-            at_fault = next((name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8), "")
+            at_fault = layer_at_fault(error, plan)
             if not at_fault or len(plan.int8) == 1:
                 raise
             plan = replace(plan, layers={**plan.layers, at_fault: None})

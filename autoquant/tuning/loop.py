@@ -12,7 +12,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.evaluation.latency import Latency
 from autoquant.files import write_text
-from autoquant.tuning.blame import costly_layers
+from autoquant.tuning.blame import costly_layers, layer_at_fault
 from autoquant.tuning.choices import LATENCY
 from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
 from autoquant.tuning.objective import Objective
@@ -159,9 +159,9 @@ class Loop:
         )
 
     def _at_fault(self, error: AutoquantError, plan: Plan) -> str:
-        """What of the plan an error names, by itself or by its second activation, if that may be left in float."""
-        names = [name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8]
-        return names[0] if names and self.space.may_be_float(names[0]) else ""
+        """The layer that an error names, if that may be left in float."""
+        name = layer_at_fault(error, plan)
+        return name if self.space.may_be_float(name) else ""
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.listener(Progress(what, done, total))

@@ -43,14 +43,17 @@ class OperatorTimes:
     quantize: Mapping[str, float]
     dequantize: Mapping[str, float]
 
+    @property
+    def expected_int8(self) -> Array:
+        """`in_int8`, where an operator whose INT8 version was never seen is taken to be as fast as in float."""
+        return np.where(np.isnan(self.in_int8), self.in_float, self.in_int8)
+
     def total(self, int8: Collection[int], converted: Sequence[tuple[str, str]]) -> float:
         """Seconds with these operators in INT8, and these conversions as (kind, tensor)."""
         chosen = np.zeros(len(self.in_float), bool)
         chosen[list(int8)] = True
-        # An operator whose INT8 version was never seen is taken to be as fast as in float.
-        in_int8 = np.where(np.isnan(self.in_int8), self.in_float, self.in_int8)
         conversions = sum((self.quantize if kind == QUANTIZE else self.dequantize)[name] for kind, name in converted)
-        return float(np.nansum(np.where(chosen, in_int8, self.in_float))) + conversions
+        return float(np.nansum(np.where(chosen, self.expected_int8, self.in_float))) + conversions
 
 
 def measured_times(lite: LiteGraph, int8: bytes, samples: Sequence[Array], budget: Budget = BUDGET) -> OperatorTimes:

@@ -22,6 +22,8 @@ WEIGHT_ALGORITHMS = ("minmax", "mse", "octav")
 OCTAV: Sakr et al., Optimal Clipping and Magnitude-aware Differentiation for Improved Quantization-aware Training, 2022.
 """
 LEAST_STRENGTH, MOST_STRENGTH = 0.2, 0.8
+CORRECTIONS = ("none", "analytic", "empirical")
+"""How biases make up for the mean error of quantization: not, from statistics, or from running the quantized layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Plan:
     Inputs of operators, `<operator>:<index>`, are there only where they are quantized.
     `fusion` is how the model must have been opened. `fp16_scales` rounds activation scales to float16 (AMCT's
     FORCE_FP16_QUANT). `exact` says whether to calibrate on all values, kept in memory, or on sketches; None leaves
-    that to what carries the plan out.
+    that to what carries the plan out. `equalize` makes channels of neighbouring layers alike before anything else is
+    done (model/equalization.py); `bias_correction`, one of CORRECTIONS, moves biases by the mean error that is left.
     """
 
     layers: Mapping[str, LayerPlan | None]
@@ -65,10 +68,15 @@ class Plan:
     fusion: Fusion = EVERYTHING
     fp16_scales: bool = False
     exact: bool | None = None
+    equalize: bool = False
+    bias_correction: str = "none"
 
     def __post_init__(self) -> None:
         if self.batch_num < 1:
             raise ValueError(f"batch_num must be greater than zero, got {self.batch_num}")
+        if self.bias_correction not in CORRECTIONS:
+            known = ", ".join(CORRECTIONS)
+            raise ValueError(f"bias_correction must be one of {known}, got {self.bias_correction}")
         kept = {name: settings for name, settings in self.layers.items() if settings is not None or ":" not in name}
         object.__setattr__(self, "layers", MappingProxyType(kept))
 

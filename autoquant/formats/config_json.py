@@ -88,8 +88,12 @@ def _tensor_object(name: str, settings: LayerPlan) -> dict[str, Any]:
 def _extra(plan: Plan) -> dict[str, Any]:
     """What AMCT has no word for."""
     ours = {name: parameters(s.activation) for name, s in plan.int8.items() if is_ours(s.activation)}
-    exact = {} if plan.exact is None else {"exact": plan.exact}
-    return exact | ({"activation_quant_params": ours} if ours else {})
+    repairs: dict[str, Any] = {} if plan.exact is None else {"exact": plan.exact}
+    if plan.equalize:
+        repairs["equalize"] = True
+    if plan.bias_correction != "none":
+        repairs["bias_correction"] = plan.bias_correction
+    return repairs | ({"activation_quant_params": ours} if ours else {})
 
 
 def _check_names(layers: Mapping[str, Any]) -> None:

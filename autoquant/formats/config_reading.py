@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.calibration.plan import CORRECTIONS, LayerPlan, Plan
 from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.errors import InputError, did_you_mean
 from autoquant.formats.activation import FP16
@@ -49,7 +49,9 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     reading = _Reading(fields, layers, rejected)
     batch_num, fusion, fp16 = reading.batch_num(), reading.fusion(), reading.fp16()
     plans = reading.layers()
-    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, reading.exact))
+    return fields.build(
+        lambda: Plan(plans, batch_num, fusion, fp16, reading.exact, reading.equalize, reading.bias_correction)
+    )
 
 
 class _Reading:
@@ -66,6 +68,8 @@ class _Reading:
         self._offset = fields.take("activation_offset", True)
         extra = fields.sub(EXTRA)
         self.exact = extra.optional("exact", bool, hint="true to calibrate on all values, false on sketches")
+        self.equalize = extra.take("equalize", False)
+        self.bias_correction = extra.only("bias_correction", CORRECTIONS, "none")
         self._algorithms = extra.sub("activation_quant_params")
         extra.done()
         self._ours: dict[str, RangeAlgorithm] = {

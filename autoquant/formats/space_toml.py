@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any
 
-from autoquant.calibration.plan import WEIGHT_ALGORITHMS, LayerPlan
+from autoquant.calibration.plan import CORRECTIONS, WEIGHT_ALGORITHMS, LayerPlan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import SpaceError, did_you_mean
 from autoquant.formats.strict import Fields, as_float
@@ -47,11 +47,14 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class SpaceFile:
-    """A search space as written: what is chosen once for all layers, for each layer, and where it differs."""
+    """A search space as written: what is chosen once for all layers, for each layer, and where it differs.
+
+    `whole` are settings of the plan itself, by their name in Plan, preferred value first.
+    """
 
     where: str
     text: str
-    batch_num: tuple[int, ...]
+    whole: Mapping[str, tuple[Any, ...]]
     shared: Table
     layer: Table
     overrides: tuple[Override, ...]
@@ -87,10 +90,7 @@ def parse_space(text: str, where: str) -> SpaceFile:
     fields = Fields(content, where, SpaceError)
     fields.only("version", [1], 1)
     common = fields.sub("global")
-    batch_num = _choices(common, "batch_num", int) or (1,)
-    for number in batch_num:
-        if number < 1:
-            raise common.error("batch_num", f"must be greater than zero, got {number}", hint="for example [1, 16]")
+    whole = _whole(common)
     shared, layer = _table(common, "global"), _table(fields.sub("layer"), "layer")
     _disjoint(fields, shared, layer)
     overrides = tuple(
@@ -98,7 +98,20 @@ def parse_space(text: str, where: str) -> SpaceFile:
         for number, entry in enumerate(_list(fields, "override"))
     )
     fields.done()
-    return SpaceFile(where, text, batch_num, shared, layer, overrides)
+    return SpaceFile(where, text, whole, shared, layer, overrides)
+
+
+def _whole(fields: Fields) -> Mapping[str, tuple[Any, ...]]:
+    """What is chosen of the plan itself."""
+    batch_num = _choices(fields, "batch_num", int) or (1,)
+    for number in batch_num:
+        if number < 1:
+            raise fields.error("batch_num", f"must be greater than zero, got {number}", hint="for example [1, 16]")
+    equalize = _choices(fields, "equalize", bool) or (False,)
+    bias_correction = _choices(fields, "bias_correction", str) or ("none",)
+    for name in bias_correction:
+        _known(fields, "bias_correction", name, CORRECTIONS)
+    return MappingProxyType({"batch_num": batch_num, "equalize": equalize, "bias_correction": bias_correction})
 
 
 def _table(fields: Fields, kind: str) -> Table:

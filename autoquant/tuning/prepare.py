@@ -118,7 +118,7 @@ def _activations(
     runner: Runner, data: Dataset, edges: Sequence[int], size: int, on_progress: Progress
 ) -> Iterator[Iterator[Mapping[str, Array]]]:
     """What is new up to each number of samples in `edges`, `size` samples at a time."""
-    order = np.random.default_rng(0).permutation(len(data))
+    order = calibration_order(data)
     done, total = 0, min(len(data), edges[-1])
 
     def run(samples: Dataset) -> Iterator[Mapping[str, Array]]:
@@ -130,6 +130,11 @@ def _activations(
 
     for start, stop in pairwise([0, *edges]):
         yield run(data.subset(order[start:stop]))
+
+
+def calibration_order(data: Dataset) -> Array:
+    """The order in which calibration samples are taken, drawn from all over the data, always the same."""
+    return np.random.default_rng(0).permutation(len(data))
 
 
 def part_size(model: Model, runner: Runner, data: Dataset) -> int:

@@ -42,7 +42,8 @@ class Start:
 class SearchSpace:
     """What may be chosen. A dimension with one choice is no dimension: Optuna never hears of it.
 
-    Names of dimensions: `batch_num`, `<setting>` where one choice holds for all layers, `<layer>:<setting>` otherwise.
+    Names of dimensions: `batch_num`, `equalize`, `bias_correction`, `<setting>` where one choice holds for all layers,
+    `<layer>:<setting>` otherwise.
     `layers` are those of the model, and of each operator that is `tensor_only` the first input that an override offers.
     """
 
@@ -51,7 +52,8 @@ class SearchSpace:
         for override in file.overrides:
             _check_matches(override, layers)
         self.layers: Mapping[str, Layer] = {layer.name: layer for layer in _offered(file, layers)}
-        self._batch_num = tuple(dict.fromkeys(min(number, batches) for number in file.batch_num))
+        batch_num = tuple(dict.fromkeys(min(number, batches) for number in file.whole["batch_num"]))
+        self._whole: Mapping[str, tuple[Any, ...]] = {**file.whole, "batch_num": batch_num}
         self._tables = {name: _table(file, layer) for name, layer in self.layers.items()}
         self._shared = file.shared
         self.dimensions: Mapping[str, tuple[Choice, ...]] = dict(self._all_dimensions())
@@ -61,7 +63,7 @@ class SearchSpace:
     @property
     def batch_nums(self) -> tuple[int, ...]:
         """Every number of calibration batches that a plan can ask for."""
-        return self._batch_num
+        return self._whole["batch_num"]
 
     @property
     def always_float(self) -> frozenset[str]:
@@ -82,7 +84,7 @@ class SearchSpace:
         plans = {name: self._layer_plan(name, parameters) for name in self.layers}
         if all(is_tensor(name) for name, settings in plans.items() if settings is not None):
             plans = dict.fromkeys(plans)
-        return Plan(plans, int(parameters.get("batch_num", self._batch_num[0])))
+        return Plan(plans, **{name: parameters.get(name, choices[0]) for name, choices in self._whole.items()})
 
     def starts(self) -> Iterator[Start]:
         """All layers in INT8 with each combination of global settings, then with each other layer setting alone.
@@ -106,7 +108,8 @@ class SearchSpace:
         return {name: table for name, table in self._tables.items() if True in table.quant_enable}
 
     def _all_dimensions(self) -> Iterator[tuple[str, tuple[Choice, ...]]]:
-        yield from _dimension("batch_num", self._batch_num)
+        for name, choices in self._whole.items():
+            yield from _dimension(name, choices)
         quantizable = self._quantizable
         for setting in DEFAULTS:
             if not all(getattr(table, setting) for table in quantizable.values()):
@@ -234,6 +237,10 @@ def _why(chosen: Mapping[str, Choice]) -> str:
 def _word(name: str, value: Choice) -> str:
     if name == "batch_num":
         return f"{value} batches" if value != 1 else "1 batch"
+    if name == "equalize":
+        return "equalized" if value else "not equalized"
+    if name == "bias_correction":
+        return "biases not corrected" if value == "none" else f"biases corrected ({value})"
     if name == "asymmetric":
         return "asymmetric" if value else "symmetric"
     if name == "channel_wise":

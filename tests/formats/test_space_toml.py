@@ -31,7 +31,7 @@ quant_enable = false
 
 def test_all_of_it():
     space = parse_space(TEXT, "my.toml")
-    assert (space.where, space.text, space.batch_num) == ("my.toml", TEXT, (8, 1))
+    assert (space.where, space.text, space.whole["batch_num"]) == ("my.toml", TEXT, (8, 1))
     assert space.shared == Table(asymmetric=(True,))
     assert space.layer == Table(
         quant_enable=(True, False),
@@ -53,7 +53,7 @@ def test_all_of_it():
 
 def test_an_empty_file_offers_the_defaults():
     space = parse_space("", "my.toml")
-    assert (space.batch_num, space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
+    assert (space.whole["batch_num"], space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
 
 
 def test_a_balancer_has_strengths_and_false_for_none():

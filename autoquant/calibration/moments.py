@@ -30,6 +30,8 @@ def collect_moments(parts: Iterable[Mapping[str, Array]], axes: Mapping[str, int
             rows = np.moveaxis(part[name], axis, -1).reshape(-1, part[name].shape[axis])
             if len(rows):
                 found.setdefault(name, _Running(rows.shape[1])).add(rows)
+            del rows
+        del part  # a view of memory that is used for the next one
     return {name: running.moments() for name, running in found.items()}
 
 

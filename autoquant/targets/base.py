@@ -12,6 +12,7 @@ from autoquant.calibration.record import Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model
+from autoquant.targets.equalizing import MomentsOf
 
 Parts = Callable[[str], None]
 """Called with the name of a part of the work, 'calibrate' or 'save', when that is done."""
@@ -77,6 +78,14 @@ class Target(Protocol):
         """The tensors of an adopted model whose statistics it takes to quantize any of the layers."""
         ...
 
+    def equalized(self, model: Model, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Model:
+        """An adopted model of the same operators and names that computes the same, with channels of layers made alike.
+
+        The model itself where there is nothing to do. Its digest is not changed: what was seen of the two is to be kept
+        apart by whoever keeps it. Raises TrialError where a constant would be beyond float32.
+        """
+        ...
+
     def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> Maker:
-        """What makes INT8 files of an adopted model."""
+        """What makes INT8 files of an adopted model, equalized already where the plans want that."""
         ...

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from autoquant.errors import DataError
 from autoquant.evaluation.engine import Engine
+from autoquant.model.model import Model
+from autoquant.targets.base import Maker
+from autoquant.tuning.calibrating import Calibrating
 from autoquant.tuning.engines import Choice, Chooser
+from autoquant.tuning.equalizing import MakerByPlan, equalized
 from autoquant.tuning.events import BaselineScored, Calibrated, Listener, Opened, Progress, Warned
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.objective import open_objective
@@ -88,22 +93,40 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
     if opening.metric.of_classes and limit <= 0.0:
         _refuse_or_warn(request.tolerance, baseline.score.value, listener)
     listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
+    plain = _maker(opening, model, folder.statistics, listener, engine)
+    listener(Calibrated(max(opening.space.batch_nums)))
+    maker = MakerByPlan(plain, lambda: _equalizing_maker(opening, folder, listener, engine))
+    builder = Builder(model, opening.workload, opening.target, maker)
+    return Ready(Workbench(builder, samples.evaluation, opening.metric, baseline, engine, request.batch_size), allowed)
+
+
+def _maker(opening: Opening, model: Model, kept: Path, listener: Listener, engine: Engine) -> Maker:
+    """Calibrate a model: the one that was opened, or the equalized one."""
     statistics = calibrate(
         engine,
         model,
         opening.space.layers,
-        samples.calibration,
+        opening.samples.calibration,
         opening.space.batch_nums,
-        batch_size=request.batch_size,
+        batch_size=opening.request.batch_size,
         tensors=opening.target.tensors(model, opening.workload.layers),
         balanced=opening.space.balanced,
-        kept=folder.statistics,
+        kept=kept,
         on_progress=lambda done, total: listener(Progress("calibration", done, total)),
     )
-    listener(Calibrated(max(statistics.batch_nums)))
-    maker = opening.target.maker(model, opening.workload.layers, statistics)
-    builder = Builder(model, opening.workload, opening.target, maker)
-    return Ready(Workbench(builder, samples.evaluation, opening.metric, baseline, engine, request.batch_size), allowed)
+    return opening.target.maker(model, opening.workload.layers, statistics)
+
+
+def _equalizing_maker(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Maker:
+    calibrating = Calibrating(
+        engine,
+        opening.samples.calibration,
+        opening.request.batch_size,
+        lambda done, total: listener(Progress("equalization", done, total)),
+    )
+    batch_num = max(opening.space.batch_nums)
+    model = equalized(opening.target, opening.model, opening.workload.layers, calibrating, batch_num)
+    return _maker(opening, model, folder.statistics_equalized, listener, engine)
 
 
 def _refuse_or_warn(tolerance: Tolerance, baseline: float, listener: Listener) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def costly_layers(
     found: dict[str, float] = {}
     layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
     for done, (name, settings) in enumerate(layers.items(), start=1):
-        alone = Plan({name: settings}, plan.batch_num)
+        alone = replace(plan, layers={name: settings})
         try:
             runner = bench.engine.open_file(bench.builder.build(alone, folder).path, bench.builder.model.program)
             try:

@@ -1,6 +1,6 @@
 """A run's folder: what is in it, and how it stays whole whatever happens.
 
-run.toml  space.toml  study.journal  baseline.npz  statistics.npz  operators.npz  result.json
+run.toml  space.toml  study.journal  baseline.npz  statistics.npz  statistics-equalized.npz  operators.npz  result.json
 trials/0007/   config.json record.txt score.json [model, its quant.json]
 best -> trials/0007
 """
@@ -35,6 +35,7 @@ class RunFolder:
         self.journal = path / "study.journal"
         self.baseline = path / "baseline.npz"
         self.statistics = path / "statistics.npz"
+        self.statistics_equalized = path / "statistics-equalized.npz"
         self.operators = path / "operators.npz"
         self.result = path / "result.json"
         self.best = path / "best"
@@ -56,7 +57,8 @@ class RunFolder:
 
     def remove_beginnings(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
-        for file in (self.request, self.space, self.baseline, self.statistics, self.operators, self.path / LOCK):
+        kept = (self.baseline, self.statistics, self.statistics_equalized, self.operators)
+        for file in (self.request, self.space, *kept, self.path / LOCK):
             with suppress(OSError):
                 file.unlink()
         if folder_too:

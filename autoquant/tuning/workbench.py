@@ -17,6 +17,8 @@ from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model
 from autoquant.targets.base import Maker, Target
+from autoquant.tuning.calibrating import Calibrating
+from autoquant.tuning.equalizing import equalized
 from autoquant.tuning.prepare import calibrate
 from autoquant.tuning.workload import Workload
 
@@ -76,12 +78,14 @@ def calibrated_for(
 ) -> Builder:
     """What builds one plan of a model that the target adopted; `data` is seen by its INT8 layers alone.
 
-    Raises as `calibrate`.
+    Raises as `calibrate`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
+    calibrating = Calibrating(engine, data, batch_size, on_progress)
+    prepared = equalized(target, model, workload.layers, calibrating, plan.batch_num) if plan.equalize else model
     statistics = calibrate(
         engine,
-        model,
+        prepared,
         layers,
         data,
         [plan.batch_num],
@@ -92,7 +96,7 @@ def calibrated_for(
         sketched=plan.sketched,
         on_progress=on_progress,
     )
-    return Builder(model, workload, target, target.maker(model, workload.layers, statistics))
+    return Builder(model, workload, target, target.maker(prepared, workload.layers, statistics))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def balance_source(lite: LiteGraph, layer: int) -> int | None:
         return None
     tensor = int(reader.inputs[KINDS[kind].data])
     channels = _channels(lite, tensor)
-    if channels is None or (kind == "CONV_2D" and _size(lite, reader.inputs[1], -1) != channels):
+    if channels is None or (kind == "CONV_2D" and size_of(lite, reader.inputs[1], -1) != channels):
         return None
     while True:
         source = lite.makers.get(tensor)
@@ -40,7 +40,7 @@ def balance_source(lite: LiteGraph, layer: int) -> int | None:
         op = graph.operators[source]
         if flatbuffer.op_name(lite.model, op) in PRODUCERS:
             return source if _takes_factors(lite, op) else None
-        if not _keeps_apart(lite, op, channels):
+        if not keeps_apart(lite, op, channels):
             return None
         tensor = int(op.inputs[0])
 
@@ -54,10 +54,10 @@ def _takes_factors(lite: LiteGraph, op: Any) -> bool:
     return constant and op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
 
 
-def _keeps_apart(lite: LiteGraph, op: Any, channels: int) -> bool:
+def keeps_apart(lite: LiteGraph, op: Any, channels: int) -> bool:
     """Whether an operator's result is f times as large in a channel where its data are, for every f > 0."""
     kind = flatbuffer.op_name(lite.model, op)
-    if kind not in APART or _size(lite, op.inputs[0], -1) != channels or _size(lite, op.outputs[0], -1) != channels:
+    if kind not in APART or size_of(lite, op.inputs[0], -1) != channels or size_of(lite, op.outputs[0], -1) != channels:
         return False
     if kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
         return op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
@@ -72,9 +72,10 @@ def _keeps_apart(lite: LiteGraph, op: Any, channels: int) -> bool:
 
 
 def _channels(lite: LiteGraph, tensor: int) -> int | None:
-    return _size(lite, tensor, -1)
+    return size_of(lite, tensor, -1)
 
 
-def _size(lite: LiteGraph, tensor: int, axis: int) -> int | None:
+def size_of(lite: LiteGraph, tensor: int, axis: int) -> int | None:
+    """A size in the shape that the file states for a tensor; None where that is open or there is no such axis."""
     shape = flatbuffer.shape_of(lite.subgraph.tensors[tensor])
     return shape[axis] if shape else None

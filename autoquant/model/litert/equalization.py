@@ -1,0 +1,188 @@
+"""Where factors for channels can move between the layers of a .tflite, and the file with other constants.
+
+As `model/equalization.py` does it for graphs of TensorFlow: operators of other kinds, and functions in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
+
+from autoquant.model.chains import SIX, Chains, Constants, Link, largest_results
+from autoquant.model.layer import Layer
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, keeps_apart, size_of
+from autoquant.model.litert.flatbuffer import Array
+from autoquant.model.litert.graph import LiteGraph
+
+WEIGHT, BIAS = 1, 2
+"""Inputs of a layer: convolutions and fully connected ones have the same."""
+WINDOWS = frozenset({"AVERAGE_POOL_2D", "MAX_POOL_2D"})
+WITHIN = frozenset({"MEAN", "PAD", "RELU", "RESHAPE", *WINDOWS})
+"""Operators whose results lie where their data do, if those are from 0 up."""
+FUNCTIONS = ActivationFunctionType
+CLIPPING = FUNCTIONS.RELU6
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From a layer back to another, by the index of its operator; `channels` that pass, operators between, last first.
+
+    Where they come to a layer of more inputs, each has several of those.
+    """
+
+    source: int
+    channels: int
+    between: tuple[Any, ...]
+
+
+def find_chains(lite: LiteGraph, layers: Mapping[str, Layer]) -> Chains:
+    """All links between layers of a float .tflite; for RELU6 see `find_chains` for graphs."""
+    names = {lite.layers[name]: name for name, layer in layers.items() if layer.weight is not None}
+    links = tuple(link for index in sorted(names) for link in _link_to(lite, names, index))
+    ends = {name for link in links for name in (link.first, link.second)}
+    return Chains(links, {name: constants_of(lite, lite.layers[name]) for name in layers if name in ends})
+
+
+def with_constants(lite: LiteGraph, changed: Mapping[str, Constants]) -> LiteGraph:
+    """The same program with other constants of layers, float32."""
+    model: Any = copy(lite.model)
+    model.buffers = list(model.buffers)
+    for name, own in changed.items():
+        op, kind = _operator(lite, lite.layers[name])
+        values = {op.inputs[WEIGHT]: _laid_out(own, kind)}
+        if own.bias is not None:
+            values[op.inputs[BIAS]] = own.bias
+        for tensor, value in values.items():
+            buffer = copy(model.buffers[lite.subgraph.tensors[tensor].buffer])
+            buffer.data = np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint8)
+            model.buffers[lite.subgraph.tensors[tensor].buffer] = buffer
+    return replace(lite, content=flatbuffer.write(model))
+
+
+def constants_of(lite: LiteGraph, index: int) -> Constants:
+    """The weight and the bias of the operator of a layer."""
+    op, kind = _operator(lite, index)
+    there = len(op.inputs) > BIAS and op.inputs[BIAS] >= 0
+    return Constants(
+        _read(_value(lite, op.inputs[WEIGHT]), kind, size_of(lite, op.inputs[0], -1)),
+        _value(lite, op.inputs[BIAS]) if there else None,
+        kind == "DEPTHWISE_CONV_2D",
+    )
+
+
+def _read(weight: Array, kind: str, inputs: int | None) -> Array:
+    """A weight in the layout of `Constants`, of a layer with so many input channels."""
+    if kind == "CONV_2D":
+        return weight.transpose(1, 2, 3, 0)
+    if kind == "FULLY_CONNECTED":
+        return weight.T
+    return weight.reshape(*weight.shape[1:3], inputs or weight.shape[3], -1)
+
+
+def _laid_out(own: Constants, kind: str) -> Array:
+    """The weight in the layout of its operator."""
+    if kind == "CONV_2D":
+        return own.weight.transpose(3, 0, 1, 2)
+    if kind == "FULLY_CONNECTED":
+        return own.weight.T
+    return own.weight.reshape(1, *own.weight.shape[:2], -1)
+
+
+def _operator(lite: LiteGraph, index: int) -> tuple[Any, str]:
+    op = lite.subgraph.operators[index]
+    return op, flatbuffer.op_name(lite.model, op)
+
+
+def _value(lite: LiteGraph, tensor: int) -> Array:
+    value = flatbuffer.value_of(lite.model, lite.subgraph.tensors[tensor])
+    assert value is not None, tensor
+    return value
+
+
+def _link_to(lite: LiteGraph, names: Mapping[int, str], index: int) -> Iterator[Link]:
+    """The link that ends with the layer of an operator, if there is one."""
+    way = _way(lite, index) if _operator(lite, index)[1] in PRODUCERS else None
+    if way is None or way.source not in names:
+        return
+    first, second = constants_of(lite, way.source), constants_of(lite, index)
+    if first.outputs != way.channels:
+        return
+    op, _ = _operator(lite, way.source)
+    clips = op.builtinOptions.fusedActivationFunction == CLIPPING or "RELU6" in _kinds(lite, way)
+    shifts = first.bias is not None and second.bias is not None and _never_padded(lite, index, way)
+    yield Link(
+        names[way.source],
+        names[index],
+        way.channels,
+        tensor=flatbuffer.tensor_name(lite.subgraph.tensors[op.outputs[0]]),
+        axis=-1,
+        shifts=shifts,
+        rectified=_rectified(lite, way),
+        tops=largest_results(first, _top(lite, int(op.inputs[0]))) if clips else None,
+    )
+
+
+def _way(lite: LiteGraph, index: int) -> Way | None:
+    """How channels come to a layer from the one before it, where factors pass that nothing else would see."""
+    op, kind = _operator(lite, index)
+    tensor, between = int(op.inputs[0]), list[Any]()
+    channels = size_of(lite, tensor, -1)
+    if channels is None or constants_of(lite, index).weight.shape[-2] % channels:
+        return None
+    while True:
+        maker = lite.makers.get(tensor)
+        if maker is None or len(lite.readers.get(tensor, ())) != 1 or tensor in lite.subgraph.outputs:
+            return None
+        op, kind = _operator(lite, maker)
+        if kind in PRODUCERS:
+            fits = op.builtinOptions.fusedActivationFunction in (*HOMOGENEOUS, CLIPPING)
+            return Way(maker, channels, tuple(between)) if fits else None
+        tensor = int(op.inputs[0])
+        if kind == "RESHAPE":
+            before = size_of(lite, tensor, -1)
+            if before is None or channels % before:
+                return None
+            channels = before
+        elif kind != "RELU6" and not keeps_apart(lite, op, channels):
+            return None
+        between.append(op)
+
+
+def _kinds(lite: LiteGraph, way: Way) -> set[str]:
+    return {flatbuffer.op_name(lite.model, op) for op in way.between}
+
+
+def _rectified(lite: LiteGraph, way: Way) -> bool:
+    """Whether anything between is other than linear."""
+    windows = [op for op in way.between if flatbuffer.op_name(lite.model, op) in WINDOWS]
+    ops = [lite.subgraph.operators[way.source], *windows]
+    fused = any(op.builtinOptions.fusedActivationFunction != FUNCTIONS.NONE for op in ops)
+    return fused or bool(_kinds(lite, way) & {"LEAKY_RELU", "RELU", "RELU6"})
+
+
+def _never_padded(lite: LiteGraph, index: int, way: Way) -> bool:
+    """Whether a layer sees no zeros beside what the layer before it makes."""
+    op, kind = _operator(lite, index)
+    if "PAD" in _kinds(lite, way):
+        return False
+    if kind == "FULLY_CONNECTED":
+        return True
+    return op.builtinOptions.padding == Padding.VALID or _value(lite, op.inputs[WEIGHT]).shape[1:3] == (1, 1)
+
+
+def _top(lite: LiteGraph, tensor: int) -> float:
+    """A bound for values from 0 up; infinite where it is not known that they are."""
+    while (maker := lite.makers.get(tensor)) is not None:
+        op, kind = _operator(lite, maker)
+        if kind == "RELU6" or (kind in PRODUCERS and op.builtinOptions.fusedActivationFunction == CLIPPING):
+            return SIX
+        if kind not in WITHIN:
+            break
+        tensor = int(op.inputs[0])
+    return np.inf

@@ -10,6 +10,7 @@ from typing import Any
 
 from autoquant.amct.auto_files import Files
 from autoquant.amct.calibration import shown
+from autoquant.amct.configuration import check_constants_stay
 from autoquant.amct.judging import Judge, in_short
 from autoquant.amct.logs import log
 from autoquant.amct.observing import observe
@@ -107,6 +108,7 @@ def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file
     fusion = load_config(config_file).fusion
     everything = read_live(tf_graph, fusion=fusion, outputs=outputs).survey.by_name
     asked = load_config(config_file, layers=everything)
+    check_constants_stay(asked, config_file)
     model = open_model(model_file, outputs=outputs, fusion=fusion)
     found = survey(model.graph)
     unused = [name for name in asked.int8 if name not in found.by_name]

@@ -10,6 +10,7 @@ from autoquant.amct.calibration import shown
 from autoquant.amct.logs import log
 from autoquant.amct.opened import read_live
 from autoquant.amct.paths import output_path
+from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
 from autoquant.formats.config_json import save_config
@@ -50,6 +51,14 @@ def create_quant_config(
         names = shown([rejected.name for rejected in survey.rejected])
         log().info("cannot be quantized, `autoquant inspect` says why: %s", names)
     log().info("%d of %d layers are to be quantized: %s", count_layers(plan.int8), len(survey.layers), config_file)
+
+
+def check_constants_stay(plan: Plan, config: Path) -> None:
+    """Raise PlanError where a plan wants other constants than those of the graph that the user has."""
+    if plan.equalize:
+        what = "equalize gives the model other weights, which the graph that is calibrated cannot have"
+        hint = "set it to false; `autoquant quantize MODEL --config CONFIG --calibration DATA` can equalize"
+        raise PlanError(f"{config}: autoquant.equalize", what, hint=hint)
 
 
 def _cfg(skip_layers: Sequence[str], batch_num: int, activation_offset: bool) -> CalibrationCfg:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.amct.calibration import Calibration
+from autoquant.amct.configuration import check_constants_stay
 from autoquant.amct.logs import log
 from autoquant.amct.opened import CALIBRATED, LiveModel, live_activations, read_live
 from autoquant.amct.paths import output_path
@@ -40,7 +41,7 @@ def quantize_model(
         The added variables, one for each INT8 layer, which no checkpoint of the model has.
 
     Raises:
-        PlanError: the config is not one, or not of this graph.
+        PlanError: the config is not one, or not of this graph, or it equalizes.
         ModelError: the graph cannot be quantized; the message says why.
         UsageError: the graph is being calibrated already, or cannot be changed.
 
@@ -51,6 +52,7 @@ def quantize_model(
     outputs = output_names(calib_outputs) if calib_outputs else ()
     model = read_live(graph, fusion=load_config(config).fusion, outputs=outputs)
     plan = load_config(config, layers=model.survey.by_name, rejected=model.survey.rejected)
+    check_constants_stay(plan, config)
     return insert_calibration(graph, model, plan, record_file)
 
 

@@ -6,7 +6,7 @@
 Both compute sums of the same integers times the same scales; only where the scale comes in differs, so results differ
 by rounding in float32 alone. (QUANTIZE of XNNPACK rounds half to even, as AscendQuant does.) The graph is converted
 once, without any quantizers; for each saved file the layers that are quantized in it are edited in the flatbuffer, with
-what that file itself holds.
+what that file itself holds, and so are layers in float that have other constants there, as in equalized graphs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.errors import TrialError
-from autoquant.evaluation.simulation_layers import OTHER_ENGINE, Pair, RealLayer, real_layers
+from autoquant.evaluation.simulation_layers import OTHER_ENGINE, Pair, RealLayer, changed_layers, real_layers
 from autoquant.evaluation.simulation_places import Place, find_places, is_transposed
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
@@ -38,11 +38,13 @@ INT8, FLOAT32 = schema.TensorType.INT8, schema.TensorType.FLOAT32
 class Simulation:
     """A graph converted once, and where its layers are in that; `reasons` says why others cannot be simulated.
 
-    `activations` gives for what these layers read, by its name in the graph, that of the tensor in the .tflite.
+    `layers` are those that have a place; `activations` gives for what they read, by its name in the graph, that of the
+    tensor in the .tflite.
     """
 
     graph: Graph
     lite: LiteGraph
+    layers: Mapping[str, Layer]
     places: Mapping[str, Place]
     reasons: Mapping[str, str]
     activations: Mapping[str, str]
@@ -51,13 +53,13 @@ class Simulation:
     def of(cls, graph: Graph, layers: Iterable[Layer]) -> Simulation:
         """Convert a normalized graph. Raises ModelError where an operator cannot be."""
         lite = convert(graph)
-        known = list(layers)
-        places = find_places(graph, known, lite)
+        given = list(layers)
+        places = find_places(graph, given, lite)
+        known = {layer.name: layer for layer in given if layer.name in places.found}
         read: dict[str, str] = {}
-        for layer in known:
-            if layer.name in places.found:
-                read |= _read(layer, places.found[layer.name], lite)
-        return cls(graph, lite, places.found, places.reasons, read)
+        for name, layer in known.items():
+            read |= _read(layer, places.found[name], lite)
+        return cls(graph, lite, known, places.found, places.reasons, read)
 
     def content(self, saved: Saved) -> bytes:
         """The .tflite that computes what a saved graph of this model computes.
@@ -65,9 +67,12 @@ class Simulation:
         Raises TrialError where one of its layers cannot be simulated.
         """
         edit = _Edit(self.lite)
-        layers = [(self._place(layer.layer.name), layer) for layer in real_layers(saved, self.graph)]
+        quantized = real_layers(saved, self.graph)
+        in_float = self.layers.keys() - {layer.layer.name for layer in quantized}
+        changed = changed_layers(saved, self.graph, [self.layers[name] for name in in_float])
+        layers = [(self._place(layer.layer.name), layer) for layer in (*quantized, *changed)]
         for place, layer in sorted(layers, key=lambda pair: pair[0].operator):
-            edit.quantize(place, layer)
+            edit.change(place, layer)
         return edit.content()
 
     def _place(self, layer: str) -> Place:
@@ -102,14 +107,16 @@ class _Edit:
         self._codes: dict[int, int] = {}
         self._pairs: dict[tuple[int, float, int], int] = {}
 
-    def quantize(self, place: Place, layer: RealLayer) -> None:
-        """Let an operator compute what a quantized layer does."""
+    def change(self, place: Place, layer: RealLayer) -> None:
+        """Let an operator compute what a layer does; without pairs that reads what it did."""
         op = self._operator(place.operator)
-        for number, pair in zip(place.data, layer.pairs, strict=True):
+        for number, pair in zip(place.data if layer.pairs else (), layer.pairs, strict=True):
             op.inputs[number] = self._quantized(place.operator, int(op.inputs[number]), pair, layer.layer.name)
         if place.weight is not None and layer.weight is not None:
             value = laid_out(layer.weight, place.kind, transposed=is_transposed(op, place.kind))
             op.inputs[place.weight] = self._constant(int(op.inputs[place.weight]), value)
+        if place.bias is None and layer.bias is not None and layer.bias.any():
+            raise TrialError(layer.layer.name, "has a bias that it had not on LiteRT", hint=OTHER_ENGINE)
         if place.bias is not None and layer.bias is not None:
             adding = self._operator(place.bias[0])
             adding.inputs[place.bias[1]] = self._constant(int(adding.inputs[place.bias[1]]), layer.bias)

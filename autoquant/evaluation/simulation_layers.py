@@ -1,7 +1,8 @@
-"""The quantized layers of a saved graph in real units, as kernels in float take them."""
+"""The layers of a saved graph that are not those of the float graph, in real units, as kernels in float take them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class RealLayer:
-    """A quantized layer: a pair for each activation, the weight, in TensorFlow's layout, and the bias, both float32.
+    """A layer: a pair for each activation, the weight, in TensorFlow's layout, and the bias, both float32.
+
+    One in float has no pairs.
 
     The operator's sum over data * weight, plus the bias, is what the saved graph has behind AscendDequant.
     """
@@ -49,6 +52,25 @@ def real_layers(saved: Saved, graph: Graph) -> list[RealLayer]:
     Raises PlanError where the file is not whole, TrialError where its layers have a form that real numbers cannot say.
     """
     return [_real(saved, graph, found) for found in int8_layers(saved).values()]
+
+
+def changed_layers(saved: Saved, graph: Graph, layers: Iterable[Layer]) -> Iterator[RealLayer]:
+    """Those of layers, in float in a saved graph, that have another weight or bias in it than in the float graph.
+
+    Raises PlanError where a constant is none.
+    """
+    for layer in layers:
+        node, place = saved.graph.nodes.get(layer.name), layer.operator.weight
+        if node is None or place is None or layer.weight is None:
+            continue
+        weight, bias = saved.constant(node, place, np.float32), None
+        was = [graph.constant(layer.weight)]
+        if layer.bias is not None:
+            bias = saved.constant(saved.graph.nodes[layer.bias], 1, np.float32)
+            was.append(graph.constant(graph.nodes[layer.bias].input[1]))
+        now = [weight] if bias is None else [weight, bias]
+        if not all(value is not None and np.array_equal(value, new) for value, new in zip(was, now, strict=True)):
+            yield RealLayer(layer, (), weight, bias)
 
 
 def _real(saved: Saved, graph: Graph, found: Int8Layer) -> RealLayer:

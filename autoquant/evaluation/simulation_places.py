@@ -114,10 +114,10 @@ def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str
     """The place with that of its bias, or why it has none."""
     op, own = lite.subgraph.operators[place.operator], BIAS_INPUT.get(place.kind)
     there = _value(lite, op.inputs[own]) if own is not None and own < len(op.inputs) else None
-    if there is not None and there.any():
-        if bias is None or own is None or not _equal(there, bias):
-            return "the converter made another bias of its own"
+    if there is not None and own is not None and bias is not None and _equal(there, bias):
         return replace(place, bias=(place.operator, own))
+    if there is not None and there.any():
+        return "the converter made another bias of its own"
     if bias is None or not bias.any():
         return place
     readers = lite.readers.get(int(op.outputs[0]), ())

@@ -18,6 +18,8 @@ SWEEPS = 200
 """Most passes over all joints."""
 STEADY = 1e-4
 """Factors that change by no more than this, relative to 1, are done."""
+HIGHEST = 1.5
+"""Values of no channel are to be so many times as large as those of the median one."""
 LIMIT = 2.0**20
 """No factor is larger, and none smaller than its inverse."""
 
@@ -54,13 +56,27 @@ class Sizes:
 class Joint:
     """Output channels of layer number `first` are the input channels of number `second`, perhaps several times over.
 
-    Factors of the channels, (channels,), stay in [`least`, `most`], where 1 lies.
+    Factors of the channels, (channels,), stay in [`least`, `most`], where 1 lies. `peaks`, (channels,), are the largest
+    absolute values that `first` makes in each channel; the `live` ones are not the same for all that it reads.
     """
 
     first: int
     second: int
     least: Array
     most: Array
+    peaks: Array
+    live: Array
+
+    def clipped(self, factors: Array) -> Array:
+        """The nearest factors that may be, given that live channels are to be like each other, others no larger.
+
+        Channels that training gave up have weights of next to nothing and a bias: made as large as others are, their
+        values would be larger than everything else.
+        """
+        sizes = (self.peaks / factors)[self.live]
+        median = float(np.median(sizes)) if sizes.size and np.median(sizes) > 0.0 else np.inf
+        least = np.maximum(self.peaks / (np.where(self.live, HIGHEST, 1.0) * median), 1.0 / LIMIT)
+        return np.asarray(np.clip(np.clip(factors, least, LIMIT), self.least, self.most))
 
 
 def equalizing_factors(layers: Sequence[Sizes], joints: Sequence[Joint]) -> list[Array]:
@@ -75,8 +91,8 @@ def equalizing_factors(layers: Sequence[Sizes], joints: Sequence[Joint]) -> list
     for _ in range(SWEEPS):
         moved = 0.0
         for number, joint in enumerate(joints):
-            wanted = factors[number] * _step(now[joint.first].of_outputs, now[joint.second].of_inputs)
-            wanted = np.clip(wanted, np.maximum(joint.least, 1.0 / LIMIT), np.minimum(joint.most, LIMIT))
+            step = _step(now[joint.first].of_outputs, now[joint.second].of_inputs)
+            wanted = joint.clipped(factors[number] * step)
             step = wanted / factors[number]
             now[joint.first] = now[joint.first].scaled(outputs=1.0 / step)
             now[joint.second] = now[joint.second].scaled(inputs=step)

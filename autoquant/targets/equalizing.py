@@ -14,6 +14,8 @@ from autoquant.quantization.equalize import Joint, Sizes, absorbable, absorbed, 
 
 MomentsOf = Callable[[Mapping[str, int]], Mapping[str, Moments]]
 """Moments of tensors of the model, each given with the axis that numbers its channels; of empty ones none."""
+CONSTANT = 0.01
+"""A channel whose values differ by less than that, relative to the largest, is one that training gave up."""
 ROUNDING = 1e-5
 """How far beyond its bound, relative to it, float32 may take what a layer makes."""
 
@@ -27,14 +29,16 @@ def equalized_constants(chains: Chains, moments_of: MomentsOf) -> Mapping[str, C
     """
     names = list(chains.constants)
     sizes = [Sizes.of(own.weight, depthwise=own.depthwise) for own in chains.constants.values()]
-    factors = equalizing_factors(sizes, [_joint(link, names) for link in chains.links])
+    seen = moments_of({link.tensor: link.axis for link in chains.links}) if chains.links else {}
+    joints = [_joint(link, chains, names, seen.get(link.tensor)) for link in chains.links]
+    factors = equalizing_factors(sizes, joints)
     changed = dict(chains.constants)
     for link, factor in zip(chains.links, factors, strict=True):
         changed[link.first] = _divided(changed[link.first], factor)
         second = changed[link.second]
         weight = scaled(second.weight, depthwise=second.depthwise, inputs=factor)
         changed[link.second] = replace(second, weight=weight)
-    for link, shift in _shifts(chains.links, factors, moments_of):
+    for link, shift in _shifts(chains.links, factors, seen):
         first, second = changed[link.first], changed[link.second]
         assert first.bias is not None and second.bias is not None, link
         changed[link.first] = replace(first, bias=first.bias - shift)
@@ -43,13 +47,26 @@ def equalized_constants(chains: Chains, moments_of: MomentsOf) -> Mapping[str, C
     return {name: _float32(name, own) for name, own in changed.items()}
 
 
-def _joint(link: Link, names: Sequence[str]) -> Joint:
+def _joint(link: Link, chains: Chains, names: Sequence[str], seen: Moments | None) -> Joint:
     """The link by numbers; where a function clips, only what never comes to be clipped has another factor than 1."""
     least, most = np.zeros(link.channels), np.full(link.channels, np.inf)
     if link.tops is not None:
         below = link.tops * (1.0 + ROUNDING) / SIX
         least, most = np.minimum(below, 1.0), np.where(below <= 1.0, np.inf, 1.0)
-    return Joint(names.index(link.first), names.index(link.second), least, most)
+    peaks, live = _peaks(link, chains.constants[link.first].bias, seen)
+    return Joint(names.index(link.first), names.index(link.second), least, most, peaks, live)
+
+
+def _peaks(link: Link, bias: Array | None, seen: Moments | None) -> tuple[Array, Array]:
+    """The largest absolute values of each channel that is linked, or its bias, and which of them change at all."""
+    peaks = np.zeros(link.channels) if bias is None else np.abs(bias.astype(np.float64))
+    if seen is None:
+        return peaks, np.zeros(link.channels, np.bool_)
+    low, high = np.nan_to_num(seen.low), np.nan_to_num(seen.high)
+    if link.rectified:
+        low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+    peaks = np.maximum(peaks, np.maximum(-low, high))
+    return peaks, high - low > CONSTANT * peaks
 
 
 def _divided(own: Constants, factors: Array) -> Constants:
@@ -58,10 +75,10 @@ def _divided(own: Constants, factors: Array) -> Constants:
     return replace(own, weight=weight, bias=None if own.bias is None else own.bias / factors)
 
 
-def _shifts(links: Sequence[Link], factors: Sequence[Array], moments_of: MomentsOf) -> Iterator[tuple[Link, Array]]:
+def _shifts(
+    links: Sequence[Link], factors: Sequence[Array], seen: Mapping[str, Moments]
+) -> Iterator[tuple[Link, Array]]:
     """What is absorbed behind each link, in units of the equalized model; links where that is nothing are left out."""
-    axes = {link.tensor: link.axis for link in links if link.shifts}
-    seen = moments_of(axes) if axes else {}
     for link, factor in zip(links, factors, strict=True):
         if link.shifts and link.tensor in seen:
             shift = absorbable(seen[link.tensor].low, seen[link.tensor].high, rectified=link.rectified)

@@ -58,6 +58,7 @@ def _chooser(opening: Opening, listener: Listener) -> Chooser:
         of_classes=opening.metric.of_classes,
         batch_size=request.batch_size,
         on_progress=lambda done, total: listener(Progress("LiteRT beside TensorFlow", done, total)),
+        in_float=[space.layers[name] for name in space.always_float],
     )
 
 

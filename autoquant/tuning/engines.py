@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
@@ -50,17 +50,19 @@ class Choice:
 class Chooser:
     """Chooses the engine for one model.
 
-    `asked` is auto, litert or tensorflow; `target` the name of the target. `layers` are those that a plan may quantize.
+    `asked` is auto, litert or tensorflow; `target` the name of the target. `layers` are those that a plan may quantize,
+    `in_float` the others, whose constants it may change.
     """
 
     asked: str
     target: str
     model: Model
-    layers: Iterable[Layer]
+    layers: Sequence[Layer]
     data: Dataset
     of_classes: bool
     batch_size: int
     on_progress: Progress
+    in_float: Sequence[Layer] = ()
 
     def first(self) -> Choice:
         """The engine to begin with: where it is LiteRT for graphs of TensorFlow, the FP32 model was compared.
@@ -124,9 +126,10 @@ class Chooser:
         from autoquant.evaluation.simulation import Simulation
         from autoquant.evaluation.simulation_engine import SimulationEngine
 
-        simulation = Simulation.of(self.model.graph, self.layers)
-        for name, reason in simulation.reasons.items():
-            raise ModelError(name, f"cannot be simulated: {reason}", hint=f"--engine {TENSORFLOW} can")
+        simulation = Simulation.of(self.model.graph, [*self.layers, *self.in_float])
+        for layer in self.layers:
+            if reason := simulation.reasons.get(layer.name):
+                raise ModelError(layer.name, f"cannot be simulated: {reason}", hint=f"--engine {TENSORFLOW} can")
         return SimulationEngine(simulation)
 
     def _open_float(self) -> Runner:

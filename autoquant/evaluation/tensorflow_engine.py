@@ -49,6 +49,22 @@ def tf_graph_of(graph_def: Any, where: str = "graph") -> Any:
     return graph
 
 
+def _unfused(graph_def: Any) -> Any:
+    """How to run a graph of which tensors inside are fetched: None is as always.
+
+    TensorFlow 2.21 joins a BiasAdd with the LeakyRelu that alone reads it even where the BiasAdd is fetched, which then
+    cannot be found.
+    """
+    if not any(node.op == "LeakyRelu" for node in graph_def.node):
+        return None
+    import tensorflow as tf
+    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+    return config
+
+
 class TensorFlowRunner:
     """A session with one graph; `cut` says that a row of what it fetches is a sample, as of outputs."""
 
@@ -62,7 +78,7 @@ class TensorFlowRunner:
         graph = tf_graph_of(graph_def)
         placeholders = [graph.get_tensor_by_name(f"{name}:0") for name in self._inputs]
         self._batch = fixed_batch(p.shape.as_list() for p in placeholders if p.shape.rank)
-        self._session = tf.compat.v1.Session(graph=graph)
+        self._session = tf.compat.v1.Session(graph=graph, config=None if cut else _unfused(graph_def))
         self._call = self._session.make_callable(
             [graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in self._fetches],
             feed_list=placeholders,

@@ -223,7 +223,7 @@ def test_a_run_that_fell_back_goes_on_so(searched: Search, far_off):
 def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch: pytest.MonkeyPatch):
     searched(tolerance=0.0, max_trials=1, space="thorough")
     reasons = {"dense": "it is gone"}
-    monkeypatch.setattr(Simulation, "of", lambda graph, layers: Simulation(graph, None, {}, reasons, {}))
+    monkeypatch.setattr(Simulation, "of", lambda graph, layers: Simulation(graph, None, {}, {}, reasons, {}))
     with pytest.raises(RunError, match="was started on LiteRT, which does not run the model any more: dense"):
         autoquant.resume(searched.run, max_trials=2)
 

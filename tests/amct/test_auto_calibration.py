@@ -456,6 +456,12 @@ def test_a_config_of_another_model(calibrate, config):
         calibrate(Evaluator())
 
 
+def test_a_config_that_wants_other_weights(calibrate, config):
+    config.write_text(json.dumps({**json.loads(config.read_text()), "autoquant": {"equalize": True}}))
+    with pytest.raises(PlanError, match=r"autoquant\.equalize: equalize gives the model other weights"):
+        calibrate(Evaluator())
+
+
 def test_a_layer_that_cannot_be_int8_goes_back_by_itself(load_pb):
     """Its bias exceeds INT32: AMCT's advice is to skip the layer, and the search does."""
     import tensorflow as tf

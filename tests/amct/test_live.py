@@ -428,3 +428,9 @@ def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(built, images)
         session.run(tf.compat.v1.variables_initializer(quant_add_ops))
         session.run("y:0", {"x:0": np.ones((2, 4))})
     assert list(load_record(RECORD)) == ["y"]
+
+
+def test_a_config_that_wants_other_weights_is_refused(live) -> None:
+    with pytest.raises(PlanError, match=r"config\.json: autoquant\.equalize: .*; .*`autoquant quantize MODEL"):
+        configured(live, autoquant={"equalize": True})
+    assert not RECORD.exists()

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoquant.calibration.moments import collect_moments
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
 from autoquant.calibration.record import LayerRecord
+from autoquant.calibration.statistics import collect
 from autoquant.errors import TrialError
 from autoquant.evaluation.simulation import Simulation
 from autoquant.evaluation.simulation_engine import SimulationEngine
@@ -21,7 +23,7 @@ from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey
 from autoquant.model.litert import flatbuffer
-from autoquant.model.model import open_model
+from autoquant.model.model import Model, open_model
 from autoquant.model.opening import prepared
 from autoquant.quantization.affine import Affine
 from autoquant.targets.reading import read_saved
@@ -401,3 +403,46 @@ def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(real_dat
     assert list(found) == names
     for name in names:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-3 * np.abs(expected[name]).max())
+
+
+@pytest.mark.parametrize("in_float", [(), ("one", "deep"), ("two", "dense"), ("one", "deep", "two")], ids=str)
+def test_equalized_graphs_with_layers_in_float(tmp_path: Path, random: np.random.Generator, in_float: tuple[str, ...]):
+    """Layers in float have the constants of the saved graph, which are not those of the graph that was converted."""
+    sizes = np.array([1.0, 30.0, 0.1, 5.0], np.float32)
+
+    def weight(*shape: int) -> Any:
+        return random.normal(size=shape).astype(np.float32)
+
+    def write(x: Any) -> None:
+        import tensorflow as tf
+
+        t = tf.nn.bias_add(tf.nn.conv2d(x, weight(3, 3, 3, 4) * sizes, 1, "SAME", name="one"), weight(4) * sizes)
+        deep = weight(3, 3, 4, 1) / sizes[:, None]
+        t = tf.nn.depthwise_conv2d(tf.nn.relu(t), deep, (1, 1, 1, 1), "SAME", name="deep")
+        t = tf.nn.relu(tf.nn.bias_add(t, np.float32([30.0, 0.0, 20.0, 1.0])))
+        two = tf.nn.bias_add(tf.nn.conv2d(t, weight(1, 1, 4, 5), 1, "SAME", name="two"), np.zeros(5, np.float32))
+        t = tf.reduce_mean(tf.nn.relu(two), (1, 2))
+        tf.nn.bias_add(tf.linalg.matmul(t, weight(5, 3), name="dense"), weight(3), name="y")
+
+    graph = graph_of(write, x=(None, 8, 8, 3))
+    x = random.normal(size=(16, 8, 8, 3)).astype(np.float32)
+    target, layers = TensorFlowTarget(), survey(graph).by_name
+
+    def seen(program: Any, names: Any) -> Any:
+        return TensorFlowEngine().open_graph(program, sorted(names))({"x": x})
+
+    model = target.equalized(
+        Model("net", graph, (), ""), layers, lambda axes: collect_moments([seen(graph, axes)], axes)
+    )
+    changed = [name for name, one in layers.items() if not np.array_equal(*weights_of(graph, model.graph, one))]
+    assert changed == ["one", "deep", "two", "dense"]
+    statistics = collect([(1, [seen(model.graph, target.tensors(model, layers))])], key="")
+    plans = {name: None if name in in_float else layer_plan(layer, Ifmr()) for name, layer in layers.items()}
+    target.maker(model, layers, statistics).make(Plan(plans, equalize=True), tmp_path / "model.pb")
+    engines = (SimulationEngine(Simulation.of(graph, layers.values())), TensorFlowEngine())
+    ours, theirs = (engine.open_file(tmp_path / "model.pb", graph)({"x": x})["y"] for engine in engines)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())
+
+
+def weights_of(one: Graph, other: Graph, layer: Any) -> Any:
+    return one.constant(layer.weight), other.constant(layer.weight)

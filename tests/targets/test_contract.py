@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoquant.calibration.moments import collect_moments
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.statistics import collect
@@ -122,6 +123,29 @@ def test_the_float_model_is_left_alone(bench, tmp_path):
     before = content(bench.model.program)
     bench.maker.make(bench.plan("conv", "depthwise", "dense"), tmp_path / "saved")
     assert content(bench.model.program) == before
+
+
+def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench, tmp_path):
+    """Its files are made as those of any other model; the model itself is left alone."""
+    before = content(bench.model.program)
+
+    def moments_of(axes):
+        return collect_moments(
+            [bench.engine.open_graph(bench.model.program, sorted(axes))({"image": bench.images})], axes
+        )
+
+    equalized = bench.target.equalized(bench.model, bench.layers, moments_of)
+    assert content(bench.model.program) == before
+    assert content(equalized.program) != before
+    assert bench.target.survey(equalized, {}).by_name == bench.layers
+    outputs = bench.engine.open_graph(equalized.program)({"image": bench.images})["scores"]
+    np.testing.assert_allclose(outputs, bench.float_outputs, rtol=1e-5, atol=1e-5 * np.abs(outputs).max())
+    names = sorted(bench.target.tensors(equalized, bench.layers))
+    seen = bench.engine.open_graph(equalized.program, names)({"image": bench.images})
+    maker = bench.target.maker(equalized, bench.layers, collect([(1, [seen])], key=""))
+    maker.make(bench.plan("conv", "depthwise"), tmp_path / "saved")
+    error = np.linalg.norm(bench.outputs(tmp_path / "saved") - outputs) / np.linalg.norm(outputs)
+    assert 1e-4 < error < 0.1
 
 
 def test_a_foreign_plan_is_refused(bench, tmp_path):

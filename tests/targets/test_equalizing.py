@@ -200,6 +200,34 @@ def test_a_linear_chain_is_centred(target: str):
     np.testing.assert_allclose(after.high + after.low, 0.0, atol=1e-4 * (after.high - after.low).max())
 
 
+def given_up(net: Net, x: Any) -> Any:
+    """Channels 1 and 4 have weights of next to nothing: all that they hold is a bias, of either sign."""
+    import tensorflow as tf
+
+    weight = net.constant(3, 3, 3, CHANNELS)
+    weight[..., [1, 4]] *= 1e-20
+    t = tf.nn.conv2d(x, weight, 1, "SAME")
+    t = tf.nn.relu(tf.nn.bias_add(t, np.float32([0.0, 0.7, 0.1, 0.2, -0.5, 0.3]), name="before"))
+    return net.conv(net.depthwise(t), 5, name="y")
+
+
+def test_channels_that_training_gave_up_do_not_grow(target: str):
+    """By their weights they would become 1e9 times as large, and their biases exceed INT32."""
+    both = Both(target, given_up)
+    both.same()
+    first = next(iter(both.watched))
+    after = both.seen(both.equalized)[first]
+    others = [0, 2, 3, 5]
+    assert np.maximum(np.abs(after.low), np.abs(after.high))[[1, 4]].max() <= np.abs(after.high)[others].max()
+    bias = np.abs(both.equalized.program.constant(bias_of(both)))
+    assert bias.max() < 100
+
+
+def bias_of(both: Both) -> str:
+    layer = next(iter(both.layers.values()))
+    return layer.bias if both.target.name == "litert" else both.model.graph.nodes[layer.bias].input[1]
+
+
 def test_names_and_operators_stay(target: str):
     both = Both(target, depthwise)
     layers = both.target.survey(both.equalized, {}).by_name

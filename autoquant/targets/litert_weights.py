@@ -77,6 +77,19 @@ def scales_of(layer: Layer, weight: Array, name: Any, op: Any, settings: LayerPl
     return np.where(alive, scales, scales[alive].max() if alive.any() else 1.0)
 
 
+def clipped_scales(rows: Array, algorithm: str) -> Array:
+    """The scale of each row of a weight, (channels, values), by the same algorithms, (channels,) float32.
+
+    Rows that are all 0 get 1.
+    """
+    config = static_int8(channel_wise=True)
+    info = qtyping.OpInfo(None, qtyping.TFLOperationName.FULLY_CONNECTED, 0, config)
+    with np.errstate(divide="ignore", invalid="ignore"):  # rows of zeros, which are mended here
+        found = ALGORITHMS[algorithm].get_tensor_quant_params(info, config.weight_tensor_config, rows, None)
+    scales = np.asarray(found.scale, np.float32).reshape(-1)
+    return np.where(scales > LEAST, scales, np.float32(1.0))
+
+
 def with_room(layer: Layer, scales: Array, bias: Array | None, scale_d: float) -> Array:
     """The scales, raised where the bias would have more than BIAS_STEPS steps of scale_d times them.
 

@@ -1,0 +1,183 @@
+"""Sensitivity of all layers of a TensorFlow graph in one pass: Fisher-weighted errors.
+
+For layer l, E[(g_l . dy_l)^2] / 2, summed within a sample, averaged over samples. dy_l is the error of the layer's
+output when its input and weight are quantized and all before is float. g_l is the gradient, with respect to that
+output, of the model's output in a random direction whose square is on average its Fisher information (`likelihoods`).
+To second order this is the divergence of the model's output. One backward pass gives g_l of all layers, and each
+candidate takes one more run of each operator: a pass costs as much as a few inferences, however many layers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoquant.errors import ModelError
+from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine, TensorFlowRunner
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer
+from autoquant.model.names import node_of
+from autoquant.model.shapes import imported, tensor_name
+from autoquant.quantization.affine import Affine, Array
+from autoquant.targets.ascend_nodes import inverse_factors
+from autoquant.tuning.prepare import part_size
+from autoquant.tuning.sensitivity.layers import (
+    Quantized,
+    WeightKey,
+    data_places,
+    limits_of,
+    quantized_layers,
+    real_weight,
+)
+from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
+from autoquant.tuning.sensitivity.result import Question, Sensitivities
+
+TOGETHER = 8
+"""So many candidates of every layer share a pass: each has a weight of its own in memory."""
+PRODUCTS = "autoquant/products"
+MEASURE = "the divergence can be measured instead"
+
+
+def fisher(question: Question) -> Sensitivities:
+    """Sensitivity of every candidate by gradients.
+
+    All outputs count that are real numbers. Raises ModelError where an operator has no gradient, TrialError where
+    TensorFlow does not run the model, PlanError where the statistics lack what a candidate wants.
+    """
+    graph, chosen = question.model.graph, question.chosen
+    quantized = quantized_layers(graph, question.layers, question.candidates, question.statistics, question.batches)
+    size, likelihoods = _looked_at(question, chosen)
+    values: dict[tuple[str, int], float] = {}
+    for first in range(0, max(map(len, question.candidates.values()), default=0), TOGETHER):
+        numbers = range(first, first + TOGETHER)
+        group = {(name, number): one for (name, number), one in quantized.items() if number in numbers}
+        if group:
+            products = _with_products(graph, list(group.values()), likelihoods, question.seed)
+            values |= zip(group, _measured(products, graph, chosen, size), strict=True)
+    return question.answer(values, "fisher")
+
+
+def _looked_at(question: Question, data: Dataset) -> tuple[int, Mapping[str, Likelihood]]:
+    """How many samples to run at once, and how to read each output of real numbers."""
+    graph = question.model.graph
+    made = [question.layers[name].node for name in question.candidates]
+    runner = TensorFlowEngine().open_graph(graph, list(dict.fromkeys([*graph.outputs, *made])))
+    try:
+        size = part_size(question.model, runner, data)
+        found = runner(next(data.batches(size)).inputs)
+    finally:
+        runner.close()
+    real = [name for name in graph.outputs if found[name].dtype == np.float32]
+    if not real:
+        raise ModelError(question.model.name, "has no output of float32", hint="choose another one with --outputs")
+    return size, {name: likelihood_of(found[name], of_classes=question.of_classes) for name in real}
+
+
+def _measured(products: Any, graph: Graph, data: Dataset, size: int) -> list[float]:
+    """Half the mean square of each candidate's products."""
+    runner = TensorFlowRunner(products, graph.inputs, [PRODUCTS])
+    try:
+        squares = [np.square(runner(b.inputs)[PRODUCTS].astype(np.float64)).sum(axis=0) for b in data.batches(size)]
+    finally:
+        runner.close()
+    means: Array = np.sum(squares, axis=0) / (2 * len(data))
+    return [float(mean) if np.isfinite(mean) else np.inf for mean in means]
+
+
+def _with_products(graph: Graph, group: Sequence[Quantized], likelihoods: Mapping[str, Likelihood], seed: int) -> Any:
+    """A GraphDef that also has PRODUCTS, (batch, candidates): g . dy of each sample and candidate."""
+    import tensorflow as tf
+
+    tf_graph = imported(graph)
+    with tf_graph.as_default():
+        tf.compat.v1.set_random_seed(seed)
+        layers = list({one.layer.node: one.layer for one in group}.values())
+        gradients = _gradients(graph, tf_graph, layers, likelihoods)
+        batch = tf.shape(tf_graph.get_tensor_by_name(tensor_name(graph.inputs[0])))[0]
+        twins = _Twins(graph, tf_graph)
+        products = []
+        for one in group:
+            gradient = gradients[one.layer.node]
+            if gradient is None:
+                products.append(tf.zeros([batch]))
+                continue
+            # Only then: before the backward pass has come to the layer, nothing could be done with the error.
+            with tf.control_dependencies([gradient]):
+                error = twins.output(one) - tf_graph.get_tensor_by_name(tensor_name(one.layer.node))
+                products.append(tf.reduce_sum(tf.reshape(gradient * error, [batch, -1]), axis=1))
+        tf.stack(products, axis=1, name=PRODUCTS)
+    return tf_graph.as_graph_def()
+
+
+def _gradients(
+    graph: Graph, tf_graph: Any, layers: Sequence[Layer], likelihoods: Mapping[str, Likelihood]
+) -> Mapping[str, Any]:
+    """The gradient with respect to each operator's output; None where that influences no output.
+
+    Raises ModelError where an operator has none.
+    """
+    import tensorflow as tf
+
+    outputs = [tf_graph.get_tensor_by_name(tensor_name(name)) for name in likelihoods]
+    directions = []
+    for number, (output, likelihood) in enumerate(zip(outputs, likelihoods.values(), strict=True)):
+        signs = tf.where(tf.random.uniform(tf.shape(output), seed=number) < 0.5, -1.0, 1.0)
+        directions.append(likelihood.factor(output, signs))
+    made = [tf_graph.get_tensor_by_name(tensor_name(layer.node)) for layer in layers]
+    try:
+        found = tf.gradients(outputs, made, grad_ys=directions)
+    except (LookupError, NotImplementedError, ValueError, TypeError) as error:
+        raise ModelError("gradient", str(error).splitlines()[0], hint=MEASURE) from error
+    needed = graph.ancestors(*likelihoods)
+    for layer, gradient in zip(layers, found, strict=True):
+        if gradient is None and node_of(layer.node) in needed:
+            what = "an operator between this layer and the output has no gradient"
+            raise ModelError(layer.name, what, hint=MEASURE)
+    return {
+        layer.node: None if one is None else tf.convert_to_tensor(one) for layer, one in zip(layers, found, strict=True)
+    }
+
+
+class _Twins:
+    """Operators that compute what quantized layers do; candidates share what they have in common."""
+
+    def __init__(self, graph: Graph, tf_graph: Any) -> None:
+        self._graph = graph
+        self._tf_graph = tf_graph
+        self._activations: dict[tuple[str, Affine, tuple[float, ...], int], Any] = {}
+        self._weights: dict[WeightKey, Any] = {}
+
+    def output(self, one: Quantized) -> Any:
+        """What the operator makes of its quantized input and weight."""
+        op = self._tf_graph.get_operation_by_name(one.layer.node)
+        inputs = list(op.inputs)
+        for place, tensor, affine in zip(data_places(one.layer), one.layer.activations, one.activations, strict=True):
+            inputs[place] = self._activation(one, tensor, affine)
+        if one.weight is not None:
+            assert one.layer.operator.weight is not None, one.layer.name
+            inputs[one.layer.operator.weight] = self._weight(one.layer, one.weight)
+        attributes = dict(op.node_def.attr)
+        twin = self._tf_graph.create_op(op.type, inputs, [output.dtype for output in op.outputs], attrs=attributes)
+        return twin.outputs[0]
+
+    def _activation(self, one: Quantized, tensor: str, affine: Affine) -> Any:
+        import tensorflow as tf
+
+        key = (tensor, affine, one.balance, one.layer.data_axis)
+        if key not in self._activations:
+            values = self._tf_graph.get_tensor_by_name(tensor_name(tensor))
+            if one.balance:
+                values = values * inverse_factors(one.balance, self._graph.nodes[one.layer.node])
+            low, high = limits_of(affine)
+            self._activations[key] = tf.quantization.fake_quant_with_min_max_args(values, low, high)
+        return self._activations[key]
+
+    def _weight(self, layer: Layer, key: WeightKey) -> Any:
+        import tensorflow as tf
+
+        if key not in self._weights:
+            self._weights[key] = tf.constant(real_weight(self._graph, layer, key))
+        return self._weights[key]

@@ -1,0 +1,118 @@
+"""What an output says, so that a change of it can be counted in nats: probabilities of classes, or plain values.
+
+Each kind has a divergence, and a factor S of its Fisher information F = S S^T, by which that is sampled: for random
+signs e, E[(S e)(S e)^T] = F. To second order the divergence of a change d of the output is d^T F d / 2 (Kullback,
+Information Theory and Statistics, 1959, chapter 2), so it is E[(S e . d)^2] / 2.
+
+Signs take the place of labels drawn from the model's own prediction, whose gradient p - onehot(label) has the same F:
+where the model is sure, a label that counts for anything is drawn once in a hundred samples, but signs always count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from autoquant.quantization.affine import Array
+
+SUMS_TO_ONE = 1e-3
+LEAST = 1e-12
+"""Probabilities below this count for nothing."""
+TINY = 1e-30
+
+
+class Likelihood(Protocol):
+    """How an output is read."""
+
+    def divergence(self, before: Array, after: Array) -> Array:
+        """KL(before || after) of each sample, in nats, (batch,) float64."""
+        ...
+
+    def factor(self, output: Any, signs: Any) -> Any:
+        """S e of each sample: tensors of TensorFlow, all of the output's shape; signs are -1 or 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """An output (batch, classes) of logits, or of `probabilities`; a single column is that of the first of two."""
+
+    probabilities: bool
+
+    def divergence(self, before: Array, after: Array) -> Array:
+        """Sum over classes of p (log p - log q)."""
+        p, q = self._logarithms(before), self._logarithms(after)
+        return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
+
+    def factor(self, output: Any, signs: Any) -> Any:
+        """Of F = diag(p) - p p^T for logits, and divided by p for probabilities, which then add up to 1 as before."""
+        import tensorflow as tf
+
+        p = output if self.probabilities else tf.sigmoid(output) if output.shape[-1] == 1 else tf.nn.softmax(output)
+        whole = tf.concat([p, 1.0 - p], axis=1) if output.shape[-1] == 1 else p
+        found = _direction(whole, signs)[:, : output.shape[-1]]
+        return tf.where(p > LEAST, found / tf.maximum(p, LEAST), 0.0) if self.probabilities else found
+
+    def _logarithms(self, output: Array) -> Array:
+        """Of the probabilities of all classes, which add up to 1 exactly, (batch, classes), float64."""
+        scores = output.astype(np.float64)
+        if scores.shape[1] == 1:
+            other = 1.0 - scores if self.probabilities else np.zeros_like(scores)
+            scores = np.concatenate([scores, other], axis=1)
+        whole = np.log(np.maximum(scores, LEAST)) if self.probabilities else scores
+        return np.asarray(whole - np.logaddexp.reduce(whole, axis=1, keepdims=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """An output of any shape that is no score of classes: each value the mean of a Gaussian.
+
+    Its deviation is the `scale` of the output times the root of the number of values in a sample, so that the
+    divergence is half the mean squared change relative to scale^2, for an image of any size.
+    """
+
+    scale: float
+
+    def divergence(self, before: Array, after: Array) -> Array:
+        """Half the mean squared difference in units of the scale."""
+        change = (after.astype(np.float64) - before).reshape(len(before), -1)
+        return np.asarray(np.square(change).mean(axis=1) / (2.0 * self.scale**2))
+
+    def factor(self, output: Any, signs: Any) -> Any:
+        """Of F = 1 / (scale^2 values)."""
+        import tensorflow as tf
+
+        values = tf.cast(tf.size(output) // tf.shape(output)[0], output.dtype)
+        return signs / (self.scale * tf.sqrt(values))
+
+
+def likelihood_of(output: Array, *, of_classes: bool) -> Likelihood:
+    """How to read an output, from its values for a few samples.
+
+    `of_classes` says that rows of numbers are scores of classes: probabilities where they are in [0, 1] and add up to
+    1, or are single, and else logits. An output of another rank is values, whose scale is their standard deviation.
+    """
+    if of_classes and output.ndim == 2 and output.shape[1] > 0:
+        within = bool((output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
+        whole = output.shape[1] == 1 or bool((np.abs(output.sum(axis=1) - 1.0) <= SUMS_TO_ONE).all())
+        return Classes(probabilities=within and whole)
+    return Values(float(output.std(dtype=np.float64)) or 1.0)
+
+
+def _direction(p: Any, signs: Any) -> Any:
+    """S e for F = diag(p) - p p^T, all (batch, classes), by the triangular S of Tanabe and Sagae (1992).
+
+    A choice among classes is one between the first and the rest, then between the second and the rest of those, and so
+    on. Each is a column of S, sqrt(p_k r_k / t_k) (1 for k, -p_j / r_k for each j behind it), where t_k is what k and
+    those behind it have together and r_k is t_k without p_k. Where two classes share all but a little, one column has
+    all but a little of F, and signs hardly matter. (Tanabe, Sagae: An exact Cholesky decomposition and the generalized
+    inverse of the variance-covariance matrix of the multinomial distribution. J. R. Stat. Soc. B 54.)
+    """
+    import tensorflow as tf
+
+    together = tf.maximum(tf.cumsum(p, axis=1, reverse=True), TINY)
+    rest = tf.cumsum(p, axis=1, reverse=True, exclusive=True)
+    sizes = signs * tf.sqrt(tf.maximum(p * rest, 0.0) / together)
+    return sizes - p * tf.cumsum(sizes / tf.maximum(rest, TINY), axis=1, exclusive=True)

@@ -1,0 +1,80 @@
+"""What is asked about layers, and what is known of them then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from autoquant.calibration.plan import LayerPlan
+from autoquant.calibration.statistics import Statistics
+from autoquant.evaluation.data import Dataset
+from autoquant.model.layer import Layer
+from autoquant.model.model import Model
+
+SAMPLES = 256
+"""So many calibration samples are looked at, where there are as many."""
+
+Candidates = Mapping[str, Sequence[LayerPlan]]
+"""For each layer the settings that it could have."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """What shall be found out: the sensitivity of every candidate of every layer in `candidates`.
+
+    `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
+    LiteRT, or a .tflite. Of the statistics, those of `batch_num` batches are used, by default the most that there are.
+    At most so many `samples` of the data are looked at, from all over it. `of_classes` says that outputs (batch,
+    columns) are scores of classes. `seed` is for what is drawn.
+    """
+
+    model: Model
+    layers: Mapping[str, Layer]
+    candidates: Candidates
+    statistics: Statistics
+    data: Dataset
+    of_classes: bool = True
+    batch_num: int | None = None
+    samples: int = SAMPLES
+    seed: int = 0
+
+    @property
+    def batches(self) -> int:
+        """The number of batches whose statistics are used."""
+        return max(self.statistics.batch_nums) if self.batch_num is None else self.batch_num
+
+    @property
+    def chosen(self) -> Dataset:
+        """The samples that are looked at, the same ones every time; calibration data is often sorted by class."""
+        return self.data.subset(np.random.default_rng(0).permutation(len(self.data))[: self.samples])
+
+    def answer(self, values: Mapping[tuple[str, int], float], method: str, reason: str = "") -> Sensitivities:
+        """The answer, by layer and number of candidate; those that are not there cannot be quantized so."""
+        found = {
+            name: tuple(values.get((name, number), np.inf) for number in range(len(each)))
+            for name, each in self.candidates.items()
+        }
+        return Sensitivities(found, method, min(self.samples, len(self.data)), reason)
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """For each layer one number per candidate, in nats: the divergence of the output when it alone is quantized so.
+
+    Zero means that nothing changes; infinity that the layer cannot be quantized so. `method` says how they were found,
+    'fisher' or 'divergence', and `reason` why by the second, which takes longer; over so many `samples`.
+    """
+
+    values: Mapping[str, tuple[float, ...]]
+    method: str
+    samples: int
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+        for name, values in self.values.items():
+            if not all(value >= 0.0 for value in values):  # NaN fails too
+                raise ValueError(f"sensitivities are 0 or more, got {values} of '{name}'")

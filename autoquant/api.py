@@ -38,6 +38,7 @@ from autoquant.tuning.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import Checked
+    from autoquant.tuning.sensitivity.overview import Overview
 
 
 def nobody(event: Event) -> None:
@@ -196,10 +197,14 @@ def benchmark(
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A model in the form that a target quantizes, and what of it can be quantized there."""
+    """A model in the form that a target quantizes, and what of it can be quantized there.
+
+    `sensitivity` is how much each layer changes the output, where that was asked for.
+    """
 
     model: Model
     survey: Survey
+    sensitivity: Overview | None = None
 
 
 def inspect(
@@ -209,18 +214,28 @@ def inspect(
     outputs: Sequence[str] = (),
     target: str | None = None,
     signature: str | None = None,
+    calibration: Any = None,
+    **options: Unpack[DataOptions],
 ) -> Inspection:
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
-    `signature` chooses among several of a .tflite. Raises ModelError, UsageError.
+    `signature` chooses among several of a .tflite. With `calibration` data, read as `options` say, the sensitivity of
+    each layer is found as well. Raises ModelError, UsageError.
     """
     chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
     check_target(model, target=chosen)
+    request = None if calibration is None else DataRequest(data=calibration, calibration=calibration, **options)
     opened = open_model(model, inputs=inputs, outputs=outputs, signature=signature or None)
     looked_at = open_target(chosen)
     adopted = looked_at.adopted(opened)
-    return Inspection(adopted, looked_at.survey(adopted, {}))
+    survey = looked_at.survey(adopted, {})
+    if request is None:
+        return Inspection(adopted, survey)
+    from autoquant.tuning.sensitivity.overview import look_over
+
+    layers = {layer.name: layer for layer in survey.layers}
+    return Inspection(adopted, survey, look_over(str(model), opened, layers, request))
 
 
 def check(model: str | Path, record: str | Path | None = None) -> Checked:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autoquant.cli import arguments
+from autoquant.cli import arguments, sensitivity
 from autoquant.cli.output import UNLIMITED, painted, plain_table, say, terminal_columns
 from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
 from autoquant.cli.words import counted, percent
+from autoquant.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +34,15 @@ def add_arguments(parser: arguments.Parser) -> None:
     """The model, and for which target it is looked at."""
     arguments.add_model(parser)
     arguments.add_target(parser)
+    group = parser.add_argument_group("sensitivity")
+    group.add_argument(
+        "--sensitivity",
+        action="store_true",
+        default=False,
+        help="how much each layer changes the output when it alone is quantized; needs --calibration",
+    )
+    group.add_argument("--calibration", metavar="DATA", help="samples; labels are not needed")
+    arguments.add_reading(parser, labels=False)
     parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
     arguments.add_verbose(parser)
 
@@ -40,8 +50,11 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look at the model, and print what is there."""
     from autoquant.tuning.choices import check_target
+    from autoquant.tuning.request import DataRequest
 
     asked = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
+    reading = arguments.given(args, DataRequest)
+    _check_sensitivity(args, reading)
     if "target" in asked:
         check_target(args.model, target=asked["target"])
     with stdout_for_the_result():
@@ -49,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        found = api.inspect(args.model, **asked)
+        found = api.inspect(args.model, **asked, **reading)
     say(
         json.dumps(facts(found), indent=2, sort_keys=True)
         if args.json
@@ -58,11 +71,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> None:
+    """Raise UsageError where data are needed but not given, or given but not needed."""
+    if args.sensitivity and "calibration" not in reading:
+        raise UsageError("--sensitivity", "needs samples to run the model on", hint="give --calibration DATA")
+    if reading and not args.sensitivity:
+        option = f"--{next(iter(reading)).replace('_', '-')}"
+        raise UsageError(option, "is for --sensitivity alone", hint="give that too, or leave it away")
+
+
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; where those are wider than `columns`, two lines for every layer."""
     tables = [_layers(found), _tensors(found), _rejected(found)]
-    fits = columns is None or max(_width(part) for table in tables for part in table) <= columns
-    return painted(*_separated([*(tables if fits else _in_two_lines(found)), [totals(found)]]))
+    wide = [*tables, sensitivity.table(found)]
+    fits = columns is None or max(_width(part) for table in wide for part in table) <= columns
+    shown = sensitivity.table(found) if fits else sensitivity.lines(found)
+    return painted(*_separated([*(tables if fits else _in_two_lines(found)), shown, [totals(found)]]))
 
 
 def facts(found: Inspection) -> dict[str, Any]:
@@ -92,6 +116,7 @@ def facts(found: Inspection) -> dict[str, Any]:
         "rejected": [{"name": one.name, "op": one.op, "reason": one.reason} for one in found.survey.rejected],
         "macs": total_macs(layers),
         "parameters": sum(layer.parameters for layer in layers),
+        **sensitivity.facts(found),
     }
 
 

@@ -49,18 +49,24 @@ from autoquant.tuning.workbench import Builder
 from autoquant.tuning.workload import Workload
 
 BATCH = 50
+TIMED = 1600
+"""So many samples are run to measure costs, where there are as many."""
 Values = Mapping[str, float]
 """One number for each layer."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What is asked of the model as it is given, and what builds INT8 models of it and runs them."""
+    """What is asked of the model as it is given, and what builds INT8 models of it and runs them.
+
+    Costs are measured on more samples, `timed`.
+    """
 
     question: Question
     builder: Builder
     engine: Engine
     evaluation: Dataset
+    timed: Dataset
 
 
 @dataclass(frozen=True)
@@ -111,9 +117,9 @@ def main(words: Sequence[str] | None = None) -> None:
     layers, chosen = len(ranked.measured), len(opened.question.chosen)
     print(f"{opened.question.model.name}: {layers} layers, {chosen} samples, {len(opened.evaluation)} evaluated")
     for way, correlation in ranked.correlations.items():
-        print(f"Spearman {way:<18}{correlation:>8.3f}")
+        print(f"Spearman {way:<24}{correlation:>8.3f}")
     for way, cost in costs(opened, repeat=arguments.repeat).items():
-        print(f"passes   {way:<18}{cost:>8.1f}")
+        print(f"passes   {way:<24}{cost:>8.1f}")
 
 
 def open_all(
@@ -138,8 +144,9 @@ def open_all(
         samples=samples,
     )
     builder = Builder(adopted, wanted, chosen, chosen.maker(adopted, wanted.layers, seen))
-    order = np.random.default_rng(0).permutation(len(data.evaluation))[:evaluated]
-    return Opened(question, builder, _engine(chosen.name, given, wanted), data.evaluation.subset(order))
+    order = np.random.default_rng(0).permutation(len(data.evaluation))
+    evaluation, timed = (data.evaluation.subset(order[:count]) for count in (evaluated, TIMED))
+    return Opened(question, builder, _engine(chosen.name, given, wanted), evaluation, timed)
 
 
 def _calibrated(target: Target, model: Model, data: Dataset, batch_size: int) -> tuple[Workload, Statistics]:
@@ -210,7 +217,7 @@ def _compared(opened: Opened, layer: str, path: Path) -> Values:
 
 def costs(opened: Opened, *, repeat: int) -> Values:
     """Plain passes that each way takes for the same samples."""
-    question, model = opened.question, opened.question.model
+    question, model = replace(opened.question, data=opened.timed, samples=TIMED), opened.question.model
     found = {}
     if isinstance(model.program, Graph):
         found["fisher"] = _cost(fisher, question, lambda: open_engine("tensorflow").open_graph(model.program), repeat)
@@ -225,15 +232,15 @@ def _cost(way: Callable[[Question], object], question: Question, opened: Callabl
     plain: list[float] = []
     runner = opened()
     for _ in range(repeat):
-        less, more = (_seconds(partial(way, one)) for one in both)
-        ways.append(more - less)
-        less, more = (_seconds(partial(_run, runner, one)) for one in both)
-        plain.append(more - less)
+        for seconds, work in ((ways, way), (plain, partial(_run, runner))):
+            less, more = (_seconds(partial(work, one)) for one in both)
+            seconds.append(more - less)
     runner.close()
     return median(ways) / median(plain)
 
 
 def _run(runner: Runner, question: Question) -> None:
+    """A plain pass."""
     for batch in question.chosen.batches(BATCH):
         runner(batch.inputs)
 

@@ -1,0 +1,73 @@
+"""The sensitivities of all layers of a model, each with its default settings and with ranges chosen otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
+from autoquant.evaluation.engines import open_engine
+from autoquant.model.layer import Layer
+from autoquant.model.model import Model, is_lite
+from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.choices import TENSORFLOW
+from autoquant.tuning.engines import LITERT
+from autoquant.tuning.prepare import CALIBRATION_SAMPLES, batches_in, calibrate, open_one
+from autoquant.tuning.request import DataRequest
+from autoquant.tuning.sensitivity.measure import measure_sensitivity
+from autoquant.tuning.sensitivity.result import Question, Sensitivities
+from autoquant.tuning.workload import Workload
+
+SETTINGS: Mapping[str, RangeAlgorithm] = MappingProxyType(
+    {"ifmr": Ifmr(), "minmax": MinMax(), "percentile": Percentile()}
+)
+"""Range algorithms that are compared, the default first; all else is as `layer_plan` has it."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Sensitivities by layer, one for each of SETTINGS; layers that have none are not there."""
+
+    found: Sensitivities
+
+    @property
+    def default(self) -> Mapping[str, float]:
+        """With default settings."""
+        return {name: values[0] for name, values in self.found.values.items()}
+
+    def best(self, layer: str) -> str:
+        """The range algorithm with the lowest number; the first of several."""
+        values = self.found.values[layer]
+        return list(SETTINGS)[values.index(min(values))]
+
+    def share(self, layer: str) -> float | None:
+        """Of the sum over all layers with default settings; None where it cannot be calibrated, or the sum is 0."""
+        known = [value for value in self.default.values() if value < float("inf")]
+        value = self.default[layer]
+        return value / sum(known) if sum(known) > 0 and value < float("inf") else None
+
+
+def look_over(path: str, model: Model, layers: Mapping[str, Layer], request: DataRequest) -> Overview:
+    """Calibrate a model as it is given, a file at `path`, and find the sensitivity of those `layers` that it has.
+
+    `layers` are those of the target, whose names are the same. Raises as `measure_sensitivity`.
+    """
+    own = open_target(LITERT if is_lite(path) else TENSORFLOW)
+    data = open_one(request, model, request.calibration)
+    batches = min(batches_in(data, request.batch_size), -(-CALIBRATION_SAMPLES // request.batch_size))
+    workload = Workload.of(own, model, data)
+    known = {name: layer for name, layer in layers.items() if name in workload.layers}
+    statistics = calibrate(
+        open_engine(TARGETS[own.name].runtime),
+        model,
+        {name: workload.layers[name] for name in known},
+        data,
+        [batches],
+        batch_size=request.batch_size,
+        tensors=own.tensors(model, workload.layers),
+    )
+    candidates = {name: [layer_plan(layer, one) for one in SETTINGS.values()] for name, layer in known.items()}
+    question = Question(model=model, layers=workload.layers, candidates=candidates, statistics=statistics, data=data)
+    return Overview(measure_sensitivity(question))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BAR = 24
 """Characters of a bar that is as long as can be."""
+NOTHING = "-"
 IMPOSSIBLE = "cannot be calibrated"
 
 
@@ -31,7 +32,7 @@ def table(found: Inspection) -> list[RenderableType]:
     longest = max((overview.share(layer.name) or 0.0 for layer in _ranked(found, overview)), default=0.0)
     for layer in _ranked(found, overview):
         drawn = bar(overview.share(layer.name) or 0.0, longest)
-        rows.add_row(layer.name, layer.op, overview.best(layer.name), *_numbers(overview, layer), drawn)
+        rows.add_row(layer.name, layer.op, overview.best(layer.name) or NOTHING, *_numbers(overview, layer), drawn)
     return [rows, *heading(overview)]
 
 
@@ -43,7 +44,9 @@ def lines(found: Inspection) -> list[RenderableType]:
     told: list[RenderableType] = [*heading(overview)]
     for layer in _ranked(found, overview):
         value, share = _numbers(overview, layer)
-        told.append(f"{layer.name}\n  {layer.op}: {value} ({share}), best with {overview.best(layer.name)}")
+        best = overview.best(layer.name)
+        numbers = f"{value} ({share}), best with {best}" if best else value
+        told.append(f"{layer.name}\n  {layer.op}: {numbers}")
     return told
 
 
@@ -91,4 +94,4 @@ def _ranked(found: Inspection, overview: Overview) -> Sequence[Layer]:
 
 def _numbers(overview: Overview, layer: Layer) -> tuple[str, str]:
     value, share = overview.default[layer.name], overview.share(layer.name)
-    return f"{value:.3g}" if isfinite(value) else IMPOSSIBLE, "-" if share is None else percent(share)
+    return f"{value:.3g}" if isfinite(value) else IMPOSSIBLE, NOTHING if share is None else percent(share)

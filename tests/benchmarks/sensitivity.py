@@ -162,11 +162,11 @@ def _engine(target: str, model: Model, workload: Workload) -> Engine:
     return open_engine(target)
 
 
-def rank(opened: Opened, *, seeds: int = 1) -> Ranked:
-    """Measure every layer, and predict that in every way."""
+def rank(opened: Opened, *, seeds: int = 1, amct: bool = True) -> Ranked:
+    """Measure every layer, and predict that in every way; `amct` says whether by AMCT's measures too."""
     question = opened.question
     with tempfile.TemporaryDirectory() as folder:
-        measured, outputs = _measured(opened, Path(folder))
+        measured, outputs = _measured(opened, Path(folder), amct=amct)
     ways = {}
     if isinstance(question.model.program, Graph):
         ways = {f"fisher, seed {seed}": fisher(replace(question, seed=seed)) for seed in range(seeds)}
@@ -174,7 +174,7 @@ def rank(opened: Opened, *, seeds: int = 1) -> Ranked:
     return Ranked(measured, {way: {n: v[0] for n, v in found.values.items()} for way, found in ways.items()} | outputs)
 
 
-def _measured(opened: Opened, folder: Path) -> tuple[Values, Mapping[str, Values]]:
+def _measured(opened: Opened, folder: Path, *, amct: bool) -> tuple[Values, Mapping[str, Values]]:
     """The divergence of each layer's INT8 model, and AMCT's measures of what its operator gives, where those apply."""
     builder, question = opened.builder, opened.question
     program = builder.model.program
@@ -182,15 +182,15 @@ def _measured(opened: Opened, folder: Path) -> tuple[Values, Mapping[str, Values
     before = _outputs(runner, opened.evaluation)
     likelihood = likelihood_of(before, of_classes=question.of_classes)
     measured: dict[str, float] = {}
-    amct: dict[str, dict[str, float]] = {}
+    others: dict[str, dict[str, float]] = {}
     for name, (settings,) in question.candidates.items():
         built = builder.build(Plan({name: settings}, question.batches), folder)
         after = _outputs(opened.engine.open_file(built.path, program), opened.evaluation)
         measured[name] = float(np.maximum(likelihood.divergence(before, after), 0.0).mean())
-        if builder.target.name == "tensorflow":
+        if amct and builder.target.name == "tensorflow":
             for way, value in _compared(opened, name, built.path).items():
-                amct.setdefault(way, {})[name] = value
-    return measured, amct
+                others.setdefault(way, {})[name] = value
+    return measured, others
 
 
 def _outputs(runner: Runner, data: Dataset, name: str | None = None) -> Array:

@@ -49,13 +49,15 @@ class Classes:
         return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
 
     def factor(self, output: Any, signs: Any) -> Any:
-        """Of F = diag(p) - p p^T for logits, and divided by p for probabilities, which then add up to 1 as before."""
+        """Of F = diag(p) - p p^T for logits; for probabilities, what becomes that behind the softmax they come from."""
         import tensorflow as tf
 
-        p = output if self.probabilities else tf.sigmoid(output) if output.shape[-1] == 1 else tf.nn.softmax(output)
-        whole = tf.concat([p, 1.0 - p], axis=1) if output.shape[-1] == 1 else p
-        found = _direction(whole, signs)[:, : output.shape[-1]]
-        return tf.where(p > LEAST, found / tf.maximum(p, LEAST), 0.0) if self.probabilities else found
+        if output.shape[-1] == 1:
+            p = output if self.probabilities else tf.sigmoid(output)
+            spread = tf.maximum(p * (1.0 - p), 0.0)
+            return signs * _divided(tf.sqrt(spread), spread) if self.probabilities else signs * tf.sqrt(spread)
+        p = output if self.probabilities else tf.nn.softmax(output)
+        return _divided(_direction(p, signs), p) if self.probabilities else _direction(p, signs)
 
     def _logarithms(self, output: Array) -> Array:
         """Of the probabilities of all classes, which add up to 1 exactly, (batch, classes), float64."""
@@ -118,3 +120,10 @@ def _direction(p: Any, signs: Any) -> Any:
     rest = tf.cumsum(p, axis=1, reverse=True, exclusive=True)
     sizes = signs * tf.sqrt(tf.maximum(p * rest, 0.0) / together)
     return sizes - p * tf.cumsum(sizes / tf.maximum(rest, TINY), axis=1, exclusive=True)
+
+
+def _divided(values: Any, p: Any) -> Any:
+    """The quotient, and 0 where p counts for nothing."""
+    import tensorflow as tf
+
+    return tf.where(p > LEAST, values / tf.maximum(p, LEAST), tf.zeros_like(values))

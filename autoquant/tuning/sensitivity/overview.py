@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from types import MappingProxyType
 
 from autoquant.calibration.plan import layer_plan
@@ -37,16 +38,16 @@ class Overview:
         """With default settings."""
         return {name: values[0] for name, values in self.found.values.items()}
 
-    def best(self, layer: str) -> str:
-        """The range algorithm with the lowest number; the first of several."""
+    def best(self, layer: str) -> str | None:
+        """The range algorithm with the lowest number, the first of several; None where it cannot be calibrated."""
         values = self.found.values[layer]
-        return list(SETTINGS)[values.index(min(values))]
+        return list(SETTINGS)[values.index(min(values))] if isfinite(min(values)) else None
 
     def share(self, layer: str) -> float | None:
         """Of the sum over all layers with default settings; None where it cannot be calibrated, or the sum is 0."""
-        known = [value for value in self.default.values() if value < float("inf")]
+        total = sum(value for value in self.default.values() if isfinite(value))
         value = self.default[layer]
-        return value / sum(known) if sum(known) > 0 and value < float("inf") else None
+        return value / total if total > 0 and isfinite(value) else None
 
 
 def look_over(path: str, model: Model, layers: Mapping[str, Layer], request: DataRequest) -> Overview:

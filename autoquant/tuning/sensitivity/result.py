@@ -10,6 +10,7 @@ import numpy as np
 
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.statistics import Statistics
+from autoquant.errors import PlanError, did_you_mean
 from autoquant.evaluation.data import Dataset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
@@ -28,7 +29,7 @@ class Question:
     `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
     LiteRT, or a .tflite. Of the statistics, those of `batch_num` batches are used, by default the most that there are.
     At most so many `samples` of the data are looked at, from all over it. `of_classes` says that outputs (batch,
-    columns) are scores of classes. `seed` is for what is drawn.
+    columns) are scores of classes. `seed` is for what is drawn. Raises PlanError for a candidate of no layer.
     """
 
     model: Model
@@ -40,6 +41,14 @@ class Question:
     batch_num: int | None = None
     samples: int = SAMPLES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.candidates:
+            if name not in self.layers:
+                hint = did_you_mean(name, self.layers, otherwise="`autoquant inspect` lists the layers")
+                raise PlanError(name, "is no quantizable layer of this model", hint=hint)
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
 
     @property
     def batches(self) -> int:

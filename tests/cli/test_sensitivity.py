@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pytest
+
+from autoquant import api
+from autoquant.cli.inspect import text
+from autoquant.cli.main import main
+
+LAYERS = {"conv1", "conv2", "fc"}
+
+
+@pytest.fixture
+def words(files) -> list[str]:
+    return ["inspect", str(files.model), "--sensitivity", "--calibration", str(files.calibration), "--batch-size", "10"]
+
+
+def test_the_table_has_the_most_sensitive_layer_first(words, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begin = next(number for number, line in enumerate(lines) if "sensitivity" in line)
+    assert lines[begin].split() == ["layer", "operator", "best", "range", "sensitivity", "share"]
+    rows = [line.split() for line in lines[begin + 1 : begin + 4]]
+    assert {row[0] for row in rows} == LAYERS
+    assert {row[2] for row in rows} <= {"ifmr", "minmax", "percentile"}
+    values, shares, bars = (
+        [float(row[3]) for row in rows],
+        [float(row[4].rstrip("%")) for row in rows],
+        [r[5] for r in rows],
+    )
+    assert values == sorted(values, reverse=True)
+    assert values[-1] > 0
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert bars[0] == "#" * 24
+    assert [len(bar) for bar in bars] == pytest.approx([24 * share / shares[0] for share in shares], abs=1)
+    assert lines[begin + 5] == "with default settings; found by gradients on 20 samples"
+
+
+def test_json_has_every_setting(words, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["sensitivity"]
+    assert (told["method"], told["reason"], told["samples"], told["unit"]) == ("fisher", "", 20, "nats")
+    assert told["layers"].keys() == LAYERS
+    for values in told["layers"].values():
+        assert values.keys() == {"ifmr", "minmax", "percentile"}
+        assert all(value > 0 for value in values.values())
+
+
+def test_for_litert_the_model_that_was_given_is_asked(words, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--json", "--target", "litert"]) == 0
+    told = json.loads(capsys.readouterr().out)["sensitivity"]
+    assert (told["method"], told["layers"].keys()) == ("fisher", LAYERS)
+
+
+def test_a_tflite_is_measured_and_says_why(files, tmp_path) -> None:
+    program = api.inspect(files.model, target="litert").model.program
+    (tmp_path / "tiny.tflite").write_bytes(program.content)
+    found = api.inspect(tmp_path / "tiny.tflite", calibration=files.calibration, batch_size=10)
+    wide = text(found, columns=None)
+    assert "found one layer at a time on 20 samples\nas a .tflite has no gradients" in wide
+    narrow = text(found, columns=50).splitlines()
+    assert sum(line.endswith(("ifmr", "minmax", "percentile")) for line in narrow) == 3
+
+
+def test_what_cannot_be_calibrated_is_shown_so(tmp_path) -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        huge = tf.tanh(tf.matmul(x, tf.constant(np.eye(4) * 3e38, tf.float32), name="huge"))
+        tf.identity(huge + tf.matmul(x, tf.constant(np.eye(4), tf.float32), name="fine"), name="y")
+    (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    found = api.inspect(tmp_path / "net.pb", calibration=(x, None))
+    rows = [line.split() for line in text(found, columns=None).splitlines()]
+    assert ["huge", "MatMul", "-", "cannot", "be", "calibrated", "-"] in rows
+    assert "  MatMul: cannot be calibrated" in text(found, columns=40).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--sensitivity"], "--sensitivity: needs samples to run the model on; give --calibration DATA"),
+        (["--calibration", "x.npz"], "--calibration: is for --sensitivity alone; give that too, or leave it away"),
+        (["--batch-size", "5"], "--batch-size: is for --sensitivity alone; give that too, or leave it away"),
+        (["--sensitivity", "--calibration", "no.npz"], "no.npz: there is no such file"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(files, capsys: pytest.CaptureFixture[str], given, said) -> None:
+    assert main(["inspect", str(files.model), *given]) == 2
+    assert said in capsys.readouterr().err

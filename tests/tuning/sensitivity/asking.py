@@ -1,0 +1,54 @@
+"""Questions about graphs made in a test, calibrated on their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.ranges import MinMax
+from autoquant.evaluation.data import open_data
+from autoquant.evaluation.engines import open_engine
+from autoquant.model.model import Model, open_model
+from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.prepare import calibrate
+from autoquant.tuning.sensitivity.result import Question
+from autoquant.tuning.workload import Workload
+
+BATCH = 64
+
+
+def opened(folder: Path, write: Callable[..., Any], shape: tuple[int | None, ...]) -> Model:
+    """A frozen graph of one input `x`; `write` gives its outputs, which become `y`, `y_1` and so on."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        made = write(tf, tf.compat.v1.placeholder(tf.float32, shape, name="x"))
+        outputs = made if isinstance(made, tuple) else (made,)
+        names = [tf.identity(output, name="y").op.name for output in outputs]
+    path = folder / "net.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    return open_model(path, outputs=names)
+
+
+def question(model: Model, x: Any, *, target: str = "tensorflow", **options: Any) -> Question:
+    """About every layer and tensor, quantized by its largest values, unless `candidates` are given."""
+    data = open_data((np.asarray(x, np.float32), None), model.inputs)
+    own = open_target(target)
+    layers = Workload.of(own, model, data).layers
+    statistics = calibrate(
+        open_engine(TARGETS[target].runtime),
+        model,
+        layers,
+        data,
+        [-(-len(data) // BATCH)],
+        batch_size=BATCH,
+        tensors=own.tensors(model, layers),
+        balanced=[name for name, layer in layers.items() if layer.can.balanceable],
+    )
+    candidates = {name: [layer_plan(layer, MinMax())] for name, layer in layers.items()}
+    asked = {"model": model, "layers": layers, "candidates": candidates, "statistics": statistics, "data": data}
+    return Question(**(asked | options))

@@ -1,0 +1,207 @@
+"""What may be claimed of a search's winner, from the one look at samples that the search has not seen.
+
+The data of the search chose the winner, so its drop there looks better than it is. On data that had no part in that,
+the upper bound of the drop holds with the stated confidence for whatever model was chosen, and however.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autoquant.errors import UsageError
+from autoquant.evaluation.batch import Array
+from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.paired import (
+    SUSPICIOUS,
+    Bound,
+    GroupBound,
+    Paired,
+    bootstrap_drop,
+    guard,
+    is_binary,
+    loss_of,
+    needed_samples,
+    paired,
+    significantly_better,
+    upper_bound,
+)
+from autoquant.tuning.tolerance import drop, within
+
+
+class CertificateVerdict(StrEnum):
+    """What is claimed.
+
+    CERTIFIED: the upper bound is allowed, and that of every group. MISSED: the drop itself is not allowed, or a group
+    is proven to lose more than it may. MET: anything between.
+    """
+
+    CERTIFIED = "certified"
+    MET = "met, not certified"
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was measured, on what: engine and kernels as a person calls them; SHA-256 (hex) of models and data.
+
+    `model` is the FP32 model, `int8_model` the file that is certified, `data` the certification part.
+    """
+
+    engine: str
+    kernels: str
+    model: str
+    int8_model: str
+    data: str
+
+    def __post_init__(self) -> None:
+        for digest in (self.model, self.int8_model, self.data):
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                raise ValueError(f"a digest has 64 hexadecimal digits, got {digest!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The claim. Scores, `drop`, `upper_bound` and what is allowed are in units of the metric.
+
+    With probability `confidence` the true drop is at most `upper_bound`, which `method` says how it was found.
+    `losses` and `gains` count discordant pairs, None where the metric has none. `guard` has groups, the worst first,
+    each allowed `guard_allowed`. `needed_samples` are about how many would certify at the rates seen, where that is
+    what is missing. `suspicious`: INT8 is better than FP32 by more than chance, so the baseline may not be what it
+    should be.
+    """
+
+    verdict: CertificateVerdict
+    metric: str
+    baseline: float
+    score: float
+    drop: float
+    upper_bound: float
+    allowed: float
+    confidence: float
+    samples: int
+    method: str
+    origin: Origin
+    suspicious: bool
+    losses: int | None = None
+    gains: int | None = None
+    needed_samples: int | None = None
+    guard: tuple[GroupBound, ...] = ()
+    guard_allowed: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [self.baseline, self.score, self.drop, self.upper_bound, self.allowed, self.guard_allowed or 0.0]
+        numbers += [value for group in self.guard for value in (group.drop, group.upper, group.lower)]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("the numbers of a certificate are finite")
+        if not 0.0 < self.confidence < 1.0 or self.samples < 1:
+            raise ValueError(f"confidence is in (0, 1), samples are some, got {self.confidence}, {self.samples}")
+        if self.guard and self.guard_allowed is None:
+            raise ValueError("groups are guarded, so it is said what each is allowed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the rows tell."""
+
+    seen: Paired
+    bound: Bound
+    suspicious: bool
+    guard: tuple[GroupBound, ...] = ()
+
+
+def certify(
+    baseline_rows: Array,
+    rows: Array,
+    *,
+    metric: Metric,
+    allowed: float,
+    confidence: float,
+    origin: Origin,
+    groups: Array | None = None,
+    guard_allowed: float | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
+
+    `groups` (samples,) are labels of classes or slices, each allowed a drop of `guard_allowed`, by default `allowed`.
+    Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
+    """
+    each = allowed if guard_allowed is None else guard_allowed
+    if metric.per_sample:
+        found = _per_sample(baseline_rows, rows, metric, confidence, groups, each, seed)
+    elif groups is not None:
+        raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
+    else:
+        found = _as_whole(baseline_rows, rows, metric, confidence, seed)
+    verdict = _verdict(found, allowed, each)
+    met = verdict is CertificateVerdict.MET
+    return Certificate(
+        verdict=verdict,
+        metric=metric.name,
+        baseline=metric.combine(baseline_rows),
+        score=metric.combine(rows),
+        drop=found.seen.drop,
+        upper_bound=found.bound.value,
+        allowed=allowed,
+        confidence=confidence,
+        samples=found.seen.samples,
+        method=found.bound.method,
+        origin=origin,
+        suspicious=found.suspicious,
+        losses=found.seen.losses,
+        gains=found.seen.gains,
+        needed_samples=_needed(found, allowed, each, confidence) if met else None,
+        guard=found.guard,
+        guard_allowed=each if found.guard else None,
+    )
+
+
+def _per_sample(
+    before: Array, after: Array, metric: Metric, confidence: float, groups: Array | None, each: float, seed: int
+) -> _Found:
+    loss = loss_of(before, after, higher_is_better=metric.higher_is_better)
+    binary = is_binary(before, after)
+    guarded: tuple[GroupBound, ...] = ()
+    if groups is not None:
+        guarded = guard(loss, groups, allowed=each, confidence=confidence, binary=binary, seed=seed)
+    bound = upper_bound(loss, confidence=confidence, binary=binary, seed=seed)
+    suspicious = significantly_better(loss, binary=binary, seed=seed)
+    return _Found(paired(loss, binary=binary), bound, suspicious, guarded)
+
+
+def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, seed: int) -> _Found:
+    higher = metric.higher_is_better
+
+    def bound(sure: float) -> Bound:
+        return bootstrap_drop(before, after, metric.combine, higher_is_better=higher, confidence=sure, seed=seed)
+
+    seen = Paired(len(after), drop(metric.combine(before), metric.combine(after), higher_is_better=higher))
+    return _Found(seen, bound(confidence), bound(1.0 - SUSPICIOUS).value < 0.0)
+
+
+def _verdict(found: _Found, allowed: float, each: float) -> CertificateVerdict:
+    if not within(found.seen.drop, allowed) or any(not within(group.lower, each) for group in found.guard):
+        return CertificateVerdict.MISSED
+    if within(found.bound.value, allowed) and all(within(group.upper, each) for group in found.guard):
+        return CertificateVerdict.CERTIFIED
+    return CertificateVerdict.MET
+
+
+def _needed(found: _Found, allowed: float, each: float, confidence: float) -> int | None:
+    """About how many samples would certify the whole and each group; None where one has no room left."""
+    needed: list[int | None] = [0]
+    if not within(found.bound.value, allowed):
+        needed.append(needed_samples(found.seen, found.bound.value, allowed, confidence=confidence))
+    short = [group for group in found.guard if not within(group.upper, each)]
+    if any(group.drop >= each for group in short):
+        return None
+    if short:  # the one that is farthest from being held, by the width of its interval
+        last = max(short, key=lambda group: (group.upper - group.drop) / (each - group.drop))
+        seen = Paired(last.samples, last.drop, last.losses, last.gains)
+        corrected = 1.0 - (1.0 - confidence) / len(found.guard)
+        own = needed_samples(seen, last.upper, each, confidence=corrected)
+        needed.append(None if own is None else math.ceil(own * found.seen.samples / last.samples))
+    return None if None in needed else max(number for number in needed if number is not None)

@@ -1,0 +1,87 @@
+"""certificate.json: what is claimed of a search's winner, for people and for release scripts.
+
+Keys are sorted; what is not known, such as discordant pairs of a metric that has none, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from autoquant.errors import RunError
+from autoquant.evaluation.paired import GroupBound
+from autoquant.formats.strict import Fields
+from autoquant.tuning.certificate import Certificate, CertificateVerdict, Origin
+
+AGAIN = "take the file as the search wrote it"
+
+
+def certificate_text(certificate: Certificate) -> str:
+    """The text of certificate.json."""
+    facts = {"version": 1, **asdict(certificate)}
+    return json.dumps(_known(facts), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def parse_certificate(text: str, where: str) -> Certificate:
+    """Read the text of a file. Raises RunError that names `where` and the key."""
+    try:
+        facts = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise RunError(where, f"is no JSON: {error}", hint=AGAIN) from None
+    fields = Fields(facts, f"{where}:$", RunError)
+    fields.only("version", [1], 0)
+    verdict = CertificateVerdict(fields.only("verdict", [each.value for each in CertificateVerdict], ""))
+    values = {
+        "origin": _origin(fields.sub("origin")),
+        "guard": _groups(fields),
+        **{name: fields.needed(name, str) for name in ("metric", "method")},
+        **{name: fields.needed(name, float) for name in _NUMBERS},
+        "samples": fields.needed("samples", int),
+        "suspicious": fields.needed("suspicious", bool),
+        **{name: fields.optional(name, int) for name in ("losses", "gains", "needed_samples")},
+        "guard_allowed": fields.optional("guard_allowed", float),
+    }
+    fields.done()
+    return fields.build(lambda: Certificate(verdict=verdict, **values))
+
+
+_NUMBERS = ("baseline", "score", "drop", "upper_bound", "allowed", "confidence")
+
+
+def _origin(fields: Fields) -> Origin:
+    values = {name: fields.needed(name, str) for name in ("engine", "kernels", "model", "int8_model", "data")}
+    fields.done()
+    return fields.build(lambda: Origin(**values))
+
+
+def _groups(fields: Fields) -> tuple[GroupBound, ...]:
+    groups = fields.needed("guard", list)
+    return tuple(_group(fields.nested(value, f"guard[{number}]")) for number, value in enumerate(groups))
+
+
+def _group(fields: Fields) -> GroupBound:
+    label, samples = fields.needed("label", str), fields.needed("samples", int)
+    values = {name: fields.needed(name, float) for name in ("drop", "upper", "lower")}
+    pairs = {name: fields.optional(name, int) for name in ("losses", "gains")}
+    fields.done()
+    return GroupBound(label, samples, **values, **pairs)
+
+
+def _known(value: Any) -> Any:
+    """Without what is None."""
+    if isinstance(value, dict):
+        return {key: _known(each) for key, each in value.items() if each is not None}
+    return [_known(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
+    if twice:
+        raise ValueError(f"the key '{twice[0]}' is there twice")
+    return dict(pairs)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")

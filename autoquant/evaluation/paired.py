@@ -178,7 +178,7 @@ def significantly_better(loss: Array, *, binary: bool, seed: int = 0) -> bool:
     seen = paired(loss, binary=True)
     assert seen.losses is not None and seen.gains is not None
     discordant = seen.losses + seen.gains
-    return discordant > 0 and binomtest(seen.gains, discordant, alternative="greater").pvalue < SUSPICIOUS
+    return discordant > 0 and bool(binomtest(seen.gains, discordant, alternative="greater").pvalue < SUSPICIOUS)
 
 
 def guard(

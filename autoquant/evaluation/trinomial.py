@@ -26,10 +26,13 @@ GAMMA = 0.02
 """Part of the error that is spent on the interval of psi."""
 GRID = 24
 """Values of psi that the largest p-value is taken over. It is flat in psi, being of a standardized statistic."""
-STEPS, FEW = (60, 8), 100
-"""Drops that are tried above the largest one found, with FEW discordant pairs or less, and with more.
+STEPS, FEW = (60, 8), 20
+"""Drops that are tried above the largest one found, with up to FEW discordant pairs and with more.
 
-The p-value is not monotone in the drop, as outcomes come and go at its edge; of many pairs each weighs little."""
+As outcomes come and go at its edge, the p-value is not quite monotone in the drop; of many pairs each weighs little.
+"""
+NEVER = 1e-4
+"""Part of the error that is given to numbers of discordant pairs too unlikely to be looked at."""
 PRECISION = 1e-3
 """Of the bound, as a part of its distance from the observed drop; it is rounded up."""
 
@@ -91,11 +94,12 @@ def _largest_tail(drop: float, losses: int, gains: int, samples: int, psi: tuple
     own = float(_deviation(np.asarray(losses + gains), drop, samples))
     statistic = (losses - gains - samples * drop) / own if own else 0.0
     most = np.floor((pairs + samples * drop + statistic * deviation) / 2 + 1e-9)  # losses of these and fewer count
-    theta = np.clip((1.0 + drop / np.maximum(grid, 1e-300)) / 2, 0.0, 1.0)
-    tails = np.where(most >= pairs, 1.0, bdtr(np.clip(most, 0, pairs), pairs, theta)) * (most >= 0)
     chance = _binomial(pairs, samples, grid)
-    left = 1.0 - chance.sum(axis=1)  # pairs that are not likely are counted in full
-    return float(((chance * tails).sum(axis=1) + np.maximum(left, 0.0)).max())
+    psi_of, pairs_of = np.nonzero((chance > NEVER * alpha / len(pairs)) & (most >= 0))
+    theta = np.clip((1.0 + drop / np.maximum(grid[psi_of, 0], 1e-300)) / 2, 0.0, 1.0)
+    below = bdtr(np.minimum(most, pairs)[pairs_of], pairs[pairs_of], theta)
+    tails = np.bincount(psi_of, chance[psi_of, pairs_of] * below, minlength=GRID)
+    return float((tails + np.maximum(1.0 - chance.sum(axis=1), 0.0)).max() + NEVER * alpha)
 
 
 def _deviation(pairs: Array, drop: float, samples: int) -> Array:

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.formats.strict import Fields, read_text
+from autoquant.formats.strict import Fields, read_text, unique_keys
 
 AGAIN = "save the quantized model again"
 
@@ -70,7 +68,7 @@ def load_quant_json(path: Path) -> QuantJson:
 def parse_quant_json(text: str, where: str) -> QuantJson:
     """Read the text of a file. Raises PlanError that names `where` and the key."""
     try:
-        facts = json.loads(text, object_pairs_hook=_object)
+        facts = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise PlanError(where, f"is no JSON: {error}", hint=AGAIN) from None
     fields = Fields(facts, f"{where}:$", PlanError)
@@ -85,10 +83,3 @@ def _names(nodes: Fields, key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise nodes.error(key, f"expected a list of names, got {value!r}", hint=AGAIN)
     return tuple(value)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
-    if twice:
-        raise ValueError(f"the key '{twice[0]}' is there twice")
-    return dict(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -105,6 +106,14 @@ class Fields:
 def as_float(value: Any) -> Any:
     """A whole number as a float where that is exact, anything else as it is."""
     return float(value) if type(value) is int and abs(value) <= 2**53 else value
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for json.loads as object_pairs_hook; raises ValueError for a key that is there twice."""
+    twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
+    if twice:
+        raise ValueError(f"the key '{twice[0]}' is there twice")
+    return dict(pairs)
 
 
 def read_text(path: Path, *, hint: str) -> str:

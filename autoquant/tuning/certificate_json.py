@@ -6,13 +6,12 @@ Keys are sorted; what is not known, such as discordant pairs of a metric that ha
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.evaluation.paired import GroupBound
-from autoquant.formats.strict import Fields
+from autoquant.formats.strict import Fields, unique_keys
 from autoquant.tuning.certificate import Certificate, CertificateVerdict, Origin
 
 AGAIN = "take the file as the search wrote it"
@@ -27,13 +26,13 @@ def certificate_text(certificate: Certificate) -> str:
 def parse_certificate(text: str, where: str) -> Certificate:
     """Read the text of a file. Raises RunError that names `where` and the key."""
     try:
-        facts = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        facts = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise RunError(where, f"is no JSON: {error}", hint=AGAIN) from None
     fields = Fields(facts, f"{where}:$", RunError)
     fields.only("version", [1], 0)
     verdict = CertificateVerdict(fields.only("verdict", [each.value for each in CertificateVerdict], ""))
-    values = {
+    values: dict[str, Any] = {
         "origin": _origin(fields.sub("origin")),
         "guard": _groups(fields),
         **{name: fields.needed(name, str) for name in ("metric", "method")},
@@ -63,10 +62,10 @@ def _groups(fields: Fields) -> tuple[GroupBound, ...]:
 
 def _group(fields: Fields) -> GroupBound:
     label, samples = fields.needed("label", str), fields.needed("samples", int)
-    values = {name: fields.needed(name, float) for name in ("drop", "upper", "lower")}
-    pairs = {name: fields.optional(name, int) for name in ("losses", "gains")}
+    drop, upper, lower = (fields.needed(name, float) for name in ("drop", "upper", "lower"))
+    losses, gains = fields.optional("losses", int), fields.optional("gains", int)
     fields.done()
-    return GroupBound(label, samples, **values, **pairs)
+    return GroupBound(label, samples, drop, upper, lower, losses, gains)
 
 
 def _known(value: Any) -> Any:
@@ -74,13 +73,6 @@ def _known(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _known(each) for key, each in value.items() if each is not None}
     return [_known(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
-    if twice:
-        raise ValueError(f"the key '{twice[0]}' is there twice")
-    return dict(pairs)
 
 
 def _no_number(name: str) -> float:

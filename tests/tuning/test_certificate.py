@@ -1,0 +1,158 @@
+"""What is certified, and how often wrongly, over whole selections."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoquant.errors import UsageError
+from autoquant.evaluation.batch import Array
+from autoquant.evaluation.metrics import METRICS
+from autoquant.evaluation.paired import BOOTSTRAP, EXACT, upper_bound
+from autoquant.evaluation.trinomial import exact_upper
+from autoquant.tuning.certificate import Certificate, CertificateVerdict, Origin, certify
+
+ORIGIN = Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64)
+
+
+def rows(losses: int, gains: int, samples: int) -> tuple[Array, Array]:
+    """Of FP32 and INT8, 0/1; half of what is not discordant is right in both."""
+    same = np.arange(samples - losses - gains) % 2
+    return np.concatenate([np.ones(losses), np.zeros(gains), same]), np.concatenate(
+        [np.zeros(losses), np.ones(gains), same]
+    )
+
+
+def certificate(losses: int, gains: int, samples: int, *, allowed: float = 0.01, **options) -> Certificate:
+    before, after = rows(losses, gains, samples)
+    chosen = {"metric": METRICS["top1"], "allowed": allowed, "confidence": 0.95, "origin": ORIGIN, **options}
+    return certify(before, after, **chosen)
+
+
+def test_certified():
+    found = certificate(3, 1, 1000)
+    assert found.verdict is CertificateVerdict.CERTIFIED
+    assert (found.samples, found.losses, found.gains, found.method) == (1000, 3, 1, EXACT)
+    assert found.drop == pytest.approx(0.002)
+    assert found.baseline - found.score == pytest.approx(0.002)
+    assert found.upper_bound == exact_upper(3, 1, 1000, confidence=0.95) <= 0.01
+    assert found.needed_samples is None
+    assert not found.suspicious
+
+
+def test_met_says_how_many_samples_are_needed_and_these_do():
+    found = certificate(8, 3, 1000)
+    assert found.verdict is CertificateVerdict.MET
+    assert found.needed_samples is not None and found.needed_samples > 1000
+    times = found.needed_samples / 1000
+    again = certificate(round(8 * times), round(3 * times), found.needed_samples, allowed=0.0101)
+    assert again.verdict is CertificateVerdict.CERTIFIED
+
+
+def test_met_at_the_very_edge_needs_more_than_any_number():
+    found = certificate(10, 0, 1000)
+    assert (found.verdict, found.needed_samples) == (CertificateVerdict.MET, None)
+
+
+def test_missed():
+    found = certificate(30, 3, 1000)
+    assert (found.verdict, found.needed_samples) == (CertificateVerdict.MISSED, None)
+
+
+def test_int8_that_is_better_than_fp32_is_suspicious():
+    found = certificate(1, 20, 1000)
+    assert found.suspicious
+    assert found.verdict is CertificateVerdict.CERTIFIED
+
+
+def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap():
+    random = np.random.default_rng(0)
+    before = random.exponential(size=400)
+    after = before + random.normal(0.05, 0.1, 400)
+    found = certify(before, after, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    assert (found.verdict, found.method, found.losses) == (CertificateVerdict.CERTIFIED, BOOTSTRAP, None)
+    assert found.drop == pytest.approx(after.mean() - before.mean())
+    assert found.upper_bound == upper_bound(after - before, confidence=0.95, binary=False).value
+    tight = certify(before, after, metric=METRICS["mse"], allowed=found.drop + 0.002, confidence=0.95, origin=ORIGIN)
+    assert tight.verdict is CertificateVerdict.MET
+    assert tight.needed_samples == pytest.approx(400 * ((found.upper_bound - found.drop) / 0.002) ** 2, rel=0.01)
+
+
+def test_a_metric_without_values_per_sample():
+    random = np.random.default_rng(1)
+    truth = random.integers(0, 2, 300).astype(float)
+    before = np.stack([truth + random.normal(size=300), truth], axis=1)
+    after = before + np.stack([random.normal(0, 0.05, 300), np.zeros(300)], axis=1)
+    options = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
+    found = certify(before, after, allowed=0.05, **options)
+    assert (found.verdict, found.method, found.samples) == (CertificateVerdict.CERTIFIED, BOOTSTRAP, 300)
+    assert found.drop < found.upper_bound < 0.02
+    assert not found.suspicious
+    with pytest.raises(UsageError, match="'auc' has no value for each sample"):
+        certify(before, after, allowed=0.05, groups=truth, **options)
+
+
+def guarded(worst: int, *, each: float | None) -> Certificate:
+    """Two classes of 500, of which the second has all the losses."""
+    before = np.ones(1000)
+    after = np.ones(1000)
+    after[500 : 500 + worst] = 0.0
+    groups = np.repeat(["cat", "dog"], 500)
+    options = {"metric": METRICS["top1"], "allowed": 0.05, "confidence": 0.95, "origin": ORIGIN}
+    return certify(before, after, groups=groups, guard_allowed=each, **options)
+
+
+def test_the_guard_holds_every_group():
+    good = guarded(5, each=0.05)
+    assert good.verdict is CertificateVerdict.CERTIFIED
+    assert [group.label for group in good.guard] == ["dog", "cat"]
+    assert good.guard_allowed == guarded(5, each=None).guard_allowed == 0.05
+    open_ = guarded(15, each=0.04)  # 3 % of dogs lost, surely no more than about 5 %
+    assert open_.verdict is CertificateVerdict.MET
+    assert open_.needed_samples is not None and open_.needed_samples > 1000
+    assert guarded(30, each=0.06).needed_samples is None
+    broken = guarded(30, each=0.02)
+    assert broken.verdict is CertificateVerdict.MISSED
+    assert broken.guard[0].lower > 0.02
+    assert certificate(3, 1, 1000).guard_allowed is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"drop": np.nan}, {"upper_bound": np.inf}, {"confidence": 1.0}, {"samples": 0}, {"guard_allowed": np.nan}],
+)
+def test_a_certificate_is_of_numbers(change: dict[str, float]):
+    with pytest.raises(ValueError, match=r"finite|confidence"):
+        replace(certificate(3, 1, 1000), **change)
+
+
+def test_digests_are_whole_and_guards_have_a_limit():
+    with pytest.raises(ValueError, match="64 hexadecimal"):
+        replace(ORIGIN, data="abc")
+    with pytest.raises(ValueError, match="what each is allowed"):
+        replace(guarded(5, each=0.05), guard_allowed=None)
+
+
+def test_false_certification_stays_below_the_stated_rate_over_whole_selections():
+    """30 models, all truly beyond the tolerance: the best on 1,000 samples of the search is certified on 1,000 more."""
+    random, runs, samples, allowed, confidence = np.random.default_rng(7), 2000, 1000, 0.02, 0.95
+    drops = allowed + np.linspace(0.0002, 0.006, 30)
+    discordant = 0.034
+    chance = np.stack([(discordant + drops) / 2, (discordant - drops) / 2, np.full(30, 1 - discordant)], axis=1)
+    naive, false, met = 0, 0, 0
+    for _ in range(runs):
+        searched = random.multinomial(samples, chance)
+        seen = searched[:, 0] - searched[:, 1]
+        winner = int(np.argmin(seen))
+        naive += seen[winner] / samples <= allowed
+        losses, gains, _ = random.multinomial(samples, chance[winner])
+        fresh = certificate(int(losses), int(gains), samples, allowed=allowed)
+        false += fresh.verdict is CertificateVerdict.CERTIFIED
+        met += fresh.verdict is CertificateVerdict.MET
+    print(
+        f"\nof {runs} selections, none truly within tolerance: the drop on the search part says 'within' in "
+        f"{naive / runs:.3f}, the certificate says 'certified' in {false / runs:.4f} (stated {1 - confidence:.2f}), "
+        f"'met, not certified' in {met / runs:.3f}"
+    )
+    assert false / runs <= 1 - confidence
+    assert naive / runs > 0.9

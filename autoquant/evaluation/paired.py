@@ -10,7 +10,7 @@ import numpy as np
 
 from autoquant.evaluation.batch import Array
 from autoquant.evaluation.bca import mean_upper, statistic_upper
-from autoquant.evaluation.trinomial import exact_upper
+from autoquant.evaluation.trinomial import exact_upper, is_disproven
 
 EXACT = "exact paired (trinomial)"
 BOOTSTRAP = "bootstrap (BCa)"
@@ -150,12 +150,12 @@ def needed_samples(seen: Paired, upper: float, allowed: float, *, confidence: fl
     return guess if guess > MANY else _enough(rates, allowed, confidence, guess)
 
 
-def _enough(rates: tuple[float, float], allowed: float, confidence: float, guess: int) -> int | None:
+def _enough(rates: tuple[float, float], allowed: float, confidence: float, guess: int) -> int:
     """The samples, to a part of NEAR, that make the exact bound at these rates of losses and gains allowed."""
 
     def short(samples: int) -> bool:
         losses, gains = ceil(rates[0] * samples - 1e-9), floor(rates[1] * samples + 1e-9)
-        return exact_upper(losses, min(gains, samples - losses), samples, confidence=confidence) > allowed
+        return not is_disproven(allowed, losses, min(gains, samples - losses), samples, confidence=confidence)
 
     few, enough = 0, max(guess, 1)
     while short(enough):

@@ -26,7 +26,7 @@ GAMMA = 0.02
 """Part of the error that is spent on the interval of psi."""
 GRID = 24
 """Values of psi that the largest p-value is taken over. It is flat in psi, being of a standardized statistic."""
-STEPS, FEW = (60, 8), 20
+STEPS, FEW = (32, 8), 20
 """Drops that are tried above the largest one found, with up to FEW discordant pairs and with more.
 
 As outcomes come and go at its edge, the p-value is not quite monotone in the drop; of many pairs each weighs little.
@@ -46,13 +46,12 @@ def exact_upper(losses: int, gains: int, samples: int, *, confidence: float) -> 
     """
     if min(losses, gains) < 0 or losses + gains > samples or samples < 1 or not 0.0 < confidence < 1.0:
         raise ValueError(f"needs {samples} pairs or fewer, a confidence in (0, 1), got {losses}, {gains}, {confidence}")
-    alpha = 1.0 - confidence
-    psi = _likely_psi(losses + gains, samples, GAMMA * alpha)
 
     def disproven(drop: float) -> bool:
-        return GAMMA * alpha + _largest_tail(drop, losses, gains, samples, psi, alpha) <= alpha
+        return is_disproven(drop, losses, gains, samples, confidence=confidence)
 
-    observed, most = (losses - gains) / samples, psi[1]
+    observed = (losses - gains) / samples
+    most = _likely_psi(losses + gains, samples, GAMMA * (1.0 - confidence))[1]
     steps = STEPS[losses + gains > FEW]
     beyond = _crossing(disproven, observed, most, observed)
     while beyond < most:
@@ -64,14 +63,22 @@ def exact_upper(losses: int, gains: int, samples: int, *, confidence: float) -> 
     return beyond
 
 
+def is_disproven(drop: float, losses: int, gains: int, samples: int, *, confidence: float) -> bool:
+    """Whether the counts disprove, with this confidence, that the true drop is this one."""
+    alpha = 1.0 - confidence
+    psi = _likely_psi(losses + gains, samples, GAMMA * alpha)
+    return GAMMA * alpha + _largest_tail(drop, losses, gains, samples, psi, alpha) <= alpha
+
+
 def _crossing(disproven: Callable[[float], bool], possible: float, beyond: float, observed: float) -> float:
-    """A drop just above one that is possible, by halving; `beyond` no drop is possible."""
+    """A drop just above the largest possible one, by halving between one that is possible and one that is not."""
     while beyond - possible > PRECISION * (beyond - observed):
         middle = 0.5 * (possible + beyond)
         possible, beyond = (possible, middle) if disproven(middle) else (middle, beyond)
     return beyond
 
 
+@cache
 def _likely_psi(discordant: int, samples: int, gamma: float) -> tuple[float, float]:
     """The Clopper-Pearson interval of confidence 1 - gamma for the share of discordant pairs."""
     from scipy.special import betaincinv
@@ -83,7 +90,7 @@ def _likely_psi(discordant: int, samples: int, gamma: float) -> tuple[float, flo
 
 def _largest_tail(drop: float, losses: int, gains: int, samples: int, psi: tuple[float, float], alpha: float) -> float:
     """The largest probability, over psi, of an outcome that speaks against a drop as much as the observed one does."""
-    from scipy.special import bdtr
+    from scipy.special import betainc
 
     low, high = max(psi[0], abs(drop)), psi[1]
     if low > high:
@@ -97,7 +104,8 @@ def _largest_tail(drop: float, losses: int, gains: int, samples: int, psi: tuple
     chance = _binomial(pairs, samples, grid)
     psi_of, pairs_of = np.nonzero((chance > NEVER * alpha / len(pairs)) & (most >= 0))
     theta = np.clip((1.0 + drop / np.maximum(grid[psi_of, 0], 1e-300)) / 2, 0.0, 1.0)
-    below = bdtr(np.minimum(most, pairs)[pairs_of], pairs[pairs_of], theta)
+    counted, others = most[pairs_of] + 1.0, (pairs - most)[pairs_of]
+    below = np.where(others > 0.0, betainc(np.maximum(others, 1.0), counted, 1.0 - theta), 1.0)  # the binomial's cdf
     tails = np.bincount(psi_of, chance[psi_of, pairs_of] * below, minlength=GRID)
     return float((tails + np.maximum(1.0 - chance.sum(axis=1), 0.0)).max() + NEVER * alpha)
 

@@ -151,10 +151,10 @@ def test_the_guard_of_other_metrics_and_of_labels_that_do_not_fit():
 
 def test_all_groups_are_covered_at_once():
     random, runs, groups = np.random.default_rng(5), 200, 5
-    labels, wrong = np.arange(500) % groups, 0
+    labels, wrong = np.arange(250) % groups, 0
     for _ in range(runs):
         found = guard(
-            random.choice([1.0, -1.0, 0.0], 500, p=[0.06, 0.02, 0.92]),
+            random.choice([1.0, -1.0, 0.0], 250, p=[0.06, 0.02, 0.92]),
             labels,
             allowed=0.04,
             confidence=0.9,

@@ -1,0 +1,1 @@
+"""The guided sampler: which plan to try next, from what became of those before."""

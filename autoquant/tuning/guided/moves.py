@@ -1,0 +1,118 @@
+"""The plan to try next once losses can be predicted: what it is expected to gain for the time it takes decides.
+
+The knapsack gives the plans with most gain for bounds on the loss. Around the incumbent its plans are refinements:
+one more layer in INT8, or one for another. To these come plans in which a layer has other settings than the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from autoquant.tuning.guided.past import Step
+from autoquant.tuning.guided.planner import most_gain
+from autoquant.tuning.guided.plans import Plans
+from autoquant.tuning.guided.problem import gain_of, int8_of
+from autoquant.tuning.space import Parameters
+
+CHANCES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
+"""The knapsack's bounds are where plans are within with these chances."""
+HOPELESS = 0.01
+"""What is within with less than this chance is not tried."""
+CHEAP = 0.15
+"""The share of the samples that shows that a plan is out."""
+NEAR = 3
+"""A plan that differs in no more layers from the incumbent refines it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A plan: what it gains more than the incumbent, its predicted loss, the chance that it is within.
+
+    `changed` says in words which settings are not the best.
+    """
+
+    parameters: Parameters
+    gain: float
+    loss: float
+    chance: float
+    changed: str = ""
+
+    @property
+    def worth(self) -> float:
+        """The expected gain for the expected share of the samples; larger is better."""
+        return self.gain * self.chance / (self.chance + (1.0 - self.chance) * CHEAP)
+
+
+def next_move(plans: Plans) -> Step | None:
+    """The move that is worth most, where any is left that is not hopeless."""
+    moves = [move for move in (*knapsacks(plans), *alternatives(plans)) if move.chance >= HOPELESS]
+    best = max(moves, key=lambda move: (move.worth, -move.loss), default=None)
+    return None if best is None else _step(plans, best)
+
+
+def scale(plans: Plans) -> float:
+    """What there is to be gained in all."""
+    return sum(gain for gain in plans.history.problem.gains.values() if gain > 0.0)
+
+
+def room(plans: Plans) -> float:
+    """What can still be gained at most: by the best plan that no trial excludes."""
+    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.proven)
+    return -math.inf if most is None else gain_of(most, plans.history.problem) - plans.history.incumbent_gain
+
+
+def knapsacks(plans: Plans) -> Iterator[Move]:
+    """The plans with most gain for each bound, that are better than the incumbent."""
+    gains = plans.history.problem.gains
+    seen: set[frozenset[str] | None] = {None, frozenset()}
+    for chance in CHANCES:
+        bound = plans.curve.loss_at(chance) - plans.floor
+        int8 = most_gain(gains, plans.losses, bound=bound, cuts=plans.cuts) if bound > 0.0 else None
+        if int8 not in seen and int8 is not None:
+            seen.add(int8)
+            yield from _moves(plans, plans.plan(int8))
+
+
+def alternatives(plans: Plans) -> Iterator[Move]:
+    """The incumbent with one more layer in INT8, where that was tried, but with other settings than the best.
+
+    Other settings of the layer itself, or of the one whose loss is the largest.
+    """
+    incumbent = plans.history.incumbent
+    if incumbent is None or incumbent not in plans.related:
+        return
+    int8 = int8_of(incumbent.parameters, plans.history.problem)
+    for layer in plans.history.problem.layers:
+        more = plans.plan(int8 | {layer})
+        if layer in int8 or not plans.excluded(more):
+            continue
+        for unit in dict.fromkeys([layer, max(sorted(int8), key=plans.losses.__getitem__, default=layer)]):
+            for candidate in plans.candidates.get(unit, ()):
+                if math.isfinite(candidate.loss):
+                    yield from _moves(plans, {**more, **candidate.parameters}, changed=candidate.parameters)
+
+
+def _moves(plans: Plans, parameters: Parameters, *, changed: Parameters | None = None) -> Iterator[Move]:
+    """A plan as a move, where it is worth one."""
+    history = plans.history
+    gain = gain_of(int8_of(parameters, history.problem), history.problem) - history.incumbent_gain
+    if gain > history.threshold * scale(plans) and not history.settled(parameters) and not plans.excluded(parameters):
+        words = ", ".join(f"{name} {value}" for name, value in (changed or {}).items())
+        yield Move(parameters, gain, plans.loss(parameters), plans.chance(parameters), words)
+
+
+def _step(plans: Plans, move: Move) -> Step:
+    incumbent, problem = plans.history.incumbent, plans.history.problem
+    int8 = int8_of(move.parameters, problem)
+    before = frozenset[str]() if incumbent is None else int8_of(incumbent.parameters, problem)
+    odds = f"predicted loss of {move.loss:.3g}, {move.chance:.0%} likely to be within"
+    if incumbent is not None and len(int8 ^ before) <= NEAR:
+        more, fewer = ", ".join(sorted(int8 - before)), ", ".join(sorted(before - int8))
+        words = f"{more} in INT8 again" + (f" for {fewer} in float" if fewer else "")
+        words += f" with {move.changed}" if move.changed else ""
+        return Step(move.parameters, "refine", f"refine: {words} ({odds})")
+    low, high = plans.bracket
+    proven = f"bracket {low:.3g}..{high:.3g}" if math.isfinite(high) else f"over {low:.3g}"
+    return Step(move.parameters, "knapsack", f"knapsack: most gain for a {odds} ({proven})")

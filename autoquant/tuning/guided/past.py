@@ -1,0 +1,139 @@
+"""What became of the trials of a study, as plain values, and what can be said of all of them together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from autoquant.tuning.guided.problem import Problem, gain_of, int8_of, meaning
+from autoquant.tuning.space import Choice, Parameters
+
+PENDING = frozenset({"running", "waiting"})
+THRESHOLD = 0.001
+"""The share of all that could be gained for which no further trial is worth its time."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """A trial, ended or not: 'running', 'waiting', 'done' (scored on everything), 'stopped' (before), 'failed'.
+
+    `limit` is on how many samples it was to be scored at most, None where it was until decided. `drop` is exact where
+    it is done, an estimate in `low`..`high` otherwise. `within` is None as long as nobody knows. `loss` is the mean
+    divergence from the model in float on the first `loss_samples` samples.
+    """
+
+    number: int
+    parameters: Parameters
+    phase: str = ""
+    state: str = "running"
+    limit: int | None = None
+    samples: int = 0
+    loss: float | None = None
+    loss_samples: int = 0
+    drop: float | None = None
+    low: float | None = None
+    high: float | None = None
+    within: bool | None = None
+    objective: float = math.inf
+    at_fault: str = ""
+
+    @property
+    def pending(self) -> bool:
+        """Whether somebody is at it, or will be."""
+        return self.state in PENDING
+
+    @property
+    def decided(self) -> bool:
+        """Whether trying it again, on however many samples, says nothing new."""
+        return self.state in ("done", "failed") or self.within is not None or (not self.pending and self.limit is None)
+
+    @property
+    def measure(self) -> float:
+        """What is compared in a race: the loss, or the drop where trials have none; infinite where it has neither."""
+        measured = self.drop if self.loss is None else self.loss
+        return math.inf if measured is None or math.isnan(measured) else measured
+
+
+@dataclass(frozen=True)
+class Step:
+    """A point to try, in which phase, why, and on how many samples at most; None is until it is decided.
+
+    Where there are `free` dimensions, these are to be chosen by a sampler, the others are as they are given.
+    """
+
+    parameters: Parameters
+    phase: str
+    why: str
+    limit: int | None = None
+    free: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class History:
+    """All trials of a study, and the problem they are of. A trial that is pending is taken to come to nothing."""
+
+    trials: tuple[Past, ...]
+    problem: Problem
+    threshold: float = THRESHOLD
+
+    @cached_property
+    def by_meaning(self) -> dict[frozenset[tuple[str, Choice]], list[Past]]:
+        """Plan -> its trials, by number."""
+        found: dict[frozenset[tuple[str, Choice]], list[Past]] = {}
+        for trial in self.trials:
+            found.setdefault(meaning(trial.parameters, self.problem), []).append(trial)
+        return found
+
+    @cached_property
+    def incumbent(self) -> Past | None:
+        """The least objective among trials proven to be within; ties go to the smaller drop, then to the earlier."""
+        proven = [trial for trial in self.trials if trial.within and not trial.pending and trial.state != "failed"]
+        return min(proven, key=_by_objective, default=None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the incumbent is as good as any plan can be, or nearly so."""
+        if self.incumbent is None:
+            return False
+        lowest = self.problem.lowest
+        return self.incumbent.objective - lowest <= self.threshold * max(1.0 - lowest, 0.0)
+
+    @property
+    def incumbent_gain(self) -> float:
+        """What the incumbent gains; that of the model all in float where there is none."""
+        if self.incumbent is None:
+            return 0.0
+        return gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
+
+    def of(self, parameters: Parameters) -> list[Past]:
+        """The trials of a plan."""
+        return self.by_meaning.get(meaning(parameters, self.problem), [])
+
+    def settled(self, parameters: Parameters, limit: int | None = None) -> bool:
+        """Whether a trial of the plan would say nothing that another does not say or is about to say."""
+        return any(trial.decided or _reaches(trial, limit) for trial in self.of(parameters))
+
+    def measured(self, parameters: Parameters) -> Past | None:
+        """The trial that measured most samples of a plan, if any has ended."""
+        ended = [trial for trial in self.of(parameters) if not trial.pending and math.isfinite(trial.measure)]
+        return max(ended, key=lambda trial: (trial.loss_samples, trial.samples, -trial.number), default=None)
+
+    def measure(self, parameters: Parameters) -> float:
+        """How bad a plan was measured to be, on the most samples; infinite where it was not or has failed."""
+        trial = self.measured(parameters)
+        return math.inf if trial is None or trial.state == "failed" else trial.measure
+
+    def ended(self) -> Iterator[Past]:
+        """The trials of which something is known."""
+        return (trial for trial in self.trials if not trial.pending)
+
+
+def _by_objective(trial: Past) -> tuple[float, float, int]:
+    return trial.objective, math.inf if trial.drop is None else trial.drop, trial.number
+
+
+def _reaches(trial: Past, limit: int | None) -> bool:
+    """Whether a trial was to be scored on as many samples."""
+    return trial.limit is None or (limit is not None and trial.limit >= limit)

@@ -1,0 +1,72 @@
+"""The knapsack: which layers to have in INT8 for a bound on the loss, as an integer program that HiGHS solves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoquant.quiet import stdout_without
+
+Array = NDArray[np.float64]
+STEPS = 100_000
+"""Losses are counted in so many steps up to the bound, gains up to their sum.
+
+HiGHS takes 0.999999 for 1; with coefficients that are whole numbers of this size, that never decides anything.
+"""
+LEFT_OVER = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n"
+"""What HiGHS prints once in a thousand programs, for its developers, whatever it is told."""
+NODES = 2_000
+"""So many branches at most: a limit in time would not give the same plan on every machine."""
+
+
+def most_gain(
+    gains: Mapping[str, float], losses: Mapping[str, float], *, bound: float, cuts: Sequence[Collection[str]] = ()
+) -> frozenset[str] | None:
+    """The layers to have in INT8: the largest sum of gains whose sum of losses is at most `bound`, to a step each.
+
+    No layer whose loss is NaN or infinite, and not all layers of any of the `cuts`; None where a cut is empty, which
+    leaves nothing. Of equally large gains the one with the least loss. Losses are not below 0; a layer without gain
+    stays in float.
+    """
+    if any(not cut for cut in cuts):
+        return None
+    names = [name for name in gains if gains[name] > 0.0 and losses[name] <= bound and math.isfinite(losses[name])]
+    rows = [[name in cut for name in names] for cut in cuts if set(cut) <= set(names)]
+    if not rows and math.fsum(losses[name] for name in names) <= bound:
+        return frozenset(names)
+    gain = np.array([gains[name] for name in names], dtype=np.float64)
+    loss = np.array([losses[name] for name in names], dtype=np.float64)
+    chosen = _solve(gain, loss, bound, np.array(rows, dtype=np.float64).reshape(len(rows), len(names)))
+    return frozenset(name for name, taken in zip(names, chosen, strict=True) if taken)
+
+
+def _solve(gain: Array, loss: Array, bound: float, cuts: Array) -> NDArray[np.bool_]:
+    """Twice: for the most gain, then for the least loss of all that gain as much."""
+    from scipy.optimize import LinearConstraint
+
+    whole = bound if 0.0 < bound < math.inf else float(loss.sum()) or 1.0
+    gain, loss = _steps(gain, float(gain.sum())), _steps(loss, whole)
+    rows = [LinearConstraint(cuts, ub=cuts.sum(axis=1) - 1.0)] if cuts.size else []
+    if math.isfinite(bound):
+        rows.append(LinearConstraint(loss, ub=float(STEPS)))
+    first = _milp(-gain, rows)
+    second = _milp(loss, [*rows, LinearConstraint(gain, lb=float(gain @ first))])
+    return second if gain @ second >= gain @ first and loss @ second < loss @ first else first
+
+
+def _milp(cost: Array, rows: list[Any]) -> NDArray[np.bool_]:
+    """The cheapest choice, or none of them where HiGHS ends without one."""
+    from scipy.optimize import Bounds, milp
+
+    options = {"mip_rel_gap": 0.0, "node_limit": NODES}
+    with stdout_without(LEFT_OVER):
+        found = milp(cost, constraints=rows, integrality=np.ones(cost.size), bounds=Bounds(0.0, 1.0), options=options)
+    return np.zeros(cost.size, dtype=np.bool_) if found.x is None else np.asarray(found.x > 0.5)
+
+
+def _steps(values: Array, whole: float) -> Array:
+    return np.asarray(np.rint(values / whole * STEPS))

@@ -1,0 +1,50 @@
+"""What to try next: a function of the history and of nothing else, so that any number of processes can ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoquant.tuning.guided import stages
+from autoquant.tuning.guided.moves import next_move, room, scale
+from autoquant.tuning.guided.past import THRESHOLD, History, Past, Step
+from autoquant.tuning.guided.plans import Plans
+from autoquant.tuning.guided.problem import Problem
+from autoquant.tuning.guided.race import race
+from autoquant.tuning.space import Parameters
+
+
+def propose(past: Sequence[Past], problem: Problem, *, threshold: float = THRESHOLD) -> Step | None:
+    """The next point: start, race, winner, best settings, knapsack, refinement, a sampler around the incumbent.
+
+    None is the end: nothing that no trial excludes gains more than `threshold` of all that there is to be gained, or
+    nothing was within. A trial that is running or waiting is taken to come to nothing, so that another worker gets
+    what would follow then; for it None means that it cannot help before those have ended.
+    """
+    history = History(tuple(past), problem, threshold)
+    if history.finished:
+        return None
+    reference = stages.reference_of(history)
+    step = stages.start(history, reference)
+    if step is not None:
+        return step
+    winner = reference
+    if not any(trial.within for trial in history.of(reference)):
+        raced = race(history, reference)
+        winner = raced.winner
+        step = raced.step or stages.winner(history, winner)
+    return step or _predicted(history, winner)
+
+
+def _predicted(history: History, winner: Parameters) -> Step | None:
+    """What follows once the settings of the whole model are chosen; now losses are predicted."""
+    candidates = history.problem.sensitivities(winner)
+    step = stages.settings(history, winner, candidates) if history.incumbent is None else None
+    if step is not None:
+        return step
+    plans = Plans(history, stages.base_of(history, winner, candidates), candidates)
+    if room(plans) <= history.threshold * scale(plans):
+        return None
+    step = next_move(plans)
+    if step is not None:
+        return step
+    return stages.retreat(plans) if history.incumbent is None else stages.around(plans, history.incumbent)

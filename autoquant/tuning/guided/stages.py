@@ -1,0 +1,88 @@
+"""The stages before the knapsack, and after it: the start, the best settings of every layer, retreat, a sampler."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autoquant.tuning.guided.past import History, Past, Step
+from autoquant.tuning.guided.plans import Plans, predicted, with_best
+from autoquant.tuning.guided.problem import Candidates, int8_of, meaning, start_of, unit_of
+from autoquant.tuning.space import Parameters, switch_of
+
+MATERIAL = 0.9
+"""Better settings are tried where the predicted loss falls below this share of what it was."""
+FREE = 6
+"""So many dimensions does a sampler choose around the incumbent."""
+
+
+def reference_of(history: History) -> Parameters:
+    """The start, with those layers in float for whose sake it failed."""
+    point = start_of(history.problem)
+    while True:
+        faults = {trial.at_fault for trial in history.of(point) if trial.state == "failed"}
+        faults &= int8_of(point, history.problem)
+        if not faults:
+            return point
+        point = {**point, **{switch_of(layer): False for layer in faults}}
+
+
+def start(history: History, reference: Parameters) -> Step | None:
+    """Everything in INT8."""
+    if history.settled(reference):
+        return None
+    return Step(reference, "start", "all INT8 that can be, with the preferred settings")
+
+
+def winner(history: History, point: Parameters) -> Step | None:
+    """The race's winner, until its fate is decided."""
+    return None if history.settled(point) else Step(point, "winner", "winner of the race, until it is decided")
+
+
+def settings(history: History, point: Parameters, candidates: Candidates) -> Step | None:
+    """The race's winner with the best settings of every layer, where these promise much."""
+    better = with_best(point, candidates)
+    before, after = predicted(point, candidates), predicted(better, candidates)
+    if history.settled(better) or not after < MATERIAL * before:
+        return None
+    return Step(better, "settings", f"best settings of every layer: predicted loss {after:.3g} instead of {before:.3g}")
+
+
+def base_of(history: History, point: Parameters, candidates: Candidates) -> Parameters:
+    """The settings to go on with: the best by prediction, unless these were tried and are worse than the winner's."""
+    better = with_best(point, candidates)
+    if meaning(better, history.problem) == meaning(point, history.problem):
+        return point
+    tried = history.of(better)
+    material = predicted(better, candidates) < MATERIAL * predicted(point, candidates)
+    if not material or (any(not trial.pending for trial in tried) and history.measure(better) > history.measure(point)):
+        return point
+    return better
+
+
+def retreat(plans: Plans) -> Step | None:
+    """Half of the layers in float, then three quarters, down to one in INT8: those of least predicted loss."""
+    gains = plans.history.problem.gains
+    order = sorted(
+        (layer for layer, loss in plans.losses.items() if math.isfinite(loss) and gains[layer] > 0.0),
+        key=lambda layer: (plans.losses[layer], -gains[layer]),
+    )
+    count = len(order)
+    while count > 1:
+        count //= 2
+        point = plans.plan(frozenset(order[:count]))
+        if not plans.history.settled(point) and not plans.excluded(point):
+            return Step(point, "retreat", f"nothing was within: the {count} of least predicted loss in INT8")
+    return None
+
+
+def around(plans: Plans, incumbent: Past) -> Step:
+    """What a sampler may change of the incumbent: layers in float, and a few of the others' dimensions."""
+    history = plans.history
+    int8 = int8_of(incumbent.parameters, history.problem)
+    off = [switch_of(layer) for layer in history.problem.layers if layer not in int8]
+    rest = [name for name in history.problem.dimensions if unit_of(name) and name not in off]
+    random = np.random.default_rng(len(history.trials))
+    free = [str(name) for names in (off, rest) for name in random.permutation(names)[: FREE // 2]]
+    return Step(incumbent.parameters, "tpe", f"TPE around trial {incumbent.number}", free=tuple(sorted(free)))

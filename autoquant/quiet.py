@@ -51,7 +51,7 @@ def stdout_without(words: bytes) -> Iterator[None]:
             _flush_stdout()
             os.dup2(kept, 1)
             said.seek(0)
-            with open(kept, "wb") as stdout:
+            with os.fdopen(kept, "wb") as stdout:
                 stdout.write(said.read().replace(words, b""))
 
 

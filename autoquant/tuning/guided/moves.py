@@ -52,24 +52,19 @@ def next_move(plans: Plans) -> Step | None:
     return None if best is None else _step(plans, best)
 
 
-def scale(plans: Plans) -> float:
-    """What there is to be gained in all."""
-    return sum(gain for gain in plans.history.problem.gains.values() if gain > 0.0)
-
-
 def room(plans: Plans) -> float:
     """What can still be gained at most: by the best plan that no trial excludes."""
-    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.proven)
+    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.outs.proven(plans.base))
     return -math.inf if most is None else gain_of(most, plans.history.problem) - plans.history.incumbent_gain
 
 
 def knapsacks(plans: Plans) -> Iterator[Move]:
     """The plans with most gain for each bound, that are better than the incumbent."""
-    gains = plans.history.problem.gains
+    gains, cuts = plans.history.problem.gains, plans.outs.taken(plans.base)
     seen: set[frozenset[str] | None] = {None, frozenset()}
     for chance in CHANCES:
         bound = plans.curve.loss_at(chance) - plans.floor
-        int8 = most_gain(gains, plans.losses, bound=bound, cuts=plans.cuts) if bound > 0.0 else None
+        int8 = most_gain(gains, plans.losses, bound=bound, cuts=cuts) if bound > 0.0 else None
         if int8 not in seen and int8 is not None:
             seen.add(int8)
             yield from _moves(plans, plans.plan(int8))
@@ -83,11 +78,11 @@ def alternatives(plans: Plans) -> Iterator[Move]:
     incumbent = plans.history.incumbent
     if incumbent is None or incumbent not in plans.related:
         return
-    int8 = int8_of(incumbent.parameters, plans.history.problem)
+    int8, cuts = int8_of(incumbent.parameters, plans.history.problem), plans.outs.taken(plans.base)
     for layer in plans.history.problem.layers:
-        more = plans.plan(int8 | {layer})
-        if layer in int8 or not plans.excluded(more):
+        if layer in int8 or not any(cut <= int8 | {layer} for cut in cuts):
             continue
+        more = plans.plan(int8 | {layer})
         for unit in dict.fromkeys([layer, max(sorted(int8), key=plans.losses.__getitem__, default=layer)]):
             for candidate in plans.candidates.get(unit, ()):
                 if math.isfinite(candidate.loss):
@@ -96,9 +91,8 @@ def alternatives(plans: Plans) -> Iterator[Move]:
 
 def _moves(plans: Plans, parameters: Parameters, *, changed: Parameters | None = None) -> Iterator[Move]:
     """A plan as a move, where it is worth one."""
-    history = plans.history
-    gain = gain_of(int8_of(parameters, history.problem), history.problem) - history.incumbent_gain
-    if gain > history.threshold * scale(plans) and not history.settled(parameters) and not plans.excluded(parameters):
+    if plans.outs.leave(parameters):
+        gain = gain_of(int8_of(parameters, plans.history.problem), plans.history.problem) - plans.history.incumbent_gain
         words = ", ".join(f"{name} {value}" for name, value in (changed or {}).items())
         yield Move(parameters, gain, plans.loss(parameters), plans.chance(parameters), words)
 

@@ -101,6 +101,11 @@ class History:
         return self.incumbent.objective - lowest <= self.threshold * max(1.0 - lowest, 0.0)
 
     @property
+    def scale(self) -> float:
+        """What there is to be gained in all."""
+        return sum(gain for gain in self.problem.gains.values() if gain > 0.0)
+
+    @property
     def incumbent_gain(self) -> float:
         """What the incumbent gains; that of the model all in float where there is none."""
         if self.incumbent is None:

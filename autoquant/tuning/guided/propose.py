@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoquant.tuning.guided import stages
-from autoquant.tuning.guided.moves import next_move, room, scale
+from autoquant.tuning.guided.moves import next_move, room
 from autoquant.tuning.guided.past import THRESHOLD, History, Past, Step
 from autoquant.tuning.guided.plans import Plans
 from autoquant.tuning.guided.problem import Problem
@@ -42,9 +42,9 @@ def _predicted(history: History, winner: Parameters) -> Step | None:
     if step is not None:
         return step
     plans = Plans(history, stages.base_of(history, winner, candidates), candidates)
-    if room(plans) <= history.threshold * scale(plans):
+    if room(plans) <= history.threshold * history.scale:
         return None
     step = next_move(plans)
     if step is not None:
         return step
-    return stages.retreat(plans) if history.incumbent is None else stages.around(plans, history.incumbent)
+    return stages.retreat(plans) if history.incumbent is None else stages.around(history.incumbent, history)

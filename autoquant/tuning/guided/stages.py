@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from autoquant.tuning.guided.past import History, Past, Step
 from autoquant.tuning.guided.plans import Plans, predicted, with_best
 from autoquant.tuning.guided.problem import Candidates, int8_of, meaning, start_of, unit_of
@@ -13,8 +11,6 @@ from autoquant.tuning.space import Parameters, switch_of
 
 MATERIAL = 0.9
 """Better settings are tried where the predicted loss falls below this share of what it was."""
-FREE = 6
-"""So many dimensions does a sampler choose around the incumbent."""
 
 
 def reference_of(history: History) -> Parameters:
@@ -72,17 +68,12 @@ def retreat(plans: Plans) -> Step | None:
     while count > 1:
         count //= 2
         point = plans.plan(frozenset(order[:count]))
-        if not plans.history.settled(point) and not plans.excluded(point):
+        if not plans.history.settled(point) and not plans.outs.exclude(point):
             return Step(point, "retreat", f"nothing was within: the {count} of least predicted loss in INT8")
     return None
 
 
-def around(plans: Plans, incumbent: Past) -> Step:
-    """What a sampler may change of the incumbent: layers in float, and a few of the others' dimensions."""
-    history = plans.history
-    int8 = int8_of(incumbent.parameters, history.problem)
-    off = [switch_of(layer) for layer in history.problem.layers if layer not in int8]
-    rest = [name for name in history.problem.dimensions if unit_of(name) and name not in off]
-    random = np.random.default_rng(len(history.trials))
-    free = [str(name) for names in (off, rest) for name in random.permutation(names)[: FREE // 2]]
-    return Step(incumbent.parameters, "tpe", f"TPE around trial {incumbent.number}", free=tuple(sorted(free)))
+def around(incumbent: Past, history: History) -> Step:
+    """For a sampler, which may change settings of layers, and which of them are in INT8."""
+    free = tuple(name for name in history.problem.dimensions if unit_of(name))
+    return Step(incumbent.parameters, "tpe", f"TPE around trial {incumbent.number}", free=free)

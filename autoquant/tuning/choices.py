@@ -19,6 +19,8 @@ IO_TYPES = tuple(sorted({io for row in TARGETS.values() for io in row.io_types})
 """What the inputs and outputs of an INT8 model can be, for one target or another."""
 OBJECTIVES = (MACS, BYTES, LATENCY)
 """What a search minimizes: multiply-adds in float, bytes of weights, or time."""
+SAMPLERS = ("guided", "tpe", "random", "nsgaii", "amct")
+"""What chooses the plans; the first is the default."""
 
 
 def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:

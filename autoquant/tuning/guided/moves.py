@@ -16,7 +16,7 @@ from autoquant.tuning.guided.plans import Plans
 from autoquant.tuning.guided.problem import gain_of, int8_of
 from autoquant.tuning.space import Parameters
 
-CHANCES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
+CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
 """The knapsack's bounds are where plans are within with these chances."""
 HOPELESS = 0.01
 """What is within with less than this chance is not tried."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ def most_gain(
         return None
     names = [name for name in gains if gains[name] > 0.0 and losses[name] <= bound and math.isfinite(losses[name])]
     rows = [[name in cut for name in names] for cut in cuts if set(cut) <= set(names)]
-    if not rows and math.fsum(losses[name] for name in names) <= bound:
+    if not names or (not rows and math.fsum(losses[name] for name in names) <= bound):
         return frozenset(names)
     gain = np.array([gains[name] for name in names], dtype=np.float64)
     loss = np.array([losses[name] for name in names], dtype=np.float64)
@@ -45,27 +44,19 @@ def most_gain(
 
 
 def _solve(gain: Array, loss: Array, bound: float, cuts: Array) -> NDArray[np.bool_]:
-    """Twice: for the most gain, then for the least loss of all that gain as much."""
-    from scipy.optimize import LinearConstraint
+    """Gains are whole steps, and all losses together count for less than one: they only break ties."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
 
     whole = bound if 0.0 < bound < math.inf else float(loss.sum()) or 1.0
     gain, loss = _steps(gain, float(gain.sum())), _steps(loss, whole)
     rows = [LinearConstraint(cuts, ub=cuts.sum(axis=1) - 1.0)] if cuts.size else []
     if math.isfinite(bound):
         rows.append(LinearConstraint(loss, ub=float(STEPS)))
-    first = _milp(-gain, rows)
-    second = _milp(loss, [*rows, LinearConstraint(gain, lb=float(gain @ first))])
-    return second if gain @ second >= gain @ first and loss @ second < loss @ first else first
-
-
-def _milp(cost: Array, rows: list[Any]) -> NDArray[np.bool_]:
-    """The cheapest choice, or none of them where HiGHS ends without one."""
-    from scipy.optimize import Bounds, milp
-
+    integral = {"integrality": np.ones(gain.size), "bounds": Bounds(0.0, 1.0)}
     options = {"mip_rel_gap": 0.0, "node_limit": NODES}
     with stdout_without(LEFT_OVER):
-        found = milp(cost, constraints=rows, integrality=np.ones(cost.size), bounds=Bounds(0.0, 1.0), options=options)
-    return np.zeros(cost.size, dtype=np.bool_) if found.x is None else np.asarray(found.x > 0.5)
+        found = milp(0.5 * loss / STEPS - gain, constraints=rows, **integral, options=options)
+    return np.zeros(gain.size, dtype=np.bool_) if found.x is None else np.asarray(found.x > 0.5)
 
 
 def _steps(values: Array, whole: float) -> Array:

@@ -9,10 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from autoquant.tuning.guided.past import Past, Step
 from autoquant.tuning.guided.problem import Candidate, gain_of, globals_of, int8_of
+from autoquant.tuning.guided.proposer import GuidedProposer, superfluous
+from autoquant.tuning.guided.reading import FACTS
 from autoquant.tuning.space import Choice, Parameters, switch_of
+from autoquant.tuning.study import Proposer
 
 
 @dataclass
@@ -103,7 +110,9 @@ class Synthetic:
         found = 0.0
         for switches in itertools.product((True, False), repeat=len(self.layers)):
             chosen = dict(zip(map(switch_of, self.layers), switches, strict=True))
-            parameters = {name: chosen.get(name, best.get(name, choices[0])) for name, choices in self.dimensions.items()}
+            parameters = {
+                name: chosen.get(name, best.get(name, choices[0])) for name, choices in self.dimensions.items()
+            }
             gain = gain_of(int8_of(parameters, self), self)
             if gain > found and self.drop(parameters) <= self.allowed:
                 found = gain
@@ -186,3 +195,39 @@ def _proven(low: float, high: float, allowed: float) -> bool | None:
 
 def _range(problem: Synthetic, layer: str, parameters: Parameters) -> str:
     return str(parameters.get(f"{layer}:act_algo", next(iter(problem.true[layer]))))
+
+
+def carry_out(problem: Synthetic, trial: optuna.Trial, study: optuna.Study) -> Past:
+    """Evaluate a trial of a study, and tell what became of it as a search does."""
+    facts = trial.user_attrs
+    past = problem.evaluate(Step(trial.params, facts["phase"], facts["why"], facts["limit"]), trial.number)
+    for name in ("state", *FACTS):
+        trial.set_user_attr(name, getattr(past, name))
+    if past.state == "done" or past.within:
+        assert past.drop is not None
+        trial.set_constraint("drop", past.drop - problem.allowed)
+        study.tell(trial, past.objective)
+    else:
+        study.tell(trial, state=TrialState.PRUNED)
+    return past
+
+
+def work(problem: Synthetic, study: optuna.Study, proposer: Proposer, *, most: int = 100) -> list[Past]:
+    """What one of the workers of a study does, until there is nothing left for it."""
+    distributions = {name: CategoricalDistribution(choices) for name, choices in problem.dimensions.items()}
+    done: list[Past] = []
+    while len(done) < most and proposer.prepare(study):
+        trial = study.ask(distributions)
+        if superfluous(study, trial):
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            done.append(carry_out(problem, trial, study))
+    return done
+
+
+def work_in_journal(problem: Synthetic, journal: str, most: int) -> None:
+    """The same in a process of its own."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(journal))
+    study = optuna.create_study(storage=storage, study_name="guided", load_if_exists=True)
+    work(problem, study, GuidedProposer(problem), most=most)

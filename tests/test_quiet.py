@@ -1,0 +1,27 @@
+"""What C++ writes past Python is held back, and nothing else."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from autoquant.quiet import stdout_without
+
+
+def test_words_are_left_out_and_all_else_follows(capfd: pytest.CaptureFixture[str]):
+    print("before")
+    with stdout_without(b"nonsense\n"):
+        os.write(1, b"nonsense\n")
+        print("meanwhile")
+        os.write(1, b"nonsense\n")
+    print("after")
+    assert capfd.readouterr().out == "before\nmeanwhile\nafter\n"
+
+
+def test_standard_output_is_back_after_an_error(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(ValueError, match="bad"), stdout_without(b"nonsense\n"):
+        print("said")
+        raise ValueError("bad")
+    print("after")
+    assert capfd.readouterr().out == "said\nafter\n"

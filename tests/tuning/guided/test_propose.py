@@ -1,0 +1,181 @@
+"""The guided sampler on searches by formula, of which the optimum is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from guided_problems import Played, Synthetic, play, random_problem
+
+from autoquant.tuning.guided.past import Past, Step
+from autoquant.tuning.guided.problem import gain_of, int8_of, meaning, start_of, with_int8
+from autoquant.tuning.guided.propose import propose
+from autoquant.tuning.space import switch_of
+
+HARM = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.01}}
+
+
+def guided(problem: Synthetic, *, budget: float = 10.0) -> Played:
+    return play(problem, lambda past: propose(past, problem), budget=budget)
+
+
+def scaled(problem: Synthetic, factor: float) -> Synthetic:
+    """The same with all losses, and what is predicted of them, larger."""
+
+    def grown(losses):
+        return {layer: {name: loss * factor for name, loss in own.items()} for layer, own in losses.items()}
+
+    return replace(problem, true=grown(problem.true), predicted=grown(problem.predicted))
+
+
+@pytest.mark.parametrize("kind", [{}, {"wrong": 0.7}, {"pairs": 0.5}], ids=["additive", "misjudged", "interacting"])
+def test_nearly_the_optimum_in_few_full_evaluations(kind):
+    """Of ten layers two are bad; the optimum is that of all 1,024 plans."""
+    costs = []
+    for seed in range(8):
+        problem = random_problem(1000 + seed, **kind)
+        costs.append(guided(problem).cost_until(problem, 0.99 * problem.optimum()))
+    assert np.median(costs) <= 3.0
+    assert sum(cost <= 10.0 for cost in costs) >= 7
+
+
+def test_all_int8_within_is_the_end():
+    problem = scaled(random_problem(3), 1e-3)
+    played = guided(problem)
+    assert played.ended
+    assert [trial.phase for trial in played.trials] == ["start"]
+    assert problem.asked == 0
+
+
+def test_what_repairs_everything_is_found_before_anything_is_in_float():
+    problem = replace(scaled(random_problem(3), 20.0), harm=HARM)
+    played = guided(problem)
+    assert played.ended
+    assert [trial.phase for trial in played.trials] == ["start", "race", "race", "race", "winner"]
+    assert played.trials[-1].within
+    assert played.trials[-1].parameters["equalize"] is True
+    assert problem.asked == 0
+    assert played.cost() < 1.5
+
+
+def test_the_best_settings_of_every_layer_come_before_the_knapsack():
+    problem = random_problem(3, ranges=3)
+    true = {layer: {"r0": 0.02, "r1": 0.02, "r2": 0.0001} for layer in problem.layers}
+    played = guided(replace(problem, true=true, predicted=true, flips={}))
+    assert [trial.phase for trial in played.trials] == ["start", "settings"]
+    assert played.trials[-1].within
+
+
+@pytest.mark.parametrize("layers", [1, 2, 10, 40])
+def test_where_nothing_is_within_it_ends(layers: int):
+    problem = scaled(random_problem(4, layers=layers, bad=1), 1e6)
+    played = guided(problem, budget=100.0)
+    assert played.ended
+    assert not any(trial.within for trial in played.trials)
+    assert played.cost() < 4.0
+    assert min(len(int8_of(trial.parameters, problem)) for trial in played.trials) == 1
+
+
+def test_a_layer_that_cannot_be_int8_is_left_in_float():
+    problem = scaled(random_problem(5, bad=0), 1e-3)
+    start = start_of(problem)
+    failed = Past(0, start, "start", "failed", at_fault="l03")
+    step = propose([failed], problem)
+    assert step is not None
+    assert int8_of(step.parameters, problem) == set(problem.layers) - {"l03"}
+    within = replace(problem.evaluate(step, 1), parameters=step.parameters)
+    assert within.within
+    assert propose([failed, within], problem) is None  # nothing that is not excluded gains more
+
+
+def test_a_plan_that_failed_for_no_layers_sake_is_not_tried_again():
+    problem = random_problem(6)
+    played = play(problem, lambda past: propose([replace(trial, state="failed") for trial in past], problem), most=60)
+    assert len({meaning(trial.parameters, problem) for trial in played.trials}) == len(played.trials)
+
+
+def test_a_layer_that_is_slower_in_int8_goes_back_to_float():
+    problem = scaled(random_problem(7), 1e-3)
+    gains = {**problem.gains, "l04": -0.2}
+    played = guided(replace(problem, gains=gains))
+    assert played.ended
+    assert int8_of(played.trials[-1].parameters, problem) == set(problem.layers) - {"l04"}
+    assert played.trials[-1].within
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, 0.0])
+def test_predictions_that_are_no_numbers(wrong: float):
+    problem = random_problem(8)
+    odd = {**problem.predicted, "l01": {"r0": wrong}, "l02": {"r0": wrong}}
+    played = guided(replace(problem, predicted=odd))
+    assert any(trial.within for trial in played.trials)
+
+
+def test_a_model_without_a_layer_to_choose():
+    problem = replace(random_problem(3), gains={}, true={}, predicted={})
+    out = Past(0, {}, "start", "stopped", None, 64, 1.0, 64, 0.5, 0.4, 0.6, False, 1.0)
+    assert propose([], problem) == Step({}, "start", "all INT8 that can be, with the preferred settings")
+    assert propose([out], problem) is None
+
+
+def test_the_same_history_gives_the_same_step_and_nothing_is_proposed_twice():
+    problem = replace(random_problem(9, ranges=3), harm=HARM)
+    played = guided(problem, budget=15.0)
+    for count, trial in enumerate(played.trials):
+        step = propose(list(played.trials[:count]), problem)
+        assert step is not None
+        assert step.parameters == trial.parameters
+    points = [(meaning(trial.parameters, problem), trial.limit) for trial in played.trials]
+    assert len(set(points)) == len(points)
+
+
+def test_pending_trials_are_not_proposed_again():
+    """Eight at the same time, none of which has ended."""
+    problem = replace(random_problem(10), harm=HARM)
+    past: list[Past] = []
+    while len(past) < 8 and (step := propose(past, problem)) is not None and not step.free:
+        past.append(Past(len(past), step.parameters, step.phase, "running", step.limit))
+    assert len({(meaning(trial.parameters, problem), trial.limit) for trial in past}) == len(past) >= 5
+
+
+def test_more_than_what_was_out_is_not_tried():
+    problem = random_problem(11)
+    played = guided(problem)
+    out: list[frozenset[str]] = []
+    for trial in played.trials:
+        int8 = int8_of(trial.parameters, problem)
+        assert not any(layers <= int8 for layers in out)
+        if trial.within is False:
+            out.append(int8)
+
+
+def test_every_step_says_why():
+    problem = replace(random_problem(12), harm=HARM)
+    past: list[Past] = []
+    words = []
+    while (step := propose(past, problem)) is not None and not step.free and len(past) < 30:
+        words.append(step.why)
+        past.append(problem.evaluate(step, len(past)))
+    assert words[:3] == [
+        "all INT8 that can be, with the preferred settings",
+        "race: batch_num 1, on 64 samples",
+        "race: equalize, on 64 samples",
+    ]
+    assert all(word.startswith(("knapsack: ", "refine: ", "race: ", "winner ", "all INT8", "best ")) for word in words)
+
+
+def test_the_gain_is_that_of_the_layers_in_int8():
+    problem = random_problem(13)
+    point = with_int8(start_of(problem), problem, {"l01", "l02"})
+    assert point[switch_of("l01")] is True
+    assert point[switch_of("l03")] is False
+    assert gain_of(int8_of(point, problem), problem) == problem.gains["l01"] + problem.gains["l02"]
+    assert problem.objective(point) == pytest.approx(1.0 - problem.gains["l01"] - problem.gains["l02"])
+
+
+def test_two_hundred_layers():
+    problem = random_problem(14, layers=200, bad=10, wrong=0.5)
+    played = guided(problem, budget=4.0)
+    assert max(1.0 - trial.objective for trial in played.trials if trial.within) > 0.9

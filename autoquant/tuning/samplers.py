@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,13 +13,16 @@ from optuna.trial import TrialState
 
 from autoquant.tuning.guided.mirror import KEPT, seeded, suggestions
 from autoquant.tuning.guided.past import History, Past, Step
-from autoquant.tuning.guided.problem import Problem, start_of, with_int8
+from autoquant.tuning.guided.problem import Problem, int8_of, meaning, start_of, with_int8
 from autoquant.tuning.guided.proposer import GuidedProposer, enqueue
 from autoquant.tuning.guided.reading import read
 from autoquant.tuning.study import Proposer
 
 POPULATION = 12
 """Trials of a generation of NSGA-II; Optuna's 50 would be most of a search's trials."""
+
+ATTEMPTS = 50
+"""So many points are looked at for one that nobody has tried."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,23 @@ class Sampled:
     make: Callable[[int], BaseSampler]
 
     def prepare(self, study: optuna.Study) -> bool:
-        """Let the next point wait, unless others are waiting; it depends on the seed and the study alone."""
+        """Let the next point wait, unless others are waiting; False where so many in a row brought nothing new.
+
+        It depends on the seed and the study alone, and is a plan that nobody has tried or is trying.
+        """
         trials = study.get_trials(deepcopy=False)
-        if not any(trial.state is TrialState.WAITING for trial in trials):
-            past = read(trials, self.problem.dimensions)
-            notes = {trial.number: trial.user_attrs.get(KEPT, {}) for trial in trials}
-            sampler, allowed = self.make(seeded(self.seed, len(past))), self.problem.allowed
-            points = suggestions(past, self.problem.dimensions, sampler=sampler, allowed=allowed, notes=notes)
-            point, note = next(points)
-            enqueue(study, Step(point, self.name.lower(), self.name), **{KEPT: note})
-        return True
+        if any(trial.state is TrialState.WAITING for trial in trials):
+            return True
+        past = read(trials, self.problem.dimensions)
+        notes = {trial.number: trial.user_attrs.get(KEPT, {}) for trial in trials}
+        sampler, allowed = self.make(seeded(self.seed, len(past))), self.problem.allowed
+        points = suggestions(past, self.problem.dimensions, sampler=sampler, allowed=allowed, notes=notes)
+        tried = {meaning(trial.parameters, self.problem) for trial in past}
+        for point, note in itertools.islice(points, ATTEMPTS):
+            if int8_of(point, self.problem) and meaning(point, self.problem) not in tried:
+                enqueue(study, Step(point, self.name.lower(), self.name), **{KEPT: note})
+                return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -90,13 +101,14 @@ def next_by_rank(past: Sequence[Past], problem: Problem, ranking: Callable[[], M
 
 def _bisect(history: History, ranking: Mapping[str, float]) -> Step | None:
     layers = sorted(history.problem.layers, key=lambda name: ranking[name])
-    left, right = 0, len(layers) - 2  # with the last one too, all of them are in float
+    left, right = 0, len(layers) - 1
     while left <= right:
         middle = (left + right) // 2
         point = with_int8(start_of(history.problem), history.problem, layers[middle + 1 :])
-        if not history.of(point):
+        in_float = middle == len(layers) - 1  # all of them, which needs no trial
+        if not in_float and not history.of(point):
             return Step(point, "amct", f"amct: the {middle + 1} worst layers in float")
-        within = _verdict(history, point)
+        within = in_float or _verdict(history, point)
         if within is None:
             return None
         left, right = (left, middle - 1) if within else (middle + 1, right)

@@ -6,7 +6,7 @@ is pruned in the study: so every sampler learns from it. Nothing in the study ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,3 @@ def suggestions(
     while True:
         asked = study.ask(distributions)
         yield dict(asked.params), dict(study.get_trials(deepcopy=False)[asked.number].system_attrs)
-
-
-def first_that(points: Iterator[Parameters], suits: Callable[[Parameters], bool], attempts: int) -> Parameters | None:
-    """The first of so many points that suits."""
-    return next((point for _, point in zip(range(attempts), points, strict=False) if suits(point)), None)

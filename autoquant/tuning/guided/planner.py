@@ -12,9 +12,9 @@ from autoquant.quiet import stdout_without
 
 Array = NDArray[np.float64]
 STEPS = 100_000
-"""Losses are counted in so many steps up to the bound, gains up to their sum.
+"""Losses are counted in so many steps up to the bound, to the nearest; gains that differ by less than one are equal.
 
-HiGHS takes 0.999999 for 1; with coefficients that are whole numbers of this size, that never decides anything.
+HiGHS takes 0.999999 for 1: with whole numbers of this size that decides nothing.
 """
 LEFT_OVER = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n"
 """What HiGHS prints once in a thousand programs, for its developers, whatever it is told."""
@@ -25,7 +25,7 @@ NODES = 2_000
 def most_gain(
     gains: Mapping[str, float], losses: Mapping[str, float], *, bound: float, cuts: Sequence[Collection[str]] = ()
 ) -> frozenset[str] | None:
-    """The layers to have in INT8: the largest sum of gains whose sum of losses is at most `bound`, to a step each.
+    """The layers to have in INT8: the largest sum of gains whose sum of losses is at most `bound`, to half a step each.
 
     No layer whose loss is NaN or infinite, and not all layers of any of the `cuts`; None where a cut is empty, which
     leaves nothing. Of equally large gains the one with the least loss. Losses are not below 0; a layer without gain
@@ -44,20 +44,16 @@ def most_gain(
 
 
 def _solve(gain: Array, loss: Array, bound: float, cuts: Array) -> NDArray[np.bool_]:
-    """Gains are whole steps, and all losses together count for less than one: they only break ties."""
+    """Gains are told in steps, and all losses together count for half of one: they only break ties."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     whole = bound if 0.0 < bound < math.inf else float(loss.sum()) or 1.0
-    gain, loss = _steps(gain, float(gain.sum())), _steps(loss, whole)
+    gain, loss = gain / gain.sum() * STEPS, np.rint(loss / whole * STEPS)
     rows = [LinearConstraint(cuts, ub=cuts.sum(axis=1) - 1.0)] if cuts.size else []
     if math.isfinite(bound):
-        rows.append(LinearConstraint(loss, ub=float(STEPS)))
+        rows.append(LinearConstraint(loss, ub=STEPS + 0.5 * loss.size))
     integral = {"integrality": np.ones(gain.size), "bounds": Bounds(0.0, 1.0)}
     options = {"mip_rel_gap": 0.0, "node_limit": NODES}
     with stdout_without(LEFT_OVER):
         found = milp(0.5 * loss / STEPS - gain, constraints=rows, **integral, options=options)
     return np.zeros(gain.size, dtype=np.bool_) if found.x is None else np.asarray(found.x > 0.5)
-
-
-def _steps(values: Array, whole: float) -> Array:
-    return np.asarray(np.rint(values / whole * STEPS))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from autoquant.tuning.guided.mirror import first_that, seeded, suggestions
+from autoquant.tuning.guided.mirror import seeded, suggestions
 from autoquant.tuning.guided.outs import Outs
 from autoquant.tuning.guided.past import THRESHOLD, History, Past, Step
 from autoquant.tuning.guided.problem import Problem
@@ -57,10 +58,9 @@ def around(step: Step, past: Sequence[Past], proposer: GuidedProposer) -> Parame
         chosen = suggestions(
             past, {name: problem.dimensions[name] for name in few}, sampler=sampler, allowed=problem.allowed
         )
-        points: Iterator[Parameters] = ({**step.parameters, **some} for some, _ in chosen)
-        found = first_that(points, outs.leave, ATTEMPTS)
-        if found is not None:
-            return found
+        for some, _ in itertools.islice(chosen, ATTEMPTS):
+            if outs.leave({**step.parameters, **some}):
+                return {**step.parameters, **some}
     return None
 
 

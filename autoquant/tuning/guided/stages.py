@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from autoquant.model.names import is_tensor
 from autoquant.tuning.guided.past import History, Past, Step
 from autoquant.tuning.guided.plans import Plans, predicted, with_best
 from autoquant.tuning.guided.problem import Candidates, int8_of, meaning, start_of, unit_of
@@ -58,15 +59,18 @@ def base_of(history: History, point: Parameters, candidates: Candidates) -> Para
 
 
 def retreat(plans: Plans) -> Step | None:
-    """Half of the layers in float, then three quarters, down to one in INT8: those of least predicted loss."""
-    gains = plans.history.problem.gains
+    """Half of the layers in float, then three quarters, down to one in INT8: those of least predicted loss.
+
+    Down to none where other layers are in INT8 in every plan.
+    """
+    problem = plans.history.problem
     order = sorted(
-        (layer for layer, loss in plans.losses.items() if math.isfinite(loss) and gains[layer] > 0.0),
-        key=lambda layer: (plans.losses[layer], -gains[layer]),
+        (layer for layer, loss in plans.losses.items() if math.isfinite(loss) and problem.gains[layer] > 0.0),
+        key=lambda layer: (plans.losses[layer], -problem.gains[layer]),
     )
-    count = len(order)
-    while count > 1:
-        count //= 2
+    always = any(unit not in problem.layers and not is_tensor(unit) for unit in plans.candidates)
+    sizes = [len(order) >> halvings for halvings in range(1, len(order).bit_length() + always)]
+    for count in sizes:
         point = plans.plan(frozenset(order[:count]))
         if not plans.history.settled(point) and not plans.outs.exclude(point):
             return Step(point, "retreat", f"nothing was within: the {count} of least predicted loss in INT8")

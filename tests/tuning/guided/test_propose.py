@@ -78,6 +78,13 @@ def test_where_nothing_is_within_it_ends(layers: int):
     assert min(len(int8_of(trial.parameters, problem)) for trial in played.trials) == 1
 
 
+def test_layers_that_are_always_int8_are_tried_alone_at_last():
+    problem = scaled(random_problem(4, layers=4, bad=1), 1e6)
+    played = guided(replace(problem, predicted={**problem.predicted, "fixed": {"r0": 0.01}}), budget=100.0)
+    assert int8_of(played.trials[-1].parameters, problem) == frozenset()
+    assert played.trials[-1].within
+
+
 def test_a_layer_that_cannot_be_int8_is_left_in_float():
     problem = scaled(random_problem(5, bad=0), 1e-3)
     start = start_of(problem)

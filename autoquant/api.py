@@ -15,6 +15,7 @@ from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.evaluation.engines import open_engine
 from autoquant.evaluation.evaluator import Progress, no_progress
 from autoquant.evaluation.latency import Latency
+from autoquant.evaluation.tolerance import Tolerance
 from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
@@ -27,12 +28,12 @@ from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.events import Event, Listener
+from autoquant.tuning.explanation import Explanation, explain_run
 from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
 from autoquant.tuning.prepare import open_one
 from autoquant.tuning.request import DataOptions, DataRequest, SearchOptions, SearchRequest
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.run_folder import RunFolder
-from autoquant.tuning.tolerance import Tolerance
 from autoquant.tuning.workbench import calibrated_for
 from autoquant.tuning.workload import Workload
 
@@ -50,6 +51,7 @@ def search(
     data: Any,
     *,
     tolerance: float | str = "1%",
+    guard_tolerance: float | str | None = None,
     run: str | Path | None = None,
     listener: Listener = nobody,
     clock: Callable[[], float] = time.monotonic,
@@ -62,13 +64,15 @@ def search(
         data: evaluation data: an .npz file, a folder of images by class, TFRecords, 'module:function', arrays
             `(x, y)`, a mapping of arrays by name, or a function that gives batches.
         tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
+        guard_tolerance: the same for every group that `guard` names; by default the tolerance.
         run: the folder to make; by default `runs/<model>-<date>-<time>-<process>`.
         listener: is called with every event (`autoquant.tuning.events`).
         clock: gives seconds; for the time budget.
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
-            ('macs'), max_trials (100), timeout (seconds), space (that of the target), seed (0), batch_size (50),
-            preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature, stop_on_target,
-            keep_all_models; `autoquant.tuning.request.SearchRequest` says what each is.
+            ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
+            batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
+            error_rate (0.05), certify, confidence (0.95), guard, allow_overlap, stop_on_target, keep_all_models;
+            `autoquant.tuning.request.SearchRequest` says what each is.
 
     Returns:
         The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the
@@ -78,7 +82,13 @@ def search(
         autoquant.errors.InputError: something given cannot be used; the message says where, what, and the way out.
     """
     try:
-        request = SearchRequest(model=model, data=data, tolerance=Tolerance.parse(tolerance), **options)
+        request = SearchRequest(
+            model=model,
+            data=data,
+            tolerance=Tolerance.parse(tolerance),
+            guard_tolerance=None if guard_tolerance is None else Tolerance.parse(guard_tolerance),
+            **options,
+        )
     except TypeError as error:
         raise UsageError("search()", str(error), hint="see help(autoquant.search)") from None
     folder = Path(run) if run is not None else default_run(model)
@@ -128,6 +138,15 @@ def export(
         on_progress=on_progress,
         **given,
     )
+
+
+def explain(run: str | Path) -> Explanation:
+    """What a run found out: what each setting and each float layer bought, and why layers of the best are in float.
+
+    All of it was measured by its trials. The run may be going on, or have been cut off; the model is not needed. Raises
+    RunError where there is no run, no trial of it has ended, or a file of one is damaged.
+    """
+    return explain_run(Path(run))
 
 
 def quantize(

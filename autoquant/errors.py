@@ -10,8 +10,9 @@
     |   `-- RunError                    the run's folder: exists, other model, read-only, full
     `-- TrialError                  2   one plan did not work out; a search records it and goes on without it
 
-A search ends with 0 when the tolerance is met, with 1 when the budget is spent without meeting it (the best that was
-found is kept), and with 130 when it is interrupted. Anything that is not an AutoquantError is a bug of ours: 70.
+A search ends with 0 when the tolerance is certified (or met, where nothing was to be certified), with 3 when it is met
+but not certified, with 1 when the budget is spent without meeting it (the best that was found is kept), and with 130
+when it is interrupted. Anything that is not an AutoquantError is a bug of ours: 70.
 """
 
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from typing import ClassVar
 MET = 0
 MISSED = 1
 BAD_INPUT = 2
+UNCERTIFIED = 3
 INTERNAL = 70
 INTERRUPTED = 130
 

@@ -14,6 +14,7 @@ import pytest
 
 import autoquant
 from autoquant.errors import PlanError, UsageError
+from autoquant.evaluation.engines import open_engine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
@@ -137,3 +138,30 @@ def test_a_tflite_is_quantized_where_there_is_no_tensorflow(tiny, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[2:] == ["model   out/tiny_int8.tflite"]
     assert set(load_record(tmp_path / "out/record.txt")) == set(layers)
+
+
+@pytest.mark.parametrize("kind", ["analytic", "empirical"])
+@pytest.mark.parametrize("target", ["litert", "tensorflow"])
+def test_biases_are_corrected_and_nothing_else_is_changed(tiny, tmp_path: Path, target: str, kind: str):
+    """The record is that of the plain plan, the mean of the scores nearer to that of the float model."""
+    layers = {"conv": {}, "depthwise": {}, "dense": {"weight_quant_params": {"channel_wise": False}}}
+    made = {}
+    for correction in ("none", kind):
+        config = tmp_path / f"{correction}.json"
+        config.write_text(json.dumps({"batch_num": 4, "autoquant": {"bias_correction": correction}, **layers}))
+        out = tmp_path / correction
+        made[correction] = autoquant.quantize(tiny.model, config, tiny.calibration, out, target=target, batch_size=16)
+    assert made["none"].record.read_bytes() == made[kind].record.read_bytes()
+    assert load_config(made[kind].config).bias_correction == kind
+    model = open_target(target).adopted(open_model(tiny.model))
+    engine = open_engine(target)
+    images = {"image": np.load(tiny.calibration)["x"]}
+    reference = engine.open_graph(model.program)(images)["scores"].mean(axis=0)
+    errors = {
+        correction: np.abs(engine.open_file(one.model, model.program)(images)["scores"].mean(axis=0) - reference).max()
+        for correction, one in made.items()
+    }
+    assert errors[kind] != errors["none"]
+    assert kind == "analytic" or errors[kind] < errors["none"]
+    if target == "tensorflow":
+        assert autoquant.check(made[kind].model).layers == {"Conv2D": 1, "DepthwiseConv2dNative": 1, "MatMul": 1}

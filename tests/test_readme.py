@@ -38,7 +38,10 @@ def test_the_search_space_is_one():
     example = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
     assert example is not None
     space = parse_space(example[1], "README.md")
-    assert (space.batch_num, space.shared.channel_wise) == ((8, 1), (True, False))
+    assert space.whole["batch_num"] == (8, 1)
+    assert space.whole["equalize"] == (True, False)
+    assert space.whole["bias_correction"] == ("analytic", "empirical", "none")
+    assert space.shared.channel_wise == (True, False)
     assert len(space.layer.activation) == 3
 
 

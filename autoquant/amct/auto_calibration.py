@@ -14,7 +14,7 @@ from autoquant.amct.configuration import check_constants_stay
 from autoquant.amct.judging import Judge, in_short
 from autoquant.amct.logs import log
 from autoquant.amct.observing import observe
-from autoquant.amct.opened import LiveModel, read_live
+from autoquant.amct.opened import LiveModel, check_no_correction, read_live
 from autoquant.amct.paths import check_writable, output_path
 from autoquant.amct.ranking import rank, ranking_text
 from autoquant.amct.roll_back import Advice, RollBackSpace
@@ -33,6 +33,7 @@ from autoquant.model.load import load
 from autoquant.model.model import Model, open_model
 from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphMaker, TensorFlowTarget
+from autoquant.tuning.equalizing import Prepared
 from autoquant.tuning.result import Trial, best
 from autoquant.tuning.study import Guided, Study, Tpe
 from autoquant.tuning.workbench import Builder, Stopwatch
@@ -93,7 +94,8 @@ def accuracy_based_auto_calibration(
     write_text(files.ranking, ranking_text(ranking))
     named, workload = replace(model, name=files.prefix.name), Workload.from_layers(found.by_name)
     target = TensorFlowTarget()
-    builder = Builder(named, workload, target, GraphMaker(target, model.graph, found.by_name, calibrator))
+    prepared = Prepared(named, GraphMaker(target, model.graph, found.by_name, calibrator))
+    builder = Builder(named, workload, target, lambda plan: prepared)
     bench = Bench(builder, RollBackSpace(plan), judge)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:
         trials, kept = _searched(bench, chosen, ranking, Path(folder))
@@ -116,6 +118,7 @@ def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file
         log().warning("left out, as the outputs do not depend on it: %s", shown(unused))
     plan = replace(asked, layers={name: asked.layers[name] for name in found.by_name if name in asked.layers})
     check_plan(plan, found.by_name)
+    check_no_correction(plan)
     return model, found, plan
 
 

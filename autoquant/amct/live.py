@@ -10,7 +10,7 @@ from typing import Any
 from autoquant.amct.calibration import Calibration
 from autoquant.amct.configuration import check_constants_stay
 from autoquant.amct.logs import log
-from autoquant.amct.opened import CALIBRATED, LiveModel, live_activations, read_live
+from autoquant.amct.opened import CALIBRATED, LiveModel, check_no_correction, live_activations, read_live
 from autoquant.amct.paths import output_path
 from autoquant.amct.probes import attach
 from autoquant.amct.saving import output_names
@@ -59,6 +59,7 @@ def quantize_model(
 def insert_calibration(graph: Any, model: LiveModel, plan: Plan, record_file: str | Path) -> list[Any]:
     """Put a probe before each INT8 layer of the plan; `model` is what was read of the graph. Gives the variables."""
     check_plan(plan, model.survey.by_name)
+    check_no_correction(plan)
     if graph.finalized:
         raise UsageError("graph", "it is finalized and cannot be changed", hint="import the .pb into a new tf.Graph")
     layers = {name: layer for name, layer in model.survey.by_name.items() if name in plan.int8}

@@ -10,7 +10,7 @@ import numpy as np
 
 from autoquant.amct.calibration import shown
 from autoquant.amct.logs import log
-from autoquant.calibration.record import Record
+from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph
@@ -19,6 +19,7 @@ from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.names import canonical, node_of
 from autoquant.model.opening import prepared
+from autoquant.quantization.affine import Array
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import weight_scales
 
@@ -70,14 +71,19 @@ def check_weights(model: Matched, where: Path) -> None:
             continue
         if entry.balance:
             weight = balanced_weight(weight, np.array(entry.balance), layer.operator.input_axis)
-        axes = layer.channel_axes if len(entry.scale_w) > 1 else None
-        scales = weight_scales(name, weight, axes, bits=entry.weight_bits)
-        if scales.size != len(entry.scale_w) or not np.allclose(scales, entry.scale_w, rtol=CLOSE, atol=0.0):
+        if not any(_given(layer, weight, entry, algorithm) for algorithm in layer.can.weight_algorithms):
             what = "its scale_w is not what calibration gives the weight of this model"
             hint = (
                 "calibrate this model with these outputs (calib_outputs), or use convert_model for scales of your own"
             )
             raise PlanError(f"{where}: {name}", what, hint=hint)
+
+
+def _given(layer: Layer, weight: Array, entry: LayerRecord, algorithm: str) -> bool:
+    """Whether an algorithm gives a weight the scales of a record."""
+    axes = layer.channel_axes if len(entry.scale_w) > 1 else None
+    scales = weight_scales(layer.name, weight, axes, bits=entry.weight_bits, algorithm=algorithm)
+    return scales.size == len(entry.scale_w) and np.allclose(scales, entry.scale_w, rtol=CLOSE, atol=0.0)
 
 
 def _not_a_layer(found: Survey, name: str, where: Path) -> PlanError:

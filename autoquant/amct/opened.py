@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autoquant.errors import ModelError, UsageError
+from autoquant.calibration.plan import Plan
+from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen, found_inputs, found_outputs
@@ -52,6 +53,13 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
         outputs = tuple(dict.fromkeys([*chosen(loaded).outputs, *map(canonical, outputs)]))
     normalized = prepared(loaded, outputs=outputs, fusion=fusion)
     return LiveModel(normalized, survey(normalized))
+
+
+def check_no_correction(plan: Plan) -> None:
+    """Raise PlanError where biases are to be corrected, which takes data beyond what a graph calibrates itself with."""
+    if plan.bias_correction != "none":
+        what = f"biases corrected ({plan.bias_correction}) are not built for graphs that calibrate themselves"
+        raise PlanError("autoquant.bias_correction", what, hint="remove it, or give the config to `autoquant quantize`")
 
 
 def live_activations(graph: Any, layer: Layer) -> list[Any]:

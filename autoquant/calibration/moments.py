@@ -27,12 +27,15 @@ def collect_moments(parts: Iterable[Mapping[str, Array]], axes: Mapping[str, int
     found: dict[str, _Running] = {}
     for part in parts:
         for name, axis in axes.items():
-            rows = np.moveaxis(part[name], axis, -1).reshape(-1, part[name].shape[axis])
-            if len(rows):
-                found.setdefault(name, _Running(rows.shape[1])).add(rows)
-            del rows
-        del part  # a view of memory that is used for the next one
+            _see(found, name, np.moveaxis(part[name], axis, -1))
+        del part  # what made it may need the memory for the next one
     return {name: running.moments() for name, running in found.items()}
+
+
+def _see(found: dict[str, _Running], name: str, values: Array) -> None:
+    rows = values.reshape(-1, values.shape[-1])
+    if len(rows):
+        found.setdefault(name, _Running(rows.shape[1])).add(rows)
 
 
 class _Running:

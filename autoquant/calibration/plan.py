@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -80,10 +81,10 @@ class Plan:
         kept = {name: settings for name, settings in self.layers.items() if settings is not None or ":" not in name}
         object.__setattr__(self, "layers", MappingProxyType(kept))
 
-    @property
+    @cached_property
     def int8(self) -> Mapping[str, LayerPlan]:
         """The layers that become INT8."""
-        return {name: settings for name, settings in self.layers.items() if settings is not None}
+        return MappingProxyType({name: settings for name, settings in self.layers.items() if settings is not None})
 
     @property
     def sketched(self) -> frozenset[str]:

@@ -73,7 +73,7 @@ class Calibrator:
         self._statistics = statistics
         self._ranges: dict[tuple[str, int, RangeAlgorithm, bool, Factors], Range] = {}
         self._factors: dict[tuple[str, int, float], Factors] = {}
-        self._scales: dict[tuple[str, bool, int, Factors], tuple[float, ...]] = {}
+        self._scales: dict[tuple[str, bool, int, str, Factors], tuple[float, ...]] = {}
 
     def record(self, plan: Plan) -> Record:
         """Scale and offset of every INT8 layer of the plan.
@@ -129,13 +129,15 @@ class Calibrator:
         return self._factors[key]
 
     def _weight_scales(self, layer: Layer, settings: LayerPlan, balance: Factors) -> tuple[float, ...]:
-        key = (layer.name, settings.channel_wise, settings.weight_bits, balance)
+        key = (layer.name, settings.channel_wise, settings.weight_bits, settings.weight_algorithm, balance)
         if key not in self._scales:
             weight = self._weight(layer)
             if balance:
                 weight = balanced_weight(weight, np.array(balance, np.float32), layer.operator.input_axis)
             axes = layer.channel_axes if settings.channel_wise else None
-            scales = weight_scales(layer.name, weight, axes, bits=settings.weight_bits)
+            scales = weight_scales(
+                layer.name, weight, axes, bits=settings.weight_bits, algorithm=settings.weight_algorithm
+            )
             self._scales[key] = tuple(map(float, scales))
         return self._scales[key]
 

@@ -15,9 +15,10 @@ from autoquant.errors import UsageError
 
 EXIT_CODES = """\
 exit codes:
-  0    the tolerance is met
+  0    the tolerance is certified, or met where nothing was to be certified (--certify none)
   1    it is not met; the best that was found is saved
   2    something given cannot be used; nothing was searched, or what was found so far is saved
+  3    it is met on the samples that were searched on, but not certified
   70   internal error, a bug in autoquant
   130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -98,6 +99,16 @@ def add_reading(parser: Parser, *, labels: bool) -> None:
     )
 
 
+def add_certify(group: Any, *, otherwise: str) -> None:
+    """What the best is certified on; `otherwise` says what holds without it."""
+    group.add_argument(
+        "--certify",
+        metavar="DATA",
+        help="data that the search does not see, on which the best model is scored, once; none for no certificate "
+        f"(default: {otherwise})",
+    )
+
+
 def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     """When a search ends; `trials` and `timeout` say what holds when they are not given."""
     group = parser.add_argument_group("budget")
@@ -154,6 +165,18 @@ def seconds(text: str) -> float:
     return sum(float(part or 0) * size for part, size in zip(parts.groups(), (3600, 60, 1, 1), strict=True))
 
 
+def share(text: str) -> float:
+    """Read a number between 0 and 1. Raises UsageError.
+
+    >>> share("0.05")
+    0.05
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError("--error-rate, --confidence", f"cannot read '{text}'", hint="for example 0.95") from None
+
+
 def names(text: str) -> Sequence[str]:
     """Read names separated by commas. Raises UsageError where there is none.
 
@@ -188,7 +211,7 @@ def space(text: str) -> str:
 
 def tolerance(text: str) -> str:
     """Check a tolerance before TensorFlow is waited for. Raises UsageError."""
-    from autoquant.tuning.tolerance import Tolerance
+    from autoquant.evaluation.tolerance import Tolerance
 
     Tolerance.parse(text)
     return text

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from autoquant.cli.state import Pace, State, update
 from autoquant.cli.words import counted, duration, macs, number, percent
+from autoquant.tuning import result as results
 from autoquant.tuning.choices import MACS
 from autoquant.tuning.events import Event, Opened
 from autoquant.tuning.result import Trial
-from autoquant.tuning.tolerance import within
 
 BAR = 28
 """Columns of the progress bar where there is room for it."""
@@ -73,7 +73,14 @@ def _facts(state: State, now: float) -> Iterator[tuple[str, RenderableType]]:
         yield "autoquant", "reading model and data ..."
         return
     yield "model", f"{opened.model}: {counted(opened.layers, 'layer')}, {macs(opened.macs)} multiply-adds"
-    yield "data", f"{counted(opened.samples, 'sample')} for evaluation, {opened.calibration_samples:,} for calibration"
+    parts, calibration = state.divided, f"{opened.calibration_samples:,} for calibration"
+    if parts is not None and parts.certification:
+        yield (
+            "data",
+            f"{counted(parts.search, 'sample')} to search on, {parts.certification:,} to certify, {calibration}",
+        )
+    else:
+        yield "data", f"{counted(opened.samples, 'sample')} for evaluation, {calibration}"
     yield "run", str(opened.run)
     if baseline is not None:
         allowed = f"INT8 may have {number(baseline.limit)} (drop {number(baseline.allowed)})"
@@ -91,10 +98,12 @@ def _facts(state: State, now: float) -> Iterator[tuple[str, RenderableType]]:
 
 
 def _best(best: Trial | None, allowed: float) -> RenderableType:
-    if best is None or best.score is None or best.drop is None:
+    if best is None or best.drop is None:
         return Text("none yet", style="dim")
-    met = within(best.drop, allowed)
-    text = Text(f"{number(best.score)}, drop {number(best.drop)}", style="green" if met else "red")
+    met = best.meets(allowed)
+    drop = f"drop {number(best.drop)}"
+    told = f"drop about {number(best.drop)}" if best.score is None else f"{number(best.score)}, {drop}"
+    text = Text(told, style="green" if met else "red")
     layers = f"{best.int8_layers}/{best.layers} layers in INT8, {percent(best.int8_share)}"
     return text.append(f"; {layers}; trial {best.number}", style="not bold default")
 
@@ -134,18 +143,27 @@ def _trials(state: State) -> Table:
 
 def _trial(trial: Trial, allowed: float, *, minimized: bool, between: bool) -> Iterator[RenderableType]:
     yield str(trial.number)
-    failed = trial.score is None or trial.drop is None
-    yield Text(trial.why).append(f"\n{trial.reason}" if failed else "", style="red")
+    yield Text(trial.why).append(f"\n{trial.reason}" if trial.reason else "", style="red")
     yield f"{trial.int8_layers}/{trial.layers}"
     yield percent(trial.int8_share)
     if minimized:
         yield percent(trial.objective)
     if between:
         yield "" if trial.boundaries is None else str(trial.boundaries)
-    if trial.score is None or trial.drop is None:
+    if trial.state is results.State.FAILED:
         yield from (Text("failed", style="red"), "", "")
-        return
-    met = within(trial.drop, allowed)
-    yield number(trial.score)
-    yield number(trial.drop)
-    yield Text("yes" if met else "no", style="green" if met else "red")
+    elif trial.state is results.State.STOPPED:
+        yield Text(f"{trial.samples:,} seen", style="dim")
+        yield "" if trial.drop is None else f"~{number(trial.drop)}"
+        yield verdict_of(trial.within)
+    else:
+        yield number(trial.score or 0.0)
+        yield number(trial.drop or 0.0)
+        yield verdict_of(trial.meets(allowed))
+
+
+def verdict_of(met: bool | None) -> Text:
+    """Whether a trial is within tolerance, if that is known."""
+    if met is None:
+        return Text("open", style="dim")
+    return Text("yes" if met else "no", style="green" if met else "red")

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "demo": "train a small network, and watch a search repair what plain INT8 breaks",
         "inspect": "show a model's layers, what they cost, and what cannot be quantized",
         "benchmark": "measure how long models take on this machine, side by side",
+        "explain": "show what each repair and each float layer of a run bought, and why layers are in float",
         "export": "copy the best plan, its record and its model out of a run, or build it for another target",
         "quantize": "apply an exported plan to a model, without any search",
         "calibration": "calibrate and quantize a frozen .pb, with AMCT's arguments",

@@ -87,7 +87,7 @@ def complain(text: str) -> None:
     note("\n".join(wrapped(line, min(screen, WIDEST) if screen else None) for line in text.splitlines()))
 
 
-def wrapped(line: str, columns: int | None) -> str:
+def wrapped(line: str, columns: int | None, *, indent: int = 4) -> str:
     """Break a line between words where it is longer than `columns`; what continues it is indented.
 
     >>> print(wrapped("autoquant: error: model.pb: does not exist", 30))
@@ -97,7 +97,12 @@ def wrapped(line: str, columns: int | None) -> str:
     if columns is None or len(line) <= columns:
         return line
     return textwrap.fill(
-        line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        line,
+        columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 from autoquant.cli.state import State, update
 from autoquant.cli.words import conversions, counted, duration, macs, number, percent
+from autoquant.tuning import result as results
 from autoquant.tuning.choices import MACS
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
+    Divided,
     Event,
     Finished,
     Opened,
@@ -20,7 +22,6 @@ from autoquant.tuning.events import (
     Warned,
 )
 from autoquant.tuning.result import Trial
-from autoquant.tuning.tolerance import within
 
 PATIENCE = 10.0
 """Seconds between two lines of progress."""
@@ -61,6 +62,10 @@ def lines(event: Event, state: State, now: float, *, verbose: bool = False) -> I
         case BaselineScored():
             allowed = f"INT8 may have {number(event.limit)} (drop {number(event.allowed)})"
             yield f"FP32 {event.metric} {number(event.score)}; {allowed}"
+        case Divided():
+            aside = f"{event.certification:,} kept aside to certify the best"
+            why = f"none kept aside to certify the best: {event.reason}"
+            yield f"{counted(event.search, 'sample')} to search on, {aside if event.certification else why}"
         case Calibrated():
             yield f"calibrated with {counted(event.batches, 'batch')}"
         case Resumed():
@@ -95,10 +100,16 @@ def _ended(event: TrialEnded, state: State, *, verbose: bool) -> Iterator[str]:
 
 
 def _outcome(trial: Trial, state: State) -> str:
-    if trial.score is None or trial.drop is None or state.baseline is None:
+    if trial.state is results.State.FAILED or state.baseline is None:
         return f"failed, {trial.reason}"
-    met = "within tolerance" if within(trial.drop, state.baseline.allowed) else "not within tolerance"
-    return f"{state.baseline.metric} {number(trial.score)}, drop {number(trial.drop)}, {met}"
+    if trial.state is results.State.STOPPED:
+        about = "" if trial.drop is None else f", drop about {number(trial.drop)}"
+        return f"stopped after {counted(trial.samples, 'sample')}{about}, {_MET[trial.within]}"
+    met = _MET[trial.meets(state.baseline.allowed)]
+    return f"{state.baseline.metric} {number(trial.score or 0.0)}, drop {number(trial.drop or 0.0)}, {met}"
+
+
+_MET = {True: "within tolerance", False: "not within tolerance", None: "compared by its outputs"}
 
 
 def _plan(trial: Trial, state: State) -> str:

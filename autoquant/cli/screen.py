@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoquant.tuning.events import Listener
     from autoquant.tuning.result import SearchResult
 
-STYLES = {"met": "bold green", "missed": "bold red"}
+STYLES = {"certified": "bold green", "met": "bold green", "missed": "bold red"}
 
 
 @contextmanager

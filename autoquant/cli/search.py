@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from autoquant.cli import arguments
 from autoquant.cli.screen import listening, prepared, tell
@@ -11,7 +12,7 @@ from autoquant.cli.screen import listening, prepared, tell
 def add_arguments(parser: arguments.Parser) -> None:
     """Everything a search can be asked."""
     from autoquant.formats.space_toml import DEFAULT, presets
-    from autoquant.tuning.choices import ENGINE_NAMES
+    from autoquant.tuning.choices import ENGINE_NAMES, SAMPLERS
     from autoquant.tuning.request import SearchRequest
 
     parser.epilog = arguments.EXIT_CODES
@@ -49,8 +50,21 @@ def add_arguments(parser: arguments.Parser) -> None:
         required=True,
         help="how much worse than FP32 the score may be: 0.005 (absolute) or 1%% (of the FP32 score)",
     )
+    _add_certificate(parser)
     arguments.add_budget(parser, trials=str(SearchRequest.max_trials), timeout="none")
     group = parser.add_argument_group("search")
+    group.add_argument(
+        "--sampler",
+        metavar="S",
+        help=f"what chooses the plans: {', '.join(SAMPLERS)} (default {SearchRequest.sampler})",
+    )
+    group.add_argument(
+        "--error-rate",
+        metavar="P",
+        type=arguments.share,
+        help="the probability with which any trial of the run may be stopped early wrongly "
+        f"(default {SearchRequest.error_rate})",
+    )
     group.add_argument(
         "--space",
         metavar="S",
@@ -67,16 +81,47 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_screen(parser)
 
 
+def _add_certificate(parser: arguments.Parser) -> None:
+    """What is claimed of the best model, and on which samples."""
+    from autoquant.tuning.request import SearchRequest
+
+    group = parser.add_argument_group("certificate")
+    arguments.add_certify(group, otherwise="half of the evaluation data is kept aside for it, where that can be enough")
+    group.add_argument(
+        "--confidence",
+        metavar="P",
+        type=arguments.share,
+        help=f"the probability with which a certified tolerance holds (default {SearchRequest.confidence})",
+    )
+    group.add_argument(
+        "--guard",
+        metavar="G",
+        help="hold every group to a tolerance as well: class, or the name of an array of the .npz that numbers groups",
+    )
+    group.add_argument(
+        "--guard-tolerance",
+        metavar="T",
+        type=arguments.tolerance,
+        help="that tolerance: 0.05 (absolute) or 5%% (of the FP32 score) (default: --tolerance)",
+    )
+    group.add_argument(
+        "--allow-overlap", action="store_true", help="let calibration, evaluation and certification share samples"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Search, and tell what came out."""
+    from autoquant.evaluation.tolerance import Tolerance
     from autoquant.tuning.request import SearchRequest
-    from autoquant.tuning.tolerance import Tolerance
 
     options = arguments.given(args, SearchRequest)
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
     # What cannot be is told before TensorFlow is waited for.
-    SearchRequest(**{**options, "tolerance": Tolerance.parse(args.tolerance)})
+    tolerances: dict[str, Any] = {
+        name: Tolerance.parse(options[name]) for name in ("tolerance", "guard_tolerance") if name in options
+    }
+    SearchRequest(**{**options, **tolerances})
     if "run" in args:
         options["run"] = args.run
     with prepared(args, args.model), listening(args) as listener:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
+    Divided,
     Event,
     Finished,
     Opened,
@@ -49,6 +50,7 @@ class State:
 
     opened: Opened | None = None
     baseline: BaselineScored | None = None
+    divided: Divided | None = None
     running: TrialStarted | None = None
     pace: Pace | None = None
     recent: tuple[Trial, ...] = ()
@@ -71,6 +73,8 @@ def update(state: State, event: Event, now: float) -> State:
             return replace(state, opened=event)
         case BaselineScored():
             return replace(state, baseline=event, pace=None)
+        case Divided():
+            return replace(state, divided=event)
         case Calibrated():
             return replace(state, pace=None)
         case Resumed():

@@ -16,10 +16,13 @@ from autoquant.cli.latency_words import (
     spread_words,
 )
 from autoquant.cli.words import conversions, counted, duration, number, percent
-from autoquant.errors import INTERRUPTED, MET, MISSED
+from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
 from autoquant.evaluation.latency import Latency
+from autoquant.evaluation.paired import GroupBound
+from autoquant.evaluation.tolerance import within
+from autoquant.tuning.certificate import Certificate, Verdict
 from autoquant.tuning.choices import MACS
-from autoquant.tuning.result import Ended, SearchResult, Verdict
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.run_folder import RunFolder
 
 COSTLY = 5
@@ -36,6 +39,7 @@ def summary(result: SearchResult) -> list[Line]:
         *verdict(result),
         *warnings,
         *_scores(result),
+        *_certificate(result),
         *latency,
         *_effort(result),
         *_where(result),
@@ -52,7 +56,9 @@ def exit_code(result: SearchResult) -> int:
     """How a command ends after this result."""
     if result.ended is Ended.INTERRUPTED:
         return INTERRUPTED
-    return MET if result.verdict is Verdict.MET else MISSED
+    if result.verdict is Verdict.MISSED:
+        return MISSED
+    return MET if result.verdict is Verdict.CERTIFIED or result.declined else UNCERTIFIED
 
 
 def verdict(result: SearchResult) -> Iterator[Line]:
@@ -63,8 +69,19 @@ def verdict(result: SearchResult) -> Iterator[Line]:
         yield "missed", f"no trial came to its end{reason}"
         return
     layers = f"{best.int8_layers} of {result.layers} layers in INT8"
+    certificate = result.certificate
+    if certificate is not None and certificate.verdict is Verdict.CERTIFIED:
+        yield (
+            "certified",
+            f"{layers}, and with {_sure(certificate)} the drop is at most {number(certificate.upper_bound)}",
+        )
+        return
+    if certificate is not None and certificate.verdict is Verdict.MISSED:
+        yield "missed", f"{_missed_there(certificate)}; it was met on the samples that were searched on"
+        return
     if result.verdict is Verdict.MET:
-        yield "met", f"{result.metric} {number(best.score)} with {layers}, within {number(result.tolerance)} of FP32"
+        met = f"{result.metric} {number(best.score)} with {layers}, within {number(result.tolerance)} of FP32"
+        yield "met", met if result.declined else f"{met}; not certified"
         return
     side = "below the allowed floor" if best.score < result.limit else "above the allowed ceiling"
     beyond = number(best.drop - result.tolerance)
@@ -72,7 +89,8 @@ def verdict(result: SearchResult) -> Iterator[Line]:
 
 
 def _scores(result: SearchResult) -> Iterator[Line]:
-    yield "FP32", f"{result.metric} {number(result.baseline)}"
+    aside = f", on the {counted(result.search_samples, 'sample')} searched on" if result.certificate else ""
+    yield "FP32", f"{result.metric} {number(result.baseline)}{aside}"
     if result.best is None or result.score is None or result.drop is None:
         return
     best, allowed = result.best, number(result.tolerance)
@@ -84,6 +102,58 @@ def _scores(result: SearchResult) -> Iterator[Line]:
     yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {share}{between}"
     if result.objective != MACS:
         yield result.objective, f"{percent(best.objective)} of the float model's, which is what was minimized"
+
+
+def _sure(certificate: Certificate) -> str:
+    return f"{certificate.confidence * 100:g}% confidence"
+
+
+def _missed_there(certificate: Certificate) -> str:
+    """What was missed on the samples kept aside: by all of them, or by a group."""
+    where = f"on {counted(certificate.samples, 'sample')} that the search has not seen"
+    if not within(certificate.drop, certificate.allowed):
+        return f"{where} the drop is {number(certificate.drop)}, more than {number(certificate.allowed)}"
+    allowed = certificate.guard_allowed or 0.0
+    out = [group for group in certificate.guard if not within(group.lower, allowed)]
+    worst = ", ".join(f"{group.label} loses {number(group.drop)}" for group in out[:COSTLY])
+    are = "is" if len(out) == 1 else "are"
+    more = f", and {len(out) - COSTLY} more" if len(out) > COSTLY else ""
+    return f"{where} {counted(len(out), 'group')} {are} proven to lose more than {number(allowed)}: {worst}{more}"
+
+
+def _certificate(result: SearchResult) -> Iterator[Line]:
+    certificate = result.certificate
+    if certificate is None:
+        if result.uncertified and result.verdict is not Verdict.MISSED:
+            yield "claim", result.uncertified if result.declined else f"nothing is certified: {result.uncertified}"
+        return
+    pairs = ""
+    if certificate.losses is not None and certificate.gains is not None:
+        pairs = f"; {certificate.losses:,} got worse, {certificate.gains:,} better"
+    yield "claim", f"on {counted(certificate.samples, 'sample')} that the search has not seen{pairs}"
+    bound = f"at most {number(certificate.upper_bound)} with {_sure(certificate)}"
+    yield "", f"drop {number(certificate.drop)}, {bound}; allowed {number(certificate.allowed)}"
+    where = f"{certificate.origin.engine}, {certificate.origin.kernels}"
+    yield "", f"measured on {where}; bound: {certificate.method}"
+    yield from _groups(certificate)
+    if certificate.needed_samples is not None:
+        yield "", f"about {certificate.needed_samples:,} samples would certify it, if it goes on so: --certify DATA"
+
+
+def _groups(certificate: Certificate) -> Iterator[Line]:
+    """The groups that are guarded, those that lose the most."""
+    if not certificate.guard or certificate.guard_allowed is None:
+        return
+    count, allowed, shown = len(certificate.guard), certificate.guard_allowed, certificate.guard[:COSTLY]
+    worst = f"; these {len(shown)} lose the most" if count > len(shown) else ""
+    yield "guard", f"{counted(count, 'group')}, each allowed {number(allowed)}{worst}:"
+    rows = [[one.label, number(one.drop), number(one.upper), f"{one.samples:,}", _held(one, allowed)] for one in shown]
+    yield from (("", line) for line in aligned([["group", "drop", "at most", "samples", "held"], *rows], left=1))
+
+
+def _held(group: GroupBound, allowed: float) -> str:
+    """Whether a group is proven to be held to what it is allowed, or not to be."""
+    return "yes" if within(group.upper, allowed) else "open" if within(group.lower, allowed) else "no"
 
 
 def _latency(latency: Latency) -> Iterator[Line]:
@@ -115,6 +185,8 @@ def _advice(result: SearchResult) -> Iterator[Line]:
         yield from _costly(result)
     if result.ended is Ended.INTERRUPTED:
         yield "next", f"autoquant resume {run}"
+    elif result.verdict is Verdict.MISSED and result.certificate is not None:
+        yield "try", "search anew with more evaluation data, with --space thorough, or with a larger tolerance"
     elif result.verdict is Verdict.MISSED:
         anew = "search anew with --space thorough, or with a larger --tolerance"
         if result.ended is Ended.TRIALS:

@@ -19,12 +19,24 @@ LABELS = ("y", "labels")
 
 
 class ArraySource:
-    """Arrays in memory, kept as they are: `inputs` by input name, `labels` or None, first axis the samples."""
+    """Arrays in memory, kept as they are: `inputs` by input name, `labels` or None, first axis the samples.
 
-    def __init__(self, name: str, inputs: Mapping[str, Array], labels: Array | None, *, path: Path | None = None):
+    `columns` are all arrays by name, those that say more of the samples too; without them they are those of the file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Mapping[str, Array],
+        labels: Array | None,
+        *,
+        path: Path | None = None,
+        columns: Mapping[str, Array] | None = None,
+    ):
         self.name = name
         self._whole = Batch(inputs, labels)
         self._path = path
+        self._columns = columns
         lengths = {key: _length(name, key, array) for key, array in inputs.items()}
         if labels is not None:
             lengths["labels"] = _length(name, "labels", labels)
@@ -53,6 +65,18 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self._whole)
 
+    def column(self, name: str) -> Array:
+        """One value of each sample, (samples,), from the array of this name. Raises DataError where there is none."""
+        if self._path is None:
+            found = {key: np.asarray(array) for key, array in (self._columns or {}).items()}
+        else:
+            with reading(self._path), np.load(self._path, allow_pickle=False) as arrays:
+                found = {key: arrays[key] for key in arrays.files if key == name}
+        if name not in found or found[name].shape != (len(self),):
+            what = f"has no array '{name}' with one value for each of its {len(self)} samples"
+            raise DataError(self.name, what, hint="add it beside 'x' and 'y', or leave --guard away")
+        return found[name]
+
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Views where the samples lie side by side, else copies."""
         labels = self._whole.labels
@@ -75,7 +99,8 @@ def open_arrays(
             close = nearest(wanted, found)
             hint = close if close.startswith("did") else "save it as np.savez(file, x=samples, y=labels)"
             raise DataError(name, f"has no array {names}, only {', '.join(found) or 'nothing'}", hint=hint)
-    return ArraySource(name, {key: arrays[key] for key in inputs}, labels, path=path)
+    given = {key: arrays[key] for key in inputs}
+    return ArraySource(name, given, labels, path=path, columns=None if path else arrays)
 
 
 def open_npz(path: Path, inputs: Sequence[str]) -> ArraySource:

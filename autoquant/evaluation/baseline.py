@@ -23,11 +23,13 @@ from autoquant.evaluation.checks import (
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Runner
 from autoquant.evaluation.evaluator import Progress, Score, no_progress, run_batch, score_of
+from autoquant.evaluation.labels import class_scores, first_output
 from autoquant.evaluation.metrics import Metric
 from autoquant.evaluation.overlap import overlapped
+from autoquant.evaluation.stream_order import margins_of
 from autoquant.kept import Kept, keep, read_kept
 
-VERSION = 3
+VERSION = 4
 SMALL = 64 * 1024
 """Bytes of outputs a sample that are kept until all samples were seen, to look at them together."""
 
@@ -36,14 +38,26 @@ SMALL = 64 * 1024
 class Baseline:
     """The FP32 model's score and outputs. `key` says of which model, data, metric, engine.
 
-    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only; `warnings` what
-    a person should know of it.
+    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only. `margins` say
+    of each sample how far the FP32 model is from another answer, (samples,), where the metric is of classes. `warnings`
+    are what a person should know of it.
     """
 
     key: str
     outputs: tuple[Outputs, ...]
     score: Score
     warnings: tuple[str, ...] = ()
+    margins: Array | None = None
+
+    def reference(self, samples: Array) -> Outputs:
+        """The FP32 outputs of some samples, by position, where all were kept, wherever batches begin and end."""
+        ends = np.cumsum([len(next(iter(outputs.values()))) for outputs in self.outputs])
+        batches = np.searchsorted(ends, samples, side="right")
+        places = samples - np.concatenate([[0], ends])[batches]
+        return {
+            name: np.stack([self.outputs[batch][name][place] for batch, place in zip(batches, places, strict=True)])
+            for name in self.outputs[0]
+        }
 
 
 def measure_baseline(
@@ -66,12 +80,15 @@ def measure_baseline(
         kept: list[Outputs] = []
         seen: list[Seen] = []
         rows: list[Array] = []
+        margins: list[Array] = []
         done = 0
         with overlapped(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
             for batch, outputs in pairs:
                 check_finite(outputs, numbers[done:])
                 rows.append(metric.measure(outputs, batch.labels, outputs))
                 seen.append(_seen(outputs, batch.labels, metric))
+                if metric.of_classes:
+                    margins.append(margins_of(class_scores(first_output(outputs), metric.name), _threshold(metric)))
                 if metric.needs_reference or not kept:
                     kept.append(outputs)
                 done += len(batch)
@@ -80,12 +97,19 @@ def measure_baseline(
         score = score_of(metric, rows, done)
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
-    return Baseline(key, tuple(kept), score, warnings)
+    return Baseline(key, tuple(kept), score, warnings, np.concatenate(margins) if margins else None)
+
+
+def _threshold(metric: Metric) -> float:
+    """Where a single column of scores changes its class."""
+    return float(getattr(metric, "threshold", 0.5))
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:
     """Write an .npz, whole or not at all."""
     arrays: dict[str, Array] = {"rows": baseline.score.rows}
+    if baseline.margins is not None:
+        arrays["margins"] = baseline.margins
     names = list(baseline.outputs[0])
     for number, outputs in enumerate(baseline.outputs):
         arrays.update({f"output{index}_{number}": outputs[name] for index, name in enumerate(names)})
@@ -110,7 +134,7 @@ def load_baseline(path: Path, *, key: str) -> Baseline | None:
         for number in range(facts["batches"])
     )
     score = Score(facts["value"], kept.arrays["rows"], facts["samples"])
-    return Baseline(key, outputs, score, tuple(facts["warnings"]))
+    return Baseline(key, outputs, score, tuple(facts["warnings"]), kept.arrays.get("margins"))
 
 
 class Seen(NamedTuple):

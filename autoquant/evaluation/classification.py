@@ -33,6 +33,7 @@ class TopK:
     needs_reference: bool = False
     per_sample: bool = True
     of_classes: bool = True
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     @property
     def key(self) -> str:
@@ -69,6 +70,7 @@ class Agreement:
     needs_reference: bool = True
     per_sample: bool = True
     of_classes: bool = True
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     @property
     def key(self) -> str:
@@ -101,6 +103,7 @@ class AreaUnderCurve:
     needs_reference: bool = False
     per_sample: bool = False
     of_classes: bool = False
+    bounds: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:

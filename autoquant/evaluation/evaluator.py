@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 
 import numpy as np
 
@@ -45,10 +44,10 @@ def evaluate(
     metric: Metric,
     *,
     batch_size: int,
-    reference: Iterable[Outputs] | None = None,
+    reference: Callable[[slice], Outputs] | None = None,
     on_progress: Progress = no_progress,
 ) -> Score:
-    """Score every sample. `reference` gives the FP32 outputs of the same batches, for metrics that compare with them.
+    """Score every sample. `reference` gives FP32 outputs of samples by place, for metrics that compare with them.
 
     The model runs in a thread of its own, unless the data is at hand, and is at rest when this returns or raises; data
     and metric stay in the caller's thread.
@@ -58,9 +57,9 @@ def evaluate(
     """
     rows: list[Array] = []
     done, total = 0, len(data)
-    expected: Iterable[Outputs | None] = repeat(None) if reference is None else reference
     with overlapped(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
-        for (batch, outputs), wanted in zip(pairs, expected, strict=reference is not None):
+        for batch, outputs in pairs:
+            wanted = None if reference is None else reference(slice(done, done + len(batch)))
             with _metric_refusing():
                 rows.append(metric.measure(outputs, batch.labels, wanted))
             done += len(batch)

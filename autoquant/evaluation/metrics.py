@@ -48,6 +48,10 @@ class Metric(Protocol):
         """Whether rows are numbers (batch,) and the score is their mean."""
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the largest value that a row can have, where rows are numbers; None where that is not known."""
+
+    @property
     def of_classes(self) -> bool:
         """Whether the first output is scores of classes, and labels, where it needs them, are classes."""
 

@@ -24,6 +24,7 @@ class SquaredError:
     needs_reference: bool = False
     per_sample: bool = True
     of_classes: bool = False
+    bounds: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:
@@ -49,6 +50,7 @@ class PeakSignalToNoise:
     needs_reference: bool = False
     per_sample: bool = True
     of_classes: bool = False
+    bounds: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:

@@ -29,9 +29,10 @@ from autoquant.model.litert.convert import convert
 from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.matching import laid_out
+from autoquant.model.litert.operators import AddedOperators, hold_int8
 from autoquant.targets.reading import Saved
 
-INT8, FLOAT32 = schema.TensorType.INT8, schema.TensorType.FLOAT32
+FLOAT32 = schema.TensorType.FLOAT32
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Edit:
         self._graph.tensors = list(lite.subgraph.tensors)
         self._operators: dict[int, Any] = dict(enumerate(lite.subgraph.operators))
         self._before: dict[int, list[Any]] = {}
-        self._codes: dict[int, int] = {}
+        self._new = AddedOperators(self._model)
         self._pairs: dict[tuple[int, float, int], int] = {}
 
     def change(self, place: Place, layer: RealLayer) -> None:
@@ -160,35 +161,17 @@ class _Edit:
                 raise TrialError(layer, what, hint=OTHER_ENGINE)
             factors = self._added(_tensor(f"{layer}/factors", FLOAT32, pair.factors.shape), pair.factors)
             product = self._added(self._like(tensor, f"{layer}/balanced"))
-            before.append(self._made(schema.BuiltinOperator.MUL, [tensor, factors], product))
+            before.append(self._new.made(schema.BuiltinOperator.MUL, [tensor, factors], product))
             tensor = product
         quantized = self._like(tensor, f"{layer}/quantized")
-        quantized.type, quantized.quantization = INT8, schema.QuantizationParametersT()
-        quantized.quantization.scale, quantized.quantization.zeroPoint = [pair.scale], [pair.zero]
+        hold_int8(quantized, scale=pair.scale, zero=pair.zero)
         steps = self._added(quantized)
         real = self._added(self._like(tensor, f"{layer}/real"))
-        before.append(self._made(schema.BuiltinOperator.QUANTIZE, [tensor], steps))
-        before.append(self._made(schema.BuiltinOperator.DEQUANTIZE, [steps], real))
+        before.append(self._new.made(schema.BuiltinOperator.QUANTIZE, [tensor], steps))
+        before.append(self._new.made(schema.BuiltinOperator.DEQUANTIZE, [steps], real))
         if pair.factors is None:
             self._pairs[key] = real
         return real
-
-    def _made(self, code: int, inputs: list[int], output: int) -> Any:
-        op = schema.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = self._code(code), inputs, [output]
-        if code == schema.BuiltinOperator.MUL:
-            op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
-        return op
-
-    def _code(self, code: int) -> int:
-        """Index of an operator's code, added where this edit has not yet done so."""
-        if code not in self._codes:
-            entry = schema.OperatorCodeT()
-            entry.builtinCode = entry.deprecatedBuiltinCode = code
-            entry.version = 2 if code == schema.BuiltinOperator.DEQUANTIZE else 1  # 2 takes INT8
-            self._codes[code] = len(self._model.operatorCodes)
-            self._model.operatorCodes.append(entry)
-        return self._codes[code]
 
     def _like(self, tensor: int, name: str) -> Any:
         """A tensor of the same shape, of no constant."""

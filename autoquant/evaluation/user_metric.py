@@ -21,9 +21,10 @@ class UserMetric:
     """`function(outputs, labels)`: one value a sample, shape (batch,), the score being their mean.
 
     `outputs` is the array if the model has one output, else a mapping of arrays by name. Attributes of the function
-    say more: `higher_is_better` (default True), `needs_labels` (True), and `per_sample` (True). With `per_sample =
-    False` it is called once, with the outputs and labels of all samples, and gives the score itself; rows then hold
-    those outputs and labels, as a structured array.
+    say more: `higher_is_better` (default True), `needs_labels` (True), `per_sample` (True), and `bounds`, the least and
+    the largest value that a sample can have (None: not known). With `per_sample = False` it is called once, with the
+    outputs and labels of all samples, and gives the score itself; rows then hold those outputs and labels, as a
+    structured array.
     """
 
     name: str
@@ -31,6 +32,7 @@ class UserMetric:
     higher_is_better: bool
     needs_labels: bool
     per_sample: bool
+    bounds: tuple[float, float] | None = None
     needs_reference: bool = False
     of_classes: bool = False
 
@@ -41,12 +43,12 @@ class UserMetric:
         for key, value in flags.items():
             if not isinstance(value, bool):
                 raise DataError(name, f"its attribute '{key}' is {value!r}", hint="make it True or False")
-        return cls(name, function, **flags)
+        return cls(name, function, **flags, bounds=_bounds(name, function) if flags["per_sample"] else None)
 
     @property
     def key(self) -> str:
         """The function's name, its flags, and a digest of its source file, wherever that lies."""
-        flags = f"{self.higher_is_better} {self.needs_labels} {self.per_sample}"
+        flags = f"{self.higher_is_better} {self.needs_labels} {self.per_sample} {self.bounds}"
         return f"{self.name.rpartition(':')[2]} {flags} {source_key(self.function)}"
 
     def measure(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
@@ -66,6 +68,7 @@ class UserMetric:
             raise DataError(self.name, what, hint=hint)
         if values.shape != (count,):
             raise DataError(self.name, f"returned shape {values.shape} for {count} samples", hint=f"return ({count},)")
+        self._check_bounds(values)
         return values
 
     def combine(self, rows: Array) -> float:
@@ -81,6 +84,14 @@ class UserMetric:
             )
         return float(score.reshape(()))
 
+    def _check_bounds(self, values: Array) -> None:
+        """What is concluded from a part of the samples rests on them."""
+        low, high = self.bounds or (-np.inf, np.inf)
+        outside = values[(values < low) | (values > high)]
+        if len(outside):
+            what = f"returned {outside[0]:g}, outside its bounds {self.bounds}"
+            raise DataError(self.name, what, hint="correct its attribute bounds, or remove it")
+
     def _call(self, outputs: Outputs, labels: Array | None) -> Array:
         try:
             given = next(iter(outputs.values())) if len(outputs) == 1 else outputs
@@ -90,6 +101,21 @@ class UserMetric:
         if np.isnan(values).any():
             raise TrialError("metric", f"{self.name} returned NaN")
         return values
+
+
+def _bounds(name: str, function: Callable[..., Any]) -> tuple[float, float] | None:
+    given = getattr(function, "bounds", None)
+    if given is None:
+        return None
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not -np.inf < low < high < np.inf:  # NaN fails too
+        raise DataError(
+            name, f"its attribute 'bounds' is {given!r}", hint="make it (least, largest), for example (0, 1)"
+        )
+    return low, high
 
 
 def _pack(outputs: Outputs, labels: Array | None) -> Array:

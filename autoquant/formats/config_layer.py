@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -91,12 +92,18 @@ def _read_amct(fields: Fields) -> RangeAlgorithm:
     for key in other[:1]:
         what = f"{own} and {other} can not appear at same time"
         raise fields.error(key, what, hint="keep the parameters of one algorithm")
-    default = parameters(RANGES[name]())
+    default = _defaults(name)
     values = {key: fields.take(key, default[key]) for key in AMCT[name]}
     if "search_range" in values:
         start, end = _two_numbers(fields, values.pop("search_range"))
         values |= {"search_start": start, "search_end": end}
     return fields.build(lambda: RANGES[name](**values))
+
+
+@cache
+def _defaults(name: str) -> Mapping[str, Any]:
+    """What holds where a file says nothing; files have an algorithm in every layer."""
+    return MappingProxyType(parameters(RANGES[name]()))
 
 
 def _elsewhere(name: str) -> str:

@@ -34,9 +34,9 @@ class Layer:
     input channels, 1 or -1. `weight` is the Const node of its weight, `channel_axes` the axes of that which number its
     output channels, `bias` the BiasAdd that alone reads the operator and has a constant vector. `macs` counts
     multiply-adds for one sample, of a pooling its additions. What depends on a shape that is not known is None.
-    A convolution with several `groups` of input channels has a weight for each group. `abilities` are AMCT's where the
-    target does not say otherwise. `between` are tensors before the first activation, nearest first, that are rescaled
-    with it when it is balanced.
+    A convolution with several `groups` of input channels has a weight for each group. `abilities` are those on target
+    tensorflow, where another does not say otherwise. `between` are tensors before the first activation, nearest first,
+    that are rescaled with it when it is balanced.
     """
 
     name: str
@@ -63,9 +63,11 @@ class Layer:
         """What of its settings can be carried out."""
         if self.abilities is not None:
             return self.abilities
-        # Factors go into a weight of as many input channels.
-        balanceable = self.weight is not None and self.groups == 1
-        return Abilities(self.operator.per_channel, balanceable, (8, 7, 6) if self.op == "Conv2D" else (8,))
+        if self.weight is None:
+            return Abilities(self.operator.per_channel, balanceable=False)
+        bits = (8, 7, 6) if self.op == "Conv2D" else (8,)
+        # Factors of the balancer go into a weight of as many input channels.
+        return Abilities(self.operator.per_channel, self.groups == 1, bits, ("minmax", "mse"))
 
     @property
     def node(self) -> str:

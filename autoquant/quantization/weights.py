@@ -10,14 +10,24 @@ from autoquant.errors import TrialError
 from autoquant.quantization.affine import EPSILON, Array, symmetric_scales
 
 INT32 = np.iinfo(np.int32)
+CLIPS = np.concatenate([np.linspace(0.2, 0.9, 15), np.linspace(0.91, 1.0, 19)])
+"""Shares of the min-max scale that are tried where the squared error is to be least; near 1 half a step of 127 apart.
+
+Where a channel has few weights it matters how each of them rounds: further from 1 clipping alone outweighs that.
+"""
+BLOCK = 1 << 15
+"""Weights whose errors are computed at once: few enough to stay near the processor."""
 
 
-def weight_scales(layer: str, weight: Array, channel_axes: Sequence[int] | None, *, bits: int = 8) -> Array:
+def weight_scales(
+    layer: str, weight: Array, channel_axes: Sequence[int] | None, *, bits: int = 8, algorithm: str = "minmax"
+) -> Array:
     """Symmetric scales of a weight, float32: one per channel, channels in row-major order of `channel_axes`.
 
     `channel_axes` None gives one scale for the whole tensor. The full range -2^(bits - 1)..2^(bits - 1) - 1 is used
-    (AMCT's ARQ); a channel too small to have a scale gets 1. Raises TrialError where the weight is not finite or a
-    scale is beyond 1 / EPSILON.
+    (AMCT's ARQ); a channel too small to have a scale gets 1. With `algorithm` "mse" a channel is clipped where that
+    makes its squared error the least (as in Banner et al. 2019, arXiv:1810.05723, but searched among CLIPS). Raises
+    TrialError where the weight is not finite or a scale is beyond 1 / EPSILON.
     """
     if not np.isfinite(weight).all():
         raise TrialError(
@@ -29,7 +39,41 @@ def weight_scales(layer: str, weight: Array, channel_axes: Sequence[int] | None,
         raise TrialError(
             layer, f"weight scale {scales.max():.3g} is too large for INT8", hint="leave the layer in float"
         )
+    if algorithm == "mse":
+        scales = _least_error(rows, scales, bits)
     return np.where(scales < EPSILON, np.float32(1.0), scales)
+
+
+def _least_error(rows: Array, scales: Array, bits: int) -> Array:
+    """Of each row, (channels, weights), the share of its scale with the least squared error, float32.
+
+    The largest of those that are equally good. Scales below EPSILON stay as they are.
+    """
+    alive = np.flatnonzero(scales >= EPSILON)
+    tried = np.maximum(scales[alive, None] * CLIPS[::-1].astype(np.float32), np.float32(EPSILON))
+    errors = np.zeros(tried.shape)
+    few = max(1, BLOCK // rows.shape[1])
+    for start in range(0, len(alive), few):
+        own = slice(start, start + few)
+        for first in range(0, rows.shape[1], BLOCK):
+            errors[own] += _squared_errors(rows[alive[own], first : first + BLOCK], tried[own], bits)
+    found = scales.copy()
+    found[alive] = tried[np.arange(len(alive)), errors.argmin(axis=1)]
+    return found
+
+
+def _squared_errors(rows: Array, tried: Array, bits: int) -> Array:
+    """The sums of (w - quantized w)^2 of each row under each of its scales, both (channels, ...)."""
+    steps = 2 ** (bits - 1)
+    errors = np.empty(tried.shape)
+    for number, scales in enumerate(tried.T.astype(np.float64)):
+        error = rows / scales[:, None]
+        np.rint(error, out=error)
+        np.minimum(np.maximum(error, -steps, out=error), steps - 1, out=error)
+        error *= scales[:, None]
+        error -= rows
+        errors[:, number] = np.einsum("ij,ij->i", error, error)
+    return errors
 
 
 def quantize_weight(weight: Array, scales: Array, channel_axes: Sequence[int] | None, *, bits: int = 8) -> Array:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from autoquant.reports.latency_facts import latency_facts
+from autoquant.tuning.certificate_json import certificate_facts
 from autoquant.tuning.result import SearchResult, Trial
 
 
@@ -33,6 +34,9 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "boundaries": best.boundaries if best else None,
         "latency": latency_facts(result.latency) if result.latency else None,
         "verification": result.verification.facts() if result.verification else None,
+        "certificate": certificate_facts(result.certificate) if result.certificate else None,
+        "uncertified": result.uncertified,
+        "search_samples": result.search_samples,
         "trials": len(result.trials),
         "best_trial": best.number if best else None,
         "evaluated_samples": result.evaluated_samples,
@@ -64,6 +68,12 @@ def _trial_facts(trial: Trial) -> dict[str, Any]:
         "boundaries",
         "score",
         "drop",
+        "low",
+        "high",
+        "within",
+        "loss",
+        "loss_samples",
+        "phase",
         "samples",
         "reason",
     )

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.model import Model
+from autoquant.model.model import Model, Program
+from autoquant.quantization.affine import Array
 from autoquant.targets.equalizing import MomentsOf
 
+Corrections = Mapping[str, Array]
+"""Layer -> what is added to its bias, (channels,), in real units."""
+NO_CORRECTIONS: Corrections = MappingProxyType({})
 Parts = Callable[[str], None]
 """Called with the name of a part of the work, 'calibrate' or 'save', when that is done."""
 
@@ -37,12 +42,19 @@ class Made:
 class Maker(Protocol):
     """Makes INT8 files of one model from plans; what plans have in common is computed once."""
 
-    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
+    def make(
+        self, plan: Plan, path: Path, on_part: Parts = nobody, *, corrections: Corrections = NO_CORRECTIONS
+    ) -> Made:
         """Write the model: the layers of the plan in INT8, all other layers in float.
 
-        Raises PlanError where the model cannot follow the plan, TrialError where a layer cannot be quantized with what
-        was seen of it, RunError where nothing can be written.
+        `corrections` are of INT8 layers that have a weight and a bias; what the plan says of bias correction is not
+        looked at, as it takes data. Raises PlanError where the model cannot follow the plan, TrialError where a layer
+        cannot be quantized with what was seen of it, RunError where nothing can be written.
         """
+        ...
+
+    def reference(self, plan: Plan) -> Program:
+        """The float model that the file of a plan is the quantized form of, tensor by tensor."""
         ...
 
 

@@ -45,19 +45,22 @@ class Part:
     stands_for: tuple[str, ...]
 
 
-def layer_parts(graph: Graph, layer: Layer, records: Sequence[LayerRecord]) -> list[Part]:
+def layer_parts(
+    graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None = None
+) -> list[Part]:
     """All nodes of one INT8 layer; those that carry the name of a float node replace it.
 
-    `records` has one entry for each of the layer's activations, and fits the layer. Raises TrialError where a bias
+    `records` has one entry for each of the layer's activations, and fits the layer. `correction` is added to its bias,
+    (channels,), where it has one. Raises TrialError where a bias
     exceeds INT32 or scales multiply to nothing.
     """
-    return _tensor(graph, layer, records[0]) if layer.tensor_only else _operator(graph, layer, records)
+    return _tensor(graph, layer, records[0]) if layer.tensor_only else _operator(graph, layer, records, correction)
 
 
-def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord]) -> list[Part]:
+def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None) -> list[Part]:
     float_node, record = graph.nodes[layer.name], records[0]
     weight = _weight(graph, layer, record) if layer.weight else []
-    bias = _bias(graph, layer, record) if layer.bias else []
+    bias = _bias(graph, layer, record, correction) if layer.bias else []
     edges, parts = list(float_node.input), [*weight, *bias]
     places = (layer.operator.data,) if len(records) == 1 else range(len(records))
     for number, (place, one) in enumerate(zip(places, records, strict=True)):
@@ -117,13 +120,15 @@ def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
     return [Part(node, of) for node in (steps, offset_w, quant)]
 
 
-def _bias(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
+def _bias(graph: Graph, layer: Layer, record: LayerRecord, correction: Array | None) -> list[Part]:
     """The INT32 bias, its Cast and the BiasAdd."""
     assert layer.bias is not None
     node = graph.nodes[layer.bias]
     prefix, of = f"{layer.name}/bias_quant", (node_of(node.input[1]),)
     scales = np.array(record.scale_w, np.float32)
-    integers = quantize_bias(layer.name, _value(graph, node.input[1]), record.activation.scale, scales)
+    value = _value(graph, node.input[1])
+    value = value if correction is None else value.astype(np.float64) + correction
+    integers = quantize_bias(layer.name, value, record.activation.scale, scales)
     steps = make_const(graph.free_name(f"{prefix}/bias"), integers)
     cast = bias_cast_node(graph.free_name(f"{prefix}/Cast"), steps.name)
     adding = _renamed(node, graph.free_name(f"{prefix}/BiasAdd"), [layer.name, cast.name])

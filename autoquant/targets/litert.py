@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,11 @@ from autoquant.model.litert.kinds import KINDS
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.model import Model
 from autoquant.quantization.affine import QMAX, QMIN, Affine, Array
-from autoquant.targets.base import Made, Parts, nobody
+from autoquant.targets.base import NO_CORRECTIONS, Corrections, Made, Parts, nobody
 from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.litert_assignment import assigned
 from autoquant.targets.litert_balance import Balance, Balancer, between
+from autoquant.targets.litert_bias import add_to_biases
 from autoquant.targets.litert_file import Wanted, boundaries_in, prepared, quantized, with_constants
 from autoquant.targets.litert_operators import INT8_ENDS, able, data_near
 from autoquant.targets.litert_ranges import Ranges
@@ -103,18 +104,38 @@ class LiteRTMaker:
         self._balancer = Balancer(lite, layers, statistics)
         self._weights = Weights(lite)
 
-    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
+    def make(
+        self, plan: Plan, path: Path, on_part: Parts = nobody, *, corrections: Corrections = NO_CORRECTIONS
+    ) -> Made:
         """Write the file of a plan. Raises as `Maker.make`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
         balance = self._balancer.balance(plan)
         wanted = self._wanted(plan, balance)
         on_part("calibrate")
-        constants = {self._lite.tensors[name]: value for name, value in balance.constants.items()}
-        model = quantized(with_constants(self._prepared, constants), wanted)
+        model = quantized(with_constants(self._prepared, self._constants(balance)), wanted)
+        add_to_biases(model, dict(self._biases(model, corrections)), corrections)
         write_bytes(path, flatbuffer.write(model))
         on_part("save")
         return Made(dict(self._record(model, plan, balance)), boundaries_in(model))
+
+    def reference(self, plan: Plan) -> LiteGraph:
+        """The float model with the constants of the plan's balanced layers. Raises as `make`."""
+        check_plan(plan, self._layers)
+        constants = self._constants(self._balancer.balance(plan))
+        if not constants:
+            return self._lite
+        return replace(self._lite, content=flatbuffer.write(with_constants(self._prepared, constants)))
+
+    def _constants(self, balance: Balance) -> Mapping[int, Array]:
+        return {self._lite.tensors[name]: value for name, value in balance.constants.items()}
+
+    def _biases(self, model: Any, names: Iterable[str]) -> Iterator[tuple[str, tuple[Any, int]]]:
+        """Of layers the operator in the model (ModelT), and which of its inputs is the bias."""
+        makers = {int(tensor): op for op in model.subgraphs[0].operators for tensor in op.outputs}
+        for name in names:
+            layer = self._layers[name]
+            yield name, (makers[int(self._operator(layer).outputs[0])], self._kind(layer).bias)
 
     @cached_property
     def _prepared(self) -> Any:

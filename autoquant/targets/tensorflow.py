@@ -6,22 +6,22 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tensorflow.core.framework import function_pb2
+from tensorflow.core.framework import function_pb2, graph_pb2
 
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
-from autoquant.formats.quant_json import QuantJson, quant_json_path, save_quant_json
+from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path, save_quant_json
 from autoquant.model.equalization import find_chains, with_constants
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.model import Model
-from autoquant.targets.ascend_functions import functions_for
-from autoquant.targets.base import Made, Parts, nobody
+from autoquant.targets.ascend_functions import NAMES, functions_for
+from autoquant.targets.base import NO_CORRECTIONS, Corrections, Made, Parts, nobody
 from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.fitting import fitted
 from autoquant.targets.insertion import Part, layer_parts
@@ -69,19 +69,21 @@ class TensorFlowTarget:
         """What calibrates and saves graphs."""
         return GraphMaker(self, model.graph, layers, Calibrator(model.graph, layers, statistics))
 
-    def save(self, graph: Graph, layers: Mapping[str, Layer], record: Record, path: Path) -> None:
+    def save(
+        self,
+        graph: Graph,
+        layers: Mapping[str, Layer],
+        record: Record,
+        path: Path,
+        corrections: Corrections = NO_CORRECTIONS,
+    ) -> None:
         """Write the graph with the layers of the record in INT8, and which of its nodes stand for which.
 
-        Raises as `quantized`, and RunError where nothing can be written.
+        `corrections` are added to biases. Raises as `quantized`, and RunError where nothing can be written.
         """
-        parts = _parts(graph, layers, record)
+        parts = _parts(graph, layers, record, corrections)
         int8 = _assembled(graph, parts, simulation=self.simulation)
-        content = int8.to_graph_def().SerializeToString(deterministic=True)
-        mapping = quant_json_path(path)
-        with written_whole(path) as temporary:
-            temporary.write_bytes(content)
-            mapping.unlink(missing_ok=True)  # never beside a model that it does not describe
-        save_quant_json(QuantJson(sha256(content).hexdigest(), _stands_for(graph, int8, parts)), mapping)
+        _write(path, int8.to_graph_def(), _stands_for(graph, int8, parts))
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,19 @@ class GraphMaker:
     layers: Mapping[str, Layer]
     calibrator: Calibrator
 
-    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
+    def make(
+        self, plan: Plan, path: Path, on_part: Parts = nobody, *, corrections: Corrections = NO_CORRECTIONS
+    ) -> Made:
         """Write the graph of a plan. Raises as `Maker.make`."""
         record = self.calibrator.record(plan)
         on_part("calibrate")
-        self.target.save(self.graph, self.layers, record, path)
+        self.target.save(self.graph, self.layers, record, path, corrections)
         on_part("save")
         return Made(record)
+
+    def reference(self, plan: Plan) -> Graph:
+        """The graph itself: balanced layers divide their input where they quantize it."""
+        return self.graph
 
 
 def quantized(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:
@@ -108,11 +116,35 @@ def quantized(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Grap
     Raises PlanError where the record does not fit the model, TrialError where a bias exceeds INT32 or scales multiply
     to what float32 cannot hold.
     """
-    return _assembled(graph, _parts(graph, layers, record), simulation=True)
+    return _assembled(graph, _parts(graph, layers, record, NO_CORRECTIONS), simulation=True)
 
 
-def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record) -> list[Part]:
-    return [part for layer, entries in fitted(layers, record) for part in layer_parts(graph, layer, entries)]
+def drop_simulation(path: Path) -> None:
+    """Take the functions out of a saved graph that let it run in stock TensorFlow. Raises RunError."""
+    graph_def = graph_pb2.GraphDef.FromString(path.read_bytes())
+    kept = [function for function in graph_def.library.function if function.signature.name not in NAMES]
+    graph_def.ClearField("library")
+    if kept:
+        graph_def.library.function.extend(kept)
+    _write(path, graph_def, load_quant_json(quant_json_path(path)).nodes)
+
+
+def _write(path: Path, graph_def: Any, stands_for: Mapping[str, tuple[str, ...]]) -> None:
+    """Write a graph, and beside it which of its nodes stand for which."""
+    content = graph_def.SerializeToString(deterministic=True)
+    mapping = quant_json_path(path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+        mapping.unlink(missing_ok=True)  # never beside a model that it does not describe
+    save_quant_json(QuantJson(sha256(content).hexdigest(), stands_for), mapping)
+
+
+def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record, corrections: Corrections) -> list[Part]:
+    return [
+        part
+        for layer, entries in fitted(layers, record)
+        for part in layer_parts(graph, layer, entries, corrections.get(layer.name))
+    ]
 
 
 def _assembled(graph: Graph, parts: list[Part], *, simulation: bool) -> Graph:

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from autoquant.errors import DataError
+from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.engine import Engine
-from autoquant.model.model import Model
-from autoquant.targets.base import Maker
+from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.part import Part
+from autoquant.evaluation.streaming import stream_of
+from autoquant.evaluation.tolerance import Tolerance, worst_allowed
+from autoquant.tuning.apart import ALL_SEEN, Division, divided, keep_division, kept_division
 from autoquant.tuning.calibrating import Calibrating
+from autoquant.tuning.choices import AMCT, GUIDED
+from autoquant.tuning.correcting import Corrector
 from autoquant.tuning.engines import Choice, Chooser
-from autoquant.tuning.equalizing import MakerByPlan, equalized
-from autoquant.tuning.events import BaselineScored, Calibrated, Listener, Opened, Progress, Warned
+from autoquant.tuning.equalizing import Prepared, PreparedByPlan, equalized
+from autoquant.tuning.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
+from autoquant.tuning.guiding import SearchProblem
+from autoquant.tuning.held import DECLINED, Held
 from autoquant.tuning.loop import Loop
-from autoquant.tuning.objective import open_objective
+from autoquant.tuning.objective import Objective, open_objective
 from autoquant.tuning.opening import Opening
+from autoquant.tuning.predicting import Predictor
 from autoquant.tuning.prepare import calibrate, score_baseline
+from autoquant.tuning.request import NOTHING
 from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.samplers import Ingredients, open_proposer
 from autoquant.tuning.study import Study
-from autoquant.tuning.tolerance import Tolerance, worst_allowed
 from autoquant.tuning.workbench import Builder, Workbench
 from autoquant.tuning.workload import MACS
 
 Clock = Callable[[], float]
 
 
-def assembled(opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float) -> Loop:
+@dataclass(frozen=True)
+class Assembled:
+    """The trials to come, and what is kept aside for the best of them."""
+
+    loop: Loop
+    held: Held
+
+
+def assembled(opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float) -> Assembled:
     """All that trials need, on the engine that was chosen for the run, or is now: `begin` is when the search began."""
     listener(_opened(opening, folder))
     chooser, stored = _chooser(opening, listener), folder.read_request().get("engine")
@@ -36,15 +55,37 @@ def assembled(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
     ready = _ready(opening, folder, listener, choice.engine)
     if not stored:
         plans = (opening.space.plan(start.parameters) for start in opening.space.starts())
-        confirmed = chooser.confirmed(choice, ready.bench.builder.maker, plans)
+        confirmed = chooser.confirmed(choice, ready.bench.builder.make, plans)
         if confirmed.engine.name != choice.engine.name:
             _tell(confirmed, listener)
             ready = _ready(opening, folder, listener, confirmed.engine)
         folder.write_request({**folder.read_request(), "engine": confirmed.as_table()})
     request, bench = opening.request, ready.bench
-    study = Study(folder.journal, opening.space, seed=request.seed, allowed=ready.allowed)
-    objective = open_objective(request, bench.builder, opening.space, bench.evaluation, folder.operators)
-    return Loop(bench, opening.space, study, folder, request, ready.allowed, listener, clock, begin, objective)
+    objective = open_objective(request, bench.builder, opening.space, bench.part.data, folder.operators)
+    problem, predictor = _problem(opening, folder, listener, ready, objective)
+    starts = [] if request.sampler in (GUIDED, AMCT) else list(opening.space.starts())
+    given = Ingredients(problem, seed=request.seed, startup=len(starts), ranking=predictor.ranking)
+    proposer = open_proposer(request.sampler, given)
+    study = Study(folder.journal, opening.space, allowed=ready.allowed, proposer=proposer, starts=starts)
+    loop = Loop(bench, opening.space, study, folder, request, ready.allowed, listener, clock, begin, objective)
+    return Assembled(loop, ready.held)
+
+
+def _problem(
+    opening: Opening, folder: RunFolder, listener: Listener, ready: Ready, objective: Objective
+) -> tuple[SearchProblem, Predictor]:
+    """The search as samplers see it, and what predicts losses for them."""
+    request, part = opening.request, ready.bench.part
+    predictor = Predictor(
+        source=opening.source,
+        space=opening.space,
+        samples=opening.samples.calibration,
+        batch_size=request.batch_size,
+        of_classes=part.metric.of_classes,
+        folder=folder.path,
+        listener=listener,
+    )
+    return SearchProblem(opening.space, objective, ready.allowed, len(part), predictor.candidates), predictor
 
 
 def _chooser(opening: Opening, listener: Listener) -> Chooser:
@@ -69,10 +110,11 @@ def _tell(choice: Choice, listener: Listener) -> None:
 
 @dataclass(frozen=True)
 class Ready:
-    """A workbench, and the largest drop within tolerance, in units of the metric."""
+    """A workbench, the largest drop within tolerance, in units of the metric, and what is kept aside."""
 
     bench: Workbench
     allowed: float
+    held: Held
 
 
 def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Ready:
@@ -94,15 +136,25 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
     if opening.metric.of_classes and limit <= 0.0:
         _refuse_or_warn(request.tolerance, baseline.score.value, listener)
     listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
-    plain = _maker(opening, model, folder.statistics, listener, engine)
-    listener(Calibrated(max(opening.space.batch_nums)))
-    maker = MakerByPlan(plain, lambda: _equalizing_maker(opening, folder, listener, engine))
-    builder = Builder(model, opening.workload, opening.target, maker)
-    return Ready(Workbench(builder, samples.evaluation, opening.metric, baseline, engine, request.batch_size), allowed)
+    part, held = _kept_aside(opening, folder, baseline, allowed)
+    listener(Divided(len(part), len(held), held.reason))
+    prepared = PreparedByPlan(partial(_prepared, opening, folder, listener, engine))
+    corrector = _corrector(opening, folder, listener, engine)
+    builder = Builder(model, opening.workload, opening.target, prepared, corrector)
+    with closing(engine.open_graph(model.program)) as runner:
+        stream = stream_of(runner, part, seed=request.seed, batch_size=request.batch_size)
+    if not stream.decides:
+        listener(Warned(f"every trial is scored on all samples: {_why_all(opening.metric)}"))
+    return Ready(Workbench(builder, stream, engine, request.batch_size), allowed, held)
 
 
-def _maker(opening: Opening, model: Model, kept: Path, listener: Listener, engine: Engine) -> Maker:
-    """Calibrate a model: the one that was opened, or the equalized one."""
+def _prepared(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine, equalize: bool) -> Prepared:
+    """Calibrate the model that was opened, or the equalized one."""
+    model, kept = opening.model, folder.statistics_equalized if equalize else folder.statistics
+    if equalize:
+        calibrating = _calibrating(opening, listener, engine, "equalization")
+        batch_num = max(opening.space.batch_nums)
+        model = equalized(opening.target, model, opening.workload.layers, calibrating, batch_num)
     statistics = calibrate(
         engine,
         model,
@@ -115,19 +167,61 @@ def _maker(opening: Opening, model: Model, kept: Path, listener: Listener, engin
         kept=kept,
         on_progress=lambda done, total: listener(Progress("calibration", done, total)),
     )
-    return opening.target.maker(model, opening.workload.layers, statistics)
+    listener(Calibrated(max(opening.space.batch_nums)))
+    return Prepared(model, opening.target.maker(model, opening.workload.layers, statistics))
 
 
-def _equalizing_maker(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Maker:
-    calibrating = Calibrating(
+def _corrector(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Corrector:
+    calibrating = _calibrating(opening, listener, engine, "bias correction")
+    return Corrector(opening.target, opening.workload.layers, calibrating, folder.corrections)
+
+
+def _calibrating(opening: Opening, listener: Listener, engine: Engine, what: str) -> Calibrating:
+    return Calibrating(
         engine,
         opening.samples.calibration,
         opening.request.batch_size,
-        lambda done, total: listener(Progress("equalization", done, total)),
+        lambda done, total: listener(Progress(what, done, total)),
     )
-    batch_num = max(opening.space.batch_nums)
-    model = equalized(opening.target, opening.model, opening.workload.layers, calibrating, batch_num)
-    return _maker(opening, model, folder.statistics_equalized, listener, engine)
+
+
+def _kept_aside(opening: Opening, folder: RunFolder, baseline: Baseline, allowed: float) -> tuple[Part, Held]:
+    """What trials are scored on, and what only the best of them is; the folder keeps which samples these are."""
+    data, metric = opening.samples.evaluation, opening.metric
+    division = _division(opening, folder, baseline, allowed)
+    search = Part.of(data, division.search, metric, baseline)
+    if opening.samples.certification is not None:
+        return search, Held.given(opening.samples.certification, metric)
+    if opening.request.certify == NOTHING:
+        return search, Held.nothing(DECLINED)
+    if not len(division.certification):
+        return search, Held.nothing(division.reason)
+    return search, Held.part_of(Part.of(data, division.certification, metric, baseline))
+
+
+def _division(opening: Opening, folder: RunFolder, baseline: Baseline, allowed: float) -> Division:
+    """The division of the evaluation data, which stays what it was when the first trial began.
+
+    What trials have seen certifies nothing any more, and they are all scored on the same samples, whatever `certify`
+    is when the run goes on.
+    """
+    request, data, metric = opening.request, opening.samples.evaluation, opening.metric
+    begun = folder.journal.exists()
+    kept = kept_division(folder.division, data=data.digest) if begun else None
+    if kept is not None:
+        return kept
+    if begun or opening.samples.certification is not None or request.certify == NOTHING:
+        return Division.undivided(len(data), ALL_SEEN)
+    division = divided(data, metric, baseline, allowed=allowed, confidence=request.confidence, seed=request.seed)
+    keep_division(division, folder.division, data=data.digest)
+    return division
+
+
+def _why_all(metric: Metric) -> str:
+    """Why some samples do not tell about all."""
+    if not metric.per_sample:
+        return f"the metric '{metric.name}' is no mean of values of samples"
+    return f"the values of the metric '{metric.name}' have no bounds, without which a part proves nothing of the whole"
 
 
 def _refuse_or_warn(tolerance: Tolerance, baseline: float, listener: Listener) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,21 +22,20 @@ def costly_layers(
 ) -> tuple[tuple[str, float], ...]:
     """Layers and the relative error of the first output when only that layer is INT8, largest first.
 
-    The error is |y - y_fp32| / |y_fp32|, Euclidean norms over the first evaluation batch; infinite where the layer
+    The error is |y - y_fp32| / |y_fp32|, Euclidean norms over a batch of evaluation samples; infinite where the layer
     alone does not work out. `folder` is for the models that this takes.
     """
-    batch = next(bench.evaluation.batches(bench.batch_size))
-    reference = bench.baseline.outputs[0]
+    batch = next(bench.part.data.batches(bench.batch_size))
+    with closing(bench.engine.open_graph(bench.builder.model.program)) as plain:
+        reference = run_batch(plain, batch)
     found: dict[str, float] = {}
     layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
     for done, (name, settings) in enumerate(layers.items(), start=1):
         alone = replace(plan, layers={name: settings})
         try:
-            runner = bench.engine.open_file(bench.builder.build(alone, folder).path, bench.builder.model.program)
-            try:
+            path = bench.builder.build(alone, folder).path
+            with closing(bench.engine.open_file(path, bench.builder.model.program)) as runner:
                 found[name] = relative_error(run_batch(runner, batch), reference)
-            finally:
-                runner.close()
         except TrialError:
             found[name] = np.inf
         on_progress(done, len(layers))

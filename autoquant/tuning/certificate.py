@@ -28,10 +28,10 @@ from autoquant.evaluation.paired import (
     significantly_better,
     upper_bound,
 )
-from autoquant.tuning.tolerance import drop, within
+from autoquant.evaluation.tolerance import drop, within
 
 
-class CertificateVerdict(StrEnum):
+class Verdict(StrEnum):
     """What is claimed.
 
     CERTIFIED: the upper bound is allowed, and that of every group. MISSED: the drop itself is not allowed, or a group
@@ -73,7 +73,7 @@ class Certificate:
     should be.
     """
 
-    verdict: CertificateVerdict
+    verdict: Verdict
     metric: str
     baseline: float
     score: float
@@ -137,7 +137,7 @@ def certify(
     else:
         found = _as_whole(baseline_rows, rows, metric, confidence, seed)
     verdict = _verdict(found, allowed, each)
-    met = verdict is CertificateVerdict.MET
+    met = verdict is Verdict.MET
     return Certificate(
         verdict=verdict,
         metric=metric.name,
@@ -182,12 +182,12 @@ def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, se
     return _Found(seen, bound(confidence), bound(1.0 - SUSPICIOUS).value < 0.0)
 
 
-def _verdict(found: _Found, allowed: float, each: float) -> CertificateVerdict:
+def _verdict(found: _Found, allowed: float, each: float) -> Verdict:
     if not within(found.seen.drop, allowed) or any(not within(group.lower, each) for group in found.guard):
-        return CertificateVerdict.MISSED
+        return Verdict.MISSED
     if within(found.bound.value, allowed) and all(within(group.upper, each) for group in found.guard):
-        return CertificateVerdict.CERTIFIED
-    return CertificateVerdict.MET
+        return Verdict.CERTIFIED
+    return Verdict.MET
 
 
 def _needed(found: _Found, allowed: float, each: float, confidence: float) -> int | None:

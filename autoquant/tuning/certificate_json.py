@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.evaluation.paired import GroupBound
 from autoquant.formats.strict import Fields, unique_keys
-from autoquant.tuning.certificate import Certificate, CertificateVerdict, Origin
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
 
 AGAIN = "take the file as the search wrote it"
 
 
 def certificate_text(certificate: Certificate) -> str:
     """The text of certificate.json."""
-    facts = {"version": 1, **asdict(certificate)}
-    return json.dumps(_known(facts), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(certificate_facts(certificate), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def certificate_facts(certificate: Certificate) -> dict[str, Any]:
+    """What it holds, as JSON has it."""
+    facts: dict[str, Any] = _known({"version": 1, **asdict(certificate)})
+    return facts
 
 
 def parse_certificate(text: str, where: str) -> Certificate:
@@ -31,7 +37,7 @@ def parse_certificate(text: str, where: str) -> Certificate:
         raise RunError(where, f"is no JSON: {error}", hint=AGAIN) from None
     fields = Fields(facts, f"{where}:$", RunError)
     fields.only("version", [1], 0)
-    verdict = CertificateVerdict(fields.only("verdict", [each.value for each in CertificateVerdict], ""))
+    verdict = Verdict(fields.only("verdict", [each.value for each in Verdict], ""))
     values: dict[str, Any] = {
         "origin": _origin(fields.sub("origin")),
         "guard": _groups(fields),
@@ -44,6 +50,14 @@ def parse_certificate(text: str, where: str) -> Certificate:
     }
     fields.done()
     return fields.build(lambda: Certificate(verdict=verdict, **values))
+
+
+def load_certificate(path: Path) -> Certificate:
+    """Read a certificate.json. Raises RunError."""
+    try:
+        return parse_certificate(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(str(path), f"cannot be read ({error})", hint=AGAIN) from None
 
 
 _NUMBERS = ("baseline", "score", "drop", "upper_bound", "allowed", "confidence")

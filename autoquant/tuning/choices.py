@@ -17,10 +17,11 @@ ENGINE_NAMES = (AUTO, *ENGINES)
 """Engines; `auto` is LiteRT, where it computes what TensorFlow does."""
 IO_TYPES = tuple(sorted({io for row in TARGETS.values() for io in row.io_types}))
 """What the inputs and outputs of an INT8 model can be, for one target or another."""
+GUIDED, TPE, AMCT = "guided", "tpe", "amct"
+SAMPLERS = (GUIDED, TPE, "random", "nsgaii", AMCT)
+"""What chooses the plans: our own (tuning/guided), the default; samplers of Optuna; AMCT's ranking and bisection."""
 OBJECTIVES = (MACS, BYTES, LATENCY)
 """What a search minimizes: multiply-adds in float, bytes of weights, or time."""
-SAMPLERS = ("guided", "tpe", "random", "nsgaii", "amct")
-"""What chooses the plans; the first is the default."""
 
 
 def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:
@@ -51,6 +52,11 @@ def check_scoring(*, target: str, engine: str, objective: str) -> None:
         what = f"is measured on this machine, for which --target {target} saves nothing"
         others = _others(lambda row: row.runs_here)
         raise UsageError(f"--objective {objective}", what, hint=f"give macs or bytes, or {others}")
+
+
+def check_sampler(sampler: str) -> None:
+    """Raise UsageError for a sampler that there is not."""
+    _check_known("--sampler", sampler, SAMPLERS)
 
 
 def default_space(target: str) -> str:

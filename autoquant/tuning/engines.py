@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
@@ -20,7 +20,6 @@ from autoquant.evaluation.engines import open_engine
 from autoquant.evaluation.evaluator import Progress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
-from autoquant.targets.base import Maker
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.choices import AUTO, TENSORFLOW
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.evaluation.simulation_engine import SimulationEngine
 
 LITERT = "litert"
+Make = Callable[[Plan, Path], object]
+"""Writes the INT8 model of a plan."""
 PLANS = 5
 """So many starting points of a space are tried for an INT8 model to compare."""
 
@@ -92,15 +93,15 @@ class Chooser:
             what = f"was started on LiteRT, which does not run the model any more: {error}"
             raise RunError("the run", what, hint="start a new run") from error
 
-    def confirmed(self, choice: Choice, maker: Maker, plans: Iterable[Plan]) -> Choice:
+    def confirmed(self, choice: Choice, make: Make, plans: Iterable[Plan]) -> Choice:
         """The same choice after the first INT8 model was compared, or TensorFlow where that is not the same.
 
-        An INT8 model is made of the first of the first few `plans` that works out. Raises UsageError as `first`.
+        `make` makes an INT8 model of the first of the first few `plans` that works out. Raises UsageError as `first`.
         """
         if choice.engine.name == self._runtime:
             return choice
         try:
-            compared = self._compared_int8(choice.engine, maker, plans)
+            compared = self._compared_int8(choice.engine, make, plans)
         except TrialError as error:
             return self.fallen_back(f"{error.where}: {error.what}", choice.figures)
         if compared is None:
@@ -135,12 +136,12 @@ class Chooser:
     def _open_float(self) -> Runner:
         return open_engine(TENSORFLOW).open_graph(self.model.program)
 
-    def _compared_int8(self, engine: Engine, maker: Maker, plans: Iterable[Plan]) -> Comparison | None:
+    def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> Comparison | None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.pb"
             for plan in islice(plans, PLANS):
                 try:
-                    maker.make(plan, path)
+                    make(plan, path)
                 except (PlanError, TrialError):
                     continue  # the search will come to it, and say so
                 theirs = open_engine(TENSORFLOW).open_file(path, self.model.program)

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
+from typing import NamedTuple
 
 from autoquant.calibration.plan import Plan
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.quantization.equalize import VERSION
-from autoquant.targets.base import Made, Maker, Parts, Target, nobody
+from autoquant.targets.base import Maker, Target
 from autoquant.tuning.calibrating import Calibrating
 from autoquant.tuning.prepare import digest_of
 
 
-@dataclass(frozen=True)
-class MakerByPlan:
-    """Makes INT8 files of a model, equalized where a plan says so; the first of those calls `open_equalized`."""
+class Prepared(NamedTuple):
+    """A calibrated model in the form that the target adopted, equalized or not, and what makes INT8 files of it."""
 
-    plain: Maker
-    open_equalized: Callable[[], Maker]
+    model: Model
+    maker: Maker
 
-    def make(self, plan: Plan, path: Path, on_part: Parts = nobody) -> Made:
-        """Write the model. Raises as `Maker.make`, and as what opens the equalized model."""
-        return (self._equalized if plan.equalize else self.plain).make(plan, path, on_part)
 
-    @cached_property
-    def _equalized(self) -> Maker:
-        return self.open_equalized()
+class PreparedByPlan:
+    """What a plan quantizes: the model as it is, or equalized; each is prepared when the first plan needs it."""
+
+    def __init__(self, prepare: Callable[[bool], Prepared]) -> None:
+        """`prepare` is told whether to equalize."""
+        self._prepare = prepare
+        self._ready: dict[bool, Prepared] = {}
+
+    def __call__(self, plan: Plan) -> Prepared:
+        """What the plan quantizes. Raises as what prepares it."""
+        if plan.equalize not in self._ready:
+            self._ready[plan.equalize] = self._prepare(plan.equalize)
+        return self._ready[plan.equalize]
 
 
 def equalized(

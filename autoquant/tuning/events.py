@@ -38,6 +38,15 @@ class BaselineScored:
 
 
 @dataclass(frozen=True, slots=True)
+class Divided:
+    """So many samples are searched on, and so many kept aside to certify the best; `reason` says why none are."""
+
+    search: int
+    certification: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrated:
     """Statistics of every layer's input are there."""
 
@@ -96,5 +105,7 @@ class Finished:
     result: SearchResult
 
 
-Event = Opened | BaselineScored | Calibrated | Resumed | TrialStarted | Progress | TrialEnded | Warned | Finished
+Event = (
+    Opened | BaselineScored | Divided | Calibrated | Resumed | TrialStarted | Progress | TrialEnded | Warned | Finished
+)
 Listener = Callable[[Event], None]

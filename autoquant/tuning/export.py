@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.evaluation.evaluator import Progress
 from autoquant.files import unwritable, write_bytes, write_text
+from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
+from autoquant.tuning.certificate_json import load_certificate
 from autoquant.tuning.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.transfer import Transferred, transfer
 
 SCORE = "score.json"
@@ -62,8 +65,9 @@ def make_export(folder: Path, model: str, trial: int | None = None) -> Export:
 
 
 def drop_score(made: Export) -> None:
-    """Remove the score of what was in the folder before."""
-    (made.folder / SCORE).unlink(missing_ok=True)
+    """Remove the score of what was in the folder before, and what was claimed of it."""
+    for name in (SCORE, CERTIFICATE):
+        (made.folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -129,20 +133,47 @@ def export_trial(
     if (wanted, kind) == (source.target, source.io):
         chosen = open_target(wanted, io=kind, simulation=simulation)
         made = source.files(to, chosen)
-        if _copied(source, made, chosen, simulation) or _saved(source, made, simulation):
+        whole = _is_whole(source)
+        if _copied(source, made, chosen, simulation or not whole) or (whole and _saved(source, made, simulation)):
+            if not (simulation or whole):
+                _drop_simulation(made)
             drop_score(made)
             for file in (made.config, made.record):
                 write_bytes(file, (source.folder / file.name).read_bytes())
+            _copy_certificate(source, made)
             return made
     made = _transferred(source, to, wanted, kind, on_progress, given)
     if not simulation:  # it was scored with what runs it
-        _save(source, made, made.record, simulation=False)
+        _drop_simulation(made)
     return made
 
 
-def _copied(source: Source, made: Export, target: Target, simulation: bool) -> bool:
-    """Whether the model's files are there, and were copied. The run's graphs have the functions that run them."""
-    if not simulation:
+def _copy_certificate(source: Source, made: Export) -> None:
+    """Let the certificate of a trial go with its model, if that is the very file that was certified."""
+    kept = source.folder / CERTIFICATE
+    if not kept.is_file():
+        return
+    with made.model.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    if load_certificate(kept).origin.int8_model == digest:
+        write_bytes(made.folder / CERTIFICATE, kept.read_bytes())
+
+
+def _is_whole(source: Source) -> bool:
+    """Whether a record says all that was done to the model: repairs of its weights and biases are not in it."""
+    plan = load_config(source.folder / "config.json")
+    return plan.bias_correction == "none" and not plan.equalize
+
+
+def _drop_simulation(made: Export) -> None:
+    from autoquant.targets.tensorflow import drop_simulation
+
+    drop_simulation(made.model)
+
+
+def _copied(source: Source, made: Export, target: Target, wanted: bool) -> bool:
+    """Whether the model's files are wanted and there, and were copied. Graphs have the functions that run them."""
+    if not wanted:
         return False
     try:
         kept = target.files(source.folder / made.model.name)
@@ -179,6 +210,7 @@ def _transferred(
 ) -> Export:
     request = replace(source.request(**given), target=target, engine=AUTO, objective=MACS, io=io)
     made = source.files(to, open_target(target, io=io))
+    drop_score(made)
     facts = transfer(
         request,
         source.folder / "config.json",

@@ -8,26 +8,31 @@ from pathlib import Path
 
 from autoquant.errors import AutoquantError, RunError, TrialError
 from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.tolerance import drop, within
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
+from autoquant.tuning.assembly import Assembled
+from autoquant.tuning.certificate import Verdict
 from autoquant.tuning.events import Listener, Progress, Warned
-from autoquant.tuning.result import Ended, SearchResult, Verdict
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.score_json import add_to_score
-from autoquant.tuning.tolerance import drop, within
-from autoquant.tuning.workbench import Workbench
+from autoquant.tuning.workbench import Workbench, score_whole
 
 
-def checked(bench: Workbench, result: SearchResult, listener: Listener, clock: Callable[[], float]) -> SearchResult:
+def checked(ready: Assembled, result: SearchResult, listener: Listener, clock: Callable[[], float]) -> SearchResult:
     """The result with the best model's score in TensorFlow, or the verification of a .tflite; score.json has it too.
 
-    Unchanged where there is no best model, and where the search or this was interrupted. The result is known already:
-    what goes wrong here is a warning, but for a folder that cannot be written (RunError).
+    Unchanged where there is no best model, where it is to be certified in TensorFlow, and where the search or this was
+    interrupted. The result is known already: what goes wrong here is a warning, but for a folder that cannot be written
+    (RunError).
     """
+    bench = ready.loop.bench
     if result.model is None or result.ended is Ended.INTERRUPTED:
         return result
     try:
         if bench.engine.name != TARGETS[bench.builder.target.name].runtime:
-            return _rescored(bench, result, result.model, listener)
+            certifiable = len(ready.held) > 0 and result.verdict is not Verdict.MISSED
+            return result if certifiable else _rescored(bench, result, result.model, listener)
         if is_lite(result.model):
             return _verified(bench, result, result.model, listener, clock)
     except KeyboardInterrupt:
@@ -54,7 +59,11 @@ def _rescored(bench: Workbench, result: SearchResult, model: Path, listener: Lis
 
 def _score(bench: Workbench, path: Path, listener: Listener) -> float:
     runner = open_engine(TARGETS[bench.builder.target.name].runtime).open_file(path, bench.builder.model.program)
-    return bench.score(runner, lambda done, total: listener(Progress("best model in TensorFlow", done, total))).value
+
+    def on_progress(done: int, total: int) -> None:
+        listener(Progress("best model in TensorFlow", done, total))
+
+    return score_whole(runner, bench.part, batch_size=bench.batch_size, on_progress=on_progress).value
 
 
 def _verified(
@@ -64,7 +73,7 @@ def _verified(
     from autoquant.tuning.verification import verify
 
     try:
-        found = verify(model, bench.builder.model.program, bench.evaluation, bench.metric, bench.baseline, clock=clock)
+        found = verify(model, bench.builder.model.program, bench.part, clock=clock)
     except RunError:
         raise
     except (AutoquantError, MemoryError) as error:

@@ -119,7 +119,7 @@ def _made(builder: Builder, plan: Plan, path: Path) -> bytes:
     """The file of a plan, or of what is left of it when layers that cannot be quantized are left in float."""
     while True:
         try:
-            builder.maker.make(plan, path)
+            builder.make(plan, path)
             return path.read_bytes()
         except (PlanError, TrialError) as error:
             at_fault = layer_at_fault(error, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,22 +10,25 @@ from functools import partial
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import AutoquantError, DataError, RunError
+from autoquant.errors import AutoquantError, DataError, RunError, TrialError
 from autoquant.evaluation.latency import Latency
+from autoquant.evaluation.sequential import alpha_of
+from autoquant.evaluation.streaming import Rules
+from autoquant.evaluation.tolerance import drop, within, worst_allowed
 from autoquant.files import write_text
 from autoquant.tuning.blame import costly_layers, layer_at_fault
+from autoquant.tuning.certificate import Verdict
 from autoquant.tuning.choices import LATENCY
 from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
 from autoquant.tuning.objective import Objective
-from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best, count_layers
+from autoquant.tuning.request import NOTHING, SearchRequest
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, best, count_layers
 from autoquant.tuning.run_folder import PASSING, RunFolder
 from autoquant.tuning.run_latency import run_latency
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Proposal, Study
-from autoquant.tuning.tolerance import drop, worst_allowed
-from autoquant.tuning.workbench import Workbench
+from autoquant.tuning.workbench import Workbench, score_whole
 
 FAILURES = 10
 """So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""
@@ -116,20 +120,25 @@ class Loop:
             int8_share=self.bench.builder.workload.int8_share(plan),
             objective=self.objective(plan),
             reason="not carried out",
+            phase=proposal.phase,
+            limit=proposal.limit,
         )
         self.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
         trial = self._measured(trial, self.folder.make_trial(trial.number))
+        self._write_score(trial)
+        return trial
+
+    def _write_score(self, trial: Trial) -> None:
         text = score_text(
             trial,
             metric=self.bench.metric.name,
-            baseline=self.bench.baseline.score.value,
+            baseline=self.bench.part.score.value,
             allowed=self.allowed,
             engine=self.bench.engine.name,
             target=self.bench.builder.target.name,
             objective=self.objective.name,
         )
         write_text(self.folder.trial(trial.number) / "score.json", text)
-        return trial
 
     def _measured(self, trial: Trial, folder: Path) -> Trial:
         """The trial with its score, or with the reason why it has none.
@@ -137,22 +146,36 @@ class Loop:
         A folder that cannot be written, or data that cannot be read any more, is not the plan's fault.
         """
         begin = self.clock()
+        kept = best(self.study.trials(), self.allowed)
+        rules = Rules(
+            allowed=self.allowed,
+            alpha=alpha_of(trial.number, self.request.error_rate),
+            number=trial.number,
+            improves=kept is None or not kept.meets(self.allowed) or trial.objective < kept.objective,
+            limit=trial.limit,
+        )
         try:
-            outcome = self.bench.carry_out(trial.plan, folder, partial(self._progress, f"trial {trial.number}"))
+            outcome = self.bench.carry_out(trial.plan, folder, rules, partial(self._progress, f"trial {trial.number}"))
         except (RunError, DataError):
             raise
         except (AutoquantError, MemoryError) as error:
             reason = str(error) or "out of memory; a smaller --batch-size may help"
             at_fault = self._at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
             return replace(trial, reason=reason, at_fault=at_fault, seconds={"failed": self.clock() - begin})
-        score, metric = outcome.score, self.bench.metric
-        loss = drop(self.bench.baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
+        found = outcome.streamed
+        sound = all(map(math.isfinite, found.losses))
         return replace(
             trial,
-            state=State.DONE,
-            score=score.value,
-            drop=loss,
-            samples=score.samples,
+            state=State.STOPPED if found.score is None else State.DONE,
+            score=None if found.score is None else found.score.value,
+            drop=found.drop,
+            low=found.low,
+            high=found.high,
+            within=found.within,
+            loss=found.losses[-1] if sound else None,
+            loss_samples=found.loss_samples,
+            losses=found.losses if sound else (),
+            samples=found.samples,
             seconds=outcome.seconds,
             reason="",
             boundaries=outcome.boundaries,
@@ -175,7 +198,7 @@ class Loop:
             self.folder.point_best(kept.number)
             model = self.folder.best / name
             if not all(file.is_file() for file in builder.target.files(model)):  # lost, but it can be made again
-                builder.maker.make(kept.plan, model)
+                builder.make(kept.plan, model)
         if not self.request.keep_all_models:
             names = [file.name for file in builder.target.files(Path(name))]
             self.folder.delete_models(names, keep=kept.number if kept else None)
@@ -184,8 +207,10 @@ class Loop:
     def _result(self, ended: Ended, seconds: float) -> SearchResult:
         bench, trials = self.bench, self.study.trials()
         kept = best(trials, self.allowed)
+        if kept is not None and kept.state is State.STOPPED and ended is not Ended.INTERRUPTED:
+            kept = self._scored_whole(kept)
         met = kept is not None and kept.meets(self.allowed)
-        baseline = bench.baseline.score.value
+        baseline = bench.part.score.value
         builder = bench.builder
         model = self.folder.best / builder.target.file_name(builder.model.name) if kept else None
         more = ended is not Ended.INTERRUPTED
@@ -204,9 +229,41 @@ class Loop:
             ended=ended,
             unit=builder.workload.unit,
             objective=self.objective.name,
+            search_samples=len(bench.part),
+            declined=self.request.certify == NOTHING,
             costly=self._costly(kept.plan) if kept and not met and more else (),
             latency=self._latency(model) if model and more else None,
         )
+
+    def _scored_whole(self, trial: Trial) -> Trial:
+        """A trial that was stopped early, with its score on everything: it is what the search is left with."""
+        bench = self.bench
+        name = bench.builder.target.file_name(bench.builder.model.name)
+        try:
+            runner = bench.engine.open_file(self.folder.best / name, bench.builder.model.program)
+            score = score_whole(
+                runner,
+                bench.part,
+                batch_size=bench.batch_size,
+                on_progress=partial(self._progress, f"trial {trial.number}, all samples"),
+            )
+        except TrialError as error:
+            self.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
+            return trial
+        loss = drop(bench.part.score.value, score.value, higher_is_better=bench.metric.higher_is_better)
+        met = within(loss, self.allowed)
+        whole = replace(
+            trial,
+            state=State.DONE,
+            score=score.value,
+            drop=loss,
+            low=loss,
+            high=loss,
+            within=met,
+            samples=score.samples,
+        )
+        self._write_score(whole)
+        return whole
 
     def _costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
         """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
@@ -222,7 +279,7 @@ class Loop:
     def _latency(self, model: Path) -> Latency | None:
         """The latency of the float model and the best; as little as above may it lose the result."""
         try:
-            return run_latency(self.bench.builder.model, self.bench.evaluation, model)
+            return run_latency(self.bench.builder.model, self.bench.part.data, model)
         except KeyboardInterrupt:
             return None
         except (AutoquantError, OSError, MemoryError) as error:

@@ -10,18 +10,23 @@ from autoquant.formats.space_toml import SpaceFile
 from autoquant.model.model import Model, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
+from autoquant.tuning.guarding import check_guard
 from autoquant.tuning.prepare import Samples, batches_in, digest_of, open_samples
-from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.request import NOTHING, SearchRequest
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.workload import Workload
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What a request names, opened and checked, before anything is computed."""
+    """What a request names, opened and checked, before anything is computed.
+
+    `source` is the model as it was given, `model` in the form that the target adopted.
+    """
 
     request: SearchRequest
     target: Target
+    source: Model
     model: Model
     samples: Samples
     workload: Workload
@@ -49,11 +54,16 @@ def model_of(request: SearchRequest) -> Model:
 def open_request(request: SearchRequest, space_file: SpaceFile, model: Model) -> Opening:
     """Open all of a request but its model, which is open. Raises InputError."""
     metric = open_metric(request.metric)
-    samples = open_samples(request, model, seed=request.seed)
+    certify = None if request.certify == NOTHING else request.certify
+    samples = open_samples(request, model, seed=request.seed, certify=certify)
     require_labels(metric, samples.evaluation)
+    if not request.allow_overlap:
+        samples.check_apart()
+    if request.guard:
+        check_guard(samples.certification or samples.evaluation, request.guard, metric)
     target = open_target(request.target, io=request.io)
-    model = target.adopted(model)
+    source, model = model, target.adopted(model)
     workload = Workload.of(target, model, samples.evaluation)
     batches = batches_in(samples.calibration, request.batch_size)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
-    return Opening(request, target, model, samples, workload, space, space_file, metric)
+    return Opening(request, target, source, model, samples, workload, space, space_file, metric)

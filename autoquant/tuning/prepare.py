@@ -25,6 +25,7 @@ from autoquant.evaluation.metrics import Metric
 from autoquant.evaluation.preprocessing import open_preprocess
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.tuning.apart import check_apart, without_shared
 from autoquant.tuning.request import DataRequest
 
 CALIBRATION_SHARE = 5
@@ -36,20 +37,33 @@ PART = 1 << 25
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Evaluation and calibration data, disjoint where they come from one source."""
+    """Evaluation and calibration data, and data to certify with where that was given by itself."""
 
     evaluation: Dataset
     calibration: Dataset
+    certification: Dataset | None = None
+
+    def check_apart(self) -> None:
+        """Raise DataError where a sample is in two of them, by its content."""
+        check_apart("calibration", self.calibration, "evaluation", self.evaluation)
+        if self.certification is not None:
+            check_apart("certification", self.certification, "evaluation", self.evaluation)
+            check_apart("certification", self.certification, "calibration", self.calibration)
 
 
-def open_samples(request: DataRequest, model: Model, *, seed: int) -> Samples:
-    """Open the data of a request; without `calibration` of its own, some is split off, drawn by the seed."""
+def open_samples(request: DataRequest, model: Model, *, seed: int, certify: Any = None) -> Samples:
+    """Open the data of a request, and data to certify with where `certify` gives any.
+
+    Without `calibration` of its own some is split off, drawn by the seed, and nothing of the same content is left in
+    the evaluation data.
+    """
     evaluation = open_one(request, model, request.data)
+    certification = None if certify is None else open_one(request, model, certify)
     if request.calibration is not None:
-        return Samples(evaluation, open_one(request, model, request.calibration))
+        return Samples(evaluation, open_one(request, model, request.calibration), certification)
     count = min(CALIBRATION_SAMPLES, len(evaluation) // CALIBRATION_SHARE)
     parts = split(evaluation, max(count, 1), seed)
-    return Samples(parts.rest, parts.calibration)
+    return Samples(without_shared(parts.rest, parts.calibration), parts.calibration, certification)
 
 
 def open_one(request: DataRequest, model: Model, spec: Any) -> Dataset:

@@ -6,17 +6,33 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.preprocessing import Numbers
-from autoquant.tuning.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_scoring, check_target, default_space
-from autoquant.tuning.tolerance import Tolerance
+from autoquant.evaluation.tolerance import Tolerance
+from autoquant.tuning.choices import (
+    AUTO,
+    FLOAT32,
+    GUIDED,
+    MACS,
+    TENSORFLOW,
+    TPE,
+    check_sampler,
+    check_scoring,
+    check_target,
+    default_space,
+)
 
-CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models"})
+CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify"})
 """What may be given anew when a run goes on: its trials stay comparable."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
+NOTHING = "none"
+"""What `certify` is where nothing is to be certified."""
+EARLIER: Mapping[str, Any] = MappingProxyType({"sampler": TPE, "certify": NOTHING, "allow_overlap": True})
+"""What holds for runs of earlier versions, which go on as they began: their trials have seen all evaluation data."""
 
 
 class DataOptions(TypedDict, total=False):
@@ -40,7 +56,7 @@ class TargetOptions(TypedDict, total=False):
 
 
 class SearchOptions(DataOptions, TargetOptions, total=False):
-    """The fields of a SearchRequest that have a default, but the tolerance."""
+    """The fields of a SearchRequest that have a default, but the tolerances."""
 
     calibration: Any
     inputs: tuple[str, ...]
@@ -54,6 +70,12 @@ class SearchOptions(DataOptions, TargetOptions, total=False):
     seed: int
     stop_on_target: bool
     keep_all_models: bool
+    sampler: str
+    error_rate: float
+    certify: Any
+    confidence: float
+    guard: str
+    allow_overlap: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +116,12 @@ class SearchRequest(DataRequest):
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
     target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a .tflite.
+
+    `sampler` chooses the plans (tuning/samplers.py). A trial is stopped early once its fate is decided; over the whole
+    run that is wrong with probability `error_rate` at most. `certify` is data that the search does not see, on which
+    the best is scored once; without it half of `data` is kept aside for that, and 'none' is nothing. The certificate
+    holds with probability `confidence`. `guard` holds every class ('class'), or every group that an array of the data
+    numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of data.
     """
 
     model: str | Path
@@ -112,10 +140,17 @@ class SearchRequest(DataRequest):
     seed: int = 0
     stop_on_target: bool = False
     keep_all_models: bool = False
+    sampler: str = GUIDED
+    error_rate: float = 0.05
+    certify: Any = None
+    confidence: float = 0.95
+    guard: str = ""
+    guard_tolerance: Tolerance | None = None
+    allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_trials", "timeout", "seed"):
+        for name in ("max_trials", "timeout", "seed", "error_rate", "confidence"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
@@ -123,6 +158,16 @@ class SearchRequest(DataRequest):
             raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
+        for option, value in (("--error-rate", self.error_rate), ("--confidence", self.confidence)):
+            if not 0.0 < value < 1.0:  # NaN fails too
+                hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"
+                raise UsageError(option, f"must be above 0 and below 1, got {value:g}", hint=hint)
+        if self.guard_tolerance is not None and not self.guard:
+            raise UsageError("--guard-tolerance", "is given, but nothing is guarded", hint="give --guard class as well")
+        if self.guard and self.certify == NOTHING:
+            what = "holds groups to a tolerance on samples that certify, and --certify none leaves none"
+            raise UsageError(f"--guard {self.guard}", what, hint="leave one of them away")
+        check_sampler(self.sampler)
         check_target(self.model, target=self.target, io=self.io)
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
         if not self.space:
@@ -133,7 +178,7 @@ class SearchRequest(DataRequest):
         table: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name in ("data", "calibration") and not isinstance(value, str | Path | None):
+            if entry.name in ("data", "calibration", "certify") and not isinstance(value, str | Path | None):
                 value = IN_MEMORY
             elif isinstance(value, str | Path):
                 value = _absolute(str(value), path_too=entry.name in _PATHS)
@@ -152,7 +197,8 @@ class SearchRequest(DataRequest):
         Raises RunError for what was in memory and is not given, or for a file of another kind.
         """
         known = {entry.name for entry in fields(cls)}
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        values: dict[str, Any] = {} if "sampler" in table else dict(EARLIER)
+        values |= {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
         for key in changed:
             if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
                 hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"
@@ -165,12 +211,14 @@ class SearchRequest(DataRequest):
                 hint = f"give it again in Python: autoquant.{call}(run, {key}=...)"
                 raise RunError(where, f"{key} was given in memory when this run was started", hint=hint)
         try:
+            if "guard_tolerance" in values:
+                values["guard_tolerance"] = Tolerance.parse(values["guard_tolerance"])
             return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})
         except (KeyError, TypeError) as error:
             raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
 
 
-_PATHS = frozenset({"model", "data", "calibration", "space"})
+_PATHS = frozenset({"model", "data", "calibration", "certify", "space"})
 
 
 def _absolute(text: str, *, path_too: bool) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.latency import Latency
+from autoquant.evaluation.tolerance import within
 from autoquant.model.names import is_tensor
-from autoquant.tuning.tolerance import within
+from autoquant.tuning.certificate import Certificate, Verdict
 
 if TYPE_CHECKING:  # which loads LiteRT
     from autoquant.tuning.verification import Verification
@@ -21,14 +22,8 @@ class State(StrEnum):
     """How a trial ended."""
 
     DONE = "done"
+    STOPPED = "stopped"
     FAILED = "failed"
-
-
-class Verdict(StrEnum):
-    """Whether the tolerance was met."""
-
-    MET = "met"
-    MISSED = "missed"
 
 
 class Ended(StrEnum):
@@ -48,11 +43,17 @@ class Ended(StrEnum):
 class Trial:
     """One plan through the whole cycle.
 
-    `score` and `drop` are in units of the metric, None when it failed, with `reason` saying why, and `at_fault` the
-    layer that did it, where there is one that the search may leave in float. `int8_share` is the share of multiply-adds
-    in INT8; `objective` is what the search minimizes, 1.0 for the model all in float (tuning/objective.py);
-    `boundaries` counts the operators between float and INT8, where the target puts any between layers; `samples` were
-    evaluated; `seconds` by part (quantize, calibrate, save, load, score).
+    `score` and `drop` are in units of the metric. A trial that was stopped early has no score, and its drop is an
+    estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
+    others. `within` says whether the drop is within tolerance, None where that is open. `losses` are divergences from
+    FP32 over more and more samples, the same for all trials (streaming.RUNGS), and `loss` is the last of these, over
+    `loss_samples`. A trial that failed has none of these, but a `reason`, and `at_fault` is the layer that
+    did it, where there is one that the search may leave in float.
+
+    `phase` is the part of the search that proposed it, and `limit` the most samples that it was to see. `int8_share` is
+    the share of multiply-adds in INT8; `objective` is what the search minimizes, 1.0 for the model all in float
+    (tuning/objective.py); `boundaries` counts the operators between float and INT8, where the target puts any between
+    layers; `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
     """
 
     number: int
@@ -69,6 +70,14 @@ class Trial:
     reason: str = ""
     at_fault: str = ""
     boundaries: int | None = None
+    low: float | None = None
+    high: float | None = None
+    within: bool | None = None
+    loss: float | None = None
+    loss_samples: int = 0
+    losses: tuple[float, ...] = ()
+    phase: str = ""
+    limit: int | None = None
 
     @property
     def layers(self) -> int:
@@ -76,8 +85,8 @@ class Trial:
         return count_layers(self.plan.layers)
 
     def meets(self, allowed: float) -> bool:
-        """Whether its drop is allowed; never if it failed."""
-        return self.drop is not None and within(self.drop, allowed)
+        """Whether its drop is allowed, on everything; never if it failed or was stopped."""
+        return self.state is State.DONE and self.drop is not None and within(self.drop, allowed)
 
     def __post_init__(self) -> None:
         if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
@@ -92,9 +101,10 @@ def count_layers(names: Iterable[str]) -> int:
 def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
     """The trial to keep: the lowest objective within the allowed drop; ties go to the smaller drop, the earlier.
 
-    When none is within, the one that comes closest; ties go to the lower objective, the earlier.
+    When none is within, the one that comes closest, by the estimate where it was stopped; ties go to the lower
+    objective, the earlier. One that was stopped and may be within is none to keep, as that is not known.
     """
-    done = [trial for trial in trials if trial.state is State.DONE and trial.drop is not None]
+    done = [trial for trial in trials if trial.drop is not None and (trial.state is State.DONE or not trial.within)]
 
     def rank(trial: Trial) -> tuple[bool, float, float, int]:
         assert trial.drop is not None
@@ -115,8 +125,9 @@ class SearchResult:
     of a best plan that missed, with the relative error of the output (Euclidean norm) when that layer alone is INT8,
     largest first; `latency` is that of the float model and the best, None where the target's files do not run here;
     `score_tensorflow` is the best model's score there, where another engine scored the trials of a graph of TensorFlow;
-    `verification` compares the best .tflite with itself on other kernels; `warnings` what a person should know of the
-    result.
+    `verification` compares the best .tflite with itself on other kernels; `certificate` is what may be claimed of the
+    best on samples that the search has not seen, `uncertified` says why there is none, `declined` that none was wanted;
+    the search had `search_samples`. `warnings` are what a person should know of the result.
     """
 
     verdict: Verdict
@@ -137,6 +148,10 @@ class SearchResult:
     latency: Latency | None = None
     score_tensorflow: float | None = None
     verification: Verification | None = None
+    certificate: Certificate | None = None
+    uncertified: str = ""
+    declined: bool = False
+    search_samples: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -151,5 +166,5 @@ class SearchResult:
 
     @property
     def evaluated_samples(self) -> int:
-        """Samples evaluated by trials, the baseline not counted."""
+        """Samples evaluated by trials, the baseline and the certification not counted."""
         return sum(trial.samples for trial in self.trials)

@@ -1,7 +1,9 @@
 """A run's folder: what is in it, and how it stays whole whatever happens.
 
-run.toml  space.toml  study.journal  baseline.npz  statistics.npz  statistics-equalized.npz  operators.npz  result.json
-trials/0007/   config.json record.txt score.json [model, its quant.json]
+run.toml  space.toml  study.journal  result.json
+baseline.npz  division.npz  statistics.npz  statistics-equalized.npz  operators.npz
+corrections/   of biases, and what they are computed from
+trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json]
 best -> trials/0007
 """
 
@@ -21,6 +23,7 @@ from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import SpaceFile, parse_space
 
 LOCK = ".lock"
+CERTIFICATE = "certificate.json"
 PASSING = ".passing-"
 """What the names of folders begin with that are there for a moment."""
 
@@ -34,8 +37,10 @@ class RunFolder:
         self.space = path / "space.toml"
         self.journal = path / "study.journal"
         self.baseline = path / "baseline.npz"
+        self.division = path / "division.npz"
         self.statistics = path / "statistics.npz"
         self.statistics_equalized = path / "statistics-equalized.npz"
+        self.corrections = path / "corrections"
         self.operators = path / "operators.npz"
         self.result = path / "result.json"
         self.best = path / "best"
@@ -57,13 +62,17 @@ class RunFolder:
 
     def remove_beginnings(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
-        kept = (self.baseline, self.statistics, self.statistics_equalized, self.operators)
-        for file in (self.request, self.space, *kept, self.path / LOCK):
+        for file in self._beginnings():
             with suppress(OSError):
                 file.unlink()
+        shutil.rmtree(self.corrections, ignore_errors=True)
         if folder_too:
             with suppress(OSError):
                 self.path.rmdir()
+
+    def _beginnings(self) -> tuple[Path, ...]:
+        kept = (self.baseline, self.division, self.statistics, self.statistics_equalized, self.operators)
+        return (self.request, self.space, *kept, self.path / LOCK)
 
     def require_run(self) -> None:
         """Raise RunError when there is no run in the folder."""

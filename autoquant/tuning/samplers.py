@@ -62,7 +62,8 @@ class Sampled:
         points = suggestions(past, self.problem.dimensions, sampler=sampler, allowed=allowed, notes=notes)
         tried = {meaning(trial.parameters, self.problem) for trial in past}
         for point, note in itertools.islice(points, ATTEMPTS):
-            if int8_of(point, self.problem) and meaning(point, self.problem) not in tried:
+            in_float = bool(self.problem.layers) and not int8_of(point, self.problem)
+            if not in_float and meaning(point, self.problem) not in tried:
                 enqueue(study, Step(point, self.name.lower(), self.name), **{KEPT: note})
                 return True
         return False

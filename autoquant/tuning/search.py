@@ -15,6 +15,7 @@ from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.assembly import Clock, assembled
+from autoquant.tuning.certifying import certified
 from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.final_checks import checked
 from autoquant.tuning.opening import Opening, model_of, open_request
@@ -100,8 +101,8 @@ def _search(
     for text in (*doubts, *_doubts(opening)):
         hear(Warned(text))
     try:
-        loop = assembled(opening, folder, hear, clock, begin)
-        result = checked(loop.bench, loop.run(), hear, clock)
+        ready = assembled(opening, folder, hear, clock, begin)
+        result = certified(opening, ready, checked(ready, ready.loop.run(), hear, clock), hear)
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
@@ -127,9 +128,8 @@ def _doubts(opening: Opening) -> Iterator[str]:
     """What a person should know before it begins."""
     if opening.workload.unit != MACS:
         yield f"multiply-adds are not known for every layer: shares are of {opening.workload.unit} instead"
-    evaluation, calibration = opening.samples.evaluation, opening.samples.calibration
-    if opening.request.calibration is not None and evaluation.source.digest == calibration.source.digest:
-        yield "calibration and evaluation data are the same: the score is better than it will be on other data"
+    if opening.request.allow_overlap:
+        yield "samples may be in several of calibration, search and certification data: shared ones flatter the score"
 
 
 def _versions(request: SearchRequest) -> dict[str, str]:

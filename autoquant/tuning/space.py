@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -81,21 +80,23 @@ class SearchSpace:
 
     def plan(self, parameters: Parameters) -> Plan:
         """The plan that Optuna's parameters mean. Inputs of operators are quantized beside layers, never alone."""
-        plans = {name: self._layer_plan(name, parameters) for name in self.layers}
+        plans = {name: self.layer_plan(name, parameters) for name in self.layers}
         if all(is_tensor(name) for name, settings in plans.items() if settings is not None):
             plans = dict.fromkeys(plans)
         return Plan(plans, **{name: parameters.get(name, choices[0]) for name, choices in self._whole.items()})
 
     def starts(self) -> Iterator[Start]:
-        """All layers in INT8 with each combination of global settings, then with each other layer setting alone.
+        """All layers in INT8 with the preferred settings, then with each other global and layer setting alone.
 
         Whether inputs of operators are quantized is one of the settings.
         """
         first = {name: _switches_layer(name) or choices[0] for name, choices in self.dimensions.items()}
         shared = {name: choices for name, choices in self.dimensions.items() if ":" not in name}
-        for values in itertools.product(*shared.values()):
-            chosen = dict(zip(shared, values, strict=True))
-            yield Start({**first, **chosen}, _why(chosen))
+        preferred = {name: choices[0] for name, choices in shared.items()}
+        yield Start(first, _why(preferred))
+        for name, choices in shared.items():
+            for value in choices[1:]:
+                yield Start({**first, name: value}, _why({name: value}))
         varied = {name: c for name, c in self.dimensions.items() if ":" in name and not _switches_layer(name)}
         for setting in (*DEFAULTS, QUANT_ENABLE):
             own = {name: choices for name, choices in varied.items() if name.endswith(f":{setting}")}
@@ -119,7 +120,8 @@ class SearchSpace:
             for setting in DEFAULTS:
                 yield from _dimension(f"{name}:{setting}", _labels(getattr(table, setting)))
 
-    def _layer_plan(self, name: str, parameters: Parameters) -> LayerPlan | None:
+    def layer_plan(self, name: str, parameters: Parameters) -> LayerPlan | None:
+        """The settings of one layer, or of an operator's input, that Optuna's parameters mean; None in float."""
         table = self._tables[name]
         if not parameters.get(switch_of(name), table.quant_enable[0]):
             return None
@@ -230,11 +232,16 @@ def _check_matches(override: Override, layers: Sequence[Layer]) -> None:
 
 def _why(chosen: Mapping[str, Choice]) -> str:
     """In words: 'all INT8: minmax, per-channel'."""
-    words = [_word(name, value) for name, value in chosen.items()]
+    words = [setting_words(name, value) for name, value in chosen.items()]
     return "all INT8" + (": " + ", ".join(words) if words else "")
 
 
-def _word(name: str, value: Choice) -> str:
+def setting_words(name: str, value: Choice) -> str:
+    """One choice of a dimension of the whole model, in words.
+
+    >>> setting_words("batch_num", 8), setting_words("channel_wise", False)
+    ('8 batches', 'per-tensor')
+    """
     if name == "batch_num":
         return f"{value} batches" if value != 1 else "1 batch"
     if name == "equalize":

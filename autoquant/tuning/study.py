@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoquant.calibration.plan import Plan
 from autoquant.formats.config_json import config_text
+from autoquant.tuning.guided.proposer import superfluous
+from autoquant.tuning.guided.reading import OUTCOME, attributes_of
 from autoquant.tuning.result import State, Trial
 from autoquant.tuning.space import Choice, Parameters, Start, switch_of
 
@@ -24,11 +26,13 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A plan that the study proposes, and why."""
+    """A plan that the study proposes, why, in which phase of the search, and the most samples that it is to see."""
 
     number: int
     plan: Plan
     why: str
+    phase: str = ""
+    limit: int | None = None
 
 
 class Space(Protocol):
@@ -88,22 +92,30 @@ class Guided:
 class Study:
     """Proposes plans and keeps what became of them.
 
-    The trial's objective is minimized under the constraint that the drop is allowed. `proposer` chooses the plans; by
-    default it is TPE, whose proposals depend on the seed and on the trials that ended, in their order, and on nothing
-    else. A plan that was cut off is proposed again, after those that wait: once the starting points are done, a study
-    that was interrupted goes on as if it had not been. A plan that failed for one layer's sake waits to be tried with
-    that in float: starting points, and what TPE learns from, must not all fail alike.
+    The trial's objective is minimized under the constraint that the drop is allowed. `proposer` chooses the plans that
+    follow the starting points, which are those of the space where no others are given; by default it is TPE, whose
+    proposals depend on the seed and on the trials that ended, in their order, and on nothing else. A plan that was cut
+    off is proposed again, after those that wait: once the starting points are done, a study that was interrupted goes
+    on as if it had not been. A plan that failed for one layer's sake waits to be tried with that in float: starting
+    points, and what TPE learns from, must not all fail alike.
     """
 
     def __init__(
-        self, journal: Path, space: Space, *, seed: int = 0, allowed: float, proposer: Proposer | None = None
+        self,
+        journal: Path,
+        space: Space,
+        *,
+        seed: int = 0,
+        allowed: float,
+        proposer: Proposer | None = None,
+        starts: Iterable[Start] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
         self._space = space
         self._allowed = allowed
-        self._starts = list(space.starts())
+        self._starts = list(space.starts() if starts is None else starts)
         self._proposer = proposer or Tpe(seed, len(self._starts))
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
@@ -111,7 +123,9 @@ class Study:
         self._running: optuna.Trial | None = None
         self._end_cut_off()
         self._trials = [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False) if _counts(frozen)]
-        self._known = {config_text(trial.plan): trial.number for trial in self._trials}
+        self._known: dict[str, Trial] = {}
+        for trial in self._trials:
+            self._remember(trial)
         self._enqueue_starts()
 
     def trials(self) -> tuple[Trial, ...]:
@@ -125,15 +139,19 @@ class Study:
                 return None
             trial = self._study.ask(self._distributions)
             plan = self._space.plan(trial.params)
-            why = trial.user_attrs.get("why", "TPE")
+            asked = trial.user_attrs
+            why, limit = asked.get("why", "TPE"), asked.get("limit")
             if not plan.int8:
                 trial.set_user_attr("skipped", "no layer in INT8")
                 self._study.tell(trial, state=TrialState.PRUNED)
-            elif (number := self._known.get(config_text(plan))) is not None:
-                self._repeat(trial, number)
+            elif (earlier := self._known.get(config_text(plan))) is not None and _answers(earlier, limit):
+                self._repeat(trial, earlier.number)
+            elif not isinstance(self._proposer, Tpe) and (reason := superfluous(self._study, trial)):
+                trial.set_user_attr("skipped", reason)
+                self._study.tell(trial, state=TrialState.PRUNED)
             else:
                 self._running = trial
-                return Proposal(trial.number, plan, why)
+                return Proposal(trial.number, plan, why, asked.get("phase", ""), limit)
         return None
 
     def finish(self, trial: Trial) -> None:
@@ -141,26 +159,28 @@ class Study:
         running = self._running
         assert running is not None
         assert running.number == trial.number
-        facts: dict[str, Any] = {name: getattr(trial, name) for name in _ALWAYS}
-        facts["seconds"] = dict(trial.seconds)
+        facts: dict[str, Any] = {name: getattr(trial, name) for name in _FACTS}
+        facts |= {"state": trial.state.value, "seconds": dict(trial.seconds)}
+        running.set_user_attr(OUTCOME, {name: value for name, value in facts.items() if value is not None})
         if trial.state is State.FAILED:
-            for name, value in {**facts, "reason": trial.reason, "at_fault": trial.at_fault}.items():
-                running.set_user_attr(name, value)
             if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
                 without = {**running.params, switch_of(trial.at_fault): False}
                 why = {"why": f"as trial {trial.number}, with {trial.at_fault} in float"}
                 self._study.enqueue_trial(without, why, skip_if_exists=True)
             self._study.tell(running, state=TrialState.FAIL)
         else:
-            assert trial.drop is not None
-            for name, value in {**facts, "score": trial.score, "drop": trial.drop}.items():
-                running.set_user_attr(name, value)
-            running.set_constraint("drop", trial.drop - self._allowed)
-            self._study.tell(running, trial.objective)
+            if trial.drop is not None:
+                running.set_constraint("drop", trial.drop - self._allowed)
+            if trial.state is State.DONE or trial.within:
+                self._study.tell(running, trial.objective)
+            else:
+                if trial.drop is not None:  # TPE learns from it all the same
+                    running.report(trial.objective, trial.samples)
+                self._study.tell(running, state=TrialState.PRUNED)
         # Only now: whoever is interrupted before has not finished it.
         self._running = None
         self._trials.append(trial)
-        self._known[config_text(trial.plan)] = trial.number
+        self._remember(trial)
 
     def cut_off(self) -> None:
         """The running trial, if any, did not end; it is proposed again when the study is next opened."""
@@ -168,6 +188,10 @@ class Study:
             self._running.set_user_attr("interrupted", True)  # it is not the plan's fault
             self._study.tell(self._running, state=TrialState.FAIL, skip_if_finished=True)
             self._running = None
+
+    def _remember(self, trial: Trial) -> None:
+        """Of several trials of one plan, the last one knows most."""
+        self._known[config_text(trial.plan)] = trial
 
     def _repeat(self, trial: optuna.Trial, number: int) -> None:
         """Tell Optuna of a plan that was tried before, as trial `number`, what came of it then."""
@@ -193,33 +217,51 @@ class Study:
             attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
             if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
                 facts = {"why": f"again, cut off as {trial.number}", "retries": trial.number, "attempt": attempt}
-                self._study.enqueue_trial(known, facts)
+                asked: dict[str, Any] = {
+                    name: trial.user_attrs[name] for name in ("phase", "limit") if name in trial.user_attrs
+                }
+                self._study.enqueue_trial(known, {**asked, **facts})
 
     def _enqueue_starts(self) -> None:
         for start in self._starts:
             self._study.enqueue_trial(dict(start.parameters), {"why": start.why}, skip_if_exists=True)
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
-        attributes = frozen.user_attrs
+        attributes = dict(attributes_of(frozen))
+        attributes["losses"] = tuple(attributes.get("losses", ()))
         return Trial(
             number=frozen.number,
-            state=State.DONE if frozen.state is TrialState.COMPLETE else State.FAILED,
+            state=_state(frozen),
             plan=self._space.plan(frozen.params),
-            **{name: attributes[name] for name in _FACTS if name in attributes},
+            **{name: attributes[name] for name in (*_FACTS, "seconds") if name in attributes},
         )
 
 
-_ALWAYS = ("why", "int8_layers", "int8_share", "objective", "boundaries", "samples")
-_FACTS = (*_ALWAYS, "score", "drop", "seconds", "reason", "at_fault")
+_FACTS = tuple(entry.name for entry in fields(Trial) if entry.name not in ("number", "state", "plan", "seconds"))
+"""Fields of a trial that are attributes of Optuna's."""
+
+
+def _answers(earlier: Trial, limit: int | None) -> bool:
+    """Whether an earlier trial of the same plan tells all that another would that sees `limit` samples."""
+    decided = earlier.state is not State.STOPPED or earlier.within is not None
+    return decided if limit is None else earlier.loss_samples >= limit or earlier.state is State.FAILED
+
+
+def _state(frozen: FrozenTrial) -> State:
+    """How a trial of ours ended."""
+    if frozen.state is TrialState.FAIL:
+        return State.FAILED
+    return State(attributes_of(frozen).get("state", State.DONE))
 
 
 def _counts(frozen: FrozenTrial) -> bool:
     """Whether a plan was really carried out to its end."""
+    known = attributes_of(frozen)
     if frozen.state is TrialState.FAIL:
-        return "reason" in frozen.user_attrs
-    return frozen.state is TrialState.COMPLETE and "repeats" not in frozen.user_attrs
+        return bool(known.get("reason"))
+    return frozen.state.is_finished() and "objective" in known and "repeats" not in known
 
 
 def _was_cut_off(frozen: FrozenTrial) -> bool:
     running_or_failed = frozen.state in (TrialState.RUNNING, TrialState.FAIL)
-    return running_or_failed and "reason" not in frozen.user_attrs
+    return running_or_failed and not attributes_of(frozen).get("reason")

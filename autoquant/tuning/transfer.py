@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoquant.calibration.plan import fitted_plan
 from autoquant.evaluation.engines import open_engine
 from autoquant.evaluation.evaluator import Progress, no_progress
 from autoquant.evaluation.metrics import open_metric, require_labels
+from autoquant.evaluation.part import Part
+from autoquant.evaluation.tolerance import drop, within
 from autoquant.formats.config_json import load_config
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.opening import model_of
 from autoquant.tuning.prepare import open_samples, score_baseline
 from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.tolerance import drop, within
-from autoquant.tuning.workbench import Workbench, calibrated_for
+from autoquant.tuning.workbench import calibrated_for, score_whole
 from autoquant.tuning.workload import Workload
 
 
@@ -77,18 +80,19 @@ def transfer(
     builder = calibrated_for(
         plan, model, workload, target, engine, samples.calibration, batch_size=size, on_progress=on_progress
     )
-    bench = Workbench(builder, samples.evaluation, metric, baseline, engine, size)
-    outcome = bench.carry_out(plan, folder, on_progress)
-    loss = drop(baseline.score.value, outcome.score.value, higher_is_better=metric.higher_is_better)
+    runner = engine.open_file(builder.build(plan, folder).path, model.program)
+    part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
+    score = score_whole(runner, part, batch_size=size, on_progress=on_progress)
+    loss = drop(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
     allowed = request.tolerance.absolute(baseline.score.value)
     return Transferred(
         target=target.name,
         engine=engine.name,
         metric=metric.name,
         baseline=baseline.score.value,
-        score=outcome.score.value,
+        score=score.value,
         drop=loss,
         met=within(loss, allowed),
-        samples=outcome.score.samples,
+        samples=score.samples,
         changes=fitted.changes,
     )

@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.baseline import Baseline
-from autoquant.evaluation.batch import Array, Outputs
-from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.batch import Array
 from autoquant.evaluation.evaluator import run_batch, score_of
 from autoquant.evaluation.litert_engine import LiteRTEngine, LiteRTRunner
-from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.part import Part
 from autoquant.model.model import Program
 
 SAMPLES, PART = 200, 10
@@ -62,9 +60,7 @@ class Verification:
 def verify(
     path: Path,
     program: Program,
-    data: Dataset,
-    metric: Metric,
-    baseline: Baseline,
+    part: Part,
     *,
     clock: Callable[[], float],
 ) -> Verification:
@@ -74,13 +70,13 @@ def verify(
     try:
         other = slow.open_file(path, program)
         try:
-            seen = list(_compared(one, other, data, metric, baseline, clock))
+            seen = list(_compared(one, other, part, clock))
         finally:
             other.close()
         kernels = {name: dict(Counter(operators)) for name, operators in one.kernels().items()}
     finally:
         one.close()
-    samples = sum(len(part.result) for part in seen)
+    samples = sum(len(one.result) for one in seen)
     result, expected = (np.concatenate([getattr(p, name).reshape(-1) for p in seen]) for name in ("result", "expected"))
     scale = max(float(np.linalg.norm(expected)), np.finfo(np.float64).tiny)
     return Verification(
@@ -93,8 +89,8 @@ def verify(
         relative_difference=float(np.linalg.norm(result - expected)) / scale,
         largest_difference=float(np.abs(result - expected).max(initial=0.0)),
         agreement=_agreement(seen),
-        score=score_of(metric, [part.rows for part in seen], samples).value,
-        reference_score=score_of(metric, [part.reference_rows for part in seen], samples).value,
+        score=score_of(part.metric, [one.rows for one in seen], samples).value,
+        reference_score=score_of(part.metric, [one.reference_rows for one in seen], samples).value,
     )
 
 
@@ -111,15 +107,14 @@ class _Part:
 def _compared(
     one: LiteRTRunner,
     other: LiteRTRunner,
-    data: Dataset,
-    metric: Metric,
-    baseline: Baseline,
+    part: Part,
     clock: Callable[[], float],
 ) -> Iterator[_Part]:
+    data, metric = part.data, part.metric
     chosen = np.unique(np.linspace(0, len(data) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
     end, done = clock() + SECONDS, 0
     for batch in data.subset(chosen).batches(PART):
-        wanted = _rows(baseline, chosen[done : done + len(batch)]) if metric.needs_reference else None
+        wanted = part.reference(chosen[done : done + len(batch)]) if metric.needs_reference else None
         result, expected = run_batch(one, batch), run_batch(other, batch)
         name = next(iter(result))
         yield _Part(
@@ -131,17 +126,6 @@ def _compared(
         done += len(batch)
         if clock() >= end:
             return
-
-
-def _rows(baseline: Baseline, samples: Array) -> Outputs:
-    """The FP32 outputs of some samples, wherever the baseline's batches begin and end."""
-    ends = np.cumsum([len(next(iter(outputs.values()))) for outputs in baseline.outputs])
-    batches = np.searchsorted(ends, samples, side="right")
-    places = samples - np.concatenate([[0], ends])[batches]
-    return {
-        name: np.stack([baseline.outputs[batch][name][place] for batch, place in zip(batches, places, strict=True)])
-        for name in baseline.outputs[0]
-    }
 
 
 def _agreement(parts: list[_Part]) -> float | None:

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from autoquant.calibration.plan import Plan
-from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engine import Engine, Runner
-from autoquant.evaluation.evaluator import Progress, Score, evaluate, no_progress
+from autoquant.evaluation.evaluator import Progress, Score, no_progress
 from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.part import Part
+from autoquant.evaluation.streaming import Rules, Stream, Streamed, scored_at, streamed
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model
-from autoquant.targets.base import Maker, Target
+from autoquant.targets.base import NO_CORRECTIONS, Made, Target
 from autoquant.tuning.calibrating import Calibrating
-from autoquant.tuning.equalizing import equalized
+from autoquant.tuning.correcting import Corrector
+from autoquant.tuning.equalizing import Prepared, equalized
 from autoquant.tuning.prepare import calibrate
 from autoquant.tuning.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A plan carried out: its score on everything, and the seconds of each part, in order.
+    """A plan carried out: what came of scoring it, and the seconds of each part, in order.
 
     `boundaries` counts the operators between float and INT8 where the target puts them between layers.
     """
 
-    score: Score
+    streamed: Streamed
     seconds: Mapping[str, float]
     boundaries: int | None = None
 
@@ -45,24 +50,38 @@ class Built:
 
 @dataclass(frozen=True)
 class Builder:
-    """What it takes to build INT8 models of one model, in the form that the target adopted."""
+    """What it takes to build INT8 models of one model, in the form that the target adopted.
+
+    `prepared` gives what a plan quantizes. Without a `corrector` no plan may ask for `bias_correction`.
+    """
 
     model: Model
     workload: Workload
     target: Target
-    maker: Maker
+    prepared: Callable[[Plan], Prepared]
+    corrector: Corrector | None = None
 
     def build(self, plan: Plan, folder: Path, on_part: Callable[[str], None] = lambda part: None) -> Built:
         """Write config.json, the model, and record.txt.
 
-        Calls `on_part` when quantize, calibrate and save are done. Raises PlanError or TrialError.
+        Calls `on_part` when quantize, perhaps correct, calibrate and save are done. Raises PlanError or TrialError.
         """
         save_config(plan, folder / "config.json", layers=self.workload.layers)
         on_part("quantize")
         path = folder / self.target.file_name(self.model.name)
-        made = self.maker.make(plan, path, on_part)
+        made = self.make(plan, path, on_part)
         save_record(made.record, folder / "record.txt")
         return Built(path, made.boundaries)
+
+    def make(self, plan: Plan, path: Path, on_part: Callable[[str], None] = lambda part: None) -> Made:
+        """Write the model alone, its biases corrected where the plan wants that. Raises as `build`."""
+        model, maker = self.prepared(plan)
+        corrections = NO_CORRECTIONS
+        if plan.bias_correction != "none":
+            assert self.corrector is not None, plan.bias_correction
+            corrections = self.corrector.corrections(plan, model, maker)
+            on_part("correct")
+        return maker.make(plan, path, on_part, corrections=corrections)
 
 
 def calibrated_for(
@@ -82,10 +101,11 @@ def calibrated_for(
     """
     layers = {name: workload.layers[name] for name in plan.int8}
     calibrating = Calibrating(engine, data, batch_size, on_progress)
-    prepared = equalized(target, model, workload.layers, calibrating, plan.batch_num) if plan.equalize else model
+    if plan.equalize:
+        model = equalized(target, model, workload.layers, calibrating, plan.batch_num)
     statistics = calibrate(
         engine,
-        prepared,
+        model,
         layers,
         data,
         [plan.batch_num],
@@ -96,7 +116,8 @@ def calibrated_for(
         sketched=plan.sketched,
         on_progress=on_progress,
     )
-    return Builder(model, workload, target, target.maker(prepared, workload.layers, statistics))
+    prepared = Prepared(model, target.maker(model, workload.layers, statistics))
+    return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibrating))
 
 
 @dataclass(frozen=True)
@@ -104,38 +125,38 @@ class Workbench:
     """Everything that the trials of a run share."""
 
     builder: Builder
-    evaluation: Dataset
-    metric: Metric
-    baseline: Baseline
+    stream: Stream
     engine: Engine
     batch_size: int
 
-    def carry_out(self, plan: Plan, folder: Path, on_progress: Progress = no_progress) -> Outcome:
-        """Build a plan and score the file that was saved, loaded back.
+    @property
+    def part(self) -> Part:
+        """What trials are scored on."""
+        return self.stream.part
+
+    @property
+    def metric(self) -> Metric:
+        """What scores them."""
+        return self.part.metric
+
+    def carry_out(self, plan: Plan, folder: Path, rules: Rules, on_progress: Progress = no_progress) -> Outcome:
+        """Build a plan and score the file that was saved, loaded back, until the rules stop it.
 
         Raises TrialError where the plan does not work out.
         """
         watch = Stopwatch()
         built = self.builder.build(plan, folder, watch.lap)
-        runner = self.engine.open_file(built.path, self.builder.model.program)
-        watch.lap("load")
-        score = self.score(runner, on_progress)
+        with closing(self.engine.open_file(built.path, self.builder.model.program)) as runner:
+            watch.lap("load")
+            found = streamed(runner, self.stream, rules, batch_size=self.batch_size, on_progress=on_progress)
         watch.lap("score")
-        return Outcome(score, watch.laps, built.boundaries)
+        return Outcome(found, watch.laps, built.boundaries)
 
-    def score(self, runner: Runner, on_progress: Progress = no_progress) -> Score:
-        """Score an opened model on all evaluation data, and close it. Raises as `evaluate`."""
-        try:
-            return evaluate(
-                runner,
-                self.evaluation,
-                self.metric,
-                batch_size=self.batch_size,
-                reference=self.baseline.outputs if self.metric.needs_reference else None,
-                on_progress=on_progress,
-            )
-        finally:
-            runner.close()
+
+def score_whole(runner: Runner, part: Part, *, batch_size: int, on_progress: Progress = no_progress) -> Score:
+    """Score an opened model on all of a part, and close it. Raises as `evaluate`."""
+    with closing(runner):
+        return scored_at(runner, part, np.arange(len(part)), batch_size=batch_size, on_progress=on_progress)
 
 
 class Stopwatch:

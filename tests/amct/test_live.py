@@ -430,6 +430,23 @@ def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(built, images)
     assert list(load_record(RECORD)) == ["y"]
 
 
+def test_biases_are_not_corrected_in_a_live_graph(live) -> None:
+    with pytest.raises(PlanError, match=r"autoquant.bias_correction: .*analytic.*; remove it, or .*autoquant quantize"):
+        configured(live, autoquant={"bias_correction": "analytic"})
+    assert not RECORD.exists()
+
+
+def test_weights_of_least_squared_error_are_saved(live, tiny, images) -> None:
+    """A record of such scales is one of this model."""
+    squared = {"weight_quant_params": {"num_bits": 8, "wts_algo": "mse", "channel_wise": False}}
+    configured(live, batch_num=1, layers={"dense": squared, "conv": squared})
+    calibrated(live, images)
+    saved = amct.save_model(tiny.model, ["scores:0"], RECORD, "out/model")
+    assert saved.model.is_file()
+    largest = np.abs(tiny.weights["dense"]).max()
+    assert load_record(RECORD)["dense"].scale_w[0] <= largest / 127
+
+
 def test_a_config_that_wants_other_weights_is_refused(live) -> None:
     with pytest.raises(PlanError, match=r"config\.json: autoquant\.equalize: .*; .*`autoquant quantize MODEL"):
         configured(live, autoquant={"equalize": True})

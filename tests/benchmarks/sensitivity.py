@@ -39,6 +39,7 @@ from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Model, is_lite, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.equalizing import Prepared
 from autoquant.tuning.prepare import batches_in, calibrate, open_samples
 from autoquant.tuning.request import DataRequest
 from autoquant.tuning.sensitivity.divergence import divergence
@@ -143,7 +144,8 @@ def open_all(
         data=data.calibration,
         samples=samples,
     )
-    builder = Builder(adopted, wanted, chosen, chosen.maker(adopted, wanted.layers, seen))
+    prepared = Prepared(adopted, chosen.maker(adopted, wanted.layers, seen))
+    builder = Builder(adopted, wanted, chosen, lambda plan: prepared)
     order = np.random.default_rng(0).permutation(len(data.evaluation))
     evaluation, timed = (data.evaluation.subset(order[:count]) for count in (evaluated, TIMED))
     return Opened(question, builder, _engine(chosen.name, given, wanted), evaluation, timed)

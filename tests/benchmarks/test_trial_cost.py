@@ -11,16 +11,23 @@ def printed(capsys, *words) -> str:
     """Check what every run prints, and give its first line."""
     trial_cost.main([*map(str, words), "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
-    parts = lines[4 : 5 + len(trial_cost.PARTS)]
-    assert [line.split("  ")[0] for line in parts] == [*trial_cost.PARTS, "all but scoring"]
+    names = [*trial_cost.PARTS, "all but scoring"]
+    if "--bias-correction" in words:
+        names.insert(1, "correct")
+    parts = lines[4 : 4 + len(names)]
+    assert [line.split("  ")[0] for line in parts] == names
     assert all(float(number) > 0 for line in parts for number in line.split()[-2:])
-    assert lines[5 + len(trial_cost.PARTS)].startswith("all but scoring of a later trial: ")
+    assert lines[4 + len(names)].startswith("all but scoring of a later trial: ")
     elsewhere = [line for line in lines if "in TensorFlow takes" in line]
     assert len(elsewhere) == (0 if {"litert", "tensorflow"} & {*words} else 1)
     return lines[0]
 
 
-@pytest.mark.parametrize("options", [(), ("--dmq", 0.5), ("--target", "litert"), ("--engine", "tensorflow")], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--dmq", 0.5), ("--bias-correction", "analytic"), ("--target", "litert"), ("--engine", "tensorflow")],
+    ids=str,
+)
 def test_it_runs(tiny, capsys, options):
     words = (tiny.model, tiny.evaluation, "--calibration", tiny.calibration, *options)
     assert printed(capsys, *words) == "tiny: 3 layers, 200 samples"

@@ -1,14 +1,14 @@
 """What a trial costs, as ratios to a plain FP32 pass over the same data on the same engine, from one run.
 
     python tests/benchmarks/trial_cost.py MODEL DATA [--target T] [--engine E] [--calibration DATA] [--preprocess P]
-        [--scale S] [--dmq S] [--repeat N]
+        [--scale S] [--dmq S] [--bias-correction C] [--repeat N]
     python tests/benchmarks/trial_cost.py --mobilenet-v2 IMAGES [--target T] [--engine E] [--repeat N]
 
 The medians of N interleaved repetitions are compared, so that a busy machine disturbs both alike. The first trial is
 shown apart: it chooses every range and weight scale anew, which later trials find ready. For the TensorFlow target on
 LiteRT each saved file is scored in TensorFlow as well, for the ratio of the two. `--dmq` balances every layer, which
-calibration pays for with statistics channel by channel. `--mobilenet-v2` builds MobileNetV2 of 224 x 224 with random
-weights, and as many random images.
+calibration pays for with statistics channel by channel. `--bias-correction` is analytic or empirical.
+`--mobilenet-v2` builds MobileNetV2 of 224 x 224 with random weights, and as many random images.
 """
 
 from __future__ import annotations
@@ -17,27 +17,32 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.plan import CORRECTIONS, Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
 from autoquant.evaluation.baseline import measure_baseline
 from autoquant.evaluation.engine import Engine, Runner
 from autoquant.evaluation.engines import ENGINES, open_engine
-from autoquant.evaluation.evaluator import evaluate
 from autoquant.evaluation.metrics import open_metric
+from autoquant.evaluation.part import Part
 from autoquant.evaluation.simulation import Simulation
 from autoquant.evaluation.simulation_engine import SimulationEngine
+from autoquant.evaluation.streaming import Rules, stream_of
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.calibrating import Calibrating
+from autoquant.tuning.correcting import Corrector
+from autoquant.tuning.equalizing import Prepared
 from autoquant.tuning.prepare import batches_in, calibrate, open_samples
 from autoquant.tuning.request import DataRequest
-from autoquant.tuning.workbench import Builder, Workbench
+from autoquant.tuning.workbench import Builder, Workbench, score_whole
 from autoquant.tuning.workload import Workload
 
 PARTS = ("quantize", "calibrate", "save", "load", "score")
@@ -66,6 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--scale")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--dmq", type=float)
+    parser.add_argument("--bias-correction", choices=CORRECTIONS, default="none")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.mobilenet_v2:
@@ -83,7 +89,10 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     elsewhere: list[float] = []
     for number in range(arguments.repeat):
         passes.append(_fp32_pass(bench))
-        trials.append(dict(bench.carry_out(_plan(opened, number, arguments.dmq), folder).seconds))
+        # A drop of 1 is allowed, so that all samples are scored.
+        rules = Rules(allowed=1.0, alpha=0.05, number=number)
+        plan = replace(_plan(opened, number, arguments.dmq), bias_correction=arguments.bias_correction)
+        trials.append(dict(bench.carry_out(plan, folder, rules).seconds))
         if both:
             elsewhere.append(_pass(bench, open_engine("tensorflow").open_file(path, bench.builder.model.program)))
     _report(opened, median(passes), trials)
@@ -115,8 +124,13 @@ def _open(arguments: argparse.Namespace) -> Opened:
         engine, model, layers, samples.calibration, [batches], batch_size=size, tensors=tensors, balanced=balanced
     )
     seconds = time.perf_counter() - begin
-    builder = Builder(model, workload, target, target.maker(model, workload.layers, statistics))
-    return Opened(Workbench(builder, samples.evaluation, metric, baseline, engine, size), batches, seconds)
+    prepared = Prepared(model, target.maker(model, workload.layers, statistics))
+    corrector = Corrector(target, workload.layers, Calibrating(engine, samples.calibration, size))
+    builder = Builder(model, workload, target, lambda plan: prepared, corrector)
+    part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
+    with closing(engine.open_graph(model.program)) as runner:
+        stream = stream_of(runner, part, seed=0, batch_size=size)
+    return Opened(Workbench(builder, stream, engine, size), batches, seconds)
 
 
 def _engine(name: str, target: str, model: Model, layers: dict[str, Layer]) -> Engine:
@@ -157,19 +171,17 @@ def _fp32_pass(bench: Workbench) -> float:
 def _pass(bench: Workbench, runner: Runner) -> float:
     """Seconds to score all samples with an opened model."""
     begin = time.perf_counter()
-    reference = bench.baseline.outputs if bench.metric.needs_reference else None
-    evaluate(runner, bench.evaluation, bench.metric, batch_size=bench.batch_size, reference=reference)
-    runner.close()
+    score_whole(runner, bench.part, batch_size=bench.batch_size)
     return time.perf_counter() - begin
 
 
 def _report(opened: Opened, fp32: float, trials: list[dict[str, float]]) -> None:
     builder = opened.bench.builder
-    print(f"{builder.model.name}: {builder.workload.size} layers, {len(opened.bench.evaluation)} samples")
+    print(f"{builder.model.name}: {builder.workload.size} layers, {len(opened.bench.part)} samples")
     print(f"target {builder.target.name}, engine {opened.bench.engine.version}")
     print(f"plain FP32 pass: {fp32:.2f} s = 1; calibration, once a run: {opened.calibration / fp32:.3f}")
     print(f"{'part':<16}{'first trial':>14}{'later (median)':>16}")
-    for part in PARTS:
+    for part in PARTS if "correct" not in trials[0] else (PARTS[0], "correct", *PARTS[1:]):
         later = median(trial[part] for trial in trials[1:] or trials)
         print(f"{part:<16}{trials[0][part] / fp32:>14.4f}{later / fp32:>16.4f}")
     costs = [sum(seconds for part, seconds in trial.items() if part != "score") for trial in trials]

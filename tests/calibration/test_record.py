@@ -210,3 +210,20 @@ def test_no_record(scales: tuple[float, ...]):
 def test_no_record_of_these_facts(facts: dict, message: str):
     with pytest.raises(ValueError, match=message):
         LayerRecord(Affine(1.0, 0), (1.0,), **facts)
+
+
+def test_weights_of_least_squared_error_beside_the_largest_value():
+    """One algorithm must not find what the other left; 7 bits have scales of their own."""
+    calibrate = calibrator([[1.0]])
+    found = {}
+    for algorithm, bits in (("minmax", 8), ("mse", 8), ("minmax", 7), ("mse", 7)):
+        settings = LayerPlan(MinMax(), channel_wise=False, weight_bits=bits, weight_algorithm=algorithm)
+        found[algorithm, bits] = calibrate.record(Plan({"conv": settings}))["conv"].scale_w[0]
+        steps = 2 ** (bits - 1)
+        expected = CONV.astype(np.float64)
+        errors = {
+            scale: np.square(np.clip(np.rint(expected / scale), -steps, steps - 1) * scale - expected).sum()
+            for scale in (found[algorithm, bits], found["minmax", bits])
+        }
+        assert errors[found[algorithm, bits]] <= errors[found["minmax", bits]]
+    assert found["mse", 8] <= found["minmax", 8] < found["mse", 7] <= found["minmax", 7]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.result import Ended, SearchResult, State, Trial
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None, "fc": LayerPlan(channel_wise=False)})
 
@@ -70,7 +71,12 @@ def trial() -> Callable[..., Trial]:
     """Makes trials against a baseline of 0.75; failed without a drop."""
 
     def make(
-        number: int, *, drop: float | None = 0.25, why: str = "TPE", reason: str = "", boundaries: int | None = None
+        number: int,
+        *,
+        drop: float | None = 0.25,
+        why: str = "TPE",
+        reason: str = "",
+        boundaries: int | None = None,
     ) -> Trial:
         return Trial(
             number=number,
@@ -92,18 +98,43 @@ def trial() -> Callable[..., Trial]:
 
 
 @pytest.fixture
+def stopped() -> Callable[..., Trial]:
+    """Makes trials that were stopped early: `drop` is an estimate, None where outputs alone were compared."""
+
+    def make(number: int, *, samples: int, drop: float | None = None, within: bool | None = None) -> Trial:
+        ends = {} if drop is None else {"low": drop - 0.125, "high": drop + 0.125}
+        more = {"drop": drop, "within": within, "samples": samples, **ends}
+        return Trial(number, State.STOPPED, PLAN, "race", 2, 0.625, 0.375, **more)
+
+    return make
+
+
+@pytest.fixture
+def certificate() -> Callable[..., Certificate]:
+    """Makes certificates of 400 samples, by which a drop of 0.0625 is at most 0.09375, of 0.125 that are allowed."""
+
+    def make(verdict: Verdict = Verdict.CERTIFIED, **more: Any) -> Certificate:
+        facts = {"metric": "top1", "baseline": 0.75, "score": 0.6875, "drop": 0.0625, "upper_bound": 0.09375}
+        facts |= {"allowed": 0.125, "confidence": 0.95, "samples": 400, "method": "exact", "suspicious": False}
+        facts |= {"losses": 1030, "gains": 5}
+        origin = Origin("litert 2.3.0", "xnnpack 15 on x86_64", *("0" * 64, "1" * 64, "2" * 64))
+        return Certificate(verdict=verdict, origin=origin, **{**facts, **more})
+
+    return make
+
+
+@pytest.fixture
 def result() -> Callable[..., SearchResult]:
     """Makes results of a search with a tolerance of 0.125."""
 
     def make(*trials: Trial, best: Trial | None, met: bool, **more: Any) -> SearchResult:
         facts = {"metric": "top1", "baseline": 0.75, "tolerance": 0.125, "limit": 0.625, "layers": 3, "seconds": 75.0}
         return SearchResult(
-            verdict=Verdict.MET if met else Verdict.MISSED,
             best=best,
             trials=trials,
             model=Path("my run/best/net_quantized.pb") if best else None,
             run=Path("my run"),
-            **{"ended": Ended.TRIALS, **facts, **more},
+            **{"verdict": Verdict.MET if met else Verdict.MISSED, "ended": Ended.TRIALS, **facts, **more},
         )
 
     return make

@@ -60,7 +60,9 @@ def test_everything_that_is_given_reaches_the_request() -> None:
     words = (
         "m.pb --data d.npz --calibration c.npz --metric mse --tolerance 0.5 --max-trials 7 --timeout 2h --space quick "
         "--seed 3 --inputs a,b --outputs c --scale 1/255 --mean 0.5 --std 2 --label-offset -1 --image-size 8,9 "
-        "--batch-size 4 --stop-on-target --target litert --io int8 --engine litert --objective bytes --signature serve"
+        "--batch-size 4 --stop-on-target --target litert --io int8 --engine litert --objective bytes --signature serve "
+        "--sampler nsgaii --error-rate 0.01 --certify e.npz --confidence 0.99 --guard class --guard-tolerance 5% "
+        "--allow-overlap"
     )
     assert arguments.given(parser.parse_args(words.split()), SearchRequest) == {
         "model": "m.pb",
@@ -86,6 +88,13 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "engine": "litert",
         "objective": "bytes",
         "signature": "serve",
+        "sampler": "nsgaii",
+        "error_rate": 0.01,
+        "certify": "e.npz",
+        "confidence": 0.99,
+        "guard": "class",
+        "guard_tolerance": "5%",
+        "allow_overlap": True,
     }
 
 
@@ -105,6 +114,9 @@ def test_what_is_given_of_the_target_reaches_quantize() -> None:
         ("m.pb --data d --tolerance 1% --max-tri 3", "search: unrecognized arguments: --max-tri 3"),
         ("m.pb --data d --tolerance 1% --max-trials x", "search: argument --max-trials: invalid int value: 'x'"),
         ("m.pb --data d --tolerance 1x", "--tolerance: cannot read '1x'"),
+        ("m.pb --data d --tolerance 1% --guard class --guard-tolerance 5x", "--tolerance: cannot read '5x'"),
+        ("m.pb --data d --tolerance 1% --confidence high", "--error-rate, --confidence: cannot read 'high'"),
+        ("m.pb --data d --tolerance 1% --error-rate 5%", "cannot read '5%'; for example 0.95"),
         ("m.pb --data d --tolerance 1% --quiet --verbose", "not allowed with argument"),
         ("m.pb --data d --tolerance 1% --keep-models none", "invalid choice: 'none'"),
     ],
@@ -130,6 +142,7 @@ def test_help_of_search_lists_presets_and_exit_codes() -> None:
     assert "amct, default, demo, litert, quick, skip_only, thorough, or your own TOML file (default: " in text
     assert "where the INT8 model is to run: litert or tensorflow (default tensorflow)" in text
     assert "inputs and outputs of the INT8 .tflite: float32 or int8 (default float32)" in text
+    assert "what chooses the plans: guided, tpe, random, nsgaii, amct (default guided)" in text
     assert "to score them: auto, litert, tensorflow (default auto" in text
-    for code in (0, 1, 2, 70, 130):
+    for code in (0, 1, 2, 3, 70, 130):
         assert re.search(rf"^  {code}\s+\w", parser.format_help(), re.MULTILINE)

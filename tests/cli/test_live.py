@@ -7,7 +7,17 @@ from rich.console import Console
 
 from autoquant.cli.live import LiveScreen, render
 from autoquant.cli.state import State, update
-from autoquant.tuning.events import BaselineScored, Event, Finished, Opened, Progress, TrialEnded, TrialStarted, Warned
+from autoquant.tuning.events import (
+    BaselineScored,
+    Divided,
+    Event,
+    Finished,
+    Opened,
+    Progress,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
 
 OPENED = Opened(Path("runs/net-1"), "net", 3, 2_656_768, 800, 200, 50, 7200.0)
 BASELINE = BaselineScored("top1", 0.75, 0.125, 0.625)
@@ -94,8 +104,33 @@ def test_a_failed_trial_shows_its_reason_and_no_number(trial) -> None:
     assert lines[-1].strip() == "conv1: the output is NaN; leave it in float"
 
 
-@pytest.mark.parametrize("width", [40, 60, 100])
-def test_whatever_the_names_every_line_fits(width: int, trial) -> None:
+def test_trials_that_were_stopped_early_show_what_is_known(stopped) -> None:
+    raced, within = stopped(0, samples=64), stopped(2, samples=1600, drop=0.0625, within=True)
+    out = stopped(1, samples=128, drop=0.25, within=False)
+    events = [TrialEnded(one, out if one.number else None, one.number + 1, 1.0) for one in (raced, out, within)]
+    lines = screen(OPENED, BASELINE, *events).splitlines()
+    assert "best    drop about 0.2500; 2/3 layers in INT8, 62.5%; trial 1" in lines
+    assert [line.split() for line in lines[-4:]] == [
+        ["trial", "what", "is", "tried", "INT8", "share", "score", "drop", "met"],
+        ["0", "race", "2/3", "62.5%", "64", "seen", "open"],
+        ["1", "race", "2/3", "62.5%", "128", "seen", "~0.2500", "no"],
+        ["2", "race", "2/3", "62.5%", "1,600", "seen", "~0.0625", "yes"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (Divided(400, 350, ""), "400 samples to search on, 350 to certify, 200 for calibration"),
+        (Divided(800, 0, "there are too few"), "800 samples for evaluation, 200 for calibration"),
+    ],
+)
+def test_what_is_kept_aside_is_shown(parts: Divided, words: str) -> None:
+    assert screen(OPENED, BASELINE, parts).splitlines()[1] == f"data    {words}"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_whatever_the_names_every_line_fits(width: int, trial, stopped) -> None:
     long = "functional_1/block_with_a_long_name/depthwise_convolution_with_batch_norm_" * 3
     opened = Opened(Path("/a/very/deep") / long / "run", long, 3, None, 800, 200, 50, float("inf"))
     failed = trial(1, drop=None, why=long, reason=long)
@@ -104,6 +139,8 @@ def test_whatever_the_names_every_line_fits(width: int, trial) -> None:
         BASELINE,
         TrialEnded(trial(0, why=long), trial(0), 1, 1.0),
         TrialEnded(failed, trial(0), 2, 2.0),
+        TrialEnded(stopped(2, samples=12_800, drop=-0.0625, within=True), trial(0), 3, 3.0),
+        Divided(123_456, 123_456, long),
         TrialStarted(2, long, 2, 0.5),
         Progress("trial 2", 50, 800),
         Warned(long),

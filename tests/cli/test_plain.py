@@ -4,6 +4,7 @@ from autoquant.cli.plain import PlainScreen
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
+    Divided,
     Event,
     Finished,
     Opened,
@@ -80,4 +81,28 @@ def test_verbose_tells_times_and_what_stays_in_float(trial) -> None:
         "[  2.0s] trial 0 begins: TPE, 2 layers in INT8",
         "[  3.0s] trial 0: top1 0.5000, drop 0.2500, not within tolerance; 2/3 layers in INT8, 62.5%; TPE; best so far",
         "[  3.0s] trial 0: quantize 0.50 s, score 1.25 s; in float: conv2",
+    ]
+
+
+def test_what_is_kept_aside_is_told() -> None:
+    assert lines((0.0, Divided(1200, 1100, "")), (1.0, Divided(1, 0, "there is 1 in all"))) == [
+        "[  0.0s] 1,200 samples to search on, 1,100 kept aside to certify the best",
+        "[  1.0s] 1 sample to search on, none kept aside to certify the best: there is 1 in all",
+    ]
+
+
+def test_trials_that_were_stopped_early_say_what_is_known(stopped) -> None:
+    raced = stopped(0, samples=64)
+    out, within = stopped(1, samples=1, drop=0.25, within=False), stopped(2, samples=1600, drop=0.0625, within=True)
+    assert lines(
+        (0.0, BASELINE),
+        (1.0, TrialEnded(raced, None, 1, 1.0)),
+        (2.0, TrialEnded(out, out, 2, 2.0)),
+        (3.0, TrialEnded(within, out, 3, 3.0)),
+    )[1:] == [
+        "[  1.0s] trial 0: stopped after 64 samples, compared by its outputs; 2/3 layers in INT8, 62.5%; race",
+        "[  2.0s] trial 1: stopped after 1 sample, drop about 0.2500, not within tolerance; "
+        "2/3 layers in INT8, 62.5%; race; best so far",
+        "[  3.0s] trial 2: stopped after 1,600 samples, drop about 0.0625, within tolerance; "
+        "2/3 layers in INT8, 62.5%; race; best is trial 1",
     ]

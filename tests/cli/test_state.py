@@ -6,6 +6,7 @@ from autoquant.cli.state import RECENT, Pace, State, update
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
+    Divided,
     Finished,
     Opened,
     Progress,
@@ -78,3 +79,8 @@ def test_a_run_that_goes_on_shows_what_was_before(trial) -> None:
 def test_warnings_add_up() -> None:
     state = update(update(State(), Warned("one"), 0.0), Warned("two"), 1.0)
     assert state.warnings == ("one", "two")
+
+
+def test_what_is_kept_aside_is_remembered() -> None:
+    parts = Divided(40, 40, "")
+    assert update(update(State(), parts, 0.0), BaselineScored("top1", 0.75, 0.125, 0.625), 1.0).divided == parts

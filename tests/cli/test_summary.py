@@ -1,10 +1,14 @@
 import math
+from typing import Any
 
 import pytest
 
 from autoquant.cli.screen import styled
 from autoquant.cli.summary import brief, exit_code, summary
 from autoquant.evaluation.latency import Latency, OperatorTime, Spread, Timed
+from autoquant.evaluation.paired import GroupBound
+from autoquant.tuning.certificate import Certificate, Verdict
+from autoquant.tuning.held import DECLINED
 from autoquant.tuning.result import Ended
 
 
@@ -12,15 +16,16 @@ def shown(lines: list[tuple[str, str]]) -> str:
     return styled(lines).rstrip("\n")
 
 
-def test_met(trial, result) -> None:
+def test_met_where_nothing_was_to_be_certified(trial, result) -> None:
     best = trial(1, drop=0.0625)
-    met = result(trial(0), best, best=best, met=True)
+    met = result(trial(0), best, best=best, met=True, declined=True, uncertified=DECLINED)
     assert exit_code(met) == 0
     assert shown(summary(met)).splitlines() == [
         "met     top1 0.6875 with 2 of 3 layers in INT8, within 0.1250 of FP32",
         "FP32    top1 0.7500",
         "INT8    top1 0.6875, drop 0.0625, allowed 0.1250",
         "layers  2 of 3 in INT8, 62.5% of the multiply-adds",
+        "claim   nothing was to be certified (--certify none)",
         "trials  2 (best: trial 1), 160 samples evaluated, in 1m15s",
         "ended   the trials are used",
         "model   my run/best/net_quantized.pb",
@@ -31,6 +36,133 @@ def test_met(trial, result) -> None:
         "met    top1 0.6875 with 2 of 3 layers in INT8, within 0.1250 of FP32",
         "model  my run/best/net_quantized.pb",
     ]
+
+
+def certified_lines(trial, result, claim: Certificate, **more: Any) -> list[str]:
+    """What is said below the trials' own figures, where this is the certificate."""
+    best = trial(1, drop=0.0625)
+    facts = {"verdict": claim.verdict, "certificate": claim, "search_samples": 80, **more}
+    lines = shown(summary(result(best, best=best, met=True, **facts))).splitlines()
+    assert [line.split()[0] for line in (lines[1], lines[2])] == ["FP32", "INT8"]
+    assert lines[1].endswith("top1 0.7500, on the 80 samples searched on")
+    return [lines[0], *lines[4:-5]]
+
+
+def test_certified(trial, result, certificate) -> None:
+    best, claim = trial(1, drop=0.0625), certificate()
+    facts = {"verdict": claim.verdict, "certificate": claim}
+    assert exit_code(result(best, best=best, met=True, **facts)) == 0
+    assert brief(result(best, best=best, met=True, **facts)) == [
+        ("certified", "2 of 3 layers in INT8, and with 95% confidence the drop is at most 0.0938"),
+        ("model", "my run/best/net_quantized.pb"),
+    ]
+    assert certified_lines(trial, result, claim) == [
+        "certified  2 of 3 layers in INT8, and with 95% confidence the drop is at most 0.0938",
+        "claim      on 400 samples that the search has not seen; 1,030 got worse, 5 better",
+        "           drop 0.0625, at most 0.0938 with 95% confidence; allowed 0.1250",
+        "           measured on litert 2.3.0, xnnpack 15 on x86_64; bound: exact",
+    ]
+
+
+def test_a_metric_without_right_and_wrong_has_no_pairs(trial, result, certificate) -> None:
+    claim = certificate(losses=None, gains=None, confidence=0.999)
+    assert certified_lines(trial, result, claim)[1:3] == [
+        "claim      on 400 samples that the search has not seen",
+        "           drop 0.0625, at most 0.0938 with 99.9% confidence; allowed 0.1250",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("needed", "words"),
+    [
+        (1234, ["       about 1,234 samples would certify it, if it goes on so: --certify DATA"]),
+        (None, []),  # at what was seen, no number would
+    ],
+)
+def test_met_but_not_certified(needed: int | None, words: list[str], trial, result, certificate) -> None:
+    claim = certificate(Verdict.MET, upper_bound=0.25, needed_samples=needed)
+    best = trial(1, drop=0.0625)
+    assert exit_code(result(best, best=best, met=True, verdict=claim.verdict, certificate=claim)) == 3
+    assert certified_lines(trial, result, claim) == [
+        "met     top1 0.6875 with 2 of 3 layers in INT8, within 0.1250 of FP32; not certified",
+        "claim   on 400 samples that the search has not seen; 1,030 got worse, 5 better",
+        "        drop 0.0625, at most 0.2500 with 95% confidence; allowed 0.1250",
+        "        measured on litert 2.3.0, xnnpack 15 on x86_64; bound: exact",
+        *(f" {line}" for line in words),
+    ]
+
+
+def test_met_with_nothing_kept_aside_says_why_it_is_not_certified(trial, result) -> None:
+    best = trial(1, drop=0.0625)
+    met = result(best, best=best, met=True, uncertified="there are 10 samples in all")
+    assert exit_code(met) == 3
+    lines = summary(met)
+    assert lines[0][1].endswith("within 0.1250 of FP32; not certified")
+    assert ("claim", "nothing is certified: there are 10 samples in all") in lines
+
+
+def test_missed_on_the_samples_kept_aside(trial, result, certificate) -> None:
+    claim = certificate(Verdict.MISSED, score=0.5, drop=0.25, upper_bound=0.3)
+    best = trial(1, drop=0.0625)
+    missed = result(best, best=best, met=True, verdict=claim.verdict, certificate=claim)
+    assert exit_code(missed) == 1
+    lines = summary(missed)
+    assert lines[0] == (
+        "missed",
+        "on 400 samples that the search has not seen the drop is 0.2500, more than 0.1250; "
+        "it was met on the samples that were searched on",
+    )
+    advice = "search anew with more evaluation data, with --space thorough, or with a larger tolerance"
+    assert lines[-2:] == [("try", advice), ("next", "autoquant export 'my run' --to net_quantized_export")]
+
+
+def test_missed_is_missed_whatever_was_kept_aside(trial, result) -> None:
+    """A reason why nothing certifies explains nothing there."""
+    lines = summary(result(trial(0), best=trial(0), met=False, uncertified="there are 10 samples in all"))
+    assert "claim" not in {label for label, _ in lines}
+
+
+def group(label: str, drop: float, upper: float, lower: float = -1.0) -> GroupBound:
+    return GroupBound(label, 1500, drop, upper, lower)
+
+
+def test_groups_that_are_guarded(trial, result, certificate) -> None:
+    groups = (group("left", 0.375, 0.5, 0.3), group("right side", 0.25, 0.5), group("up", 0.0, 0.125))
+    lines = certified_lines(trial, result, certificate(Verdict.MET, guard=groups, guard_allowed=0.25))
+    assert lines[4:] == [
+        "guard   3 groups, each allowed 0.2500:",
+        "        group         drop  at most  samples  held",
+        "        left        0.3750   0.5000    1,500    no",
+        "        right side  0.2500   0.5000    1,500  open",
+        "        up          0.0000   0.1250    1,500   yes",
+    ]
+    many = tuple(group(str(number), 0.0, 0.25) for number in range(7))
+    lines = certified_lines(trial, result, certificate(guard=many, guard_allowed=0.25))
+    assert lines[4] == "guard      7 groups, each allowed 0.2500; these 5 lose the most:"
+    assert len(lines) == 4 + 2 + 5
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        (1, "1 group is proven to lose more than 0.2500: g0 loses 0.5000"),
+        (2, "2 groups are proven to lose more than 0.2500: g0 loses 0.5000, g1 loses 0.5000"),
+        (7, ", ".join(f"g{number} loses 0.5000" for number in range(5)) + ", and 2 more"),
+    ],
+)
+def test_missed_because_of_groups(out: int, words: str, trial, result, certificate) -> None:
+    groups = tuple(group(f"g{number}", 0.5, 0.75, 0.375) for number in range(out))
+    claim = certificate(Verdict.MISSED, guard=(*groups, group("well", 0.0, 0.1)), guard_allowed=0.25)
+    best = trial(1, drop=0.0625)
+    missed = result(best, best=best, met=True, verdict=claim.verdict, certificate=claim)
+    assert exit_code(missed) == 1
+    assert summary(missed)[0] == (
+        "missed",
+        f"on 400 samples that the search has not seen {words}; it was met on the samples that were searched on"
+        if out < 7
+        else f"on 400 samples that the search has not seen 7 groups are proven to lose more than 0.2500: {words}; "
+        "it was met on the samples that were searched on",
+    )
 
 
 def test_missed_says_by_how_much_and_which_layers_cost_the_most(trial, result) -> None:
@@ -61,10 +193,12 @@ def test_what_was_minimized_and_the_latency_are_told(trial, result) -> None:
     operators = [OperatorTime(f"conv{number}", "CONV_2D", (0.0005, 0.00025)) for number in range(7)]
     latency = Latency(1, 1, 300, models, tuple(operators), (1.0, 1.0), "times varied by 50%")
     best = trial(1, drop=0.0625, boundaries=4)
-    lines = shown(summary(result(best, best=best, met=True, objective="latency", latency=latency))).splitlines()
+    more = {"objective": "latency", "latency": latency, "declined": True, "uncertified": DECLINED}
+    lines = shown(summary(result(best, best=best, met=True, **more))).splitlines()
     assert lines[3:-4] == [
         "layers   2 of 3 in INT8, 62.5% of the multiply-adds; 4 conversions between INT8 and float",
         "latency  37.5% of the float model's, which is what was minimized",
+        "claim    nothing was to be certified (--certify none)",
         "here     FP32 2.00 ms (1.90 ms to 2.10 ms), INT8 1.00 ms (0.950 ms to 1.05 ms)",
         "         batch 1, 1 thread, median of 300 rounds in turns, with quartiles",
         "         INT8 is faster than FP32 here: 2.00 times the speed (1.75 to 2.25)",

@@ -54,9 +54,12 @@ def test_progress_is_told_batch_by_batch(data):
 
 
 def test_agreement_compares_with_the_reference(data):
-    reference = [{"y": batch.inputs["x"]} for batch in data.batches(5)]
+    """Sample by sample, whatever the batches are."""
+    reference = next(data.batches(23)).inputs["x"]
     flipped = Fake(lambda x: np.where(np.arange(len(x))[:, None] == 0, -x, x))
-    score = evaluate(flipped, data, open_metric("agreement"), batch_size=5, reference=reference)
+    score = evaluate(
+        flipped, data, open_metric("agreement"), batch_size=5, reference=lambda done: {"y": reference[done]}
+    )
     assert score.value == pytest.approx(1 - 5 / 23)
 
 
@@ -111,11 +114,25 @@ def test_the_model_is_at_rest_when_a_metric_fails(data):
     assert caught.value.__traceback__ is not None
 
 
+def test_every_batch_asks_for_the_reference_of_its_own_samples(data):
+    asked = []
+
+    def reference(done):
+        asked.append((done.start, done.stop))
+        return {"y": np.zeros((done.stop - done.start, 4), np.float32)}
+
+    evaluate(Fake(lambda x: x), data, open_metric("agreement"), batch_size=10, reference=reference)
+    assert asked == [(0, 10), (10, 20), (20, 23)]
+
+
 @pytest.mark.parametrize("missing", [-1, 1])
-def test_a_reference_of_other_batches_is_refused(data, missing: int):
-    reference = [{"y": batch.inputs["x"]} for batch in data.batches(5)]
-    reference = reference[:-1] if missing == 1 else [*reference, reference[0]]
-    with pytest.raises(ValueError, match="zip"):
+def test_a_reference_of_other_samples_is_refused(data, missing: int):
+    """Of one sample more or less than the batch has."""
+
+    def reference(done):
+        return {"y": np.zeros((done.stop - done.start - missing, 4), np.float32)}
+
+    with pytest.raises(ValueError, match="broadcast"):
         evaluate(Fake(lambda x: x), data, open_metric("agreement"), batch_size=5, reference=reference)
 
 

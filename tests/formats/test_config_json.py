@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, layer_plan
+from autoquant.calibration.plan import CORRECTIONS, WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import PlanError
 from autoquant.formats.config_json import config_text, load_config, parse_config, save_config
@@ -42,6 +42,8 @@ PLAN = st.builds(
     st.builds(Fusion, st.booleans(), st.frozensets(NAME, max_size=3)),
     st.booleans(),
     st.none() | st.booleans(),
+    st.booleans(),
+    st.sampled_from(CORRECTIONS),
 )
 
 AMCT_GLOBAL = {
@@ -164,6 +166,8 @@ def test_all_that_a_plan_can_say(found: Survey):
         Fusion(enabled=False, skip=frozenset({"b", "a"})),
         fp16_scales=True,
         exact=True,
+        equalize=True,
+        bias_correction="analytic",
     )
     config = json.loads(config_text(plan, layers=found.by_name))
     ifmr = {"act_algo": "ifmr", "max_percentile": 0.999999, "min_percentile": 0.999999}
@@ -175,6 +179,8 @@ def test_all_that_a_plan_can_say(found: Survey):
                 "fc": {"act_algo": "minmax"},
                 "max:0": {"act_algo": "percentile", "fraction": 0.99},
             },
+            "bias_correction": "analytic",
+            "equalize": True,
             "exact": True,
         },
         "batch_num": 2,

@@ -33,6 +33,7 @@ def test_a_config_as_amct_writes_it_with_every_default(found: Survey):
 def test_every_setting(found: Survey):
     text = """{"batch_num": 3, "do_fusion": false, "skip_fusion_layers": ["conv", "bn"],
         "fakequant_precision_mode": "FORCE_FP16_QUANT", "autoquant": {"exact": false,
+        "equalize": true, "bias_correction": "empirical",
         "activation_quant_params": {"fc": {"act_algo": "minmax"}}}, "fc": {},
         "tensor_quantize": [{"layer_name": "add", "input_index": 1, "activation_quant_params": {"asymmetric": false,
             "act_algo": "hfmg", "num_of_bins": 1024}}],
@@ -51,6 +52,8 @@ def test_every_setting(found: Survey):
         Fusion(enabled=False, skip=frozenset({"conv", "bn"})),
         fp16_scales=True,
         exact=False,
+        equalize=True,
+        bias_correction="empirical",
     )
 
 
@@ -111,6 +114,13 @@ BAD = [
     ('{"skip_fusion_layers": "a"}', "$.skip_fusion_layers: expected list, got 'a'"),
     ('{"fakequant_precision_mode": "FP16"}', "$.fakequant_precision_mode: unknown 'FP16'; it can be DEFAULT"),
     ('{"autoquant": {"exact": 1}}', "$.autoquant.exact: expected bool, got 1; true to calibrate on all values"),
+    ('{"autoquant": {"equalize": 1}}', "$.autoquant.equalize: expected bool, got 1"),
+    ('{"autoquant": {"equalize": null}}', "$.autoquant.equalize: expected bool, got None"),
+    ('{"autoquant": {"bias_correction": true}}', "$.autoquant.bias_correction: "),
+    (
+        '{"autoquant": {"bias_correction": "empiric"}}',
+        "$.autoquant.bias_correction: unknown 'empiric'; try 'empirical'",
+    ),
     ('{"autoquant": {"extra": 1}}', "$.autoquant.extra: unknown key"),
     ('{"conv": {"quant_enabled": true}}', "$.conv.quant_enabled: unknown key; did you mean 'quant_enable'?"),
     ('{"conv": {"quant_enable": 1}}', "$.conv.quant_enable: expected bool, got 1"),
@@ -218,7 +228,10 @@ UNFIT = [
         "$.pool: channel_wise must be false for layer type",
     ),
     ('{"depthwise": {"weight_quant_params": {"num_bits": 7}}}', "$.depthwise: weights of 7 bits are for Conv2D only"),
-    (WEIGHT % '"wts_algo": "mse"', "$.conv: weights by mse are not possible for layer type Conv2D on this target; set"),
+    (
+        WEIGHT % '"wts_algo": "octav"',
+        "$.conv: weights by octav are not possible for layer type Conv2D on this target; s",
+    ),
     ('{"pool": {"dmq_balancer_param": 0.5}}', "$.pool: layer type AvgPool has no weight to balance; remove dmq_bal"),
     ('{"scores": {"activation_quant_params": {"asymmetric": true}}}', "$.scores: asymmetric must be false: both of"),
     (
@@ -273,7 +286,8 @@ def test_what_a_model_has_but_cannot_be_quantized(found: Survey):
 
 WORDS = """conv fc max:0 pool quant_enable dmq_balancer_param activation_quant_params weight_quant_params num_bits
 act_algo asymmetric max_percentile search_range search_step num_of_bins wts_algo channel_wise autoquant exact version
-tensor_quantize layer_name input_index batch_num skip_fusion_layers do_fusion fakequant_precision_mode"""
+equalize bias_correction tensor_quantize layer_name input_index batch_num skip_fusion_layers do_fusion
+fakequant_precision_mode"""
 KEY = st.sampled_from(WORDS.split())
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10) | st.floats() | st.sampled_from(["", "conv", "ifmr", "hfmg"]),

@@ -56,6 +56,21 @@ def test_an_empty_file_offers_the_defaults():
     assert (space.whole["batch_num"], space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
 
 
+def test_repairs_of_the_whole_model():
+    space = parse_space("[global]\nequalize = [true, false]\nbias_correction = ['empirical', 'none']", "a")
+    assert space.whole == {
+        "batch_num": (1,),
+        "equalize": (True, False),
+        "bias_correction": ("empirical", "none"),
+    }
+    assert parse_space("[global]\nequalize = true\nbias_correction = 'analytic'", "a").whole == {
+        "batch_num": (1,),
+        "equalize": (True,),
+        "bias_correction": ("analytic",),
+    }
+    assert parse_space("", "a").whole == {"batch_num": (1,), "equalize": (False,), "bias_correction": ("none",)}
+
+
 def test_a_balancer_has_strengths_and_false_for_none():
     space = parse_space(
         "[global]\ndmq_balancer = [false, 0.5]\n[[override]]\ntypes = 'MatMul'\ndmq_balancer = 0.2", "a"
@@ -102,6 +117,13 @@ BAD = [
     ("[global]\nbatch_num = [1, 0]", "my.toml.global.batch_num: must be greater than zero, got 0"),
     ("[global]\nbatch_num = 1.5", "my.toml.global.batch_num: expected a list of int, got 1.5"),
     ("[global]\nbatch_num = true", "my.toml.global.batch_num: expected a list of int, got True"),
+    ("[global]\nequalize = 1", "my.toml.global.equalize: expected a list of bool, got 1"),
+    ("[global]\nequalize = [true, true]", "my.toml.global.equalize: a value is there twice"),
+    ("[layer]\nequalize = true", "my.toml.layer.equalize: unknown key"),
+    ("[global]\nbias_correction = 'empiric'", "my.toml.global.bias_correction: unknown 'empiric'; try 'empirical'"),
+    ("[global]\nbias_correction = true", "my.toml.global.bias_correction: expected a list of str, got True"),
+    ("[global]\nbias_correction = ['none', 'none']", "my.toml.global.bias_correction: a value is there twice"),
+    ("[layer]\nbias_correction = 'none'", "my.toml.layer.bias_correction: unknown key"),
     (
         "[layer]\nact_algo = 'percentile'\n[layer.percentile]\nfraction = 2",
         "my.toml.layer.percentile: fraction must be",

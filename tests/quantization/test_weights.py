@@ -134,3 +134,53 @@ def test_bias_overflow_names_the_layer_the_value_the_range_and_the_way_out(bias:
         f"conv1: its quantized bias {shown} of channel 1, beyond [-2147483648, 2147483647], exceeds int32; "
         "leave the layer in float: add it to skip_layers"
     )
+
+
+def squared_error(row: np.ndarray, scale: float, bits: int) -> float:
+    steps = 2 ** (bits - 1)
+    return float(np.sum((row - scale * np.clip(np.round(row / scale), -steps, steps - 1)) ** 2))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["per channel", "per tensor"])
+@BITS
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), tail=st.floats(1.0, 1e3), size=st.floats(1e-6, 1e4))
+def test_least_squared_error_against_a_search_of_our_own(bits: int, whole: bool, seed: int, tail: float, size: float):
+    """One clip after the other, each row by itself; the largest value of a channel lies far out."""
+    rng = np.random.default_rng(seed)
+    weight = rng.laplace(size=(3, 3, 4, 5))
+    weight[0, 0, 0] *= tail
+    weight = (weight * size).astype(np.float32)
+    axes = None if whole else (3,)
+    scales = weight_scales("layer", weight, axes, bits=bits, algorithm="mse")
+    largest = weight_scales("layer", weight, axes, bits=bits)
+    assert scales.dtype == np.float32 and scales.shape == largest.shape
+    for row, scale, most in zip(by_channel(weight, axes).astype(np.float64), scales, largest, strict=True):
+        shares = [0.2 + 0.05 * number for number in range(15)] + [0.91 + 0.005 * number for number in range(19)]
+        best = min(squared_error(row, float(most) * share, bits) for share in shares)
+        assert squared_error(row, float(scale), bits) <= best * (1 + 1e-4)
+        assert 0.19 * most < scale <= most
+
+
+def test_long_rows_are_summed_in_parts():
+    """More weights in a channel than are looked at together."""
+    weight = np.random.default_rng(1).laplace(size=(100_000, 2)).astype(np.float32)
+    scales = weight_scales("layer", weight, (1,), algorithm="mse")
+    whole = weight_scales("layer", weight, None, algorithm="mse")
+    for row, scale in ((weight[:, 0], scales[0]), (weight[:, 1], scales[1]), (weight, whole[0])):
+        row = row.astype(np.float64)
+        around = [squared_error(row, float(scale) * near, 8) for near in (0.9, 1.0, 1.1)]
+        assert np.argmin(around) == 1
+
+
+def test_least_squared_error_of_weights_on_the_grid_is_none():
+    weight = np.array([[127.0, 0.5, 0.0], [3.0, -64.0, 0.0]], np.float32)
+    scales = weight_scales("layer", weight, (1,), algorithm="mse")
+    assert scales.tolist() == [1.0, 0.5, 1.0]
+
+
+@BITS
+def test_a_clip_has_no_scale_below_the_smallest_legal_one(bits: int):
+    epsilon = np.finfo(np.float32).eps
+    weight = (np.random.default_rng(0).laplace(size=(500, 1)) * 1e-7).astype(np.float32)
+    assert weight_scales("layer", weight, (1,), bits=bits, algorithm="mse")[0] >= epsilon

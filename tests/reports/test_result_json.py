@@ -4,22 +4,48 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.evaluation.paired import GroupBound
 from autoquant.reports.result_json import result_facts, result_text
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.certificate_json import certificate_text
+from autoquant.tuning.result import Ended, SearchResult, State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
 DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, 0.25, score=0.5, drop=0.25, samples=100)
 FAILED = Trial(1, State.FAILED, PLAN, "test", 1, 0.75, 0.25, reason="no luck")
 
 
-def result(*trials: Trial, best: Trial | None, costly=()) -> SearchResult:
+RACED = Trial(3, State.STOPPED, PLAN, "race", 1, 0.75, 0.25, samples=64, loss=0.125, loss_samples=64, phase="race")
+STOPPED = replace(RACED, number=2, drop=0.5, low=0.25, high=0.75, within=False, phase="")
+CLAIM = Certificate(
+    verdict=Verdict.CERTIFIED,
+    metric="top1",
+    baseline=0.75,
+    score=0.625,
+    drop=0.125,
+    upper_bound=0.25,
+    allowed=0.25,
+    confidence=0.9,
+    samples=200,
+    method="exact",
+    origin=Origin("litert 2.3.0", "xnnpack 3", "0" * 64, "1" * 64, "2" * 64),
+    suspicious=False,
+    losses=30,
+    gains=5,
+    guard=(GroupBound("left", 100, 0.125, 0.5, -0.25, 15, 2),),
+    guard_allowed=0.5,
+)
+
+
+def result(*trials: Trial, best: Trial | None, costly=(), **more) -> SearchResult:
     return SearchResult(
-        verdict=Verdict.MISSED,
+        verdict=more.pop("verdict", Verdict.MISSED),
         metric="top1",
         baseline=0.75,
         tolerance=0.125,
@@ -32,6 +58,7 @@ def result(*trials: Trial, best: Trial | None, costly=()) -> SearchResult:
         run=Path("run"),
         ended=Ended.TRIALS,
         costly=costly,
+        **more,
     )
 
 
@@ -55,6 +82,9 @@ def test_keys_for_scripts():
         "seconds": 3.0,
         "model": "run/best/m.pb",
         "run": "run",
+        "certificate": None,
+        "uncertified": "",
+        "search_samples": 0,
     }
     assert {key: facts[key] for key in expected} == expected
 
@@ -77,3 +107,29 @@ def test_every_trial_and_costly_layers(error: float, written: float | None):
         (1, "failed", "no luck"),
     ]
     assert [(t["objective"], t["boundaries"]) for t in stored["all_trials"]] == [(0.25, None)] * 2
+
+
+def test_a_certificate_is_as_in_its_own_file():
+    facts = json.loads(result_text(result(DONE, best=DONE, verdict=Verdict.CERTIFIED, certificate=CLAIM)))
+    assert facts["verdict"] == facts["certificate"]["verdict"] == "certified"
+    assert facts["certificate"] == json.loads(certificate_text(CLAIM))
+
+
+def test_why_there_is_no_certificate():
+    facts = result_facts(result(DONE, best=DONE, verdict=Verdict.MET, uncertified="too few", search_samples=40))
+    assert [facts[key] for key in ("verdict", "certificate", "uncertified", "search_samples")] == [
+        "met, not certified",
+        None,
+        "too few",
+        40,
+    ]
+
+
+def test_what_is_known_of_trials_that_were_stopped_early():
+    stored = json.loads(result_text(result(STOPPED, RACED, best=STOPPED)))
+    assert stored["evaluated_samples"] == 128
+    keys = ("state", "score", "drop", "low", "high", "within", "samples", "loss", "loss_samples", "phase")
+    assert [[trial[key] for key in keys] for trial in stored["all_trials"]] == [
+        ["stopped", None, 0.5, 0.25, 0.75, False, 64, 0.125, 64, ""],
+        ["stopped", None, None, None, None, None, 64, 0.125, 64, "race"],
+    ]

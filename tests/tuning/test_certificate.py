@@ -11,7 +11,7 @@ from autoquant.evaluation.batch import Array
 from autoquant.evaluation.metrics import METRICS
 from autoquant.evaluation.paired import BOOTSTRAP, EXACT, upper_bound
 from autoquant.evaluation.trinomial import exact_upper
-from autoquant.tuning.certificate import Certificate, CertificateVerdict, Origin, certify
+from autoquant.tuning.certificate import Certificate, Origin, Verdict, certify
 
 ORIGIN = Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64)
 
@@ -32,7 +32,7 @@ def certificate(losses: int, gains: int, samples: int, *, allowed: float = 0.01,
 
 def test_certified():
     found = certificate(3, 1, 1000)
-    assert found.verdict is CertificateVerdict.CERTIFIED
+    assert found.verdict is Verdict.CERTIFIED
     assert (found.samples, found.losses, found.gains, found.method) == (1000, 3, 1, EXACT)
     assert found.drop == pytest.approx(0.002)
     assert found.baseline - found.score == pytest.approx(0.002)
@@ -43,27 +43,27 @@ def test_certified():
 
 def test_met_says_how_many_samples_are_needed_and_these_do():
     found = certificate(8, 3, 1000)
-    assert found.verdict is CertificateVerdict.MET
+    assert found.verdict is Verdict.MET
     assert found.needed_samples is not None and found.needed_samples > 1000
     times = found.needed_samples / 1000
     again = certificate(round(8 * times), round(3 * times), found.needed_samples, allowed=0.0101)
-    assert again.verdict is CertificateVerdict.CERTIFIED
+    assert again.verdict is Verdict.CERTIFIED
 
 
 def test_met_at_the_very_edge_needs_more_than_any_number():
     found = certificate(10, 0, 1000)
-    assert (found.verdict, found.needed_samples) == (CertificateVerdict.MET, None)
+    assert (found.verdict, found.needed_samples) == (Verdict.MET, None)
 
 
 def test_missed():
     found = certificate(30, 3, 1000)
-    assert (found.verdict, found.needed_samples) == (CertificateVerdict.MISSED, None)
+    assert (found.verdict, found.needed_samples) == (Verdict.MISSED, None)
 
 
 def test_int8_that_is_better_than_fp32_is_suspicious():
     found = certificate(1, 20, 1000)
     assert found.suspicious
-    assert found.verdict is CertificateVerdict.CERTIFIED
+    assert found.verdict is Verdict.CERTIFIED
 
 
 def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap():
@@ -71,11 +71,11 @@ def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap():
     before = random.exponential(size=400)
     after = before + random.normal(0.05, 0.1, 400)
     found = certify(before, after, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
-    assert (found.verdict, found.method, found.losses) == (CertificateVerdict.CERTIFIED, BOOTSTRAP, None)
+    assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BOOTSTRAP, None)
     assert found.drop == pytest.approx(after.mean() - before.mean())
     assert found.upper_bound == upper_bound(after - before, confidence=0.95, binary=False).value
     tight = certify(before, after, metric=METRICS["mse"], allowed=found.drop + 0.002, confidence=0.95, origin=ORIGIN)
-    assert tight.verdict is CertificateVerdict.MET
+    assert tight.verdict is Verdict.MET
     assert tight.needed_samples == pytest.approx(400 * ((found.upper_bound - found.drop) / 0.002) ** 2, rel=0.01)
 
 
@@ -86,7 +86,7 @@ def test_a_metric_without_values_per_sample():
     after = before + np.stack([random.normal(0, 0.05, 300), np.zeros(300)], axis=1)
     options = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
     found = certify(before, after, allowed=0.05, **options)
-    assert (found.verdict, found.method, found.samples) == (CertificateVerdict.CERTIFIED, BOOTSTRAP, 300)
+    assert (found.verdict, found.method, found.samples) == (Verdict.CERTIFIED, BOOTSTRAP, 300)
     assert found.drop < found.upper_bound < 0.02
     assert not found.suspicious
     with pytest.raises(UsageError, match="'auc' has no value for each sample"):
@@ -105,15 +105,15 @@ def guarded(worst: int, *, each: float | None) -> Certificate:
 
 def test_the_guard_holds_every_group():
     good = guarded(5, each=0.05)
-    assert good.verdict is CertificateVerdict.CERTIFIED
+    assert good.verdict is Verdict.CERTIFIED
     assert [group.label for group in good.guard] == ["dog", "cat"]
     assert good.guard_allowed == guarded(5, each=None).guard_allowed == 0.05
     open_ = guarded(15, each=0.04)  # 3 % of dogs lost, surely no more than about 5 %
-    assert open_.verdict is CertificateVerdict.MET
+    assert open_.verdict is Verdict.MET
     assert open_.needed_samples is not None and open_.needed_samples > 1000
     assert guarded(30, each=0.06).needed_samples is None
     broken = guarded(30, each=0.02)
-    assert broken.verdict is CertificateVerdict.MISSED
+    assert broken.verdict is Verdict.MISSED
     assert broken.guard[0].lower > 0.02
     assert certificate(3, 1, 1000).guard_allowed is None
 
@@ -149,8 +149,8 @@ def test_false_certification_stays_below_the_stated_rate_over_whole_selections()
         naive += seen[winner] / samples <= allowed
         losses, gains, _ = random.multinomial(samples, chance[winner])
         fresh = verdict(int(losses), int(gains))
-        false += fresh is CertificateVerdict.CERTIFIED
-        met += fresh is CertificateVerdict.MET
+        false += fresh is Verdict.CERTIFIED
+        met += fresh is Verdict.MET
     print(
         f"\nof {runs} selections, none truly within tolerance: the drop on the search part says 'within' in "
         f"{naive / runs:.3f}, the certificate says 'certified' in {false / runs:.4f} (stated {1 - confidence:.2f}), "

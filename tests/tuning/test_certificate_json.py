@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autoquant.errors import RunError
 from autoquant.evaluation.paired import GroupBound
-from autoquant.tuning.certificate import Certificate, CertificateVerdict, Origin
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certificate_json import certificate_text, parse_certificate
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -17,7 +17,7 @@ digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 groups = st.builds(GroupBound, words, counts, numbers, numbers, numbers, maybe, maybe)
 certificates = st.builds(
     Certificate,
-    verdict=st.sampled_from(CertificateVerdict),
+    verdict=st.sampled_from(Verdict),
     metric=words,
     baseline=numbers,
     score=numbers,
@@ -47,7 +47,7 @@ def test_what_was_written_is_read(certificate: Certificate):
 
 
 EXAMPLE = Certificate(
-    verdict=CertificateVerdict.MET,
+    verdict=Verdict.MET,
     metric="top1",
     baseline=0.85,
     score=0.845,

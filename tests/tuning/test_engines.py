@@ -17,7 +17,8 @@ from autoquant.evaluation.engine import Runner
 from autoquant.evaluation.simulation import Simulation
 from autoquant.evaluation.simulation_engine import SimulationEngine
 from autoquant.tuning import events
-from autoquant.tuning.result import Ended, Verdict
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.result import Ended
 
 CHEAP = {"tolerance": "20%", "batch_size": 50, "max_trials": 2}
 
@@ -105,7 +106,7 @@ def test_litert_scores_and_its_figures_are_kept(searched: Search, engine: str):
 def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny):
     import tensorflow as tf
 
-    result = searched()
+    result = searched(certify="none")
     stored = np.load(tiny.evaluation)
     with tf.Graph().as_default() as graph:
         tf.graph_util.import_graph_def(tf.compat.v1.GraphDef.FromString(result.model.read_bytes()), name="")
@@ -115,6 +116,14 @@ def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny
     assert result.score_tensorflow == pytest.approx(want, abs=1e-12)
     assert searched.score["score_tensorflow"] == result.score_tensorflow
     assert json.loads((searched.run / "result.json").read_text())["score_tensorflow"] == result.score_tensorflow
+
+
+def test_a_best_model_that_is_certified_is_scored_there_for_that(searched: Search):
+    """On what was kept aside; the samples of the search are not run once more."""
+    result = searched()
+    assert result.certificate is not None
+    assert result.certificate.origin.engine.startswith("tensorflow ")
+    assert result.score_tensorflow is None and "score_tensorflow" not in searched.score
 
 
 def test_tensorflow_scores_where_it_is_asked_for(searched: Search):
@@ -230,11 +239,11 @@ def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch:
 
 def test_another_verdict_in_tensorflow_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoquant.tuning.final_checks._score", lambda *_: 0.25)
-    result = searched()
+    result = searched(certify="none")
     assert result.verdict is Verdict.MET
     assert result.score_tensorflow == 0.25
     assert "in TensorFlow the best model scores 0.25, which is not within tolerance; it scores " in result.warnings[0]
-    assert "the verdict is 'met'" in result.warnings[0]
+    assert "the verdict is 'met, not certified'" in result.warnings[0]
 
 
 def test_a_best_model_that_tensorflow_does_not_run_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch):
@@ -242,7 +251,7 @@ def test_a_best_model_that_tensorflow_does_not_run_is_told(searched: Search, mon
         raise TrialError("TensorFlow", "out of memory")
 
     monkeypatch.setattr("autoquant.tuning.final_checks._score", fail)
-    result = searched()
+    result = searched(certify="none")
     assert result.score_tensorflow is None
     assert result.warnings == ("the best model cannot be scored in TensorFlow: TensorFlow: out of memory",)
 
@@ -252,7 +261,7 @@ def test_an_interruption_while_it_is_scored_there(searched: Search, monkeypatch:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("autoquant.tuning.final_checks._score", interrupt)
-    result = searched()
+    result = searched(certify="none")
     assert result.ended is Ended.INTERRUPTED and result.score_tensorflow is None
 
 
@@ -262,10 +271,10 @@ def test_two_starts_that_do_not_work_out_are_passed_over(searched: Search, monke
 
     honest, calls = GraphMaker.make, iter(range(100))
 
-    def make(self: GraphMaker, *args: Any) -> Any:
+    def make(self: GraphMaker, *args: Any, **options: Any) -> Any:
         if next(calls) < 2:
             raise TrialError("conv", "no")
-        return honest(self, *args)
+        return honest(self, *args, **options)
 
     monkeypatch.setattr(GraphMaker, "make", make)
     searched(space="thorough")

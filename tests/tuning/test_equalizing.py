@@ -16,8 +16,8 @@ from autoquant.evaluation.engines import open_engine
 from autoquant.model.model import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.calibrating import Calibrating
-from autoquant.tuning.equalizing import MakerByPlan, equalized
-from autoquant.tuning.result import Verdict
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.equalizing import PreparedByPlan, equalized
 
 SIZES = np.array([1.0, 40.0, 0.02, 300.0], np.float32)
 SPACE = """
@@ -65,13 +65,15 @@ def options(tiny: Any, folder: Path, equalize: str) -> dict[str, Any]:
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_a_search_repairs(tiny, unequal: Path, tmp_path: Path, target: str):
     """All layers in INT8, one scale for each weight: without equalization most samples fall to another class."""
-    given = options(tiny, tmp_path, "[false, true]")
-    result = autoquant.search(unequal, tiny.evaluation, tolerance=0.05, run=tmp_path / "run", target=target, **given)
+    given = {**options(tiny, tmp_path, "[false, true]"), "certify": "none", "target": target}
+    result = autoquant.search(unequal, tiny.evaluation, tolerance=0.05, run=tmp_path / "run", **given)
     assert result.verdict is Verdict.MET
-    first, second = result.trials
-    assert (first.plan.equalize, second.plan.equalize) == (False, True)
+    first, *raced, last = result.trials
+    assert (first.plan.equalize, last.plan.equalize) == (False, True)
+    assert all(trial.plan.equalize and trial.limit for trial in raced)
     assert first.drop > 0.2
-    assert second.drop <= 0.05
+    assert last is result.best
+    assert last.drop <= 0.05
     assert json.loads((tmp_path / "run/best/config.json").read_text())["autoquant"]["equalize"] is True
     assert (tmp_path / "run" / "statistics-equalized.npz").is_file()
 
@@ -131,21 +133,13 @@ def test_digests_tell_models_apart(tiny, unequal: Path):
     assert equalized(target, plain, only, calibrating, 1) is plain
 
 
-def test_the_equalized_model_is_opened_once_and_late(tmp_path: Path):
-    made: list[str] = []
-
-    class Named:
-        def __init__(self, name: str) -> None:
-            made.append(f"open {name}")
-            self.name = name
-
-        def make(self, plan: Plan, path: Path, on_part: Any = None) -> Any:
-            made.append(self.name)
-
-    maker = MakerByPlan(Named("plain"), lambda: Named("equalized"))
-    for equalize in (False, True, True, False):
-        maker.make(Plan({}, equalize=equalize), tmp_path)
-    assert made == ["open plain", "plain", "open equalized", "equalized", "equalized", "plain"]
+def test_each_model_is_prepared_once_and_when_it_is_needed():
+    prepared: list[bool] = []
+    by_plan = PreparedByPlan(lambda equalize: prepared.append(equalize) or equalize)
+    assert prepared == []
+    wanted = [True, False, False, True]
+    assert [by_plan(Plan({}, equalize=equalize)) for equalize in wanted] == wanted
+    assert prepared == [True, False]
 
 
 def test_the_costly_layers_are_those_of_the_equalized_model(tiny, unequal: Path, tmp_path: Path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from autoquant.errors import RunError, UsageError
+from autoquant.evaluation.tolerance import Tolerance
 from autoquant.tuning.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.run_folder import toml_text
-from autoquant.tuning.tolerance import Tolerance
 
 FULL = SearchRequest(
     model="model.pb",
@@ -75,7 +75,10 @@ def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, An
 
 def test_a_run_from_before_there_were_targets_goes_on_as_it_was():
     table = {"model": "m", "data": "d", "tolerance": "1%", "space": "quick", "max_trials": 3, "batch_size": 20}
-    assert read(table) == SearchRequest(model="m", data="d", space="quick", max_trials=3, batch_size=20)
+    asked = {"model": "m", "data": "d", "space": "quick", "max_trials": 3, "batch_size": 20}
+    # Its trials came from TPE, and have seen all evaluation data: nothing of it can certify any more.
+    assert read(table) == SearchRequest(**asked, sampler="tpe", certify="none", allow_overlap=True)
+    assert read(table, certify="other").certify == "other"
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, Verdict, best
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.result import Ended, SearchResult, State, Trial, best
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None})
 

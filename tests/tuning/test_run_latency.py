@@ -9,13 +9,14 @@ import pytest
 import autoquant
 from autoquant.errors import ModelError
 from autoquant.tuning import loop
-from autoquant.tuning.result import Ended, Verdict
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.result import Ended
 
 
 @pytest.fixture
 def options(tiny, tmp_path):
     data = {"data": tiny.evaluation, "calibration": tiny.calibration}
-    return {"model": tiny.model, **data, "tolerance": 1.0, "run": tmp_path / "run", "batch_size": 50}
+    return {"model": tiny.model, **data, "tolerance": 1.0, "run": tmp_path / "run", "batch_size": 50, "certify": "none"}
 
 
 def test_both_are_measured_and_written_down(options):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning import events
-from autoquant.tuning.result import Ended, State, Verdict
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.result import Ended, State
 
 
 def plain_top1(path, data) -> float:
@@ -35,10 +37,10 @@ def plain_top1(path, data) -> float:
 
 def test_tolerance_met(tiny, tmp_path):
     run = tmp_path / "run"
-    result = autoquant.search(
-        tiny.model, tiny.evaluation, calibration=tiny.calibration, tolerance="5%", batch_size=32, run=run
-    )
+    options = {"calibration": tiny.calibration, "tolerance": "5%", "batch_size": 32, "certify": "none"}
+    result = autoquant.search(tiny.model, tiny.evaluation, **options, run=run)
     assert result.verdict is Verdict.MET
+    assert (result.certificate, result.declined, result.search_samples) == (None, True, 200)
     assert result.best is not None
     assert (result.best.int8_layers, result.best.int8_share, result.layers) == (3, 1.0, 3)
     assert result.model == run / "best" / "tiny_quantized.pb"
@@ -49,7 +51,7 @@ def test_tolerance_met(tiny, tmp_path):
     score = json.loads((run / "best" / "score.json").read_text())
     assert (score["score"], score["samples"], score["state"]) == (result.score, 200, "done")
     stored = json.loads((run / "result.json").read_text())
-    assert stored["verdict"] == "met"
+    assert stored["verdict"] == "met, not certified"
     assert stored["evaluated_samples"] == 200 * len(result.trials)
 
 
@@ -77,9 +79,8 @@ def test_only_the_best_model_is_kept(hopeless):
 
 def test_calibration_is_split_off_the_data(tiny, tmp_path):
     heard = []
-    result = autoquant.search(
-        tiny.model, tiny.evaluation, tolerance="50%", batch_size=20, run=tmp_path / "run", listener=heard.append
-    )
+    options = {"tolerance": "50%", "batch_size": 20, "certify": "none", "listener": heard.append}
+    result = autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "run", **options)
     opened = next(event for event in heard if isinstance(event, events.Opened))
     assert (opened.samples, opened.calibration_samples) == (160, 40)
     assert result.evaluated_samples == 160
@@ -137,15 +138,29 @@ def test_timeout_with_a_clock_of_ours(hopeless):
     assert 0 < len(result.trials) < 7
 
 
-def test_data_used_for_both_is_told(tiny, regression, tmp_path):
-    heard = []
-    options = {"metric": "mse", "tolerance": "100%", "max_trials": 1, "listener": heard.append}
-    autoquant.search(tiny.model, regression, calibration=regression, run=tmp_path / "same", **options)
-    warned = [event.text for event in heard if isinstance(event, events.Warned)]
-    assert warned == ["calibration and evaluation data are the same: the score is better than it will be on other data"]
-    heard.clear()
-    autoquant.search(tiny.model, regression, calibration=tiny.calibration, run=tmp_path / "other", **options)
-    assert not any(isinstance(event, events.Warned) for event in heard)
+def test_data_used_for_both_is_refused_or_told(tiny, tmp_path):
+    options = {"metric": "agreement", "tolerance": "20%", "max_trials": 1}
+    with pytest.raises(DataError, match=r"200 of 200 samples for calibration are for evaluation too .*--allow-overlap"):
+        autoquant.search(tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **options)
+    assert not (tmp_path / "same").exists()
+    with pytest.raises(DataError, match=r"64 of 64 samples for certification are for calibration too"):
+        autoquant.search(
+            tiny.model,
+            tiny.evaluation,
+            calibration=tiny.calibration,
+            certify=tiny.calibration,
+            run=tmp_path / "same",
+            **options,
+        )
+    allowed = {**options, "allow_overlap": True}
+    told = autoquant.search(
+        tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **allowed
+    ).warnings
+    assert told == (
+        "samples may be in several of calibration, search and certification data: shared ones flatter the score",
+    )
+    apart = {**options, "calibration": tiny.calibration, "run": tmp_path / "apart"}
+    assert autoquant.search(tiny.model, tiny.evaluation, **apart).warnings == ()
 
 
 @pytest.mark.parametrize(("tolerance", "meant"), [(1, "; did you mean 1%?"), ("100%", "")])
@@ -174,10 +189,13 @@ def test_zero_is_a_good_score_of_other_metrics(regression, tiny, tmp_path):
     def closeness(outputs, labels):
         return -np.round(np.abs(outputs - labels).max(axis=1), 3)
 
-    result = autoquant.search(
-        tiny.model, regression, calibration=tiny.calibration, metric=closeness, tolerance=100, run=tmp_path / "run"
+    options = {"calibration": tiny.calibration, "metric": closeness, "tolerance": 100, "certify": "none"}
+    result = autoquant.search(tiny.model, regression, run=tmp_path / "run", **options)
+    assert (result.baseline, result.verdict) == (0.0, Verdict.MET)
+    (warning,) = result.warnings
+    assert re.match(
+        "every trial is scored on all samples: the values of the metric '.*closeness' have no bounds", warning
     )
-    assert (result.baseline, result.verdict, result.warnings) == (0.0, Verdict.MET, ())
 
 
 def test_there_is_always_one_trial(hopeless):

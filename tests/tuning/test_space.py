@@ -269,9 +269,9 @@ WEIGHTS = ("minmax", "mse", "octav")
 ELSEWHERE = [
     replace(LAYERS[0], abilities=Abilities(True, False, (8,), WEIGHTS)),
     replace(LAYERS[1], abilities=Abilities(True, False, (8,), ("minmax", "octav"))),
-    LAYERS[3],
+    replace(LAYERS[3], abilities=Abilities(False, True)),
 ]
-"""Layers of a target with a choice of weights."""
+"""Layers of a target with a choice of weights for some of them."""
 
 
 @pytest.mark.parametrize(
@@ -327,14 +327,53 @@ def test_starts_with_each_weight_algorithm():
 
 def test_weight_algorithms_are_no_dimension_where_there_is_no_choice():
     for where in ("global", "layer"):
-        assert space(f"[{where}]\nweight_algorithm = ['minmax', 'mse', 'octav']").dimensions == {}
+        text = f"[{where}]\nweight_algorithm = ['minmax', 'octav']"
+        assert space(text).dimensions == {}
+        assert space(text, layers=ELSEWHERE[2:]).dimensions == {}
 
 
 def test_the_space_for_litert_has_every_weight_algorithm_and_nothing_that_its_kernels_give_for_nothing():
     dimensions = SearchSpace(load_space("litert"), ELSEWHERE, batches=100).dimensions
     assert dimensions["conv1:weight_algorithm"] == WEIGHTS
     settings = {name.rpartition(":")[2] for name in dimensions}
-    assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm"}
+    assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm", "equalize", "bias_correction"}
+
+
+def test_repairs_of_the_whole_model():
+    offered = space("[global]\nequalize = [true, false]\nbias_correction = ['none', 'analytic', 'empirical']")
+    assert offered.dimensions == {"equalize": (True, False), "bias_correction": ("none", "analytic", "empirical")}
+    plan = offered.plan({"equalize": False, "bias_correction": "empirical"})
+    assert (plan.equalize, plan.bias_correction) == (False, "empirical")
+    starts = list(offered.starts())
+    chosen = [offered.plan(start.parameters) for start in starts]
+    wanted = [(True, "none"), (False, "none"), (True, "analytic"), (True, "empirical")]
+    assert [(plan.equalize, plan.bias_correction) for plan in chosen] == wanted
+    assert [start.why for start in starts] == [
+        "all INT8: equalized, biases not corrected",
+        "all INT8: not equalized",
+        "all INT8: biases corrected (analytic)",
+        "all INT8: biases corrected (empirical)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "dimensions", "equalize", "bias_correction"),
+    [
+        ("", {}, False, "none"),
+        ("[global]\nequalize = true\nbias_correction = 'analytic'", {}, True, "analytic"),
+        (
+            "[global]\nbias_correction = ['empirical', 'none']",
+            {"bias_correction": ("empirical", "none")},
+            False,
+            "empirical",
+        ),
+    ],
+)
+def test_repairs_that_are_no_choice(text: str, dimensions: dict, equalize: bool, bias_correction: str):
+    offered = space(text)
+    assert offered.dimensions == dimensions
+    plan = offered.plan({})
+    assert (plan.equalize, plan.bias_correction) == (equalize, bias_correction)
 
 
 @pytest.mark.parametrize(
@@ -433,21 +472,25 @@ def test_dimensions():
     assert space(RICH).dimensions == {"batch_num": (8, 1), "asymmetric": (False, True), **own}
 
 
-def test_the_first_starts_are_all_int8_with_every_combination_of_globals():
+def test_the_first_starts_are_all_int8_with_the_preferred_globals_and_each_other_one():
     offered = space(RICH)
     starts = list(offered.starts())
-    combinations = list(itertools.product((8, 1), (False, True)))
-    for start, (batch_num, asymmetric) in zip(starts, combinations, strict=False):
+    settings = [(8, False), (1, False), (8, True)]
+    for start, (batch_num, asymmetric) in zip(starts, settings, strict=False):
         plan = offered.plan(start.parameters)
         assert plan.batch_num == batch_num
         expected = LayerPlan(Percentile(0.999), asymmetric, channel_wise=False)
         assert plan.layers == {"conv1": expected, "conv2": None, "block/dw": expected, "fc": expected}
-    assert starts[1].why == "all INT8: 8 batches, asymmetric"
+    assert [start.why for start in starts[:3]] == [
+        "all INT8: 8 batches, symmetric",
+        "all INT8: 1 batch",
+        "all INT8: asymmetric",
+    ]
 
 
 def test_later_starts_change_one_setting_of_all_layers():
     offered = space(RICH)
-    later = [offered.plan(start.parameters) for start in list(offered.starts())[4:]]
+    later = [offered.plan(start.parameters) for start in list(offered.starts())[3:]]
     first = offered.plan(next(iter(offered.starts())).parameters)
     changed = []
     for plan in later:

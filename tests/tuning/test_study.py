@@ -10,6 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
+from autoquant.tuning.guided.reading import OUTCOME, read
 from autoquant.tuning.result import State, Trial
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import ATTEMPTS, Guided, Study
@@ -159,6 +160,160 @@ def test_a_plan_that_kills_its_process_is_given_up(tmp_path):
         plans.append(proposal)
     assert [proposal.plan for proposal in plans[:ATTEMPTS]] == [plans[0].plan] * ATTEMPTS
     assert plans[ATTEMPTS].why == "TPE"
+
+
+def stored(folder) -> list[optuna.trial.FrozenTrial]:
+    """What Optuna has of them."""
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    return optuna.load_study(study_name="autoquant", storage=storage).trials
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "value", "constraint"),
+    [
+        ({"within": True, "drop": 0.004, "low": 0.001, "high": 0.01}, "COMPLETE", 0.25, -0.006),
+        ({"within": False, "drop": 0.2, "low": 0.1, "high": 0.3}, "PRUNED", None, 0.19),
+        ({"loss": 0.5, "loss_samples": 64, "losses": (0.5,)}, "PRUNED", None, None),
+    ],
+    ids=["within", "not within", "only compared"],
+)
+def test_trials_that_were_stopped_early(tmp_path, facts, state: str, value, constraint):
+    """One that is proven to be within counts for Optuna as one that was scored on everything, others are pruned."""
+    study = open_study(tmp_path)
+    proposal = study.propose()
+    assert proposal is not None
+    trial = replace(ended(proposal, loss=None), state=State.STOPPED, reason="", objective=0.25, samples=40, **facts)
+    study.finish(trial)
+    frozen = stored(tmp_path)[proposal.number]
+    assert (frozen.state.name, frozen.value if state == "COMPLETE" else None) == (state, value)
+    assert frozen.constraints.get("drop") == (None if constraint is None else pytest.approx(constraint))
+    assert frozen.intermediate_values == ({40: 0.25} if facts.get("within") is False else {})
+    assert list(open_study(tmp_path).trials()) == [trial]
+
+
+class Given:
+    """Lets points wait, one after the other, with what is asked of them."""
+
+    def __init__(self, *points):
+        self.points = list(points)
+
+    def prepare(self, study):
+        if any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False)):
+            return True
+        if not self.points:
+            return False
+        parameters, asked = self.points.pop(0)
+        study.enqueue_trial(parameters, asked)
+        return True
+
+
+def open_given(folder, *points) -> Study:
+    space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
+    return Study(folder / "study.journal", space, allowed=0.01, proposer=Given(*points), starts=[])
+
+
+def point(**changed):
+    space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
+    return {**{name: choices[0] for name, choices in space.dimensions.items()}, **changed}
+
+
+def raced(proposal, samples: int) -> Trial:
+    """Seen on so many samples, to be compared alone."""
+    facts = {"loss": 0.5, "loss_samples": samples, "losses": (0.5,), "samples": samples, "limit": proposal.limit}
+    return replace(ended(proposal, loss=None), state=State.STOPPED, reason="", phase=proposal.phase, **facts)
+
+
+def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path):
+    study = open_given(
+        tmp_path, (point(), {"why": "race: ifmr", "phase": "race", "limit": 64}), (point(batch_num=1), {})
+    )
+    first = study.propose()
+    assert first is not None
+    assert (first.why, first.phase, first.limit) == ("race: ifmr", "race", 64)
+    study.finish(raced(first, 64))
+    second = study.propose()
+    assert second is not None
+    assert (second.phase, second.limit) == ("", None)
+    (kept,) = open_given(tmp_path).trials()
+    assert (kept.phase, kept.limit, kept.losses) == ("race", 64, (0.5,))
+
+
+def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path):
+    asked = [{"limit": 64}, {"limit": 64, "why": "once more"}, {"limit": 32}, {"limit": 128}, {}, {"limit": 256}, {}]
+    study = open_given(tmp_path, *((point(), one) for one in asked))
+    seen = []
+    for samples in (64, 128, None):
+        proposal = study.propose()
+        assert proposal is not None
+        seen.append(proposal.limit)
+        whole = replace(ended(proposal, loss=0.0), loss_samples=256)
+        study.finish(raced(proposal, samples) if samples else whole)
+    assert seen == [64, 128, None]
+    assert study.propose() is None  # what was scored on everything tells all
+    frozen = stored(tmp_path)
+    assert [trial.user_attrs.get("repeats") for trial in frozen] == [None, 0, 0, None, None, 4, 4]
+    assert [trial.state.name for trial in frozen] == ["PRUNED"] * 4 + ["COMPLETE"] * 3
+    assert [trial.number for trial in open_given(tmp_path).trials()] == [0, 3, 4]
+    assert frozen[6].value == frozen[4].value
+
+
+def test_a_plan_that_was_decided_early_is_not_tried_again(tmp_path):
+    study = open_given(tmp_path, (point(), {}), (point(), {}), (point(batch_num=1), {}))
+    proposal = study.propose()
+    assert proposal is not None
+    out = {"state": State.STOPPED, "within": False, "drop": 0.2, "low": 0.1, "high": 0.3, "samples": 40, "reason": ""}
+    study.finish(replace(ended(proposal, loss=None), **out))
+    other = study.propose()
+    assert other is not None
+    assert other.plan.batch_num == 1
+
+
+def test_what_was_cut_off_is_proposed_again_as_it_was_asked_for(tmp_path):
+    study = open_given(tmp_path, (point(), {"why": "race: ifmr", "phase": "race", "limit": 64}))
+    lost = study.propose()
+    assert lost is not None
+    again = open_given(tmp_path).propose()
+    assert again is not None
+    assert (again.plan, again.phase, again.limit, again.why) == (lost.plan, "race", 64, "again, cut off as 0")
+
+
+def test_a_plan_that_another_process_is_at_is_left_to_it(tmp_path):
+    """Of equals the one with the lowest number is carried out."""
+    first = open_given(tmp_path, (point(), {}))
+    second = open_given(tmp_path, (point(), {}), (point(batch_num=1), {}))
+    one, other = first.propose(), second.propose()
+    assert one is not None
+    assert other is not None
+    assert (one.plan.batch_num, other.plan.batch_num) == (2, 1)
+    assert [trial.user_attrs.get("skipped") for trial in stored(tmp_path)] == [None, "the same as trial 0", None]
+
+
+def test_trials_of_an_earlier_version_are_known(tmp_path):
+    """It gave each fact an attribute of its own, and none to the state."""
+    trials = play(open_study(tmp_path), 6)
+    proposal = (study := open_study(tmp_path)).propose()
+    assert proposal is not None
+    trials.append(ended(proposal, loss=None))
+    study.finish(trials[-1])
+    space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(earlier / "study.journal")))
+    copy = optuna.create_study(storage=storage, study_name="autoquant", direction="minimize")
+    new = ("state", "within", "losses", "loss_samples", "phase")
+    for frozen in stored(tmp_path):
+        facts = frozen.user_attrs.pop(OUTCOME, {})
+        frozen.user_attrs = {**frozen.user_attrs, **{name: value for name, value in facts.items() if name not in new}}
+        copy.add_trial(frozen)
+    found = open_study(earlier)
+    assert list(found.trials()) == trials
+    assert [(trial.number, trial.state) for trial in read(stored(earlier), space.dimensions) if not trial.pending] == [
+        (trial.number, str(trial.state)) for trial in trials
+    ]
+    one, other = open_study(tmp_path).propose(), found.propose()
+    assert one is not None
+    assert other is not None
+    assert other.plan == one.plan  # TPE has learnt the same
 
 
 def test_a_guided_study_follows_until_nothing_is_chosen(tmp_path):

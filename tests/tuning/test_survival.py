@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, loop
 from autoquant.tuning.result import Ended, State
 from autoquant.tuning.run_folder import RunFolder
+
+SPACE = """
+[global]
+batch_num = [2, 1]
+[layer]
+quant_enable = [true, false]
+act_algo = ["ifmr", "minmax"]
+"""
 
 
 class Died(BaseException):
@@ -39,14 +48,23 @@ def test_ctrl_c_leaves_everything_in_order(hopeless):
     assert resumed.trials[:3] == result.trials
 
 
-def test_dying_at_any_moment_loses_nothing_finished(hopeless, tmp_path):
-    """At every event in turn the process dies; going on afterwards gives the trials of a run that was left alone."""
+@pytest.mark.parametrize(
+    ("sampler", "starts", "kinds"),
+    [("tpe", 4, events.Event), ("guided", 0, events.TrialStarted | events.TrialEnded)],
+    ids=["tpe", "guided"],
+)
+def test_dying_at_any_moment_loses_nothing_finished(hopeless, tmp_path, sampler: str, starts: int, kinds: Any):
+    """At every event in turn, or at those of trials, the process dies; going on gives the trials of a run left alone.
+
+    A starting point that was cut off is tried after the others, and what TPE learns depends on their order.
+    """
     heard: list[events.Event] = []
-    whole = autoquant.search(**{**hopeless, "max_trials": 5}, listener=heard.append)
-    moments = [i for i, event in enumerate(heard) if not isinstance(event, events.Progress)]
-    moments += [i for i, event in enumerate(heard) if isinstance(event, events.Progress) and event.done == 40]
+    hopeless |= {"max_trials": 5, "sampler": sampler}
+    whole = autoquant.search(**hopeless, listener=heard.append)
+    assert len(whole.trials) > starts
+    moments = [i for i, event in enumerate(heard) if isinstance(event, kinds) and getattr(event, "done", 40) == 40]
     for moment in moments:
-        options = {**hopeless, "max_trials": 5, "run": tmp_path / f"died{moment}"}
+        options = {**hopeless, "run": tmp_path / f"died{moment}"}
         with pytest.raises(Died):
             autoquant.search(**options, listener=_dies_at(moment))
         assert (options["run"] / "run.toml").is_file()
@@ -54,7 +72,11 @@ def test_dying_at_any_moment_loses_nothing_finished(hopeless, tmp_path):
         if seen:
             assert (options["run"] / "best" / "tiny_quantized.pb").is_file()
         resumed = autoquant.resume(options["run"])
-        assert sorted(map(outcome, resumed.trials)) == sorted(map(outcome, whole.trials))
+        got, wanted = ([outcome(trial) for trial in result.trials] for result in (resumed, whole))
+        if seen >= starts:
+            assert got == wanted
+        assert sorted(got[:starts]) == sorted(wanted[:starts])
+        assert len(got) == len(wanted)
         assert [t.number for t in resumed.trials][:seen] == list(range(seen))
 
 
@@ -93,7 +115,7 @@ def kill(event):
 
 model, data, calibration, space, run = sys.argv[1:]
 autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0, space=space, max_trials=9,
-                 batch_size=20, run=run, listener=kill)
+                 batch_size=20, sampler="tpe", run=run, listener=kill)
 """
 
 
@@ -118,6 +140,54 @@ def test_resume_goes_on_with_a_larger_budget(hopeless):
     assert more.trials[:3] == first.trials
     assert len(more.trials) == 5
     assert more.evaluated_samples == 300
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(tiny, tmp_path):
+    """Scored on all data, by TPE, with what is known of its trials."""
+    options = {"calibration": tiny.calibration, "space": tmp_path / "space.toml", "run": tmp_path / "run"}
+    options["space"].write_text(SPACE)
+    first = autoquant.search(
+        tiny.model,
+        tiny.evaluation,
+        metric="agreement",
+        tolerance=0.001,
+        max_trials=5,
+        sampler="tpe",
+        certify="none",
+        engine="tensorflow",
+        error_rate=1e-9,  # nothing is stopped early
+        **options,
+    )
+    as_an_earlier_version_wrote_it(first.run)
+    resumed = autoquant.resume(first.run, max_trials=8)
+    assert len(resumed.trials) == 8
+    assert [outcome(trial) for trial in resumed.trials[:5]] == [outcome(trial) for trial in first.trials]
+    assert len({config_text(trial.plan) for trial in resumed.trials}) == 8
+    assert {trial.why for trial in resumed.trials[5:]} == {"TPE"}
+    assert (resumed.search_samples, resumed.declined, resumed.certificate) == (200, True, None)
+
+
+KNOWN_BEFORE = (
+    *("why", "int8_layers", "int8_share", "objective", "boundaries", "samples"),
+    *("score", "drop", "seconds", "reason", "at_fault"),
+)
+"""Attributes that version 0.1.0 gave to trials, each by itself."""
+
+
+def as_an_earlier_version_wrote_it(run):
+    request = run / "run.toml"
+    new = ("sampler", "error_rate", "certify", "confidence", "guard", "guard_tolerance", "allow_overlap")
+    kept = [line for line in request.read_text().splitlines() if line.partition(" ")[0] not in new]
+    request.write_text("\n".join(kept) + "\n")
+    lines = []
+    for line in (run / "study.journal").read_text().splitlines():
+        entry = json.loads(line)
+        outcome = entry.get("user_attr", {}).get("outcome")
+        facts = [entry] if outcome is None else []
+        for name in KNOWN_BEFORE if outcome else ():
+            facts += [{**entry, "user_attr": {name: outcome[name]}}] if name in outcome else []
+        lines += [json.dumps(fact) for fact in facts]
+    (run / "study.journal").write_text("\n".join(lines) + "\n")
 
 
 def test_resume_refuses_another_model_or_other_data(tiny, hopeless, tmp_path):

@@ -16,6 +16,7 @@ from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.data import open_data
 from autoquant.evaluation.evaluator import Score
 from autoquant.evaluation.metrics import open_metric
+from autoquant.evaluation.part import Part
 from autoquant.model.model import open_model
 from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
@@ -32,6 +33,7 @@ def found(tiny, tmp_path_factory):
         calibration=tiny.calibration,
         tolerance=0.5,
         max_trials=1,
+        certify="none",
         target="litert",
         run=tmp_path_factory.mktemp("verified") / "run",
     )
@@ -96,6 +98,7 @@ def test_graphs_of_tensorflow_have_none(tiny, tmp_path):
 def test_the_search_goes_on_without_it(found, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("autoquant.tuning.verification.cpu_features", lambda: 1 / 0)
     options = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1, "target": "litert"}
+    options |= {"certify": "none"}
     with pytest.raises(ZeroDivisionError):  # a bug is no warning
         autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "bug", **options)
 
@@ -126,11 +129,29 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found, tiny):
     baseline = Baseline("", kept, Score(1.0, np.ones(200), 200))
     fast = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
     agrees = fast.argmax(axis=1) == expected.argmax(axis=1)
-    whole = verify(found.model, model.program, data, metric, baseline, clock=lambda: 0.0)
+    searched = Part.of(data, np.arange(200), metric, baseline)
+    whole = verify(found.model, model.program, searched, clock=lambda: 0.0)
     assert (whole.samples, whole.score) == (200, pytest.approx(agrees.mean()))
     ticks = itertools.count(0.0, SECONDS / 2)
-    part = verify(found.model, model.program, data, metric, baseline, clock=lambda: next(ticks))
+    part = verify(found.model, model.program, searched, clock=lambda: next(ticks))
     assert (part.samples, part.score) == (20, pytest.approx(agrees[:20].mean()))
+
+
+def test_it_sees_what_was_searched_on(found, tiny):
+    """And compares with the float outputs of these samples."""
+    opened = open_model(tiny.model)
+    data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
+    expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    baseline = Baseline("", ({"scores": expected},), Score(1.0, np.ones(200), 200))
+    positions = np.flatnonzero(np.random.default_rng(1).random(200) < 0.4)
+    agrees = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO).argmax(axis=1) == expected.argmax(1)
+    told = verify(
+        found.model,
+        LiteRTTarget().adopted(opened).program,
+        Part.of(data, positions, metric, baseline),
+        clock=lambda: 0.0,
+    )
+    assert (told.samples, told.score) == (len(positions), pytest.approx(agrees[positions].mean()))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning import events
-from autoquant.tuning.result import Ended, Verdict, count_layers
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.result import Ended, count_layers
 from autoquant.tuning.workload import Workload
 
 LAYERS = ["conv", "average", "dense"]
@@ -102,6 +103,7 @@ def test_parameters_stand_for_unknown_multiply_adds_and_layers_for_those(files):
 def test_a_search_that_quantizes_inputs_too_ends_when_all_layers_are_in_int8(files, tmp_path):
     heard = []
     options = {"space": files / "space.toml", "tolerance": "90%", "listener": heard.append, "batch_size": 20}
+    options |= {"certify": "none"}
     result = autoquant.search(files / "net.pb", files / "data.npz", run=tmp_path / "run", **options)
     assert (result.verdict, result.ended, len(result.trials)) == (Verdict.MET, Ended.NOTHING_BETTER, 1)
     assert result.best is not None
@@ -116,6 +118,7 @@ def test_a_search_that_quantizes_inputs_too_ends_when_all_layers_are_in_int8(fil
 
 def test_a_search_that_misses_keeps_one_model_with_its_map_and_blames_layers_alone(files, tmp_path):
     options = {"space": files / "space.toml", "tolerance": 0.0, "max_trials": 4, "batch_size": 20, "metric": "mse"}
+    options |= {"sampler": "tpe"}
     result = autoquant.search(files / "net.pb", files / "scores.npz", run=tmp_path / "run", **options)
     assert result.costly
     assert {name for name, _ in result.costly} <= set(LAYERS)

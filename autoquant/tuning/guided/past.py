@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +21,8 @@ class Past:
 
     `limit` is on how many samples it was to be scored at most, None where it was until decided. `drop` is exact where
     it is done, an estimate in `low`..`high` otherwise. `within` is None as long as nobody knows. `loss` is the mean
-    divergence from the model in float on the first `loss_samples` samples.
+    divergence from the model in float on the first `loss_samples` samples, and the last of `losses`, which are those on
+    fewer and more samples, the same ones for all trials.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Past:
     within: bool | None = None
     objective: float = math.inf
     at_fault: str = ""
+    losses: Sequence[float] = ()
 
     @property
     def pending(self) -> bool:
@@ -50,10 +52,11 @@ class Past:
         return self.state in ("done", "failed") or self.within is not None or (not self.pending and self.limit is None)
 
     @property
-    def measure(self) -> float:
-        """What is compared in a race: the loss, or the drop where trials have none; infinite where it has neither."""
-        measured = self.drop if self.loss is None else self.loss
-        return math.inf if measured is None or math.isnan(measured) else measured
+    def measures(self) -> tuple[float, ...]:
+        """What is compared in a race, on more and more samples: losses, or the drop where trials have none."""
+        last = self.drop if self.loss is None else self.loss
+        found = self.losses or (() if last is None else (last,))
+        return () if self.state == "failed" or not all(map(math.isfinite, found)) else tuple(found)
 
 
 @dataclass(frozen=True)
@@ -120,15 +123,30 @@ class History:
         """Whether a trial of the plan would say nothing that another does not say or is about to say."""
         return any(trial.decided or _reaches(trial, limit) for trial in self.of(parameters))
 
-    def measured(self, parameters: Parameters) -> Past | None:
-        """The trial that measured most samples of a plan, if any has ended."""
-        ended = [trial for trial in self.of(parameters) if not trial.pending and math.isfinite(trial.measure)]
-        return max(ended, key=lambda trial: (trial.loss_samples, trial.samples, -trial.number), default=None)
+    def measures(self, parameters: Parameters) -> tuple[float, ...]:
+        """How bad a plan was measured to be, on more and more samples, which are the same ones for all plans."""
+        ended = [trial for trial in self.of(parameters) if not trial.pending and trial.measures]
+        return (
+            max(ended, key=lambda trial: (trial.loss_samples, trial.samples, -trial.number)).measures if ended else ()
+        )
 
-    def measure(self, parameters: Parameters) -> float:
-        """How bad a plan was measured to be, on the most samples; infinite where it was not or has failed."""
-        trial = self.measured(parameters)
-        return math.inf if trial is None or trial.state == "failed" else trial.measure
+    def compared(self, points: Sequence[Parameters]) -> list[float]:
+        """How bad each plan was measured to be, on the most samples that all those measured have in common.
+
+        Infinite where it was not measured, or has failed.
+        """
+        found = [self.measures(point) for point in points]
+        common = min((len(measures) for measures in found if measures), default=0)
+        return [measures[common - 1] if measures else math.inf for measures in found]
+
+    def best(self, points: Sequence[Parameters]) -> Parameters:
+        """The one that was measured best; the first of several."""
+        found = self.compared(points)
+        return points[found.index(min(found))]
+
+    def samples(self, parameters: Parameters) -> int:
+        """On how many samples a plan was measured at most."""
+        return max((trial.loss_samples for trial in self.of(parameters) if not trial.pending), default=0)
 
     def ended(self) -> Iterator[Past]:
         """The trials of which something is known."""

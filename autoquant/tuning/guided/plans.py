@@ -60,7 +60,7 @@ class Plans:
     @cached_property
     def factors(self) -> Mapping[str, float]:
         """Unit -> what its predicted loss is to be multiplied by, as trials whose drop is not far off have it."""
-        far = FAR * self.history.problem.allowed
+        far = FAR * self._allowed
         near = [trial for trial, drop in self._known if trial.loss is not None and abs(drop) < far]
         parts = np.array([[self._raw(unit, trial.parameters) for unit in self.candidates] for trial in near])
         measured = np.array([trial.loss for trial in near], dtype=np.float64)
@@ -90,11 +90,17 @@ class Plans:
         finite = sorted(loss for loss in self.losses.values() if math.isfinite(loss))
         losses, drops = [loss for loss, _ in positive], [drop for _, drop in positive]
         typical = self.floor + sum(finite) / 10 or 1.0
-        return fit_curve(losses, drops, self.history.problem.allowed, typical=typical)
+        return fit_curve(losses, drops, self._allowed, typical=typical)
 
     def chance(self, parameters: Parameters) -> float:
         """That a plan is within, as the curve has it."""
         return self.curve.chance(self.loss(parameters))
+
+    @property
+    def near_misses(self) -> list[Past]:
+        """Related trials that took all samples to be found not within, and are not far from it."""
+        far = FAR * self._allowed
+        return [trial for trial, drop in self._known if trial.within is False and trial.state == "done" and drop < far]
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -118,6 +124,11 @@ class Plans:
         ended = [trial for trial in self.related if not trial.pending and trial.state != "failed"]
         known = [(trial, trial.drop) for trial in ended if trial.drop is not None and math.isfinite(trial.drop)]
         return tuple(pair for pair in known if math.isfinite(self._sum(pair[0].parameters)))
+
+    @property
+    def _allowed(self) -> float:
+        """The allowed drop; where none is allowed, that of one sample, since there is no logarithm of 0."""
+        return self.history.problem.allowed or 1.0 / self.history.problem.total
 
     def _sum(self, parameters: Parameters) -> float:
         return sum(self._raw(unit, parameters) for unit in self.candidates)

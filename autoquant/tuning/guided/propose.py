@@ -31,7 +31,7 @@ def propose(past: Sequence[Past], problem: Problem, *, threshold: float = THRESH
     if not any(trial.within for trial in history.of(reference)):
         raced = race(history, reference)
         winner = raced.winner
-        step = raced.step or stages.winner(history, winner)
+        step = raced.step or stages.winner(history, raced.ranked, reference)
     return step or _predicted(history, winner)
 
 
@@ -42,9 +42,7 @@ def _predicted(history: History, winner: Parameters) -> Step | None:
     if step is not None:
         return step
     plans = Plans(history, stages.base_of(history, winner, candidates), candidates)
-    if room(plans) <= history.threshold * history.scale:
-        return None
     step = next_move(plans)
-    if step is not None:
+    if step is not None or room(plans) <= history.threshold * history.scale:
         return step
     return stages.retreat(plans) if history.incumbent is None else stages.around(history.incumbent, history)

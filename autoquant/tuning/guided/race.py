@@ -5,12 +5,12 @@ As many points as there are choices, not combinations of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from autoquant.tuning.guided.past import History, Step
-from autoquant.tuning.guided.problem import unit_of
-from autoquant.tuning.space import Choice, Parameters
+from autoquant.tuning.guided.problem import meaning, unit_of
+from autoquant.tuning.space import Choice, Parameters, setting_words
 
 LIMITS = (64, 128, 256)
 """Samples for each single change, for combinations, for the best few."""
@@ -22,53 +22,78 @@ CLOSE, FEW = 1.2, 3
 
 @dataclass(frozen=True)
 class Race:
-    """Where a race stands: what to try next, None at its end; and what has won so far."""
+    """Where a race stands: what to try next, None at its end; and what was raced, the best first."""
 
     step: Step | None
-    winner: Parameters
+    ranked: Sequence[Parameters]
+
+    @property
+    def winner(self) -> Parameters:
+        """The best so far."""
+        return self.ranked[0]
 
 
 def race(history: History, reference: Parameters) -> Race:
     """The race around `reference`, which is not repeated. What is pending is taken to have lost."""
     limits = [min(limit, history.problem.total) for limit in LIMITS]
-    singles: list[tuple[Parameters, str, Choice]] = [
-        ({**reference, name: value}, name, value) for name, value in _changes(history, reference)
-    ]
-    winner = min([reference, *(point for point, _, _ in singles)], key=history.measure)
-    for point, name, value in singles:
+    singles = [{**reference, name: value} for name, value in _changes(history, reference)]
+    for point in singles:
         if not _seen(history, point, limits[0]):
-            return Race(_step(point, word(name, value), limits[0]), winner)
-    winner, tried, step = _combined(history, reference, singles, limits[1])
-    if step is not None:
-        return Race(step, winner)
-    best = history.measure(winner)
-    few = sorted((point for point in tried if history.measure(point) <= CLOSE * best), key=history.measure)[:FEW]
-    for point in few if len(few) > 1 else ():
-        if point != reference and not _seen(history, point, limits[2]):
-            changed = [word(name, value) for name, value in point.items() if reference[name] != value]
-            return Race(_step(point, ", ".join(changed), limits[2]), winner)
-    return Race(None, min(few, key=history.measure, default=reference))
+            return Race(_step(point, reference, limits[0]), [history.best([reference, *singles])])
+    tried, step = _combined(history, reference, singles, limits[1])
+    if step is None:
+        step = _among_the_best(history, reference, tried, limits[2])
+    return Race(step, _ranked(history, [reference, *singles, *tried]))
 
 
 def _combined(
-    history: History, reference: Parameters, singles: list[tuple[Parameters, str, Choice]], limit: int
-) -> tuple[Parameters, list[Parameters], Step | None]:
+    history: History, reference: Parameters, singles: Sequence[Parameters], limit: int
+) -> tuple[list[Parameters], Step | None]:
     """The changes for the better put together, the best first, as long as each still is one; what was tried for it."""
-    start = history.measure(reference)
-    better = [change for change in singles if history.measure(change[0]) < BETTER * start]
+    start, *losses = history.compared([reference, *singles])
+    better = sorted((loss, place) for place, loss in enumerate(losses) if loss < BETTER * start)
     tried, current = [reference], reference
-    changed: dict[str, Choice] = {}
-    for _, name, value in sorted(better, key=lambda change: history.measure(change[0])):
-        if name in changed:
+    for _, place in better:
+        point = {**current, **_difference(singles[place], reference)}
+        if _difference(current, reference).keys() & _difference(singles[place], reference).keys():
             continue
-        point = {**current, name: value}
         if not _seen(history, point, limit):
-            words = ", ".join(word(*item) for item in {**changed, name: value}.items())
-            return current, tried, _step(point, words, limit)
+            return tried, _step(point, reference, limit)
         tried.append(point)
-        if history.measure(point) < BETTER * history.measure(current):
-            current, changed = point, {**changed, name: value}
-    return current, tried, None
+        before, after = history.compared([current, point])
+        if after < BETTER * before:
+            current = point
+    return tried, None
+
+
+def _among_the_best(history: History, reference: Parameters, tried: Sequence[Parameters], limit: int) -> Step | None:
+    """What is not yet measured on as many samples as it takes to choose among the best few."""
+    few = [point for point, loss in _with_losses(history, tried) if loss <= CLOSE * _least(history, tried)][:FEW]
+    for point in few if len(few) > 1 else ():
+        if not _seen(history, point, limit):
+            return _step(point, reference, limit)
+    return None
+
+
+def _ranked(history: History, points: Sequence[Parameters]) -> list[Parameters]:
+    """Plans within CLOSE of the best, on samples that all have in common; the best by the most samples comes first."""
+    each = list({meaning(point, history.problem): point for point in points}.values())
+    close = [point for point, loss in _with_losses(history, each) if loss <= CLOSE * _least(history, each)]
+    best = history.best(close[:FEW]) if close else points[0]
+    return [best, *(point for point in close if point is not best)]
+
+
+def _with_losses(history: History, points: Sequence[Parameters]) -> list[tuple[Parameters, float]]:
+    """Plans with what they were compared by, the best first."""
+    return sorted(zip(points, history.compared(points), strict=True), key=lambda pair: pair[1])
+
+
+def _least(history: History, points: Sequence[Parameters]) -> float:
+    return min(history.compared(points))
+
+
+def _difference(point: Parameters, reference: Parameters) -> Parameters:
+    return {name: value for name, value in point.items() if reference[name] != value}
 
 
 def _changes(history: History, reference: Parameters) -> Iterator[tuple[str, Choice]]:
@@ -79,21 +104,9 @@ def _changes(history: History, reference: Parameters) -> Iterator[tuple[str, Cho
 
 def _seen(history: History, point: Parameters, limit: int) -> bool:
     """Whether a point was measured on so many samples, or somebody is at it."""
-    trial = history.measured(point)
-    return (trial is not None and trial.loss_samples >= limit) or history.settled(point, limit)
+    return history.samples(point) >= limit or history.settled(point, limit)
 
 
-def _step(point: Parameters, words: str, limit: int) -> Step:
-    return Step(point, "race", f"race: {words}, on {limit} samples", limit)
-
-
-def word(name: str, value: Choice) -> str:
-    """A setting of the whole model in words.
-
-    >>> word("equalize", True), word("batch_num", 8)
-    ('equalize', 'batch_num 8')
-    """
-    words = name.replace("act_algo", "ranges")
-    if isinstance(value, bool):
-        return words if value else f"no {words}"
-    return f"{words} {value}" if not isinstance(value, str) or words not in value else value
+def _step(point: Parameters, reference: Parameters, limit: int) -> Step:
+    words = [setting_words(*item) for item in _difference(point, reference).items()] or ["as it was"]
+    return Step(point, "race", f"race: {', '.join(words)}, on {limit} samples", limit)

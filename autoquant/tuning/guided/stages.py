@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from autoquant.model.names import is_tensor
 from autoquant.tuning.guided.past import History, Past, Step
 from autoquant.tuning.guided.plans import Plans, predicted, with_best
-from autoquant.tuning.guided.problem import Candidates, int8_of, meaning, start_of, unit_of
-from autoquant.tuning.space import Parameters, switch_of
+from autoquant.tuning.guided.problem import Candidates, globals_of, int8_of, meaning, start_of, unit_of
+from autoquant.tuning.space import Parameters, setting_words, switch_of
 
 MATERIAL = 0.9
 """Better settings are tried where the predicted loss falls below this share of what it was."""
@@ -29,12 +30,26 @@ def start(history: History, reference: Parameters) -> Step | None:
     """Everything in INT8."""
     if history.settled(reference):
         return None
-    return Step(reference, "start", "all INT8 that can be, with the preferred settings")
+    words = ", ".join(setting_words(*item) for item in globals_of(reference).items())
+    return Step(reference, "start", f"all INT8: {words}" if words else "all INT8")
 
 
-def winner(history: History, point: Parameters) -> Step | None:
-    """The race's winner, until its fate is decided."""
-    return None if history.settled(point) else Step(point, "winner", "winner of the race, until it is decided")
+def winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Step | None:
+    """The race's winner, until its fate is decided; after each near miss the next best.
+
+    A near miss is a plan that took all samples to be found not within tolerance: one that is as good may be within.
+    """
+    for place, point in enumerate(ranked):
+        if not history.settled(point):
+            words = ", ".join(
+                setting_words(*item) for item in globals_of(point).items() if reference[item[0]] != item[1]
+            )
+            why = "winner of the race" if place == 0 else "as good in the race as what just missed"
+            return Step(point, "winner", f"{why}: {words or 'as it was'}")
+        ended = [trial for trial in history.of(point) if trial.limit is None and not trial.pending]
+        if any(trial.within for trial in ended) or not any(trial.state == "done" for trial in ended):
+            return None
+    return None
 
 
 def settings(history: History, point: Parameters, candidates: Candidates) -> Step | None:
@@ -53,7 +68,8 @@ def base_of(history: History, point: Parameters, candidates: Candidates) -> Para
         return point
     tried = history.of(better)
     material = predicted(better, candidates) < MATERIAL * predicted(point, candidates)
-    if not material or (any(not trial.pending for trial in tried) and history.measure(better) > history.measure(point)):
+    before, after = history.compared([point, better])
+    if not material or (any(not trial.pending for trial in tried) and after > before):
         return point
     return better
 

@@ -20,6 +20,7 @@ from autoquant.errors import ModelError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.operators import AddedOperators, hold_int8
 from autoquant.quantization.affine import Affine
 
 FLOAT = "float"
@@ -115,7 +116,7 @@ class _File:
         self._model.buffers = list(lite.model.buffers)
         self._graph.tensors = list(lite.subgraph.tensors)
         self._added: dict[int, list[Any]] = {}
-        self._codes: dict[int, int] = {}
+        self._new = AddedOperators(self._model)
 
     def add(self, variant: Variant, number: int) -> dict[int, int]:
         """Add the operators of a variant; gives for each tensor that they make again, the one that they made."""
@@ -156,14 +157,12 @@ class _File:
             if variant.factors is not None:
                 factors = self._constant(f"{name}/factors", self._fitting(variant, tensor, variant.factors))
                 balanced = self._like(tensor, f"{name}/balanced")
-                yield self._made(schema.BuiltinOperator.MUL, [tensor, factors], balanced)
+                yield self._new.made(schema.BuiltinOperator.MUL, [tensor, factors], balanced)
                 tensor = balanced
             steps, op.inputs[place] = self._like(tensor, f"{name}/steps"), self._like(tensor, f"{name}/real")
-            self._graph.tensors[steps].type = schema.TensorType.INT8
-            self._graph.tensors[steps].quantization = quantization = schema.QuantizationParametersT()
-            quantization.scale, quantization.zeroPoint = [affine.scale], [affine.offset]
-            yield self._made(schema.BuiltinOperator.QUANTIZE, [tensor], steps)
-            yield self._made(schema.BuiltinOperator.DEQUANTIZE, [steps], op.inputs[place])
+            hold_int8(self._graph.tensors[steps], scale=affine.scale, zero=affine.offset)
+            yield self._new.made(schema.BuiltinOperator.QUANTIZE, [tensor], steps)
+            yield self._new.made(schema.BuiltinOperator.DEQUANTIZE, [steps], op.inputs[place])
         if variant.weight is not None:
             place, make = variant.weight
             op.inputs[place] = self._constant(f"{prefix}/weight", make())
@@ -175,22 +174,6 @@ class _File:
             what = f"its data has {channels} channels in LiteRT, for {factors.shape} factors"
             raise ModelError(variant.layer, what, hint="remove dmq_balancer_param")
         return factors
-
-    def _made(self, code: int, inputs: list[int], output: int) -> Any:
-        op = schema.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = self._code(code), inputs, [output]
-        if code == schema.BuiltinOperator.MUL:
-            op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
-        return op
-
-    def _code(self, code: int) -> int:
-        if code not in self._codes:
-            entry = schema.OperatorCodeT()
-            entry.builtinCode = entry.deprecatedBuiltinCode = code
-            entry.version = 2 if code == schema.BuiltinOperator.DEQUANTIZE else 1  # 2 takes INT8
-            self._codes[code] = len(self._model.operatorCodes)
-            self._model.operatorCodes.append(entry)
-        return self._codes[code]
 
     def _like(self, tensor: int, name: str) -> int:
         """A tensor of the same shape and type, of no constant."""

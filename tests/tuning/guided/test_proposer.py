@@ -48,7 +48,7 @@ def test_what_waits_says_in_which_phase_and_why(problem: Synthetic, study: optun
     trials = study.trials
     assert [trial.user_attrs["phase"] for trial in trials] == ["start", "race", "race", "race"]
     assert [trial.user_attrs["limit"] for trial in trials] == [None, 64, 64, 128]
-    assert trials[2].user_attrs["why"] == "race: equalize, on 64 samples"
+    assert trials[2].user_attrs["why"] == "race: equalized, on 64 samples"
 
 
 def test_the_optimum_is_found_and_nothing_is_carried_out_twice(problem: Synthetic, study: optuna.Study):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.errors import UsageError
-from autoquant.tuning.tolerance import Tolerance, drop, within
+from autoquant.evaluation.tolerance import Tolerance, drop, within
 
 
 @pytest.mark.parametrize(

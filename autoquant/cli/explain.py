@@ -1,0 +1,160 @@
+"""`autoquant explain`: what the best plan of a run costs, what bought it, and why its float layers are in float."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoquant.cli import arguments
+from autoquant.cli.output import painted, say, terminal_columns, wrapped
+from autoquant.cli.pair_tables import MOST, drop_words, interval_words, legend, retreats_table, settings_table
+from autoquant.cli.setting_words import plan_words
+from autoquant.cli.words import counted, duration, number, percent
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autoquant.tuning.explanation import Explanation
+    from autoquant.tuning.float_layers import FloatLayer
+
+LABEL = 8
+"""Columns of the labels."""
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """The run."""
+    parser.add_argument("run", metavar="RUN", help="the folder of the run, which may be going on")
+    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
+    arguments.add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the run, and print what it found out."""
+    from autoquant.reports.explanation_json import explanation_facts
+    from autoquant.tuning.explanation import explain_run
+
+    found = explain_run(Path(args.run))
+    if args.json:
+        say(json.dumps(explanation_facts(found), indent=2, sort_keys=True, allow_nan=False))
+    else:
+        say(text(found, columns=terminal_columns(sys.stdout)))
+    return 0
+
+
+def text(found: Explanation, *, columns: int | None) -> str:
+    """What the best plan costs, what bought it, and the reasons of its float layers, in so many columns."""
+    from rich.text import Text
+
+    def folded(line: str, *, bold: int = 0, indent: int = 4) -> Text:
+        made = Text(wrapped(line, columns, indent=indent))
+        made.stylize("bold", 0, bold)
+        return made
+
+    shown = [one.pair for one in found.settings[:MOST]] + [one.pair for one in found.retreats[:MOST]]
+    blocks: list[list[RenderableType]] = [
+        [folded(f"{label:{LABEL}}  {words}", bold=LABEL, indent=LABEL + 2) for label, words in cost(found)],
+        settings_table(found.settings, columns),
+        retreats_table(found.retreats, found.run.terms.objective, columns),
+        [folded(line) for line in legend(shown)],
+        [folded(line, bold=0 if line.startswith(" ") else len(line)) for line in reasons(found)],
+    ]
+    return painted(*[part for block in blocks if block for part in (*block, "")][:-1])
+
+
+def cost(found: Explanation) -> Iterator[tuple[str, str]]:
+    """What the best plan is and costs, and what the trials took; labels and what they say."""
+    from autoquant.tuning.choices import MACS
+
+    run, terms, best = found.run, found.run.terms, found.run.best
+    allowed = f"INT8 may lose {number(terms.tolerance)}"
+    yield "run", f"{run.run} ({terms.target}): FP32 {terms.metric} {number(terms.baseline)}, {allowed}"
+    if best is None:
+        yield "best", f"none, as no trial came to its end; the last one failed: {run.trials[-1].reason}"
+    else:
+        met = "within tolerance" if best.meets(terms.tolerance) else "not within tolerance"
+        score = "" if best.score is None else f"{terms.metric} {number(best.score)}, "
+        yield "best", f"trial {best.number} ({best.why}): {score}drop {drop_words(best)}, {met}"
+        yield from _certificate(found)
+        minimized = f"; {terms.objective} {percent(best.objective)} of the float model's"
+        share = f"{best.int8_layers} of {best.layers} layers, {percent(best.int8_share)} of the model's work"
+        yield "INT8", share + ("" if terms.objective == MACS else minimized)
+        yield "settings", plan_words(best.plan)
+    yield "effort", _effort(found)
+
+
+def _certificate(found: Explanation) -> Iterator[tuple[str, str]]:
+    claim = found.run.certificate
+    if claim is None:
+        return
+    sure = f"at most {number(claim.upper_bound)} with confidence {percent(claim.confidence)}"
+    there = f"on {counted(claim.samples, 'sample')} kept aside"
+    yield "claim", f"{claim.verdict}: drop {number(claim.drop)} {there}, {sure}"
+
+
+def _effort(found: Explanation) -> str:
+    run = found.run
+    states = [trial.state.value for trial in run.trials]
+    ended = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    unended = f", {run.unended} not ended" if run.unended else ""
+    parts = ", ".join(f"{part} {duration(spent)}" for part, spent in run.seconds.items())
+    trials, samples = counted(len(run.trials), "trial"), counted(run.samples, "sample")
+    return f"{trials} ({ended}{unended}), {samples} evaluated; {parts or 'no times'}"
+
+
+def reasons(found: Explanation) -> Iterator[str]:
+    """Why layers are in float; those of one reason together, the reason indented below their names."""
+
+    def shown_by(one: FloatLayer) -> tuple[str, int]:
+        return one.why.value, -1 if one.trial is None else one.trial.number
+
+    if found.float_layers:
+        verb = "stays" if len(found.float_layers) == 1 else "stay"
+        yield f"why {counted(len(found.float_layers), 'layer')} of the best plan {verb} in float"
+    groups = [list(group) for _, group in groupby(sorted(found.float_layers, key=shown_by), key=shown_by)]
+    for group in groups[:MOST]:
+        yield f"  {', '.join(one.name for one in group)}"
+        yield f"    {_reason(group, found)}"
+    left = sum(map(len, groups[MOST:]))
+    if left:
+        yield f"  ... and {counted(left, 'more layer')}, which --json lists"
+
+
+def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
+    from autoquant.tuning.float_layers import Why
+
+    one, run = group[0], found.run
+    if one.trial is None:
+        beside = "" if one.why is Why.NEVER else " beside most of these INT8 layers and was decided"
+        return f"no trial had {_them(group)} in INT8{beside}"
+    if one.why is Why.FAILED:
+        return f"trial {one.trial.number} failed for its sake: {one.trial.reason}"
+    told = f"trial {one.trial.number}, {_difference(group)}: drop {drop_words(one.trial)}{interval_words(one.trial)}"
+    if one.why is Why.OUT:
+        return f"{told}, not within tolerance"
+    mine, best = one.trial.objective, run.best.objective if run.best else one.trial.objective
+    return (
+        f"{told}, within tolerance; but {run.terms.objective} {percent(mine)} of the float model's, not {percent(best)}"
+    )
+
+
+def _difference(group: Sequence[FloatLayer]) -> str:
+    """How the trial that shows it differs from the best plan."""
+    one = group[0]
+    if one.exact:
+        return "which has it in INT8 and is alike but for that"
+    more = len(one.beside) + 1 - len(group)
+    words = [
+        f"with {_them(group)}" + (f" and {counted(more, 'more layer')}" if more else "") + " in INT8",
+        *([f"without {len(one.without)} of these"] if one.without else []),
+        *([] if one.alike else ["with other settings"]),
+    ]
+    return ", ".join(words)
+
+
+def _them(group: Sequence[FloatLayer]) -> str:
+    return "it" if len(group) == 1 else "them"

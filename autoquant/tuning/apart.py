@@ -1,0 +1,95 @@
+"""Samples kept apart: what calibrates, what is searched on and what certifies must not be the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoquant.errors import DataError
+from autoquant.evaluation.baseline import Baseline
+from autoquant.evaluation.batch import Array
+from autoquant.evaluation.content import content_hashes, shared
+from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.metrics import Metric
+from autoquant.evaluation.paired import is_binary, least_samples
+from autoquant.kept import Kept, keep, read_kept
+
+VERSION = 1
+ALL_SEEN = "the search has seen all samples; give others with --certify"
+FEWEST = 100
+"""Samples that it takes to certify a metric that counts no right answers: a bootstrap of fewer is not to be trusted."""
+
+
+def without_shared(data: Dataset, other: Dataset) -> Dataset:
+    """The samples whose content is not in `other` as well. Raises DataError where none is left."""
+    same = shared(content_hashes(data), content_hashes(other))
+    if len(same) == len(data):
+        what = "has no samples beside those kept for calibration, whose content is the same"
+        raise DataError(data.name, what, hint="are all samples alike? give --calibration data of its own")
+    return data.subset(np.delete(np.arange(len(data)), same)) if len(same) else data
+
+
+def check_apart(one: str, data: Dataset, another: str, other: Dataset) -> None:
+    """Raise DataError where samples of `data` are in `other` as well; `one` and `another` is what they are for."""
+    same = shared(content_hashes(data), content_hashes(other))
+    if len(same):
+        what = f"{len(same)} of {len(data)} samples for {one} are for {another} too (the first is sample {same[0]})"
+        hint = f"a score on what was used before is too good: give other data for {one}, or --allow-overlap"
+        raise DataError(data.name, what, hint=hint)
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Positions of evaluation samples to search on and to certify with, ascending; `reason` says why there are none."""
+
+    search: Array
+    certification: Array
+    reason: str = ""
+
+    @classmethod
+    def undivided(cls, samples: int, reason: str) -> Division:
+        """All are searched on."""
+        everything = np.arange(samples)
+        return cls(everything, everything[:0], reason)
+
+
+def divided(
+    data: Dataset, metric: Metric, baseline: Baseline, *, allowed: float, confidence: float, seed: int
+) -> Division:
+    """Keep half of the evaluation data aside, drawn by the seed, where that can be enough to certify anything.
+
+    Samples of the same content stay together: those that are on both sides are searched on.
+    """
+    half, least = len(data) // 2, least_certifiable(metric, baseline, allowed=allowed, confidence=confidence)
+    if least is None:
+        return Division.undivided(len(data), "no number of samples certifies a tolerance of 0")
+    if half < least:
+        reason = f"that takes at least {least:,} samples kept aside, and there are {len(data):,} in all"
+        return Division.undivided(len(data), reason)
+    order = np.random.default_rng(seed).permutation(len(data))
+    search, kept = np.sort(order[half:]), np.sort(order[:half])
+    hashes = content_hashes(data)
+    both = shared(hashes[kept], hashes[search])
+    return Division(np.sort(np.concatenate([search, kept[both]])), np.delete(kept, both))
+
+
+def least_certifiable(metric: Metric, baseline: Baseline, *, allowed: float, confidence: float) -> int | None:
+    """The fewest samples with which anything can be certified, if all goes well; None where no number is enough."""
+    if allowed <= 0.0:
+        return None
+    counted = metric.per_sample and is_binary(baseline.score.rows)
+    return least_samples(allowed, confidence) if counted else FEWEST
+
+
+def keep_division(division: Division, path: Path, *, data: str) -> None:
+    """Write which samples are for what, for whoever wants to compute a score again; `data` is the digest of them."""
+    arrays = {"search": division.search, "certification": division.certification}
+    keep(path, Kept({"reason": division.reason}, arrays), key=data, version=VERSION)
+
+
+def kept_division(path: Path, *, data: str) -> Division | None:
+    """What `keep_division` wrote of data of this digest, None where there is nothing of that."""
+    kept = read_kept(path, key=data, version=VERSION)
+    return None if kept is None else Division(**kept.arrays, reason=kept.header["reason"])

@@ -1,0 +1,56 @@
+"""What is kept aside: samples that the search never sees, and on which the best that it found is scored, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoquant.evaluation.baseline import measure_baseline
+from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.engine import Runner
+from autoquant.evaluation.metrics import Metric, require_labels
+from autoquant.evaluation.part import Part
+
+DECLINED = "nothing was to be certified (--certify none)"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Samples kept aside: those of `data`, or none, and `reason` says why.
+
+    `open` scores the FP32 model on them where that was not done yet.
+    """
+
+    data: Dataset | None
+    reason: str
+    open: Callable[[Callable[[], Runner], int], Part] | None
+
+    @classmethod
+    def nothing(cls, reason: str) -> Held:
+        """No samples."""
+        return cls(None, reason, None)
+
+    @classmethod
+    def part_of(cls, part: Part) -> Held:
+        """Some of the evaluation data, of which the FP32 model was scored with the rest."""
+        return cls(part.data, "", lambda opened, batch_size: part)
+
+    @classmethod
+    def given(cls, data: Dataset, metric: Metric) -> Held:
+        """Data of its own. Raises DataError where it lacks the labels that the metric needs."""
+        require_labels(metric, data)
+
+        def open_part(opened: Callable[[], Runner], batch_size: int) -> Part:
+            runner = opened()
+            try:
+                baseline = measure_baseline(runner, data, metric, batch_size=batch_size, key="")
+            finally:
+                runner.close()
+            return Part.of(data, np.arange(len(data)), metric, baseline)
+
+        return cls(data, "", open_part)
+
+    def __len__(self) -> int:
+        return 0 if self.data is None else len(self.data)

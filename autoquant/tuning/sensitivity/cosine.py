@@ -1,0 +1,53 @@
+"""AMCT's ranking of layers: how alike a layer's outputs are in float and in INT8, from what it reads in float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+import numpy as np
+
+from autoquant.calibration.plan import Plan
+from autoquant.calibration.record import Calibrator
+from autoquant.errors import TrialError
+from autoquant.evaluation.batch import Array
+from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.targets.tensorflow import quantized
+from autoquant.tuning.sensitivity.result import Question
+
+BATCH = 64
+
+
+def cosines(question: Question) -> Mapping[str, float]:
+    """The cosine of each layer's float and INT8 outputs with its first candidate, over all samples; a graph's layers.
+
+    In [-1, 1]; 1 where both have the same direction or the float output is all 0. A layer that cannot be quantized has
+    -infinity, so that it is the first to stay in float. Raises TrialError where the model does not run.
+    """
+    graph, engine = question.model.graph, TensorFlowEngine()
+    calibrator = Calibrator(graph, question.layers, question.statistics)
+    results = {name: question.layers[name].bias or question.layers[name].node for name in question.candidates}
+    with closing(engine.open_graph(graph, sorted(set(results.values())))) as plain:
+        expected = [plain(batch.inputs) for batch in question.chosen.batches(BATCH)]
+    found: dict[str, float] = {}
+    for name, each in question.candidates.items():
+        try:
+            record = calibrator.record(Plan({name: each[0]}, question.batches))
+            alone = quantized(graph, question.layers, record)
+        except TrialError:
+            found[name] = -np.inf
+            continue
+        with closing(engine.open_graph(alone, [results[name]])) as runner:
+            outputs = [runner(batch.inputs)[results[name]] for batch in question.chosen.batches(BATCH)]
+        found[name] = _cosine([part[results[name]] for part in expected], outputs)
+    return found
+
+
+def _cosine(plain: list[Array], quantized_: list[Array]) -> float:
+    products = np.zeros(3)
+    for p, q in zip(plain, quantized_, strict=True):
+        one, other = p.astype(np.float64).ravel(), q.astype(np.float64).ravel()
+        products += one @ other, one @ one, other @ other
+    if products[1] == 0.0:
+        return 1.0
+    return float(products[0] / np.sqrt(products[1] * products[2])) if products[2] else 0.0

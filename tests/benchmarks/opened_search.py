@@ -1,0 +1,26 @@
+"""A search opened up to its first trial, for benchmarks that carry out plans of their own."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from autoquant.api import nobody
+from autoquant.evaluation.tolerance import Tolerance
+from autoquant.formats.space_toml import load_space
+from autoquant.tuning.assembly import assembled
+from autoquant.tuning.loop import Loop
+from autoquant.tuning.opening import model_of, open_request
+from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.run_folder import RunFolder
+
+
+def opened_search(model: Path, data: Any, run: Path, *, tolerance: str, **options: Any) -> Loop:
+    """What `autoquant.search` with these options would run, in the folder `run`, which is made."""
+    request = SearchRequest(model=model, data=data, tolerance=Tolerance.parse(tolerance), **options)
+    opening = open_request(request, load_space(request.space), model_of(request))
+    folder = RunFolder(run)
+    folder.create()
+    folder.write_request({"request": request.as_table(), "digests": opening.digests()})
+    return assembled(opening, folder, nobody, time.monotonic, 0.0).loop

@@ -1,0 +1,230 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import autoquant
+from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.cli.explain import reasons, text
+from autoquant.cli.main import main
+from autoquant.cli.setting_words import WORDS
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.explanation import explained
+from autoquant.tuning.float_layers import FloatLayer, Why
+from autoquant.tuning.plan_changes import OF_LAYERS, WHOLE
+from autoquant.tuning.result import State
+from autoquant.tuning.run_trials import RunTrials, Terms
+
+SPACE = """
+[global]
+channel_wise = [true, false]
+[layer]
+quant_enable = [true, false]
+act_algo = ["ifmr", "minmax"]
+"""
+TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
+ALL = Plan({"conv1": LayerPlan(), "conv2": LayerPlan(), "fc": LayerPlan(channel_wise=False)})
+BALANCED = Plan({**ALL.layers, "conv1": LayerPlan(dmq=0.5), "conv2": LayerPlan(dmq=0.5)})
+BEST = Plan({**BALANCED.layers, "conv2": None})
+
+
+@pytest.fixture(scope="module")
+def searched(files, tmp_path_factory) -> Path:
+    """A run that went through its whole budget."""
+    folder = tmp_path_factory.mktemp("explained")
+    (folder / "space.toml").write_text(SPACE)
+    options = {"metric": "mse", "tolerance": 0.0, "space": folder / "space.toml", "max_trials": 6, "sampler": "tpe"}
+    autoquant.search(files.model, files.data, calibration=files.calibration, run=folder / "run", **options)
+    return folder / "run"
+
+
+@pytest.fixture
+def found(trial):
+    """A run in which balancing and a layer in float were what helped."""
+    trials = [
+        replace(trial(0, drop=None, reason=""), plan=ALL, state=State.STOPPED, drop=0.5, low=0.25, high=0.7, loss=2.5),
+        replace(trial(1, drop=0.1875), plan=BALANCED, int8_layers=3, int8_share=1.0, loss=0.25),
+        replace(trial(2, drop=0.0625, why="conv2 in float"), plan=BEST, loss=0.0125),
+        trial(3, drop=None, reason="fc: overflow"),
+    ]
+    judged = [replace(one, within=one.drop == 0.0625) for one in trials]
+    trials = [replace(one, loss_samples=64, losses=(one.loss,)) if one.loss else one for one in judged]
+    certificate = Certificate(
+        verdict=Verdict.MET,
+        metric="top1",
+        baseline=0.875,
+        score=0.8125,
+        drop=0.0625,
+        upper_bound=0.1875,
+        allowed=0.125,
+        confidence=0.95,
+        samples=80,
+        method="exact paired (trinomial)",
+        origin=Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64),
+        suspicious=False,
+    )
+    return explained(RunTrials(Path("my run"), TERMS, tuple(trials), trials[2], 1, certificate))
+
+
+def test_the_screen_tells_the_cost_what_bought_it_and_why_layers_are_in_float(found) -> None:
+    assert [line.rstrip() for line in text(found, columns=None).splitlines()] == [
+        "run       my run (litert): FP32 top1 0.7500, INT8 may lose 0.1250",
+        "best      trial 2 (conv2 in float): top1 0.6875, drop 0.0625, within tolerance",
+        "claim     met, not certified: drop 0.0625 on 80 samples kept aside, at most 0.1875 with confidence 95.0%",
+        "INT8      2 of 3 layers, 62.5% of the model's work",
+        "settings  calibrated on 1 batch, ranges by ifmr, per channel (1), per tensor (1), balanced 0.5 (1), "
+        "not balanced (1)",
+        "effort    4 trials (1 stopped, 2 done, 1 failed, 1 not ended), 320 samples evaluated; quantize 2.0s, "
+        "score 5.0s",
+        "",
+        "what settings bought  instead of           loss               drop                  gained  trials",
+        "balanced 0.5          not balanced  2.5 -> 0.25  ~0.5000 -> 0.1875  0.3125 (0.062 to 0.51)    0, 1",
+        "",
+        "what float layers bought  share in INT8              loss              drop  gained  trials",
+        "conv2                     100.0% -> 62.5%  0.25 -> 0.0125  0.1875 -> 0.0625  0.1250    1, 2",
+        "",
+        "loss: mean divergence of outputs from FP32's, over 64 samples, the same for both trials",
+        "~: estimated, as the trial was stopped early; an interval in brackets holds at the run's error rate",
+        "",
+        "why 1 layer of the best plan stays in float",
+        "  conv2",
+        "    trial 1, which has it in INT8 and is alike but for that: drop 0.1875, not within tolerance",
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 95, 120])
+def test_it_fits_the_screen(found, columns: int) -> None:
+    lines = text(found, columns=columns).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any("~0.5000 -> 0.1875" in line for line in lines)
+
+
+def floats(*groups):
+    """Float layers, each group for one reason."""
+    return tuple(FloatLayer(name, why, **facts) for names, why, facts in groups for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "why", "facts", "told"),
+    [
+        ("x", Why.NEVER, {}, "no trial had it in INT8"),
+        ("xy", Why.NEVER, {}, "no trial had them in INT8"),
+        ("x", Why.UNTRIED, {}, "no trial had it in INT8 beside most of these INT8 layers and was decided"),
+        ("x", Why.FAILED, {"trial": 3}, "trial 3 failed for its sake: fc: overflow"),
+        (
+            "x",
+            Why.OUT,
+            {"trial": 0, "alike": True},
+            "trial 0, which has it in INT8 and is alike but for that: drop ~0.5000 (0.25 to 0.7), not within tolerance",
+        ),
+        (
+            "xy",
+            Why.OUT,
+            {"trial": 1, "alike": True, "beside": ("y", "z")},
+            "trial 1, with them and 1 more layer in INT8: drop 0.1875, not within tolerance",
+        ),
+        (
+            "x",
+            Why.OUT,
+            {"trial": 1, "without": ("a", "b")},
+            "trial 1, with it in INT8, without 2 of these, with other settings: drop 0.1875, not within tolerance",
+        ),
+        (
+            "x",
+            Why.NO_BETTER,
+            {"trial": 2, "alike": True},
+            "trial 2, which has it in INT8 and is alike but for that: drop 0.0625, within tolerance; "
+            "but macs 37.5% of the float model's, not 37.5%",
+        ),
+    ],
+)
+def test_reasons_in_words(found, names, why, facts, told) -> None:
+    known = {**facts, "trial": found.run.trials[facts["trial"]]} if facts else {}
+    shown = [*reasons(replace(found, float_layers=floats((names, why, known))))]
+    assert shown[1:] == [f"  {', '.join(names)}", f"    {told}"]
+
+
+def test_what_is_too_much_for_one_screen_is_counted(found) -> None:
+    many = replace(
+        found,
+        settings=found.settings * 11,
+        float_layers=floats(*((f"{n}", Why.OUT, {"trial": replace(found.run.trials[1], number=n)}) for n in range(9))),
+    )
+    shown = text(many, columns=None).splitlines()
+    assert "... and 3 more, which --json lists" in shown
+    assert shown[-1] == "  ... and 1 more layer, which --json lists"
+    assert len(shown) <= 50
+
+
+def test_what_else_was_minimized_is_told_in_place_of_the_share(found) -> None:
+    latency = replace(found, run=replace(found.run, terms=replace(TERMS, objective="latency")))
+    shown = text(latency, columns=None).splitlines()
+    assert "INT8      2 of 3 layers, 62.5% of the model's work; latency 37.5% of the float model's" in shown
+    assert any(line.startswith("what float layers bought  latency ") for line in shown)
+
+
+def test_a_run_in_which_everything_failed(trial) -> None:
+    failed = trial(0, drop=None, reason="out of memory")
+    shown = text(explained(RunTrials(Path("my run"), TERMS, (failed,), None)), columns=None).splitlines()
+    assert shown == [
+        "run       my run (litert): FP32 top1 0.7500, INT8 may lose 0.1250",
+        "best      none, as no trial came to its end; the last one failed: out of memory",
+        "effort    1 trial (1 failed), 80 samples evaluated; quantize 0.5s, score 1.2s",
+    ]
+
+
+def test_every_setting_of_layers_has_its_words() -> None:
+    assert set(OF_LAYERS) <= WORDS.keys() <= {*OF_LAYERS, *WHOLE}
+
+
+def test_a_real_run_from_the_command_line(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(searched)]) == 0
+    shown = capsys.readouterr().out
+    assert "per channel" in shown
+    assert "per tensor" in shown
+    assert main(["explain", str(searched), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    stored = {int(file.parent.name): json.loads(file.read_text()) for file in searched.glob("trials/*/score.json")}
+    result = json.loads((searched / "result.json").read_text())
+    assert (told["best"]["number"], told["trials"]) == (result["best_trial"], result["trials"])
+    assert told["evaluated_samples"] == result["evaluated_samples"]
+    changed = [one for one in told["settings"] if [c["setting"] for c in one["changes"]] == ["channel_wise"]]
+    assert changed
+    for one in told["settings"]:
+        before, after = (stored[one[which]["number"]] for which in ("before", "after"))
+        assert one["loss"]["before"] == before["loss"]
+        assert one["gain"]["estimate"] == pytest.approx(before["drop"] - after["drop"])
+
+
+def test_from_python(searched: Path) -> None:
+    found = autoquant.explain(searched)
+    assert found.run.terms.metric == "mse"
+    assert found.run.best in found.run.trials
+
+
+def test_neither_tensorflow_nor_optuna_is_waited_for(searched: Path, python) -> None:
+    code = f"""
+import sys
+from autoquant.cli.main import main
+code = main(["explain", {str(searched)!r}]) or main(["explain", {str(searched)!r}, "--json"])
+heavy = {{"tensorflow", "keras", "optuna", "scipy", "sklearn", "ai_edge_litert", "ai_edge_quantizer"}}
+sys.exit(",".join(heavy & set(sys.modules)) or code)
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_cannot_be_explained_is_an_error(tmp_path: Path, searched, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "nowhere"]) == 2
+    assert "nowhere: is no run" in capsys.readouterr().err
+    score = searched / "trials/0001/score.json"
+    kept = score.read_text()
+    score.write_text(kept[:100])
+    try:
+        assert main(["explain", str(searched)]) == 2
+    finally:
+        score.write_text(kept)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert str(score) in captured.err

@@ -1,0 +1,85 @@
+"""AMCT's ranking, against NumPy in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from asking import opened, question
+
+from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.ranges import MinMax, Percentile
+from autoquant.tuning.sensitivity.cosine import cosines
+
+RNG = np.random.default_rng(3)
+FIRST, BIAS, SECOND = (RNG.normal(size=size).astype("f") for size in ((6, 5), (5,), (5, 3)))
+X = RNG.normal(size=(150, 6)).astype("f")
+
+
+def network(tf, x):
+    """Layer `one` with a bias, and `two` without."""
+    hidden = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, tf.constant(FIRST), name="one"), BIAS))
+    return tf.matmul(hidden, tf.constant(SECOND), name="two")
+
+
+def data_int8(values, low, high):
+    scale = float(np.float32((high - low) / 255))
+    zero = np.rint(-128 - low / scale)
+    return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale
+
+
+def weight_int8(weight):
+    scale = np.float64(np.float32(max(weight.max() / 127, -weight.min() / 128)))
+    return np.clip(np.rint(weight / scale), -128, 127) * scale
+
+
+def cosine(a, b):
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+
+
+@pytest.fixture
+def model(tmp_path):
+    return opened(tmp_path, network, (None, 6))
+
+
+def test_of_what_a_layer_gives_with_its_bias(model):
+    """Over all samples, more than a batch of them; the other layers are in float."""
+    x, first, second = X.astype(float), FIRST.astype(float), SECOND.astype(float)
+    hidden = np.maximum(x @ first + BIAS, 0)
+    expected = {
+        "one": cosine(x @ first + BIAS, data_int8(x, x.min(), x.max()) @ weight_int8(first) + BIAS),
+        "two": cosine(hidden @ second, data_int8(hidden, 0.0, hidden.max()) @ weight_int8(second)),
+    }
+    found = cosines(question(model, X))
+    assert found == {name: pytest.approx(value, abs=2e-6) for name, value in expected.items()}
+    assert all(0.99 < value < 1.0 for value in found.values())
+    errors = [(1 - found[name]) / (1 - expected[name]) for name in expected]
+    assert errors == [pytest.approx(1.0, rel=0.05)] * 2
+
+
+def test_only_the_first_candidate_counts(model):
+    asked = question(model, X)
+    layer = asked.layers["one"]
+    both = [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6))]
+    one, other = (cosines(replace(asked, candidates={"one": order})) for order in (both, both[::-1]))
+    assert one == {"one": cosines(asked)["one"]}
+    assert other["one"] < one["one"] - 0.01
+
+
+def test_a_layer_that_gives_nothing_does_not_change(tmp_path):
+    def silent(tf, x):
+        return tf.matmul(tf.nn.relu(tf.matmul(x, tf.zeros([6, 5]), name="one")), tf.constant(SECOND), name="two")
+
+    found = cosines(question(opened(tmp_path, silent, (None, 6)), X))
+    assert found["two"] == 1.0
+
+
+def test_a_layer_that_cannot_be_quantized_is_the_first_to_stay_in_float(tmp_path):
+    def huge(tf, x):
+        return tf.matmul(
+            tf.matmul(x, tf.constant(FIRST * np.float32(1e12)), name="one"), tf.constant(SECOND), name="two"
+        )
+
+    found = cosines(question(opened(tmp_path, huge, (None, 6)), X))
+    assert found["one"] == -np.inf

@@ -1,0 +1,92 @@
+"""Samples that are kept apart."""
+
+import numpy as np
+import pytest
+
+from autoquant.errors import DataError
+from autoquant.evaluation.baseline import Baseline
+from autoquant.evaluation.data import open_data
+from autoquant.evaluation.evaluator import Score
+from autoquant.evaluation.metrics import open_metric
+from autoquant.model.model import InputSpec
+from autoquant.tuning.apart import check_apart, divided, keep_division, kept_division, without_shared
+
+SPEC = InputSpec("x", np.dtype(np.float32), (None, 3))
+X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+
+
+def data(x):
+    return open_data((x, None), [SPEC])
+
+
+def divide(x=X, *, allowed=0.01, rows=None, metric="top1", seed=0):
+    rows = np.ones(len(x)) if rows is None else rows
+    baseline = Baseline("", (), Score(float(rows.mean()), rows, len(x)))
+    return divided(data(x), open_metric(metric), baseline, allowed=allowed, confidence=0.95, seed=seed)
+
+
+def test_samples_of_both_are_refused_by_number():
+    with pytest.raises(DataError) as caught:
+        check_apart("calibration", data(X[90:200]), "evaluation", data(X[:100]))
+    assert str(caught.value) == (
+        "data: 10 of 110 samples for calibration are for evaluation too (the first is sample 0); a score on what was "
+        "used before is too good: give other data for calibration, or --allow-overlap"
+    )
+    check_apart("calibration", data(X[100:200]), "evaluation", data(X[:100]))
+
+
+def test_half_is_kept_aside_and_all_samples_are_there_once():
+    found = divide()
+    assert len(found.certification) == 500
+    both = np.concatenate([found.search, found.certification])
+    np.testing.assert_array_equal(np.sort(both), np.arange(1000))
+    assert (np.diff(found.search) > 0).all()
+    assert not np.array_equal(divide(seed=1).search, found.search)
+
+
+def test_copies_stay_together():
+    x = np.concatenate([X[:500], X[:500]])
+    found = divide(x)
+    assert not np.isin(found.search % 500, found.certification % 500).any()
+    assert len(found.search) + len(found.certification) == 1000
+
+
+@pytest.mark.parametrize(
+    ("allowed", "count", "reason"),
+    [
+        (0.001, 1000, "that takes at least "),
+        (0.01, 500, "that takes at least "),
+        (0.0, 1000, "no number of samples certifies a tolerance of 0"),
+    ],
+)
+def test_nothing_is_kept_aside_where_it_cannot_be_enough(allowed, count, reason):
+    found = divide(X[:count], allowed=allowed)
+    assert len(found.search) == count
+    assert not len(found.certification)
+    assert found.reason.startswith(reason)
+
+
+def test_metrics_that_count_nothing_take_a_hundred_samples():
+    values = np.random.default_rng(1).random(1000)
+    assert len(divide(X[:200], rows=values[:200], metric="psnr", allowed=0.1).certification) == 100
+    assert not len(divide(X[:199], rows=values[:199], metric="psnr", allowed=0.1).certification)
+
+
+def test_the_division_is_kept_for_whoever_wants_to_check(tmp_path):
+    found = divide()
+    keep_division(found, tmp_path / "division.npz", data="d")
+    stored = np.load(tmp_path / "division.npz")
+    kept = kept_division(tmp_path / "division.npz", data="d")
+    assert kept is not None
+    for name in ("search", "certification"):
+        assert stored[name].tolist() == getattr(kept, name).tolist() == getattr(found, name).tolist()
+    assert kept.reason == found.reason == ""
+    assert kept_division(tmp_path / "division.npz", data="e") is None
+    assert kept_division(tmp_path / "absent.npz", data="d") is None
+
+
+def test_what_is_split_off_leaves_no_copies_behind():
+    kept = without_shared(data(np.concatenate([X[:50], X[:10]])), data(X[:10]))
+    assert len(kept) == 40
+    with pytest.raises(DataError, match="no samples beside"):
+        without_shared(data(X[:5]), data(X[:5]))

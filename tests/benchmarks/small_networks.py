@@ -1,0 +1,206 @@
+"""What samplers find on networks small enough to know the best plan, and what that takes.
+
+    python tests/benchmarks/small_networks.py DATA_FOLDER [--networks ten,kws] [--targets T,U] [--samplers S,R]
+        [--seeds N] [--max-trials N] [--images N] [--train N]
+
+`ten` are ten layers of which INT8 ruins two (bad_layers.py), within 1 %; `kws` is the real model, whose tolerance is 0,
+as its layers lose nothing otherwise. The exhaustive optimum: all 2^n choices of layers in INT8, with the settings that
+the search begins with, from the most multiply-adds on, each scored on everything until one is within tolerance; of the
+rest none can be better. The searches choose settings as well, so they may find more than that optimum.
+
+A line for each sampler, medians over seeds: the share found after 10 full evaluations (evaluated samples / samples),
+relative to the optimum; the evaluations until 99 % of it were found, '-' where they never were; and of the whole
+search, which all samplers end after so many trials if not by themselves: share, evaluations, trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from bad_layers import make_network
+from opened_search import opened_search
+
+import autoquant
+from autoquant.evaluation.tolerance import drop, within
+from autoquant.tuning.loop import Loop
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.space import Parameters, switch_of
+from autoquant.tuning.workbench import score_whole
+
+GOOD, EVALUATIONS = 0.99, 10
+HEADINGS = (
+    "network",
+    "target",
+    "sampler",
+    "after 10 / optimum",
+    "evals to 99 %",
+    "share at the end",
+    "evals",
+    "trials",
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, its data, and its tolerance."""
+
+    name: str
+    model: Path
+    data: Path
+    calibration: Path
+    tolerance: str
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The largest share of multiply-adds within tolerance, the layers in float, and how many plans were scored."""
+
+    share: float
+    in_float: tuple[str, ...]
+    scored: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one search: share within tolerance after EVALUATIONS, evaluations until GOOD, and all of it."""
+
+    early: float
+    until: float
+    share: float
+    evaluations: float
+    trials: int
+
+
+def main(words: Sequence[str] | None = None, write: Callable[[str], None] = print) -> None:
+    """Enumerate, search, and write a table, a line at a time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--networks", default="ten,kws")
+    parser.add_argument("--targets", default="tensorflow,litert")
+    parser.add_argument("--samplers", default="guided,tpe,random,amct")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-trials", type=int, default=40)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--train", type=int, default=20000)
+    arguments = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        for network in networks(arguments, Path(folder)):
+            for target in arguments.targets.split(","):
+                _compare(network, target, arguments, write)
+
+
+def networks(arguments: argparse.Namespace, folder: Path) -> Iterator[Network]:
+    """Those that were asked for."""
+    for name in arguments.networks.split(","):
+        if name == "ten":
+            fashion = arguments.folder / "fashion_mnist"
+            yield Network(
+                name, *make_network(fashion, folder, train=arguments.train, evaluate=arguments.images), tolerance="1%"
+            )
+        else:
+            kws = arguments.folder / "kws"
+            files = (kws / file for file in ("kws_ref_model.pb", "evaluation.npz", "calibration.npz"))
+            yield Network(name, *files, tolerance="0")
+
+
+def options(network: Network, target: str) -> dict[str, Any]:
+    """What enumeration and searches share: all samples are searched on, so that all seeds have the same optimum."""
+    # One of the calibration samples of kws is among its evaluation samples.
+    shared = {"certify": "none", "allow_overlap": True, "target": target}
+    return {"calibration": network.calibration, "tolerance": network.tolerance, **shared}
+
+
+def _compare(network: Network, target: str, arguments: argparse.Namespace, write: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        loop = opened_search(network.model, network.data, Path(folder) / "run", **options(network, target))
+        optimum = exhaustive(loop, Path(folder))
+        total, layers = len(loop.bench.part), len(loop.space.layers)
+    write(
+        f"{network.name} on {target}: {layers} layers, {total} samples, tolerance {network.tolerance}, "
+        f"optimum {optimum.share:.4f}, in float {', '.join(optimum.in_float) or 'nothing'} ({optimum.scored} plans)"
+    )
+    write("| " + " | ".join(HEADINGS) + " |")
+    write("|" + "---|" * len(HEADINGS))
+    for sampler in arguments.samplers.split(","):
+        found = [searched(network, target, sampler, seed, arguments, optimum) for seed in range(arguments.seeds)]
+        write("| " + " | ".join([network.name, target, sampler, *_cells(found, optimum)]) + " |")
+
+
+def _cells(found: Sequence[Found], optimum: Optimum) -> list[str]:
+    until = median(each.until for each in found)
+    return [
+        f"{median(each.early for each in found) / optimum.share:.4f}",
+        f"{until:.2f}" if math.isfinite(until) else "-",
+        f"{median(each.share for each in found):.4f}",
+        f"{median(each.evaluations for each in found):.2f}",
+        f"{median(each.trials for each in found):g}",
+    ]
+
+
+def exhaustive(loop: Loop, folder: Path) -> Optimum:
+    """The best plan with the settings of the start. Raises RuntimeError where there is none."""
+    start, bench = next(loop.space.starts()).parameters, loop.bench
+    baseline, better = bench.part.score.value, bench.metric.higher_is_better
+    for number, parameters in enumerate(_by_share(loop, start)):
+        plan = loop.space.plan(parameters)
+        built = bench.builder.build(plan, folder)
+        runner = bench.engine.open_file(built.path, bench.builder.model.program)
+        score = score_whole(runner, bench.part, batch_size=bench.batch_size)
+        if within(drop(baseline, score.value, higher_is_better=better), loop.allowed):
+            in_float = tuple(name for name in loop.space.layers if name not in plan.int8)
+            return Optimum(bench.builder.workload.int8_share(plan), in_float, number + 1)
+    raise RuntimeError("no plan is within tolerance")
+
+
+def _by_share(loop: Loop, start: Parameters) -> list[Parameters]:
+    """All plans but that with every layer in float, from the most multiply-adds in INT8 on, then fewest in float."""
+    layers = [name for name in loop.space.layers if loop.space.may_be_float(name)]
+    costs = loop.bench.builder.workload.costs
+    chosen = [[name for bit, name in enumerate(layers) if bits >> bit & 1] for bits in range(2 ** len(layers) - 1)]
+    chosen.sort(key=lambda in_float: (sum(costs[name] for name in in_float), len(in_float)))
+    return [{**start, **{switch_of(name): False for name in in_float}} for in_float in chosen]
+
+
+def searched(
+    network: Network, target: str, sampler: str, seed: int, arguments: argparse.Namespace, optimum: Optimum
+) -> Found:
+    """One search, in a folder that is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = autoquant.search(
+            network.model,
+            network.data,
+            sampler=sampler,
+            seed=seed,
+            max_trials=arguments.max_trials,
+            run=Path(folder) / "run",
+            **options(network, target),
+        )
+    return found_in(result, optimum)
+
+
+def found_in(result: SearchResult, optimum: Optimum) -> Found:
+    """How the share within tolerance grew with the evaluated samples."""
+    spent, share, early, until = 0.0, 0.0, 0.0, math.inf
+    for trial in result.trials:
+        spent += trial.samples / result.search_samples
+        if trial.meets(result.tolerance):
+            share = max(share, trial.int8_share)
+        if spent <= EVALUATIONS:
+            early = share
+        if share >= GOOD * optimum.share:
+            until = min(until, spent)
+    return Found(early, until, share, spent, len(result.trials))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The benchmark runs, and the optimum that it compares with is one; what it measures is not for a test to judge."""
+
+from __future__ import annotations
+
+import math
+
+import bad_layers
+import numpy as np
+import small_networks
+from small_networks import Found, Optimum, found_in
+
+from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.result import Ended, SearchResult, State, Trial
+
+
+def test_it_runs(real_data):
+    lines = []
+    words = ["--targets", "litert", "--samplers", "guided,amct", "--seeds", "1", "--max-trials", "4"]
+    small_networks.main([str(real_data), *words, "--networks", "kws"], lines.append)
+    assert lines[0].startswith("kws on litert: 11 layers, 800 samples, tolerance 0, optimum ")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[3:]]
+    assert [row[:3] for row in rows] == [["kws", "litert", sampler] for sampler in ("guided", "amct")]
+    assert all(float(cell) >= 0.0 for row in rows for cell in row[3:] if cell != "-")
+
+
+def test_spoiled_weights_compute_the_same():
+    """In float64, by one position of the second layer: what was added to one channel is taken from its equal."""
+    rng = np.random.default_rng(1)
+    weights = {
+        name: (rng.normal(size=(1, 1, 3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32))
+        for pair in bad_layers.BAD.items()
+        for name in (pair[0], pair[1][0])
+    }
+    for name, (before, _) in bad_layers.BAD.items():
+        weights[name] = (rng.normal(size=(1, 1, 4, 2)).astype(np.float32), np.zeros(2, np.float32))
+        found, x = bad_layers.spoiled(weights), rng.normal(size=3)
+
+        def through(own, name=name, before=before, x=x):
+            hidden = np.maximum(x @ own[before][0][0, 0].astype(np.float64) + own[before][1], 0.0)
+            return hidden @ own[name][0][0, 0].astype(np.float64)
+
+        np.testing.assert_allclose(through(found), through(weights), atol=0.01)  # the sums are rounded to float32
+        assert np.abs(found[name][0]).max() > 1000 * np.abs(weights[name][0]).max()
+
+
+def trial(number: int, share: float, drop: float, samples: int) -> Trial:
+    plan = Plan({"a": LayerPlan()})
+    return Trial(number, State.DONE, plan, "", 1, share, 1.0 - share, score=0.9 - drop, drop=drop, samples=samples)
+
+
+def test_what_was_found_when():
+    trials = (trial(0, 1.0, 0.1, 100), trial(1, 0.5, 0.0, 100), trial(2, 0.8, 0.01, 900), trial(3, 0.9, 0.02, 100))
+    result = SearchResult(
+        verdict=Verdict.MET,
+        metric="top1",
+        baseline=0.9,
+        tolerance=0.01,
+        limit=0.89,
+        best=trials[2],
+        trials=trials,
+        layers=1,
+        seconds=1.0,
+        model=None,
+        run=None,
+        ended=Ended.TRIALS,
+        search_samples=100,
+    )
+    assert found_in(result, Optimum(0.8, (), 3)) == Found(early=0.5, until=11.0, share=0.8, evaluations=12.0, trials=4)
+    assert math.isinf(found_in(result, Optimum(0.9, (), 3)).until)

@@ -1,0 +1,16 @@
+"""What it costs to see that a plan is hopeless: less than a quarter of the evaluation data, in the median."""
+
+from __future__ import annotations
+
+import hopeless
+import pytest
+
+
+@pytest.mark.parametrize("name", ["vww", "kws", "resnet"])
+def test_hopeless_trials_are_cheap(real_data, name):
+    lines = []
+    words = [str(real_data), "--models", name, "--target", "litert", "--numbers", "1,10"]
+    cost = hopeless.main(words, lines.append)[name]
+    assert cost.trials >= 10
+    assert cost.of_evaluation < 0.25
+    assert lines[0].startswith(f"{name}: ") and len(lines) == 2 + len(hopeless.FRACTIONS)

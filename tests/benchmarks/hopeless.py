@@ -26,6 +26,7 @@ from opened_search import opened_search
 
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.ranges import Percentile
+from autoquant.errors import TrialError
 from autoquant.evaluation.sequential import alpha_of
 from autoquant.evaluation.streaming import Rules, Streamed
 from autoquant.tuning.loop import Loop
@@ -85,8 +86,11 @@ def _measured(name: str, loop: Loop, numbers: Sequence[int], folder: Path, write
     hopeless: list[int] = []
     for fraction in FRACTIONS:
         plan = _ruined(loop, fraction)
-        # With a drop of 1 allowed all samples are scored.
-        drop = _carried_out(loop, plan, folder, Rules(allowed=1.0, alpha=0.05)).drop
+        try:  # with a drop of 1 allowed all samples are scored
+            drop = _carried_out(loop, plan, folder, Rules(allowed=1.0, alpha=0.05)).drop
+        except TrialError as error:  # scales so far apart that kernels refuse them: such a trial costs nothing
+            write(f"  percentile {fraction:g}: does not work out ({error.where})")
+            continue
         rules = [Rules(loop.allowed, alpha_of(number, loop.request.error_rate), number) for number in numbers]
         samples = [_carried_out(loop, plan, folder, each).samples for each in rules]
         counts = drop is not None and drop >= HOPELESS * loop.allowed

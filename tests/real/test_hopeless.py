@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize("name", ["vww", "kws", "resnet"])
 def test_hopeless_trials_are_cheap(real_data, name):
     lines = []
-    words = [str(real_data), "--models", name, "--target", "litert", "--numbers", "1,10"]
+    words = [str(real_data), "--models", name, "--numbers", "1,10"]
     cost = hopeless.main(words, lines.append)[name]
     assert cost.trials >= 10
     assert cost.of_evaluation < 0.25

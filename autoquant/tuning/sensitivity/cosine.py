@@ -7,7 +7,7 @@ from contextlib import closing
 
 import numpy as np
 
-from autoquant.calibration.plan import Plan
+from autoquant.calibration.plan import Plan, fitted_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import TrialError
 from autoquant.evaluation.batch import Array
@@ -22,7 +22,8 @@ def cosines(question: Question) -> Mapping[str, float]:
     """The cosine of each layer's float and INT8 outputs with its first candidate, over all samples; a graph's layers.
 
     In [-1, 1]; 1 where both have the same direction or the float output is all 0. A layer that cannot be quantized has
-    -infinity, so that it is the first to stay in float. Raises TrialError where the model does not run.
+    -infinity, so that it is the first to stay in float; settings that AMCT has not become those that it has. Raises
+    TrialError where the model does not run.
     """
     graph, engine = question.model.graph, TensorFlowEngine()
     calibrator = Calibrator(graph, question.layers, question.statistics)
@@ -32,8 +33,8 @@ def cosines(question: Question) -> Mapping[str, float]:
     found: dict[str, float] = {}
     for name, each in question.candidates.items():
         try:
-            record = calibrator.record(Plan({name: each[0]}, question.batches))
-            alone = quantized(graph, question.layers, record)
+            plan = fitted_plan(Plan({name: each[0]}, question.batches), question.layers).plan
+            alone = quantized(graph, question.layers, calibrator.record(plan))
         except TrialError:
             found[name] = -np.inf
             continue

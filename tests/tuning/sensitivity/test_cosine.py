@@ -83,3 +83,12 @@ def test_a_layer_that_cannot_be_quantized_is_the_first_to_stay_in_float(tmp_path
 
     found = cosines(question(opened(tmp_path, huge, (None, 6)), X))
     assert found["one"] == -np.inf
+
+
+def test_settings_of_litert_become_those_of_amct(model):
+    """A MatMul has a scale for each channel there, and one in all here."""
+    asked = question(model, X)
+    theirs = {
+        name: [replace(each[0], channel_wise=True, weight_algorithm="octav")] for name, each in asked.candidates.items()
+    }
+    assert cosines(replace(asked, candidates=theirs)) == cosines(asked)

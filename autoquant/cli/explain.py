@@ -135,7 +135,7 @@ def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
         return f"trial {one.trial.number} failed for its sake: {one.trial.reason}"
     told = f"trial {one.trial.number}, {_difference(group)}: drop {drop_words(one.trial)}{interval_words(one.trial)}"
     if one.why is Why.OUT:
-        return f"{told}, not within tolerance"
+        return f"{told}, {'set aside' if one.trial.set_aside else 'not within tolerance'}"
     mine, best = one.trial.objective, run.best.objective if run.best else one.trial.objective
     return (
         f"{told}, within tolerance; but {run.terms.objective} {percent(mine)} of the float model's, not {percent(best)}"

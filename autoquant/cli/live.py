@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoquant.cli.state import Pace, State, update
-from autoquant.cli.words import counted, duration, macs, number, percent
+from autoquant.cli.words import SET_ASIDE, counted, duration, macs, number, percent
 from autoquant.tuning import result as results
 from autoquant.tuning.choices import MACS
 from autoquant.tuning.events import Event, Opened
@@ -155,7 +155,7 @@ def _trial(trial: Trial, allowed: float, *, minimized: bool, between: bool) -> I
     elif trial.state is results.State.STOPPED:
         yield Text(f"{trial.samples:,} seen", style="dim")
         yield "" if trial.drop is None else f"~{number(trial.drop)}"
-        yield verdict_of(trial.within)
+        yield Text(SET_ASIDE, style="dim") if trial.set_aside else verdict_of(trial.within)
     else:
         yield number(trial.score or 0.0)
         yield number(trial.drop or 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from autoquant.cli.state import State, update
-from autoquant.cli.words import conversions, counted, duration, macs, number, percent
+from autoquant.cli.words import SET_ASIDE, conversions, counted, duration, macs, number, percent
 from autoquant.tuning import result as results
 from autoquant.tuning.choices import MACS
 from autoquant.tuning.events import (
@@ -104,7 +104,8 @@ def _outcome(trial: Trial, state: State) -> str:
         return f"failed, {trial.reason}"
     if trial.state is results.State.STOPPED:
         about = "" if trial.drop is None else f", drop about {number(trial.drop)}"
-        return f"stopped after {counted(trial.samples, 'sample')}{about}, {_MET[trial.within]}"
+        found = SET_ASIDE if trial.set_aside else _MET[trial.within]
+        return f"stopped after {counted(trial.samples, 'sample')}{about}, {found}"
     met = _MET[trial.meets(state.baseline.allowed)]
     return f"{state.baseline.metric} {number(trial.score or 0.0)}, drop {number(trial.drop or 0.0)}, {met}"
 

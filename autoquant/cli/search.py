@@ -62,7 +62,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--error-rate",
         metavar="P",
         type=arguments.share,
-        help="the probability with which any trial of the run may be stopped early wrongly "
+        help="the probability with which what is proven of any trial of the run, to stop it early, may be wrong "
         f"(default {SearchRequest.error_rate})",
     )
     group.add_argument(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 EXACT = 1e-9
 """Smaller is binary rounding, not a difference."""
+SET_ASIDE = "set aside"
+"""What became of a trial that was stopped without a proof."""
 
 
 def number(value: float) -> str:

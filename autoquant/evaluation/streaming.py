@@ -4,6 +4,10 @@ Each sample is paired with what the FP32 model made of it. First come the probed
 which outputs are compared with FP32's; then the samples in an order of the trial's own, in which those that are likely
 to change come sooner (stream_order.py). A test that may look as often as it likes (sequential.py) says when it is
 proven that the model is within tolerance on all samples, or that it is not.
+
+A small tolerance takes nearly all samples to prove anything, though almost all that change are those of the smallest
+FP32 margin. So these are looked at next, where the test has not decided soon: if they alone cost more than is allowed,
+the model is set aside, undecided.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 
 import numpy as np
@@ -32,6 +37,10 @@ LOOK = 32
 """Samples of a trial's own order until the first look at what came out."""
 GROWTH = 1.25
 """How many times as many are seen until the next one."""
+SOON = 128
+"""Samples of a trial's own order that show what is hopeless; what is undecided then is screened."""
+SCREENED = 0.1
+"""The share of all samples that screens a trial: those of the smallest FP32 margin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +59,13 @@ class Stream:
     def decides(self) -> bool:
         """Whether some samples can tell about all: the score is the mean of values that have bounds."""
         return self.part.metric.per_sample and self.part.metric.bounds is not None
+
+    @cached_property
+    def screened(self) -> Array:
+        """Places of the samples that screen a trial; none where there are no margins."""
+        margins = self.part.margins
+        count = 0 if margins is None else math.ceil(SCREENED * len(self.part))
+        return np.argsort(np.zeros(0) if margins is None else margins, kind="stable")[:count]
 
     @property
     def bound(self) -> float:
@@ -100,8 +116,9 @@ class Streamed:
 
     `score` is there where all samples were seen; `drop` is exact then, else the estimate of it, and `low` and `high`
     are the ends of its interval; all None where nothing is known. `within` says whether the drop is within tolerance,
-    None where that is open. `losses` are mean divergences from FP32 (divergence.py) over the first of the probed
-    samples, for each of RUNGS as far as they were seen, the last one over `loss_samples`.
+    None where that is open: without a limit, where the model was set aside. `losses` are mean divergences from FP32
+    (divergence.py) over the first of the probed samples, for each of RUNGS as far as they were seen, the last one over
+    `loss_samples`.
     """
 
     samples: int
@@ -123,7 +140,7 @@ def streamed(
     if rules.limit is not None and scoring.samples < len(stream.part):
         return Streamed(scoring.samples, None, None, None, None, None, *scoring.losses())
     test = _decide(scoring, rules) if stream.decides else None
-    if test is None or (test.decision is not Decision.OUT and (test.decision is Decision.UNDECIDED or rules.improves)):
+    if test is None or (test.decision is Decision.IN and rules.improves):
         scoring.see(np.arange(len(stream.part)))
     return _outcome(scoring, rules, test)
 
@@ -187,6 +204,10 @@ class _Scoring:
         """How many were seen."""
         return int(self.seen.sum())
 
+    def drop_at(self, places: Array) -> float:
+        """What these samples, which were seen, cost: the drop if no other changes."""
+        return float(self.stream.part.losses(self.rows[places], places).sum() / len(self.seen))
+
     def losses(self) -> tuple[tuple[float, ...], int]:
         """Mean divergences over the first probed samples, for each of RUNGS that was seen; and the last of these."""
         probed = [int(place) for place in self.stream.probed]
@@ -218,11 +239,11 @@ class _Scoring:
 
 
 def _decide(scoring: _Scoring, rules: Rules) -> Sequential:
-    """See samples in the trial's own order until the test decides, or all."""
+    """See samples in the trial's own order until the test decides, the trial is set aside, or all are seen."""
     stream, total = scoring.stream, len(scoring.stream.part)
     order = stream_order(total, margins=stream.part.margins, seed=(stream.seed, rules.number))
     test = Sequential(rules.allowed, bound=stream.bound * order.largest, alpha=rules.alpha)
-    fed = 0
+    fed, passed = 0, False
     for stop in _looks(total):
         scoring.see(order.order[:stop])
         losses = stream.part.losses(scoring.rows, np.arange(total))
@@ -231,6 +252,11 @@ def _decide(scoring: _Scoring, rules: Rules) -> Sequential:
         fed = usable
         if test.decision is not Decision.UNDECIDED:
             break
+        if stop >= SOON and not passed:
+            scoring.see(stream.screened)
+            passed = within(scoring.drop_at(stream.screened), rules.allowed)
+            if not passed:
+                break
     return test
 
 
@@ -249,5 +275,10 @@ def _outcome(scoring: _Scoring, rules: Rules, test: Sequential | None) -> Stream
         exact = drop(part.score.value, score.value, higher_is_better=part.metric.higher_is_better)
         return Streamed(len(part), score, exact, exact, exact, within(exact, rules.allowed), *scoring.losses())
     assert test is not None
-    interval, proven = test.interval(), test.decision is Decision.IN
+    interval = test.interval()
+    if test.decision is Decision.UNDECIDED:
+        about = scoring.drop_at(np.flatnonzero(scoring.seen))
+        low, high = min(interval.low, about), max(interval.high, about)
+        return Streamed(scoring.samples, None, about, low, high, None, *scoring.losses())
+    proven = test.decision is Decision.IN
     return Streamed(scoring.samples, None, test.estimate, interval.low, interval.high, proven, *scoring.losses())

@@ -60,7 +60,9 @@ def certified(opening: Opening, ready: Assembled, result: SearchResult, listener
         return replace(result, uncertified=str(error))
     if certificate.suspicious:
         listener(Warned(SUSPICIOUS))
-    return replace(result, verdict=certificate.verdict, certificate=certificate)
+    best = result.best if certificate.verdict is Verdict.MISSED else None
+    costly = ready.loop.costly(best.plan) if best else ()
+    return replace(result, verdict=certificate.verdict, certificate=certificate, costly=costly)
 
 
 def _looked_at(folder: RunFolder, digest: str) -> Path | None:

@@ -12,7 +12,7 @@ from autoquant.tuning.result import State, Trial
 
 
 class Why(StrEnum):
-    """Why a layer is in float: a plan with it in INT8 is out of tolerance, or failed for its sake, ..."""
+    """Why a layer is in float: a plan with it in INT8 is out of tolerance or was set aside, failed for its sake, ..."""
 
     OUT = "out"
     FAILED = "failed"
@@ -25,9 +25,9 @@ class Why(StrEnum):
 class FloatLayer:
     """A float layer of the best plan.
 
-    `why` it is in float, and `trial` shows that: one with it in INT8 that is out of tolerance, failed for its sake, or
-    is within tolerance and no better by the objective. Without a trial, none had it in INT8 beside most of the best
-    plan's layers, or none at all. `without` are layers that the best plan has in INT8 and that trial has not, `beside`
+    `why` it is in float, and `trial` shows that: one with it in INT8 that is out of tolerance or set aside, failed for
+    its sake, or is within tolerance and no better by the objective. Without a trial, none had it in INT8 beside most of
+    the best plan's layers, or none at all. `without` are layers that the best plan has in INT8 and that trial has not, `beside`
     others that only that trial has; `alike` says that all else is as in the best plan.
     """
 
@@ -84,4 +84,6 @@ def _why(name: str, trial: Trial, allowed: float) -> Why | None:
         return Why.FAILED if trial.at_fault == name else None
     if trial.state is State.DONE:
         return Why.NO_BETTER if trial.meets(allowed) else Why.OUT
+    if trial.set_aside:
+        return Why.OUT
     return {True: Why.NO_BETTER, False: Why.OUT, None: None}[trial.within]

@@ -231,7 +231,7 @@ class Loop:
             objective=self.objective.name,
             search_samples=len(bench.part),
             declined=self.request.certify == NOTHING,
-            costly=self._costly(kept.plan) if kept and not met and more else (),
+            costly=self.costly(kept.plan) if kept and not met and more else (),
             latency=self._latency(model) if model and more else None,
         )
 
@@ -265,7 +265,7 @@ class Loop:
         self._write_score(whole)
         return whole
 
-    def _costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
+    def costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
         """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
         try:
             with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=PASSING) as folder:

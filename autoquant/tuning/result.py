@@ -45,10 +45,11 @@ class Trial:
 
     `score` and `drop` are in units of the metric. A trial that was stopped early has no score, and its drop is an
     estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
-    others. `within` says whether the drop is within tolerance, None where that is open. `losses` are divergences from
-    FP32 over more and more samples, the same for all trials (streaming.RUNGS), and `loss` is the last of these, over
-    `loss_samples`. A trial that failed has none of these, but a `reason`, and `at_fault` is the layer that
-    did it, where there is one that the search may leave in float.
+    others. `within` says whether the drop is within tolerance, None where that is open. Where it was `set_aside`, few
+    samples alone cost more than is allowed (streaming.py), and the estimate is of what was seen. `losses` are
+    divergences from FP32 over more and more samples, the same for all trials (streaming.RUNGS), and `loss` is the last
+    of these, over `loss_samples`. A trial that failed has none of these, but a `reason`, and `at_fault` is the layer
+    that did it, where there is one that the search may leave in float.
 
     `phase` is the part of the search that proposed it, and `limit` the most samples that it was to see. `int8_share` is
     the share of multiply-adds in INT8; `objective` is what the search minimizes, 1.0 for the model all in float
@@ -83,6 +84,11 @@ class Trial:
     def layers(self) -> int:
         """All layers of the plan, INT8 and float."""
         return count_layers(self.plan.layers)
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it was stopped without a proof, and without a limit."""
+        return self.state is State.STOPPED and self.limit is None and self.within is None
 
     def meets(self, allowed: float) -> bool:
         """Whether its drop is allowed, on everything; never if it failed or was stopped."""

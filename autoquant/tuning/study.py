@@ -243,7 +243,7 @@ _FACTS = tuple(entry.name for entry in fields(Trial) if entry.name not in ("numb
 
 def _answers(earlier: Trial, limit: int | None) -> bool:
     """Whether an earlier trial of the same plan tells all that another would that sees `limit` samples."""
-    decided = earlier.state is not State.STOPPED or earlier.within is not None
+    decided = earlier.state is not State.STOPPED or earlier.within is not None or earlier.set_aside
     return decided if limit is None else earlier.loss_samples >= limit or earlier.state is State.FAILED
 
 

@@ -106,15 +106,17 @@ def test_a_failed_trial_shows_its_reason_and_no_number(trial) -> None:
 
 def test_trials_that_were_stopped_early_show_what_is_known(stopped) -> None:
     raced, within = stopped(0, samples=64), stopped(2, samples=1600, drop=0.0625, within=True)
-    out = stopped(1, samples=128, drop=0.25, within=False)
-    events = [TrialEnded(one, out if one.number else None, one.number + 1, 1.0) for one in (raced, out, within)]
+    out, aside = stopped(1, samples=128, drop=0.25, within=False), stopped(3, samples=530, drop=0.125)
+    trials = (raced, out, within, aside)
+    events = [TrialEnded(one, out if one.number else None, one.number + 1, 1.0) for one in trials]
     lines = screen(OPENED, BASELINE, *events).splitlines()
     assert "best    drop about 0.2500; 2/3 layers in INT8, 62.5%; trial 1" in lines
-    assert [line.split() for line in lines[-4:]] == [
+    assert [line.split() for line in lines[-5:]] == [
         ["trial", "what", "is", "tried", "INT8", "share", "score", "drop", "met"],
         ["0", "race", "2/3", "62.5%", "64", "seen", "open"],
         ["1", "race", "2/3", "62.5%", "128", "seen", "~0.2500", "no"],
         ["2", "race", "2/3", "62.5%", "1,600", "seen", "~0.0625", "yes"],
+        ["3", "race", "2/3", "62.5%", "530", "seen", "~0.1250", "set", "aside"],
     ]
 
 

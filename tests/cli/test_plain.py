@@ -99,10 +99,13 @@ def test_trials_that_were_stopped_early_say_what_is_known(stopped) -> None:
         (1.0, TrialEnded(raced, None, 1, 1.0)),
         (2.0, TrialEnded(out, out, 2, 2.0)),
         (3.0, TrialEnded(within, out, 3, 3.0)),
+        (4.0, TrialEnded(stopped(3, samples=530, drop=0.125), out, 4, 4.0)),
     )[1:] == [
         "[  1.0s] trial 0: stopped after 64 samples, compared by its outputs; 2/3 layers in INT8, 62.5%; race",
         "[  2.0s] trial 1: stopped after 1 sample, drop about 0.2500, not within tolerance; "
         "2/3 layers in INT8, 62.5%; race; best so far",
         "[  3.0s] trial 2: stopped after 1,600 samples, drop about 0.0625, within tolerance; "
+        "2/3 layers in INT8, 62.5%; race; best is trial 1",
+        "[  4.0s] trial 3: stopped after 530 samples, drop about 0.1250, set aside; "
         "2/3 layers in INT8, 62.5%; race; best is trial 1",
     ]

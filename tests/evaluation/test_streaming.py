@@ -7,7 +7,7 @@ from autoquant.evaluation.baseline import measure_baseline
 from autoquant.evaluation.data import open_data
 from autoquant.evaluation.metrics import open_metric
 from autoquant.evaluation.part import Part
-from autoquant.evaluation.streaming import PROBED, RUNGS, Rules, stream_of, streamed
+from autoquant.evaluation.streaming import GROWTH, PROBED, RUNGS, SCREENED, SOON, Rules, stream_of, streamed
 from autoquant.model.model import InputSpec
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 5))
@@ -110,6 +110,49 @@ def test_a_limit_beyond_all_samples_decides():
     small = stream(positions=np.arange(0, COUNT, 20))
     found = streamed(flipped(0.0), small, rules(limit=PROBED), batch_size=50)
     assert (found.samples, found.drop, found.within) == (COUNT // 20, 0.0, True)
+
+
+def changed_at(places):
+    """A model that gives another class at these places, wherever the samples are asked for."""
+    chosen = {x.tobytes() for x in X[places]}
+    return Model(lambda x: np.stack([np.roll(row, 1) if row.tobytes() in chosen else row for row in x]))
+
+
+TOP = np.sort(X, axis=1)[:, ::-1]
+BY_MARGIN = np.argsort(TOP[:, 0] - TOP[:, 1], kind="stable")
+RIGHT_BY_MARGIN = BY_MARGIN[~WRONG[BY_MARGIN]]
+
+
+def test_what_loses_more_than_is_allowed_where_margins_are_smallest_is_set_aside():
+    model = changed_at(RIGHT_BY_MARGIN[:5])
+    found = streamed(model, stream(), rules(allowed=0.002), batch_size=50)
+    assert (found.within, found.score) == (None, None)
+    assert found.drop == pytest.approx(5 / COUNT, abs=1e-12)
+    assert found.low <= found.drop <= found.high
+    assert found.samples == model.seen <= RUNGS[0] + int(GROWTH * SOON) + 1 + SCREENED * COUNT
+    assert not set(stream().screened) - set(BY_MARGIN[: int(SCREENED * COUNT)])
+    allowed = streamed(changed_at(RIGHT_BY_MARGIN[:5]), stream(), rules(allowed=0.0025), batch_size=50)
+    assert (allowed.samples, allowed.within) == (COUNT, True)
+    assert allowed.drop == pytest.approx(0.0025, abs=1e-12)
+
+
+def test_what_loses_where_margins_are_large_is_scored_on_everything():
+    model = changed_at(RIGHT_BY_MARGIN[-5:])
+    found = streamed(model, stream(), rules(allowed=0.002), batch_size=50)
+    assert (found.samples, found.within) == (COUNT, False)
+    assert found.drop == pytest.approx(0.0025, abs=1e-12)
+
+
+def right(outputs, labels):
+    return (outputs.argmax(axis=1) == labels).astype(float)
+
+
+def test_without_margins_nothing_is_set_aside():
+    right.bounds = (0.0, 1.0)
+    assert not len(stream(right).screened)
+    found = streamed(changed_at(RIGHT_BY_MARGIN[:5]), stream(right), rules(allowed=0.002), batch_size=50)
+    assert (found.samples, found.within) == (COUNT, False)
+    assert found.drop == pytest.approx(0.0025, abs=1e-12)
 
 
 def test_every_trial_has_an_order_of_its_own():

@@ -127,6 +127,7 @@ def test_missed_on_the_samples_that_certify(search, pool):
     assert (result.verdict, result.certificate.verdict) == (Verdict.MISSED, Verdict.MISSED)
     assert result.certificate.drop == pytest.approx(0.04)
     assert json.loads((result.run / "result.json").read_text())["verdict"] == "missed"
+    assert {name for name, _ in result.costly} == set(result.best.plan.int8)
 
 
 def test_nothing_is_looked_at_where_the_search_misses(search, pool):

@@ -10,7 +10,8 @@ from autoquant.tuning.result import State
 
 OUT = {"drop": 0.5}
 WITHIN = {"score": 0.75}
-OPEN = {"within": None}
+OPEN = {"within": None, "limit": 64}
+ASIDE = {"drop": 0.5, "within": None}
 FAILED = {"state": State.FAILED, "reason": "x: overflow", "at_fault": "x"}
 BALANCED = LayerPlan(dmq=0.5)
 
@@ -30,6 +31,7 @@ def plan(int8: str, settings: LayerPlan | None = None) -> Plan:
         ([("acdx", OUT)], Why.OUT, 1),  # beside most of them
         ([("ax", OUT)], Why.UNTRIED, None),  # beside few
         ([("abcdx", OPEN)], Why.UNTRIED, None),
+        ([("abcdx", ASIDE)], Why.OUT, 1),
         ([("abcdx", {"state": State.FAILED, "reason": "y: overflow", "at_fault": "y"})], Why.UNTRIED, None),
         ([("abcdxy", FAILED)], Why.FAILED, 1),
         ([("abcdxy", OUT), ("abcdxy", FAILED)], Why.FAILED, 2),

@@ -173,9 +173,10 @@ def stored(folder) -> list[optuna.trial.FrozenTrial]:
     [
         ({"within": True, "drop": 0.004, "low": 0.001, "high": 0.01}, "COMPLETE", 0.25, -0.006),
         ({"within": False, "drop": 0.2, "low": 0.1, "high": 0.3}, "PRUNED", None, 0.19),
+        ({"drop": 0.02, "low": -0.1, "high": 0.3}, "PRUNED", None, 0.01),
         ({"loss": 0.5, "loss_samples": 64, "losses": (0.5,)}, "PRUNED", None, None),
     ],
-    ids=["within", "not within", "only compared"],
+    ids=["within", "not within", "set aside", "only compared"],
 )
 def test_trials_that_were_stopped_early(tmp_path, facts, state: str, value, constraint):
     """One that is proven to be within counts for Optuna as one that was scored on everything, others are pruned."""
@@ -187,7 +188,7 @@ def test_trials_that_were_stopped_early(tmp_path, facts, state: str, value, cons
     frozen = stored(tmp_path)[proposal.number]
     assert (frozen.state.name, frozen.value if state == "COMPLETE" else None) == (state, value)
     assert frozen.constraints.get("drop") == (None if constraint is None else pytest.approx(constraint))
-    assert frozen.intermediate_values == ({40: 0.25} if facts.get("within") is False else {})
+    assert frozen.intermediate_values == ({40: 0.25} if state == "PRUNED" and "drop" in facts else {})
     assert list(open_study(tmp_path).trials()) == [trial]
 
 
@@ -257,11 +258,12 @@ def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path):
     assert frozen[6].value == frozen[4].value
 
 
-def test_a_plan_that_was_decided_early_is_not_tried_again(tmp_path):
+@pytest.mark.parametrize("within", [False, None], ids=["decided early", "set aside"])
+def test_a_plan_that_was_decided_is_not_tried_again(tmp_path, within):
     study = open_given(tmp_path, (point(), {}), (point(), {}), (point(batch_num=1), {}))
     proposal = study.propose()
     assert proposal is not None
-    out = {"state": State.STOPPED, "within": False, "drop": 0.2, "low": 0.1, "high": 0.3, "samples": 40, "reason": ""}
+    out = {"state": State.STOPPED, "within": within, "drop": 0.2, "low": 0.1, "high": 0.3, "samples": 40, "reason": ""}
     study.finish(replace(ended(proposal, loss=None), **out))
     other = study.propose()
     assert other is not None

@@ -20,14 +20,17 @@ class Outs:
 
     history: History
 
-    def proven(self, base: Parameters) -> Cuts:
-        """The smallest sets of layers that were proven to be out together, or failed, with the settings of `base`."""
+    def found(self, base: Parameters) -> Cuts:
+        """The smallest sets of layers that are out together, or failed, with the settings of `base`.
+
+        What was set aside counts as out: nobody tries it again.
+        """
         return _smallest(layers for trial in self.history.trials for layers in self._out(trial, base))
 
     def taken(self, base: Parameters) -> Cuts:
         """The same, with what is being tried, and what ended without being decided, taken to be out."""
         unclear = (layers for trial in self.history.trials for layers in self._unclear(trial, base))
-        return _smallest([*self.proven(base), *unclear])
+        return _smallest([*self.found(base), *unclear])
 
     def exclude(self, parameters: Parameters) -> bool:
         """Whether a plan contains one that is taken to be out."""
@@ -46,7 +49,7 @@ class Outs:
         if trial.state == "failed" and trial.at_fault in int8:
             if self._same(trial.parameters, parameters, {"", trial.at_fault}):
                 yield frozenset({trial.at_fault})
-        elif trial.state == "failed" or (trial.within is False and not trial.pending):
+        elif trial.state == "failed" or trial.set_aside or (trial.within is False and not trial.pending):
             yield from self._whole(trial, parameters)
 
     def _unclear(self, trial: Past, parameters: Parameters) -> Iterator[frozenset[str]]:

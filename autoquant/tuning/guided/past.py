@@ -19,10 +19,10 @@ THRESHOLD = 0.001
 class Past:
     """A trial, ended or not: 'running', 'waiting', 'done' (scored on everything), 'stopped' (before), 'failed'.
 
-    `limit` is on how many samples it was to be scored at most, None where it was until decided. `drop` is exact where
-    it is done, an estimate in `low`..`high` otherwise. `within` is None as long as nobody knows. `loss` is the mean
-    divergence from the model in float on the first `loss_samples` samples, and the last of `losses`, which are those on
-    fewer and more samples, the same ones for all trials.
+    `limit` is on how many samples it was to be scored at most, None where it was until decided or set aside. `drop` is
+    exact where it is done, an estimate in `low`..`high` otherwise. `within` is None as long as nobody knows. `loss` is
+    the mean divergence from the model in float on the first `loss_samples` samples, and the last of `losses`, which are
+    those on fewer and more samples, the same ones for all trials.
     """
 
     number: int
@@ -50,6 +50,11 @@ class Past:
     def decided(self) -> bool:
         """Whether trying it again, on however many samples, says nothing new."""
         return self.state in ("done", "failed") or self.within is not None or (not self.pending and self.limit is None)
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it was stopped undecided, since few samples alone cost more than is allowed (streaming.py)."""
+        return self.state == "stopped" and self.limit is None and self.within is None
 
     @property
     def measures(self) -> tuple[float, ...]:

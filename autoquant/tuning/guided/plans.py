@@ -98,9 +98,10 @@ class Plans:
 
     @property
     def near_misses(self) -> list[Past]:
-        """Related trials that took all samples to be found not within, and are not far from it."""
+        """Related trials that were set aside or took all samples to be found not within, and are not far from it."""
         far = FAR * self._allowed
-        return [trial for trial, drop in self._known if trial.within is False and trial.state == "done" and drop < far]
+        missed = ((trial, drop) for trial, drop in self._known if trial.set_aside or trial.state == "done")
+        return [trial for trial, drop in missed if not trial.within and drop < far]
 
     @property
     def bracket(self) -> tuple[float, float]:

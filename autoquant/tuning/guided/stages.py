@@ -37,7 +37,7 @@ def start(history: History, reference: Parameters) -> Step | None:
 def winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Step | None:
     """The race's winner, until its fate is decided; after each near miss the next best.
 
-    A near miss is a plan that took all samples to be found not within tolerance: one that is as good may be within.
+    A near miss was set aside, or took all samples to be found not within tolerance: one that is as good may be within.
     """
     for place, point in enumerate(ranked):
         if not history.settled(point):
@@ -47,7 +47,7 @@ def winner(history: History, ranked: Sequence[Parameters], reference: Parameters
             why = "winner of the race" if place == 0 else "as good in the race as what just missed"
             return Step(point, "winner", f"{why}: {words or 'as it was'}")
         ended = [trial for trial in history.of(point) if trial.limit is None and not trial.pending]
-        if any(trial.within for trial in ended) or not any(trial.state == "done" for trial in ended):
+        if any(trial.within for trial in ended) or not any(trial.state == "done" or trial.set_aside for trial in ended):
             return None
     return None
 

@@ -27,8 +27,8 @@ class FloatLayer:
 
     `why` it is in float, and `trial` shows that: one with it in INT8 that is out of tolerance or set aside, failed for
     its sake, or is within tolerance and no better by the objective. Without a trial, none had it in INT8 beside most of
-    the best plan's layers, or none at all. `without` are layers that the best plan has in INT8 and that trial has not, `beside`
-    others that only that trial has; `alike` says that all else is as in the best plan.
+    the best plan's layers, or none at all. `without` are layers that the best plan has in INT8 and that trial has not,
+    `beside` others that only that trial has; `alike` says that all else is as in the best plan.
     """
 
     name: str

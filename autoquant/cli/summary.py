@@ -64,11 +64,15 @@ def exit_code(result: SearchResult) -> int:
 def verdict(result: SearchResult) -> Iterator[Line]:
     """The verdict in words."""
     best = result.best
-    if best is None or best.score is None or best.drop is None:
+    if best is None or best.drop is None:
         reason = f"; the last one failed: {result.trials[-1].reason}" if result.trials else ""
         yield "missed", f"no trial came to its end{reason}"
         return
     layers = f"{best.int8_layers} of {result.layers} layers in INT8"
+    if best.score is None:
+        about = f"{layers}, the drop is about {number(best.drop)}, by {counted(best.samples, 'sample')}"
+        yield "missed", f"no trial is within {number(result.tolerance)} of FP32; the best, not scored on all: {about}"
+        return
     certificate = result.certificate
     if certificate is not None and certificate.verdict is Verdict.CERTIFIED:
         yield (

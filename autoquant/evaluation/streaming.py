@@ -6,8 +6,8 @@ to change come sooner (stream_order.py). A test that may look as often as it lik
 proven that the model is within tolerance on all samples, or that it is not.
 
 A small tolerance takes nearly all samples to prove anything, though almost all that change are those of the smallest
-FP32 margin. So these are looked at next, where the test has not decided soon: if they alone cost more than is allowed,
-the model is set aside, undecided.
+FP32 margin. So these are looked at next, where the test has not decided soon: if what was seen then costs more than is
+allowed, even if nothing else is lost, the model is set aside, undecided.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Rules:
 
     `allowed` is the largest drop within tolerance, `alpha` the probability with which the test may err, `number` the
     trial's own, from which its order is drawn. A model that is proven within tolerance is scored on everything only
-    where it `improves` on the best so far. With a `limit` the probed samples alone are seen, so many of them.
+    where it `improves` on the best so far. With a `limit` nothing is decided: so many of the probed samples are seen,
+    or everything where it is as many as there are.
     """
 
     allowed: float
@@ -137,9 +138,10 @@ def streamed(
     """Score an opened model until the rules stop it, or on everything. Raises as `evaluate`."""
     scoring = _Scoring(runner, stream, batch_size, on_progress)
     scoring.see(stream.probed[: rules.limit or RUNGS[0]])
-    if rules.limit is not None and scoring.samples < len(stream.part):
+    everything = rules.limit is not None and rules.limit >= len(stream.part)
+    if rules.limit is not None and not everything:
         return Streamed(scoring.samples, None, None, None, None, None, *scoring.losses())
-    test = _decide(scoring, rules) if stream.decides else None
+    test = _decide(scoring, rules) if stream.decides and not everything else None
     if test is None or (test.decision is Decision.IN and rules.improves):
         scoring.see(np.arange(len(stream.part)))
     return _outcome(scoring, rules, test)
@@ -204,8 +206,10 @@ class _Scoring:
         """How many were seen."""
         return int(self.seen.sum())
 
-    def drop_at(self, places: Array) -> float:
-        """What these samples, which were seen, cost: the drop if no other changes."""
+    @property
+    def cost(self) -> float:
+        """The drop if no sample changes but those that were seen."""
+        places = np.flatnonzero(self.seen)
         return float(self.stream.part.losses(self.rows[places], places).sum() / len(self.seen))
 
     def losses(self) -> tuple[tuple[float, ...], int]:
@@ -254,7 +258,7 @@ def _decide(scoring: _Scoring, rules: Rules) -> Sequential:
             break
         if stop >= SOON and not passed:
             scoring.see(stream.screened)
-            passed = within(scoring.drop_at(stream.screened), rules.allowed)
+            passed = within(scoring.cost, rules.allowed)
             if not passed:
                 break
     return test
@@ -277,8 +281,7 @@ def _outcome(scoring: _Scoring, rules: Rules, test: Sequential | None) -> Stream
     assert test is not None
     interval = test.interval()
     if test.decision is Decision.UNDECIDED:
-        about = scoring.drop_at(np.flatnonzero(scoring.seen))
-        low, high = min(interval.low, about), max(interval.high, about)
-        return Streamed(scoring.samples, None, about, low, high, None, *scoring.losses())
+        low, high = min(interval.low, scoring.cost), max(interval.high, scoring.cost)
+        return Streamed(scoring.samples, None, scoring.cost, low, high, None, *scoring.losses())
     proven = test.decision is Decision.IN
     return Streamed(scoring.samples, None, test.estimate, interval.low, interval.high, proven, *scoring.losses())

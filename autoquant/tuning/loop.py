@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,8 @@ from autoquant.tuning.workbench import Workbench, score_whole
 
 FAILURES = 10
 """So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""
+CLOSEST = 3
+"""So many of the trials that come closest to a tolerance that is missed are scored on everything, at most."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class Loop:
                 return Ended.TARGET
         if len(trials) >= self.request.max_trials:
             return Ended.TRIALS
-        # There is always one trial; another must not begin that cannot end in time if it takes as long as the last.
-        if trials and seconds + sum(trials[-1].seconds.values()) >= self.request.timeout:
+        # There is always one trial; another must not begin that cannot end in time if it takes as long as the longest.
+        if trials and seconds + max(sum(trial.seconds.values()) for trial in trials) >= self.request.timeout:
             return Ended.TIMEOUT
         return None
 
@@ -189,9 +191,9 @@ class Loop:
     def _progress(self, what: str, done: int, total: int) -> None:
         self.listener(Progress(what, done, total))
 
-    def _keep_best(self) -> Trial | None:
+    def _keep_best(self, among: Sequence[Trial] | None = None) -> Trial | None:
         """Point `best` at the best trial so far, see that its model is there, then delete those of the others."""
-        kept = best(self.study.trials(), self.allowed)
+        kept = best(self.study.trials() if among is None else among, self.allowed)
         builder = self.bench.builder
         name = builder.target.file_name(builder.model.name)
         if kept is not None:
@@ -205,10 +207,10 @@ class Loop:
         return kept
 
     def _result(self, ended: Ended, seconds: float) -> SearchResult:
-        bench, trials = self.bench, self.study.trials()
-        kept = best(trials, self.allowed)
-        if kept is not None and kept.state is State.STOPPED and ended is not Ended.INTERRUPTED:
+        bench, kept = self.bench, best(self.study.trials(), self.allowed)
+        if kept is not None and ended is not Ended.INTERRUPTED:
             kept = self._scored_whole(kept)
+        trials = self.study.trials()
         met = kept is not None and kept.meets(self.allowed)
         baseline = bench.part.score.value
         builder = bench.builder
@@ -235,8 +237,25 @@ class Loop:
             latency=self._latency(model) if model and more else None,
         )
 
-    def _scored_whole(self, trial: Trial) -> Trial:
-        """A trial that was stopped early, with its score on everything: it is what the search is left with."""
+    def _scored_whole(self, kept: Trial) -> Trial:
+        """The best trial, scored on everything: where it was stopped early it may be another that is, then."""
+        for _ in range(CLOSEST):
+            if kept.state is not State.STOPPED:
+                break
+            whole = self._whole(kept)
+            if whole is None:
+                return kept
+            self.study.correct(whole)
+            found = self._keep_best()
+            assert found is not None
+            kept = found
+        if kept.state is State.STOPPED:
+            done = [trial for trial in self.study.trials() if trial.state is State.DONE]
+            kept = self._keep_best(done) or kept
+        return kept
+
+    def _whole(self, trial: Trial) -> Trial | None:
+        """A trial that was stopped early, with its score on everything; None where the model cannot be scored so."""
         bench = self.bench
         name = bench.builder.target.file_name(bench.builder.model.name)
         try:
@@ -249,7 +268,7 @@ class Loop:
             )
         except TrialError as error:
             self.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
-            return trial
+            return None
         loss = drop(bench.part.score.value, score.value, higher_is_better=bench.metric.higher_is_better)
         met = within(loss, self.allowed)
         whole = replace(
@@ -260,7 +279,7 @@ class Loop:
             low=loss,
             high=loss,
             within=met,
-            samples=score.samples,
+            samples=trial.samples + score.samples,
         )
         self._write_score(whole)
         return whole

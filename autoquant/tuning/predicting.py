@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from autoquant import __version__
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.errors import ModelError
+from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.engines import open_engine
 from autoquant.formats.config_json import config_text
@@ -147,12 +147,18 @@ class Predictor:
     def _answered(self, question: Question) -> Sensitivities:
         try:
             found = measure_sensitivity(question)
-            if found.method == "fisher" and _total(found) > TOO_LARGE:
-                found = divergence(question, reason="the errors of layers are too large for gradients")
         except ModelError as error:
             self.listener(Warned(f"{error}; layers are taken to lose nothing each, and trials must tell"))
             return Sensitivities({}, "none", 0, str(error))
-        return found
+        if found.method != "fisher" or _total(found) <= TOO_LARGE:
+            return found
+        try:
+            return divergence(question, reason="the errors of layers are too large for gradients")
+        except (ModelError, TrialError) as error:
+            self.listener(
+                Warned(f"{error}; layers are ranked by gradients, though their errors are too large for that")
+            )
+            return found
 
     def _key(self, offered: Mapping[str, Sequence[Offer]], parameters: Parameters) -> str:
         plan = self.space.plan(parameters)

@@ -87,8 +87,8 @@ class Trial:
 
     @property
     def set_aside(self) -> bool:
-        """Whether it was stopped without a proof, and without a limit."""
-        return self.state is State.STOPPED and self.limit is None and self.within is None
+        """Whether it was stopped without a proof, though not only compared with others."""
+        return self.state is State.STOPPED and self.drop is not None and self.within is None
 
     def meets(self, allowed: float) -> bool:
         """Whether its drop is allowed, on everything; never if it failed or was stopped."""

@@ -35,6 +35,7 @@ OPTIONAL: Mapping[str, type] = MappingProxyType(
         "loss_samples": int,
         "boundaries": int,
         "phase": str,
+        "limit": int,
         "at_fault": str,
     }
 )

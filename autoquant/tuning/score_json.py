@@ -35,6 +35,8 @@ def score_text(
         "loss_samples": trial.loss_samples,
         "losses": list(trial.losses),
         "phase": trial.phase,
+        "limit": trial.limit,
+        "set_aside": trial.set_aside,
         "int8_layers": trial.int8_layers,
         "layers": trial.layers,
         "int8_share": trial.int8_share,

@@ -182,6 +182,11 @@ class Study:
         self._trials.append(trial)
         self._remember(trial)
 
+    def correct(self, trial: Trial) -> None:
+        """Know more of a trial than when it ended; the study on disk, whose trials cannot be changed, does not."""
+        self._trials = [trial if one.number == trial.number else one for one in self._trials]
+        self._remember(trial)
+
     def cut_off(self) -> None:
         """The running trial, if any, did not end; it is proposed again when the study is next opened."""
         if self._running is not None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from autoquant.evaluation.latency import Latency, OperatorTime, Spread, Timed
 from autoquant.evaluation.paired import GroupBound
 from autoquant.tuning.certificate import Certificate, Verdict
 from autoquant.tuning.held import DECLINED
-from autoquant.tuning.result import Ended
+from autoquant.tuning.result import Ended, State
 
 
 def shown(lines: list[tuple[str, str]]) -> str:
@@ -224,6 +225,15 @@ def test_missed_without_any_result(failed: bool, words: str, trial, result) -> N
     assert lines[0] == ("missed", f"no trial came to its end{words}")
     assert not {"INT8", "model", "next"} & {label for label, _ in lines}
     assert brief(nothing) == lines[:1]
+
+
+def test_missed_before_the_best_was_scored_on_everything(trial, result) -> None:
+    best = replace(trial(0), state=State.STOPPED, score=None, drop=0.1875, samples=530)
+    assert summary(result(best, best=best, met=False, ended=Ended.INTERRUPTED))[0] == (
+        "missed",
+        "no trial is within 0.1250 of FP32; the best, not scored on all: 2 of 3 layers in INT8, "
+        "the drop is about 0.1875, by 530 samples",
+    )
 
 
 def test_interrupted(trial, result) -> None:

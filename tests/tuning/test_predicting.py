@@ -11,7 +11,7 @@ import pytest
 
 from autoquant.calibration.percentile import MinMax, Percentile
 from autoquant.calibration.ranges import Ifmr
-from autoquant.errors import ModelError
+from autoquant.errors import AutoquantError, ModelError, TrialError
 from autoquant.evaluation.data import open_data
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
@@ -262,6 +262,24 @@ def test_errors_too_large_for_gradients_are_measured(
     found = opened(tiny.calibration).candidates({})
     assert calls == ["the errors of layers are too large for gradients"] * measured
     assert found["conv"][0].loss == (0.5 if measured else loss)
+
+
+@pytest.mark.parametrize("error", [ModelError, TrialError])
+def test_where_measuring_fails_what_gradients_say_is_kept(
+    opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch, error: type[AutoquantError]
+):
+    def by_gradients(question: Question) -> Sensitivities:
+        return question.answer({(name, 0): 2.0 for name in question.candidates}, "fisher")
+
+    def refused(question: Question, *, reason: str) -> Sensitivities:
+        raise error("tiny", "does not convert", hint="none")
+
+    monkeypatch.setattr(predicting, "measure_sensitivity", by_gradients)
+    monkeypatch.setattr(predicting, "divergence", refused)
+    assert opened(tiny.calibration).candidates({})["conv"][0].loss == 2.0
+    (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
+    assert warned.startswith("tiny: does not convert")
+    assert "ranked by gradients" in warned
 
 
 def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is_kept(

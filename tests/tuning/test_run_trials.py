@@ -65,7 +65,7 @@ def test_what_a_search_writes_is_read_as_it_was(run, add) -> None:
             boundaries=2,
             phase="settings",
         ),
-        add(1, drop=0.5, samples=32, seconds={"score": 1.0}),
+        add(1, drop=0.5, samples=32, seconds={"score": 1.0}, limit=32, phase="race"),
         add(2),
         add(3, state=State.FAILED, reason="conv: overflow", at_fault="conv", seconds={"failed": 0.25}),
         add(12, score=0.75, samples=80),

@@ -19,20 +19,25 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning import events
 from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.loop import CLOSEST
 from autoquant.tuning.result import Ended, State
 
 
-def plain_top1(path, data) -> float:
-    """Top-1 of a saved .pb in a plain session, without any of our code."""
+def plain_classes(path, images):
+    """The classes that a saved .pb gives images in a plain session, without any of our code."""
     import tensorflow as tf
 
-    stored = np.load(data)
     graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
     with tf.Graph().as_default() as graph:
         tf.graph_util.import_graph_def(graph_def, name="")
         with tf.compat.v1.Session(graph=graph) as session:
-            scores = session.run("scores:0", {"image:0": stored["x"]})
-    return float((scores.argmax(axis=1) == stored["y"]).mean())
+            return session.run("scores:0", {"image:0": images}).argmax(axis=1)
+
+
+def plain_top1(path, data) -> float:
+    """Top-1 of it."""
+    stored = np.load(data)
+    return float((plain_classes(path, stored["x"]) == stored["y"]).mean())
 
 
 def test_tolerance_met(tiny, tmp_path):
@@ -67,6 +72,24 @@ def test_tolerance_missed_keeps_the_best_effort(hopeless):
     errors = [error for _, error in result.costly]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] > 0
+
+
+def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless, tiny, tmp_path):
+    """Where no sample may be lost, all trials are set aside: what INT8 makes different is wrong."""
+    images = np.random.default_rng(5).normal(size=(1500, 8, 8, 2)).astype(np.float32)
+    data = {"x": images, "y": plain_classes(tiny.model, images)}
+    result = autoquant.search(**{**hopeless, "data": data, "metric": "top1", "tolerance": 1e-4})
+    assert (result.verdict, result.best.state) == (Verdict.MISSED, State.DONE)
+    assert result.score == (plain_classes(result.model, images) == data["y"]).mean()
+    scored = [trial for trial in result.trials if trial.state is State.DONE]
+    assert 1 <= len(scored) <= CLOSEST
+    assert result.best in scored
+    assert result.drop == min(trial.drop for trial in scored)
+    others = [trial for trial in result.trials if trial not in scored]
+    assert others and all(trial.set_aside and trial.samples < 500 for trial in others)
+    assert result.evaluated_samples > 1500 * len(scored)
+    stored = json.loads((result.run / "best" / "score.json").read_text())
+    assert (stored["score"], stored["set_aside"]) == (result.score, False)
 
 
 def test_only_the_best_model_is_kept(hopeless):

@@ -60,7 +60,7 @@ def next_move(plans: Plans) -> Step | None:
 
 def room(plans: Plans) -> float:
     """What can still be gained at most: by the best plan that no trial excludes."""
-    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.outs.found(plans.base))
+    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.outs.proven(plans.base))
     return -math.inf if most is None else gain_of(most, plans.history.problem) - plans.history.incumbent_gain
 
 

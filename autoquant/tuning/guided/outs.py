@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from autoquant.tuning.guided.past import History, Past
-from autoquant.tuning.guided.problem import gain_of, int8_of, unit_of
+from autoquant.tuning.guided.problem import int8_of, unit_of
 from autoquant.tuning.space import Parameters, switch_of
 
 Cuts = tuple[frozenset[str], ...]
@@ -20,17 +21,14 @@ class Outs:
 
     history: History
 
-    def found(self, base: Parameters) -> Cuts:
-        """The smallest sets of layers that are out together, or failed, with the settings of `base`.
-
-        What was set aside counts as out: nobody tries it again.
-        """
+    def proven(self, base: Parameters) -> Cuts:
+        """The smallest sets of layers that were proven to be out together, or failed, with the settings of `base`."""
         return _smallest(layers for trial in self.history.trials for layers in self._out(trial, base))
 
     def taken(self, base: Parameters) -> Cuts:
-        """The same, with what is being tried, and what ended without being decided, taken to be out."""
+        """The same, with what is being tried, and what was set aside, taken to be out."""
         unclear = (layers for trial in self.history.trials for layers in self._unclear(trial, base))
-        return _smallest([*self.found(base), *unclear])
+        return _smallest([*self.proven(base), *unclear])
 
     def exclude(self, parameters: Parameters) -> bool:
         """Whether a plan contains one that is taken to be out."""
@@ -39,17 +37,32 @@ class Outs:
 
     def leave(self, parameters: Parameters) -> bool:
         """Whether a plan gains more than the incumbent, and no trial says what would become of it."""
-        history = self.history
-        more = gain_of(int8_of(parameters, history.problem), history.problem) - history.incumbent_gain
-        enough = more > history.threshold * history.scale
-        return enough and not history.settled(parameters) and not self.exclude(parameters)
+        gains = self.history.gains(parameters)
+        return gains and not self.history.settled(parameters) and not self.exclude(parameters)
+
+    def doubted(self) -> Past | None:
+        """Of what was set aside, gains more than the incumbent and may be within, that which cost least."""
+        total = self.history.problem.total
+        doubts = [
+            trial
+            for trial in self.history.trials
+            if trial.set_aside
+            and self.history.gains(trial.parameters)
+            and not any(other.limit == total for other in self.history.of(trial.parameters))
+            and not any(
+                layers <= int8_of(trial.parameters, self.history.problem) for layers in self.proven(trial.parameters)
+            )
+        ]
+        return min(
+            doubts, key=lambda trial: (math.inf if trial.drop is None else trial.drop, trial.number), default=None
+        )
 
     def _out(self, trial: Past, parameters: Parameters) -> Iterator[frozenset[str]]:
         int8 = int8_of(trial.parameters, self.history.problem)
         if trial.state == "failed" and trial.at_fault in int8:
             if self._same(trial.parameters, parameters, {"", trial.at_fault}):
                 yield frozenset({trial.at_fault})
-        elif trial.state == "failed" or trial.set_aside or (trial.within is False and not trial.pending):
+        elif trial.state == "failed" or (trial.within is False and not trial.pending):
             yield from self._whole(trial, parameters)
 
     def _unclear(self, trial: Past, parameters: Parameters) -> Iterator[frozenset[str]]:

@@ -58,8 +58,11 @@ class Past:
 
     @property
     def measures(self) -> tuple[float, ...]:
-        """What is compared in a race, on more and more samples: losses, or the drop where trials have none."""
-        last = self.drop if self.loss is None else self.loss
+        """What is compared in a race, on more and more samples: losses, or the drop where outputs are not compared.
+
+        Nothing where the outputs were compared, and their loss is no number.
+        """
+        last = self.drop if not self.loss_samples else self.loss
         found = self.losses or (() if last is None else (last,))
         return () if self.state == "failed" or not all(map(math.isfinite, found)) else tuple(found)
 
@@ -119,6 +122,11 @@ class History:
         if self.incumbent is None:
             return 0.0
         return gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
+
+    def gains(self, parameters: Parameters) -> bool:
+        """Whether a plan gains more than the incumbent, by enough to be worth a trial."""
+        more = gain_of(int8_of(parameters, self.problem), self.problem) - self.incumbent_gain
+        return more > self.threshold * self.scale
 
     def of(self, parameters: Parameters) -> list[Past]:
         """The trials of a plan."""

@@ -14,7 +14,7 @@ from autoquant.tuning.space import Parameters
 
 
 def propose(past: Sequence[Past], problem: Problem, *, threshold: float = THRESHOLD) -> Step | None:
-    """The next point: start, race, winner, best settings, knapsack, refinement, a sampler around the incumbent.
+    """The next point: start, race, winner, best settings, knapsack, refinement, a second look, a sampler.
 
     None is the end: nothing that no trial excludes gains more than `threshold` of all that there is to be gained, or
     nothing was within. A trial that is running or waiting is taken to come to nothing, so that another worker gets
@@ -45,4 +45,6 @@ def _predicted(history: History, winner: Parameters) -> Step | None:
     step = next_move(plans)
     if step is not None or room(plans) <= history.threshold * history.scale:
         return step
-    return stages.retreat(plans) if history.incumbent is None else stages.around(history.incumbent, history)
+    if history.incumbent is None:
+        return stages.retreat(plans) or stages.second_look(plans)
+    return stages.second_look(plans) or stages.around(history.incumbent, history)

@@ -1,4 +1,4 @@
-"""The stages before the knapsack, and after it: the start, the best settings of every layer, retreat, a sampler."""
+"""The stages before the knapsack (start, winner of the race, best settings of every layer), and those after it."""
 
 from __future__ import annotations
 
@@ -91,6 +91,15 @@ def retreat(plans: Plans) -> Step | None:
         if not plans.history.settled(point) and not plans.outs.exclude(point):
             return Step(point, "retreat", f"nothing was within: the {count} of least predicted loss in INT8")
     return None
+
+
+def second_look(plans: Plans) -> Step | None:
+    """What was set aside without a proof, on all samples, once there is nothing better to try."""
+    trial = plans.outs.doubted()
+    if trial is None:
+        return None
+    why = f"second look: trial {trial.number}, which was set aside, on all samples"
+    return Step(trial.parameters, "second look", why, plans.history.problem.total)
 
 
 def around(incumbent: Past, history: History) -> Step:

@@ -92,7 +92,7 @@ class Screening(ByChance):
 
     def evaluate(self, step, number):
         ended = super().evaluate(step, number)
-        missed = ended.state == "done" and not ended.within
+        missed = ended.state == "done" and not ended.within and step.limit is None
         return replace(ended, state="stopped", samples=self.total // 8, within=None) if missed else ended
 
 
@@ -105,6 +105,30 @@ def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind):
     assert last.within
     assert last.phase == "refine"
     assert int8_of(last.parameters, problem) == set(problem.layers)
+
+
+class Doubting(Synthetic):
+    """With all layers in INT8 everything is within, though few samples do not look like it."""
+
+    def drop(self, parameters):
+        """On all samples."""
+        return 0.5 * self.allowed
+
+    def evaluate(self, step, number):
+        ended = super().evaluate(step, number)
+        if step.limit is not None or int8_of(step.parameters, self) != set(self.layers):
+            return ended
+        return replace(ended, state="stopped", samples=self.total // 8, within=None, drop=1.2 * self.allowed)
+
+
+def test_what_was_set_aside_is_looked_at_again_when_nothing_better_is_left():
+    even = {f"l{number}": {"r0": 0.01} for number in range(4)}
+    problem = Doubting(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
+    played = guided(problem, budget=30.0)
+    *before, last = played.trials
+    assert (last.phase, last.limit, last.within) == ("second look", problem.total, True)
+    assert int8_of(last.parameters, problem) == set(problem.layers)
+    assert max(len(int8_of(trial.parameters, problem)) for trial in before if trial.within) == 3
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -58,9 +58,10 @@ def stream_order(count: int, *, margins: Array | None, seed: int | Sequence[int]
     """Draw from `count` samples, half uniformly, half by importance: predictions flip where the FP32 margin is small.
 
     `margins` (count,), None for uniform draws, are divided into STRATA of equal size by rank; p is half uniform and
-    half in proportion to FALL^stratum, uniform within a stratum. The uniform half keeps weights at 2 at most (Hesterberg,
-    "Weighted average importance sampling and defensive mixture distributions", Technometrics 37, 1995), so that margins that tell nothing, or mislead, cost samples and never validity. Draws are
-    independent given the margins; strata need no quota.
+    half in proportion to FALL^stratum, uniform within a stratum. The uniform half keeps weights at 2 at most, so that
+    margins that tell nothing, or mislead, cost samples and never validity (Hesterberg, "Weighted average importance
+    sampling and defensive mixture distributions", Technometrics 37, 1995). Draws are independent given the margins;
+    strata need no quota.
 
     A sampler that has seen the losses of one trial in an order can propose a plan that looks good early in that very
     order; then the losses depend on the draws, and no test of them is valid. So each trial takes an order of its own:

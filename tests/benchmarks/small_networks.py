@@ -5,8 +5,8 @@
 
 `ten` are ten layers of which INT8 ruins two (bad_layers.py), within 1 %; `kws` is the real model, whose tolerance is 0,
 as its layers lose nothing otherwise. The exhaustive optimum: all 2^n choices of layers in INT8, with the settings that
-the search begins with, from the most multiply-adds on, each scored on everything until one is within tolerance; of the
-rest none can be better. The searches choose settings as well, so they may find more than that optimum.
+the search begins with, equalized and not, from the most multiply-adds on, each scored on everything until one is within
+tolerance; of the rest none can be better. The searches choose more settings, so they may find more than that optimum.
 
 A line for each sampler, medians over seeds: the share found after 10 full evaluations (evaluated samples / samples),
 relative to the optimum; the evaluations until 99 % of it were found, '-' where they never were; and of the whole
@@ -31,6 +31,7 @@ from bad_layers import make_network
 from opened_search import opened_search
 
 import autoquant
+from autoquant.errors import TrialError
 from autoquant.evaluation.tolerance import drop, within
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.result import SearchResult
@@ -148,27 +149,33 @@ def _cells(found: Sequence[Found], optimum: Optimum) -> list[str]:
 
 
 def exhaustive(loop: Loop, folder: Path) -> Optimum:
-    """The best plan with the settings of the start. Raises RuntimeError where there is none."""
-    start, bench = next(loop.space.starts()).parameters, loop.bench
+    """The best plan with the settings of the start, equalized and not. Raises RuntimeError where there is none."""
+    bench = loop.bench
     baseline, better = bench.part.score.value, bench.metric.higher_is_better
-    for number, parameters in enumerate(_by_share(loop, start)):
+    for number, parameters in enumerate(_by_share(loop)):
         plan = loop.space.plan(parameters)
-        built = bench.builder.build(plan, folder)
-        runner = bench.engine.open_file(built.path, bench.builder.model.program)
-        score = score_whole(runner, bench.part, batch_size=bench.batch_size)
+        try:
+            built = bench.builder.build(plan, folder)
+            runner = bench.engine.open_file(built.path, bench.builder.model.program)
+            score = score_whole(runner, bench.part, batch_size=bench.batch_size)
+        except TrialError:  # scales too far apart for a kernel, say: such a trial fails in a search as well
+            continue
         if within(drop(baseline, score.value, higher_is_better=better), loop.allowed):
             in_float = tuple(name for name in loop.space.layers if name not in plan.int8)
             return Optimum(bench.builder.workload.int8_share(plan), in_float, number + 1)
     raise RuntimeError("no plan is within tolerance")
 
 
-def _by_share(loop: Loop, start: Parameters) -> list[Parameters]:
-    """All plans but that with every layer in float, from the most multiply-adds in INT8 on, then fewest in float."""
+def _by_share(loop: Loop) -> Iterator[Parameters]:
+    """All plans but those with every layer in float, from the most multiply-adds in INT8 on, then fewest in float."""
+    start = next(loop.space.starts()).parameters
     layers = [name for name in loop.space.layers if loop.space.may_be_float(name)]
     costs = loop.bench.builder.workload.costs
     chosen = [[name for bit, name in enumerate(layers) if bits >> bit & 1] for bits in range(2 ** len(layers) - 1)]
     chosen.sort(key=lambda in_float: (sum(costs[name] for name in in_float), len(in_float)))
-    return [{**start, **{switch_of(name): False for name in in_float}} for in_float in chosen]
+    for in_float in chosen:
+        for equalize in loop.space.dimensions["equalize"]:
+            yield {**start, "equalize": equalize, **{switch_of(name): False for name in in_float}}
 
 
 def searched(

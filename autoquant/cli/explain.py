@@ -14,7 +14,7 @@ from autoquant.cli import arguments
 from autoquant.cli.output import painted, say, terminal_columns, wrapped
 from autoquant.cli.pair_tables import MOST, drop_words, interval_words, legend, retreats_table, settings_table
 from autoquant.cli.setting_words import plan_words
-from autoquant.cli.words import counted, duration, number, percent
+from autoquant.cli.words import at_most, counted, duration, number, percent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,7 +91,7 @@ def _certificate(found: Explanation) -> Iterator[tuple[str, str]]:
     claim = found.run.certificate
     if claim is None:
         return
-    sure = f"at most {number(claim.upper_bound)} with confidence {percent(claim.confidence)}"
+    sure = f"{at_most(claim.upper_bound)} with confidence {percent(claim.confidence)}"
     there = f"on {counted(claim.samples, 'sample')} kept aside"
     yield "claim", f"{claim.verdict}: drop {number(claim.drop)} {there}, {sure}"
 

@@ -15,7 +15,7 @@ from autoquant.cli.latency_words import (
     operator_headings,
     spread_words,
 )
-from autoquant.cli.words import conversions, counted, duration, number, percent
+from autoquant.cli.words import at_most, conversions, counted, duration, number, percent
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
 from autoquant.evaluation.latency import Latency
 from autoquant.evaluation.paired import GroupBound
@@ -135,13 +135,16 @@ def _certificate(result: SearchResult) -> Iterator[Line]:
     if certificate.losses is not None and certificate.gains is not None:
         pairs = f"; {certificate.losses:,} got worse, {certificate.gains:,} better"
     yield "claim", f"on {counted(certificate.samples, 'sample')} that the search has not seen{pairs}"
-    bound = f"at most {number(certificate.upper_bound)} with {_sure(certificate)}"
+    bound = f"{at_most(certificate.upper_bound)} with {_sure(certificate)}"
     yield "", f"drop {number(certificate.drop)}, {bound}; allowed {number(certificate.allowed)}"
     where = f"{certificate.origin.engine}, {certificate.origin.kernels}"
     yield "", f"measured on {where}; bound: {certificate.method}"
     yield from _groups(certificate)
     if certificate.needed_samples is not None:
-        yield "", f"about {certificate.needed_samples:,} samples would certify it, if it goes on so: --certify DATA"
+        few = math.isinf(certificate.upper_bound)
+        needed = counted(certificate.needed_samples, "sample")
+        words = f"it takes at least {needed}" if few else f"about {needed} would certify it, if it goes on so"
+        yield "", f"{words}: --certify DATA"
 
 
 def _groups(certificate: Certificate) -> Iterator[Line]:
@@ -151,8 +154,12 @@ def _groups(certificate: Certificate) -> Iterator[Line]:
     count, allowed, shown = len(certificate.guard), certificate.guard_allowed, certificate.guard[:COSTLY]
     worst = f"; these {len(shown)} lose the most" if count > len(shown) else ""
     yield "guard", f"{counted(count, 'group')}, each allowed {number(allowed)}{worst}:"
-    rows = [[one.label, number(one.drop), number(one.upper), f"{one.samples:,}", _held(one, allowed)] for one in shown]
+    rows = [[one.label, number(one.drop), _end(one.upper), f"{one.samples:,}", _held(one, allowed)] for one in shown]
     yield from (("", line) for line in aligned([["group", "drop", "at most", "samples", "held"], *rows], left=1))
+
+
+def _end(upper: float) -> str:
+    return "-" if math.isinf(upper) else number(upper)
 
 
 def _held(group: GroupBound, allowed: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 EXACT = 1e-9
 """Smaller is binary rounding, not a difference."""
 SET_ASIDE = "set aside"
@@ -17,6 +19,15 @@ def number(value: float) -> str:
     if abs(value) < EXACT:
         return "0.0000"
     return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"
+
+
+def at_most(upper: float) -> str:
+    """An upper bound, which is infinite where there is none.
+
+    >>> at_most(0.09375), at_most(float("inf"))
+    ('at most 0.0938', 'no bound')
+    """
+    return "no bound" if math.isinf(upper) else f"at most {number(upper)}"
 
 
 def percent(share: float) -> str:

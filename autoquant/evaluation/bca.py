@@ -1,20 +1,23 @@
 """How large a statistic may truly be, from resampling: the bias-corrected and accelerated bootstrap.
 
 Efron (1987), "Better bootstrap confidence intervals", JASA 82; Efron and Tibshirani (1993), chapter 14. It is accurate
-to second order, not exact: where few samples hold all of the loss it says too little. scipy.stats.bootstrap computes
-the same, but holds, or goes through, samples^2 values for the jackknife, of which a mean has no need.
+to second order, not exact: where few samples hold all of the loss it says too little, and of samples that are all
+equal, or fewer than FEWEST, nothing that is to be trusted. scipy.stats.bootstrap computes the same, but holds, or goes
+through, samples^2 values for the jackknife, of which a mean has no need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 
 from autoquant.errors import DataError
 from autoquant.evaluation.batch import Array
 
+FEWEST = 100
+"""Samples that a bootstrap takes to bound anything, for whoever is to rely on it."""
 LEAST, TAIL = 4999, 50
 """Resamples: at least so many, and so many in the tail that the bound cuts off."""
 MOST = 200_000
@@ -48,9 +51,9 @@ def bca_upper(estimate: float, resampled: Array, jackknife: Array, *, confidence
 
 
 def mean_upper(values: Array, *, confidence: float, seed: int) -> float:
-    """The upper confidence bound of the mean that `values` (N,) were drawn from; the value itself if all are equal."""
+    """The upper confidence bound of the mean that `values` (N,) were drawn from; infinite if they are all equal."""
     if (values == values[0]).all():
-        return float(values[0])
+        return inf
     count, total = len(values), float(values.sum())
     random = np.random.default_rng(seed)
     resamples = min(max(LEAST, ceil(TAIL / (1.0 - confidence))), MOST)
@@ -64,7 +67,7 @@ def mean_upper(values: Array, *, confidence: float, seed: int) -> float:
 
 
 def statistic_upper(statistic: Callable[[Array], float], count: int, *, confidence: float, seed: int) -> float:
-    """The upper confidence bound of any statistic of the chosen ones of `count` samples.
+    """The upper confidence bound of any statistic of the chosen ones of `count` samples; infinite if it never differs.
 
     Resamples that the statistic refuses (AUC, where one class is missing) are drawn again, up to as many as there are.
     """
@@ -78,6 +81,8 @@ def statistic_upper(statistic: Callable[[Array], float], count: int, *, confiden
             refused.append(error)
             if len(refused) > COSTLY:
                 raise
+    if min(found) == max(found):
+        return inf
     everything = np.arange(count)
     blocks = np.array_split(random.permutation(count), min(BLOCKS, count))
     jackknife = np.asarray([statistic(np.delete(everything, block)) for block in blocks])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, inf, isinf
 
 import numpy as np
 
 from autoquant.evaluation.batch import Array
-from autoquant.evaluation.bca import mean_upper, statistic_upper
+from autoquant.evaluation.bca import FEWEST, mean_upper, statistic_upper
+from autoquant.evaluation.sequential import times_needed, upper_of_mean
 from autoquant.evaluation.trinomial import exact_upper, is_disproven
 
 EXACT = "exact paired (trinomial)"
+BETTING = "betting (bounded mean)"
 BOOTSTRAP = "bootstrap (BCa)"
+TOO_FEW = f"none, as a bootstrap takes at least {FEWEST} samples"
+ALL_EQUAL = "none, as a bootstrap of losses that are all equal tells nothing"
 SUSPICIOUS = 0.01
 """Level of the test whether INT8 is better than FP32."""
 NEAR = 0.01
@@ -37,7 +41,10 @@ class Paired:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """An upper confidence bound, one-sided, of the true drop, in units of the metric, and how it was found."""
+    """An upper confidence bound, one-sided, of the true drop, in units of the metric, and how it was found.
+
+    Infinite where nothing bounds it; `method` says why then.
+    """
 
     value: float
     method: str
@@ -47,7 +54,8 @@ class Bound:
 class GroupBound:
     """A class or slice: its drop, and confidence bounds of its true drop, each one-sided, corrected for all groups.
 
-    `losses` and `gains` count its discordant pairs, None where values are not 0 or 1.
+    Bounds are infinite where its samples give none. `losses` and `gains` count its discordant pairs, None where values
+    are not 0 or 1.
     """
 
     label: str
@@ -80,19 +88,30 @@ def paired(loss: Array, *, binary: bool) -> Paired:
     return Paired(len(loss), (losses - gains) / len(loss), losses, gains)
 
 
-def upper_bound(loss: Array, *, confidence: float, binary: bool, seed: int = 0) -> Bound:
+def upper_bound(loss: Array, *, confidence: float, binary: bool, reach: float | None = None, seed: int = 0) -> Bound:
     """The upper confidence bound of the mean loss on fresh data, from losses (N,).
 
-    Of `binary` losses, -1, 0 or 1, it is exact (trinomial.py); of others it is the bootstrap's, which takes losses that
-    are all equal for certain. Raises ValueError for no samples.
+    Of `binary` losses, -1, 0 or 1, it is exact (trinomial.py), and of others within `reach` of 0 it holds for any
+    number of them (sequential.py). Where nobody knows how large a loss can be it is the bootstrap's, or none. Raises
+    ValueError for no samples.
     """
     if not len(loss):
         raise ValueError("there is no bound from no samples")
+    if not binary and reach is not None:
+        return Bound(upper_of_mean(loss, bound=reach, alpha=1.0 - confidence), BETTING)
     if not binary:
-        return Bound(mean_upper(loss, confidence=confidence, seed=seed), BOOTSTRAP)
+        return _drawn(len(loss), lambda: mean_upper(loss, confidence=confidence, seed=seed))
     seen = paired(loss, binary=True)
     assert seen.losses is not None and seen.gains is not None
     return Bound(exact_upper(seen.losses, seen.gains, seen.samples, confidence=confidence), EXACT)
+
+
+def _drawn(samples: int, upper: Callable[[], float]) -> Bound:
+    """A bootstrap's bound, where so many samples give one."""
+    if samples < FEWEST:
+        return Bound(inf, TOO_FEW)
+    value = upper()
+    return Bound(value, ALL_EQUAL if isinf(value) else BOOTSTRAP)
 
 
 def bootstrap_drop(
@@ -106,14 +125,15 @@ def bootstrap_drop(
 ) -> Bound:
     """The upper confidence bound of the drop of a score that is no mean, from the rows of both, first axis samples.
 
-    The same samples are drawn from both, and `combine` makes a score of them. It is called some 2,200 times.
+    There is none from few samples, or where all resamples have the same drop. The same samples are drawn from both, and
+    `combine` makes a score of them. It is called some 2,200 times.
     """
 
     def drop(chosen: Array) -> float:
         before, after = combine(baseline[chosen]), combine(rows[chosen])
         return before - after if higher_is_better else after - before
 
-    return Bound(statistic_upper(drop, len(rows), confidence=confidence, seed=seed), BOOTSTRAP)
+    return _drawn(len(rows), lambda: statistic_upper(drop, len(rows), confidence=confidence, seed=seed))
 
 
 def least_samples(allowed: float, confidence: float) -> int | None:
@@ -132,17 +152,32 @@ def least_samples(allowed: float, confidence: float) -> int | None:
     return enough
 
 
+def least_bounded(allowed: float, confidence: float, *, reach: float) -> int | None:
+    """The fewest samples that certify losses within `reach` of 0, if none loses; None if no number does."""
+    times = times_needed(np.zeros(1), allowed, bound=reach, alpha=1.0 - confidence)
+    return None if times is None else max(ceil(times), 1)
+
+
+def needed_bounded(loss: Array, allowed: float, *, confidence: float, reach: float) -> int | None:
+    """About how many samples would certify, losing as these (N,) do, within `reach` of 0; None where no number does."""
+    times = times_needed(loss, allowed, bound=reach, alpha=1.0 - confidence)
+    return None if times is None else max(ceil(times * len(loss)), 1)
+
+
 def needed_samples(seen: Paired, upper: float, allowed: float, *, confidence: float) -> int | None:
     """About how many samples would certify, losing and gaining at the rates seen; None where the drop is not less.
 
-    `upper` is the bound from what was seen. For 0/1 metrics by the exact bound, to one percent; for others its distance
-    from the drop falls with the square root of the samples. The rates are uncertain too: it is no promise.
+    `upper` is the bound from what was seen. For 0/1 metrics by the exact bound, to one percent; for others by the
+    bootstrap's: its distance from the drop falls with the square root of the samples, and where there is none for lack
+    of samples it takes FEWEST. The rates are uncertain too: it is no promise.
     """
     from scipy.special import ndtri
 
     room = allowed - seen.drop
     if room <= 0.0:
         return None
+    if isinf(upper):
+        return FEWEST if seen.samples < FEWEST else None
     if seen.losses is None or seen.gains is None:
         return max(ceil(seen.samples * ((upper - seen.drop) / room) ** 2), 1)
     rates = seen.losses / seen.samples, seen.gains / seen.samples
@@ -166,15 +201,15 @@ def _enough(rates: tuple[float, float], allowed: float, confidence: float, guess
     return enough
 
 
-def significantly_better(loss: Array, *, binary: bool, seed: int = 0) -> bool:
+def significantly_better(loss: Array, *, binary: bool, reach: float | None = None, seed: int = 0) -> bool:
     """Whether INT8 is better than FP32 by more than chance at 1 %, from losses (N,): a baseline to be suspicious of.
 
-    Of binary losses by McNemar's exact test, one-sided, on the discordant pairs; of others by the bootstrap.
+    Of binary losses by McNemar's exact test, one-sided, on the discordant pairs; of others by their bound.
     """
     from scipy.stats import binomtest
 
     if not binary:
-        return mean_upper(loss, confidence=1.0 - SUSPICIOUS, seed=seed) < 0.0
+        return upper_bound(loss, confidence=1.0 - SUSPICIOUS, binary=False, reach=reach, seed=seed).value < 0.0
     seen = paired(loss, binary=True)
     assert seen.losses is not None and seen.gains is not None
     discordant = seen.losses + seen.gains
@@ -182,7 +217,14 @@ def significantly_better(loss: Array, *, binary: bool, seed: int = 0) -> bool:
 
 
 def guard(
-    loss: Array, groups: Array, *, allowed: float, confidence: float, binary: bool, seed: int = 0
+    loss: Array,
+    groups: Array,
+    *,
+    allowed: float,
+    confidence: float,
+    binary: bool,
+    reach: float | None = None,
+    seed: int = 0,
 ) -> tuple[GroupBound, ...]:
     """Each class or slice by itself, from losses (N,) and labels (N,) of groups; the worst first.
 
@@ -197,7 +239,9 @@ def guard(
     found = []
     for label, part in zip(labels, parts, strict=True):
         seen = paired(loss[part], binary=binary)
-        upper = upper_bound(loss[part], confidence=each, binary=binary, seed=seed).value
-        lower = -upper_bound(-loss[part], confidence=each, binary=binary, seed=seed).value
+        upper, lower = (
+            sign * upper_bound(sign * loss[part], confidence=each, binary=binary, reach=reach, seed=seed).value
+            for sign in (1.0, -1.0)
+        )
         found.append(GroupBound(str(label), seen.samples, seen.drop, upper, lower, seen.losses, seen.gains))
     return tuple(sorted(found, key=lambda one: (one.lower <= allowed, -one.drop, -one.upper, one.label)))

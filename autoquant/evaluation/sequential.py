@@ -40,6 +40,37 @@ class Interval:
     high: float
 
 
+def upper_of_mean(values: Array, *, bound: float, alpha: float) -> float:
+    """The upper confidence bound, one-sided, of the mean that `values` (N,), in [-bound, bound], were drawn from.
+
+    The true mean is beyond it with probability `alpha` at most, whatever their distribution and number: one look at a
+    capital is one of those that Sequential may take.
+    """
+    test = Sequential(bound, bound=bound, alpha=alpha)  # decided from the start: only the interval is asked for
+    test.add(values)
+    return test.interval().high
+
+
+def times_needed(values: Array, allowed: float, *, bound: float, alpha: float) -> float | None:
+    """How many times as many values, distributed like these, have a mean that is at most `allowed` by upper_of_mean.
+
+    Less than 1 where these are more than enough, None where no number is.
+    """
+    if allowed >= bound:
+        return 0.0
+    distinct, counts = np.unique(values, return_counts=True)
+    logs = _capitals(distinct, counts, allowed, bound, Decision.IN)
+    if logs.max() <= 0.0:
+        return None
+    goal, short, enough = -math.log(alpha), 0.0, 1.0
+    while _mean_capital(enough * logs) < goal:
+        short, enough = enough, 2.0 * enough
+    for _ in range(HALVINGS):
+        middle = 0.5 * (short + enough)
+        short, enough = (middle, enough) if _mean_capital(middle * logs) < goal else (short, middle)
+    return enough
+
+
 def alpha_of(number: int, error_rate: float) -> float:
     """The share of the run's error rate that trial `number`, from 0, may spend: error_rate * 6 / (pi^2 (number + 1)^2).
 
@@ -139,9 +170,7 @@ class Sequential:
         disproven, left = (-self._bound, self._bound) if side is Decision.OUT else (self._bound, -self._bound)
         for _ in range(HALVINGS):
             middle = 0.5 * (disproven + left)
-            gains = _gains(values, middle, self._bound, side)
-            logs = (np.log1p(BETS[:, np.newaxis] * gains) * counts).sum(axis=1)
-            if _mean_capital(logs) >= -math.log(self._alpha):
+            if _mean_capital(_capitals(values, counts, middle, self._bound, side)) >= -math.log(self._alpha):
                 disproven = middle
             else:
                 left = middle
@@ -158,6 +187,12 @@ def _gains(values: Array, mean: float, bound: float, side: Decision) -> Array:
     """
     gains = (values - mean) / (bound + mean) if side is Decision.OUT else (mean - values) / (bound - mean)
     return np.asarray(gains)
+
+
+def _capitals(values: Array, counts: Array, mean: float, bound: float, side: Decision) -> Array:
+    """Logs of the capitals of all bets, (bets,), after values that came so many times."""
+    gains = _gains(values, mean, bound, side)
+    return np.asarray((np.log1p(BETS[:, np.newaxis] * gains) * counts).sum(axis=1))
 
 
 def _mean_capital(logs: Array) -> Array:

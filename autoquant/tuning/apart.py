@@ -10,16 +10,16 @@ import numpy as np
 from autoquant.errors import DataError
 from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.batch import Array
+from autoquant.evaluation.bca import FEWEST
 from autoquant.evaluation.content import content_hashes, shared
 from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.metrics import Metric
-from autoquant.evaluation.paired import is_binary, least_samples
+from autoquant.evaluation.paired import least_bounded, least_samples
 from autoquant.kept import Kept, keep, read_kept
+from autoquant.tuning.certificate import counts_right
 
 VERSION = 1
 ALL_SEEN = "the search has seen all samples; give others with --certify"
-FEWEST = 100
-"""Samples that it takes to certify a metric that counts no right answers: a bootstrap of fewer is not to be trusted."""
 
 
 def without_shared(data: Dataset, other: Dataset) -> Dataset:
@@ -79,8 +79,11 @@ def least_certifiable(metric: Metric, baseline: Baseline, *, allowed: float, con
     """The fewest samples with which anything can be certified, if all goes well; None where no number is enough."""
     if allowed <= 0.0:
         return None
-    counted = metric.per_sample and is_binary(baseline.score.rows)
-    return least_samples(allowed, confidence) if counted else FEWEST
+    if not metric.per_sample or metric.bounds is None:
+        return FEWEST
+    if counts_right(metric, baseline.score.rows):
+        return least_samples(allowed, confidence)
+    return least_bounded(allowed, confidence, reach=metric.bounds[1] - metric.bounds[0])
 
 
 def keep_division(division: Division, path: Path, *, data: str) -> None:

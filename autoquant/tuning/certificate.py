@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from autoquant.errors import UsageError
 from autoquant.evaluation.batch import Array
 from autoquant.evaluation.metrics import Metric
@@ -23,6 +25,7 @@ from autoquant.evaluation.paired import (
     guard,
     is_binary,
     loss_of,
+    needed_bounded,
     needed_samples,
     paired,
     significantly_better,
@@ -66,7 +69,8 @@ class Origin:
 class Certificate:
     """The claim. Scores, `drop`, `upper_bound` and what is allowed are in units of the metric.
 
-    With probability `confidence` the true drop is at most `upper_bound`, which `method` says how it was found.
+    With probability `confidence` the true drop is at most `upper_bound`, which `method` says how it was found; it is
+    infinite where these samples bound nothing, and so are the bounds of groups.
     `losses` and `gains` count discordant pairs, None where the metric has none. `guard` has groups, the worst first,
     each allowed `guard_allowed`. `needed_samples` are about how many would certify at the rates seen, where that is
     what is missing. `suspicious`: INT8 is better than FP32 by more than chance, so the baseline may not be what it
@@ -92,10 +96,15 @@ class Certificate:
     guard_allowed: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = [self.baseline, self.score, self.drop, self.upper_bound, self.allowed, self.guard_allowed or 0.0]
-        numbers += [value for group in self.guard for value in (group.drop, group.upper, group.lower)]
+        numbers = [self.baseline, self.score, self.drop, self.allowed, self.guard_allowed or 0.0]
+        numbers += [group.drop for group in self.guard]
         if not all(map(math.isfinite, numbers)):
             raise ValueError("the numbers of a certificate are finite")
+        ends = [self.upper_bound, *(end for group in self.guard for end in (group.upper, -group.lower))]
+        if not all(end > -math.inf for end in ends):  # NaN fails too
+            raise ValueError("a bound is finite, or there is none")
+        if self.verdict is Verdict.CERTIFIED and math.isinf(self.upper_bound):
+            raise ValueError("what is certified has a bound")
         if not 0.0 < self.confidence < 1.0 or self.samples < 1:
             raise ValueError(f"confidence is in (0, 1), samples are some, got {self.confidence}, {self.samples}")
         if self.guard and self.guard_allowed is None:
@@ -104,12 +113,22 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the rows tell."""
+    """What the rows tell. Of a metric with bounds that is not 0 or 1, `loss` are losses, each within `reach` of 0."""
 
     seen: Paired
     bound: Bound
     suspicious: bool
     guard: tuple[GroupBound, ...] = ()
+    groups: Array | None = None
+    loss: Array | None = None
+    reach: float | None = None
+
+    def needed(self, seen: Paired, upper: float, allowed: float, confidence: float, group: str = "") -> int | None:
+        """About how many samples would certify all, or a group, at the rates seen."""
+        if self.loss is None or self.reach is None:
+            return needed_samples(seen, upper, allowed, confidence=confidence)
+        loss = self.loss[self.groups == group] if self.groups is not None and group else self.loss
+        return needed_bounded(loss, allowed, confidence=confidence, reach=self.reach)
 
 
 def certify(
@@ -131,7 +150,8 @@ def certify(
     """
     each = allowed if guard_allowed is None else guard_allowed
     if metric.per_sample:
-        found = _per_sample(baseline_rows, rows, metric, confidence, groups, each, seed)
+        named = None if groups is None else np.asarray([str(group) for group in groups.tolist()])
+        found = _per_sample(baseline_rows, rows, metric, confidence, named, each, seed)
     elif groups is not None:
         raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
     else:
@@ -159,17 +179,27 @@ def certify(
     )
 
 
+def counts_right(metric: Metric, *rows: Array) -> bool:
+    """Whether a metric counts right answers: its rows are 0 or 1, and by its bounds could be nothing larger.
+
+    What only happens to be 0 or 1 in the samples seen may be anything in others.
+    """
+    return metric.bounds == (0.0, 1.0) and is_binary(*rows)
+
+
 def _per_sample(
     before: Array, after: Array, metric: Metric, confidence: float, groups: Array | None, each: float, seed: int
 ) -> _Found:
     loss = loss_of(before, after, higher_is_better=metric.higher_is_better)
-    binary = is_binary(before, after)
+    binary = counts_right(metric, before, after)
+    reach = None if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
     guarded: tuple[GroupBound, ...] = ()
     if groups is not None:
-        guarded = guard(loss, groups, allowed=each, confidence=confidence, binary=binary, seed=seed)
-    bound = upper_bound(loss, confidence=confidence, binary=binary, seed=seed)
-    suspicious = significantly_better(loss, binary=binary, seed=seed)
-    return _Found(paired(loss, binary=binary), bound, suspicious, guarded)
+        guarded = guard(loss, groups, allowed=each, confidence=confidence, binary=binary, reach=reach, seed=seed)
+    bound = upper_bound(loss, confidence=confidence, binary=binary, reach=reach, seed=seed)
+    suspicious = significantly_better(loss, binary=binary, reach=reach, seed=seed)
+    kept = None if binary else loss
+    return _Found(paired(loss, binary=binary), bound, suspicious, guarded, groups, kept, reach)
 
 
 def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, seed: int) -> _Found:
@@ -194,7 +224,7 @@ def _needed(found: _Found, allowed: float, each: float, confidence: float) -> in
     """About how many samples would certify the whole and each group; None where one has no room left."""
     needed: list[int | None] = [0]
     if not within(found.bound.value, allowed):
-        needed.append(needed_samples(found.seen, found.bound.value, allowed, confidence=confidence))
+        needed.append(found.needed(found.seen, found.bound.value, allowed, confidence))
     short = [group for group in found.guard if not within(group.upper, each)]
     if any(group.drop >= each for group in short):
         return None
@@ -202,6 +232,6 @@ def _needed(found: _Found, allowed: float, each: float, confidence: float) -> in
         last = max(short, key=lambda group: (group.upper - group.drop) / (each - group.drop))
         seen = Paired(last.samples, last.drop, last.losses, last.gains)
         corrected = 1.0 - (1.0 - confidence) / len(found.guard)
-        own = needed_samples(seen, last.upper, each, confidence=corrected)
+        own = found.needed(seen, last.upper, each, corrected, last.label)
         needed.append(None if own is None else math.ceil(own * found.seen.samples / last.samples))
     return None if None in needed else max(number for number in needed if number is not None)

@@ -1,11 +1,13 @@
 """certificate.json: what is claimed of a search's winner, for people and for release scripts.
 
-Keys are sorted; what is not known, such as discordant pairs of a metric that has none, is left out.
+Keys are sorted; what is not known, such as discordant pairs of a metric that has none, is left out, and so is a bound
+that is infinite, as there is none.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ def parse_certificate(text: str, where: str) -> Certificate:
         "guard": _groups(fields),
         **{name: fields.needed(name, str) for name in ("metric", "method")},
         **{name: fields.needed(name, float) for name in _NUMBERS},
+        "upper_bound": _end(fields, "upper_bound", math.inf),
         "samples": fields.needed("samples", int),
         "suspicious": fields.needed("suspicious", bool),
         **{name: fields.optional(name, int) for name in ("losses", "gains", "needed_samples")},
@@ -60,7 +63,7 @@ def load_certificate(path: Path) -> Certificate:
         raise RunError(str(path), f"cannot be read ({error})", hint=AGAIN) from None
 
 
-_NUMBERS = ("baseline", "score", "drop", "upper_bound", "allowed", "confidence")
+_NUMBERS = ("baseline", "score", "drop", "allowed", "confidence")
 
 
 def _origin(fields: Fields) -> Origin:
@@ -76,16 +79,24 @@ def _groups(fields: Fields) -> tuple[GroupBound, ...]:
 
 def _group(fields: Fields) -> GroupBound:
     label, samples = fields.needed("label", str), fields.needed("samples", int)
-    drop, upper, lower = (fields.needed(name, float) for name in ("drop", "upper", "lower"))
+    drop, upper, lower = fields.needed("drop", float), _end(fields, "upper", math.inf), _end(fields, "lower", -math.inf)
     losses, gains = fields.optional("losses", int), fields.optional("gains", int)
     fields.done()
     return GroupBound(label, samples, drop, upper, lower, losses, gains)
 
 
+def _end(fields: Fields, name: str, none: float) -> float:
+    value = fields.optional(name, float)
+    fields.require(
+        value is None or math.isfinite(value), name, "must be finite", hint="leave it out where there is none"
+    )
+    return none if value is None else value
+
+
 def _known(value: Any) -> Any:
-    """Without what is None."""
+    """Without what is None or infinite."""
     if isinstance(value, dict):
-        return {key: _known(each) for key, each in value.items() if each is not None}
+        return {key: _known(each) for key, each in value.items() if each not in (None, math.inf, -math.inf)}
     return [_known(each) for each in value] if isinstance(value, tuple) else value
 
 

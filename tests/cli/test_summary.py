@@ -93,6 +93,18 @@ def test_met_but_not_certified(needed: int | None, words: list[str], trial, resu
     ]
 
 
+def test_no_bound_is_told_as_such(trial, result, certificate) -> None:
+    facts = {"upper_bound": math.inf, "needed_samples": 100, "method": "none, for lack of samples", "samples": 10}
+    assert certified_lines(trial, result, certificate(Verdict.MET, **facts))[2:] == [
+        "        drop 0.0625, no bound with 95% confidence; allowed 0.1250",
+        "        measured on litert 2.3.0, xnnpack 15 on x86_64; bound: none, for lack of samples",
+        "        it takes at least 100 samples: --certify DATA",
+    ]
+    groups = (GroupBound("small", 1, 0.0, math.inf, -math.inf),)
+    lines = certified_lines(trial, result, certificate(Verdict.MET, guard=groups, guard_allowed=0.25))
+    assert lines[-1].split() == ["small", "0.0000", "-", "1", "open"]
+
+
 def test_met_with_nothing_kept_aside_says_why_it_is_not_certified(trial, result) -> None:
     best = trial(1, drop=0.0625)
     met = result(best, best=best, met=True, uncertified="there are 10 samples in all")

@@ -46,10 +46,11 @@ def test_the_seed_fixes_it():
     assert one == same != other
 
 
-def test_values_that_are_all_equal():
-    assert mean_upper(np.full(20, 0.25), confidence=0.95, seed=0) == 0.25
-    assert statistic_upper(lambda chosen: 0.5, 20, confidence=0.95, seed=0) == 0.5
-    assert mean_upper(np.asarray([0.5]), confidence=0.95, seed=0) == 0.5
+def test_values_that_are_all_equal_have_no_bound():
+    """A bootstrap draws the same ones again, and would take them for certain."""
+    assert mean_upper(np.full(20, 0.25), confidence=0.95, seed=0) == np.inf
+    assert statistic_upper(lambda chosen: 0.5, 20, confidence=0.95, seed=0) == np.inf
+    assert mean_upper(np.asarray([0.5]), confidence=0.95, seed=0) == np.inf
 
 
 def test_an_extreme_estimate_has_the_largest_resample_as_bound():

@@ -7,14 +7,19 @@ from scipy.stats import binomtest
 from autoquant.evaluation.batch import Array
 from autoquant.evaluation.classification import AreaUnderCurve
 from autoquant.evaluation.paired import (
+    ALL_EQUAL,
+    BETTING,
     BOOTSTRAP,
     EXACT,
+    TOO_FEW,
     Paired,
     bootstrap_drop,
     guard,
     is_binary,
+    least_bounded,
     least_samples,
     loss_of,
+    needed_bounded,
     needed_samples,
     paired,
     significantly_better,
@@ -44,9 +49,60 @@ def test_what_was_seen():
 
 def test_the_method_is_said():
     assert upper_bound(loss(5, 2, 100), confidence=0.95, binary=True).method == EXACT
-    assert upper_bound(np.linspace(0, 1, 50), confidence=0.95, binary=False).method == BOOTSTRAP
+    assert upper_bound(np.linspace(0, 1, 100), confidence=0.95, binary=False).method == BOOTSTRAP
+    assert upper_bound(np.linspace(0, 1, 50), confidence=0.95, binary=False, reach=1.0).method == BETTING
     with pytest.raises(ValueError, match="no samples"):
         upper_bound(np.zeros(0), confidence=0.95, binary=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        (np.zeros(1), TOO_FEW),
+        (np.zeros(10), TOO_FEW),
+        (np.linspace(0, 1, 99), TOO_FEW),
+        (np.zeros(100), ALL_EQUAL),
+        (np.full(1000, 0.25), ALL_EQUAL),
+    ],
+)
+def test_a_bootstrap_of_little_bounds_nothing(values: Array, method: str):
+    found = upper_bound(values, confidence=0.95, binary=False)
+    assert (found.value, found.method) == (np.inf, method)
+
+
+def test_what_is_bounded_has_a_bound_from_any_number_of_samples():
+    """Of n losses of 0 the gambler's capital is (1 + bet m / (1 - m))^n, averaged over bets, at a mean m."""
+    uppers = [upper_bound(np.zeros(n), confidence=0.95, binary=False, reach=1.0).value for n in (1, 10, 100, 1000)]
+    assert uppers[0] > 0.9
+    assert sorted(uppers, reverse=True) == uppers
+    assert 3.0 / 1000 < uppers[-1] < 6.0 / 1000  # the rule of three, and what it costs not to know the best bet
+
+
+@pytest.mark.parametrize(("loss_of_one", "chance", "samples"), [(0.9, 0.02, 100), (0.004 / 0.02, 0.02, 400)])
+def test_the_bound_of_sparse_losses_holds(loss_of_one: float, chance: float, samples: int):
+    """A bootstrap's does not in a fifth of all runs."""
+    draws = loss_of_one * (np.random.default_rng(2).random((500, samples)) < chance)
+    uppers = [upper_bound(one, confidence=0.95, binary=False, reach=1.0).value for one in draws]
+    assert np.mean(np.asarray(uppers) < loss_of_one * chance) <= 0.05
+
+
+@pytest.mark.parametrize("allowed", [0.3, 0.05, 0.01])
+def test_the_least_bounded_samples_certify_and_one_less_does_not(allowed: float):
+    least = least_bounded(allowed, 0.95, reach=1.0)
+    assert least is not None
+    assert upper_bound(np.zeros(least), confidence=0.95, binary=False, reach=1.0).value <= allowed
+    assert upper_bound(np.zeros(least - 1), confidence=0.95, binary=False, reach=1.0).value > allowed
+
+
+def test_the_needed_samples_of_what_is_bounded_would_do():
+    values = np.repeat([0.5, -0.25, 0.0], [4, 2, 294])
+    needed = needed_bounded(values, 0.012, confidence=0.95, reach=1.0)
+    assert needed is not None
+    assert needed > 300
+    many = np.tile(values, -(-needed // 300))
+    assert upper_bound(many, confidence=0.95, binary=False, reach=1.0).value <= 0.012
+    assert needed_bounded(values, 0.004, confidence=0.95, reach=1.0) is None
+    assert needed_bounded(np.zeros(10), 0.0, confidence=0.95, reach=1.0) is None
 
 
 def test_both_methods_agree_where_both_hold():
@@ -91,6 +147,8 @@ def test_needed_samples_without_room_with_little_and_of_other_metrics():
     # the bound is 4 away from the drop, where only 2 are allowed: four times as many
     assert needed_samples(Paired(500, 1.0), 5.0, 3.0, confidence=0.95) == 2000
     assert needed_samples(Paired(500, 3.0), 5.0, 3.0, confidence=0.95) is None
+    assert needed_samples(Paired(10, 1.0), np.inf, 3.0, confidence=0.95) == 100  # there is no bound of so few
+    assert needed_samples(Paired(500, 1.0), np.inf, 3.0, confidence=0.95) is None
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
@@ -105,6 +163,8 @@ def test_better_of_other_metrics():
     assert significantly_better(random.normal(-0.5, 1.0, 200), binary=False)
     assert not significantly_better(random.normal(0.0, 1.0, 200), binary=False)
     assert not significantly_better(np.zeros(200), binary=False)
+    assert significantly_better(np.full(200, -0.5), binary=False, reach=1.0)
+    assert not significantly_better(np.full(3, -0.5), binary=False, reach=1.0)
 
 
 def test_the_drop_of_an_area_is_bounded_by_paired_resampling():
@@ -120,7 +180,8 @@ def test_the_drop_of_an_area_is_bounded_by_paired_resampling():
     assert bound.method == BOOTSTRAP
     assert drop < bound.value < drop + 0.01  # as both see the same samples, they differ by little
     assert bootstrap_drop(before, apart, auc.combine, **options).value > auc.combine(before) - auc.combine(apart) + 0.02
-    assert bootstrap_drop(before, before, auc.combine, **options).value == 0.0
+    assert bootstrap_drop(before, before, auc.combine, **options).method == ALL_EQUAL
+    assert bootstrap_drop(before[:99], close[:99], auc.combine, **options).method == TOO_FEW
 
 
 def test_the_guard_corrects_for_the_number_of_groups_and_has_the_worst_first():
@@ -143,8 +204,12 @@ def test_a_group_that_is_proven_bad_is_worse_than_one_that_looks_bad():
 
 
 def test_the_guard_of_other_metrics_and_of_labels_that_do_not_fit():
-    found = guard(np.linspace(0, 1, 40), np.arange(40) % 2, allowed=1.0, confidence=0.95, binary=False)
-    assert all(one.lower < one.drop < one.upper and one.losses is None for one in found)
+    values = np.linspace(0, 1, 240)
+    for reach in (None, 1.0):
+        found = guard(values, np.arange(240) % 2, allowed=1.0, confidence=0.95, binary=False, reach=reach)
+        assert all(-1 < one.lower < one.drop < one.upper < 1 and one.losses is None for one in found)
+    few = guard(values, np.arange(240) < 1, allowed=1.0, confidence=0.95, binary=False)
+    assert [(one.label, one.lower, one.upper) for one in few if one.samples == 1] == [("True", -np.inf, np.inf)]
     with pytest.raises(ValueError, match="a label for each"):
         guard(np.zeros(3), np.zeros(2), allowed=0.1, confidence=0.95, binary=True)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.evaluation.batch import Array
-from autoquant.evaluation.sequential import BETS, Decision, Sequential, alpha_of
+from autoquant.evaluation.sequential import BETS, Decision, Sequential, alpha_of, times_needed, upper_of_mean
 from autoquant.evaluation.stream_order import StreamOrder, stream_order
 
 streams = st.lists(st.floats(-2, 2), min_size=1, max_size=60)
@@ -45,6 +45,24 @@ def test_how_values_are_cut_into_parts_does_not_matter(values: list[float], cut:
     assert whole.decision is parts.decision
     assert whole.estimate == pytest.approx(parts.estimate)
     assert whole.interval() == parts.interval()
+
+
+@given(streams, st.floats(-1.5, 1.9))
+def test_one_look_at_all_values_bounds_their_mean(values: list[float], allowed: float):
+    upper = upper_of_mean(np.asarray(values), bound=2.0, alpha=0.05)
+    assert upper == 2.0 or capital(values, upper, -1) == pytest.approx(20.0, rel=1e-3)
+    times = times_needed(np.asarray(values), allowed, bound=2.0, alpha=0.05)
+    if times is not None and times < 1e3:
+        for more, proven in ((1.01, True), (0.99, False)):
+            copies = (
+                times * more * np.log([1.0 + bet / (2.0 - allowed) * (allowed - np.asarray(values)) for bet in BETS])
+            )
+            assert (np.exp(copies.sum(axis=1)).mean() >= 20.0) is np.bool_(proven)
+
+
+def test_no_number_of_values_proves_a_mean_that_theirs_is_not():
+    assert times_needed(np.asarray([0.5, 0.1]), 0.25, bound=2.0, alpha=0.05) is None
+    assert times_needed(np.asarray([0.5, 0.1]), 2.0, bound=2.0, alpha=0.05) == 0.0
 
 
 @given(streams)

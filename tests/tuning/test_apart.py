@@ -8,6 +8,8 @@ from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.data import open_data
 from autoquant.evaluation.evaluator import Score
 from autoquant.evaluation.metrics import open_metric
+from autoquant.evaluation.paired import least_bounded
+from autoquant.evaluation.user_metric import UserMetric
 from autoquant.model.model import InputSpec
 from autoquant.tuning.apart import check_apart, divided, keep_division, kept_division, without_shared
 
@@ -22,7 +24,8 @@ def data(x):
 def divide(x=X, *, allowed=0.01, rows=None, metric="top1", seed=0):
     rows = np.ones(len(x)) if rows is None else rows
     baseline = Baseline("", (), Score(float(rows.mean()), rows, len(x)))
-    return divided(data(x), open_metric(metric), baseline, allowed=allowed, confidence=0.95, seed=seed)
+    metric = open_metric(metric) if isinstance(metric, str) else metric
+    return divided(data(x), metric, baseline, allowed=allowed, confidence=0.95, seed=seed)
 
 
 def test_samples_of_both_are_refused_by_number():
@@ -70,6 +73,14 @@ def test_metrics_that_count_nothing_take_a_hundred_samples():
     values = np.random.default_rng(1).random(1000)
     assert len(divide(X[:200], rows=values[:200], metric="psnr", allowed=0.1).certification) == 100
     assert not len(divide(X[:199], rows=values[:199], metric="psnr", allowed=0.1).certification)
+
+
+def test_a_metric_with_bounds_takes_as_many_as_can_bound_it():
+    values = np.random.default_rng(1).random(1000)
+    metric = UserMetric("overlap", lambda outputs, labels: outputs, True, False, True, (0.0, 1.0))
+    least = least_bounded(0.05, 0.95, reach=1.0)
+    assert len(divide(X[: 2 * least], rows=values[: 2 * least], metric=metric, allowed=0.05).certification) == least
+    assert not len(divide(X[: 2 * least - 1], rows=values[: 2 * least - 1], metric=metric, allowed=0.05).certification)
 
 
 def test_the_division_is_kept_for_whoever_wants_to_check(tmp_path):

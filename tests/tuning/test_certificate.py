@@ -1,6 +1,6 @@
 """What is certified, and how often wrongly, over whole selections."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -9,7 +9,8 @@ import pytest
 from autoquant.errors import UsageError
 from autoquant.evaluation.batch import Array
 from autoquant.evaluation.metrics import METRICS
-from autoquant.evaluation.paired import BOOTSTRAP, EXACT, upper_bound
+from autoquant.evaluation.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
+from autoquant.evaluation.sequential import upper_of_mean
 from autoquant.evaluation.trinomial import exact_upper
 from autoquant.tuning.certificate import Certificate, Origin, Verdict, certify
 
@@ -79,6 +80,90 @@ def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap():
     assert tight.needed_samples == pytest.approx(400 * ((found.upper_bound - found.drop) / 0.002) ** 2, rel=0.01)
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """How much of what is to be found is found, 0 to 1, of each sample."""
+
+    name: str = "overlap"
+    higher_is_better: bool = True
+    per_sample: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def combine(self, rows: Array) -> float:
+        return float(rows.mean())
+
+
+def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options) -> Certificate:
+    chosen = {"allowed": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
+    return certify(before, after, metric=Overlap(bounds=bounds), **chosen)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 10, 99])
+def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int):
+    rows = np.full(samples, 0.25)
+    found = certify(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    assert (found.verdict, found.upper_bound, found.method, found.needed_samples) == (
+        Verdict.MET,
+        np.inf,
+        TOO_FEW,
+        100,
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(value: float):
+    rows = np.full(1000, value)
+    found = certify(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    assert (found.verdict, found.method, found.needed_samples) == (Verdict.MET, ALL_EQUAL, None)
+
+
+def test_groups_that_are_too_small_are_open():
+    random = np.random.default_rng(3)
+    before = random.exponential(size=1000)
+    after, groups = before + random.normal(0.0, 0.01, 1000), np.arange(1000) < 1
+    options = {"metric": METRICS["mse"], "confidence": 0.95, "origin": ORIGIN}
+    assert certify(before, after, allowed=0.5, **options).verdict is Verdict.CERTIFIED
+    found = certify(before, after, allowed=0.5, groups=groups, **options)
+    assert (found.verdict, found.needed_samples) == (Verdict.MET, 100_000)
+    assert {group.label: group.upper < np.inf for group in found.guard} == {"True": False, "False": True}
+
+
+def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples():
+    before = np.full(200, 0.75)
+    after = before - np.repeat([0.25, 0.0], [4, 196])
+    found = overlap(before, after)
+    assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BETTING, None)
+    assert found.drop == pytest.approx(0.005)
+    assert found.upper_bound == upper_of_mean(before - after, bound=1.0, alpha=0.05)
+    tight = overlap(before, after, allowed=0.02)
+    assert tight.verdict is Verdict.MET
+    assert tight.needed_samples is not None
+    assert tight.needed_samples > 200
+    times = -(-tight.needed_samples // 200)
+    assert overlap(np.tile(before, times), np.tile(after, times), allowed=0.02).verdict is Verdict.CERTIFIED
+    few = overlap(before[-3:], after[-3:])
+    assert (few.verdict, few.upper_bound > 0.5) == (Verdict.MET, True)
+
+
+def test_groups_of_a_metric_with_bounds_say_what_they_need():
+    before = np.full(1000, 0.75)
+    found = overlap(before, before, groups=np.repeat(["few", "many"], [50, 950]), guard_allowed=0.1)
+    assert {group.label: group.upper <= 0.1 for group in found.guard} == {"few": False, "many": True}
+    assert found.verdict is Verdict.MET
+    assert found.needed_samples is not None
+    again = found.needed_samples
+    parts = [-(-again // 20), again * 19 // 20]
+    rows = np.full(sum(parts), 0.75)
+    assert overlap(rows, rows, groups=np.repeat(["few", "many"], parts), guard_allowed=0.1).verdict is Verdict.CERTIFIED
+
+
+def test_what_only_happens_to_be_right_or_wrong_is_not_counted():
+    """A sample of this metric may lose 10, though none of these did."""
+    ones = np.ones(1000)
+    assert overlap(ones, ones).method == EXACT
+    assert overlap(ones, ones, bounds=(0.0, 10.0)).method == BETTING
+
+
 def test_a_metric_without_values_per_sample():
     random = np.random.default_rng(1)
     truth = random.integers(0, 2, 300).astype(float)
@@ -120,10 +205,18 @@ def test_the_guard_holds_every_group():
 
 @pytest.mark.parametrize(
     "change",
-    [{"drop": np.nan}, {"upper_bound": np.inf}, {"confidence": 1.0}, {"samples": 0}, {"guard_allowed": np.nan}],
+    [
+        {"drop": np.nan},
+        {"upper_bound": np.nan},
+        {"upper_bound": np.inf},
+        {"upper_bound": -np.inf},
+        {"confidence": 1.0},
+        {"samples": 0},
+        {"guard_allowed": np.nan},
+    ],
 )
 def test_a_certificate_is_of_numbers(change: dict[str, float]):
-    with pytest.raises(ValueError, match=r"finite|confidence"):
+    with pytest.raises(ValueError, match=r"finite|has a bound|confidence"):
         replace(certificate(3, 1, 1000), **change)
 
 
@@ -155,6 +248,25 @@ def test_false_certification_stays_below_the_stated_rate_over_whole_selections()
         f"\nof {runs} selections, none truly within tolerance: the drop on the search part says 'within' in "
         f"{naive / runs:.3f}, the certificate says 'certified' in {false / runs:.4f} (stated {1 - confidence:.2f}), "
         f"'met, not certified' in {met / runs:.3f}"
+    )
+    assert false / runs <= 1 - confidence
+    assert naive / runs > 0.9
+
+
+def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_whole_selections():
+    """10 models that lose most of very few samples, all truly beyond the tolerance, by a metric between 0 and 1."""
+    random, runs, samples, lost, allowed, confidence = np.random.default_rng(8), 500, 320, 0.9, 0.018, 0.95
+    chances = np.linspace(1.01, 1.2, 10) * allowed / lost
+    before, naive, false = np.full(samples, 0.95), 0, 0
+    for _ in range(runs):
+        searched = lost * random.binomial(samples, chances) / samples
+        winner = int(np.argmin(searched))
+        naive += searched[winner] <= allowed
+        after = before - lost * (random.random(samples) < chances[winner])
+        false += overlap(before, after, allowed=allowed, confidence=confidence).verdict is Verdict.CERTIFIED
+    print(
+        f"\nof {runs} selections, none truly within tolerance, the search part says 'within' in {naive / runs:.3f}, "
+        f"the certificate says 'certified' in {false / runs:.4f} (stated {1 - confidence:.2f})"
     )
     assert false / runs <= 1 - confidence
     assert naive / runs > 0.9

@@ -1,4 +1,6 @@
 import json
+import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,11 +12,12 @@ from autoquant.tuning.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certificate_json import certificate_text, parse_certificate
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+uppers, lowers = numbers | st.just(math.inf), numbers | st.just(-math.inf)
 counts = st.integers(0, 10**9)
 maybe = st.none() | counts
 words = st.text(max_size=8)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
-groups = st.builds(GroupBound, words, counts, numbers, numbers, numbers, maybe, maybe)
+groups = st.builds(GroupBound, words, counts, numbers, uppers, lowers, maybe, maybe)
 certificates = st.builds(
     Certificate,
     verdict=st.sampled_from(Verdict),
@@ -74,6 +77,14 @@ def test_the_file_is_plain_json():
     assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
 
 
+def test_a_bound_that_there_is_not_is_left_out():
+    without = replace(EXAMPLE, upper_bound=math.inf, guard=(GroupBound("3", 1, 0.5, math.inf, -math.inf),))
+    facts = json.loads(certificate_text(without))
+    assert "upper_bound" not in facts
+    assert facts["guard"] == [{"label": "3", "samples": 1, "drop": 0.5}]
+    assert parse_certificate(certificate_text(without), "file") == without
+
+
 def changed(**changes: object) -> str:
     facts = {**json.loads(certificate_text(EXAMPLE)), **changes}
     return json.dumps({key: value for key, value in facts.items() if value != "gone"})
@@ -89,7 +100,8 @@ WRONG = {
     "version": (changed(version=2), r"file:\$\.version: unknown 2"),
     "verdict": (changed(verdict="good"), r"file:\$\.verdict: unknown 'good'"),
     "unknown": (changed(bound=1.0), r"file:\$\.bound: unknown key"),
-    "missing": (changed(upper_bound="gone"), r"file:\$\.upper_bound: is missing"),
+    "missing": (changed(drop="gone"), r"file:\$\.drop: is missing"),
+    "certified without a bound": (changed(upper_bound="gone", verdict="certified"), "has a bound"),
     "kind": (changed(samples=1000.5), r"file:\$\.samples: expected int"),
     "true is no count": (changed(losses=True), r"file:\$\.losses: expected int"),
     "digest": (changed(origin={**json.loads(certificate_text(EXAMPLE))["origin"], "data": "abc"}), "64 hexadecimal"),

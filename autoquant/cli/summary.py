@@ -135,6 +135,8 @@ def _certificate(result: SearchResult) -> Iterator[Line]:
     if certificate.losses is not None and certificate.gains is not None:
         pairs = f"; {certificate.losses:,} got worse, {certificate.gains:,} better"
     yield "claim", f"on {counted(certificate.samples, 'sample')} that the search has not seen{pairs}"
+    if certificate.left_out:
+        yield "", f"without {certificate.left_out:,} more that search or calibration have as well"
     bound = f"{at_most(certificate.upper_bound)} with {_sure(certificate)}"
     yield "", f"drop {number(certificate.drop)}, {bound}; allowed {number(certificate.allowed)}"
     where = f"{certificate.origin.engine}, {certificate.origin.kernels}"

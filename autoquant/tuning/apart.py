@@ -31,6 +31,12 @@ def without_shared(data: Dataset, other: Dataset) -> Dataset:
     return data.subset(np.delete(np.arange(len(data)), same)) if len(same) else data
 
 
+def fresh(data: Dataset, *others: Dataset) -> Array:
+    """Positions of samples whose content is in none of the others, ascending."""
+    seen = np.concatenate([content_hashes(other) for other in others])
+    return np.delete(np.arange(len(data)), shared(content_hashes(data), seen))
+
+
 def check_apart(one: str, data: Dataset, another: str, other: Dataset) -> None:
     """Raise DataError where samples of `data` are in `other` as well; `one` and `another` is what they are for."""
     same = shared(content_hashes(data), content_hashes(other))
@@ -42,11 +48,15 @@ def check_apart(one: str, data: Dataset, another: str, other: Dataset) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Positions of evaluation samples to search on and to certify with, ascending; `reason` says why there are none."""
+    """Positions of evaluation samples to search on and to certify with, ascending; `reason` says why there are none.
+
+    `left_out` counts those that were drawn to certify and do not, because search or calibration have them as well.
+    """
 
     search: Array
     certification: Array
     reason: str = ""
+    left_out: int = 0
 
     @classmethod
     def undivided(cls, samples: int, reason: str) -> Division:
@@ -56,11 +66,19 @@ class Division:
 
 
 def divided(
-    data: Dataset, metric: Metric, baseline: Baseline, *, allowed: float, confidence: float, seed: int
+    data: Dataset,
+    metric: Metric,
+    baseline: Baseline,
+    *,
+    allowed: float,
+    confidence: float,
+    seed: int,
+    calibration: Dataset | None = None,
 ) -> Division:
     """Keep half of the evaluation data aside, drawn by the seed, where that can be enough to certify anything.
 
-    Samples of the same content stay together: those that are on both sides are searched on.
+    Samples of the same content stay together: those that are on both sides are searched on, and so are those that are
+    in `calibration`, which is given where that may be.
     """
     half, least = len(data) // 2, least_certifiable(metric, baseline, allowed=allowed, confidence=confidence)
     if least is None:
@@ -71,8 +89,12 @@ def divided(
     order = np.random.default_rng(seed).permutation(len(data))
     search, kept = np.sort(order[half:]), np.sort(order[:half])
     hashes = content_hashes(data)
-    both = shared(hashes[kept], hashes[search])
-    return Division(np.sort(np.concatenate([search, kept[both]])), np.delete(kept, both))
+    seen = hashes[search] if calibration is None else np.concatenate([hashes[search], content_hashes(calibration)])
+    both = shared(hashes[kept], seen)
+    if half - len(both) < least:
+        what = f"{len(both):,} of {half:,} samples to keep aside are those of the search or of calibration once more"
+        return Division.undivided(len(data), f"{what}, and to certify takes at least {least:,}")
+    return Division(np.sort(np.concatenate([search, kept[both]])), np.delete(kept, both), left_out=len(both))
 
 
 def least_certifiable(metric: Metric, baseline: Baseline, *, allowed: float, confidence: float) -> int | None:
@@ -89,10 +111,14 @@ def least_certifiable(metric: Metric, baseline: Baseline, *, allowed: float, con
 def keep_division(division: Division, path: Path, *, data: str) -> None:
     """Write which samples are for what, for whoever wants to compute a score again; `data` is the digest of them."""
     arrays = {"search": division.search, "certification": division.certification}
-    keep(path, Kept({"reason": division.reason}, arrays), key=data, version=VERSION)
+    facts = {"reason": division.reason, "left_out": division.left_out}
+    keep(path, Kept(facts, arrays), key=data, version=VERSION)
 
 
 def kept_division(path: Path, *, data: str) -> Division | None:
     """What `keep_division` wrote of data of this digest, None where there is nothing of that."""
     kept = read_kept(path, key=data, version=VERSION)
-    return None if kept is None else Division(**kept.arrays, reason=kept.header["reason"])
+    if kept is None:
+        return None
+    arrays, facts = kept.arrays, kept.header
+    return Division(arrays["search"], arrays["certification"], facts["reason"], facts.get("left_out", 0))

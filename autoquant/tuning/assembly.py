@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoquant.errors import DataError
-from autoquant.evaluation.baseline import Baseline
 from autoquant.evaluation.engine import Engine
 from autoquant.evaluation.metrics import Metric
-from autoquant.evaluation.part import Part
 from autoquant.evaluation.streaming import stream_of
 from autoquant.evaluation.tolerance import Tolerance, worst_allowed
-from autoquant.tuning.apart import ALL_SEEN, Division, divided, keep_division, kept_division
+from autoquant.tuning.aside import kept_aside
 from autoquant.tuning.calibrating import Calibrating
 from autoquant.tuning.choices import AMCT, GUIDED
 from autoquant.tuning.correcting import Corrector
@@ -22,13 +20,12 @@ from autoquant.tuning.engines import Choice, Chooser
 from autoquant.tuning.equalizing import Prepared, PreparedByPlan, equalized
 from autoquant.tuning.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
 from autoquant.tuning.guiding import SearchProblem
-from autoquant.tuning.held import DECLINED, Held
+from autoquant.tuning.held import Held
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.objective import Objective, open_objective
 from autoquant.tuning.opening import Opening
 from autoquant.tuning.predicting import Predictor
 from autoquant.tuning.prepare import calibrate, score_baseline
-from autoquant.tuning.request import NOTHING
 from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.samplers import Ingredients, open_proposer
 from autoquant.tuning.study import Study
@@ -136,7 +133,7 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
     if opening.metric.of_classes and limit <= 0.0:
         _refuse_or_warn(request.tolerance, baseline.score.value, listener)
     listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
-    part, held = _kept_aside(opening, folder, baseline, allowed)
+    part, held = kept_aside(opening, folder, baseline, allowed)
     listener(Divided(len(part), len(held), held.reason))
     prepared = PreparedByPlan(partial(_prepared, opening, folder, listener, engine))
     corrector = _corrector(opening, folder, listener, engine)
@@ -183,38 +180,6 @@ def _calibrating(opening: Opening, listener: Listener, engine: Engine, what: str
         opening.request.batch_size,
         lambda done, total: listener(Progress(what, done, total)),
     )
-
-
-def _kept_aside(opening: Opening, folder: RunFolder, baseline: Baseline, allowed: float) -> tuple[Part, Held]:
-    """What trials are scored on, and what only the best of them is; the folder keeps which samples these are."""
-    data, metric = opening.samples.evaluation, opening.metric
-    division = _division(opening, folder, baseline, allowed)
-    search = Part.of(data, division.search, metric, baseline)
-    if opening.samples.certification is not None:
-        return search, Held.given(opening.samples.certification, metric)
-    if opening.request.certify == NOTHING:
-        return search, Held.nothing(DECLINED)
-    if not len(division.certification):
-        return search, Held.nothing(division.reason)
-    return search, Held.part_of(Part.of(data, division.certification, metric, baseline))
-
-
-def _division(opening: Opening, folder: RunFolder, baseline: Baseline, allowed: float) -> Division:
-    """The division of the evaluation data, which stays what it was when the first trial began.
-
-    What trials have seen certifies nothing any more, and they are all scored on the same samples, whatever `certify`
-    is when the run goes on.
-    """
-    request, data, metric = opening.request, opening.samples.evaluation, opening.metric
-    begun = folder.journal.exists()
-    kept = kept_division(folder.division, data=data.digest) if begun else None
-    if kept is not None:
-        return kept
-    if begun or opening.samples.certification is not None or request.certify == NOTHING:
-        return Division.undivided(len(data), ALL_SEEN)
-    division = divided(data, metric, baseline, allowed=allowed, confidence=request.confidence, seed=request.seed)
-    keep_division(division, folder.division, data=data.digest)
-    return division
 
 
 def _why_all(metric: Metric) -> str:

@@ -73,7 +73,8 @@ class Certificate:
     infinite where these samples bound nothing, and so are the bounds of groups.
     `losses` and `gains` count discordant pairs, None where the metric has none. `guard` has groups, the worst first,
     each allowed `guard_allowed`. `needed_samples` are about how many would certify at the rates seen, where that is
-    what is missing. `suspicious`: INT8 is better than FP32 by more than chance, so the baseline may not be what it
+    what is missing. `left_out` counts samples that were to certify and did not, as search or calibration have them too.
+    `suspicious`: INT8 is better than FP32 by more than chance, so the baseline may not be what it
     should be.
     """
 
@@ -94,6 +95,7 @@ class Certificate:
     needed_samples: int | None = None
     guard: tuple[GroupBound, ...] = ()
     guard_allowed: float | None = None
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         numbers = [self.baseline, self.score, self.drop, self.allowed, self.guard_allowed or 0.0]
@@ -141,6 +143,7 @@ def certify(
     origin: Origin,
     groups: Array | None = None,
     guard_allowed: float | None = None,
+    left_out: int = 0,
     seed: int = 0,
 ) -> Certificate:
     """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
@@ -176,6 +179,7 @@ def certify(
         needed_samples=_needed(found, allowed, each, confidence) if met else None,
         guard=found.guard,
         guard_allowed=each if found.guard else None,
+        left_out=left_out,
     )
 
 

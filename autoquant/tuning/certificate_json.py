@@ -50,6 +50,7 @@ def parse_certificate(text: str, where: str) -> Certificate:
         "suspicious": fields.needed("suspicious", bool),
         **{name: fields.optional(name, int) for name in ("losses", "gains", "needed_samples")},
         "guard_allowed": fields.optional("guard_allowed", float),
+        "left_out": fields.take("left_out", 0),
     }
     fields.done()
     return fields.build(lambda: Certificate(verdict=verdict, **values))

@@ -96,6 +96,7 @@ def _certificate(opening: Opening, ready: Assembled, model: Path, listener: List
         origin=Origin(engine.version, kernels, opening.model.digest, _digest(model), ready.held.data.digest),
         groups=groups,
         guard_allowed=_guard_allowed(opening, part),
+        left_out=ready.held.left_out,
         seed=request.seed,
     )
     write_text(model.with_name(CERTIFICATE), certificate_text(certificate))

@@ -20,12 +20,14 @@ DECLINED = "nothing was to be certified (--certify none)"
 class Held:
     """Samples kept aside: those of `data`, or none, and `reason` says why.
 
-    `open` scores the FP32 model on them where that was not done yet.
+    `open` scores the FP32 model on them where that was not done yet. `left_out` counts samples that were to be among
+    them and are not, because search or calibration have them as well.
     """
 
     data: Dataset | None
     reason: str
     open: Callable[[Callable[[], Runner], int], Part] | None
+    left_out: int = 0
 
     @classmethod
     def nothing(cls, reason: str) -> Held:
@@ -33,12 +35,12 @@ class Held:
         return cls(None, reason, None)
 
     @classmethod
-    def part_of(cls, part: Part) -> Held:
+    def part_of(cls, part: Part, left_out: int = 0) -> Held:
         """Some of the evaluation data, of which the FP32 model was scored with the rest."""
-        return cls(part.data, "", lambda opened, batch_size: part)
+        return cls(part.data, "", lambda opened, batch_size: part, left_out)
 
     @classmethod
-    def given(cls, data: Dataset, metric: Metric) -> Held:
+    def given(cls, data: Dataset, metric: Metric, left_out: int = 0) -> Held:
         """Data of its own. Raises DataError where it lacks the labels that the metric needs."""
         require_labels(metric, data)
 
@@ -50,7 +52,7 @@ class Held:
                 runner.close()
             return Part.of(data, np.arange(len(data)), metric, baseline)
 
-        return cls(data, "", open_part)
+        return cls(data, "", open_part, left_out)
 
     def __len__(self) -> int:
         return 0 if self.data is None else len(self.data)

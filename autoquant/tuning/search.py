@@ -129,7 +129,7 @@ def _doubts(opening: Opening) -> Iterator[str]:
     if opening.workload.unit != MACS:
         yield f"multiply-adds are not known for every layer: shares are of {opening.workload.unit} instead"
     if opening.request.allow_overlap:
-        yield "samples may be in several of calibration, search and certification data: shared ones flatter the score"
+        yield "samples may be for calibration and for the search: shared ones flatter the score, and certify nothing"
 
 
 def _versions(request: SearchRequest) -> dict[str, str]:

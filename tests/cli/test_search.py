@@ -111,8 +111,15 @@ def test_samples_that_are_shared_are_refused_unless_that_is_allowed(files, capsy
     assert "80 of 80 samples for" in message
     assert "--allow-overlap" in message
     assert not Path("run").exists()
-    assert main([*shared, "--allow-overlap"]) == 3
-    assert "warning: samples may be in several of" in capsys.readouterr().err
+    assert main([*shared, "--allow-overlap", "--json"]) == 3
+    captured = capsys.readouterr()
+    assert "warning: samples may be for calibration and for the search" in captured.err
+    facts = json.loads(captured.out)
+    assert facts["certificate"] is None
+    assert facts["uncertified"] == (
+        "80 of 80 samples to certify are evaluation or calibration data too, and the 0 left are too few; "
+        "give others with --certify"
+    )
 
 
 def test_missed_then_resumed_exported_and_applied(files, capsys: pytest.CaptureFixture[str]) -> None:

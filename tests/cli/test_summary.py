@@ -65,6 +65,11 @@ def test_certified(trial, result, certificate) -> None:
     ]
 
 
+def test_samples_that_were_left_out_are_told(trial, result, certificate) -> None:
+    lines = certified_lines(trial, result, certificate(left_out=1200))
+    assert lines[2] == "           without 1,200 more that search or calibration have as well"
+
+
 def test_a_metric_without_right_and_wrong_has_no_pairs(trial, result, certificate) -> None:
     claim = certificate(losses=None, gains=None, confidence=0.999)
     assert certified_lines(trial, result, claim)[1:3] == [

@@ -1,5 +1,8 @@
 """Samples that are kept apart."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from autoquant.evaluation.metrics import open_metric
 from autoquant.evaluation.paired import least_bounded
 from autoquant.evaluation.user_metric import UserMetric
 from autoquant.model.model import InputSpec
-from autoquant.tuning.apart import check_apart, divided, keep_division, kept_division, without_shared
+from autoquant.tuning.apart import check_apart, divided, fresh, keep_division, kept_division, without_shared
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 3))
 X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
@@ -21,11 +24,12 @@ def data(x):
     return open_data((x, None), [SPEC])
 
 
-def divide(x=X, *, allowed=0.01, rows=None, metric="top1", seed=0):
+def divide(x=X, *, allowed=0.01, rows=None, metric="top1", seed=0, calibration=None):
     rows = np.ones(len(x)) if rows is None else rows
     baseline = Baseline("", (), Score(float(rows.mean()), rows, len(x)))
+    given = None if calibration is None else data(calibration)
     metric = open_metric(metric) if isinstance(metric, str) else metric
-    return divided(data(x), metric, baseline, allowed=allowed, confidence=0.95, seed=seed)
+    return divided(data(x), metric, baseline, allowed=allowed, confidence=0.95, seed=seed, calibration=given)
 
 
 def test_samples_of_both_are_refused_by_number():
@@ -52,6 +56,34 @@ def test_copies_stay_together():
     found = divide(x)
     assert not np.isin(found.search % 500, found.certification % 500).any()
     assert len(found.search) + len(found.certification) == 1000
+
+
+def test_what_calibration_has_too_does_not_certify():
+    found = divide(calibration=X[:150])
+    assert found.certification.min() >= 150
+    assert found.left_out == 500 - len(found.certification) > 0
+    assert len(found.search) + len(found.certification) == 1000
+    assert divide().left_out == 0
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [{"x": np.tile(X[:10], (100, 1))}, {"x": np.tile(X[:400], (3, 1))}, {"calibration": X}, {"calibration": X[:600]}],
+    ids=["all", "many", "calibration has all", "calibration has many"],
+)
+def test_where_copies_leave_too_little_nothing_is_kept_aside(copied):
+    found = divide(**copied)
+    assert len(found.search) == len(copied.get("x", X))
+    assert (len(found.certification), found.left_out) == (0, 0)
+    assert re.fullmatch(
+        r"\d+ of \d+ samples to keep aside are those of the search or of calibration once more, "
+        r"and to certify takes at least \d+",
+        found.reason,
+    )
+
+
+def test_what_is_fresh_is_in_no_other_data():
+    assert fresh(data(X[:20]), data(X[15:30]), data(X[:2])).tolist() == list(range(2, 15))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +116,7 @@ def test_a_metric_with_bounds_takes_as_many_as_can_bound_it():
 
 
 def test_the_division_is_kept_for_whoever_wants_to_check(tmp_path):
-    found = divide()
+    found = replace(divide(), left_out=100)
     keep_division(found, tmp_path / "division.npz", data="d")
     stored = np.load(tmp_path / "division.npz")
     kept = kept_division(tmp_path / "division.npz", data="d")
@@ -92,6 +124,7 @@ def test_the_division_is_kept_for_whoever_wants_to_check(tmp_path):
     for name in ("search", "certification"):
         assert stored[name].tolist() == getattr(kept, name).tolist() == getattr(found, name).tolist()
     assert kept.reason == found.reason == ""
+    assert kept.left_out == found.left_out == 100
     assert kept_division(tmp_path / "division.npz", data="e") is None
     assert kept_division(tmp_path / "absent.npz", data="d") is None
 

@@ -37,6 +37,7 @@ certificates = st.builds(
     needed_samples=maybe,
     guard=st.lists(groups, max_size=3).map(tuple),
     guard_allowed=numbers,
+    left_out=counts,
 )
 
 
@@ -75,6 +76,10 @@ def test_the_file_is_plain_json():
     assert facts["verdict"] == "met, not certified"
     assert facts["origin"]["kernels"] == "XNNPACK"
     assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
+
+
+def test_a_file_from_before_samples_were_left_out_is_read():
+    assert parse_certificate(changed(left_out="gone"), "file") == EXAMPLE
 
 
 def test_a_bound_that_there_is_not_is_left_out():

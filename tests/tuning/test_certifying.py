@@ -183,6 +183,32 @@ def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search, po
     assert not (result.run / "division.npz").exists()
 
 
+def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed(search, pool):
+    data, others = pool.data(), pool.others(150)
+    mixed = {name: np.concatenate([data[name][:50], others[name]]) for name in ("x", "y")}
+    options = {"tolerance": 0.05, "allow_overlap": True}
+    result = search(data, certify=search.file(mixed, "certify"), **options, run=search.folder / "mixed")
+    assert (result.verdict, result.certificate.samples, result.certificate.left_out) == (Verdict.CERTIFIED, 150, 50)
+    assert json.loads((result.run / "best" / "certificate.json").read_text())["left_out"] == 50
+    few = {name: mixed[name][:80] for name in mixed}
+    none = search(data, certify=search.file(few, "few"), **options, run=search.folder / "few")
+    assert (none.verdict, none.certificate) == (Verdict.MET, None)
+    assert none.uncertified.startswith("50 of 80 samples to certify are evaluation or calibration data too")
+    same = search(data, certify=search.folder / "evaluation.npz", **options, run=search.folder / "same")
+    assert (same.verdict, same.certificate) == (Verdict.MET, None)
+
+
+def test_what_calibrates_is_left_out_of_the_half_that_certifies(search, pool):
+    data = pool.data()
+    certify, _ = pool.parts()
+    calibration = {"x": data["x"][certify[:40]]}
+    result = search(data, calibration=search.file(calibration, "calibration"), allow_overlap=True, tolerance=0.9)
+    division = np.load(result.run / "division.npz")
+    assert division["certification"].tolist() == certify[40:].tolist()
+    assert (result.certificate.samples, result.certificate.left_out) == (HALF - 40, 40)
+    assert result.search_samples == HALF + 40
+
+
 def test_none_is_wanted(search, pool):
     result = search(pool.data(), certify="none")
     assert (result.verdict, result.certificate, result.declined) == (Verdict.MET, None, True)

@@ -46,7 +46,8 @@ def test_some_of_the_evaluation_data_was_scored_with_the_rest():
     baseline = measure_baseline(Model(), data, metric, batch_size=10, key="")
     part = Part.of(data, np.arange(5, 25), metric, baseline)
     held, model = Held.part_of(part), Model()
-    assert (len(held), held.reason) == (20, "")
+    assert (len(held), held.reason, held.left_out) == (20, "", 0)
+    assert Held.part_of(part, 3).left_out == 3
     assert held.data is part.data
     assert held.open is not None
     assert held.open(model.open, 10) is part

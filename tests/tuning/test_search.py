@@ -180,7 +180,7 @@ def test_data_used_for_both_is_refused_or_told(tiny, tmp_path):
         tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **allowed
     ).warnings
     assert told == (
-        "samples may be in several of calibration, search and certification data: shared ones flatter the score",
+        "samples may be for calibration and for the search: shared ones flatter the score, and certify nothing",
     )
     apart = {**options, "calibration": tiny.calibration, "run": tmp_path / "apart"}
     assert autoquant.search(tiny.model, tiny.evaluation, **apart).warnings == ()

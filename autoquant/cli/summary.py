@@ -87,6 +87,9 @@ def verdict(result: SearchResult) -> Iterator[Line]:
         met = f"{result.metric} {number(best.score)} with {layers}, within {number(result.tolerance)} of FP32"
         yield "met", met if result.declined else f"{met}; not certified"
         return
+    if _missed_later(result):
+        yield "missed", result.uncertified
+        return
     side = "below the allowed floor" if best.score < result.limit else "above the allowed ceiling"
     beyond = number(best.drop - result.tolerance)
     yield "missed", f"best is {result.metric} {number(best.score)}, which is {beyond} {side} of {number(result.limit)}"
@@ -110,6 +113,11 @@ def _scores(result: SearchResult) -> Iterator[Line]:
 
 def _sure(certificate: Certificate) -> str:
     return f"{certificate.confidence * 100:g}% confidence"
+
+
+def _missed_later(result: SearchResult) -> bool:
+    """Whether the best was met on the samples searched on, and missed on those kept aside."""
+    return result.verdict is Verdict.MISSED and result.best is not None and result.best.meets(result.tolerance)
 
 
 def _missed_there(certificate: Certificate) -> str:
@@ -198,8 +206,9 @@ def _advice(result: SearchResult) -> Iterator[Line]:
         yield from _costly(result)
     if result.ended is Ended.INTERRUPTED:
         yield "next", f"autoquant resume {run}"
-    elif result.verdict is Verdict.MISSED and result.certificate is not None:
-        yield "try", "search anew with more evaluation data, with --space thorough, or with a larger tolerance"
+    elif _missed_later(result):
+        yield "try", "search anew with --space thorough or a larger tolerance, and with fresh samples: --certify DATA;"
+        yield "", "a new run on the same data would keep the same samples aside, which were looked at"
     elif result.verdict is Verdict.MISSED:
         anew = "search anew with --space thorough, or with a larger --tolerance"
         if result.ended is Ended.TRIALS:

@@ -60,9 +60,14 @@ class Origin:
     data: str
 
     def __post_init__(self) -> None:
-        for digest in (self.model, self.int8_model, self.data):
-            if not re.fullmatch("[0-9a-f]{64}", digest):
-                raise ValueError(f"a digest has 64 hexadecimal digits, got {digest!r}")
+        require_digests(self.model, self.int8_model, self.data)
+
+
+def require_digests(*digests: str) -> None:
+    """Raise ValueError for what is no SHA-256 in hex."""
+    for digest in digests:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"a digest has 64 hexadecimal digits, got {digest!r}")
 
 
 @dataclass(frozen=True, slots=True)

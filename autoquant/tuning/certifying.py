@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from hashlib import file_digest
@@ -22,8 +23,9 @@ from autoquant.tuning.certificate import Certificate, Origin, Verdict, certify
 from autoquant.tuning.certificate_json import certificate_text, load_certificate
 from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.guarding import groups_of
+from autoquant.tuning.looks import Look, looks_of, record
 from autoquant.tuning.opening import Opening
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import Ended, SearchResult, Trial
 from autoquant.tuning.run_folder import CERTIFICATE, RunFolder
 
 SUSPICIOUS = (
@@ -35,22 +37,28 @@ SUSPICIOUS = (
 def certified(opening: Opening, ready: Assembled, result: SearchResult, listener: Listener) -> SearchResult:
     """The result with the certificate of its best model, or with the reason why it has none.
 
-    Nothing is looked at where the tolerance was missed or the search was interrupted. Samples that another trial of the
-    run was certified on do not certify this one: choosing among several by them would flatter the one that is chosen.
+    A trial that missed on samples kept aside has missed, whatever would certify it later: else one could look until
+    some samples flatter it. Nothing is looked at where the tolerance was missed or the search was interrupted. Samples
+    that another trial of the run was certified on do not certify this one: choosing among several by them would flatter
+    the one that is chosen; nor another file than the one that was.
     """
-    if result.model is None or result.verdict is Verdict.MISSED or result.ended is Ended.INTERRUPTED:
+    folder, best, model = ready.loop.folder, result.best, result.model
+    if best is None or model is None or result.verdict is Verdict.MISSED:
+        return result
+    looks = looks_of(folder)
+    if any(look.trial == best.number and look.verdict is Verdict.MISSED for look in looks):
+        return _missed(ready, result, best)
+    if result.ended is Ended.INTERRUPTED:
         return result
     if ready.held.data is None:
         return replace(result, uncertified=ready.held.reason)
-    folder = ready.loop.folder
-    digest = ready.held.data.digest
     try:
-        seen = _looked_at(folder, digest)
-        if seen is not None and seen.parent != folder.best.resolve():
-            number = int(seen.parent.name)
-            why = f"the samples kept aside were looked at for trial {number} already; give others with --certify"
+        digest = _digest(model)
+        before = [look for look in looks if look.data == ready.held.data.digest]
+        why = _refusal(before, best.number, digest)
+        if why:
             return replace(result, uncertified=why)
-        certificate = load_certificate(seen) if seen else _certificate(opening, ready, result.model, listener)
+        certificate = _found(folder, before) or _certificate(opening, ready, model, digest, best.number, listener)
     except KeyboardInterrupt:
         return replace(result, ended=Ended.INTERRUPTED)
     except RunError:
@@ -60,19 +68,44 @@ def certified(opening: Opening, ready: Assembled, result: SearchResult, listener
         return replace(result, uncertified=str(error))
     if certificate.suspicious:
         listener(Warned(SUSPICIOUS))
-    best = result.best if certificate.verdict is Verdict.MISSED else None
-    costly = ready.loop.costly(best.plan) if best else ()
-    return replace(result, verdict=certificate.verdict, certificate=certificate, costly=costly)
+    if certificate.verdict is Verdict.MISSED:
+        return _missed(ready, result, best)
+    return replace(result, verdict=certificate.verdict, certificate=certificate)
 
 
-def _looked_at(folder: RunFolder, digest: str) -> Path | None:
-    """The certificate of a trial of the run on these samples, if there is one."""
-    kept = sorted((folder.path / "trials").glob(f"[0-9]*/{CERTIFICATE}"))
-    return next((path for path in kept if load_certificate(path).origin.data == digest), None)
+def _missed(ready: Assembled, result: SearchResult, best: Trial) -> SearchResult:
+    """The result of a best trial that a look at samples kept aside proved wrong."""
+    path = ready.loop.folder.trial(best.number) / CERTIFICATE
+    certificate = load_certificate(path) if path.exists() else None
+    if certificate is not None and certificate.verdict is not Verdict.MISSED:
+        certificate = None
+    gone = "" if certificate else f"trial {best.number} missed on samples kept aside, by looks.json; {path} is gone"
+    costly = ready.loop.costly(best.plan) if result.ended is not Ended.INTERRUPTED else ()
+    return replace(result, verdict=Verdict.MISSED, certificate=certificate, uncertified=gone, costly=costly)
 
 
-def _certificate(opening: Opening, ready: Assembled, model: Path, listener: Listener) -> Certificate:
-    """Score the best model on what was kept aside, and write down what may be claimed of it."""
+def _refusal(before: Sequence[Look], trial: int, model: str) -> str:
+    """Why samples that were looked at before, if they were, certify this trial with this model no more."""
+    others = [look.trial for look in before if look.trial != trial]
+    if others:
+        return f"the samples kept aside were looked at for trial {others[0]} already; give others with --certify"
+    if any(look.model != model for look in before):
+        what = f"the model file of trial {trial} is not the one that was scored on the samples kept aside"
+        return f"{what} (another SHA-256: it was built again, or edited); give others with --certify"
+    return ""
+
+
+def _found(folder: RunFolder, before: Sequence[Look]) -> Certificate | None:
+    """The certificate of one of these looks, which are all at the same model and data, where it is still there."""
+    paths = [folder.trial(look.trial) / CERTIFICATE for look in before]
+    found = [load_certificate(path) for path in paths if path.exists()]
+    return next((one for one in found if one.origin.data == before[0].data), None)
+
+
+def _certificate(
+    opening: Opening, ready: Assembled, model: Path, digest: str, trial: int, listener: Listener
+) -> Certificate:
+    """Score the best model, of this digest, on what was kept aside, and write down what may be claimed of it."""
     request, bench = opening.request, ready.loop.bench
     engine = open_engine(TARGETS[bench.builder.target.name].runtime)
     assert ready.held.open is not None and ready.held.data is not None
@@ -93,12 +126,13 @@ def _certificate(opening: Opening, ready: Assembled, model: Path, listener: List
         metric=bench.metric,
         allowed=ready.loop.allowed,
         confidence=request.confidence,
-        origin=Origin(engine.version, kernels, opening.model.digest, _digest(model), ready.held.data.digest),
+        origin=Origin(engine.version, kernels, opening.model.digest, digest, ready.held.data.digest),
         groups=groups,
         guard_allowed=_guard_allowed(opening, part),
         left_out=ready.held.left_out,
         seed=request.seed,
     )
+    record(Look(ready.held.data.digest, trial, digest, certificate.verdict), ready.loop.folder)
     write_text(model.with_name(CERTIFICATE), certificate_text(certificate))
     return certificate
 

@@ -130,8 +130,19 @@ def test_missed_on_the_samples_kept_aside(trial, result, certificate) -> None:
         "on 400 samples that the search has not seen the drop is 0.2500, more than 0.1250; "
         "it was met on the samples that were searched on",
     )
-    advice = "search anew with more evaluation data, with --space thorough, or with a larger tolerance"
-    assert lines[-2:] == [("try", advice), ("next", "autoquant export 'my run' --to net_quantized_export")]
+    assert lines[-3:] == [
+        ("try", "search anew with --space thorough or a larger tolerance, and with fresh samples: --certify DATA;"),
+        ("", "a new run on the same data would keep the same samples aside, which were looked at"),
+        ("next", "autoquant export 'my run' --to net_quantized_export"),
+    ]
+
+
+def test_missed_there_though_the_certificate_is_gone(trial, result) -> None:
+    best, gone = trial(1, drop=0.0625), "trial 1 missed on samples kept aside"
+    missed = result(best, best=best, met=True, verdict=Verdict.MISSED, uncertified=gone, declined=True)
+    assert exit_code(missed) == 1
+    assert summary(missed)[0] == ("missed", gone)
+    assert "claim" not in {label for label, _ in summary(missed)}
 
 
 def test_missed_is_missed_whatever_was_kept_aside(trial, result) -> None:

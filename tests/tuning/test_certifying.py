@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from certifying_data import SAMPLES, SEED, SPACE, Known, classes, known
 
 import autoquant
+from autoquant.cli.summary import exit_code
 from autoquant.errors import TrialError
 from autoquant.evaluation.data import open_data
 from autoquant.model.model import open_model
@@ -22,7 +24,9 @@ from autoquant.tuning import events
 from autoquant.tuning.certificate import Verdict
 from autoquant.tuning.certificate_json import load_certificate
 from autoquant.tuning.certifying import SUSPICIOUS
+from autoquant.tuning.looks import looks_of, looks_text
 from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.run_folder import RunFolder
 
 HALF = SAMPLES // 2
 
@@ -284,6 +288,66 @@ def test_a_second_finalist_is_not_certified_on_the_same_samples(search, pool):
     third = autoquant.resume(first.run, certify=search.file(pool.others(200), "certify"))
     assert third.certificate is not None
     assert third.certificate.samples == 200
+
+
+@pytest.mark.parametrize("later", ["others", "none", "nothing"])
+def test_what_missed_stays_missed_whatever_is_given_later(search, pool, later: str):
+    first = search(pool.data(losses=8))
+    assert first.verdict is Verdict.MISSED
+    search.heard.clear()
+    certify = {"others": search.file(pool.others(200), "certify"), "none": "none", "nothing": None}[later]
+    again = autoquant.resume(first.run, certify=certify, listener=search.heard.append)
+    assert (again.verdict, again.certificate, search.looks) == (Verdict.MISSED, first.certificate, 0)
+    assert exit_code(again) == 1
+    assert {name for name, _ in again.costly} == set(again.best.plan.int8)
+    assert load_certificate(first.run / "best" / "certificate.json") == first.certificate
+    (first.run / "best" / "certificate.json").unlink()
+    gone = autoquant.resume(first.run, certify=certify, listener=search.heard.append)
+    assert (gone.verdict, gone.certificate, search.looks) == (Verdict.MISSED, None, 0)
+    assert gone.uncertified.startswith(f"trial {first.best.number} missed on samples kept aside, by looks.json; ")
+
+
+def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search, pool):
+    """Fresh samples are a finalist's to have; the old ones are looked at for it alone, for ever."""
+    first = search(pool.data(losses=4))
+    assert first.verdict is Verdict.MET
+    fresh = search.file(pool.others(200), "certify")
+    second = autoquant.resume(first.run, certify=fresh)
+    assert (second.verdict, second.certificate.samples) == (Verdict.CERTIFIED, 200)
+    old, new = looks_of(RunFolder(first.run))
+    assert (old.data, old.verdict) == (first.certificate.origin.data, Verdict.MET)
+    assert (new.data, new.verdict) == (second.certificate.origin.data, Verdict.CERTIFIED)
+    assert (old.trial, old.model) == (new.trial, new.model) == (first.best.number, first.certificate.origin.int8_model)
+    search.heard.clear()
+    again = autoquant.resume(first.run, certify=fresh, listener=search.heard.append)
+    assert (again.certificate, search.looks) == (second.certificate, 0)
+    (first.run / "looks.json").write_text(looks_text([replace(old, trial=7), new]))
+    refused = autoquant.resume(first.run, certify=None, listener=search.heard.append)
+    assert (refused.verdict, refused.certificate, search.looks) == (Verdict.MET, None, 0)
+    assert refused.uncertified.startswith("the samples kept aside were looked at for trial 7 already")
+
+
+def test_looks_of_before_there_was_a_record_count(search, pool):
+    first = search(pool.data(losses=8))
+    (first.run / "looks.json").unlink()
+    again = autoquant.resume(first.run, certify=search.file(pool.others(200), "certify"))
+    assert (again.verdict, again.certificate) == (Verdict.MISSED, first.certificate)
+
+
+def test_another_file_than_the_certified_one_has_no_certificate(search, pool):
+    result = search(pool.data())
+    content = result.model.read_bytes()
+    result.model.write_bytes(content + b"\x12\x00")  # which runs as well: an empty function library
+    search.heard.clear()
+    again = autoquant.resume(result.run, listener=search.heard.append)
+    assert (again.verdict, again.certificate, search.looks) == (Verdict.MET, None, 0)
+    assert again.uncertified == (
+        f"the model file of trial {result.best.number} is not the one that was scored on the samples kept aside "
+        "(another SHA-256: it was built again, or edited); give others with --certify"
+    )
+    fresh = autoquant.resume(result.run, certify=search.file(pool.others(200), "certify"))
+    assert fresh.verdict is Verdict.CERTIFIED
+    assert fresh.certificate.origin.int8_model == sha256(result.model.read_bytes()).hexdigest()
 
 
 TWO = '[layer]\nact_algo = ["minmax", "percentile"]\n[layer.percentile]\nfraction = 0.9\n'

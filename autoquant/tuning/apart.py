@@ -16,7 +16,7 @@ from autoquant.evaluation.data import Dataset
 from autoquant.evaluation.metrics import Metric
 from autoquant.evaluation.paired import least_bounded, least_samples
 from autoquant.kept import Kept, keep, read_kept
-from autoquant.tuning.certificate import counts_right
+from autoquant.tuning.claiming import counts_right
 
 VERSION = 1
 ALL_SEEN = "the search has seen all samples; give others with --certify"

@@ -19,8 +19,9 @@ from autoquant.evaluation.streaming import scored_at
 from autoquant.files import write_text
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.assembly import Assembled
-from autoquant.tuning.certificate import Certificate, Origin, Verdict, certify
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certificate_json import certificate_text, load_certificate
+from autoquant.tuning.claiming import certify
 from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.guarding import groups_of
 from autoquant.tuning.looks import Look, looks_of, record

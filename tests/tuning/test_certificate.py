@@ -12,7 +12,8 @@ from autoquant.evaluation.metrics import METRICS
 from autoquant.evaluation.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
 from autoquant.evaluation.sequential import upper_of_mean
 from autoquant.evaluation.trinomial import exact_upper
-from autoquant.tuning.certificate import Certificate, Origin, Verdict, certify
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.claiming import certify
 
 ORIGIN = Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64)
 

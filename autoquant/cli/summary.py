@@ -166,6 +166,10 @@ def _groups(certificate: Certificate) -> Iterator[Line]:
     yield "guard", f"{counted(count, 'group')}, each allowed {number(allowed)}{worst}:"
     rows = [[one.label, number(one.drop), _end(one.upper), f"{one.samples:,}", _held(one, allowed)] for one in shown]
     yield from (("", line) for line in aligned([["group", "drop", "at most", "samples", "held"], *rows], left=1))
+    if certificate.unseen:
+        some = ", ".join(certificate.unseen[:COSTLY])
+        more = f" and {len(certificate.unseen) - COSTLY} more" if len(certificate.unseen) > COSTLY else ""
+        yield "", f"open, as none of these samples is of them: {some}{more}; --certify DATA that has some"
 
 
 def _end(upper: float) -> str:

@@ -55,12 +55,12 @@ class Certificate:
     """The claim. Scores, `drop`, `upper_bound` and what is allowed are in units of the metric.
 
     With probability `confidence` the true drop is at most `upper_bound`, which `method` says how it was found; it is
-    infinite where these samples bound nothing, and so are the bounds of groups.
-    `losses` and `gains` count discordant pairs, None where the metric has none. `guard` has groups, the worst first,
-    each allowed `guard_allowed`. `needed_samples` are about how many would certify at the rates seen, where that is
-    what is missing. `left_out` counts samples that were to certify and did not, as search or calibration have them too.
-    `suspicious`: INT8 is better than FP32 by more than chance, so the baseline may not be what it
-    should be.
+    infinite where these samples bound nothing, and so are the bounds of groups. `losses` and `gains` count discordant
+    pairs, None where the metric has none. `guard` has groups, the worst first, each allowed `guard_allowed`, and
+    `unseen` those of the evaluation data without a sample here, so that nothing is known of them. `needed_samples` are
+    about how many would certify at the rates seen, where that is what is missing. `left_out` counts samples that were
+    to certify and did not, as search or calibration have them too. `suspicious`: INT8 is better than FP32 by more than
+    chance, so the baseline may not be what it should be.
     """
 
     verdict: Verdict
@@ -81,6 +81,7 @@ class Certificate:
     guard: tuple[GroupBound, ...] = ()
     guard_allowed: float | None = None
     left_out: int = 0
+    unseen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = [self.baseline, self.score, self.drop, self.allowed, self.guard_allowed or 0.0]
@@ -90,8 +91,8 @@ class Certificate:
         ends = [self.upper_bound, *(end for group in self.guard for end in (group.upper, -group.lower))]
         if not all(end > -math.inf for end in ends):  # NaN fails too
             raise ValueError("a bound is finite, or there is none")
-        if self.verdict is Verdict.CERTIFIED and math.isinf(self.upper_bound):
-            raise ValueError("what is certified has a bound")
+        if self.verdict is Verdict.CERTIFIED and (math.isinf(self.upper_bound) or self.unseen):
+            raise ValueError("what is certified has a bound, and so has every group")
         if not 0.0 < self.confidence < 1.0 or self.samples < 1:
             raise ValueError(f"confidence is in (0, 1), samples are some, got {self.confidence}, {self.samples}")
         if self.guard and self.guard_allowed is None:

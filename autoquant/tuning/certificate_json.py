@@ -51,6 +51,7 @@ def parse_certificate(text: str, where: str) -> Certificate:
         **{name: fields.optional(name, int) for name in ("losses", "gains", "needed_samples")},
         "guard_allowed": fields.optional("guard_allowed", float),
         "left_out": fields.take("left_out", 0),
+        "unseen": _labels(fields),
     }
     fields.done()
     return fields.build(lambda: Certificate(verdict=verdict, **values))
@@ -76,6 +77,12 @@ def _origin(fields: Fields) -> Origin:
 def _groups(fields: Fields) -> tuple[GroupBound, ...]:
     groups = fields.needed("guard", list)
     return tuple(_group(fields.nested(value, f"guard[{number}]")) for number, value in enumerate(groups))
+
+
+def _labels(fields: Fields) -> tuple[str, ...]:
+    labels: list[Any] = fields.take("unseen", [])
+    fields.require(all(type(each) is str for each in labels), "unseen", "must be labels", hint="write strings")
+    return tuple(labels)
 
 
 def _group(fields: Fields) -> GroupBound:

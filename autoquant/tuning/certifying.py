@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoquant.errors import AutoquantError, RunError
+from autoquant.errors import AutoquantError, InputError, RunError
 from autoquant.evaluation.engine import Runner
 from autoquant.evaluation.engines import open_engine
 from autoquant.evaluation.part import Part
@@ -23,7 +23,7 @@ from autoquant.tuning.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certificate_json import certificate_text, load_certificate
 from autoquant.tuning.claiming import certify
 from autoquant.tuning.events import Listener, Progress, Warned
-from autoquant.tuning.guarding import groups_of
+from autoquant.tuning.guarding import Groups, groups_of
 from autoquant.tuning.looks import Look, looks_of, record
 from autoquant.tuning.opening import Opening
 from autoquant.tuning.result import Ended, SearchResult, Trial
@@ -110,8 +110,8 @@ def _certificate(
     request, bench = opening.request, ready.loop.bench
     engine = open_engine(TARGETS[bench.builder.target.name].runtime)
     assert ready.held.open is not None and ready.held.data is not None
-    groups = groups_of(ready.held.data, request.guard) if request.guard else None
     part = ready.held.open(lambda: bench.engine.open_graph(bench.builder.model.program), bench.batch_size)
+    groups = _groups(opening, part, listener) if request.guard else None
     runner = engine.open_file(model, bench.builder.model.program)
 
     def on_progress(done: int, total: int) -> None:
@@ -128,7 +128,8 @@ def _certificate(
         allowed=ready.loop.allowed,
         confidence=request.confidence,
         origin=Origin(engine.version, kernels, opening.model.digest, digest, ready.held.data.digest),
-        groups=groups,
+        groups=groups.labels if groups else None,
+        unseen=groups.unseen if groups else (),
         guard_allowed=_guard_allowed(opening, part),
         left_out=ready.held.left_out,
         seed=request.seed,
@@ -136,6 +137,20 @@ def _certificate(
     record(Look(ready.held.data.digest, trial, digest, certificate.verdict), ready.loop.folder)
     write_text(model.with_name(CERTIFICATE), certificate_text(certificate))
     return certificate
+
+
+def _groups(opening: Opening, part: Part, listener: Listener) -> Groups:
+    """The groups of what certifies, and those that only the rest of the evaluation data has."""
+    evaluation, guard = opening.samples.evaluation, opening.request.guard
+    if opening.samples.certification is None:
+        everything = groups_of(evaluation, guard)
+        return Groups.of(everything[part.positions], everything)
+    labels = groups_of(part.data, guard)
+    try:
+        return Groups.of(labels, groups_of(evaluation, guard))
+    except InputError as error:
+        listener(Warned(f"only groups of the data to certify are guarded: {error}"))
+        return Groups(labels, ())
 
 
 def _guard_allowed(opening: Opening, part: Part) -> float | None:

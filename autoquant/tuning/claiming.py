@@ -58,13 +58,15 @@ def certify(
     confidence: float,
     origin: Origin,
     groups: Array | None = None,
+    unseen: tuple[str, ...] = (),
     guard_allowed: float | None = None,
     left_out: int = 0,
     seed: int = 0,
 ) -> Certificate:
     """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
 
-    `groups` (samples,) are labels of classes or slices, each allowed a drop of `guard_allowed`, by default `allowed`.
+    `groups` (samples,) are labels of classes or slices, each allowed a drop of `guard_allowed`, by default `allowed`;
+    `unseen` are labels of others, that no sample has, so that nothing is certified.
     Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
     """
     each = allowed if guard_allowed is None else guard_allowed
@@ -76,7 +78,9 @@ def certify(
     else:
         found = _as_whole(baseline_rows, rows, metric, confidence, seed)
     verdict = _verdict(found, allowed, each)
-    met = verdict is Verdict.MET
+    if verdict is Verdict.CERTIFIED and unseen:
+        verdict = Verdict.MET
+    short = verdict is Verdict.MET and not unseen
     return Certificate(
         verdict=verdict,
         metric=metric.name,
@@ -92,10 +96,11 @@ def certify(
         suspicious=found.suspicious,
         losses=found.seen.losses,
         gains=found.seen.gains,
-        needed_samples=_needed(found, allowed, each, confidence) if met else None,
+        needed_samples=_needed(found, allowed, each, confidence) if short else None,
         guard=found.guard,
         guard_allowed=each if found.guard else None,
         left_out=left_out,
+        unseen=unseen,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from autoquant.errors import DataError, UsageError
@@ -27,6 +29,19 @@ def groups_of(data: Dataset, guard: str) -> Array:
         raise UsageError(f"--guard {guard}", "is for data in arrays", hint=f"give --guard {CLASS}, or data as .npz")
     column = data.source.column(guard)
     return column if data.indices is None else column[data.indices]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The group of each sample that certifies, (samples,); `unseen` are others, of which there is none among these."""
+
+    labels: Array
+    unseen: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Array, everything: Array) -> Groups:
+        """Those of the samples that certify, among those of all evaluation samples."""
+        return cls(labels, tuple(map(str, np.setdiff1d(everything, labels).tolist())))
 
 
 def check_guard(data: Dataset, guard: str, metric: Metric) -> None:

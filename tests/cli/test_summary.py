@@ -171,6 +171,14 @@ def test_groups_that_are_guarded(trial, result, certificate) -> None:
     assert len(lines) == 4 + 2 + 5
 
 
+def test_groups_without_samples_are_told(trial, result, certificate) -> None:
+    facts = {"guard": (group("left", 0.0, 0.1),), "guard_allowed": 0.25}
+    lines = certified_lines(trial, result, certificate(Verdict.MET, **facts, unseen=("7", "9")))
+    assert lines[-1] == "        open, as none of these samples is of them: 7, 9; --certify DATA that has some"
+    lines = certified_lines(trial, result, certificate(Verdict.MET, **facts, unseen=tuple("abcdefg")))
+    assert "of them: a, b, c, d, e and 2 more; " in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("out", "words"),
     [

@@ -118,6 +118,16 @@ def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(va
     assert (found.verdict, found.method, found.needed_samples) == (Verdict.MET, ALL_EQUAL, None)
 
 
+def test_a_group_without_samples_is_open():
+    before, groups = np.ones(1000), np.repeat([0, 1], 500)
+    assert overlap(before, before, groups=groups).verdict is Verdict.CERTIFIED
+    found = overlap(before, before, groups=groups, unseen=("2",))
+    assert (found.verdict, found.unseen, found.needed_samples) == (Verdict.MET, ("2",), None)
+    assert overlap(before, before - 0.5, groups=groups, unseen=("2",)).verdict is Verdict.MISSED
+    with pytest.raises(ValueError, match="every group"):
+        replace(found, verdict=Verdict.CERTIFIED)
+
+
 def test_groups_that_are_too_small_are_open():
     random = np.random.default_rng(3)
     before = random.exponential(size=1000)

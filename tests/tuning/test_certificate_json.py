@@ -20,7 +20,7 @@ digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 groups = st.builds(GroupBound, words, counts, numbers, uppers, lowers, maybe, maybe)
 certificates = st.builds(
     Certificate,
-    verdict=st.sampled_from(Verdict),
+    verdict=st.sampled_from([Verdict.MET, Verdict.MISSED]),
     metric=words,
     baseline=numbers,
     score=numbers,
@@ -38,6 +38,7 @@ certificates = st.builds(
     guard=st.lists(groups, max_size=3).map(tuple),
     guard_allowed=numbers,
     left_out=counts,
+    unseen=st.lists(words, max_size=2).map(tuple),
 )
 
 
@@ -78,8 +79,8 @@ def test_the_file_is_plain_json():
     assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
 
 
-def test_a_file_from_before_samples_were_left_out_is_read():
-    assert parse_certificate(changed(left_out="gone"), "file") == EXAMPLE
+def test_a_file_from_before_samples_were_left_out_or_groups_unseen_is_read():
+    assert parse_certificate(changed(left_out="gone", unseen="gone"), "file") == EXAMPLE
 
 
 def test_a_bound_that_there_is_not_is_left_out():
@@ -114,6 +115,7 @@ WRONG = {
     "group": (changed(guard=[{"label": "3"}]), r"file:\$\.guard\[0\]\.samples: is missing"),
     "group's key": (changed(guard=[{**json.loads(certificate_text(EXAMPLE))["guard"][0], "worst": 1}]), "unknown key"),
     "no groups": (changed(guard={}), r"file:\$\.guard: expected list"),
+    "labels": (changed(unseen=[1]), r"file:\$\.unseen: must be labels"),
     "no limit": (changed(guard_allowed="gone"), "what each is allowed"),
 }
 

@@ -176,6 +176,28 @@ def test_a_slice_of_the_data_is_guarded_by_its_array(search, pool):
     assert told == {side: int((camera[certify] == side).sum()) for side in ("left", "right")}
 
 
+def test_a_group_of_which_nothing_certifies_is_open(search, pool):
+    _, searched = pool.parts()
+    camera = np.full(SAMPLES, "left", "<U5")
+    camera[searched[:5]] = "right"
+    options = {"guard": "camera", "guard_tolerance": 0.5}
+    result = search({**pool.data(), "camera": camera}, **options, run=search.folder / "half")
+    assert [group.label for group in result.certificate.guard] == ["left"]
+    assert (result.verdict, result.certificate.unseen) == (Verdict.MET, ("right",))
+    assert json.loads((result.run / "best" / "certificate.json").read_text())["unseen"] == ["right"]
+    others = pool.others(200)
+    fresh = search.file({**others, "camera": np.repeat("left", 200)}, "fresh")
+    again = autoquant.resume(result.run, certify=fresh)
+    assert (again.verdict, again.certificate.unseen) == (Verdict.MET, ("right",))
+    both = search.file({**others, "camera": np.repeat(["left", "right"], 100)}, "both")
+    last = autoquant.resume(result.run, certify=both)
+    assert (last.verdict, last.certificate.unseen) == (Verdict.CERTIFIED, ())
+    alone = search(pool.data(), certify=both, **options, run=search.folder / "alone")
+    assert (alone.verdict, alone.certificate.unseen) == (Verdict.CERTIFIED, ())
+    assert alone.warnings[0].startswith("only groups of the data to certify are guarded: ")
+    assert "has no array 'camera'" in alone.warnings[0]
+
+
 def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search, pool):
     others = pool.others(150, losses=1)
     given = search.file(others, "certify")

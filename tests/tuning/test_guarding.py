@@ -7,7 +7,7 @@ from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data import open_data
 from autoquant.evaluation.metrics import open_metric
 from autoquant.model.model import InputSpec
-from autoquant.tuning.guarding import check_guard, groups_of
+from autoquant.tuning.guarding import Groups, check_guard, groups_of
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 2))
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -44,6 +44,14 @@ def test_an_array_of_the_data_numbers_groups(tmp_path):
 def test_what_is_no_group(labels, guard, kind, says):
     with pytest.raises(kind, match=says):
         groups_of(opened(labels), guard)
+
+
+@pytest.mark.parametrize(
+    ("labels", "everything", "unseen"),
+    [([0, 2, 2], [2, 0, 1, 5, 0], ("1", "5")), (["left"], ["left", "right"], ("right",)), ([3, 4], [3], ())],
+)
+def test_groups_that_no_sample_is_of(labels, everything, unseen):
+    assert Groups.of(np.asarray(labels), np.asarray(everything)).unseen == unseen
 
 
 def test_only_arrays_have_names():

@@ -27,6 +27,8 @@ from autoquant.tuning.run_folder import RunFolder
 
 COSTLY = 5
 """Layers that are named when the tolerance is missed."""
+DIGITS = 12
+"""Of a digest; certificate.json has all."""
 Line = tuple[str, str]
 """A label, which may be empty, and what it says."""
 
@@ -149,6 +151,8 @@ def _certificate(result: SearchResult) -> Iterator[Line]:
     yield "", f"drop {number(certificate.drop)}, {bound}; allowed {number(certificate.allowed)}"
     where = f"{certificate.origin.engine}, {certificate.origin.kernels}"
     yield "", f"measured on {where}; bound: {certificate.method}"
+    digests = {"FP32": certificate.origin.model, "INT8": certificate.origin.int8_model, "data": certificate.origin.data}
+    yield "", f"SHA-256: {', '.join(f'{what} {digest[:DIGITS]}' for what, digest in digests.items())}"
     yield from _groups(certificate)
     if certificate.needed_samples is not None:
         few = math.isinf(certificate.upper_bound)

@@ -12,6 +12,8 @@ from autoquant.tuning.certificate import Certificate, Verdict
 from autoquant.tuning.held import DECLINED
 from autoquant.tuning.result import Ended, State
 
+DIGESTS = "SHA-256: FP32 000000000000, INT8 111111111111, data 222222222222"
+
 
 def shown(lines: list[tuple[str, str]]) -> str:
     return styled(lines).rstrip("\n")
@@ -62,6 +64,7 @@ def test_certified(trial, result, certificate) -> None:
         "claim      on 400 samples that the search has not seen; 1,030 got worse, 5 better",
         "           drop 0.0625, at most 0.0938 with 95% confidence; allowed 0.1250",
         "           measured on litert 2.3.0, xnnpack 15 on x86_64; bound: exact",
+        f"           {DIGESTS}",
     ]
 
 
@@ -94,6 +97,7 @@ def test_met_but_not_certified(needed: int | None, words: list[str], trial, resu
         "claim   on 400 samples that the search has not seen; 1,030 got worse, 5 better",
         "        drop 0.0625, at most 0.2500 with 95% confidence; allowed 0.1250",
         "        measured on litert 2.3.0, xnnpack 15 on x86_64; bound: exact",
+        f"        {DIGESTS}",
         *(f" {line}" for line in words),
     ]
 
@@ -103,6 +107,7 @@ def test_no_bound_is_told_as_such(trial, result, certificate) -> None:
     assert certified_lines(trial, result, certificate(Verdict.MET, **facts))[2:] == [
         "        drop 0.0625, no bound with 95% confidence; allowed 0.1250",
         "        measured on litert 2.3.0, xnnpack 15 on x86_64; bound: none, for lack of samples",
+        f"        {DIGESTS}",
         "        it takes at least 100 samples: --certify DATA",
     ]
     groups = (GroupBound("small", 1, 0.0, math.inf, -math.inf),)
@@ -158,7 +163,7 @@ def group(label: str, drop: float, upper: float, lower: float = -1.0) -> GroupBo
 def test_groups_that_are_guarded(trial, result, certificate) -> None:
     groups = (group("left", 0.375, 0.5, 0.3), group("right side", 0.25, 0.5), group("up", 0.0, 0.125))
     lines = certified_lines(trial, result, certificate(Verdict.MET, guard=groups, guard_allowed=0.25))
-    assert lines[4:] == [
+    assert lines[5:] == [
         "guard   3 groups, each allowed 0.2500:",
         "        group         drop  at most  samples  held",
         "        left        0.3750   0.5000    1,500    no",
@@ -167,8 +172,8 @@ def test_groups_that_are_guarded(trial, result, certificate) -> None:
     ]
     many = tuple(group(str(number), 0.0, 0.25) for number in range(7))
     lines = certified_lines(trial, result, certificate(guard=many, guard_allowed=0.25))
-    assert lines[4] == "guard      7 groups, each allowed 0.2500; these 5 lose the most:"
-    assert len(lines) == 4 + 2 + 5
+    assert lines[5] == "guard      7 groups, each allowed 0.2500; these 5 lose the most:"
+    assert len(lines) == 5 + 2 + 5
 
 
 def test_groups_without_samples_are_told(trial, result, certificate) -> None:

@@ -105,7 +105,9 @@ def _add_certificate(parser: arguments.Parser) -> None:
         help="that tolerance: 0.05 (absolute) or 5%% (of the FP32 score) (default: --tolerance)",
     )
     group.add_argument(
-        "--allow-overlap", action="store_true", help="let calibration, evaluation and certification share samples"
+        "--allow-overlap",
+        action="store_true",
+        help="let calibration and search share samples; shared ones are left out of what certifies",
     )
 
 

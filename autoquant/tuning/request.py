@@ -121,7 +121,8 @@ class SearchRequest(DataRequest):
     run that is wrong with probability `error_rate` at most. `certify` is data that the search does not see, on which
     the best is scored once; without it half of `data` is kept aside for that, and 'none' is nothing. The certificate
     holds with probability `confidence`. `guard` holds every class ('class'), or every group that an array of the data
-    numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of data.
+    numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of data,
+    which then do not certify.
     """
 
     model: str | Path

@@ -264,9 +264,13 @@ def test_false_certification_stays_below_the_stated_rate_over_whole_selections()
     assert naive / runs > 0.9
 
 
-def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_whole_selections():
-    """10 models that lose most of very few samples, all truly beyond the tolerance, by a metric between 0 and 1."""
-    random, runs, samples, lost, allowed, confidence = np.random.default_rng(8), 2000, 320, 0.9, 0.018, 0.95
+@pytest.mark.parametrize("samples", [100, 320])
+def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_whole_selections(samples: int):
+    """10 models that lose most of very few samples, all truly beyond the tolerance, by a metric between 0 and 1.
+
+    A bootstrap of 100 certifies 12 % of them.
+    """
+    random, runs, lost, allowed, confidence = np.random.default_rng(8), 2000, 0.9, 0.018, 0.95
     chances = np.linspace(1.01, 1.2, 10) * allowed / lost
     before, naive, false = np.full(samples, 0.95), 0, 0
 

@@ -16,6 +16,7 @@ import pytest
 
 import autoquant
 from autoquant.errors import DataError, RunError, UsageError
+from autoquant.evaluation import streaming
 from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, loop
 from autoquant.tuning.result import Ended, State
@@ -142,8 +143,9 @@ def test_resume_goes_on_with_a_larger_budget(hopeless):
     assert more.evaluated_samples == 300
 
 
-def test_a_run_of_an_earlier_version_goes_on_as_it_began(tiny, tmp_path):
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(tiny, tmp_path, monkeypatch):
     """Scored on all data, by TPE, with what is known of its trials."""
+    monkeypatch.setattr(streaming, "SOON", 1000)  # nothing was set aside then
     options = {"calibration": tiny.calibration, "space": tmp_path / "space.toml", "run": tmp_path / "run"}
     options["space"].write_text(SPACE)
     first = autoquant.search(

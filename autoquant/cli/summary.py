@@ -27,6 +27,8 @@ from autoquant.tuning.run_folder import RunFolder
 
 COSTLY = 5
 """Layers that are named when the tolerance is missed."""
+WIDEST = "thorough"
+"""The preset that offers most."""
 DIGITS = 12
 """Of a digest; certificate.json has all."""
 Line = tuple[str, str]
@@ -215,10 +217,10 @@ def _advice(result: SearchResult) -> Iterator[Line]:
     if result.ended is Ended.INTERRUPTED:
         yield "next", f"autoquant resume {run}"
     elif _missed_later(result):
-        yield "try", "search anew with --space thorough or a larger tolerance, and with fresh samples: --certify DATA;"
+        yield "try", f"search anew with {_wider(result)}, and with fresh samples: --certify DATA;"
         yield "", "a new run on the same data would keep the same samples aside, which were looked at"
     elif result.verdict is Verdict.MISSED:
-        anew = "search anew with --space thorough, or with a larger --tolerance"
+        anew = f"search anew with {_wider(result)}"
         if result.ended is Ended.TRIALS:
             yield "try", f"more trials: autoquant resume {run} --max-trials {2 * len(result.trials)}"
             yield "", f"or {anew}"
@@ -232,6 +234,10 @@ def _advice(result: SearchResult) -> Iterator[Line]:
     if result.model:
         label = "or" if result.ended is Ended.INTERRUPTED else "next"
         yield label, f"autoquant export {run} --to {shlex.quote(f'{result.model.stem}_export')}"
+
+
+def _wider(result: SearchResult) -> str:
+    return "a larger --tolerance" if result.space == WIDEST else f"--space {WIDEST} or a larger --tolerance"
 
 
 def _costly(result: SearchResult) -> Iterator[Line]:

@@ -231,6 +231,7 @@ class Loop:
             ended=ended,
             unit=builder.workload.unit,
             objective=self.objective.name,
+            space=str(self.request.space),
             search_samples=len(bench.part),
             declined=self.request.certify == NOTHING,
             costly=self.costly(kept.plan) if kept and not met and more else (),

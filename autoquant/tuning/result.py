@@ -127,13 +127,14 @@ class SearchResult:
 
     Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
     `unit` is what shares are shares of: multiply-adds, or parameters where those are not known; `objective` is the name
-    of what was minimized. `model` is the best INT8 model on disk, None when no trial succeeded; `costly` are the layers
-    of a best plan that missed, with the relative error of the output (Euclidean norm) when that layer alone is INT8,
-    largest first; `latency` is that of the float model and the best, None where the target's files do not run here;
-    `score_tensorflow` is the best model's score there, where another engine scored the trials of a graph of TensorFlow;
-    `verification` compares the best .tflite with itself on other kernels; `certificate` is what may be claimed of the
-    best on samples that the search has not seen, `uncertified` says why there is none, `declined` that none was wanted;
-    the search had `search_samples`. `warnings` are what a person should know of the result.
+    of what was minimized, `space` of a preset or the file that was searched in. `model` is the best INT8 model on disk,
+    None when no trial succeeded; `costly` are the layers of a best plan that missed, with the relative error of the
+    output (Euclidean norm) when that layer alone is INT8, largest first; `latency` is that of the float model and the
+    best, None where the target's files do not run here; `score_tensorflow` is the best model's score there, where
+    another engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on
+    other kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
+    `uncertified` says why there is none, `declined` that none was wanted; the search had `search_samples`. `warnings`
+    are what a person should know of the result.
     """
 
     verdict: Verdict
@@ -150,6 +151,7 @@ class SearchResult:
     ended: Ended
     unit: str = "multiply-adds"
     objective: str = "macs"
+    space: str = ""
     costly: tuple[tuple[str, float], ...] = ()
     latency: Latency | None = None
     score_tensorflow: float | None = None

@@ -136,7 +136,7 @@ def test_missed_on_the_samples_kept_aside(trial, result, certificate) -> None:
         "it was met on the samples that were searched on",
     )
     assert lines[-3:] == [
-        ("try", "search anew with --space thorough or a larger tolerance, and with fresh samples: --certify DATA;"),
+        ("try", "search anew with --space thorough or a larger --tolerance, and with fresh samples: --certify DATA;"),
         ("", "a new run on the same data would keep the same samples aside, which were looked at"),
         ("next", "autoquant export 'my run' --to net_quantized_export"),
     ]
@@ -221,7 +221,7 @@ def test_missed_says_by_how_much_and_which_layers_cost_the_most(trial, result) -
         "        layer3  12.5%",
         "        layer4  10.0%",
         "try     more trials: autoquant resume 'my run' --max-trials 4",
-        "        or search anew with --space thorough, or with a larger --tolerance",
+        "        or search anew with --space thorough or a larger --tolerance",
         "next    autoquant export 'my run' --to net_quantized_export",
     ]
 
@@ -249,6 +249,12 @@ def test_what_was_minimized_and_the_latency_are_told(trial, result) -> None:
         *[f"         conv{number}              CONV_2D  0.500 ms  0.250 ms  2.00x" for number in range(5)],
         "trials   1 (best: trial 1), 80 samples evaluated, in 1m15s",
     ]
+
+
+def test_a_search_in_the_widest_space_is_not_told_to_take_it(trial, result) -> None:
+    best = trial(0)
+    missed = result(best, best=best, met=False, ended=Ended.NOTHING_NEW, space="thorough")
+    assert ("try", "search anew with a larger --tolerance") in summary(missed)
 
 
 def test_missed_where_lower_is_better(trial, result) -> None:

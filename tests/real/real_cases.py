@@ -97,12 +97,13 @@ def searched(case: Case, real_data: Path, run: Path, **options: Any) -> SearchRe
 
 def right(case: Case, real_data: Path, predict: Callable[[Any], Any]) -> Any:
     """Which evaluation samples, (samples,), have their highest score, (batch, classes) of a batch, at their label."""
-    stored = np.load(real_data / case.data / "evaluation.npz")
+    with np.load(real_data / case.data / "evaluation.npz") as stored:
+        x, y = stored["x"], stored["y"]  # each look unpacks the whole array
     found = []
-    for start in range(0, len(stored["x"]), BATCH):
+    for start in range(0, len(x), BATCH):
         part = slice(start, start + BATCH)
-        scores = predict(case.prepare(stored["x"][part].astype(np.float32)))
-        found.append(scores.argmax(axis=1) == stored["y"][part])
+        scores = predict(case.prepare(x[part].astype(np.float32)))
+        found.append(scores.argmax(axis=1) == y[part])
     return np.concatenate(found)
 
 

@@ -151,11 +151,10 @@ def decided(order: StreamOrder, loss: Array, allowed: float, number: int) -> Dec
 
 @pytest.mark.parametrize("flips", FLIPS)
 def test_the_stated_error_rate_is_kept_over_whole_runs(flips: str):
-    runs, trials, wrong, early = 100, 20, 0, 0
+    runs, trials, wrong, early = 100, len(DROPS), 0, 0
     for run in range(runs):
         random, errors = np.random.default_rng(run), 0
-        for number in range(trials):
-            drop = DROPS[number % len(DROPS)]
+        for number, drop in enumerate(DROPS):
             loss = losses(random, COUNT, drop, gains=int(random.integers(0, 12)))
             margins = FLIPS[flips](random.random(COUNT), loss)
             found = decided(stream_order(COUNT, margins=margins, seed=(run, number)), loss, ALLOWED / COUNT, number)

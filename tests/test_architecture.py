@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (f"{start}.{name.name}" for name in node.names)
 
 
+@cache
 def imports_of(file: str) -> set[str]:
     package = ".".join(["autoquant", *Path(file).parts[:-1]])
     return set(imported(ast.parse((PACKAGE / file).read_text(encoding="utf-8")), package))

@@ -16,7 +16,7 @@ def test_rank_correlation(real_data: Path, name: str):
     case = CASES[name]
     folder = real_data / case.data
     request = DataRequest(data=folder / "evaluation.npz", calibration=folder / "calibration.npz", **case.options)
-    ranked = rank(open_all(request, real_data / case.model), seeds=3, amct=False)
+    ranked = rank(open_all(request, real_data / case.model), seeds=2, amct=False)
     assert len(ranked.measured) == sum(case.layers.values())
-    assert len(ranked.correlations) == 4
+    assert len(ranked.correlations) == 3
     assert min(ranked.correlations.values()) >= 0.9, ranked.correlations

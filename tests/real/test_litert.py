@@ -12,6 +12,7 @@ from real_cases import CASES, Case, Parts, check_claim, right, searched
 from super_resolution import FP32, OUTPUT, images, psnr
 
 import autoquant
+from autoquant.tuning import verification
 from autoquant.tuning.certificate import Verdict
 
 SPACE = """
@@ -75,8 +76,9 @@ def float_file(case: Case, real_data: Path, folder: Path) -> Path:
     return path
 
 
-def test_super_resolution(real_data: Path, tmp_path: Path):
+def test_super_resolution(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Images of many sizes, one at a time."""
+    monkeypatch.setattr(verification, "SAMPLES", 2)  # the reference kernels take seconds for an image
     folder = real_data / "super_resolution"
     set5, set14 = images(folder / "set5"), images(folder / "set14")
     (tmp_path / "space.toml").write_text(SPACE)
@@ -88,7 +90,7 @@ def test_super_resolution(real_data: Path, tmp_path: Path):
         outputs=(OUTPUT,),
         batch_size=1,
         tolerance=0.3,
-        max_trials=16,
+        max_trials=8,
         target="litert",
         space=tmp_path / "space.toml",
         run=tmp_path / "run",
@@ -99,3 +101,5 @@ def test_super_resolution(real_data: Path, tmp_path: Path):
     assert float(np.mean([psnr(plain(x), y) for x, y in set5()])) == pytest.approx(result.score, abs=1e-4)
     assert result.verdict is Verdict.MET  # five images are too few to certify it
     assert result.certificate is None
+    assert result.verification is not None
+    assert result.verification.samples == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -364,29 +365,47 @@ REAL = {
 """Model -> its data, and how that is preprocessed."""
 
 
-@pytest.mark.parametrize("dmq", [None, 0.5], ids=["plain", "balanced"])
-@pytest.mark.parametrize("name", REAL)
-def test_real_models_give_the_classes_that_they_give_in_tensorflow(real_data, tmp_path: Path, name: str, dmq: Any):
-    """Of 500 images; a value that is rounded to another step moves the layers behind, so outputs differ a little."""
-    data, options = REAL[name]
-    request = DataRequest(data=str(real_data / data), **options)
-    model = open_model(real_data / name)
-    samples = open_samples(request, model, seed=0)
+@dataclass(frozen=True)
+class Real:
+    """A real model, opened; what calibration saw of it, channels too; 500 images, and what it gives for them."""
+
+    model: Model
+    layers: dict[str, Any]
+    engine: SimulationEngine
+    statistics: Any
+    images: Any
+    plain: Any
+
+
+def scores(runner: Any, images: Any) -> Any:
+    """The first output, (images, classes), in float64."""
+    found = [next(iter(runner(batch.inputs).values())) for batch in images.batches(50)]
+    return np.concatenate(found).astype(np.float64)
+
+
+@pytest.fixture(scope="module", params=REAL)
+def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
+    data, options = REAL[request.param]
+    model = open_model(real_data / request.param)
+    samples = open_samples(DataRequest(data=str(real_data / data), **options), model, seed=0)
     layers = {layer.name: layer for layer in survey(model.graph).layers}
     engine = SimulationEngine(Simulation.of(model.graph, layers.values()))
-    balanced = [name for name, layer in layers.items() if dmq and layer.can.balanceable]
+    balanced = [name for name, layer in layers.items() if layer.can.balanceable]
     statistics = calibrate(engine, model, layers, samples.calibration, [1], batch_size=50, balanced=balanced)
-    plan = Plan({name: layer_plan(layer, Ifmr(), dmq=dmq) for name, layer in layers.items()}, 1)
+    images = samples.evaluation.subset(np.arange(500))
+    plain = scores(TensorFlowEngine().open_graph(model.program), images)
+    return Real(model, layers, engine, statistics, images, plain)
+
+
+@pytest.mark.parametrize("dmq", [None, 0.5], ids=["plain", "balanced"])
+def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, tmp_path: Path, dmq: Any):
+    """Of 500 images; a value that is rounded to another step moves the layers behind, so outputs differ a little."""
+    plan = Plan({name: layer_plan(layer, Ifmr(), dmq=dmq) for name, layer in real.layers.items()}, 1)
     path = tmp_path / "model.pb"
-    TensorFlowTarget().maker(model, layers, statistics).make(plan, path)
-    runners = (
-        engine.open_file(path, model.program),
-        TensorFlowEngine().open_file(path, model.program),
-        TensorFlowEngine().open_graph(model.program),
-    )
-    subset = samples.evaluation.subset(np.arange(500))
-    found = [[next(iter(runner(batch.inputs).values())) for batch in subset.batches(50)] for runner in runners]
-    ours, theirs, plain = (np.concatenate(rows).astype(np.float64) for rows in found)
+    TensorFlowTarget().maker(real.model, real.layers, real.statistics).make(plan, path)
+    engines = (real.engine, TensorFlowEngine())
+    ours, theirs = (scores(engine.open_file(path, real.model.program), real.images) for engine in engines)
+    plain = real.plain
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean() >= 0.998
     assert np.sqrt(((ours - theirs) ** 2).mean()) < 0.15 * np.sqrt(((theirs - plain) ** 2).mean())
 

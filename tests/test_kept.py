@@ -35,7 +35,9 @@ def test_nothing_stale(file):
     assert read_kept(file.with_name("absent.npz"), key="k", version=1) is None
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(data=st.data())
 def test_a_damaged_file_is_never_used(file, data):
     """Bytes changed or cut off: either it cannot be told, or what is read is what was kept."""

@@ -130,7 +130,7 @@ def test_what_was_not_kept():
             kept.channels(tensor, axis, 1)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     data=st.lists(st.lists(st.floats(width=32), max_size=9), min_size=2, max_size=2),
     name=st.text(st.characters(exclude_categories=["Cs"])),

@@ -110,7 +110,7 @@ def dropped(samples: Iterator[Sample]) -> None:
 
 @pytest.mark.parametrize("give_up", [closed, dropped])
 def test_an_iterator_given_up_ends_its_threads(give_up: Callable[[Iterator[Sample]], None]):
-    before, decode = set(threading.enumerate()), Decoding(pause=lambda number: 0.002)
+    before, decode = set(threading.enumerate()), Decoding(pause=lambda number: 0.1 if number else 0.0)
     given = [Decoder(0).samples(decode, range(1000), 500)]
     next(given[0])
     assert set(threading.enumerate()) > before

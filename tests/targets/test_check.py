@@ -311,7 +311,9 @@ def test_a_map_of_other_nodes_is_refused(saved):
         check(saved, RECORD)
 
 
-PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PATIENT = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 @PATIENT

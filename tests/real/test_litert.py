@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from real_cases import CASES, Case, Parts, check_claim, right, searched
+from real_cases import CASES, TIGHT, Case, Parts, check_claim, right, searched
 from super_resolution import FP32, OUTPUT, images, psnr
 
 import autoquant
@@ -23,6 +23,11 @@ act_algo = ["minmax", "ifmr"]
 [layer]
 quant_enable = [true, false]
 """
+
+MISSED = {
+    "mid 0.1%": pytest.mark.xfail(reason="20 trials find 11 of 14 layers in INT8 (40: 12; of other seeds: 7, 14)")
+}
+"""What is asked for and not reached yet: all but the last line of the test holds."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,9 @@ class Plain:
         return np.array(self.interpreter.get_tensor(result["index"]))
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", [*sorted(CASES), *(pytest.param(name, marks=MISSED.get(name, ())) for name in TIGHT)])
 def test_search(real_data: Path, tmp_path: Path, name: str):
-    case = CASES[name]
+    case = (CASES | TIGHT)[name]
     result = searched(case, real_data, tmp_path / "run", target="litert")
     assert result.best is not None
     assert result.model is not None

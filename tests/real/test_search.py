@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_cases import CASES, Case, Parts, check_claim, right, searched
+from real_cases import CASES, TIGHT, Case, Parts, check_claim, right, searched
 
 import autoquant
 
@@ -24,9 +24,9 @@ def plain_right(path: Path, case: Case, data: Path, output: str) -> Any:
             return right(case, data, lambda images: session.run(f"{output}:0", {f"{name}:0": images}))
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(CASES | TIGHT))
 def test_search(real_data: Path, tmp_path: Path, name: str):
-    case = CASES[name]
+    case = (CASES | TIGHT)[name]
     result = searched(case, real_data, tmp_path / "run")
     assert result.model is not None
     assert result.best is not None

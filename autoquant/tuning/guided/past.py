@@ -10,6 +10,8 @@ from functools import cached_property
 from autoquant.tuning.guided.problem import Problem, gain_of, int8_of, meaning
 from autoquant.tuning.space import Choice, Parameters
 
+FAR = 5.0
+"""A drop so many times the allowed one, or more, is no near miss, and says nothing of small losses."""
 PENDING = frozenset({"running", "waiting"})
 THRESHOLD = 0.001
 """The share of all that could be gained for which no further trial is worth its time."""
@@ -122,6 +124,16 @@ class History:
         if self.incumbent is None:
             return 0.0
         return gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
+
+    @property
+    def allowed(self) -> float:
+        """The allowed drop; where none is allowed, that of one sample, since there is no logarithm of 0."""
+        return self.problem.allowed or 1.0 / self.problem.total
+
+    def near_miss(self, trial: Past) -> bool:
+        """Whether a trial was set aside, or took all samples to be found not within, and is not far from it."""
+        missed = trial.set_aside or (trial.state == "done" and not trial.within)
+        return missed and trial.drop is not None and trial.drop < FAR * self.allowed
 
     def gains(self, parameters: Parameters) -> bool:
         """Whether a plan gains more than the incumbent, by enough to be worth a trial."""

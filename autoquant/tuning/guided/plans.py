@@ -11,12 +11,9 @@ import numpy as np
 
 from autoquant.tuning.guided.fit import Curve, corrections, fit_curve
 from autoquant.tuning.guided.outs import Outs
-from autoquant.tuning.guided.past import History, Past
+from autoquant.tuning.guided.past import FAR, History, Past
 from autoquant.tuning.guided.problem import Candidate, Candidates, globals_of, with_int8
 from autoquant.tuning.space import Parameters, switch_of
-
-FAR = 5.0
-"""A drop so many times the allowed one, or more, says nothing of small losses: divergences do not grow for ever."""
 
 
 def loss_of(candidates: tuple[Candidate, ...], parameters: Parameters) -> float:
@@ -60,7 +57,7 @@ class Plans:
     @cached_property
     def factors(self) -> Mapping[str, float]:
         """Unit -> what its predicted loss is to be multiplied by, as trials whose drop is not far off have it."""
-        far = FAR * self._allowed
+        far = FAR * self.history.allowed
         near = [trial for trial, drop in self._known if trial.loss is not None and abs(drop) < far]
         parts = np.array([[self._raw(unit, trial.parameters) for unit in self.candidates] for trial in near])
         measured = np.array([trial.loss for trial in near], dtype=np.float64)
@@ -90,7 +87,7 @@ class Plans:
         finite = sorted(loss for loss in self.losses.values() if math.isfinite(loss))
         losses, drops = [loss for loss, _ in positive], [drop for _, drop in positive]
         typical = self.floor + sum(finite) / 10 or 1.0
-        return fit_curve(losses, drops, self._allowed, typical=typical)
+        return fit_curve(losses, drops, self.history.allowed, typical=typical)
 
     def chance(self, parameters: Parameters) -> float:
         """That a plan is within, as the curve has it."""
@@ -98,10 +95,8 @@ class Plans:
 
     @property
     def near_misses(self) -> list[Past]:
-        """Related trials that were set aside or took all samples to be found not within, and are not far from it."""
-        far = FAR * self._allowed
-        missed = ((trial, drop) for trial, drop in self._known if trial.set_aside or trial.state == "done")
-        return [trial for trial, drop in missed if not trial.within and drop < far]
+        """Related trials that just missed."""
+        return [trial for trial, _ in self._known if self.history.near_miss(trial)]
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -125,11 +120,6 @@ class Plans:
         ended = [trial for trial in self.related if not trial.pending and trial.state != "failed"]
         known = [(trial, trial.drop) for trial in ended if trial.drop is not None and math.isfinite(trial.drop)]
         return tuple(pair for pair in known if math.isfinite(self._sum(pair[0].parameters)))
-
-    @property
-    def _allowed(self) -> float:
-        """The allowed drop; where none is allowed, that of one sample, since there is no logarithm of 0."""
-        return self.history.problem.allowed or 1.0 / self.history.problem.total
 
     def _sum(self, parameters: Parameters) -> float:
         return sum(self._raw(unit, parameters) for unit in self.candidates)

@@ -27,18 +27,21 @@ def propose(past: Sequence[Past], problem: Problem, *, threshold: float = THRESH
     step = stages.start(history, reference)
     if step is not None:
         return step
-    winner = reference
+    winner, near = reference, [reference]
     if not any(trial.within for trial in history.of(reference)):
         raced = race(history, reference)
-        winner = raced.winner
+        winner, near = raced.winner, list(raced.near)
         step = raced.step or stages.winner(history, raced.ranked, reference)
-    return step or _predicted(history, winner)
+    return step or _predicted(history, winner, near)
 
 
-def _predicted(history: History, winner: Parameters) -> Step | None:
-    """What follows once the settings of the whole model are chosen; now losses are predicted."""
+def _predicted(history: History, winner: Parameters, near: Sequence[Parameters]) -> Step | None:
+    """What follows once the settings of the whole model are chosen; now losses are predicted.
+
+    Only once something is within are others tried that came `near` the winner: their chance is small.
+    """
     candidates = history.problem.sensitivities(winner)
-    step = stages.settings(history, winner, candidates) if history.incumbent is None else None
+    step = stages.settings(history, winner, candidates) if history.incumbent is None else stages.near(history, near)
     if step is not None:
         return step
     plans = Plans(history, stages.base_of(history, winner, candidates), candidates)

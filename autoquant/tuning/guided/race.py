@@ -18,14 +18,20 @@ BETTER = 0.98
 """A change is one for the better where the loss is below this share of what it was."""
 CLOSE, FEW = 1.2, 3
 """The best few: within this factor of the best, and so many."""
+NEAR = 2.0
+"""Plans within this factor of the best are as good as it where a tolerance is so small that chance decides."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """Where a race stands: what to try next, None at its end; and what was raced, the best first."""
+    """Where a race stands: what to try next, None at its end; the best of what was raced; and all that come near them.
+
+    The best comes first in both.
+    """
 
     step: Step | None
     ranked: Sequence[Parameters]
+    near: Sequence[Parameters]
 
     @property
     def winner(self) -> Parameters:
@@ -39,11 +45,15 @@ def race(history: History, reference: Parameters) -> Race:
     singles = [{**reference, name: value} for name, value in _changes(history, reference)]
     for point in singles:
         if not _seen(history, point, limits[0]):
-            return Race(_step(point, reference, limits[0]), [history.best([reference, *singles])])
+            best = [history.best([reference, *singles])]
+            return Race(_step(point, reference, limits[0]), best, best)
     tried, step = _combined(history, reference, singles, limits[1])
     if step is None:
         step = _among_the_best(history, reference, tried, limits[2])
-    return Race(step, _ranked(history, [reference, *singles, *tried]))
+    raced = list({meaning(point, history.problem): point for point in [reference, *singles, *tried]}.values())
+    ranked = _ranked(history, raced)
+    near = [point for point in _within(history, raced, NEAR) if point not in ranked]
+    return Race(step, ranked, [*ranked, *near])
 
 
 def _combined(
@@ -68,7 +78,7 @@ def _combined(
 
 def _among_the_best(history: History, reference: Parameters, tried: Sequence[Parameters], limit: int) -> Step | None:
     """What is not yet measured on as many samples as it takes to choose among the best few."""
-    few = [point for point, loss in _with_losses(history, tried) if loss <= CLOSE * _least(history, tried)][:FEW]
+    few = _within(history, tried, CLOSE)[:FEW]
     for point in few if len(few) > 1 else ():
         if not _seen(history, point, limit):
             return _step(point, reference, limit)
@@ -77,19 +87,16 @@ def _among_the_best(history: History, reference: Parameters, tried: Sequence[Par
 
 def _ranked(history: History, points: Sequence[Parameters]) -> list[Parameters]:
     """Plans within CLOSE of the best, on samples that all have in common; the best by the most samples comes first."""
-    each = list({meaning(point, history.problem): point for point in points}.values())
-    close = [point for point, loss in _with_losses(history, each) if loss <= CLOSE * _least(history, each)]
+    close = _within(history, points, CLOSE)
     best = history.best(close[:FEW]) if close else points[0]
     return [best, *(point for point in close if point is not best)]
 
 
-def _with_losses(history: History, points: Sequence[Parameters]) -> list[tuple[Parameters, float]]:
-    """Plans with what they were compared by, the best first."""
-    return sorted(zip(points, history.compared(points), strict=True), key=lambda pair: pair[1])
-
-
-def _least(history: History, points: Sequence[Parameters]) -> float:
-    return min(history.compared(points))
+def _within(history: History, points: Sequence[Parameters], factor: float) -> list[Parameters]:
+    """Plans within a factor of the best, the best first."""
+    losses = history.compared(points)
+    pairs = sorted(zip(losses, range(len(points)), strict=True))
+    return [points[place] for loss, place in pairs if loss <= factor * min(losses)]
 
 
 def _difference(point: Parameters, reference: Parameters) -> Parameters:

@@ -41,11 +41,8 @@ def winner(history: History, ranked: Sequence[Parameters], reference: Parameters
     """
     for place, point in enumerate(ranked):
         if not history.settled(point):
-            words = ", ".join(
-                setting_words(*item) for item in globals_of(point).items() if reference[item[0]] != item[1]
-            )
             why = "winner of the race" if place == 0 else "as good in the race as what just missed"
-            return Step(point, "winner", f"{why}: {words or 'as it was'}")
+            return Step(point, "winner", f"{why}: {_changed(point, reference)}")
         ended = [trial for trial in history.of(point) if trial.limit is None and not trial.pending]
         if any(trial.within for trial in ended) or not any(trial.state == "done" or trial.set_aside for trial in ended):
             return None
@@ -59,6 +56,31 @@ def settings(history: History, point: Parameters, candidates: Candidates) -> Ste
     if history.settled(better) or not after < MATERIAL * before:
         return None
     return Step(better, "settings", f"best settings of every layer: predicted loss {after:.3g} instead of {before:.3g}")
+
+
+def near(history: History, points: Sequence[Parameters]) -> Step | None:
+    """What raced near the winner, where that just missed: as it is, then with the best settings of every layer.
+
+    Which of few samples fall to another class is chance, so one of several as good plans may be within.
+    """
+    problem, first = history.problem, points[0]
+    if not any(map(history.near_miss, history.of(first))) or not history.gains(first):
+        return None
+    for point in points:
+        if not history.settled(point):
+            return Step(point, "winner", f"near in the race to what just missed: {_changed(point, first)}")
+    for point in points:
+        better = with_best(point, problem.sensitivities(point))
+        if not history.settled(better):
+            return Step(
+                better, "settings", f"best settings of every layer, near what just missed: {_changed(point, first)}"
+            )
+    return None
+
+
+def _changed(point: Parameters, other: Parameters) -> str:
+    words = [setting_words(*item) for item in globals_of(point).items() if other[item[0]] != item[1]]
+    return ", ".join(words) or "as it was"
 
 
 def base_of(history: History, point: Parameters, candidates: Candidates) -> Parameters:

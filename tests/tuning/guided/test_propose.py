@@ -107,6 +107,28 @@ def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind):
     assert int8_of(last.parameters, problem) == set(problem.layers)
 
 
+class Luck(Screening):
+    """With all layers in INT8 only one setting of the whole model is within, and nothing tells which."""
+
+    def drop(self, parameters):
+        """On all samples."""
+        lucky = parameters["bias_correction"] == "empirical" or int8_of(parameters, self) != set(self.layers)
+        return self.allowed * (0.5 if lucky else 1.5)
+
+
+def test_what_raced_near_a_near_miss_is_tried_once_something_is_within():
+    even = {f"l{number}": {"r0": 0.01} for number in range(4)}
+    harm = {"bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}}
+    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, allowed=0.01, total=400)
+    played = guided(problem, budget=30.0)
+    *_, within, analytic, empirical = played.trials
+    assert (within.phase, within.within, len(int8_of(within.parameters, problem))) == ("knapsack", True, 3)
+    assert [trial.phase for trial in (analytic, empirical)] == ["winner", "winner"]
+    assert (analytic.set_aside, analytic.parameters["bias_correction"]) == (True, "analytic")
+    assert (empirical.within, empirical.parameters["bias_correction"]) == (True, "empirical")
+    assert int8_of(empirical.parameters, problem) == set(problem.layers)
+
+
 class Doubting(Synthetic):
     """With all layers in INT8 everything is within, though few samples do not look like it."""
 

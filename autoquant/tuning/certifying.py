@@ -22,6 +22,7 @@ from autoquant.tuning.assembly import Assembled
 from autoquant.tuning.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certificate_json import certificate_text, load_certificate
 from autoquant.tuning.claiming import certify
+from autoquant.tuning.ending import costly
 from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.guarding import Groups, groups_of
 from autoquant.tuning.looks import Look, looks_of, record
@@ -81,8 +82,8 @@ def _missed(ready: Assembled, result: SearchResult, best: Trial) -> SearchResult
     if certificate is not None and certificate.verdict is not Verdict.MISSED:
         certificate = None
     gone = "" if certificate else f"trial {best.number} missed on samples kept aside, by looks.json; {path} is gone"
-    costly = ready.loop.costly(best.plan) if result.ended is not Ended.INTERRUPTED else ()
-    return replace(result, verdict=Verdict.MISSED, certificate=certificate, uncertified=gone, costly=costly)
+    layers = costly(ready.loop, best.plan) if result.ended is not Ended.INTERRUPTED else ()
+    return replace(result, verdict=Verdict.MISSED, certificate=certificate, uncertified=gone, costly=layers)
 
 
 def _refusal(before: Sequence[Look], trial: int, model: str) -> str:

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import AutoquantError, DataError, RunError, TrialError
-from autoquant.evaluation.latency import Latency
+from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.evaluation.sequential import alpha_of
 from autoquant.evaluation.streaming import Rules
-from autoquant.evaluation.tolerance import drop, within, worst_allowed
 from autoquant.files import write_text
-from autoquant.tuning.blame import costly_layers, layer_at_fault
-from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.blame import layer_at_fault
 from autoquant.tuning.choices import LATENCY
-from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted, Warned
+from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.objective import Objective
-from autoquant.tuning.request import NOTHING, SearchRequest
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, best, count_layers
-from autoquant.tuning.run_folder import PASSING, RunFolder
-from autoquant.tuning.run_latency import run_latency
+from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.result import Ended, State, Trial, best, count_layers
+from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.space import SearchSpace
 from autoquant.tuning.study import Proposal, Study
-from autoquant.tuning.workbench import Workbench, score_whole
+from autoquant.tuning.workbench import Workbench
 
 FAILURES = 10
 """So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""
-CLOSEST = 3
-"""So many of the trials that come closest to a tolerance that is missed are scored on everything, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Why the trials ended, and the seconds of all of them and of this session's preparation."""
+
+    ended: Ended
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Loop:
     begin: float
     objective: Objective
 
-    def run(self) -> SearchResult:
+    def run(self) -> Ran:
         """Go on until there is a reason to end; an interruption is one, and leaves everything in order."""
         before = self.study.trials()
         earlier = sum(sum(trial.seconds.values()) for trial in before)
@@ -63,19 +64,19 @@ class Loop:
         def used() -> float:
             return earlier + self.clock() - self.begin
 
-        kept = self._keep_best()
+        kept = self.keep_best()
         if before:
             self.listener(Resumed(before, kept, earlier))
         try:
             ended = self._trials(used)
         except KeyboardInterrupt:
             self.study.cut_off()
-            self._keep_best()  # it may have been interrupted in that
+            self.keep_best()  # it may have been interrupted in that
             ended = Ended.INTERRUPTED
         except AutoquantError:
             self.study.cut_off()
             raise
-        return self._result(ended, used())
+        return Ran(ended, used())
 
     def _trials(self, used: Callable[[], float]) -> Ended:
         failures = 0
@@ -88,7 +89,7 @@ class Loop:
                 return Ended.NOTHING_NEW
             trial = self._carry_out(proposal)
             self.study.finish(trial)
-            kept = self._keep_best()
+            kept = self.keep_best()
             self.listener(TrialEnded(trial, kept, len(self.study.trials()), used()))
             if not trial.at_fault:
                 failures = failures + 1 if trial.state is State.FAILED else 0
@@ -127,10 +128,11 @@ class Loop:
         )
         self.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
         trial = self._measured(trial, self.folder.make_trial(trial.number))
-        self._write_score(trial)
+        self.write_score(trial)
         return trial
 
-    def _write_score(self, trial: Trial) -> None:
+    def write_score(self, trial: Trial) -> None:
+        """Write score.json of a trial. Raises RunError."""
         text = score_text(
             trial,
             metric=self.bench.metric.name,
@@ -157,7 +159,7 @@ class Loop:
             limit=trial.limit,
         )
         try:
-            outcome = self.bench.carry_out(trial.plan, folder, rules, partial(self._progress, f"trial {trial.number}"))
+            outcome = self.bench.carry_out(trial.plan, folder, rules, partial(self.progress, f"trial {trial.number}"))
         except (RunError, DataError):
             raise
         except (AutoquantError, MemoryError) as error:
@@ -188,10 +190,11 @@ class Loop:
         name = layer_at_fault(error, plan)
         return name if self.space.may_be_float(name) else ""
 
-    def _progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Tell the listener how far something is."""
         self.listener(Progress(what, done, total))
 
-    def _keep_best(self, among: Sequence[Trial] | None = None) -> Trial | None:
+    def keep_best(self, among: Sequence[Trial] | None = None) -> Trial | None:
         """Point `best` at the best trial so far, see that its model is there, then delete those of the others."""
         kept = best(self.study.trials() if among is None else among, self.allowed)
         builder = self.bench.builder
@@ -205,103 +208,3 @@ class Loop:
             names = [file.name for file in builder.target.files(Path(name))]
             self.folder.delete_models(names, keep=kept.number if kept else None)
         return kept
-
-    def _result(self, ended: Ended, seconds: float) -> SearchResult:
-        bench, kept = self.bench, best(self.study.trials(), self.allowed)
-        if kept is not None and ended is not Ended.INTERRUPTED:
-            kept = self._scored_whole(kept)
-        trials = self.study.trials()
-        met = kept is not None and kept.meets(self.allowed)
-        baseline = bench.part.score.value
-        builder = bench.builder
-        model = self.folder.best / builder.target.file_name(builder.model.name) if kept else None
-        more = ended is not Ended.INTERRUPTED
-        return SearchResult(
-            verdict=Verdict.MET if met else Verdict.MISSED,
-            metric=bench.metric.name,
-            baseline=baseline,
-            tolerance=self.allowed,
-            limit=worst_allowed(baseline, self.allowed, higher_is_better=bench.metric.higher_is_better),
-            best=kept,
-            trials=trials,
-            layers=builder.workload.size,
-            seconds=seconds,
-            model=model,
-            run=self.folder.path,
-            ended=ended,
-            unit=builder.workload.unit,
-            objective=self.objective.name,
-            space=str(self.request.space),
-            search_samples=len(bench.part),
-            declined=self.request.certify == NOTHING,
-            costly=self.costly(kept.plan) if kept and not met and more else (),
-            latency=self._latency(model) if model and more else None,
-        )
-
-    def _scored_whole(self, kept: Trial) -> Trial:
-        """The best trial, scored on everything: where it was stopped early it may be another that is, then."""
-        for _ in range(CLOSEST):
-            if kept.state is not State.STOPPED:
-                break
-            whole = self._whole(kept)
-            if whole is None:
-                return kept
-            self.study.correct(whole)
-            found = self._keep_best()
-            assert found is not None
-            kept = found
-        if kept.state is State.STOPPED:
-            done = [trial for trial in self.study.trials() if trial.state is State.DONE]
-            kept = self._keep_best(done) or kept
-        return kept
-
-    def _whole(self, trial: Trial) -> Trial | None:
-        """A trial that was stopped early, with its score on everything; None where the model cannot be scored so."""
-        bench = self.bench
-        name = bench.builder.target.file_name(bench.builder.model.name)
-        try:
-            runner = bench.engine.open_file(self.folder.best / name, bench.builder.model.program)
-            score = score_whole(
-                runner,
-                bench.part,
-                batch_size=bench.batch_size,
-                on_progress=partial(self._progress, f"trial {trial.number}, all samples"),
-            )
-        except TrialError as error:
-            self.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
-            return None
-        loss = drop(bench.part.score.value, score.value, higher_is_better=bench.metric.higher_is_better)
-        met = within(loss, self.allowed)
-        whole = replace(
-            trial,
-            state=State.DONE,
-            score=score.value,
-            drop=loss,
-            low=loss,
-            high=loss,
-            within=met,
-            samples=trial.samples + score.samples,
-        )
-        self._write_score(whole)
-        return whole
-
-    def costly(self, plan: Plan) -> tuple[tuple[str, float], ...]:
-        """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
-        try:
-            with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=PASSING) as folder:
-                return costly_layers(self.bench, plan, Path(folder), partial(self._progress, "costly layers"))
-        except KeyboardInterrupt:
-            return ()
-        except (AutoquantError, OSError, MemoryError) as error:
-            self.listener(Warned(f"the layers that cost the most could not be found: {error}"))
-            return ()
-
-    def _latency(self, model: Path) -> Latency | None:
-        """The latency of the float model and the best; as little as above may it lose the result."""
-        try:
-            return run_latency(self.bench.builder.model, self.bench.part.data, model)
-        except KeyboardInterrupt:
-            return None
-        except (AutoquantError, OSError, MemoryError) as error:
-            self.listener(Warned(f"latency could not be measured: {error}"))
-            return None

@@ -16,6 +16,7 @@ from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.assembly import Clock, assembled
 from autoquant.tuning.certifying import certified
+from autoquant.tuning.ending import result_of
 from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.final_checks import checked
 from autoquant.tuning.opening import Opening, model_of, open_request
@@ -102,7 +103,7 @@ def _search(
         hear(Warned(text))
     try:
         ready = assembled(opening, folder, hear, clock, begin)
-        result = certified(opening, ready, checked(ready, ready.loop.run(), hear, clock), hear)
+        result = certified(opening, ready, checked(ready, result_of(ready.loop, ready.loop.run()), hear, clock), hear)
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:

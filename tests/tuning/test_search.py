@@ -19,7 +19,7 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning import events
 from autoquant.tuning.certificate import Verdict
-from autoquant.tuning.loop import CLOSEST
+from autoquant.tuning.ending import CLOSEST
 from autoquant.tuning.result import Ended, State
 
 
@@ -74,10 +74,28 @@ def test_tolerance_missed_keeps_the_best_effort(hopeless):
     assert errors[-1] > 0
 
 
-def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless, tiny, tmp_path):
-    """Where no sample may be lost, all trials are set aside: what INT8 makes different is wrong."""
+def losing(tiny):
+    """Where no sample of these may be lost, all trials are set aside: what INT8 makes different is wrong."""
     images = np.random.default_rng(5).normal(size=(1500, 8, 8, 2)).astype(np.float32)
-    data = {"x": images, "y": plain_classes(tiny.model, images)}
+    return {"x": images, "y": plain_classes(tiny.model, images)}
+
+
+def test_ctrl_c_while_the_closest_is_scored_leaves_what_is_known(hopeless, tiny):
+    def interrupt(event):
+        if isinstance(event, events.Progress) and event.what.endswith("all samples"):
+            raise KeyboardInterrupt
+
+    options = {**hopeless, "data": losing(tiny), "metric": "top1", "tolerance": 1e-4, "max_trials": 2}
+    cut = autoquant.search(**options, listener=interrupt)
+    assert (cut.ended, cut.verdict, cut.best.state) == (Ended.INTERRUPTED, Verdict.MISSED, State.STOPPED)
+    assert cut.model.is_file()
+    whole = autoquant.resume(cut.run, data=options["data"])
+    assert (whole.ended, whole.best.state) == (Ended.TRIALS, State.DONE)
+
+
+def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless, tiny):
+    data = losing(tiny)
+    images = data["x"]
     result = autoquant.search(**{**hopeless, "data": data, "metric": "top1", "tolerance": 1e-4})
     assert (result.verdict, result.best.state) == (Verdict.MISSED, State.DONE)
     assert result.score == (plain_classes(result.model, images) == data["y"]).mean()

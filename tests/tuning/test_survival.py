@@ -18,7 +18,7 @@ import autoquant
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.evaluation import streaming
 from autoquant.formats.config_json import config_text
-from autoquant.tuning import events, loop
+from autoquant.tuning import ending, events
 from autoquant.tuning.result import Ended, State
 from autoquant.tuning.run_folder import RunFolder
 
@@ -126,7 +126,7 @@ def _finished(heard) -> int:
 KILLED = """
 import os, signal, sys
 import autoquant
-from autoquant.tuning import events, loop
+from autoquant.tuning import events
 from autoquant.tuning.result import Ended, State
 from autoquant.tuning.run_folder import RunFolder
 
@@ -388,7 +388,7 @@ def test_the_result_is_told_even_if_costly_layers_cannot_be_found(hopeless, monk
     def full(bench, plan, folder, on_progress):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "costly_layers", full)
+    monkeypatch.setattr(ending, "costly_layers", full)
     heard = []
     result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=heard.append)
     assert (result.ended, result.costly) == (Ended.TRIALS, ())

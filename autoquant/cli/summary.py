@@ -157,7 +157,7 @@ def _certificate(result: SearchResult) -> Iterator[Line]:
     yield "", f"SHA-256: {', '.join(f'{what} {digest[:DIGITS]}' for what, digest in digests.items())}"
     yield from _groups(certificate)
     if certificate.needed_samples is not None:
-        few = math.isinf(certificate.upper_bound)
+        few = any(map(math.isinf, [certificate.upper_bound, *(group.upper for group in certificate.guard)]))
         needed = counted(certificate.needed_samples, "sample")
         words = f"it takes at least {needed}" if few else f"about {needed} would certify it, if it goes on so"
         yield "", f"{words}: --certify DATA"

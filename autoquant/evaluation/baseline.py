@@ -88,7 +88,8 @@ def measure_baseline(
                 rows.append(metric.measure(outputs, batch.labels, outputs))
                 seen.append(_seen(outputs, batch.labels, metric))
                 if metric.of_classes:
-                    margins.append(margins_of(class_scores(first_output(outputs), metric.name), _threshold(metric)))
+                    scores = class_scores(first_output(outputs), metric.name)
+                    margins.append(margins_of(scores, _threshold(metric), getattr(metric, "k", 1)))
                 if metric.needs_reference or not kept:
                     kept.append(outputs)
                 done += len(batch)

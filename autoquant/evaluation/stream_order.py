@@ -88,8 +88,8 @@ def _importance(margins: Array) -> Array:
     return np.asarray((part / part.sum() / size)[stratum])
 
 
-def margins_of(outputs: Array, threshold: float = 0.5) -> Array:
-    """How far each prediction is from another one, (N,): the highest score minus the second.
+def margins_of(outputs: Array, threshold: float = 0.5, k: int = 1) -> Array:
+    """How far each prediction is from another one, (N,): the k-th highest score minus the next; 0 where there is none.
 
     `outputs` are scores (N, classes); of a single column (N, 1) it is |score - threshold|.
 
@@ -101,5 +101,7 @@ def margins_of(outputs: Array, threshold: float = 0.5) -> Array:
     scores = outputs.astype(np.float64)
     if scores.shape[1] == 1:
         return np.asarray(np.abs(scores[:, 0] - threshold))
-    top = np.partition(scores, -2, axis=1)[:, -2:]
-    return np.asarray(top[:, 1] - top[:, 0])
+    if scores.shape[1] <= k:
+        return np.zeros(len(scores))
+    top = np.partition(scores, (-k - 1, -k), axis=1)
+    return np.asarray(top[:, -k] - top[:, -k - 1])

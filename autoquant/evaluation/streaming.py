@@ -212,6 +212,15 @@ class _Scoring:
         places = np.flatnonzero(self.seen)
         return float(self.stream.part.losses(self.rows[places], places).sum() / len(self.seen))
 
+    @property
+    def least(self) -> float:
+        """What the drop is at least: if all samples that were not seen become as good as the metric has it."""
+        part, bounds = self.stream.part, self.stream.part.metric.bounds
+        assert bounds is not None
+        places = np.flatnonzero(~self.seen)
+        best = np.full(len(places), bounds[1] if part.metric.higher_is_better else bounds[0])
+        return self.cost + float(part.losses(best, places).sum() / len(self.seen))
+
     def losses(self) -> tuple[tuple[float, ...], int]:
         """Mean divergences over the first probed samples, for each of RUNGS that was seen; and the last of these."""
         probed = [int(place) for place in self.stream.probed]
@@ -256,7 +265,7 @@ def _decide(scoring: _Scoring, rules: Rules) -> Sequential:
         fed = usable
         if test.decision is not Decision.UNDECIDED:
             break
-        if stop >= SOON and not passed:
+        if stop >= SOON and len(stream.screened) and not passed:
             scoring.see(stream.screened)
             passed = within(scoring.cost, rules.allowed)
             if not passed:
@@ -281,7 +290,8 @@ def _outcome(scoring: _Scoring, rules: Rules, test: Sequential | None) -> Stream
     assert test is not None
     interval = test.interval()
     if test.decision is Decision.UNDECIDED:
-        low, high = min(interval.low, scoring.cost), max(interval.high, scoring.cost)
-        return Streamed(scoring.samples, None, scoring.cost, low, high, None, *scoring.losses())
-    proven = test.decision is Decision.IN
-    return Streamed(scoring.samples, None, test.estimate, interval.low, interval.high, proven, *scoring.losses())
+        low, high = max(min(interval.low, scoring.cost), scoring.least), max(interval.high, scoring.cost)
+        proven = None if within(scoring.least, rules.allowed) else False
+        return Streamed(scoring.samples, None, scoring.cost, low, high, proven, *scoring.losses())
+    decided = test.decision is Decision.IN
+    return Streamed(scoring.samples, None, test.estimate, interval.low, interval.high, decided, *scoring.losses())

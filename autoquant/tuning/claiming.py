@@ -153,10 +153,9 @@ def _needed(found: _Found, allowed: float, each: float, confidence: float) -> in
     short = [group for group in found.guard if not within(group.upper, each)]
     if any(group.drop >= each for group in short):
         return None
-    if short:  # the one that is farthest from being held, by the width of its interval
-        last = max(short, key=lambda group: (group.upper - group.drop) / (each - group.drop))
-        seen = Paired(last.samples, last.drop, last.losses, last.gains)
-        corrected = 1.0 - (1.0 - confidence) / len(found.guard)
-        own = found.needed(seen, last.upper, each, corrected, last.label)
-        needed.append(None if own is None else math.ceil(own * found.seen.samples / last.samples))
+    corrected = 1.0 - (1.0 - confidence) / len(found.guard) if found.guard else confidence
+    for group in short:
+        seen = Paired(group.samples, group.drop, group.losses, group.gains)
+        own = found.needed(seen, group.upper, each, corrected, group.label)
+        needed.append(None if own is None else math.ceil(own * found.seen.samples / group.samples))
     return None if None in needed else max(number for number in needed if number is not None)

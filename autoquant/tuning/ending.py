@@ -74,14 +74,16 @@ def costly(loop: Loop, plan: Plan) -> tuple[tuple[str, float], ...]:
 
 def _scored_whole(loop: Loop, kept: Trial) -> Trial:
     """The best trial, scored on everything: where it was stopped early it may be another that is, then."""
+    lost: set[int] = set()
     for _ in range(CLOSEST):
         if kept.state is not State.STOPPED:
             return kept
         whole = _whole(loop, kept)
         if whole is None:
-            return kept
-        loop.study.correct(whole)
-        kept = loop.keep_best() or whole
+            lost.add(kept.number)
+        else:
+            loop.study.correct(whole)
+        kept = loop.keep_best([trial for trial in loop.study.trials() if trial.number not in lost]) or kept
     done = [trial for trial in loop.study.trials() if trial.state is State.DONE]
     return loop.keep_best(done) or kept
 

@@ -51,17 +51,20 @@ def float_layers(trials: Sequence[Trial], best: Trial, allowed: float) -> tuple[
 
 
 def _float_layer(name: str, trials: Sequence[Trial], best: Trial, allowed: float) -> FloatLayer:
-    """One that differs from the best in this layer alone tells most, then a failure, then the smallest difference."""
+    """One that differs from the best in this layer alone tells most, then a failure, then the smallest difference.
+
+    Of equals, what was only set aside tells least.
+    """
     having = [trial for trial in trials if name in trial.plan.int8]
     if not having:
         return FloatLayer(name, Why.NEVER)
     shown = [one for trial in having if (one := _shown(name, trial, best, allowed)) is not None]
 
-    def rank(one: FloatLayer) -> tuple[bool, bool, int, int, int]:
+    def rank(one: FloatLayer) -> tuple[bool, bool, int, int, bool, int]:
         assert one.trial is not None
         differing = len(one.without) + len(one.beside)
         far = distance(one.trial.plan, best.plan)
-        return not one.exact, one.why is not Why.FAILED, differing, far, one.trial.number
+        return not one.exact, one.why is not Why.FAILED, differing, far, one.trial.set_aside, one.trial.number
 
     return min(shown, key=rank, default=FloatLayer(name, Why.UNTRIED))
 

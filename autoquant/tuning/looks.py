@@ -44,7 +44,8 @@ def looks_of(folder: RunFolder) -> tuple[Look, ...]:
             recorded = parse_looks(folder.looks.read_text(encoding="utf-8"), str(folder.looks))
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(str(folder.looks), f"cannot be read ({error})", hint=AGAIN) from None
-    kept = sorted((folder.path / "trials").glob(f"[0-9]*/{CERTIFICATE}"))
+    every = (folder.path / "trials").glob(f"*/{CERTIFICATE}")
+    kept = sorted(path for path in every if path.parent.name.isdecimal())
     return tuple(dict.fromkeys([*recorded, *map(_look_of, kept)]))
 
 

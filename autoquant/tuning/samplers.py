@@ -94,6 +94,8 @@ def next_by_rank(past: Sequence[Past], problem: Problem, ranking: Callable[[], M
     """The next probe of the bisection, as far as it was tried; None at its end, and while a probe is running."""
     history = History(tuple(past), problem)
     start = start_of(problem)
+    if _doubtful(history, start):
+        return _look(history, start)
     within = _verdict(history, start)
     if within is not None:
         return None if within or not history.of(start) else _bisect(history, ranking())
@@ -109,6 +111,8 @@ def _bisect(history: History, ranking: Mapping[str, float]) -> Step | None:
         in_float = middle == len(layers) - 1  # all of them, which needs no trial
         if not in_float and not history.of(point):
             return Step(point, "amct", f"amct: the {middle + 1} worst layers in float")
+        if _doubtful(history, point):
+            return _look(history, point)
         within = in_float or _verdict(history, point)
         if within is None:
             return None
@@ -116,9 +120,18 @@ def _bisect(history: History, ranking: Mapping[str, float]) -> Step | None:
     return None
 
 
+def _doubtful(history: History, point: Mapping[str, bool | int | str]) -> bool:
+    """Whether nothing is known of a plan but that it was set aside, which proves nothing."""
+    return bool(history.of(point)) and all(trial.set_aside for trial in history.of(point))
+
+
+def _look(history: History, point: Mapping[str, bool | int | str]) -> Step:
+    return Step(point, "amct", "amct: what was set aside, on all samples", history.problem.total)
+
+
 def _verdict(history: History, point: Mapping[str, bool | int | str]) -> bool | None:
     """Whether a plan is within; None as long as nobody has tried it to the end. What failed is not."""
-    ended = [trial for trial in history.of(point) if not trial.pending]
+    ended = [trial for trial in history.of(point) if not trial.pending and not trial.set_aside]
     return any(trial.within for trial in ended) if ended else None
 
 

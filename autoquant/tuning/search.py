@@ -19,6 +19,7 @@ from autoquant.tuning.certifying import certified
 from autoquant.tuning.ending import result_of
 from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.final_checks import checked
+from autoquant.tuning.looks import looks_of
 from autoquant.tuning.opening import Opening, model_of, open_request
 from autoquant.tuning.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.result import SearchResult
@@ -102,6 +103,7 @@ def _search(
     for text in (*doubts, *_doubts(opening)):
         hear(Warned(text))
     try:
+        looks_of(folder)  # what is damaged is told before hours are spent
         ready = assembled(opening, folder, hear, clock, begin)
         result = certified(opening, ready, checked(ready, result_of(ready.loop, ready.loop.run()), hear, clock), hear)
     except OSError as error:  # the study's journal, mostly: all else says so itself

@@ -20,6 +20,8 @@ from autoquant.tuning.result import State, Trial
 from autoquant.tuning.space import Choice, Parameters, Start, switch_of
 
 NAME = "autoquant"
+CORRECTED = "corrected"
+"""The attribute of the study that holds what became known of trials after they had ended, by number."""
 ATTEMPTS = 3
 """So often is a plan begun whose process dies; perhaps it dies of the plan."""
 
@@ -159,9 +161,7 @@ class Study:
         running = self._running
         assert running is not None
         assert running.number == trial.number
-        facts: dict[str, Any] = {name: getattr(trial, name) for name in _FACTS}
-        facts |= {"state": trial.state.value, "seconds": dict(trial.seconds)}
-        running.set_user_attr(OUTCOME, {name: value for name, value in facts.items() if value is not None})
+        running.set_user_attr(OUTCOME, _facts(trial))
         if trial.state is State.FAILED:
             if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
                 without = {**running.params, switch_of(trial.at_fault): False}
@@ -183,7 +183,12 @@ class Study:
         self._remember(trial)
 
     def correct(self, trial: Trial) -> None:
-        """Know more of a trial than when it ended; the study on disk, whose trials cannot be changed, does not."""
+        """Know more of a trial than when it ended, also when the study is opened again.
+
+        Optuna's trials cannot be changed once they have ended: it stands beside them.
+        """
+        known = {**self._study.user_attrs.get(CORRECTED, {}), str(trial.number): _facts(trial)}
+        self._study.set_user_attr(CORRECTED, known)
         self._trials = [trial if one.number == trial.number else one for one in self._trials]
         self._remember(trial)
 
@@ -232,11 +237,12 @@ class Study:
             self._study.enqueue_trial(dict(start.parameters), {"why": start.why}, skip_if_exists=True)
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
-        attributes = dict(attributes_of(frozen))
+        corrected = self._study.user_attrs.get(CORRECTED, {}).get(str(frozen.number), {})
+        attributes = {**attributes_of(frozen), **corrected}
         attributes["losses"] = tuple(attributes.get("losses", ()))
         return Trial(
             number=frozen.number,
-            state=_state(frozen),
+            state=State(corrected["state"]) if corrected else _state(frozen),
             plan=self._space.plan(frozen.params),
             **{name: attributes[name] for name in (*_FACTS, "seconds") if name in attributes},
         )
@@ -244,6 +250,13 @@ class Study:
 
 _FACTS = tuple(entry.name for entry in fields(Trial) if entry.name not in ("number", "state", "plan", "seconds"))
 """Fields of a trial that are attributes of Optuna's."""
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    """What is kept of a trial, but for what is not known."""
+    facts: dict[str, Any] = {name: getattr(trial, name) for name in _FACTS}
+    facts |= {"state": trial.state.value, "seconds": dict(trial.seconds)}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _answers(earlier: Trial, limit: int | None) -> bool:

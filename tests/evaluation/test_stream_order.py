@@ -75,6 +75,8 @@ def test_values_reads_only_what_was_drawn():
 
 def test_margins():
     np.testing.assert_allclose(margins_of(np.asarray([[3.0, 1.0, 2.5], [1.0, 1.0, 0.0]])), [0.5, 0.0])
+    np.testing.assert_allclose(margins_of(np.asarray([[3.0, 1.0, 2.5], [1.0, 1.0, 0.0]]), k=2), [1.5, 1.0])
+    np.testing.assert_allclose(margins_of(np.asarray([[3.0, 1.0, 2.5], [1.0, 1.0, 0.0]]), k=3), [0.0, 0.0])
     np.testing.assert_allclose(margins_of(np.asarray([[0.9], [0.2]])), [0.4, 0.3])
     np.testing.assert_allclose(margins_of(np.asarray([[0.9], [-0.2]]), threshold=0.0), [0.9, 0.2])
 

@@ -137,6 +137,9 @@ def test_groups_that_are_too_small_are_open():
     found = certify(before, after, allowed=0.5, groups=groups, **options)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 100_000)
     assert {group.label: group.upper < np.inf for group in found.guard} == {"True": False, "False": True}
+    parts = np.repeat(["many", "some", "few"], [900, 90, 10])
+    found = certify(before, after, allowed=0.5, groups=parts, **options)
+    assert (found.verdict, found.needed_samples) == (Verdict.MET, 10_000)  # a hundred of the few
 
 
 def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples():

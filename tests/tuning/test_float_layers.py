@@ -32,6 +32,8 @@ def plan(int8: str, settings: LayerPlan | None = None) -> Plan:
         ([("ax", OUT)], Why.UNTRIED, None),  # beside few
         ([("abcdx", OPEN)], Why.UNTRIED, None),
         ([("abcdx", ASIDE)], Why.OUT, 1),
+        ([("abcdx", ASIDE), ("abcdx", {"score": 0.5})], Why.OUT, 2),
+        ([("abcdx", ASIDE), ("abcdx", WITHIN)], Why.NO_BETTER, 2),
         ([("abcdx", {"state": State.FAILED, "reason": "y: overflow", "at_fault": "y"})], Why.UNTRIED, None),
         ([("abcdxy", FAILED)], Why.FAILED, 1),
         ([("abcdxy", OUT), ("abcdxy", FAILED)], Why.FAILED, 2),

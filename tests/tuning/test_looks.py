@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.errors import RunError
-from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.certificate_json import certificate_text
 from autoquant.tuning.looks import Look, looks_of, looks_text, parse_looks, record
 from autoquant.tuning.run_folder import RunFolder
 
@@ -29,6 +30,17 @@ def test_looks_are_added_once_and_in_order(tmp_path: Path):
     for look in (LOOK, other, LOOK):
         record(look, folder)
     assert looks_of(folder) == (LOOK, other)
+
+
+def test_certificates_of_trials_are_looks_and_those_of_other_folders_are_none(tmp_path: Path):
+    numbers = {"baseline": 0.9, "score": 0.89, "drop": 0.01, "upper_bound": 0.03, "allowed": 0.02, "confidence": 0.95}
+    origin = Origin("litert", "XNNPACK", "c" * 64, LOOK.model, LOOK.data)
+    facts = {"metric": "top1", "samples": 80, "method": "exact", "suspicious": False, "origin": origin}
+    for name in ("0003", "0003.bak"):
+        (tmp_path / "trials" / name).mkdir(parents=True)
+        text = certificate_text(Certificate(Verdict.MET, **numbers, **facts))
+        (tmp_path / "trials" / name / "certificate.json").write_text(text)
+    assert looks_of(RunFolder(tmp_path)) == (LOOK,)
 
 
 def changed(**changes: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -94,6 +95,19 @@ def test_rank_and_bisect_does_what_amcts_does(worst: int):
 def test_rank_and_bisect_waits_for_what_is_running():
     start = Past(0, start_of(PROBLEM), "start", "running")
     assert next_by_rank([start], PROBLEM, ranking) is None
+
+
+def test_rank_and_bisect_scores_what_was_set_aside_on_everything():
+    aside = Past(0, start_of(PROBLEM), "start", "stopped", drop=0.02)
+    step = next_by_rank([aside], PROBLEM, ranking)
+    assert step is not None
+    assert (step.parameters, step.limit) == (start_of(PROBLEM), PROBLEM.total)
+    again = Past(1, step.parameters, "amct", "running", step.limit)
+    assert next_by_rank([aside, again], PROBLEM, ranking) is None
+    assert next_by_rank([aside, replace(again, state="done", drop=0.0, within=True)], PROBLEM, ranking) is None
+    missed = next_by_rank([aside, replace(again, state="done", drop=1.0, within=False)], PROBLEM, ranking)
+    assert missed is not None
+    assert missed.why == "amct: the 5 worst layers in float"
 
 
 def test_rank_and_bisect_takes_what_failed_for_out():

@@ -75,9 +75,11 @@ def test_tolerance_missed_keeps_the_best_effort(hopeless):
 
 
 def losing(tiny):
-    """Where no sample of these may be lost, all trials are set aside: what INT8 makes different is wrong."""
-    images = np.random.default_rng(5).normal(size=(1500, 8, 8, 2)).astype(np.float32)
-    return {"x": images, "y": plain_classes(tiny.model, images)}
+    """Where no sample of these may be lost, all trials are set aside: what INT8 makes different is mostly wrong."""
+    rng = np.random.default_rng(5)
+    images = rng.normal(size=(1500, 8, 8, 2)).astype(np.float32)
+    found = plain_classes(tiny.model, images)
+    return {"x": images, "y": np.where(rng.random(1500) < 0.1, (found + 1) % 3, found)}
 
 
 def test_ctrl_c_while_the_closest_is_scored_leaves_what_is_known(hopeless, tiny):

@@ -192,6 +192,18 @@ def test_trials_that_were_stopped_early(tmp_path, facts, state: str, value, cons
     assert list(open_study(tmp_path).trials()) == [trial]
 
 
+def test_what_became_known_later_is_known_when_the_study_is_opened_again(tmp_path):
+    study = open_study(tmp_path)
+    proposal = study.propose()
+    assert proposal is not None
+    aside = {"state": State.STOPPED, "within": None, "drop": 0.02, "low": -0.1, "high": 0.3, "samples": 40}
+    study.finish(replace(ended(proposal, loss=None), reason="", **aside))
+    (trial,) = study.trials()
+    whole = replace(trial, state=State.DONE, score=0.9, drop=0.0, low=0.0, high=0.0, within=True, samples=240)
+    study.correct(whole)
+    assert study.trials() == open_study(tmp_path).trials() == (whole,)
+
+
 class Given:
     """Lets points wait, one after the other, with what is asked of them."""
 

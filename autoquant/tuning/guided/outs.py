@@ -26,8 +26,17 @@ class Outs:
         return _smallest(layers for trial in self.history.trials for layers in self._out(trial, base))
 
     def taken(self, base: Parameters) -> Cuts:
-        """The same, with what is being tried, and what was set aside, taken to be out."""
-        unclear = (layers for trial in self.history.trials for layers in self._unclear(trial, base))
+        """The same, with what is being tried, and what was set aside, taken to be out.
+
+        But for what was set aside and is part of a plan that was proven to be within.
+        """
+        within = [layers for trial in self.history.trials if trial.within for layers in self._whole(trial, base)]
+        unclear = (
+            layers
+            for trial in self.history.trials
+            for layers in self._unclear(trial, base)
+            if not (trial.set_aside and any(layers <= more for more in within))
+        )
         return _smallest([*self.proven(base), *unclear])
 
     def exclude(self, parameters: Parameters) -> bool:

@@ -118,8 +118,13 @@ class Plans:
     def _known(self) -> tuple[tuple[Past, float], ...]:
         """Related trials whose drop was measured, with that, and whose predicted loss is a number."""
         ended = [trial for trial in self.related if not trial.pending and trial.state != "failed"]
-        known = [(trial, trial.drop) for trial in ended if trial.drop is not None and math.isfinite(trial.drop)]
-        return tuple(pair for pair in known if math.isfinite(self._sum(pair[0].parameters)))
+        known = [(trial, trial.drop) for trial in ended if trial.drop is not None and not self._again(trial)]
+        sound = [(trial, drop) for trial, drop in known if math.isfinite(drop)]
+        return tuple(pair for pair in sound if math.isfinite(self._sum(pair[0].parameters)))
+
+    def _again(self, trial: Past) -> bool:
+        """Whether a trial was set aside and its plan then scored on everything, which says more."""
+        return trial.set_aside and any(other.state == "done" for other in self.history.of(trial.parameters))
 
     def _sum(self, parameters: Parameters) -> float:
         return sum(self._raw(unit, parameters) for unit in self.candidates)

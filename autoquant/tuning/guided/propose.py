@@ -46,8 +46,10 @@ def _predicted(history: History, winner: Parameters, near: Sequence[Parameters])
         return step
     plans = Plans(history, stages.base_of(history, winner, candidates), candidates)
     step = next_move(plans)
-    if step is not None or room(plans) <= history.threshold * history.scale:
+    if step is not None:
         return step
+    if room(plans) <= history.threshold * history.scale:
+        return stages.second_look(plans)  # of plans with other settings, where there are any
     if history.incumbent is None:
         return stages.retreat(plans) or stages.second_look(plans)
     return stages.second_look(plans) or stages.around(history.incumbent, history)

@@ -9,6 +9,7 @@ from autoquant.model.names import is_tensor
 from autoquant.tuning.guided.past import History, Past, Step
 from autoquant.tuning.guided.plans import Plans, predicted, with_best
 from autoquant.tuning.guided.problem import Candidates, globals_of, int8_of, meaning, start_of, unit_of
+from autoquant.tuning.guided.race import FEW
 from autoquant.tuning.space import Parameters, setting_words, switch_of
 
 MATERIAL = 0.9
@@ -69,7 +70,7 @@ def near(history: History, points: Sequence[Parameters]) -> Step | None:
     for point in points:
         if not history.settled(point):
             return Step(point, "winner", f"near in the race to what just missed: {_changed(point, first)}")
-    for point in points:
+    for point in points[:FEW]:
         better = with_best(point, problem.sensitivities(point))
         if not history.settled(better):
             return Step(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from guided_problems import Played, Synthetic, play, random_problem
 
-from autoquant.tuning.guided.past import Past, Step
+from autoquant.tuning.guided.outs import Outs
+from autoquant.tuning.guided.past import History, Past, Step
 from autoquant.tuning.guided.problem import gain_of, int8_of, meaning, start_of, with_int8
 from autoquant.tuning.guided.propose import propose
 from autoquant.tuning.space import switch_of
@@ -151,6 +152,25 @@ def test_what_was_set_aside_is_looked_at_again_when_nothing_better_is_left():
     assert (last.phase, last.limit, last.within) == ("second look", problem.total, True)
     assert int8_of(last.parameters, problem) == set(problem.layers)
     assert max(len(int8_of(trial.parameters, problem)) for trial in before if trial.within) == 3
+
+
+def test_a_second_look_that_was_within_leaves_more_to_try():
+    """Two layers of four were set aside and then proven to be within: with one more they may be so too."""
+    even = {layer: {"r0": 0.01} for layer in "abcd"}
+    problem = Synthetic(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
+
+    def past(number, int8, **facts):
+        return Past(number, with_int8(start_of(problem), problem, int8), objective=1.0 - 0.25 * len(int8), **facts)
+
+    trials = (
+        past(0, "abcd", state="done", samples=400, drop=0.02, within=False),
+        past(1, "ab", state="stopped", samples=50, drop=0.012),
+        past(2, "ab", state="done", limit=400, samples=400, drop=0.0, within=True),
+    )
+    outs = Outs(History(trials, problem))
+    assert outs.leave(with_int8(start_of(problem), problem, "abc"))
+    assert not Outs(History(trials[:2], problem)).leave(with_int8(start_of(problem), problem, "abc"))
+    assert outs.doubted() is None
 
 
 @pytest.mark.parametrize("seed", range(3))

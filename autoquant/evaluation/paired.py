@@ -154,8 +154,7 @@ def least_samples(allowed: float, confidence: float) -> int | None:
 
 def least_bounded(allowed: float, confidence: float, *, reach: float) -> int | None:
     """The fewest samples that certify losses within `reach` of 0, if none loses; None if no number does."""
-    times = times_needed(np.zeros(1), allowed, bound=reach, alpha=1.0 - confidence)
-    return None if times is None else max(ceil(times), 1)
+    return needed_bounded(np.zeros(1), allowed, confidence=confidence, reach=reach)
 
 
 def needed_bounded(loss: Array, allowed: float, *, confidence: float, reach: float) -> int | None:

@@ -64,8 +64,9 @@ class Stream:
     def screened(self) -> Array:
         """Places of the samples that screen a trial; none where there are no margins."""
         margins = self.part.margins
-        count = 0 if margins is None else math.ceil(SCREENED * len(self.part))
-        return np.argsort(np.zeros(0) if margins is None else margins, kind="stable")[:count]
+        if margins is None:
+            return np.zeros(0, np.intp)
+        return np.argsort(margins, kind="stable")[: math.ceil(SCREENED * len(margins))]
 
     @property
     def bound(self) -> float:

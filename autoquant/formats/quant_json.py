@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.formats.strict import Fields, read_text, unique_keys
+from autoquant.formats.strict import Fields, json_object, read_text
 
 AGAIN = "save the quantized model again"
 
@@ -67,11 +67,7 @@ def load_quant_json(path: Path) -> QuantJson:
 
 def parse_quant_json(text: str, where: str) -> QuantJson:
     """Read the text of a file. Raises PlanError that names `where` and the key."""
-    try:
-        facts = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(where, f"is no JSON: {error}", hint=AGAIN) from None
-    fields = Fields(facts, f"{where}:$", PlanError)
+    fields = json_object(text, where, PlanError, hint=AGAIN)
     fields.only("version", [1], 0)
     digest, nodes = fields.needed("sha256", str), fields.nested(fields.raw("nodes"), "nodes")
     fields.done()

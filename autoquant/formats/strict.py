@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -114,6 +115,15 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice:
         raise ValueError(f"the key '{twice[0]}' is there twice")
     return dict(pairs)
+
+
+def json_object(text: str, where: str, error: type[InputError], *, hint: str) -> Fields:
+    """The object that a JSON text of the file `where` is. Raises `error` where it is none, or has a key twice."""
+    try:
+        found = json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as wrong:
+        raise error(where, f"is no JSON: {wrong}", hint=hint) from None
+    return Fields(found, f"{where}:$", error)
 
 
 def read_text(path: Path, *, hint: str) -> str:

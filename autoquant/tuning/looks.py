@@ -13,7 +13,7 @@ from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.files import write_text
-from autoquant.formats.strict import Fields, unique_keys
+from autoquant.formats.strict import Fields, json_object
 from autoquant.tuning.certificate import Verdict, require_digests
 from autoquant.tuning.certificate_json import load_certificate
 from autoquant.tuning.run_folder import CERTIFICATE, RunFolder
@@ -62,11 +62,7 @@ def looks_text(looks: Iterable[Look]) -> str:
 
 def parse_looks(text: str, where: str) -> tuple[Look, ...]:
     """Read the text of a file. Raises RunError that names `where` and the key."""
-    try:
-        facts = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise RunError(where, f"is no JSON: {error}", hint=AGAIN) from None
-    fields = Fields(facts, f"{where}:$", RunError)
+    fields = json_object(text, where, RunError, hint=AGAIN)
     fields.only("version", [1], 0)
     looks = fields.needed("looks", list)
     fields.done()

@@ -12,30 +12,30 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.errors import ModelError, PlanError, UsageError
-from autoquant.evaluation.engines import open_engine
-from autoquant.evaluation.evaluator import Progress, no_progress
-from autoquant.evaluation.latency import Latency
-from autoquant.evaluation.tolerance import Tolerance
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.latency.latency import Latency
+from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, is_lite, open_model
+from autoquant.reports.explanation import Explanation, explain_run
 from autoquant.reports.result_json import result_text
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
-from autoquant.tuning.choices import FLOAT32, TENSORFLOW, check_target
-from autoquant.tuning.events import Event, Listener
-from autoquant.tuning.explanation import Explanation, explain_run
 from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
-from autoquant.tuning.prepare import open_one
-from autoquant.tuning.request import DataOptions, DataRequest, SearchOptions, SearchRequest
-from autoquant.tuning.result import SearchResult
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.samples import open_one
+from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
+from autoquant.tuning.study.events import Event, Listener
+from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
+from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.workload import Workload
 from autoquant.tuning.workbench import calibrated_for
-from autoquant.tuning.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import Checked
@@ -66,13 +66,13 @@ def search(
         tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
         guard_tolerance: the same for every group that `guard` names; by default the tolerance.
         run: the folder to make; by default `runs/<model>-<date>-<time>-<process>`.
-        listener: is called with every event (`autoquant.tuning.events`).
+        listener: is called with every event (`autoquant.tuning.study.events`).
         clock: gives seconds; for the time budget.
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
             batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             error_rate (0.05), certify, confidence (0.95), guard, allow_overlap, stop_on_target, keep_all_models;
-            `autoquant.tuning.request.SearchRequest` says what each is.
+            `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
         The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the

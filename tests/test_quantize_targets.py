@@ -14,7 +14,7 @@ import pytest
 
 import autoquant
 from autoquant.errors import PlanError, UsageError
-from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.engines.table import open_engine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model

@@ -12,7 +12,7 @@ import pytest
 from autoquant.cli.arguments import Parser
 from autoquant.cli.main import COMMANDS
 from autoquant.formats.space_toml import parse_space, presets
-from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.study.request import SearchRequest
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 SHOWN = [line.split("&& ")[-1] for line in re.findall(r"^\$ (.*autoquant .*)$", README, re.MULTILINE)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoquant.amct.calibration import calibration_of
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.plugins import load_file, user_error
+from autoquant.evaluation.data.plugins import load_file, user_error
 
 
 def open_evaluator(path: Path) -> Any:

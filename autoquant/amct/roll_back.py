@@ -8,7 +8,7 @@ from typing import Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError, did_you_mean
-from autoquant.tuning.space import Choice, Parameters, Start, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, Start, switch_of
 
 RollBack = Mapping[str, bool]
 """Layers that may be rolled back -> whether they are in INT8."""

@@ -14,11 +14,11 @@ from autoquant.amct.paths import output_path
 from autoquant.amct.roll_back import RollBack, RollBackSpace
 from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
-from autoquant.evaluation.tensorflow_engine import tf_graph_of
+from autoquant.evaluation.engines.tensorflow import tf_graph_of
 from autoquant.files import write_text
 from autoquant.model.graph import GraphDef
-from autoquant.tuning.result import State, Trial
-from autoquant.tuning.study import Proposal, Study
+from autoquant.tuning.study.result import State, Trial
+from autoquant.tuning.study.study import Proposal, Study
 from autoquant.tuning.workbench import Builder, Stopwatch
 
 HISTORY = LOG.parent / "accuracy_based_auto_calibration_record.json"

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.cache import Kept, keep, read_kept
 from autoquant.calibration.channels import ChannelCollector, Channels
 from autoquant.calibration.exact import Keeper
 from autoquant.calibration.seen import Collector, Seen
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import PlanError
-from autoquant.kept import Kept, keep, read_kept
 from autoquant.quantization.affine import Array
 
 VERSION = 4

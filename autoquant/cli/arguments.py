@@ -55,7 +55,7 @@ def add_model(parser: Parser) -> None:
 def add_target(parser: Parser) -> Any:
     """Where the INT8 model is to run; gives the group, for more of it."""
     from autoquant.targets.table import TARGETS
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.study.request import SearchRequest
 
     group = parser.add_argument_group("target")
     group.add_argument(
@@ -68,8 +68,8 @@ def add_target(parser: Parser) -> Any:
 
 def add_io(group: Any) -> None:
     """What goes into the INT8 model, and comes out."""
-    from autoquant.tuning.choices import IO_TYPES
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.study.choices import IO_TYPES
+    from autoquant.tuning.study.request import SearchRequest
 
     group.add_argument(
         "--io",
@@ -80,7 +80,7 @@ def add_io(group: Any) -> None:
 
 def add_reading(parser: Parser, *, labels: bool) -> None:
     """How data become what the model takes."""
-    from autoquant.tuning.request import DataRequest
+    from autoquant.tuning.study.request import DataRequest
 
     group = parser.add_argument_group("how the data are read")
     group.add_argument(
@@ -211,7 +211,7 @@ def space(text: str) -> str:
 
 def tolerance(text: str) -> str:
     """Check a tolerance before TensorFlow is waited for. Raises UsageError."""
-    from autoquant.evaluation.tolerance import Tolerance
+    from autoquant.evaluation.statistics.tolerance import Tolerance
 
     Tolerance.parse(text)
     return text

@@ -22,7 +22,7 @@ from autoquant.cli.words import percent
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autoquant.evaluation.latency import Latency
+    from autoquant.evaluation.latency.latency import Latency
 
 
 def add_arguments(parser: arguments.Parser) -> None:

@@ -13,11 +13,11 @@ from autoquant.cli.output import note
 from autoquant.cli.screen import listening, prepared, tell
 from autoquant.cli.words import number
 from autoquant.files import unwritable
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from autoquant.cli.demo_network import DemoFiles
-    from autoquant.tuning.result import SearchResult, Trial
+    from autoquant.tuning.study.result import SearchResult, Trial
 
 FOLDER = "autoquant-demo"
 SPACE = "demo"
@@ -44,7 +44,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, search, and tell what to do next."""
-    from autoquant.tuning.choices import check_target
+    from autoquant.tuning.study.choices import check_target
 
     target = {"target": args.target} if "target" in args else {}
     check_target("", **target)

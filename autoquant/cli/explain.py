@@ -19,8 +19,8 @@ from autoquant.cli.words import at_most, counted, duration, number, percent
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from autoquant.tuning.explanation import Explanation
-    from autoquant.tuning.float_layers import FloatLayer
+    from autoquant.reports.explanation import Explanation
+    from autoquant.reports.float_layers import FloatLayer
 
 LABEL = 8
 """Columns of the labels."""
@@ -35,8 +35,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the run, and print what it found out."""
+    from autoquant.reports.explanation import explain_run
     from autoquant.reports.explanation_json import explanation_facts
-    from autoquant.tuning.explanation import explain_run
 
     found = explain_run(Path(args.run))
     if args.json:
@@ -68,7 +68,7 @@ def text(found: Explanation, *, columns: int | None) -> str:
 
 def cost(found: Explanation) -> Iterator[tuple[str, str]]:
     """What the best plan is and costs, and what the trials took; labels and what they say."""
-    from autoquant.tuning.choices import MACS
+    from autoquant.tuning.study.choices import MACS
 
     run, terms, best = found.run, found.run.terms, found.run.best
     allowed = f"INT8 may lose {number(terms.tolerance)}"
@@ -125,7 +125,7 @@ def reasons(found: Explanation) -> Iterator[str]:
 
 
 def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
-    from autoquant.tuning.float_layers import Why
+    from autoquant.reports.float_layers import Why
 
     one, run = group[0], found.run
     if one.trial is None:

@@ -41,7 +41,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and tell where."""
-    from autoquant.tuning.run_folder import RunFolder
+    from autoquant.tuning.study.run_folder import RunFolder
 
     folder = RunFolder(Path(args.run))
     folder.require_run()

@@ -49,8 +49,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at the model, and print what is there."""
-    from autoquant.tuning.choices import check_target
-    from autoquant.tuning.request import DataRequest
+    from autoquant.tuning.study.choices import check_target
+    from autoquant.tuning.study.request import DataRequest
 
     asked = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
     reading = arguments.given(args, DataRequest)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.words import counted
-from autoquant.evaluation.latency import Latency, OperatorTime, Spread
+from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread
 
 NOTHING = "-"
 SLOWEST = 5

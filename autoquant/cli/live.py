@@ -15,10 +15,10 @@ from rich.text import Text
 
 from autoquant.cli.state import Pace, State, update
 from autoquant.cli.words import SET_ASIDE, counted, duration, macs, number, percent
-from autoquant.tuning import result as results
-from autoquant.tuning.choices import MACS
-from autoquant.tuning.events import Event, Opened
-from autoquant.tuning.result import Trial
+from autoquant.tuning.study import result as results
+from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.events import Event, Opened
+from autoquant.tuning.study.result import Trial
 
 BAR = 28
 """Columns of the progress bar where there is room for it."""

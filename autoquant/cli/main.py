@@ -13,7 +13,7 @@ from autoquant import __version__
 from autoquant.cli.arguments import Parser
 from autoquant.cli.output import complain, reader_may_leave
 from autoquant.errors import BAD_INPUT, INTERNAL, INTERRUPTED, AutoquantError, UsageError, did_you_mean
-from autoquant.evaluation.plugins import user_error
+from autoquant.evaluation.data.plugins import user_error
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from autoquant.tuning.bought import Bought, Pair, Retreat
-    from autoquant.tuning.result import Trial
+    from autoquant.reports.ablations import Bought, Pair, Retreat
+    from autoquant.tuning.study.result import Trial
 
 MOST = 8
 """Rows of a table: more do not help to see what mattered, and --json has all."""
@@ -69,7 +69,7 @@ def settings_table(settings: Sequence[Bought], columns: int | None) -> list[Rend
 
 def retreats_table(retreats: Sequence[Retreat], objective: str, columns: int | None) -> list[RenderableType]:
     """What layers in float bought, and what they cost: in INT8 share, or in what else was minimized."""
-    from autoquant.tuning.choices import MACS
+    from autoquant.tuning.study.choices import MACS
 
     rows = []
     for one in retreats:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 from autoquant.cli.state import State, update
 from autoquant.cli.words import SET_ASIDE, conversions, counted, duration, macs, number, percent
-from autoquant.tuning import result as results
-from autoquant.tuning.choices import MACS
-from autoquant.tuning.events import (
+from autoquant.tuning.study import result as results
+from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.events import (
     BaselineScored,
     Calibrated,
     Divided,
@@ -21,7 +21,7 @@ from autoquant.tuning.events import (
     TrialStarted,
     Warned,
 )
-from autoquant.tuning.result import Trial
+from autoquant.tuning.study.result import Trial
 
 PATIENCE = 10.0
 """Seconds between two lines of progress."""

@@ -25,8 +25,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantize, and tell where the files are."""
-    from autoquant.tuning.choices import check_target
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.study.choices import check_target
+    from autoquant.tuning.study.request import SearchRequest
 
     options = arguments.given(args, SearchRequest)
     asked = {name: options[name] for name in ("target", "io") if name in options}

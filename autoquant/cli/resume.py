@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoquant.cli import arguments
 from autoquant.cli.screen import listening, prepared, tell
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import RunFolder
 
 AS_BEFORE = "as the run was started"
 
@@ -23,7 +23,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Go on, and tell what came out."""
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.study.request import SearchRequest
 
     run = RunFolder(Path(args.run))
     run.require_run()

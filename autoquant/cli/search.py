@@ -12,8 +12,8 @@ from autoquant.cli.screen import listening, prepared, tell
 def add_arguments(parser: arguments.Parser) -> None:
     """Everything a search can be asked."""
     from autoquant.formats.space_toml import DEFAULT, presets
-    from autoquant.tuning.choices import ENGINE_NAMES, SAMPLERS
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
+    from autoquant.tuning.study.request import SearchRequest
 
     parser.epilog = arguments.EXIT_CODES
     arguments.add_model(parser)
@@ -83,7 +83,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def _add_certificate(parser: arguments.Parser) -> None:
     """What is claimed of the best model, and on which samples."""
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.tuning.study.request import SearchRequest
 
     group = parser.add_argument_group("certificate")
     arguments.add_certify(group, otherwise="half of the evaluation data is kept aside for it, where that can be enough")
@@ -113,8 +113,8 @@ def _add_certificate(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and tell what came out."""
-    from autoquant.evaluation.tolerance import Tolerance
-    from autoquant.tuning.request import SearchRequest
+    from autoquant.evaluation.statistics.tolerance import Tolerance
+    from autoquant.tuning.study.request import SearchRequest
 
     options = arguments.given(args, SearchRequest)
     if "keep_models" in args:

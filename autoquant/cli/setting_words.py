@@ -11,7 +11,7 @@ from autoquant.cli.words import counted
 
 if TYPE_CHECKING:
     from autoquant.calibration.plan import LayerPlan, Plan
-    from autoquant.tuning.plan_changes import Change
+    from autoquant.reports.plan_changes import Change
 
 WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     {
@@ -57,7 +57,7 @@ def plan_words(plan: Plan) -> str:
 
 
 def _of_the_whole(plan: Plan) -> Iterator[str]:
-    from autoquant.tuning.plan_changes import WHOLE
+    from autoquant.reports.plan_changes import WHOLE
 
     default = type(plan)({})
     for setting in WHOLE:
@@ -67,7 +67,7 @@ def _of_the_whole(plan: Plan) -> Iterator[str]:
 
 
 def _of_layers(layers: list[LayerPlan]) -> Iterator[str]:
-    from autoquant.tuning.plan_changes import OF_LAYERS, value_of
+    from autoquant.reports.plan_changes import OF_LAYERS, value_of
 
     for setting in OF_LAYERS if layers else ():
         values = Counter(value_of(settings, setting) for settings in layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autoquant.tuning.events import (
+from autoquant.tuning.study.events import (
     BaselineScored,
     Calibrated,
     Divided,
@@ -17,7 +17,7 @@ from autoquant.tuning.events import (
     TrialStarted,
     Warned,
 )
-from autoquant.tuning.result import SearchResult, Trial
+from autoquant.tuning.study.result import SearchResult, Trial
 
 RECENT = 6
 """Trials that are shown."""

@@ -17,13 +17,13 @@ from autoquant.cli.latency_words import (
 )
 from autoquant.cli.words import at_most, conversions, counted, duration, number, percent
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
-from autoquant.evaluation.latency import Latency
-from autoquant.evaluation.paired import GroupBound
-from autoquant.evaluation.tolerance import within
-from autoquant.tuning.certificate import Certificate, Verdict
-from autoquant.tuning.choices import MACS
-from autoquant.tuning.result import Ended, SearchResult
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.evaluation.latency.latency import Latency
+from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.evaluation.statistics.tolerance import within
+from autoquant.tuning.certification.certificate import Certificate, Verdict
+from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.result import Ended, SearchResult
+from autoquant.tuning.study.run_folder import RunFolder
 
 COSTLY = 5
 """Layers that are named when the tolerance is missed."""

@@ -1,1 +1,1 @@
-"""Data, metrics and the engines that run a model to score it."""
+"""What a model is worth: data, metrics, statistics, engines, scoring, latency; each room imports only earlier ones."""

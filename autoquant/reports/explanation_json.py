@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from autoquant.tuning.bought import Pair
-from autoquant.tuning.certificate_json import certificate_facts
-from autoquant.tuning.explanation import Explanation
-from autoquant.tuning.result import Trial
+from autoquant.reports.ablations import Pair
+from autoquant.reports.explanation import Explanation
+from autoquant.tuning.certification.certificate_json import certificate_facts
+from autoquant.tuning.study.result import Trial
 
 
 def explanation_facts(found: Explanation) -> dict[str, Any]:

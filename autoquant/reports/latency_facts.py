@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoquant.evaluation.latency import Latency, Spread
+from autoquant.evaluation.latency.latency import Latency, Spread
 
 
 def latency_facts(latency: Latency) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from autoquant.reports.latency_facts import latency_facts
-from autoquant.tuning.certificate_json import certificate_facts
-from autoquant.tuning.result import SearchResult, Trial
+from autoquant.tuning.certification.certificate_json import certificate_facts
+from autoquant.tuning.study.result import SearchResult, Trial
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:

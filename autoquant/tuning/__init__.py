@@ -1,1 +1,1 @@
-"""The search: an Optuna study of plans, each carried out, saved and scored."""
+"""The search: from a request to trials, the best of them, and its certificate."""

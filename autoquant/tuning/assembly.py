@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoquant.errors import DataError
-from autoquant.evaluation.engine import Engine
-from autoquant.evaluation.metrics import Metric
-from autoquant.evaluation.streaming import stream_of
-from autoquant.evaluation.tolerance import Tolerance, worst_allowed
-from autoquant.tuning.aside import kept_aside
-from autoquant.tuning.calibrating import Calibrating
-from autoquant.tuning.choices import AMCT, GUIDED
-from autoquant.tuning.correcting import Corrector
+from autoquant.evaluation.engines.engine import Engine
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.passes import CalibrationRunner, calibrate
+from autoquant.evaluation.scoring.baseline import score_baseline
+from autoquant.evaluation.scoring.streaming import stream_of
+from autoquant.evaluation.statistics.tolerance import Tolerance, worst_allowed
+from autoquant.tuning.certification.holdout import Held
+from autoquant.tuning.certification.make_holdout import kept_aside
 from autoquant.tuning.engines import Choice, Chooser
-from autoquant.tuning.equalizing import Prepared, PreparedByPlan, equalized
-from autoquant.tuning.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
-from autoquant.tuning.guiding import SearchProblem
-from autoquant.tuning.held import Held
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.objective import Objective, open_objective
 from autoquant.tuning.opening import Opening
-from autoquant.tuning.predicting import Predictor
-from autoquant.tuning.prepare import calibrate, score_baseline
-from autoquant.tuning.run_folder import RunFolder
-from autoquant.tuning.samplers import Ingredients, open_proposer
-from autoquant.tuning.study import Study
+from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.equalization import Prepared, PreparedByPlan, equalized
+from autoquant.tuning.sampling.samplers import Ingredients, open_proposer
+from autoquant.tuning.sampling.search_problem import SearchProblem
+from autoquant.tuning.sensitivity.predicting import Predictor
+from autoquant.tuning.study.choices import AMCT, GUIDED
+from autoquant.tuning.study.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.study import Study
+from autoquant.tuning.study.workload import MACS
 from autoquant.tuning.workbench import Builder, Workbench
-from autoquant.tuning.workload import MACS
 
 Clock = Callable[[], float]
 
@@ -173,8 +173,8 @@ def _corrector(opening: Opening, folder: RunFolder, listener: Listener, engine: 
     return Corrector(opening.target, opening.workload.layers, calibrating, folder.corrections)
 
 
-def _calibrating(opening: Opening, listener: Listener, engine: Engine, what: str) -> Calibrating:
-    return Calibrating(
+def _calibrating(opening: Opening, listener: Listener, engine: Engine, what: str) -> CalibrationRunner:
+    return CalibrationRunner(
         engine,
         opening.samples.calibration,
         opening.request.batch_size,

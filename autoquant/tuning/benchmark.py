@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TypedDict
 
 from autoquant.errors import ModelError, RunError, UsageError
-from autoquant.evaluation.batch import Array
-from autoquant.evaluation.latency import Latency
-from autoquant.evaluation.latency_rounds import LEAST, Budget
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.latency.latency import Latency
+from autoquant.evaluation.latency.rounds import LEAST, Budget
+from autoquant.evaluation.latency.run_latency import layer_of, lite_of
 from autoquant.model.model import LITE, is_lite, open_model
-from autoquant.tuning.run_folder import RunFolder
-from autoquant.tuning.run_latency import layer_of, lite_of
+from autoquant.tuning.study.run_folder import RunFolder
 
 BUDGET = Budget(seconds=3.0, rounds=1000)
 
@@ -89,8 +89,8 @@ def benchmark(
     `samples` is one batch for each input in the file's order; without it, numbers are random. Raises ModelError where a
     model cannot be opened or run, UsageError without any or with one twice.
     """
-    from autoquant.evaluation.latency_measuring import measure_latency
-    from autoquant.evaluation.latency_models import random_samples
+    from autoquant.evaluation.latency.measuring import measure_latency
+    from autoquant.evaluation.latency.models import random_samples
 
     if not models:
         raise UsageError("MODEL", "none is given", hint="give one .tflite or more, the float one first")

@@ -11,8 +11,9 @@ import numpy as np
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, TrialError
-from autoquant.evaluation.batch import Outputs
-from autoquant.evaluation.evaluator import Progress, no_progress, run_batch
+from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.engines.engine import run_batch
+from autoquant.evaluation.scoring.evaluator import Progress, no_progress
 from autoquant.model.names import is_tensor
 from autoquant.tuning.workbench import Workbench
 

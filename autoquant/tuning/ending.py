@@ -9,16 +9,16 @@ from pathlib import Path
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, TrialError
-from autoquant.evaluation.latency import Latency
-from autoquant.evaluation.tolerance import drop, within, worst_allowed
+from autoquant.evaluation.latency.latency import Latency
+from autoquant.evaluation.latency.run_latency import run_latency
+from autoquant.evaluation.statistics.tolerance import drop, within, worst_allowed
 from autoquant.tuning.blame import costly_layers
-from autoquant.tuning.certificate import Verdict
-from autoquant.tuning.events import Warned
+from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.loop import Loop, Ran
-from autoquant.tuning.request import NOTHING
-from autoquant.tuning.result import Ended, SearchResult, State, Trial, best
-from autoquant.tuning.run_folder import PASSING
-from autoquant.tuning.run_latency import run_latency
+from autoquant.tuning.study.events import Warned
+from autoquant.tuning.study.request import NOTHING
+from autoquant.tuning.study.result import Ended, SearchResult, State, Trial, best
+from autoquant.tuning.study.run_folder import PASSING
 from autoquant.tuning.workbench import score_whole
 
 CLOSEST = 3

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import ModelError, PlanError, RunError, TrialError, UsageError
-from autoquant.evaluation.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
-from autoquant.evaluation.data import Dataset
-from autoquant.evaluation.engine import Engine, Runner
-from autoquant.evaluation.engines import open_engine
-from autoquant.evaluation.evaluator import Progress
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
+from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.choices import AUTO, TENSORFLOW
+from autoquant.tuning.study.choices import AUTO, TENSORFLOW
 
 if TYPE_CHECKING:  # which loads TensorFlow
-    from autoquant.evaluation.simulation_engine import SimulationEngine
+    from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
 
 LITERT = "litert"
 Make = Callable[[Plan, Path], object]
@@ -124,8 +124,8 @@ class Chooser:
 
     def _simulation(self) -> SimulationEngine:
         """LiteRT for this model. Raises ModelError where a layer cannot be simulated on it."""
-        from autoquant.evaluation.simulation import Simulation
-        from autoquant.evaluation.simulation_engine import SimulationEngine
+        from autoquant.evaluation.engines.fake_quant import Simulation
+        from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
 
         simulation = Simulation.of(self.model.graph, [*self.layers, *self.in_float])
         for layer in self.layers:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
-from autoquant.evaluation.evaluator import Progress
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
@@ -17,10 +17,10 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
-from autoquant.tuning.certificate_json import load_certificate
-from autoquant.tuning.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
-from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.run_folder import CERTIFICATE, RunFolder
+from autoquant.tuning.certification.certificate_json import load_certificate
+from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
+from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.transfer import Transferred, transfer
 
 SCORE = "score.json"

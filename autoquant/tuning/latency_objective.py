@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoquant import __version__
+from autoquant.cache import digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError, TrialError
+from autoquant.evaluation.latency.operator_times import OperatorTimes, keep_times, measured_times, read_times
+from autoquant.evaluation.latency.run_latency import one_batch
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_assignment import (
@@ -29,11 +32,8 @@ from autoquant.targets.litert_assignment import (
 )
 from autoquant.targets.litert_operators import INT8_ENDS, able
 from autoquant.tuning.blame import layer_at_fault
-from autoquant.tuning.choices import LATENCY
-from autoquant.tuning.operator_times import OperatorTimes, keep_times, measured_times, read_times
-from autoquant.tuning.prepare import digest_of
-from autoquant.tuning.run_folder import PASSING
-from autoquant.tuning.run_latency import one_batch
+from autoquant.tuning.study.choices import LATENCY
+from autoquant.tuning.study.run_folder import PASSING
 
 if TYPE_CHECKING:
     from autoquant.tuning.objective import Situation

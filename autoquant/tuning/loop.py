@@ -10,19 +10,19 @@ from pathlib import Path
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, DataError, RunError
-from autoquant.evaluation.sequential import alpha_of
-from autoquant.evaluation.streaming import Rules
+from autoquant.evaluation.scoring.streaming import Rules
+from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.files import write_text
 from autoquant.tuning.blame import layer_at_fault
-from autoquant.tuning.choices import LATENCY
-from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.objective import Objective
-from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.result import Ended, State, Trial, best, count_layers
-from autoquant.tuning.run_folder import RunFolder
 from autoquant.tuning.score_json import score_text
-from autoquant.tuning.space import SearchSpace
-from autoquant.tuning.study import Proposal, Study
+from autoquant.tuning.study.choices import LATENCY
+from autoquant.tuning.study.events import Listener, Progress, Resumed, TrialEnded, TrialStarted
+from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.result import Ended, State, Trial, best, count_layers
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.study import Proposal, Study
 from autoquant.tuning.workbench import Workbench
 
 FAILURES = 10

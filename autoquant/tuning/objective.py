@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError
-from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
-from autoquant.tuning.choices import BYTES, LATENCY, MACS
-from autoquant.tuning.workload import Workload
+from autoquant.tuning.study.choices import BYTES, LATENCY, MACS
+from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:
-    from autoquant.tuning.request import SearchRequest
-    from autoquant.tuning.space import SearchSpace
+    from autoquant.tuning.study.request import SearchRequest
+    from autoquant.tuning.study.space import SearchSpace
     from autoquant.tuning.workbench import Builder
 
 FLOAT_BYTES, BIAS_BYTES = 4, 4

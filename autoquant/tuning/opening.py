@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoquant.evaluation.metrics import Metric, open_metric, require_labels
+from autoquant.cache import digest_of
+from autoquant.evaluation.metrics.metric import Metric, open_metric, require_labels
+from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
 from autoquant.model.model import Model, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
-from autoquant.tuning.guarding import check_guard
-from autoquant.tuning.prepare import Samples, batches_in, digest_of, open_samples
-from autoquant.tuning.request import NOTHING, SearchRequest
-from autoquant.tuning.space import SearchSpace
-from autoquant.tuning.workload import Workload
+from autoquant.tuning.certification.guard import check_guard
+from autoquant.tuning.samples import Samples, open_samples
+from autoquant.tuning.study.request import NOTHING, SearchRequest
+from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.workload import Workload
 
 
 @dataclass(frozen=True)

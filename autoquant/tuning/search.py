@@ -15,16 +15,16 @@ from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.assembly import Clock, assembled
-from autoquant.tuning.certifying import certified
+from autoquant.tuning.certification.certify import certified
+from autoquant.tuning.certification.holdout_log import looks_of
 from autoquant.tuning.ending import result_of
-from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.final_checks import checked
-from autoquant.tuning.looks import looks_of
 from autoquant.tuning.opening import Opening, model_of, open_request
-from autoquant.tuning.request import IN_MEMORY, SearchRequest
-from autoquant.tuning.result import SearchResult
-from autoquant.tuning.run_folder import RunFolder
-from autoquant.tuning.workload import MACS
+from autoquant.tuning.study.events import Event, Finished, Listener, Warned
+from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
+from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.workload import MACS
 
 Report = Callable[[SearchResult], None]
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"

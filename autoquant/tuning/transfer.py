@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from autoquant.calibration.plan import fitted_plan
-from autoquant.evaluation.engines import open_engine
-from autoquant.evaluation.evaluator import Progress, no_progress
-from autoquant.evaluation.metrics import open_metric, require_labels
-from autoquant.evaluation.part import Part
-from autoquant.evaluation.tolerance import drop, within
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.metrics.metric import open_metric, require_labels
+from autoquant.evaluation.scoring.baseline import score_baseline
+from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.statistics.tolerance import drop, within
 from autoquant.formats.config_json import load_config
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.opening import model_of
-from autoquant.tuning.prepare import open_samples, score_baseline
-from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.samples import open_samples
+from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.workload import Workload
 from autoquant.tuning.workbench import calibrated_for, score_whole
-from autoquant.tuning.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

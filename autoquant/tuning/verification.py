@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.batch import Array
-from autoquant.evaluation.evaluator import run_batch, score_of
-from autoquant.evaluation.litert_engine import LiteRTEngine, LiteRTRunner
-from autoquant.evaluation.part import Part
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.engines.engine import run_batch
+from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
+from autoquant.evaluation.scoring.evaluator import score_of
+from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.model import Program
 
 SAMPLES, PART = 200, 10

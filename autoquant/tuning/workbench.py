@@ -11,21 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from autoquant.calibration.plan import Plan
-from autoquant.evaluation.data import Dataset
-from autoquant.evaluation.engine import Engine, Runner
-from autoquant.evaluation.evaluator import Progress, Score, no_progress
-from autoquant.evaluation.metrics import Metric
-from autoquant.evaluation.part import Part
-from autoquant.evaluation.streaming import Rules, Stream, Streamed, scored_at, streamed
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.passes import CalibrationRunner, calibrate
+from autoquant.evaluation.scoring.evaluator import Progress, Score, no_progress
+from autoquant.evaluation.scoring.streaming import Rules, Stream, Streamed, scored_at, streamed
+from autoquant.evaluation.scoring.subset import Part
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model
 from autoquant.targets.base import NO_CORRECTIONS, Made, Target
-from autoquant.tuning.calibrating import Calibrating
-from autoquant.tuning.correcting import Corrector
-from autoquant.tuning.equalizing import Prepared, equalized
-from autoquant.tuning.prepare import calibrate
-from autoquant.tuning.workload import Workload
+from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.equalization import Prepared, equalized
+from autoquant.tuning.study.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def calibrated_for(
     Raises as `calibrate`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
-    calibrating = Calibrating(engine, data, batch_size, on_progress)
+    calibrating = CalibrationRunner(engine, data, batch_size, on_progress)
     if plan.equalize:
         model = equalized(target, model, workload.layers, calibrating, plan.batch_num)
     statistics = calibrate(

@@ -24,16 +24,17 @@ from statistics import median
 
 import numpy as np
 
-from autoquant.evaluation.data import Dataset, open_data
-from autoquant.evaluation.evaluator import evaluate
-from autoquant.evaluation.litert_engine import LiteRTEngine
-from autoquant.evaluation.metrics import open_metric
+from autoquant.evaluation.data.dataset import Dataset, open_data
+from autoquant.evaluation.engines.litert import LiteRTEngine
+from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.passes import batches_in, calibrate
+from autoquant.evaluation.scoring.evaluator import evaluate
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import open_target
-from autoquant.tuning.prepare import batches_in, calibrate, open_one
-from autoquant.tuning.request import DataRequest
-from autoquant.tuning.workload import Workload
+from autoquant.tuning.samples import open_one
+from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.workload import Workload
 
 MOBILENET = "MobileNetV2"
 

@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.batch import Array, Batch, Sample, stacked
-from autoquant.evaluation.data import Dataset, open_data
-from autoquant.evaluation.engine import Runner
-from autoquant.evaluation.engines import ENGINES, open_engine
-from autoquant.evaluation.evaluator import evaluate, run_batch
-from autoquant.evaluation.images import ImageForm, decode_image
-from autoquant.evaluation.metrics import open_metric
-from autoquant.evaluation.preprocessing import KerasMode
+from autoquant.evaluation.data.batch import Array, Batch, Sample, stacked
+from autoquant.evaluation.data.dataset import Dataset, open_data
+from autoquant.evaluation.data.images import ImageForm, decode_image
+from autoquant.evaluation.data.preprocessing import KerasMode
+from autoquant.evaluation.engines.engine import Runner, run_batch
+from autoquant.evaluation.engines.table import ENGINES, open_engine
+from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.scoring.evaluator import evaluate
 from autoquant.model.model import Model, open_model
 
 BATCH = 32

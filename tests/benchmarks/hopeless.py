@@ -27,8 +27,8 @@ from opened_search import opened_search
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.ranges import Percentile
 from autoquant.errors import TrialError
-from autoquant.evaluation.sequential import alpha_of
-from autoquant.evaluation.streaming import Rules, Streamed
+from autoquant.evaluation.scoring.streaming import Rules, Streamed
+from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.tuning.loop import Loop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.api import nobody
-from autoquant.evaluation.tolerance import Tolerance
+from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
 from autoquant.tuning.assembly import assembled
 from autoquant.tuning.loop import Loop
 from autoquant.tuning.opening import model_of, open_request
-from autoquant.tuning.request import SearchRequest
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.run_folder import RunFolder
 
 
 def opened_search(model: Path, data: Any, run: Path, *, tolerance: str, **options: Any) -> Loop:

@@ -26,13 +26,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import autoquant
-from autoquant.evaluation.data import open_data
-from autoquant.evaluation.engines import open_engine
-from autoquant.evaluation.evaluator import run_batch
-from autoquant.evaluation.preprocessing import open_preprocess
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.data.preprocessing import open_preprocess
+from autoquant.evaluation.engines.engine import run_batch
+from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.model import open_model
 from autoquant.targets.table import open_target
-from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.result import SearchResult
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
 from real_cases import CASES

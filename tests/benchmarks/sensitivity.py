@@ -28,26 +28,27 @@ from scipy.stats import spearmanr
 from autoquant.amct.sensitivity import SENSITIVITIES
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.statistics import Statistics
-from autoquant.evaluation.batch import Array
-from autoquant.evaluation.data import Dataset
-from autoquant.evaluation.engine import Engine, Runner
-from autoquant.evaluation.engines import open_engine
-from autoquant.evaluation.simulation import Simulation
-from autoquant.evaluation.simulation_engine import SimulationEngine
-from autoquant.evaluation.tensorflow_engine import TensorFlowRunner
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.engines.fake_quant import Simulation
+from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.engines.tensorflow import TensorFlowRunner
+from autoquant.evaluation.passes import batches_in, calibrate
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Model, is_lite, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.equalizing import Prepared
-from autoquant.tuning.prepare import batches_in, calibrate, open_samples
-from autoquant.tuning.request import DataRequest
+from autoquant.tuning.repairs.equalization import Prepared
+from autoquant.tuning.samples import open_samples
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher
 from autoquant.tuning.sensitivity.likelihoods import likelihood_of
 from autoquant.tuning.sensitivity.result import SAMPLES, Question
+from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.workload import Workload
 from autoquant.tuning.workbench import Builder
-from autoquant.tuning.workload import Workload
 
 BATCH = 50
 TIMED = 1600

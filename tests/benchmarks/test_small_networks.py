@@ -10,8 +10,8 @@ import small_networks
 from small_networks import Found, Optimum, found_in
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.certificate import Verdict
-from autoquant.tuning.result import Ended, SearchResult, State, Trial
+from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.study.result import Ended, SearchResult, State, Trial
 
 
 def test_it_runs(real_data):

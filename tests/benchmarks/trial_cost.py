@@ -26,24 +26,24 @@ import numpy as np
 
 from autoquant.calibration.plan import CORRECTIONS, Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
-from autoquant.evaluation.baseline import measure_baseline
-from autoquant.evaluation.engine import Engine, Runner
-from autoquant.evaluation.engines import ENGINES, open_engine
-from autoquant.evaluation.metrics import open_metric
-from autoquant.evaluation.part import Part
-from autoquant.evaluation.simulation import Simulation
-from autoquant.evaluation.simulation_engine import SimulationEngine
-from autoquant.evaluation.streaming import Rules, stream_of
+from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.engines.fake_quant import Simulation
+from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.evaluation.engines.table import ENGINES, open_engine
+from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.passes import CalibrationRunner, batches_in, calibrate
+from autoquant.evaluation.scoring.baseline import measure_baseline
+from autoquant.evaluation.scoring.streaming import Rules, stream_of
+from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.calibrating import Calibrating
-from autoquant.tuning.correcting import Corrector
-from autoquant.tuning.equalizing import Prepared
-from autoquant.tuning.prepare import batches_in, calibrate, open_samples
-from autoquant.tuning.request import DataRequest
+from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.equalization import Prepared
+from autoquant.tuning.samples import open_samples
+from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.workload import Workload
 from autoquant.tuning.workbench import Builder, Workbench, score_whole
-from autoquant.tuning.workload import Workload
 
 PARTS = ("quantize", "calibrate", "save", "load", "score")
 SIZE = 224
@@ -125,7 +125,7 @@ def _open(arguments: argparse.Namespace) -> Opened:
     )
     seconds = time.perf_counter() - begin
     prepared = Prepared(model, target.maker(model, workload.layers, statistics))
-    corrector = Corrector(target, workload.layers, Calibrating(engine, samples.calibration, size))
+    corrector = Corrector(target, workload.layers, CalibrationRunner(engine, samples.calibration, size))
     builder = Builder(model, workload, target, lambda plan: prepared, corrector)
     part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
     with closing(engine.open_graph(model.program)) as runner:

@@ -10,12 +10,12 @@ import pytest
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.calibration.seen import Seen
-from autoquant.evaluation.data import open_data
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
+from autoquant.evaluation.passes import calibrate
 from autoquant.model.layers import survey
 from autoquant.model.model import open_model
 from autoquant.quantization.affine import Affine
-from autoquant.tuning.prepare import calibrate
 
 IMAGES = 200
 BIN = 2.0**-13

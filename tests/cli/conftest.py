@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.result import Ended, SearchResult, State, Trial
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.study.result import Ended, SearchResult, State, Trial
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None, "fc": LayerPlan(channel_wise=False)})
 

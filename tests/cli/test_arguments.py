@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autoquant.cli import arguments, calibration, check, convert, demo, export, inspect, quantize, resume, search
 from autoquant.cli.arguments import Parser, image_size, names, seconds
 from autoquant.errors import UsageError
-from autoquant.tuning.request import SearchRequest
+from autoquant.tuning.study.request import SearchRequest
 
 WHOLE = st.integers(0, 10**6)
 

@@ -9,7 +9,7 @@ import pytest
 from autoquant.cli.benchmark import text
 from autoquant.cli.latency_words import aligned, milliseconds
 from autoquant.cli.main import main
-from autoquant.evaluation.latency import Latency, OperatorTime, Spread, Timed
+from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread, Timed
 
 FLOAT = Timed("net.tflite", Spread(0.002, 0.0019, 0.0021), Spread(1.0, 1.0, 1.0))
 INT8 = Timed("net_int8.tflite", Spread(0.0025, 0.00245, 0.00255), Spread(0.8, 0.75, 0.85))

@@ -9,12 +9,12 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli.explain import reasons, text
 from autoquant.cli.main import main
 from autoquant.cli.setting_words import WORDS
-from autoquant.tuning.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.explanation import explained
-from autoquant.tuning.float_layers import FloatLayer, Why
-from autoquant.tuning.plan_changes import OF_LAYERS, WHOLE
-from autoquant.tuning.result import State
-from autoquant.tuning.run_trials import RunTrials, Terms
+from autoquant.reports.explanation import explained
+from autoquant.reports.float_layers import FloatLayer, Why
+from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
+from autoquant.reports.run_trials import RunTrials, Terms
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.study.result import State
 
 SPACE = """
 [global]

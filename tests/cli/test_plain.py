@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from autoquant.cli.plain import PlainScreen
-from autoquant.tuning.events import (
+from autoquant.tuning.study.events import (
     BaselineScored,
     Calibrated,
     Divided,

@@ -6,11 +6,11 @@ import pytest
 
 from autoquant.cli.screen import styled
 from autoquant.cli.summary import brief, exit_code, summary
-from autoquant.evaluation.latency import Latency, OperatorTime, Spread, Timed
-from autoquant.evaluation.paired import GroupBound
-from autoquant.tuning.certificate import Certificate, Verdict
-from autoquant.tuning.held import DECLINED
-from autoquant.tuning.result import Ended, State
+from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread, Timed
+from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.tuning.certification.certificate import Certificate, Verdict
+from autoquant.tuning.certification.holdout import DECLINED
+from autoquant.tuning.study.result import Ended, State
 
 DIGESTS = "SHA-256: FP32 000000000000, INT8 111111111111, data 222222222222"
 

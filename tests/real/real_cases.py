@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import autoquant
-from autoquant.tuning.certificate import Verdict
-from autoquant.tuning.result import SearchResult
+from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.study.result import SearchResult
 
 BATCH = 50
 

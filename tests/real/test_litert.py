@@ -13,7 +13,7 @@ from super_resolution import FP32, OUTPUT, images, psnr
 
 import autoquant
 from autoquant.tuning import verification
-from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.certification.certificate import Verdict
 
 SPACE = """
 version = 1

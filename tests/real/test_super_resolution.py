@@ -16,8 +16,8 @@ from super_resolution import BICUBIC, FACTOR, FP32, INPUT, OUTPUT, Images, image
 import autoquant
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES
-from autoquant.tuning.certificate import Verdict
-from autoquant.tuning.result import SearchResult
+from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.study.result import SearchResult
 
 TOLERANCE = 0.3
 LAYERS = range(1, 9)

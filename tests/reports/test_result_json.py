@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.evaluation.paired import GroupBound
+from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.reports.result_json import result_facts, result_text
-from autoquant.tuning.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certificate_json import certificate_text
-from autoquant.tuning.result import Ended, SearchResult, State, Trial
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.certification.certificate_json import certificate_text
+from autoquant.tuning.study.result import Ended, SearchResult, State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
 DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, 0.25, score=0.5, drop=0.25, samples=100)

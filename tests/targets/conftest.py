@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lite_networks import LiteNetwork, calibrated
 
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey

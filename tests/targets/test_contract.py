@@ -14,7 +14,7 @@ from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, RunError
-from autoquant.evaluation.engines import ENGINES, open_engine
+from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import open_model
 from autoquant.targets.table import TARGETS, open_target

@@ -9,7 +9,7 @@ import pytest
 
 from autoquant.calibration.moments import collect_moments
 from autoquant.errors import TrialError
-from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.equalization import find_chains
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey

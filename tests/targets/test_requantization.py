@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.quant_json import load_quant_json
 from autoquant.model.graph import make_node
 from autoquant.quantization.affine import Affine

@@ -11,7 +11,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibra
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError, RunError, TrialError
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.quant_json import load_quant_json
 from autoquant.model.graph import GraphDef, make_node
 from autoquant.model.layers import survey

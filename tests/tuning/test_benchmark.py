@@ -7,7 +7,7 @@ import math
 import pytest
 
 from autoquant.errors import ModelError, RunError, UsageError
-from autoquant.evaluation.latency_rounds import Budget
+from autoquant.evaluation.latency.rounds import Budget
 from autoquant.tuning.benchmark import BenchmarkRequest, benchmark, lite_file
 
 QUICK = BenchmarkRequest(repeat=3)

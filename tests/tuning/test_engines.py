@@ -13,12 +13,12 @@ import pytest
 
 import autoquant
 from autoquant.errors import RunError, TrialError, UsageError
-from autoquant.evaluation.engine import Runner
-from autoquant.evaluation.simulation import Simulation
-from autoquant.evaluation.simulation_engine import SimulationEngine
-from autoquant.tuning import events
-from autoquant.tuning.certificate import Verdict
-from autoquant.tuning.result import Ended
+from autoquant.evaluation.engines.engine import Runner
+from autoquant.evaluation.engines.fake_quant import Simulation
+from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.study import events
+from autoquant.tuning.study.result import Ended
 
 CHEAP = {"tolerance": "20%", "batch_size": 50, "max_trials": 2}
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.evaluation.latency_rounds import Budget
+from autoquant.evaluation.latency.operator_times import OperatorTimes, keep_times, measured_times, read_times
+from autoquant.evaluation.latency.rounds import Budget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.load import load_lite
@@ -22,7 +23,6 @@ from autoquant.model.model import open_model
 from autoquant.targets.litert import LiteRTTarget
 from autoquant.tuning import latency_objective
 from autoquant.tuning.latency_objective import EstimatedLatency
-from autoquant.tuning.operator_times import OperatorTimes, keep_times, measured_times, read_times
 
 NAMES = ("conv", "depthwise", "dense")
 OPERATORS = ["CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED"]

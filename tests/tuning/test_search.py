@@ -14,13 +14,13 @@ import pytest
 
 import autoquant
 from autoquant.errors import DataError, ModelError, RunError, SpaceError
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
-from autoquant.tuning import events
-from autoquant.tuning.certificate import Verdict
+from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.ending import CLOSEST
-from autoquant.tuning.result import Ended, State
+from autoquant.tuning.study import events
+from autoquant.tuning.study.result import Ended, State
 
 
 def plain_classes(path, images):

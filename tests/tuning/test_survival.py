@@ -16,11 +16,12 @@ import pytest
 
 import autoquant
 from autoquant.errors import DataError, RunError, UsageError
-from autoquant.evaluation import streaming
+from autoquant.evaluation.scoring import streaming
 from autoquant.formats.config_json import config_text
-from autoquant.tuning import ending, events
-from autoquant.tuning.result import Ended, State
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning import ending
+from autoquant.tuning.study import events
+from autoquant.tuning.study.result import Ended, State
+from autoquant.tuning.study.run_folder import RunFolder
 
 SPACE = """
 [global]
@@ -126,9 +127,9 @@ def _finished(heard) -> int:
 KILLED = """
 import os, signal, sys
 import autoquant
-from autoquant.tuning import events
-from autoquant.tuning.result import Ended, State
-from autoquant.tuning.run_folder import RunFolder
+from autoquant.tuning.study import events
+from autoquant.tuning.study.result import Ended, State
+from autoquant.tuning.study.run_folder import RunFolder
 
 started = []
 

@@ -12,15 +12,15 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import autoquant
-from autoquant.evaluation.baseline import Baseline
-from autoquant.evaluation.data import open_data
-from autoquant.evaluation.evaluator import Score
-from autoquant.evaluation.metrics import open_metric
-from autoquant.evaluation.part import Part
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.scoring.baseline import Baseline
+from autoquant.evaluation.scoring.evaluator import Score
+from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.model import open_model
 from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.tuning.result import Ended
+from autoquant.tuning.study.result import Ended
 from autoquant.tuning.verification import SECONDS, cpu_features, verify
 
 

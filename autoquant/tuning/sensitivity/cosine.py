@@ -10,8 +10,8 @@ import numpy as np
 from autoquant.calibration.plan import Plan, fitted_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import TrialError
-from autoquant.evaluation.batch import Array
-from autoquant.evaluation.tensorflow_engine import TensorFlowEngine
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.targets.tensorflow import quantized
 from autoquant.tuning.sensitivity.result import Question
 

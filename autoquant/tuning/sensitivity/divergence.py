@@ -9,9 +9,9 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
 from autoquant.errors import ModelError
-from autoquant.evaluation.data import Dataset
-from autoquant.evaluation.decoding import cores
-from autoquant.evaluation.litert_engine import LiteRTRunner
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.decoding import cores
+from autoquant.evaluation.engines.litert import LiteRTRunner
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.quantization.affine import Array
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of

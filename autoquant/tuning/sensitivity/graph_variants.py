@@ -9,7 +9,7 @@ import numpy as np
 
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import ModelError
-from autoquant.evaluation.simulation_places import Place, find_places, is_transposed
+from autoquant.evaluation.engines.fake_quant_places import Place, find_places, is_transposed
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph

@@ -9,17 +9,18 @@ from types import MappingProxyType
 
 from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
-from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.passes import batches_in, calibrate
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, is_lite
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.choices import TENSORFLOW
 from autoquant.tuning.engines import LITERT
-from autoquant.tuning.prepare import CALIBRATION_SAMPLES, batches_in, calibrate, open_one
-from autoquant.tuning.request import DataRequest
+from autoquant.tuning.samples import CALIBRATION_SAMPLES, open_one
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
 from autoquant.tuning.sensitivity.result import Question, Sensitivities
-from autoquant.tuning.workload import Workload
+from autoquant.tuning.study.choices import TENSORFLOW
+from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.workload import Workload
 
 SETTINGS: Mapping[str, RangeAlgorithm] = MappingProxyType(
     {"ifmr": Ifmr(), "minmax": MinMax(), "percentile": Percentile()}

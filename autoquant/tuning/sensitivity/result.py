@@ -11,7 +11,7 @@ import numpy as np
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, did_you_mean
-from autoquant.evaluation.data import Dataset
+from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 

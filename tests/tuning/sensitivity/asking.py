@@ -10,13 +10,13 @@ import numpy as np
 
 from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import MinMax
-from autoquant.evaluation.data import open_data
-from autoquant.evaluation.engines import open_engine
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.passes import calibrate
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.prepare import calibrate
 from autoquant.tuning.sensitivity.result import Question
-from autoquant.tuning.workload import Workload
+from autoquant.tuning.study.workload import Workload
 
 BATCH = 64
 

@@ -1,0 +1,205 @@
+"""Evaluation and calibration data: any source, preprocessed and checked against the model's inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoquant.errors import DataError, UsageError
+from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
+from autoquant.evaluation.data.batch import Array, Batch, Source
+from autoquant.evaluation.data.conform import check_no_nan, conform
+from autoquant.evaluation.data.functions import FunctionSource
+from autoquant.evaluation.data.images import ImageFolder
+from autoquant.evaluation.data.plugins import load_function, name_of, nearest
+from autoquant.evaluation.data.preprocessing import Custom, Preprocess
+from autoquant.evaluation.data.records import RecordSource
+
+if TYPE_CHECKING:
+    from autoquant.model.model import InputSpec
+
+__all__ = ["Batch", "Dataset", "Split", "open_data", "split"]
+
+Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
+KINDS = "an .npz file, a folder of images, TFRecord files (*.tfrecord), or module:function"
+RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples as the model takes them, in a fixed order; `indices` (ascending) are those of the source that are in it.
+
+    Reading raises DataError where a sample does not fit the model's inputs, is not finite, or cannot be read. Functions
+    of the user's, of samples or preprocessing, are called in the thread that reads; images are decoded in others.
+    """
+
+    source: Source
+    inputs: tuple[InputSpec, ...]
+    preprocess: Preprocess | None = None
+    label_offset: int = 0
+    indices: Array | None = None
+
+    @property
+    def name(self) -> str:
+        """What the user called the source."""
+        return self.source.name
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether samples have labels."""
+        return self.source.has_labels
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether batches cost next to nothing to make: arrays in memory that are not preprocessed."""
+        return isinstance(self.source, ArraySource) and self.preprocess is None
+
+    @cached_property
+    def digest(self) -> str:
+        """A sha256, in hex, of raw content, choice of samples, preprocessing and label offset."""
+        digest = hashlib.sha256(self.source.digest.encode())
+        if self.indices is not None and len(self.indices) < len(self.source):
+            digest.update(np.ascontiguousarray(self.indices, "<i8").data)
+        digest.update(f" {self.preprocess.key if self.preprocess else ''} {self.label_offset}".encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.source) if self.indices is None else len(self.indices)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples, `size` at a time; the last batch may be shorter, and one after which the shape changes."""
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        start = 0
+        for raw in self.source.read(self.indices, size):
+            stop = start + len(raw)
+            numbers = range(start, stop) if self.indices is None else self.indices[start:stop]
+            yield Batch(
+                {spec.name: self._input(raw.inputs[spec.name], spec, numbers) for spec in self.inputs},
+                self._labels(raw.labels, numbers),
+            )
+            start = stop
+
+    def subset(self, indices: Array) -> Dataset:
+        """The samples at these positions of this dataset, in ascending order. Raises ValueError for bad positions."""
+        chosen = np.sort(np.asarray(indices, np.int64))
+        if len(np.unique(chosen)) < len(chosen) or (len(chosen) and (chosen[0] < 0 or chosen[-1] >= len(self))):
+            raise ValueError(f"indices must be distinct and in 0..{len(self) - 1}")
+        return replace(self, indices=chosen if self.indices is None else self.indices[chosen])
+
+    def _input(self, raw: Array, spec: InputSpec, numbers: Array | range) -> Array:
+        batch = raw
+        # Of several inputs, those that are integers are indices or lengths, never pixels.
+        if self.preprocess is not None and (len(self.inputs) == 1 or spec.dtype.kind == "f"):
+            batch = self.preprocess(raw)
+        batch = conform(self.name, batch, spec)
+        if batch.dtype.kind == "f" and (raw.dtype.kind == "f" or isinstance(self.preprocess, Custom)):
+            check_no_nan(self.name, batch, numbers)  # elsewhere there can be none
+        return batch
+
+    def _labels(self, labels: Array | None, numbers: Array | range) -> Array | None:
+        if labels is not None and labels.dtype.kind == "f":
+            check_no_nan(f"{self.name}, labels", labels, numbers)
+        if labels is None or self.label_offset == 0:
+            return labels
+        if labels.dtype.kind not in "iu" or labels.size != len(labels):
+            what = f"labels of type {labels.dtype} and shape {labels.shape} cannot be shifted"
+            raise DataError(self.name, what, hint="--label-offset is for integer classes")
+        return labels.astype(np.int64) + self.label_offset
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Two disjoint parts of one dataset."""
+
+    calibration: Dataset
+    rest: Dataset
+
+
+def split(data: Dataset, count: int, seed: int) -> Split:
+    """Put `count` samples, drawn by the seed, aside for calibration; raises DataError unless some are left over."""
+    if not 0 < count < len(data):
+        what = f"has too few samples ({len(data)}) to split off {count} for calibration"
+        raise DataError(data.name, what, hint="give --calibration data of its own")
+    order = np.random.default_rng(seed).permutation(len(data))
+    return Split(data.subset(order[:count]), data.subset(order[count:]))
+
+
+def open_data(
+    spec: Spec,
+    inputs: Sequence[InputSpec],
+    *,
+    preprocess: Preprocess | None = None,
+    label_offset: int = 0,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """The data that `spec` names: see KINDS; in Python also arrays (x, y), a mapping of them, or a function.
+
+    `image_size` (height, width) is for images where the model leaves it open. The first sample is read, so that data
+    that does not fit is refused here. Raises DataError.
+    """
+    data = Dataset(_open_source(spec, inputs, image_size), tuple(inputs), preprocess, label_offset)
+    if len(data) == 0:
+        raise DataError(data.name, "is empty: there is no sample in it", hint=f"give {KINDS}")
+    next(data.batches(1))
+    return data
+
+
+def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None) -> Source:
+    names = [input_.name for input_ in inputs]
+    if isinstance(spec, Mapping):
+        return open_arrays("data", {key: np.asarray(array) for key, array in spec.items()}, names)
+    if isinstance(spec, tuple):
+        return _open_pair(spec, names)
+    if not isinstance(spec, (str, Path)):
+        return FunctionSource(name_of(spec), spec, names)
+    path = Path(spec)
+    if path.is_dir():
+        files = _record_files(path)
+        return RecordSource(str(path), files, inputs, size) if files else ImageFolder(path, inputs, size)
+    if path.is_file():
+        if path.suffix == ".npz":
+            return open_npz(path, names)
+        if any(path.match(pattern) for pattern in RECORDS):
+            return RecordSource(str(path), [path], inputs, size)
+        raise DataError(str(path), "is a file of an unknown kind", hint=f"give {KINDS}")
+    if files := _globbed(str(spec)):
+        return RecordSource(str(spec), files, inputs, size)
+    if ":" in str(spec):
+        return FunctionSource(str(spec), load_function(str(spec)), names)
+    raise _missing(path)
+
+
+def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> Source:
+    if len(pair) != 2:
+        raise DataError("data", f"is a tuple of {len(pair)}", hint="give (x, y), or (x, None) without labels")
+    if len(names) != 1:
+        raise UsageError("data", f"the model has inputs {', '.join(names)}", hint="give a mapping of arrays by name")
+    labels = None if pair[1] is None else np.asarray(pair[1])
+    return ArraySource("data", {names[0]: np.asarray(pair[0])}, labels)
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted({file for pattern in RECORDS for file in folder.glob(pattern) if file.is_file()})
+
+
+def _globbed(pattern: str) -> list[Path]:
+    if not any(sign in pattern for sign in "*?["):
+        return []
+    path = Path(pattern)
+    return sorted(file for file in path.parent.glob(path.name) if file.is_file())
+
+
+def _missing(path: Path) -> DataError:
+    if any(sign in str(path) for sign in "*?["):
+        return DataError(str(path), "matches no file", hint="only the last part of the path may have wildcards")
+    beside = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
+    close = nearest(path.name, beside)
+    hint = close if close.startswith("did") else f"give {KINDS}"
+    return DataError(str(path), "there is no such file or folder", hint=hint)

@@ -1,0 +1,166 @@
+"""Samples that a function of the user's gives, batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from autoquant.errors import DataError
+from autoquant.evaluation.data.batch import Array, Batch, Sample, stacked
+from autoquant.evaluation.data.plugins import user_error
+
+FORMS = "yield x, (x, y) or ({'input': x}, y)"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the counting pass saw: how many samples, their digest, the form of each batch, a checksum of the first."""
+
+    count: int
+    digest: str
+    forms: tuple[str, ...]
+    first: int
+
+
+class FunctionSource:
+    """A function called without arguments, anew for every pass, that gives batches: always the same ones.
+
+    Only the thread that reads calls it, and iterates over what it returns, so that it need not be safe for threads. The
+    batches are cut and joined as needed. A later pass that gives other shapes, another number of batches, or another
+    first batch (the mark of shuffling) raises DataError: scores of such passes could not be compared.
+    """
+
+    def __init__(self, name: str, function: Callable[[], Any], inputs: Sequence[str]):
+        self.name = name
+        self._function = function
+        self._inputs = tuple(inputs)
+
+    @cached_property
+    def has_labels(self) -> bool:
+        """Whether the first batch has labels."""
+        first = next(self._batches(), None)
+        return first is not None and first.labels is not None
+
+    @property
+    def digest(self) -> str:
+        """Of all samples and labels."""
+        return self._seen.digest
+
+    def __len__(self) -> int:
+        return self._seen.count
+
+    def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
+        """One pass over the function, without keeping what is not chosen."""
+        return stacked(self._samples(indices), size)
+
+    def _samples(self, wanted: Array | None) -> Iterator[Sample]:
+        start = 0
+        for batch in self._checked():
+            stop = start + len(batch)
+            chosen: Any = range(len(batch))
+            if wanted is not None:
+                chosen = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)] - start
+            for i in chosen:
+                label = None if batch.labels is None else batch.labels[i]
+                yield Sample({key: array[i] for key, array in batch.inputs.items()}, label)
+            start = stop
+
+    @cached_property
+    def _seen(self) -> Seen:
+        digest, count, first = hashlib.sha256(), 0, 0
+        forms: list[str] = []
+        for batch in self._batches():
+            first = first if forms else _checksum(batch)
+            forms.append(_form(batch))
+            digest.update(forms[-1].encode())
+            for array in _arrays(batch):
+                digest.update(np.ascontiguousarray(array).data)
+            count += len(batch)
+        return Seen(count, digest.hexdigest(), tuple(forms), first)
+
+    def _checked(self) -> Iterator[Batch]:
+        """Batches of a pass that must equal the counting pass, as far as one can see at no cost."""
+        hint = "it must give the same batches in the same order each time: no shuffling, no shared iterator"
+        seen, number = self._seen, -1
+        for number, batch in enumerate(self._batches()):
+            if number == len(seen.forms):
+                raise DataError(self.name, f"gave more than the {number} batches of its first pass", hint=hint)
+            if (form := _form(batch)) != seen.forms[number]:
+                what = f"batch {number} is {form}, in the first pass it was {seen.forms[number]}"
+                raise DataError(self.name, what, hint=hint)
+            if number == 0 and _checksum(batch) != seen.first:
+                raise DataError(self.name, "the first batch differs from that of its first pass", hint=hint)
+            yield batch
+        if number + 1 < len(seen.forms):
+            what = f"gave {number + 1} batches in a later pass, {len(seen.forms)} in the first"
+            raise DataError(self.name, what, hint=hint)
+
+    def _batches(self) -> Iterator[Batch]:
+        labelled = None
+        for number, item in enumerate(self._items()):
+            batch = self._as_batch(f"{self.name}, batch {number}", item)
+            if labelled not in (None, batch.labels is not None):
+                raise DataError(self.name, "gives labels with some batches only", hint="give them with all or none")
+            labelled = batch.labels is not None
+            yield batch
+
+    def _items(self) -> Iterator[Any]:
+        try:
+            result = self._function()
+        except Exception as error:
+            raise user_error(self.name, error) from error
+        if not isinstance(result, Iterable) or isinstance(result, (np.ndarray, tuple, Mapping, str)):
+            what = f"returned a single {type(result).__name__}, not batches one after the other"
+            raise DataError(self.name, what, hint=FORMS)
+        try:
+            yield from result
+        except Exception as error:
+            raise user_error(self.name, error) from error
+
+    def _as_batch(self, where: str, item: Any) -> Batch:
+        values, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+        if not isinstance(values, Mapping):
+            if len(self._inputs) > 1:
+                what = f"gives one array, the model takes {', '.join(self._inputs)}"
+                raise DataError(where, what, hint="yield ({'input': x, ...}, y)")
+            values = {self._inputs[0]: values}
+        if set(values) != set(self._inputs):
+            what = f"gives inputs {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
+            raise DataError(where, what, hint="name them as the model does")
+        try:
+            batch = Batch({key: np.asarray(values[key]) for key in self._inputs}, _optional(labels))
+        except ValueError as error:  # ragged lists
+            raise DataError(where, f"is no array: {error}", hint=FORMS) from error
+        lengths = {len(array) if array.ndim else -1 for array in _arrays(batch)}
+        if len(lengths) > 1 or -1 in lengths or any(array.dtype.hasobject for array in _arrays(batch)):
+            what = f"is no batch: {_form(batch)}"
+            raise DataError(where, what, hint="each must be an array of numbers whose first axis is the batch")
+        return batch
+
+
+def _optional(labels: Any) -> Array | None:
+    return None if labels is None else np.asarray(labels)
+
+
+def _arrays(batch: Batch) -> Iterator[Array]:
+    yield from batch.inputs.values()
+    if batch.labels is not None:
+        yield batch.labels
+
+
+def _form(batch: Batch) -> str:
+    inputs = ", ".join(f"{array.dtype}{list(array.shape)}" for array in batch.inputs.values())
+    return inputs if batch.labels is None else f"{inputs} with labels {batch.labels.dtype}{list(batch.labels.shape)}"
+
+
+def _checksum(batch: Batch) -> int:
+    value = 0
+    for array in _arrays(batch):
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value

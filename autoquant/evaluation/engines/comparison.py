@@ -1,0 +1,136 @@
+"""Whether two engines compute the same of a model, on real samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoquant.evaluation.data.batch import Array, Outputs
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.engines.engine import Runner, run_batch
+
+SAMPLES, MOST = 512, 4096
+"""So many samples are compared; where they leave it open whether enough are alike, more and more, up to MOST or all."""
+ALIKE = 0.999
+"""The least share of samples that must get the same class."""
+TIE = 1e-6
+"""Scores this close, relative to the highest, are equal to float32, a few of whose steps it is: neither comes first."""
+FLOAT_BOUND = 1e-4
+"""The most that outputs of the FP32 model may differ, as rms, relative to the outputs.
+
+Sums of n products in another order differ by about sqrt(n) * 2^-24 (Higham, Accuracy and Stability of Numerical
+Algorithms, 2002, chapter 4), so a hundred layers of a thousand each by less than 1e-5. A step of INT8 over the range of
+an output is 1/255 of that: the bound is a fortieth of one.
+"""
+INT8_BOUND = 0.25
+"""The most that outputs of an INT8 model may differ, as rms, relative to what quantization itself does to them.
+
+Values that lie between two steps are rounded up here and down there, and each such flip is passed on by the layers
+behind. What is added to the error of quantization is independent of it, so the total grows by sqrt(1 + 0.25^2): 3 %.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of it: over `samples`, the share that is `alike`, and the `difference` of the output that differs most.
+
+    A sample is alike where each output that is scores of classes has the same highest one, but for ties, and each that
+    is integers the same values. `difference` is rms(ours - theirs) / rms(what it is relative to), in float64 over all
+    values; NaN where any output has one.
+    """
+
+    samples: int
+    alike: float
+    difference: float
+
+    def within(self, bound: float) -> bool:
+        """Whether enough samples are alike, and outputs differ by no more than this."""
+        return self.alike >= ALIKE and self.difference <= bound
+
+    def __str__(self) -> str:
+        return f"{self.alike:.2%} of {self.samples} samples alike, outputs differ by {self.difference:.2g}"
+
+
+def compare(
+    ours: Runner,
+    theirs: Runner,
+    data: Dataset,
+    *,
+    batch_size: int,
+    of_classes: bool,
+    plain: Runner | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Run two engines over samples drawn from all over the data, always the same ones.
+
+    `of_classes` says that outputs of shape (batch, 2 or more) are scores of classes. With `plain`, the FP32 model,
+    differences are relative to what quantization does, rms(theirs - plain), but to no less than FLOAT_BOUND /
+    INT8_BOUND of the FP32 outputs, so that float rounding is never too much; without it to rms(theirs). Raises as
+    `run_batch`.
+    """
+    order = np.random.default_rng(0).permutation(len(data))[:MOST]
+    sums: dict[str, _Sums] = {}
+    done, alike = 0, 0
+    for stop in _stops(len(order)):
+        for batch in data.subset(order[done:stop]).batches(batch_size):
+            found, wanted = run_batch(ours, batch), run_batch(theirs, batch)
+            before = wanted if plain is None else run_batch(plain, batch)
+            for name in wanted:
+                sums.setdefault(name, _Sums()).add(found[name], wanted[name], before[name])
+            alike += int(_alike(found, wanted, of_classes=of_classes).sum())
+            done += len(batch)
+            on_progress(done, max(stop, done))
+        if alike >= ALIKE * done:
+            break
+    differences = [each.difference(quantized=plain is not None) for each in sums.values()]
+    return Comparison(done, alike / done, math.nan if any(map(math.isnan, differences)) else max(differences))
+
+
+def _stops(total: int) -> Iterator[int]:
+    """Where to look whether it is enough: after 512 samples, 1,024, 2,048 and so on, and after all."""
+    stop = SAMPLES
+    while stop < total:
+        yield stop
+        stop *= 2
+    yield total
+
+
+class _Sums:
+    """Sums of squares of one output: of ours - theirs, of theirs - plain, of plain."""
+
+    def __init__(self) -> None:
+        self._squares = np.zeros(3)
+
+    def add(self, ours: Array, theirs: Array, plain: Array) -> None:
+        if theirs.dtype.kind != "f":
+            return
+        one, other, before = (array.astype(np.float64) for array in (ours, theirs, plain))
+        self._squares += [float((part * part).sum()) for part in (one - other, other - before, before)]
+
+    def difference(self, *, quantized: bool) -> float:
+        apart, moved, size = np.sqrt(self._squares).tolist()
+        scale = max(moved, size * FLOAT_BOUND / INT8_BOUND) if quantized else size
+        if apart == 0.0:
+            return 0.0
+        return float(apart / scale) if scale else math.inf
+
+
+def _alike(ours: Outputs, theirs: Outputs, *, of_classes: bool) -> Array:
+    """Which samples are alike, (batch,)."""
+    alike = np.ones(len(next(iter(theirs.values()))), bool)
+    for name, wanted in theirs.items():
+        if wanted.dtype.kind != "f":
+            alike &= (ours[name] == wanted).reshape(len(wanted), -1).all(axis=1)
+        elif of_classes and wanted.ndim == 2 and wanted.shape[1] > 1:
+            alike &= _same_class(ours[name], wanted)
+    return alike
+
+
+def _same_class(ours: Array, theirs: Array) -> Array:
+    """Whether ours has its highest score where theirs has, or where theirs has one that ties with that; (batch,)."""
+    best = theirs.max(axis=1)
+    there = np.take_along_axis(theirs, ours.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
+    return np.asarray(there >= best - TIE * np.abs(best))

@@ -1,0 +1,63 @@
+"""What an engine is: it executes models so that they can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from autoquant.errors import ModelError
+from autoquant.evaluation.data.batch import Array, Batch, Outputs
+from autoquant.model.model import Program
+
+
+class Runner(Protocol):
+    """An opened model."""
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Tensors by name for one batch of inputs by name.
+
+        A model of a fixed batch size is run as often as it takes. May be called in any thread, in one at a time; the
+        next call does not change what this one gave. But tensors asked for by name may be views of memory that is used
+        again, and must not be held when it is called. Raises TrialError where it cannot be run.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back its memory."""
+        ...
+
+
+class Engine(Protocol):
+    """Opens models. A score belongs to the engine it was measured on."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The library that computes, and its version: 'tensorflow 2.21.0'."""
+        ...
+
+    def open_graph(self, graph: Program, fetches: Sequence[str] | None = None) -> Runner:
+        """Open a float model; fetch its outputs, or any tensors of it.
+
+        For a model of a fixed batch size, tensors asked for also hold what was repeated to fill the last batch.
+        """
+        ...
+
+    def open_file(self, path: Path, graph: Program) -> Runner:
+        """Open what a target saved of `graph`, with the graph's inputs and outputs."""
+        ...
+
+
+def run_batch(runner: Runner, batch: Batch) -> Outputs:
+    """A model's outputs for one batch, one row a sample. Raises ModelError where an output is something else."""
+    outputs = runner(batch.inputs)
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != len(batch):
+            what = f"has shape {array.shape} for a batch of {len(batch)}; its first axis must be the batch"
+            raise ModelError(f"output '{name}'", what, hint="choose another output with --outputs")
+    return outputs

@@ -1,0 +1,104 @@
+"""Runs graphs in a TensorFlow session on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.engines.fixed_batch import fixed_batch, run_fixed
+from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.model import Program
+
+
+class TensorFlowEngine:
+    """Stock TensorFlow; the operators of a saved model come from the function library in its file."""
+
+    name: ClassVar[str] = "tensorflow"
+
+    @property
+    def version(self) -> str:
+        """Of TensorFlow."""
+        return f"tensorflow {version('tensorflow')}"
+
+    def open_graph(self, graph: Program, fetches: Sequence[str] | None = None) -> TensorFlowRunner:
+        """Open a float graph. Raises ModelError where it is none of TensorFlow."""
+        if not isinstance(graph, Graph):
+            raise ModelError("engine tensorflow", "cannot run a .tflite model", hint="choose --engine litert")
+        return TensorFlowRunner(graph.to_graph_def(), graph.inputs, fetches or graph.outputs, cut=not fetches)
+
+    def open_file(self, path: Path, graph: Program) -> TensorFlowRunner:
+        """Open a saved .pb."""
+        return TensorFlowRunner(GraphDef.FromString(path.read_bytes()), graph.inputs, graph.outputs)
+
+
+def tf_graph_of(graph_def: Any, where: str = "graph") -> Any:
+    """A GraphDef of ours as a tf.Graph. Raises TrialError at `where` when TensorFlow refuses it."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.graph_util.import_graph_def(graph_def, name="")
+    except (ValueError, tf.errors.OpError) as error:
+        what = f"TensorFlow refuses it: {str(error).splitlines()[0]}"
+        raise TrialError(where, what, hint="leave the layer in float") from error
+    return graph
+
+
+def _unfused(graph_def: Any) -> Any:
+    """How to run a graph of which tensors inside are fetched: None is as always.
+
+    TensorFlow 2.21 joins a BiasAdd with the LeakyRelu that alone reads it even where the BiasAdd is fetched, which then
+    cannot be found.
+    """
+    if not any(node.op == "LeakyRelu" for node in graph_def.node):
+        return None
+    import tensorflow as tf
+    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+    return config
+
+
+class TensorFlowRunner:
+    """A session with one graph; `cut` says that a row of what it fetches is a sample, as of outputs."""
+
+    def __init__(self, graph_def: Any, inputs: Sequence[str], fetches: Sequence[str], *, cut: bool = True) -> None:
+        import tensorflow as tf
+
+        self._errors = tf.errors
+        self._inputs = tuple(inputs)
+        self._fetches = tuple(fetches)
+        self._cut = cut
+        graph = tf_graph_of(graph_def)
+        placeholders = [graph.get_tensor_by_name(f"{name}:0") for name in self._inputs]
+        self._batch = fixed_batch(p.shape.as_list() for p in placeholders if p.shape.rank)
+        self._session = tf.compat.v1.Session(graph=graph, config=None if cut else _unfused(graph_def))
+        self._call = self._session.make_callable(
+            [graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in self._fetches],
+            feed_list=placeholders,
+        )
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run one batch."""
+        feeds = [inputs[name] for name in self._inputs]
+        arrays = run_fixed(self._run, feeds, self._batch, cut=self._cut)
+        return dict(zip(self._fetches, arrays, strict=True))
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+    def _run(self, feeds: Sequence[Array]) -> list[Array]:
+        try:
+            return list(self._call(*feeds))
+        except self._errors.ResourceExhaustedError as error:
+            raise TrialError("TensorFlow", "out of memory", hint="a smaller --batch-size may help") from error
+        except (self._errors.OpError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise TrialError("TensorFlow", f"the model does not run: {reason}", hint="check the input data") from error

@@ -1,0 +1,1 @@
+"""Measured times of models and of their operators on this machine."""

@@ -1,0 +1,108 @@
+"""How long models take side by side: what was measured, and what may be said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from autoquant.evaluation.data.batch import Array
+
+
+class Compared(StrEnum):
+    """How a model's speed compares with that of the reference."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    UNCLEAR = "no clear difference"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median of some numbers, with their quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Array) -> Spread:
+        """Of numbers of shape (n,), interpolated linearly as NumPy does."""
+        low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+        return cls(median, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One model: seconds for a batch, and its speed relative to the reference, above 1 where it is faster.
+
+    The speed is the ratio of times of the same round, so that what disturbs both does not count.
+    """
+
+    name: str
+    seconds: Spread
+    speed: Spread
+
+    @property
+    def compared(self) -> Compared:
+        """Faster or slower only where it was so in three rounds out of four."""
+        if self.speed.low > 1.0:
+            return Compared.FASTER
+        return Compared.SLOWER if self.speed.high < 1.0 else Compared.UNCLEAR
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """An operator's least seconds in each model, None where it does not have it; `name` is its layer's, or tensor's.
+
+    `kind` is what LiteRT calls it: CONV_2D.
+    """
+
+    name: str
+    kind: str
+    seconds: tuple[float | None, ...]
+
+    @property
+    def slowest(self) -> float:
+        """Its seconds in the model where it takes longest."""
+        return max(second for second in self.seconds if second is not None)
+
+    def speed(self, model: int) -> float | None:
+        """Its speed in a model relative to the first, above 1 where it is faster; None where one does not have it."""
+        first, other = self.seconds[0], self.seconds[model]
+        return first / other if first is not None and other else None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Models measured in turns, the first of them the reference.
+
+    `operators` are those of all models, the slowest first; `covered` says for each model what share of its least
+    time they add up to. `noise` says what disturbed the measurement, empty where nothing did.
+    """
+
+    threads: int
+    batch_size: int
+    rounds: int
+    models: tuple[Timed, ...]
+    operators: tuple[OperatorTime, ...] = ()
+    covered: tuple[float, ...] = ()
+    noise: str = ""
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """A sentence for each model but the reference."""
+        return tuple(_statement(model, self.models[0].name) for model in self.models[1:])
+
+
+def speed_words(speed: Spread) -> str:
+    """A speed with its quartiles: '0.70 times the speed (0.69 to 0.72)'."""
+    return f"{speed.median:.2f} times the speed ({speed.low:.2f} to {speed.high:.2f})"
+
+
+def _statement(model: Timed, reference: str) -> str:
+    if model.compared is Compared.FASTER:
+        return f"{model.name} is faster than {reference} here: {speed_words(model.speed)}"
+    told = "it is slower" if model.compared is Compared.SLOWER else "there is no clear difference"
+    return f"{model.name} is not faster than {reference} here, {told}: {speed_words(model.speed)}"

@@ -1,0 +1,170 @@
+"""Single operators cut out of a model, to be timed on the kernels that run them in it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.latency.models import feed, opened
+from autoquant.evaluation.latency.rounds import Budget, interleaved
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.interpreter import plain_interpreter
+from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
+from autoquant.model.names import canonical
+
+QUANTIZE, DEQUANTIZE = "QUANTIZE", "DEQUANTIZE"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A model of one operator, what it is fed, its kind (CONV_2D) and the name of its first output.
+
+    `converted` is the name of what a DEQUANTIZE or QUANTIZE makes of that output, empty without one: an output of an
+    INT8 model is called as in the float model, and so what it is made from has another name.
+    """
+
+    tensor: str
+    kind: str
+    content: bytes
+    samples: tuple[Array, ...]
+    converted: str = ""
+
+    def key(self, known: Container[tuple[str, str]] = ()) -> tuple[str, str]:
+        """Kind and tensor, by which it is found in another version of its model, whose keys are `known`."""
+        own, other = (self.kind, canonical(self.tensor)), (self.kind, canonical(self.converted))
+        return other if own not in known and other in known else own
+
+
+def operators_of(name: str, content: bytes, samples: Sequence[Array]) -> list[Operator]:
+    """Every operator of a .tflite in order, fed with what it reads when the model runs on a batch of samples.
+
+    Those that run other subgraphs, read what is no array, or read nothing are left out. Raises ModelError where it
+    cannot be run.
+    """
+    interpreter = plain_interpreter(content)
+    feed(name, interpreter, samples)
+    shapes = {int(detail["index"]): tuple(map(int, detail["shape"])) for detail in interpreter.get_tensor_details()}
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    converted = _converted(model)
+    found = []
+    for op in graph.operators:
+        kind = flatbuffer.op_name(model, op)
+        types = {graph.tensors[index].type for index in _tensors_of(op)}
+        if kind in HOLDS_SUBGRAPHS or not types <= flatbuffer.DTYPES.keys():
+            continue
+        cut, read = cut_out(model, op, shapes)
+        if any(0 in shapes[index] for index in read):  # LiteRT does not give away what holds no value
+            continue
+        fed = tuple(np.array(interpreter.get_tensor(index)) for index in read)
+        made = int(op.outputs[0])
+        name = flatbuffer.tensor_name(graph.tensors[made])
+        found.append(Operator(name, kind, cut, fed, converted.get(made, "")))
+    return found
+
+
+def _converted(model: Any) -> Mapping[int, str]:
+    """Tensor -> the name of what a DEQUANTIZE, or a QUANTIZE at an output of the model, makes of it."""
+    graph = model.subgraphs[0]
+    outputs = set(map(int, graph.outputs))
+    made = {}
+    for op in graph.operators:
+        kind, output = flatbuffer.op_name(model, op), int(op.outputs[0])
+        if kind == DEQUANTIZE or (kind == QUANTIZE and output in outputs):
+            made[int(op.inputs[0])] = flatbuffer.tensor_name(graph.tensors[output])
+    return made
+
+
+def cut_out(model: Any, op: Any, shapes: Mapping[int, tuple[int, ...]]) -> tuple[bytes, list[int]]:
+    """The .tflite of one operator (OperatorT) of a model (ModelT), and the tensors that it has as inputs, in order.
+
+    Constants, quantization, options and a fused activation stay. `shapes` are those of all other tensors, by index.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    outputs = {int(index) for index in op.outputs}
+    alone, sub = _empty_model(schema)
+    alone.operatorCodes = [model.operatorCodes[op.opcodeIndex]]
+    place = {-1: -1}
+    inputs: list[int] = []
+    for index in _tensors_of(op):
+        tensor = copy.copy(graph.tensors[index])
+        data = model.buffers[tensor.buffer].data
+        tensor.buffer = 0
+        if data is not None and len(data):
+            tensor.buffer = flatbuffer.add_buffer(alone, data)
+        elif not tensor.isVariable:
+            tensor.shape, tensor.shapeSignature = np.asarray(shapes[index], np.int32), None
+            inputs += [] if index in outputs else [index]
+        place[index] = len(sub.tensors)
+        sub.tensors.append(tensor)
+    own = copy.copy(op)
+    own.opcodeIndex = 0
+    own.inputs, own.outputs = [place[int(i)] for i in op.inputs], [place[int(i)] for i in op.outputs]
+    own.intermediates = None if op.intermediates is None else [place[int(i)] for i in op.intermediates]
+    sub.operators = [own]
+    sub.inputs, sub.outputs = [place[index] for index in inputs], own.outputs
+    return flatbuffer.write(alone), inputs
+
+
+def boundary(kind: str, shape: Sequence[int]) -> Operator:
+    """A QUANTIZE or DEQUANTIZE of an activation of this shape."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    alone, sub = _empty_model(schema)
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+    code.version = 2 if kind == DEQUANTIZE else 1  # INT8 is read from version 2 on
+    alone.operatorCodes = [code]
+    types = [schema.TensorType.FLOAT32, schema.TensorType.INT8]
+    if kind == DEQUANTIZE:
+        types.reverse()
+    for number, type_ in enumerate(types):
+        tensor = schema.TensorT()
+        tensor.name, tensor.buffer, tensor.type = f"t{number}".encode(), 0, type_
+        tensor.shape = np.asarray(shape, np.int32)
+        if type_ == schema.TensorType.INT8:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = np.array([2.0**-7], np.float32)
+            tensor.quantization.zeroPoint = np.array([0], np.int64)
+        sub.tensors.append(tensor)
+    op = schema.OperatorT()
+    op.opcodeIndex, op.inputs, op.outputs = 0, [0], [1]
+    sub.operators, sub.inputs, sub.outputs = [op], [0], [1]
+    values = np.zeros(tuple(shape), flatbuffer.DTYPES[types[0]])
+    return Operator("t1", kind, flatbuffer.write(alone), (values,))
+
+
+def operator_seconds(
+    operators: Sequence[Operator], *, threads: int, clock: Callable[[], float], budget: Budget
+) -> list[float]:
+    """Least seconds of each operator, all of them measured in turns.
+
+    An operator takes longer only because others disturb it (https://docs.python.org/3/library/timeit.html, `repeat`),
+    and some more than others: medians of a busy machine do not compare. What it takes to call an interpreter at all,
+    measured beside them on a DEQUANTIZE of one value, is taken off.
+    """
+    timed = [*operators, boundary(DEQUANTIZE, (1,))]
+    calls = [opened(one.tensor, one.content, one.samples, threads=threads).invoke for one in timed]
+    *least, call = np.min(interleaved(calls, clock, budget), axis=0).tolist()
+    return [max(seconds - call, 0.0) for seconds in least]
+
+
+def _tensors_of(op: Any) -> Iterator[int]:
+    """Indices of all tensors of an operator, each once; those that are not there are -1 in the file."""
+    groups = (op.inputs, op.outputs, () if op.intermediates is None else op.intermediates)
+    yield from dict.fromkeys(int(index) for group in groups for index in group if index >= 0)
+
+
+def _empty_model(schema: Any) -> tuple[Any, Any]:
+    """A model (ModelT) of one subgraph (SubGraphT) without anything in it."""
+    model, sub = schema.ModelT(), schema.SubGraphT()
+    model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], [sub]  # buffer 0 is empty in every file
+    sub.tensors = []
+    return model, sub

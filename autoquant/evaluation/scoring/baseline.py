@@ -1,0 +1,210 @@
+"""The FP32 model on the evaluation data: run once, checked, scored, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from autoquant import __version__
+from autoquant.cache import Kept, digest_of, keep, read_kept
+from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.data.batch import Array, Batch, Outputs
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.prefetch import overlapped
+from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
+from autoquant.evaluation.metrics.labels import class_scores, first_output
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.scoring.checks import (
+    check_baseline_above_chance,
+    check_deterministic,
+    check_finite,
+    check_label_offset,
+    check_not_constant,
+    check_not_one_class,
+)
+from autoquant.evaluation.scoring.evaluator import Progress, Score, no_progress, score_of
+from autoquant.evaluation.statistics.stream_order import margins_of
+from autoquant.model.model import Model
+
+VERSION = 4
+SMALL = 64 * 1024
+"""Bytes of outputs a sample that are kept until all samples were seen, to look at them together."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The FP32 model's score and outputs. `key` says of which model, data, metric, engine.
+
+    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only. `margins` say
+    of each sample how far the FP32 model is from another answer, (samples,), where the metric is of classes. `warnings`
+    are what a person should know of it.
+    """
+
+    key: str
+    outputs: tuple[Outputs, ...]
+    score: Score
+    warnings: tuple[str, ...] = ()
+    margins: Array | None = None
+
+    def reference(self, samples: Array) -> Outputs:
+        """The FP32 outputs of some samples, by position, where all were kept, wherever batches begin and end."""
+        ends = np.cumsum([len(next(iter(outputs.values()))) for outputs in self.outputs])
+        batches = np.searchsorted(ends, samples, side="right")
+        places = samples - np.concatenate([[0], ends])[batches]
+        return {
+            name: np.stack([self.outputs[batch][name][place] for batch, place in zip(batches, places, strict=True)])
+            for name in self.outputs[0]
+        }
+
+
+def score_baseline(
+    engine: Engine,
+    model: Model,
+    data: Dataset,
+    metric: Metric,
+    *,
+    batch_size: int,
+    kept: Path | None,
+    on_progress: Progress,
+) -> Baseline:
+    """The FP32 model's outputs and score, measured, or those in the file `kept` if of this model, data and engine."""
+    key = digest_of(
+        __version__, engine.version, model.digest, *model.program.outputs, data.digest, metric.key, batch_size
+    )
+    baseline = load_baseline(kept, key=key) if kept else None
+    if baseline is None:
+        runner = engine.open_graph(model.program)
+        try:
+            baseline = measure_baseline(runner, data, metric, batch_size=batch_size, key=key, on_progress=on_progress)
+        finally:
+            runner.close()
+        if kept:
+            save_baseline(baseline, kept)
+    return baseline
+
+
+def measure_baseline(
+    runner: Runner,
+    data: Dataset,
+    metric: Metric,
+    *,
+    batch_size: int,
+    key: str,
+    on_progress: Progress = no_progress,
+) -> Baseline:
+    """Run the FP32 model over the data, once, and its first batch twice.
+
+    Raises ModelError or DataError, which name the likely mistake, when two runs differ, outputs are not finite or do
+    not depend on the sample, or labels count classes otherwise than the model does.
+    """
+    numbers = range(len(data)) if data.indices is None else data.indices
+    try:
+        _check_first(runner, next(iter(data.batches(batch_size))), numbers)
+        kept: list[Outputs] = []
+        seen: list[Seen] = []
+        rows: list[Array] = []
+        margins: list[Array] = []
+        done = 0
+        with overlapped(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
+            for batch, outputs in pairs:
+                check_finite(outputs, numbers[done:])
+                rows.append(metric.measure(outputs, batch.labels, outputs))
+                seen.append(_seen(outputs, batch.labels, metric))
+                if metric.of_classes:
+                    scores = class_scores(first_output(outputs), metric.name)
+                    margins.append(margins_of(scores, _threshold(metric), getattr(metric, "k", 1)))
+                if metric.needs_reference or not kept:
+                    kept.append(outputs)
+                done += len(batch)
+                on_progress(done, len(data))
+        warnings = _check_all(seen, metric)
+        score = score_of(metric, rows, done)
+    except TrialError as error:
+        raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
+    return Baseline(key, tuple(kept), score, warnings, np.concatenate(margins) if margins else None)
+
+
+def _threshold(metric: Metric) -> float:
+    """Where a single column of scores changes its class."""
+    return float(getattr(metric, "threshold", 0.5))
+
+
+def save_baseline(baseline: Baseline, path: Path) -> None:
+    """Write an .npz, whole or not at all."""
+    arrays: dict[str, Array] = {"rows": baseline.score.rows}
+    if baseline.margins is not None:
+        arrays["margins"] = baseline.margins
+    names = list(baseline.outputs[0])
+    for number, outputs in enumerate(baseline.outputs):
+        arrays.update({f"output{index}_{number}": outputs[name] for index, name in enumerate(names)})
+    facts = {
+        "names": names,
+        "batches": len(baseline.outputs),
+        "value": baseline.score.value,
+        "samples": baseline.score.samples,
+        "warnings": list(baseline.warnings),
+    }
+    keep(path, Kept(facts, arrays), key=baseline.key, version=VERSION)
+
+
+def load_baseline(path: Path, *, key: str) -> Baseline | None:
+    """What `save_baseline` wrote, or None when that is not there, damaged, or of another key or version."""
+    kept = read_kept(path, key=key, version=VERSION)
+    if kept is None:
+        return None
+    facts = kept.header
+    outputs = tuple(
+        {name: kept.arrays[f"output{index}_{number}"] for index, name in enumerate(facts["names"])}
+        for number in range(facts["batches"])
+    )
+    score = Score(facts["value"], kept.arrays["rows"], facts["samples"])
+    return Baseline(key, outputs, score, tuple(facts["warnings"]), kept.arrays.get("margins"))
+
+
+class Seen(NamedTuple):
+    """What is kept of a batch to look at all of them together."""
+
+    outputs: Outputs
+    labels: Array | None
+
+
+def _seen(outputs: Outputs, labels: Array | None, metric: Metric) -> Seen:
+    """All samples of a batch where a metric of classes needs them and they are small, else the first two."""
+    size, count = sum(array.nbytes for array in outputs.values()), len(next(iter(outputs.values())))
+    if metric.of_classes and size <= SMALL * count:
+        return Seen(outputs, labels)
+    # Copies: a view would hold the whole batch.
+    return Seen({name: array[:2].copy() for name, array in outputs.items()}, None if labels is None else labels[:2])
+
+
+def _check_first(runner: Runner, batch: Batch, numbers: Array | range) -> None:
+    """Run a batch twice."""
+    once, again = run_batch(runner, batch), run_batch(runner, batch)
+    check_finite(once, numbers)
+    check_deterministic(once, again)
+
+
+def _check_all(seen: Sequence[Seen], metric: Metric) -> tuple[str, ...]:
+    """Look at all batches together, unless their outputs' shapes differ, as of images of several sizes.
+
+    What a person should know is returned.
+    """
+    if len({tuple(array.shape[1:] for array in outputs.values()) for outputs, _ in seen}) > 1:
+        return ()
+    outputs = {name: np.concatenate([part.outputs[name] for part in seen]) for name in seen[0].outputs}
+    check_not_constant(outputs)
+    if not metric.of_classes:
+        return ()
+    given = [labels for _, labels in seen if labels is not None]
+    labels = np.concatenate(given) if given else None
+    check_not_one_class(outputs, labels)
+    if labels is None or not metric.needs_labels:
+        return ()
+    check_label_offset(outputs, labels)
+    warning = check_baseline_above_chance(outputs, labels)
+    return (warning,) if warning else ()

@@ -1,0 +1,122 @@
+"""Is the FP32 model fed and scored as it should be? Asked before anything is searched."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoquant.errors import DataError, ModelError
+from autoquant.evaluation.data.batch import Array, Outputs
+from autoquant.evaluation.metrics.labels import class_labels
+
+TOLERANCE = 1e-5
+"""Relative difference of two runs that still counts as the same: threads may add numbers up in another order."""
+FEW = 10
+"""Fewer samples than this prove nothing about a classifier."""
+PREPROCESS = "is the preprocessing that of the training? try --preprocess tf, torch or caffe, or --scale, --mean, --std"
+
+
+def check_deterministic(first: Outputs, second: Outputs) -> None:
+    """Two runs of one batch must agree within 1e-5 of the largest output; raises ModelError."""
+    for name, array in first.items():
+        a, b = array.astype(np.float64), second[name].astype(np.float64)
+        largest = max(float(np.abs(a).max(initial=0.0)), float(np.abs(b).max(initial=0.0)))
+        with np.errstate(invalid="ignore"):  # infinities: check_finite has a better word for them
+            apart = float(np.abs(a - b).max(initial=0.0))
+        if not apart <= TOLERANCE * largest:  # NaN is found here too
+            what = f"two runs of the same batch differ by {apart:.3g} (outputs go up to {largest:.3g})"
+            hint = "the model has random operators (dropout, noise): export it for inference, training=False"
+            raise ModelError(f"output '{name}'", what, hint=hint)
+
+
+def check_finite(outputs: Outputs, numbers: Array | range) -> None:
+    """Numbers only, no NaN, no infinity; raises ModelError. `numbers` are those of the samples, (batch,)."""
+    for name, array in outputs.items():
+        if array.dtype.kind in "OSU":
+            raise ModelError(f"output '{name}'", "holds text", hint="choose others with --outputs")
+        bad = np.any(~np.isfinite(array.reshape(len(array), -1)), axis=1)
+        if bad.any():
+            found = f"{bad.sum()} of {len(bad)} samples (first: {numbers[int(bad.argmax())]})"
+            raise ModelError(f"output '{name}'", f"the FP32 model gives NaN or infinity for {found}", hint=PREPROCESS)
+
+
+def check_not_constant(outputs: Outputs) -> None:
+    """Some output must depend on the sample; raises DataError."""
+    count = len(next(iter(outputs.values())))
+    if count > 1 and all(map(_constant, outputs.values())):
+        where = ", ".join(f"output '{name}'" for name in outputs)
+        raise DataError(where, f"is the same for all {count} samples", hint=PREPROCESS)
+
+
+def check_not_one_class(outputs: Outputs, labels: Array | None = None) -> None:
+    """The first output, class scores (batch, classes), must not favour one class for all samples; raises DataError.
+
+    Give it samples from all over the data: a folder sorted by class begins with one class. Passes for fewer than 10
+    samples, and where nine in ten labels are one class too.
+    """
+    name, array = next(iter(outputs.items()))
+    scores = array.reshape(len(array), -1)
+    if scores.shape[1] < 2 or len(scores) < FEW:
+        return
+    predictions = scores.argmax(axis=1)
+    if (predictions == predictions[0]).all() and not _one_sided(labels):
+        what = f"the FP32 model predicts class {predictions[0]} for all {len(scores)} samples"
+        raise DataError(f"output '{name}'", what, hint=PREPROCESS)
+
+
+def check_label_offset(outputs: Outputs, labels: Array) -> None:
+    """Labels must count classes as the model's first output does; raises DataError naming the offset that fits.
+
+    For class scores (batch, classes); anything else passes. Refused are labels that are no class, labels 0..999 for
+    1001 outputs where one more fits better, and labels that one more or one less turns from mostly wrong into right
+    (top-1 at least doubled, and 20 points higher).
+    """
+    scores = next(iter(outputs.values()))
+    scores = scores.reshape(len(scores), -1)
+    classes = scores.shape[1]
+    if classes < 2 or labels.size != len(labels) or labels.dtype.kind not in "iu" or not len(labels):
+        return
+    truth = labels.reshape(-1).astype(np.int64)
+    class_labels(truth, classes, "top1")  # refuses what is no class
+    predictions = scores.argmax(axis=1)
+    right, right_up, right_down = (float(np.mean(predictions == truth + shift)) for shift in (0, 1, -1))
+    low, high = truth.min(), truth.max()
+    if classes == 1001 and high <= 999 and right_up > right:
+        what = f"labels are in {low}..{high}, the model has 1001 classes, the first of which is the background"
+        raise DataError("labels", what, hint="use `--label-offset 1`")
+    # Of two classes, one shifted away, nothing can be told: that would be classes in the wrong order.
+    better, shift = max((right_up, 1), (right_down, -1))
+    if classes > 2 and len(truth) >= FEW and better >= 2 * right and better >= right + 0.2:
+        what = f"top-1 is {right:.3f}, and {better:.3f} with all labels shifted by {shift:+d}"
+        raise DataError("labels", what, hint=f"use `--label-offset {shift}`")
+
+
+def check_baseline_above_chance(outputs: Outputs, labels: Array) -> str | None:
+    """A warning if the FP32 model's top-1 is not better than always saying the most frequent class; None if it is.
+
+    Only for class scores (batch, classes) with class numbers; None for anything else.
+    """
+    scores = next(iter(outputs.values()))
+    scores = scores.reshape(len(scores), -1)
+    if scores.shape[1] < 2 or labels.size != len(labels) or labels.dtype.kind not in "iu" or len(labels) < FEW:
+        return None
+    truth = labels.reshape(-1)
+    right = float(np.mean(scores.argmax(axis=1) == truth))
+    guess = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+    if right > guess or guess == 1.0:
+        return None
+    return (
+        f"the FP32 model's top-1 is {right:.3f} on {len(truth)} samples; always saying the most frequent class would "
+        f"give {guess:.3f}. Are preprocessing and the order of the classes right?"
+    )
+
+
+def _constant(array: Array) -> bool:
+    low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
+    largest = float(np.maximum(np.abs(low), np.abs(high)).max(initial=0.0))
+    return float((high - low).max(initial=0.0)) <= TOLERANCE * largest
+
+
+def _one_sided(labels: Array | None) -> bool:
+    if labels is None or labels.size != len(labels):
+        return False
+    return bool(np.unique(labels, return_counts=True)[1].max() >= 0.9 * len(labels))

@@ -1,0 +1,1 @@
+"""Bounds, intervals and sequential tests on arrays: NumPy and SciPy alone."""

@@ -1,0 +1,135 @@
+"""How large the true drop of a 0/1 metric may be, exactly, from paired samples.
+
+Of n pairs, `losses` are right in FP32 and wrong in INT8, `gains` the other way round; both are discordant, D together.
+In the trinomial model a pair is discordant with probability psi, and then a loss with probability theta, so that the
+drop is psi (2 theta - 1). What is not asked for, psi, is treated as by Berger and Boos (1994, "P values maximized over
+a confidence set for the nuisance parameter", JASA 89): the p-value of a drop is the largest over a Clopper-Pearson
+interval of confidence 1 - gamma for psi, plus gamma.
+
+The statistic is (losses - gains - n drop) / sqrt(n (s - drop^2)), s = sqrt((D / n)^2 + drop^2): the score statistic of
+Tango (1998) with a simpler s. It orders outcomes, and any order gives an exact test; this one has (0, 0) as the
+strongest evidence against a drop, so that no discordant pair in n gives the rule of three. The plain difference of
+counts does not: it cannot tell no pair from a loss and a gain, and gives 4.1 / n instead of 3.0 / n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from autoquant.evaluation.data.batch import Array
+
+GAMMA = 0.02
+"""Part of the error that is spent on the interval of psi."""
+GRID = 24
+"""Values of psi that the largest p-value is taken over. It is flat in psi, being of a standardized statistic."""
+STEPS, FEW = (32, 8), 20
+"""Drops that are tried above the largest one found, with up to FEW discordant pairs and with more.
+
+As outcomes come and go at its edge, the p-value is not quite monotone in the drop; of many pairs each weighs little.
+"""
+NEVER = 1e-4
+"""Part of the error that is given to numbers of discordant pairs too unlikely to be looked at."""
+PRECISION = 1e-3
+"""Of the bound, as a part of its distance from the observed drop; it is rounded up."""
+
+
+@cache
+def exact_upper(losses: int, gains: int, samples: int, *, confidence: float) -> float:
+    """The upper confidence bound, one-sided, of the true drop: the largest that is not disproven at 1 - confidence.
+
+    >>> round(exact_upper(0, 0, 1000, confidence=0.95), 4)
+    0.003
+    """
+    if min(losses, gains) < 0 or losses + gains > samples or samples < 1 or not 0.0 < confidence < 1.0:
+        raise ValueError(f"needs {samples} pairs or fewer, a confidence in (0, 1), got {losses}, {gains}, {confidence}")
+
+    def disproven(drop: float) -> bool:
+        return is_disproven(drop, losses, gains, samples, confidence=confidence)
+
+    observed = (losses - gains) / samples
+    most = _likely_psi(losses + gains, samples, GAMMA * (1.0 - confidence))[1]
+    steps = STEPS[losses + gains > FEW]
+    beyond = _crossing(disproven, observed, most, observed)
+    while beyond < most:
+        farther = np.linspace(beyond, min(beyond + 0.5 * (beyond - observed), most), steps + 2)[1:-1]
+        again = [float(drop) for drop in farther if not disproven(float(drop))]
+        if not again:
+            break
+        beyond = _crossing(disproven, again[-1], most, observed)
+    return beyond
+
+
+def is_disproven(drop: float, losses: int, gains: int, samples: int, *, confidence: float) -> bool:
+    """Whether the counts disprove, with this confidence, that the true drop is this one."""
+    alpha = 1.0 - confidence
+    psi = _likely_psi(losses + gains, samples, GAMMA * alpha)
+    return GAMMA * alpha + _largest_tail(drop, losses, gains, samples, psi, alpha) <= alpha
+
+
+def _crossing(disproven: Callable[[float], bool], possible: float, beyond: float, observed: float) -> float:
+    """A drop just above the largest possible one, by halving between one that is possible and one that is not."""
+    while beyond - possible > PRECISION * (beyond - observed):
+        middle = 0.5 * (possible + beyond)
+        possible, beyond = (possible, middle) if disproven(middle) else (middle, beyond)
+    return beyond
+
+
+@cache
+def _likely_psi(discordant: int, samples: int, gamma: float) -> tuple[float, float]:
+    """The Clopper-Pearson interval of confidence 1 - gamma for the share of discordant pairs."""
+    from scipy.special import betaincinv
+
+    low = betaincinv(discordant, samples - discordant + 1, gamma / 2) if discordant else 0.0
+    high = betaincinv(discordant + 1, samples - discordant, 1 - gamma / 2) if discordant < samples else 1.0
+    return float(low), float(high)
+
+
+def _largest_tail(drop: float, losses: int, gains: int, samples: int, psi: tuple[float, float], alpha: float) -> float:
+    """The largest probability, over psi, of an outcome that speaks against a drop as much as the observed one does."""
+    from scipy.special import betainc
+
+    low, high = max(psi[0], abs(drop)), psi[1]
+    if low > high:
+        return 0.0
+    grid = np.linspace(math.sqrt(low), math.sqrt(high), GRID)[:, np.newaxis] ** 2
+    pairs = _likely_pairs(low, high, samples, alpha)
+    deviation = _deviation(pairs, drop, samples)
+    own = float(_deviation(np.asarray(losses + gains), drop, samples))
+    statistic = (losses - gains - samples * drop) / own if own else 0.0
+    most = np.floor((pairs + samples * drop + statistic * deviation) / 2 + 1e-9)  # losses of these and fewer count
+    chance = _binomial(pairs, samples, grid)
+    psi_of, pairs_of = np.nonzero((chance > NEVER * alpha / len(pairs)) & (most >= 0))
+    theta = np.clip((1.0 + drop / np.maximum(grid[psi_of, 0], 1e-300)) / 2, 0.0, 1.0)
+    counted, others = most[pairs_of] + 1.0, (pairs - most)[pairs_of]
+    below = np.where(others > 0.0, betainc(np.maximum(others, 1.0), counted, 1.0 - theta), 1.0)  # the binomial's cdf
+    tails = np.bincount(psi_of, chance[psi_of, pairs_of] * below, minlength=GRID)
+    return float((tails + np.maximum(1.0 - chance.sum(axis=1), 0.0)).max() + NEVER * alpha)
+
+
+def _deviation(pairs: Array, drop: float, samples: int) -> Array:
+    """What losses - gains is divided by, given the number of discordant pairs."""
+    share = np.sqrt((pairs / samples) ** 2 + drop**2)
+    return np.asarray(np.sqrt(samples * np.maximum(share - drop**2, 0.0)))
+
+
+def _likely_pairs(low: float, high: float, samples: int, alpha: float) -> Array:
+    """Numbers of discordant pairs, all but a ten thousandth of alpha of what psi allows (Bernstein's inequality)."""
+    much = math.log(2e4 / alpha)
+
+    def away(psi: float) -> float:
+        return math.sqrt(2 * samples * psi * (1 - psi) * much) + much
+
+    first, last = math.floor(samples * low - away(low)), math.ceil(samples * high + away(high))
+    return np.arange(max(first, 0), min(last, samples) + 1)
+
+
+def _binomial(count: Array, samples: int, share: Array) -> Array:
+    """Probability of `count` of `samples`, each with probability `share`."""
+    from scipy.special import gammaln, xlog1py, xlogy
+
+    ways = gammaln(samples + 1) - gammaln(count + 1) - gammaln(samples - count + 1)
+    return np.asarray(np.exp(ways + xlogy(count, share) + xlog1py(samples - count, -share)))

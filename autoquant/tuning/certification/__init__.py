@@ -1,0 +1,1 @@
+"""What may be claimed of the best model, and the log of holdout evaluations."""

@@ -1,0 +1,99 @@
+"""What may be claimed of a search's winner, from the one look at samples that the search has not seen.
+
+The data of the search chose the winner, so its drop there looks better than it is. On data that had no part in that,
+the upper bound of the drop holds with the stated confidence for whatever model was chosen, and however.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autoquant.evaluation.statistics.paired import GroupBound
+
+
+class Verdict(StrEnum):
+    """What is claimed.
+
+    CERTIFIED: the upper bound is allowed, and that of every group. MISSED: the drop itself is not allowed, or a group
+    is proven to lose more than it may. MET: anything between.
+    """
+
+    CERTIFIED = "certified"
+    MET = "met, not certified"
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was measured, on what: engine and kernels as a person calls them; SHA-256 (hex) of models and data.
+
+    `model` is the FP32 model, `int8_model` the file that is certified, `data` the certification part.
+    """
+
+    engine: str
+    kernels: str
+    model: str
+    int8_model: str
+    data: str
+
+    def __post_init__(self) -> None:
+        require_digests(self.model, self.int8_model, self.data)
+
+
+def require_digests(*digests: str) -> None:
+    """Raise ValueError for what is no SHA-256 in hex."""
+    for digest in digests:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"a digest has 64 hexadecimal digits, got {digest!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The claim. Scores, `drop`, `upper_bound` and what is allowed are in units of the metric.
+
+    With probability `confidence` the true drop is at most `upper_bound`, which `method` says how it was found; it is
+    infinite where these samples bound nothing, and so are the bounds of groups. `losses` and `gains` count discordant
+    pairs, None where the metric has none. `guard` has groups, the worst first, each allowed `guard_allowed`, and
+    `unseen` those of the evaluation data without a sample here, so that nothing is known of them. `needed_samples` are
+    about how many would certify at the rates seen, where that is what is missing. `left_out` counts samples that were
+    to certify and did not, as search or calibration have them too. `suspicious`: INT8 is better than FP32 by more than
+    chance, so the baseline may not be what it should be.
+    """
+
+    verdict: Verdict
+    metric: str
+    baseline: float
+    score: float
+    drop: float
+    upper_bound: float
+    allowed: float
+    confidence: float
+    samples: int
+    method: str
+    origin: Origin
+    suspicious: bool
+    losses: int | None = None
+    gains: int | None = None
+    needed_samples: int | None = None
+    guard: tuple[GroupBound, ...] = ()
+    guard_allowed: float | None = None
+    left_out: int = 0
+    unseen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = [self.baseline, self.score, self.drop, self.allowed, self.guard_allowed or 0.0]
+        numbers += [group.drop for group in self.guard]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("the numbers of a certificate are finite")
+        ends = [self.upper_bound, *(end for group in self.guard for end in (group.upper, -group.lower))]
+        if not all(end > -math.inf for end in ends):  # NaN fails too
+            raise ValueError("a bound is finite, or there is none")
+        if self.verdict is Verdict.CERTIFIED and (math.isinf(self.upper_bound) or self.unseen):
+            raise ValueError("what is certified has a bound, and so has every group")
+        if not 0.0 < self.confidence < 1.0 or self.samples < 1:
+            raise ValueError(f"confidence is in (0, 1), samples are some, got {self.confidence}, {self.samples}")
+        if self.guard and self.guard_allowed is None:
+            raise ValueError("groups are guarded, so it is said what each is allowed")

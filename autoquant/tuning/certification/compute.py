@@ -1,0 +1,161 @@
+"""From the rows of FP32 and INT8 on samples that the search has not seen to what may be claimed of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoquant.errors import UsageError
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.statistics.paired import (
+    SUSPICIOUS,
+    Bound,
+    GroupBound,
+    Paired,
+    bootstrap_drop,
+    guard,
+    is_binary,
+    loss_of,
+    needed_bounded,
+    needed_samples,
+    paired,
+    significantly_better,
+    upper_bound,
+)
+from autoquant.evaluation.statistics.tolerance import drop, within
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the rows tell. Of a metric with bounds that is not 0 or 1, `loss` are losses, each within `reach` of 0."""
+
+    seen: Paired
+    bound: Bound
+    suspicious: bool
+    guard: tuple[GroupBound, ...] = ()
+    groups: Array | None = None
+    loss: Array | None = None
+    reach: float | None = None
+
+    def needed(self, seen: Paired, upper: float, allowed: float, confidence: float, group: str = "") -> int | None:
+        """About how many samples would certify all, or a group, at the rates seen."""
+        if self.loss is None or self.reach is None:
+            return needed_samples(seen, upper, allowed, confidence=confidence)
+        loss = self.loss[self.groups == group] if self.groups is not None and group else self.loss
+        return needed_bounded(loss, allowed, confidence=confidence, reach=self.reach)
+
+
+def certify(
+    baseline_rows: Array,
+    rows: Array,
+    *,
+    metric: Metric,
+    allowed: float,
+    confidence: float,
+    origin: Origin,
+    groups: Array | None = None,
+    unseen: tuple[str, ...] = (),
+    guard_allowed: float | None = None,
+    left_out: int = 0,
+    seed: int = 0,
+) -> Certificate:
+    """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
+
+    `groups` (samples,) are labels of classes or slices, each allowed a drop of `guard_allowed`, by default `allowed`;
+    `unseen` are labels of others, that no sample has, so that nothing is certified.
+    Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
+    """
+    each = allowed if guard_allowed is None else guard_allowed
+    if metric.per_sample:
+        named = None if groups is None else np.asarray([str(group) for group in groups.tolist()])
+        found = _per_sample(baseline_rows, rows, metric, confidence, named, each, seed)
+    elif groups is not None:
+        raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
+    else:
+        found = _as_whole(baseline_rows, rows, metric, confidence, seed)
+    verdict = _verdict(found, allowed, each)
+    if verdict is Verdict.CERTIFIED and unseen:
+        verdict = Verdict.MET
+    short = verdict is Verdict.MET and not unseen
+    return Certificate(
+        verdict=verdict,
+        metric=metric.name,
+        baseline=metric.combine(baseline_rows),
+        score=metric.combine(rows),
+        drop=found.seen.drop,
+        upper_bound=found.bound.value,
+        allowed=allowed,
+        confidence=confidence,
+        samples=found.seen.samples,
+        method=found.bound.method,
+        origin=origin,
+        suspicious=found.suspicious,
+        losses=found.seen.losses,
+        gains=found.seen.gains,
+        needed_samples=_needed(found, allowed, each, confidence) if short else None,
+        guard=found.guard,
+        guard_allowed=each if found.guard else None,
+        left_out=left_out,
+        unseen=unseen,
+    )
+
+
+def counts_right(metric: Metric, *rows: Array) -> bool:
+    """Whether a metric counts right answers: its rows are 0 or 1, and by its bounds could be nothing larger.
+
+    What only happens to be 0 or 1 in the samples seen may be anything in others.
+    """
+    return metric.bounds == (0.0, 1.0) and is_binary(*rows)
+
+
+def _per_sample(
+    before: Array, after: Array, metric: Metric, confidence: float, groups: Array | None, each: float, seed: int
+) -> _Found:
+    loss = loss_of(before, after, higher_is_better=metric.higher_is_better)
+    binary = counts_right(metric, before, after)
+    reach = None if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
+    guarded: tuple[GroupBound, ...] = ()
+    if groups is not None:
+        guarded = guard(loss, groups, allowed=each, confidence=confidence, binary=binary, reach=reach, seed=seed)
+    bound = upper_bound(loss, confidence=confidence, binary=binary, reach=reach, seed=seed)
+    suspicious = significantly_better(loss, binary=binary, reach=reach, seed=seed)
+    kept = None if binary else loss
+    return _Found(paired(loss, binary=binary), bound, suspicious, guarded, groups, kept, reach)
+
+
+def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, seed: int) -> _Found:
+    higher = metric.higher_is_better
+
+    def bound(sure: float) -> Bound:
+        return bootstrap_drop(before, after, metric.combine, higher_is_better=higher, confidence=sure, seed=seed)
+
+    seen = Paired(len(after), drop(metric.combine(before), metric.combine(after), higher_is_better=higher))
+    return _Found(seen, bound(confidence), bound(1.0 - SUSPICIOUS).value < 0.0)
+
+
+def _verdict(found: _Found, allowed: float, each: float) -> Verdict:
+    if not within(found.seen.drop, allowed) or any(not within(group.lower, each) for group in found.guard):
+        return Verdict.MISSED
+    if within(found.bound.value, allowed) and all(within(group.upper, each) for group in found.guard):
+        return Verdict.CERTIFIED
+    return Verdict.MET
+
+
+def _needed(found: _Found, allowed: float, each: float, confidence: float) -> int | None:
+    """About how many samples would certify the whole and each group; None where one has no room left."""
+    needed: list[int | None] = [0]
+    if not within(found.bound.value, allowed):
+        needed.append(found.needed(found.seen, found.bound.value, allowed, confidence))
+    short = [group for group in found.guard if not within(group.upper, each)]
+    if any(group.drop >= each for group in short):
+        return None
+    corrected = 1.0 - (1.0 - confidence) / len(found.guard) if found.guard else confidence
+    for group in short:
+        seen = Paired(group.samples, group.drop, group.losses, group.gains)
+        own = found.needed(seen, group.upper, each, corrected, group.label)
+        needed.append(None if own is None else math.ceil(own * found.seen.samples / group.samples))
+    return None if None in needed else max(number for number in needed if number is not None)

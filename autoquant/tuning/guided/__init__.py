@@ -1,1 +1,0 @@
-"""The guided sampler: which plan to try next, from what became of those before."""

@@ -1,0 +1,141 @@
+"""Bias corrections of a plan, from its quantized model and calibration data."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from autoquant import __version__
+from autoquant.cache import Kept, digest_of, keep, read_kept
+from autoquant.calibration.plan import Plan
+from autoquant.calibration.record import Record
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.passes import CalibrationRunner
+from autoquant.formats.config_json import config_text
+from autoquant.model.layer import Layer
+from autoquant.model.model import Model
+from autoquant.targets.base import NO_CORRECTIONS, Corrections, Maker, Target
+from autoquant.targets.table import TARGETS
+from autoquant.tuning.repairs.twins import TWINS, Twins, correctable
+
+SAMPLES = 128
+"""Calibration samples over which the mean error of a layer is measured."""
+LARGEST = 1 << 27
+"""Bytes that the largest result of a layer may have while it is measured."""
+VERSION = 1
+"""Of the arithmetic, and of what is kept."""
+
+
+@dataclass(frozen=True)
+class Corrector:
+    """Computes bias corrections for plans; the means of inputs are taken in one pass for all of them.
+
+    `kept` is a folder for what was computed, for when a run goes on: each file has a key of its own.
+    """
+
+    target: Target
+    layers: Mapping[str, Layer]
+    calibrating: CalibrationRunner
+    kept: Path | None = None
+    _means: dict[str, Mapping[str, Array]] = field(default_factory=dict)
+
+    def corrections(self, plan: Plan, model: Model, maker: Maker) -> Corrections:
+        """What to add to the biases of INT8 layers; `maker` makes files of the model, which the target adopted.
+
+        A layer without a bias is left as it is. Raises as `Maker.make`, DataError where the data cannot be read, and
+        TrialError where a model does not run.
+        """
+        layers = {name: self.layers[name] for name in plan.int8 if correctable(self.layers[name])}
+        if plan.bias_correction == "none" or not layers:
+            return NO_CORRECTIONS
+        runtime = TARGETS[self.target.name].runtime
+        key = self._key(model, plan, open_engine(runtime).version, config_text(plan))
+        return self._once(key, lambda: self._computed(plan, model, maker, layers))
+
+    def _computed(self, plan: Plan, model: Model, maker: Maker, layers: Mapping[str, Layer]) -> Corrections:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self.target.file_name("uncorrected")
+            record = maker.make(plan, path).record
+            twins = TWINS[TARGETS[self.target.name].runtime](path, maker.reference(plan), layers.values())
+            if plan.bias_correction == "analytic":
+                return self._analytic(plan, model, layers, record, twins)
+            return self._empirical(layers, twins)
+
+    def _analytic(
+        self, plan: Plan, model: Model, layers: Mapping[str, Layer], record: Record, twins: Twins
+    ) -> Corrections:
+        """Minus what the rounding of its weight adds to the mean of a layer's result."""
+        means = self._all_means(plan, model)
+        seen = {name: means[name] / np.array(record[name].balance or 1.0) for name in layers}
+        return {name: -shift for name, shift in twins.shifts(seen).items()}
+
+    def _all_means(self, plan: Plan, model: Model) -> Mapping[str, Array]:
+        """The mean of each channel that a layer of the model reads, by layer."""
+
+        def computed() -> Mapping[str, Array]:
+            layers = [layer for layer in self.layers.values() if correctable(layer)]
+            axes = {layer.activations[0]: layer.data_axis for layer in layers}
+            moments = self.calibrating.moments(model, axes, plan.batch_num)
+            return {one.name: moments[one.activations[0]].mean for one in layers if one.activations[0] in moments}
+
+        key = self._key(model, plan, plan.batch_num)
+        if key not in self._means:
+            self._means[key] = self._once(key, computed)
+        return self._means[key]
+
+    def _empirical(self, layers: Mapping[str, Layer], twins: Twins) -> Corrections:
+        """Minus the mean error of a layer behind layers that are quantized and corrected already.
+
+        That holds for each batch by itself; of several the mean is taken.
+        """
+        sums = {name: np.zeros(layer.channels) for name, layer in layers.items()}
+        count = 0
+        runner = twins.open()
+        try:
+            for inputs in self._batches(layers):
+                size = len(next(iter(inputs.values())))
+                _add(sums, runner(inputs), size)
+                count += size
+                self.calibrating.on_progress(count, SAMPLES)
+        finally:
+            runner.close()
+        return {name: -total / count for name, total in sums.items()}
+
+    def _batches(self, layers: Mapping[str, Layer]) -> Iterator[Mapping[str, Array]]:
+        shapes = (layer.output_shape or () for layer in layers.values())
+        largest = max(prod(size or 1 for size in shape[1:]) for shape in shapes)
+        size = max(1, LARGEST // (4 * largest))
+        samples = self.calibrating.samples(SAMPLES)
+        for start in range(0, len(next(iter(samples.values()))), size):
+            yield {name: values[start : start + size] for name, values in samples.items()}
+
+    def _key(self, model: Model, plan: Plan, *facts: object) -> str:
+        calibrating = self.calibrating
+        source = (model.digest, plan.equalize, calibrating.data.digest, calibrating.batch_size)
+        versions = (VERSION, __version__, calibrating.engine.version)
+        return digest_of(*versions, self.target, *source, *sorted(self.layers), *facts)
+
+    def _once(self, key: str, compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+        """What was kept under a key, or is now computed and kept: a vector for each layer."""
+        path = self.kept / f"{key[:16]}.npz" if self.kept else None
+        stored = read_kept(path, key=key, version=VERSION) if path else None
+        if stored is not None:
+            return {name: stored.arrays[str(number)] for number, name in enumerate(stored.header["layers"])}
+        found = compute()
+        if path is not None:
+            path.parent.mkdir(exist_ok=True)
+            arrays = {str(number): values for number, values in enumerate(found.values())}
+            keep(path, Kept({"layers": list(found)}, arrays), key=key, version=VERSION)
+        return found
+
+
+def _add(sums: Mapping[str, Array], means: Mapping[str, Array], size: int) -> None:
+    """Add the means of one batch, each of one or more rows of channels, as often as it has samples."""
+    for name, total in sums.items():
+        total += size * means[name].reshape(-1, len(total)).mean(axis=0, dtype=np.float64)

@@ -1,0 +1,127 @@
+"""A graph of the TensorFlow target beside the float graph that it was made from, in one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from tensorflow.core.framework import function_pb2
+
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.engines.fake_quant_engine import Renamed
+from autoquant.evaluation.engines.fake_quant_layers import real_layers
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
+from autoquant.model.graph import Graph, make_const, make_node
+from autoquant.model.layer import Layer
+from autoquant.model.model import Program
+from autoquant.model.names import node_of
+from autoquant.quantization.balance import balanced_weight
+from autoquant.targets.ascend_functions import functions_for
+from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
+from autoquant.targets.reading import Saved, read_saved
+from autoquant.tuning.repairs.twins import shift_of
+
+FLOAT_TWIN = "autoquant/float/"
+"""What the names of the float nodes begin with."""
+MEANS = "autoquant/mean/"
+
+
+@dataclass(frozen=True)
+class GraphTwins:
+    """See `Twins`."""
+
+    saved: Saved
+    graph: Graph
+    layers: Mapping[str, Layer]
+
+    @classmethod
+    def of(cls, path: Path, reference: Program, layers: Collection[Layer]) -> GraphTwins:
+        """Read a saved graph. Raises ModelError where it is none."""
+        assert isinstance(reference, Graph)
+        return cls(read_saved(path), reference, MappingProxyType({layer.name: layer for layer in layers}))
+
+    def shifts(self, means: Mapping[str, Array]) -> Mapping[str, Array]:
+        """See `Twins`."""
+        found = {}
+        for real in real_layers(self.saved, self.graph):
+            name = real.layer.name
+            if name in means and real.weight is not None:
+                layer, axis = self.layers[name], self.layers[name].operator.input_axis
+                weight = self.graph.constant(layer.weight or "")
+                assert weight is not None, name
+                if real.pairs[0].factors is not None:
+                    weight = balanced_weight(weight, np.float32(1.0) / real.pairs[0].factors, axis)
+                error = real.weight.astype(np.float64) - weight
+                found[name] = shift_of(layer, error, means[name], input_axis=axis)
+        return found
+
+    def open(self) -> Renamed:
+        """See `Twins`."""
+        names = {name: MEANS + name for name in self.layers}
+        return Renamed(TensorFlowEngine().open_graph(self.joined(), list(names.values())), names)
+
+    def joined(self) -> Graph:
+        """The graph of both; the mean error of a layer is called MEANS and its name."""
+        corrected = {layer.bias: layer for layer in self.layers.values() if layer.bias is not None}
+        nodes = dict(self.saved.graph.nodes)
+        for end in corrected:
+            for reader in self.saved.graph.consumers[end]:
+                nodes[reader] = _reading(nodes[reader], {end: f"{MEANS}{end}/corrected"})
+        for node in self._float_nodes():
+            nodes[node.name] = node
+        for end, layer in corrected.items():
+            for node in _correcting(end, layer):
+                nodes[node.name] = node
+        library = function_pb2.FunctionDefLibrary()
+        library.CopyFrom(functions_for(self.saved.graph))
+        if self.graph.library is not None:
+            library.MergeFrom(self.graph.library)
+        return Graph(MappingProxyType(nodes), self.graph.inputs, self.graph.outputs, library)
+
+    def _float_nodes(self) -> Iterator[Any]:
+        """The nodes that biases depend on, but for the inputs, which both share."""
+        ends = [layer.bias for layer in self.layers.values() if layer.bias is not None]
+        kept = self.graph.ancestors(*ends).keys() - set(self.graph.inputs)
+        for name in kept:
+            edges = self.graph.nodes[name].input
+            node = _reading(self.graph.nodes[name], {e: FLOAT_TWIN + e for e in edges if node_of(e) in kept})
+            node.name = FLOAT_TWIN + name
+            yield node
+
+
+def _correcting(end: str, layer: Layer) -> Iterator[Any]:
+    """The nodes that take the mean error off what a layer makes; channels first keep their place by axes of 1."""
+    prefix, mean = f"{MEANS}{end}", MEANS + layer.name
+    yield in_float(f"{prefix}/difference", "Sub", end, FLOAT_TWIN + end)
+    first = layer.data_axis == 1
+    if first:
+        others = [0, *range(2, layer.operator.rank or 2)]
+        values = f"{prefix}/difference"
+    else:
+        others, values = [0], f"{prefix}/rows"
+        yield make_const(f"{prefix}/shape", np.array([-1, layer.channels], np.int32))
+        yield make_node(
+            values,
+            "Reshape",
+            [f"{prefix}/difference", f"{prefix}/shape"],
+            T=type_attr(FLOAT),
+            Tshape=type_attr(INT32),
+        )
+    yield make_const(f"{prefix}/axes", np.array(others, np.int32))
+    yield make_node(
+        mean, "Mean", [values, f"{prefix}/axes"], T=type_attr(FLOAT), Tidx=type_attr(INT32), keep_dims=first
+    )
+    yield in_float(f"{prefix}/corrected", "Sub", end, mean)
+
+
+def _reading(node: Any, instead: Mapping[str, str]) -> Any:
+    """A copy of a node that reads other tensors."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    del copy.input[:]
+    copy.input.extend(instead.get(edge, edge) for edge in node.input)
+    return copy

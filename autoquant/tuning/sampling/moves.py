@@ -1,0 +1,151 @@
+"""The plan to try next once losses can be predicted: what it is expected to gain for the time it takes decides.
+
+The knapsack gives the plans with most gain for bounds on the loss. Around the incumbent its plans are refinements:
+one more layer in INT8, or one for another. To these come plans in which a layer has other settings than the best: those
+of a near miss are worth a try, as which of few samples fall to another class is chance, as far as anybody can tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+
+from autoquant.tuning.sampling.history import Step
+from autoquant.tuning.sampling.planner import most_gain
+from autoquant.tuning.sampling.plans import Plans
+from autoquant.tuning.sampling.problem import Problem, gain_of, int8_of, unit_of
+from autoquant.tuning.study.space import Parameters, switch_of
+
+CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
+"""The knapsack's bounds are where plans are within with these chances."""
+HOPELESS = 0.01
+"""What is within with less than this chance is not tried."""
+CHEAP = 0.15
+"""The share of the samples that shows that a plan is out."""
+NEAR = 3
+"""A plan that differs in no more layers from the incumbent refines it."""
+MISSES = 3
+"""So many near misses have other settings tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A plan: what it gains more than the incumbent, its predicted loss, the chance that it is within.
+
+    `changed` says in words which settings are not the best, or not those of trial `missed`, where it is one of these.
+    """
+
+    parameters: Parameters
+    gain: float
+    loss: float
+    chance: float
+    changed: str = ""
+    missed: int | None = None
+
+    @property
+    def worth(self) -> float:
+        """The expected gain for the expected share of the samples; larger is better."""
+        return self.gain * self.chance / (self.chance + (1.0 - self.chance) * CHEAP)
+
+
+def next_move(plans: Plans) -> Step | None:
+    """The move that is worth most, where any is left that is not hopeless."""
+    every = (*knapsacks(plans), *alternatives(plans), *variants(plans))
+    moves = [move for move in every if move.chance >= HOPELESS]
+    best = max(moves, key=lambda move: (move.worth, -move.loss), default=None)
+    return None if best is None else _step(plans, best)
+
+
+def room(plans: Plans) -> float:
+    """What can still be gained at most: by the best plan that no trial excludes."""
+    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.outs.proven(plans.base))
+    return -math.inf if most is None else gain_of(most, plans.history.problem) - plans.history.incumbent_gain
+
+
+def knapsacks(plans: Plans) -> Iterator[Move]:
+    """The plans with most gain for each bound, that are better than the incumbent."""
+    gains, cuts = plans.history.problem.gains, plans.outs.taken(plans.base)
+    seen: set[frozenset[str] | None] = {None, frozenset()}
+    for chance in CHANCES:
+        bound = plans.curve.loss_at(chance) - plans.floor
+        int8 = most_gain(gains, plans.losses, bound=bound, cuts=cuts) if bound > 0.0 else None
+        if int8 not in seen and int8 is not None:
+            seen.add(int8)
+            yield from _moves(plans, plans.plan(int8))
+
+
+def alternatives(plans: Plans) -> Iterator[Move]:
+    """The incumbent with one more layer in INT8, where that was tried, but with other settings than the best.
+
+    Other settings of the layer itself, or of the one whose loss is the largest.
+    """
+    incumbent = plans.history.incumbent
+    if incumbent is None or incumbent not in plans.related:
+        return
+    int8, cuts = int8_of(incumbent.parameters, plans.history.problem), plans.outs.taken(plans.base)
+    for layer in plans.history.problem.layers:
+        if layer in int8 or not any(cut <= int8 | {layer} for cut in cuts):
+            continue
+        more = plans.plan(int8 | {layer})
+        for unit in dict.fromkeys([layer, max(sorted(int8), key=plans.losses.__getitem__, default=layer)]):
+            for candidate in plans.candidates.get(unit, ()):
+                if math.isfinite(candidate.loss):
+                    words = ", ".join(f"{name} {value}" for name, value in candidate.parameters.items())
+                    yield from _moves(plans, {**more, **candidate.parameters}, changed=words)
+
+
+def variants(plans: Plans) -> Iterator[Move]:
+    """The near misses of most gain, each with other settings of all layers at once.
+
+    Those of a single layer hardly change which samples fall to another class.
+    """
+    problem = plans.history.problem
+    gains = {trial.number: gain_of(int8_of(trial.parameters, problem), problem) for trial in plans.near_misses}
+    most = sorted(plans.near_misses, key=lambda trial: (-gains[trial.number], trial.number))[:MISSES]
+    for trial, changed in product(most, list(_everywhere(problem))):
+        own = {name: value for name, value in changed.items() if value in problem.dimensions[name]}
+        words = ", ".join(dict.fromkeys(f"{name.rpartition(':')[2]} {value}" for name, value in own.items()))
+        yield from _moves(plans, {**trial.parameters, **own}, changed=words, missed=trial.number)
+
+
+def _everywhere(problem: Problem) -> Iterator[Parameters]:
+    """Each value of each setting of layers, and each pair of such, for all layers that have these settings."""
+    switches = {switch_of(layer) for layer in problem.layers}
+    names = [name for name in problem.dimensions if unit_of(name) and name not in switches]
+    settings: dict[str, list[str]] = {name.rpartition(":")[2]: [] for name in names}
+    for name in names:
+        settings[name.rpartition(":")[2]].append(name)
+    values = {
+        setting: dict.fromkeys(value for name in own for value in problem.dimensions[name])
+        for setting, own in settings.items()
+    }
+    for some in (*combinations(settings, 1), *combinations(settings, 2)):
+        for chosen in product(*(values[setting] for setting in some)):
+            yield {name: value for setting, value in zip(some, chosen, strict=True) for name in settings[setting]}
+
+
+def _moves(plans: Plans, parameters: Parameters, *, changed: str = "", missed: int | None = None) -> Iterator[Move]:
+    """A plan as a move, where it is worth one."""
+    if plans.outs.leave(parameters):
+        gain = gain_of(int8_of(parameters, plans.history.problem), plans.history.problem) - plans.history.incumbent_gain
+        yield Move(parameters, gain, plans.loss(parameters), plans.chance(parameters), changed, missed)
+
+
+def _step(plans: Plans, move: Move) -> Step:
+    incumbent, problem = plans.history.incumbent, plans.history.problem
+    int8 = int8_of(move.parameters, problem)
+    before = frozenset[str]() if incumbent is None else int8_of(incumbent.parameters, problem)
+    odds = f"predicted loss of {move.loss:.3g}, {move.chance:.0%} likely to be within"
+    if move.missed is not None:
+        words = f"refine: trial {move.missed}, a near miss, with {move.changed} in all layers ({odds})"
+        return Step(move.parameters, "refine", words)
+    if incumbent is not None and len(int8 ^ before) <= NEAR:
+        more, fewer = ", ".join(sorted(int8 - before)), ", ".join(sorted(before - int8))
+        words = f"{more} in INT8 again" + (f" for {fewer} in float" if fewer else "")
+        words += f" with {move.changed}" if move.changed else ""
+        return Step(move.parameters, "refine", f"refine: {words} ({odds})")
+    low, high = plans.bracket
+    proven = f"bracket {low:.3g}..{high:.3g}" if math.isfinite(high) else f"over {low:.3g}"
+    return Step(move.parameters, "knapsack", f"knapsack: most gain for a {odds} ({proven})")

@@ -1,0 +1,79 @@
+"""What a search can be asked for by name: targets, engines, types, objectives; and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from autoquant.errors import UsageError, did_you_mean
+from autoquant.evaluation.engines.table import ENGINES
+from autoquant.formats.space_toml import DEFAULT, presets
+from autoquant.model.model import LITE, is_lite
+from autoquant.targets.table import TARGETS, Row
+
+TENSORFLOW, FLOAT32, AUTO = "tensorflow", "float32", "auto"
+MACS, BYTES, LATENCY = "macs", "bytes", "latency"
+ENGINE_NAMES = (AUTO, *ENGINES)
+"""Engines; `auto` is LiteRT, where it computes what TensorFlow does."""
+IO_TYPES = tuple(sorted({io for row in TARGETS.values() for io in row.io_types}))
+"""What the inputs and outputs of an INT8 model can be, for one target or another."""
+GUIDED, TPE, AMCT = "guided", "tpe", "amct"
+SAMPLERS = (GUIDED, TPE, "random", "nsgaii", AMCT)
+"""What chooses the plans: our own (tuning/guided), the default; samplers of Optuna; AMCT's ranking and bisection."""
+OBJECTIVES = (MACS, BYTES, LATENCY)
+"""What a search minimizes: multiply-adds in float, bytes of weights, or time."""
+
+
+def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:
+    """Raise UsageError for a target or a type that there is not, and where they or the model contradict each other."""
+    _check_known("--target", target, TARGETS)
+    _check_known("--io", io, IO_TYPES)
+    if io not in TARGETS[target].io_types:
+        what = f"is not offered for --target {target}"
+        raise UsageError(f"--io {io}", what, hint=f"leave it away, or give {_others(lambda row: io in row.io_types)}")
+    if not simulation and target != TENSORFLOW:
+        what = f"is for graphs of TensorFlow, not for what --target {target} saves"
+        raise UsageError("--without-simulation", what, hint=f"leave it away, or give --target {TENSORFLOW}")
+    if is_lite(model) and not TARGETS[target].takes_lite:
+        what = f"is a {LITE}, of which --target {target} can make nothing"
+        others = _others(lambda row: row.takes_lite)
+        raise UsageError(str(model), what, hint=f"give {others}, or the TensorFlow model it was converted from")
+
+
+def check_scoring(*, target: str, engine: str, objective: str) -> None:
+    """Raise UsageError for an engine or objective that there is not, or not for this target."""
+    _check_known("--engine", engine, ENGINE_NAMES)
+    _check_known("--objective", objective, OBJECTIVES)
+    if engine not in (AUTO, *TARGETS[target].engines):
+        what = f"cannot run what --target {target} saves"
+        others = _others(lambda row: engine in row.engines)
+        raise UsageError(f"--engine {engine}", what, hint=f"leave it away, or give {others}")
+    if objective == LATENCY and not TARGETS[target].runs_here:
+        what = f"is measured on this machine, for which --target {target} saves nothing"
+        others = _others(lambda row: row.runs_here)
+        raise UsageError(f"--objective {objective}", what, hint=f"give macs or bytes, or {others}")
+
+
+def check_sampler(sampler: str) -> None:
+    """Raise UsageError for a sampler that there is not."""
+    _check_known("--sampler", sampler, SAMPLERS)
+
+
+def default_space(target: str) -> str:
+    """The preset that is searched where none is given: the one called like the target, where there is one."""
+    return target if target in presets() else DEFAULT
+
+
+def _check_known(option: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        hint = did_you_mean(value, known, otherwise=f"it can be {', '.join(known)}")
+        raise UsageError(option, f"unknown '{value}'", hint=hint)
+
+
+def _others(can: Callable[[Row], bool]) -> str:
+    """The targets that can do something, as they are asked for."""
+    return _or(f"--target {name}" for name, row in TARGETS.items() if can(row))
+
+
+def _or(words: Iterable[str]) -> str:
+    return " or ".join(words)

@@ -1,0 +1,111 @@
+"""What a search tells while it runs. The loop knows no screen; a listener turns events into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoquant.tuning.study.result import SearchResult, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Model and data are read; the search begins, or goes on. `macs` None: not known for every layer.
+
+    `objective` is the name of what is minimized.
+    """
+
+    run: Path
+    model: str
+    layers: int
+    macs: int | None
+    samples: int
+    calibration_samples: int
+    max_trials: int
+    timeout: float
+    objective: str = "macs"
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineScored:
+    """The FP32 model has its score; `allowed` is the largest drop within tolerance, `limit` the worst score."""
+
+    metric: str
+    score: float
+    allowed: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """So many samples are searched on, and so many kept aside to certify the best; `reason` says why none are."""
+
+    search: int
+    certification: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Statistics of every layer's input are there."""
+
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run goes on: these trials ended before, the best of them is `best`, and they took `seconds` of the budget."""
+
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A plan is about to be carried out."""
+
+    number: int
+    why: str
+    int8_layers: int
+    int8_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Samples done of what is going on: the baseline, calibration, or the current trial."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial is over; `best` is the best so far, of this and all before. `seconds` of the budget are used."""
+
+    trial: Trial
+    best: Trial | None
+    trials: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that a person should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The search is over."""
+
+    result: SearchResult
+
+
+Event = (
+    Opened | BaselineScored | Divided | Calibrated | Resumed | TrialStarted | Progress | TrialEnded | Warned | Finished
+)
+Listener = Callable[[Event], None]

@@ -1,0 +1,241 @@
+"""What was asked of a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+from autoquant.errors import RunError, UsageError
+from autoquant.evaluation.data.preprocessing import Numbers
+from autoquant.evaluation.statistics.tolerance import Tolerance
+from autoquant.tuning.study.choices import (
+    AUTO,
+    FLOAT32,
+    GUIDED,
+    MACS,
+    TENSORFLOW,
+    TPE,
+    check_sampler,
+    check_scoring,
+    check_target,
+    default_space,
+)
+
+CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify"})
+"""What may be given anew when a run goes on: its trials stay comparable."""
+IN_MEMORY = "(in memory)"
+"""How run.toml calls data or functions that only the Python program that started the run can give."""
+NOTHING = "none"
+"""What `certify` is where nothing is to be certified."""
+EARLIER: Mapping[str, Any] = MappingProxyType({"sampler": TPE, "certify": NOTHING, "allow_overlap": True})
+"""What holds for runs of earlier versions, which go on as they began: their trials have seen all evaluation data."""
+
+
+class DataOptions(TypedDict, total=False):
+    """The fields of a DataRequest that have a default, for the signatures of functions that pass them on."""
+
+    preprocess: str | Callable[..., Any] | None
+    scale: Numbers | None
+    mean: Numbers | None
+    std: Numbers | None
+    label_offset: int
+    image_size: tuple[int, int] | None
+    batch_size: int
+
+
+class TargetOptions(TypedDict, total=False):
+    """Options that say where the INT8 model runs, for the signatures of functions that pass them on."""
+
+    target: str
+    io: str
+    signature: str
+
+
+class SearchOptions(DataOptions, TargetOptions, total=False):
+    """The fields of a SearchRequest that have a default, but the tolerances."""
+
+    calibration: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    engine: str
+    objective: str
+    metric: str | Callable[..., Any]
+    space: str | Path
+    max_trials: int
+    timeout: float
+    seed: int
+    stop_on_target: bool
+    keep_all_models: bool
+    sampler: str
+    error_rate: float
+    certify: Any
+    confidence: float
+    guard: str
+    allow_overlap: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """Data, and how it becomes what the model takes.
+
+    `data` and `calibration` are what `autoquant.evaluation.data.dataset.open_data` opens; without `calibration`, some
+    of `data` is split off for it. `preprocess` is a Keras mode or a function, `scale`, `mean` and `std` are numbers,
+    one or one a channel, for (x * scale - mean) / std. `label_offset` is added to labels. `image_size` is height and
+    width for images where the model leaves them open.
+    """
+
+    data: Any
+    calibration: Any = None
+    preprocess: str | Callable[..., Any] | None = None
+    scale: Numbers | None = None
+    mean: Numbers | None = None
+    std: Numbers | None = None
+    label_offset: int = 0
+    image_size: tuple[int, int] | None = None
+    batch_size: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "mean", "std", "label_offset", "image_size", "batch_size"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        if self.batch_size < 1:
+            raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest(DataRequest):
+    """All of a search but the folder it runs in.
+
+    `inputs` and `outputs` override what the model's file says; `metric` is a name or a function; `space` a preset's
+    name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
+    seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_all_models` keeps the models of trials
+    that were not the best.
+
+    `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
+    target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a .tflite.
+
+    `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once its fate is decided; over
+    the whole run that is wrong with probability `error_rate` at most. `certify` is data that the search does not see,
+    on which the best is scored once; without it half of `data` is kept aside for that, and 'none' is nothing. The
+    certificate holds with probability `confidence`. `guard` holds every class ('class'), or every group that an array
+    of the data numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of
+    data, which then do not certify.
+    """
+
+    model: str | Path
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    signature: str = ""
+    target: str = TENSORFLOW
+    engine: str = AUTO
+    io: str = FLOAT32
+    objective: str = MACS
+    metric: str | Callable[..., Any] = "top1"
+    tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
+    space: str | Path = ""
+    max_trials: int = 100
+    timeout: float = math.inf
+    seed: int = 0
+    stop_on_target: bool = False
+    keep_all_models: bool = False
+    sampler: str = GUIDED
+    error_rate: float = 0.05
+    certify: Any = None
+    confidence: float = 0.95
+    guard: str = ""
+    guard_tolerance: Tolerance | None = None
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_trials", "timeout", "seed", "error_rate", "confidence"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        if self.max_trials < 1:
+            raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
+        if not self.timeout > 0:
+            raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
+        if self.seed < 0:
+            raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
+        for option, value in (("--error-rate", self.error_rate), ("--confidence", self.confidence)):
+            if not 0.0 < value < 1.0:  # NaN fails too
+                hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"
+                raise UsageError(option, f"must be above 0 and below 1, got {value:g}", hint=hint)
+        if self.guard_tolerance is not None and not self.guard:
+            raise UsageError("--guard-tolerance", "is given, but nothing is guarded", hint="give --guard class as well")
+        if self.guard and self.certify == NOTHING:
+            what = "holds groups to a tolerance on samples that certify, and --certify none leaves none"
+            raise UsageError(f"--guard {self.guard}", what, hint="leave one of them away")
+        check_sampler(self.sampler)
+        check_target(self.model, target=self.target, io=self.io)
+        check_scoring(target=self.target, engine=self.engine, objective=self.objective)
+        if not self.space:
+            object.__setattr__(self, "space", default_space(self.target))
+
+    def as_table(self) -> dict[str, Any]:
+        """What run.toml keeps of it: paths made absolute, unset values left out."""
+        table: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in ("data", "calibration", "certify") and not isinstance(value, str | Path | None):
+                value = IN_MEMORY
+            elif isinstance(value, str | Path):
+                value = _absolute(str(value), path_too=entry.name in _PATHS)
+            elif isinstance(value, Tolerance):
+                value = str(value)
+            elif callable(value):
+                value = IN_MEMORY
+            if value is not None and value != math.inf and value != ():
+                table[entry.name] = list(value) if isinstance(value, tuple) else value
+        return table
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str, *, call: str = "resume", **changed: Any) -> SearchRequest:
+        """What `as_table` kept, with some values given anew; `call` is the function for which this is.
+
+        Raises RunError for what was in memory and is not given, or for a file of another kind.
+        """
+        known = {entry.name for entry in fields(cls)}
+        values: dict[str, Any] = {} if "sampler" in table else dict(EARLIER)
+        values |= {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        for key in changed:
+            if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
+                hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"
+                raise UsageError(key, "cannot change when a run goes on: its trials would not be comparable", hint=hint)
+        values.update(changed)
+        for key, value in values.items():
+            if key not in known:
+                raise RunError(where, f"unknown key '{key}'", hint="was it written by another version of autoquant?")
+            if isinstance(value, str) and value == IN_MEMORY:
+                hint = f"give it again in Python: autoquant.{call}(run, {key}=...)"
+                raise RunError(where, f"{key} was given in memory when this run was started", hint=hint)
+        try:
+            if "guard_tolerance" in values:
+                values["guard_tolerance"] = Tolerance.parse(values["guard_tolerance"])
+            return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})
+        except (KeyError, TypeError) as error:
+            raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
+
+
+_PATHS = frozenset({"model", "data", "calibration", "certify", "space"})
+
+
+def _absolute(text: str, *, path_too: bool) -> str:
+    """A path made absolute: that of 'file.py:function', and with `path_too` any file, folder or pattern."""
+    path = Path(text)
+    file, colon, function = text.rpartition(":")
+    if colon and Path(file).is_file():
+        return f"{Path(file).resolve()}:{function}"
+    if path_too and path.exists():
+        return str(path.resolve())
+    if path_too and any(sign in text for sign in "*?["):
+        return str(path.parent.resolve() / path.name)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, which JSON can hold."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(plain) if isinstance(plain, list) else plain

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoquant.errors import DataError
+from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
+
+X = np.arange(12, dtype=np.uint8).reshape(4, 3)
+Y = np.asarray([3, 2, 1, 0])
+
+
+def saved(path: Path, **arrays: object) -> Path:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arrays", "labelled"),
+    [
+        ({"x": X, "y": Y}, True),
+        ({"input": X, "y": Y}, True),
+        ({"input": X, "labels": Y, "x": X + 1}, True),
+        ({"x": X}, False),
+    ],
+)
+def test_finds_inputs_and_labels(tmp_path: Path, arrays: dict[str, np.ndarray], labelled: bool):
+    source = open_npz(saved(tmp_path / "a.npz", **arrays), ["input"])
+    (batch,) = source.read(None, 10)
+    np.testing.assert_array_equal(batch.inputs["input"], X)
+    assert source.has_labels == labelled
+    assert (batch.labels is not None) == labelled
+
+
+def test_several_inputs_and_one_called_y():
+    source = open_arrays("data", {"y": X, "x": X + 1, "labels": Y}, ["x", "y"])
+    (batch,) = source.read(None, 4)
+    np.testing.assert_array_equal(batch.inputs["y"], X)
+    np.testing.assert_array_equal(batch.inputs["x"], X + 1)
+    np.testing.assert_array_equal(batch.labels, Y)
+
+
+def test_raw_data_stays_raw_and_is_not_copied():
+    source = ArraySource("data", {"x": X}, None)
+    (batch,) = source.read(np.asarray([1, 2]), 4)
+    assert batch.inputs["x"].dtype == np.uint8
+    assert np.shares_memory(batch.inputs["x"], X)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"images": X, "y": Y}, "has no array 'x' or 'input', only images, y; save it as np.savez(file, x="),
+        ({"inputs": X}, "only inputs; did you mean 'inputs'?"),
+        ({}, "only nothing"),
+        ({"x": X, "y": Y[:3]}, "numbers of samples differ: input has 4, labels has 3"),
+        ({"x": np.float32(3)}, "'input' is a single value"),
+        ({"x": np.asarray([None, 1])}, "cannot be read as .npz"),
+    ],
+)
+def test_bad_contents(tmp_path: Path, arrays: dict[str, np.ndarray], told: str):
+    path = saved(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError) as caught:
+        open_npz(path, ["input"])
+    assert caught.value.where == str(path)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "random", "empty", "flipped", "npy"])
+def test_damaged_files(tmp_path: Path, damage: str):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 9, (50, 50)))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[200] ^= 0xFF
+    if damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, X)
+    else:
+        made = {"truncated": whole[:-40], "random": b"\x07" * 99, "empty": b"", "flipped": bytes(flipped)}
+        path.write_bytes(made[damage])
+    with pytest.raises(DataError, match=r"a\.npz: cannot be read as \.npz: .*; is it whole\?"):
+        open_npz(path, ["input"])
+
+
+def test_a_file_removed_after_it_was_opened(tmp_path: Path):
+    path = saved(tmp_path / "a.npz", x=X)
+    source = open_npz(path, ["x"])
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(No such file or directory\); is it still there"):
+        _ = source.digest
+
+
+def test_the_digest_sees_every_byte(tmp_path: Path):
+    def digest(x: np.ndarray, y: np.ndarray | None) -> str:
+        return ArraySource("data", {"x": x}, y).digest
+
+    made = {digest(X, Y), digest(X, None), digest(X + 1, Y), digest(X.astype(np.int8), Y), digest(X, Y + 1)}
+    assert len(made) == 5
+    assert digest(X.T.copy().T, Y) == digest(X, Y)  # the same values in another memory order
+    first = open_npz(saved(tmp_path / "a.npz", x=X), ["x"])
+    other = open_npz(saved(tmp_path / "b.npz", x=X + 1), ["x"])
+    assert first.digest != other.digest

@@ -1,0 +1,165 @@
+"""The baseline: run once, checked, kept."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from autoquant.errors import DataError, ModelError, TrialError
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.scoring.baseline import load_baseline, measure_baseline, save_baseline
+from autoquant.model.model import InputSpec
+
+SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(40, 4)).astype(np.float32)
+LABELS = X.argmax(axis=1)
+
+
+class Fake:
+    def __init__(self, function):
+        self.function = function
+        self.runs = 0
+
+    def __call__(self, inputs):
+        self.runs += 1
+        return {"y": self.function(inputs["x"])}
+
+    def close(self):
+        """Nothing to close."""
+
+
+def measure(function, labels=LABELS, metric="top1", **options):
+    runner = Fake(function)
+    data = open_data((X, labels), [SPEC])
+    return measure_baseline(runner, data, open_metric(metric), batch_size=10, key="k", **options), runner
+
+
+def test_every_batch_once_and_the_first_three_times():
+    baseline, runner = measure(lambda x: x)
+    assert runner.runs == 2 + 4
+    assert baseline.score.value == 1.0
+    (first,) = baseline.outputs  # no more than that is needed later
+    np.testing.assert_array_equal(first["y"], X[:10])
+
+
+def test_a_reference_is_kept_whole():
+    baseline, _ = measure(lambda x: x, labels=None, metric="agreement")
+    assert baseline.score.value == 1.0
+    np.testing.assert_array_equal(np.concatenate([o["y"] for o in baseline.outputs]), X)
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """(batch, 20000, 1) float32: 80,000 bytes a sample."""
+    return np.repeat(x[:, :1, None], 20_000, axis=1)
+
+
+def first_pixel(outputs, labels):
+    return outputs[:, 0, 0]
+
+
+def test_large_outputs_are_not_kept():
+    samples, rows = 400, 20_000
+    data = open_data((np.arange(4.0 * samples, dtype=np.float32).reshape(-1, 4), np.zeros(samples)), [SPEC])
+    tracemalloc.start()
+    baseline = measure_baseline(Fake(widened), data, open_metric(first_pixel), batch_size=10, key="k")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert baseline.score.value == pytest.approx(4 * (samples - 1) / 2)
+    assert [o["y"].shape for o in baseline.outputs] == [(10, rows, 1)]
+    assert peak < samples * rows * 4 / 2
+
+
+def test_large_outputs_that_are_constant():
+    with pytest.raises(DataError, match="is the same for all 8 samples"):  # one of each batch
+        measure(lambda x: widened(np.ones_like(x)), metric=first_pixel)
+
+
+def mean(outputs, labels):
+    return outputs.mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric"),
+    [(1000 + np.arange(40), mean), (np.arange(40) % 4 + 1, mean), (X * 0.5, "mse")],
+    ids=["identities", "from one", "vectors"],
+)
+def test_what_is_no_class_is_not_checked_as_one(labels, metric):
+    peak = np.asarray([0, 0, 99, 0], np.float32)
+    peaked = lambda x: x + peak  # noqa: E731  # a name would say no more
+    baseline, _ = measure(peaked, labels, metric)
+    expected = (X + peak).mean() if metric is mean else np.mean((X * 0.5 + peak) ** 2)
+    assert baseline.score.value == pytest.approx(expected, rel=1e-5)
+    assert baseline.warnings == ()
+    with pytest.raises(DataError, match="predicts class 2 for all 40 samples"):
+        measure(peaked, LABELS, "top1")
+
+
+def test_agreement_does_not_look_at_labels():
+    assert measure(lambda x: x, LABELS + 1, "agreement")[0].score.value == 1.0
+
+
+def test_the_number_of_a_bad_sample_is_that_of_the_data():
+    data = open_data((X, LABELS), [SPEC]).subset(np.arange(3, 40))
+    last = Fake(lambda x: np.where((x == X[-1]).all(axis=1, keepdims=True), np.nan, x))
+    with pytest.raises(ModelError, match=r"1 of 7 samples \(first: 39\)"):
+        measure_baseline(last, data, open_metric("top1"), batch_size=10, key="k")
+
+
+@pytest.mark.parametrize(
+    ("function", "labels", "error", "message"),
+    [
+        (lambda x: x + np.random.default_rng().normal(size=x.shape), LABELS, ModelError, "two runs of the same batch"),
+        (lambda x: np.where(x > 2.0, np.inf, x), LABELS, ModelError, "NaN or infinity"),
+        (lambda x: np.ones_like(x), LABELS, DataError, "--preprocess"),
+        (lambda x: x, LABELS + 1, DataError, "use `--label-offset -1`"),
+        (lambda x: np.full(len(x), b"cat", object), LABELS, ModelError, "'y': holds text; choose others with --outp"),
+    ],
+    ids=["random", "infinite", "constant", "label offset", "text"],
+)
+def test_mistakes_are_named(function, labels, error, message: str):
+    with pytest.raises(error, match=message):
+        measure(function, labels)
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.inf, "is inf; are outputs"), (np.nan, "returned NaN")])
+def test_a_score_that_is_no_finite_number(value: float, told: str):
+    with pytest.raises(ModelError, match=f"the FP32 model: .*{told}"):
+        measure(lambda x: x, metric=lambda outputs, labels: np.full(len(outputs), value))
+
+
+def test_outputs_may_be_truth_values():
+    share = lambda outputs, labels: outputs.mean(axis=1)  # noqa: E731  # a name would say no more
+    assert measure(lambda x: x > 0, metric=share)[0].score.value == pytest.approx((X > 0).mean())
+
+
+def test_a_model_that_does_not_run_is_no_trial():
+    def refuse(x):
+        raise TrialError("TensorFlow", "the model does not run: shapes", hint="check the input data")
+
+    with pytest.raises(ModelError, match="the FP32 model: the model does not run"):
+        measure(refuse)
+
+
+def test_a_warning_for_a_baseline_at_chance():
+    assert measure(lambda x: x)[0].warnings == ()
+    (warning,) = measure(lambda x: x, np.where(np.arange(40) % 5 == 0, 3, 0))[0].warnings
+    assert "most frequent" in warning
+
+
+def test_round_trip_and_nothing_stale(tmp_path):
+    baseline, _ = measure(lambda x: x, metric="agreement")
+    assert len(baseline.outputs) == 4
+    path = tmp_path / "baseline.npz"
+    save_baseline(baseline, path)
+    loaded = load_baseline(path, key="k")
+    assert loaded is not None
+    assert loaded.score.value == baseline.score.value
+    np.testing.assert_array_equal(loaded.score.rows, baseline.score.rows)
+    for one, other in zip(loaded.outputs, baseline.outputs, strict=True):
+        np.testing.assert_array_equal(one["y"], other["y"])
+    assert load_baseline(path, key="other") is None
+    assert load_baseline(tmp_path / "absent.npz", key="k") is None
+    path.write_bytes(path.read_bytes()[:-40])
+    assert load_baseline(path, key="k") is None

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from autoquant.errors import DataError, ModelError
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.scoring.checks import (
+    check_baseline_above_chance,
+    check_deterministic,
+    check_finite,
+    check_label_offset,
+    check_not_constant,
+    check_not_one_class,
+)
+
+RANDOM = np.random.default_rng(0)
+
+
+def scores_of(predictions: Array, classes: int) -> Array:
+    return np.eye(classes)[predictions] + RANDOM.random((len(predictions), classes)) * 0.1
+
+
+def test_the_same_twice():
+    one = {"a": RANDOM.normal(size=(4, 3)), "b": np.zeros((4, 0))}
+    check_deterministic(one, {"a": one["a"] * (1 + 1e-6), "b": one["b"]})
+    for changed in (one["a"] * (1 + 1e-4), one["a"] * np.nan):
+        with pytest.raises(ModelError, match=r"output 'a': two runs of the same batch differ by .*training=False"):
+            check_deterministic(one, {"a": changed, "b": one["b"]})
+
+
+def test_small_next_to_large_outputs_may_differ_more():
+    check_deterministic({"a": np.asarray([1e-6, 1000.0])}, {"a": np.asarray([2e-6, 1000.0])})
+
+
+def test_finite():
+    check_finite({"a": np.ones((3, 2)), "b": np.ones(3), "c": np.ones(3, bool), "d": np.ones(3, int)}, range(3))
+    bad = np.ones((3, 2))
+    bad[1, 1] = np.inf
+    with pytest.raises(ModelError, match=r"output 'b': .* for 1 of 3 samples \(first: 7\); is the preprocessing"):
+        check_finite({"a": np.ones(3), "b": bad}, np.asarray([5, 7, 8, 9]))
+
+
+@pytest.mark.parametrize("dtype", [object, "S", "U"])
+def test_text_is_no_number(dtype: str | type):
+    text = np.asarray([b"cat", b"dog"], dtype)
+    with pytest.raises(ModelError, match="output 'classes': holds text; choose others with --outputs"):
+        check_finite({"scores": np.ones((2, 3)), "classes": text}, range(2))
+
+
+def test_constant_outputs():
+    row = RANDOM.normal(size=(1, 5))
+    with pytest.raises(DataError, match="output 'a': is the same for all 6 samples; is the preprocessing"):
+        check_not_constant({"a": np.repeat(row, 6, axis=0) * (1 + 1e-7 * RANDOM.random((6, 1)))})
+    with pytest.raises(DataError, match="is the same for all 6 samples"):
+        check_not_constant({"a": np.zeros(6)})
+    check_not_constant({"a": row})  # one sample cannot differ from itself
+    check_not_constant({"a": RANDOM.normal(size=(20, 1))})
+    check_not_constant({"anchors": np.repeat(row, 6, axis=0), "boxes": RANDOM.normal(size=(6, 4))})
+    with pytest.raises(DataError, match="output 'a', output 'b': is the same for all 6 samples"):
+        check_not_constant({"a": np.repeat(row, 6, axis=0), "b": np.ones((6, 0))})
+
+
+@pytest.mark.parametrize("values", [np.asarray([False, True]), np.asarray([-128, 127], np.int8)])
+def test_constant_outputs_of_other_types(values: Array):
+    check_not_constant({"a": values})
+    with pytest.raises(DataError, match="is the same for all 2 samples"):
+        check_not_constant({"a": np.repeat(values[:1], 2)})
+
+
+@pytest.mark.parametrize("shape", [(12, 3), (12, 1, 1, 3)])
+def test_always_the_same_class(shape: tuple[int, ...]):
+    scores = scores_of(np.full(12, 2), 3).reshape(shape)
+    check_not_constant({"a": scores})
+    for labels in (None, np.arange(12) % 3, np.eye(3)[np.arange(12) % 3]):
+        with pytest.raises(DataError, match="predicts class 2 for all 12 samples; is the preprocessing"):
+            check_not_one_class({"a": scores}, labels)
+    check_not_one_class({"a": scores}, np.repeat([2, 0], [11, 1]))  # nearly all labels are one class
+    check_not_one_class({"a": scores[:9]})  # may be chance
+    check_not_one_class({"a": scores_of(np.repeat([2, 1], 6), 3)})
+    check_not_one_class({"a": RANDOM.random((12, 1))})
+
+
+LABELS = RANDOM.integers(1, 9, 60)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "classes", "hint"),
+    [
+        (LABELS - 1, np.append(LABELS[1:], 10), 10, "--label-offset -1"),  # 1..10: by the range alone
+        (LABELS - 1, LABELS, 10, "--label-offset -1"),
+        (LABELS + 1, LABELS, 10, "--label-offset 1"),
+        (LABELS + 1, LABELS, 1001, "--label-offset 1"),
+        (np.where(np.arange(60) < 3, LABELS + 1, LABELS - 1), LABELS, 1001, "--label-offset 1"),
+        (LABELS, LABELS + 5, 10, "--label-offset, e.g. -1"),
+    ],
+)
+def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint: str):
+    with pytest.raises(DataError) as caught:
+        check_label_offset({"a": scores_of(predictions, classes)}, labels)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "classes"),
+    [
+        (LABELS, LABELS, 10),
+        (LABELS, LABELS, 1001),
+        (RANDOM.integers(0, 10, 60), LABELS, 10),  # at chance, shifted or not
+        (1 - LABELS % 2, LABELS % 2, 2),  # classes in the wrong order, not shifted
+        (np.where(np.arange(60) < 30, LABELS, LABELS + 1), LABELS, 10),  # shifting is no better
+        (LABELS[:4] - 1, LABELS[:4], 10),  # too few
+    ],
+)
+def test_no_false_alarm(predictions: Array, labels: Array, classes: int):
+    outputs = {"a": scores_of(predictions, classes)}
+    before = outputs["a"].copy()
+    assert check_label_offset(outputs, labels) is None  # type: ignore[func-returns-value]
+    np.testing.assert_array_equal(outputs["a"], before)
+
+
+def test_other_tasks_have_no_offset():
+    for labels in (RANDOM.random(60), np.zeros((60, 4), int)):
+        assert check_label_offset({"a": RANDOM.random((60, 4))}, labels) is None  # type: ignore[func-returns-value]
+
+
+def test_a_baseline_at_chance_is_worth_a_warning():
+    labels = np.arange(60) % 3
+    warning = check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, labels)
+    assert warning is not None and "0.333 on 60 samples" in warning
+    assert check_baseline_above_chance({"a": scores_of(labels, 3)}, labels) is None
+    assert check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, np.zeros(60, int)) is None
+    assert check_baseline_above_chance({"a": RANDOM.random((60, 1))}, labels) is None
+    assert check_baseline_above_chance({"a": RANDOM.random((60, 3))}, RANDOM.random(60)) is None

@@ -1,0 +1,159 @@
+"""Scores against NumPy, with runners that are plain functions."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.data.preprocessing import Custom
+from autoquant.evaluation.engines.engine import run_batch
+from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.scoring.evaluator import Score, evaluate
+from autoquant.model.model import InputSpec
+
+SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
+
+
+class Fake:
+    """A model that is a function of its input."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, inputs):
+        return {"y": self.function(inputs["x"])}
+
+    def close(self):
+        """Nothing to close."""
+
+
+@pytest.fixture(params=[None, Custom("f", lambda x: x)], ids=["at hand", "in a thread"])
+def data(request):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(23, 4)).astype(np.float32)
+    return open_data((x, rng.integers(0, 4, 23)), [SPEC], preprocess=request.param)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 23, 100])
+def test_score_does_not_depend_on_the_batch_size(data, batch_size: int):
+    batch = next(data.batches(23))
+    score = evaluate(Fake(lambda x: x), data, open_metric("top1"), batch_size=batch_size)
+    right = batch.inputs["x"].argmax(axis=1) == batch.labels
+    assert score.value == pytest.approx(right.mean(), abs=1e-12)
+    np.testing.assert_array_equal(score.rows, right)
+    assert score.samples == 23
+
+
+def test_progress_is_told_batch_by_batch(data):
+    seen = []
+    progress = lambda done, total: seen.append((done, total))  # noqa: E731  # a name would say no more
+    evaluate(Fake(lambda x: x), data, open_metric("top1"), batch_size=10, on_progress=progress)
+    assert seen == [(10, 23), (20, 23), (23, 23)]
+
+
+def test_agreement_compares_with_the_reference(data):
+    """Sample by sample, whatever the batches are."""
+    reference = next(data.batches(23)).inputs["x"]
+    flipped = Fake(lambda x: np.where(np.arange(len(x))[:, None] == 0, -x, x))
+    score = evaluate(
+        flipped, data, open_metric("agreement"), batch_size=5, reference=lambda done: {"y": reference[done]}
+    )
+    assert score.value == pytest.approx(1 - 5 / 23)
+
+
+def test_what_the_user_wrote_runs_in_the_callers_thread_one_call_after_the_other():
+    calls: list[tuple[str, int]] = []
+
+    def note(what):
+        calls.append((what, threading.get_ident()))
+
+    def source():
+        for start in range(0, 12, 4):
+            note("source")
+            yield np.arange(16.0).reshape(4, 4), np.full(4, start)
+
+    def preprocess(batch):
+        note("preprocess")
+        return batch
+
+    def metric(outputs, labels):
+        note("metric")
+        return np.ones(len(outputs))
+
+    runs: set[int] = set()
+
+    def model(x):
+        runs.add(threading.get_ident())
+        return x
+
+    data = open_data(source, [SPEC], preprocess=Custom("f", preprocess))
+    calls.clear()
+    evaluate(Fake(model), data, open_metric(metric), batch_size=4)
+    assert {thread for _, thread in calls} == {threading.get_ident()}
+    assert [what for what, _ in calls].count("metric") == 3
+    assert threading.get_ident() not in runs
+
+
+def test_the_model_is_at_rest_when_a_metric_fails(data):
+    running: list[int] = []
+
+    def model(x):
+        running.append(1)
+        time.sleep(0.01)
+        running.pop()
+        return x
+
+    def metric(outputs, labels):
+        raise TypeError("no such thing")
+
+    with pytest.raises(TrialError, match="no such thing") as caught:
+        evaluate(Fake(model), data, open_metric(metric), batch_size=2)
+    assert running == []  # although what was raised still holds everything it passed through
+    assert caught.value.__traceback__ is not None
+
+
+def test_every_batch_asks_for_the_reference_of_its_own_samples(data):
+    asked = []
+
+    def reference(done):
+        asked.append((done.start, done.stop))
+        return {"y": np.zeros((done.stop - done.start, 4), np.float32)}
+
+    evaluate(Fake(lambda x: x), data, open_metric("agreement"), batch_size=10, reference=reference)
+    assert asked == [(0, 10), (10, 20), (20, 23)]
+
+
+@pytest.mark.parametrize("missing", [-1, 1])
+def test_a_reference_of_other_samples_is_refused(data, missing: int):
+    """Of one sample more or less than the batch has."""
+
+    def reference(done):
+        return {"y": np.zeros((done.stop - done.start - missing, 4), np.float32)}
+
+    with pytest.raises(ValueError, match="broadcast"):
+        evaluate(Fake(lambda x: x), data, open_metric("agreement"), batch_size=5, reference=reference)
+
+
+def test_nan_is_a_failed_trial(data):
+    with pytest.raises(TrialError, match="NaN"):
+        evaluate(Fake(lambda x: x * np.nan), data, open_metric("top1"), batch_size=5)
+
+
+def test_infinite_score_is_a_failed_trial(data):
+    infinite = lambda outputs, labels: np.full(len(outputs), np.inf)  # noqa: E731  # a name would say no more
+    with pytest.raises(TrialError, match="is inf"):
+        evaluate(Fake(lambda x: x), data, open_metric(infinite), batch_size=5)
+
+
+def test_an_output_must_have_a_row_a_sample(data):
+    batch = next(data.batches(3))
+    with pytest.raises(ModelError, match=r"output 'y': has shape \(12,\) for a batch of 3"):
+        run_batch(Fake(lambda x: x.reshape(-1)), batch)
+
+
+def test_a_score_is_a_finite_number():
+    with pytest.raises(ValueError, match="finite"):
+        Score(float("nan"), np.zeros(1), 1)

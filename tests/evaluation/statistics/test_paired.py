@@ -1,0 +1,230 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.metrics.classification import AreaUnderCurve
+from autoquant.evaluation.statistics.paired import (
+    ALL_EQUAL,
+    BETTING,
+    BOOTSTRAP,
+    EXACT,
+    TOO_FEW,
+    Paired,
+    bootstrap_drop,
+    guard,
+    is_binary,
+    least_bounded,
+    least_samples,
+    loss_of,
+    needed_bounded,
+    needed_samples,
+    paired,
+    significantly_better,
+    upper_bound,
+)
+
+
+def loss(losses: int, gains: int, samples: int) -> Array:
+    return np.repeat([1.0, -1.0, 0.0], [losses, gains, samples - losses - gains])
+
+
+def test_losses():
+    before, after = np.asarray([1.0, 0.0, 1.0]), np.asarray([0.0, 1.0, 1.0])
+    np.testing.assert_array_equal(loss_of(before, after, higher_is_better=True), [1.0, -1.0, 0.0])
+    np.testing.assert_array_equal(loss_of(before, after, higher_is_better=False), [-1.0, 1.0, 0.0])
+    np.testing.assert_array_equal(loss_of(before > 0, after > 0, higher_is_better=True), [1.0, -1.0, 0.0])
+    with pytest.raises(ValueError, match="one value a sample"):
+        loss_of(before, after[:2], higher_is_better=True)
+
+
+def test_what_was_seen():
+    assert paired(loss(5, 2, 100), binary=True) == Paired(100, 0.03, 5, 2)
+    assert paired(np.asarray([0.5, 0.25]), binary=False) == Paired(2, 0.375)
+    assert is_binary(np.asarray([0.0, 1.0]), np.asarray([True, False]))
+    assert not is_binary(np.asarray([0.0, 1.0]), np.asarray([0.5]))
+
+
+def test_the_method_is_said():
+    assert upper_bound(loss(5, 2, 100), confidence=0.95, binary=True).method == EXACT
+    assert upper_bound(np.linspace(0, 1, 100), confidence=0.95, binary=False).method == BOOTSTRAP
+    assert upper_bound(np.linspace(0, 1, 50), confidence=0.95, binary=False, reach=1.0).method == BETTING
+    with pytest.raises(ValueError, match="no samples"):
+        upper_bound(np.zeros(0), confidence=0.95, binary=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        (np.zeros(1), TOO_FEW),
+        (np.zeros(10), TOO_FEW),
+        (np.linspace(0, 1, 99), TOO_FEW),
+        (np.zeros(100), ALL_EQUAL),
+        (np.full(1000, 0.25), ALL_EQUAL),
+    ],
+)
+def test_a_bootstrap_of_little_bounds_nothing(values: Array, method: str):
+    found = upper_bound(values, confidence=0.95, binary=False)
+    assert (found.value, found.method) == (np.inf, method)
+
+
+def test_what_is_bounded_has_a_bound_from_any_number_of_samples():
+    """Of n losses of 0 the gambler's capital is (1 + bet m / (1 - m))^n, averaged over bets, at a mean m."""
+    uppers = [upper_bound(np.zeros(n), confidence=0.95, binary=False, reach=1.0).value for n in (1, 10, 100, 1000)]
+    assert uppers[0] > 0.9
+    assert sorted(uppers, reverse=True) == uppers
+    assert 3.0 / 1000 < uppers[-1] < 6.0 / 1000  # the rule of three, and what it costs not to know the best bet
+
+
+@pytest.mark.parametrize(("loss_of_one", "chance", "samples"), [(0.9, 0.02, 100), (0.004 / 0.02, 0.02, 400)])
+def test_the_bound_of_sparse_losses_holds(loss_of_one: float, chance: float, samples: int):
+    """A bootstrap's does not in a fifth of all runs."""
+    draws = loss_of_one * (np.random.default_rng(2).random((500, samples)) < chance)
+    uppers = [upper_bound(one, confidence=0.95, binary=False, reach=1.0).value for one in draws]
+    assert np.mean(np.asarray(uppers) < loss_of_one * chance) <= 0.05
+
+
+@pytest.mark.parametrize("allowed", [0.3, 0.05, 0.01])
+def test_the_least_bounded_samples_certify_and_one_less_does_not(allowed: float):
+    least = least_bounded(allowed, 0.95, reach=1.0)
+    assert least is not None
+    assert upper_bound(np.zeros(least), confidence=0.95, binary=False, reach=1.0).value <= allowed
+    assert upper_bound(np.zeros(least - 1), confidence=0.95, binary=False, reach=1.0).value > allowed
+
+
+def test_the_needed_samples_of_what_is_bounded_would_do():
+    values = np.repeat([0.5, -0.25, 0.0], [4, 2, 294])
+    needed = needed_bounded(values, 0.012, confidence=0.95, reach=1.0)
+    assert needed is not None
+    assert needed > 300
+    many = np.tile(values, -(-needed // 300))
+    assert upper_bound(many, confidence=0.95, binary=False, reach=1.0).value <= 0.012
+    assert needed_bounded(values, 0.004, confidence=0.95, reach=1.0) is None
+    assert needed_bounded(np.zeros(10), 0.0, confidence=0.95, reach=1.0) is None
+
+
+def test_both_methods_agree_where_both_hold():
+    values = loss(300, 200, 5000)
+    exact, drawn = (upper_bound(values, confidence=0.95, binary=binary).value for binary in (True, False))
+    assert exact - 0.02 == pytest.approx(drawn - 0.02, rel=0.05)
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.sampled_from([0.9, 0.95, 0.999]))
+def test_the_bound_is_above_the_drop(losses: int, gains: int, confidence: float):
+    values = loss(losses, gains, 24)
+    assert upper_bound(values, confidence=confidence, binary=True).value >= values.mean()
+
+
+@pytest.mark.parametrize("allowed", [0.3, 0.05, 0.01])
+def test_the_least_samples_certify_and_one_less_does_not(allowed: float):
+    least = least_samples(allowed, 0.95)
+    assert least is not None
+    assert least == pytest.approx(np.log(0.05) / np.log1p(-allowed), abs=1 + 0.02 * least)
+    assert upper_bound(np.zeros(least), confidence=0.95, binary=True).value <= allowed
+    assert upper_bound(np.zeros(least - 1), confidence=0.95, binary=True).value > allowed
+
+
+def test_no_number_of_samples_proves_that_nothing_is_lost():
+    assert least_samples(0.0, 0.95) is None
+    assert least_samples(1.0, 0.95) == 1
+
+
+@pytest.mark.parametrize(("losses", "gains"), [(8, 3), (0, 0), (1, 0), (12, 3), (0, 3), (40, 38)])
+def test_the_needed_samples_would_do_at_the_same_rates(losses: int, gains: int):
+    seen = paired(loss(losses, gains, 1000), binary=True)
+    needed = needed_samples(seen, 1.0, 0.01, confidence=0.95)
+    assert needed is not None
+    scaled = loss(int(np.ceil(losses * needed / 1000)), losses and gains * needed // 1000, needed)
+    assert upper_bound(scaled, confidence=0.95, binary=True).value < 0.0101
+
+
+def test_needed_samples_without_room_with_little_and_of_other_metrics():
+    assert needed_samples(Paired(1000, 0.01, 12, 2), 0.02, 0.01, confidence=0.95) is None
+    # (1.645 / 0.0001)^2 * 0.03: by the normal approximation
+    assert needed_samples(Paired(10_000, 0.0099, 199, 100), 1, 0.01, confidence=0.95) == pytest.approx(8.06e6, rel=0.01)
+    # the bound is 4 away from the drop, where only 2 are allowed: four times as many
+    assert needed_samples(Paired(500, 1.0), 5.0, 3.0, confidence=0.95) == 2000
+    assert needed_samples(Paired(500, 3.0), 5.0, 3.0, confidence=0.95) is None
+    assert needed_samples(Paired(10, 1.0), np.inf, 3.0, confidence=0.95) == 100  # there is no bound of so few
+    assert needed_samples(Paired(500, 1.0), np.inf, 3.0, confidence=0.95) is None
+
+
+@given(st.integers(0, 30), st.integers(0, 30))
+def test_better_by_more_than_chance_is_mcnemars_test(losses: int, gains: int):
+    found = significantly_better(loss(losses, gains, 100), binary=True)
+    ties = losses + gains == 0
+    assert found is bool(not ties and binomtest(losses, losses + gains or 1, alternative="less").pvalue < 0.01)
+
+
+def test_better_of_other_metrics():
+    random = np.random.default_rng(0)
+    assert significantly_better(random.normal(-0.5, 1.0, 200), binary=False)
+    assert not significantly_better(random.normal(0.0, 1.0, 200), binary=False)
+    assert not significantly_better(np.zeros(200), binary=False)
+    assert significantly_better(np.full(200, -0.5), binary=False, reach=1.0)
+    assert not significantly_better(np.full(3, -0.5), binary=False, reach=1.0)
+
+
+def test_the_drop_of_an_area_is_bounded_by_paired_resampling():
+    random, auc, count = np.random.default_rng(1), AreaUnderCurve(), 300
+    truth = random.integers(0, 2, count).astype(float)
+    score = truth + random.normal(size=count)
+    before = np.stack([score, truth], axis=1)
+    close = np.stack([score + 0.1 * random.normal(size=count), truth], axis=1)
+    apart = np.stack([truth + random.normal(size=count), truth], axis=1)
+    options = {"higher_is_better": True, "confidence": 0.95}
+    drop = auc.combine(before) - auc.combine(close)
+    bound = bootstrap_drop(before, close, auc.combine, **options)
+    assert bound.method == BOOTSTRAP
+    assert drop < bound.value < drop + 0.01  # as both see the same samples, they differ by little
+    assert bootstrap_drop(before, apart, auc.combine, **options).value > auc.combine(before) - auc.combine(apart) + 0.02
+    assert bootstrap_drop(before, before, auc.combine, **options).method == ALL_EQUAL
+    assert bootstrap_drop(before[:99], close[:99], auc.combine, **options).method == TOO_FEW
+
+
+def test_the_guard_corrects_for_the_number_of_groups_and_has_the_worst_first():
+    values = np.concatenate([loss(1, 1, 200), loss(30, 0, 100), loss(5, 5, 50)])
+    groups = np.repeat(["cat", "dog", "owl"], [200, 100, 50])
+    shuffled = np.random.default_rng(0).permutation(350)
+    found = guard(values[shuffled], groups[shuffled], allowed=0.1, confidence=0.94, binary=True)
+    assert [one.label for one in found] == ["dog", "owl", "cat"]
+    dog = found[0]
+    assert (dog.samples, dog.drop, dog.losses, dog.gains) == (100, 0.3, 30, 0)
+    assert dog.upper == upper_bound(loss(30, 0, 100), confidence=0.98, binary=True).value
+    assert dog.lower == -upper_bound(loss(0, 30, 100), confidence=0.98, binary=True).value
+    assert 0.1 < dog.lower < 0.3 < dog.upper
+
+
+def test_a_group_that_is_proven_bad_is_worse_than_one_that_looks_bad():
+    values = np.concatenate([loss(2, 0, 2), loss(200, 0, 1000)])
+    found = guard(values, np.repeat([0, 1], [2, 1000]), allowed=0.1, confidence=0.95, binary=True)
+    assert [one.label for one in found] == ["1", "0"]
+
+
+def test_the_guard_of_other_metrics_and_of_labels_that_do_not_fit():
+    values = np.linspace(0, 1, 240)
+    for reach in (None, 1.0):
+        found = guard(values, np.arange(240) % 2, allowed=1.0, confidence=0.95, binary=False, reach=reach)
+        assert all(-1 < one.lower < one.drop < one.upper < 1 and one.losses is None for one in found)
+    few = guard(values, np.arange(240) < 1, allowed=1.0, confidence=0.95, binary=False)
+    assert [(one.label, one.lower, one.upper) for one in few if one.samples == 1] == [("True", -np.inf, np.inf)]
+    with pytest.raises(ValueError, match="a label for each"):
+        guard(np.zeros(3), np.zeros(2), allowed=0.1, confidence=0.95, binary=True)
+
+
+def test_all_groups_are_covered_at_once():
+    random, runs, groups = np.random.default_rng(5), 200, 5
+    labels, wrong = np.arange(250) % groups, 0
+    for _ in range(runs):
+        found = guard(
+            random.choice([1.0, -1.0, 0.0], 250, p=[0.06, 0.02, 0.92]),
+            labels,
+            allowed=0.04,
+            confidence=0.9,
+            binary=True,
+        )
+        wrong += any(one.upper < 0.04 for one in found)
+    print(f"\nguard: {wrong / runs:.3f} of {runs} runs with a group beyond its bound, stated 0.1")
+    assert wrong / runs < 0.1 + 2 * np.sqrt(0.09 / runs)

@@ -1,0 +1,111 @@
+"""The exact bound, against enumeration of all outcomes of the trinomial model."""
+
+from itertools import product
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.statistics.trinomial import GAMMA, exact_upper
+
+
+def outcomes(samples: int) -> Array:
+    """All (losses, gains), (outcomes, 2)."""
+    return np.asarray([(a, b) for a in range(samples + 1) for b in range(samples + 1 - a)])
+
+
+def chances(all_of_them: Array, samples: int, loss: Array, gain: Array) -> Array:
+    """Probability of each outcome, (..., outcomes), where a sample is a loss or a gain with these probabilities."""
+    a, b = all_of_them.T
+    ways = np.asarray([comb(samples, x) * comb(samples - x, y) for x, y in all_of_them], float)
+    same = np.maximum(1.0 - loss - gain, 0.0)
+    return ways * loss[..., None] ** a * gain[..., None] ** b * same[..., None] ** (samples - a - b)
+
+
+def statistic(losses: Array, gains: Array, samples: int, drop: float) -> Array:
+    share = np.sqrt(((losses + gains) / samples) ** 2 + drop**2)
+    return (losses - gains - samples * drop) / np.sqrt(samples * (share - drop**2))
+
+
+@pytest.mark.parametrize(("samples", "confidence"), [*product([1, 2, 3, 5, 8, 12], [0.9, 0.95, 0.99]), (20, 0.99)])
+def test_coverage_is_at_least_what_is_stated_for_every_truth(samples: int, confidence: float):
+    every = outcomes(samples)
+    bounds = np.asarray([exact_upper(int(a), int(b), samples, confidence=confidence) for a, b in every])
+    # the worst truths have a drop just above one of the bounds
+    drops = np.concatenate([bounds + 1e-7, np.linspace(-0.99, 0.99, 45)])[:, None]
+    gain = np.maximum(-drops, 0.0) + np.linspace(0, 1, 41) * (1.0 - np.abs(drops)) / 2
+    loss = gain + drops
+    right = bounds >= drops[..., None] - 1e-12
+    covered = np.where(np.abs(drops) <= 1.0, (chances(every, samples, loss, gain) * right).sum(axis=-1), 1.0)
+    assert covered.min() >= confidence - 2e-5
+    assert covered.min() <= confidence + 0.01  # and it is not bought with width
+
+
+def test_bounds_are_the_inverted_test_by_brute_force():
+    samples, alpha = 7, 0.05
+    every = outcomes(samples)
+    for losses, gains in every[::3]:
+        pairs = losses + gains
+        low = beta.ppf(GAMMA * alpha / 2, pairs, samples - pairs + 1) if pairs else 0.0
+        high = beta.ppf(1 - GAMMA * alpha / 2, pairs + 1, samples - pairs) if pairs < samples else 1.0
+        possible = [-1.0]
+        for drop in np.linspace(-0.9995, 0.9995, 800):
+            psi = np.linspace(max(low, abs(drop)), high, 60)
+            if abs(drop) > high:
+                continue
+            own = statistic(losses, gains, samples, drop)
+            worse = statistic(*every.T, samples, drop) <= own + 1e-9
+            tails = (chances(every, samples, (psi + drop) / 2, (psi - drop) / 2) * worse).sum(axis=-1)
+            if tails.max() + GAMMA * alpha > alpha:
+                possible.append(drop)
+        found = exact_upper(int(losses), int(gains), samples, confidence=1 - alpha)
+        assert found == pytest.approx(min(max(possible), high), abs=0.006), (losses, gains)
+
+
+@pytest.mark.parametrize("samples", [50, 1000, 60_000])
+def test_without_a_discordant_pair_it_is_the_rule_of_three(samples: int):
+    # of n samples none is a loss with probability (1 - drop)^n
+    exact = 1.0 - 0.05 ** (1.0 / samples)
+    assert exact < exact_upper(0, 0, samples, confidence=0.95) < 1.01 * exact
+
+
+@pytest.mark.parametrize(
+    ("losses", "gains", "samples"),
+    [(150, 150, 5000), (1500, 1500, 60_000), (300, 200, 60_000), (20_000, 10_000, 60_000)],
+)
+def test_of_many_pairs_it_is_about_the_normal_one(losses: int, gains: int, samples: int):
+    drop = (losses - gains) / samples
+    width = 1.645 * np.sqrt(((losses + gains) / samples - drop**2) / samples)
+    assert drop + width < exact_upper(losses, gains, samples, confidence=0.95) < drop + 1.02 * width
+
+
+@pytest.mark.parametrize(("psi", "drop"), [(0.03, 0.01), (0.012, 0.012)])
+def test_coverage_on_many_samples(psi: float, drop: float):
+    samples, runs = 1000, 1000
+    drawn = np.random.default_rng(0).multinomial(samples, [(psi + drop) / 2, (psi - drop) / 2, 1 - psi], runs)
+    kinds, times = np.unique(drawn[:, :2], axis=0, return_counts=True)
+    bounds = np.asarray([exact_upper(int(a), int(b), samples, confidence=0.95) for a, b in kinds])
+    covered = times[bounds >= drop].sum() / runs
+    print(f"\npsi {psi}, drop {drop}: covered {covered:.4f} of {runs}, stated 0.95")
+    assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)
+    assert covered < 0.97
+
+
+def test_more_losses_mean_more_and_surer_means_wider():
+    bounds = [exact_upper(losses, 3, 500, confidence=0.95) for losses in range(12)]
+    assert (np.diff(bounds) > 0).all()
+    widths = [exact_upper(4, 3, 500, confidence=confidence) for confidence in (0.8, 0.9, 0.95, 0.99, 0.9999)]
+    assert (np.diff(widths) > 0).all()
+
+
+def test_the_most_there_can_be():
+    assert exact_upper(5, 0, 5, confidence=0.95) == 1.0
+    assert -1.0 < exact_upper(0, 50, 50, confidence=0.95) < -0.8
+
+
+@pytest.mark.parametrize("counts", [(-1, 0, 5), (3, 3, 5), (0, 0, 0)])
+def test_counts_that_cannot_be(counts: tuple[int, int, int]):
+    with pytest.raises(ValueError, match="pairs"):
+        exact_upper(*counts, confidence=0.95)

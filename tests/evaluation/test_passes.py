@@ -1,0 +1,230 @@
+"""What comes before the first trial."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoquant.calibration.exact import Exact
+from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.ranges import MinMax
+from autoquant.calibration.record import Calibrator
+from autoquant.calibration.sketch import Sketch
+from autoquant.errors import DataError, PlanError
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
+from autoquant.evaluation.passes import PART, batches_in, calibrate, part_size
+from autoquant.model.layers import survey
+from autoquant.model.model import InputSpec, open_model
+from autoquant.tuning.samples import open_samples
+from autoquant.tuning.study.request import DataRequest
+
+
+@pytest.fixture(scope="module")
+def opened(tiny):
+    model = open_model(tiny.model)
+    return model, {layer.name: layer for layer in survey(model.graph).layers}
+
+
+class Watching(TensorFlowEngine):
+    """Keeps what is fed while calibrating: first the one sample that says how many make a part."""
+
+    def __init__(self):
+        self.opened = 0
+        self.fed = []
+
+    def open_graph(self, graph, fetches=None):
+        self.opened += 1
+        runner = super().open_graph(graph, fetches)
+
+        def watched(inputs):
+            self.fed.append(inputs)
+            return runner(inputs)
+
+        watched.close = runner.close
+        return watched
+
+
+def test_statistics_are_of_the_float_model(tiny, opened):
+    """Every layer's input, against a plain run of the samples that were fed."""
+    model, layers = opened
+    engine, seen = Watching(), []
+    statistics = calibrate(
+        engine,
+        model,
+        layers,
+        open_data(tiny.calibration, model.inputs),
+        [2, 1],
+        batch_size=30,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
+    tensors = [layer.activations[0] for layer in layers.values()]
+    runner = TensorFlowEngine().open_graph(model.graph, tensors)
+    for batch_num in (1, 2):
+        whole = runner({"image": images[: 30 * batch_num]})
+        for tensor in tensors:
+            sketch = statistics.seen(tensor, batch_num)
+            assert sketch.count == whole[tensor].size
+            assert sketch.low == pytest.approx(whole[tensor].min(), rel=1e-6)
+            assert sketch.high == pytest.approx(whole[tensor].max(), rel=1e-6)
+    assert len(images) == len({image.tobytes() for image in images}) == 60
+    assert seen[-1] == (60, 60)
+
+
+def test_samples_come_from_all_over_the_data(opened):
+    """A folder of images is sorted by class: its first batch must not be what one batch is."""
+    model, layers = opened
+    values = np.arange(300, dtype=np.float32)
+    data = open_data((np.broadcast_to(values[:, None, None, None], (300, 8, 8, 2)), None), model.inputs)
+    engine = Watching()
+    calibrate(engine, model, layers, data, [1, 3], batch_size=50)
+    fed = np.concatenate([inputs["image"][:, 0, 0, 0] for inputs in engine.fed[1:]])
+    for batch in (fed[:50], fed[50:150]):
+        assert np.histogram(batch, bins=3, range=(0, 300))[0].min() >= len(batch) // 6
+    again = Watching()
+    calibrate(again, model, layers, data, [1, 3], batch_size=50)
+    np.testing.assert_array_equal(np.concatenate([i["image"][:, 0, 0, 0] for i in again.fed[1:]]), fed)
+
+
+def test_too_little_calibration_data(tiny, opened):
+    model, layers = opened
+    data = open_data(tiny.calibration, model.inputs)
+    with pytest.raises(DataError, match="holds 4 batches of 20, but batch_num is 5; give more calibration data"):
+        calibrate(TensorFlowEngine(), model, layers, data, [1, 5], batch_size=20)
+    assert batches_in(data, 20) == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "made", "size"),
+    [
+        ((None, 4), PART // 20, 20),
+        ((None, 4), PART // 20 + 1, 19),
+        ((None, 4), 3 * PART, 1),
+        (None, PART // 20, 20),
+        ((1, 4), PART // 20, 20),
+        ((6, 4), PART // 2, 12),
+        ((6, 4), 3 * PART, 6),
+    ],
+)
+def test_parts_fit_memory_and_a_fixed_batch(opened, shape, made: int, size: int):
+    """`made` are the bytes of activations of one sample, or of one batch where it is fixed."""
+    model, _ = opened
+    data = open_data((np.zeros((3, 4), np.float32), None), [InputSpec("x", np.dtype(np.float32), (None, 4))])
+    fed = []
+
+    def runner(inputs):
+        fed.append(inputs["x"].shape)
+        return {"y": np.broadcast_to(np.int8(0), (made - 40,)), "z": np.zeros(10, np.float32)}
+
+    fixed = replace(model, inputs=(InputSpec("x", np.dtype(np.float32), shape),))
+    assert part_size(fixed, runner, data) == size
+    assert fed == [(1, 4)]
+
+
+def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_path):
+    model, layers = opened
+    data = open_data(tiny.calibration, model.inputs)
+
+    engine = Watching()
+
+    def run(**changed):
+        options = {"batch_size": 20, "kept": tmp_path / "statistics.npz", **changed}
+        return calibrate(engine, model, layers, options.pop("data", data), [1], **options)
+
+    first = run()
+    again = run()
+    assert engine.opened == 1
+    np.testing.assert_array_equal(again.seen("image", 1).counts, first.seen("image", 1).counts)
+    run(batch_size=10)
+    run(batch_size=10, data=open_data(tiny.evaluation, model.inputs))
+    assert engine.opened == 3
+
+
+def test_what_was_kept_without_channels_is_not_used_for_them(tiny, opened, tmp_path):
+    model, layers = opened
+    data, engine = open_data(tiny.calibration, model.inputs), Watching()
+    kept = tmp_path / "statistics.npz"
+    runs = [
+        calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, balanced=balanced)
+        for balanced in ([], ["conv"], ["conv", "dense"], ["dense", "conv"])
+    ]
+    assert engine.opened == 3
+    found = [statistics.channels("image", -1, 1).largest.tolist() for statistics in runs[1:]]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_channels_of_the_layers_to_balance(tiny, opened, exact: bool):
+    """Per-channel maxima are those of the values themselves."""
+    model, layers = opened
+    data, engine = open_data(tiny.calibration, model.inputs), Watching()
+    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, balanced=["conv", "dense"], exact=exact)
+    images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
+    expected = np.abs(images).max(axis=(0, 1, 2))
+    np.testing.assert_array_equal(statistics.channels("image", -1, 1).largest, expected)
+    assert len(statistics.channels(layers["dense"].activations[0], -1, 1).each) == 8
+    with pytest.raises(PlanError, match="was not calibrated channel by channel"):
+        statistics.channels(layers["depthwise"].activations[0], -1, 1)
+
+
+def test_all_values(tiny, opened, tmp_path):
+    """Of every layer but those for which a sketch serves; nothing of that is written to a file, or read from one."""
+    model, layers = opened
+    data, engine, kept = open_data(tiny.calibration, model.inputs), Watching(), tmp_path / "statistics.npz"
+    calibrate(TensorFlowEngine(), model, layers, data, [1], batch_size=20, kept=kept)
+    written = kept.read_bytes()
+    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, exact=True, sketched=["dense"])
+    images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
+    np.testing.assert_array_equal(statistics.seen("image", 1).values()[0], np.sort(images.ravel()))
+    assert isinstance(statistics.seen(layers["depthwise"].activations[0], 1), Exact)
+    assert isinstance(statistics.seen(layers["dense"].activations[0], 1), Sketch)
+    assert kept.read_bytes() == written
+
+
+def test_both_factors_of_a_product(tmp_path):
+    """A constant factor of three axes is an activation like any other; its values are there once a run."""
+    import tensorflow as tf
+
+    matrices = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 2, 5, 3), name="x")
+        tf.linalg.matmul(x, tf.constant(matrices, name="factor"), name="product")
+    (tmp_path / "product.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    model = open_model(tmp_path / "product.pb")
+    layers = survey(model.graph).by_name
+    values = np.random.default_rng(1).normal(size=(20, 2, 5, 3)).astype(np.float32)
+    data = open_data((values, None), model.inputs)
+    statistics = calibrate(TensorFlowEngine(), model, layers, data, [2], batch_size=10, exact=True)
+    plan = Plan({"product": layer_plan(layers["product"], MinMax())}, 2)
+    record = Calibrator(model.graph, layers, statistics).record(plan)
+    assert list(record) == ["product", "product:1"]
+    for name, array in (("product", values), ("product:1", matrices)):
+        scale = np.float32(max(array.max() / 127, -array.min() / 128))
+        assert record[name].activation.scale == pytest.approx(float(scale), rel=1e-6)
+        assert (record[name].activation.offset, record[name].scale_w) == (0, ())
+
+
+def test_calibration_data_is_split_off_by_the_seed(tiny, opened):
+    model, _ = opened
+    request = DataRequest(data=tiny.evaluation, batch_size=10)
+    splits = [open_samples(request, model, seed=seed) for seed in (0, 0, 1)]
+    digests = [samples.calibration.digest for samples in splits]
+    assert digests[0] == digests[1] != digests[2]
+    evaluation, calibration = splits[0].evaluation, splits[0].calibration
+    assert (len(evaluation), len(calibration)) == (160, 40)
+    rows = [
+        {image.tobytes() for batch in part.batches(50) for image in batch.inputs["image"]}
+        for part in (evaluation, calibration)
+    ]
+    assert not rows[0] & rows[1]
+    assert len(rows[0] | rows[1]) == 200
+
+
+def test_too_little_data_to_split(opened):
+    model, _ = opened
+    request = DataRequest(data=(np.zeros((1, 8, 8, 2), np.float32), np.zeros(1, int)))
+    with pytest.raises(DataError, match="give --calibration data of its own"):
+        open_samples(request, model, seed=0)

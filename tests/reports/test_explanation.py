@@ -1,0 +1,56 @@
+"""What is told of a run as a whole; its parts are tested in test_bought.py and test_float_layers.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.reports.explanation import explained
+from autoquant.reports.float_layers import Why
+from autoquant.reports.run_trials import RunTrials, Terms
+from autoquant.tuning.study.result import State
+
+TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
+PLAIN = Plan({"a": LayerPlan(), "b": LayerPlan()})
+EQUALIZED = Plan({"a": LayerPlan(), "b": LayerPlan()}, equalize=True)
+BEST = Plan({"a": LayerPlan(), "b": None}, equalize=True)
+
+
+def run_of(trials, best) -> RunTrials:
+    return RunTrials(Path("run"), TERMS, tuple(trials), best)
+
+
+def test_the_story_of_a_small_run(ended) -> None:
+    trials = [
+        ended(0, PLAIN, drop=0.5, loss=2.0, loss_samples=64, losses=(2.0,)),
+        ended(1, EQUALIZED, score=0.5, loss=0.25, loss_samples=64, losses=(0.25,)),
+        ended(2, BEST, score=0.75, loss=0.125, loss_samples=64, losses=(0.125,)),
+    ]
+    found = explained(run_of(trials, trials[2]))
+    (bought,), (retreat,), (layer,) = found.settings, found.retreats, found.float_layers
+    assert [change.setting for change in bought.changes] == ["equalize"]
+    assert (bought.pair.before, bought.pair.after) == (trials[0], trials[1])
+    assert (retreat.layers, retreat.pair.gain.estimate) == (("b",), 0.25)
+    assert (retreat.pair.before.int8_share, retreat.pair.after.int8_share) == (1.0, 0.5)
+    assert (layer.name, layer.why, layer.trial, layer.exact) == ("b", Why.OUT, trials[1], True)
+
+
+@pytest.mark.parametrize("facts", [{"state": State.FAILED, "reason": "overflow"}, {"losses": ()}])
+def test_without_a_best_no_layer_is_explained(ended, facts) -> None:
+    found = explained(run_of([ended(0, BEST, **facts), ended(1, PLAIN, **facts)], None))
+    assert (found.settings, found.retreats, found.float_layers) == ((), (), ())
+
+
+def test_many_trials_are_no_more_work_than_the_closest(ended) -> None:
+    """Of 300 trials the one that isolates the setting is told of, as it is close to the best."""
+    layers = [f"layer{number}" for number in range(40)]
+    far = [
+        ended(n, Plan({name: None if (n >> k % 9) & 1 else LayerPlan() for k, name in enumerate(layers)}), drop=0.5)
+        for n in range(300)
+    ]
+    whole = dict.fromkeys(layers, LayerPlan())
+    pair = [ended(300, Plan(whole, batch_num=2), drop=0.5), ended(301, Plan(whole, batch_num=3), score=0.75)]
+    found = explained(run_of([*far, *pair], pair[1])).settings
+    assert (300, 301) in {(one.pair.before.number, one.pair.after.number) for one in found}

@@ -1,0 +1,184 @@
+"""Reading a run's folder as a search leaves it, or a crash, or a hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.errors import RunError
+from autoquant.formats.config_json import save_config
+from autoquant.reports.run_trials import Terms, read_trials
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.certification.certificate_json import certificate_text
+from autoquant.tuning.score_json import score_text
+from autoquant.tuning.study.result import State
+from autoquant.tuning.study.run_folder import RunFolder
+
+PLAN = Plan({"conv": LayerPlan(dmq=0.5), "fc": None}, batch_num=4, equalize=True)
+TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """A run without trials."""
+    made = RunFolder(tmp_path / "run")
+    made.create()
+    made.write_request({"request": {"model": "net.pb"}})
+    return made
+
+
+@pytest.fixture
+def add(run, ended):
+    """Adds a trial to the run."""
+
+    def make(number: int, **facts):
+        trial = ended(number, PLAN, **facts)
+        folder = run.make_trial(number)
+        save_config(PLAN, folder / "config.json")
+        text = score_text(
+            trial, metric="top1", baseline=0.75, allowed=0.125, engine="litert", target="litert", objective="macs"
+        )
+        (folder / "score.json").write_text(text)
+        return trial
+
+    return make
+
+
+def edited(path: Path, **facts) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+def test_what_a_search_writes_is_read_as_it_was(run, add) -> None:
+    seconds = {"score": 2.0, "quantize": 0.5, "calibrate": 1.0}
+    trials = (
+        add(
+            0,
+            score=0.5,
+            samples=80,
+            seconds=seconds,
+            loss=0.25,
+            loss_samples=64,
+            losses=(0.25,),
+            boundaries=2,
+            phase="settings",
+        ),
+        add(1, drop=0.5, samples=32, seconds={"score": 1.0}, limit=32, phase="race"),
+        add(2),
+        add(3, state=State.FAILED, reason="conv: overflow", at_fault="conv", seconds={"failed": 0.25}),
+        add(12, score=0.75, samples=80),
+    )
+    found = read_trials(run.path)
+    assert (found.trials, found.terms, found.unended, found.certificate) == (trials, TERMS, 0, None)
+    assert (found.best, found.samples) == (trials[4], 192)
+    assert list(found.seconds.items()) == [("quantize", 0.5), ("calibrate", 1.0), ("score", 3.0), ("failed", 0.25)]
+
+
+def test_best_is_where_the_link_points_and_otherwise_what_would_be_kept(run, add) -> None:
+    add(0, score=0.7)
+    add(1, score=0.75)
+    run.point_best(0)
+    assert read_trials(run.path).best.number == 0
+    run.best.unlink()
+    assert read_trials(run.path).best.number == 1
+    run.best.mkdir()  # what a copy makes that follows links
+    assert read_trials(run.path).best.number == 1
+
+
+def test_a_trial_that_runs_or_was_cut_off_is_counted_and_no_more(run, add) -> None:
+    add(0, state=State.FAILED, reason="out of memory")
+    run.make_trial(1)
+    found = read_trials(run.path)
+    assert (len(found.trials), found.unended, found.best) == (1, 1, None)
+
+
+CERTIFICATE = Certificate(
+    verdict=Verdict.CERTIFIED,
+    metric="top1",
+    baseline=0.875,
+    score=0.875,
+    drop=0.0,
+    upper_bound=0.0625,
+    allowed=0.125,
+    confidence=0.95,
+    samples=80,
+    method="exact paired (trinomial)",
+    origin=Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64),
+    suspicious=False,
+)
+
+
+def test_a_certificate_is_read_where_there_is_one(run, add) -> None:
+    add(0, score=0.75)
+    path = run.trial(0) / "certificate.json"
+    path.write_text(certificate_text(CERTIFICATE))
+    assert read_trials(run.path).certificate == CERTIFICATE
+    path.write_text("{}")
+    with pytest.raises(RunError, match=r"certificate.json"):
+        read_trials(run.path)
+
+
+def test_where_there_is_nothing_to_read(tmp_path, run) -> None:
+    with pytest.raises(RunError, match="is no run"):
+        read_trials(tmp_path)
+    with pytest.raises(RunError, match="no trial of it has ended yet; wait, or go on"):
+        read_trials(run.path)
+    run.make_trial(0)
+    with pytest.raises(RunError, match="no trial of it has ended yet"):
+        read_trials(run.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("score.json", content) for content in (b"", b"{", b"[]", b"{}", b"\xff", b'{"drop": NaN}')),
+        *(("config.json", content) for content in (b"", b"{", b"[]", b"\xff", b'{"batch_num": 0}')),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(run, add, name, content) -> None:
+    add(0, score=0.75)
+    add(1, score=0.75)
+    path = run.trial(1) / name
+    path.write_bytes(content)
+    with pytest.raises(RunError) as raised:
+        read_trials(run.path)
+    assert str(path) in str(raised.value)
+    assert "remove the folder of that trial" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"drop": "much"}, r"\.drop: expected float, got 'much'"),
+        ({"state": "dome"}, r"\.state: unknown 'dome'"),
+        ({"drop": None}, "a trial that is done has a drop"),
+        ({"seconds": [1]}, r"\.seconds: expected an object"),
+        ({"seconds": {"score": "1s"}}, r"\.seconds\.score: expected float"),
+        ({"version": 2}, r"\.version: must be 1, got 2"),
+        ({"samples": None}, r"\.samples: is missing"),
+        ({"objective": {"name": "macs"}}, r"\.objective\.value: is missing"),
+    ],
+)
+def test_a_fact_that_is_wrong_is_named(run, add, facts, message) -> None:
+    add(0, score=0.75)
+    edited(run.trial(0) / "score.json", **facts)
+    with pytest.raises(RunError, match=message):
+        read_trials(run.path)
+
+
+def test_a_config_that_is_gone_is_named(run, add) -> None:
+    add(0, score=0.75)
+    (run.trial(0) / "config.json").unlink()
+    with pytest.raises(RunError, match=r"config\.json: cannot be read"):
+        read_trials(run.path)
+
+
+def test_facts_that_other_versions_add_or_lack_do_no_harm(run, add) -> None:
+    trial = add(0, score=0.75)
+    path = run.trial(0) / "score.json"
+    edited(path, verification={"samples": 200})
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in facts.items() if key not in ("at_fault", "phase")}))
+    assert read_trials(run.path).trials == (trial,)

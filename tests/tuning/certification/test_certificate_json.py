@@ -1,0 +1,126 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoquant.errors import RunError
+from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.certification.certificate_json import certificate_text, parse_certificate
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+uppers, lowers = numbers | st.just(math.inf), numbers | st.just(-math.inf)
+counts = st.integers(0, 10**9)
+maybe = st.none() | counts
+words = st.text(max_size=8)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+groups = st.builds(GroupBound, words, counts, numbers, uppers, lowers, maybe, maybe)
+certificates = st.builds(
+    Certificate,
+    verdict=st.sampled_from([Verdict.MET, Verdict.MISSED]),
+    metric=words,
+    baseline=numbers,
+    score=numbers,
+    drop=numbers,
+    upper_bound=numbers,
+    allowed=numbers,
+    confidence=st.floats(0.001, 0.999),
+    samples=st.integers(1, 10**9),
+    method=words,
+    origin=st.builds(Origin, words, words, digests, digests, digests),
+    suspicious=st.booleans(),
+    losses=maybe,
+    gains=maybe,
+    needed_samples=maybe,
+    guard=st.lists(groups, max_size=3).map(tuple),
+    guard_allowed=numbers,
+    left_out=counts,
+    unseen=st.lists(words, max_size=2).map(tuple),
+)
+
+
+@given(certificates)
+def test_what_was_written_is_read(certificate: Certificate):
+    text = certificate_text(certificate)
+    assert parse_certificate(text, "file") == certificate
+    facts = json.loads(text)
+    assert text == json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    assert facts["version"] == 1
+
+
+EXAMPLE = Certificate(
+    verdict=Verdict.MET,
+    metric="top1",
+    baseline=0.85,
+    score=0.845,
+    drop=0.005,
+    upper_bound=0.0107,
+    allowed=0.01,
+    confidence=0.95,
+    samples=1000,
+    method="exact paired (trinomial)",
+    origin=Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64),
+    suspicious=False,
+    losses=8,
+    gains=3,
+    needed_samples=1503,
+    guard=(GroupBound("3", 100, 0.02, 0.08, -0.01),),
+    guard_allowed=0.1,
+)
+
+
+def test_the_file_is_plain_json():
+    facts = json.loads(certificate_text(EXAMPLE))
+    assert facts["verdict"] == "met, not certified"
+    assert facts["origin"]["kernels"] == "XNNPACK"
+    assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
+
+
+def test_a_file_from_before_samples_were_left_out_or_groups_unseen_is_read():
+    assert parse_certificate(changed(left_out="gone", unseen="gone"), "file") == EXAMPLE
+
+
+def test_a_bound_that_there_is_not_is_left_out():
+    without = replace(EXAMPLE, upper_bound=math.inf, guard=(GroupBound("3", 1, 0.5, math.inf, -math.inf),))
+    facts = json.loads(certificate_text(without))
+    assert "upper_bound" not in facts
+    assert facts["guard"] == [{"label": "3", "samples": 1, "drop": 0.5}]
+    assert parse_certificate(certificate_text(without), "file") == without
+
+
+def changed(**changes: object) -> str:
+    facts = {**json.loads(certificate_text(EXAMPLE)), **changes}
+    return json.dumps({key: value for key, value in facts.items() if value != "gone"})
+
+
+WRONG = {
+    "no JSON": ("{", "file: is no JSON"),
+    "too deep": ("[" * 100_000, "file: is no JSON"),
+    "a list": ("[]", r"file:\$: expected an object"),
+    "twice": ('{"version": 1, "version": 1}', "'version' is there twice"),
+    "NaN": (changed(drop=float("nan")), "NaN is no number"),
+    "too large": (changed().replace("0.0107", "1e999"), "finite"),
+    "version": (changed(version=2), r"file:\$\.version: unknown 2"),
+    "verdict": (changed(verdict="good"), r"file:\$\.verdict: unknown 'good'"),
+    "unknown": (changed(bound=1.0), r"file:\$\.bound: unknown key"),
+    "missing": (changed(drop="gone"), r"file:\$\.drop: is missing"),
+    "certified without a bound": (changed(upper_bound="gone", verdict="certified"), "has a bound"),
+    "kind": (changed(samples=1000.5), r"file:\$\.samples: expected int"),
+    "true is no count": (changed(losses=True), r"file:\$\.losses: expected int"),
+    "digest": (changed(origin={**json.loads(certificate_text(EXAMPLE))["origin"], "data": "abc"}), "64 hexadecimal"),
+    "origin": (changed(origin="gone"), r"file:\$\.origin\.engine: is missing"),
+    "group": (changed(guard=[{"label": "3"}]), r"file:\$\.guard\[0\]\.samples: is missing"),
+    "group's key": (changed(guard=[{**json.loads(certificate_text(EXAMPLE))["guard"][0], "worst": 1}]), "unknown key"),
+    "no groups": (changed(guard={}), r"file:\$\.guard: expected list"),
+    "labels": (changed(unseen=[1]), r"file:\$\.unseen: must be labels"),
+    "no limit": (changed(guard_allowed="gone"), "what each is allowed"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_with_its_place(text: str, message: str):
+    with pytest.raises(RunError, match=message):
+        parse_certificate(text, "file")

@@ -1,0 +1,233 @@
+"""Searches without a model: losses and drops by formula, evaluated as a stream is, with an optimum that is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from autoquant.tuning.sampling.history import Past, Step
+from autoquant.tuning.sampling.problem import Candidate, gain_of, globals_of, int8_of
+from autoquant.tuning.sampling.proposer import GuidedProposer, superfluous
+from autoquant.tuning.sampling.reading import FACTS
+from autoquant.tuning.study.space import Choice, Parameters, switch_of
+from autoquant.tuning.study.study import Proposer
+
+
+@dataclass
+class Synthetic:
+    """Layers whose losses add up, more or less; `harm` of globals multiplies them, `ranges` those of one layer.
+
+    `true` and `predicted` are per layer and range; `pairs` is what two layers cost together on top.
+    """
+
+    gains: Mapping[str, float]
+    true: Mapping[str, Mapping[str, float]]
+    predicted: Mapping[str, Mapping[str, float]]
+    harm: Mapping[str, Mapping[Choice, float]] = field(default_factory=dict)
+    pairs: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    flips: Mapping[str, float] = field(default_factory=dict)
+    noise: float = 0.0
+    slope: float = 1.0
+    allowed: float = 0.01
+    total: int = 2000
+    seed: int = 0
+    asked: int = 0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self.gains)
+
+    @property
+    def dimensions(self) -> Mapping[str, tuple[Choice, ...]]:
+        ranges = {f"{layer}:act_algo": tuple(own) for layer, own in self.true.items() if len(own) > 1}
+        switches = {switch_of(layer): (True, False) for layer in self.layers}
+        return {**{name: tuple(own) for name, own in self.harm.items()}, **switches, **ranges}
+
+    @property
+    def lowest(self) -> float:
+        return 1.0 - sum(gain for gain in self.gains.values() if gain > 0.0)
+
+    def objective(self, parameters: Parameters) -> float:
+        return 1.0 - gain_of(int8_of(parameters, self), self)
+
+    def sensitivities(self, parameters: Parameters) -> Mapping[str, tuple[Candidate, ...]]:
+        self.asked += 1
+        factor = self._harm(globals_of(parameters))
+        return {
+            layer: tuple(
+                Candidate({f"{layer}:act_algo": name} if len(own) > 1 else {}, loss * factor)
+                for name, loss in own.items()
+            )
+            for layer, own in self.predicted.items()
+        }
+
+    def loss(self, parameters: Parameters) -> float:
+        """Nats, as they are."""
+        int8 = int8_of(parameters, self)
+        single = sum(self.true[layer][_range(self, layer, parameters)] for layer in sorted(int8))
+        both = sum(loss for pair, loss in sorted(self.pairs.items()) if int8.issuperset(pair))
+        return (single + both) * self._harm(globals_of(parameters))
+
+    def drop(self, parameters: Parameters) -> float:
+        """On all samples: a loss of 0.05 nats is just allowed, but for the noise, which repeats itself."""
+        int8 = int8_of(parameters, self)
+        noise = self.noise * self._normal("|".join(sorted(int8))) + sum(self.flips.get(layer, 0.0) for layer in int8)
+        return min(self.allowed * ((self.loss(parameters) / 0.05) ** self.slope + noise), 0.9)
+
+    def evaluate(self, step: Step, number: int) -> Past:
+        """Sample after sample, in steps that double, until decided or at the limit."""
+        drop, loss, last = self.drop(step.parameters), self.loss(step.parameters), step.limit or self.total
+        samples, half, estimate = 32, math.inf, drop
+        while True:
+            samples = min(samples, last, self.total)
+            error = math.sqrt((abs(drop) + 0.01) / samples * (1.0 - samples / self.total))
+            half, estimate = 3.0 * error, drop + error * float(np.clip(self._normal(f"{number} {samples}"), -3, 3))
+            low, high = estimate - half, estimate + half
+            within = drop <= self.allowed if samples == self.total else _proven(low, high, self.allowed)
+            if within is not None or samples >= last:
+                break
+            samples *= 2
+        state = "done" if samples == self.total else "stopped"
+        seen = min(samples, 256)
+        measured = loss * math.exp(0.3 / math.sqrt(seen) * self._normal(f"{number} loss"))
+        ended = Past(number, step.parameters, step.phase, state, step.limit, samples, measured, seen)
+        objective = self.objective(step.parameters)
+        return replace(ended, drop=estimate, low=low, high=high, within=within, objective=objective)
+
+    def optimum(self) -> float:
+        """The largest gain of any plan that is within, by trying all of them with the best settings that there are."""
+        best = {f"{layer}:act_algo": min(own, key=own.__getitem__) for layer, own in self.true.items()}
+        best |= {name: min(own, key=own.__getitem__) for name, own in self.harm.items()}
+        found = 0.0
+        for switches in itertools.product((True, False), repeat=len(self.layers)):
+            chosen = dict(zip(map(switch_of, self.layers), switches, strict=True))
+            parameters = {
+                name: chosen.get(name, best.get(name, choices[0])) for name, choices in self.dimensions.items()
+            }
+            gain = gain_of(int8_of(parameters, self), self)
+            if gain > found and self.drop(parameters) <= self.allowed:
+                found = gain
+        return found
+
+    def _harm(self, chosen: Parameters) -> float:
+        return math.prod(self.harm[name][value] for name, value in chosen.items())
+
+    def _normal(self, words: str) -> float:
+        return float(np.random.default_rng([self.seed, zlib.crc32(words.encode())]).normal())
+
+
+@dataclass
+class Played:
+    """The trials of a search, and whether it came to an end by itself."""
+
+    trials: list[Past]
+    ended: bool
+    total: int
+
+    def cost(self, trials: int | None = None) -> float:
+        """Full-evaluation equivalents of the first so many trials."""
+        return sum(trial.samples for trial in self.trials[:trials]) / self.total
+
+    def cost_until(self, problem: Synthetic, gain: float) -> float:
+        """Full-evaluation equivalents until a plan with so much gain was found; infinite where none was."""
+        for count, trial in enumerate(self.trials, 1):
+            if trial.within and gain_of(int8_of(trial.parameters, problem), problem) >= gain:
+                return self.cost(count)
+        return math.inf
+
+
+def play(
+    problem: Synthetic, ask: Callable[[list[Past]], Step | None], *, budget: float = 10.0, most: int = 200
+) -> Played:
+    """One trial after the other, until the sampler ends it or the budget, in full evaluations, is spent."""
+    trials: list[Past] = []
+    while sum(trial.samples for trial in trials) < budget * problem.total and len(trials) < most:
+        step = ask(trials)
+        if step is None or step.free:
+            return Played(trials, True, problem.total)
+        trials.append(problem.evaluate(step, len(trials)))
+    return Played(trials, False, problem.total)
+
+
+def random_problem(
+    seed: int, *, layers: int = 10, bad: int = 2, wrong: float = 0.3, pairs: float = 0.0, ranges: int = 1
+) -> Synthetic:
+    """Layers of which some are bad, all of them together out; `wrong` is the error of predictions, in logarithms."""
+    random = np.random.default_rng(seed)
+    names = [f"l{number:02d}" for number in range(layers)]
+    share = random.dirichlet(np.full(layers, 2.0))
+    base = 0.05 * random.uniform(0.3, 0.9) * random.dirichlet(np.full(layers, 1.0))
+    base[random.choice(layers, bad, replace=False)] = 0.05 * random.lognormal(1.0, 1.0, size=bad)
+    kinds = [f"r{number}" for number in range(ranges)]
+    factor = random.lognormal(0.0, 0.5, (layers, ranges)) if ranges > 1 else np.ones((layers, 1))
+    true = {name: dict(zip(kinds, (base[i] * factor[i]).tolist(), strict=True)) for i, name in enumerate(names)}
+    error = random.lognormal(random.normal(0.0, 0.5), wrong, (layers, ranges))
+    predicted = {
+        name: {kind: true[name][kind] * float(error[i, j]) for j, kind in enumerate(kinds)}
+        for i, name in enumerate(names)
+    }
+    chosen = itertools.combinations(names, 2) if pairs else ()
+    both = {
+        (a, b): float(random.normal(0.0, pairs)) * math.sqrt(true[a]["r0"] * true[b]["r0"])
+        for a, b in chosen
+        if random.random() < 0.3
+    }
+    flips = dict(zip(names, random.normal(0.0, 0.05, layers).tolist(), strict=True))
+    slope = float(random.uniform(0.6, 1.2))
+    gains = dict(zip(names, share.tolist(), strict=True))
+    return Synthetic(gains, true, predicted, pairs=both, flips=flips, noise=0.1, slope=slope, seed=seed)
+
+
+def _proven(low: float, high: float, allowed: float) -> bool | None:
+    if low > allowed:
+        return False
+    return True if high <= allowed else None
+
+
+def _range(problem: Synthetic, layer: str, parameters: Parameters) -> str:
+    return str(parameters.get(f"{layer}:act_algo", next(iter(problem.true[layer]))))
+
+
+def carry_out(problem: Synthetic, trial: optuna.Trial, study: optuna.Study) -> Past:
+    """Evaluate a trial of a study, and tell what became of it as a search does."""
+    facts = trial.user_attrs
+    past = problem.evaluate(Step(trial.params, facts["phase"], facts["why"], facts["limit"]), trial.number)
+    for name in ("state", *FACTS):
+        trial.set_user_attr(name, getattr(past, name))
+    if past.state == "done" or past.within:
+        assert past.drop is not None
+        trial.set_constraint("drop", past.drop - problem.allowed)
+        study.tell(trial, past.objective)
+    else:
+        study.tell(trial, state=TrialState.PRUNED)
+    return past
+
+
+def work(problem: Synthetic, study: optuna.Study, proposer: Proposer, *, most: int = 100) -> list[Past]:
+    """What one of the workers of a study does, until there is nothing left for it."""
+    distributions = {name: CategoricalDistribution(choices) for name, choices in problem.dimensions.items()}
+    done: list[Past] = []
+    while len(done) < most and proposer.prepare(study):
+        trial = study.ask(distributions)
+        if superfluous(study, trial):
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            done.append(carry_out(problem, trial, study))
+    return done
+
+
+def work_in_journal(problem: Synthetic, journal: str, most: int) -> None:
+    """The same in a process of its own."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(journal))
+    study = optuna.create_study(storage=storage, study_name="guided", load_if_exists=True)
+    work(problem, study, GuidedProposer(problem), most=most)

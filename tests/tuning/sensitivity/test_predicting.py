@@ -1,0 +1,301 @@
+"""What a space offers each layer, and what is predicted of that: by which way, over what, and once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoquant.calibration.percentile import MinMax, Percentile
+from autoquant.calibration.ranges import Ifmr
+from autoquant.errors import AutoquantError, ModelError, TrialError
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.formats.space_toml import parse_space
+from autoquant.model.layer import Layer
+from autoquant.model.litert.convert import convert
+from autoquant.model.model import Model, open_model
+from autoquant.targets.table import open_target
+from autoquant.tuning.sensitivity import predicting
+from autoquant.tuning.sensitivity.predicting import MOST, Predictor, offers
+from autoquant.tuning.sensitivity.result import Question, Sensitivities
+from autoquant.tuning.study.events import Event, Warned
+from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.workload import Workload
+
+LAYERS = [
+    Layer(f"l{i}", "Conv2D", (f"x{i}",), -1, f"w{i}", (3, 3, 2, 4), (3,), None, None, 10 * (i + 1)) for i in range(3)
+]
+
+
+def space(text: str, layers: Any = LAYERS) -> SearchSpace:
+    return SearchSpace(parse_space(text, "space"), layers, batches=8)
+
+
+def test_every_combination_of_a_layers_own_settings_the_preferred_first():
+    found = list(offers(space("[layer]\nquant_enable = [true, false]\nact_algo = ['ifmr', 'minmax']"), "l1", {}))
+    assert [offer.parameters for offer in found] == [{"l1:activation": "ifmr"}, {"l1:activation": "minmax"}]
+    assert [type(offer.settings.activation) for offer in found if offer.settings] == [Ifmr, MinMax]
+    text = "[layer]\nact_algo = ['ifmr', 'minmax']\nweight_algorithm = ['minmax', 'mse']\nasymmetric = [true, false]"
+    found = list(offers(space(text), "l1", {}))
+    assert len({tuple(offer.parameters.items()) for offer in found}) == len(found) == 8
+    assert found[0].parameters == {"l1:asymmetric": True, "l1:activation": "ifmr", "l1:weight_algorithm": "minmax"}
+
+
+def test_settings_of_the_whole_model_are_as_they_are_given():
+    """And so is a choice that one makes for all layers."""
+    offered = space("[global]\nasymmetric = [true, false]\n[layer]\nquant_enable = [true, false]\nact_algo = 'minmax'")
+    for value in (True, False):
+        (one,) = offers(offered, "l0", {"asymmetric": value, "l0:quant_enable": False})
+        assert (one.parameters, one.settings.asymmetric) == ({}, value)  # in INT8, whatever the plan has
+
+
+def test_of_too_many_combinations_those_that_change_one_thing():
+    text = """
+    [layer]
+    act_algo = ["ifmr", "minmax", "entropy", "mse"]
+    weight_algorithm = ["minmax", "mse"]
+    asymmetric = [true, false]
+    channel_wise = [true, false]
+    """
+    assert MOST < 4 * 2 * 2 * 2
+    found = list(offers(space(text), "l2", {}))
+    first = found[0].parameters
+    changed = [{name: value for name, value in one.parameters.items() if first[name] != value} for one in found]
+    assert changed[0] == {}
+    assert sorted(map(len, changed[1:])) == [1] * (3 + 1 + 1 + 1)
+    assert len({tuple(one.items()) for one in changed}) == len(found)
+
+
+class Asked:
+    """What was asked, and an answer that tells layers and candidates apart."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+
+    def __call__(self, question: Question, **_: Any) -> Sensitivities:
+        self.questions.append(question)
+        values = {(name, n): 0.001 * (n + 1) for name, each in question.candidates.items() for n in range(len(each))}
+        return question.answer(values, "fisher")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked()
+    monkeypatch.setattr(predicting, "measure_sensitivity", found)
+    return found
+
+
+SPACE = (
+    "[layer]\nquant_enable = [true, false]\nact_algo = ['minmax', 'percentile']\n[layer.percentile]\nfraction = 0.9\n"
+)
+
+
+class Opened:
+    """A predictor for the tiny model, and what it told."""
+
+    def __init__(self, tiny: Any, folder: Path, *, target: str = "tensorflow", text: str = SPACE) -> None:
+        self.heard: list[Event] = []
+        self.source = open_model(tiny) if isinstance(tiny, Path) else open_model(tiny.model)
+        self.folder, self.target, self.text = folder, target, text
+
+    def __call__(self, samples: Path, **changed: Any) -> Predictor:
+        given: Model = changed.pop("source", self.source)
+        data = open_data(samples, given.inputs)
+        target = open_target(self.target)
+        layers = Workload.of(target, target.adopted(given), data).layers
+        offered = SearchSpace(parse_space(changed.pop("text", self.text), "space"), list(layers.values()), batches=3)
+        options = {"batch_size": 20, "of_classes": True, "folder": self.folder, "listener": self.heard.append}
+        return Predictor(given, offered, data, **{**options, **changed})
+
+
+@pytest.fixture
+def opened(tiny: Any, tmp_path: Path) -> Opened:
+    return Opened(tiny, tmp_path)
+
+
+def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, asked: Asked):
+    found = opened(tiny.calibration).candidates({})
+    assert list(found) == ["conv", "depthwise", "dense"]
+    assert [(one.parameters, one.loss) for one in found["dense"]] == [
+        ({"dense:activation": "minmax"}, 0.001),
+        ({"dense:activation": "percentile fraction=0.9"}, 0.002),
+    ]
+    (question,) = asked.questions
+    assert question.of_classes
+    assert [type(one.activation) for one in question.candidates["conv"]] == [MinMax, Percentile]
+
+
+def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any):
+    """Clipping most of a layer's input costs more than nothing; by gradients or, as too much is lost, by measuring."""
+    found = opened(tiny.calibration).candidates({})
+    for unit in ("conv", "depthwise", "dense"):
+        whole, clipped = (one.loss for one in found[unit])
+        assert 0.0 < whole < 0.02
+        assert clipped > 5 * whole
+    assert not any(isinstance(event, Warned) for event in opened.heard)
+
+
+def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any, asked: Asked):
+    first = opened(tiny.calibration)
+    one = first.candidates({})
+    assert opened(tiny.calibration).candidates({}) == one
+    assert len(asked.questions) == 1
+    changed = [
+        opened(tiny.calibration, batch_size=10),
+        opened(tiny.calibration, of_classes=False),
+        opened(tiny.evaluation),
+        opened(tiny.calibration, source=replace(opened.source, digest="0" * 64)),
+        opened(tiny.calibration, text=SPACE.replace("0.9", "0.8")),
+        opened(tiny.calibration, text=f"[global]\nbatch_num = 2\n{SPACE}"),
+        opened(tiny.calibration, text=f"[global]\nequalize = true\n{SPACE}"),
+    ]
+    for count, other in enumerate(changed, start=2):
+        other.candidates({})
+        assert len(asked.questions) == count
+    assert len(list(opened.folder.glob("sensitivity-*.npz"))) == 1 + len(changed)
+
+
+def test_settings_of_the_whole_model_are_predicted_each(opened: Opened, tiny: Any, asked: Asked):
+    text = f"[global]\nbatch_num = [3, 1]\nequalize = [false, true]\n{SPACE}"
+    predictor = opened(tiny.calibration, text=text)
+    predictor.candidates({"batch_num": 3, "equalize": False})
+    predictor.candidates({"batch_num": 1, "equalize": True})
+    plain, repaired = asked.questions
+    assert (plain.batches, repaired.batches) == (3, 1)
+    assert (plain.model.digest == opened.source.digest, repaired.model.digest == opened.source.digest) == (True, False)
+    predictor.candidates({"batch_num": 1, "equalize": True, "conv:quant_enable": False})  # the layers' own do not count
+    assert len(asked.questions) == 2
+
+
+def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, asked: Asked):
+    """Its layers are called alike, and gradients are there."""
+    text = '[layer]\nquant_enable = [true, false]\nweight_algorithm = ["minmax", "octav"]\n'
+    opened = Opened(tiny, tmp_path, target="litert", text=text)
+    found = opened(tiny.calibration).candidates({})
+    (question,) = asked.questions
+    assert question.model is opened.source
+    assert question.layers["dense"].op == "MatMul"
+    assert [one.parameters for one in found["conv"]] == [
+        {"conv:weight_algorithm": "minmax"},
+        {"conv:weight_algorithm": "octav"},
+    ]
+
+
+def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path):
+    path = tmp_path / "tiny.tflite"
+    path.write_bytes(convert(open_model(tiny.model).graph).content)
+    opened = Opened(path, tmp_path, target="litert")
+    predictor = opened(tiny.calibration)
+    found = predictor.candidates({})
+    assert len(found) == 3
+    for whole, clipped in found.values():
+        assert 0.0 <= whole.loss < clipped.loss < np.inf
+    ranking = predictor.ranking()
+    assert list(ranking) == list(found)
+    assert ranking == {name: -whole.loss for name, (whole, _) in found.items()}
+
+
+def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any):
+    from autoquant.tuning.sensitivity.cosine import cosines
+
+    text = '[layer]\nquant_enable = [true, false]\nact_algo = "minmax"\n'
+    text += '[[override]]\nlayers = "conv"\nquant_enable = false\n'
+    predictor = opened(tiny.calibration, text=text)
+    ranking = predictor.ranking()
+    assert list(ranking) == ["conv", "depthwise", "dense"]
+    assert ranking["conv"] == 0.0  # always in float: nobody asks
+    assert 0.9 < ranking["dense"] < 1.0
+    question = predictor._question(predictor._offered({}), {})
+    assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(question)
+
+
+def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, asked: Asked):
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4, 4, 2], name="image")
+        t = tf.nn.conv2d(x, tf.ones([1, 1, 2, 2]), 1, "SAME", name="conv")
+        tf.raw_ops.AddV2(x=t, y=x, name="add")
+    (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(60, 4, 4, 2)).astype("f"))
+    text = '[layer]\nquant_enable = [true, false]\n[[override]]\ntypes = "AddV2"\nquant_enable = [true, false]'
+    found = Opened(tmp_path / "net.pb", tmp_path, text=text)(tmp_path / "data.npz").candidates({})
+    assert [(one.parameters, one.loss) for one in found["add:0"]] == [
+        ({"add:0:quant_enable": True}, 0.001),
+        ({"add:0:quant_enable": False}, 0.0),
+    ]
+    assert [(one.parameters, one.loss) for one in found["conv"]] == [({}, 0.001)]
+
+
+def test_where_neither_way_is_open_the_trials_must_tell(opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch):
+    def refused(_: Question) -> Sensitivities:
+        raise ModelError("tiny", "has no gradient", hint="none")
+
+    monkeypatch.setattr(predicting, "measure_sensitivity", refused)
+    found = opened(tiny.calibration).candidates({})
+    assert {one.loss for each in found.values() for one in each} == {0.0}
+    (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
+    assert warned.startswith("tiny: has no gradient")
+    assert "trials must tell" in warned
+
+
+@pytest.mark.parametrize(("loss", "measured"), [(0.3, 0), (0.4, 1)])
+def test_errors_too_large_for_gradients_are_measured(
+    opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch, loss: float, measured: int
+):
+    """In all more than one nat, each layer with the best that it can have; three layers here."""
+    calls: list[str] = []
+
+    def by_gradients(question: Question) -> Sensitivities:
+        values = {(name, n): loss + n for name, each in question.candidates.items() for n in range(len(each))}
+        return question.answer(values, "fisher")
+
+    def by_measuring(question: Question, *, reason: str) -> Sensitivities:
+        calls.append(reason)
+        return question.answer({(name, n): 0.5 for name in question.candidates for n in (0, 1)}, "divergence")
+
+    monkeypatch.setattr(predicting, "measure_sensitivity", by_gradients)
+    monkeypatch.setattr(predicting, "divergence", by_measuring)
+    found = opened(tiny.calibration).candidates({})
+    assert calls == ["the errors of layers are too large for gradients"] * measured
+    assert found["conv"][0].loss == (0.5 if measured else loss)
+
+
+@pytest.mark.parametrize("error", [ModelError, TrialError])
+def test_where_measuring_fails_what_gradients_say_is_kept(
+    opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch, error: type[AutoquantError]
+):
+    def by_gradients(question: Question) -> Sensitivities:
+        return question.answer({(name, 0): 2.0 for name in question.candidates}, "fisher")
+
+    def refused(question: Question, *, reason: str) -> Sensitivities:
+        raise error("tiny", "does not convert", hint="none")
+
+    monkeypatch.setattr(predicting, "measure_sensitivity", by_gradients)
+    monkeypatch.setattr(predicting, "divergence", refused)
+    assert opened(tiny.calibration).candidates({})["conv"][0].loss == 2.0
+    (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
+    assert warned.startswith("tiny: does not convert")
+    assert "ranked by gradients" in warned
+
+
+def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is_kept(
+    opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def partly(question: Question) -> Sensitivities:
+        return question.answer({(name, 0): 0.1 for name in question.candidates}, "fisher")
+
+    monkeypatch.setattr(predicting, "measure_sensitivity", partly)
+    for _ in range(2):
+        found = opened(tiny.calibration).candidates({})
+        assert [one.loss for one in found["conv"]] == [0.1, np.inf]
+        monkeypatch.setattr(predicting, "measure_sensitivity", None)  # once was enough
+
+
+def test_what_is_always_in_float_is_not_asked_of(opened: Opened, tiny: Any, asked: Asked):
+    text = SPACE + '[[override]]\nlayers = "conv"\nquant_enable = false\n'
+    assert set(opened(tiny.calibration, text=text).candidates({})) == {"depthwise", "dense"}
+    assert set(asked.questions[0].candidates) == {"depthwise", "dense"}

@@ -31,7 +31,7 @@ from autoquant.evaluation.scoring.streaming import Rules, Streamed
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.tuning.loop import Loop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from real_cases import CASES
 
 FRACTIONS = (0.6, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)

@@ -34,7 +34,7 @@ from autoquant.model.model import open_model
 from autoquant.targets.table import open_target
 from autoquant.tuning.study.result import SearchResult
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from real_cases import CASES
 from super_resolution import OUTPUT, images, psnr
 

@@ -27,15 +27,15 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
+from autoquant.tuning.builder import calibrated_for
+from autoquant.tuning.events import Event, Listener
 from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
+from autoquant.tuning.result import SearchResult
 from autoquant.tuning.samples import open_one
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
-from autoquant.tuning.study.events import Event, Listener
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
-from autoquant.tuning.study.result import SearchResult
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import Workload
-from autoquant.tuning.workbench import calibrated_for
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import Checked
@@ -66,7 +66,7 @@ def search(
         tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
         guard_tolerance: the same for every group that `guard` names; by default the tolerance.
         run: the folder to make; by default `runs/<model>-<date>-<time>-<process>`.
-        listener: is called with every event (`autoquant.tuning.study.events`).
+        listener: is called with every event (`autoquant.tuning.events`).
         clock: gives seconds; for the time budget.
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),

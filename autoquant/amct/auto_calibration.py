@@ -33,11 +33,11 @@ from autoquant.model.load import load
 from autoquant.model.model import Model, open_model
 from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphMaker, TensorFlowTarget
+from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.equalization import Prepared
-from autoquant.tuning.study.result import Trial, best
 from autoquant.tuning.study.study import Guided, Study, Tpe
+from autoquant.tuning.study.trial import Trial, best
 from autoquant.tuning.study.workload import Workload
-from autoquant.tuning.workbench import Builder, Stopwatch
 
 
 def accuracy_based_auto_calibration(

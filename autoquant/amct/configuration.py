@@ -14,7 +14,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
 from autoquant.formats.config_json import save_config
-from autoquant.tuning.study.result import count_layers
+from autoquant.tuning.study.trial import count_layers
 
 
 def create_quant_config(

@@ -18,7 +18,7 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.names import node_of
 from autoquant.model.nodes import sizes
 from autoquant.targets.tensorflow import TensorFlowTarget
-from autoquant.tuning.study.result import count_layers
+from autoquant.tuning.study.trial import count_layers
 
 CONVERTIBLE = ("AvgPool", "Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "MatMul")
 """Operators that convert_model and convert_qat_model take, as in AMCT."""

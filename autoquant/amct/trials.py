@@ -17,9 +17,9 @@ from autoquant.errors import TrialError
 from autoquant.evaluation.engines.tensorflow import tf_graph_of
 from autoquant.files import write_text
 from autoquant.model.graph import GraphDef
-from autoquant.tuning.study.result import State, Trial
+from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.study.study import Proposal, Study
-from autoquant.tuning.workbench import Builder, Stopwatch
+from autoquant.tuning.study.trial import State, Trial
 
 HISTORY = LOG.parent / "accuracy_based_auto_calibration_record.json"
 """Made in the working directory; written anew, whole, after each trial."""

@@ -17,7 +17,8 @@ from autoquant.tuning.study.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from autoquant.cli.demo_network import DemoFiles
-    from autoquant.tuning.study.result import SearchResult, Trial
+    from autoquant.tuning.result import SearchResult
+    from autoquant.tuning.study.trial import Trial
 
 FOLDER = "autoquant-demo"
 SPACE = "demo"

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from autoquant.cli.state import Pace, State, update
 from autoquant.cli.words import SET_ASIDE, counted, duration, macs, number, percent
-from autoquant.tuning.study import result as results
+from autoquant.tuning.events import Event, Opened
 from autoquant.tuning.study.choices import MACS
-from autoquant.tuning.study.events import Event, Opened
-from autoquant.tuning.study.result import Trial
+from autoquant.tuning.study.trial import State as TrialState
+from autoquant.tuning.study.trial import Trial
 
 BAR = 28
 """Columns of the progress bar where there is room for it."""
@@ -150,9 +150,9 @@ def _trial(trial: Trial, allowed: float, *, minimized: bool, between: bool) -> I
         yield percent(trial.objective)
     if between:
         yield "" if trial.boundaries is None else str(trial.boundaries)
-    if trial.state is results.State.FAILED:
+    if trial.state is TrialState.FAILED:
         yield from (Text("failed", style="red"), "", "")
-    elif trial.state is results.State.STOPPED:
+    elif trial.state is TrialState.STOPPED:
         yield Text(f"{trial.samples:,} seen", style="dim")
         yield "" if trial.drop is None else f"~{number(trial.drop)}"
         yield Text(SET_ASIDE, style="dim") if trial.set_aside else verdict_of(trial.within)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autoquant.reports.ablations import Bought, Pair, Retreat
-    from autoquant.tuning.study.result import Trial
+    from autoquant.tuning.study.trial import Trial
 
 MOST = 8
 """Rows of a table: more do not help to see what mattered, and --json has all."""

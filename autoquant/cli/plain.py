@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 
 from autoquant.cli.state import State, update
 from autoquant.cli.words import SET_ASIDE, conversions, counted, duration, macs, number, percent
-from autoquant.tuning.study import result as results
-from autoquant.tuning.study.choices import MACS
-from autoquant.tuning.study.events import (
+from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
     Divided,
@@ -21,7 +19,9 @@ from autoquant.tuning.study.events import (
     TrialStarted,
     Warned,
 )
-from autoquant.tuning.study.result import Trial
+from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.trial import State as TrialState
+from autoquant.tuning.study.trial import Trial
 
 PATIENCE = 10.0
 """Seconds between two lines of progress."""
@@ -100,9 +100,9 @@ def _ended(event: TrialEnded, state: State, *, verbose: bool) -> Iterator[str]:
 
 
 def _outcome(trial: Trial, state: State) -> str:
-    if trial.state is results.State.FAILED or state.baseline is None:
+    if trial.state is TrialState.FAILED or state.baseline is None:
         return f"failed, {trial.reason}"
-    if trial.state is results.State.STOPPED:
+    if trial.state is TrialState.STOPPED:
         about = "" if trial.drop is None else f", drop about {number(trial.drop)}"
         found = SET_ASIDE if trial.set_aside else _MET[trial.within]
         return f"stopped after {counted(trial.samples, 'sample')}{about}, {found}"

@@ -16,8 +16,8 @@ from autoquant.cli.output import note, painted, say
 from autoquant.cli.process import import_tensorflow, needs_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
 
 if TYPE_CHECKING:
-    from autoquant.tuning.study.events import Listener
-    from autoquant.tuning.study.result import SearchResult
+    from autoquant.tuning.events import Listener
+    from autoquant.tuning.result import SearchResult
 
 STYLES = {"certified": "bold green", "met": "bold green", "missed": "bold red"}
 
@@ -37,7 +37,7 @@ def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
 def listening(args: argparse.Namespace) -> Iterator[Listener]:
     """Give the listener that the arguments ask for."""
     if args.quiet:
-        from autoquant.tuning.study.events import Event, Warned
+        from autoquant.tuning.events import Event, Warned
 
         def hear(event: Event) -> None:
             if isinstance(event, Warned):

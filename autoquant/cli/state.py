@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autoquant.tuning.study.events import (
+from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
     Divided,
@@ -17,7 +17,8 @@ from autoquant.tuning.study.events import (
     TrialStarted,
     Warned,
 )
-from autoquant.tuning.study.result import SearchResult, Trial
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.trial import Trial
 
 RECENT = 6
 """Trials that are shown."""

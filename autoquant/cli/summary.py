@@ -21,8 +21,8 @@ from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.tuning.certification.certificate import Certificate, Verdict
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.choices import MACS
-from autoquant.tuning.study.result import Ended, SearchResult
 from autoquant.tuning.study.run_folder import RunFolder
 
 COSTLY = 5

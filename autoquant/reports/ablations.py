@@ -17,7 +17,7 @@ from autoquant.reports.plan_changes import (
     same_settings,
     value_of,
 )
-from autoquant.tuning.study.result import State, Trial
+from autoquant.tuning.study.trial import State, Trial
 
 NEAREST = 100
 """Trials, the closest to the best plan, that are compared with each other: all pairs of more take long to look at."""

@@ -9,7 +9,7 @@ from typing import Any
 from autoquant.reports.ablations import Pair
 from autoquant.reports.explanation import Explanation
 from autoquant.tuning.certification.certificate_json import certificate_facts
-from autoquant.tuning.study.result import Trial
+from autoquant.tuning.study.trial import Trial
 
 
 def explanation_facts(found: Explanation) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from autoquant.model.names import is_tensor
 from autoquant.reports.plan_changes import distance, same_settings
-from autoquant.tuning.study.result import State, Trial
+from autoquant.tuning.study.trial import State, Trial
 
 
 class Why(StrEnum):

@@ -8,7 +8,8 @@ from typing import Any
 
 from autoquant.reports.latency_facts import latency_facts
 from autoquant.tuning.certification.certificate_json import certificate_facts
-from autoquant.tuning.study.result import SearchResult, Trial
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.trial import Trial
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.strict import Fields, read_text
 from autoquant.tuning.certification.certificate import Certificate
 from autoquant.tuning.certification.certificate_json import load_certificate
-from autoquant.tuning.study.result import State, Trial, best
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
+from autoquant.tuning.study.trial import State, Trial, best
 
 WAY_OUT = "put the file back, or remove the folder of that trial to have the others explained"
 PARTS = ("quantize", "calibrate", "save", "load", "score")

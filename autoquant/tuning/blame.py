@@ -15,7 +15,7 @@ from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.scoring.evaluator import Progress, no_progress
 from autoquant.model.names import is_tensor
-from autoquant.tuning.workbench import Workbench
+from autoquant.tuning.builder import Workbench
 
 
 def costly_layers(

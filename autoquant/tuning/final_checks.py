@@ -11,12 +11,12 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.statistics.tolerance import drop, within
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.assembly import Assembled
+from autoquant.tuning.builder import Workbench, score_whole
 from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.events import Listener, Progress, Warned
+from autoquant.tuning.prepare import Assembled
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.score_json import add_to_score
-from autoquant.tuning.study.events import Listener, Progress, Warned
-from autoquant.tuning.study.result import Ended, SearchResult
-from autoquant.tuning.workbench import Workbench, score_whole
 
 
 def checked(ready: Assembled, result: SearchResult, listener: Listener, clock: Callable[[], float]) -> SearchResult:

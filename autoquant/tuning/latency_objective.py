@@ -36,8 +36,8 @@ from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.run_folder import PASSING
 
 if TYPE_CHECKING:
+    from autoquant.tuning.builder import Builder
     from autoquant.tuning.objective import Situation
-    from autoquant.tuning.workbench import Builder
 
 TICKS = 10**8
 """The float model's time in whole numbers, which is what the minimum cut is computed in."""

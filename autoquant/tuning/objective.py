@@ -17,9 +17,9 @@ from autoquant.tuning.study.choices import BYTES, LATENCY, MACS
 from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:
+    from autoquant.tuning.builder import Builder
     from autoquant.tuning.study.request import SearchRequest
     from autoquant.tuning.study.space import SearchSpace
-    from autoquant.tuning.workbench import Builder
 
 FLOAT_BYTES, BIAS_BYTES = 4, 4
 """Bytes of a weight in float32, and of a bias, which is float32 or int32."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.files import write_text
-from autoquant.tuning.study.result import Trial
+from autoquant.tuning.study.trial import Trial
 
 
 def score_text(

@@ -14,15 +14,15 @@ from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.assembly import Clock, assembled
-from autoquant.tuning.certification.certify import certified
 from autoquant.tuning.certification.holdout_log import looks_of
-from autoquant.tuning.ending import result_of
+from autoquant.tuning.certify import certified
+from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.final_checks import checked
-from autoquant.tuning.opening import Opening, model_of, open_request
-from autoquant.tuning.study.events import Event, Finished, Listener, Warned
+from autoquant.tuning.finalize import result_of
+from autoquant.tuning.inputs import Opening, model_of, open_request
+from autoquant.tuning.prepare import Clock, assembled
+from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
-from autoquant.tuning.study.result import SearchResult
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import MACS
 

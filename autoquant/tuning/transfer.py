@@ -18,11 +18,11 @@ from autoquant.evaluation.scoring.subset import Part
 from autoquant.evaluation.statistics.tolerance import drop, within
 from autoquant.formats.config_json import load_config
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.opening import model_of
+from autoquant.tuning.builder import calibrated_for, score_whole
+from autoquant.tuning.inputs import model_of
 from autoquant.tuning.samples import open_samples
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.workload import Workload
-from autoquant.tuning.workbench import calibrated_for, score_whole
 
 
 @dataclass(frozen=True, slots=True)

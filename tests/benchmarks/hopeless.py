@@ -29,7 +29,7 @@ from autoquant.calibration.ranges import Percentile
 from autoquant.errors import TrialError
 from autoquant.evaluation.scoring.streaming import Rules, Streamed
 from autoquant.evaluation.statistics.sequential import alpha_of
-from autoquant.tuning.loop import Loop
+from autoquant.tuning.trials import Loop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from real_cases import CASES

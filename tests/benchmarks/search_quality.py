@@ -32,7 +32,7 @@ from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.model import open_model
 from autoquant.targets.table import open_target
-from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.result import SearchResult
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from real_cases import CASES

@@ -40,6 +40,7 @@ from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Model, is_lite, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.builder import Builder
 from autoquant.tuning.repairs.equalization import Prepared
 from autoquant.tuning.samples import open_samples
 from autoquant.tuning.sensitivity.divergence import divergence
@@ -48,7 +49,6 @@ from autoquant.tuning.sensitivity.likelihoods import likelihood_of
 from autoquant.tuning.sensitivity.result import SAMPLES, Question
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
-from autoquant.tuning.workbench import Builder
 
 BATCH = 50
 TIMED = 1600

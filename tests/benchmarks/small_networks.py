@@ -33,10 +33,10 @@ from opened_search import opened_search
 import autoquant
 from autoquant.errors import TrialError
 from autoquant.evaluation.statistics.tolerance import drop, within
-from autoquant.tuning.loop import Loop
-from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.builder import score_whole
+from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.space import Parameters, switch_of
-from autoquant.tuning.workbench import score_whole
+from autoquant.tuning.trials import Loop
 
 GOOD, EVALUATIONS = 0.99, 10
 HEADINGS = (

@@ -11,7 +11,8 @@ from small_networks import Found, Optimum, found_in
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study.result import Ended, SearchResult, State, Trial
+from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.study.trial import State, Trial
 
 
 def test_it_runs(real_data):

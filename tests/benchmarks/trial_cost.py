@@ -38,12 +38,12 @@ from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.builder import Builder, Workbench, score_whole
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared
 from autoquant.tuning.samples import open_samples
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
-from autoquant.tuning.workbench import Builder, Workbench, score_whole
 
 PARTS = ("quantize", "calibrate", "save", "load", "score")
 SIZE = 224

@@ -13,7 +13,8 @@ import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.result import Ended, SearchResult, State, Trial
+from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None, "fc": LayerPlan(channel_wise=False)})
 

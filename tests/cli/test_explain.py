@@ -14,7 +14,7 @@ from autoquant.reports.float_layers import FloatLayer, Why
 from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
 from autoquant.reports.run_trials import RunTrials, Terms
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.result import State
+from autoquant.tuning.study.trial import State
 
 SPACE = """
 [global]

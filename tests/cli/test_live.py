@@ -7,7 +7,7 @@ from rich.console import Console
 
 from autoquant.cli.live import LiveScreen, render
 from autoquant.cli.state import State, update
-from autoquant.tuning.study.events import (
+from autoquant.tuning.events import (
     BaselineScored,
     Divided,
     Event,

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from autoquant.cli.plain import PlainScreen
-from autoquant.tuning.study.events import (
+from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
     Divided,

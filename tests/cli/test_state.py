@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from autoquant.cli.state import RECENT, Pace, State, update
-from autoquant.tuning.study.events import (
+from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
     Divided,

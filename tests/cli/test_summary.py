@@ -10,7 +10,8 @@ from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread, 
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.certification.holdout import DECLINED
-from autoquant.tuning.study.result import Ended, State
+from autoquant.tuning.result import Ended
+from autoquant.tuning.study.trial import State
 
 DIGESTS = "SHA-256: FP32 000000000000, INT8 111111111111, data 222222222222"
 

@@ -17,7 +17,7 @@ import autoquant
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.result import SearchResult
 
 TOLERANCE = 0.3
 LAYERS = range(1, 9)

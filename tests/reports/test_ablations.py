@@ -7,7 +7,7 @@ import pytest
 from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.ablations import Gain, Losses, Pair, ranked_pairs, retreats, settings_bought
-from autoquant.tuning.study.result import State
+from autoquant.tuning.study.trial import State
 
 PLAIN, BALANCED, MINMAX = LayerPlan(), LayerPlan(dmq=0.5), LayerPlan(MinMax())
 NAMES = ("a", "b", "c")

@@ -10,7 +10,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.explanation import explained
 from autoquant.reports.float_layers import Why
 from autoquant.reports.run_trials import RunTrials, Terms
-from autoquant.tuning.study.result import State
+from autoquant.tuning.study.trial import State
 
 TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
 PLAIN = Plan({"a": LayerPlan(), "b": LayerPlan()})

@@ -6,7 +6,7 @@ import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.float_layers import Why, float_layers
-from autoquant.tuning.study.result import State
+from autoquant.tuning.study.trial import State
 
 OUT = {"drop": 0.5}
 WITHIN = {"score": 0.75}

@@ -14,7 +14,8 @@ from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.reports.result_json import result_facts, result_text
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certification.certificate_json import certificate_text
-from autoquant.tuning.study.result import Ended, SearchResult, State, Trial
+from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
 DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, 0.25, score=0.5, drop=0.25, samples=100)

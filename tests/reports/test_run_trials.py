@@ -14,8 +14,8 @@ from autoquant.reports.run_trials import Terms, read_trials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certification.certificate_json import certificate_text
 from autoquant.tuning.score_json import score_text
-from autoquant.tuning.study.result import State
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.trial import State
 
 PLAN = Plan({"conv": LayerPlan(dmq=0.5), "fc": None}, batch_num=4, equalize=True)
 TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")

@@ -9,11 +9,11 @@ from typing import Any
 from autoquant.api import nobody
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
-from autoquant.tuning.assembly import assembled
-from autoquant.tuning.loop import Loop
-from autoquant.tuning.opening import model_of, open_request
+from autoquant.tuning.inputs import model_of, open_request
+from autoquant.tuning.prepare import assembled
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.trials import Loop
 
 
 def opened_search(model: Path, data: Any, run: Path, *, tolerance: str, **options: Any) -> Loop:

@@ -13,7 +13,7 @@ import pytest
 
 import autoquant
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.result import SearchResult
 
 BATCH = 50
 

@@ -9,7 +9,7 @@ import pytest
 
 from autoquant.calibration.plan import Plan
 from autoquant.model.names import is_tensor
-from autoquant.tuning.study.result import State, Trial
+from autoquant.tuning.study.trial import State, Trial
 
 SPACE = """
 [global]

@@ -14,7 +14,7 @@ from autoquant.cli.main import main
 from autoquant.errors import PlanError, RunError, UsageError
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
-from autoquant.tuning.study.result import SearchResult
+from autoquant.tuning.result import SearchResult
 
 SPACE = '[layer]\nact_algo = "minmax"\ndmq_balancer = false\nquant_enable = [true, false]\n'
 

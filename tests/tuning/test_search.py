@@ -17,10 +17,11 @@ from autoquant.errors import DataError, ModelError, RunError, SpaceError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
+from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.ending import CLOSEST
-from autoquant.tuning.study import events
-from autoquant.tuning.study.result import Ended, State
+from autoquant.tuning.finalize import CLOSEST
+from autoquant.tuning.result import Ended
+from autoquant.tuning.study.trial import State
 
 
 def plain_classes(path, images):

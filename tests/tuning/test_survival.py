@@ -18,10 +18,10 @@ import autoquant
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.evaluation.scoring import streaming
 from autoquant.formats.config_json import config_text
-from autoquant.tuning import ending
-from autoquant.tuning.study import events
-from autoquant.tuning.study.result import Ended, State
+from autoquant.tuning import events, finalize
+from autoquant.tuning.result import Ended
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.trial import State
 
 SPACE = """
 [global]
@@ -127,8 +127,8 @@ def _finished(heard) -> int:
 KILLED = """
 import os, signal, sys
 import autoquant
-from autoquant.tuning.study import events
-from autoquant.tuning.study.result import Ended, State
+from autoquant.tuning import events
+from autoquant.tuning.result import Ended, State
 from autoquant.tuning.study.run_folder import RunFolder
 
 started = []
@@ -389,7 +389,7 @@ def test_the_result_is_told_even_if_costly_layers_cannot_be_found(hopeless, monk
     def full(bench, plan, folder, on_progress):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ending, "costly_layers", full)
+    monkeypatch.setattr(finalize, "costly_layers", full)
     heard = []
     result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=heard.append)
     assert (result.ended, result.costly) == (Ended.TRIALS, ())

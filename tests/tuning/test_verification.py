@@ -20,7 +20,7 @@ from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.model import open_model
 from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.tuning.study.result import Ended
+from autoquant.tuning.result import Ended
 from autoquant.tuning.verification import SECONDS, cpu_features, verify
 
 

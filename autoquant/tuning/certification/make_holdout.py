@@ -15,7 +15,7 @@ from autoquant.tuning.certification.division import (
     least_certifiable,
 )
 from autoquant.tuning.certification.holdout import DECLINED, Held
-from autoquant.tuning.opening import Opening
+from autoquant.tuning.inputs import Opening
 from autoquant.tuning.study.request import NOTHING
 from autoquant.tuning.study.run_folder import RunFolder
 

@@ -14,7 +14,7 @@ from autoquant.evaluation.passes import batches_in, calibrate
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, is_lite
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.engines import LITERT
+from autoquant.tuning.engine_choice import LITERT
 from autoquant.tuning.samples import CALIBRATION_SAMPLES, open_one
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
 from autoquant.tuning.sensitivity.result import Question, Sensitivities

@@ -21,14 +21,14 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
 from autoquant.model.names import is_tensor
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.engines import LITERT
+from autoquant.tuning.engine_choice import LITERT
+from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.repairs.equalization import equalized
 from autoquant.tuning.sampling.problem import Candidate, Candidates
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
 from autoquant.tuning.sensitivity.result import Question, Sensitivities
 from autoquant.tuning.study.choices import TENSORFLOW
-from autoquant.tuning.study.events import Listener, Progress, Warned
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Workload
 

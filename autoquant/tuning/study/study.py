@@ -16,8 +16,8 @@ from autoquant.calibration.plan import Plan
 from autoquant.formats.config_json import config_text
 from autoquant.tuning.sampling.proposer import superfluous
 from autoquant.tuning.sampling.reading import OUTCOME, attributes_of
-from autoquant.tuning.study.result import State, Trial
 from autoquant.tuning.study.space import Choice, Parameters, Start, switch_of
+from autoquant.tuning.study.trial import State, Trial
 
 NAME = "autoquant"
 CORRECTED = "corrected"

@@ -10,7 +10,7 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.targets.base import Target
-from autoquant.tuning.study.result import count_layers
+from autoquant.tuning.study.trial import count_layers
 
 MACS = "multiply-adds"
 

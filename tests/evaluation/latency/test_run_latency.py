@@ -8,9 +8,9 @@ import pytest
 
 import autoquant
 from autoquant.errors import ModelError
-from autoquant.tuning import ending, loop
+from autoquant.tuning import finalize, trials
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study.result import Ended
+from autoquant.tuning.result import Ended
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_result_is_never_lost(options, monkeypatch, trouble: BaseException, 
     def measured(*_):
         raise trouble
 
-    monkeypatch.setattr(ending, "run_latency", measured)
+    monkeypatch.setattr(finalize, "run_latency", measured)
     result = autoquant.search(**options, target="litert")
     assert (result.verdict, result.ended, result.latency) == (Verdict.MET, Ended.NOTHING_BETTER, None)
     assert tuple(text for text in result.warnings if "latency" in text) == warned
@@ -67,7 +67,7 @@ def test_a_search_that_is_interrupted_measures_nothing(options, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ending, "run_latency", measured)
-    monkeypatch.setattr(loop.Loop, "_enough", interrupted)
+    monkeypatch.setattr(finalize, "run_latency", measured)
+    monkeypatch.setattr(trials.Loop, "_enough", interrupted)
     result = autoquant.search(**options, target="litert")
     assert (result.ended, result.latency) == (Ended.INTERRUPTED, None)

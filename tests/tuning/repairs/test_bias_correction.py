@@ -18,10 +18,10 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.builder import Builder, calibrated_for
 from autoquant.tuning.repairs.bias_correction import SAMPLES, Corrector
 from autoquant.tuning.repairs.twins import TWINS
 from autoquant.tuning.study.workload import Workload
-from autoquant.tuning.workbench import Builder, calibrated_for
 
 LAYERS = ("conv", "depthwise", "dense")
 COUNT = 40

@@ -18,10 +18,10 @@ from autoquant.model.layer import Layer
 from autoquant.model.litert.convert import convert
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import open_target
+from autoquant.tuning.events import Event, Warned
 from autoquant.tuning.sensitivity import predicting
 from autoquant.tuning.sensitivity.predicting import MOST, Predictor, offers
 from autoquant.tuning.sensitivity.result import Question, Sensitivities
-from autoquant.tuning.study.events import Event, Warned
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
 

@@ -11,9 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.sampling.reading import OUTCOME, read
-from autoquant.tuning.study.result import State, Trial
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.study import ATTEMPTS, Guided, Study
+from autoquant.tuning.study.trial import State, Trial
 from autoquant.tuning.study.workload import Workload
 
 LAYERS = [

@@ -12,9 +12,10 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
 from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study import events
-from autoquant.tuning.study.result import Ended, count_layers
+from autoquant.tuning.result import Ended
+from autoquant.tuning.study.trial import count_layers
 from autoquant.tuning.study.workload import Workload
 
 LAYERS = ["conv", "average", "dense"]

@@ -16,9 +16,9 @@ from autoquant.errors import RunError, TrialError, UsageError
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.fake_quant import Simulation
 from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study import events
-from autoquant.tuning.study.result import Ended
+from autoquant.tuning.result import Ended
 
 CHEAP = {"tolerance": "20%", "batch_size": 50, "max_trials": 2}
 
@@ -213,7 +213,7 @@ def test_a_layer_that_stays_in_float_need_not_be_simulated(
 def test_a_run_goes_on_with_its_engine(searched: Search, monkeypatch: pytest.MonkeyPatch):
     searched(tolerance=0.0, max_trials=1, space="thorough")
     before = searched.engine
-    monkeypatch.setattr("autoquant.tuning.engines.compare", None)  # once was enough
+    monkeypatch.setattr("autoquant.tuning.engine_choice.compare", None)  # once was enough
     result = autoquant.resume(searched.run, max_trials=2)
     assert len(result.trials) == 2
     assert searched.engine == before

@@ -13,13 +13,14 @@ from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.run_latency import run_latency
 from autoquant.evaluation.statistics.tolerance import drop, within, worst_allowed
 from autoquant.tuning.blame import costly_layers
+from autoquant.tuning.builder import score_whole
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.loop import Loop, Ran
-from autoquant.tuning.study.events import Warned
+from autoquant.tuning.events import Warned
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.request import NOTHING
-from autoquant.tuning.study.result import Ended, SearchResult, State, Trial, best
 from autoquant.tuning.study.run_folder import PASSING
-from autoquant.tuning.workbench import score_whole
+from autoquant.tuning.study.trial import State, Trial, best
+from autoquant.tuning.trials import Loop, Ran
 
 CLOSEST = 3
 """So many of the trials that come closest to a tolerance that is missed are scored on everything, at most."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoquant.tuning.study.result import SearchResult, Trial
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,14 @@
-"""What came out: of a trial, and of a search."""
+"""A trial: one plan through the whole cycle, and the best of several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autoquant.calibration.plan import Plan
-from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.model.names import is_tensor
-from autoquant.tuning.certification.certificate import Certificate, Verdict
-
-if TYPE_CHECKING:  # which loads LiteRT
-    from autoquant.tuning.verification import Verification
 
 
 class State(StrEnum):
@@ -24,19 +17,6 @@ class State(StrEnum):
     DONE = "done"
     STOPPED = "stopped"
     FAILED = "failed"
-
-
-class Ended(StrEnum):
-    """Why a search ended."""
-
-    NOTHING_BETTER = "within tolerance with every layer in INT8 that may be: nothing better is left to try"
-    FASTEST = "within tolerance, and by the times of its operators no plan can be faster: nothing better is left to try"
-    TARGET = "stopped at the first trial within tolerance"
-    TRIALS = "the trials are used"
-    TIMEOUT = "no time is left for another trial"
-    NOTHING_NEW = "nothing new was proposed any more"
-    FAILURES = "ten trials failed in a row"
-    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,60 +99,3 @@ def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
         return False, -trial.drop, -trial.objective, -trial.number
 
     return max(done, key=rank, default=None)
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The outcome of a search.
-
-    Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
-    `unit` is what shares are shares of: multiply-adds, or parameters where those are not known; `objective` is the name
-    of what was minimized, `space` of a preset or the file that was searched in. `model` is the best INT8 model on disk,
-    None when no trial succeeded; `costly` are the layers of a best plan that missed, with the relative error of the
-    output (Euclidean norm) when that layer alone is INT8, largest first; `latency` is that of the float model and the
-    best, None where the target's files do not run here; `score_tensorflow` is the best model's score there, where
-    another engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on
-    other kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
-    `uncertified` says why there is none, `declined` that none was wanted; the search had `search_samples`. `warnings`
-    are what a person should know of the result.
-    """
-
-    verdict: Verdict
-    metric: str
-    baseline: float
-    tolerance: float
-    limit: float
-    best: Trial | None
-    trials: tuple[Trial, ...]
-    layers: int
-    seconds: float
-    model: Path | None
-    run: Path
-    ended: Ended
-    unit: str = "multiply-adds"
-    objective: str = "macs"
-    space: str = ""
-    costly: tuple[tuple[str, float], ...] = ()
-    latency: Latency | None = None
-    score_tensorflow: float | None = None
-    verification: Verification | None = None
-    certificate: Certificate | None = None
-    uncertified: str = ""
-    declined: bool = False
-    search_samples: int = 0
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def score(self) -> float | None:
-        """Score of the best trial."""
-        return self.best.score if self.best else None
-
-    @property
-    def drop(self) -> float | None:
-        """How much worse than the baseline the best trial is."""
-        return self.best.drop if self.best else None
-
-    @property
-    def evaluated_samples(self) -> int:
-        """Samples evaluated by trials, the baseline and the certification not counted."""
-        return sum(trial.samples for trial in self.trials)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.study.result import Ended, SearchResult, State, Trial, best
+from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.study.trial import State, Trial, best
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None})
 

@@ -14,23 +14,23 @@ from autoquant.evaluation.passes import CalibrationRunner, calibrate
 from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.streaming import stream_of
 from autoquant.evaluation.statistics.tolerance import Tolerance, worst_allowed
+from autoquant.tuning.builder import Builder, Workbench
 from autoquant.tuning.certification.holdout import Held
 from autoquant.tuning.certification.make_holdout import kept_aside
-from autoquant.tuning.engines import Choice, Chooser
-from autoquant.tuning.loop import Loop
+from autoquant.tuning.engine_choice import Choice, Chooser
+from autoquant.tuning.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
+from autoquant.tuning.inputs import Opening
 from autoquant.tuning.objective import Objective, open_objective
-from autoquant.tuning.opening import Opening
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared, PreparedByPlan, equalized
 from autoquant.tuning.sampling.samplers import Ingredients, open_proposer
 from autoquant.tuning.sampling.search_problem import SearchProblem
 from autoquant.tuning.sensitivity.predicting import Predictor
 from autoquant.tuning.study.choices import AMCT, GUIDED
-from autoquant.tuning.study.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.study import Study
 from autoquant.tuning.study.workload import MACS
-from autoquant.tuning.workbench import Builder, Workbench
+from autoquant.tuning.trials import Loop
 
 Clock = Callable[[], float]
 

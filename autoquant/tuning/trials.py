@@ -14,16 +14,17 @@ from autoquant.evaluation.scoring.streaming import Rules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.files import write_text
 from autoquant.tuning.blame import layer_at_fault
+from autoquant.tuning.builder import Workbench
+from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.objective import Objective
+from autoquant.tuning.result import Ended
 from autoquant.tuning.score_json import score_text
 from autoquant.tuning.study.choices import LATENCY
-from autoquant.tuning.study.events import Listener, Progress, Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.study.request import SearchRequest
-from autoquant.tuning.study.result import Ended, State, Trial, best, count_layers
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.study import Proposal, Study
-from autoquant.tuning.workbench import Workbench
+from autoquant.tuning.study.trial import State, Trial, best, count_layers
 
 FAILURES = 10
 """So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""

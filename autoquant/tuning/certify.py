@@ -18,17 +18,18 @@ from autoquant.evaluation.scoring.streaming import scored_at
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.files import write_text
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.assembly import Assembled
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certification.certificate_json import certificate_text, load_certificate
 from autoquant.tuning.certification.compute import certify
 from autoquant.tuning.certification.guard import Groups, groups_of
 from autoquant.tuning.certification.holdout_log import Look, looks_of, record
-from autoquant.tuning.ending import costly
-from autoquant.tuning.opening import Opening
-from autoquant.tuning.study.events import Listener, Progress, Warned
-from autoquant.tuning.study.result import Ended, SearchResult, Trial
+from autoquant.tuning.events import Listener, Progress, Warned
+from autoquant.tuning.finalize import costly
+from autoquant.tuning.inputs import Opening
+from autoquant.tuning.prepare import Assembled
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
+from autoquant.tuning.study.trial import Trial
 
 SUSPICIOUS = (
     "the INT8 model is better than the FP32 model by more than chance, which quantization does not do: "

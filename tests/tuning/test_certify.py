@@ -20,12 +20,12 @@ from autoquant.cli.summary import exit_code
 from autoquant.errors import TrialError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.model.model import open_model
+from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.certification.certificate_json import load_certificate
-from autoquant.tuning.certification.certify import SUSPICIOUS
 from autoquant.tuning.certification.holdout_log import looks_of, looks_text
-from autoquant.tuning.study import events
-from autoquant.tuning.study.result import Ended, SearchResult
+from autoquant.tuning.certify import SUSPICIOUS
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.run_folder import RunFolder
 
 HALF = SAMPLES // 2
@@ -277,7 +277,7 @@ def test_what_goes_wrong_is_told_and_the_result_is_kept(search, pool, monkeypatc
     def broken(*_: Any, **__: Any) -> None:
         raise TrialError("TensorFlow", "out of memory")
 
-    monkeypatch.setattr("autoquant.tuning.certification.certify.scored_at", broken)
+    monkeypatch.setattr("autoquant.tuning.certify.scored_at", broken)
     result = search(pool.data())
     assert (result.verdict, result.certificate) == (Verdict.MET, None)
     assert result.uncertified == "TensorFlow: out of memory"

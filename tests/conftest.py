@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from tiny_model import Tiny
 
 # A busy machine is no failure.
 settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,19 +32,6 @@ def real_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return REAL
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A frozen .pb (`image` (batch, 8, 8, 2) -> `scores` (batch, 3)), its weights, and data with labels.
-
-    Layers: `conv` (Conv2D, bias), `depthwise` (multiplier 2, stride 2, no bias), `dense` (MatMul, bias).
-    """
-
-    model: Path
-    evaluation: Path
-    calibration: Path
-    weights: dict[str, Any]
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def write() -> None:
     scores = tf.linalg.matmul(rows, tf.transpose(keys, (0, 2, 1)), name="scores")
     mixed = tf.linalg.matmul(tf.nn.softmax(scores), rows, name="mixed")
     flat = tf.reshape(mixed, (-1, 64))
-    tf.nn.bias_add(tf.linalg.matmul(flat, weight(64, 3), name="dense"), F([1, 2, 3]), name="y")
+    tf.nn.bias_add(tf.linalg.matmul(flat, weight(64, 3), name="dense"), np.array([1, 2, 3], F), name="y")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_a_grid_is_what_tensorflow_rounds_to(below: float, above: float, narrow:
 
 
 def test_a_range_of_nothing_has_scale_one() -> None:
-    grid = nudged(np.zeros(2, np.float32), np.float32([0.0, 1.27]), narrow=True)
+    grid = nudged(np.zeros(2, np.float32), np.array([0.0, 1.27], np.float32), narrow=True)
     assert grid.scales[0] == 1.0
     assert grid.offsets[0] == 0
 
@@ -76,7 +76,7 @@ def test_an_output_keeps_its_name(graph_of, run) -> None:
         tf.quantization.fake_quant_with_min_max_args(x, name="y")
 
     plain = without_fakes(graph_of(write))
-    values = np.float32([[0.1234, 100.0, -100.0, 0.0]])
+    values = np.array([[0.1234, 100.0, -100.0, 0.0]], np.float32)
     np.testing.assert_array_equal(run(plain, {"x": values})[0], values)
 
 
@@ -117,7 +117,7 @@ def test_a_range_that_is_fed_is_refused(graph_of) -> None:
 @given(BOUNDS.filter(bool))
 def test_a_symmetric_range_that_is_not_narrow_is_one_of_a_weight(most: float) -> None:
     """The zero point is between two steps; what TensorFlow rounds to has the same steps either way."""
-    grid = nudged(np.float32([-most]), np.float32([most]), narrow=False)
+    grid = nudged(np.array([-most], np.float32), np.array([most], np.float32), narrow=False)
     assert grid.weight("fake") == pytest.approx(2 * most / 255, rel=1e-6)
 
 

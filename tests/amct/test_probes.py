@@ -31,7 +31,7 @@ def test_a_probe_sees_its_tensors_before_the_operator_runs_and_only_then(relus) 
         relus, "second", [relus.get_tensor_by_name(f"{n}:0") for n in ("x", "first")], see_into(seen), name="p"
     )
     assert probe.name == "p"
-    fed = np.float32([[-1.0, 0.0, 2.0]])
+    fed = np.array([[-1.0, 0.0, 2.0]], np.float32)
     with tf.compat.v1.Session(graph=relus) as session:
         session.run("aside:0", {"x:0": fed})
         assert seen == []

@@ -48,14 +48,14 @@ class Trained:
         tf = self.tf
         x = tf.quantization.fake_quant_with_min_max_args(self.start(), -3.0, 3.5)
         x = tf.nn.conv2d(x, self.weight(3, 3, 2, 4, channels=True), 1, "SAME", name="conv")
-        x = self.fake(tf.nn.relu(tf.nn.bias_add(x, F([0.1, -0.2, 0.3, 0.0]))), 0.0, 9.0)
+        x = self.fake(tf.nn.relu(tf.nn.bias_add(x, np.array([0.1, -0.2, 0.3, 0.0], F))), 0.0, 9.0)
         x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
         x = tf.compat.v1.nn.depthwise_conv2d_native(x, self.weight(3, 3, 4, 1), (1, 2, 2, 1), "VALID", name="depthwise")
         x = self.fake(tf.nn.relu(x), 0.0, 20.0)
         x = tf.nn.avg_pool2d(x, 2, 2, "VALID", name="pool")
         x = self.fake(tf.reshape(x, (-1, 16)), 0.0, 15.0)
         x = tf.matmul(x, self.weight(16, 3), name="dense")
-        tf.nn.bias_add(x, F([1.0, 2.0, 3.0]), name="y")
+        tf.nn.bias_add(x, np.array([1.0, 2.0, 3.0], F), name="y")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_converted_model_computes_what_was_trained(built, load_pb, trained, 
 
 def test_ranges_of_weights_that_are_not_narrow(built, load_pb, trained, images) -> None:
     """As FakeQuant has them where nothing else is said: only the uppermost of the trained steps is lost."""
-    tf, most = trained.tf, F([0.7, 0.9, 1.1, 1.3, 1.7, 1.9, 2.3])
+    tf, most = trained.tf, np.array([0.7, 0.9, 1.1, 1.3, 1.7, 1.9, 2.3], F)
     wide = tf.quantization.fake_quant_with_min_max_vars_per_channel
     values = trained.rng.uniform(-0.99, 0.99, size=(3, 3, 2, 7)).astype(F) * most
 
@@ -152,7 +152,13 @@ def test_weights_that_a_batch_norm_would_change_stay_as_they_were_trained(built,
         x = tf.nn.conv2d(x, trained.weight(8, 8, 2, 3, channels=True), 1, "VALID", name="conv")
         x = tf.squeeze(
             tf.compat.v1.nn.fused_batch_norm(
-                x, F([3, -2, 1]), F([1, 2, 3]), F([0, 1, 0]), F([4, 1, 9]), is_training=False, name="norm"
+                x,
+                np.array([3, -2, 1], F),
+                np.array([1, 2, 3], F),
+                np.array([0, 1, 0], F),
+                np.array([4, 1, 9], F),
+                is_training=False,
+                name="norm",
             )[0],
             (1, 2),
         )
@@ -193,7 +199,7 @@ def many_ranges(trained: Trained) -> None:
     tf = trained.tf
     x = trained.fake(tf.reshape(trained.start(), (-1, 128)), -4.0, 4.0)
     weight = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-        np.ones((128, 3), F), F([-1, -2, -3]), F([1, 2, 3]), narrow_range=True, name="many"
+        np.ones((128, 3), F), np.array([-1, -2, -3], F), np.array([1, 2, 3], F), narrow_range=True, name="many"
     )
     tf.matmul(x, weight, name="y")
 
@@ -201,7 +207,7 @@ def many_ranges(trained: Trained) -> None:
 def huge_bias(trained: Trained) -> None:
     tf = trained.tf
     x = trained.fake(tf.reshape(trained.start(), (-1, 128)), -4.0, 4.0)
-    tf.nn.bias_add(tf.matmul(x, trained.weight(128, 3), name="dense"), F([1e12, 0, 0]), name="y")
+    tf.nn.bias_add(tf.matmul(x, trained.weight(128, 3), name="dense"), np.array([1e12, 0, 0], F), name="y")
 
 
 def no_fakes(trained: Trained) -> None:

@@ -120,7 +120,7 @@ def normed() -> None:
     x = tf.compat.v1.placeholder(tf.float32, (None, 6, 6, 2), name="x")
     for number in (1, 2):
         x = tf.nn.conv2d(x, rng.normal(size=(3, 3, 2, 2)).astype(F), 1, "SAME", name=f"conv{number}")
-        scale, shift = F([0.25, 8.0]), F([1.0, -1.0])
+        scale, shift = np.array([0.25, 8.0], F), np.array([1.0, -1.0], F)
         norm = tf.compat.v1.nn.fused_batch_norm(
             x, scale, shift, 0 * scale, scale, is_training=False, name=f"norm{number}"
         )

@@ -62,8 +62,11 @@ def sketched(rows: list[np.ndarray]) -> Sketch:
 
 
 @given(batches_of_channels(), st.randoms())
-@example([np.float32([[-1e-45, 1.0]]), np.float32([[-1e6, 1.0]]), np.float32([[-3.0, 2.0]])], None)
-@example([np.float32([[0.0, 3e38]]), np.float32([[1e30, -3e38], [np.nan, 0.0]])], None)
+@example(
+    [np.array([[-1e-45, 1.0]], np.float32), np.array([[-1e6, 1.0]], np.float32), np.array([[-3.0, 2.0]], np.float32)],
+    None,
+)
+@example([np.array([[0.0, 3e38]], np.float32), np.array([[1e30, -3e38], [np.nan, 0.0]], np.float32)], None)
 def test_channels_are_those_of_sketches_of_their_own(batches: list[np.ndarray], random):
     """No channel has to do with another, and neither order nor batches matter."""
     channels = collected(batches)

@@ -17,16 +17,16 @@ def test_the_limit_is_that_of_amct():
 def test_too_many_values():
     """In all batches together, those that are not finite too; the message names the tensor and three ways out."""
     keeper = Keeper("conv1", limit=5)
-    keeper.add(np.float32([1.0, math.nan]))
+    keeper.add(np.array([1.0, math.nan], np.float32))
     keeper.add(np.zeros((1, 3), np.float32))
     with pytest.raises(TrialError) as caught:
-        keeper.add(np.float32([1.0]))
+        keeper.add(np.array([1.0], np.float32))
     assert str(caught.value) == (
         "conv1: calibration is too large: it keeps all values, and 6 are more than 5; "
         'use act_algo hfmg, or sketches ("exact": false), or a smaller batch_num or batch size'
     )
     with pytest.raises(TrialError, match="and 6 are more than 5"):
-        Keeper("conv1", limit=5).add(np.float32([1.0, 2.0]), np.array([4, 2]))
+        Keeper("conv1", limit=5).add(np.array([1.0, 2.0], np.float32), np.array([4, 2]))
     assert keeper.seen().count == 4
 
 
@@ -37,17 +37,17 @@ def no_memory(*_: object, **__: object) -> None:
 @pytest.mark.parametrize("function", ["array", "concatenate"], ids=["while keeping", "while ordering"])
 def test_no_memory(function: str, monkeypatch: pytest.MonkeyPatch):
     keeper = Keeper("conv1")
-    keeper.add(np.float32([1.0]))
+    keeper.add(np.array([1.0], np.float32))
     monkeypatch.setattr(exact.np, function, no_memory)
     with pytest.raises(TrialError, match=r"conv1: calibration is too large: .* fit into memory; use act_algo hfmg"):
         if function == "array":
-            keeper.add(np.float32([2.0]))
+            keeper.add(np.array([2.0], np.float32))
         keeper.seen()
 
 
 def test_values_take_no_second_copy_when_nothing_is_new():
     keeper = Keeper("x")
-    keeper.add(np.float32([3.0, 1.0]))
+    keeper.add(np.array([3.0, 1.0], np.float32))
     first = keeper.seen()
     assert first.ordered.tolist() == [1.0, 3.0] and first.ordered.dtype == np.float32
     assert first.values()[1].strides == (0,)  # one count for all

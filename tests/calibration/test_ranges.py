@@ -60,7 +60,7 @@ def test_values_twice_as_large_have_a_range_twice_as_large(
     kind: Callable, values: list[float], power: int, offset: bool
 ):
     """For powers of two, and away from scales that are too small, exactly."""
-    array = np.sort(np.float32([*values, 1.0]).round(4))
+    array = np.sort(np.array([*values, 1.0], np.float32).round(4))
     both = []
     for factor in (1.0, 2.0**power):
         sketcher = Sketcher()

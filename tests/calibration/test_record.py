@@ -92,7 +92,7 @@ def test_balanced_channels(exact: bool):
     calibrate = calibrator([[1.0]], inputs.tolist(), exact=exact, channels=[("y", -1)])  # weights: 256, 3
     settings = LayerPlan(MinMax(), channel_wise=False, dmq=0.5)
     found = calibrate.record(Plan({"dense": settings}))["dense"]
-    factors = np.float32([math.sqrt(4 / 256), math.sqrt(64 / 3)])
+    factors = np.array([math.sqrt(4 / 256), math.sqrt(64 / 3)], np.float32)
     assert found.balance == tuple(map(float, factors))
     divided = inputs / factors
     assert found.activation.scale == pytest.approx((divided.max() - divided.min()) / 255, rel=1e-6)

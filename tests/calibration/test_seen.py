@@ -70,7 +70,7 @@ def test_a_peak_at_an_end_belongs_to_the_bin_above_it(see, at: float):
 
 def test_counted_values_are_values_seen_so_often(new_collector):
     counted, repeated = new_collector(), new_collector()
-    values, counts = np.float32([[1.5, math.nan], [-2.0, 7.0]]), np.array([[3, 2], [1, 4]])
+    values, counts = np.array([[1.5, math.nan], [-2.0, 7.0]], np.float32), np.array([[3, 2], [1, 4]])
     counted.add(values, counts)
     repeated.add(np.repeat(values.ravel(), counts.ravel()))
     first, second = counted.seen(), repeated.seen()
@@ -92,11 +92,11 @@ def test_nothing_seen(see):
 
 
 def test_what_was_seen_does_not_change_when_more_is_added_or_the_batch_is_overwritten(new_collector):
-    collector, batch = new_collector(), np.float32([1.0, 2.0])
+    collector, batch = new_collector(), np.array([1.0, 2.0], np.float32)
     collector.add(batch)
     batch[:] = 9.0
     before = collector.seen()
-    collector.add(np.float32([1.5, -3.0]))
+    collector.add(np.array([1.5, -3.0], np.float32))
     assert (before.low, before.high, before.count) == (1.0, 2.0, 2)
     after = collector.seen()
     assert (after.low, after.high, after.count) == (-3.0, 2.0, 4)

@@ -102,7 +102,7 @@ def test_fewer_bins(values: list[float], bins: int):
 def test_counts_beyond_int32():
     sketcher = Sketcher()
     for _ in range(3):  # the first still fits
-        sketcher.add(np.float32([1.0, 2.0, np.nan]), np.array([2**30, 1, 9]))
+        sketcher.add(np.array([1.0, 2.0, np.nan], np.float32), np.array([2**30, 1, 9]))
     sketch = sketcher.seen()
     assert (sketch.count, sketch.counts.max(), sketch.nonfinite) == (3 * 2**30 + 3, 3 * 2**30, 27)
     assert [part.tolist() for part in sketch.values()][1] == [1, 3 * 2**30 - 1, 2, 1]
@@ -116,7 +116,7 @@ def test_a_bin_is_divided_among_those_that_it_lies_in():
 
 def test_what_is_not_finite_is_counted_apart():
     sketch = sketched(
-        np.array([1.0, np.nan, 3.0], np.float32), np.array([np.inf, -np.inf], np.float32), np.float32([2.0])
+        np.array([1.0, np.nan, 3.0], np.float32), np.array([np.inf, -np.inf], np.float32), np.array([2.0], np.float32)
     )
     assert (sketch.low, sketch.high, sketch.count, sketch.nonfinite) == (1.0, 3.0, 3, 3)
     only = sketched(np.array([np.nan], np.float32))
@@ -131,9 +131,9 @@ def test_nothing_seen():
 
 def test_a_sketch_does_not_change_when_more_is_seen():
     sketcher = Sketcher()
-    sketcher.add(np.float32([1.0, 2.0]))
+    sketcher.add(np.array([1.0, 2.0], np.float32))
     before = sketcher.seen()
-    sketcher.add(np.float32([1.5, 2.0]))
+    sketcher.add(np.array([1.5, 2.0], np.float32))
     assert (before.count, sketcher.seen().count) == (2, 4)
 
 

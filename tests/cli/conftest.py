@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cli_files import Files
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
@@ -17,13 +17,6 @@ from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"conv1": LayerPlan(), "conv2": None, "fc": LayerPlan(channel_wise=False)})
-
-
-@dataclass(frozen=True)
-class Files:
-    model: Path
-    data: Path
-    calibration: Path
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_constants_fold_along_their_axis(shape) -> None:
 
 
 def test_a_vector_lies_along_the_width_and_does_not_fold() -> None:
-    graph, _ = channels_first("Conv2D", [make_node("y", "Mul", ["op", "c0"], T=FLOAT)], np.float32([2, 3, 4]))
+    graph, _ = channels_first("Conv2D", [make_node("y", "Mul", ["op", "c0"], T=FLOAT)], np.array([2, 3, 4], np.float32))
     assert normalize(graph).nodes["y"].op == "Mul"
 
 
@@ -87,7 +87,7 @@ def test_1_channels_first_must_not_be_among_the_blocks(op, blocks, crops, folds)
 def test_7_channels_first_are_not_followed_through_a_reshape() -> None:
     reshape = make_node("flat", "Reshape", ["op", "c0"], T=FLOAT, Tshape=INT)
     last = [reshape, make_node("y", "Mul", ["flat", "c1"], T=FLOAT)]
-    graph, _ = channels_first("Conv2D", last, np.int32([-1, 3]), np.float32([1, 2, 3]))
+    graph, _ = channels_first("Conv2D", last, np.int32([-1, 3]), np.array([1, 2, 3], np.float32))
     assert normalize(graph).nodes["y"].op == "Mul"
 
 
@@ -118,7 +118,7 @@ def test_vectors_along_another_axis_than_the_channels_are_not_folded(layout) -> 
         make_const("w2", np.ones((1, 1, 3, 3), np.float32)),
     ]
     factor = np.ones((3, 1, 1) if layout == b"NCHW" else 3, np.float32)
-    graph, _ = channels_first("Conv2D", last, np.float32([1, 2, 3]), factor)
+    graph, _ = channels_first("Conv2D", last, np.array([1, 2, 3], np.float32), factor)
     if layout == b"NHWC":
         first = make_node("op", "Conv2D", ["x", "w"], T=FLOAT, data_format=layout)
         graph = graph.edit(put=[first, make_placeholder("x", 1, (None, 3, 3, 2))])

@@ -65,7 +65,7 @@ def test_nothing_to_go_by(inputs: list[float], weights: list[float]):
 
 
 def test_factors_are_clipped():
-    factors = balance_factors(np.float32([1e-30, 1e30, 1.0]), np.float32([1.0, 1e-30, 1.0]), 0.5)
+    factors = balance_factors(np.array([1e-30, 1e30, 1.0], np.float32), np.array([1.0, 1e-30, 1.0], np.float32), 0.5)
     assert factors.tolist() == [EPSILON, 1 / EPSILON, 1.0]
 
 
@@ -105,11 +105,11 @@ def test_the_product_stays(x: np.ndarray, weight: np.ndarray):
 @pytest.mark.parametrize("op", SHAPES)
 def test_the_balanced_weight(op: str):
     weight = np.random.default_rng(0).normal(size=SHAPES[op]).astype(np.float32)
-    axis, factors = OPERATORS[op].input_axis, np.float32([1.0, 2.0, 0.5, 4.0, 8.0])
+    axis, factors = OPERATORS[op].input_axis, np.array([1.0, 2.0, 0.5, 4.0, 8.0], np.float32)
     balanced = balanced_weight(weight, factors, axis)
     for channel, factor in enumerate(factors):
         np.testing.assert_array_equal(balanced.take(channel, axis), factor * weight.take(channel, axis))
 
 
 def test_a_weight_beyond_float32():
-    assert balanced_weight(np.float32([[3e38]]), np.float32([2.0]), 0).tolist() == [[np.inf]]
+    assert balanced_weight(np.array([[3e38]], np.float32), np.array([2.0], np.float32), 0).tolist() == [[np.inf]]

@@ -89,7 +89,7 @@ def test_the_smallest_legal_scale_and_the_first_that_is_too_small(bits: int, dom
     """Half of a scale of EPSILON is none: 1 instead, with which every weight is 0."""
     steps = 2 ** (bits - 1) - (dominant > 0)
     epsilon = np.finfo(np.float32).eps
-    weight = np.float32([[dominant * steps * epsilon, dominant * steps * epsilon / 2]])
+    weight = np.array([[dominant * steps * epsilon, dominant * steps * epsilon / 2]], np.float32)
     scales = weight_scales("layer", weight, (1,), bits=bits)
     assert scales.tolist() == [epsilon, 1.0]
     assert quantize_weight(weight, scales, (1,), bits=bits).tolist() == [[dominant * steps, 0]]

@@ -207,7 +207,7 @@ def given_up(net: Net, x: Any) -> Any:
     weight = net.constant(3, 3, 3, CHANNELS)
     weight[..., [1, 4]] *= 1e-20
     t = tf.nn.conv2d(x, weight, 1, "SAME")
-    t = tf.nn.relu(tf.nn.bias_add(t, np.float32([0.0, 0.7, 0.1, 0.2, -0.5, 0.3]), name="before"))
+    t = tf.nn.relu(tf.nn.bias_add(t, np.array([0.0, 0.7, 0.1, 0.2, -0.5, 0.3], np.float32), name="before"))
     return net.conv(net.depthwise(t), 5, name="y")
 
 
@@ -299,8 +299,10 @@ def test_what_leaves_float32_is_told(target: str):
     def write(net: Net, x: Any) -> None:
         import tensorflow as tf
 
-        t = tf.nn.bias_add(tf.matmul(tf.reduce_mean(x, (1, 2)), np.ones((3, 2), np.float32)), np.float32([3e38, 1e38]))
-        tf.matmul(t, np.float32([[1e-4], [1e4]]), name="y")
+        t = tf.nn.bias_add(
+            tf.matmul(tf.reduce_mean(x, (1, 2)), np.ones((3, 2), np.float32)), np.array([3e38, 1e38], np.float32)
+        )
+        tf.matmul(t, np.array([[1e-4], [1e4]], np.float32), name="y")
 
     with pytest.raises(TrialError, match="equalized, it is beyond float32; set equalize to false"):
         Both(target, write)

@@ -439,7 +439,7 @@ def test_equalized_graphs_with_layers_in_float(tmp_path: Path, random: np.random
         t = tf.nn.bias_add(tf.nn.conv2d(x, weight(3, 3, 3, 4) * sizes, 1, "SAME", name="one"), weight(4) * sizes)
         deep = weight(3, 3, 4, 1) / sizes[:, None]
         t = tf.nn.depthwise_conv2d(tf.nn.relu(t), deep, (1, 1, 1, 1), "SAME", name="deep")
-        t = tf.nn.relu(tf.nn.bias_add(t, np.float32([30.0, 0.0, 20.0, 1.0])))
+        t = tf.nn.relu(tf.nn.bias_add(t, np.array([30.0, 0.0, 20.0, 1.0], np.float32)))
         two = tf.nn.bias_add(tf.nn.conv2d(t, weight(1, 1, 4, 5), 1, "SAME", name="two"), np.zeros(5, np.float32))
         t = tf.reduce_mean(tf.nn.relu(two), (1, 2))
         tf.nn.bias_add(tf.linalg.matmul(t, weight(5, 3), name="dense"), weight(3), name="y")

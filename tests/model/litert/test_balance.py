@@ -11,7 +11,7 @@ from autoquant.model.litert.balance import balance_source
 from autoquant.model.litert.convert import convert
 
 RNG = np.random.default_rng(3)
-FACTORS = np.float32([0.25, 2, 8, 0.5])
+FACTORS = np.array([0.25, 2, 8, 0.5], np.float32)
 
 
 def weight(*shape: int) -> Any:

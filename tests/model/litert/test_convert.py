@@ -128,8 +128,8 @@ def test_what_the_converter_removed_is_told(build) -> None:
 
 def test_a_weight_that_only_looks_alike_is_not_taken_for_the_layers() -> None:
     a = normal(RNG, 5, 8)
-    assert equal_but_for_factors(a * np.float32([[2], [-3], [1], [0.1], [7]]), a, 0)
-    assert not equal_but_for_factors(a * np.float32([1, 2, 1, 1, 1, 1, 1, 1]), a, 0)
+    assert equal_but_for_factors(a * np.array([[2], [-3], [1], [0.1], [7]], np.float32), a, 0)
+    assert not equal_but_for_factors(a * np.array([1, 2, 1, 1, 1, 1, 1, 1], np.float32), a, 0)
     assert not equal_but_for_factors(a[::-1], a, 0)
     assert not equal_but_for_factors(a.T, a, 0)
     assert not equal_but_for_factors(np.where(a == a[0, 0], a + 0.001, a), a, 0)

@@ -98,7 +98,7 @@ def stopped() -> Callable[..., Trial]:
     def make(number: int, *, samples: int, drop: float | None = None, within: bool | None = None) -> Trial:
         ends = {} if drop is None else {"low": drop - 0.125, "high": drop + 0.125}
         limit = samples if drop is None else None
-        more = {"drop": drop, "within": within, "samples": samples, "limit": limit, **ends}
+        more: dict[str, Any] = {"drop": drop, "within": within, "samples": samples, "limit": limit, **ends}
         return Trial(number, State.STOPPED, PLAN, "race", 2, 0.625, 0.375, **more)
 
     return make

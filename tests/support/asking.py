@@ -50,5 +50,11 @@ def question(model: Model, x: Any, *, target: str = "tensorflow", **options: Any
         balanced=[name for name, layer in layers.items() if layer.can.balanceable],
     )
     candidates = {name: [layer_plan(layer, MinMax())] for name, layer in layers.items()}
-    asked = {"model": model, "layers": layers, "candidates": candidates, "statistics": statistics, "data": data}
+    asked: dict[str, Any] = {
+        "model": model,
+        "layers": layers,
+        "candidates": candidates,
+        "statistics": statistics,
+        "data": data,
+    }
     return Question(**(asked | options))

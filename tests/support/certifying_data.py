@@ -72,7 +72,7 @@ def known(tiny: Any, folder: Path) -> Known:
     (folder / "space.toml").write_text(SPACE)
     images = np.random.default_rng(5).normal(size=(POOL, 8, 8, 2)).astype(np.float32)
     few = {"x": images[:50], "y": np.arange(50) % 3}
-    options = {"metric": "agreement", "tolerance": 0.9, "certify": "none", "engine": "tensorflow"}
+    options: dict[str, Any] = {"metric": "agreement", "tolerance": 0.9, "certify": "none", "engine": "tensorflow"}
     found = autoquant.search(
         tiny.model, few, calibration=tiny.calibration, space=folder / "space.toml", run=folder / "run", **options
     )

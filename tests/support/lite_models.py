@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,11 @@ def network() -> bytes:
 
     rng = np.random.default_rng(3)
 
-    def weight(*shape: int):
+    def weight(*shape: int) -> Any:
         return tf.constant(rng.normal(size=shape).astype(np.float32))
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 4], tf.float32, name="image")])
-    def computed(image):
+    def computed(image: Any) -> dict[str, Any]:
         t = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(image, weight(3, 3, 4, 6), 1, "SAME"), weight(6)))
         t = tf.nn.relu6(tf.nn.depthwise_conv2d(t, weight(3, 3, 6, 1), (1, 2, 2, 1), "SAME"))
         one = tf.nn.conv2d(t, weight(1, 1, 6, 6), 1, "SAME")

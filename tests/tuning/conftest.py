@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_model import Tiny
 
 from autoquant.calibration.plan import Plan
 from autoquant.model.names import is_tensor
@@ -22,7 +24,7 @@ act_algo = ["ifmr", "minmax"]
 
 
 @pytest.fixture
-def hopeless(tiny, regression, tmp_path):
+def hopeless(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
     """Options of a search that goes through its whole budget."""
     space = tmp_path / "space.toml"
     space.write_text(SPACE)

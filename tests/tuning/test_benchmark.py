@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
+from lite_models import Pair
+from tiny_model import Tiny
 
 from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.latency.rounds import Budget
@@ -14,13 +17,13 @@ QUICK = BenchmarkRequest(repeat=3)
 
 
 @pytest.fixture
-def files(lite_pair, tmp_path):
+def files(lite_pair: Pair, tmp_path: Path) -> Path:
     (tmp_path / "net.tflite").write_bytes(lite_pair.in_float)
     (tmp_path / "net_int8.tflite").write_bytes(lite_pair.int8)
     return tmp_path
 
 
-def make_run(folder, *models: str):
+def make_run(folder: Path, *models: str) -> Path:
     (folder / "best").mkdir(parents=True)
     (folder / "run.toml").write_text("")
     for name in models:
@@ -28,7 +31,7 @@ def make_run(folder, *models: str):
     return folder
 
 
-def test_which_file_is_meant(tmp_path):
+def test_which_file_is_meant(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "net_int8.tflite")
     assert lite_file(tmp_path / "net.TFLITE") == tmp_path / "net.TFLITE"
     assert lite_file(str(run)) == lite_file(run / "best") == run / "best" / "net_int8.tflite"
@@ -37,7 +40,7 @@ def test_which_file_is_meant(tmp_path):
     assert lite_file(tmp_path / "saved_model") is None
 
 
-def test_folders_that_do_not_say_which(tmp_path):
+def test_folders_that_do_not_say_which(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"its best model is no \.tflite; `autoquant export .* --target litert` makes"):
         lite_file(make_run(tmp_path / "run", "net_quantized.pb"))
     (tmp_path / "two").mkdir()
@@ -47,7 +50,7 @@ def test_folders_that_do_not_say_which(tmp_path):
         lite_file(tmp_path / "two")
 
 
-def test_models_side_by_side_under_their_names(files):
+def test_models_side_by_side_under_their_names(files: Path) -> None:
     found = benchmark([files / "net.tflite", files / "net_int8.tflite"], QUICK)
     assert [model.name for model in found.models] == ["net.tflite", "net_int8.tflite"]
     assert (found.threads, found.batch_size, found.rounds) == (1, 1, 3)
@@ -58,14 +61,14 @@ def test_models_side_by_side_under_their_names(files):
     assert [model.name for model in found.models] == [str(files / "net.tflite"), str(other)]
 
 
-def test_a_model_of_tensorflow_is_converted_and_its_layers_named(tiny):
+def test_a_model_of_tensorflow_is_converted_and_its_layers_named(tiny: Tiny) -> None:
     found = benchmark([tiny.model], BenchmarkRequest(repeat=3, batch_size=5, threads=2))
     assert [model.name for model in found.models] == ["tiny.pb"]
     assert {"conv", "depthwise", "dense"} < {one.name for one in found.operators}
     assert (found.threads, found.batch_size, found.statements) == (2, 5, ())
 
 
-def test_what_cannot_be_measured(files):
+def test_what_cannot_be_measured(files: Path) -> None:
     with pytest.raises(UsageError, match="MODEL: none is given"):
         benchmark([], QUICK)
     with pytest.raises(UsageError, match="MODEL: one is given twice"):
@@ -77,11 +80,11 @@ def test_what_cannot_be_measured(files):
 
 
 @pytest.mark.parametrize(("option", "value"), [("threads", 0), ("batch_size", 0), ("repeat", 2)])
-def test_options_out_of_range(option: str, value: int):
+def test_options_out_of_range(option: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: must be at least [13], got {value}"):
         BenchmarkRequest(**{option: value})
 
 
-def test_rounds_that_are_asked_for_are_not_cut_short():
+def test_rounds_that_are_asked_for_are_not_cut_short() -> None:
     assert BenchmarkRequest(repeat=7).budget == Budget(seconds=math.inf, rounds=7)
     assert BenchmarkRequest().budget == Budget(seconds=3.0, rounds=1000)

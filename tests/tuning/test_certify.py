@@ -79,7 +79,9 @@ def lite_classes(path: Path, images: Any) -> Any:
 @pytest.mark.parametrize(
     ("target", "answers", "engine"), [("tensorflow", classes, "tensorflow "), ("litert", lite_classes, "litert ")]
 )
-def test_certified_on_samples_that_the_search_has_not_seen(search, pool, target: str, answers: Any, engine: str):
+def test_certified_on_samples_that_the_search_has_not_seen(
+    search: Search, pool: Known, target: str, answers: Any, engine: str
+) -> None:
     data = pool.data()
     result = search(data, target=target, engine="auto")
     division = np.load(result.run / "division.npz")
@@ -114,7 +116,7 @@ def test_certified_on_samples_that_the_search_has_not_seen(search, pool, target:
         assert least <= told.upper_bound <= 1.01 * least
 
 
-def test_met_not_certified_says_how_many_samples_it_takes(search, pool):
+def test_met_not_certified_says_how_many_samples_it_takes(search: Search, pool: Known) -> None:
     result = search(pool.data(losses=4))
     told = result.certificate
     assert (result.verdict, told.verdict) == (Verdict.MET, Verdict.MET)
@@ -124,7 +126,7 @@ def test_met_not_certified_says_how_many_samples_it_takes(search, pool):
     assert result.drop == 0.0
 
 
-def test_missed_on_the_samples_that_certify(search, pool):
+def test_missed_on_the_samples_that_certify(search: Search, pool: Known) -> None:
     """Though not on those of the search: that is what they are for."""
     result = search(pool.data(losses=8))
     assert result.drop == 0.0
@@ -134,20 +136,20 @@ def test_missed_on_the_samples_that_certify(search, pool):
     assert {name for name, _ in result.costly} == set(result.best.plan.int8)
 
 
-def test_nothing_is_looked_at_where_the_search_misses(search, pool):
+def test_nothing_is_looked_at_where_the_search_misses(search: Search, pool: Known) -> None:
     result = search(pool.data(searched=12))
     assert (result.verdict, result.certificate, search.looks) == (Verdict.MISSED, None, 0)
     assert not (result.run / "best" / "certificate.json").exists()
 
 
-def test_better_than_fp32_by_more_than_chance_is_suspicious(search, pool):
+def test_better_than_fp32_by_more_than_chance_is_suspicious(search: Search, pool: Known) -> None:
     result = search(pool.data(gains=12))
     assert (result.verdict, result.certificate.suspicious) == (Verdict.CERTIFIED, True)
     assert result.certificate.gains == 12
     assert result.warnings == (SUSPICIOUS,)
 
 
-def test_a_class_that_loses_more_than_it_may(search, pool):
+def test_a_class_that_loses_more_than_it_may(search: Search, pool: Known) -> None:
     """All losses are of one class, which has a third of the samples."""
     data, tolerance = pool.data(losses=5, of=1), {"tolerance": 0.06, "guard": "class"}
     certify, _ = pool.parts()
@@ -168,7 +170,7 @@ def test_a_class_that_loses_more_than_it_may(search, pool):
     assert loose.certificate.guard_allowed == 0.5
 
 
-def test_a_slice_of_the_data_is_guarded_by_its_array(search, pool):
+def test_a_slice_of_the_data_is_guarded_by_its_array(search: Search, pool: Known) -> None:
     camera = np.where(np.arange(SAMPLES) < SAMPLES // 4, "left", "right")
     result = search({**pool.data(losses=2), "camera": camera}, guard="camera", guard_tolerance=0.5)
     certify, _ = pool.parts()
@@ -176,7 +178,7 @@ def test_a_slice_of_the_data_is_guarded_by_its_array(search, pool):
     assert told == {side: int((camera[certify] == side).sum()) for side in ("left", "right")}
 
 
-def test_a_group_of_which_nothing_certifies_is_open(search, pool):
+def test_a_group_of_which_nothing_certifies_is_open(search: Search, pool: Known) -> None:
     _, searched = pool.parts()
     camera = np.full(SAMPLES, "left", "<U5")
     camera[searched[:5]] = "right"
@@ -198,7 +200,7 @@ def test_a_group_of_which_nothing_certifies_is_open(search, pool):
     assert "has no array 'camera'" in alone.warnings[0]
 
 
-def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search, pool):
+def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search: Search, pool: Known) -> None:
     others = pool.others(150, losses=1)
     given = search.file(others, "certify")
     result = search(pool.data(), certify=given, tolerance=0.05)
@@ -209,7 +211,7 @@ def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search, po
     assert not (result.run / "division.npz").exists()
 
 
-def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed(search, pool):
+def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed(search: Search, pool: Known) -> None:
     data, others = pool.data(), pool.others(150)
     mixed = {name: np.concatenate([data[name][:50], others[name]]) for name in ("x", "y")}
     options = {"tolerance": 0.05, "allow_overlap": True}
@@ -224,7 +226,7 @@ def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed
     assert (same.verdict, same.certificate) == (Verdict.MET, None)
 
 
-def test_what_calibrates_is_left_out_of_the_half_that_certifies(search, pool):
+def test_what_calibrates_is_left_out_of_the_half_that_certifies(search: Search, pool: Known) -> None:
     data = pool.data()
     certify, _ = pool.parts()
     calibration = {"x": data["x"][certify[:40]]}
@@ -235,14 +237,14 @@ def test_what_calibrates_is_left_out_of_the_half_that_certifies(search, pool):
     assert result.search_samples == HALF + 40
 
 
-def test_none_is_wanted(search, pool):
+def test_none_is_wanted(search: Search, pool: Known) -> None:
     result = search(pool.data(), certify="none")
     assert (result.verdict, result.certificate, result.declined) == (Verdict.MET, None, True)
     assert (result.uncertified, search.looks) == ("nothing was to be certified (--certify none)", 0)
     assert result.search_samples == SAMPLES
 
 
-def test_too_few_samples_are_all_searched_on(search, pool):
+def test_too_few_samples_are_all_searched_on(search: Search, pool: Known) -> None:
     result = search(pool.data(), tolerance=0.001)
     assert (result.verdict, result.certificate, result.declined) == (Verdict.MET, None, False)
     told = re.fullmatch(
@@ -253,7 +255,7 @@ def test_too_few_samples_are_all_searched_on(search, pool):
     assert result.search_samples == SAMPLES
 
 
-def test_a_certificate_is_found_again_and_nothing_is_looked_at_twice(search, pool):
+def test_a_certificate_is_found_again_and_nothing_is_looked_at_twice(search: Search, pool: Known) -> None:
     first = search(pool.data(losses=4))
     search.heard.clear()
     again = autoquant.resume(first.run, listener=search.heard.append)
@@ -261,7 +263,7 @@ def test_a_certificate_is_found_again_and_nothing_is_looked_at_twice(search, poo
     assert search.looks == 0
 
 
-def test_interrupted_while_it_is_certified(search, pool):
+def test_interrupted_while_it_is_certified(search: Search, pool: Known) -> None:
     def interrupt(event: events.Event) -> None:
         search.heard.append(event)
         if isinstance(event, events.Progress) and event.what == "certification":
@@ -273,7 +275,9 @@ def test_interrupted_while_it_is_certified(search, pool):
     assert autoquant.resume(result.run).verdict is Verdict.CERTIFIED
 
 
-def test_what_goes_wrong_is_told_and_the_result_is_kept(search, pool, monkeypatch: pytest.MonkeyPatch):
+def test_what_goes_wrong_is_told_and_the_result_is_kept(
+    search: Search, pool: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise TrialError("TensorFlow", "out of memory")
 
@@ -286,7 +290,7 @@ def test_what_goes_wrong_is_told_and_the_result_is_kept(search, pool, monkeypatc
     assert autoquant.resume(result.run).verdict is Verdict.CERTIFIED
 
 
-def test_a_second_finalist_is_not_certified_on_the_same_samples(search, pool):
+def test_a_second_finalist_is_not_certified_on_the_same_samples(search: Search, pool: Known) -> None:
     """The better of two by samples that both were certified on would look better than it is."""
     clipped = '[layer]\nquant_enable = [true, false]\nact_algo = "percentile"\n[layer.percentile]\nfraction = 0.75\n'
     (search.folder / "space.toml").write_text(clipped)
@@ -313,7 +317,7 @@ def test_a_second_finalist_is_not_certified_on_the_same_samples(search, pool):
 
 
 @pytest.mark.parametrize("later", ["others", "none", "nothing"])
-def test_what_missed_stays_missed_whatever_is_given_later(search, pool, later: str):
+def test_what_missed_stays_missed_whatever_is_given_later(search: Search, pool: Known, later: str) -> None:
     first = search(pool.data(losses=8))
     assert first.verdict is Verdict.MISSED
     search.heard.clear()
@@ -329,7 +333,7 @@ def test_what_missed_stays_missed_whatever_is_given_later(search, pool, later: s
     assert gone.uncertified.startswith(f"trial {first.best.number} missed on samples kept aside, by looks.json; ")
 
 
-def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search, pool):
+def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search: Search, pool: Known) -> None:
     """Fresh samples are a finalist's to have; the old ones are looked at for it alone, for ever."""
     first = search(pool.data(losses=4))
     assert first.verdict is Verdict.MET
@@ -349,14 +353,14 @@ def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search
     assert refused.uncertified.startswith("the samples kept aside were looked at for trial 7 already")
 
 
-def test_looks_of_before_there_was_a_record_count(search, pool):
+def test_looks_of_before_there_was_a_record_count(search: Search, pool: Known) -> None:
     first = search(pool.data(losses=8))
     (first.run / "looks.json").unlink()
     again = autoquant.resume(first.run, certify=search.file(pool.others(200), "certify"))
     assert (again.verdict, again.certificate) == (Verdict.MISSED, first.certificate)
 
 
-def test_another_file_than_the_certified_one_has_no_certificate(search, pool):
+def test_another_file_than_the_certified_one_has_no_certificate(search: Search, pool: Known) -> None:
     result = search(pool.data())
     content = result.model.read_bytes()
     result.model.write_bytes(content + b"\x12\x00")  # which runs as well: an empty function library
@@ -376,7 +380,9 @@ TWO = '[layer]\nact_algo = ["minmax", "percentile"]\n[layer.percentile]\nfractio
 
 
 @pytest.mark.parametrize("later", ["none", "given"])
-def test_the_samples_of_the_search_stay_the_same_whatever_certifies_later(search, pool, later: str):
+def test_the_samples_of_the_search_stay_the_same_whatever_certifies_later(
+    search: Search, pool: Known, later: str
+) -> None:
     """Else trials could not be compared, and a baseline would not be theirs."""
     (search.folder / "space.toml").write_text(TWO)
     data = pool.data(searched=12)  # so that there is something to go on for
@@ -388,7 +394,7 @@ def test_the_samples_of_the_search_stay_the_same_whatever_certifies_later(search
     assert np.load(second.run / "division.npz")["search"].tolist() == pool.parts()[1].tolist()
 
 
-def test_what_the_search_has_seen_does_not_certify_it_later(search, pool):
+def test_what_the_search_has_seen_does_not_certify_it_later(search: Search, pool: Known) -> None:
     first = search(pool.data(), certify="none")
     again = autoquant.resume(first.run, certify=None)
     assert (again.verdict, again.certificate, again.search_samples) == (Verdict.MET, None, SAMPLES)
@@ -397,7 +403,7 @@ def test_what_the_search_has_seen_does_not_certify_it_later(search, pool):
     assert (last.verdict, last.search_samples, last.certificate.samples) == (Verdict.CERTIFIED, SAMPLES, 200)
 
 
-def test_export_copies_it_with_the_very_file_alone(search, pool):
+def test_export_copies_it_with_the_very_file_alone(search: Search, pool: Known) -> None:
     result = search(pool.data(), keep_all_models=True)
     kept = (result.run / "best" / "certificate.json").read_bytes()
     to = search.folder / "out"
@@ -415,7 +421,7 @@ def test_export_copies_it_with_the_very_file_alone(search, pool):
     assert (to / "certificate.json").read_bytes() == kept
 
 
-def test_a_plan_applied_where_a_certificate_is_takes_that_away(search, pool):
+def test_a_plan_applied_where_a_certificate_is_takes_that_away(search: Search, pool: Known) -> None:
     result = search(pool.data())
     to = search.folder / "out"
     made = autoquant.export(result.run, to)

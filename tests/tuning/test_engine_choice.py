@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.errors import RunError, TrialError, UsageError
@@ -53,7 +54,7 @@ class Search:
 
 
 @pytest.fixture
-def searched(tiny, tmp_path: Path) -> Search:
+def searched(tiny: Tiny, tmp_path: Path) -> Search:
     return Search(tiny, tmp_path / "run")
 
 
@@ -76,7 +77,7 @@ def far_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def refused(tiny, tmp_path: Path) -> Path:
+def refused(tiny: Tiny, tmp_path: Path) -> Path:
     """The tiny model with an operator behind it that LiteRT does not have."""
     import tensorflow as tf
 
@@ -91,7 +92,7 @@ def refused(tiny, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("engine", ["auto", "litert"])
-def test_litert_scores_and_its_figures_are_kept(searched: Search, engine: str):
+def test_litert_scores_and_its_figures_are_kept(searched: Search, engine: str) -> None:
     result = searched(engine=engine)
     assert result.warnings == ()
     assert searched.engine["name"] == "litert"
@@ -103,7 +104,7 @@ def test_litert_scores_and_its_figures_are_kept(searched: Search, engine: str):
     assert (searched.score["engine"], searched.baselines) == ("litert", 1)
 
 
-def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny):
+def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny: Tiny) -> None:
     import tensorflow as tf
 
     result = searched(certify="none")
@@ -118,7 +119,7 @@ def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny
     assert json.loads((searched.run / "result.json").read_text())["score_tensorflow"] == result.score_tensorflow
 
 
-def test_a_best_model_that_is_certified_is_scored_there_for_that(searched: Search):
+def test_a_best_model_that_is_certified_is_scored_there_for_that(searched: Search) -> None:
     """On what was kept aside; the samples of the search are not run once more."""
     result = searched()
     assert result.certificate is not None
@@ -126,14 +127,14 @@ def test_a_best_model_that_is_certified_is_scored_there_for_that(searched: Searc
     assert result.score_tensorflow is None and "score_tensorflow" not in searched.score
 
 
-def test_tensorflow_scores_where_it_is_asked_for(searched: Search):
+def test_tensorflow_scores_where_it_is_asked_for(searched: Search) -> None:
     result = searched(engine="tensorflow")
     assert searched.engine["name"] == searched.score["engine"] == "tensorflow"
     assert result.score_tensorflow is None and "score_tensorflow" not in searched.score
     assert result.warnings == ()
 
 
-def test_an_operator_that_litert_does_not_have(searched: Search, refused: Path):
+def test_an_operator_that_litert_does_not_have(searched: Search, refused: Path) -> None:
     result = searched(model=refused, metric="agreement", tolerance="50%")
     assert searched.engine["name"] == "tensorflow"
     assert "Igamma" in searched.engine["reason"]
@@ -143,7 +144,7 @@ def test_an_operator_that_litert_does_not_have(searched: Search, refused: Path):
     assert searched.score["engine"] == "tensorflow"
 
 
-def test_asked_for_litert_where_it_does_not_have_an_operator(searched: Search, refused: Path):
+def test_asked_for_litert_where_it_does_not_have_an_operator(searched: Search, refused: Path) -> None:
     with pytest.raises(
         UsageError, match=r"--engine litert: cannot be used for this model: .*Igamma.*--engine tensorflow"
     ):
@@ -151,7 +152,7 @@ def test_asked_for_litert_where_it_does_not_have_an_operator(searched: Search, r
     assert not searched.run.exists()
 
 
-def test_a_first_int8_model_that_differs(searched: Search, far_off):
+def test_a_first_int8_model_that_differs(searched: Search, far_off: None) -> None:
     """Baseline and statistics are made anew, so that all is of one engine."""
     result = searched()
     assert searched.engine["name"] == searched.score["engine"] == "tensorflow"
@@ -160,13 +161,13 @@ def test_a_first_int8_model_that_differs(searched: Search, far_off):
     assert "the first INT8 model is not the same there: 100.00% of 200 samples alike" in result.warnings[0]
 
 
-def test_asked_for_litert_where_it_differs(searched: Search, far_off):
+def test_asked_for_litert_where_it_differs(searched: Search, far_off: None) -> None:
     with pytest.raises(UsageError, match=r"the first INT8 model is not the same there: .* outputs differ by"):
         searched(engine="litert")
     assert not searched.run.exists()
 
 
-def test_an_fp32_model_that_differs(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_an_fp32_model_that_differs(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = SimulationEngine.open_graph
 
     def open_another(self: SimulationEngine, graph: Any, fetches: Any = None) -> Runner:
@@ -182,7 +183,7 @@ def test_an_fp32_model_that_differs(searched: Search, monkeypatch: pytest.Monkey
     assert "the FP32 model is not the same there: " in result.warnings[0]
 
 
-def test_a_layer_that_cannot_be_simulated(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_a_layer_that_cannot_be_simulated(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Simulation.of
 
     def without_conv(graph: Any, layers: Any) -> Simulation:
@@ -197,7 +198,7 @@ def test_a_layer_that_cannot_be_simulated(searched: Search, monkeypatch: pytest.
 
 def test_a_layer_that_stays_in_float_need_not_be_simulated(
     searched: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     honest = Simulation.of
 
     def without_conv(graph: Any, layers: Any) -> Simulation:
@@ -210,7 +211,7 @@ def test_a_layer_that_stays_in_float_need_not_be_simulated(
     assert searched.engine["name"] == "litert"
 
 
-def test_a_run_goes_on_with_its_engine(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_goes_on_with_its_engine(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     searched(tolerance=0.0, max_trials=1, space="thorough")
     before = searched.engine
     monkeypatch.setattr("autoquant.tuning.engine_choice.compare", None)  # once was enough
@@ -220,7 +221,7 @@ def test_a_run_goes_on_with_its_engine(searched: Search, monkeypatch: pytest.Mon
     assert result.score_tensorflow is not None
 
 
-def test_a_run_that_fell_back_goes_on_so(searched: Search, far_off):
+def test_a_run_that_fell_back_goes_on_so(searched: Search, far_off: None) -> None:
     searched(tolerance=0.0, max_trials=1, space="thorough")
     before = searched.engine
     result = autoquant.resume(searched.run, max_trials=2)
@@ -229,7 +230,7 @@ def test_a_run_that_fell_back_goes_on_so(searched: Search, far_off):
     assert result.warnings[0].startswith("scored in TensorFlow")
 
 
-def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     searched(tolerance=0.0, max_trials=1, space="thorough")
     reasons = {"dense": "it is gone"}
     monkeypatch.setattr(Simulation, "of", lambda graph, layers: Simulation(graph, None, {}, {}, reasons, {}))
@@ -237,7 +238,7 @@ def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch:
         autoquant.resume(searched.run, max_trials=2)
 
 
-def test_another_verdict_in_tensorflow_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_another_verdict_in_tensorflow_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoquant.tuning.final_checks._score", lambda *_: 0.25)
     result = searched(certify="none")
     assert result.verdict is Verdict.MET
@@ -246,7 +247,7 @@ def test_another_verdict_in_tensorflow_is_told(searched: Search, monkeypatch: py
     assert "the verdict is 'met, not certified'" in result.warnings[0]
 
 
-def test_a_best_model_that_tensorflow_does_not_run_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_a_best_model_that_tensorflow_does_not_run_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> float:
         raise TrialError("TensorFlow", "out of memory")
 
@@ -256,7 +257,7 @@ def test_a_best_model_that_tensorflow_does_not_run_is_told(searched: Search, mon
     assert result.warnings == ("the best model cannot be scored in TensorFlow: TensorFlow: out of memory",)
 
 
-def test_an_interruption_while_it_is_scored_there(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_an_interruption_while_it_is_scored_there(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> float:
         raise KeyboardInterrupt
 
@@ -265,7 +266,7 @@ def test_an_interruption_while_it_is_scored_there(searched: Search, monkeypatch:
     assert result.ended is Ended.INTERRUPTED and result.score_tensorflow is None
 
 
-def test_two_starts_that_do_not_work_out_are_passed_over(searched: Search, monkeypatch: pytest.MonkeyPatch):
+def test_two_starts_that_do_not_work_out_are_passed_over(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     """The INT8 model that is compared is of the first plan that can be made."""
     from autoquant.targets.tensorflow import GraphMaker
 

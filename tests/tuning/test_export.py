@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.cli.main import main
@@ -20,7 +22,7 @@ SPACE = '[layer]\nact_algo = "minmax"\ndmq_balancer = false\nquant_enable = [tru
 
 
 @pytest.fixture(scope="module")
-def runs(tiny, tmp_path_factory):
+def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SearchResult]:
     """A run of each target, with the same space, scored on all samples, as exports are."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "space.toml").write_text(SPACE)
@@ -68,7 +70,9 @@ PLAIN = {"litert": lite_top1, "tensorflow": graph_top1}
 
 
 @pytest.mark.parametrize(("found", "wanted"), [("litert", "tensorflow"), ("tensorflow", "litert")])
-def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(runs, tiny, tmp_path, found, wanted):
+def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(
+    runs: dict[str, SearchResult], tiny: Tiny, tmp_path: Path, found: str, wanted: str
+) -> None:
     run = runs[found]
     made = autoquant.export(run.run, tmp_path / "out", target=wanted)
     told = made.transferred
@@ -89,21 +93,23 @@ def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(runs, tiny, 
     assert set(load_record(made.record)) == set(plan.int8)
 
 
-def test_what_the_target_does_otherwise_is_told(runs, tmp_path):
+def test_what_the_target_does_otherwise_is_told(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     """AMCT gives a MatMul one scale; LiteRT one per channel."""
     made = autoquant.export(runs["litert"].run, tmp_path / "out", target="tensorflow")
     assert made.transferred.changes == ("dense: one scale for its weight, not one per channel",)
     assert not load_config(made.config).int8["dense"].channel_wise
 
 
-def test_the_run_s_own_target_is_a_copy(runs, tmp_path):
+def test_the_run_s_own_target_is_a_copy(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     for target, run in runs.items():
         made = autoquant.export(run.run, tmp_path / target, target=target)
         assert made.transferred is None
         assert made.model.read_bytes() == run.model.read_bytes()
 
 
-def test_a_deleted_tflite_is_built_again(runs, tiny, tmp_path, monkeypatch):
+def test_a_deleted_tflite_is_built_again(
+    runs: dict[str, SearchResult], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whether it is within the tolerance or not, as a copy is."""
     run = runs["litert"]
     kept = run.model.read_bytes()
@@ -118,7 +124,7 @@ def test_a_deleted_tflite_is_built_again(runs, tiny, tmp_path, monkeypatch):
     assert made.transferred.score == run.score
 
 
-def test_a_folder_holds_one_model_and_its_own_score(runs, tmp_path):
+def test_a_folder_holds_one_model_and_its_own_score(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     autoquant.export(runs["tensorflow"].run, folder, target="litert")
     record = (folder / "record.txt").read_bytes()
@@ -130,7 +136,7 @@ def test_a_folder_holds_one_model_and_its_own_score(runs, tmp_path):
     assert not (folder / "score.json").exists()
 
 
-def test_a_graph_for_converters_is_scored_all_the_same(runs, tmp_path):
+def test_a_graph_for_converters_is_scored_all_the_same(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     import tensorflow as tf
 
     made = autoquant.export(runs["litert"].run, tmp_path / "out", target="tensorflow", simulation=False)
@@ -141,7 +147,7 @@ def test_a_graph_for_converters_is_scored_all_the_same(runs, tmp_path):
     autoquant.check(made.model)
 
 
-def test_integers_at_the_ends(runs, tiny, tmp_path):
+def test_integers_at_the_ends(runs: dict[str, SearchResult], tiny: Tiny, tmp_path: Path) -> None:
     made = autoquant.export(runs["litert"].run, tmp_path / "out", io="int8")
     interpreter = Interpreter(model_path=str(made.model))
     assert interpreter.get_input_details()[0]["dtype"] == np.int8
@@ -149,7 +155,7 @@ def test_integers_at_the_ends(runs, tiny, tmp_path):
     assert made.transferred.score == pytest.approx(runs["litert"].score, abs=0.02)
 
 
-def test_on_the_command_line(runs, tmp_path, capsys):
+def test_on_the_command_line(runs: dict[str, SearchResult], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = runs["tensorflow"]
     assert main(["export", str(run.run), "--to", str(tmp_path / "out"), "--target", "litert"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -160,7 +166,7 @@ def test_on_the_command_line(runs, tmp_path, capsys):
     assert str(tmp_path / "out" / "tiny_int8.tflite") in next(line for line in lines if line.startswith("model"))
 
 
-def test_a_plan_that_misses_there_ends_with_1(tiny, tmp_path, monkeypatch):
+def test_a_plan_that_misses_there_ends_with_1(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tolerance that the other target cannot keep: its scores differ by what rounding does."""
     monkeypatch.setattr("autoquant.tuning.transfer.within", lambda loss, allowed: False)
     (tmp_path / "space.toml").write_text(SPACE)
@@ -176,22 +182,22 @@ def test_a_plan_that_misses_there_ends_with_1(tiny, tmp_path, monkeypatch):
     assert main(["export", str(run.run), "--to", str(tmp_path / "out"), "--target", "litert"]) == 1
 
 
-def refused(run: SearchResult, folder: Path, **options):
+def refused(run: SearchResult, folder: Path, **options: Any) -> str:
     with pytest.raises((UsageError, RunError, PlanError)) as caught:
         autoquant.export(run.run, folder, **options)
     assert not list(folder.glob("*.tflite")) + list(folder.glob("*.pb"))
     return str(caught.value)
 
 
-def test_what_cannot_be(runs, tmp_path):
+def test_what_cannot_be(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     assert "unknown 'litter'" in refused(runs["litert"], tmp_path, target="litter")
     assert "--io int8" in refused(runs["tensorflow"], tmp_path, io="int8")
     assert "--without-simulation: is for graphs" in refused(runs["litert"], tmp_path, simulation=False)
 
 
-def test_data_in_memory_is_asked_for_again(tiny, tmp_path):
+def test_data_in_memory_is_asked_for_again(tiny: Tiny, tmp_path: Path) -> None:
     stored, other = np.load(tiny.evaluation), np.load(tiny.calibration)
-    data = {"data": (stored["x"], stored["y"]), "calibration": (other["x"], other["y"])}
+    data: dict[str, Any] = {"data": (stored["x"], stored["y"]), "calibration": (other["x"], other["y"])}
     run = autoquant.search(tiny.model, **data, tolerance=0.5, max_trials=1, run=tmp_path / "run")
     assert "autoquant.export(run, data=...)" in refused(run, tmp_path / "out", target="litert")
     assert autoquant.export(run.run, tmp_path / "out", target="litert", **data).transferred.met
@@ -199,10 +205,10 @@ def test_data_in_memory_is_asked_for_again(tiny, tmp_path):
     assert "data" in refused(run, tmp_path / "less", target="litert", **less)
 
 
-def test_another_model_in_its_place(tiny, tmp_path):
+def test_another_model_in_its_place(tiny: Tiny, tmp_path: Path) -> None:
     model = tmp_path / "tiny.pb"
     model.write_bytes(tiny.model.read_bytes())
-    options = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1}
+    options: dict[str, Any] = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1}
     run = autoquant.search(model, tiny.evaluation, run=tmp_path / "run", **options)
     import tensorflow as tf
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import lite_models
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lite_models import Pair
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
@@ -30,7 +34,7 @@ INT8 = LayerPlan(channel_wise=False)
 
 
 @pytest.fixture(scope="module")
-def lite(tiny) -> LiteGraph:
+def lite(tiny: Tiny) -> LiteGraph:
     """The tiny model: image -> conv -> depthwise -> mean -> dense."""
     found = LiteRTTarget().adopted(open_model(tiny.model)).program
     assert isinstance(found, LiteGraph)
@@ -45,7 +49,16 @@ def data(lite: LiteGraph) -> list[str]:
     return [flatbuffer.tensor_name(graph.tensors[index]) for index in indices]
 
 
-def estimate(lite: LiteGraph, in_float, in_int8, quantize, dequantize, *, io="float32", always=()) -> EstimatedLatency:
+def estimate(
+    lite: LiteGraph,
+    in_float: list[float],
+    in_int8: list[float],
+    quantize: list[float],
+    dequantize: list[float],
+    *,
+    io: str = "float32",
+    always: Any = (),
+) -> EstimatedLatency:
     names = data(lite)
     conversions = [dict(zip(names, map(float, costs), strict=True)) for costs in (quantize, dequantize)]
     times = OperatorTimes(np.array(in_float, float), np.array(in_int8, float), *conversions)
@@ -68,12 +81,12 @@ def plan(*int8: str) -> Plan:
         (("dense",), "float32", 4 + 3 + 4 + 0.5 + 30 + 0.01),
     ],
 )
-def test_seconds_by_hand(lite, int8: tuple[str, ...], io: str, seconds: float):
+def test_seconds_by_hand(lite: LiteGraph, int8: tuple[str, ...], io: str, seconds: float) -> None:
     found = estimate(lite, [4, 3, 2, 1], [1, 2, 4, 0.5], [10, 20, 30, 40, 50], [0.1, 0.2, 0.3, 0.4, 0.01], io=io)
     assert found(plan(*int8)) == pytest.approx(seconds / 10)
 
 
-def test_an_operator_never_seen_in_int8_is_as_fast_as_in_float(lite):
+def test_an_operator_never_seen_in_int8_is_as_fast_as_in_float(lite: LiteGraph) -> None:
     found = estimate(lite, [4, 3, 2, 1], [1, np.nan, 2, 1], [0] * 5, [0] * 5)
     assert found(plan(*NAMES)) == pytest.approx((1 + 3 + 2 + 1) / 10)
 
@@ -97,7 +110,15 @@ COSTS = st.lists(COST, min_size=5, max_size=5)
 
 
 @given(TIMES, TIMES, COSTS, COSTS, st.sampled_from(["float32", "int8"]), st.sets(st.sampled_from(NAMES)))
-def test_no_choice_of_operators_is_faster_than_the_lowest(lite, in_float, in_int8, quantize, dequantize, io, always):
+def test_no_choice_of_operators_is_faster_than_the_lowest(
+    lite: LiteGraph,
+    in_float: list[float],
+    in_int8: list[float],
+    quantize: list[float],
+    dequantize: list[float],
+    io: str,
+    always: set[str],
+) -> None:
     found = estimate(lite, in_float, in_int8, quantize, dequantize, io=io, always=always)
     free = [name not in always for name in ("conv", "depthwise", "mean", "dense")]
     assert found.lowest == pytest.approx(lowest_of_all(found, free), abs=1e-5)
@@ -105,14 +126,14 @@ def test_no_choice_of_operators_is_faster_than_the_lowest(lite, in_float, in_int
     assert found.lowest <= min(found(one) for one in plans) + 1e-5
 
 
-def test_the_lowest_is_reached_where_all_is_faster_in_int8(lite):
+def test_the_lowest_is_reached_where_all_is_faster_in_int8(lite: LiteGraph) -> None:
     found = estimate(lite, [4, 3, 2, 1], [1, 2, 1, 0.5], [0.5] * 5, [0.25] * 5)
     assert found(plan(*NAMES)) == pytest.approx(5.25 / 10)
     assert found(plan(*NAMES)) <= found.lowest
     assert found(plan("conv", "depthwise")) > found.lowest
 
 
-def test_what_is_measured_is_of_every_operator(lite_pair, tmp_path):
+def test_what_is_measured_is_of_every_operator(lite_pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(lite_pair.in_float)
     lite = load_lite(tmp_path / "m.tflite").program
     assert isinstance(lite, LiteGraph)
@@ -132,10 +153,12 @@ def test_what_is_measured_is_of_every_operator(lite_pair, tmp_path):
     assert read_times(tmp_path / "none.npz", "key") is None
 
 
-def test_a_run_measures_once_and_keeps_what_it_minimized(tiny, tmp_path, monkeypatch):
+def test_a_run_measures_once_and_keeps_what_it_minimized(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[Path] = []
 
-    def measured(lite, int8, samples):
+    def measured(lite: LiteGraph, int8: bytes, samples: list[NDArray[Any]]) -> OperatorTimes:
         heard.append(tmp_path)
         assert [array.shape for array in samples] == [(1, 8, 8, 2)]
         names = data(lite)
@@ -143,7 +166,7 @@ def test_a_run_measures_once_and_keeps_what_it_minimized(tiny, tmp_path, monkeyp
         return OperatorTimes(np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 2.0, 1.0, 8.0]), flow, flow)
 
     monkeypatch.setattr(latency_objective, "measured_times", measured)
-    options = {"target": "litert", "objective": "latency", "tolerance": 1.0, "batch_size": 50}
+    options: dict[str, Any] = {"target": "litert", "objective": "latency", "tolerance": 1.0, "batch_size": 50}
     result = autoquant.search(
         tiny.model, tiny.evaluation, calibration=tiny.calibration, run=tmp_path / "run", max_trials=3, **options
     )

@@ -30,7 +30,7 @@ def only(*names: str) -> Plan:
     return Plan({name: FULL.layers[name] if name in names else None for name in LAYERS})
 
 
-def test_there_is_one_for_every_name_that_can_be_asked_for():
+def test_there_is_one_for_every_name_that_can_be_asked_for() -> None:
     assert set(OBJECTIVES) == set(NAMES)
 
 
@@ -45,18 +45,18 @@ def test_there_is_one_for_every_name_that_can_be_asked_for():
     ],
     ids=["all float", "a", "b", "a pooling", "all INT8"],
 )
-def test_macs_and_bytes(plan: Plan, macs: float, size: float):
+def test_macs_and_bytes(plan: Plan, macs: float, size: float) -> None:
     assert Macs(Workload.from_layers(LAYERS), FULL)(plan) == pytest.approx(macs)
     assert Bytes(LAYERS, FULL)(plan) == pytest.approx(size)
 
 
-def test_the_lowest_is_that_of_the_fullest_plan():
+def test_the_lowest_is_that_of_the_fullest_plan() -> None:
     without_b = only("a", "pool")
     assert Macs(Workload.from_layers(LAYERS), without_b).lowest == pytest.approx(0.2)
     assert Bytes(LAYERS, without_b).lowest == pytest.approx((72 + 16 + 112) / 416)
     assert Bytes(LAYERS, FULL)(FULL) == Bytes(LAYERS, FULL).lowest
 
 
-def test_bytes_of_a_model_without_weights_are_refused():
+def test_bytes_of_a_model_without_weights_are_refused() -> None:
     with pytest.raises(UsageError, match="--objective bytes: no layer of the model has a weight; give macs"):
         Bytes({"pool": LAYERS["pool"]}, FULL)

@@ -8,9 +8,12 @@ import os
 import re
 from itertools import count
 from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.errors import DataError, ModelError, RunError, SpaceError
@@ -19,12 +22,13 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.events import Event
 from autoquant.tuning.finalize import CLOSEST
 from autoquant.tuning.result import Ended
 from autoquant.tuning.study.trial import State
 
 
-def plain_classes(path, images):
+def plain_classes(path: Path, images: NDArray[Any]) -> NDArray[Any]:
     """The classes that a saved .pb gives images in a plain session, without any of our code."""
     import tensorflow as tf
 
@@ -35,15 +39,15 @@ def plain_classes(path, images):
             return session.run("scores:0", {"image:0": images}).argmax(axis=1)
 
 
-def plain_top1(path, data) -> float:
+def plain_top1(path: Path, data: Path) -> float:
     """Top-1 of it."""
     stored = np.load(data)
     return float((plain_classes(path, stored["x"]) == stored["y"]).mean())
 
 
-def test_tolerance_met(tiny, tmp_path):
+def test_tolerance_met(tiny: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = {"calibration": tiny.calibration, "tolerance": "5%", "batch_size": 32, "certify": "none"}
+    options: dict[str, Any] = {"calibration": tiny.calibration, "tolerance": "5%", "batch_size": 32, "certify": "none"}
     result = autoquant.search(tiny.model, tiny.evaluation, **options, run=run)
     assert result.verdict is Verdict.MET
     assert (result.certificate, result.declined, result.search_samples) == (None, True, 200)
@@ -61,7 +65,7 @@ def test_tolerance_met(tiny, tmp_path):
     assert stored["evaluated_samples"] == 200 * len(result.trials)
 
 
-def test_tolerance_missed_keeps_the_best_effort(hopeless):
+def test_tolerance_missed_keeps_the_best_effort(hopeless: dict[str, Any]) -> None:
     result = autoquant.search(**hopeless)
     assert result.verdict is Verdict.MISSED
     assert result.ended is Ended.TRIALS
@@ -75,7 +79,7 @@ def test_tolerance_missed_keeps_the_best_effort(hopeless):
     assert errors[-1] > 0
 
 
-def losing(tiny):
+def losing(tiny: Tiny) -> dict[str, NDArray[Any]]:
     """Where no sample of these may be lost, all trials are set aside: what INT8 makes different is mostly wrong."""
     rng = np.random.default_rng(5)
     images = rng.normal(size=(1500, 8, 8, 2)).astype(np.float32)
@@ -83,8 +87,8 @@ def losing(tiny):
     return {"x": images, "y": np.where(rng.random(1500) < 0.1, (found + 1) % 3, found)}
 
 
-def test_ctrl_c_while_the_closest_is_scored_leaves_what_is_known(hopeless, tiny):
-    def interrupt(event):
+def test_ctrl_c_while_the_closest_is_scored_leaves_what_is_known(hopeless: dict[str, Any], tiny: Tiny) -> None:
+    def interrupt(event: Event) -> None:
         if isinstance(event, events.Progress) and event.what.endswith("all samples"):
             raise KeyboardInterrupt
 
@@ -96,7 +100,7 @@ def test_ctrl_c_while_the_closest_is_scored_leaves_what_is_known(hopeless, tiny)
     assert (whole.ended, whole.best.state) == (Ended.TRIALS, State.DONE)
 
 
-def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless, tiny):
+def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless: dict[str, Any], tiny: Tiny) -> None:
     data = losing(tiny)
     images = data["x"]
     result = autoquant.search(**{**hopeless, "data": data, "metric": "top1", "tolerance": 1e-4})
@@ -113,7 +117,7 @@ def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless,
     assert (stored["score"], stored["set_aside"]) == (result.score, False)
 
 
-def test_only_the_best_model_is_kept(hopeless):
+def test_only_the_best_model_is_kept(hopeless: dict[str, Any]) -> None:
     result = autoquant.search(**hopeless)
     models = sorted(path.parent.name for path in hopeless["run"].glob("trials/*/*.pb"))
     assert models == [f"{result.best.number:04d}"]
@@ -121,19 +125,19 @@ def test_only_the_best_model_is_kept(hopeless):
     assert len(list(kept.run.glob("trials/*/*.pb"))) == 7
 
 
-def test_calibration_is_split_off_the_data(tiny, tmp_path):
+def test_calibration_is_split_off_the_data(tiny: Tiny, tmp_path: Path) -> None:
     heard = []
-    options = {"tolerance": "50%", "batch_size": 20, "certify": "none", "listener": heard.append}
+    options: dict[str, Any] = {"tolerance": "50%", "batch_size": 20, "certify": "none", "listener": heard.append}
     result = autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "run", **options)
     opened = next(event for event in heard if isinstance(event, events.Opened))
     assert (opened.samples, opened.calibration_samples) == (160, 40)
     assert result.evaluated_samples == 160
 
 
-def test_arrays_and_functions(tiny, tmp_path):
+def test_arrays_and_functions(tiny: Tiny, tmp_path: Path) -> None:
     stored = np.load(tiny.evaluation)
 
-    def margin(outputs, labels):
+    def margin(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
         return np.take_along_axis(outputs, labels[:, None], axis=1)[:, 0] - outputs.mean(axis=1)
 
     result = autoquant.search(
@@ -148,12 +152,12 @@ def test_arrays_and_functions(tiny, tmp_path):
         autoquant.resume(result.run, data=(stored["x"][::-1], stored["y"]), metric=margin)
 
 
-def test_stop_on_target(hopeless):
+def test_stop_on_target(hopeless: dict[str, Any]) -> None:
     result = autoquant.search(**{**hopeless, "tolerance": 1e6, "stop_on_target": True, "space": "thorough"})
     assert len(result.trials) == 1
 
 
-def test_stops_at_the_first_trial_within_tolerance(hopeless, tmp_path):
+def test_stops_at_the_first_trial_within_tolerance(hopeless: dict[str, Any], tmp_path: Path) -> None:
     """Only a plan with a float layer is within tolerance; the search ends there, though more could be gained."""
     space = tmp_path / "float_first.toml"
     space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["minmax", "ifmr"]')
@@ -175,15 +179,15 @@ def test_stops_at_the_first_trial_within_tolerance(hopeless, tmp_path):
     assert stopped.ended is Ended.TARGET
 
 
-def test_timeout_with_a_clock_of_ours(hopeless):
+def test_timeout_with_a_clock_of_ours(hopeless: dict[str, Any]) -> None:
     ticks = count()
     result = autoquant.search(**hopeless, timeout=3.0, clock=lambda: float(next(ticks)))
     assert result.ended is Ended.TIMEOUT
     assert 0 < len(result.trials) < 7
 
 
-def test_data_used_for_both_is_refused_or_told(tiny, tmp_path):
-    options = {"metric": "agreement", "tolerance": "20%", "max_trials": 1}
+def test_data_used_for_both_is_refused_or_told(tiny: Tiny, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"metric": "agreement", "tolerance": "20%", "max_trials": 1}
     with pytest.raises(DataError, match=r"200 of 200 samples for calibration are for evaluation too .*--allow-overlap"):
         autoquant.search(tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **options)
     assert not (tmp_path / "same").exists()
@@ -196,19 +200,19 @@ def test_data_used_for_both_is_refused_or_told(tiny, tmp_path):
             run=tmp_path / "same",
             **options,
         )
-    allowed = {**options, "allow_overlap": True}
+    allowed: dict[str, Any] = {**options, "allow_overlap": True}
     told = autoquant.search(
         tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **allowed
     ).warnings
     assert told == (
         "samples may be for calibration and for the search: shared ones flatter the score, and certify nothing",
     )
-    apart = {**options, "calibration": tiny.calibration, "run": tmp_path / "apart"}
+    apart: dict[str, Any] = {**options, "calibration": tiny.calibration, "run": tmp_path / "apart"}
     assert autoquant.search(tiny.model, tiny.evaluation, **apart).warnings == ()
 
 
 @pytest.mark.parametrize(("tolerance", "meant"), [(1, "; did you mean 1%?"), ("100%", "")])
-def test_a_tolerance_that_cannot_fail_is_told(tiny, tmp_path, tolerance, meant: str):
+def test_a_tolerance_that_cannot_fail_is_told(tiny: Tiny, tmp_path: Path, tolerance: int | str, meant: str) -> None:
     result = autoquant.search(
         tiny.model, tiny.evaluation, calibration=tiny.calibration, tolerance=tolerance, run=tmp_path / "run"
     )
@@ -216,7 +220,7 @@ def test_a_tolerance_that_cannot_fail_is_told(tiny, tmp_path, tolerance, meant: 
     assert json.loads((result.run / "result.json").read_text())["warnings"] == list(result.warnings)
 
 
-def test_a_baseline_of_zero_is_no_baseline(tiny, tmp_path):
+def test_a_baseline_of_zero_is_no_baseline(tiny: Tiny, tmp_path: Path) -> None:
     images = np.load(tiny.evaluation)["x"]
     model = autoquant.inspect(tiny.model).model
     predicted = TensorFlowEngine().open_graph(model.graph)({"image": images})["scores"].argmax(axis=1)
@@ -227,13 +231,18 @@ def test_a_baseline_of_zero_is_no_baseline(tiny, tmp_path):
         autoquant.search(tiny.model, data, tolerance="1%", run=tmp_path / "run")
 
 
-def test_zero_is_a_good_score_of_other_metrics(regression, tiny, tmp_path):
+def test_zero_is_a_good_score_of_other_metrics(regression: Path, tiny: Tiny, tmp_path: Path) -> None:
     """A user's metric whose best score is 0."""
 
-    def closeness(outputs, labels):
+    def closeness(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
         return -np.round(np.abs(outputs - labels).max(axis=1), 3)
 
-    options = {"calibration": tiny.calibration, "metric": closeness, "tolerance": 100, "certify": "none"}
+    options: dict[str, Any] = {
+        "calibration": tiny.calibration,
+        "metric": closeness,
+        "tolerance": 100,
+        "certify": "none",
+    }
     result = autoquant.search(tiny.model, regression, run=tmp_path / "run", **options)
     assert (result.baseline, result.verdict) == (0.0, Verdict.MET)
     (warning,) = result.warnings
@@ -242,7 +251,7 @@ def test_zero_is_a_good_score_of_other_metrics(regression, tiny, tmp_path):
     )
 
 
-def test_there_is_always_one_trial(hopeless):
+def test_there_is_always_one_trial(hopeless: dict[str, Any]) -> None:
     """Even where the preparation alone has taken all the time."""
     result = autoquant.search(**hopeless, timeout=1e-6)
     assert result.ended is Ended.TIMEOUT
@@ -250,11 +259,11 @@ def test_there_is_always_one_trial(hopeless):
     assert result.model.is_file()
 
 
-def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless):
+def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless: dict[str, Any]) -> None:
     """By a clock that only trials move: each takes 10 s, and 25 s hold two of them."""
     now = [0.0]
 
-    def work(event):
+    def work(event: Event) -> None:
         if isinstance(event, events.TrialStarted):
             now[0] += 10.0
 
@@ -263,11 +272,11 @@ def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless):
     assert 2 <= len(result.trials) <= 3
 
 
-def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless):
+def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless: dict[str, Any]) -> None:
     """The metric has taken the FP32 outputs, so what it refuses is the plan's doing."""
     calls = []
 
-    def touchy(outputs, labels):
+    def touchy(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
         calls.append(len(outputs))
         if len(calls) == 5:  # three batches of the baseline, then the second of the first trial
             raise FloatingPointError("too far")
@@ -279,7 +288,7 @@ def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless):
     assert "too far" in result.trials[0].reason
 
 
-def test_ten_failures_in_a_row_end_it(tiny, hopeless, tmp_path):
+def test_ten_failures_in_a_row_end_it(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
     images = np.load(tiny.calibration)["x"] * np.float32(1e10)  # no legal scale for the first layer's input
     space = tmp_path / "failing.toml"
     space.write_text('[layer]\nact_algo = ["minmax", "ifmr"]\nasymmetric = [true, false]')
@@ -297,14 +306,14 @@ def test_ten_failures_in_a_row_end_it(tiny, hopeless, tmp_path):
     assert "leave the layer in float" in score["reason"]
 
 
-def with_huge_weights(tiny, folder: Path) -> Path:
+def with_huge_weights(tiny: Tiny, folder: Path) -> Path:
     """The tiny model with a last layer that has no legal scale."""
     weights, model = tiny.weights["dense"], folder / "huge.pb"
     model.write_bytes(tiny.model.read_bytes().replace(weights.tobytes(), (weights * np.float32(1e10)).tobytes()))
     return model
 
 
-def test_a_failed_trial_does_not_end_it(tiny, hopeless, tmp_path):
+def test_a_failed_trial_does_not_end_it(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
     """The last layer's weights are too large for a legal scale; plans that leave it in float work out."""
     result = autoquant.search(**{**hopeless, "model": with_huge_weights(tiny, tmp_path), "max_trials": 25})
     failed = [trial for trial in result.trials if trial.state is State.FAILED]
@@ -314,7 +323,7 @@ def test_a_failed_trial_does_not_end_it(tiny, hopeless, tmp_path):
     assert "dense" not in result.best.plan.int8
 
 
-def test_a_layer_that_no_setting_cures_is_left_in_float(tiny, hopeless, tmp_path):
+def test_a_layer_that_no_setting_cures_is_left_in_float(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
     """More starting points than failures in a row would end it; each is tried again without the layer at fault."""
     space = tmp_path / "many.toml"
     space.write_text("""
@@ -336,7 +345,7 @@ fraction = [0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.93]
     assert result.ended is Ended.TRIALS
 
 
-def test_a_run_folder_that_exists(hopeless):
+def test_a_run_folder_that_exists(hopeless: dict[str, Any]) -> None:
     hopeless["run"].mkdir()
     (hopeless["run"] / "mine.txt").write_text("precious")
     with pytest.raises(RunError, match=r"exists already; `autoquant resume .*run` goes on with it"):
@@ -344,14 +353,14 @@ def test_a_run_folder_that_exists(hopeless):
     assert (hopeless["run"] / "mine.txt").read_text() == "precious"
 
 
-def test_a_run_folder_that_cannot_be_made(hopeless, tmp_path):
+def test_a_run_folder_that_cannot_be_made(hopeless: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         autoquant.search(**{**hopeless, "run": tmp_path / "file" / "run"})
 
 
-def test_a_read_only_disk(hopeless, monkeypatch):
-    def refuse(path, *args, **options):
+def test_a_read_only_disk(hopeless: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *args: Any, **options: Any) -> Never:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
@@ -359,7 +368,7 @@ def test_a_read_only_disk(hopeless, monkeypatch):
         autoquant.search(**hopeless)
 
 
-def test_a_mistake_leaves_no_folder_behind(tiny, hopeless):
+def test_a_mistake_leaves_no_folder_behind(tiny: Tiny, hopeless: dict[str, Any]) -> None:
     stored = np.load(tiny.evaluation)
     with pytest.raises(DataError, match="--label-offset"):
         autoquant.search(tiny.model, (stored["x"], stored["y"] + 1), tolerance="1%", run=hopeless["run"])
@@ -384,7 +393,9 @@ def test_a_mistake_leaves_no_folder_behind(tiny, hopeless):
     ],
     ids=["model", "output", "data", "space", "labels", "empty", "shape", "nan"],
 )
-def test_bad_input_says_where_and_what(hopeless, changed, error, message: str):
+def test_bad_input_says_where_and_what(
+    hopeless: dict[str, Any], changed: dict[str, Any], error: Any, message: str
+) -> None:
     with pytest.raises(error, match=message):
         autoquant.search(**{**hopeless, **changed})
     assert not hopeless["run"].exists()

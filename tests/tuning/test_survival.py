@@ -8,20 +8,27 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import get_args
+from pathlib import Path
+from typing import Any, Never, get_args
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 import autoquant
+from autoquant.calibration.plan import Plan
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.evaluation.scoring import streaming
 from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, finalize
+from autoquant.tuning.builder import Workbench
+from autoquant.tuning.events import Event
 from autoquant.tuning.result import Ended
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.trial import State
+from autoquant.tuning.study.trial import State, Trial
 
 SPACE = """
 [global]
@@ -36,8 +43,8 @@ class Died(BaseException):
     """The process is gone: nobody catches this, nothing is cleaned up."""
 
 
-def test_ctrl_c_leaves_everything_in_order(hopeless):
-    def interrupt(event):
+def test_ctrl_c_leaves_everything_in_order(hopeless: dict[str, Any]) -> None:
+    def interrupt(event: Event) -> None:
         if isinstance(event, events.TrialStarted) and event.number == 3:
             raise KeyboardInterrupt
 
@@ -65,7 +72,9 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize(("sampler", "starts"), [("tpe", 4), ("guided", 0)], ids=["tpe", "guided"])
-def test_dying_at_any_moment_loses_nothing_finished(hopeless, tmp_path, sampler: str, starts: int):
+def test_dying_at_any_moment_loses_nothing_finished(
+    hopeless: dict[str, Any], tmp_path: Path, sampler: str, starts: int
+) -> None:
     """At events of every kind in turn the process dies; going on gives the trials of a run left alone.
 
     A starting point that was cut off is tried after the others, and what TPE learns depends on their order.
@@ -106,21 +115,21 @@ def _name(event: events.Event) -> str:
     return f"{type(event).__name__} {number}".strip()
 
 
-def outcome(trial):
+def outcome(trial: Trial) -> tuple[str, float]:
     return config_text(trial.plan), trial.score
 
 
-def _dies_at(moment: int):
+def _dies_at(moment: int) -> Callable[..., None]:
     events_seen = count()
 
-    def listener(event):
+    def listener(event: Event) -> None:
         if next(events_seen) == moment:
             raise Died
 
     return listener
 
 
-def _finished(heard) -> int:
+def _finished(heard: list[Event]) -> int:
     return sum(isinstance(event, events.TrialEnded) for event in heard)
 
 
@@ -145,7 +154,7 @@ autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0
 """
 
 
-def test_kill_9(hopeless):
+def test_kill_9(hopeless: dict[str, Any]) -> None:
     names = ("model", "data", "calibration", "space", "run")
     arguments = [str(hopeless[name]) for name in names]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
@@ -160,7 +169,7 @@ def test_kill_9(hopeless):
     assert list(map(outcome, resumed.trials)) == list(map(outcome, alone.trials))
 
 
-def test_resume_goes_on_with_a_larger_budget(hopeless):
+def test_resume_goes_on_with_a_larger_budget(hopeless: dict[str, Any]) -> None:
     first = autoquant.search(**{**hopeless, "max_trials": 3})
     more = autoquant.resume(hopeless["run"], max_trials=5)
     assert more.trials[:3] == first.trials
@@ -168,10 +177,16 @@ def test_resume_goes_on_with_a_larger_budget(hopeless):
     assert more.evaluated_samples == 300
 
 
-def test_a_run_of_an_earlier_version_goes_on_as_it_began(tiny, tmp_path, monkeypatch):
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scored on all data, by TPE, with what is known of its trials."""
     monkeypatch.setattr(streaming, "SOON", 1000)  # nothing was set aside then
-    options = {"calibration": tiny.calibration, "space": tmp_path / "space.toml", "run": tmp_path / "run"}
+    options: dict[str, Any] = {
+        "calibration": tiny.calibration,
+        "space": tmp_path / "space.toml",
+        "run": tmp_path / "run",
+    }
     options["space"].write_text(SPACE)
     first = autoquant.search(
         tiny.model,
@@ -201,7 +216,7 @@ KNOWN_BEFORE = (
 """Attributes that version 0.1.0 gave to trials, each by itself."""
 
 
-def as_an_earlier_version_wrote_it(run):
+def as_an_earlier_version_wrote_it(run: Path) -> None:
     request = run / "run.toml"
     new = ("sampler", "error_rate", "certify", "confidence", "guard", "guard_tolerance", "allow_overlap")
     kept = [line for line in request.read_text().splitlines() if line.partition(" ")[0] not in new]
@@ -217,7 +232,7 @@ def as_an_earlier_version_wrote_it(run):
     (run / "study.journal").write_text("\n".join(lines) + "\n")
 
 
-def test_resume_refuses_another_model_or_other_data(tiny, hopeless, tmp_path):
+def test_resume_refuses_another_model_or_other_data(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
     model, data = tmp_path / "model.pb", tmp_path / "data.npz"
     model.write_bytes(tiny.model.read_bytes())
     data.write_bytes(hopeless["data"].read_bytes())
@@ -240,14 +255,14 @@ def test_resume_refuses_another_model_or_other_data(tiny, hopeless, tmp_path):
     [{"tolerance": 1.0}, {"metric": "psnr"}, {"outputs": ("dense",)}, {"batch_size": 10}, {"seed": 1}],
     ids=str,
 )
-def test_resume_refuses_what_makes_trials_incomparable(hopeless, changed):
+def test_resume_refuses_what_makes_trials_incomparable(hopeless: dict[str, Any], changed: dict[str, Any]) -> None:
     first = autoquant.search(**{**hopeless, "max_trials": 2})
     with pytest.raises(UsageError, match="cannot change when a run goes on"):
         autoquant.resume(hopeless["run"], **changed)
     assert first.model.is_file()
 
 
-def test_resume_refuses_a_metric_that_was_edited(hopeless, tmp_path):
+def test_resume_refuses_a_metric_that_was_edited(hopeless: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def metric(outputs, labels):\n    return -abs(outputs - labels).max(axis=1)\n")
     autoquant.search(**{**hopeless, "metric": f"{file}:metric", "max_trials": 1})
@@ -257,7 +272,7 @@ def test_resume_refuses_a_metric_that_was_edited(hopeless, tmp_path):
         autoquant.resume(hopeless["run"], max_trials=3)
 
 
-def test_resume_from_another_folder(hopeless, tmp_path, monkeypatch):
+def test_resume_from_another_folder(hopeless: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A metric and a preprocessing in a file beside the user, called by their relative names; presets' names stay."""
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"
@@ -275,10 +290,10 @@ def test_resume_from_another_folder(hopeless, tmp_path, monkeypatch):
     assert len(autoquant.resume(tmp_path / "preset", max_trials=2).trials) == 2
 
 
-def test_a_larger_budget_is_remembered(hopeless):
+def test_a_larger_budget_is_remembered(hopeless: dict[str, Any]) -> None:
     """A resumed run that is interrupted goes on with the budget it was last given."""
 
-    def interrupt(event):
+    def interrupt(event: Event) -> None:
         if isinstance(event, events.TrialEnded) and event.trials == 3:
             raise KeyboardInterrupt
 
@@ -287,17 +302,17 @@ def test_a_larger_budget_is_remembered(hopeless):
     assert len(autoquant.resume(hopeless["run"]).trials) == 5
 
 
-def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(hopeless):
+def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(hopeless: dict[str, Any]) -> None:
     stored = np.load(hopeless["data"])
     broken = []
 
-    def batches():
+    def batches() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for start in range(0, 60, 20):
             if broken and start == 20:
                 raise OSError("stale handle")
             yield stored["x"][start : start + 20], stored["y"][start : start + 20]
 
-    def break_it(event):
+    def break_it(event: Event) -> None:
         if isinstance(event, events.TrialStarted) and event.number == 1:
             broken.append(True)
 
@@ -309,12 +324,12 @@ def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(ho
     assert len({config_text(trial.plan) for trial in resumed.trials}) == 3
 
 
-def test_an_interruption_while_best_moves(hopeless, monkeypatch):
+def test_an_interruption_while_best_moves(hopeless: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The result never names a model that is not that trial's."""
     point = RunFolder.point_best
     calls = []
 
-    def interrupted(self, number):
+    def interrupted(self: RunFolder, number: int) -> None:
         calls.append(number)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -327,7 +342,7 @@ def test_an_interruption_while_best_moves(hopeless, monkeypatch):
     assert result.model.is_file()
 
 
-def test_a_copy_without_links_goes_on(hopeless, tmp_path):
+def test_a_copy_without_links_goes_on(hopeless: dict[str, Any], tmp_path: Path) -> None:
     """As an upload of artifacts makes it."""
     first = autoquant.search(**{**hopeless, "max_trials": 2})
     copy = shutil.copytree(hopeless["run"], tmp_path / "copy")
@@ -337,14 +352,14 @@ def test_a_copy_without_links_goes_on(hopeless, tmp_path):
     assert len(autoquant.resume(copy, max_trials=3).trials) == 3
 
 
-def test_what_a_search_leaves_that_died_before_there_was_a_run(hopeless):
+def test_what_a_search_leaves_that_died_before_there_was_a_run(hopeless: dict[str, Any]) -> None:
     hopeless["run"].mkdir()
     for name in (".lock", "space.toml", ".run.toml.123.tmp"):
         (hopeless["run"] / name).write_text("")
     assert len(autoquant.search(**{**hopeless, "max_trials": 1}).trials) == 1
 
 
-def test_warnings_of_the_baseline_outlive_a_resume(tiny, tmp_path):
+def test_warnings_of_the_baseline_outlive_a_resume(tiny: Tiny, tmp_path: Path) -> None:
     stored = np.load(tiny.evaluation)
     labels = np.where(np.arange(200) % 5 == 0, 1, 0)
     first = autoquant.search(tiny.model, (stored["x"], labels), tolerance="1%", max_trials=1, run=tmp_path / "run")
@@ -352,14 +367,14 @@ def test_warnings_of_the_baseline_outlive_a_resume(tiny, tmp_path):
     assert autoquant.resume(first.run, data=(stored["x"], labels)).warnings == first.warnings
 
 
-def test_a_best_model_that_somebody_deleted_is_built_again(hopeless):
+def test_a_best_model_that_somebody_deleted_is_built_again(hopeless: dict[str, Any]) -> None:
     first = autoquant.search(**{**hopeless, "max_trials": 2})
     content = first.model.read_bytes()
     first.model.unlink()
     assert autoquant.resume(hopeless["run"]).model.read_bytes() == content
 
 
-def test_files_of_the_users_own_are_left_alone(hopeless):
+def test_files_of_the_users_own_are_left_alone(hopeless: dict[str, Any]) -> None:
     autoquant.search(**{**hopeless, "max_trials": 2})
     notes = [hopeless["run"] / "trials" / "notes.txt", hopeless["run"] / "trials" / "0000" / "notes.txt"]
     for file in notes:
@@ -368,10 +383,10 @@ def test_files_of_the_users_own_are_left_alone(hopeless):
     assert all(file.read_text() == "mine" for file in notes)
 
 
-def test_interruptions_are_not_the_plans_fault(hopeless):
+def test_interruptions_are_not_the_plans_fault(hopeless: dict[str, Any]) -> None:
     """However often a trial is interrupted, it is begun again; the first plan is the most important of all."""
 
-    def interrupt(event):
+    def interrupt(event: Event) -> None:
         if isinstance(event, events.TrialStarted):
             raise KeyboardInterrupt
 
@@ -383,10 +398,12 @@ def test_interruptions_are_not_the_plans_fault(hopeless):
     assert set(map(outcome, alone.trials)) <= set(map(outcome, resumed.trials))
 
 
-def test_the_result_is_told_even_if_costly_layers_cannot_be_found(hopeless, monkeypatch):
+def test_the_result_is_told_even_if_costly_layers_cannot_be_found(
+    hopeless: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The trials are over and the verdict is known: a full disk now must not take it away."""
 
-    def full(bench, plan, folder, on_progress):
+    def full(bench: Workbench, plan: Plan, folder: Path, on_progress: Callable[..., Any]) -> Never:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(finalize, "costly_layers", full)
@@ -397,11 +414,11 @@ def test_the_result_is_told_even_if_costly_layers_cannot_be_found(hopeless, monk
     assert json.loads((hopeless["run"] / "result.json").read_text())["trials"] == 2
 
 
-def test_two_searches_that_start_at_once(hopeless, monkeypatch):
+def test_two_searches_that_start_at_once(hopeless: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Both find no folder; one gets the lock, and the other leaves everything as it is."""
     monkeypatch.setattr(RunFolder, "refuse_existing", lambda self: None)
 
-    def start_another(event):
+    def start_another(event: Event) -> None:
         if isinstance(event, events.BaselineScored):
             with pytest.raises(RunError, match="another process is working on it"):
                 autoquant.search(**hopeless)
@@ -411,7 +428,7 @@ def test_two_searches_that_start_at_once(hopeless, monkeypatch):
     assert result.model.is_file()
 
 
-def test_resume_with_another_model_blames_the_model(tiny, hopeless, tmp_path):
+def test_resume_with_another_model_blames_the_model(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
     """Though the data does not fit that model either."""
     import tensorflow as tf
 
@@ -426,7 +443,7 @@ def test_resume_with_another_model_blames_the_model(tiny, hopeless, tmp_path):
         autoquant.resume(hopeless["run"])
 
 
-def test_a_folder_of_the_users_outlives_a_failed_start(tiny, hopeless):
+def test_a_folder_of_the_users_outlives_a_failed_start(tiny: Tiny, hopeless: dict[str, Any]) -> None:
     hopeless["run"].mkdir()
     stored = np.load(tiny.evaluation)
     with pytest.raises(DataError, match="--label-offset"):
@@ -434,8 +451,8 @@ def test_a_folder_of_the_users_outlives_a_failed_start(tiny, hopeless):
     assert list(hopeless["run"].iterdir()) == []
 
 
-def test_one_process_at_a_time(hopeless):
-    def resume_inside(event):
+def test_one_process_at_a_time(hopeless: dict[str, Any]) -> None:
+    def resume_inside(event: Event) -> None:
         if isinstance(event, events.TrialStarted):
             with pytest.raises(RunError, match="another process is working on it"):
                 autoquant.resume(hopeless["run"])
@@ -443,10 +460,10 @@ def test_one_process_at_a_time(hopeless):
     autoquant.search(**{**hopeless, "max_trials": 1}, listener=resume_inside)
 
 
-def test_a_full_disk_says_so_and_keeps_what_was_finished(hopeless):
+def test_a_full_disk_says_so_and_keeps_what_was_finished(hopeless: dict[str, Any]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(event):
+    def fill(event: Event) -> None:
         if isinstance(event, events.TrialStarted) and event.number == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
 

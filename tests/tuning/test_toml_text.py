@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import tomllib
 
 import pytest
@@ -13,7 +15,7 @@ TABLE = st.dictionaries(KEY, SCALAR | st.lists(SCALAR, max_size=4), max_size=5)
 
 
 @given(st.dictionaries(KEY, TABLE, max_size=3))
-def test_any_table(table: dict):
+def test_any_table(table: dict) -> None:
     assert tomllib.loads(toml_text(table)) == table
 
 
@@ -30,7 +32,7 @@ def test_any_table(table: dict):
         "",
     ],
 )
-def test_strings(text: str):
+def test_strings(text: str) -> None:
     assert tomllib.loads(toml_text({"request": {"model": text, "several": [text, text]}})) == {
         "request": {"model": text, "several": [text, text]}
     }

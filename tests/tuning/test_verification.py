@@ -6,10 +6,12 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.evaluation.data.dataset import open_data
@@ -20,12 +22,12 @@ from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.model import open_model
 from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.tuning.result import Ended
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.verification import SECONDS, cpu_features, verify
 
 
 @pytest.fixture(scope="module")
-def found(tiny, tmp_path_factory):
+def found(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     """A search of one trial for LiteRT."""
     return autoquant.search(
         tiny.model,
@@ -49,7 +51,7 @@ def plain(path: Path, images: np.ndarray, kernels: OpResolverType) -> np.ndarray
     return np.array(interpreter.get_tensor(result["index"]))
 
 
-def test_figures_are_those_of_plain_interpreters(found, tiny):
+def test_figures_are_those_of_plain_interpreters(found: SearchResult, tiny: Tiny) -> None:
     stored = np.load(tiny.evaluation)  # 200 samples, so all of them
     fast = plain(found.model, stored["x"], OpResolverType.AUTO)
     slow = plain(found.model, stored["x"], OpResolverType.BUILTIN_REF)
@@ -63,7 +65,7 @@ def test_figures_are_those_of_plain_interpreters(found, tiny):
     assert told.score == pytest.approx(found.score)
 
 
-def test_every_operator_ran_somewhere(found):
+def test_every_operator_ran_somewhere(found: SearchResult) -> None:
     interpreter = Interpreter(
         model_path=str(found.model), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     )
@@ -73,7 +75,7 @@ def test_every_operator_ran_somewhere(found):
     assert told["xnnpack"]["CONV_2D"] == 1
 
 
-def test_it_stands_beside_the_model_and_in_the_result(found):
+def test_it_stands_beside_the_model_and_in_the_result(found: SearchResult) -> None:
     stored = json.loads(found.model.with_name("score.json").read_text())
     told = json.loads(json.dumps(found.verification.facts()))
     assert stored["verification"] == told
@@ -81,7 +83,7 @@ def test_it_stands_beside_the_model_and_in_the_result(found):
     assert told["litert"].startswith("litert ")
 
 
-def test_graphs_of_tensorflow_have_none(tiny, tmp_path):
+def test_graphs_of_tensorflow_have_none(tiny: Tiny, tmp_path: Path) -> None:
     result = autoquant.search(
         tiny.model,
         tiny.evaluation,
@@ -95,14 +97,16 @@ def test_graphs_of_tensorflow_have_none(tiny, tmp_path):
     assert "verification" not in json.loads(result.model.with_name("score.json").read_text())
 
 
-def test_the_search_goes_on_without_it(found, tiny, tmp_path, monkeypatch):
+def test_the_search_goes_on_without_it(
+    found: SearchResult, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("autoquant.tuning.verification.cpu_features", lambda: 1 / 0)
-    options = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1, "target": "litert"}
+    options: dict[str, Any] = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1, "target": "litert"}
     options |= {"certify": "none"}
     with pytest.raises(ZeroDivisionError):  # a bug is no warning
         autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "bug", **options)
 
-    def interrupted():
+    def interrupted() -> Never:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("autoquant.tuning.verification.cpu_features", interrupted)
@@ -110,7 +114,7 @@ def test_the_search_goes_on_without_it(found, tiny, tmp_path, monkeypatch):
     assert result.ended is Ended.INTERRUPTED
     assert result.score == found.score
 
-    def full():
+    def full() -> Never:
         raise MemoryError
 
     monkeypatch.setattr("autoquant.tuning.verification.cpu_features", full)
@@ -119,7 +123,7 @@ def test_the_search_goes_on_without_it(found, tiny, tmp_path, monkeypatch):
     assert any("reference kernels" in text for text in result.warnings)
 
 
-def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found, tiny):
+def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchResult, tiny: Tiny) -> None:
     """A metric that compares with the float outputs, kept in batches of their own sizes; a clock that runs out."""
     opened = open_model(tiny.model)
     model = LiteRTTarget().adopted(opened)
@@ -137,7 +141,7 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found, tiny):
     assert (part.samples, part.score) == (20, pytest.approx(agrees[:20].mean()))
 
 
-def test_it_sees_what_was_searched_on(found, tiny):
+def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
     """And compares with the float outputs of these samples."""
     opened = open_model(tiny.model)
     data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
@@ -165,10 +169,10 @@ def test_it_sees_what_was_searched_on(found, tiny):
         ("nothing\n", ()),
     ],
 )
-def test_what_the_processor_can_do(tmp_path, text, features):
+def test_what_the_processor_can_do(tmp_path: Path, text: str, features: tuple[str, ...]) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert cpu_features(tmp_path / "cpuinfo") == features
 
 
-def test_a_system_that_does_not_tell(tmp_path):
+def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert cpu_features(tmp_path / "cpuinfo") == ()

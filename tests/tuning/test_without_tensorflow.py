@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import Tiny
 
 from autoquant.model.litert.convert import convert
 from autoquant.model.model import open_model
@@ -28,7 +29,7 @@ print(code, "tensorflow" in sys.modules)
 
 
 @pytest.fixture(scope="module")
-def lite(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lite(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lite") / "tiny.tflite"
     path.write_bytes(convert(open_model(tiny.model).graph).content)
     return path
@@ -46,11 +47,11 @@ def run(code: str, *arguments: Path) -> list[str]:
     return done.stdout.splitlines()[-1].split()
 
 
-def test_from_python(lite: Path, tiny, tmp_path: Path):
+def test_from_python(lite: Path, tiny: Tiny, tmp_path: Path) -> None:
     verdict, score, name, loaded = run(FROM_PYTHON, lite, tiny.evaluation, tmp_path / "run")
     assert (verdict, name, loaded) == ("certified", "tiny_int8.tflite", "False")
     assert float(score) > 0.7
 
 
-def test_from_the_command_line(lite: Path, tiny, tmp_path: Path):
+def test_from_the_command_line(lite: Path, tiny: Tiny, tmp_path: Path) -> None:
     assert run(FROM_COMMAND_LINE, lite, tiny.evaluation, tmp_path / "run") == ["0", "False"]

@@ -1,7 +1,10 @@
 """What is certified, and how often wrongly, over whole selections."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,13 +29,13 @@ def rows(losses: int, gains: int, samples: int) -> tuple[Array, Array]:
     )
 
 
-def certificate(losses: int, gains: int, samples: int, *, allowed: float = 0.01, **options) -> Certificate:
+def certificate(losses: int, gains: int, samples: int, *, allowed: float = 0.01, **options: Any) -> Certificate:
     before, after = rows(losses, gains, samples)
     chosen = {"metric": METRICS["top1"], "allowed": allowed, "confidence": 0.95, "origin": ORIGIN, **options}
     return certify(before, after, **chosen)
 
 
-def test_certified():
+def test_certified() -> None:
     found = certificate(3, 1, 1000)
     assert found.verdict is Verdict.CERTIFIED
     assert (found.samples, found.losses, found.gains, found.method) == (1000, 3, 1, EXACT)
@@ -43,7 +46,7 @@ def test_certified():
     assert not found.suspicious
 
 
-def test_met_says_how_many_samples_are_needed_and_these_do():
+def test_met_says_how_many_samples_are_needed_and_these_do() -> None:
     found = certificate(8, 3, 1000)
     assert found.verdict is Verdict.MET
     assert found.needed_samples is not None and found.needed_samples > 1000
@@ -52,23 +55,23 @@ def test_met_says_how_many_samples_are_needed_and_these_do():
     assert again.verdict is Verdict.CERTIFIED
 
 
-def test_met_at_the_very_edge_needs_more_than_any_number():
+def test_met_at_the_very_edge_needs_more_than_any_number() -> None:
     found = certificate(10, 0, 1000)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, None)
 
 
-def test_missed():
+def test_missed() -> None:
     found = certificate(30, 3, 1000)
     assert (found.verdict, found.needed_samples) == (Verdict.MISSED, None)
 
 
-def test_int8_that_is_better_than_fp32_is_suspicious():
+def test_int8_that_is_better_than_fp32_is_suspicious() -> None:
     found = certificate(1, 20, 1000)
     assert found.suspicious
     assert found.verdict is Verdict.CERTIFIED
 
 
-def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap():
+def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap() -> None:
     random = np.random.default_rng(0)
     before = random.exponential(size=400)
     after = before + random.normal(0.05, 0.1, 400)
@@ -94,13 +97,13 @@ class Overlap:
         return float(rows.mean())
 
 
-def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options) -> Certificate:
+def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options: Any) -> Certificate:
     chosen = {"allowed": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
     return certify(before, after, metric=Overlap(bounds=bounds), **chosen)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 10, 99])
-def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int):
+def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int) -> None:
     rows = np.full(samples, 0.25)
     found = certify(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.upper_bound, found.method, found.needed_samples) == (
@@ -112,13 +115,13 @@ def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
-def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(value: float):
+def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(value: float) -> None:
     rows = np.full(1000, value)
     found = certify(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.method, found.needed_samples) == (Verdict.MET, ALL_EQUAL, None)
 
 
-def test_a_group_without_samples_is_open():
+def test_a_group_without_samples_is_open() -> None:
     before, groups = np.ones(1000), np.repeat([0, 1], 500)
     assert overlap(before, before, groups=groups).verdict is Verdict.CERTIFIED
     found = overlap(before, before, groups=groups, unseen=("2",))
@@ -128,11 +131,11 @@ def test_a_group_without_samples_is_open():
         replace(found, verdict=Verdict.CERTIFIED)
 
 
-def test_groups_that_are_too_small_are_open():
+def test_groups_that_are_too_small_are_open() -> None:
     random = np.random.default_rng(3)
     before = random.exponential(size=1000)
     after, groups = before + random.normal(0.0, 0.01, 1000), np.arange(1000) < 1
-    options = {"metric": METRICS["mse"], "confidence": 0.95, "origin": ORIGIN}
+    options: dict[str, Any] = {"metric": METRICS["mse"], "confidence": 0.95, "origin": ORIGIN}
     assert certify(before, after, allowed=0.5, **options).verdict is Verdict.CERTIFIED
     found = certify(before, after, allowed=0.5, groups=groups, **options)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 100_000)
@@ -142,7 +145,7 @@ def test_groups_that_are_too_small_are_open():
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 10_000)  # a hundred of the few
 
 
-def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples():
+def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples() -> None:
     before = np.full(200, 0.75)
     after = before - np.repeat([0.25, 0.0], [4, 196])
     found = overlap(before, after)
@@ -159,7 +162,7 @@ def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples()
     assert (few.verdict, few.upper_bound > 0.5) == (Verdict.MET, True)
 
 
-def test_groups_of_a_metric_with_bounds_say_what_they_need():
+def test_groups_of_a_metric_with_bounds_say_what_they_need() -> None:
     before = np.full(1000, 0.75)
     found = overlap(before, before, groups=np.repeat(["few", "many"], [50, 950]), guard_allowed=0.1)
     assert {group.label: group.upper <= 0.1 for group in found.guard} == {"few": False, "many": True}
@@ -171,19 +174,19 @@ def test_groups_of_a_metric_with_bounds_say_what_they_need():
     assert overlap(rows, rows, groups=np.repeat(["few", "many"], parts), guard_allowed=0.1).verdict is Verdict.CERTIFIED
 
 
-def test_what_only_happens_to_be_right_or_wrong_is_not_counted():
+def test_what_only_happens_to_be_right_or_wrong_is_not_counted() -> None:
     """A sample of this metric may lose 10, though none of these did."""
     ones = np.ones(1000)
     assert overlap(ones, ones).method == EXACT
     assert overlap(ones, ones, bounds=(0.0, 10.0)).method == BETTING
 
 
-def test_a_metric_without_values_per_sample():
+def test_a_metric_without_values_per_sample() -> None:
     random = np.random.default_rng(1)
     truth = random.integers(0, 2, 300).astype(float)
     before = np.stack([truth + random.normal(size=300), truth], axis=1)
     after = before + np.stack([random.normal(0, 0.05, 300), np.zeros(300)], axis=1)
-    options = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
+    options: dict[str, Any] = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
     found = certify(before, after, allowed=0.05, **options)
     assert (found.verdict, found.method, found.samples) == (Verdict.CERTIFIED, BOOTSTRAP, 300)
     assert found.drop < found.upper_bound < 0.02
@@ -198,11 +201,11 @@ def guarded(worst: int, *, each: float | None) -> Certificate:
     after = np.ones(1000)
     after[500 : 500 + worst] = 0.0
     groups = np.repeat(["cat", "dog"], 500)
-    options = {"metric": METRICS["top1"], "allowed": 0.05, "confidence": 0.95, "origin": ORIGIN}
+    options: dict[str, Any] = {"metric": METRICS["top1"], "allowed": 0.05, "confidence": 0.95, "origin": ORIGIN}
     return certify(before, after, groups=groups, guard_allowed=each, **options)
 
 
-def test_the_guard_holds_every_group():
+def test_the_guard_holds_every_group() -> None:
     good = guarded(5, each=0.05)
     assert good.verdict is Verdict.CERTIFIED
     assert [group.label for group in good.guard] == ["dog", "cat"]
@@ -229,19 +232,19 @@ def test_the_guard_holds_every_group():
         {"guard_allowed": np.nan},
     ],
 )
-def test_a_certificate_is_of_numbers(change: dict[str, float]):
+def test_a_certificate_is_of_numbers(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"finite|has a bound|confidence"):
         replace(certificate(3, 1, 1000), **change)
 
 
-def test_digests_are_whole_and_guards_have_a_limit():
+def test_digests_are_whole_and_guards_have_a_limit() -> None:
     with pytest.raises(ValueError, match="64 hexadecimal"):
         replace(ORIGIN, data="abc")
     with pytest.raises(ValueError, match="what each is allowed"):
         replace(guarded(5, each=0.05), guard_allowed=None)
 
 
-def test_false_certification_stays_below_the_stated_rate_over_whole_selections():
+def test_false_certification_stays_below_the_stated_rate_over_whole_selections() -> None:
     """30 models, all truly beyond the tolerance: the best on 1,000 samples of the search is certified on 1,000 more."""
     random, runs, samples, allowed, confidence = np.random.default_rng(7), 2000, 1000, 0.01, 0.95
     drops = allowed + np.linspace(0.0001, 0.004, 30)
@@ -268,7 +271,7 @@ def test_false_certification_stays_below_the_stated_rate_over_whole_selections()
 
 
 @pytest.mark.parametrize("samples", [100, 320])
-def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_whole_selections(samples: int):
+def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_whole_selections(samples: int) -> None:
     """10 models that lose most of very few samples, all truly beyond the tolerance, by a metric between 0 and 1.
 
     A bootstrap of 100 certifies 12 % of them.

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import math
 from dataclasses import replace
@@ -43,7 +45,7 @@ certificates = st.builds(
 
 
 @given(certificates)
-def test_what_was_written_is_read(certificate: Certificate):
+def test_what_was_written_is_read(certificate: Certificate) -> None:
     text = certificate_text(certificate)
     assert parse_certificate(text, "file") == certificate
     facts = json.loads(text)
@@ -72,18 +74,18 @@ EXAMPLE = Certificate(
 )
 
 
-def test_the_file_is_plain_json():
+def test_the_file_is_plain_json() -> None:
     facts = json.loads(certificate_text(EXAMPLE))
     assert facts["verdict"] == "met, not certified"
     assert facts["origin"]["kernels"] == "XNNPACK"
     assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
 
 
-def test_a_file_from_before_samples_were_left_out_or_groups_unseen_is_read():
+def test_a_file_from_before_samples_were_left_out_or_groups_unseen_is_read() -> None:
     assert parse_certificate(changed(left_out="gone", unseen="gone"), "file") == EXAMPLE
 
 
-def test_a_bound_that_there_is_not_is_left_out():
+def test_a_bound_that_there_is_not_is_left_out() -> None:
     without = replace(EXAMPLE, upper_bound=math.inf, guard=(GroupBound("3", 1, 0.5, math.inf, -math.inf),))
     facts = json.loads(certificate_text(without))
     assert "upper_bound" not in facts
@@ -121,6 +123,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_with_its_place(text: str, message: str):
+def test_what_is_wrong_is_told_with_its_place(text: str, message: str) -> None:
     with pytest.raises(RunError, match=message):
         parse_certificate(text, "file")

@@ -1,10 +1,16 @@
 """Groups of samples."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.metrics.metric import open_metric
 from autoquant.model.model import InputSpec
 from autoquant.tuning.certification.guard import Groups, check_guard, groups_of
@@ -14,17 +20,17 @@ X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.array([2, 0, 1, 1, 0, 2])
 
 
-def opened(y=Y, **more):
+def opened(y: NDArray[Any] | None = Y, **more: Any) -> Dataset:
     return open_data({"x": X, **({} if y is None else {"y": y}), **more}, [SPEC])
 
 
 @pytest.mark.parametrize("labels", [Y, Y[:, None], np.eye(3)[Y], Y.astype(np.float32)])
-def test_classes_are_labels_in_any_of_their_forms(labels):
+def test_classes_are_labels_in_any_of_their_forms(labels: NDArray[Any]) -> None:
     assert groups_of(opened(labels), "class").tolist() == Y.tolist()
     assert groups_of(opened(labels).subset(np.array([5, 1])), "class").tolist() == [0, 2]
 
 
-def test_an_array_of_the_data_numbers_groups(tmp_path):
+def test_an_array_of_the_data_numbers_groups(tmp_path: Path) -> None:
     camera = np.array(["left", "left", "right", "left", "right", "right"])
     np.savez(tmp_path / "data.npz", x=X, y=Y, camera=camera)
     for data in (opened(camera=camera), open_data(tmp_path / "data.npz", [SPEC])):
@@ -41,7 +47,7 @@ def test_an_array_of_the_data_numbers_groups(tmp_path):
         (Y, "x", DataError, "has no array 'x' with one value"),
     ],
 )
-def test_what_is_no_group(labels, guard, kind, says):
+def test_what_is_no_group(labels: NDArray[Any] | None, guard: str, kind: type[DataError], says: str) -> None:
     with pytest.raises(kind, match=says):
         groups_of(opened(labels), guard)
 
@@ -50,11 +56,13 @@ def test_what_is_no_group(labels, guard, kind, says):
     ("labels", "everything", "unseen"),
     [([0, 2, 2], [2, 0, 1, 5, 0], ("1", "5")), (["left"], ["left", "right"], ("right",)), ([3, 4], [3], ())],
 )
-def test_groups_that_no_sample_is_of(labels, everything, unseen):
+def test_groups_that_no_sample_is_of(
+    labels: list[int | str], everything: list[int | str], unseen: tuple[str, ...]
+) -> None:
     assert Groups.of(np.asarray(labels), np.asarray(everything)).unseen == unseen
 
 
-def test_only_arrays_have_names():
+def test_only_arrays_have_names() -> None:
     data = open_data(lambda: iter([(X, Y)]), [SPEC])
     assert groups_of(data, "class").tolist() == Y.tolist()
     with pytest.raises(UsageError, match="is for data in arrays"):
@@ -68,7 +76,7 @@ def test_only_arrays_have_names():
         ("auc", "class", UsageError, "'auc' has no value for each sample"),
     ],
 )
-def test_what_cannot_be_guarded_is_told_beforehand(metric, guard, kind, says):
+def test_what_cannot_be_guarded_is_told_beforehand(metric: str, guard: str, kind: Any, says: str) -> None:
     check_guard(opened(), "class", open_metric("top1"))
     with pytest.raises(kind, match=says):
         check_guard(opened(), guard, open_metric(metric))

@@ -1,8 +1,11 @@
 """The record of looks at samples kept aside."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,11 +23,11 @@ LOOK = Look("a" * 64, 3, "b" * 64, Verdict.MET)
 
 
 @given(st.lists(looks, max_size=4))
-def test_what_was_written_is_read(many: list[Look]):
+def test_what_was_written_is_read(many: list[Look]) -> None:
     assert parse_looks(looks_text(many), "file") == tuple(many)
 
 
-def test_looks_are_added_once_and_in_order(tmp_path: Path):
+def test_looks_are_added_once_and_in_order(tmp_path: Path) -> None:
     folder, other = RunFolder(tmp_path), replace(LOOK, data="c" * 64, verdict=Verdict.MISSED)
     assert looks_of(folder) == ()
     for look in (LOOK, other, LOOK):
@@ -32,10 +35,17 @@ def test_looks_are_added_once_and_in_order(tmp_path: Path):
     assert looks_of(folder) == (LOOK, other)
 
 
-def test_certificates_of_trials_are_looks_and_those_of_other_folders_are_none(tmp_path: Path):
-    numbers = {"baseline": 0.9, "score": 0.89, "drop": 0.01, "upper_bound": 0.03, "allowed": 0.02, "confidence": 0.95}
+def test_certificates_of_trials_are_looks_and_those_of_other_folders_are_none(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {
+        "baseline": 0.9,
+        "score": 0.89,
+        "drop": 0.01,
+        "upper_bound": 0.03,
+        "allowed": 0.02,
+        "confidence": 0.95,
+    }
     origin = Origin("litert", "XNNPACK", "c" * 64, LOOK.model, LOOK.data)
-    facts = {"metric": "top1", "samples": 80, "method": "exact", "suspicious": False, "origin": origin}
+    facts: dict[str, Any] = {"metric": "top1", "samples": 80, "method": "exact", "suspicious": False, "origin": origin}
     for name in ("0003", "0003.bak"):
         (tmp_path / "trials" / name).mkdir(parents=True)
         text = certificate_text(Certificate(Verdict.MET, **numbers, **facts))
@@ -61,7 +71,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
-def test_a_damaged_record_is_refused_and_not_forgotten(text: str, message: str, tmp_path: Path):
+def test_a_damaged_record_is_refused_and_not_forgotten(text: str, message: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.looks.write_text(text)
     with pytest.raises(RunError, match=message):

@@ -164,7 +164,9 @@ def expected(weights: dict[str, Any], x: Any, record: Any, kind: str) -> dict[st
 
 @pytest.mark.parametrize("settings", [{}, {"channel_wise": False}, {"weight_algorithm": "mse"}], ids=str)
 @pytest.mark.parametrize("kind", ["analytic", "empirical"])
-def test_corrections_against_float64(bench: Bench, weights: Any, x: Any, tmp_path: Path, kind: str, settings: Any):
+def test_corrections_against_float64(
+    bench: Bench, weights: Any, x: Any, tmp_path: Path, kind: str, settings: Any
+) -> None:
     plan = bench.plan(*LAYERS, bias_correction=kind, **settings)
     record = bench.builder.prepared(plan).maker.make(plan, tmp_path / "model").record
     wanted = expected(weights, x, record, kind)
@@ -178,7 +180,7 @@ def test_corrections_against_float64(bench: Bench, weights: Any, x: Any, tmp_pat
 
 
 @pytest.mark.parametrize("names", [("depthwise",), ("conv", "dense")], ids=str)
-def test_layers_in_float_are_not_corrected(bench: Bench, weights: Any, x: Any, tmp_path: Path, names: Any):
+def test_layers_in_float_are_not_corrected(bench: Bench, weights: Any, x: Any, tmp_path: Path, names: Any) -> None:
     plan = bench.plan(*names, bias_correction="empirical")
     record = bench.builder.prepared(plan).maker.make(plan, tmp_path / "model").record
     found = bench.corrections(plan)
@@ -189,7 +191,9 @@ def test_layers_in_float_are_not_corrected(bench: Bench, weights: Any, x: Any, t
 
 
 @pytest.mark.parametrize("settings", [{}, {"channel_wise": False}, {"dmq": 0.5}], ids=str)
-def test_means_of_corrected_layers_are_those_of_the_float_model(bench: Bench, x: Any, tmp_path: Path, settings: Any):
+def test_means_of_corrected_layers_are_those_of_the_float_model(
+    bench: Bench, x: Any, tmp_path: Path, settings: Any
+) -> None:
     """Up to the rounding of biases; the file itself, run as it is, gives scores of the same mean."""
     plain, corrected = (bench.plan(*LAYERS, bias_correction=kind, **settings) for kind in ("none", "empirical"))
     means = {}
@@ -213,7 +217,7 @@ def test_means_of_corrected_layers_are_those_of_the_float_model(bench: Bench, x:
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("kind", ["analytic", "empirical"])
-def test_a_layer_on_the_grid_of_int8_needs_no_correction(target: str, kind: str, tmp_path: Path):
+def test_a_layer_on_the_grid_of_int8_needs_no_correction(target: str, kind: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -236,7 +240,7 @@ def test_a_layer_on_the_grid_of_int8_needs_no_correction(target: str, kind: str,
     assert np.abs(found).max() < 1e-4  # of sums up to 9,000
 
 
-def test_without_a_bias_there_is_nothing_to_correct(tiny: Any):
+def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
     """The converter for LiteRT gives every convolution a bias."""
     x = np.load(tiny.calibration)["x"]
     found = {}
@@ -263,7 +267,7 @@ class Untouchable:
         raise AssertionError("it was computed again")
 
 
-def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path: Path):
+def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
     corrector = bench.builder.corrector
     assert corrector is not None
     calibrating = replace(corrector.calibrating, batch_size=COUNT)
@@ -290,7 +294,7 @@ def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path
 
 def test_of_several_batches_the_mean_is_taken(
     bench: Bench, weights: Any, x: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     plan = bench.plan(*LAYERS, bias_correction="empirical")
     record = bench.builder.prepared(plan).maker.make(plan, tmp_path / "model").record
     monkeypatch.setattr("autoquant.tuning.repairs.bias_correction.LARGEST", 4 * 64 * 16)  # 16 samples
@@ -303,7 +307,7 @@ def test_of_several_batches_the_mean_is_taken(
         np.testing.assert_allclose(found[name], wanted, atol=0.02 * np.abs(wanted).max())
 
 
-def test_no_more_samples_than_needed(bench: Bench):
+def test_no_more_samples_than_needed(bench: Bench) -> None:
     calibrating = CalibrationRunner(open_engine(bench.runtime), bench.data, 10)
     assert len(calibrating.samples(SAMPLES)["x"]) == COUNT
 
@@ -311,11 +315,18 @@ def test_no_more_samples_than_needed(bench: Bench):
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_a_search_corrects_biases_and_makes_a_lost_model_again(
     tiny: Any, regression: Path, tmp_path: Path, target: str
-):
+) -> None:
     """The same bytes, from what the run kept."""
     space = tmp_path / "space.toml"
     space.write_text("[global]\nbatch_num = 2\nbias_correction = ['empirical', 'analytic', 'none']")
-    options = {"metric": "mse", "tolerance": 0.0, "batch_size": 20, "space": space, "target": target, "sampler": "tpe"}
+    options: dict[str, Any] = {
+        "metric": "mse",
+        "tolerance": 0.0,
+        "batch_size": 20,
+        "space": space,
+        "target": target,
+        "sampler": "tpe",
+    }
     run = tmp_path / "run"
     autoquant.search(tiny.model, regression, calibration=tiny.calibration, max_trials=3, run=run, **options)
     facts = json.loads((run / "result.json").read_text())

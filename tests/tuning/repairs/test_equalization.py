@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.calibration.plan import Plan
@@ -63,7 +64,7 @@ def options(tiny: Any, folder: Path, equalize: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-def test_a_search_repairs(tiny, unequal: Path, tmp_path: Path, target: str):
+def test_a_search_repairs(tiny: Tiny, unequal: Path, tmp_path: Path, target: str) -> None:
     """All layers in INT8, one scale for each weight: without equalization most samples fall to another class."""
     given = {**options(tiny, tmp_path, "[false, true]"), "certify": "none", "target": target}
     result = autoquant.search(unequal, tiny.evaluation, tolerance=0.05, run=tmp_path / "run", **given)
@@ -78,13 +79,13 @@ def test_a_search_repairs(tiny, unequal: Path, tmp_path: Path, target: str):
     assert (tmp_path / "run" / "statistics-equalized.npz").is_file()
 
 
-def test_a_search_that_never_equalizes_makes_no_other_model(tiny, unequal: Path, tmp_path: Path):
+def test_a_search_that_never_equalizes_makes_no_other_model(tiny: Tiny, unequal: Path, tmp_path: Path) -> None:
     given = options(tiny, tmp_path, "[false]")
     autoquant.search(unequal, tiny.evaluation, tolerance=0.05, run=tmp_path / "run", max_trials=1, **given)
     assert not (tmp_path / "run" / "statistics-equalized.npz").exists()
 
 
-def test_a_best_model_that_was_lost_is_made_again_and_exported(tiny, unequal: Path, tmp_path: Path):
+def test_a_best_model_that_was_lost_is_made_again_and_exported(tiny: Tiny, unequal: Path, tmp_path: Path) -> None:
     given = options(tiny, tmp_path, "[true]")
     result = autoquant.search(unequal, tiny.evaluation, tolerance=0.05, run=tmp_path / "run", **given)
     assert result.model is not None
@@ -99,7 +100,7 @@ def test_a_best_model_that_was_lost_is_made_again_and_exported(tiny, unequal: Pa
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-def test_quantize_equalizes_as_the_config_says(tiny, unequal: Path, tmp_path: Path, target: str):
+def test_quantize_equalizes_as_the_config_says(tiny: Tiny, unequal: Path, tmp_path: Path, target: str) -> None:
     error = {}
     for equalize in (False, True):
         layer = {"weight_quant_params": {"channel_wise": False}}
@@ -119,7 +120,7 @@ def test_quantize_equalizes_as_the_config_says(tiny, unequal: Path, tmp_path: Pa
     assert error[True] < 0.05 < 0.2 < error[False]
 
 
-def test_digests_tell_models_apart(tiny, unequal: Path):
+def test_digests_tell_models_apart(tiny: Tiny, unequal: Path) -> None:
     """By what was looked at; a model without chains stays what it is."""
     target = open_target("litert")
     model = target.adopted(open_model(unequal))
@@ -133,7 +134,7 @@ def test_digests_tell_models_apart(tiny, unequal: Path):
     assert equalized(target, plain, only, calibrating, 1) is plain
 
 
-def test_each_model_is_prepared_once_and_when_it_is_needed():
+def test_each_model_is_prepared_once_and_when_it_is_needed() -> None:
     prepared: list[bool] = []
     by_plan = PreparedByPlan(lambda equalize: prepared.append(equalize) or equalize)
     assert prepared == []
@@ -142,7 +143,7 @@ def test_each_model_is_prepared_once_and_when_it_is_needed():
     assert prepared == [True, False]
 
 
-def test_the_costly_layers_are_those_of_the_equalized_model(tiny, unequal: Path, tmp_path: Path):
+def test_the_costly_layers_are_those_of_the_equalized_model(tiny: Tiny, unequal: Path, tmp_path: Path) -> None:
     """A tolerance that cannot be met: what each layer alone costs is told, and none of them costs much."""
     given = options(tiny, tmp_path, "[true]")
     result = autoquant.search(unequal, tiny.evaluation, tolerance=0.0, run=tmp_path / "run", **given)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from autoquant.tuning.sampling.fit import Curve, corrections, fit_curve
 
 
-def test_a_layer_that_was_misjudged_is_found():
+def test_a_layer_that_was_misjudged_is_found() -> None:
     """Four plans of three layers; the third is four times as bad as predicted."""
     rows = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]], dtype=np.float64)
     predicted, true = np.array([0.01, 0.02, 0.01]), np.array([0.01, 0.02, 0.04])
@@ -24,30 +24,30 @@ def test_a_layer_that_was_misjudged_is_found():
 
 
 @given(st.floats(1e-3, 1e3))
-def test_the_unit_of_what_is_measured_does_not_matter(unit: float):
+def test_the_unit_of_what_is_measured_does_not_matter(unit: float) -> None:
     rows = np.array([[0.01, 0.02, 0.0], [0.01, 0.0, 0.03]])
     measured = np.array([0.05, 0.02])
     assert corrections(rows, measured * unit) == pytest.approx(corrections(rows, measured))
 
 
-def test_nothing_measured_corrects_nothing():
+def test_nothing_measured_corrects_nothing() -> None:
     assert corrections(np.zeros((0, 3)), np.zeros(0)).tolist() == [1.0, 1.0, 1.0]
     assert corrections(np.zeros((2, 3)), np.array([1.0, math.nan])).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_without_trials_a_typical_loss_is_just_allowed():
+def test_without_trials_a_typical_loss_is_just_allowed() -> None:
     curve = fit_curve([], [], 0.01, typical=0.3)
     assert curve.chance(0.3) == pytest.approx(0.5)
     assert curve.chance(0.0) == 1.0
     assert curve.chance(math.inf) == 0.0
 
 
-def test_one_trial_gives_a_line_through_it():
+def test_one_trial_gives_a_line_through_it() -> None:
     assert fit_curve([0.2], [0.04], 0.01, typical=9.0).limit == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("slope", [0.6, 1.0, 1.6])
-def test_many_trials_give_their_curve(slope: float):
+def test_many_trials_give_their_curve(slope: float) -> None:
     losses = np.geomspace(0.005, 0.5, 40)
     drops = 0.01 * (losses / 0.05) ** slope
     curve = fit_curve(losses.tolist(), drops.tolist(), 0.01, typical=9.0)
@@ -58,7 +58,7 @@ def test_many_trials_give_their_curve(slope: float):
 @given(
     st.lists(st.tuples(st.floats(1e-6, 1e3), st.floats(-0.5, 1.0)), max_size=6), st.sampled_from([0.0, 1e-3, 0.01, 0.5])
 )
-def test_a_larger_loss_is_never_likelier_to_be_within(points, allowed: float):
+def test_a_larger_loss_is_never_likelier_to_be_within(points: list[tuple[float, float]], allowed: float) -> None:
     curve = fit_curve([loss for loss, _ in points], [drop for _, drop in points], allowed, typical=1.0)
     chances = [curve.chance(loss) for loss in np.geomspace(1e-9, 1e6, 30)]
     assert all(0.0 <= chance <= 1.0 for chance in chances)
@@ -66,6 +66,6 @@ def test_a_larger_loss_is_never_likelier_to_be_within(points, allowed: float):
 
 
 @given(st.floats(0.01, 0.99))
-def test_the_loss_at_a_chance_has_that_chance(chance: float):
+def test_the_loss_at_a_chance_has_that_chance(chance: float) -> None:
     curve = Curve(0.2, 0.8, 0.5)
     assert curve.chance(curve.loss_at(chance)) == pytest.approx(chance)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from autoquant.tuning.sampling.planner import most_gain
 
 
-def exhaustive(gains, losses, bound, cuts):
+def exhaustive(
+    gains: dict[str, float], losses: dict[str, float], bound: float, cuts: list[frozenset[str]]
+) -> tuple[float, float]:
     """The most gain that any subset has, and the least loss of those that have it."""
     names = list(gains)
     best = (-math.inf, 0.0)
@@ -26,7 +30,7 @@ def exhaustive(gains, losses, bound, cuts):
 
 
 @st.composite
-def problems(draw):
+def problems(draw: Callable[..., Any]) -> tuple[Any, ...]:
     """In whole numbers, so that equal gains and losses at the bound occur and are exact."""
     names = [f"l{number}" for number in range(draw(st.integers(1, 9)))]
     gains = {name: float(draw(st.integers(-5, 40))) for name in names}
@@ -37,7 +41,7 @@ def problems(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
-def test_it_is_the_best_of_all_subsets(problem):
+def test_it_is_the_best_of_all_subsets(problem: tuple[Any, ...]) -> None:
     gains, losses, bound, cuts = problem
     chosen = most_gain(gains, losses, bound=bound, cuts=cuts)
     assert chosen is not None
@@ -47,7 +51,7 @@ def test_it_is_the_best_of_all_subsets(problem):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_is_the_best_of_all_subsets_of_twelve(seed: int):
+def test_it_is_the_best_of_all_subsets_of_twelve(seed: int) -> None:
     random = np.random.default_rng(seed)
     names = [f"l{number}" for number in range(12)]
     gains = dict(zip(names, random.dirichlet(np.ones(12)).tolist(), strict=True))
@@ -75,11 +79,13 @@ def test_it_is_the_best_of_all_subsets_of_twelve(seed: int):
         ({"a": 1.0}, {"a": 0.0}, 1.0, [set()], None),
     ],
 )
-def test_edges(gains, losses, bound, cuts, expected):
+def test_edges(
+    gains: dict[str, float], losses: dict[str, float], bound: float, cuts: list[set[str]], expected: set[str] | None
+) -> None:
     assert most_gain(gains, losses, bound=bound, cuts=cuts) == expected
 
 
-def test_two_hundred_layers():
+def test_two_hundred_layers() -> None:
     """Against the linear relaxation: the whole items that fit, best ratio first, are a bound from below."""
     random = np.random.default_rng(1)
     names = [f"l{number}" for number in range(200)]
@@ -95,7 +101,7 @@ def test_two_hundred_layers():
     assert sum(gains[name] for name in chosen) >= greedy * (1 - 1e-4)
 
 
-def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]):
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """HiGHS has a line for its developers for this one."""
     gains = [9542, 6481, 3554, 13739, 14947, 349, 7536, 1149, 2213, 21599, 18890]
     losses = [74785, 2117, 38736, 26273, 2099, 62278, 35479, 27008, 12490, 2358, 79472]

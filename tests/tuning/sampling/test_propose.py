@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,14 +26,14 @@ def guided(problem: Synthetic, *, budget: float = 10.0) -> Played:
 def scaled(problem: Synthetic, factor: float) -> Synthetic:
     """The same with all losses, and what is predicted of them, larger."""
 
-    def grown(losses):
+    def grown(losses: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         return {layer: {name: loss * factor for name, loss in own.items()} for layer, own in losses.items()}
 
     return replace(problem, true=grown(problem.true), predicted=grown(problem.predicted))
 
 
 @pytest.mark.parametrize("kind", [{}, {"wrong": 0.7}, {"pairs": 0.5}], ids=["additive", "misjudged", "interacting"])
-def test_nearly_the_optimum_in_few_full_evaluations(kind):
+def test_nearly_the_optimum_in_few_full_evaluations(kind: dict[str, Any]) -> None:
     """Of ten layers two are bad; the optimum is that of all 1,024 plans."""
     costs = []
     for seed in range(8):
@@ -42,7 +43,7 @@ def test_nearly_the_optimum_in_few_full_evaluations(kind):
     assert sum(cost <= 10.0 for cost in costs) >= 7
 
 
-def test_all_int8_within_is_the_end():
+def test_all_int8_within_is_the_end() -> None:
     problem = scaled(random_problem(3), 1e-3)
     played = guided(problem)
     assert played.ended
@@ -50,7 +51,7 @@ def test_all_int8_within_is_the_end():
     assert problem.asked == 0
 
 
-def test_what_repairs_everything_is_found_before_anything_is_in_float():
+def test_what_repairs_everything_is_found_before_anything_is_in_float() -> None:
     problem = replace(scaled(random_problem(3), 20.0), harm=HARM)
     played = guided(problem)
     assert played.ended
@@ -61,7 +62,7 @@ def test_what_repairs_everything_is_found_before_anything_is_in_float():
     assert played.cost() < 1.5
 
 
-def test_the_best_settings_of_every_layer_come_before_the_knapsack():
+def test_the_best_settings_of_every_layer_come_before_the_knapsack() -> None:
     problem = random_problem(3, ranges=3)
     true = {layer: {"r0": 0.02, "r1": 0.02, "r2": 0.0001} for layer in problem.layers}
     played = guided(replace(problem, true=true, predicted=true, flips={}))
@@ -70,7 +71,7 @@ def test_the_best_settings_of_every_layer_come_before_the_knapsack():
 
 
 @pytest.mark.parametrize("layers", [1, 2, 10, 40])
-def test_where_nothing_is_within_it_ends(layers: int):
+def test_where_nothing_is_within_it_ends(layers: int) -> None:
     problem = scaled(random_problem(4, layers=layers, bad=1), 1e6)
     played = guided(problem, budget=100.0)
     assert played.ended
@@ -82,7 +83,7 @@ def test_where_nothing_is_within_it_ends(layers: int):
 class ByChance(Synthetic):
     """Whatever is in INT8 just misses, but for one setting of all layers together, of which nothing is predicted."""
 
-    def drop(self, parameters):
+    def drop(self, parameters: dict[str, bool | str]) -> float:
         """On all samples."""
         lucky = all(parameters[f"{layer}:act_algo"] == "r2" for layer in self.layers)
         return self.allowed * (0.5 if lucky else 1.5)
@@ -91,14 +92,14 @@ class ByChance(Synthetic):
 class Screening(ByChance):
     """What would take all samples to be found not within is set aside after few."""
 
-    def evaluate(self, step, number):
+    def evaluate(self, step: Step, number: int) -> Past:
         ended = super().evaluate(step, number)
         missed = ended.state == "done" and not ended.within and step.limit is None
         return replace(ended, state="stopped", samples=self.total // 8, within=None) if missed else ended
 
 
 @pytest.mark.parametrize("kind", [ByChance, Screening])
-def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind):
+def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind: Any) -> None:
     even = {f"l{number}": dict.fromkeys(("r0", "r1", "r2"), 0.01) for number in range(4)}
     problem = kind(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
     played = guided(problem, budget=30.0)
@@ -111,13 +112,13 @@ def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind):
 class Luck(Screening):
     """With all layers in INT8 only one setting of the whole model is within, and nothing tells which."""
 
-    def drop(self, parameters):
+    def drop(self, parameters: dict[str, bool | str]) -> float:
         """On all samples."""
         lucky = parameters["bias_correction"] == "empirical" or int8_of(parameters, self) != set(self.layers)
         return self.allowed * (0.5 if lucky else 1.5)
 
 
-def test_what_raced_near_a_near_miss_is_tried_once_something_is_within():
+def test_what_raced_near_a_near_miss_is_tried_once_something_is_within() -> None:
     even = {f"l{number}": {"r0": 0.01} for number in range(4)}
     harm = {"bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}}
     problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, allowed=0.01, total=400)
@@ -133,18 +134,18 @@ def test_what_raced_near_a_near_miss_is_tried_once_something_is_within():
 class Doubting(Synthetic):
     """With all layers in INT8 everything is within, though few samples do not look like it."""
 
-    def drop(self, parameters):
+    def drop(self, parameters: dict[str, bool]) -> float:
         """On all samples."""
         return 0.5 * self.allowed
 
-    def evaluate(self, step, number):
+    def evaluate(self, step: Step, number: int) -> Past:
         ended = super().evaluate(step, number)
         if step.limit is not None or int8_of(step.parameters, self) != set(self.layers):
             return ended
         return replace(ended, state="stopped", samples=self.total // 8, within=None, drop=1.2 * self.allowed)
 
 
-def test_what_was_set_aside_is_looked_at_again_when_nothing_better_is_left():
+def test_what_was_set_aside_is_looked_at_again_when_nothing_better_is_left() -> None:
     even = {f"l{number}": {"r0": 0.01} for number in range(4)}
     problem = Doubting(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
     played = guided(problem, budget=30.0)
@@ -154,12 +155,12 @@ def test_what_was_set_aside_is_looked_at_again_when_nothing_better_is_left():
     assert max(len(int8_of(trial.parameters, problem)) for trial in before if trial.within) == 3
 
 
-def test_a_second_look_that_was_within_leaves_more_to_try():
+def test_a_second_look_that_was_within_leaves_more_to_try() -> None:
     """Two layers of four were set aside and then proven to be within: with one more they may be so too."""
     even = {layer: {"r0": 0.01} for layer in "abcd"}
     problem = Synthetic(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
 
-    def past(number, int8, **facts):
+    def past(number: int, int8: str, **facts: Any) -> Past:
         return Past(number, with_int8(start_of(problem), problem, int8), objective=1.0 - 0.25 * len(int8), **facts)
 
     trials = (
@@ -174,12 +175,12 @@ def test_a_second_look_that_was_within_leaves_more_to_try():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_tolerance_of_nothing_is_no_reason_to_retreat(seed: int):
+def test_a_tolerance_of_nothing_is_no_reason_to_retreat(seed: int) -> None:
     """Most drops are 0 samples; the first miss is one of 1 sample."""
     even = {f"l{number}": {"r0": 0.001 * 2**number} for number in range(8)}
 
     class Whole(Synthetic):
-        def drop(self, parameters):
+        def drop(self, parameters: dict[str, bool]) -> float:
             return float(self.loss(parameters) > 0.2) / self.total
 
     problem = Whole(dict.fromkeys(even, 0.125), even, even, allowed=0.0, total=400, seed=seed)
@@ -188,14 +189,14 @@ def test_a_tolerance_of_nothing_is_no_reason_to_retreat(seed: int):
     assert played.cost_until(problem, 0.875) <= 10.0  # all but the last
 
 
-def test_layers_that_are_always_int8_are_tried_alone_at_last():
+def test_layers_that_are_always_int8_are_tried_alone_at_last() -> None:
     problem = scaled(random_problem(4, layers=4, bad=1), 1e6)
     played = guided(replace(problem, predicted={**problem.predicted, "fixed": {"r0": 0.01}}), budget=100.0)
     assert int8_of(played.trials[-1].parameters, problem) == frozenset()
     assert played.trials[-1].within
 
 
-def test_a_layer_that_cannot_be_int8_is_left_in_float():
+def test_a_layer_that_cannot_be_int8_is_left_in_float() -> None:
     problem = scaled(random_problem(5, bad=0), 1e-3)
     start = start_of(problem)
     failed = Past(0, start, "start", "failed", at_fault="l03")
@@ -207,13 +208,13 @@ def test_a_layer_that_cannot_be_int8_is_left_in_float():
     assert propose([failed, within], problem) is None  # nothing that is not excluded gains more
 
 
-def test_a_plan_that_failed_for_no_layers_sake_is_not_tried_again():
+def test_a_plan_that_failed_for_no_layers_sake_is_not_tried_again() -> None:
     problem = random_problem(6)
     played = play(problem, lambda past: propose([replace(trial, state="failed") for trial in past], problem), most=60)
     assert len({meaning(trial.parameters, problem) for trial in played.trials}) == len(played.trials)
 
 
-def test_a_layer_that_is_slower_in_int8_goes_back_to_float():
+def test_a_layer_that_is_slower_in_int8_goes_back_to_float() -> None:
     problem = scaled(random_problem(7), 1e-3)
     gains = {**problem.gains, "l04": -0.2}
     played = guided(replace(problem, gains=gains))
@@ -223,21 +224,21 @@ def test_a_layer_that_is_slower_in_int8_goes_back_to_float():
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, 0.0])
-def test_predictions_that_are_no_numbers(wrong: float):
+def test_predictions_that_are_no_numbers(wrong: float) -> None:
     problem = random_problem(8)
     odd = {**problem.predicted, "l01": {"r0": wrong}, "l02": {"r0": wrong}}
     played = guided(replace(problem, predicted=odd))
     assert any(trial.within for trial in played.trials)
 
 
-def test_a_model_without_a_layer_to_choose():
+def test_a_model_without_a_layer_to_choose() -> None:
     problem = replace(random_problem(3), gains={}, true={}, predicted={})
     out = Past(0, {}, "start", "stopped", None, 64, 1.0, 64, 0.5, 0.4, 0.6, False, 1.0)
     assert propose([], problem) == Step({}, "start", "all INT8")
     assert propose([out], problem) is None
 
 
-def test_the_same_history_gives_the_same_step_and_nothing_is_proposed_twice():
+def test_the_same_history_gives_the_same_step_and_nothing_is_proposed_twice() -> None:
     problem = replace(random_problem(9, ranges=3), harm=HARM)
     played = guided(problem, budget=15.0)
     for count, trial in enumerate(played.trials):
@@ -248,7 +249,7 @@ def test_the_same_history_gives_the_same_step_and_nothing_is_proposed_twice():
     assert len(set(points)) == len(points)
 
 
-def test_pending_trials_are_not_proposed_again():
+def test_pending_trials_are_not_proposed_again() -> None:
     """Eight at the same time, none of which has ended."""
     problem = replace(random_problem(10), harm=HARM)
     past: list[Past] = []
@@ -257,7 +258,7 @@ def test_pending_trials_are_not_proposed_again():
     assert len({(meaning(trial.parameters, problem), trial.limit) for trial in past}) == len(past) >= 5
 
 
-def test_more_than_what_was_out_is_not_tried():
+def test_more_than_what_was_out_is_not_tried() -> None:
     problem = random_problem(11)
     played = guided(problem)
     out: list[frozenset[str]] = []
@@ -268,7 +269,7 @@ def test_more_than_what_was_out_is_not_tried():
             out.append(int8)
 
 
-def test_every_step_says_why():
+def test_every_step_says_why() -> None:
     problem = replace(random_problem(12), harm=HARM)
     past: list[Past] = []
     words = []
@@ -283,7 +284,7 @@ def test_every_step_says_why():
     assert all(word.startswith(("knapsack: ", "refine: ", "race: ", "winner ", "all INT8", "best ")) for word in words)
 
 
-def test_the_gain_is_that_of_the_layers_in_int8():
+def test_the_gain_is_that_of_the_layers_in_int8() -> None:
     problem = random_problem(13)
     point = with_int8(start_of(problem), problem, {"l01", "l02"})
     assert point[switch_of("l01")] is True
@@ -292,7 +293,7 @@ def test_the_gain_is_that_of_the_layers_in_int8():
     assert problem.objective(point) == pytest.approx(1.0 - problem.gains["l01"] - problem.gains["l02"])
 
 
-def test_two_hundred_layers():
+def test_two_hundred_layers() -> None:
     problem = random_problem(14, layers=200, bad=10, wrong=0.5)
     played = guided(problem, budget=4.0)
     assert max(1.0 - trial.objective for trial in played.trials if trial.within) > 0.9

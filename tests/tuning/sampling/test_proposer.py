@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -43,7 +44,7 @@ def check(problem: Synthetic, trials: list[FrozenTrial]) -> None:
     assert best >= 0.99 * problem.optimum()
 
 
-def test_what_waits_says_in_which_phase_and_why(problem: Synthetic, study: optuna.Study):
+def test_what_waits_says_in_which_phase_and_why(problem: Synthetic, study: optuna.Study) -> None:
     work(problem, study, GuidedProposer(problem), most=4)
     trials = study.trials
     assert [trial.user_attrs["phase"] for trial in trials] == ["start", "race", "race", "race"]
@@ -51,12 +52,12 @@ def test_what_waits_says_in_which_phase_and_why(problem: Synthetic, study: optun
     assert trials[2].user_attrs["why"] == "race: equalized, on 64 samples"
 
 
-def test_the_optimum_is_found_and_nothing_is_carried_out_twice(problem: Synthetic, study: optuna.Study):
+def test_the_optimum_is_found_and_nothing_is_carried_out_twice(problem: Synthetic, study: optuna.Study) -> None:
     work(problem, study, GuidedProposer(problem), most=40)
     check(problem, study.trials)
 
 
-def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on(problem: Synthetic):
+def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on(problem: Synthetic) -> None:
     runs = []
     for parts in ((25,), (5, 7, 13)):
         study = optuna.create_study()
@@ -66,7 +67,7 @@ def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on(p
     assert runs[0] == runs[1]
 
 
-def test_two_workers_who_take_turns(problem: Synthetic, study: optuna.Study):
+def test_two_workers_who_take_turns(problem: Synthetic, study: optuna.Study) -> None:
     """Each asks while the other's trial is running."""
     proposers = [GuidedProposer(problem), GuidedProposer(problem)]
     running: list[optuna.Trial] = []
@@ -81,7 +82,7 @@ def test_two_workers_who_take_turns(problem: Synthetic, study: optuna.Study):
     check(problem, study.trials)
 
 
-def test_two_processes_share_a_journal(problem: Synthetic, tmp_path):
+def test_two_processes_share_a_journal(problem: Synthetic, tmp_path: Path) -> None:
     journal = str(tmp_path / "study.journal")
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=work_in_journal, args=(problem, journal, 25)) for _ in range(2)]
@@ -94,12 +95,12 @@ def test_two_processes_share_a_journal(problem: Synthetic, tmp_path):
     check(problem, optuna.load_study(study_name="guided", storage=storage).trials)
 
 
-def test_what_nobody_proposed_is_superfluous(problem: Synthetic, study: optuna.Study):
+def test_what_nobody_proposed_is_superfluous(problem: Synthetic, study: optuna.Study) -> None:
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     assert superfluous(study, study.ask(distributions(problem))) == "proposed by nobody"
 
 
-def test_of_two_that_are_the_same_the_later_is_superfluous(problem: Synthetic, study: optuna.Study):
+def test_of_two_that_are_the_same_the_later_is_superfluous(problem: Synthetic, study: optuna.Study) -> None:
     other = optuna.create_study()
     for place in (study, other):
         GuidedProposer(problem).prepare(place)
@@ -111,7 +112,7 @@ def test_of_two_that_are_the_same_the_later_is_superfluous(problem: Synthetic, s
 
 def test_a_repetition_has_become_what_the_other_has_and_what_was_cut_off_does_not_count(
     problem: Synthetic, study: optuna.Study
-):
+) -> None:
     work(problem, study, GuidedProposer(problem), most=2)
     study.enqueue_trial(study.trials[0].params, {"phase": "start", "limit": 5})
     repeated = study.ask(distributions(problem))
@@ -124,7 +125,7 @@ def test_a_repetition_has_become_what_the_other_has_and_what_was_cut_off_does_no
     assert [ended(trial) for trial in study.trials] == [True, True, True, False]
 
 
-def test_tpe_goes_on_around_the_incumbent_when_all_else_is_used_up(study: optuna.Study):
+def test_tpe_goes_on_around_the_incumbent_when_all_else_is_used_up(study: optuna.Study) -> None:
     """Layers of equal gain and loss that differ in what cannot be predicted."""
     problem = replace(random_problem(22, bad=3, ranges=2), noise=0.3)
     work(problem, study, GuidedProposer(problem), most=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from guided_problems import Synthetic
@@ -35,18 +36,18 @@ def run(loss: Callable[[Mapping[str, object]], float | None], *, start: Past | N
     return trials, dict(globals_of(raced.winner))
 
 
-def true_loss(parameters) -> float:
+def true_loss(parameters: dict[str, Any]) -> float:
     return math.prod(HARM[name][value] for name, value in globals_of(parameters).items())
 
 
-def test_single_changes_then_those_for_the_better_together():
+def test_single_changes_then_those_for_the_better_together() -> None:
     trials, winner = run(true_loss)
     assert winner == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}
     assert [trial.limit for trial in trials[1:]] == [64, 64, 64, 64, 128, 128]
 
 
-def test_those_that_are_close_are_scored_on_more():
-    def loss(parameters) -> float:
+def test_those_that_are_close_are_scored_on_more() -> None:
+    def loss(parameters: dict[str, Any]) -> float:
         return {True: 0.95, False: 1.0}[parameters["equalize"]]
 
     trials, winner = run(loss)
@@ -54,14 +55,14 @@ def test_those_that_are_close_are_scored_on_more():
     assert [trial.limit for trial in trials[1:]] == [64, 64, 64, 64, 128, 256]
 
 
-def test_where_nothing_is_better_the_start_wins():
+def test_where_nothing_is_better_the_start_wins() -> None:
     trials, winner = run(lambda parameters: 1.0)
     assert winner == globals_of(START)
     assert len(trials) == 5
 
 
-def test_changes_that_spoil_each_other_are_not_put_together():
-    def loss(parameters) -> float:
+def test_changes_that_spoil_each_other_are_not_put_together() -> None:
+    def loss(parameters: dict[str, Any]) -> float:
         both = parameters["equalize"] and parameters["bias_correction"] != "none"
         return 5.0 if both else true_loss(parameters)
 
@@ -69,26 +70,26 @@ def test_changes_that_spoil_each_other_are_not_put_together():
 
 
 @pytest.mark.parametrize("lost", [None, math.nan, math.inf])
-def test_what_failed_or_is_no_number_has_lost(lost: float | None):
-    def loss(parameters) -> float | None:
+def test_what_failed_or_is_no_number_has_lost(lost: float | None) -> None:
+    def loss(parameters: dict[str, Any]) -> float | None:
         return lost if parameters["equalize"] else true_loss(parameters)
 
     assert run(loss)[1] == {"batch_num": 8, "equalize": False, "bias_correction": "empirical"}
 
 
-def test_a_start_of_which_nothing_is_known_yet_does_not_hold_the_race_up():
+def test_a_start_of_which_nothing_is_known_yet_does_not_hold_the_race_up() -> None:
     trials, winner = run(true_loss, start=Past(0, START, "start", "running"))
     assert winner == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}
     assert len({tuple(trial.parameters.items()) for trial in trials}) < len(trials)  # the same on more samples
 
 
-def test_no_point_is_scored_twice_on_as_many_samples():
+def test_no_point_is_scored_twice_on_as_many_samples() -> None:
     trials, _ = run(true_loss)
     points = [(tuple(sorted(map(str, trial.parameters.items()))), trial.limit) for trial in trials]
     assert len(set(points)) == len(points)
 
 
-def test_without_losses_drops_are_compared():
+def test_without_losses_drops_are_compared() -> None:
     trials = [Past(0, START, "start", "stopped", None, 64, drop=0.3, within=False)]
     while (raced := race(History(tuple(trials), PROBLEM), START)).step is not None:
         step = raced.step

@@ -35,33 +35,33 @@ def points(study: optuna.Study) -> list[dict]:
     return [trial.params for trial in study.trials]
 
 
-def test_every_name_has_a_row():
+def test_every_name_has_a_row() -> None:
     assert tuple(SAMPLERS) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on(name: str):
+def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on(name: str) -> None:
     assert points(run(name, 15)) == points(run(name, 4, 6, 5))
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "nsgaii"])
-def test_another_seed_gives_others(name: str):
+def test_another_seed_gives_others(name: str) -> None:
     assert points(run(name, 15)) != points(run(name, 15, seed=1))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_trial_says_why(name: str):
+def test_every_trial_says_why(name: str) -> None:
     assert all(trial.user_attrs["why"] and trial.user_attrs["phase"] for trial in run(name, 6).trials)
 
 
-def test_generations_of_nsgaii_follow_each_other():
+def test_generations_of_nsgaii_follow_each_other() -> None:
     """Also from what was stopped early and is pruned in the study."""
     study = run("nsgaii", 3 * POPULATION)
     generations = [trial.user_attrs[KEPT]["NSGAIISampler:generation"] for trial in study.trials]
     assert generations == [number // POPULATION for number in range(3 * POPULATION)]
 
 
-def test_tpe_learns_from_what_was_stopped_early():
+def test_tpe_learns_from_what_was_stopped_early() -> None:
     """That most plans are out: random ones have about half of the layers in INT8."""
     problem = random_problem(32, bad=2)
     sizes = [len(int8_of(trial.params, problem)) for trial in run("tpe", 40, problem=problem).trials]
@@ -72,7 +72,7 @@ def test_tpe_learns_from_what_was_stopped_early():
 
 
 @pytest.mark.parametrize("worst", range(11))
-def test_rank_and_bisect_does_what_amcts_does(worst: int):
+def test_rank_and_bisect_does_what_amcts_does(worst: int) -> None:
     """Where the first `worst` layers of the ranking must be in float; 10 is all of them."""
     order = sorted(ranking(), key=ranking().__getitem__)
 
@@ -92,12 +92,12 @@ def test_rank_and_bisect_does_what_amcts_does(worst: int):
     assert [int8_of(trial.parameters, PROBLEM) for trial in past] == [int8 for int8 in expected if int8]
 
 
-def test_rank_and_bisect_waits_for_what_is_running():
+def test_rank_and_bisect_waits_for_what_is_running() -> None:
     start = Past(0, start_of(PROBLEM), "start", "running")
     assert next_by_rank([start], PROBLEM, ranking) is None
 
 
-def test_rank_and_bisect_scores_what_was_set_aside_on_everything():
+def test_rank_and_bisect_scores_what_was_set_aside_on_everything() -> None:
     aside = Past(0, start_of(PROBLEM), "start", "stopped", drop=0.02)
     step = next_by_rank([aside], PROBLEM, ranking)
     assert step is not None
@@ -110,7 +110,7 @@ def test_rank_and_bisect_scores_what_was_set_aside_on_everything():
     assert missed.why == "amct: the 5 worst layers in float"
 
 
-def test_rank_and_bisect_takes_what_failed_for_out():
+def test_rank_and_bisect_takes_what_failed_for_out() -> None:
     start = Past(0, start_of(PROBLEM), "start", "failed")
     step = next_by_rank([start], PROBLEM, ranking)
     assert step is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autoquant.formats.space_toml import parse_space
@@ -31,16 +33,16 @@ quant_enable = false
 
 
 @pytest.fixture
-def asked():
+def asked() -> list[Any]:
     return []
 
 
 @pytest.fixture
-def problem(asked):
+def problem(asked: list[Any]) -> SearchProblem:
     space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
     workload = Workload.from_layers({layer.name: layer for layer in LAYERS})
 
-    def predict(parameters):
+    def predict(parameters: dict[str, bool | str]) -> dict[str, tuple[Candidate]]:
         asked.append(dict(parameters))
         return {"l2": (Candidate({}, float(len(asked))),)}
 
@@ -48,19 +50,19 @@ def problem(asked):
     return SearchProblem(space, objective, 0.01, 500, predict)
 
 
-def test_layers_are_those_that_may_be_in_int8_or_in_float(problem):
+def test_layers_are_those_that_may_be_in_int8_or_in_float(problem: SearchProblem) -> None:
     assert problem.layers == ("l2", "l3")
     assert problem.dimensions == problem.space.dimensions
     assert (problem.allowed, problem.total) == (0.01, 500)
 
 
-def test_gains_are_what_the_objective_grows_by_without_a_layer(problem):
+def test_gains_are_what_the_objective_grows_by_without_a_layer(problem: SearchProblem) -> None:
     """Multiply-adds: 10, 20, 30 and 40 of 100, of which the second stays in float."""
     assert problem.lowest == pytest.approx(0.2)
     assert problem.gains == {"l2": pytest.approx(0.3), "l3": pytest.approx(0.4)}
 
 
-def test_losses_are_predicted_once_for_settings_of_the_whole_model(problem, asked):
+def test_losses_are_predicted_once_for_settings_of_the_whole_model(problem: SearchProblem, asked: list[Any]) -> None:
     first = {"equalize": True, "l2:quant_enable": True, "l2:activation": "ifmr"}
     one = problem.sensitivities(first)
     assert problem.sensitivities({**first, "l2:quant_enable": False, "l2:activation": "minmax"}) is one

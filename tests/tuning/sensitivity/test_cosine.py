@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from asking import opened, question
+from numpy.typing import NDArray
 
 from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
+from autoquant.model.model import Model
 from autoquant.tuning.sensitivity.cosine import cosines
 
 RNG = np.random.default_rng(3)
@@ -17,33 +21,33 @@ FIRST, BIAS, SECOND = (RNG.normal(size=size).astype("f") for size in ((6, 5), (5
 X = RNG.normal(size=(150, 6)).astype("f")
 
 
-def network(tf, x):
+def network(tf: Any, x: Any) -> Any:
     """Layer `one` with a bias, and `two` without."""
     hidden = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, tf.constant(FIRST), name="one"), BIAS))
     return tf.matmul(hidden, tf.constant(SECOND), name="two")
 
 
-def data_int8(values, low, high):
+def data_int8(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
     scale = float(np.float32((high - low) / 255))
     zero = np.rint(-128 - low / scale)
     return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale
 
 
-def weight_int8(weight):
+def weight_int8(weight: NDArray[Any]) -> NDArray[Any]:
     scale = np.float64(np.float32(max(weight.max() / 127, -weight.min() / 128)))
     return np.clip(np.rint(weight / scale), -128, 127) * scale
 
 
-def cosine(a, b):
+def cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Model:
     return opened(tmp_path, network, (None, 6))
 
 
-def test_of_what_a_layer_gives_with_its_bias(model):
+def test_of_what_a_layer_gives_with_its_bias(model: Model) -> None:
     """Over all samples, more than a batch of them; the other layers are in float."""
     x, first, second = X.astype(float), FIRST.astype(float), SECOND.astype(float)
     hidden = np.maximum(x @ first + BIAS, 0)
@@ -58,7 +62,7 @@ def test_of_what_a_layer_gives_with_its_bias(model):
     assert errors == [pytest.approx(1.0, rel=0.05)] * 2
 
 
-def test_only_the_first_candidate_counts(model):
+def test_only_the_first_candidate_counts(model: Model) -> None:
     asked = question(model, X)
     layer = asked.layers["one"]
     both = [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6))]
@@ -67,16 +71,16 @@ def test_only_the_first_candidate_counts(model):
     assert other["one"] < one["one"] - 0.01
 
 
-def test_a_layer_that_gives_nothing_does_not_change(tmp_path):
-    def silent(tf, x):
+def test_a_layer_that_gives_nothing_does_not_change(tmp_path: Path) -> None:
+    def silent(tf: Any, x: Any) -> Any:
         return tf.matmul(tf.nn.relu(tf.matmul(x, tf.zeros([6, 5]), name="one")), tf.constant(SECOND), name="two")
 
     found = cosines(question(opened(tmp_path, silent, (None, 6)), X))
     assert found["two"] == 1.0
 
 
-def test_a_layer_that_cannot_be_quantized_is_the_first_to_stay_in_float(tmp_path):
-    def huge(tf, x):
+def test_a_layer_that_cannot_be_quantized_is_the_first_to_stay_in_float(tmp_path: Path) -> None:
+    def huge(tf: Any, x: Any) -> Any:
         return tf.matmul(
             tf.matmul(x, tf.constant(FIRST * np.float32(1e12)), name="one"), tf.constant(SECOND), name="two"
         )
@@ -85,7 +89,7 @@ def test_a_layer_that_cannot_be_quantized_is_the_first_to_stay_in_float(tmp_path
     assert found["one"] == -np.inf
 
 
-def test_settings_of_litert_become_those_of_amct(model):
+def test_settings_of_litert_become_those_of_amct(model: Model) -> None:
     """A MatMul has a scale for each channel there, and one in all here."""
     asked = question(model, X)
     theirs = {

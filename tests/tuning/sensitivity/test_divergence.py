@@ -6,17 +6,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from asking import opened, question
+from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 
 from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.litert.convert import convert
-from autoquant.model.model import open_model
+from autoquant.model.model import Model, open_model
 from autoquant.tuning.sensitivity import divergence as module
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher
@@ -27,20 +29,20 @@ FIRST, SECOND = RNG.normal(size=(6, 5)).astype("f"), RNG.normal(size=(5, 3)).ast
 X = RNG.normal(size=(150, 6)).astype("f")
 
 
-def network(tf, x):
+def network(tf: Any, x: Any) -> Any:
     """Layer `one`, whose rounding has no gradient to tell of, and `two`."""
     hidden = tf.nn.relu(tf.round(64.0 * tf.matmul(x, tf.constant(FIRST), name="one")) / 64.0)
     return tf.matmul(hidden, tf.constant(SECOND), name="two")
 
 
-def data_int8(values):
+def data_int8(values: NDArray[Any]) -> NDArray[Any]:
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
     scale = float(np.float32((high - low) / 255))
     zero = np.rint(-128 - low / scale)
     return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale
 
 
-def weight_int8(weight, *, steps: int, each: bool):
+def weight_int8(weight: NDArray[Any], *, steps: int, each: bool) -> NDArray[Any]:
     """Of the TensorFlow target, -128..127 by the side that reaches further, in all; of LiteRT -127..127 by column."""
     if each:
         scale = np.abs(weight).max(axis=0) / 127
@@ -49,11 +51,11 @@ def weight_int8(weight, *, steps: int, each: bool):
     return np.clip(np.rint(weight / scale), -128, 127) * scale
 
 
-def by_hand(**how):
+def by_hand(**how: Any) -> dict[str, float]:
     """The divergence of the output's softmax when one of the layers is quantized, float64."""
     x, first, second = X.astype(float), FIRST.astype(float), SECOND.astype(float)
 
-    def hidden(z):
+    def hidden(z: NDArray[Any]) -> NDArray[Any]:
         return np.maximum(np.rint(64.0 * z) / 64.0, 0.0)
 
     before = hidden(x @ first)
@@ -66,18 +68,18 @@ def by_hand(**how):
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Model:
     return opened(tmp_path, network, (None, 6))
 
 
 @pytest.fixture
-def lite(model, tmp_path):
+def lite(model: Model, tmp_path: Path) -> Model:
     path = tmp_path / "net.tflite"
     path.write_bytes(convert(model.graph).content)
     return open_model(path)
 
 
-def test_of_a_graph_without_gradients(model):
+def test_of_a_graph_without_gradients(model: Model) -> None:
     found = measure_sensitivity(question(model, X))
     assert (found.method, found.samples) == ("divergence", 150)
     assert "one" in found.reason and "no gradient" in found.reason
@@ -86,14 +88,14 @@ def test_of_a_graph_without_gradients(model):
     assert {name: value for name, (value,) in found.values.items()} == pytest.approx(expected, rel=0.05)
 
 
-def test_of_a_tflite(lite):
+def test_of_a_tflite(lite: Model) -> None:
     found = measure_sensitivity(question(lite, X, target="litert"))
     assert (found.method, found.reason) == ("divergence", "a .tflite has no gradients")
     expected = by_hand(steps=127, each=True)
     assert [value for (value,) in found.values.values()] == pytest.approx(list(expected.values()), rel=0.05)
 
 
-def test_groups_change_nothing_and_balancing_does(lite, monkeypatch):
+def test_groups_change_nothing_and_balancing_does(lite: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = question(lite, X, target="litert")
     candidates = {
         name: [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6)), layer_plan(layer, MinMax(), dmq=0.5)]
@@ -106,7 +108,7 @@ def test_groups_change_nothing_and_balancing_does(lite, monkeypatch):
         assert values == pytest.approx(found[name], rel=1e-5)
 
 
-def branches(tf, x):
+def branches(tf: Any, x: Any) -> tuple[Any, Any]:
     """Layers on two ways, one of them past another, an input that is quantized alone, and two outputs."""
     rng = np.random.default_rng(2)
     left = tf.nn.conv2d(x, tf.constant(rng.normal(size=(3, 3, 2, 4)), tf.float32), 1, "SAME", name="left")
@@ -117,7 +119,7 @@ def branches(tf, x):
     return first, tf.matmul(tf.nn.relu(means), tf.constant(rng.normal(size=(4, 2)), tf.float32), name="second")
 
 
-def test_both_ways_agree_on_branches_and_several_outputs(tmp_path):
+def test_both_ways_agree_on_branches_and_several_outputs(tmp_path: Path) -> None:
     asked = question(opened(tmp_path, branches, (None, 6, 6, 2)), np.random.default_rng(3).normal(size=(256, 6, 6, 2)))
     measured, estimated = divergence(asked).values, fisher(asked).values
     assert measured.keys() == estimated.keys() == {"left", "right", "sum:0", "sum:1", "first", "second"}
@@ -125,8 +127,8 @@ def test_both_ways_agree_on_branches_and_several_outputs(tmp_path):
         assert estimated[name] == pytest.approx(values, rel=0.5)
 
 
-def test_where_neither_way_is_open(tmp_path):
-    def write(tf, x):
+def test_where_neither_way_is_open(tmp_path: Path) -> None:
+    def write(tf: Any, x: Any) -> Any:
         y = tf.nn.conv2d(x, tf.constant(np.ones((1, 1, 1, 1)), tf.float32), 1, "SAME", name="conv")
         return tf.raw_ops.ResizeArea(images=y, size=[2, 2], name="area")
 
@@ -135,13 +137,13 @@ def test_where_neither_way_is_open(tmp_path):
         measure_sensitivity(asked)
 
 
-def test_a_question_about_no_layer_is_refused(model):
+def test_a_question_about_no_layer_is_refused(model: Model) -> None:
     asked = question(model, X)
     with pytest.raises(PlanError, match=r"tow: is no quantizable layer.*did you mean 'two'"):
         replace(asked, candidates={"tow": asked.candidates["two"]})
 
 
-def test_a_tflite_needs_no_tensorflow(lite, tmp_path):
+def test_a_tflite_needs_no_tensorflow(lite: Model, tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
     np.savez(tmp_path / "data.npz", x=X)
     code = (

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from asking import opened, question
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from autoquant.calibration.plan import LayerPlan, layer_plan
@@ -19,20 +22,20 @@ from autoquant.tuning.sensitivity.fisher import fisher
 SIZES = (6, 5)
 
 
-def regression(classes: int):
+def regression(classes: int) -> tuple[Any, ...]:
     """A softmax regression on a hidden layer with ReLU: what writes it, and its weights."""
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=SIZES), rng.normal(size=(SIZES[1], classes))
     bias = rng.normal(size=SIZES[1])
 
-    def write(tf, x):
+    def write(tf: Any, x: Any) -> Any:
         hidden = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, tf.constant(first, tf.float32), name="one"), bias.astype("f")))
         return tf.matmul(hidden, tf.constant(second, tf.float32), name="two")
 
     return write, first.astype("f").astype(float), bias.astype("f").astype(float), second.astype("f").astype(float)
 
 
-def int8(values, *, symmetric: bool):
+def int8(values: NDArray[Any], *, symmetric: bool) -> NDArray[Any]:
     """What INT8 leaves of values, by their largest and smallest, float64."""
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
     if symmetric:
@@ -43,7 +46,7 @@ def int8(values, *, symmetric: bool):
     return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale
 
 
-def by_hand(x, first, bias, second):
+def by_hand(x: NDArray[Any], first: NDArray[Any], bias: NDArray[Any], second: NDArray[Any]) -> dict[str, float]:
     """Half the mean of dz^T (diag(p) - p p^T) dz, dz the change of the logits to first order, float64, two layers."""
     z1 = x @ first + bias
     hidden = np.maximum(z1, 0)
@@ -54,7 +57,7 @@ def by_hand(x, first, bias, second):
     return {name: 0.5 * np.mean((p * d**2).sum(1) - (p * d).sum(1) ** 2) for name, d in changes.items()}
 
 
-def test_two_classes_to_the_digit(tmp_path):
+def test_two_classes_to_the_digit(tmp_path: Path) -> None:
     write, *weights = regression(2)
     x = np.random.default_rng(2).normal(size=(100, SIZES[0])).astype(np.float32)
     found = fisher(question(opened(tmp_path, write, (None, SIZES[0])), x))
@@ -63,7 +66,7 @@ def test_two_classes_to_the_digit(tmp_path):
     assert {name: value for name, (value,) in found.values.items()} == pytest.approx(expected, rel=2e-3)
 
 
-def test_more_classes_on_the_mean(tmp_path):
+def test_more_classes_on_the_mean(tmp_path: Path) -> None:
     write, *weights = regression(4)
     x = np.random.default_rng(2).normal(size=(4000, SIZES[0])).astype(np.float32)
     asked = question(opened(tmp_path, write, (None, SIZES[0])), x, samples=4000)
@@ -74,7 +77,7 @@ def test_more_classes_on_the_mean(tmp_path):
     assert fisher(replace(asked, seed=1)).values != found.values
 
 
-def test_probabilities_and_logits_say_the_same(tmp_path):
+def test_probabilities_and_logits_say_the_same(tmp_path: Path) -> None:
     write, *_ = regression(2)
     x = np.random.default_rng(2).normal(size=(50, SIZES[0])).astype(np.float32)
     logits = fisher(question(opened(tmp_path, write, (None, SIZES[0])), x))
@@ -83,7 +86,7 @@ def test_probabilities_and_logits_say_the_same(tmp_path):
         assert sure.values[name] == pytest.approx(logits.values[name], rel=1e-3)
 
 
-def test_what_is_on_the_grid_does_not_change(tmp_path):
+def test_what_is_on_the_grid_does_not_change(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     x, weight = rng.integers(-128, 128, (64, 6)), rng.integers(-127, 128, (6, 3))
     x[0, :2], weight[0, 0] = (-128, 127), 127
@@ -94,11 +97,11 @@ def test_what_is_on_the_grid_does_not_change(tmp_path):
     assert value < 1e-9
 
 
-def every_kind(tf, x):
+def every_kind(tf: Any, x: Any) -> Any:
     """(batch, 8, 8, 4): each kind of layer, nothing but sums and products, so that errors pass on as they are."""
     rng = np.random.default_rng(4)
 
-    def weight(*shape):
+    def weight(*shape: int) -> Any:
         return tf.constant(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), tf.float32)
 
     y = tf.nn.conv2d(x, weight(3, 3, 4, 4), 1, "SAME", name="conv")
@@ -114,7 +117,7 @@ def every_kind(tf, x):
     return tf.raw_ops.BatchMatMulV2(x=product, y=weight(8, 3), name="mixed")
 
 
-def test_every_kind_of_layer(tmp_path):
+def test_every_kind_of_layer(tmp_path: Path) -> None:
     x = np.random.default_rng(5).normal(size=(192, 8, 8, 4))
     asked = question(opened(tmp_path, every_kind, (None, 8, 8, 4)), x)
     found = fisher(asked)
@@ -125,10 +128,10 @@ def test_every_kind_of_layer(tmp_path):
         assert value == pytest.approx(measured[name][0], rel=0.4), name
 
 
-def test_outputs_that_are_no_scores_and_several_outputs_count(tmp_path):
+def test_outputs_that_are_no_scores_and_several_outputs_count(tmp_path: Path) -> None:
     weight = np.random.default_rng(6).normal(size=(4, 2))
 
-    def write(tf, x):
+    def write(tf: Any, x: Any) -> tuple[Any, Any, Any]:
         y = tf.matmul(x, tf.constant(weight, tf.float32), name="dense")
         return y[:, None, :], 1000.0 * y[:, None, :], tf.argmax(y, axis=1)
 
@@ -141,7 +144,7 @@ def test_outputs_that_are_no_scores_and_several_outputs_count(tmp_path):
     assert value == pytest.approx(2 * 0.5 * np.mean(error**2) / np.var(y), rel=0.1)
 
 
-def test_candidates_of_every_target_by_number(tmp_path, monkeypatch):
+def test_candidates_of_every_target_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, *_ = regression(2)
     x = np.random.default_rng(2).normal(size=(64, SIZES[0])).astype(np.float32)
     model = opened(tmp_path, write, (None, SIZES[0]))
@@ -166,8 +169,8 @@ def test_candidates_of_every_target_by_number(tmp_path, monkeypatch):
         assert values == pytest.approx(found[name], rel=1e-6)
 
 
-def test_what_cannot_be_calibrated_is_infinite(tmp_path):
-    def write(tf, x):
+def test_what_cannot_be_calibrated_is_infinite(tmp_path: Path) -> None:
+    def write(tf: Any, x: Any) -> Any:
         y = tf.matmul(x, tf.constant(np.eye(4) * 3e38, tf.float32), name="huge")
         return tf.matmul(tf.nn.relu(x), tf.constant(np.eye(4), tf.float32), name="fine") + tf.tanh(y)
 
@@ -178,7 +181,7 @@ def test_what_cannot_be_calibrated_is_infinite(tmp_path):
     assert found["fine"][0] < 1.0
 
 
-def test_a_fixed_batch(tmp_path):
+def test_a_fixed_batch(tmp_path: Path) -> None:
     write, *_ = regression(2)
     x = np.random.default_rng(2).normal(size=(50, SIZES[0])).astype(np.float32)
     free = fisher(question(opened(tmp_path, write, (None, SIZES[0])), x)).values
@@ -187,8 +190,8 @@ def test_a_fixed_batch(tmp_path):
         assert fixed[name] == pytest.approx(values, rel=1e-4)
 
 
-def test_without_a_gradient_it_says_where(tmp_path):
-    def write(tf, x):
+def test_without_a_gradient_it_says_where(tmp_path: Path) -> None:
+    def write(tf: Any, x: Any) -> Any:
         y = tf.matmul(x, tf.constant(np.eye(4), tf.float32), name="before")
         return tf.matmul(tf.round(4.0 * y), tf.constant(np.eye(4), tf.float32), name="behind")
 

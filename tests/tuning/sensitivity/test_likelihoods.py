@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy.special import expit, rel_entr, softmax
 
 from autoquant.tuning.sensitivity.likelihoods import Classes, Values, likelihood_of
@@ -16,7 +18,7 @@ from autoquant.tuning.sensitivity.likelihoods import Classes, Values, likelihood
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32))
 
 
-def every_factor(likelihood, output):
+def every_factor(likelihood: Classes, output: NDArray[Any]) -> NDArray[Any]:
     """S e for one sample and all signs, (signs, columns), float64."""
     import tensorflow as tf
 
@@ -26,33 +28,33 @@ def every_factor(likelihood, output):
     return np.asarray(likelihood.factor(repeated, tf.constant(signs)), np.float64)
 
 
-def information(found):
+def information(found: NDArray[Any]) -> NDArray[Any]:
     return found.T @ found / len(found)
 
 
 @given(LOGITS)
-def test_of_logits(logits):
+def test_of_logits(logits: NDArray[Any]) -> None:
     p = softmax(logits[0].astype(np.float64))
     found = every_factor(Classes(probabilities=False), logits)
     np.testing.assert_allclose(information(found), np.diag(p) - np.outer(p, p), atol=1e-5)
 
 
 @given(LOGITS)
-def test_of_probabilities_it_becomes_that_of_logits_behind_a_softmax(logits):
+def test_of_probabilities_it_becomes_that_of_logits_behind_a_softmax(logits: NDArray[Any]) -> None:
     p = softmax(logits.astype(np.float64), axis=1).astype(np.float32)
     jacobian = np.diag(p[0].astype(np.float64)) - np.outer(p[0], p[0])
     found = every_factor(Classes(probabilities=True), p) @ jacobian
     np.testing.assert_allclose(information(found), jacobian, atol=1e-5)
 
 
-def test_with_two_classes_signs_do_not_matter():
+def test_with_two_classes_signs_do_not_matter() -> None:
     logits = np.array([[0.3, -1.1]], np.float32)
     p = softmax(logits[0].astype(np.float64))
     for one in every_factor(Classes(probabilities=False), logits):
         np.testing.assert_allclose(np.outer(one, one), np.diag(p) - np.outer(p, p), atol=1e-6)
 
 
-def test_a_single_column_is_one_of_two_classes():
+def test_a_single_column_is_one_of_two_classes() -> None:
     z = np.array([[0.7]], np.float32)
     p = expit(0.7)
     np.testing.assert_allclose(information(every_factor(Classes(probabilities=False), z)), [[p * (1 - p)]], rtol=1e-5)
@@ -66,20 +68,20 @@ def test_a_single_column_is_one_of_two_classes():
 
 
 @given(LOGITS, LOGITS)
-def test_divergence_of_classes(before, after):
+def test_divergence_of_classes(before: NDArray[Any], after: NDArray[Any]) -> None:
     p, q = softmax(before.astype(np.float64), axis=1), softmax(after.astype(np.float64), axis=1)
     expected = rel_entr(p, q).sum(axis=1)
     np.testing.assert_allclose(Classes(probabilities=False).divergence(before, after), expected, atol=1e-9)
     np.testing.assert_allclose(Classes(probabilities=True).divergence(p, q), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_sure_probabilities_give_no_infinity():
+def test_sure_probabilities_give_no_infinity() -> None:
     sure = np.array([[1.0, 0.0, 0.0]], np.float32)
     assert np.isfinite(every_factor(Classes(probabilities=True), sure)).all()
     assert np.isfinite(Classes(probabilities=True).divergence(sure, sure[:, ::-1])).all()
 
 
-def test_values_count_relative_to_their_scale_however_many_they_are():
+def test_values_count_relative_to_their_scale_however_many_they_are() -> None:
     before, change = np.zeros((2, 3, 5, 1), np.float32), np.full((2, 3, 5, 1), 0.5, np.float32)
     assert Values(2.0).divergence(before, before + change) == pytest.approx([0.03125] * 2)  # (0.5 / 2)^2 / 2
     import tensorflow as tf
@@ -102,5 +104,5 @@ def test_values_count_relative_to_their_scale_however_many_they_are():
         ([3.0, 3.0], True, Values(1.0)),
     ],
 )
-def test_how_an_output_is_read(output, of_classes, expected):
+def test_how_an_output_is_read(output: list[Any], of_classes: bool, expected: Classes | Values) -> None:
     assert likelihood_of(np.array(output, np.float32), of_classes=of_classes) == expected

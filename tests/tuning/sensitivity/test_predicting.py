@@ -34,7 +34,7 @@ def space(text: str, layers: Any = LAYERS) -> SearchSpace:
     return SearchSpace(parse_space(text, "space"), layers, batches=8)
 
 
-def test_every_combination_of_a_layers_own_settings_the_preferred_first():
+def test_every_combination_of_a_layers_own_settings_the_preferred_first() -> None:
     found = list(offers(space("[layer]\nquant_enable = [true, false]\nact_algo = ['ifmr', 'minmax']"), "l1", {}))
     assert [offer.parameters for offer in found] == [{"l1:activation": "ifmr"}, {"l1:activation": "minmax"}]
     assert [type(offer.settings.activation) for offer in found if offer.settings] == [Ifmr, MinMax]
@@ -44,7 +44,7 @@ def test_every_combination_of_a_layers_own_settings_the_preferred_first():
     assert found[0].parameters == {"l1:asymmetric": True, "l1:activation": "ifmr", "l1:weight_algorithm": "minmax"}
 
 
-def test_settings_of_the_whole_model_are_as_they_are_given():
+def test_settings_of_the_whole_model_are_as_they_are_given() -> None:
     """And so is a choice that one makes for all layers."""
     offered = space("[global]\nasymmetric = [true, false]\n[layer]\nquant_enable = [true, false]\nact_algo = 'minmax'")
     for value in (True, False):
@@ -52,7 +52,7 @@ def test_settings_of_the_whole_model_are_as_they_are_given():
         assert (one.parameters, one.settings.asymmetric) == ({}, value)  # in INT8, whatever the plan has
 
 
-def test_of_too_many_combinations_those_that_change_one_thing():
+def test_of_too_many_combinations_those_that_change_one_thing() -> None:
     text = """
     [layer]
     act_algo = ["ifmr", "minmax", "entropy", "mse"]
@@ -116,7 +116,7 @@ def opened(tiny: Any, tmp_path: Path) -> Opened:
     return Opened(tiny, tmp_path)
 
 
-def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, asked: Asked):
+def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, asked: Asked) -> None:
     found = opened(tiny.calibration).candidates({})
     assert list(found) == ["conv", "depthwise", "dense"]
     assert [(one.parameters, one.loss) for one in found["dense"]] == [
@@ -128,7 +128,7 @@ def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, 
     assert [type(one.activation) for one in question.candidates["conv"]] == [MinMax, Percentile]
 
 
-def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any):
+def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None:
     """Clipping most of a layer's input costs more than nothing; by gradients or, as too much is lost, by measuring."""
     found = opened(tiny.calibration).candidates({})
     for unit in ("conv", "depthwise", "dense"):
@@ -138,7 +138,7 @@ def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any):
     assert not any(isinstance(event, Warned) for event in opened.heard)
 
 
-def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any, asked: Asked):
+def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any, asked: Asked) -> None:
     first = opened(tiny.calibration)
     one = first.candidates({})
     assert opened(tiny.calibration).candidates({}) == one
@@ -158,7 +158,7 @@ def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any
     assert len(list(opened.folder.glob("sensitivity-*.npz"))) == 1 + len(changed)
 
 
-def test_settings_of_the_whole_model_are_predicted_each(opened: Opened, tiny: Any, asked: Asked):
+def test_settings_of_the_whole_model_are_predicted_each(opened: Opened, tiny: Any, asked: Asked) -> None:
     text = f"[global]\nbatch_num = [3, 1]\nequalize = [false, true]\n{SPACE}"
     predictor = opened(tiny.calibration, text=text)
     predictor.candidates({"batch_num": 3, "equalize": False})
@@ -170,7 +170,7 @@ def test_settings_of_the_whole_model_are_predicted_each(opened: Opened, tiny: An
     assert len(asked.questions) == 2
 
 
-def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, asked: Asked):
+def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, asked: Asked) -> None:
     """Its layers are called alike, and gradients are there."""
     text = '[layer]\nquant_enable = [true, false]\nweight_algorithm = ["minmax", "octav"]\n'
     opened = Opened(tiny, tmp_path, target="litert", text=text)
@@ -184,7 +184,7 @@ def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, 
     ]
 
 
-def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path):
+def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tflite"
     path.write_bytes(convert(open_model(tiny.model).graph).content)
     opened = Opened(path, tmp_path, target="litert")
@@ -198,7 +198,7 @@ def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path):
     assert ranking == {name: -whole.loss for name, (whole, _) in found.items()}
 
 
-def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any):
+def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
     from autoquant.tuning.sensitivity.cosine import cosines
 
     text = '[layer]\nquant_enable = [true, false]\nact_algo = "minmax"\n'
@@ -212,7 +212,7 @@ def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any):
     assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(question)
 
 
-def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, asked: Asked):
+def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, asked: Asked) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:
@@ -230,7 +230,9 @@ def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, aske
     assert [(one.parameters, one.loss) for one in found["conv"]] == [({}, 0.001)]
 
 
-def test_where_neither_way_is_open_the_trials_must_tell(opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch):
+def test_where_neither_way_is_open_the_trials_must_tell(
+    opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(_: Question) -> Sensitivities:
         raise ModelError("tiny", "has no gradient", hint="none")
 
@@ -245,7 +247,7 @@ def test_where_neither_way_is_open_the_trials_must_tell(opened: Opened, tiny: An
 @pytest.mark.parametrize(("loss", "measured"), [(0.3, 0), (0.4, 1)])
 def test_errors_too_large_for_gradients_are_measured(
     opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch, loss: float, measured: int
-):
+) -> None:
     """In all more than one nat, each layer with the best that it can have; three layers here."""
     calls: list[str] = []
 
@@ -267,7 +269,7 @@ def test_errors_too_large_for_gradients_are_measured(
 @pytest.mark.parametrize("error", [ModelError, TrialError])
 def test_where_measuring_fails_what_gradients_say_is_kept(
     opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch, error: type[AutoquantError]
-):
+) -> None:
     def by_gradients(question: Question) -> Sensitivities:
         return question.answer({(name, 0): 2.0 for name in question.candidates}, "fisher")
 
@@ -284,7 +286,7 @@ def test_where_measuring_fails_what_gradients_say_is_kept(
 
 def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is_kept(
     opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def partly(question: Question) -> Sensitivities:
         return question.answer({(name, 0): 0.1 for name in question.candidates}, "fisher")
 
@@ -295,7 +297,7 @@ def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is
         monkeypatch.setattr(predicting, "measure_sensitivity", None)  # once was enough
 
 
-def test_what_is_always_in_float_is_not_asked_of(opened: Opened, tiny: Any, asked: Asked):
+def test_what_is_always_in_float_is_not_asked_of(opened: Opened, tiny: Any, asked: Asked) -> None:
     text = SPACE + '[[override]]\nlayers = "conv"\nquant_enable = false\n'
     assert set(opened(tiny.calibration, text=text).candidates({})) == {"depthwise", "dense"}
     assert set(asked.questions[0].candidates) == {"depthwise", "dense"}

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from autoquant.errors import UsageError
@@ -17,11 +21,11 @@ from autoquant.tuning.study.choices import (
 
 @pytest.mark.parametrize("io", IO_TYPES)
 @pytest.mark.parametrize("model", ["model.pb", "model.tflite", "MODEL.TFLITE", "folder"])
-def test_litert_takes_every_model_and_type(model: str, io: str):
+def test_litert_takes_every_model_and_type(model: str, io: str) -> None:
     check_target(model, target="litert", io=io)
 
 
-def test_tensorflow_is_what_there_is_without_a_word():
+def test_tensorflow_is_what_there_is_without_a_word() -> None:
     check_target("model.pb")
     check_target("model.keras", target="tensorflow", io="float32")
 
@@ -47,7 +51,7 @@ def test_tensorflow_is_what_there_is_without_a_word():
         ("m.TFLITE", {"target": "tensorflow"}, "m.TFLITE: is a .tflite"),
     ],
 )
-def test_targets_that_cannot_be(model: str, asked: dict[str, str], message: str):
+def test_targets_that_cannot_be(model: str, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_target(model, **asked)
     assert str(caught.value).startswith(message)
@@ -56,7 +60,7 @@ def test_targets_that_cannot_be(model: str, asked: dict[str, str], message: str)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("engine", ENGINE_NAMES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_which_engines_and_objectives_a_target_has(target: str, engine: str, objective: str):
+def test_which_engines_and_objectives_a_target_has(target: str, engine: str, objective: str) -> None:
     """A .tflite runs on LiteRT alone; what the TensorFlow target saves is for another machine than this."""
     possible = engine != "tensorflow" if target == "litert" else objective != "latency"
     if possible:
@@ -84,17 +88,17 @@ def test_which_engines_and_objectives_a_target_has(target: str, engine: str, obj
         ({"objective": "watts"}, "--objective: unknown 'watts'; "),
     ],
 )
-def test_scoring_that_cannot_be(asked: dict[str, str], message: str):
+def test_scoring_that_cannot_be(asked: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_scoring(**{"target": "tensorflow", "engine": "auto", "objective": "macs", **asked})
     assert str(caught.value).startswith(message)
 
 
-def test_every_engine_and_objective_can_be_asked_for():
+def test_every_engine_and_objective_can_be_asked_for() -> None:
     assert set(ENGINE_NAMES) == {"auto", *ENGINES}
     assert set(OBJECTIVES) == set(BUILT)
 
 
-def test_the_space_where_none_is_given():
+def test_the_space_where_none_is_given() -> None:
     assert {target: default_space(target) for target in TARGETS} == {"litert": "litert", "tensorflow": "default"}
     assert {default_space(target) for target in TARGETS} <= set(presets())

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import math
 import tomllib
 from pathlib import Path
@@ -46,11 +48,11 @@ def read(table: dict[str, Any], **changed: Any) -> SearchRequest:
 
 
 @pytest.mark.parametrize("request_", [FULL, SearchRequest(model="m", data="d")], ids=["all set", "defaults"])
-def test_written_and_read(request_: SearchRequest):
+def test_written_and_read(request_: SearchRequest) -> None:
     assert read(request_.as_table()) == request_
 
 
-def test_defaults():
+def test_defaults() -> None:
     request = SearchRequest(model="m", data="d")
     assert (request.timeout, request.tolerance, request.seed) == (math.inf, Tolerance(0.01, relative=True), 0)
     assert not {"timeout", "calibration", "inputs", "image_size"} & set(request.as_table())
@@ -67,21 +69,21 @@ def test_defaults():
         ({"space": Path("mine.toml")}, Path("mine.toml")),
     ],
 )
-def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, Any], space: str | Path):
+def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, Any], space: str | Path) -> None:
     request = SearchRequest(model="m", data="d", **asked)
     assert request.space == space
     assert request.as_table()["space"] == str(space)
 
 
-def test_a_run_from_before_there_were_targets_goes_on_as_it_was():
+def test_a_run_from_before_there_were_targets_goes_on_as_it_was() -> None:
     table = {"model": "m", "data": "d", "tolerance": "1%", "space": "quick", "max_trials": 3, "batch_size": 20}
-    asked = {"model": "m", "data": "d", "space": "quick", "max_trials": 3, "batch_size": 20}
+    asked: dict[str, Any] = {"model": "m", "data": "d", "space": "quick", "max_trials": 3, "batch_size": 20}
     # Its trials came from TPE, and have seen all evaluation data: nothing of it can certify any more.
     assert read(table) == SearchRequest(**asked, sampler="tpe", certify="none", allow_overlap=True)
     assert read(table, certify="other").certify == "other"
 
 
-def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("model.pb", "x.npz"):
         Path(name).touch()
@@ -94,7 +96,7 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ("name", "value"),
     [("data", (np.zeros(2), None)), ("calibration", [np.zeros(2)]), ("preprocess", np.negative), ("metric", np.hypot)],
 )
-def test_what_was_in_memory_must_be_given_again(name: str, value: Any):
+def test_what_was_in_memory_must_be_given_again(name: str, value: Any) -> None:
     table = SearchRequest(**{"model": "m", "data": "d", name: value}).as_table()
     assert table[name] == IN_MEMORY
     with pytest.raises(RunError) as caught:
@@ -107,12 +109,12 @@ def test_what_was_in_memory_must_be_given_again(name: str, value: Any):
 
 
 @pytest.mark.parametrize("name", ["target", "engine", "io", "objective", "signature"])
-def test_what_makes_trials_comparable_cannot_be_given_anew(name: str):
+def test_what_makes_trials_comparable_cannot_be_given_anew(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name}: cannot change when a run goes on"):
         read(FULL.as_table(), **{name: "litert"})
 
 
-def test_values_given_anew():
+def test_values_given_anew() -> None:
     assert read(FULL.as_table(), max_trials=50, timeout=math.inf).max_trials == 50
 
 
@@ -127,7 +129,7 @@ def test_values_given_anew():
     ],
     ids=["unknown key", "data missing", "tolerance missing", "wrong type", "empty"],
 )
-def test_a_file_that_was_edited(table: dict[str, Any], message: str):
+def test_a_file_that_was_edited(table: dict[str, Any], message: str) -> None:
     start = message.split(".*")[0]
     with pytest.raises(RunError) as caught:
         SearchRequest.from_table(table, "run.toml")
@@ -149,12 +151,12 @@ def test_a_file_that_was_edited(table: dict[str, Any], message: str):
         ({"objective": "latency"}, "--objective latency: is measured on this machine"),
     ],
 )
-def test_out_of_range(values: dict[str, Any], message: str):
+def test_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchRequest(**{"model": "m", "data": "d", **values})
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numbers_of_numpy_are_numbers() -> None:
     mean, scale = np.array([0.5, 0.25]), np.float32(0.5)
     asked = SearchRequest(model="m", data="d", batch_size=np.int64(20), seed=np.int64(3), mean=mean, scale=scale)
     assert (asked.batch_size, asked.seed, asked.mean, asked.scale) == (20, 3, (0.5, 0.25), 0.5)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 import math
 from dataclasses import replace
@@ -54,7 +56,7 @@ def settings(text: str, name: str) -> LayerPlan | None:
 
 
 @pytest.mark.parametrize("name", sorted(presets()))
-def test_presets(name: str):
+def test_presets(name: str) -> None:
     offered = SearchSpace(load_space(name), ALL_KINDS, batches=100)
     by_name = {one.name: one for one in ALL_KINDS}
     layers = [one.name for one in ALL_KINDS if not one.tensor_only]
@@ -70,13 +72,13 @@ def test_presets(name: str):
     assert all(f"{one}:quant_enable" in offered.dimensions for one in layers)
 
 
-def test_what_amct_cannot_express_is_not_in_its_space():
+def test_what_amct_cannot_express_is_not_in_its_space() -> None:
     dimensions = SearchSpace(load_space("amct"), ALL_KINDS, batches=100).dimensions
     words = {str(choice).split(" ")[0] for name, choices in dimensions.items() if ":act" in name for choice in choices}
     assert words == {"ifmr", "hfmg"}
 
 
-def test_nothing_to_choose_is_amcts_default():
+def test_nothing_to_choose_is_amcts_default() -> None:
     only = space("")
     assert only.dimensions == {}
     assert [(start.parameters, start.why) for start in only.starts()] == [({}, "all INT8")]
@@ -88,7 +90,7 @@ def test_nothing_to_choose_is_amcts_default():
     }
 
 
-def test_a_dimension_with_one_choice_is_none():
+def test_a_dimension_with_one_choice_is_none() -> None:
     offered = space(
         "[global]\nbatch_num = [4]\nasymmetric = false\n[layer]\nact_algo = ['minmax']\nquant_enable = true"
     )
@@ -97,14 +99,14 @@ def test_a_dimension_with_one_choice_is_none():
 
 
 @pytest.mark.parametrize(("batches", "expected"), [(100, (16, 4, 1)), (10, (10, 4, 1)), (3, (3, 1)), (1, (1,))])
-def test_no_more_batches_than_there_are(batches: int, expected: tuple[int, ...]):
+def test_no_more_batches_than_there_are(batches: int, expected: tuple[int, ...]) -> None:
     offered = space("[global]\nbatch_num = [16, 4, 1]", batches=batches)
     assert offered.batch_nums == expected
     assert offered.dimensions.get("batch_num", expected) == expected
     assert offered.plan({}).batch_num == expected[0]
 
 
-def test_matmul_is_never_channel_wise():
+def test_matmul_is_never_channel_wise() -> None:
     offered = space("[global]\nchannel_wise = [true, false]")
     assert offered.dimensions == {"channel_wise": (True, False)}
     for choice in (True, False):
@@ -118,7 +120,7 @@ def test_matmul_is_never_channel_wise():
     assert "fc:channel_wise" not in space("[layer]\nchannel_wise = [true, false]").dimensions
 
 
-def test_a_choice_that_concerns_no_layer_is_no_dimension():
+def test_a_choice_that_concerns_no_layer_is_no_dimension() -> None:
     only_matmul = [layer("fc", "MatMul")]
     assert space("[global]\nchannel_wise = [true, false]", layers=only_matmul).dimensions == {}
     everywhere = "[global]\nasymmetric = [true, false]\n[[override]]\nlayers = '*'\nasymmetric = true"
@@ -147,7 +149,7 @@ def test_a_choice_that_concerns_no_layer_is_no_dimension():
     ],
     ids=["none", "pattern", "one layer", "type", "a later one, setting by setting", "a later one wins"],
 )
-def test_overrides(overrides: str, expected: tuple[bool, ...]):
+def test_overrides(overrides: str, expected: tuple[bool, ...]) -> None:
     """(asymmetric, channel_wise) of conv1, channel_wise of conv2 and of block/dw."""
     text = f"[global]\nasymmetric = true\n[layer]\nchannel_wise = false\n{overrides}"
     first, second, third = (settings(text, name) for name in ("conv1", "conv2", "block/dw"))
@@ -155,7 +157,7 @@ def test_overrides(overrides: str, expected: tuple[bool, ...]):
     assert (first.asymmetric, first.channel_wise, second.channel_wise, third.channel_wise) == expected
 
 
-def test_an_override_frees_a_layer_from_the_models_choice():
+def test_an_override_frees_a_layer_from_the_models_choice() -> None:
     text = (
         "[global]\nact_algo = ['ifmr', 'minmax']\n"
         "[[override]]\nlayers = 'fc'\nact_algo = ['percentile', 'minmax']\n[override.percentile]\nfraction = 0.99"
@@ -184,13 +186,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD)
-def test_spaces_that_do_not_fit(text: str, message: str):
+def test_spaces_that_do_not_fit(text: str, message: str) -> None:
     with pytest.raises(SpaceError) as caught:
         space(text)
     assert str(caught.value).startswith(message)
 
 
-def test_inputs_that_do_not_match_are_told_with_those_there_are():
+def test_inputs_that_do_not_match_are_told_with_those_there_are() -> None:
     with pytest.raises(SpaceError, match=r"no input matches 'pool:1'; inputs are pool:0, add:0, add:1, \.\.\."):
         kinds("[[override]]\nlayers = 'pool:1'")
     with pytest.raises(SpaceError, match=r"no layer matches 'po\*'; inputs .* have a number .*: try 'po\*:0'"):
@@ -204,7 +206,7 @@ def kinds(text: str) -> SearchSpace:
     return space(text, layers=ALL_KINDS)
 
 
-def test_a_layer_is_offered_only_what_it_can_have():
+def test_a_layer_is_offered_only_what_it_can_have() -> None:
     text = "asymmetric = [true, false]\nchannel_wise = [true, false]\ndmq_balancer = [false, 0.5]\n"
     offered = kinds("[layer]\n" + text).dimensions
     asked = {name: [one for one in offered if one.startswith(f"{name}:")] for name in kinds("").layers}
@@ -235,7 +237,7 @@ def test_a_layer_is_offered_only_what_it_can_have():
     assert plan.int8["deconv"] == LayerPlan(ifmr, asymmetric=True, channel_wise=True, dmq=0.5)
 
 
-def test_symmetric_alone_for_a_model_of_products_of_activations():
+def test_symmetric_alone_for_a_model_of_products_of_activations() -> None:
     only = [without_weight("scores", "BatchMatMulV2", "q", "k")]
     offered = space("[global]\nasymmetric = [true, false]\ndmq_balancer = [0.5, false]", layers=only)
     assert offered.dimensions == {}
@@ -260,7 +262,7 @@ def test_symmetric_alone_for_a_model_of_products_of_activations():
     ],
     ids=["nothing", "off", "only what may be INT8", "only with a weight", "but one"],
 )
-def test_which_layers_may_be_balanced(text: str, balanced: set[str]):
+def test_which_layers_may_be_balanced(text: str, balanced: set[str]) -> None:
     layers = [*LAYERS, *ALL_KINDS[-5:]]
     assert space(text, layers=layers).balanced == balanced
 
@@ -296,7 +298,7 @@ ELSEWHERE = [
     ],
     ids=["AMCT's", "layer by layer", "once", "an override"],
 )
-def test_weights_by_the_algorithms_that_a_layer_can_have(text: str, dimensions: dict, chosen: tuple[str, ...]):
+def test_weights_by_the_algorithms_that_a_layer_can_have(text: str, dimensions: dict, chosen: tuple[str, ...]) -> None:
     offered = space(text, layers=ELSEWHERE)
     assert offered.dimensions == dimensions
     plan = offered.plan({})
@@ -304,7 +306,7 @@ def test_weights_by_the_algorithms_that_a_layer_can_have(text: str, dimensions: 
     assert tuple(settings.weight_algorithm for settings in plan.int8.values()) == chosen
 
 
-def test_starts_with_each_weight_algorithm():
+def test_starts_with_each_weight_algorithm() -> None:
     offered = space(
         "[global]\nact_algo = ['minmax', 'ifmr']\n[layer]\nweight_algorithm = ['minmax', 'mse', 'octav']",
         layers=ELSEWHERE,
@@ -325,21 +327,21 @@ def test_starts_with_each_weight_algorithm():
     ]
 
 
-def test_weight_algorithms_are_no_dimension_where_there_is_no_choice():
+def test_weight_algorithms_are_no_dimension_where_there_is_no_choice() -> None:
     for where in ("global", "layer"):
         text = f"[{where}]\nweight_algorithm = ['minmax', 'octav']"
         assert space(text).dimensions == {}
         assert space(text, layers=ELSEWHERE[2:]).dimensions == {}
 
 
-def test_the_space_for_litert_has_every_weight_algorithm_and_nothing_that_its_kernels_give_for_nothing():
+def test_the_space_for_litert_has_every_weight_algorithm_and_nothing_that_its_kernels_give_for_nothing() -> None:
     dimensions = SearchSpace(load_space("litert"), ELSEWHERE, batches=100).dimensions
     assert dimensions["conv1:weight_algorithm"] == WEIGHTS
     settings = {name.rpartition(":")[2] for name in dimensions}
     assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm", "equalize", "bias_correction"}
 
 
-def test_repairs_of_the_whole_model():
+def test_repairs_of_the_whole_model() -> None:
     offered = space("[global]\nequalize = [true, false]\nbias_correction = ['none', 'analytic', 'empirical']")
     assert offered.dimensions == {"equalize": (True, False), "bias_correction": ("none", "analytic", "empirical")}
     plan = offered.plan({"equalize": False, "bias_correction": "empirical"})
@@ -369,7 +371,7 @@ def test_repairs_of_the_whole_model():
         ),
     ],
 )
-def test_repairs_that_are_no_choice(text: str, dimensions: dict, equalize: bool, bias_correction: str):
+def test_repairs_that_are_no_choice(text: str, dimensions: dict, equalize: bool, bias_correction: str) -> None:
     offered = space(text)
     assert offered.dimensions == dimensions
     plan = offered.plan({})
@@ -393,7 +395,7 @@ def test_repairs_that_are_no_choice(text: str, dimensions: dict, equalize: bool,
     ],
     ids=["layers", "all layers", "settings", "one", "second inputs", "types", "one of an operator", "the other one"],
 )
-def test_inputs_of_operators_are_offered_where_they_are_asked_for(text: str, offered: list[str]):
+def test_inputs_of_operators_are_offered_where_they_are_asked_for(text: str, offered: list[str]) -> None:
     found = kinds(text)
     assert [name for name in found.layers if ":" in name] == offered
     assert found.always_float == frozenset()
@@ -412,7 +414,7 @@ asymmetric = false
 """
 
 
-def test_plans_and_starts_with_inputs_of_operators():
+def test_plans_and_starts_with_inputs_of_operators() -> None:
     offered = space(TENSORS, layers=[*LAYERS, *ALL_KINDS[-4:]])
     own = {name: choices for name, choices in offered.dimensions.items() if name.count(":") == 2}
     either = (True, False)
@@ -429,7 +431,7 @@ def test_plans_and_starts_with_inputs_of_operators():
         check_plan(plan, {one.name: one for one in ALL_KINDS})
 
 
-def test_inputs_of_operators_are_never_quantized_alone():
+def test_inputs_of_operators_are_never_quantized_alone() -> None:
     offered = space(TENSORS, layers=[*LAYERS, *ALL_KINDS[-4:]])
     plan = offered.plan({f"{one.name}:quant_enable": False for one in LAYERS})
     assert not plan.int8
@@ -458,7 +460,7 @@ ACTIVATIONS = {
 }
 
 
-def test_dimensions():
+def test_dimensions() -> None:
     own = {
         f"{name}:{setting}": choices
         for name in ("conv1", "block/dw", "fc")
@@ -472,7 +474,7 @@ def test_dimensions():
     assert space(RICH).dimensions == {"batch_num": (8, 1), "asymmetric": (False, True), **own}
 
 
-def test_the_first_starts_are_all_int8_with_the_preferred_globals_and_each_other_one():
+def test_the_first_starts_are_all_int8_with_the_preferred_globals_and_each_other_one() -> None:
     offered = space(RICH)
     starts = list(offered.starts())
     settings = [(8, False), (1, False), (8, True)]
@@ -488,7 +490,7 @@ def test_the_first_starts_are_all_int8_with_the_preferred_globals_and_each_other
     ]
 
 
-def test_later_starts_change_one_setting_of_all_layers():
+def test_later_starts_change_one_setting_of_all_layers() -> None:
     offered = space(RICH)
     later = [offered.plan(start.parameters) for start in list(offered.starts())[3:]]
     first = offered.plan(next(iter(offered.starts())).parameters)
@@ -507,7 +509,7 @@ def test_later_starts_change_one_setting_of_all_layers():
     ]
 
 
-def test_starts_are_all_different_and_of_the_kind_that_was_offered():
+def test_starts_are_all_different_and_of_the_kind_that_was_offered() -> None:
     offered = space(RICH)
     starts = list(offered.starts())
     assert len({tuple(sorted(start.parameters.items())) for start in starts}) == len(starts)
@@ -519,7 +521,7 @@ def test_starts_are_all_different_and_of_the_kind_that_was_offered():
 
 
 @given(st.data())
-def test_the_plan_of_any_parameters(data: st.DataObject):
+def test_the_plan_of_any_parameters(data: st.DataObject) -> None:
     offered = space(RICH)
     parameters = {name: data.draw(st.sampled_from(choices), label=name) for name, choices in offered.dimensions.items()}
     expected = {
@@ -541,7 +543,7 @@ FRACTION = st.floats(0.5, 1.0, exclude_min=True)
 
 
 @given(st.lists(FRACTION, min_size=1, max_size=6, unique=True))
-def test_labels_are_unique(fractions: list[float]):
+def test_labels_are_unique(fractions: list[float]) -> None:
     assert len({label(Percentile(fraction)) for fraction in fractions}) == len(fractions)
     close = math.nextafter(fractions[0], 0.9)
     assert (
@@ -560,5 +562,5 @@ def test_labels_are_unique(fractions: list[float]):
         (Ifmr(0.9999, search_step=0.02), "ifmr max_percentile=0.9999 search_step=0.02"),
     ],
 )
-def test_labels(setting: Ifmr | MinMax | Percentile, words: str):
+def test_labels(setting: Ifmr | MinMax | Percentile, words: str) -> None:
     assert label(setting) == words

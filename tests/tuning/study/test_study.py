@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from autoquant.calibration.plan import Plan
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.sampling.reading import OUTCOME, read
 from autoquant.tuning.study.space import SearchSpace
-from autoquant.tuning.study.study import ATTEMPTS, Guided, Study
+from autoquant.tuning.study.study import ATTEMPTS, Guided, Proposal, Study
 from autoquant.tuning.study.trial import State, Trial
 from autoquant.tuning.study.workload import Workload
 
@@ -30,12 +33,12 @@ act_algo = ["ifmr", "minmax"]
 """
 
 
-def open_study(folder, *, space=SPACE, seed=0) -> Study:
+def open_study(folder: Path, *, space: str = SPACE, seed: int = 0) -> Study:
     resolved = SearchSpace(parse_space(space, "space"), LAYERS, batches=8)
     return Study(folder / "study.journal", resolved, seed=seed, allowed=0.01)
 
 
-def ended(proposal, *, loss: float | None) -> Trial:
+def ended(proposal: Proposal, *, loss: float | None) -> Trial:
     """A trial that ended with this drop, or failed."""
     plan = proposal.plan
     trial = Trial(
@@ -54,7 +57,7 @@ def ended(proposal, *, loss: float | None) -> Trial:
     return replace(trial, state=State.DONE, score=0.9 - loss, drop=loss, samples=100, seconds={"score": 1.5}, reason="")
 
 
-def loss_of(plan) -> float:
+def loss_of(plan: Plan) -> float:
     """The last layer must not be INT8."""
     return 0.2 if "l4" in plan.int8 else 0.0
 
@@ -69,14 +72,14 @@ def play(study: Study, count: int) -> list[Trial]:
     return trials
 
 
-def test_all_int8_with_each_setting_comes_first(tmp_path):
+def test_all_int8_with_each_setting_comes_first(tmp_path: Path) -> None:
     trials = play(open_study(tmp_path), 3)
     assert [trial.why for trial in trials] == ["all INT8: 2 batches", "all INT8: 1 batch", "all INT8: minmax"]
     assert all(trial.int8_layers == 5 and trial.int8_share == 1.0 for trial in trials)
     assert [trial.plan.batch_num for trial in trials] == [2, 1, 2]
 
 
-def test_what_is_told_is_read_back(tmp_path):
+def test_what_is_told_is_read_back(tmp_path: Path) -> None:
     trials = play(open_study(tmp_path), 4)
     proposal = (study := open_study(tmp_path)).propose()
     assert proposal is not None
@@ -85,7 +88,7 @@ def test_what_is_told_is_read_back(tmp_path):
     assert list(open_study(tmp_path).trials()) == trials
 
 
-def test_what_optuna_minimizes_is_the_objective_within_the_tolerance(tmp_path):
+def test_what_optuna_minimizes_is_the_objective_within_the_tolerance(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     for value in (0.75, 1.25):
         proposal = study.propose()
@@ -97,7 +100,7 @@ def test_what_optuna_minimizes_is_the_objective_within_the_tolerance(tmp_path):
     assert [trial.value for trial in stored if trial.value is not None] == [0.75, 1.25]
 
 
-def test_the_same_seed_gives_the_same_trials(tmp_path):
+def test_the_same_seed_gives_the_same_trials(tmp_path: Path) -> None:
     runs = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         (tmp_path / name).mkdir()
@@ -106,7 +109,7 @@ def test_the_same_seed_gives_the_same_trials(tmp_path):
     assert runs[0] != runs[2]
 
 
-def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path):
+def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     whole = [trial.plan for trial in play(open_study(tmp_path / "whole"), 12)]
@@ -114,13 +117,13 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path):
     assert parts == whole
 
 
-def test_tpe_finds_the_layer_that_hurts(tmp_path):
+def test_tpe_finds_the_layer_that_hurts(tmp_path: Path) -> None:
     trials = play(open_study(tmp_path), 40)
     good = [trial for trial in trials if trial.drop is not None and trial.drop <= 0.01]
     assert max(trial.int8_share for trial in good) == pytest.approx(1 - 50 / 150)
 
 
-def test_a_plan_is_carried_out_once_and_never_all_float(tmp_path):
+def test_a_plan_is_carried_out_once_and_never_all_float(tmp_path: Path) -> None:
     small = "[layer]\nquant_enable = [true, false]\n[[override]]\nlayers = ['l[0-2]']\nquant_enable = false"
     study = open_study(tmp_path, space=small)
     plans = []
@@ -130,14 +133,14 @@ def test_a_plan_is_carried_out_once_and_never_all_float(tmp_path):
     assert sorted(sorted(plan.int8) for plan in plans) == [["l3"], ["l3", "l4"], ["l4"]]
 
 
-def test_a_space_with_one_plan_ends(tmp_path):
+def test_a_space_with_one_plan_ends(tmp_path: Path) -> None:
     study = open_study(tmp_path, space="version = 1")
     assert len(play(study, 1)[0].plan.int8) == 5
     assert study.propose() is None
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["interrupted", "killed"])
-def test_a_trial_that_did_not_end_is_proposed_again(tmp_path, told: bool):
+def test_a_trial_that_did_not_end_is_proposed_again(tmp_path: Path, told: bool) -> None:
     study = open_study(tmp_path)
     play(study, 3)
     lost = study.propose()
@@ -151,7 +154,7 @@ def test_a_trial_that_did_not_end_is_proposed_again(tmp_path, told: bool):
     assert [trial.number for trial in open_study(tmp_path).trials()] == [0, 1, 2]
 
 
-def test_a_plan_that_kills_its_process_is_given_up(tmp_path):
+def test_a_plan_that_kills_its_process_is_given_up(tmp_path: Path) -> None:
     play(open_study(tmp_path), 3)
     plans = []
     for _ in range(ATTEMPTS + 1):
@@ -162,7 +165,7 @@ def test_a_plan_that_kills_its_process_is_given_up(tmp_path):
     assert plans[ATTEMPTS].why == "TPE"
 
 
-def stored(folder) -> list[optuna.trial.FrozenTrial]:
+def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
     """What Optuna has of them."""
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     return optuna.load_study(study_name="autoquant", storage=storage).trials
@@ -178,7 +181,9 @@ def stored(folder) -> list[optuna.trial.FrozenTrial]:
     ],
     ids=["within", "not within", "set aside", "only compared"],
 )
-def test_trials_that_were_stopped_early(tmp_path, facts, state: str, value, constraint):
+def test_trials_that_were_stopped_early(
+    tmp_path: Path, facts: dict[str, Any], state: str, value: float | None, constraint: float | None
+) -> None:
     """One that is proven to be within counts for Optuna as one that was scored on everything, others are pruned."""
     study = open_study(tmp_path)
     proposal = study.propose()
@@ -192,11 +197,18 @@ def test_trials_that_were_stopped_early(tmp_path, facts, state: str, value, cons
     assert list(open_study(tmp_path).trials()) == [trial]
 
 
-def test_what_became_known_later_is_known_when_the_study_is_opened_again(tmp_path):
+def test_what_became_known_later_is_known_when_the_study_is_opened_again(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     proposal = study.propose()
     assert proposal is not None
-    aside = {"state": State.STOPPED, "within": None, "drop": 0.02, "low": -0.1, "high": 0.3, "samples": 40}
+    aside: dict[str, Any] = {
+        "state": State.STOPPED,
+        "within": None,
+        "drop": 0.02,
+        "low": -0.1,
+        "high": 0.3,
+        "samples": 40,
+    }
     study.finish(replace(ended(proposal, loss=None), reason="", **aside))
     (trial,) = study.trials()
     whole = replace(trial, state=State.DONE, score=0.9, drop=0.0, low=0.0, high=0.0, within=True, samples=240)
@@ -207,10 +219,10 @@ def test_what_became_known_later_is_known_when_the_study_is_opened_again(tmp_pat
 class Given:
     """Lets points wait, one after the other, with what is asked of them."""
 
-    def __init__(self, *points):
+    def __init__(self, *points: tuple[dict[str, Any], dict[str, Any]]) -> None:
         self.points = list(points)
 
-    def prepare(self, study):
+    def prepare(self, study: Any) -> bool:
         if any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False)):
             return True
         if not self.points:
@@ -220,23 +232,29 @@ class Given:
         return True
 
 
-def open_given(folder, *points) -> Study:
+def open_given(folder: Path, *points: tuple[dict[str, Any], dict[str, Any]]) -> Study:
     space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
     return Study(folder / "study.journal", space, allowed=0.01, proposer=Given(*points), starts=[])
 
 
-def point(**changed):
+def point(**changed: Any) -> dict[str, Any]:
     space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
     return {**{name: choices[0] for name, choices in space.dimensions.items()}, **changed}
 
 
-def raced(proposal, samples: int) -> Trial:
+def raced(proposal: Proposal, samples: int) -> Trial:
     """Seen on so many samples, to be compared alone."""
-    facts = {"loss": 0.5, "loss_samples": samples, "losses": (0.5,), "samples": samples, "limit": proposal.limit}
+    facts: dict[str, Any] = {
+        "loss": 0.5,
+        "loss_samples": samples,
+        "losses": (0.5,),
+        "samples": samples,
+        "limit": proposal.limit,
+    }
     return replace(ended(proposal, loss=None), state=State.STOPPED, reason="", phase=proposal.phase, **facts)
 
 
-def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path):
+def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path: Path) -> None:
     study = open_given(
         tmp_path, (point(), {"why": "race: ifmr", "phase": "race", "limit": 64}), (point(batch_num=1), {})
     )
@@ -251,7 +269,7 @@ def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path):
     assert (kept.phase, kept.limit, kept.losses) == ("race", 64, (0.5,))
 
 
-def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path):
+def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path: Path) -> None:
     asked = [{"limit": 64}, {"limit": 64, "why": "once more"}, {"limit": 32}, {"limit": 128}, {}, {"limit": 256}, {}]
     study = open_given(tmp_path, *((point(), one) for one in asked))
     seen = []
@@ -271,18 +289,26 @@ def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path):
 
 
 @pytest.mark.parametrize("within", [False, None], ids=["decided early", "set aside"])
-def test_a_plan_that_was_decided_is_not_tried_again(tmp_path, within):
+def test_a_plan_that_was_decided_is_not_tried_again(tmp_path: Path, within: bool | None) -> None:
     study = open_given(tmp_path, (point(), {}), (point(), {}), (point(batch_num=1), {}))
     proposal = study.propose()
     assert proposal is not None
-    out = {"state": State.STOPPED, "within": within, "drop": 0.2, "low": 0.1, "high": 0.3, "samples": 40, "reason": ""}
+    out: dict[str, Any] = {
+        "state": State.STOPPED,
+        "within": within,
+        "drop": 0.2,
+        "low": 0.1,
+        "high": 0.3,
+        "samples": 40,
+        "reason": "",
+    }
     study.finish(replace(ended(proposal, loss=None), **out))
     other = study.propose()
     assert other is not None
     assert other.plan.batch_num == 1
 
 
-def test_what_was_cut_off_is_proposed_again_as_it_was_asked_for(tmp_path):
+def test_what_was_cut_off_is_proposed_again_as_it_was_asked_for(tmp_path: Path) -> None:
     study = open_given(tmp_path, (point(), {"why": "race: ifmr", "phase": "race", "limit": 64}))
     lost = study.propose()
     assert lost is not None
@@ -291,7 +317,7 @@ def test_what_was_cut_off_is_proposed_again_as_it_was_asked_for(tmp_path):
     assert (again.plan, again.phase, again.limit, again.why) == (lost.plan, "race", 64, "again, cut off as 0")
 
 
-def test_a_plan_that_another_process_is_at_is_left_to_it(tmp_path):
+def test_a_plan_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     """Of equals the one with the lowest number is carried out."""
     first = open_given(tmp_path, (point(), {}))
     second = open_given(tmp_path, (point(), {}), (point(batch_num=1), {}))
@@ -302,7 +328,7 @@ def test_a_plan_that_another_process_is_at_is_left_to_it(tmp_path):
     assert [trial.user_attrs.get("skipped") for trial in stored(tmp_path)] == [None, "the same as trial 0", None]
 
 
-def test_trials_of_an_earlier_version_are_known(tmp_path):
+def test_trials_of_an_earlier_version_are_known(tmp_path: Path) -> None:
     """It gave each fact an attribute of its own, and none to the state."""
     trials = play(open_study(tmp_path), 6)
     proposal = (study := open_study(tmp_path)).propose()
@@ -330,7 +356,7 @@ def test_trials_of_an_earlier_version_are_known(tmp_path):
     assert other.plan == one.plan  # TPE has learnt the same
 
 
-def test_a_guided_study_follows_until_nothing_is_chosen(tmp_path):
+def test_a_guided_study_follows_until_nothing_is_chosen(tmp_path: Path) -> None:
     """After the starting point; what means a plan that was tried is passed over, and others come first."""
     space = SearchSpace(parse_space("[layer]\nquant_enable = [true, false]", "space"), LAYERS, batches=8)
     everything = dict.fromkeys(space.dimensions, True)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 import math
 from dataclasses import replace
@@ -55,13 +57,13 @@ def failed(number: int) -> Trial:
         "an infinite drop is better than nothing",
     ],
 )
-def test_best(trials: list[Trial], number: int | None):
+def test_best(trials: list[Trial], number: int | None) -> None:
     for order in itertools.permutations(trials):
         kept = best(order, 0.01)
         assert (kept.number if kept else None) == number
 
 
-def test_the_objective_decides_and_not_the_share():
+def test_the_objective_decides_and_not_the_share() -> None:
     small, fast = done(0, 0.9, 0.0), replace(done(1, 0.5, 0.0), objective=0.0625)
     assert best([small, fast], 0.01) is fast
 
@@ -73,7 +75,7 @@ TRIALS = st.lists(st.tuples(st.floats(0.0, 1.0), DROP | st.none()), max_size=6).
 
 
 @given(TRIALS)
-def test_nothing_is_better_than_the_best(trials: list[Trial]):
+def test_nothing_is_better_than_the_best(trials: list[Trial]) -> None:
     kept = best(iter(trials), 0.01)
     finished = [trial for trial in trials if trial.drop is not None]
     assert (kept is None) == (not finished)
@@ -86,13 +88,13 @@ def test_nothing_is_better_than_the_best(trials: list[Trial]):
 
 
 @pytest.mark.parametrize("drop", [None, math.nan])
-def test_a_trial_that_is_done_has_a_drop(drop: float | None):
+def test_a_trial_that_is_done_has_a_drop(drop: float | None) -> None:
     with pytest.raises(ValueError, match="a trial that is done has a drop, which is a number"):
         Trial(0, State.DONE, PLAN, "test", 1, 1.0, 0.0, score=0.5, drop=drop)
 
 
 @pytest.mark.parametrize("kept", [done(0, 0.5, 0.25), None])
-def test_result(kept: Trial | None):
+def test_result(kept: Trial | None) -> None:
     trials = (done(0, 0.5, 0.25), failed(1))
     result = SearchResult(
         verdict=Verdict.MISSED,

@@ -1,6 +1,10 @@
 """What layers cost, and searches in which inputs of additions and poolings may be quantized too."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +33,7 @@ quant_enable = [true, false]
 """
 
 
-def network(path, size: int | None = 6):
+def network(path: Path, size: int | None = 6) -> Path:
     """Conv2D, AddV2, MaxPool, AvgPool and MatMul over images of (size, 6, 2), three scores."""
     import tensorflow as tf
 
@@ -47,7 +51,7 @@ def network(path, size: int | None = 6):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network, data whose labels it gets right but for one in five, and its scores."""
     import tensorflow as tf
 
@@ -66,12 +70,12 @@ def files(tmp_path_factory):
     return folder
 
 
-def workload(model, data) -> Workload:
+def workload(model: Path, data: Any) -> Workload:
     opened = open_model(model)
     return Workload.of(TensorFlowTarget(), opened, open_data(data, opened.inputs))
 
 
-def test_costs_are_of_layers_alone(files):
+def test_costs_are_of_layers_alone(files: Path) -> None:
     found = workload(files / "net.pb", files / "data.npz")
     assert (found.unit, found.size) == ("multiply-adds", 3)
     assert found.costs == {**COSTS, "add:0": 0, "add:1": 0, "pool:0": 0}
@@ -82,7 +86,7 @@ def test_costs_are_of_layers_alone(files):
     assert count_layers(plan.int8) == 1
 
 
-def test_parameters_stand_for_unknown_multiply_adds_and_layers_for_those(files):
+def test_parameters_stand_for_unknown_multiply_adds_and_layers_for_those(files: Path) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:
@@ -101,9 +105,14 @@ def test_parameters_stand_for_unknown_multiply_adds_and_layers_for_those(files):
     assert found.int8_share(Plan({"average": LayerPlan(channel_wise=False)})) == 1.0
 
 
-def test_a_search_that_quantizes_inputs_too_ends_when_all_layers_are_in_int8(files, tmp_path):
+def test_a_search_that_quantizes_inputs_too_ends_when_all_layers_are_in_int8(files: Path, tmp_path: Path) -> None:
     heard = []
-    options = {"space": files / "space.toml", "tolerance": "90%", "listener": heard.append, "batch_size": 20}
+    options: dict[str, Any] = {
+        "space": files / "space.toml",
+        "tolerance": "90%",
+        "listener": heard.append,
+        "batch_size": 20,
+    }
     options |= {"certify": "none"}
     result = autoquant.search(files / "net.pb", files / "data.npz", run=tmp_path / "run", **options)
     assert (result.verdict, result.ended, len(result.trials)) == (Verdict.MET, Ended.NOTHING_BETTER, 1)
@@ -117,8 +126,14 @@ def test_a_search_that_quantizes_inputs_too_ends_when_all_layers_are_in_int8(fil
     assert (score["layers"], score["int8_layers"]) == (3, 3)
 
 
-def test_a_search_that_misses_keeps_one_model_with_its_map_and_blames_layers_alone(files, tmp_path):
-    options = {"space": files / "space.toml", "tolerance": 0.0, "max_trials": 4, "batch_size": 20, "metric": "mse"}
+def test_a_search_that_misses_keeps_one_model_with_its_map_and_blames_layers_alone(files: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "space": files / "space.toml",
+        "tolerance": 0.0,
+        "max_trials": 4,
+        "batch_size": 20,
+        "metric": "mse",
+    }
     options |= {"sampler": "tpe"}
     result = autoquant.search(files / "net.pb", files / "scores.npz", run=tmp_path / "run", **options)
     assert result.costly

@@ -152,7 +152,7 @@ def _unreachable(model: str, trials: Sequence[Trial], strategy: Any) -> Autoquan
     )
     if isinstance(strategy, TpeStrategy):
         what = f"none of {len(trials)} configurations satisfies, the accuracy target may be too difficult to achieve"
-    reasons = [trial.reason for trial in trials if trial.reason]
+    reasons = [trial.failure for trial in trials if trial.failure]
     if reasons:
         what += f" ({len(reasons)} of {len(trials)} could not be built: {reasons[0]})"
     other = "BinarySearch" if isinstance(strategy, TpeStrategy) else "TPE"

@@ -77,7 +77,7 @@ def run_trials(bench: Bench, study: Study, history: History, folder: Path, *, li
             trial, judgement = _carried_out(bench, proposal, Path(place))
         study.finish(trial)
         history.add(roll_back, judgement)
-        log().info("%d of %d layers in INT8: %s", trial.int8_layers, len(roll_back), trial.reason or judgement)
+        log().info("%d of %d layers in INT8: %s", sum(roll_back.values()), len(roll_back), trial.failure or judgement)
         if judgement.satisfied and all(roll_back.values()):
             return
 
@@ -93,14 +93,14 @@ def _carried_out(bench: Bench, proposal: Proposal, folder: Path) -> tuple[Trial,
         state=State.FAILED,
         plan=proposal.plan,
         why=proposal.why,
-        int8_layers=len(proposal.plan.int8),
+        parameters=proposal.parameters,
         int8_share=(share := bench.builder.workload.int8_share(proposal.plan)),
         objective=1.0 - share,
     )
     try:
         graph = bench.opened(proposal.plan, folder, watch)
     except TrialError as error:
-        return replace(trial, reason=str(error), seconds=watch.laps), FAILED
+        return replace(trial, failure=str(error), seconds=watch.laps), FAILED
     judgement = bench.judge.evaluate(graph)
     watch.lap("score")
     score, drop = judgement.number, judgement.violation

@@ -59,7 +59,7 @@ def text(found: Explanation, *, columns: int | None) -> str:
     blocks: list[list[RenderableType]] = [
         [folded(f"{label:{LABEL}}  {words}", bold=LABEL, indent=LABEL + 2) for label, words in cost(found)],
         settings_table(found.settings, columns),
-        retreats_table(found.retreats, found.run.terms.objective, columns),
+        retreats_table(found.retreats, found.run.terms.objective_name, columns),
         [folded(line) for line in legend(shown)],
         [folded(line, bold=0 if line.startswith(" ") else len(line)) for line in reasons(found)],
     ]
@@ -71,18 +71,18 @@ def cost(found: Explanation) -> Iterator[tuple[str, str]]:
     from autoquant.tuning.study.choices import MACS
 
     run, terms, best = found.run, found.run.terms, found.run.best
-    allowed = f"INT8 may lose {number(terms.tolerance)}"
+    allowed = f"INT8 may lose {number(terms.max_drop)}"
     yield "run", f"{run.run} ({terms.target}): FP32 {terms.metric} {number(terms.baseline)}, {allowed}"
     if best is None:
-        yield "best", f"none, as no trial came to its end; the last one failed: {run.trials[-1].reason}"
+        yield "best", f"none, as no trial came to its end; the last one failed: {run.trials[-1].failure}"
     else:
-        met = "within tolerance" if best.meets(terms.tolerance) else "not within tolerance"
+        met = "within tolerance" if best.meets(terms.max_drop) else "not within tolerance"
         score = "" if best.score is None else f"{terms.metric} {number(best.score)}, "
         yield "best", f"trial {best.number} ({best.why}): {score}drop {drop_words(best)}, {met}"
         yield from _certificate(found)
-        minimized = f"; {terms.objective} {percent(best.objective)} of the float model's"
+        minimized = f"; {terms.objective_name} {percent(best.objective)} of the float model's"
         share = f"{best.int8_layers} of {best.layers} layers, {percent(best.int8_share)} of the model's work"
-        yield "INT8", share + ("" if terms.objective == MACS else minimized)
+        yield "INT8", share + ("" if terms.objective_name == MACS else minimized)
         yield "settings", plan_words(best.plan)
     yield "effort", _effort(found)
 
@@ -132,14 +132,13 @@ def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
         beside = "" if one.why is Why.NEVER else " beside most of these INT8 layers and was decided"
         return f"no trial had {_them(group)} in INT8{beside}"
     if one.why is Why.FAILED:
-        return f"trial {one.trial.number} failed for its sake: {one.trial.reason}"
+        return f"trial {one.trial.number} failed for its sake: {one.trial.failure}"
     told = f"trial {one.trial.number}, {_difference(group)}: drop {drop_words(one.trial)}{interval_words(one.trial)}"
     if one.why is Why.OUT:
-        return f"{told}, {'set aside' if one.trial.set_aside else 'not within tolerance'}"
-    mine, best = one.trial.objective, run.best.objective if run.best else one.trial.objective
-    return (
-        f"{told}, within tolerance; but {run.terms.objective} {percent(mine)} of the float model's, not {percent(best)}"
-    )
+        return f"{told}, {'set aside' if one.trial.undecided else 'not within tolerance'}"
+    best = run.best.objective if run.best else one.trial.objective
+    share = f"{percent(one.trial.objective)} of the float model's, not {percent(best)}"
+    return f"{told}, within tolerance; but {run.terms.objective_name} {share}"
 
 
 def _difference(group: Sequence[FloatLayer]) -> str:

@@ -131,7 +131,7 @@ def _trials(state: State) -> Table:
     table.add_column("what is tried", overflow="ellipsis", no_wrap=True, ratio=1)
     objective = state.opened.objective if state.opened else MACS
     minimized = [objective] if objective != MACS else []
-    between = ["Q/DQ"] if any(trial.boundaries is not None for trial in state.recent) else []
+    between = ["Q/DQ"] if any(trial.qdq_ops is not None for trial in state.recent) else []
     for heading in ("INT8", "share", *minimized, *between, "score", "drop"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("met", no_wrap=True)
@@ -143,19 +143,19 @@ def _trials(state: State) -> Table:
 
 def _trial(trial: Trial, allowed: float, *, minimized: bool, between: bool) -> Iterator[RenderableType]:
     yield str(trial.number)
-    yield Text(trial.why).append(f"\n{trial.reason}" if trial.reason else "", style="red")
+    yield Text(trial.why).append(f"\n{trial.failure}" if trial.failure else "", style="red")
     yield f"{trial.int8_layers}/{trial.layers}"
     yield percent(trial.int8_share)
     if minimized:
         yield percent(trial.objective)
     if between:
-        yield "" if trial.boundaries is None else str(trial.boundaries)
+        yield "" if trial.qdq_ops is None else str(trial.qdq_ops)
     if trial.state is TrialState.FAILED:
         yield from (Text("failed", style="red"), "", "")
     elif trial.state is TrialState.STOPPED:
         yield Text(f"{trial.samples:,} seen", style="dim")
         yield "" if trial.drop is None else f"~{number(trial.drop)}"
-        yield Text(SET_ASIDE, style="dim") if trial.set_aside else verdict_of(trial.within)
+        yield Text(SET_ASIDE, style="dim") if trial.undecided else verdict_of(trial.within)
     else:
         yield number(trial.score or 0.0)
         yield number(trial.drop or 0.0)

@@ -39,7 +39,7 @@ class Row:
     @classmethod
     def of(cls, what: str, other: str, pair: Pair) -> Row:
         """A row about two trials."""
-        losses, gain = pair.losses, pair.gain
+        losses, gain = pair.divergence, pair.gain
         bounded = gain is not None and math.isfinite(gain.low) and math.isfinite(gain.high) and not _exact(pair)
         return cls(
             what,
@@ -84,7 +84,7 @@ def retreats_table(retreats: Sequence[Retreat], objective: str, columns: int | N
 
 def legend(pairs: Sequence[Pair]) -> Iterator[str]:
     """What the columns mean, where there are any."""
-    over = sorted({pair.losses.samples for pair in pairs if pair.losses})
+    over = sorted({pair.divergence.samples for pair in pairs if pair.divergence})
     if over:
         samples = f"{over[0]:,}" if len(over) == 1 else f"{over[0]:,} to {over[-1]:,}"
         yield f"loss: mean divergence of outputs from FP32's, over {samples} samples, the same for both trials"

@@ -101,10 +101,10 @@ def _ended(event: TrialEnded, state: State, *, verbose: bool) -> Iterator[str]:
 
 def _outcome(trial: Trial, state: State) -> str:
     if trial.state is TrialState.FAILED or state.baseline is None:
-        return f"failed, {trial.reason}"
+        return f"failed, {trial.failure}"
     if trial.state is TrialState.STOPPED:
         about = "" if trial.drop is None else f", drop about {number(trial.drop)}"
-        found = SET_ASIDE if trial.set_aside else _MET[trial.within]
+        found = SET_ASIDE if trial.undecided else _MET[trial.within]
         return f"stopped after {counted(trial.samples, 'sample')}{about}, {found}"
     met = _MET[trial.meets(state.baseline.allowed)]
     return f"{state.baseline.metric} {number(trial.score or 0.0)}, drop {number(trial.drop or 0.0)}, {met}"
@@ -116,5 +116,5 @@ _MET = {True: "within tolerance", False: "not within tolerance", None: "compared
 def _plan(trial: Trial, state: State) -> str:
     objective = state.opened.objective if state.opened else MACS
     minimized = "" if objective == MACS else f", {objective} {percent(trial.objective)}"
-    between = "" if trial.boundaries is None else f", {conversions(trial.boundaries)}"
+    between = "" if trial.qdq_ops is None else f", {conversions(trial.qdq_ops)}"
     return f"{trial.int8_layers}/{trial.layers} layers in INT8, {percent(trial.int8_share)}{minimized}{between}"

@@ -69,7 +69,7 @@ def verdict(result: SearchResult) -> Iterator[Line]:
     """The verdict in words."""
     best = result.best
     if best is None or best.drop is None:
-        reason = f"; the last one failed: {result.trials[-1].reason}" if result.trials else ""
+        reason = f"; the last one failed: {result.trials[-1].failure}" if result.trials else ""
         yield "missed", f"no trial came to its end{reason}"
         return
     layers = f"{best.int8_layers} of {result.layers} layers in INT8"
@@ -108,7 +108,7 @@ def _scores(result: SearchResult) -> Iterator[Line]:
     yield "INT8", f"{result.metric} {number(result.score)}, drop {number(result.drop)}, allowed {allowed}"
     if result.score_tensorflow is not None:
         yield "", f"{result.metric} {number(result.score_tensorflow)} in TensorFlow, from the saved graph"
-    between = "" if best.boundaries is None else f"; {conversions(best.boundaries)}"
+    between = "" if best.qdq_ops is None else f"; {conversions(best.qdq_ops)}"
     share = f"{percent(best.int8_share)} of the {result.unit}"
     yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {share}{between}"
     if result.objective != MACS:
@@ -228,7 +228,7 @@ def _advice(result: SearchResult) -> Iterator[Line]:
             yield "try", f"more time: autoquant resume {run} --timeout {math.ceil(2 * result.seconds)}s"
             yield "", f"or {anew}"
         elif result.ended is Ended.FAILURES:
-            yield "failed", result.trials[-1].reason
+            yield "failed", result.trials[-1].failure
         else:
             yield "try", anew
     if result.model:

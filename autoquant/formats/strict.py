@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from autoquant.errors import InputError, PlanError, did_you_mean
 
@@ -39,12 +39,7 @@ class Fields:
         self._known.append(key)
         if key not in self._left:
             return None
-        value = self._left.pop(key)
-        if kind is float:
-            value = as_float(value)
-        if type(value) is not kind:
-            raise self.error(key, f"expected {kind.__name__}, got {value!r}", hint=hint)
-        return value
+        return self.checked(key, self._left.pop(key), kind, hint=hint)
 
     def needed(self, key: str, kind: type[T]) -> T:
         """The value of `key`, which must be there."""
@@ -52,6 +47,13 @@ class Fields:
         if value is None:
             raise self.error(key, f"is missing, expected {kind.__name__}", hint=f'add "{key}"')
         return value
+
+    def checked(self, key: str, value: Any, kind: type[T], *, hint: str = "correct the value, or leave it out") -> T:
+        """A value that stands under `key`, which must be of this kind (a whole number may stand for a float)."""
+        found = as_float(value) if kind is float else value
+        if type(found) is not kind:
+            raise self.error(key, f"expected {kind.__name__}, got {value!r}", hint=hint)
+        return found
 
     def raw(self, key: str) -> Any:
         """The value of `key` as it is, None when it is not there."""
@@ -74,12 +76,17 @@ class Fields:
 
     def only(self, key: str, allowed: Iterable[T], default: T) -> T:
         """The value of `key`, which must be one of `allowed`."""
-        value, choices = self.take(key, default), list(allowed)
-        if value not in choices:
+        return self.chosen(key, self.take(key, default), allowed)
+
+    def chosen(self, key: str, value: Any, allowed: Iterable[T]) -> T:
+        """A value that stands under `key`, which must be one of `allowed`."""
+        found: T = value
+        choices = list(allowed)
+        if found not in choices:
             near = get_close_matches(str(value), map(str, choices), n=1)
             hint = f"try '{near[0]}'" if near else "it can be " + ", ".join(map(str, choices))
             raise self.error(key, f"unknown {value!r}", hint=hint)
-        return value
+        return found
 
     def build(self, make: Callable[[], T]) -> T:
         """Make a value that checks itself, and tell where a ValueError came from."""
@@ -118,17 +125,29 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_object(text: str, where: str, error: type[InputError], *, hint: str) -> Fields:
-    """The object that a JSON text of the file `where` is. Raises `error` where it is none, or has a key twice."""
+    """The object that a JSON text of the file `where` is.
+
+    Raises `error` where it is none, has a key twice, or has NaN or infinity, which are no JSON.
+    """
     try:
-        found = json.loads(text, object_pairs_hook=unique_keys)
+        found = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as wrong:
         raise error(where, f"is no JSON: {wrong}", hint=hint) from None
     return Fields(found, f"{where}:$", error)
 
 
-def read_text(path: Path, *, hint: str) -> str:
-    """The text of a UTF-8 file, without the byte order mark that editors on Windows put first. Raises PlanError."""
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def load_object(path: Path, error: type[InputError], *, hint: str) -> Fields:
+    """The object in a JSON file. Raises `error` as `json_object`, and where the file cannot be read."""
+    return json_object(read_text(path, hint=hint, error=error), str(path), error, hint=hint)
+
+
+def read_text(path: Path, *, hint: str, error: type[InputError] = PlanError) -> str:
+    """The text of a UTF-8 file, without the byte order mark that editors on Windows put first. Raises `error`."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(str(path), f"cannot be read ({error})", hint=hint) from None
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise error(str(path), f"cannot be read ({wrong})", hint=hint) from None

@@ -26,7 +26,7 @@ TOGETHER = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class Divergences:
     """The mean divergence from FP32 (evaluation/metrics/divergence.py) of two trials, over the same samples."""
 
     before: float
@@ -51,14 +51,14 @@ class Pair:
     after: Trial
 
     @property
-    def losses(self) -> Losses | None:
+    def divergence(self) -> Divergences | None:
         """Their divergences on the most samples of which both are known, None where there are none."""
         one, other = self.before, self.after
-        common = min(len(one.losses), len(other.losses))
+        common = min(len(one.divergences), len(other.divergences))
         if not common:
             return None
-        fewer = one if len(one.losses) == common else other
-        return Losses(one.losses[common - 1], other.losses[common - 1], fewer.loss_samples)
+        fewer = one if len(one.divergences) == common else other
+        return Divergences(one.divergences[common - 1], other.divergences[common - 1], fewer.divergence_samples)
 
     @property
     def gain(self) -> Gain | None:
@@ -72,7 +72,7 @@ class Pair:
     @property
     def measured(self) -> bool:
         """Whether there is anything to compare."""
-        return self.losses is not None or self.gain is not None
+        return self.divergence is not None or self.gain is not None
 
     @property
     def reversed(self) -> Pair:
@@ -82,8 +82,8 @@ class Pair:
     @property
     def order(self) -> tuple[bool, float]:
         """How much better the second is: by the divergence where that is known, which is finer than the drop."""
-        if self.losses is not None:
-            return True, self.losses.before - self.losses.after
+        if self.divergence is not None:
+            return True, self.divergence.before - self.divergence.after
         return False, self.gain.estimate if self.gain else 0.0
 
 
@@ -123,7 +123,7 @@ def ranked_pairs(trials: Sequence[Trial], best: Trial | None) -> list[Pair]:
     def rank(pair: Pair) -> tuple[int, int, int, int, int]:
         one, other = pair.before, pair.after
         exact = sum(trial.state is State.DONE for trial in (one, other))
-        samples = pair.losses.samples if pair.losses else 0
+        samples = pair.divergence.samples if pair.divergence else 0
         return min(far[one.number], far[other.number]), -exact, -samples, one.number, other.number
 
     return sorted((pair for pair in pairs if pair.measured), key=rank)

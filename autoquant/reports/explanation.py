@@ -32,5 +32,5 @@ def explain_run(run: Path) -> Explanation:
 def explained(run: RunTrials) -> Explanation:
     """Explain what was read. Trials that failed are compared with none; without a best, no layer is explained."""
     pairs = ranked_pairs(run.trials, run.best)
-    found = () if run.best is None else float_layers(run.trials, run.best, run.terms.tolerance)
+    found = () if run.best is None else float_layers(run.trials, run.best, run.terms.max_drop)
     return Explanation(run, tuple(settings_bought(pairs, run.best)), tuple(retreats(pairs, run.best)), found)

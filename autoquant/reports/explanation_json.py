@@ -9,7 +9,6 @@ from typing import Any
 from autoquant.reports.ablations import Pair
 from autoquant.reports.explanation import Explanation
 from autoquant.tuning.certification.certificate_json import certificate_facts
-from autoquant.tuning.study.trial import Trial
 
 
 def explanation_facts(found: Explanation) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def explanation_facts(found: Explanation) -> dict[str, Any]:
         "version": 1,
         "run": str(run.run),
         **asdict(run.terms),
-        "best": _trial_facts(run.best) if run.best else None,
+        "best": run.best.facts() if run.best else None,
         "certificate": certificate_facts(run.certificate) if run.certificate else None,
         "trials": len(run.trials),
         "unended_trials": run.unended,
@@ -44,7 +43,7 @@ def explanation_facts(found: Explanation) -> dict[str, Any]:
             {
                 "layer": one.name,
                 "why": one.why.value,
-                "trial": _trial_facts(one.trial) if one.trial else None,
+                "trial": one.trial.facts() if one.trial else None,
                 "without": list(one.without),
                 "beside": list(one.beside),
                 "same_settings": one.alike,
@@ -59,14 +58,8 @@ def _pair_facts(pair: Pair) -> dict[str, Any]:
     ends = {"low": gain.low, "high": gain.high} if gain else {}
     known = {name: end if math.isfinite(end) else None for name, end in ends.items()}
     return {
-        "before": _trial_facts(pair.before),
-        "after": _trial_facts(pair.after),
-        "loss": asdict(pair.losses) if pair.losses else None,
+        "before": pair.before.facts(),
+        "after": pair.after.facts(),
+        "divergence": asdict(pair.divergence) if pair.divergence else None,
         "gain": {"estimate": gain.estimate, **known} if gain else None,
     }
-
-
-def _trial_facts(trial: Trial) -> dict[str, Any]:
-    names = ("number", "why", "int8_layers", "layers", "int8_share", "objective", "score", "drop", "low", "high")
-    more = ("within", "samples", "reason")
-    return {"state": trial.state.value, **{name: getattr(trial, name) for name in (*names, *more)}}

@@ -64,7 +64,7 @@ def _float_layer(name: str, trials: Sequence[Trial], best: Trial, allowed: float
         assert one.trial is not None
         differing = len(one.without) + len(one.beside)
         far = distance(one.trial.plan, best.plan)
-        return not one.exact, one.why is not Why.FAILED, differing, far, one.trial.set_aside, one.trial.number
+        return not one.exact, one.why is not Why.FAILED, differing, far, one.trial.undecided, one.trial.number
 
     return min(shown, key=rank, default=FloatLayer(name, Why.UNTRIED))
 
@@ -87,6 +87,6 @@ def _why(name: str, trial: Trial, allowed: float) -> Why | None:
         return Why.FAILED if trial.at_fault == name else None
     if trial.state is State.DONE:
         return Why.NO_BETTER if trial.meets(allowed) else Why.OUT
-    if trial.set_aside:
+    if trial.undecided:
         return Why.OUT
     return {True: Why.NO_BETTER, False: Why.OUT, None: None}[trial.within]

@@ -9,14 +9,13 @@ from typing import Any
 from autoquant.reports.latency_facts import latency_facts
 from autoquant.tuning.certification.certificate_json import certificate_facts
 from autoquant.tuning.result import SearchResult
-from autoquant.tuning.study.trial import Trial
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:
     """The object. Scores, `drop` and `tolerance` are in units of the metric; `int8_share` is a share of `share_of`.
 
-    `objective` is what was minimized, 1.0 for the model all in float; `boundaries` counts conversions between that and
-    INT8.
+    `objective` is what was minimized, 1.0 for the model all in float; `qdq_ops` counts Q/DQ operators between
+    that and INT8.
     """
     best = result.best
     return {
@@ -32,7 +31,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "layers": result.layers,
         "int8_share": best.int8_share if best else 0.0,
         "objective": {"name": result.objective, "value": best.objective if best else None},
-        "boundaries": best.boundaries if best else None,
+        "qdq_ops": best.qdq_ops if best else None,
         "latency": latency_facts(result.latency) if result.latency else None,
         "verification": result.verification.facts() if result.verification else None,
         "certificate": certificate_facts(result.certificate) if result.certificate else None,
@@ -52,30 +51,8 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
 
 def result_text(result: SearchResult) -> str:
     """The text of result.json: the object, with every trial."""
-    facts = {**result_facts(result), "all_trials": [_trial_facts(trial) for trial in result.trials]}
+    facts = {**result_facts(result), "all_trials": [trial.facts() for trial in result.trials]}
     facts["costly_layers"] = [
         {"layer": name, "relative_error": error if math.isfinite(error) else None} for name, error in result.costly
     ]
     return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _trial_facts(trial: Trial) -> dict[str, Any]:
-    names = (
-        "number",
-        "why",
-        "int8_layers",
-        "int8_share",
-        "objective",
-        "boundaries",
-        "score",
-        "drop",
-        "low",
-        "high",
-        "within",
-        "loss",
-        "loss_samples",
-        "phase",
-        "samples",
-        "reason",
-    )
-    return {"state": trial.state.value, **{name: getattr(trial, name) for name in names}}

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
 
-from autoquant.errors import InputError, RunError
-from autoquant.formats.config_json import load_config
-from autoquant.formats.strict import Fields, read_text
+from autoquant.errors import RunError
 from autoquant.tuning.certification.certificate import Certificate
 from autoquant.tuning.certification.certificate_json import load_certificate
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
-from autoquant.tuning.study.trial import State, Trial, best
+from autoquant.tuning.study.score_json import SCORE, Terms, load_trial
+from autoquant.tuning.study.trial import Trial, best
 
-WAY_OUT = "put the file back, or remove the folder of that trial to have the others explained"
 PARTS = ("quantize", "calibrate", "save", "load", "score")
 """What a trial takes time for, in order."""
-NEEDED: Mapping[str, type] = MappingProxyType(
-    {"why": str, "reason": str, "int8_layers": int, "int8_share": float, "samples": int}
-)
-"""Fields of a trial that every score.json has, by kind."""
-OPTIONAL: Mapping[str, type] = MappingProxyType(
-    {
-        "score": float,
-        "drop": float,
-        "low": float,
-        "high": float,
-        "within": bool,
-        "loss": float,
-        "loss_samples": int,
-        "boundaries": int,
-        "phase": str,
-        "limit": int,
-        "at_fault": str,
-    }
-)
-"""Fields of a trial that may be null or not there: what is not known, or was not written yet by earlier versions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the trials of a run share: `baseline` and `tolerance` (absolute) are in units of the metric."""
-
-    metric: str
-    baseline: float
-    tolerance: float
-    target: str
-    engine: str
-    objective: str
 
 
 @dataclass(frozen=True)
@@ -87,90 +51,24 @@ def read_trials(run: Path) -> RunTrials:
     folder = RunFolder(run)
     folder.require_run()
     folders = sorted((run / "trials").glob("[0-9]*"))
-    ended = [path for path in folders if (path / "score.json").is_file()]
+    ended = [path for path in folders if (path / SCORE).is_file()]
     if not ended:
         raise RunError(str(run), "no trial of it has ended yet", hint=f"wait, or go on with `autoquant resume {run}`")
-    read = sorted((_read(path) for path in ended), key=lambda one: one.trial.number)
-    kept = _kept(folder, [one.trial for one in read], read[0].terms.tolerance)
-    return RunTrials(
-        run,
-        next(one.terms for one in read if kept is None or one.trial is kept),
-        tuple(one.trial for one in read),
-        kept,
-        len(folders) - len(ended),
-        _certificate(folder.trial(kept.number)) if kept else None,
-    )
+    loaded = sorted(map(load_trial, ended), key=lambda pair: pair[0].number)
+    trials, (terms, *_) = zip(*loaded, strict=True)
+    kept = _kept(folder, trials, terms.max_drop)
+    certificate = _certificate(folder.trial(kept.number)) if kept else None
+    return RunTrials(run, terms, trials, kept, len(folders) - len(ended), certificate)
 
 
-def _kept(folder: RunFolder, trials: list[Trial], allowed: float) -> Trial | None:
+def _kept(folder: RunFolder, trials: Sequence[Trial], max_drop: float) -> Trial | None:
     """The trial that `best` points to; where that is no link, as in a copy, or not there yet, the one it would be."""
     pointed = folder.best.resolve().name
     linked = next((trial for trial in trials if folder.trial(trial.number).name == pointed), None)
-    return linked or best(trials, allowed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    trial: Trial
-    terms: Terms
-
-
-def _read(folder: Path) -> _Read:
-    try:
-        plan = load_config(folder / "config.json")
-        facts = _object(folder / "score.json")
-        version = facts.needed("version", int)
-        facts.require(version == 1, "version", f"must be 1, got {version}", hint="use the autoquant that wrote it")
-        objective = facts.sub("objective")
-        values: dict[str, Any] = {name: facts.needed(name, kind) for name, kind in NEEDED.items()}
-        values |= {name: facts.optional(name, kind) for name, kind in OPTIONAL.items() if name in facts}
-        values["losses"] = _losses(facts)
-        values |= {"number": facts.needed("trial", int), "objective": objective.needed("value", float)}
-        values |= {"state": State(facts.only("state", [str(state) for state in State], "")), "plan": plan}
-        values["seconds"] = _seconds(facts)
-        trial = facts.build(lambda: Trial(**values))
-        terms = Terms(
-            metric=facts.needed("metric", str),
-            baseline=facts.needed("baseline", float),
-            tolerance=facts.needed("tolerance", float),
-            target=facts.needed("target", str),
-            engine=facts.needed("engine", str),
-            objective=objective.needed("name", str),
-        )
-    except InputError as error:
-        raise RunError(error.where, error.what, hint=WAY_OUT) from None
-    return _Read(trial, terms)
-
-
-def _losses(facts: Fields) -> tuple[float, ...]:
-    given = facts.optional("losses", list) or []
-    if not all(type(loss) in (int, float) for loss in given):
-        raise facts.error("losses", f"expected numbers, got {given!r}", hint=WAY_OUT)
-    return tuple(map(float, given))
-
-
-def _seconds(facts: Fields) -> dict[str, float]:
-    given = facts.raw("seconds")
-    fields = facts.nested(given, "seconds")
-    return {part: fields.needed(part, float) for part in given}
+    return linked or best(trials, max_drop)
 
 
 def _certificate(trial: Path) -> Certificate | None:
     """What is claimed of a trial, None where nothing is. Raises RunError."""
     path = trial / CERTIFICATE
     return load_certificate(path) if path.is_file() else None
-
-
-def _object(path: Path) -> Fields:
-    """The object in a JSON file, without what is null. Raises RunError; NaN and infinity are none of JSON."""
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no number")
-
-    try:
-        found = json.loads(read_text(path, hint=WAY_OUT), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise RunError(str(path), f"is no JSON ({error})", hint=WAY_OUT) from None
-    if isinstance(found, dict):
-        found = {key: value for key, value in found.items() if value is not None}
-    return Fields(found, f"{path}:$", RunError)

@@ -105,7 +105,7 @@ class Source:
     def files(self, to: Path, target: Target) -> Export:
         """The files to write for it."""
         name = target.file_name(Path(self.stored["request"]["model"]).stem)
-        made = make_export(to, name, int(self.facts["trial"]))
+        made = make_export(to, name, int(self.facts["number"]))
         return replace(made, score=self.facts["score"], engine=str(self.facts["engine"]))
 
     def request(self, **given: Any) -> SearchRequest:

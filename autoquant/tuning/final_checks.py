@@ -16,7 +16,7 @@ from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.prepare import Assembled
 from autoquant.tuning.result import Ended, SearchResult
-from autoquant.tuning.score_json import add_to_score
+from autoquant.tuning.study.score_json import add_to_score
 
 
 def checked(ready: Assembled, result: SearchResult, listener: Listener, clock: Callable[[], float]) -> SearchResult:

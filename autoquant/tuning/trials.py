@@ -12,19 +12,18 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.evaluation.scoring.streaming import Rules
 from autoquant.evaluation.statistics.sequential import alpha_of
-from autoquant.files import write_text
 from autoquant.tuning.blame import layer_at_fault
 from autoquant.tuning.builder import Workbench
 from autoquant.tuning.events import Listener, Progress, Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.objective import Objective
 from autoquant.tuning.result import Ended
-from autoquant.tuning.score_json import score_text
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.score_json import Terms, write_score
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.study import Proposal, Study
-from autoquant.tuning.study.trial import State, Trial, best, count_layers
+from autoquant.tuning.study.trial import State, Trial, best
 
 FAILURES = 10
 """So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""
@@ -120,12 +119,12 @@ class Loop:
             state=State.FAILED,
             plan=plan,
             why=proposal.why,
-            int8_layers=count_layers(plan.int8),
             int8_share=self.bench.builder.workload.int8_share(plan),
             objective=self.objective(plan),
-            reason="not carried out",
+            failure="not carried out",
+            parameters=proposal.parameters,
             phase=proposal.phase,
-            limit=proposal.limit,
+            max_samples=proposal.max_samples,
         )
         self.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
         trial = self._measured(trial, self.folder.make_trial(trial.number))
@@ -134,16 +133,15 @@ class Loop:
 
     def write_score(self, trial: Trial) -> None:
         """Write score.json of a trial. Raises RunError."""
-        text = score_text(
-            trial,
+        terms = Terms(
             metric=self.bench.metric.name,
             baseline=self.bench.part.score.value,
-            allowed=self.allowed,
+            max_drop=self.allowed,
             engine=self.bench.engine.name,
             target=self.bench.builder.target.name,
-            objective=self.objective.name,
+            objective_name=self.objective.name,
         )
-        write_text(self.folder.trial(trial.number) / "score.json", text)
+        write_score(self.folder.trial(trial.number), trial, terms)
 
     def _measured(self, trial: Trial, folder: Path) -> Trial:
         """The trial with its score, or with the reason why it has none.
@@ -157,7 +155,7 @@ class Loop:
             alpha=alpha_of(trial.number, self.request.error_rate),
             number=trial.number,
             improves=kept is None or not kept.meets(self.allowed) or trial.objective < kept.objective,
-            limit=trial.limit,
+            limit=trial.max_samples,
         )
         try:
             outcome = self.bench.carry_out(trial.plan, folder, rules, partial(self.progress, f"trial {trial.number}"))
@@ -166,7 +164,7 @@ class Loop:
         except (AutoquantError, MemoryError) as error:
             reason = str(error) or "out of memory; a smaller --batch-size may help"
             at_fault = self._at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
-            return replace(trial, reason=reason, at_fault=at_fault, seconds={"failed": self.clock() - begin})
+            return replace(trial, failure=reason, at_fault=at_fault, seconds={"failed": self.clock() - begin})
         found = outcome.streamed
         sound = all(map(math.isfinite, found.losses))
         return replace(
@@ -177,13 +175,12 @@ class Loop:
             low=found.low,
             high=found.high,
             within=found.within,
-            loss=found.losses[-1] if sound else None,
-            loss_samples=found.loss_samples,
-            losses=found.losses if sound else (),
+            divergences=found.losses if sound else (),
+            divergence_samples=found.loss_samples,
             samples=found.samples,
             seconds=outcome.seconds,
-            reason="",
-            boundaries=outcome.boundaries,
+            failure="",
+            qdq_ops=outcome.boundaries,
         )
 
     def _at_fault(self, error: AutoquantError, plan: Plan) -> str:

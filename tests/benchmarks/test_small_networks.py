@@ -47,7 +47,17 @@ def test_spoiled_weights_compute_the_same():
 
 def trial(number: int, share: float, drop: float, samples: int) -> Trial:
     plan = Plan({"a": LayerPlan()})
-    return Trial(number, State.DONE, plan, "", 1, share, 1.0 - share, score=0.9 - drop, drop=drop, samples=samples)
+    return Trial(
+        number,
+        State.DONE,
+        plan,
+        "",
+        int8_share=share,
+        objective=1.0 - share,
+        score=0.9 - drop,
+        drop=drop,
+        samples=samples,
+    )
 
 
 def test_what_was_found_when():

@@ -69,23 +69,22 @@ def trial() -> Callable[..., Trial]:
         *,
         drop: float | None = 0.25,
         why: str = "TPE",
-        reason: str = "",
-        boundaries: int | None = None,
+        failure: str = "",
+        qdq_ops: int | None = None,
     ) -> Trial:
         return Trial(
             number=number,
             state=State.FAILED if drop is None else State.DONE,
             plan=PLAN,
             why=why,
-            int8_layers=2,
             int8_share=0.625,
             objective=0.375,
             score=None if drop is None else 0.75 - drop,
             drop=drop,
             samples=80,
             seconds={"quantize": 0.5, "score": 1.25},
-            reason=reason,
-            boundaries=boundaries,
+            failure=failure,
+            qdq_ops=qdq_ops,
         )
 
     return make
@@ -97,9 +96,9 @@ def stopped() -> Callable[..., Trial]:
 
     def make(number: int, *, samples: int, drop: float | None = None, within: bool | None = None) -> Trial:
         ends = {} if drop is None else {"low": drop - 0.125, "high": drop + 0.125}
-        limit = samples if drop is None else None
-        more: dict[str, Any] = {"drop": drop, "within": within, "samples": samples, "limit": limit, **ends}
-        return Trial(number, State.STOPPED, PLAN, "race", 2, 0.625, 0.375, **more)
+        max_samples = samples if drop is None else None
+        more: dict[str, Any] = {"drop": drop, "within": within, "samples": samples, "max_samples": max_samples, **ends}
+        return Trial(number, State.STOPPED, PLAN, "race", int8_share=0.625, objective=0.375, **more)
 
     return make
 

@@ -43,13 +43,17 @@ def searched(files, tmp_path_factory) -> Path:
 def found(trial):
     """A run in which balancing and a layer in float were what helped."""
     trials = [
-        replace(trial(0, drop=None, reason=""), plan=ALL, state=State.STOPPED, drop=0.5, low=0.25, high=0.7, loss=2.5),
-        replace(trial(1, drop=0.1875), plan=BALANCED, int8_layers=3, int8_share=1.0, loss=0.25),
-        replace(trial(2, drop=0.0625, why="conv2 in float"), plan=BEST, loss=0.0125),
-        trial(3, drop=None, reason="fc: overflow"),
+        replace(trial(0, drop=None, failure=""), plan=ALL, state=State.STOPPED, drop=0.5, low=0.25, high=0.7),
+        replace(trial(1, drop=0.1875), plan=BALANCED, int8_share=1.0),
+        replace(trial(2, drop=0.0625, why="conv2 in float"), plan=BEST),
+        trial(3, drop=None, failure="fc: overflow"),
     ]
     judged = [replace(one, within=one.drop == 0.0625) for one in trials]
-    trials = [replace(one, loss_samples=64, losses=(one.loss,)) if one.loss else one for one in judged]
+    divergences = ((2.5,), (0.25,), (0.0125,), ())
+    trials = [
+        replace(one, divergence_samples=64 if known else 0, divergences=known)
+        for one, known in zip(judged, divergences, strict=True)
+    ]
     certificate = Certificate(
         verdict=Verdict.MET,
         metric="top1",
@@ -158,14 +162,14 @@ def test_what_is_too_much_for_one_screen_is_counted(found) -> None:
 
 
 def test_what_else_was_minimized_is_told_in_place_of_the_share(found) -> None:
-    latency = replace(found, run=replace(found.run, terms=replace(TERMS, objective="latency")))
+    latency = replace(found, run=replace(found.run, terms=replace(TERMS, objective_name="latency")))
     shown = text(latency, columns=None).splitlines()
     assert "INT8      2 of 3 layers, 62.5% of the model's work; latency 37.5% of the float model's" in shown
     assert any(line.startswith("what float layers bought  latency ") for line in shown)
 
 
 def test_a_run_in_which_everything_failed(trial) -> None:
-    failed = trial(0, drop=None, reason="out of memory")
+    failed = trial(0, drop=None, failure="out of memory")
     shown = text(explained(RunTrials(Path("my run"), TERMS, (failed,), None)), columns=None).splitlines()
     assert shown == [
         "run       my run (litert): FP32 top1 0.7500, INT8 may lose 0.1250",
@@ -193,7 +197,7 @@ def test_a_real_run_from_the_command_line(searched: Path, capsys: pytest.Capture
     assert changed
     for one in told["settings"]:
         before, after = (stored[one[which]["number"]] for which in ("before", "after"))
-        assert one["loss"]["before"] == before["loss"]
+        assert one["divergence"]["before"] == before["divergence"]
         assert one["gain"]["estimate"] == pytest.approx(before["drop"] - after["drop"])
 
 

@@ -77,8 +77,8 @@ def test_in_the_middle(trial) -> None:
 
 def test_another_objective_and_conversions_have_columns(trial) -> None:
     opened = replace(OPENED, objective="bytes")
-    failed = trial(1, drop=None, reason="NaN")
-    ended = [TrialEnded(one, trial(0), 1, 1.0) for one in (trial(0, boundaries=2), failed)]
+    failed = trial(1, drop=None, failure="NaN")
+    ended = [TrialEnded(one, trial(0), 1, 1.0) for one in (trial(0, qdq_ops=2), failed)]
     rows = [line.split() for line in screen(opened, BASELINE, *ended).splitlines()[-4:]]
     assert rows == [
         ["trial", "what", "is", "tried", "INT8", "share", "bytes", "Q/DQ", "score", "drop", "met"],
@@ -97,7 +97,7 @@ def test_a_missed_search_shows_why_it_ended_and_no_running_trial(trial, result) 
 
 
 def test_a_failed_trial_shows_its_reason_and_no_number(trial) -> None:
-    failed = trial(3, drop=None, reason="conv1: the output is NaN; leave it in float")
+    failed = trial(3, drop=None, failure="conv1: the output is NaN; leave it in float")
     lines = screen(OPENED, BASELINE, TrialEnded(failed, None, 1, 5.0)).splitlines()
     assert "best    none yet" in lines
     assert lines[-2].split() == ["3", "TPE", "2/3", "62.5%", "failed"]
@@ -135,7 +135,7 @@ def test_what_is_kept_aside_is_shown(parts: Divided, words: str) -> None:
 def test_whatever_the_names_every_line_fits(width: int, trial, stopped) -> None:
     long = "functional_1/block_with_a_long_name/depthwise_convolution_with_batch_norm_" * 3
     opened = Opened(Path("/a/very/deep") / long / "run", long, 3, None, 800, 200, 50, float("inf"))
-    failed = trial(1, drop=None, why=long, reason=long)
+    failed = trial(1, drop=None, why=long, failure=long)
     shown = screen(
         opened,
         BASELINE,

@@ -36,7 +36,7 @@ def test_every_event_has_its_line(trial, result) -> None:
         (2.0, BASELINE),
         (3.0, Calibrated(1)),
         (4.0, TrialStarted(0, "TPE", 2, 0.625)),
-        (70.0, TrialEnded(trial(0, drop=None, reason="conv1: NaN"), None, 1, 1.0)),
+        (70.0, TrialEnded(trial(0, drop=None, failure="conv1: NaN"), None, 1, 1.0)),
         (80.0, TrialEnded(best, best, 2, 2.0)),
         (3700.0, TrialEnded(trial(2, drop=0.25), best, 3, 3.0)),
         (3701.0, Warned("look at this")),
@@ -65,7 +65,7 @@ def test_progress_is_told_every_ten_seconds_at_most() -> None:
 
 
 def test_another_objective_and_conversions_are_told(trial) -> None:
-    ended = trial(0, boundaries=1)
+    ended = trial(0, qdq_ops=1)
     opened = Opened(Path("run"), "net", 1, None, 800, 200, 50, 60.0, objective="latency")
     assert lines((0.0, opened), (1.0, BASELINE), (3.0, TrialEnded(ended, ended, 1, 1.0)))[-1] == (
         "[  3.0s] trial 0: top1 0.5000, drop 0.2500, not within tolerance; 2/3 layers in INT8, 62.5%, latency 37.5%, "

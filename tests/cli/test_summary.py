@@ -235,7 +235,7 @@ def test_what_was_minimized_and_the_latency_are_told(trial, result) -> None:
     )
     operators = [OperatorTime(f"conv{number}", "CONV_2D", (0.0005, 0.00025)) for number in range(7)]
     latency = Latency(1, 1, 300, models, tuple(operators), (1.0, 1.0), "times varied by 50%")
-    best = trial(1, drop=0.0625, boundaries=4)
+    best = trial(1, drop=0.0625, qdq_ops=4)
     more = {"objective": "latency", "latency": latency, "declined": True, "uncertified": DECLINED}
     lines = shown(summary(result(best, best=best, met=True, **more))).splitlines()
     assert lines[3:-4] == [
@@ -266,7 +266,7 @@ def test_missed_where_lower_is_better(trial, result) -> None:
 
 @pytest.mark.parametrize(("failed", "words"), [(False, ""), (True, "; the last one failed: NaN")])
 def test_missed_without_any_result(failed: bool, words: str, trial, result) -> None:
-    trials = [trial(0, drop=None, reason="NaN")] if failed else []
+    trials = [trial(0, drop=None, failure="NaN")] if failed else []
     nothing = result(*trials, best=None, met=False)
     assert exit_code(nothing) == 1
     lines = summary(nothing)

@@ -71,7 +71,7 @@ WRONG = {
     "a number": ({**GOOD, "nodes": {"y": ["conv", 1]}}, "file:$.nodes.y: expected a list of names"),
     "stands for nothing": ({**GOOD, "nodes": {"y": []}}, "file:$: a node stands for one other at least"),
     "no name": ({**GOOD, "nodes": {"": ["y"]}}, "file:$: a node stands for one other at least"),
-    "NaN": ('{"version": NaN}', "file:$.version: expected int, got nan"),
+    "NaN": ('{"version": NaN}', "file: is no JSON: NaN is no number"),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.reports.ablations import Gain, Losses, Pair, ranked_pairs, retreats, settings_bought
+from autoquant.reports.ablations import Divergences, Gain, Pair, ranked_pairs, retreats, settings_bought
 from autoquant.tuning.study.trial import State
 
 PLAIN, BALANCED, MINMAX = LayerPlan(), LayerPlan(dmq=0.5), LayerPlan(MinMax())
@@ -31,14 +31,14 @@ def left(trials, best=None):
 
 def test_losses_are_compared_over_the_same_samples_alone(ended) -> None:
     """The most that both have seen."""
-    less, same = (ended(number, plan(), losses=(2.0 - number,), loss_samples=64) for number in (0, 1))
-    more, most = (ended(number, plan(), losses=(0.5, 0.25 * number), loss_samples=128) for number in (2, 3))
-    assert Pair(less, same).losses == Losses(2.0, 1.0, 64)
-    assert Pair(less, more).losses == Losses(2.0, 0.5, 64)
-    assert Pair(more, less).losses == Losses(0.5, 2.0, 64)
-    assert Pair(more, most).losses == Losses(0.5, 0.75, 128)
+    less, same = (ended(number, plan(), divergences=(2.0 - number,), divergence_samples=64) for number in (0, 1))
+    more, most = (ended(number, plan(), divergences=(0.5, 0.25 * number), divergence_samples=128) for number in (2, 3))
+    assert Pair(less, same).divergence == Divergences(2.0, 1.0, 64)
+    assert Pair(less, more).divergence == Divergences(2.0, 0.5, 64)
+    assert Pair(more, less).divergence == Divergences(0.5, 2.0, 64)
+    assert Pair(more, most).divergence == Divergences(0.5, 0.75, 128)
     unknown = Pair(less, ended(4, plan()))
-    assert unknown.losses is None
+    assert unknown.divergence is None
     assert not unknown.measured
 
 
@@ -58,9 +58,9 @@ def test_what_a_drop_gained_is_as_uncertain_as_both(ended, before, after, gain) 
 
 def test_a_pair_that_differs_in_one_setting_shows_what_it_bought(ended) -> None:
     trials = [
-        ended(0, plan(), drop=0.5, losses=(2.0,), loss_samples=64),
-        ended(1, plan(BALANCED), score=0.5, losses=(0.5,), loss_samples=64),
-        ended(2, plan(BALANCED, equalize=True), score=0.75, losses=(0.25,), loss_samples=64),
+        ended(0, plan(), drop=0.5, divergences=(2.0,), divergence_samples=64),
+        ended(1, plan(BALANCED), score=0.5, divergences=(0.5,), divergence_samples=64),
+        ended(2, plan(BALANCED, equalize=True), score=0.75, divergences=(0.25,), divergence_samples=64),
     ]
     assert told(trials, trials[2]) == [({"dmq": 0.5}, 0, 1), ({"equalize": True}, 1, 2)]
 
@@ -85,10 +85,10 @@ def test_of_several_pairs_the_one_closest_to_the_best_plan(ended) -> None:
 
 def test_of_trials_of_one_plan_those_that_saw_most(ended) -> None:
     trials = [
-        ended(0, plan(), losses=(2.0,), loss_samples=64),
-        ended(1, plan(BALANCED), losses=(1.0,), loss_samples=64),
-        ended(2, plan(), losses=(2.0, 2.5), loss_samples=128),
-        ended(3, plan(BALANCED), losses=(1.0, 0.5), loss_samples=128),
+        ended(0, plan(), divergences=(2.0,), divergence_samples=64),
+        ended(1, plan(BALANCED), divergences=(1.0,), divergence_samples=64),
+        ended(2, plan(), divergences=(2.0, 2.5), divergence_samples=128),
+        ended(3, plan(BALANCED), divergences=(1.0, 0.5), divergence_samples=128),
     ]
     assert told(trials, trials[3]) == [({"dmq": 0.5}, 2, 3)]
 
@@ -108,7 +108,7 @@ def test_what_was_only_changed_together_is_told_of_together(ended) -> None:
     assert told([*trials, alone], trials[1]) == [({"dmq": 0.5}, 4, 9), ({"equalize": True}, 0, 4)]
 
 
-@pytest.mark.parametrize("facts", [{"state": State.FAILED, "reason": "overflow"}, {"losses": ()}])
+@pytest.mark.parametrize("facts", [{"state": State.FAILED, "failure": "overflow"}, {"divergences": ()}])
 def test_failures_and_trials_without_any_measurement_are_compared_with_nothing(ended, facts) -> None:
     trials = [
         ended(0, plan(), **facts),

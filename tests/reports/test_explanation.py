@@ -9,7 +9,8 @@ import pytest
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.explanation import explained
 from autoquant.reports.float_layers import Why
-from autoquant.reports.run_trials import RunTrials, Terms
+from autoquant.reports.run_trials import RunTrials
+from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.trial import State
 
 TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
@@ -24,9 +25,9 @@ def run_of(trials, best) -> RunTrials:
 
 def test_the_story_of_a_small_run(ended) -> None:
     trials = [
-        ended(0, PLAIN, drop=0.5, loss=2.0, loss_samples=64, losses=(2.0,)),
-        ended(1, EQUALIZED, score=0.5, loss=0.25, loss_samples=64, losses=(0.25,)),
-        ended(2, BEST, score=0.75, loss=0.125, loss_samples=64, losses=(0.125,)),
+        ended(0, PLAIN, drop=0.5, divergence_samples=64, divergences=(2.0,)),
+        ended(1, EQUALIZED, score=0.5, divergence_samples=64, divergences=(0.25,)),
+        ended(2, BEST, score=0.75, divergence_samples=64, divergences=(0.125,)),
     ]
     found = explained(run_of(trials, trials[2]))
     (bought,), (retreat,), (layer,) = found.settings, found.retreats, found.float_layers
@@ -37,7 +38,7 @@ def test_the_story_of_a_small_run(ended) -> None:
     assert (layer.name, layer.why, layer.trial, layer.exact) == ("b", Why.OUT, trials[1], True)
 
 
-@pytest.mark.parametrize("facts", [{"state": State.FAILED, "reason": "overflow"}, {"losses": ()}])
+@pytest.mark.parametrize("facts", [{"state": State.FAILED, "failure": "overflow"}, {"divergences": ()}])
 def test_without_a_best_no_layer_is_explained(ended, facts) -> None:
     found = explained(run_of([ended(0, BEST, **facts), ended(1, PLAIN, **facts)], None))
     assert (found.settings, found.retreats, found.float_layers) == ((), (), ())

@@ -10,9 +10,9 @@ from autoquant.tuning.study.trial import State
 
 OUT = {"drop": 0.5}
 WITHIN = {"score": 0.75}
-OPEN = {"within": None, "limit": 64}
+OPEN = {"within": None, "max_samples": 64}
 ASIDE = {"drop": 0.5, "within": None}
-FAILED = {"state": State.FAILED, "reason": "x: overflow", "at_fault": "x"}
+FAILED = {"state": State.FAILED, "failure": "x: overflow", "at_fault": "x"}
 BALANCED = LayerPlan(dmq=0.5)
 
 
@@ -34,7 +34,7 @@ def plan(int8: str, settings: LayerPlan | None = None) -> Plan:
         ([("abcdx", ASIDE)], Why.OUT, 1),
         ([("abcdx", ASIDE), ("abcdx", {"score": 0.5})], Why.OUT, 2),
         ([("abcdx", ASIDE), ("abcdx", WITHIN)], Why.NO_BETTER, 2),
-        ([("abcdx", {"state": State.FAILED, "reason": "y: overflow", "at_fault": "y"})], Why.UNTRIED, None),
+        ([("abcdx", {"state": State.FAILED, "failure": "y: overflow", "at_fault": "y"})], Why.UNTRIED, None),
         ([("abcdxy", FAILED)], Why.FAILED, 1),
         ([("abcdxy", OUT), ("abcdxy", FAILED)], Why.FAILED, 2),
         ([("abcdxy", FAILED), ("abcdx", OUT)], Why.OUT, 2),  # it alone makes the difference

@@ -18,12 +18,13 @@ from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
-DONE = Trial(0, State.DONE, PLAN, "test", 1, 0.75, 0.25, score=0.5, drop=0.25, samples=100)
-FAILED = Trial(1, State.FAILED, PLAN, "test", 1, 0.75, 0.25, reason="no luck")
+DONE = Trial(0, State.DONE, PLAN, "test", int8_share=0.75, objective=0.25, score=0.5, drop=0.25, samples=100)
+FAILED = Trial(1, State.FAILED, PLAN, "test", int8_share=0.75, objective=0.25, failure="no luck")
 
 
-RACED = Trial(3, State.STOPPED, PLAN, "race", 1, 0.75, 0.25, samples=64, loss=0.125, loss_samples=64, phase="race")
-STOPPED = replace(RACED, number=2, drop=0.5, low=0.25, high=0.75, within=False, phase="")
+FACTS = {"int8_share": 0.75, "objective": 0.25, "samples": 64, "divergences": (0.5, 0.125), "divergence_samples": 64}
+RACED = Trial(3, State.STOPPED, PLAN, "race", phase="race", max_samples=64, **FACTS)
+STOPPED = replace(RACED, number=2, drop=0.5, low=0.25, high=0.75, within=False, phase="", max_samples=None)
 CLAIM = Certificate(
     verdict=Verdict.CERTIFIED,
     metric="top1",
@@ -76,7 +77,7 @@ def test_keys_for_scripts():
         "layers": 2,
         "int8_share": 0.75,
         "objective": {"name": "macs", "value": 0.25},
-        "boundaries": None,
+        "qdq_ops": None,
         "latency": None,
         "trials": 2,
         "evaluated_samples": 100,
@@ -103,11 +104,11 @@ def test_every_trial_and_costly_layers(error: float, written: float | None):
 
     stored = json.loads(result_text(result(DONE, FAILED, best=DONE, costly=(("a", error),))), parse_constant=refuse)
     assert stored["costly_layers"] == [{"layer": "a", "relative_error": written}]
-    assert [(t["number"], t["state"], t["reason"]) for t in stored["all_trials"]] == [
+    assert [(t["number"], t["state"], t["failure"]) for t in stored["all_trials"]] == [
         (0, "done", ""),
         (1, "failed", "no luck"),
     ]
-    assert [(t["objective"], t["boundaries"]) for t in stored["all_trials"]] == [(0.25, None)] * 2
+    assert [(t["objective"], t["qdq_ops"]) for t in stored["all_trials"]] == [(0.25, None)] * 2
 
 
 def test_a_certificate_is_as_in_its_own_file():
@@ -129,7 +130,7 @@ def test_why_there_is_no_certificate():
 def test_what_is_known_of_trials_that_were_stopped_early():
     stored = json.loads(result_text(result(STOPPED, RACED, best=STOPPED)))
     assert stored["evaluated_samples"] == 128
-    keys = ("state", "score", "drop", "low", "high", "within", "samples", "loss", "loss_samples", "phase")
+    keys = ("state", "score", "drop", "low", "high", "within", "samples", "divergence", "divergence_samples", "phase")
     assert [[trial[key] for key in keys] for trial in stored["all_trials"]] == [
         ["stopped", None, 0.5, 0.25, 0.75, False, 64, 0.125, 64, ""],
         ["stopped", None, None, None, None, None, 64, 0.125, 64, "race"],

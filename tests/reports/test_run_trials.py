@@ -10,11 +10,11 @@ import pytest
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import RunError
 from autoquant.formats.config_json import save_config
-from autoquant.reports.run_trials import Terms, read_trials
+from autoquant.reports.run_trials import read_trials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certification.certificate_json import certificate_text
-from autoquant.tuning.score_json import score_text
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.score_json import Terms, write_score
 from autoquant.tuning.study.trial import State
 
 PLAN = Plan({"conv": LayerPlan(dmq=0.5), "fc": None}, batch_num=4, equalize=True)
@@ -38,10 +38,7 @@ def add(run, ended):
         trial = ended(number, PLAN, **facts)
         folder = run.make_trial(number)
         save_config(PLAN, folder / "config.json")
-        text = score_text(
-            trial, metric="top1", baseline=0.75, allowed=0.125, engine="litert", target="litert", objective="macs"
-        )
-        (folder / "score.json").write_text(text)
+        write_score(folder, trial, TERMS)
         return trial
 
     return make
@@ -59,15 +56,14 @@ def test_what_a_search_writes_is_read_as_it_was(run, add) -> None:
             score=0.5,
             samples=80,
             seconds=seconds,
-            loss=0.25,
-            loss_samples=64,
-            losses=(0.25,),
-            boundaries=2,
+            divergences=(0.25,),
+            divergence_samples=64,
+            qdq_ops=2,
             phase="settings",
         ),
-        add(1, drop=0.5, samples=32, seconds={"score": 1.0}, limit=32, phase="race"),
+        add(1, drop=0.5, samples=32, seconds={"score": 1.0}, max_samples=32, phase="race"),
         add(2),
-        add(3, state=State.FAILED, reason="conv: overflow", at_fault="conv", seconds={"failed": 0.25}),
+        add(3, state=State.FAILED, failure="conv: overflow", at_fault="conv", seconds={"failed": 0.25}),
         add(12, score=0.75, samples=80),
     )
     found = read_trials(run.path)
@@ -88,7 +84,7 @@ def test_best_is_where_the_link_points_and_otherwise_what_would_be_kept(run, add
 
 
 def test_a_trial_that_runs_or_was_cut_off_is_counted_and_no_more(run, add) -> None:
-    add(0, state=State.FAILED, reason="out of memory")
+    add(0, state=State.FAILED, failure="out of memory")
     run.make_trial(1)
     found = read_trials(run.path)
     assert (len(found.trials), found.unended, found.best) == (1, 1, None)
@@ -156,9 +152,9 @@ def test_a_damaged_file_is_named_with_the_way_out(run, add, name, content) -> No
         ({"drop": None}, "a trial that is done has a drop"),
         ({"seconds": [1]}, r"\.seconds: expected an object"),
         ({"seconds": {"score": "1s"}}, r"\.seconds\.score: expected float"),
-        ({"version": 2}, r"\.version: must be 1, got 2"),
-        ({"samples": None}, r"\.samples: is missing"),
-        ({"objective": {"name": "macs"}}, r"\.objective\.value: is missing"),
+        ({"version": 2}, r"\.version: unknown 2"),
+        ({"number": None}, r"\.number: is missing"),
+        ({"max_drop": None}, r"\.max_drop: is missing"),
     ],
 )
 def test_a_fact_that_is_wrong_is_named(run, add, facts, message) -> None:

@@ -111,10 +111,10 @@ def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless:
     assert result.best in scored
     assert result.drop == min(trial.drop for trial in scored)
     others = [trial for trial in result.trials if trial not in scored]
-    assert others and all(trial.set_aside and trial.samples < 500 for trial in others)
+    assert others and all(trial.undecided and trial.samples < 500 for trial in others)
     assert result.evaluated_samples > 1500 * len(scored)
     stored = json.loads((result.run / "best" / "score.json").read_text())
-    assert (stored["score"], stored["set_aside"]) == (result.score, False)
+    assert (stored["score"], stored["undecided"]) == (result.score, False)
 
 
 def test_only_the_best_model_is_kept(hopeless: dict[str, Any]) -> None:
@@ -285,7 +285,7 @@ def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless: dict[str
     touchy.higher_is_better = False
     result = autoquant.search(**{**hopeless, "metric": touchy, "max_trials": 3})
     assert [trial.state for trial in result.trials] == [State.FAILED, State.DONE, State.DONE]
-    assert "too far" in result.trials[0].reason
+    assert "too far" in result.trials[0].failure
 
 
 def test_ten_failures_in_a_row_end_it(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
@@ -299,11 +299,11 @@ def test_ten_failures_in_a_row_end_it(tiny: Tiny, hopeless: dict[str, Any], tmp_
     assert result.model is None
     assert result.ended is Ended.FAILURES
     assert len(result.trials) == 10
-    assert all(trial.reason.startswith("conv: calculate scale failed") for trial in result.trials)
+    assert all(trial.failure.startswith("conv: calculate scale failed") for trial in result.trials)
     assert all(trial.state is State.FAILED and sum(trial.seconds.values()) > 0 for trial in result.trials)
     score = json.loads((hopeless["run"] / "trials" / "0000" / "score.json").read_text())
     assert score["state"] == "failed"
-    assert "leave the layer in float" in score["reason"]
+    assert "leave the layer in float" in score["failure"]
 
 
 def with_huge_weights(tiny: Tiny, folder: Path) -> Path:

@@ -21,7 +21,6 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.calibration.plan import Plan
 from autoquant.errors import DataError, RunError, UsageError
-from autoquant.evaluation.scoring import streaming
 from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, finalize
 from autoquant.tuning.builder import Workbench
@@ -175,61 +174,6 @@ def test_resume_goes_on_with_a_larger_budget(hopeless: dict[str, Any]) -> None:
     assert more.trials[:3] == first.trials
     assert len(more.trials) == 5
     assert more.evaluated_samples == 300
-
-
-def test_a_run_of_an_earlier_version_goes_on_as_it_began(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scored on all data, by TPE, with what is known of its trials."""
-    monkeypatch.setattr(streaming, "SOON", 1000)  # nothing was set aside then
-    options: dict[str, Any] = {
-        "calibration": tiny.calibration,
-        "space": tmp_path / "space.toml",
-        "run": tmp_path / "run",
-    }
-    options["space"].write_text(SPACE)
-    first = autoquant.search(
-        tiny.model,
-        tiny.evaluation,
-        metric="agreement",
-        tolerance=0.001,
-        max_trials=5,
-        sampler="tpe",
-        certify="none",
-        engine="tensorflow",
-        error_rate=1e-9,  # nothing is stopped early
-        **options,
-    )
-    as_an_earlier_version_wrote_it(first.run)
-    resumed = autoquant.resume(first.run, max_trials=8)
-    assert len(resumed.trials) == 8
-    assert [outcome(trial) for trial in resumed.trials[:5]] == [outcome(trial) for trial in first.trials]
-    assert len({config_text(trial.plan) for trial in resumed.trials}) == 8
-    assert {trial.why for trial in resumed.trials[5:]} == {"TPE"}
-    assert (resumed.search_samples, resumed.declined, resumed.certificate) == (200, True, None)
-
-
-KNOWN_BEFORE = (
-    *("why", "int8_layers", "int8_share", "objective", "boundaries", "samples"),
-    *("score", "drop", "seconds", "reason", "at_fault"),
-)
-"""Attributes that version 0.1.0 gave to trials, each by itself."""
-
-
-def as_an_earlier_version_wrote_it(run: Path) -> None:
-    request = run / "run.toml"
-    new = ("sampler", "error_rate", "certify", "confidence", "guard", "guard_tolerance", "allow_overlap")
-    kept = [line for line in request.read_text().splitlines() if line.partition(" ")[0] not in new]
-    request.write_text("\n".join(kept) + "\n")
-    lines = []
-    for line in (run / "study.journal").read_text().splitlines():
-        entry = json.loads(line)
-        outcome = entry.get("user_attr", {}).get("outcome")
-        facts = [entry] if outcome is None else []
-        for name in KNOWN_BEFORE if outcome else ():
-            facts += [{**entry, "user_attr": {name: outcome[name]}}] if name in outcome else []
-        lines += [json.dumps(fact) for fact in facts]
-    (run / "study.journal").write_text("\n".join(lines) + "\n")
 
 
 def test_resume_refuses_another_model_or_other_data(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:

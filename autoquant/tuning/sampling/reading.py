@@ -19,15 +19,13 @@ FACTS = ("samples", "loss", "loss_samples", "losses", "drop", "low", "high", "wi
 
 
 def attributes_of(trial: FrozenTrial) -> Mapping[str, Any]:
-    """What is known of a trial: what was asked of it, and what came out, which is one attribute of Optuna's.
-
-    Runs of earlier versions have an attribute for each fact, and none for the state.
-    """
+    """What is known of a trial: what was asked of it, and what came out, which is one attribute of Optuna's."""
     known = {**trial.user_attrs, **trial.user_attrs.get(OUTCOME, {})}
-    if "state" not in known and trial.state is TrialState.COMPLETE and "objective" in known:
-        known["state"] = "done"
-    if "state" not in known and trial.state is TrialState.FAIL and known.get("reason"):
-        known["state"] = "failed"
+    if "outcome" in known:
+        known["losses"] = known.get("divergences", ())
+        known["loss"] = known["losses"][-1] if known["losses"] else None
+        known["loss_samples"] = known.get("divergence_samples", 0)
+        known["limit"] = known.get("max_samples")
     return known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +13,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from autoquant.calibration.plan import Plan
+from autoquant.errors import RunError
+from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.config_json import config_text
+from autoquant.formats.strict import Fields
 from autoquant.tuning.sampling.proposer import superfluous
-from autoquant.tuning.sampling.reading import OUTCOME, attributes_of
+from autoquant.tuning.sampling.reading import OUTCOME
 from autoquant.tuning.study.space import Choice, Parameters, Start, switch_of
 from autoquant.tuning.study.trial import State, Trial
 
@@ -33,8 +36,9 @@ class Proposal:
     number: int
     plan: Plan
     why: str
+    parameters: Parameters
     phase: str = ""
-    limit: int | None = None
+    max_samples: int | None = None
 
 
 class Space(Protocol):
@@ -115,6 +119,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
+        self._journal = journal
         self._space = space
         self._allowed = allowed
         self._starts = list(space.starts() if starts is None else starts)
@@ -153,7 +158,7 @@ class Study:
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:
                 self._running = trial
-                return Proposal(trial.number, plan, why, asked.get("phase", ""), limit)
+                return Proposal(trial.number, plan, why, trial.params, asked.get("phase", ""), limit)
         return None
 
     def finish(self, trial: Trial) -> None:
@@ -161,7 +166,7 @@ class Study:
         running = self._running
         assert running is not None
         assert running.number == trial.number
-        running.set_user_attr(OUTCOME, _facts(trial))
+        running.set_user_attr(OUTCOME, without_nulls(encode(trial)))
         if trial.state is State.FAILED:
             if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
                 without = {**running.params, switch_of(trial.at_fault): False}
@@ -187,7 +192,7 @@ class Study:
 
         Optuna's trials cannot be changed once they have ended: it stands beside them.
         """
-        known = {**self._study.user_attrs.get(CORRECTED, {}), str(trial.number): _facts(trial)}
+        known = {**self._study.user_attrs.get(CORRECTED, {}), str(trial.number): without_nulls(encode(trial))}
         self._study.set_user_attr(CORRECTED, known)
         self._trials = [trial if one.number == trial.number else one for one in self._trials]
         self._remember(trial)
@@ -237,49 +242,30 @@ class Study:
             self._study.enqueue_trial(dict(start.parameters), {"why": start.why}, skip_if_exists=True)
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
-        corrected = self._study.user_attrs.get(CORRECTED, {}).get(str(frozen.number), {})
-        attributes = {**attributes_of(frozen), **corrected}
-        attributes["losses"] = tuple(attributes.get("losses", ()))
-        return Trial(
-            number=frozen.number,
-            state=State(corrected["state"]) if corrected else _state(frozen),
-            plan=self._space.plan(frozen.params),
-            **{name: attributes[name] for name in (*_FACTS, "seconds") if name in attributes},
-        )
-
-
-_FACTS = tuple(entry.name for entry in fields(Trial) if entry.name not in ("number", "state", "plan", "seconds"))
-"""Fields of a trial that are attributes of Optuna's."""
-
-
-def _facts(trial: Trial) -> dict[str, Any]:
-    """What is kept of a trial, but for what is not known."""
-    facts: dict[str, Any] = {name: getattr(trial, name) for name in _FACTS}
-    facts |= {"state": trial.state.value, "seconds": dict(trial.seconds)}
-    return {name: value for name, value in facts.items() if value is not None}
+        outcome = self._study.user_attrs.get(CORRECTED, {}).get(str(frozen.number)) or frozen.user_attrs[OUTCOME]
+        found = Fields(outcome, f"{self._journal}:trial {frozen.number}", RunError)
+        return decode(Trial, found, plan=self._space.plan(frozen.params), parameters=frozen.params)
 
 
 def _answers(earlier: Trial, limit: int | None) -> bool:
     """Whether an earlier trial of the same plan tells all that another would that sees `limit` samples."""
-    decided = earlier.state is not State.STOPPED or earlier.within is not None or earlier.set_aside
-    return decided if limit is None else earlier.loss_samples >= limit or earlier.state is State.FAILED
-
-
-def _state(frozen: FrozenTrial) -> State:
-    """How a trial of ours ended."""
-    if frozen.state is TrialState.FAIL:
-        return State.FAILED
-    return State(attributes_of(frozen).get("state", State.DONE))
+    decided = earlier.state is not State.STOPPED or earlier.within is not None or earlier.undecided
+    return decided if limit is None else earlier.divergence_samples >= limit or earlier.state is State.FAILED
 
 
 def _counts(frozen: FrozenTrial) -> bool:
     """Whether a plan was really carried out to its end."""
-    known = attributes_of(frozen)
-    if frozen.state is TrialState.FAIL:
-        return bool(known.get("reason"))
-    return frozen.state.is_finished() and "objective" in known and "repeats" not in known
+    outcome = frozen.user_attrs.get(OUTCOME)
+    if outcome is None or frozen.state is TrialState.FAIL:
+        return _failed(frozen)
+    return frozen.state.is_finished()
 
 
 def _was_cut_off(frozen: FrozenTrial) -> bool:
     running_or_failed = frozen.state in (TrialState.RUNNING, TrialState.FAIL)
-    return running_or_failed and not attributes_of(frozen).get("reason")
+    return running_or_failed and not _failed(frozen)
+
+
+def _failed(frozen: FrozenTrial) -> bool:
+    """Whether it is known that a trial failed."""
+    return bool(frozen.user_attrs.get(OUTCOME, {}).get("state") == State.FAILED)

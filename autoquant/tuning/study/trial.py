@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.statistics.tolerance import within
+from autoquant.formats.codec import ELSEWHERE, encode
 from autoquant.model.names import is_tensor
+from autoquant.tuning.study.space import Parameters
 
 
 class State(StrEnum):
-    """How a trial ended."""
+    """How a trial ended, or that it has not."""
 
+    RUNNING = "running"
     DONE = "done"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -21,44 +26,50 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One plan through the whole cycle.
+    """One plan through the whole cycle: what the study, score.json, result.json and samplers know of it.
+
+    `plan` is what `parameters`, a point of the search space, mean. `why` it was proposed, in which `phase` of the
+    search, and on how many samples at most it is scored: `max_samples`, None until it is decided.
 
     `score` and `drop` are in units of the metric. A trial that was stopped early has no score, and its drop is an
     estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
-    others. `within` says whether the drop is within tolerance, None where that is open. Where it was `set_aside`, few
-    samples alone cost more than is allowed (streaming.py), and the estimate is of what was seen. `losses` are
-    divergences from FP32 over more and more samples, the same for all trials (streaming.RUNGS), and `loss` is the last
-    of these, over `loss_samples`. A trial that failed has none of these, but a `reason`, and `at_fault` is the layer
-    that did it, where there is one that the search may leave in float.
+    others. `within` says whether the drop is within tolerance, None where that is not known. `divergences` are means of
+    the divergence of outputs from FP32 over more and more samples, the same ones for all trials (streaming.RUNGS), the
+    last of them over `divergence_samples`; empty where one is not finite. A trial that failed has none of these, but
+    says why in `failure`, and `at_fault` is the layer that did it, where there is one that the search may leave in
+    float.
 
-    `phase` is the part of the search that proposed it, and `limit` the most samples that it was to see. `int8_share` is
-    the share of multiply-adds in INT8; `objective` is what the search minimizes, 1.0 for the model all in float
-    (tuning/objective.py); `boundaries` counts the operators between float and INT8, where the target puts any between
-    layers; `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
+    `int8_share` is the share of multiply-adds in INT8; `objective` is what the search minimizes, 1.0 for the model all
+    in float (tuning/objective.py); `qdq_ops` counts the Q/DQ operators, where the target puts any between layers;
+    `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
     """
 
     number: int
     state: State
-    plan: Plan
+    plan: Plan = field(metadata=ELSEWHERE)
     why: str
-    int8_layers: int
-    int8_share: float
-    objective: float
+    _: KW_ONLY
+    parameters: Parameters = field(default_factory=dict, metadata=ELSEWHERE)
+    phase: str = ""
+    max_samples: int | None = None
+    int8_share: float = 0.0
+    objective: float = math.inf
     score: float | None = None
     drop: float | None = None
-    samples: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    reason: str = ""
-    at_fault: str = ""
-    boundaries: int | None = None
     low: float | None = None
     high: float | None = None
     within: bool | None = None
-    loss: float | None = None
-    loss_samples: int = 0
-    losses: tuple[float, ...] = ()
-    phase: str = ""
-    limit: int | None = None
+    divergences: tuple[float, ...] = ()
+    divergence_samples: int = 0
+    qdq_ops: int | None = None
+    samples: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
+    at_fault: str = ""
+
+    def __post_init__(self) -> None:
+        if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
+            raise ValueError("a trial that is done has a drop, which is a number")
 
     @property
     def layers(self) -> int:
@@ -66,17 +77,28 @@ class Trial:
         return count_layers(self.plan.layers)
 
     @property
-    def set_aside(self) -> bool:
-        """Whether it was stopped without a proof, though not only compared with others."""
-        return self.state is State.STOPPED and self.drop is not None and self.within is None
+    def int8_layers(self) -> int:
+        """The layers of the plan in INT8."""
+        return count_layers(self.plan.int8)
 
-    def meets(self, allowed: float) -> bool:
-        """Whether its drop is allowed, on everything; never if it failed or was stopped."""
-        return self.state is State.DONE and self.drop is not None and within(self.drop, allowed)
+    @property
+    def divergence(self) -> float | None:
+        """The mean divergence of outputs from FP32 over the most samples that it is known of."""
+        return self.divergences[-1] if self.divergences else None
 
-    def __post_init__(self) -> None:
-        if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
-            raise ValueError("a trial that is done has a drop, which is a number")
+    @property
+    def undecided(self) -> bool:
+        """Whether it was screened out: few samples lost more than all may, which proves nothing (streaming.py)."""
+        return self.state is State.STOPPED and self.max_samples is None and self.within is None
+
+    def meets(self, max_drop: float) -> bool:
+        """Whether its drop is within tolerance, on everything; never if it failed or was stopped."""
+        return self.state is State.DONE and self.drop is not None and within(self.drop, max_drop)
+
+    def facts(self) -> dict[str, Any]:
+        """All that JSON files say of it; what is not known is null."""
+        derived = ("layers", "int8_layers", "divergence", "undecided")
+        return {**encode(self), **{name: getattr(self, name) for name in derived}}
 
 
 def count_layers(names: Iterable[str]) -> int:
@@ -84,8 +106,8 @@ def count_layers(names: Iterable[str]) -> int:
     return sum(not is_tensor(name) for name in names)
 
 
-def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
-    """The trial to keep: the lowest objective within the allowed drop; ties go to the smaller drop, the earlier.
+def best(trials: Iterable[Trial], max_drop: float) -> Trial | None:
+    """The trial to keep: the lowest objective within tolerance; ties go to the smaller drop, the earlier.
 
     When none is within, the one that comes closest, by the estimate where it was stopped; ties go to the lower
     objective, the earlier. One that was stopped and may be within is none to keep, as that is not known.
@@ -94,7 +116,7 @@ def best(trials: Iterable[Trial], allowed: float) -> Trial | None:
 
     def rank(trial: Trial) -> tuple[bool, float, float, int]:
         assert trial.drop is not None
-        if trial.meets(allowed):
+        if trial.meets(max_drop):
             return True, -trial.objective, -trial.drop, -trial.number
         return False, -trial.drop, -trial.objective, -trial.number
 

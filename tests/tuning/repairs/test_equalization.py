@@ -71,7 +71,7 @@ def test_a_search_repairs(tiny: Tiny, unequal: Path, tmp_path: Path, target: str
     assert result.verdict is Verdict.MET
     first, *raced, last = result.trials
     assert (first.plan.equalize, last.plan.equalize) == (False, True)
-    assert all(trial.plan.equalize and trial.limit for trial in raced)
+    assert all(trial.plan.equalize and trial.max_samples for trial in raced)
     assert first.drop > 0.2
     assert last is result.best
     assert last.drop <= 0.05

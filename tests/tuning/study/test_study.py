@@ -13,7 +13,6 @@ from optuna.storages.journal import JournalFileBackend
 from autoquant.calibration.plan import Plan
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
-from autoquant.tuning.sampling.reading import OUTCOME, read
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.study import ATTEMPTS, Guided, Proposal, Study
 from autoquant.tuning.study.trial import State, Trial
@@ -46,15 +45,17 @@ def ended(proposal: Proposal, *, loss: float | None) -> Trial:
         state=State.FAILED,
         plan=plan,
         why=proposal.why,
-        int8_layers=len(plan.int8),
+        parameters=proposal.parameters,
         int8_share=WORKLOAD.int8_share(plan),
         objective=1.0 - WORKLOAD.int8_share(plan),
-        boundaries=len(plan.int8),
-        reason="no luck",
+        qdq_ops=len(plan.int8),
+        failure="no luck",
     )
     if loss is None:
         return trial
-    return replace(trial, state=State.DONE, score=0.9 - loss, drop=loss, samples=100, seconds={"score": 1.5}, reason="")
+    return replace(
+        trial, state=State.DONE, score=0.9 - loss, drop=loss, samples=100, seconds={"score": 1.5}, failure=""
+    )
 
 
 def loss_of(plan: Plan) -> float:
@@ -177,7 +178,7 @@ def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
         ({"within": True, "drop": 0.004, "low": 0.001, "high": 0.01}, "COMPLETE", 0.25, -0.006),
         ({"within": False, "drop": 0.2, "low": 0.1, "high": 0.3}, "PRUNED", None, 0.19),
         ({"drop": 0.02, "low": -0.1, "high": 0.3}, "PRUNED", None, 0.01),
-        ({"loss": 0.5, "loss_samples": 64, "losses": (0.5,)}, "PRUNED", None, None),
+        ({"divergences": (0.5,), "divergence_samples": 64}, "PRUNED", None, None),
     ],
     ids=["within", "not within", "set aside", "only compared"],
 )
@@ -188,7 +189,7 @@ def test_trials_that_were_stopped_early(
     study = open_study(tmp_path)
     proposal = study.propose()
     assert proposal is not None
-    trial = replace(ended(proposal, loss=None), state=State.STOPPED, reason="", objective=0.25, samples=40, **facts)
+    trial = replace(ended(proposal, loss=None), state=State.STOPPED, failure="", objective=0.25, samples=40, **facts)
     study.finish(trial)
     frozen = stored(tmp_path)[proposal.number]
     assert (frozen.state.name, frozen.value if state == "COMPLETE" else None) == (state, value)
@@ -209,7 +210,7 @@ def test_what_became_known_later_is_known_when_the_study_is_opened_again(tmp_pat
         "high": 0.3,
         "samples": 40,
     }
-    study.finish(replace(ended(proposal, loss=None), reason="", **aside))
+    study.finish(replace(ended(proposal, loss=None), failure="", **aside))
     (trial,) = study.trials()
     whole = replace(trial, state=State.DONE, score=0.9, drop=0.0, low=0.0, high=0.0, within=True, samples=240)
     study.correct(whole)
@@ -245,13 +246,12 @@ def point(**changed: Any) -> dict[str, Any]:
 def raced(proposal: Proposal, samples: int) -> Trial:
     """Seen on so many samples, to be compared alone."""
     facts: dict[str, Any] = {
-        "loss": 0.5,
-        "loss_samples": samples,
-        "losses": (0.5,),
+        "divergences": (0.5,),
+        "divergence_samples": samples,
         "samples": samples,
-        "limit": proposal.limit,
+        "max_samples": proposal.max_samples,
     }
-    return replace(ended(proposal, loss=None), state=State.STOPPED, reason="", phase=proposal.phase, **facts)
+    return replace(ended(proposal, loss=None), state=State.STOPPED, failure="", phase=proposal.phase, **facts)
 
 
 def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path: Path) -> None:
@@ -260,13 +260,13 @@ def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path: Path) -> None:
     )
     first = study.propose()
     assert first is not None
-    assert (first.why, first.phase, first.limit) == ("race: ifmr", "race", 64)
+    assert (first.why, first.phase, first.max_samples) == ("race: ifmr", "race", 64)
     study.finish(raced(first, 64))
     second = study.propose()
     assert second is not None
-    assert (second.phase, second.limit) == ("", None)
+    assert (second.phase, second.max_samples) == ("", None)
     (kept,) = open_given(tmp_path).trials()
-    assert (kept.phase, kept.limit, kept.losses) == ("race", 64, (0.5,))
+    assert (kept.phase, kept.max_samples, kept.divergences) == ("race", 64, (0.5,))
 
 
 def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path: Path) -> 
     for samples in (64, 128, None):
         proposal = study.propose()
         assert proposal is not None
-        seen.append(proposal.limit)
-        whole = replace(ended(proposal, loss=0.0), loss_samples=256)
+        seen.append(proposal.max_samples)
+        whole = replace(ended(proposal, loss=0.0), divergence_samples=256)
         study.finish(raced(proposal, samples) if samples else whole)
     assert seen == [64, 128, None]
     assert study.propose() is None  # what was scored on everything tells all
@@ -300,7 +300,7 @@ def test_a_plan_that_was_decided_is_not_tried_again(tmp_path: Path, within: bool
         "low": 0.1,
         "high": 0.3,
         "samples": 40,
-        "reason": "",
+        "failure": "",
     }
     study.finish(replace(ended(proposal, loss=None), **out))
     other = study.propose()
@@ -314,7 +314,7 @@ def test_what_was_cut_off_is_proposed_again_as_it_was_asked_for(tmp_path: Path) 
     assert lost is not None
     again = open_given(tmp_path).propose()
     assert again is not None
-    assert (again.plan, again.phase, again.limit, again.why) == (lost.plan, "race", 64, "again, cut off as 0")
+    assert (again.plan, again.phase, again.max_samples, again.why) == (lost.plan, "race", 64, "again, cut off as 0")
 
 
 def test_a_plan_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
@@ -326,34 +326,6 @@ def test_a_plan_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None
     assert other is not None
     assert (one.plan.batch_num, other.plan.batch_num) == (2, 1)
     assert [trial.user_attrs.get("skipped") for trial in stored(tmp_path)] == [None, "the same as trial 0", None]
-
-
-def test_trials_of_an_earlier_version_are_known(tmp_path: Path) -> None:
-    """It gave each fact an attribute of its own, and none to the state."""
-    trials = play(open_study(tmp_path), 6)
-    proposal = (study := open_study(tmp_path)).propose()
-    assert proposal is not None
-    trials.append(ended(proposal, loss=None))
-    study.finish(trials[-1])
-    space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
-    earlier = tmp_path / "earlier"
-    earlier.mkdir()
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(earlier / "study.journal")))
-    copy = optuna.create_study(storage=storage, study_name="autoquant", direction="minimize")
-    new = ("state", "within", "losses", "loss_samples", "phase")
-    for frozen in stored(tmp_path):
-        facts = frozen.user_attrs.pop(OUTCOME, {})
-        frozen.user_attrs = {**frozen.user_attrs, **{name: value for name, value in facts.items() if name not in new}}
-        copy.add_trial(frozen)
-    found = open_study(earlier)
-    assert list(found.trials()) == trials
-    assert [(trial.number, trial.state) for trial in read(stored(earlier), space.dimensions) if not trial.pending] == [
-        (trial.number, str(trial.state)) for trial in trials
-    ]
-    one, other = open_study(tmp_path).propose(), found.propose()
-    assert one is not None
-    assert other is not None
-    assert other.plan == one.plan  # TPE has learnt the same
 
 
 def test_a_guided_study_follows_until_nothing_is_chosen(tmp_path: Path) -> None:

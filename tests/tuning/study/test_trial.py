@@ -19,11 +19,21 @@ PLAN = Plan({"conv1": LayerPlan(), "conv2": None})
 
 def done(number: int, share: float, drop: float) -> Trial:
     """A trial whose objective is the share in float."""
-    return Trial(number, State.DONE, PLAN, "test", 1, share, 1.0 - share, score=0.8 - drop, drop=drop, samples=100)
+    return Trial(
+        number,
+        State.DONE,
+        PLAN,
+        "test",
+        int8_share=share,
+        objective=1.0 - share,
+        score=0.8 - drop,
+        drop=drop,
+        samples=100,
+    )
 
 
 def failed(number: int) -> Trial:
-    return Trial(number, State.FAILED, PLAN, "test", 1, 1.0, 0.0, reason="overflow", samples=7)
+    return Trial(number, State.FAILED, PLAN, "test", objective=0.0, failure="overflow", samples=7)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +100,7 @@ def test_nothing_is_better_than_the_best(trials: list[Trial]) -> None:
 @pytest.mark.parametrize("drop", [None, math.nan])
 def test_a_trial_that_is_done_has_a_drop(drop: float | None) -> None:
     with pytest.raises(ValueError, match="a trial that is done has a drop, which is a number"):
-        Trial(0, State.DONE, PLAN, "test", 1, 1.0, 0.0, score=0.5, drop=drop)
+        Trial(0, State.DONE, PLAN, "test", score=0.5, drop=drop)
 
 
 @pytest.mark.parametrize("kept", [done(0, 0.5, 0.25), None])

@@ -136,7 +136,6 @@ KILLED = """
 import os, signal, sys
 import autoquant
 from autoquant.tuning import events
-from autoquant.tuning.result import Ended, State
 from autoquant.tuning.study.run_folder import RunFolder
 
 started = []

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
-from autoquant.cli.latency_words import (
-    SLOWEST,
-    conditions,
-    doubts,
-    operator_cells,
-    operator_headings,
-    spread_words,
-)
-from autoquant.cli.output import painted, plain_table, say
+from autoquant.cli.output import say
 from autoquant.cli.process import import_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
-from autoquant.cli.words import percent
+from autoquant.cli.tables import Block, Table, page
+from autoquant.cli.words import counted, milliseconds, percent, spread
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from autoquant.evaluation.latency.latency import Latency, OperatorTime
 
-    from autoquant.evaluation.latency.latency import Latency
+UNKNOWN = "-"
+SLOWEST = 10
+"""Operators that are shown; --json has all."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -46,7 +42,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, and print what came out."""
+    """Measure, and print the times."""
     from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
 
     asked = arguments.given(args, BenchmarkRequest)
@@ -67,24 +63,43 @@ def run(args: argparse.Namespace) -> int:
 
 
 def text(found: Latency) -> str:
-    """The models, the slowest operators, and what is to be said of both."""
-    covered = ", ".join(percent(share) for share in found.covered)
-    said = [*found.statements, *doubts(found)]
-    added = f"least times; all operators add up to {covered} of the model's"
-    return painted(_models(found), conditions(found), "", _operators(found), added, *([""] if said else []), *said)
-
-
-def _models(found: Latency) -> Table:
-    table = plain_table("model", numbers=("time of a batch", "speed"))
+    """Models side by side, their slowest operators, and what can be concluded."""
+    rows = []
     for number, model in enumerate(found.models):
         speed = f"{model.speed.median:.2f}x ({model.speed.low:.2f} to {model.speed.high:.2f})" if number else "1"
-        table.add_row(model.name, spread_words(model.seconds), speed)
-    return table
+        rows.append((model.name, spread(model.seconds), speed))
+    models = Table(("model", "time of a batch", "speed"), rows, words=1)
+    operators = operator_table(found, [f"{number + 1}" for number in range(len(found.models))], most=SLOWEST)
+    covered = ", ".join(percent(share) for share in found.covered)
+    added = f"shortest times; all operators add up to {covered} of the model's"
+    blocks: list[Block] = [[models, conditions(found)], [operators, added], [*found.statements, *doubts(found)]]
+    return page(blocks, columns=None)
 
 
-def _operators(found: Latency) -> Table:
-    name, kind, *numbers = operator_headings([f"{number + 1}" for number in range(len(found.models))])
-    table = plain_table(name, kind, numbers=numbers)
-    for one in found.operators[: 2 * SLOWEST]:
-        table.add_row(*operator_cells(one))
-    return table
+def conditions(latency: Latency) -> str:
+    """How it was measured."""
+    turns = f"median of {counted(latency.rounds, 'round')} in turns, with quartiles"
+    return f"batch {latency.batch_size}, {counted(latency.threads, 'thread')}, {turns}"
+
+
+def doubts(latency: Latency) -> Iterator[str]:
+    """Why the times are unreliable, if they are."""
+    if latency.noise:
+        yield f"unreliable: {latency.noise}; measure again on an idle machine"
+
+
+def operator_table(latency: Latency, names: Sequence[str], *, most: int) -> Table:
+    """The slowest operators: time in each model, called `names`, and the speed relative to the first."""
+    headings = ["slowest operators", "kind", names[0]]
+    for name in names[1:]:
+        headings += [name, "speed"]
+    return Table(headings, [_operator_cells(one) for one in latency.operators[:most]])
+
+
+def _operator_cells(one: OperatorTime) -> list[str]:
+    times = [UNKNOWN if second is None else milliseconds(second) for second in one.seconds]
+    cells = [one.name.partition(";")[0], one.kind, times[0]]  # joined operators: the last of them comes first
+    for number in range(1, len(times)):
+        speed = one.speed(number)
+        cells += [times[number], UNKNOWN if speed is None else f"{speed:.2f}x"]
+    return cells

@@ -44,7 +44,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, search, and tell what to do next."""
+    """Train, search, and suggest what to do next."""
     from autoquant.tuning.study.choices import check_target
 
     target = {"target": args.target} if "target" in args else {}

@@ -1,4 +1,4 @@
-"""`autoquant explain`: what the best plan of a run costs, what bought it, and why its float layers are in float."""
+"""`autoquant explain`: the best plan of a run and its cost, the effect of settings, why layers are in float."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
-from autoquant.cli.output import painted, say, terminal_columns, wrapped
-from autoquant.cli.pair_tables import MOST, drop_words, interval_words, legend, retreats_table, settings_table
-from autoquant.cli.setting_words import plan_words
+from autoquant.cli.effects import (
+    MOST,
+    drop_words,
+    float_layers_table,
+    interval_words,
+    legend,
+    plan_words,
+    settings_table,
+)
+from autoquant.cli.output import say, terminal_columns
+from autoquant.cli.tables import Block, labelled, page, wrapped
 from autoquant.cli.words import at_most, counted, duration, number, percent
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.text import Text
 
     from autoquant.reports.explanation import Explanation
     from autoquant.reports.float_layers import FloatLayer
-
-LABEL = 8
-"""Columns of the labels."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -34,7 +39,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the run, and print what it found out."""
+    """Read the run, and explain it."""
     from autoquant.reports.explanation import explain_run
     from autoquant.reports.explanation_json import explanation_facts
 
@@ -47,34 +52,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def text(found: Explanation, *, columns: int | None) -> str:
-    """What the best plan costs, what bought it, and the reasons of its float layers, in so many columns."""
-    from rich.text import Text
-
-    def folded(line: str, *, bold: int = 0, indent: int = 4) -> Text:
-        made = Text(wrapped(line, columns, indent=indent))
-        made.stylize("bold", 0, bold)
-        return made
-
+    """The best plan and its cost, measured effects, and the reasons of its float layers, in so many columns."""
     shown = [one.pair for one in found.settings[:MOST]] + [one.pair for one in found.retreats[:MOST]]
-    blocks: list[list[RenderableType]] = [
-        [folded(f"{label:{LABEL}}  {words}", bold=LABEL, indent=LABEL + 2) for label, words in cost(found)],
-        settings_table(found.settings, columns),
-        retreats_table(found.retreats, found.run.terms.objective_name, columns),
-        [folded(line) for line in legend(shown)],
-        [folded(line, bold=0 if line.startswith(" ") else len(line)) for line in reasons(found)],
+    blocks: list[Block] = [
+        labelled(cost(found), columns=columns),
+        settings_table(found.settings),
+        float_layers_table(found.retreats, found.run.terms.objective_name),
+        [*legend(shown)],
+        _float_layers(found, columns),
     ]
-    return painted(*[part for block in blocks if block for part in (*block, "")][:-1])
+    return page(blocks, columns=columns)
 
 
 def cost(found: Explanation) -> Iterator[tuple[str, str]]:
-    """What the best plan is and costs, and what the trials took; labels and what they say."""
+    """The best plan, its cost, and the effort of the trials; labels and what they say."""
     from autoquant.tuning.study.choices import MACS
 
     run, terms, best = found.run, found.run.terms, found.run.best
-    allowed = f"INT8 may lose {number(terms.max_drop)}"
-    yield "run", f"{run.run} ({terms.target}): FP32 {terms.metric} {number(terms.baseline)}, {allowed}"
+    max_drop = f"max drop {number(terms.max_drop)}"
+    yield "run", f"{run.run} ({terms.target}): FP32 {terms.metric} {number(terms.baseline)}, {max_drop}"
     if best is None:
-        yield "best", f"none, as no trial came to its end; the last one failed: {run.trials[-1].failure}"
+        yield "best", f"none, as no trial finished; the last one failed: {run.trials[-1].failure}"
     else:
         met = "within tolerance" if best.meets(terms.max_drop) else "not within tolerance"
         score = "" if best.score is None else f"{terms.metric} {number(best.score)}, "
@@ -91,19 +89,25 @@ def _certificate(found: Explanation) -> Iterator[tuple[str, str]]:
     claim = found.run.certificate
     if claim is None:
         return
-    sure = f"{at_most(claim.upper_bound)} with confidence {percent(claim.confidence)}"
-    there = f"on {counted(claim.samples, 'sample')} kept aside"
-    yield "claim", f"{claim.verdict}: drop {number(claim.drop)} {there}, {sure}"
+    bound = f"{at_most(claim.upper_bound)} with {percent(claim.confidence)} confidence"
+    samples = counted(claim.samples, "sample")
+    yield "holdout", f"{claim.verdict}: drop {number(claim.drop)} on {samples}, {bound}"
 
 
 def _effort(found: Explanation) -> str:
     run = found.run
     states = [trial.state.value for trial in run.trials]
     ended = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    unended = f", {run.unended} not ended" if run.unended else ""
+    unended = f", {run.unended} unfinished" if run.unended else ""
     parts = ", ".join(f"{part} {duration(spent)}" for part, spent in run.seconds.items())
     trials, samples = counted(len(run.trials), "trial"), counted(run.samples, "sample")
     return f"{trials} ({ended}{unended}), {samples} evaluated; {parts or 'no times'}"
+
+
+def _float_layers(found: Explanation, columns: int | None) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(wrapped(line, columns), "" if number else "bold") for number, line in enumerate(reasons(found))]
 
 
 def reasons(found: Explanation) -> Iterator[str]:
@@ -113,7 +117,7 @@ def reasons(found: Explanation) -> Iterator[str]:
         return one.why.value, -1 if one.trial is None else one.trial.number
 
     if found.float_layers:
-        verb = "stays" if len(found.float_layers) == 1 else "stay"
+        verb = "is" if len(found.float_layers) == 1 else "are"
         yield f"why {counted(len(found.float_layers), 'layer')} of the best plan {verb} in float"
     groups = [list(group) for _, group in groupby(sorted(found.float_layers, key=shown_by), key=shown_by)]
     for group in groups[:MOST]:
@@ -129,23 +133,24 @@ def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
 
     one, run = group[0], found.run
     if one.trial is None:
-        beside = "" if one.why is Why.NEVER else " beside most of these INT8 layers and was decided"
+        beside = "" if one.why is Why.NEVER else " beside most of these INT8 layers and with a verdict"
         return f"no trial had {_them(group)} in INT8{beside}"
     if one.why is Why.FAILED:
-        return f"trial {one.trial.number} failed for its sake: {one.trial.failure}"
-    told = f"trial {one.trial.number}, {_difference(group)}: drop {drop_words(one.trial)}{interval_words(one.trial)}"
+        return f"trial {one.trial.number} failed because of it: {one.trial.failure}"
+    interval = "" if one.trial.score is not None else interval_words(one.trial.low, one.trial.high)
+    drop = f"trial {one.trial.number}, {_difference(group)}: drop {drop_words(one.trial)}{interval}"
     if one.why is Why.OUT:
-        return f"{told}, {'set aside' if one.trial.undecided else 'not within tolerance'}"
+        return f"{drop}, {'screened out' if one.trial.undecided else 'not within tolerance'}"
     best = run.best.objective if run.best else one.trial.objective
     share = f"{percent(one.trial.objective)} of the float model's, not {percent(best)}"
-    return f"{told}, within tolerance; but {run.terms.objective_name} {share}"
+    return f"{drop}, within tolerance; but {run.terms.objective_name} {share}"
 
 
 def _difference(group: Sequence[FloatLayer]) -> str:
-    """How the trial that shows it differs from the best plan."""
+    """How the trial behind a reason differs from the best plan."""
     one = group[0]
     if one.exact:
-        return "which has it in INT8 and is alike but for that"
+        return "which has it in INT8 and is otherwise the same"
     more = len(one.beside) + 1 - len(group)
     words = [
         f"with {_them(group)}" + (f" and {counted(more, 'more layer')}" if more else "") + " in INT8",

@@ -1,4 +1,4 @@
-"""`autoquant inspect`: what of a model can be quantized, what it costs, and what cannot, with the reason."""
+"""`autoquant inspect`: the layers of a model with their cost, and what cannot be quantized, with the reason."""
 
 from __future__ import annotations
 
@@ -10,28 +10,25 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments, sensitivity
-from autoquant.cli.output import UNLIMITED, painted, plain_table, say, terminal_columns
+from autoquant.cli.output import say, terminal_columns
 from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
+from autoquant.cli.tables import Block, Table, page
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from autoquant.api import Inspection
     from autoquant.model.layer import Layer
 
 UNKNOWN = "?"
-NOTHING = "-"
-ASKED_FOR = "quantized only where asked for"
-HOW = "ask by an override in a search space, or by tensor_quantize in config.json"
+OPTIONAL = "not quantized by default"
+HOW = "to quantize these, add an override to a search space, or tensor_quantize to config.json"
 MOST_TENSORS = 8
-"""So many inputs that are quantized only where asked for are shown; --json has all."""
-NUMBERS = ("multiply-adds", "share", "parameters")
+"""Inputs not quantized by default that are shown; --json has all."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
-    """The model, and for which target it is looked at."""
+    """The model and the target."""
     arguments.add_model(parser)
     arguments.add_target(parser)
     group = parser.add_argument_group("sensitivity")
@@ -48,7 +45,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at the model, and print what is there."""
+    """Print the layers of the model."""
     from autoquant.tuning.study.choices import check_target
     from autoquant.tuning.study.request import DataRequest
 
@@ -72,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> None:
-    """Raise UsageError where data are needed but not given, or given but not needed."""
+    """Raise UsageError where data are needed but missing, or there but not needed."""
     if args.sensitivity and "calibration" not in reading:
         raise UsageError("--sensitivity", "needs samples to run the model on", hint="give --calibration DATA")
     if reading and not args.sensitivity:
@@ -81,16 +78,13 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 
 
 def text(found: Inspection, *, columns: int | None) -> str:
-    """Tables and totals; where those are wider than `columns`, two lines for every layer."""
-    tables = [_layers(found), _tensors(found), _rejected(found)]
-    wide = [*tables, sensitivity.table(found)]
-    fits = columns is None or max(_width(part) for table in wide for part in table) <= columns
-    shown = sensitivity.table(found) if fits else sensitivity.lines(found)
-    return painted(*_separated([*(tables if fits else _in_two_lines(found)), shown, [totals(found)]]))
+    """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
+    blocks: list[Block] = [_layers(found), _tensors(found), _rejected(found), sensitivity.table(found), [totals(found)]]
+    return page(blocks, columns=columns)
 
 
 def facts(found: Inspection) -> dict[str, Any]:
-    """All of it for scripts; what is not known or not there is null, shares are of multiply-adds."""
+    """Everything for scripts; what is not known is null, shares are of multiply-adds."""
     model, layers = found.model, found.survey.layers
     operators = _operators(found)
     return {
@@ -133,13 +127,13 @@ def share(layer: Layer, layers: Sequence[Layer]) -> float | None:
 
 
 def totals(found: Inspection) -> str:
-    """The last line."""
+    """The last line: how many layers, and their cost."""
     layers = found.survey.layers
     parameters = sum(layer.parameters for layer in layers)
     macs = total_macs(layers)
-    told = f"{macs:,} multiply-adds" if macs is not None else "multiply-adds not all known"
+    cost = f"{macs:,} multiply-adds" if macs is not None else "multiply-adds not all known"
     return (
-        f"{found.model.name}: {counted(len(layers), 'layer')} can be quantized, {told}, {parameters:,} parameters; "
+        f"{found.model.name}: {counted(len(layers), 'layer')} can be quantized, {cost}, {parameters:,} parameters; "
         f"{counted(len(found.survey.rejected), 'operator')} cannot"
     )
 
@@ -166,78 +160,39 @@ def _operators(found: Inspection) -> Mapping[str, Operator]:
     return {layer.name: Operator(*lite.operator(layer.name)) for layer in found.survey.layers}
 
 
-def _layers(found: Inspection) -> list[RenderableType]:
+def _layers(found: Inspection) -> Block:
     operators = _operators(found)
-    table = plain_table("layer", "operator", *(["in LiteRT"] if operators else []), "weight", "output", numbers=NUMBERS)
+    rows = []
     for layer in found.survey.layers:
-        kinds = [layer.op, *([str(operators[layer.name])] if operators else [])]
-        numbers = _numbers(layer, found.survey.layers)
-        table.add_row(layer.name, *kinds, _weight(layer), _shape(layer.output_shape), *numbers)
-    return [table]
+        part = share(layer, found.survey.layers)
+        rows.append(
+            [
+                layer.name,
+                layer.op,
+                *([str(operators[layer.name])] if operators else []),
+                _shape(layer.weight_shape) if layer.weight else "-",
+                _shape(layer.output_shape),
+                UNKNOWN if layer.macs is None else f"{layer.macs:,}",
+                UNKNOWN if part is None else percent(part),
+                f"{layer.parameters:,}",
+            ]
+        )
+    words = ["layer", "operator", *(["in LiteRT"] if operators else []), "weight", "output"]
+    return [Table([*words, "multiply-adds", "share", "parameters"], rows, words=len(words))] if rows else []
 
 
-def _tensors(found: Inspection) -> list[RenderableType]:
-    if not found.survey.tensors:
+def _tensors(found: Inspection) -> Block:
+    tensors = found.survey.tensors
+    if not tensors:
         return []
-    table = plain_table(ASKED_FOR, "operator")
-    for one in found.survey.tensors[:MOST_TENSORS]:
-        table.add_row(one.name, one.op)
-    return [table, *_left_out(found), HOW]
+    left = len(tensors) - MOST_TENSORS
+    more = [f"... and {left} more, which --json lists"] if left > 0 else []
+    return [Table((OPTIONAL, "operator"), [(one.name, one.op) for one in tensors[:MOST_TENSORS]]), *more, HOW]
 
 
-def _left_out(found: Inspection) -> list[str]:
-    left = len(found.survey.tensors) - MOST_TENSORS
-    return [f"... and {left} more, which --json lists"] if left > 0 else []
-
-
-def _rejected(found: Inspection) -> list[RenderableType]:
-    if not found.survey.rejected:
-        return []
-    table = plain_table("not quantizable", "operator", "why")
-    for one in found.survey.rejected:
-        table.add_row(one.name, one.op, one.reason)
-    return [table]
-
-
-def _in_two_lines(found: Inspection) -> list[list[str]]:
-    lines = []
-    operators = _operators(found)
-    for layer in found.survey.layers:
-        kind = f"{layer.op}, {operators[layer.name]}" if operators else layer.op
-        weight = f"{kind} {_weight(layer)}" if layer.weight else kind
-        macs, part, parameters = _numbers(layer, found.survey.layers)
-        shapes = f"{weight} -> {_shape(layer.output_shape)}"
-        lines.append(f"{layer.name}\n  {shapes}, {macs} multiply-adds ({part}), {parameters} parameters")
-    rejected = [f"{one.name}\n  {one.op}: {one.reason}" for one in found.survey.rejected]
-    asked = [f"{one.name} ({one.op})" for one in found.survey.tensors[:MOST_TENSORS]]
-    return [
-        lines,
-        [f"{ASKED_FOR}:", *asked, *_left_out(found), HOW] if asked else [],
-        ["not quantizable:", *rejected] if rejected else [],
-    ]
-
-
-def _numbers(layer: Layer, layers: Sequence[Layer]) -> tuple[str, str, str]:
-    part = share(layer, layers)
-    return (
-        f"{layer.macs:,}" if layer.macs is not None else UNKNOWN,
-        percent(part) if part is not None else UNKNOWN,
-        f"{layer.parameters:,}",
-    )
-
-
-def _separated(blocks: Sequence[Sequence[RenderableType]]) -> list[RenderableType]:
-    return [line for block in blocks if block for line in (*block, "")][:-1]
-
-
-def _width(part: RenderableType) -> int:
-    from rich.console import Console
-
-    return Console(width=UNLIMITED).measure(part).maximum
-
-
-def _weight(layer: Layer) -> str:
-    return _shape(layer.weight_shape) if layer.weight else NOTHING
+def _rejected(found: Inspection) -> Block:
+    rows = [(one.name, one.op, one.reason) for one in found.survey.rejected]
+    return [Table(("not quantizable", "operator", "reason"), rows, words=3)] if rows else []
 
 
 def _shape(shape: Sequence[int | None] | None) -> str:

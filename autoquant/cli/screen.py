@@ -1,4 +1,4 @@
-"""What surrounds a search: a process made ready, a screen that listens, and the result told."""
+"""What surrounds a search: the process, the screen that shows events, and the result printed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoquant.cli.output import note, painted, say
+from autoquant.cli.output import note, say
 from autoquant.cli.process import import_tensorflow, needs_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
+from autoquant.cli.tables import labelled, page
 
 if TYPE_CHECKING:
     from autoquant.tuning.events import Listener
     from autoquant.tuning.result import SearchResult
-
-STYLES = {"certified": "bold green", "met": "bold green", "missed": "bold red"}
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
 
 @contextmanager
 def listening(args: argparse.Namespace) -> Iterator[Listener]:
-    """Give the listener that the arguments ask for."""
+    """Inside, the listener that the arguments choose."""
     if args.quiet:
         from autoquant.tuning.events import Event, Warned
 
@@ -67,27 +66,13 @@ def tell(
     before: Sequence[tuple[str, str]] = (),
     after: Sequence[tuple[str, str]] = (),
 ) -> int:
-    """Print the result, for people with lines `before` and `after` it; give the exit code."""
+    """Print the result, for people with rows `before` and `after` it; return the exit code."""
     from autoquant.cli.summary import brief, exit_code, summary
     from autoquant.reports.result_json import result_facts
 
     if args.json:
         say(json.dumps(result_facts(result), indent=2, sort_keys=True, allow_nan=False))
-    elif args.quiet:
-        say(styled(brief(result)))
     else:
-        say(styled([*before, *summary(result), *after]))
+        rows = brief(result) if args.quiet else [*before, *summary(result), *after]
+        say(page([labelled(rows)], columns=None))
     return exit_code(result)
-
-
-def styled(lines: Sequence[tuple[str, str]]) -> str:
-    """Labels and what they say as text for standard output, coloured where that is a terminal.
-
-    Lines are left as long as they are: paths and commands are there to be copied.
-    """
-    from rich.text import Text
-
-    width = max(len(label) for label, _ in lines)
-    return painted(
-        *(Text.assemble((f"{label:{width}}", STYLES.get(label, "bold")), "  ", words) for label, words in lines)
-    )

@@ -1,9 +1,12 @@
-"""What a screen shows: everything that was told so far, as one value."""
+"""What the screen of a running search shows: all events so far as one value, and its rows for terminal and log."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from autoquant.cli.words import accepted, counted, duration, macs, number, percent, share_words
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
@@ -18,15 +21,19 @@ from autoquant.tuning.events import (
     Warned,
 )
 from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.trial import State as TrialState
 from autoquant.tuning.study.trial import Trial
 
 RECENT = 6
 """Trials that are shown."""
+Row = tuple[str, str]
+"""A label, and what it says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How far something is: `done` of `total` samples, heard at `at`; first heard of at `begin`, with `begun` done."""
+    """How far something is: `done` of `total` samples at time `at`; the first report said `begun`, at `begin`."""
 
     what: str
     done: int
@@ -44,14 +51,23 @@ class Pace:
         """Seconds left; None where the rate is not known."""
         return max((self.total - self.done) / self.rate - (now - self.at), 0.0) if self.rate else None
 
+    def words(self, now: float) -> str:
+        """Samples done, rate and time left, as far as they are known."""
+        rate, left = self.rate, self.left(now)
+        known = [f"{rate:,.0f}/s"] if rate else []
+        known += [f"{duration(left)} left"] if left is not None else []
+        return "  ".join([f"{self.done:,}/{self.total:,}", *known])
+
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What was told so far. `used` seconds of the budget were used at time `at`."""
+    """What is known so far. `used` seconds of the budget were used at time `at`."""
 
     opened: Opened | None = None
     baseline: BaselineScored | None = None
     divided: Divided | None = None
+    batches: int = 0
+    resumed: Resumed | None = None
     running: TrialStarted | None = None
     pace: Pace | None = None
     recent: tuple[Trial, ...] = ()
@@ -68,7 +84,7 @@ class State:
 
 
 def update(state: State, event: Event, now: float) -> State:
-    """The state after an event that was heard at time `now`, in seconds of any clock."""
+    """The state after an event at time `now`, in seconds of any clock."""
     match event:
         case Opened():
             return replace(state, opened=event)
@@ -77,47 +93,102 @@ def update(state: State, event: Event, now: float) -> State:
         case Divided():
             return replace(state, divided=event)
         case Calibrated():
-            return replace(state, pace=None)
+            return replace(state, batches=event.batches, pace=None)
         case Resumed():
-            return replace(
-                state,
-                recent=event.trials[-RECENT:],
-                best=event.best,
-                trials=len(event.trials),
-                used=event.seconds,
-                at=now,
-            )
+            state = replace(state, resumed=event, recent=event.trials[-RECENT:], best=event.best)
+            return replace(state, trials=len(event.trials), used=event.seconds, at=now)
         case Progress():
             return replace(state, pace=_pace(state.pace, event, now))
         case TrialStarted():
             return replace(state, running=event, pace=None, at=now if state.at is None else state.at)
         case TrialEnded():
-            return replace(
-                state,
-                running=None,
-                pace=None,
-                recent=(*state.recent, event.trial)[-RECENT:],
-                best=event.best,
-                trials=event.trials,
-                used=event.seconds,
-                at=now,
-            )
+            recent = (*state.recent, event.trial)[-RECENT:]
+            state = replace(state, running=None, pace=None, recent=recent, best=event.best)
+            return replace(state, trials=event.trials, used=event.seconds, at=now)
         case Warned():
             return replace(state, warnings=(*state.warnings, event.text))
         case Finished():
             result = event.result
-            return replace(
-                state,
-                running=None,
-                pace=None,
-                best=result.best,
-                trials=len(result.trials),
-                used=result.seconds,
-                result=result,
-            )
+            state = replace(state, running=None, pace=None, result=result, best=result.best)
+            return replace(state, trials=len(result.trials), used=result.seconds)
 
 
 def _pace(before: Pace | None, event: Progress, now: float) -> Pace:
     if before is None or before.what != event.what or event.done < before.done:
         return Pace(event.what, event.done, event.total, now, event.done, now)
     return replace(before, done=event.done, total=event.total, at=now)
+
+
+def facts(state: State) -> Iterator[Row]:
+    """What the search works on and why it ended: a log has a line of it when it is known, or changes."""
+    opened, baseline, parts = state.opened, state.baseline, state.divided
+    if opened is not None:
+        yield "model", f"{opened.model}: {counted(opened.layers, 'layer')}, {macs(opened.macs)} multiply-adds"
+        if parts is None:
+            yield "data", counted(opened.samples, "sample")
+        else:
+            holdout = f"{parts.certification:,} holdout" if parts.certification else f"no holdout: {parts.reason}"
+            yield "data", f"{counted(parts.search, 'sample')} for the search, {holdout}"
+        batches = f", {counted(state.batches, 'batch')}" if state.batches else ""
+        yield "calibration", f"{counted(opened.calibration_samples, 'sample')}{batches}"
+        yield "run", str(opened.run)
+    if baseline is not None:
+        limits = accepted(baseline.score, baseline.limit, baseline.allowed)
+        yield "FP32", f"{baseline.metric} {number(baseline.score)}; {limits}"
+    if state.resumed is not None:
+        best_before = f"; best is trial {state.resumed.best.number}" if state.resumed.best else ""
+        yield "resumed", f"after {counted(len(state.resumed.trials), 'trial')}{best_before}"
+    if state.result is not None:
+        yield "ended", state.result.ended
+
+
+def running(state: State) -> Iterator[Row]:
+    """The trial that is being carried out, if there is one."""
+    if state.running is not None and state.opened is not None:
+        one = state.running
+        yield f"trial {one.number}", f"{one.why}; {share_words(one.int8_layers, state.opened.layers, one.int8_share)}"
+
+
+def best(state: State) -> str:
+    """The best trial so far."""
+    trial = state.best
+    if trial is None or trial.drop is None:
+        return "none yet"
+    score = f"drop about {number(trial.drop)}" if trial.score is None else f"{_score(trial)}, drop {number(trial.drop)}"
+    return f"{score}; {share_words(trial.int8_layers, trial.layers, trial.int8_share)}; trial {trial.number}"
+
+
+def budget(state: State, now: float) -> Iterator[Row]:
+    """Trials and time, used and allowed."""
+    if state.opened is not None:
+        most = f" of {duration(state.opened.timeout)}" if math.isfinite(state.opened.timeout) else ""
+        yield "budget", f"{state.trials} of {state.opened.max_trials} trials, {duration(state.used_at(now))}{most}"
+
+
+def verdict(trial: Trial, state: State) -> str:
+    """What is known of a trial: 'met' and 'missed' are about the tolerance, on all samples of the search."""
+    if trial.state is TrialState.FAILED or state.baseline is None:
+        return "failed"
+    if trial.undecided:
+        return "screened out"
+    met = trial.within if trial.state is TrialState.STOPPED else trial.meets(state.baseline.allowed)
+    return {True: "met", False: "missed", None: "undecided"}[met]
+
+
+def cells(trial: Trial, state: State) -> Mapping[str, str]:
+    """The figures of a trial by their headings, empty where there is none; '~' marks an estimate."""
+    objective = state.opened.objective if state.opened else MACS
+    estimate = "~" if trial.state is TrialState.STOPPED else ""
+    return {
+        "INT8": f"{trial.int8_layers}/{trial.layers}",
+        "share": percent(trial.int8_share),
+        objective: "" if objective == MACS else percent(trial.objective),
+        "Q/DQ": "" if trial.qdq_ops is None else str(trial.qdq_ops),
+        "samples": f"{trial.samples:,}",
+        "score": _score(trial),
+        "drop": "" if trial.drop is None else f"{estimate}{number(trial.drop)}",
+    }
+
+
+def _score(trial: Trial) -> str:
+    return "" if trial.score is None else number(trial.score)

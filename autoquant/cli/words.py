@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoquant.evaluation.latency.latency import Spread
 
 EXACT = 1e-9
 """Smaller is binary rounding, not a difference."""
-SET_ASIDE = "set aside"
-"""What became of a trial that was stopped without a proof."""
 
 
 def number(value: float) -> str:
@@ -30,6 +32,17 @@ def at_most(upper: float) -> str:
     return "no bound" if math.isinf(upper) else f"at most {number(upper)}"
 
 
+def accepted(baseline: float, worst: float, max_drop: float) -> str:
+    """The scores within tolerance: `worst` is the last of them, below the baseline or above it.
+
+    >>> accepted(0.75, 0.625, 0.125)
+    'accept INT8 >= 0.6250 (max drop 0.1250)'
+    """
+    if worst == baseline:
+        return "accept no drop"
+    return f"accept INT8 {'>=' if worst < baseline else '<='} {number(worst)} (max drop {number(max_drop)})"
+
+
 def percent(share: float) -> str:
     """A share in percent.
 
@@ -37,6 +50,15 @@ def percent(share: float) -> str:
     '98.8%'
     """
     return f"{share * 100:.1f}%"
+
+
+def share_words(int8_layers: int, layers: int, share: float) -> str:
+    """How much of a plan is INT8.
+
+    >>> share_words(2, 3, 0.625)
+    '2/3 layers in INT8, 62.5%'
+    """
+    return f"{int8_layers}/{layers} layers in INT8, {percent(share)}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -47,15 +69,6 @@ def counted(count: int, noun: str) -> str:
     """
     plural = "es" if noun.endswith("ch") else "s"
     return f"{count:,} {noun}{plural if count != 1 else ''}"
-
-
-def conversions(count: int) -> str:
-    """Operators between INT8 and float.
-
-    >>> conversions(2)
-    '2 conversions between INT8 and float'
-    """
-    return f"{counted(count, 'conversion')} between INT8 and float"
 
 
 def duration(seconds: float) -> str:
@@ -70,6 +83,22 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def milliseconds(seconds: float) -> str:
+    """The time of an operator or a model, with three significant digits.
+
+    >>> milliseconds(0.0000412), milliseconds(0.00512), milliseconds(1.2345), milliseconds(0.0)
+    ('0.0412 ms', '5.12 ms', '1234 ms', '0 ms')
+    """
+    value = seconds * 1000
+    decimals = max(2 - math.floor(math.log10(value)), 0) if value > 0 else 0
+    return f"{value:.{decimals}f} ms"
+
+
+def spread(times: Spread) -> str:
+    """A median time with its quartiles."""
+    return f"{milliseconds(times.median)} ({milliseconds(times.low)} to {milliseconds(times.high)})"
 
 
 def macs(count: int | None) -> str:

@@ -118,11 +118,11 @@ def test_demo_of_a_target_ends_certified(target: str, model: str, capsys: pytest
 
 
 def check_certified(out: str, folder: Path, target: str) -> None:
-    """That the claim is made, on data that was kept aside and on the kernels of the target, and is right."""
+    """That the result is certified on the holdout, on the kernels of the target, and that it is true."""
     assert re.search(
         r"^certified +14 of 14 layers in INT8, and with 95% confidence the drop is at most 0\.0", out, re.MULTILINE
     )
-    assert re.search(r"^claim +on 450 samples that the search has not seen; ", out, re.MULTILINE)
+    assert re.search(r"^holdout +450 samples that the search has not seen: ", out, re.MULTILINE)
     kernels = {"tensorflow": "stock kernels", "litert": r"xnnpack [1-9]\d*(, builtin \d+)?"}[target]
     assert re.search(rf"^ +measured on {target} [\d.]+, {kernels} on \w+; bound: ", out, re.MULTILINE)
     claim = json.loads((folder / "run/best/certificate.json").read_text())

@@ -6,9 +6,9 @@ import pytest
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.cli.effects import WORDS
 from autoquant.cli.explain import reasons, text
 from autoquant.cli.main import main
-from autoquant.cli.setting_words import WORDS
 from autoquant.reports.explanation import explained
 from autoquant.reports.float_layers import FloatLayer, Why
 from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
@@ -71,29 +71,29 @@ def found(trial):
     return explained(RunTrials(Path("my run"), TERMS, tuple(trials), trials[2], 1, certificate))
 
 
-def test_the_screen_tells_the_cost_what_bought_it_and_why_layers_are_in_float(found) -> None:
+def test_the_screen_shows_cost_effects_and_why_layers_are_in_float(found) -> None:
     assert [line.rstrip() for line in text(found, columns=None).splitlines()] == [
-        "run       my run (litert): FP32 top1 0.7500, INT8 may lose 0.1250",
+        "run       my run (litert): FP32 top1 0.7500, max drop 0.1250",
         "best      trial 2 (conv2 in float): top1 0.6875, drop 0.0625, within tolerance",
-        "claim     met, not certified: drop 0.0625 on 80 samples kept aside, at most 0.1875 with confidence 95.0%",
+        "holdout   met, not certified: drop 0.0625 on 80 samples, at most 0.1875 with 95.0% confidence",
         "INT8      2 of 3 layers, 62.5% of the model's work",
         "settings  calibrated on 1 batch, ranges by ifmr, per channel (1), per tensor (1), balanced 0.5 (1), "
         "not balanced (1)",
-        "effort    4 trials (1 stopped, 2 done, 1 failed, 1 not ended), 320 samples evaluated; quantize 2.0s, "
+        "effort    4 trials (1 stopped, 2 done, 1 failed, 1 unfinished), 320 samples evaluated; quantize 2.0s, "
         "score 5.0s",
         "",
-        "what settings bought  instead of           loss               drop                  gained  trials",
-        "balanced 0.5          not balanced  2.5 -> 0.25  ~0.5000 -> 0.1875  0.3125 (0.062 to 0.51)    0, 1",
+        "effect of settings  instead of     divergence               drop                    gain  trials",
+        "balanced 0.5        not balanced  2.5 -> 0.25  ~0.5000 -> 0.1875  0.3125 (0.062 to 0.51)    0, 1",
         "",
-        "what float layers bought  share in INT8              loss              drop  gained  trials",
-        "conv2                     100.0% -> 62.5%  0.25 -> 0.0125  0.1875 -> 0.0625  0.1250    1, 2",
+        "effect of float layers  share in INT8        divergence              drop    gain  trials",
+        "conv2                   100.0% -> 62.5%  0.25 -> 0.0125  0.1875 -> 0.0625  0.1250    1, 2",
         "",
-        "loss: mean divergence of outputs from FP32's, over 64 samples, the same for both trials",
+        "divergence: mean divergence of outputs from FP32's, over the same 64 samples in both trials",
         "~: estimated, as the trial was stopped early; an interval in brackets holds at the run's error rate",
         "",
-        "why 1 layer of the best plan stays in float",
+        "why 1 layer of the best plan is in float",
         "  conv2",
-        "    trial 1, which has it in INT8 and is alike but for that: drop 0.1875, not within tolerance",
+        "    trial 1, which has it in INT8 and is otherwise the same: drop 0.1875, not within tolerance",
     ]
 
 
@@ -114,13 +114,13 @@ def floats(*groups):
     [
         ("x", Why.NEVER, {}, "no trial had it in INT8"),
         ("xy", Why.NEVER, {}, "no trial had them in INT8"),
-        ("x", Why.UNTRIED, {}, "no trial had it in INT8 beside most of these INT8 layers and was decided"),
-        ("x", Why.FAILED, {"trial": 3}, "trial 3 failed for its sake: fc: overflow"),
+        ("x", Why.UNTRIED, {}, "no trial had it in INT8 beside most of these INT8 layers and with a verdict"),
+        ("x", Why.FAILED, {"trial": 3}, "trial 3 failed because of it: fc: overflow"),
         (
             "x",
             Why.OUT,
             {"trial": 0, "alike": True},
-            "trial 0, which has it in INT8 and is alike but for that: drop ~0.5000 (0.25 to 0.7), not within tolerance",
+            "trial 0, which has it in INT8 and is otherwise the same: drop ~0.5000 (0.25 to 0.7), not within tolerance",
         ),
         (
             "xy",
@@ -138,7 +138,7 @@ def floats(*groups):
             "x",
             Why.NO_BETTER,
             {"trial": 2, "alike": True},
-            "trial 2, which has it in INT8 and is alike but for that: drop 0.0625, within tolerance; "
+            "trial 2, which has it in INT8 and is otherwise the same: drop 0.0625, within tolerance; "
             "but macs 37.5% of the float model's, not 37.5%",
         ),
     ],
@@ -165,16 +165,16 @@ def test_what_else_was_minimized_is_told_in_place_of_the_share(found) -> None:
     latency = replace(found, run=replace(found.run, terms=replace(TERMS, objective_name="latency")))
     shown = text(latency, columns=None).splitlines()
     assert "INT8      2 of 3 layers, 62.5% of the model's work; latency 37.5% of the float model's" in shown
-    assert any(line.startswith("what float layers bought  latency ") for line in shown)
+    assert any(line.startswith("effect of float layers  latency ") for line in shown)
 
 
 def test_a_run_in_which_everything_failed(trial) -> None:
     failed = trial(0, drop=None, failure="out of memory")
     shown = text(explained(RunTrials(Path("my run"), TERMS, (failed,), None)), columns=None).splitlines()
-    assert shown == [
-        "run       my run (litert): FP32 top1 0.7500, INT8 may lose 0.1250",
-        "best      none, as no trial came to its end; the last one failed: out of memory",
-        "effort    1 trial (1 failed), 80 samples evaluated; quantize 0.5s, score 1.2s",
+    assert [" ".join(line.split()) for line in shown] == [
+        "run my run (litert): FP32 top1 0.7500, max drop 0.1250",
+        "best none, as no trial finished; the last one failed: out of memory",
+        "effort 1 trial (1 failed), 80 samples evaluated; quantize 0.5s, score 1.2s",
     ]
 
 

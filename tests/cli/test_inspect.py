@@ -32,9 +32,11 @@ def test_json_has_the_same_in_numbers(files, capsys: pytest.CaptureFixture[str])
     assert told["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 6, 6, 2]}]
 
 
-def test_a_narrow_screen_gets_two_lines_for_every_layer(files) -> None:
-    lines = text(api.inspect(files.model), columns=50).splitlines()
-    assert lines[:2] == ["conv1", "  Conv2D 3x3x2x4 -> 1x6x6x4, 2,592 multiply-adds (33.3%), 72 parameters"]
+def test_on_a_narrow_screen_every_layer_is_a_paragraph(files) -> None:
+    words = " ".join(text(api.inspect(files.model), columns=50).split())
+    assert words.startswith(
+        "layer conv1 operator Conv2D, weight 3x3x2x4, output 1x6x6x4, multiply-adds 2,592, share 33.3%, parameters 72 "
+    )
 
 
 @pytest.fixture(scope="session")
@@ -57,18 +59,15 @@ def pools(tmp_path_factory):
     return make
 
 
-def test_what_has_no_weight_and_what_is_quantized_only_where_asked_for(pools) -> None:
+def test_what_has_no_weight_and_what_is_not_quantized_by_default(pools) -> None:
     found = api.inspect(pools(1))
     wide = [line.split() for line in text(found, columns=200).splitlines()]
     assert ["average", "AvgPool", "-", "1x2x2x2", "32", "33.3%", "0"] in wide
-    begin = wide.index(["quantized", "only", "where", "asked", "for", "operator"])
+    begin = wide.index(["not", "quantized", "by", "default", "operator"])
     assert wide[begin + 1 : begin + 4] == [["add0:0", "AddV2"], ["add0:1", "AddV2"], ["pool:0", "MaxPool"]]
-    assert wide[begin + 4][:4] == ["ask", "by", "an", "override"]
-    narrow = text(found, columns=50).splitlines()
-    assert "  AvgPool -> 1x2x2x2, 32 multiply-adds (33.3%), 0 parameters" in narrow
-    begin = narrow.index("quantized only where asked for:")
-    assert narrow[begin + 1 : begin + 4] == ["add0:0 (AddV2)", "add0:1 (AddV2)", "pool:0 (MaxPool)"]
-    assert narrow[-1].startswith("pools: 2 layers can be quantized, 96 multiply-adds, 4 parameters; 0 operators")
+    assert wide[begin + 4][:3] == ["to", "quantize", "these,"]
+    assert wide[-1][:5] == ["pools:", "2", "layers", "can", "be"]
+    assert " ".join(wide[-1]).endswith("96 multiply-adds, 4 parameters; 0 operators cannot")
     told = facts(found)
     assert told["tensors"] == [
         {"name": "add0:0", "op": "AddV2", "reads": "conv"},
@@ -81,11 +80,10 @@ def test_what_has_no_weight_and_what_is_quantized_only_where_asked_for(pools) ->
 def test_of_many_additions_the_first_are_shown_and_all_are_in_json(pools) -> None:
     found = api.inspect(pools(10))
     assert len(facts(found)["tensors"]) == 21
-    for columns in (None, 50):
-        lines = [line.split() for line in text(found, columns=columns).splitlines()]
-        (cut,) = (number for number, line in enumerate(lines) if line[:1] == ["..."])
-        assert [line[0] for line in lines[cut - 8 : cut]] == [f"add{n}:{i}" for n in range(4) for i in (0, 1)]
-        assert lines[cut][1:4] == ["and", "13", "more,"]
+    lines = [line.split() for line in text(found, columns=None).splitlines()]
+    (cut,) = (number for number, line in enumerate(lines) if line[:1] == ["..."])
+    assert [line[0] for line in lines[cut - 8 : cut]] == [f"add{n}:{i}" for n in range(4) for i in (0, 1)]
+    assert lines[cut][1:4] == ["and", "13", "more,"]
 
 
 def test_what_cannot_be_quantized_is_listed_with_the_reason(tmp_path) -> None:

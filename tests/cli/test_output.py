@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from autoquant.cli.output import complain, wrapped
+from autoquant.cli.output import complain
+from autoquant.cli.tables import wrapped
 
 FULL = Path("/dev/full")
 SAY = "import sys\nfrom autoquant.cli.output import note, say\n"

@@ -36,7 +36,7 @@ def test_met_with_json_prints_one_object(files, capsys: pytest.CaptureFixture[st
     assert (facts["certificate"], facts["uncertified"]) == (None, "nothing was to be certified (--certify none)")
     assert (facts["int8_layers"], facts["layers"], facts["trials"], facts["search_samples"]) == (3, 3, 1, 80)
     assert Path(facts["model"]).is_file()
-    assert "trial 0: mse" in captured.err
+    assert "trial 0: met; INT8 3/3, " in captured.err
 
 
 def test_too_few_samples_to_certify_end_with_3(files, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,8 +44,8 @@ def test_too_few_samples_to_certify_end_with_3(files, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert re.match(r"met +mse .* with 3 of 3 layers in INT8, within 100\.0000 of FP32; not certified\n", captured.out)
     why = "that takes at least 100 samples kept aside, and there are 80 in all"
-    assert f"nothing is certified: {why}\n" in captured.out
-    assert f"80 samples to search on, none kept aside to certify the best: {why}\n" in captured.err
+    assert f"\nholdout  none: {why}\n" in captured.out
+    assert f"data: 80 samples for the search, no holdout: {why}\n" in captured.err
     assert json.loads(Path("run/result.json").read_text())["uncertified"] == why
 
 
@@ -66,9 +66,9 @@ def test_certified_on_data_of_its_own(files, others: Path, capsys: pytest.Captur
     certified = r"certified +3 of 3 layers in INT8, and with 90% confidence the drop is at most (\d\.\d+)\n"
     found = re.match(certified, captured.out)
     assert found
-    assert re.search(r"^claim +on 400 samples that the search has not seen$", captured.out, re.MULTILINE)
-    assert re.search(r"^guard +3 groups, each allowed 50\.0000:$", captured.out, re.MULTILINE)
-    assert "80 samples to search on, 400 kept aside to certify the best\n" in captured.err
+    assert re.search(r"^holdout +400 samples that the search has not seen$", captured.out, re.MULTILINE)
+    assert re.search(r"^guard +3 groups, max drop 50\.0000 each:$", captured.out, re.MULTILINE)
+    assert "data: 80 samples for the search, 400 holdout\n" in captured.err
 
     stored = json.loads(Path("run/result.json").read_text())
     claim = stored["certificate"]
@@ -126,7 +126,7 @@ def test_missed_then_resumed_exported_and_applied(files, capsys: pytest.CaptureF
     assert main(search(files, "--tolerance", "0", "--max-trials", "2")) == 1
     captured = capsys.readouterr()
     assert re.match(r"missed +best is mse ", captured.out)
-    assert "above the allowed ceiling of 0.0000" in captured.out
+    assert ": accept no drop\n" in captured.out
     for label in ("costly", "try", "next", "model", "report"):
         assert f"\n{label} " in captured.out
     assert "loading TensorFlow" in captured.err

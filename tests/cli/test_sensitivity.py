@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -23,11 +24,8 @@ def test_the_table_has_the_most_sensitive_layer_first(words, capsys: pytest.Capt
     rows = [line.split() for line in lines[begin + 1 : begin + 4]]
     assert {row[0] for row in rows} == LAYERS
     assert {row[2] for row in rows} <= {"ifmr", "minmax", "percentile"}
-    values, shares, bars = (
-        [float(row[3]) for row in rows],
-        [float(row[4].rstrip("%")) for row in rows],
-        [r[5] for r in rows],
-    )
+    bars = [row[3] for row in rows]
+    values, shares = [float(row[4]) for row in rows], [float(row[5].rstrip("%")) for row in rows]
     assert values == sorted(values, reverse=True)
     assert values[-1] > 0
     assert sum(shares) == pytest.approx(100, abs=0.2)
@@ -46,7 +44,7 @@ def test_json_has_every_setting(words, capsys: pytest.CaptureFixture[str]) -> No
         assert all(value > 0 for value in values.values())
 
 
-def test_for_litert_the_model_that_was_given_is_asked(words, capsys: pytest.CaptureFixture[str]) -> None:
+def test_for_litert_the_given_model_is_measured(words, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json", "--target", "litert"]) == 0
     told = json.loads(capsys.readouterr().out)["sensitivity"]
     assert (told["method"], told["layers"].keys()) == ("fisher", LAYERS)
@@ -58,8 +56,8 @@ def test_a_tflite_is_measured_and_says_why(files, tmp_path) -> None:
     found = api.inspect(tmp_path / "tiny.tflite", calibration=files.calibration, batch_size=10)
     wide = text(found, columns=None)
     assert "found one layer at a time on 20 samples\nas a .tflite has no gradients" in wide
-    narrow = text(found, columns=50).splitlines()
-    assert sum(line.endswith(("ifmr", "minmax", "percentile")) for line in narrow) == 3
+    narrow = text(found, columns=50)
+    assert len(re.findall("best range (ifmr|minmax|percentile)", narrow)) == 3
 
 
 def test_what_cannot_be_calibrated_is_shown_so(tmp_path) -> None:
@@ -74,7 +72,6 @@ def test_what_cannot_be_calibrated_is_shown_so(tmp_path) -> None:
     found = api.inspect(tmp_path / "net.pb", calibration=(x, None))
     rows = [line.split() for line in text(found, columns=None).splitlines()]
     assert ["huge", "MatMul", "-", "cannot", "be", "calibrated", "-"] in rows
-    assert "  MatMul: cannot be calibrated" in text(found, columns=40).splitlines()
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,6 @@ def test_warnings_add_up() -> None:
     assert state.warnings == ("one", "two")
 
 
-def test_what_is_kept_aside_is_remembered() -> None:
+def test_the_split_of_the_data_is_remembered() -> None:
     parts = Divided(40, 40, "")
     assert update(update(State(), parts, 0.0), BaselineScored("top1", 0.75, 0.125, 0.625), 1.0).divided == parts

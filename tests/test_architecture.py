@@ -35,7 +35,11 @@ LAYERS = (
     ("cli", "__main__"),
 )
 """Each imports only from its own and from earlier ones."""
-OWNERS = {"rich": ("cli/",), "optuna": ("tuning/study/", "tuning/sampling/")}
+OWNERS = {
+    "litert_quantizer": ("targets/litert_library.py",),
+    "optuna": ("tuning/study/", "tuning/sampling/"),
+    "rich": ("cli/",),
+}
 """Who alone may import what."""
 FILES = [str(path.relative_to(PACKAGE).as_posix()) for path in sorted(PACKAGE.rglob("*.py"))]
 

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import LayerRecord
 from autoquant.calibration.statistics import Statistics
@@ -22,13 +20,14 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.model import Model
-from autoquant.quantization.affine import QMAX, QMIN, Affine, Array
+from autoquant.quantization.affine import Affine, Array
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Made, Parts, nobody
 from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.litert_assignment import assigned
 from autoquant.targets.litert_balance import Balance, Balancer, between
 from autoquant.targets.litert_bias import add_to_biases
-from autoquant.targets.litert_file import Wanted, boundaries_in, prepared, quantized, with_constants
+from autoquant.targets.litert_file import boundaries_in, prepared, quantized, with_constants
+from autoquant.targets.litert_library import Int8
 from autoquant.targets.litert_operators import INT8_ENDS, able, data_near
 from autoquant.targets.litert_ranges import Ranges
 from autoquant.targets.litert_weights import Weights
@@ -111,9 +110,9 @@ class LiteRTMaker:
         check_plan(plan, self._layers)
         _check_possible(plan)
         balance = self._balancer.balance(plan)
-        wanted = self._wanted(plan, balance)
+        int8 = self._int8(plan, balance)
         on_part("calibrate")
-        model = quantized(with_constants(self._prepared, self._constants(balance)), wanted)
+        model = quantized(with_constants(self._prepared, self._constants(balance)), int8)
         add_to_biases(model, dict(self._biases(model, corrections)), corrections)
         write_bytes(path, flatbuffer.write(model))
         on_part("save")
@@ -141,18 +140,20 @@ class LiteRTMaker:
     def _prepared(self) -> Any:
         return prepared(flatbuffer.read(self._lite.content))
 
-    def _wanted(self, plan: Plan, balance: Balance) -> Wanted:
+    def _int8(self, plan: Plan, balance: Balance) -> Int8:
+        """What is INT8 under a plan, with all scales."""
         lite = self._lite
-        int8 = assigned(lite, lite.layers.keys() - plan.int8.keys(), self._io)
-        affines = self._ranges.affines(plan, int8, self._io, balance.seen)
-        limits = {tensor: limits_of(affine) for tensor, affine in affines.items()}
+        operators = assigned(lite, lite.layers.keys() - plan.int8.keys(), self._io)
+        activations = self._ranges.affines(plan, operators, self._io, balance.seen)
+        weights = {}
         for name, settings in plan.int8.items():
             layer = self._layers[name]
             if layer.weight is not None:
-                scale_d = affines[layer.activations[0]].scale
-                limits[layer.weight] = self._weights.limits(layer, settings, scale_d, balance.constants)
+                scale_d = activations[layer.activations[0]].scale
+                weights[layer.weight] = self._weights.scales(layer, settings, scale_d, balance.constants)
         tensor_wise = {lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}
-        return Wanted(int8, tensor_wise, self._io, limits)
+        channel_wise = {index: index not in tensor_wise for index in operators}
+        return Int8(channel_wise, activations, weights, ends=self._io == INT8_ENDS)
 
     def _record(self, model: Any, plan: Plan, balance: Balance) -> Iterator[tuple[str, LayerRecord]]:
         """Scale and offset of each INT8 layer, as the model (ModelT) has them."""
@@ -175,14 +176,6 @@ class LiteRTMaker:
 
     def _kind(self, layer: Layer) -> Any:
         return KINDS[flatbuffer.op_name(self._lite.model, self._operator(layer))]
-
-
-def limits_of(affine: Affine) -> Mapping[str, Array]:
-    """What becomes -128 and 127, float64: both products are exact, and so is what AI Edge Quantizer makes of them."""
-    return {
-        "min": np.array((QMIN - affine.offset) * affine.scale),
-        "max": np.array((QMAX - affine.offset) * affine.scale),
-    }
 
 
 def _check_possible(plan: Plan) -> None:

@@ -41,7 +41,7 @@ INPUTS, OUTPUTS = -1, -2
 def assigned(lite: LiteGraph, in_float: Collection[str], io: str) -> frozenset[int]:
     """Indices of the operators in INT8.
 
-    Layers are INT8 except those named `in_float`; operators that AI Edge Quantizer cannot make INT8 are float. Inputs
+    Layers are INT8 except those named `in_float`; operators that LiteRT Quantizer cannot make INT8 are float. Inputs
     and outputs are of type `io`, float32 or int8. All other operators are such that there are the fewest conversions,
     one for each tensor whatever number of operators read it converted; among equals as many as possible are INT8.
 

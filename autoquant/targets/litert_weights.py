@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import qtyping
-from ai_edge_quantizer.algorithms.uniform_quantize import mse, naive_min_max_quantize, octav
 
 from autoquant.calibration.plan import LayerPlan
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import QMAX, Array
-from autoquant.targets.litert_operators import quantizer_name, static_int8
+from autoquant.quantization.affine import Array
+from autoquant.targets.litert_library import operator_weight_scales, row_scales
 
 LEAST = 1e-11
-"""Weights with a smaller scale are all 0. AI Edge Quantizer has its own limit for that, just below."""
+"""Weights with a smaller scale are all 0. LiteRT Quantizer has its own limit for that, just below."""
 BIAS_STEPS = 2.0**30
 """Steps that a bias, INT32, may have: half of what there are, for the sums that are added."""
-ALGORITHMS = {"minmax": naive_min_max_quantize, "mse": mse, "octav": octav}
-"""Name in a plan -> the module of AI Edge Quantizer that does it."""
 
 
 class Weights:
@@ -31,48 +27,41 @@ class Weights:
         self._lite = lite
         self._kept: dict[tuple[str, bool, str], Array] = {}
 
-    def limits(
-        self, layer: Layer, settings: LayerPlan, scale_d: float, changed: Mapping[str, Array]
-    ) -> Mapping[str, Array]:
-        """'min' and 'max' of a layer's weight; `scale_d` is the scale of its input, `changed` are constants by name.
+    def scales(self, layer: Layer, settings: LayerPlan, scale_d: float, changed: Mapping[str, Array]) -> Array:
+        """Scales of a layer's weight, as `scales_of`, but with room for the bias.
 
-        Raises TrialError where the weight or the bias hold NaN or infinity.
+        `scale_d` is the scale of the layer's input, `changed` are constants by name. Raises TrialError where the
+        weight or the bias hold NaN or infinity.
         """
         bias = changed.get(layer.bias, self._lite.constant(layer.bias)) if layer.bias else None
-        scales = with_room(layer, self._scales(layer, settings, changed), bias, scale_d)
-        return {"min": -QMAX * scales, "max": QMAX * scales}
+        return with_room(layer, self._own_scales(layer, settings, changed), bias, scale_d)
 
-    def _scales(self, layer: Layer, settings: LayerPlan, changed: Mapping[str, Array]) -> Array:
+    def _own_scales(self, layer: Layer, settings: LayerPlan, changed: Mapping[str, Array]) -> Array:
         assert layer.weight is not None, layer.name
         op = self._lite.subgraph.operators[self._lite.layers[layer.name]]
-        name = quantizer_name(self._lite.model, op)
         if layer.weight in changed:
-            return scales_of(layer, changed[layer.weight], name, op, settings)
+            return scales_of(layer, changed[layer.weight], self._lite.model, op, settings)
         key = layer.name, settings.channel_wise, settings.weight_algorithm
         if key not in self._kept:
             weight = self._lite.constant(layer.weight)
             assert weight is not None, layer.weight
-            self._kept[key] = scales_of(layer, weight, name, op, settings)
+            self._kept[key] = scales_of(layer, weight, self._lite.model, op, settings)
         return self._kept[key]
 
 
-def scales_of(layer: Layer, weight: Array, name: Any, op: Any, settings: LayerPlan) -> Array:
-    """Scales of a layer's weight as AI Edge Quantizer chooses them: float64 that float32 holds, of the weight's rank.
+def scales_of(layer: Layer, weight: Array, model: Any, op: Any, settings: LayerPlan) -> Array:
+    """Scales of a layer's weight as LiteRT Quantizer chooses them: float64 that float32 holds, of the weight's rank.
 
-    Shape is 1 but for the output channels, where each has its own. `name` (TFLOperationName) and `op` (OperatorT) are
-    the operator's. Channels that are all 0 get the largest scale of the others, or 1. Raises TrialError where the
+    Shape is 1 but for the output channels, where each has its own. `op` (OperatorT) is the layer's operator in the
+    model (ModelT). Channels that are all 0 get the largest scale of the others, or 1. Raises TrialError where the
     weight holds NaN or infinity.
     """
     if not np.isfinite(weight).all():
         hint = "repair the model, or leave the layer in float"
         raise TrialError(layer.name, "its weights hold NaN or infinity", hint=hint)
-    config = static_int8(channel_wise=settings.channel_wise)
-    info = qtyping.OpInfo(op, name, 0, config)
-    with np.errstate(divide="ignore", invalid="ignore"):  # channels of zeros, which are mended here
-        found = ALGORITHMS[settings.weight_algorithm].get_tensor_quant_params(
-            info, config.weight_tensor_config, weight, None
-        )
-    scales = np.asarray(found.scale, np.float32).astype(np.float64).reshape(_shape(layer, weight, settings))
+    algorithm, channel_wise = settings.weight_algorithm, settings.channel_wise
+    found = operator_weight_scales(model, op, weight, algorithm, channel_wise=channel_wise)
+    scales = found.astype(np.float64).reshape(_shape(layer, weight, settings))
     alive = scales > LEAST  # NaN fails too
     return np.where(alive, scales, scales[alive].max() if alive.any() else 1.0)
 
@@ -82,11 +71,7 @@ def clipped_scales(rows: Array, algorithm: str) -> Array:
 
     Rows that are all 0 get 1.
     """
-    config = static_int8(channel_wise=True)
-    info = qtyping.OpInfo(None, qtyping.TFLOperationName.FULLY_CONNECTED, 0, config)
-    with np.errstate(divide="ignore", invalid="ignore"):  # rows of zeros, which are mended here
-        found = ALGORITHMS[algorithm].get_tensor_quant_params(info, config.weight_tensor_config, rows, None)
-    scales = np.asarray(found.scale, np.float32).reshape(-1)
+    scales = row_scales(rows, algorithm)
     return np.where(scales > LEAST, scales, np.float32(1.0))
 
 

@@ -52,7 +52,7 @@ TARGETS: Mapping[str, Row] = MappingProxyType(
             io_types=("float32", "int8"),
             takes_lite=True,
             runs_here=True,
-            packages=("ai-edge-quantizer",),
+            packages=("litert-quantizer",),
         ),
         "tensorflow": Row(
             _tensorflow,

@@ -212,7 +212,7 @@ def test_neither_tensorflow_nor_optuna_is_waited_for(searched: Path, python) -> 
 import sys
 from autoquant.cli.main import main
 code = main(["explain", {str(searched)!r}]) or main(["explain", {str(searched)!r}, "--json"])
-heavy = {{"tensorflow", "keras", "optuna", "scipy", "sklearn", "ai_edge_litert", "ai_edge_quantizer"}}
+heavy = {{"tensorflow", "keras", "optuna", "scipy", "sklearn", "ai_edge_litert", "litert_quantizer"}}
 sys.exit(",".join(heavy & set(sys.modules)) or code)
 """
     done = python("-c", code)

@@ -55,8 +55,8 @@ def network() -> bytes:
 
 
 def quantized(content: bytes, images: np.ndarray) -> bytes:
-    """All of it in INT8, but for inputs and outputs, by AI Edge Quantizer's own calibration."""
-    from ai_edge_quantizer import quantizer, recipe
+    """All of it in INT8, but for inputs and outputs, by LiteRT Quantizer's own calibration."""
+    from litert_quantizer import quantizer, recipe
 
     with (
         contextlib.redirect_stdout(io.StringIO()),

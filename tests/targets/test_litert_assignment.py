@@ -16,7 +16,7 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_assignment import Boundary, assigned, boundaries
 
 LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
-"""A layer, an operator about which there is a choice, one that AI Edge Quantizer cannot do, one that reads a shape."""
+"""A layer, an operator about which there is a choice, one that LiteRT Quantizer cannot do, one that reads a shape."""
 
 
 def graph(operators: Sequence[tuple[str, Sequence[int]]], outputs: Sequence[int]) -> LiteGraph:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +16,12 @@ from autoquant.model.layer import Layer
 from autoquant.targets.litert_weights import BIAS_STEPS, scales_of, with_room
 
 SHAPES = {
-    TFLOperationName.CONV_2D: ((5, 3, 3, 2), 0),
-    TFLOperationName.DEPTHWISE_CONV_2D: ((1, 3, 3, 6), 3),
-    TFLOperationName.FULLY_CONNECTED: ((7, 11), 0),
-    TFLOperationName.CONV_2D_TRANSPOSE: ((4, 3, 3, 2), 0),
+    "CONV_2D": ((5, 3, 3, 2), 0),
+    "DEPTHWISE_CONV_2D": ((1, 3, 3, 6), 3),
+    "FULLY_CONNECTED": ((7, 11), 0),
+    "TRANSPOSE_CONV": ((4, 3, 3, 2), 0),
 }
+"""Operator -> shape of its weight, and the axis of its output channels."""
 
 
 def layer(shape, axis):
@@ -28,9 +29,11 @@ def layer(shape, axis):
 
 
 def found(name, weight, axis, algorithm="minmax", channel_wise=True):
-    op = SimpleNamespace(builtinOptions=None)
+    code = getattr(BuiltinOperator, name)
+    model = SimpleNamespace(operatorCodes=[SimpleNamespace(builtinCode=code, deprecatedBuiltinCode=0)])
+    op = SimpleNamespace(opcodeIndex=0, builtinOptions=None)
     settings = LayerPlan(weight_algorithm=algorithm, channel_wise=channel_wise)
-    return scales_of(layer(weight.shape, axis), weight, name, op, settings)
+    return scales_of(layer(weight.shape, axis), weight, model, op, settings)
 
 
 def octav(rows, iterations=10):
@@ -43,7 +46,7 @@ def octav(rows, iterations=10):
     return clips
 
 
-@pytest.mark.parametrize("name", SHAPES, ids=str)
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("channel_wise", [True, False])
 @pytest.mark.parametrize("algorithm", ["minmax", "mse", "octav"])
 def test_scales_follow_the_formulas(random, name, channel_wise, algorithm):
@@ -54,7 +57,7 @@ def test_scales_follow_the_formulas(random, name, channel_wise, algorithm):
     if algorithm == "minmax":
         wanted = np.abs(rows).max(axis=1) / 127
     elif algorithm == "mse":
-        wanted = 0.05408 * np.sqrt(np.square(rows).mean(axis=1))  # ai_edge_quantizer: from offline numeric analysis
+        wanted = 0.05408 * np.sqrt(np.square(rows).mean(axis=1))  # litert_quantizer: from offline numeric analysis
     else:
         wanted = np.minimum(octav(rows), np.abs(rows).max(axis=1)) / 127
     scales = found(name, weight, axis, algorithm, channel_wise)
@@ -67,9 +70,9 @@ def test_scales_follow_the_formulas(random, name, channel_wise, algorithm):
 def test_channels_of_zeros_have_the_scale_of_the_largest(random, algorithm):
     weight = random.normal(size=(5, 3, 3, 2)).astype(np.float32)
     weight[1:3] = 0
-    scales = found(TFLOperationName.CONV_2D, weight, 0, algorithm).reshape(-1)
+    scales = found("CONV_2D", weight, 0, algorithm).reshape(-1)
     assert (scales[1:3] == scales.max()).all()
-    assert (found(TFLOperationName.CONV_2D, np.zeros_like(weight), 0, algorithm) == 1.0).all()
+    assert (found("CONV_2D", np.zeros_like(weight), 0, algorithm) == 1.0).all()
 
 
 @given(
@@ -94,6 +97,6 @@ def test_a_bias_has_room_and_no_scale_shrinks(scales, bias, scale_d, channel_wis
 def test_what_is_not_finite_names_the_layer(value):
     weight = np.full((3, 2), value, np.float32)
     with pytest.raises(TrialError, match="layer: its weights hold NaN or infinity"):
-        found(TFLOperationName.FULLY_CONNECTED, weight, 0)
+        found("FULLY_CONNECTED", weight, 0)
     with pytest.raises(TrialError, match="layer: its bias holds NaN or infinity"):
         with_room(layer((3, 2), 0), np.ones((3, 1)), np.full(3, value, np.float32), 1.0)

@@ -17,8 +17,8 @@ class Kind:
 
     `op` is TensorFlow's name for the same. `data`, `weight` and `bias` are indices of inputs. `output_axis` is the axis
     of the weight that numbers output channels, `input_axis` the one for input channels, which a depthwise convolution
-    has on the same axis. `weight_algorithms` are those that AI Edge Quantizer has for the operator
-    (ai_edge_quantizer/algorithm_manager.py).
+    has on the same axis. `weight_algorithms` are those that LiteRT Quantizer has for the operator
+    (litert_quantizer/algorithm_manager.py).
     """
 
     op: str
@@ -52,7 +52,7 @@ and, for the layouts, kernels/internal/reference of LiteRT."""
 HOLDS_SUBGRAPHS = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_COMPOSITE", "WHILE"})
 """Operators that run other subgraphs of the file."""
 NO_KERNEL = "LiteRT has no INT8 kernel for it"
-NOT_OFFERED = "AI Edge Quantizer does not make it INT8"
+NOT_OFFERED = "LiteRT Quantizer does not make it INT8"
 BODY = "what happens inside its body stays in float"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("CONV_3D", "CONV_3D_TRANSPOSE"), NO_KERNEL)

@@ -55,7 +55,7 @@ def _variant(
     factors = balance.factors.get(layer.name)
     weight = None
     if layer.weight is not None and kind.weight is not None:
-        scales = weights.limits(layer, plan.int8[layer.name], affines[0].scale, balance.constants)["max"] / QMAX
+        scales = weights.scales(layer, plan.int8[layer.name], affines[0].scale, balance.constants)
         value = balance.constants.get(layer.weight, lite.constant(layer.weight))
         assert value is not None, layer.weight
         weight = kind.weight, partial(_real, value, scales)

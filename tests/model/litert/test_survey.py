@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_quantizer import algorithm_manager, qtyping
 from graph_writing import normal, placeholder
+from litert_quantizer import algorithm_manager, qtyping
 
 from autoquant.errors import ModelError
 from autoquant.model.layer import Layer, Survey
@@ -18,7 +18,7 @@ from autoquant.model.litert.survey import survey_lite
 
 RNG = np.random.default_rng(2)
 QUANTIZER = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
-"""Kinds that AI Edge Quantizer calls otherwise."""
+"""Kinds that LiteRT Quantizer calls otherwise."""
 
 
 def weight(*shape: int) -> Any:

@@ -1,0 +1,153 @@
+"""What we use of LiteRT Quantizer, the package `litert_quantizer`: no other file knows its inside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.schema_py_generated import OperatorT
+from litert_quantizer import algorithm_manager, default_policy, params_generator, qtyping, recipe_manager
+from litert_quantizer.algorithms.uniform_quantize import mse, naive_min_max_quantize, octav
+from litert_quantizer.algorithms.utils.common_utils import DRQ_OR_WEIGHT_ONLY_OPS, OpQuantConstraint
+from litert_quantizer.transformation_instruction_generator import TransformationInstructionsGenerator
+from litert_quantizer.transformation_performer import TransformationPerformer
+from litert_quantizer.utils.constrained_ops_utils import get_constrained_op_list
+from litert_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_CODE_TO_NAME, get_op_scope
+
+from autoquant.errors import TrialError
+from autoquant.quantization.affine import QMAX, QMIN, Affine, Array
+
+ALGORITHMS: Mapping[str, Any] = MappingProxyType({"minmax": naive_min_max_quantize, "mse": mse, "octav": octav})
+"""Name of a weight algorithm in a plan -> the library's module that computes it."""
+
+
+def supports_int8(model: Any, op: Any) -> bool:
+    """Whether the library can make an operator (OperatorT) of a model (ModelT) INT8."""
+    name = _name(model, op)
+    if name is None or default_policy.is_non_quantizable_composite_op(op):
+        return False
+    try:
+        algorithm_manager.check_op_quantization_config(
+            algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, name, _int8_config(channel_wise=True)
+        )
+    except ValueError:  # which is how it says that it cannot
+        return False
+    return True
+
+
+def quantizes_weight(model: Any, op: Any) -> bool:
+    """Whether the library quantizes a constant that the operator reads as a weight."""
+    return _name(model, op) in DRQ_OR_WEIGHT_ONLY_OPS
+
+
+def keeps_input_scale(model: Any, op: Any) -> bool:
+    """Whether the operator's results in INT8 have scale and offset of its input."""
+    return _name(model, op) in _scale_keepers()
+
+
+def operator_weight_scales(model: Any, op: Any, weight: Array, algorithm: str, *, channel_wise: bool) -> Array:
+    """Scales of an operator's weight, float32 in the library's shape; those of channels without values mean nothing."""
+    return _weight_scales(_name(model, op), op, weight, algorithm, channel_wise=channel_wise)
+
+
+def row_scales(rows: Array, algorithm: str) -> Array:
+    """The scale of each row of a weight, (channels, values), by the same algorithms, (channels,) float32."""
+    name = qtyping.TFLOperationName.FULLY_CONNECTED
+    return _weight_scales(name, None, rows, algorithm, channel_wise=True).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """What is INT8 in a model: operators by index, with their scales by name of the tensor.
+
+    `operators` says of each whether its weight has one scale a channel; `ends` whether inputs and outputs are INT8.
+    """
+
+    operators: Mapping[int, bool]
+    activations: Mapping[str, Affine]
+    weights: Mapping[str, Array]
+    ends: bool
+
+
+def quantize_operators(model: Any, copy: Any, int8: Int8) -> None:
+    """Make operators of a model INT8, in a copy of it (both ModelT), which is changed in place.
+
+    Raises TrialError where the library refuses.
+    """
+    graph = copy.subgraphs[0]
+    ranges = {name: min_max(affine) for name, affine in int8.activations.items()}
+    ranges |= {name: {"min": -QMAX * scales, "max": QMAX * scales} for name, scales in int8.weights.items()}
+    try:
+        params = params_generator.ParamsGenerator(model).generate_quantization_parameters(
+            _recipe(model, int8), ranges, enable_progress_bar=False
+        )
+        steps = TransformationInstructionsGenerator().quant_params_to_transformation_insts(params, copy, False)
+        # What reads an output is operator -1 to it, and so its transformations change the last one. Let that be none.
+        nothing = OperatorT()
+        nothing.inputs, nothing.outputs = [], []
+        graph.operators.append(nothing)
+        TransformationPerformer().transform_graph(steps, copy, enable_progress_bar=False)
+        graph.operators.remove(nothing)
+    except (RuntimeError, ValueError) as error:
+        raise TrialError("LiteRT Quantizer", str(error), hint="leave what it names in float") from error
+
+
+def _name(model: Any, op: Any) -> Any | None:
+    """What the library calls an operator (TFLOperationName), or None where it does not know it."""
+    code = model.operatorCodes[op.opcodeIndex]
+    return TFL_OP_CODE_TO_NAME.get(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+
+@cache
+def _scale_keepers() -> frozenset[Any]:
+    return frozenset(get_constrained_op_list(OpQuantConstraint.SAME_AS_INPUT_SCALE))
+
+
+def _int8_config(*, channel_wise: bool) -> Any:
+    """The configuration of an operator in INT8, with one weight scale a channel or in all."""
+    granularity = qtyping.QuantGranularity
+    return qtyping.OpQuantizationConfig(
+        activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False),
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8, symmetric=True, granularity=granularity.CHANNELWISE if channel_wise else granularity.TENSORWISE
+        ),
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+    )
+
+
+def _weight_scales(name: Any, op: Any, weight: Array, algorithm: str, *, channel_wise: bool) -> Array:
+    config = _int8_config(channel_wise=channel_wise)
+    compute = ALGORITHMS[algorithm].get_tensor_quant_params
+    with np.errstate(divide="ignore", invalid="ignore"):  # channels of zeros
+        params = compute(qtyping.OpInfo(op, name, 0, config), config.weight_tensor_config, weight, None)
+    return np.asarray(params.scale, np.float32)
+
+
+def min_max(affine: Affine) -> dict[str, Array]:
+    """What becomes -128 and 127, float64: both products are exact, and the library computes the same affine of them."""
+    return {
+        "min": np.array((QMIN - affine.offset) * affine.scale),
+        "max": np.array((QMAX - affine.offset) * affine.scale),
+    }
+
+
+def _recipe(model: Any, int8: Int8) -> Any:
+    """Operators by the names of their results; what no entry names stays float."""
+    graph = model.subgraphs[0]
+    scopes: dict[tuple[Any, bool], list[str]] = {}
+    for index in sorted(int8.operators):
+        op = graph.operators[index]
+        key = _name(model, op), int8.operators[index]
+        scopes.setdefault(key, []).append(re.escape(get_op_scope(op, graph.tensors)))
+    recipe = recipe_manager.RecipeManager()
+    for (name, channel_wise), names in scopes.items():
+        recipe.add_quantization_config(f"^(?:{'|'.join(names)})$", name, _int8_config(channel_wise=channel_wise))
+    if int8.ends:
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            recipe.add_quantization_config(".*", end, _int8_config(channel_wise=True))
+    return recipe

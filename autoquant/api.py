@@ -31,7 +31,7 @@ from autoquant.tuning.builder import calibrated_for
 from autoquant.tuning.events import Event, Listener
 from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
 from autoquant.tuning.result import SearchResult
-from autoquant.tuning.samples import open_one
+from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -175,7 +175,7 @@ def quantize(
     request = DataRequest(data=calibration, **options)
     fusion = load_config(Path(config)).fusion
     opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion, signature=signature or None)
-    data = open_one(request, opened, calibration)
+    data = open_dataset(request, opened, calibration)
     built_for = open_target(target, io=io, simulation=simulation)
     adopted = built_for.adopted(opened)
     workload = Workload.of(built_for, adopted, data)

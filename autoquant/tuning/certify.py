@@ -22,6 +22,7 @@ from autoquant.tuning.certification.certificate import Certificate, Origin, Verd
 from autoquant.tuning.certification.certificate_json import certificate_text, load_certificate
 from autoquant.tuning.certification.compute import certify
 from autoquant.tuning.certification.guard import Groups, groups_of
+from autoquant.tuning.certification.holdout import holdout_subset
 from autoquant.tuning.certification.holdout_log import Look, looks_of, record
 from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.finalize import costly
@@ -53,11 +54,11 @@ def certified(opening: Opening, ready: Assembled, result: SearchResult, listener
         return _missed(ready, result, best)
     if result.ended is Ended.INTERRUPTED:
         return result
-    if ready.held.data is None:
-        return replace(result, uncertified=ready.held.reason)
+    if ready.splits.holdout is None:
+        return replace(result, uncertified=ready.splits.reason)
     try:
         digest = _digest(model)
-        before = [look for look in looks if look.data == ready.held.data.digest]
+        before = [look for look in looks if look.data == ready.splits.holdout.digest]
         why = _refusal(before, best.number, digest)
         if why:
             return replace(result, uncertified=why)
@@ -111,9 +112,14 @@ def _certificate(
     """Score the best model, of this digest, on what was kept aside, and write down what may be claimed of it."""
     request, bench = opening.request, ready.loop.bench
     engine = open_engine(TARGETS[bench.builder.target.name].runtime)
-    assert ready.held.open is not None and ready.held.data is not None
-    part = ready.held.open(lambda: bench.engine.open_graph(bench.builder.model.program), bench.batch_size)
-    groups = _groups(opening, part, listener) if request.guard else None
+    part = holdout_subset(
+        ready.splits,
+        bench.metric,
+        bench.part.baseline,
+        lambda: bench.engine.open_graph(bench.builder.model.program),
+        bench.batch_size,
+    )
+    groups = _groups(opening, ready, part, listener) if request.guard else None
     runner = engine.open_file(model, bench.builder.model.program)
 
     def on_progress(done: int, total: int) -> None:
@@ -129,22 +135,22 @@ def _certificate(
         metric=bench.metric,
         allowed=ready.loop.allowed,
         confidence=request.confidence,
-        origin=Origin(engine.version, kernels, opening.model.digest, digest, ready.held.data.digest),
+        origin=Origin(engine.version, kernels, opening.model.digest, digest, part.data.digest),
         groups=groups.labels if groups else None,
         unseen=groups.unseen if groups else (),
         guard_allowed=_guard_allowed(opening, part),
-        left_out=ready.held.left_out,
+        left_out=ready.splits.left_out,
         seed=request.seed,
     )
-    record(Look(ready.held.data.digest, trial, digest, certificate.verdict), ready.loop.folder)
+    record(Look(part.data.digest, trial, digest, certificate.verdict), ready.loop.folder)
     write_text(model.with_name(CERTIFICATE), certificate_text(certificate))
     return certificate
 
 
-def _groups(opening: Opening, part: Part, listener: Listener) -> Groups:
+def _groups(opening: Opening, ready: Assembled, part: Part, listener: Listener) -> Groups:
     """The groups of what certifies, and those that only the rest of the evaluation data has."""
-    evaluation, guard = opening.samples.evaluation, opening.request.guard
-    if opening.samples.certification is None:
+    evaluation, guard = opening.splits.evaluation, opening.request.guard
+    if not ready.splits.has_own_holdout:
         everything = groups_of(evaluation, guard)
         return Groups.of(everything[part.positions], everything)
     labels = groups_of(part.data, guard)

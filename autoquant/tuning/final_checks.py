@@ -31,7 +31,7 @@ def checked(ready: Assembled, result: SearchResult, listener: Listener, clock: C
         return result
     try:
         if bench.engine.name != TARGETS[bench.builder.target.name].runtime:
-            certifiable = len(ready.held) > 0 and result.verdict is not Verdict.MISSED
+            certifiable = ready.splits.holdout is not None and result.verdict is not Verdict.MISSED
             return result if certifiable else _rescored(bench, result, result.model, listener)
         if is_lite(result.model):
             return _verified(bench, result, result.model, listener, clock)

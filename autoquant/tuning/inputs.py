@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoquant.cache import digest_of
+from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.metrics.metric import Metric, open_metric, require_labels
 from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
@@ -13,7 +14,7 @@ from autoquant.model.model import Model, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.certification.guard import check_guard
-from autoquant.tuning.samples import Samples, open_samples
+from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import NOTHING, SearchRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
@@ -30,7 +31,7 @@ class Opening:
     target: Target
     source: Model
     model: Model
-    samples: Samples
+    splits: DataSplits
     workload: Workload
     space: SearchSpace
     space_file: SpaceFile
@@ -40,8 +41,8 @@ class Opening:
         """What must be the same when the run goes on."""
         return {
             "model": self.model.digest,
-            "data": self.samples.evaluation.digest,
-            "calibration": self.samples.calibration.digest,
+            "data": self.splits.evaluation.digest,
+            "calibration": self.splits.calibration.digest,
             "metric": digest_of(self.metric.key),
         }
 
@@ -57,15 +58,15 @@ def open_request(request: SearchRequest, space_file: SpaceFile, model: Model) ->
     """Open all of a request but its model, which is open. Raises InputError."""
     metric = open_metric(request.metric)
     certify = None if request.certify == NOTHING else request.certify
-    samples = open_samples(request, model, seed=request.seed, certify=certify)
-    require_labels(metric, samples.evaluation)
+    splits = open_splits(request, model, seed=request.seed, certify=certify)
+    require_labels(metric, splits.evaluation)
     if not request.allow_overlap:
-        samples.check_apart()
+        splits.check_disjoint()
     if request.guard:
-        check_guard(samples.certification or samples.evaluation, request.guard, metric)
+        check_guard(splits.holdout or splits.evaluation, request.guard, metric)
     target = open_target(request.target, io=request.io)
     source, model = model, target.adopted(model)
-    workload = Workload.of(target, model, samples.evaluation)
-    batches = batches_in(samples.calibration, request.batch_size)
+    workload = Workload.of(target, model, splits.evaluation)
+    batches = batches_in(splits.calibration, request.batch_size)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
-    return Opening(request, target, source, model, samples, workload, space, space_file, metric)
+    return Opening(request, target, source, model, splits, workload, space, space_file, metric)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoquant.errors import DataError
+from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
 from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.streaming import stream_of
+from autoquant.evaluation.scoring.subset import Part
 from autoquant.evaluation.statistics.tolerance import Tolerance, worst_allowed
 from autoquant.tuning.builder import Builder, Workbench
-from autoquant.tuning.certification.holdout import Held
-from autoquant.tuning.certification.make_holdout import kept_aside
+from autoquant.tuning.certification.make_holdout import make_holdout
 from autoquant.tuning.engine_choice import Choice, Chooser
 from autoquant.tuning.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
 from autoquant.tuning.inputs import Opening
@@ -37,10 +38,10 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Assembled:
-    """The trials to come, and what is kept aside for the best of them."""
+    """The trials to come, and the data with the holdout for the best of them."""
 
     loop: Loop
-    held: Held
+    splits: DataSplits
 
 
 def assembled(opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float) -> Assembled:
@@ -65,7 +66,7 @@ def assembled(opening: Opening, folder: RunFolder, listener: Listener, clock: Cl
     proposer = open_proposer(request.sampler, given)
     study = Study(folder.journal, opening.space, allowed=ready.allowed, proposer=proposer, starts=starts)
     loop = Loop(bench, opening.space, study, folder, request, ready.allowed, listener, clock, begin, objective)
-    return Assembled(loop, ready.held)
+    return Assembled(loop, ready.splits)
 
 
 def _problem(
@@ -76,7 +77,7 @@ def _problem(
     predictor = Predictor(
         source=opening.source,
         space=opening.space,
-        samples=opening.samples.calibration,
+        samples=opening.splits.calibration,
         batch_size=request.batch_size,
         of_classes=part.metric.of_classes,
         folder=folder.path,
@@ -92,7 +93,7 @@ def _chooser(opening: Opening, listener: Listener) -> Chooser:
         target=opening.target.name,
         model=opening.model,
         layers=[layer for name, layer in space.layers.items() if name not in space.always_float],
-        data=opening.samples.evaluation,
+        data=opening.splits.evaluation,
         of_classes=opening.metric.of_classes,
         batch_size=request.batch_size,
         on_progress=lambda done, total: listener(Progress("LiteRT beside TensorFlow", done, total)),
@@ -107,20 +108,20 @@ def _tell(choice: Choice, listener: Listener) -> None:
 
 @dataclass(frozen=True)
 class Ready:
-    """A workbench, the largest drop within tolerance, in units of the metric, and what is kept aside."""
+    """A workbench, the largest drop within tolerance, in units of the metric, and the data with the holdout."""
 
     bench: Workbench
     allowed: float
-    held: Held
+    splits: DataSplits
 
 
 def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Ready:
     """Score the baseline and calibrate on an engine."""
-    request, model, samples = opening.request, opening.model, opening.samples
+    request, model = opening.request, opening.model
     baseline = score_baseline(
         engine,
         model,
-        samples.evaluation,
+        opening.splits.evaluation,
         opening.metric,
         batch_size=request.batch_size,
         kept=folder.baseline,
@@ -133,8 +134,9 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
     if opening.metric.of_classes and limit <= 0.0:
         _refuse_or_warn(request.tolerance, baseline.score.value, listener)
     listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
-    part, held = kept_aside(opening, folder, baseline, allowed)
-    listener(Divided(len(part), len(held), held.reason))
+    splits = make_holdout(opening, folder, baseline, allowed)
+    part = Part.of(splits.evaluation, splits.search.positions_in(splits.evaluation), opening.metric, baseline)
+    listener(Divided(len(part), len(splits.holdout or ()), splits.reason))
     prepared = PreparedByPlan(partial(_prepared, opening, folder, listener, engine))
     corrector = _corrector(opening, folder, listener, engine)
     builder = Builder(model, opening.workload, opening.target, prepared, corrector)
@@ -142,7 +144,7 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
         stream = stream_of(runner, part, seed=request.seed, batch_size=request.batch_size)
     if not stream.decides:
         listener(Warned(f"every trial is scored on all samples: {_why_all(opening.metric)}"))
-    return Ready(Workbench(builder, stream, engine, request.batch_size), allowed, held)
+    return Ready(Workbench(builder, stream, engine, request.batch_size), allowed, splits)
 
 
 def _prepared(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine, equalize: bool) -> Prepared:
@@ -156,7 +158,7 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, engine: E
         engine,
         model,
         opening.space.layers,
-        opening.samples.calibration,
+        opening.splits.calibration,
         opening.space.batch_nums,
         batch_size=opening.request.batch_size,
         tensors=opening.target.tensors(model, opening.workload.layers),
@@ -176,7 +178,7 @@ def _corrector(opening: Opening, folder: RunFolder, listener: Listener, engine: 
 def _calibrating(opening: Opening, listener: Listener, engine: Engine, what: str) -> CalibrationRunner:
     return CalibrationRunner(
         engine,
-        opening.samples.calibration,
+        opening.splits.calibration,
         opening.request.batch_size,
         lambda done, total: listener(Progress(what, done, total)),
     )
@@ -204,8 +206,8 @@ def _opened(opening: Opening, folder: RunFolder) -> Opened:
         model=opening.model.name,
         layers=opening.workload.size,
         macs=sum(opening.workload.costs.values()) if opening.workload.unit == MACS else None,
-        samples=len(opening.samples.evaluation),
-        calibration_samples=len(opening.samples.calibration),
+        samples=len(opening.splits.evaluation),
+        calibration_samples=len(opening.splits.calibration),
         max_trials=opening.request.max_trials,
         timeout=opening.request.timeout,
         objective=opening.request.objective,

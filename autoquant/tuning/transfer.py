@@ -20,7 +20,7 @@ from autoquant.formats.config_json import load_config
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import calibrated_for, score_whole
 from autoquant.tuning.inputs import model_of
-from autoquant.tuning.samples import open_samples
+from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -64,7 +64,7 @@ def transfer(
     """
     opened = model_of(request)
     check("model", opened.digest)
-    samples = open_samples(request, opened, seed=request.seed)
+    samples = open_splits(request, opened, seed=request.seed)
     check("data", samples.evaluation.digest)
     check("calibration", samples.calibration.digest)
     metric = open_metric(request.metric)

@@ -32,7 +32,7 @@ from autoquant.evaluation.scoring.evaluator import evaluate
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import open_target
-from autoquant.tuning.samples import open_one
+from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -106,7 +106,7 @@ def _open(arguments: argparse.Namespace) -> Bench:
         samples = np.random.default_rng(0).uniform(-1.0, 1.0, shape).astype(np.float32)
         data = open_data((samples, np.zeros(arguments.samples, np.int64)), model.inputs)
     else:
-        data = open_one(request, model, request.data)
+        data = open_dataset(request, model, request.data)
     target = open_target("litert")
     adopted = target.adopted(model)
     layers = Workload.of(target, adopted, data).layers

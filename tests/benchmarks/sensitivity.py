@@ -42,7 +42,7 @@ from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.repairs.equalization import Prepared
-from autoquant.tuning.samples import open_samples
+from autoquant.tuning.samples import open_splits
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher
 from autoquant.tuning.sensitivity.likelihoods import likelihood_of
@@ -130,7 +130,7 @@ def open_all(
     """Open a model with its data, and calibrate it: as it is given, and as the target takes it."""
     own = "litert" if is_lite(path) else "tensorflow"
     chosen, given = open_target(target or own), open_model(path)
-    data = open_samples(request, given, seed=0)
+    data = open_splits(request, given, seed=0)
     workload, statistics = _calibrated(open_target(own), given, data.calibration, request.batch_size)
     adopted = chosen.adopted(given)
     wanted, seen = workload, statistics

@@ -41,7 +41,7 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, Workbench, score_whole
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared
-from autoquant.tuning.samples import open_samples
+from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -110,7 +110,7 @@ def _open(arguments: argparse.Namespace) -> Opened:
     )
     target = open_target(arguments.target)
     model = target.adopted(open_model(arguments.model))
-    samples = open_samples(request, model, seed=0)
+    samples = open_splits(request, model, seed=0)
     workload = Workload.of(target, model, samples.evaluation)
     layers = _layers(workload)
     engine = _engine(arguments.engine, arguments.target, model, layers)

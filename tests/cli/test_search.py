@@ -43,7 +43,7 @@ def test_too_few_samples_to_certify_end_with_3(files, capsys: pytest.CaptureFixt
     assert main(search(files, "--tolerance", "100", "--plain")) == 3
     captured = capsys.readouterr()
     assert re.match(r"met +mse .* with 3 of 3 layers in INT8, within 100\.0000 of FP32; not certified\n", captured.out)
-    why = "that takes at least 100 samples kept aside, and there are 80 in all"
+    why = "that takes at least 100 holdout samples, and there are 80 samples in all"
     assert f"\nholdout  none: {why}\n" in captured.out
     assert f"data: 80 samples for the search, no holdout: {why}\n" in captured.err
     assert json.loads(Path("run/result.json").read_text())["uncertified"] == why

@@ -18,7 +18,7 @@ from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import PART, batches_in, calibrate, part_size
 from autoquant.model.layers import survey
 from autoquant.model.model import InputSpec, open_model
-from autoquant.tuning.samples import open_samples
+from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 
 
@@ -210,7 +210,7 @@ def test_both_factors_of_a_product(tmp_path):
 def test_calibration_data_is_split_off_by_the_seed(tiny, opened):
     model, _ = opened
     request = DataRequest(data=tiny.evaluation, batch_size=10)
-    splits = [open_samples(request, model, seed=seed) for seed in (0, 0, 1)]
+    splits = [open_splits(request, model, seed=seed) for seed in (0, 0, 1)]
     digests = [samples.calibration.digest for samples in splits]
     assert digests[0] == digests[1] != digests[2]
     evaluation, calibration = splits[0].evaluation, splits[0].calibration
@@ -227,4 +227,4 @@ def test_too_little_data_to_split(opened):
     model, _ = opened
     request = DataRequest(data=(np.zeros((1, 8, 8, 2), np.float32), np.zeros(1, int)))
     with pytest.raises(DataError, match="give --calibration data of its own"):
-        open_samples(request, model, seed=0)
+        open_splits(request, model, seed=0)

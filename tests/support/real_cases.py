@@ -120,8 +120,8 @@ class Parts:
     @classmethod
     def of(cls, run: Path, samples: int) -> Parts:
         """From what the folder of the run says; they are all of the data, and none is in both."""
-        stored = np.load(run / "division.npz")
-        parts = cls(stored["search"], stored["certification"])
+        stored = np.load(run / "splits.npz")
+        parts = cls(stored["search"], stored["holdout"])
         np.testing.assert_array_equal(
             np.sort(np.concatenate([parts.search, parts.certification])), np.arange(samples), strict=False
         )

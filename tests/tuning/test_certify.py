@@ -17,7 +17,7 @@ from certifying_data import SAMPLES, SEED, SPACE, Known, classes, known
 
 import autoquant
 from autoquant.cli.summary import exit_code
-from autoquant.errors import TrialError
+from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.model.model import open_model
 from autoquant.tuning import events
@@ -84,10 +84,10 @@ def test_certified_on_samples_that_the_search_has_not_seen(
 ) -> None:
     data = pool.data()
     result = search(data, target=target, engine="auto")
-    division = np.load(result.run / "division.npz")
+    splits = np.load(result.run / "splits.npz")
     certify, searched = pool.parts()
-    assert division["certification"].tolist() == certify.tolist()
-    assert division["search"].tolist() == searched.tolist()
+    assert splits["holdout"].tolist() == certify.tolist()
+    assert splits["search"].tolist() == searched.tolist()
     assert result.verdict is Verdict.CERTIFIED
     assert (result.uncertified, result.declined, result.search_samples) == ("", False, HALF)
     told = result.certificate
@@ -208,7 +208,14 @@ def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search: Se
     assert (result.certificate.baseline, result.certificate.losses) == (1.0, 1)
     assert result.certificate.score == pytest.approx(149 / 150)
     assert result.certificate.origin.data == open_data(given, open_model(search.tiny.model).inputs).digest
-    assert not (result.run / "division.npz").exists()
+    assert not (result.run / "splits.npz").exists()
+
+
+def test_data_given_to_certify_without_labels_is_refused_before_the_first_trial(search, pool):
+    unlabelled = {"x": pool.others(150)["x"]}
+    with pytest.raises(DataError, match="has no labels, which the metric 'top1' needs"):
+        search(pool.data(), certify=search.file(unlabelled, "certify"), tolerance=0.05)
+    assert not any(isinstance(one, events.TrialStarted) for one in search.heard)
 
 
 def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed(search: Search, pool: Known) -> None:
@@ -231,8 +238,8 @@ def test_what_calibrates_is_left_out_of_the_half_that_certifies(search: Search, 
     certify, _ = pool.parts()
     calibration = {"x": data["x"][certify[:40]]}
     result = search(data, calibration=search.file(calibration, "calibration"), allow_overlap=True, tolerance=0.9)
-    division = np.load(result.run / "division.npz")
-    assert division["certification"].tolist() == certify[40:].tolist()
+    splits = np.load(result.run / "splits.npz")
+    assert splits["holdout"].tolist() == certify[40:].tolist()
     assert (result.certificate.samples, result.certificate.left_out) == (HALF - 40, 40)
     assert result.search_samples == HALF + 40
 
@@ -248,7 +255,7 @@ def test_too_few_samples_are_all_searched_on(search: Search, pool: Known) -> Non
     result = search(pool.data(), tolerance=0.001)
     assert (result.verdict, result.certificate, result.declined) == (Verdict.MET, None, False)
     told = re.fullmatch(
-        r"that takes at least ([\d,]+) samples kept aside, and there are 400 in all", result.uncertified
+        r"that takes at least ([\d,]+) holdout samples, and there are 400 samples in all", result.uncertified
     )
     least = math.log(0.05) / math.log(0.999)  # Clopper and Pearson's
     assert least <= int(told[1].replace(",", "")) <= 1.01 * least
@@ -391,7 +398,7 @@ def test_the_samples_of_the_search_stay_the_same_whatever_certifies_later(
     second = autoquant.resume(first.run, max_trials=2, certify=certify)
     assert len(second.trials) == 2
     assert (second.search_samples, second.baseline) == (HALF, first.baseline)
-    assert np.load(second.run / "division.npz")["search"].tolist() == pool.parts()[1].tolist()
+    assert np.load(second.run / "splits.npz")["search"].tolist() == pool.parts()[1].tolist()
 
 
 def test_what_the_search_has_seen_does_not_certify_it_later(search: Search, pool: Known) -> None:

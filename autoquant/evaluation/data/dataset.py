@@ -24,7 +24,7 @@ from autoquant.evaluation.data.records import RecordSource
 if TYPE_CHECKING:
     from autoquant.model.model import InputSpec
 
-__all__ = ["Batch", "Dataset", "Split", "open_data", "split"]
+__all__ = ["Batch", "Dataset", "open_data"]
 
 Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
 KINDS = "an .npz file, a folder of images, TFRecord files (*.tfrecord), or module:function"
@@ -91,7 +91,14 @@ class Dataset:
         chosen = np.sort(np.asarray(indices, np.int64))
         if len(np.unique(chosen)) < len(chosen) or (len(chosen) and (chosen[0] < 0 or chosen[-1] >= len(self))):
             raise ValueError(f"indices must be distinct and in 0..{len(self) - 1}")
+        if len(chosen) == len(self):
+            return self
         return replace(self, indices=chosen if self.indices is None else self.indices[chosen])
+
+    def positions_in(self, whole: Dataset) -> Array:
+        """Where these samples are in a dataset that they are a subset of, ascending."""
+        own = np.arange(len(self.source)) if self.indices is None else self.indices
+        return own if whole.indices is None else np.searchsorted(whole.indices, own)
 
     def _input(self, raw: Array, spec: InputSpec, numbers: Array | range) -> Array:
         batch = raw
@@ -112,23 +119,6 @@ class Dataset:
             what = f"labels of type {labels.dtype} and shape {labels.shape} cannot be shifted"
             raise DataError(self.name, what, hint="--label-offset is for integer classes")
         return labels.astype(np.int64) + self.label_offset
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Two disjoint parts of one dataset."""
-
-    calibration: Dataset
-    rest: Dataset
-
-
-def split(data: Dataset, count: int, seed: int) -> Split:
-    """Put `count` samples, drawn by the seed, aside for calibration; raises DataError unless some are left over."""
-    if not 0 < count < len(data):
-        what = f"has too few samples ({len(data)}) to split off {count} for calibration"
-        raise DataError(data.name, what, hint="give --calibration data of its own")
-    order = np.random.default_rng(seed).permutation(len(data))
-    return Split(data.subset(order[:count]), data.subset(order[count:]))
 
 
 def open_data(

@@ -1,34 +1,150 @@
-"""Samples kept apart: what calibrates, what is searched on and what certifies must not be the same."""
+"""What the samples of a run are for: calibration, the search, and a holdout that the search never sees."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
 
+from autoquant.cache import Kept, keep, read_kept
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.content import content_hashes, shared
 from autoquant.evaluation.data.dataset import Dataset
 
+VERSION = 2
+CALIBRATION_SHARE = 5
+CALIBRATION_SAMPLES = 512
+"""Without calibration data of its own, one sample in five, and at most 512, are split off for it."""
 
-def without_shared(data: Dataset, other: Dataset) -> Dataset:
-    """The samples whose content is not in `other` as well. Raises DataError where none is left."""
-    same = shared(content_hashes(data), content_hashes(other))
-    if len(same) == len(data):
+
+@dataclass(frozen=True, eq=False)
+class DataSplits:
+    """The data of a run by what it is for.
+
+    `evaluation` is all that the FP32 baseline is scored on, and `search` what of it trials are scored on. `holdout` is
+    the rest of it, or data of its own, or None, and then `reason` says why. `left_out` counts samples that were meant
+    for the holdout and are not in it, because search or calibration have them as well.
+    """
+
+    calibration: Dataset
+    evaluation: Dataset
+    search: Dataset
+    holdout: Dataset | None = None
+    reason: str = ""
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, evaluation: Dataset, calibration: Dataset, holdout: Dataset | None = None) -> DataSplits:
+        """The search has all of the evaluation data."""
+        return cls(calibration, evaluation, evaluation, holdout)
+
+    @property
+    def has_own_holdout(self) -> bool:
+        """Whether the holdout is not from the evaluation data."""
+        return self.holdout is not None and self.holdout.source is not self.evaluation.source
+
+    def without_holdout(self, reason: str) -> DataSplits:
+        """The same for calibration and search, and no holdout."""
+        return replace(self, holdout=None, reason=reason, left_out=0)
+
+    def check_disjoint(self) -> None:
+        """Raise DataError where calibration, evaluation and a holdout of its own share a sample, by its content."""
+        check_disjoint("calibration", self.calibration, "evaluation", self.evaluation)
+        if self.holdout is not None and self.has_own_holdout:
+            check_disjoint("certification", self.holdout, "evaluation", self.evaluation)
+            check_disjoint("certification", self.holdout, "calibration", self.calibration)
+
+
+def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None) -> DataSplits:
+    """Split calibration data off, drawn by the seed; raises DataError unless some is left with other content."""
+    count = max(min(CALIBRATION_SAMPLES, len(data) // CALIBRATION_SHARE), 1)
+    if count >= len(data):
+        what = f"has too few samples ({len(data)}) to split off {count} for calibration"
+        raise DataError(data.name, what, hint="give --calibration data of its own")
+    order = np.random.default_rng(seed).permutation(len(data))
+    calibration, rest = data.subset(order[:count]), data.subset(order[count:])
+    left = unseen_indices(rest, calibration)
+    if not len(left):
         what = "has no samples beside those kept for calibration, whose content is the same"
         raise DataError(data.name, what, hint="are all samples alike? give --calibration data of its own")
-    return data.subset(np.delete(np.arange(len(data)), same)) if len(same) else data
+    return DataSplits.of(rest.subset(left), calibration, holdout)
 
 
-def fresh(data: Dataset, *others: Dataset) -> Array:
+def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, overlapping: bool) -> DataSplits:
+    """Split the evaluation data into halves, drawn by the seed, for search and holdout.
+
+    There is no holdout where half has fewer than `least` samples; None says that no number is enough. Samples of the
+    same content stay together: those that are in both halves go to the search, and so do those that are in the
+    calibration data, which is looked at where it may be `overlapping`.
+    """
+    data, half = splits.evaluation, len(splits.evaluation) // 2
+    if least is None:
+        return splits.without_holdout("no number of samples certifies a tolerance of 0")
+    if half < least:
+        what = f"that takes at least {least:,} holdout samples"
+        return splits.without_holdout(f"{what}, and there are {len(data):,} samples in all")
+    order = np.random.default_rng(seed).permutation(len(data))
+    search, holdout = np.sort(order[half:]), np.sort(order[:half])
+    hashes = content_hashes(data)
+    seen = np.concatenate([hashes[search], content_hashes(splits.calibration)]) if overlapping else hashes[search]
+    both = shared(hashes[holdout], seen)
+    if half - len(both) < least:
+        what = f"{len(both):,} of {half:,} samples for the holdout are in the search or calibration data too"
+        return splits.without_holdout(f"{what}, and to certify takes at least {least:,}")
+    search, holdout = np.concatenate([search, holdout[both]]), np.delete(holdout, both)
+    return replace(splits, search=data.subset(search), holdout=data.subset(holdout), left_out=len(both))
+
+
+def without_overlap(splits: DataSplits, *, least: int | None) -> DataSplits:
+    """Leave out of a holdout of its own what is evaluation or calibration data too.
+
+    There is no holdout where something is left out and fewer than `least` are left; None: no number is enough.
+    """
+    data = splits.holdout
+    assert data is not None
+    left = unseen_indices(data, splits.evaluation, splits.calibration)
+    out = len(data) - len(left)
+    if not out:
+        return splits
+    if least is None or len(left) < least:
+        what = f"{out:,} of {len(data):,} samples to certify are evaluation or calibration data too"
+        return splits.without_holdout(f"{what}, and the {len(left):,} left are too few; give others with --certify")
+    return replace(splits, holdout=data.subset(left), left_out=out)
+
+
+def unseen_indices(data: Dataset, *others: Dataset) -> Array:
     """Positions of samples whose content is in none of the others, ascending."""
     seen = np.concatenate([content_hashes(other) for other in others])
     return np.delete(np.arange(len(data)), shared(content_hashes(data), seen))
 
 
-def check_apart(one: str, data: Dataset, another: str, other: Dataset) -> None:
+def check_disjoint(one: str, data: Dataset, another: str, other: Dataset) -> None:
     """Raise DataError where samples of `data` are in `other` as well; `one` and `another` is what they are for."""
     same = shared(content_hashes(data), content_hashes(other))
     if len(same):
         what = f"{len(same)} of {len(data)} samples for {one} are for {another} too (the first is sample {same[0]})"
         hint = f"a score on what was used before is too good: give other data for {one}, or --allow-overlap"
         raise DataError(data.name, what, hint=hint)
+
+
+def save_splits(splits: DataSplits, path: Path) -> None:
+    """Write which evaluation samples are for what, for whoever wants to compute a score again."""
+    data, holdout = splits.evaluation, splits.holdout
+    arrays = {
+        "search": splits.search.positions_in(data),
+        "holdout": np.arange(0) if holdout is None else holdout.positions_in(data),
+    }
+    facts = {"reason": splits.reason, "left_out": splits.left_out}
+    keep(path, Kept(facts, arrays), key=data.digest, version=VERSION)
+
+
+def load_splits(splits: DataSplits, path: Path) -> DataSplits | None:
+    """The splits with the search and holdout that `save_splits` wrote; None where it wrote none of this data."""
+    data = splits.evaluation
+    kept = read_kept(path, key=data.digest, version=VERSION)
+    if kept is None:
+        return None
+    holdout = data.subset(kept.arrays["holdout"]) if len(kept.arrays["holdout"]) else None
+    return replace(splits, search=data.subset(kept.arrays["search"]), holdout=holdout, **kept.header)

@@ -9,13 +9,14 @@ from types import MappingProxyType
 
 from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
+from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import batches_in, calibrate
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, is_lite
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.engine_choice import LITERT
-from autoquant.tuning.samples import CALIBRATION_SAMPLES, open_one
+from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
 from autoquant.tuning.sensitivity.result import Question, Sensitivities
 from autoquant.tuning.study.choices import TENSORFLOW
@@ -57,7 +58,7 @@ def look_over(path: str, model: Model, layers: Mapping[str, Layer], request: Dat
     `layers` are those of the target, whose names are the same. Raises as `measure_sensitivity`.
     """
     own = open_target(LITERT if is_lite(path) else TENSORFLOW)
-    data = open_one(request, model, request.calibration)
+    data = open_dataset(request, model, request.calibration)
     batches = min(batches_in(data, request.batch_size), -(-CALIBRATION_SAMPLES // request.batch_size))
     workload = Workload.of(own, model, data)
     known = {name: layer for name, layer in layers.items() if name in workload.layers}

@@ -1,7 +1,7 @@
 """A run's folder: what is in it, and how it stays whole whatever happens.
 
 run.toml  space.toml  study.journal  looks.json  result.json
-baseline.npz  division.npz  statistics.npz  statistics-equalized.npz  operators.npz
+baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
 corrections/   of biases, and what they are computed from
 trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json]
 best -> trials/0007
@@ -37,7 +37,7 @@ class RunFolder:
         self.space = path / "space.toml"
         self.journal = path / "study.journal"
         self.baseline = path / "baseline.npz"
-        self.division = path / "division.npz"
+        self.splits = path / "splits.npz"
         self.statistics = path / "statistics.npz"
         self.statistics_equalized = path / "statistics-equalized.npz"
         self.corrections = path / "corrections"
@@ -72,7 +72,7 @@ class RunFolder:
                 self.path.rmdir()
 
     def _beginnings(self) -> tuple[Path, ...]:
-        kept = (self.baseline, self.division, self.statistics, self.statistics_equalized, self.operators)
+        kept = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
         return (self.request, self.space, *kept, self.path / LOCK)
 
     def require_run(self) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource
-from autoquant.evaluation.data.dataset import Dataset, open_data, split
+from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.prefetch import overlapped
 from autoquant.evaluation.data.preprocessing import Affine, Custom, KerasMode
 from autoquant.model.model import InputSpec
@@ -188,29 +186,6 @@ def test_a_folder_of_records(tmp_path: Path):
     as_records(tmp_path)
     np.testing.assert_array_equal(joined(open_data(tmp_path, SPEC), 7)[1], Y)
     assert len(open_data(tmp_path / "data-00001-of-00002", SPEC)) == 3
-
-
-@given(st.integers(2, 30).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))), st.integers(0, 99))
-def test_a_split_is_a_partition_drawn_by_the_seed(sizes: tuple[int, int], seed: int):
-    total, count = sizes
-    data = open_data((np.zeros((total, 2, 2, 3)), None), SPEC)
-    parts = split(data, count, seed)
-    assert len(parts.calibration) == count
-    assert parts.calibration.indices is not None and parts.rest.indices is not None
-    np.testing.assert_array_equal(np.union1d(parts.calibration.indices, parts.rest.indices), np.arange(total))
-    assert len(parts.calibration) + len(parts.rest) == total
-    np.testing.assert_array_equal(split(data, count, seed).calibration.indices, parts.calibration.indices)
-
-
-def test_other_seeds_split_otherwise():
-    data = open_data((np.zeros((30, 2, 2, 3)), None), SPEC)
-    assert not np.array_equal(split(data, 9, 0).calibration.indices, split(data, 9, 1).calibration.indices)
-
-
-@pytest.mark.parametrize("count", [0, 7, 8])
-def test_a_split_must_leave_something(count: int):
-    with pytest.raises(DataError, match=rf"has too few samples \(7\) to split off {count} for calibration"):
-        split(open_data((X, Y), SPEC), count, 0)
 
 
 @pytest.mark.parametrize("indices", [[0, 0], [-1], [7]])

@@ -1,137 +1,202 @@
-"""Samples that are kept apart."""
+"""The split of samples into calibration, search and holdout."""
+
+from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoquant.errors import DataError
-from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.data.splits import check_apart, fresh, without_shared
-from autoquant.evaluation.metrics.metric import open_metric
-from autoquant.evaluation.metrics.user_metric import UserMetric
-from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.evaluator import Score
-from autoquant.evaluation.statistics.paired import least_bounded
+from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.data.dataset import Dataset, open_data
+from autoquant.evaluation.data.splits import (
+    CALIBRATION_SAMPLES,
+    DataSplits,
+    check_disjoint,
+    load_splits,
+    save_splits,
+    split_calibration,
+    split_search_holdout,
+    unseen_indices,
+    without_overlap,
+)
 from autoquant.model.model import InputSpec
-from autoquant.tuning.certification.division import divided, keep_division, kept_division
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 3))
 X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+CALIBRATION = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
 
 
-def data(x):
+def data(x: Array) -> Dataset:
     return open_data((x, None), [SPEC])
 
 
-def divide(x=X, *, allowed=0.01, rows=None, metric="top1", seed=0, calibration=None):
-    rows = np.ones(len(x)) if rows is None else rows
-    baseline = Baseline("", (), Score(float(rows.mean()), rows, len(x)))
-    given = None if calibration is None else data(calibration)
-    metric = open_metric(metric) if isinstance(metric, str) else metric
-    return divided(data(x), metric, baseline, allowed=allowed, confidence=0.95, seed=seed, calibration=given)
+def split(x: Array = X, *, least: int | None = 299, seed: int = 0, calibration: Array | None = None) -> DataSplits:
+    splits = DataSplits.of(data(x), data(CALIBRATION if calibration is None else calibration))
+    return split_search_holdout(splits, least=least, seed=seed, overlapping=calibration is not None)
 
 
-def test_samples_of_both_are_refused_by_number():
+def positions(splits: DataSplits) -> tuple[Array, Array]:
+    assert splits.holdout is not None
+    return tuple(part.positions_in(splits.evaluation) for part in (splits.search, splits.holdout))  # type: ignore[return-value]
+
+
+def test_samples_of_both_are_refused_by_number() -> None:
     with pytest.raises(DataError) as caught:
-        check_apart("calibration", data(X[90:200]), "evaluation", data(X[:100]))
+        check_disjoint("calibration", data(X[90:200]), "evaluation", data(X[:100]))
     assert str(caught.value) == (
         "data: 10 of 110 samples for calibration are for evaluation too (the first is sample 0); a score on what was "
         "used before is too good: give other data for calibration, or --allow-overlap"
     )
-    check_apart("calibration", data(X[100:200]), "evaluation", data(X[:100]))
-
-
-def test_half_is_kept_aside_and_all_samples_are_there_once():
-    found = divide()
-    assert len(found.certification) == 500
-    both = np.concatenate([found.search, found.certification])
-    np.testing.assert_array_equal(np.sort(both), np.arange(1000))
-    assert (np.diff(found.search) > 0).all()
-    assert not np.array_equal(divide(seed=1).search, found.search)
-
-
-def test_copies_stay_together():
-    x = np.concatenate([X[:500], X[:500]])
-    found = divide(x)
-    assert not np.isin(found.search % 500, found.certification % 500).any()
-    assert len(found.search) + len(found.certification) == 1000
-
-
-def test_what_calibration_has_too_does_not_certify():
-    found = divide(calibration=X[:150])
-    assert found.certification.min() >= 150
-    assert found.left_out == 500 - len(found.certification) > 0
-    assert len(found.search) + len(found.certification) == 1000
-    assert divide().left_out == 0
+    check_disjoint("calibration", data(X[100:200]), "evaluation", data(X[:100]))
 
 
 @pytest.mark.parametrize(
-    "copied",
-    [{"x": np.tile(X[:10], (100, 1))}, {"x": np.tile(X[:400], (3, 1))}, {"calibration": X}, {"calibration": X[:600]}],
+    ("holdout", "shared"),
+    [
+        (X[300:400], None),
+        (X[90:200], "for certification are for evaluation too"),
+        (X[190:300], "for certification are for calibration too"),
+    ],
+)
+def test_a_holdout_of_its_own_shares_nothing_with_the_rest(holdout: Array, shared: str | None) -> None:
+    splits = DataSplits.of(data(X[:100]), data(X[180:200]), data(holdout))
+    assert splits.has_own_holdout
+    if shared is None:
+        splits.check_disjoint()
+    else:
+        with pytest.raises(DataError, match=f"10 of {len(holdout)} samples {shared}"):
+            splits.check_disjoint()
+
+
+@given(st.integers(2, 60), st.integers(0, 99))
+def test_calibration_is_a_fifth_drawn_by_the_seed(total: int, seed: int) -> None:
+    samples = data(X[:total])
+    splits = split_calibration(samples, seed)
+    assert len(splits.calibration) == max(total // 5, 1)
+    both = [splits.calibration.positions_in(samples), splits.evaluation.positions_in(samples)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(both)), np.arange(total))
+    assert splits.search is splits.evaluation
+    np.testing.assert_array_equal(split_calibration(samples, seed).calibration.positions_in(samples), both[0])
+
+
+def test_calibration_by_another_seed_has_other_samples_and_never_too_many() -> None:
+    one, other = (split_calibration(data(X[:40]), seed).calibration.indices for seed in (0, 1))
+    assert one is not None and other is not None and not np.array_equal(one, other)
+    assert len(split_calibration(data(np.tile(X, (5, 1))), 0).calibration) == CALIBRATION_SAMPLES
+
+
+def test_calibration_leaves_no_copies_behind_and_something_else() -> None:
+    copied = np.concatenate([X[:50], X[:50]])
+    splits = split_calibration(data(copied), 0)
+    assert len(unseen_indices(splits.evaluation, splits.calibration)) == len(splits.evaluation) < 80
+    with pytest.raises(DataError, match="no samples beside"):
+        split_calibration(data(X[[0, 0, 0, 0, 0, 0]]), 0)
+    with pytest.raises(DataError, match=r"has too few samples \(1\) to split off 1 for calibration"):
+        split_calibration(data(X[:1]), 0)
+
+
+def test_half_is_the_holdout_and_all_samples_are_there_once() -> None:
+    search, holdout = positions(split())
+    assert len(holdout) == 500
+    np.testing.assert_array_equal(np.sort(np.concatenate([search, holdout])), np.arange(1000))
+    assert (np.diff(search) > 0).all()
+    assert not np.array_equal(positions(split(seed=1))[0], search)
+
+
+def test_copies_stay_together() -> None:
+    search, holdout = positions(split(np.concatenate([X[:500], X[:500]]), least=100))
+    assert not np.isin(search % 500, holdout % 500).any()
+    assert len(search) + len(holdout) == 1000
+
+
+def test_what_calibration_has_too_is_not_in_the_holdout() -> None:
+    found = split(calibration=X[:150])
+    search, holdout = positions(found)
+    assert holdout.min() >= 150
+    assert found.left_out == 500 - len(holdout) > 0
+    assert len(search) + len(holdout) == 1000
+    assert split().left_out == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "calibration"),
+    [(np.tile(X[:10], (100, 1)), None), (np.tile(X[:400], (3, 1)), None), (X, X), (X, X[:600])],
     ids=["all", "many", "calibration has all", "calibration has many"],
 )
-def test_where_copies_leave_too_little_nothing_is_kept_aside(copied):
-    found = divide(**copied)
-    assert len(found.search) == len(copied.get("x", X))
-    assert (len(found.certification), found.left_out) == (0, 0)
+def test_where_copies_leave_too_little_there_is_no_holdout(x: Array, calibration: Array | None) -> None:
+    found = split(x, calibration=calibration)
+    assert found.search is found.evaluation
+    assert (found.holdout, found.left_out) == (None, 0)
     assert re.fullmatch(
-        r"\d+ of \d+ samples to keep aside are those of the search or of calibration once more, "
-        r"and to certify takes at least \d+",
+        r"\d+ of \d+ samples for the holdout are in the search or calibration data too, "
+        r"and to certify takes at least 299",
         found.reason,
     )
 
 
-def test_what_is_fresh_is_in_no_other_data():
-    assert fresh(data(X[:20]), data(X[15:30]), data(X[:2])).tolist() == list(range(2, 15))
-
-
 @pytest.mark.parametrize(
-    ("allowed", "count", "reason"),
+    ("least", "reason"),
     [
-        (0.001, 1000, "that takes at least "),
-        (0.01, 500, "that takes at least "),
-        (0.0, 1000, "no number of samples certifies a tolerance of 0"),
+        (500, ""),
+        (501, "that takes at least 501 holdout samples, and there are 1,000 samples in all"),
+        (None, "no number of samples certifies a tolerance of 0"),
     ],
 )
-def test_nothing_is_kept_aside_where_it_cannot_be_enough(allowed, count, reason):
-    found = divide(X[:count], allowed=allowed)
-    assert len(found.search) == count
-    assert not len(found.certification)
-    assert found.reason.startswith(reason)
+def test_there_is_no_holdout_where_it_cannot_be_enough(least: int | None, reason: str) -> None:
+    found = split(least=least)
+    assert found.reason == reason
+    assert (found.holdout is None) == (found.search is found.evaluation) == bool(reason)
 
 
-def test_metrics_that_count_nothing_take_a_hundred_samples():
-    values = np.random.default_rng(1).random(1000)
-    assert len(divide(X[:200], rows=values[:200], metric="psnr", allowed=0.1).certification) == 100
-    assert not len(divide(X[:199], rows=values[:199], metric="psnr", allowed=0.1).certification)
+def test_what_is_unseen_is_in_no_other_data() -> None:
+    assert unseen_indices(data(X[:20]), data(X[15:30]), data(X[:2])).tolist() == list(range(2, 15))
 
 
-def test_a_metric_with_bounds_takes_as_many_as_can_bound_it():
-    values = np.random.default_rng(1).random(1000)
-    metric = UserMetric("overlap", lambda outputs, labels: outputs, True, False, True, (0.0, 1.0))
-    least = least_bounded(0.05, 0.95, reach=1.0)
-    assert len(divide(X[: 2 * least], rows=values[: 2 * least], metric=metric, allowed=0.05).certification) == least
-    assert not len(divide(X[: 2 * least - 1], rows=values[: 2 * least - 1], metric=metric, allowed=0.05).certification)
+def own_holdout(holdout: Array, **options: Any) -> DataSplits:
+    return without_overlap(DataSplits.of(data(X[:100]), data(CALIBRATION), data(holdout)), **options)
 
 
-def test_the_division_is_kept_for_whoever_wants_to_check(tmp_path):
-    found = replace(divide(), left_out=100)
-    keep_division(found, tmp_path / "division.npz", data="d")
-    stored = np.load(tmp_path / "division.npz")
-    kept = kept_division(tmp_path / "division.npz", data="d")
-    assert kept is not None
-    for name in ("search", "certification"):
-        assert stored[name].tolist() == getattr(kept, name).tolist() == getattr(found, name).tolist()
-    assert kept.reason == found.reason == ""
-    assert kept.left_out == found.left_out == 100
-    assert kept_division(tmp_path / "division.npz", data="e") is None
-    assert kept_division(tmp_path / "absent.npz", data="d") is None
+def test_a_holdout_of_its_own_leaves_out_what_was_seen() -> None:
+    found = own_holdout(np.concatenate([CALIBRATION[:5], X[90:200]]), least=100)
+    assert found.holdout is not None and found.holdout.indices is not None
+    assert found.holdout.indices.tolist() == list(range(15, 115))
+    assert (found.left_out, found.reason) == (15, "")
 
 
-def test_what_is_split_off_leaves_no_copies_behind():
-    kept = without_shared(data(np.concatenate([X[:50], X[:10]])), data(X[:10]))
-    assert len(kept) == 40
-    with pytest.raises(DataError, match="no samples beside"):
-        without_shared(data(X[:5]), data(X[:5]))
+@pytest.mark.parametrize("least", [111, None])
+def test_a_holdout_of_its_own_that_is_too_small_then_is_none(least: int | None) -> None:
+    found = own_holdout(X[90:210], least=least)
+    assert (found.holdout, found.left_out) == (None, 0)
+    assert found.reason == (
+        "10 of 120 samples to certify are evaluation or calibration data too, and the 110 left are too few; "
+        "give others with --certify"
+    )
+    assert own_holdout(X[100:210], least=least).holdout is not None  # nothing is left out
+
+
+def test_the_split_is_stored_for_whoever_wants_to_check(tmp_path: Path) -> None:
+    splits, path = replace(split(), left_out=100), tmp_path / "splits.npz"
+    save_splits(splits, path)
+    stored, opened = np.load(path), DataSplits.of(data(X), data(CALIBRATION))
+    loaded = load_splits(opened, path)
+    assert loaded is not None
+    for name, found, wanted in zip(("search", "holdout"), positions(loaded), positions(splits), strict=True):
+        assert stored[name].tolist() == found.tolist() == wanted.tolist()
+    assert (loaded.reason, loaded.left_out) == ("", 100)
+    assert load_splits(DataSplits.of(data(X[1:]), data(CALIBRATION)), path) is None
+    assert load_splits(opened, tmp_path / "absent.npz") is None
+
+
+def test_that_there_is_no_holdout_is_stored_with_its_reason(tmp_path: Path) -> None:
+    save_splits(split(least=None), tmp_path / "splits.npz")
+    loaded = load_splits(DataSplits.of(data(X), data(CALIBRATION)), tmp_path / "splits.npz")
+    assert loaded is not None and loaded.holdout is None
+    assert loaded.search is loaded.evaluation
+    assert loaded.reason == "no number of samples certifies a tolerance of 0"

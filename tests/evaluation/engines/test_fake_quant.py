@@ -30,7 +30,7 @@ from autoquant.model.opening import prepared
 from autoquant.quantization.affine import Affine
 from autoquant.targets.reading import read_saved
 from autoquant.targets.tensorflow import TensorFlowTarget
-from autoquant.tuning.samples import open_samples
+from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 
 STEP, OFFSET = 0.125, -3
@@ -388,7 +388,7 @@ def scores(runner: Any, images: Any) -> Any:
 def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
     data, options = REAL[request.param]
     model = open_model(real_data / request.param)
-    samples = open_samples(DataRequest(data=str(real_data / data), **options), model, seed=0)
+    samples = open_splits(DataRequest(data=str(real_data / data), **options), model, seed=0)
     layers = {layer.name: layer for layer in survey(model.graph).layers}
     engine = SimulationEngine(Simulation.of(model.graph, layers.values()))
     balanced = [name for name, layer in layers.items() if layer.can.balanceable]

@@ -10,7 +10,7 @@ from pathlib import Path
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.formats.activation import FP16
-from autoquant.formats.calibration_cfg_proto import ENUMS, overrides, read_message, said_by, settings, tensor_settings
+from autoquant.formats.calibration_cfg_proto import overrides, read_message, said_by, settings, tensor_settings
 from autoquant.formats.layer_settings import Given, no_input, settled
 from autoquant.formats.strict import read_text
 from autoquant.model.fusion import EVERYTHING, Fusion
@@ -75,7 +75,7 @@ def parse_cfg(text: str, where: str) -> CalibrationCfg:
             skip_layers=tuple(said.get("skip_layers", ())),
             skip_layer_types=tuple(said.get("skip_layer_types", ())),
             fusion=Fusion(said.get("do_fusion", True), frozenset(skipped)),
-            fp16_scales=said.get("fakequant_precision_mode") == ENUMS["FakequantPrecisionMode"].index(FP16),
+            fp16_scales=said.get("fakequant_precision_mode") == FP16,
             common=settings(said["common_config"], f"{where}: common_config") if "common_config" in said else {},
             types=overrides(said.get("override_layer_types", ()), "layer_type", f"{where}: override_layer_types"),
             layers=overrides(said.get("override_layer_configs", ()), "layer_name", f"{where}: override_layer_configs"),

@@ -1,9 +1,10 @@
-"""The messages of calibration_config_tf.proto, AMCT's simplified configuration, and what they say of layers."""
+"""AMCT's simplified configuration as messages of calibration_config_tf.proto, and the settings of layers in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,75 +13,11 @@ from autoquant.calibration.ranges import RANGES
 from autoquant.errors import PlanError
 from autoquant.formats.activation import AMCT
 from autoquant.formats.layer_settings import Given
-from autoquant.formats.text_proto import Enums, Field, Messages, message_class, parse_text
+from autoquant.formats.text_proto import message_class, parse_text
 
 T = TypeVar("T")
 
-MESSAGES: Messages = {
-    "AMCTConfig": (
-        Field("batch_num", 1, "uint32"),
-        Field("activation_offset", 2, "bool"),
-        Field("joint_quant", 3, "bool"),
-        Field("version", 4, "int32"),
-        Field("enable_auto_nuq", 5, "bool"),
-        Field("skip_layers", 10, "string", many=True),
-        Field("skip_layer_types", 11, "string", many=True),
-        Field("skip_approximation_layers", 12, "string", many=True),
-        Field("nuq_config", 20, "NuqConfig"),
-        Field("fakequant_precision_mode", 21, "FakequantPrecisionMode"),
-        Field("tensor_quantize", 30, "TensorQuantize", many=True),
-        Field("common_config", 50, "CalibrationConfig"),
-        Field("override_layer_types", 51, "OverrideLayerType", many=True),
-        Field("override_layer_configs", 100, "OverrideLayer", many=True),
-        Field("do_fusion", 200, "bool"),
-        Field("skip_fusion_layers", 201, "string", many=True),
-    ),
-    "OverrideLayerType": (Field("layer_type", 1, "string"), Field("calibration_config", 2, "CalibrationConfig")),
-    "OverrideLayer": (Field("layer_name", 1, "string"), Field("calibration_config", 2, "CalibrationConfig")),
-    "CalibrationConfig": (
-        Field("arq_quantize", 13, "ARQuantize", oneof="weights"),
-        Field("nuq_quantize", 14, "NUQuantize", oneof="weights"),
-        Field("ada_quantize", 15, "ADAQuantize", oneof="weights"),
-        Field("ifmr_quantize", 100, "FMRQuantize", oneof="activations"),
-        Field("hfmg_quantize", 101, "HFMGQuantize", oneof="activations"),
-        Field("dmq_balancer", 200, "DMQBalancer", oneof="balance"),
-        Field("weight_compress_only", 201, "bool"),
-    ),
-    "TensorQuantize": (
-        Field("layer_name", 1, "string"),
-        Field("input_index", 2, "uint32"),
-        Field("ifmr_quantize", 3, "FMRQuantize", oneof="activations"),
-        Field("hfmg_quantize", 4, "HFMGQuantize", oneof="activations"),
-    ),
-    "ARQuantize": (Field("channel_wise", 1, "bool"), Field("quant_bits", 2, "uint32"), Field("asymmetric", 3, "bool")),
-    "FMRQuantize": (
-        Field("search_range_start", 1, "double"),
-        Field("search_range_end", 2, "double"),
-        Field("search_step", 3, "double"),
-        Field("max_percentile", 4, "double"),
-        Field("min_percentile", 5, "double"),
-        Field("asymmetric", 6, "bool"),
-        Field("dst_type", 7, "DataType"),
-    ),
-    "HFMGQuantize": (
-        Field("num_of_bins", 1, "uint32"),
-        Field("asymmetric", 2, "bool"),
-        Field("dst_type", 3, "DataType"),
-    ),
-    "DMQBalancer": (Field("migration_strength", 1, "double"),),
-    "NuqConfig": (Field("mapping_file", 1, "string"), Field("nuq_quantize", 2, "NUQuantize")),
-    "NUQuantize": (Field("num_steps", 1, "uint32"), Field("num_of_iteration", 2, "uint32")),
-    "ADAQuantize": (
-        Field("num_iteration", 1, "uint32"),
-        Field("reg_param", 2, "double"),
-        Field("beta_range_start", 3, "double"),
-        Field("beta_range_end", 4, "double"),
-        Field("warm_start", 5, "double"),
-        Field("channel_wise", 6, "bool"),
-    ),
-}
-"""Numbers stand here only because a message needs them: the text form has names alone."""
-ENUMS: Enums = {"DataType": ("INT8", "INT16"), "FakequantPrecisionMode": ("DEFAULT", "FORCE_FP16_QUANT")}
+SCHEMA = Path(__file__).with_name("calibration_config_tf.proto")
 MIGRATION_STRENGTH = 0.5
 """What a `dmq_balancer {}` without a number means."""
 NUQ = "non-uniform quantization (NUQ) is not built, as hardware gains nothing by it"
@@ -94,7 +31,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "weight_compress_only": "weights are not quantized without their activation",
     }
 )
-"""Fields for what is not done here, which can only be absent or false, and why."""
+"""Fields that are not supported, which can only be absent or false, and why."""
 OURS: Mapping[str, str] = MappingProxyType(
     {"search_range_start": "search_start", "search_range_end": "search_end", "quant_bits": "weight_bits"}
 )
@@ -112,8 +49,11 @@ def read_message(text: str, where: str) -> Any:
 
 
 def said_by(message: Any, where: str) -> dict[str, Any]:
-    """The fields that are there, by name. Raises PlanError for one that asks for what is not done here."""
-    said = {field.name: value for field, value in message.ListFields()}
+    """The fields that are there, by name, enums by their names too. Raises PlanError for one that is not supported."""
+    said = {
+        field.name: field.enum_type.values_by_number[value].name if field.enum_type else value
+        for field, value in message.ListFields()
+    }
     for name in filter(REFUSED.get, said):
         if said[name] is not False:
             raise PlanError(where, f"{name}: {REFUSED[name]}", hint="remove it")
@@ -168,7 +108,7 @@ def _activation(said: Mapping[str, Any], where: str) -> dict[str, Any]:
     if name is None:
         return {}
     values = _ours(said_by(said[f"{name}_quantize"], where))
-    if values.pop("dst_type", 0) != ENUMS["DataType"].index("INT8"):
+    if values.pop("dst_type", "INT8") != "INT8":
         raise PlanError(where, "dst_type INT16 is not built", hint="use INT8, or skip the layer")
     given = {"asymmetric": values.pop("asymmetric")} if "asymmetric" in values else {}
     return {**given, "activation": _checked(lambda: RANGES[name](**values), where)}
@@ -187,4 +127,4 @@ def _checked(make: Callable[[], T], where: str) -> T:
 
 @cache
 def _class(*, oneofs: bool) -> Any:
-    return message_class("AMCTConfig", MESSAGES, ENUMS, oneofs=oneofs)
+    return message_class(SCHEMA.read_text(encoding="utf-8"), "AMCTConfig", oneofs=oneofs)

@@ -15,52 +15,10 @@ from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.activation import FP16
 from autoquant.formats.strict import read_text
-from autoquant.formats.text_proto import Field, Messages, message_class, parse_text
+from autoquant.formats.text_proto import message_class, parse_text
 from autoquant.quantization.affine import QMAX, QMIN, Affine, in_float16
 
-MESSAGES: Messages = {
-    "SingleLayerRecord": (
-        Field("scale_d", 1, "float"),
-        Field("offset_d", 2, "int32"),
-        Field("scale_w", 3, "float", many=True),
-        Field("offset_w", 4, "int32", many=True),
-        Field("shift_bit", 5, "uint32", many=True),
-        Field("cluster", 6, "int32", many=True),
-        Field("skip_fusion", 9, "bool"),
-        Field("dst_type", 10, "string"),
-        Field("prune_producer", 11, "string", many=True),
-        Field("prune_consumer", 12, "string", many=True),
-        Field("tensor_balance_factor", 13, "float", many=True),
-        Field("act_type", 14, "string"),
-        Field("wts_type", 15, "string"),
-        Field("is_tensor_quantize", 16, "bool"),
-        Field("op_data_type", 17, "string"),
-        Field("fakequant_precision_mode", 18, "string"),
-        Field("scale_h", 19, "float"),
-        Field("offset_h", 20, "int32"),
-        Field("scale_r", 21, "float", many=True),
-        Field("offset_r", 22, "int32", many=True),
-    ),
-    "MapFiledEntry": (Field("key", 1, "string"), Field("value", 2, "SingleLayerRecord")),
-    "AttrProto": (
-        Field("name", 1, "string"),
-        Field("type", 2, "AttrType"),
-        Field("i", 3, "int64"),
-        Field("s", 4, "bytes"),
-    ),
-    "PruneNode": (Field("name", 1, "string"), Field("attr", 2, "AttrProto", many=True)),
-    "PruneRecord": (
-        Field("producer", 1, "PruneNode", many=True),
-        Field("consumer", 2, "PruneNode", many=True),
-        Field("selective_prune", 3, "PruneNode"),
-    ),
-    "ScaleOffsetRecord": (
-        Field("record", 1, "MapFiledEntry", many=True),
-        Field("prune_record", 2, "PruneRecord", many=True),
-    ),
-}
-"""Fields to 15 are numbered as in AMCT's inner_scale_offset_record.proto; the text has no numbers."""
-ENUMS = {"AttrType": ("UNDEFINED", "STRING", "INT")}
+SCHEMA = Path(__file__).with_name("scale_offset_record.proto")
 PRUNED = "the layer was pruned, and pruning is not built"
 RECURRENT = "recurrent layers are not quantized"
 NOT_BUILT: Mapping[str, str] = MappingProxyType(
@@ -137,7 +95,7 @@ def load_record(path: Path) -> Record:
 
 @cache
 def _message() -> Any:
-    return message_class("ScaleOffsetRecord", MESSAGES, ENUMS)
+    return message_class(SCHEMA.read_text(encoding="utf-8"), "ScaleOffsetRecord")
 
 
 def _layer(entry: Any, where: str) -> LayerRecord:

@@ -1,11 +1,9 @@
-"""Text protobuf files: messages made from tables, read with errors that say where."""
+"""Text protobuf files: message classes from the .proto files beside this one, read with errors that say where."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -13,50 +11,37 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from autoquant.errors import PlanError
 
 _Proto = descriptor_pb2.FieldDescriptorProto
-SCALARS: Mapping[str, int] = MappingProxyType(
-    {
-        "bool": _Proto.TYPE_BOOL,
-        "bytes": _Proto.TYPE_BYTES,
-        "double": _Proto.TYPE_DOUBLE,
-        "float": _Proto.TYPE_FLOAT,
-        "int32": _Proto.TYPE_INT32,
-        "int64": _Proto.TYPE_INT64,
-        "string": _Proto.TYPE_STRING,
-        "uint32": _Proto.TYPE_UINT32,
-    }
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of a message: `kind` is one of SCALARS, or the name of a message or enum; of a `oneof` one can be set."""
+def message_class(schema: str, top: str, *, oneofs: bool = True) -> Any:
+    """The class of message `top` of a .proto file's text. Without `oneofs` all members of a oneof can be set at once.
 
-    name: str
-    number: int
-    kind: str
-    many: bool = False
-    oneof: str = ""
-
-
-Messages = Mapping[str, Sequence[Field]]
-Enums = Mapping[str, Sequence[str]]
-NO_ENUMS: Enums = MappingProxyType({})
-
-
-def message_class(top: str, messages: Messages, enums: Enums = NO_ENUMS, *, oneofs: bool = True) -> Any:
-    """The class of message `top` (proto2). Without `oneofs` all members of a oneof can be set at once."""
+    Of the language (proto2) that is messages of fields and oneofs, and enums, one line each; no nesting, no options.
+    """
     file = descriptor_pb2.FileDescriptorProto(name="text.proto", syntax="proto2")
-    for name, values in enums.items():
-        enum = file.enum_type.add(name=name)
-        for number, value in enumerate(values):
-            enum.value.add(name=value, number=number)
-    for name, fields in messages.items():
-        message = file.message_type.add(name=name)
-        choices = list(dict.fromkeys(field.oneof for field in fields if field.oneof and oneofs))
-        for choice in choices:
-            message.oneof_decl.add(name=choice)
-        for field in fields:
-            _add(message, field, enums, choices)
+    for line in schema.splitlines():
+        match re.findall(r"\w+", line.partition("//")[0]):
+            case [] | ["syntax", _]:
+                pass
+            case ["enum", name]:
+                file.enum_type.add(name=name)
+            case ["message", name]:
+                file.message_type.add(name=name)
+            case ["oneof", name]:
+                file.message_type[-1].oneof_decl.add(name=name)
+            case ["optional" | "repeated" as label, kind, name, number]:
+                _add(file.message_type[-1], kind, name, int(number)).label = getattr(_Proto, f"LABEL_{label.upper()}")
+            case [kind, name, number]:
+                message = file.message_type[-1]
+                _add(message, kind, name, int(number)).oneof_index = len(message.oneof_decl) - 1
+            case [name, number]:
+                file.enum_type[-1].value.add(name=name, number=int(number))
+            case _:
+                raise ValueError(f"is no line of a .proto file: {line}")
+    for message in () if oneofs else file.message_type:
+        message.ClearField("oneof_decl")
+        for field in message.field:
+            field.ClearField("oneof_index")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(top))
@@ -65,7 +50,8 @@ def message_class(top: str, messages: Messages, enums: Enums = NO_ENUMS, *, oneo
 def parse_text(text: str, message: Any, where: str, *, what: str, hint: str, last_wins: bool = False) -> None:
     """Fill a message from its text.
 
-    What is given twice, or is of one oneof, is refused unless `last_wins`. Raises PlanError with line and column.
+    A field that is there twice, or a second one of a oneof, is refused unless `last_wins`. Raises PlanError with line
+    and column.
     """
     try:
         with warnings.catch_warnings():  # that is all protobuf says of a backslash that escapes nothing
@@ -80,14 +66,12 @@ def parse_text(text: str, message: Any, where: str, *, what: str, hint: str, las
         raise PlanError(where + place, f"{what}: {reason}", hint=hint) from None
 
 
-def _add(message: Any, field: Field, enums: Enums, choices: Sequence[str]) -> None:
-    made = message.field.add(
-        name=field.name, number=field.number, label=_Proto.LABEL_REPEATED if field.many else _Proto.LABEL_OPTIONAL
-    )
-    if field.kind in SCALARS:
-        made.type = SCALARS[field.kind]
+def _add(message: Any, kind: str, name: str, number: int) -> Any:
+    """Add an optional field; a `kind` that is no scalar is the name of a message or enum."""
+    field = message.field.add(name=name, number=number, label=_Proto.LABEL_OPTIONAL)
+    scalar = getattr(_Proto, f"TYPE_{kind.upper()}", None)
+    if scalar is None:
+        field.type_name = f".{kind}"  # the pool finds out which of the two
     else:
-        made.type = _Proto.TYPE_ENUM if field.kind in enums else _Proto.TYPE_MESSAGE
-        made.type_name = f".{field.kind}"
-    if field.oneof in choices:
-        made.oneof_index = choices.index(field.oneof)
+        field.type = scalar
+    return field

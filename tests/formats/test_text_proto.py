@@ -1,23 +1,31 @@
 import pytest
 
 from autoquant.errors import PlanError
-from autoquant.formats.text_proto import Field, message_class, parse_text
+from autoquant.formats.text_proto import message_class, parse_text
 
-MESSAGES = {
-    "Top": (
-        Field("count", 1, "uint32"),
-        Field("names", 2, "string", many=True),
-        Field("part", 3, "Part", oneof="one"),
-        Field("other", 4, "Part", oneof="one"),
-        Field("kind", 5, "Kind"),
-    ),
-    "Part": (Field("size", 1, "double"),),
+SCHEMA = """
+syntax = "proto2";
+enum Kind {
+  A = 0;
+  B = 1;
 }
-ENUMS = {"Kind": ("A", "B")}
+message Top {  // a comment
+  optional uint32 count = 1;
+  repeated string names = 2;
+  oneof one {
+    Part part = 3;
+    Part other = 4;
+  }
+  optional Kind kind = 5;
+}
+message Part {
+  optional double size = 1;
+}
+"""
 
 
 def read(text: str, *, oneofs: bool = True, last_wins: bool = False):
-    message = message_class("Top", MESSAGES, ENUMS, oneofs=oneofs)()
+    message = message_class(SCHEMA, "Top", oneofs=oneofs)()
     parse_text(text, message, "f.cfg", what="is no Top", hint="correct it", last_wins=last_wins)
     return message
 
@@ -52,3 +60,8 @@ def test_where_a_text_is_wrong(text: str, message: str):
     with pytest.raises(PlanError) as caught:
         read(text)
     assert str(caught.value).startswith(message)
+
+
+def test_a_schema_of_other_lines_is_refused():
+    with pytest.raises(ValueError, match=r"is no line of a \.proto file: +extensions 1 to 5 6 7;"):
+        message_class("message Top {\n extensions 1 to 5 6 7;\n}", "Top")

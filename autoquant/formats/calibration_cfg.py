@@ -1,4 +1,4 @@
-"""The simplified configuration, a text protobuf `.cfg`, of which create_quant_config makes a config.json."""
+"""AMCT's simplified configuration, a text protobuf `.cfg`, and the plan that it means for a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.formats.activation import FP16
-from autoquant.formats.calibration_cfg_proto import overrides, read_message, said_by, settings, tensor_settings
+from autoquant.formats.calibration_cfg_proto import overrides, present_fields, read_message, settings, tensor_settings
 from autoquant.formats.layer_settings import Given, no_input, settled
 from autoquant.formats.strict import read_text
 from autoquant.model.fusion import EVERYTHING, Fusion
@@ -18,12 +18,12 @@ from autoquant.model.layer import Layer, Survey
 from autoquant.model.operators import OPERATORS
 
 TYPES = tuple(name for name, operator in OPERATORS.items() if not operator.tensor_only)
-"""Types of layers that settings can be for."""
+"""Types of layers that can have settings."""
 
 
 @dataclass(frozen=True)
 class CalibrationCfg:
-    """What a .cfg says, and `where` it does; without one, what create_quant_config is told instead.
+    """The settings of a .cfg at `where`, or the arguments of create_quant_config instead.
 
     `common` are settings for every layer that can have them, `types` those of one operator's layers, which go before,
     and `layers` those of one layer, which go before all; where none says `asymmetric`, `activation_offset` does.
@@ -60,33 +60,35 @@ def parse_cfg(text: str, where: str) -> CalibrationCfg:
     approximated. Raises PlanError with line and column where the text cannot be read, and for what is out of range or
     not done here: `joint_quant`, NUQ, `ada_quantize`, INT16.
     """
-    said = said_by(read_message(text, where), where)
-    if said.get("version", 1) != 1:
-        raise PlanError(where, f"version must be 1, got {said['version']}", hint="set it to 1")
-    skipped = said.get("skip_fusion_layers", ())
+    present = present_fields(read_message(text, where), where)
+    if present.get("version", 1) != 1:
+        raise PlanError(where, f"version must be 1, got {present['version']}", hint="set it to 1")
+    skipped = present.get("skip_fusion_layers", ())
     for name, times in Counter(skipped).items():
         if times > 1:
             raise PlanError(where, f"skip_fusion_layers has '{name}' {times} times", hint="name it once")
     try:
         return CalibrationCfg(
             where,
-            batch_num=said.get("batch_num", 1),
-            activation_offset=said.get("activation_offset", True),
-            skip_layers=tuple(said.get("skip_layers", ())),
-            skip_layer_types=tuple(said.get("skip_layer_types", ())),
-            fusion=Fusion(said.get("do_fusion", True), frozenset(skipped)),
-            fp16_scales=said.get("fakequant_precision_mode") == FP16,
-            common=settings(said["common_config"], f"{where}: common_config") if "common_config" in said else {},
-            types=overrides(said.get("override_layer_types", ()), "layer_type", f"{where}: override_layer_types"),
-            layers=overrides(said.get("override_layer_configs", ()), "layer_name", f"{where}: override_layer_configs"),
-            tensors=tensor_settings(said.get("tensor_quantize", ()), f"{where}: tensor_quantize"),
+            batch_num=present.get("batch_num", 1),
+            activation_offset=present.get("activation_offset", True),
+            skip_layers=tuple(present.get("skip_layers", ())),
+            skip_layer_types=tuple(present.get("skip_layer_types", ())),
+            fusion=Fusion(present.get("do_fusion", True), frozenset(skipped)),
+            fp16_scales=present.get("fakequant_precision_mode") == FP16,
+            common=settings(present["common_config"], f"{where}: common_config") if "common_config" in present else {},
+            types=overrides(present.get("override_layer_types", ()), "layer_type", f"{where}: override_layer_types"),
+            layers=overrides(
+                present.get("override_layer_configs", ()), "layer_name", f"{where}: override_layer_configs"
+            ),
+            tensors=tensor_settings(present.get("tensor_quantize", ()), f"{where}: tensor_quantize"),
         )
     except ValueError as error:
         raise PlanError(where, str(error), hint="correct the value") from None
 
 
 def plan_of(cfg: CalibrationCfg, survey: Survey) -> Plan:
-    """The plan that a .cfg means for a model, opened with its `fusion`: all layers, but those that it skips.
+    """The plan of a .cfg for a model, opened with its `fusion`: all layers but those that it skips.
 
     Raises PlanError for names and types that the model does not have, for settings that a layer named by itself or by
     its type cannot have, for two inputs of one operator, and where no layer is left.

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 SCHEMA = Path(__file__).with_name("calibration_config_tf.proto")
 MIGRATION_STRENGTH = 0.5
-"""What a `dmq_balancer {}` without a number means."""
+"""The migration strength of a `dmq_balancer {}` without a number."""
 NUQ = "non-uniform quantization (NUQ) is not built, as hardware gains nothing by it"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
@@ -32,10 +32,10 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     }
 )
 """Fields that are not supported, which can only be absent or false, and why."""
-OURS: Mapping[str, str] = MappingProxyType(
+RENAMED: Mapping[str, str] = MappingProxyType(
     {"search_range_start": "search_start", "search_range_end": "search_end", "quant_bits": "weight_bits"}
 )
-"""Fields that have another name here."""
+"""Fields of AMCT -> their names here."""
 
 
 def read_message(text: str, where: str) -> Any:
@@ -48,35 +48,35 @@ def read_message(text: str, where: str) -> Any:
     return message
 
 
-def said_by(message: Any, where: str) -> dict[str, Any]:
+def present_fields(message: Any, where: str) -> dict[str, Any]:
     """The fields that are there, by name, enums by their names too. Raises PlanError for one that is not supported."""
-    said = {
+    present = {
         field.name: field.enum_type.values_by_number[value].name if field.enum_type else value
         for field, value in message.ListFields()
     }
-    for name in filter(REFUSED.get, said):
-        if said[name] is not False:
+    for name in filter(REFUSED.get, present):
+        if present[name] is not False:
             raise PlanError(where, f"{name}: {REFUSED[name]}", hint="remove it")
-    return said
+    return present
 
 
 def settings(message: Any, where: str) -> Given:
-    """What a CalibrationConfig says of a layer. Raises PlanError."""
-    said = said_by(message, where)
-    given = _activation(said, where)
-    if "arq_quantize" in said:
-        arq = said_by(said["arq_quantize"], where)
+    """The settings of a layer in a CalibrationConfig. Raises PlanError."""
+    present = present_fields(message, where)
+    given = _activation(present, where)
+    if "arq_quantize" in present:
+        arq = present_fields(present["arq_quantize"], where)
         if arq.pop("asymmetric", False):
             raise PlanError(where, "arq_quantize.asymmetric: weights have no offset", hint="set it to false")
-        given |= _ours(arq)
-    if "dmq_balancer" in said:
-        given["dmq"] = said_by(said["dmq_balancer"], where).get("migration_strength", MIGRATION_STRENGTH)
+        given |= _renamed(arq)
+    if "dmq_balancer" in present:
+        given["dmq"] = present_fields(present["dmq_balancer"], where).get("migration_strength", MIGRATION_STRENGTH)
     _checked(lambda: LayerPlan(**given), where)
     return given
 
 
 def overrides(entries: Iterable[Any], key: str, where: str) -> Mapping[str, Given]:
-    """What is said of each name, or type, which stands under `key`. Raises PlanError."""
+    """The settings of each layer, or type of layers, which `key` names. Raises PlanError."""
     found: dict[str, Given] = {}
     for entry in entries:
         name = getattr(entry, key)
@@ -89,7 +89,7 @@ def overrides(entries: Iterable[Any], key: str, where: str) -> Mapping[str, Give
 
 
 def tensor_settings(entries: Iterable[Any], where: str) -> Mapping[str, Given]:
-    """What is said of each input, `<operator>:<index>`. Raises PlanError."""
+    """The settings of each input, `<operator>:<index>`. Raises PlanError."""
     found: dict[str, Given] = {}
     for entry in entries:
         for key in ("layer_name", "input_index"):
@@ -98,24 +98,24 @@ def tensor_settings(entries: Iterable[Any], where: str) -> Mapping[str, Given]:
         name = f"{entry.layer_name}:{entry.input_index}"
         if name in found:
             raise PlanError(where, f"'{name}' is there twice", hint="remove one of the two")
-        found[name] = _activation(said_by(entry, where), f"{where} '{name}'")
+        found[name] = _activation(present_fields(entry, where), f"{where} '{name}'")
     return found
 
 
-def _activation(said: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What ifmr_quantize or hfmg_quantize says."""
-    name = next((name for name in AMCT if f"{name}_quantize" in said), None)
+def _activation(present: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings in ifmr_quantize or hfmg_quantize."""
+    name = next((name for name in AMCT if f"{name}_quantize" in present), None)
     if name is None:
         return {}
-    values = _ours(said_by(said[f"{name}_quantize"], where))
+    values = _renamed(present_fields(present[f"{name}_quantize"], where))
     if values.pop("dst_type", "INT8") != "INT8":
         raise PlanError(where, "dst_type INT16 is not built", hint="use INT8, or skip the layer")
     given = {"asymmetric": values.pop("asymmetric")} if "asymmetric" in values else {}
     return {**given, "activation": _checked(lambda: RANGES[name](**values), where)}
 
 
-def _ours(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {OURS.get(name, name): value for name, value in values.items()}
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _checked(make: Callable[[], T], where: str) -> T:

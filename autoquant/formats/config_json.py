@@ -1,9 +1,7 @@
-"""config.json: a plan as AMCT writes it. What AMCT has no word for stands under the one extra key `autoquant`."""
+"""config.json: a plan in AMCT's form. Settings that AMCT does not have are under the one extra key `autoquant`."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +11,10 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.activation import FP16, parameters
+from autoquant.formats.codec import json_text
 from autoquant.formats.config_layer import activation_object, is_ours, layer_object
 from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
-from autoquant.formats.strict import Fields, read_text
+from autoquant.formats.strict import json_object, read_text
 from autoquant.model.layer import Layer, Rejected
 from autoquant.model.names import is_tensor
 
@@ -46,7 +45,7 @@ def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
             weight = name not in layers or layers[name].weight is not None
             config[name] = layer_object(settings, weight=weight)
     extra = _extra(plan)
-    return json.dumps(config | ({EXTRA: extra} if extra else {}), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json_text(config | ({EXTRA: extra} if extra else {}))
 
 
 def save_config(plan: Plan, path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:
@@ -72,7 +71,7 @@ def parse_config(
     PlanError with the key and the way out.
     """
     _check_names(layers)
-    fields = Fields(_json(text, where), f"{where}:$", PlanError)
+    fields = json_object(text, where, PlanError, hint="correct the JSON, or give the config.json of a run")
     return read_plan(fields, layers, {one.name: one.reason for one in rejected})
 
 
@@ -86,7 +85,7 @@ def _tensor_object(name: str, settings: LayerPlan) -> dict[str, Any]:
 
 
 def _extra(plan: Plan) -> dict[str, Any]:
-    """What AMCT has no word for."""
+    """Settings that AMCT does not have."""
     ours = {name: parameters(s.activation) for name, s in plan.int8.items() if is_ours(s.activation)}
     repairs: dict[str, Any] = {} if plan.exact is None else {"exact": plan.exact}
     if plan.equalize:
@@ -100,18 +99,3 @@ def _check_names(layers: Mapping[str, Any]) -> None:
     for name in layers:
         if name in GLOBAL:
             raise PlanError(name, "a layer is called like a global key of config.json", hint="rename the layer")
-
-
-def _json(text: str, where: str) -> object:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
-        if repeated:
-            raise PlanError(f"{where}:{repeated[0]}", "the key is there twice", hint="remove one of the two")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)  # NaN is in no range: what takes the value refuses it
-    except json.JSONDecodeError as error:
-        raise PlanError(f"{where}:{error.lineno}:{error.colno}", error.msg, hint="correct the JSON") from None
-    except (ValueError, RecursionError) as error:  # what Python refuses: endless numbers, depth
-        raise PlanError(where, f"is no config.json: {error}", hint="give the config.json of a run") from None

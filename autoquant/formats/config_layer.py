@@ -65,7 +65,7 @@ def read_layer(fields: Fields) -> tuple[bool, Given]:
 
 
 def read_activation(fields: Fields) -> dict[str, Any]:
-    """The settings that an activation_quant_params gives. Raises PlanError."""
+    """The settings in an activation_quant_params. Raises PlanError."""
     bits = fields.take("num_bits", 8)
     what = f"num_bits of an activation must be 8, got {bits}: INT4 and INT16 are not built"
     fields.require(bits == 8, "num_bits", what, hint="set it to 8, or leave the layer in float")
@@ -102,7 +102,7 @@ def _read_amct(fields: Fields) -> RangeAlgorithm:
 
 @cache
 def _defaults(name: str) -> Mapping[str, Any]:
-    """What holds where a file says nothing; files have an algorithm in every layer."""
+    """The defaults of an algorithm, cached: files have one in every layer."""
     return MappingProxyType(parameters(RANGES[name]()))
 
 

@@ -1,4 +1,4 @@
-"""From the objects of a config.json to a plan, checked against the layers of a model where they are known."""
+"""Reading the objects of a config.json into a plan, checked against the layers of a model where they are known."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _Reading:
         return number
 
     def fusion(self) -> Fusion:
-        """What is joined before quantization."""
+        """The fusions before quantization."""
         enabled = self._fields.take("do_fusion", True)
         skipped: list[Any] = self._fields.take("skip_fusion_layers", [])
         right = all(type(name) is str for name in skipped)
@@ -137,7 +137,7 @@ class _Reading:
         return settings if enabled else None
 
     def _settings(self, name: str, given: Given, *, channel_wise: bool, fields: Fields) -> LayerPlan:
-        """What is given, and defaults; `channel_wise` is that of a layer of which nothing is known."""
+        """The given settings and defaults; `channel_wise` is the default of a layer that is not known."""
         if name in self._ours:
             given = {**given, "activation": self._ours[name]}
         if name in self._layers:

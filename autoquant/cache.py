@@ -1,4 +1,4 @@
-"""What a run computes once and keeps for when it goes on: arrays with a header, under a key that says of what."""
+"""Cache files: what a run computes once, as arrays with a header, under a key that says of what."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """Arrays by name, and facts that JSON can hold."""
 
     header: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
 
 
-def keep(path: Path, kept: Kept, *, key: str, version: int) -> None:
+def write_cache(path: Path, entry: CacheEntry, *, key: str, version: int) -> None:
     """Write an .npz, whole or not at all, without compression: that takes longer than to compute some of it again.
 
     Raises RunError when it cannot be written.
     """
-    header = json.dumps({"key": key, "version": version, "facts": dict(kept.header)})
+    header = json.dumps({"key": key, "version": version, "facts": dict(entry.header)})
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, header=np.array(header), **kept.arrays)
+        np.savez(file, allow_pickle=False, header=np.array(header), **entry.arrays)
 
 
-def read_kept(path: Path, *, key: str, version: int) -> Kept | None:
-    """What `keep` wrote, or None when it is not there, damaged, or of another key or version.
+def read_cache(path: Path, *, key: str, version: int) -> CacheEntry | None:
+    """What `write_cache` wrote, or None when it is not there, damaged, or of another key or version.
 
     None means: compute it again. Nothing but time is lost by that.
     """
@@ -59,7 +59,7 @@ def read_kept(path: Path, *, key: str, version: int) -> Kept | None:
             header = json.loads(str(stored["header"]))
             if header["key"] != key or header["version"] != version:
                 return None
-            return Kept(header["facts"], {name: stored[name] for name in stored.files if name != "header"})
+            return CacheEntry(header["facts"], {name: stored[name] for name in stored.files if name != "header"})
     except DAMAGED:
         return None
 

@@ -1,4 +1,4 @@
-"""Arrays kept under a key: read back whole, or not at all."""
+"""Arrays cached under a key: read back whole, or not at all."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoquant.cache import Kept, keep, read_kept
+from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.errors import RunError
 
-KEPT = Kept({"names": ["a", "ü"], "value": 0.1}, {"a": np.arange(6.0).reshape(2, 3), "b/0": np.zeros(0, np.int8)})
+ENTRY = CacheEntry(
+    {"names": ["a", "ü"], "value": 0.1}, {"a": np.arange(6.0).reshape(2, 3), "b/0": np.zeros(0, np.int8)}
+)
 
 
 @pytest.fixture
 def file(tmp_path):
-    keep(tmp_path / "kept.npz", KEPT, key="k", version=1)
-    return tmp_path / "kept.npz"
+    write_cache(tmp_path / "cache.npz", ENTRY, key="k", version=1)
+    return tmp_path / "cache.npz"
 
 
 def test_round_trip(file):
-    found = read_kept(file, key="k", version=1)
+    found = read_cache(file, key="k", version=1)
     assert found is not None
-    assert found.header == KEPT.header
-    assert found.arrays.keys() == KEPT.arrays.keys()
-    for name, array in KEPT.arrays.items():
+    assert found.header == ENTRY.header
+    assert found.arrays.keys() == ENTRY.arrays.keys()
+    for name, array in ENTRY.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)
         assert found.arrays[name].dtype == array.dtype
 
 
 def test_nothing_stale(file):
-    assert read_kept(file, key="other", version=1) is None
-    assert read_kept(file, key="k", version=2) is None
-    assert read_kept(file.with_name("absent.npz"), key="k", version=1) is None
+    assert read_cache(file, key="other", version=1) is None
+    assert read_cache(file, key="k", version=2) is None
+    assert read_cache(file.with_name("absent.npz"), key="k", version=1) is None
 
 
 @settings(
@@ -40,8 +42,8 @@ def test_nothing_stale(file):
 )
 @given(data=st.data())
 def test_a_damaged_file_is_never_used(file, data):
-    """Bytes changed or cut off: either it cannot be told, or what is read is what was kept."""
-    keep(file, KEPT, key="k", version=1)
+    """Bytes changed or cut off: either it cannot be told, or what is read is what was written."""
+    write_cache(file, ENTRY, key="k", version=1)
     content = bytearray(file.read_bytes())
     position = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -49,13 +51,13 @@ def test_a_damaged_file_is_never_used(file, data):
     else:
         content[position] ^= data.draw(st.integers(1, 255))
     file.write_bytes(bytes(content))
-    found = read_kept(file, key="k", version=1)
+    found = read_cache(file, key="k", version=1)
     if found is not None:
-        assert found.header == KEPT.header
-        for name in found.arrays.keys() & KEPT.arrays.keys():
-            np.testing.assert_array_equal(found.arrays[name], KEPT.arrays[name])
+        assert found.header == ENTRY.header
+        for name in found.arrays.keys() & ENTRY.arrays.keys():
+            np.testing.assert_array_equal(found.arrays[name], ENTRY.arrays[name])
 
 
 def test_a_disk_that_refuses(tmp_path):
     with pytest.raises(RunError, match="cannot be written"):
-        keep(tmp_path / "absent" / "kept.npz", KEPT, key="k", version=1)
+        write_cache(tmp_path / "absent" / "cache.npz", ENTRY, key="k", version=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.cache import Kept, keep, read_kept
+from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.calibration.channels import ChannelCollector, Channels
 from autoquant.calibration.exact import Keeper
 from autoquant.calibration.seen import Collector, Seen
@@ -21,7 +21,7 @@ from autoquant.errors import PlanError
 from autoquant.quantization.affine import Array
 
 VERSION = 4
-"""Version of what is kept; part of the key, so that a file of another version is never used."""
+"""Version of the cache; part of the key, so that a file of another version is never used."""
 FACTS = ("low", "high", "width", "first", "nonfinite")
 PARTS = ("facts", "bins", "counts")
 
@@ -133,30 +133,30 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         arrays[f"bins{len(index)}"] = np.array([len(s.counts) for s in sketches], np.int64)
         arrays[f"counts{len(index)}"] = np.concatenate([np.zeros(0, np.int8), *(s.counts for s in sketches)])
         index.append(where)
-    keep(path, Kept({"sketches": index}, arrays), key=statistics.key, version=VERSION)
+    write_cache(path, CacheEntry({"sketches": index}, arrays), key=statistics.key, version=VERSION)
 
 
 def load_statistics(path: Path, *, key: str) -> Statistics | None:
     """What `save_statistics` wrote, or None when that is not there, damaged, or of another key or version."""
-    kept = read_kept(path, key=key, version=VERSION)
-    if kept is None:
+    entry = read_cache(path, key=key, version=VERSION)
+    if entry is None:
         return None
     tensors: dict[int, dict[str, Seen]] = {}
     slices: dict[int, dict[tuple[str, int], Channels]] = {}
-    entries = kept.header["sketches"]
-    if set(kept.arrays) != {f"{part}{number}" for part in PARTS for number in range(len(entries))}:
+    index = entry.header["sketches"]
+    if set(entry.arrays) != {f"{part}{number}" for part in PARTS for number in range(len(index))}:
         return None  # a name in the archive is damaged
-    for number, entry in enumerate(entries):
-        name, each = entry["tensor"], tuple(_sketches(*(kept.arrays[f"{part}{number}"] for part in PARTS)))
-        if entry["axis"] is None:
-            tensors.setdefault(entry["batch_num"], {})[name] = each[0]
+    for number, where in enumerate(index):
+        name, each = where["tensor"], tuple(_sketches(*(entry.arrays[f"{part}{number}"] for part in PARTS)))
+        if where["axis"] is None:
+            tensors.setdefault(where["batch_num"], {})[name] = each[0]
         else:
-            slices.setdefault(entry["batch_num"], {})[name, entry["axis"]] = Channels(name, each)
+            slices.setdefault(where["batch_num"], {})[name, where["axis"]] = Channels(name, each)
     return Statistics(key, tensors, slices)
 
 
 def _entries(statistics: Statistics) -> Iterator[tuple[Mapping[str, Any], list[Sketch]]]:
-    """What is kept, with the sketches of a tensor (one) or of its channels (all)."""
+    """What is written, with the sketches of a tensor (one) or of its channels (all)."""
     for batch_num, tensors in sorted(statistics.tensors.items()):
         for name, seen in sorted(tensors.items()):
             yield {"batch_num": batch_num, "tensor": name, "axis": None}, _as_sketches([seen])

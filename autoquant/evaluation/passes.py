@@ -77,10 +77,10 @@ def calibrate(
     balanced: Collection[str] = (),
     exact: bool = False,
     sketched: Collection[str] = (),
-    kept: Path | None = None,
+    cache: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Statistics:
-    """Statistics of every layer's inputs from one FP32 pass, or those in the file `kept` if of this model and data.
+    """Statistics of every layer's inputs from one FP32 pass, or those in the file `cache` if of this model and data.
 
     Statistics of `tensors` are collected beside. Inputs of the layers named in `balanced` are seen channel by channel
     as well. `exact` keeps every value of the inputs of all layers but those in `sketched`; otherwise memory does not
@@ -101,7 +101,7 @@ def calibrate(
     versions = (VERSION, __version__, engine.version)
     source = (model.digest, *model.program.inputs, data.digest, batch_size)
     key = digest_of(*versions, *source, wanted, watched, channels, sorted(values))
-    statistics = load_statistics(kept, key=key) if kept and not exact else None
+    statistics = load_statistics(cache, key=key) if cache and not exact else None
     if statistics is None:
         runner = engine.open_graph(model.program, watched)
         try:
@@ -111,8 +111,8 @@ def calibrate(
             statistics = collect(parts, key=key, exact=values, channels=channels, threads=cores())
         finally:
             runner.close()
-        if kept and not exact:
-            save_statistics(statistics, kept)
+        if cache and not exact:
+            save_statistics(statistics, cache)
     return statistics
 
 

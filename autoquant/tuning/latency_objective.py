@@ -16,7 +16,7 @@ from autoquant import __version__
 from autoquant.cache import digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError, TrialError
-from autoquant.evaluation.latency.operator_times import OperatorTimes, keep_times, measured_times, read_times
+from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
 from autoquant.evaluation.latency.run_latency import one_batch
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
@@ -106,12 +106,12 @@ def open_latency(situation: Situation) -> EstimatedLatency:
     full = situation.fullest
     facts = (__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(full))
     key = digest_of(*facts)
-    times = read_times(situation.kept, key)
+    times = read_times(situation.cache, key)
     if times is None:
-        with tempfile.TemporaryDirectory(dir=situation.kept.parent, prefix=PASSING) as folder:
+        with tempfile.TemporaryDirectory(dir=situation.cache.parent, prefix=PASSING) as folder:
             int8 = _made(builder, full, Path(folder) / "int8.tflite")
         times = measured_times(lite, int8, one_batch(builder.model, situation.evaluation))
-        keep_times(situation.kept, key, times)
+        write_times(situation.cache, key, times)
     return EstimatedLatency(lite, io, times, situation.space.always_float)
 
 

@@ -96,13 +96,13 @@ def _bytes(layer: Layer, size: int) -> int:
 
 @dataclass(frozen=True)
 class Situation:
-    """What objectives are made from: `kept` is the file in which a run keeps what was measured for one."""
+    """What objectives are made from: `cache` is the file in which a run keeps what was measured for one."""
 
     request: SearchRequest
     builder: Builder
     space: SearchSpace
     evaluation: Dataset
-    kept: Path
+    cache: Path
 
     @property
     def fullest(self) -> Plan:
@@ -131,10 +131,10 @@ OBJECTIVES: Mapping[str, Callable[[Situation], Objective]] = MappingProxyType(
 
 
 def open_objective(
-    request: SearchRequest, builder: Builder, space: SearchSpace, evaluation: Dataset, kept: Path
+    request: SearchRequest, builder: Builder, space: SearchSpace, evaluation: Dataset, cache: Path
 ) -> Objective:
-    """The objective that a request names; for latency it is measured first, which takes seconds, unless `kept` has it.
+    """The objective that a request names; for latency it is measured first, which takes seconds, unless `cache` has it.
 
     Raises UsageError where it says nothing of this model, PlanError or TrialError where nothing can be measured.
     """
-    return OBJECTIVES[request.objective](Situation(request, builder, space, evaluation, kept))
+    return OBJECTIVES[request.objective](Situation(request, builder, space, evaluation, cache))

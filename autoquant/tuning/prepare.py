@@ -124,7 +124,7 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
         opening.splits.evaluation,
         opening.metric,
         batch_size=request.batch_size,
-        kept=folder.baseline,
+        cache=folder.baseline,
         on_progress=lambda done, total: listener(Progress("baseline", done, total)),
     )
     for text in baseline.warnings:
@@ -149,7 +149,7 @@ def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engi
 
 def _prepared(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine, equalize: bool) -> Prepared:
     """Calibrate the model that was opened, or the equalized one."""
-    model, kept = opening.model, folder.statistics_equalized if equalize else folder.statistics
+    model, cache = opening.model, folder.statistics_equalized if equalize else folder.statistics
     if equalize:
         calibrating = _calibrating(opening, listener, engine, "equalization")
         batch_num = max(opening.space.batch_nums)
@@ -163,7 +163,7 @@ def _prepared(opening: Opening, folder: RunFolder, listener: Listener, engine: E
         batch_size=opening.request.batch_size,
         tensors=opening.target.tensors(model, opening.workload.layers),
         balanced=opening.space.balanced,
-        kept=kept,
+        cache=cache,
         on_progress=lambda done, total: listener(Progress("calibration", done, total)),
     )
     listener(Calibrated(max(opening.space.batch_nums)))

@@ -76,7 +76,7 @@ def transfer(
     plan = replace(fitted.plan, exact=None)
     size = request.batch_size
     baseline = score_baseline(
-        engine, model, samples.evaluation, metric, batch_size=size, kept=None, on_progress=on_progress
+        engine, model, samples.evaluation, metric, batch_size=size, cache=None, on_progress=on_progress
     )
     builder = calibrated_for(
         plan, model, workload, target, engine, samples.calibration, batch_size=size, on_progress=on_progress

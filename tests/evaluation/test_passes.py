@@ -131,7 +131,7 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_pa
     engine = Watching()
 
     def run(**changed):
-        options = {"batch_size": 20, "kept": tmp_path / "statistics.npz", **changed}
+        options = {"batch_size": 20, "cache": tmp_path / "statistics.npz", **changed}
         return calibrate(engine, model, layers, options.pop("data", data), [1], **options)
 
     first = run()
@@ -146,9 +146,9 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_pa
 def test_what_was_kept_without_channels_is_not_used_for_them(tiny, opened, tmp_path):
     model, layers = opened
     data, engine = open_data(tiny.calibration, model.inputs), Watching()
-    kept = tmp_path / "statistics.npz"
+    cache = tmp_path / "statistics.npz"
     runs = [
-        calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, balanced=balanced)
+        calibrate(engine, model, layers, data, [1], batch_size=20, cache=cache, balanced=balanced)
         for balanced in ([], ["conv"], ["conv", "dense"], ["dense", "conv"])
     ]
     assert engine.opened == 3
@@ -173,15 +173,15 @@ def test_channels_of_the_layers_to_balance(tiny, opened, exact: bool):
 def test_all_values(tiny, opened, tmp_path):
     """Of every layer but those for which a sketch serves; nothing of that is written to a file, or read from one."""
     model, layers = opened
-    data, engine, kept = open_data(tiny.calibration, model.inputs), Watching(), tmp_path / "statistics.npz"
-    calibrate(TensorFlowEngine(), model, layers, data, [1], batch_size=20, kept=kept)
-    written = kept.read_bytes()
-    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, kept=kept, exact=True, sketched=["dense"])
+    data, engine, cache = open_data(tiny.calibration, model.inputs), Watching(), tmp_path / "statistics.npz"
+    calibrate(TensorFlowEngine(), model, layers, data, [1], batch_size=20, cache=cache)
+    written = cache.read_bytes()
+    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, cache=cache, exact=True, sketched=["dense"])
     images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     np.testing.assert_array_equal(statistics.seen("image", 1).values()[0], np.sort(images.ravel()))
     assert isinstance(statistics.seen(layers["depthwise"].activations[0], 1), Exact)
     assert isinstance(statistics.seen(layers["dense"].activations[0], 1), Sketch)
-    assert kept.read_bytes() == written
+    assert cache.read_bytes() == written
 
 
 def test_both_factors_of_a_product(tmp_path):

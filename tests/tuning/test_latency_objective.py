@@ -18,7 +18,7 @@ from tiny_model import Tiny
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.evaluation.latency.operator_times import OperatorTimes, keep_times, measured_times, read_times
+from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
 from autoquant.evaluation.latency.rounds import Budget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
@@ -143,7 +143,7 @@ def test_what_is_measured_is_of_every_operator(lite_pair: Pair, tmp_path: Path) 
     assert np.isfinite(times.in_float).all()
     assert np.isfinite(times.in_int8).all()
     assert set(times.quantize) == set(times.dequantize) == set(data(lite))
-    keep_times(tmp_path / "kept.npz", "key", times)
+    write_times(tmp_path / "kept.npz", "key", times)
     again = read_times(tmp_path / "kept.npz", "key")
     assert again is not None
     assert np.array_equal(again.in_float, times.in_float)

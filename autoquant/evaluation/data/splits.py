@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoquant.cache import Kept, keep, read_kept
+from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.content import content_hashes, shared
@@ -137,14 +137,14 @@ def save_splits(splits: DataSplits, path: Path) -> None:
         "holdout": np.arange(0) if holdout is None else holdout.positions_in(data),
     }
     facts = {"reason": splits.reason, "left_out": splits.left_out}
-    keep(path, Kept(facts, arrays), key=data.digest, version=VERSION)
+    write_cache(path, CacheEntry(facts, arrays), key=data.digest, version=VERSION)
 
 
 def load_splits(splits: DataSplits, path: Path) -> DataSplits | None:
     """The splits with the search and holdout that `save_splits` wrote; None where it wrote none of this data."""
     data = splits.evaluation
-    kept = read_kept(path, key=data.digest, version=VERSION)
-    if kept is None:
+    entry = read_cache(path, key=data.digest, version=VERSION)
+    if entry is None:
         return None
-    holdout = data.subset(kept.arrays["holdout"]) if len(kept.arrays["holdout"]) else None
-    return replace(splits, search=data.subset(kept.arrays["search"]), holdout=holdout, **kept.header)
+    holdout = data.subset(entry.arrays["holdout"]) if len(entry.arrays["holdout"]) else None
+    return replace(splits, search=data.subset(entry.arrays["search"]), holdout=holdout, **entry.header)

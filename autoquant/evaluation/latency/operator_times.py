@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoquant.cache import Kept, keep, read_kept
+from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
@@ -85,7 +85,7 @@ def _key_at(lite: LiteGraph, index: int) -> tuple[str, str]:
     return flatbuffer.op_name(lite.model, op), canonical(name)
 
 
-def keep_times(path: Path, key: str, times: OperatorTimes) -> None:
+def write_times(path: Path, key: str, times: OperatorTimes) -> None:
     """Write times to a file, under a key that says of what. Raises RunError when that cannot be."""
     arrays = {
         "float": times.in_float,
@@ -93,15 +93,15 @@ def keep_times(path: Path, key: str, times: OperatorTimes) -> None:
         "quantize": np.array(list(times.quantize.values())),
         "dequantize": np.array(list(times.dequantize.values())),
     }
-    keep(path, Kept({"tensors": list(times.quantize)}, arrays), key=key, version=VERSION)
+    write_cache(path, CacheEntry({"tensors": list(times.quantize)}, arrays), key=key, version=VERSION)
 
 
 def read_times(path: Path, key: str) -> OperatorTimes | None:
-    """What `keep_times` wrote, or None when it is not there, damaged or of something else."""
-    kept = read_kept(path, key=key, version=VERSION)
-    if kept is None:
+    """What `write_times` wrote, or None when it is not there, damaged or of something else."""
+    entry = read_cache(path, key=key, version=VERSION)
+    if entry is None:
         return None
     conversions = (
-        dict(zip(kept.header["tensors"], kept.arrays[n].tolist(), strict=True)) for n in ("quantize", "dequantize")
+        dict(zip(entry.header["tensors"], entry.arrays[n].tolist(), strict=True)) for n in ("quantize", "dequantize")
     )
-    return OperatorTimes(kept.arrays["float"], kept.arrays["int8"], *conversions)
+    return OperatorTimes(entry.arrays["float"], entry.arrays["int8"], *conversions)

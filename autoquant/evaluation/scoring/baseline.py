@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoquant import __version__
-from autoquant.cache import Kept, digest_of, keep, read_kept
+from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.batch import Array, Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
@@ -69,22 +69,22 @@ def score_baseline(
     metric: Metric,
     *,
     batch_size: int,
-    kept: Path | None,
+    cache: Path | None,
     on_progress: Progress,
 ) -> Baseline:
-    """The FP32 model's outputs and score, measured, or those in the file `kept` if of this model, data and engine."""
+    """The FP32 model's outputs and score, measured, or those in the file `cache` if of this model, data and engine."""
     key = digest_of(
         __version__, engine.version, model.digest, *model.program.outputs, data.digest, metric.key, batch_size
     )
-    baseline = load_baseline(kept, key=key) if kept else None
+    baseline = load_baseline(cache, key=key) if cache else None
     if baseline is None:
         runner = engine.open_graph(model.program)
         try:
             baseline = measure_baseline(runner, data, metric, batch_size=batch_size, key=key, on_progress=on_progress)
         finally:
             runner.close()
-        if kept:
-            save_baseline(baseline, kept)
+        if cache:
+            save_baseline(baseline, cache)
     return baseline
 
 
@@ -149,21 +149,21 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
         "samples": baseline.score.samples,
         "warnings": list(baseline.warnings),
     }
-    keep(path, Kept(facts, arrays), key=baseline.key, version=VERSION)
+    write_cache(path, CacheEntry(facts, arrays), key=baseline.key, version=VERSION)
 
 
 def load_baseline(path: Path, *, key: str) -> Baseline | None:
     """What `save_baseline` wrote, or None when that is not there, damaged, or of another key or version."""
-    kept = read_kept(path, key=key, version=VERSION)
-    if kept is None:
+    entry = read_cache(path, key=key, version=VERSION)
+    if entry is None:
         return None
-    facts = kept.header
+    facts = entry.header
     outputs = tuple(
-        {name: kept.arrays[f"output{index}_{number}"] for index, name in enumerate(facts["names"])}
+        {name: entry.arrays[f"output{index}_{number}"] for index, name in enumerate(facts["names"])}
         for number in range(facts["batches"])
     )
-    score = Score(facts["value"], kept.arrays["rows"], facts["samples"])
-    return Baseline(key, outputs, score, tuple(facts["warnings"]), kept.arrays.get("margins"))
+    score = Score(facts["value"], entry.arrays["rows"], facts["samples"])
+    return Baseline(key, outputs, score, tuple(facts["warnings"]), entry.arrays.get("margins"))
 
 
 class Seen(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoquant import __version__
-from autoquant.cache import Kept, digest_of, keep, read_kept
+from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
 from autoquant.evaluation.data.batch import Array
@@ -36,13 +36,13 @@ VERSION = 1
 class Corrector:
     """Computes bias corrections for plans; the means of inputs are taken in one pass for all of them.
 
-    `kept` is a folder for what was computed, for when a run goes on: each file has a key of its own.
+    `cache` is a folder for what was computed, for when a run goes on: each file has a key of its own.
     """
 
     target: Target
     layers: Mapping[str, Layer]
     calibrating: CalibrationRunner
-    kept: Path | None = None
+    cache: Path | None = None
     _means: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def corrections(self, plan: Plan, model: Model, maker: Maker) -> Corrections:
@@ -123,15 +123,15 @@ class Corrector:
 
     def _once(self, key: str, compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
         """What was kept under a key, or is now computed and kept: a vector for each layer."""
-        path = self.kept / f"{key[:16]}.npz" if self.kept else None
-        stored = read_kept(path, key=key, version=VERSION) if path else None
+        path = self.cache / f"{key[:16]}.npz" if self.cache else None
+        stored = read_cache(path, key=key, version=VERSION) if path else None
         if stored is not None:
             return {name: stored.arrays[str(number)] for number, name in enumerate(stored.header["layers"])}
         found = compute()
         if path is not None:
             path.parent.mkdir(exist_ok=True)
             arrays = {str(number): values for number, values in enumerate(found.values())}
-            keep(path, Kept({"layers": list(found)}, arrays), key=key, version=VERSION)
+            write_cache(path, CacheEntry({"layers": list(found)}, arrays), key=key, version=VERSION)
         return found
 
 

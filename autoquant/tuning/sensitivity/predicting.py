@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autoquant import __version__
-from autoquant.cache import Kept, digest_of, keep, read_kept
+from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
@@ -86,12 +86,12 @@ class Predictor:
         offered = self._offered(parameters)
         key = self._key(offered, parameters)
         path = self.folder / f"sensitivity-{key[:16]}.npz"
-        kept = read_kept(path, key=key, version=VERSION)
-        if kept is None:
+        entry = read_cache(path, key=key, version=VERSION)
+        if entry is None:
             found = self._answered(self._question(offered, parameters))
-            kept = Kept({unit: list(losses) for unit, losses in found.values.items()}, {})
-            keep(path, kept, key=key, version=VERSION)
-        return {unit: tuple(_candidates(each, kept.header.get(unit))) for unit, each in offered.items()}
+            entry = CacheEntry({unit: list(losses) for unit, losses in found.values.items()}, {})
+            write_cache(path, entry, key=key, version=VERSION)
+        return {unit: tuple(_candidates(each, entry.header.get(unit))) for unit, each in offered.items()}
 
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""

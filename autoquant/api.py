@@ -50,8 +50,8 @@ def search(
     model: str | Path,
     data: Any,
     *,
-    tolerance: float | str = "1%",
-    guard_tolerance: float | str | None = None,
+    tolerance: float | str | Tolerance = "1%",
+    guard_tolerance: float | str | Tolerance | None = None,
     run: str | Path | None = None,
     listener: Listener = nobody,
     clock: Callable[[], float] = time.monotonic,
@@ -91,7 +91,18 @@ def search(
         )
     except TypeError as error:
         raise UsageError("search()", str(error), hint="see help(autoquant.search)") from None
-    folder = Path(run) if run is not None else default_run(model)
+    return run_search(request, run=run, listener=listener, clock=clock)
+
+
+def run_search(
+    request: SearchRequest,
+    *,
+    run: str | Path | None = None,
+    listener: Listener = nobody,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchResult:
+    """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
+    folder = Path(run) if run is not None else default_run(request.model)
     return searching.start_search(request, folder, listener, clock, _report)
 
 

@@ -9,9 +9,12 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoquant.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoquant.evaluation.statistics.tolerance import Tolerance
 
 EXIT_CODES = """\
 exit codes:
@@ -209,9 +212,12 @@ def space(text: str) -> str:
     return text
 
 
-def tolerance(text: str) -> str:
-    """Check a tolerance before TensorFlow is waited for. Raises UsageError."""
+def tolerance(text: str) -> Tolerance:
+    """Read a tolerance. Raises UsageError.
+
+    >>> tolerance("1%")
+    Tolerance(value=0.01, relative=True)
+    """
     from autoquant.evaluation.statistics.tolerance import Tolerance
 
-    Tolerance.parse(text)
-    return text
+    return Tolerance.parse(text)

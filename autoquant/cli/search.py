@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from autoquant.cli import arguments
 from autoquant.cli.screen import listening, prepared, tell
@@ -112,22 +111,15 @@ def _add_certificate(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search, and tell what came out."""
-    from autoquant.evaluation.statistics.tolerance import Tolerance
+    """Search, and print the result."""
     from autoquant.tuning.study.request import SearchRequest
 
     options = arguments.given(args, SearchRequest)
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
-    # What cannot be is told before TensorFlow is waited for.
-    tolerances: dict[str, Any] = {
-        name: Tolerance.parse(options[name]) for name in ("tolerance", "guard_tolerance") if name in options
-    }
-    SearchRequest(**{**options, **tolerances})
-    if "run" in args:
-        options["run"] = args.run
-    with prepared(args, args.model), listening(args) as listener:
+    request = SearchRequest(**options)  # checked here, before the seconds that TensorFlow takes
+    with prepared(args, request.model), listening(args) as listener:
         from autoquant import api
 
-        result = api.search(**options, listener=listener)
+        result = api.run_search(request, run=getattr(args, "run", None), listener=listener)
     return tell(result, args)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from autoquant.cli import arguments, calibration, check, convert, demo, export, inspect, quantize, resume, search
 from autoquant.cli.arguments import Parser, image_size, names, seconds
 from autoquant.errors import UsageError
+from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.tuning.study.request import SearchRequest
 
 WHOLE = st.integers(0, 10**6)
@@ -51,7 +52,11 @@ def test_what_is_not_given_is_left_to_the_request() -> None:
     parser = Parser(prog="autoquant search")
     search.add_arguments(parser)
     args = parser.parse_args(["m.pb", "--data", "d.npz", "--tolerance", "1%"])
-    assert arguments.given(args, SearchRequest) == {"model": "m.pb", "data": "d.npz", "tolerance": "1%"}
+    assert arguments.given(args, SearchRequest) == {
+        "model": "m.pb",
+        "data": "d.npz",
+        "tolerance": Tolerance(0.01, relative=True),
+    }
 
 
 def test_everything_that_is_given_reaches_the_request() -> None:
@@ -69,7 +74,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "data": "d.npz",
         "calibration": "c.npz",
         "metric": "mse",
-        "tolerance": "0.5",
+        "tolerance": Tolerance(0.5),
         "max_trials": 7,
         "timeout": 7200.0,
         "space": "quick",
@@ -93,7 +98,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "certify": "e.npz",
         "confidence": 0.99,
         "guard": "class",
-        "guard_tolerance": "5%",
+        "guard_tolerance": Tolerance(0.05, relative=True),
         "allow_overlap": True,
     }
 

@@ -23,12 +23,14 @@ class Tolerance:
             raise ValueError(f"a tolerance must be a number of at least 0, got {self.value}")
 
     @classmethod
-    def parse(cls, text: str | float) -> Tolerance:
+    def parse(cls, text: str | float | Tolerance) -> Tolerance:
         """Read '0.005' (absolute) or '1%' (relative). Raises UsageError.
 
         >>> Tolerance.parse("1%")
         Tolerance(value=0.01, relative=True)
         """
+        if isinstance(text, Tolerance):
+            return text
         words = str(text).strip()
         try:
             value = float(words.removesuffix("%"))

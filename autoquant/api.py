@@ -27,7 +27,7 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
-from autoquant.tuning.builder import calibrated_for
+from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Event, Listener
 from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
 from autoquant.tuning.result import SearchResult
@@ -192,7 +192,7 @@ def quantize(
     workload = Workload.of(built_for, adopted, data)
     plan = _fitting_plan(Path(config), workload.layers, target)
     engine = open_engine(TARGETS[target].runtime)
-    builder = calibrated_for(plan, adopted, workload, built_for, engine, data, batch_size=request.batch_size)
+    builder = builder_of_plan(plan, adopted, workload, built_for, engine, data, batch_size=request.batch_size)
     made = make_export(Path(to), built_for.file_name(opened.name), None)
     builder.build(plan, made.folder)
     drop_score(made)

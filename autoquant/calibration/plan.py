@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from autoquant.calibration.ranges import Hfmg, Ifmr, MinMax, RangeAlgorithm
-from autoquant.errors import PlanError, did_you_mean
+from autoquant.errors import AutoquantError, PlanError, did_you_mean
 from autoquant.model.fusion import EVERYTHING, Fusion
 
 if TYPE_CHECKING:  # which loads TensorFlow, and plans are read before that is waited for
@@ -211,3 +211,8 @@ def two_inputs(layers: Iterable[Layer]) -> tuple[str, str] | None:
         if layer.tensor_only and seen.setdefault(layer.node, layer.name) != layer.name:
             return seen[layer.node], layer.name
     return None
+
+
+def layer_at_fault(error: AutoquantError, plan: Plan) -> str:
+    """The INT8 layer of a plan that an error names, by itself or by its second activation; empty without one."""
+    return next((name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8), "")

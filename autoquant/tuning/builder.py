@@ -1,26 +1,20 @@
-"""One plan through the whole cycle: quantize, calibrate, save, load back, score."""
+"""From a plan to the INT8 file on disk: quantize, correct biases, calibrate, save."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
-from autoquant.evaluation.scoring.evaluator import Progress, Score, no_progress
-from autoquant.evaluation.scoring.streaming import Rules, Stream, Streamed, scored_at, streamed
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.evaluator import Progress, no_progress
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
-from autoquant.model.model import Model
+from autoquant.model.model import Model, Program
 from autoquant.targets.base import NO_CORRECTIONS, Made, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared, equalized
@@ -28,20 +22,8 @@ from autoquant.tuning.study.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """A plan carried out: what came of scoring it, and the seconds of each part, in order.
-
-    `boundaries` counts the operators between float and INT8 where the target puts them between layers.
-    """
-
-    streamed: Streamed
-    seconds: Mapping[str, float]
-    boundaries: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Built:
-    """The file of a plan, and its boundaries, as in `Outcome`."""
+    """The file of a plan; `boundaries` counts its operators between float and INT8, where the target has any."""
 
     path: Path
     boundaries: int | None
@@ -49,7 +31,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Builder:
-    """What it takes to build INT8 models of one model, in the form that the target adopted.
+    """Builds INT8 files of one model, which is in the form that the target lowers it to.
 
     `prepared` gives what a plan quantizes. Without a `corrector` no plan may ask for `bias_correction`.
     """
@@ -60,6 +42,16 @@ class Builder:
     prepared: Callable[[Plan], Prepared]
     corrector: Corrector | None = None
 
+    @property
+    def program(self) -> Program:
+        """The float model that files are the quantized form of."""
+        return self.model.program
+
+    @property
+    def file_name(self) -> str:
+        """Name of the model's file in the folder of any plan."""
+        return self.target.file_name(self.model.name)
+
     def build(self, plan: Plan, folder: Path, on_part: Callable[[str], None] = lambda part: None) -> Built:
         """Write config.json, the model, and record.txt.
 
@@ -67,7 +59,7 @@ class Builder:
         """
         save_config(plan, folder / "config.json", layers=self.workload.layers)
         on_part("quantize")
-        path = folder / self.target.file_name(self.model.name)
+        path = folder / self.file_name
         made = self.make(plan, path, on_part)
         save_record(made.record, folder / "record.txt")
         return Built(path, made.boundaries)
@@ -83,7 +75,7 @@ class Builder:
         return maker.make(plan, path, on_part, corrections=corrections)
 
 
-def calibrated_for(
+def builder_of_plan(
     plan: Plan,
     model: Model,
     workload: Workload,
@@ -94,14 +86,14 @@ def calibrated_for(
     batch_size: int,
     on_progress: Progress = no_progress,
 ) -> Builder:
-    """What builds one plan of a model that the target adopted; `data` is seen by its INT8 layers alone.
+    """A builder for one plan: its INT8 layers alone are calibrated, on `data`.
 
     Raises as `calibrate`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
-    calibrating = CalibrationRunner(engine, data, batch_size, on_progress)
+    calibration = CalibrationRunner(engine, data, batch_size, on_progress)
     if plan.equalize:
-        model = equalized(target, model, workload.layers, calibrating, plan.batch_num)
+        model = equalized(target, model, workload.layers, calibration, plan.batch_num)
     statistics = calibrate(
         engine,
         model,
@@ -116,50 +108,11 @@ def calibrated_for(
         on_progress=on_progress,
     )
     prepared = Prepared(model, target.maker(model, workload.layers, statistics))
-    return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibrating))
-
-
-@dataclass(frozen=True)
-class Workbench:
-    """Everything that the trials of a run share."""
-
-    builder: Builder
-    stream: Stream
-    engine: Engine
-    batch_size: int
-
-    @property
-    def part(self) -> Part:
-        """What trials are scored on."""
-        return self.stream.part
-
-    @property
-    def metric(self) -> Metric:
-        """What scores them."""
-        return self.part.metric
-
-    def carry_out(self, plan: Plan, folder: Path, rules: Rules, on_progress: Progress = no_progress) -> Outcome:
-        """Build a plan and score the file that was saved, loaded back, until the rules stop it.
-
-        Raises TrialError where the plan does not work out.
-        """
-        watch = Stopwatch()
-        built = self.builder.build(plan, folder, watch.lap)
-        with closing(self.engine.open_file(built.path, self.builder.model.program)) as runner:
-            watch.lap("load")
-            found = streamed(runner, self.stream, rules, batch_size=self.batch_size, on_progress=on_progress)
-        watch.lap("score")
-        return Outcome(found, watch.laps, built.boundaries)
-
-
-def score_whole(runner: Runner, part: Part, *, batch_size: int, on_progress: Progress = no_progress) -> Score:
-    """Score an opened model on all of a part, and close it. Raises as `evaluate`."""
-    with closing(runner):
-        return scored_at(runner, part, np.arange(len(part)), batch_size=batch_size, on_progress=on_progress)
+    return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration))
 
 
 class Stopwatch:
-    """Seconds by part."""
+    """Seconds by part of a trial."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.laps: dict[str, float] = {}
@@ -167,7 +120,7 @@ class Stopwatch:
         self._last = clock()
 
     def lap(self, name: str) -> None:
-        """What has passed since the last call belongs to `name`."""
+        """Count the time since the last call for `name`."""
         now = self._clock()
         self.laps[name] = now - self._last
         self._last = now

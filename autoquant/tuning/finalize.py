@@ -1,126 +1,185 @@
-"""What a search is left with when its trials have ended: the best of them, scored on everything, and what it costs."""
+"""The result of a search: its best trial scored on everything and verified, and what the best costs."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import AutoquantError, TrialError
+from autoquant.errors import AutoquantError, RunError, TrialError
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.run_latency import run_latency
 from autoquant.evaluation.statistics.tolerance import drop, within, worst_allowed
-from autoquant.tuning.blame import costly_layers
-from autoquant.tuning.builder import score_whole
+from autoquant.model.model import is_lite
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.events import Warned
+from autoquant.tuning.layer_errors import layer_output_errors
 from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
 from autoquant.tuning.study.run_folder import PASSING
+from autoquant.tuning.study.score_json import add_to_score, write_score
 from autoquant.tuning.study.trial import State, Trial, best
-from autoquant.tuning.trials import Loop, Ran
+from autoquant.tuning.trials import keep_best
 
 CLOSEST = 3
 """So many of the trials that come closest to a tolerance that is missed are scored on everything, at most."""
 
 
-def result_of(loop: Loop, ran: Ran) -> SearchResult:
-    """The result, not certified yet. Raises RunError where the folder cannot be written."""
-    ended, kept = ran.ended, best(loop.study.trials(), loop.allowed)
+def finalize(session: SearchSession, ended: Ended) -> SearchResult:
+    """Make the result of the trials, not certified yet. Raises RunError where the folder cannot be written."""
+    seconds = session.seconds_used()
+    kept = best(session.study.trials(), session.max_drop)
     try:
         if kept is not None and ended is not Ended.INTERRUPTED:
-            kept = _scored_whole(loop, kept)
+            kept = _scored_on_all(session, kept)
     except KeyboardInterrupt:
-        ended, kept = Ended.INTERRUPTED, loop.keep_best()
-    bench, more = loop.bench, ended is not Ended.INTERRUPTED
-    met = kept is not None and kept.meets(loop.allowed)
-    baseline, builder = bench.part.score.value, bench.builder
-    model = loop.folder.best / builder.target.file_name(builder.model.name) if kept else None
+        ended, kept = Ended.INTERRUPTED, keep_best(session)
+    interrupted = ended is Ended.INTERRUPTED
+    met = kept is not None and kept.meets(session.max_drop)
+    terms, workload = session.terms, session.builder.workload
+    model = session.best_model if kept else None
     return SearchResult(
         verdict=Verdict.MET if met else Verdict.MISSED,
-        metric=bench.metric.name,
-        baseline=baseline,
-        tolerance=loop.allowed,
-        limit=worst_allowed(baseline, loop.allowed, higher_is_better=bench.metric.higher_is_better),
+        metric=terms.metric,
+        baseline=terms.baseline,
+        tolerance=terms.max_drop,
+        limit=worst_allowed(terms.baseline, terms.max_drop, higher_is_better=session.metric.higher_is_better),
         best=kept,
-        trials=loop.study.trials(),
-        layers=builder.workload.size,
-        seconds=ran.seconds,
+        trials=session.study.trials(),
+        layers=workload.size,
+        seconds=seconds,
         model=model,
-        run=loop.folder.path,
+        run=session.folder.path,
         ended=ended,
-        unit=builder.workload.unit,
-        objective=loop.objective.name,
-        space=str(loop.request.space),
-        search_samples=len(bench.part),
-        declined=loop.request.certify == NOTHING,
-        costly=costly(loop, kept.plan) if kept and not met and more else (),
-        latency=_latency(loop, model) if model and more else None,
+        unit=workload.unit,
+        objective=terms.objective_name,
+        space=str(session.request.space),
+        search_samples=len(session.scorer.subset),
+        declined=session.request.certify == NOTHING,
+        costly=costly_layers(session, kept.plan) if kept and not met and not interrupted else (),
+        latency=_latency(session, model) if model and not interrupted else None,
     )
 
 
-def costly(loop: Loop, plan: Plan) -> tuple[tuple[str, float], ...]:
-    """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
-    try:
-        with tempfile.TemporaryDirectory(dir=loop.folder.path, prefix=PASSING) as folder:
-            return costly_layers(loop.bench, plan, Path(folder), partial(loop.progress, "costly layers"))
-    except KeyboardInterrupt:
-        return ()
-    except (AutoquantError, OSError, MemoryError) as error:
-        loop.listener(Warned(f"the layers that cost the most could not be found: {error}"))
-        return ()
-
-
-def _scored_whole(loop: Loop, kept: Trial) -> Trial:
-    """The best trial, scored on everything: where it was stopped early it may be another that is, then."""
-    lost: set[int] = set()
+def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:
+    """The best trial, scored on all samples: where it was stopped early, another may be the best then."""
+    failed: set[int] = set()
     for _ in range(CLOSEST):
         if kept.state is not State.STOPPED:
             return kept
-        whole = _whole(loop, kept)
-        if whole is None:
-            lost.add(kept.number)
+        scored = _score_on_all(session, kept)
+        if scored is None:
+            failed.add(kept.number)
         else:
-            loop.study.correct(whole)
-        kept = loop.keep_best([trial for trial in loop.study.trials() if trial.number not in lost]) or kept
-    done = [trial for trial in loop.study.trials() if trial.state is State.DONE]
-    return loop.keep_best(done) or kept
+            session.study.correct(scored)
+        kept = keep_best(session, [trial for trial in session.study.trials() if trial.number not in failed]) or kept
+    done = [trial for trial in session.study.trials() if trial.state is State.DONE]
+    return keep_best(session, done) or kept
 
 
-def _whole(loop: Loop, trial: Trial) -> Trial | None:
-    """A trial that was stopped early, with its score on everything; None where the model cannot be scored so."""
-    bench = loop.bench
-    name = bench.builder.target.file_name(bench.builder.model.name)
+def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
+    """A trial that was stopped early, with its score on all samples; None where the model cannot be run on them."""
     try:
-        runner = bench.engine.open_file(loop.folder.best / name, bench.builder.model.program)
-        on_progress = partial(loop.progress, f"trial {trial.number}, all samples")
-        score = score_whole(runner, bench.part, batch_size=bench.batch_size, on_progress=on_progress)
+        on_progress = session.on_progress(f"trial {trial.number}, all samples")
+        score = session.scorer.score_all(session.best_model, on_progress=on_progress)
     except TrialError as error:
-        loop.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
+        session.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
         return None
-    loss = drop(bench.part.score.value, score.value, higher_is_better=bench.metric.higher_is_better)
-    whole = replace(
+    loss = drop(session.terms.baseline, score.value, higher_is_better=session.metric.higher_is_better)
+    scored = replace(
         trial,
         state=State.DONE,
         score=score.value,
         drop=loss,
         low=loss,
         high=loss,
-        within=within(loss, loop.allowed),
+        within=within(loss, session.max_drop),
         samples=trial.samples + score.samples,
     )
-    loop.write_score(whole)
-    return whole
+    write_score(session.folder.trial(trial.number), scored, session.terms)
+    return scored
 
 
-def _latency(loop: Loop, model: Path) -> Latency | None:
+def costly_layers(session: SearchSession, plan: Plan) -> tuple[tuple[str, float], ...]:
+    """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
+    try:
+        with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=PASSING) as folder:
+            on_progress = session.on_progress("costly layers")
+            return layer_output_errors(session.builder, session.scorer, plan, Path(folder), on_progress)
+    except KeyboardInterrupt:
+        return ()
+    except (AutoquantError, OSError, MemoryError) as error:
+        session.listener(Warned(f"the layers that cost the most could not be found: {error}"))
+        return ()
+
+
+def _latency(session: SearchSession, model: Path) -> Latency | None:
     """The latency of the float model and the best; as little as above may it lose the result."""
     try:
-        return run_latency(loop.bench.builder.model, loop.bench.part.data, model)
+        return run_latency(session.builder.model, session.scorer.subset.data, model)
     except KeyboardInterrupt:
         return None
     except (AutoquantError, OSError, MemoryError) as error:
-        loop.listener(Warned(f"latency could not be measured: {error}"))
+        session.listener(Warned(f"latency could not be measured: {error}"))
         return None
+
+
+def verify(session: SearchSession, result: SearchResult) -> SearchResult:
+    """Score the best model in TensorFlow, or compare a .tflite with the reference kernels; score.json has it too.
+
+    Nothing is done where there is no best model, where it is to be certified in TensorFlow, and where the search or
+    this was interrupted. The result is known already: what goes wrong here is a warning, but for a folder that cannot
+    be written (RunError).
+    """
+    if result.model is None or result.ended is Ended.INTERRUPTED:
+        return result
+    try:
+        if session.terms.engine != session.runtime:
+            certifiable = session.splits.holdout is not None and result.verdict is not Verdict.MISSED
+            return result if certifiable else _rescored(session, result, result.model)
+        if is_lite(result.model):
+            return _compared(session, result, result.model)
+    except KeyboardInterrupt:
+        return replace(result, ended=Ended.INTERRUPTED)
+    return result
+
+
+def _rescored(session: SearchSession, result: SearchResult, model: Path) -> SearchResult:
+    """The result with a score from the saved file in the runtime that it is for; warns of another verdict there."""
+    try:
+        score = score_in_runtime(session, model)
+    except TrialError as error:
+        session.listener(Warned(f"the best model cannot be scored in TensorFlow: {error}"))
+        return result
+    add_to_score(model, "score_tensorflow", score)
+    loss = drop(result.baseline, score, higher_is_better=session.metric.higher_is_better)
+    verdict = Verdict.MET if within(loss, session.max_drop) else Verdict.MISSED
+    if verdict is not result.verdict:
+        there = "is within" if verdict is Verdict.MET else "is not within"
+        engine = session.scorer.engine.version
+        here = f"it scores {result.score:.6g} on {engine}, by which the verdict is '{result.verdict}'"
+        session.listener(Warned(f"in TensorFlow the best model scores {score:.6g}, which {there} tolerance; {here}"))
+    return replace(result, score_tensorflow=score)
+
+
+def score_in_runtime(session: SearchSession, model: Path) -> float:
+    """The score of a file on all samples of the search, in the runtime that it is for. Raises TrialError."""
+    on_progress = session.on_progress("best model in TensorFlow")
+    return session.scorer.score_all(model, engine=session.open_runtime(), on_progress=on_progress).value
+
+
+def _compared(session: SearchSession, result: SearchResult, model: Path) -> SearchResult:
+    """The result with a comparison of the best .tflite on XNNPACK and on the reference kernels."""
+    from autoquant.tuning.verification import verify as compare_kernels
+
+    try:
+        found = compare_kernels(model, session.builder.program, session.scorer.subset, clock=session.clock)
+    except RunError:
+        raise
+    except (AutoquantError, MemoryError) as error:
+        session.listener(Warned(f"the best model could not be compared with the reference kernels: {error}"))
+        return result
+    add_to_score(model, "verification", found.facts())
+    return replace(result, verification=found)

@@ -21,7 +21,7 @@ from autoquant.tuning.study.workload import Workload
 
 
 @dataclass(frozen=True)
-class Opening:
+class Inputs:
     """What a request names, opened and checked, before anything is computed.
 
     `source` is the model as it was given, `model` in the form that the target adopted.
@@ -54,7 +54,7 @@ def model_of(request: SearchRequest) -> Model:
     )
 
 
-def open_request(request: SearchRequest, space_file: SpaceFile, model: Model) -> Opening:
+def open_inputs(request: SearchRequest, space_file: SpaceFile, model: Model) -> Inputs:
     """Open all of a request but its model, which is open. Raises InputError."""
     metric = open_metric(request.metric)
     certify = None if request.certify == NOTHING else request.certify
@@ -69,4 +69,4 @@ def open_request(request: SearchRequest, space_file: SpaceFile, model: Model) ->
     workload = Workload.of(target, model, splits.evaluation)
     batches = batches_in(splits.calibration, request.batch_size)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
-    return Opening(request, target, source, model, splits, workload, space, space_file, metric)
+    return Inputs(request, target, source, model, splits, workload, space, space_file, metric)

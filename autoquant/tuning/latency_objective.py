@@ -14,7 +14,7 @@ import numpy as np
 
 from autoquant import __version__
 from autoquant.cache import digest_of
-from autoquant.calibration.plan import Plan
+from autoquant.calibration.plan import Plan, layer_at_fault
 from autoquant.errors import PlanError, TrialError
 from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
 from autoquant.evaluation.latency.run_latency import one_batch
@@ -31,7 +31,6 @@ from autoquant.targets.litert_assignment import (
     minimum_cut,
 )
 from autoquant.targets.litert_operators import INT8_ENDS, able
-from autoquant.tuning.blame import layer_at_fault
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.run_folder import PASSING
 

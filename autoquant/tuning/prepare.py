@@ -1,8 +1,7 @@
-"""From what was opened to the first trial: an engine is chosen, the baseline scored, statistics are collected."""
+"""From opened inputs to the first trial: an engine is chosen, the baseline scored, the data split and calibrated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -12,203 +11,244 @@ from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
-from autoquant.evaluation.scoring.baseline import score_baseline
+from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.evaluation.scoring.streaming import stream_of
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.evaluation.statistics.tolerance import Tolerance, worst_allowed
-from autoquant.tuning.builder import Builder, Workbench
-from autoquant.tuning.certification.make_holdout import make_holdout
+from autoquant.tuning import events
+from autoquant.tuning.builder import Builder
+from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import Choice, Chooser
-from autoquant.tuning.events import BaselineScored, Calibrated, Divided, Listener, Opened, Progress, Warned
-from autoquant.tuning.inputs import Opening
+from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.objective import Objective, open_objective
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared, PreparedByPlan, equalized
 from autoquant.tuning.sampling.samplers import Ingredients, open_proposer
 from autoquant.tuning.sampling.search_problem import SearchProblem
 from autoquant.tuning.sensitivity.predicting import Predictor
+from autoquant.tuning.session import Budget, Clock, SampleScorer, SearchSession
 from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.study import Study
+from autoquant.tuning.study.score_json import Terms
+from autoquant.tuning.study.study import Proposer, Study
 from autoquant.tuning.study.workload import MACS
-from autoquant.tuning.trials import Loop
 
-Clock = Callable[[], float]
+
+def prepare(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock, begin: float) -> SearchSession:
+    """Prepare a session, on the engine that was chosen for the run or is now; `begin` is when the search began."""
+    return _Preparation(inputs, folder, listener).session(clock, begin)
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """The trials to come, and the data with the holdout for the best of them."""
+class _Measured:
+    """What depends on the engine: what builds and scores plans, the largest drop within tolerance, the split data."""
 
-    loop: Loop
+    builder: Builder
+    scorer: SampleScorer
+    max_drop: float
     splits: DataSplits
 
 
-def assembled(opening: Opening, folder: RunFolder, listener: Listener, clock: Clock, begin: float) -> Assembled:
-    """All that trials need, on the engine that was chosen for the run, or is now: `begin` is when the search began."""
-    listener(_opened(opening, folder))
-    chooser, stored = _chooser(opening, listener), folder.read_request().get("engine")
-    choice = chooser.again(stored) if stored else chooser.first()
-    _tell(choice, listener)
-    ready = _ready(opening, folder, listener, choice.engine)
-    if not stored:
-        plans = (opening.space.plan(start.parameters) for start in opening.space.starts())
-        confirmed = chooser.confirmed(choice, ready.bench.builder.make, plans)
+@dataclass(frozen=True)
+class _Preparation:
+    """The steps of the preparation."""
+
+    inputs: Inputs
+    folder: RunFolder
+    listener: events.Listener
+
+    def session(self, clock: Clock, begin: float) -> SearchSession:
+        """All of it."""
+        inputs, request = self.inputs, self.inputs.request
+        self.listener(_opened(inputs, self.folder))
+        measured = self._on_chosen_engine()
+        objective = open_objective(
+            request, measured.builder, inputs.space, measured.scorer.subset.data, self.folder.operators
+        )
+        starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
+        proposer = self._proposer(measured, objective, startup=len(starts))
+        study = Study(self.folder.journal, inputs.space, allowed=measured.max_drop, proposer=proposer, starts=starts)
+        scorer = measured.scorer
+        return SearchSession(
+            builder=measured.builder,
+            scorer=scorer,
+            space=inputs.space,
+            study=study,
+            objective=objective,
+            terms=Terms(
+                metric=inputs.metric.name,
+                baseline=scorer.subset.score.value,
+                max_drop=measured.max_drop,
+                target=inputs.target.name,
+                engine=scorer.engine.name,
+                objective_name=objective.name,
+            ),
+            budget=Budget(request.max_trials, request.timeout, request.stop_on_target, request.error_rate),
+            folder=self.folder,
+            listener=self.listener,
+            clock=clock,
+            begin=begin,
+            seconds_before=sum(sum(trial.seconds.values()) for trial in study.trials()),
+            keep_all_models=request.keep_all_models,
+            request=request,
+            source=inputs.source,
+            splits=measured.splits,
+        )
+
+    def _on_chosen_engine(self) -> _Measured:
+        """Choose the engine, or take that of the run, and measure on it."""
+        chooser, stored = self._chooser(), self.folder.read_request().get("engine")
+        choice = chooser.again(stored) if stored else chooser.first()
+        self._tell(choice)
+        measured = self._measured(choice.engine)
+        if stored:
+            return measured
+        plans = (self.inputs.space.plan(start.parameters) for start in self.inputs.space.starts())
+        confirmed = chooser.confirmed(choice, measured.builder.make, plans)
         if confirmed.engine.name != choice.engine.name:
-            _tell(confirmed, listener)
-            ready = _ready(opening, folder, listener, confirmed.engine)
-        folder.write_request({**folder.read_request(), "engine": confirmed.as_table()})
-    request, bench = opening.request, ready.bench
-    objective = open_objective(request, bench.builder, opening.space, bench.part.data, folder.operators)
-    problem, predictor = _problem(opening, folder, listener, ready, objective)
-    starts = [] if request.sampler in (GUIDED, AMCT) else list(opening.space.starts())
-    given = Ingredients(problem, seed=request.seed, startup=len(starts), ranking=predictor.ranking)
-    proposer = open_proposer(request.sampler, given)
-    study = Study(folder.journal, opening.space, allowed=ready.allowed, proposer=proposer, starts=starts)
-    loop = Loop(bench, opening.space, study, folder, request, ready.allowed, listener, clock, begin, objective)
-    return Assembled(loop, ready.splits)
+            self._tell(confirmed)
+            measured = self._measured(confirmed.engine)
+        self.folder.write_request({**self.folder.read_request(), "engine": confirmed.as_table()})
+        return measured
+
+    def _chooser(self) -> Chooser:
+        inputs, space = self.inputs, self.inputs.space
+        return Chooser(
+            asked=inputs.request.engine,
+            target=inputs.target.name,
+            model=inputs.model,
+            layers=[layer for name, layer in space.layers.items() if name not in space.always_float],
+            data=inputs.splits.evaluation,
+            of_classes=inputs.metric.of_classes,
+            batch_size=inputs.request.batch_size,
+            on_progress=self._on_progress("LiteRT beside TensorFlow"),
+            in_float=[space.layers[name] for name in space.always_float],
+        )
+
+    def _tell(self, choice: Choice) -> None:
+        if choice.reason:
+            text = f"scored in TensorFlow, not on LiteRT, which is faster: {choice.reason}"
+            self.listener(events.Warned(text))
+
+    def _measured(self, engine: Engine) -> _Measured:
+        """Score the baseline on an engine, split the data, and prepare what builds and scores plans."""
+        inputs, request, model = self.inputs, self.inputs.request, self.inputs.model
+        baseline = self._baseline(engine)
+        max_drop = request.tolerance.absolute(baseline.score.value)
+        self._check_tolerance(baseline, max_drop)
+        splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
+        subset = Part.of(splits.evaluation, splits.search.positions_in(splits.evaluation), inputs.metric, baseline)
+        self.listener(events.Divided(len(subset), len(splits.holdout or ()), splits.reason))
+        prepared = PreparedByPlan(partial(self._prepared, engine))
+        calibration = self._calibration(engine, "bias correction")
+        corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
+        with closing(engine.open_graph(model.program)) as runner:
+            stream = stream_of(runner, subset, seed=request.seed, batch_size=request.batch_size)
+        if not stream.decides:
+            text = f"every trial is scored on all samples: {_why_on_all(inputs.metric)}"
+            self.listener(events.Warned(text))
+        builder = Builder(model, inputs.workload, inputs.target, prepared, corrector)
+        return _Measured(builder, SampleScorer(engine, model.program, stream, request.batch_size), max_drop, splits)
+
+    def _baseline(self, engine: Engine) -> Baseline:
+        inputs = self.inputs
+        baseline = score_baseline(
+            engine,
+            inputs.model,
+            inputs.splits.evaluation,
+            inputs.metric,
+            batch_size=inputs.request.batch_size,
+            cache=self.folder.baseline,
+            on_progress=self._on_progress("baseline"),
+        )
+        for text in baseline.warnings:
+            self.listener(events.Warned(text))
+        return baseline
+
+    def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:
+        """Tell what the tolerance means. One that leaves right answers nothing to fall short of was hardly meant.
+
+        Raises DataError where the FP32 model has nothing to keep.
+        """
+        metric, tolerance, score = self.inputs.metric, self.inputs.request.tolerance, baseline.score.value
+        worst = worst_allowed(score, max_drop, higher_is_better=metric.higher_is_better)
+        if metric.of_classes and worst <= 0.0:
+            if score == 0.0:
+                hint = "are data, labels and preprocessing those of the model?"
+                raise DataError("baseline", "the FP32 model's score is 0: there is nothing to keep", hint=hint)
+            self.listener(events.Warned(_too_large(tolerance)))
+        self.listener(events.BaselineScored(metric.name, score, max_drop, worst))
+
+    def _prepared(self, engine: Engine, equalize: bool) -> Prepared:
+        """Calibrate the model as it is, or equalized."""
+        inputs, model = self.inputs, self.inputs.model
+        layers, batch_nums = inputs.workload.layers, inputs.space.batch_nums
+        if equalize:
+            calibration = self._calibration(engine, "equalization")
+            model = equalized(inputs.target, model, layers, calibration, max(batch_nums))
+        statistics = calibrate(
+            engine,
+            model,
+            inputs.space.layers,
+            inputs.splits.calibration,
+            batch_nums,
+            batch_size=inputs.request.batch_size,
+            tensors=inputs.target.tensors(model, layers),
+            balanced=inputs.space.balanced,
+            cache=self.folder.statistics_equalized if equalize else self.folder.statistics,
+            on_progress=self._on_progress("calibration"),
+        )
+        self.listener(events.Calibrated(max(batch_nums)))
+        return Prepared(model, inputs.target.maker(model, layers, statistics))
+
+    def _calibration(self, engine: Engine, what: str) -> CalibrationRunner:
+        data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size
+        return CalibrationRunner(engine, data, batch_size, self._on_progress(what))
+
+    def _proposer(self, measured: _Measured, objective: Objective, *, startup: int) -> Proposer:
+        """What chooses the plans, on the search as samplers see it and with what predicts losses for them."""
+        inputs, request = self.inputs, self.inputs.request
+        predictor = Predictor(
+            source=inputs.source,
+            space=inputs.space,
+            samples=inputs.splits.calibration,
+            batch_size=request.batch_size,
+            of_classes=inputs.metric.of_classes,
+            folder=self.folder.path,
+            listener=self.listener,
+        )
+        total = len(measured.scorer.subset)
+        problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.candidates)
+        given = Ingredients(problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
+        return open_proposer(request.sampler, given)
+
+    def _on_progress(self, what: str) -> Progress:
+        return lambda done, total: self.listener(events.Progress(what, done, total))
 
 
-def _problem(
-    opening: Opening, folder: RunFolder, listener: Listener, ready: Ready, objective: Objective
-) -> tuple[SearchProblem, Predictor]:
-    """The search as samplers see it, and what predicts losses for them."""
-    request, part = opening.request, ready.bench.part
-    predictor = Predictor(
-        source=opening.source,
-        space=opening.space,
-        samples=opening.splits.calibration,
-        batch_size=request.batch_size,
-        of_classes=part.metric.of_classes,
-        folder=folder.path,
-        listener=listener,
-    )
-    return SearchProblem(opening.space, objective, ready.allowed, len(part), predictor.candidates), predictor
-
-
-def _chooser(opening: Opening, listener: Listener) -> Chooser:
-    request, space = opening.request, opening.space
-    return Chooser(
-        asked=request.engine,
-        target=opening.target.name,
-        model=opening.model,
-        layers=[layer for name, layer in space.layers.items() if name not in space.always_float],
-        data=opening.splits.evaluation,
-        of_classes=opening.metric.of_classes,
-        batch_size=request.batch_size,
-        on_progress=lambda done, total: listener(Progress("LiteRT beside TensorFlow", done, total)),
-        in_float=[space.layers[name] for name in space.always_float],
-    )
-
-
-def _tell(choice: Choice, listener: Listener) -> None:
-    if choice.reason:
-        listener(Warned(f"scored in TensorFlow, not on LiteRT, which is faster: {choice.reason}"))
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A workbench, the largest drop within tolerance, in units of the metric, and the data with the holdout."""
-
-    bench: Workbench
-    allowed: float
-    splits: DataSplits
-
-
-def _ready(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Ready:
-    """Score the baseline and calibrate on an engine."""
-    request, model = opening.request, opening.model
-    baseline = score_baseline(
-        engine,
-        model,
-        opening.splits.evaluation,
-        opening.metric,
-        batch_size=request.batch_size,
-        cache=folder.baseline,
-        on_progress=lambda done, total: listener(Progress("baseline", done, total)),
-    )
-    for text in baseline.warnings:
-        listener(Warned(text))
-    allowed = request.tolerance.absolute(baseline.score.value)
-    limit = worst_allowed(baseline.score.value, allowed, higher_is_better=opening.metric.higher_is_better)
-    if opening.metric.of_classes and limit <= 0.0:
-        _refuse_or_warn(request.tolerance, baseline.score.value, listener)
-    listener(BaselineScored(opening.metric.name, baseline.score.value, allowed, limit))
-    splits = make_holdout(opening, folder, baseline, allowed)
-    part = Part.of(splits.evaluation, splits.search.positions_in(splits.evaluation), opening.metric, baseline)
-    listener(Divided(len(part), len(splits.holdout or ()), splits.reason))
-    prepared = PreparedByPlan(partial(_prepared, opening, folder, listener, engine))
-    corrector = _corrector(opening, folder, listener, engine)
-    builder = Builder(model, opening.workload, opening.target, prepared, corrector)
-    with closing(engine.open_graph(model.program)) as runner:
-        stream = stream_of(runner, part, seed=request.seed, batch_size=request.batch_size)
-    if not stream.decides:
-        listener(Warned(f"every trial is scored on all samples: {_why_all(opening.metric)}"))
-    return Ready(Workbench(builder, stream, engine, request.batch_size), allowed, splits)
-
-
-def _prepared(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine, equalize: bool) -> Prepared:
-    """Calibrate the model that was opened, or the equalized one."""
-    model, cache = opening.model, folder.statistics_equalized if equalize else folder.statistics
-    if equalize:
-        calibrating = _calibrating(opening, listener, engine, "equalization")
-        batch_num = max(opening.space.batch_nums)
-        model = equalized(opening.target, model, opening.workload.layers, calibrating, batch_num)
-    statistics = calibrate(
-        engine,
-        model,
-        opening.space.layers,
-        opening.splits.calibration,
-        opening.space.batch_nums,
-        batch_size=opening.request.batch_size,
-        tensors=opening.target.tensors(model, opening.workload.layers),
-        balanced=opening.space.balanced,
-        cache=cache,
-        on_progress=lambda done, total: listener(Progress("calibration", done, total)),
-    )
-    listener(Calibrated(max(opening.space.batch_nums)))
-    return Prepared(model, opening.target.maker(model, opening.workload.layers, statistics))
-
-
-def _corrector(opening: Opening, folder: RunFolder, listener: Listener, engine: Engine) -> Corrector:
-    calibrating = _calibrating(opening, listener, engine, "bias correction")
-    return Corrector(opening.target, opening.workload.layers, calibrating, folder.corrections)
-
-
-def _calibrating(opening: Opening, listener: Listener, engine: Engine, what: str) -> CalibrationRunner:
-    return CalibrationRunner(
-        engine,
-        opening.splits.calibration,
-        opening.request.batch_size,
-        lambda done, total: listener(Progress(what, done, total)),
-    )
-
-
-def _why_all(metric: Metric) -> str:
+def _why_on_all(metric: Metric) -> str:
     """Why some samples do not tell about all."""
     if not metric.per_sample:
         return f"the metric '{metric.name}' is no mean of values of samples"
     return f"the values of the metric '{metric.name}' have no bounds, without which a part proves nothing of the whole"
 
 
-def _refuse_or_warn(tolerance: Tolerance, baseline: float, listener: Listener) -> None:
-    """A tolerance that leaves a share of right answers nothing to fall short of was hardly meant."""
-    if baseline == 0.0:
-        hint = "are data, labels and preprocessing those of the model?"
-        raise DataError("baseline", "the FP32 model's score is 0: there is nothing to keep", hint=hint)
+def _too_large(tolerance: Tolerance) -> str:
     meant = f"; did you mean {tolerance.value:g}%?" if not tolerance.relative else ""
-    listener(Warned(f"a tolerance of {tolerance} allows any score down to 0{meant}"))
+    return f"a tolerance of {tolerance} allows any score down to 0{meant}"
 
 
-def _opened(opening: Opening, folder: RunFolder) -> Opened:
-    return Opened(
+def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:
+    workload, request = inputs.workload, inputs.request
+    return events.Opened(
         run=folder.path,
-        model=opening.model.name,
-        layers=opening.workload.size,
-        macs=sum(opening.workload.costs.values()) if opening.workload.unit == MACS else None,
-        samples=len(opening.splits.evaluation),
-        calibration_samples=len(opening.splits.calibration),
-        max_trials=opening.request.max_trials,
-        timeout=opening.request.timeout,
-        objective=opening.request.objective,
+        model=inputs.model.name,
+        layers=workload.size,
+        macs=sum(workload.costs.values()) if workload.unit == MACS else None,
+        samples=len(inputs.splits.evaluation),
+        calibration_samples=len(inputs.splits.calibration),
+        max_trials=request.max_trials,
+        timeout=request.timeout,
+        objective=request.objective,
     )

@@ -1,4 +1,4 @@
-"""The search from beginning to end: open, baseline, calibrate, trials until the target or the budget, result."""
+"""A search from beginning to end: prepare, run trials, finalize, certify, report."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.holdout_log import looks_of
-from autoquant.tuning.certify import certified
+from autoquant.tuning.certify import certify
 from autoquant.tuning.events import Event, Finished, Listener, Warned
-from autoquant.tuning.final_checks import checked
-from autoquant.tuning.finalize import result_of
-from autoquant.tuning.inputs import Opening, model_of, open_request
-from autoquant.tuning.prepare import Clock, assembled
+from autoquant.tuning.finalize import finalize, verify
+from autoquant.tuning.inputs import Inputs, model_of, open_inputs
+from autoquant.tuning.prepare import prepare
 from autoquant.tuning.result import SearchResult
+from autoquant.tuning.session import Clock
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import MACS
+from autoquant.tuning.trials import run_trials
 
 Report = Callable[[SearchResult], None]
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"
@@ -38,16 +39,16 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     begin = clock()
     folder = RunFolder(run)
     folder.refuse_existing()
-    opening = open_request(request, load_space(request.space), model_of(request))
+    inputs = open_inputs(request, load_space(request.space), model_of(request))
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
-    table = {"request": request.as_table(), "digests": opening.digests(), "versions": _versions(request)}
+    table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
     made = folder.create()
     with folder.locked():
         folder.refuse_existing()  # once more: another process may have been as quick
         try:
-            write_text(folder.space, opening.space_file.text)
+            write_text(folder.space, inputs.space_file.text)
             folder.write_request(table)
-            return _search(opening, folder, listener, clock, begin, report)
+            return _search(inputs, folder, listener, clock, begin, report)
         except AutoquantError:
             if not folder.journal.exists():
                 folder.remove_beginnings(folder_too=made)
@@ -68,11 +69,11 @@ def resume_search(run: Path, listener: Listener, clock: Clock, report: Report, *
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
         model = model_of(request)
         _same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
-        opening = open_request(request, folder.read_space(), model)
-        _same(run, request, stored["digests"], opening.digests())
+        inputs = open_inputs(request, folder.read_space(), model)
+        _same(run, request, stored["digests"], inputs.digests())
         doubts = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
         folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
-        return _search(opening, folder, listener, clock, begin, report, doubts)
+        return _search(inputs, folder, listener, clock, begin, report, doubts)
 
 
 def _same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
@@ -85,7 +86,7 @@ def _same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests:
 
 
 def _search(
-    opening: Opening,
+    inputs: Inputs,
     folder: RunFolder,
     listener: Listener,
     clock: Clock,
@@ -100,12 +101,15 @@ def _search(
             warnings.append(event.text)
         listener(event)
 
-    for text in (*doubts, *_doubts(opening)):
+    for text in (*doubts, *_doubts(inputs)):
         hear(Warned(text))
     try:
         looks_of(folder)  # what is damaged is told before hours are spent
-        ready = assembled(opening, folder, hear, clock, begin)
-        result = certified(opening, ready, checked(ready, result_of(ready.loop, ready.loop.run()), hear, clock), hear)
+        session = prepare(inputs, folder, hear, clock, begin)
+        ended = run_trials(session)
+        result = finalize(session, ended)
+        result = verify(session, result)
+        result = certify(session, result)
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
@@ -127,11 +131,11 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
     return type(error)(error.where, error.what, hint=hint)
 
 
-def _doubts(opening: Opening) -> Iterator[str]:
+def _doubts(inputs: Inputs) -> Iterator[str]:
     """What a person should know before it begins."""
-    if opening.workload.unit != MACS:
-        yield f"multiply-adds are not known for every layer: shares are of {opening.workload.unit} instead"
-    if opening.request.allow_overlap:
+    if inputs.workload.unit != MACS:
+        yield f"multiply-adds are not known for every layer: shares are of {inputs.workload.unit} instead"
+    if inputs.request.allow_overlap:
         yield "samples may be for calibration and for the search: shared ones flatter the score, and certify nothing"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import open_metric, require_labels
 from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.scoring.streaming import score_all
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.evaluation.statistics.tolerance import drop, within
 from autoquant.formats.config_json import load_config
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.builder import calibrated_for, score_whole
+from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.inputs import model_of
 from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import SearchRequest
@@ -78,12 +80,12 @@ def transfer(
     baseline = score_baseline(
         engine, model, samples.evaluation, metric, batch_size=size, cache=None, on_progress=on_progress
     )
-    builder = calibrated_for(
+    builder = builder_of_plan(
         plan, model, workload, target, engine, samples.calibration, batch_size=size, on_progress=on_progress
     )
-    runner = engine.open_file(builder.build(plan, folder).path, model.program)
     part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
-    score = score_whole(runner, part, batch_size=size, on_progress=on_progress)
+    with closing(engine.open_file(builder.build(plan, folder).path, model.program)) as runner:
+        score = score_all(runner, part, batch_size=size, on_progress=on_progress)
     loss = drop(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
     allowed = request.tolerance.absolute(baseline.score.value)
     return Transferred(

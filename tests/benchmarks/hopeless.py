@@ -29,7 +29,8 @@ from autoquant.calibration.ranges import Percentile
 from autoquant.errors import TrialError
 from autoquant.evaluation.scoring.streaming import Rules, Streamed
 from autoquant.evaluation.statistics.sequential import alpha_of
-from autoquant.tuning.trials import Loop
+from autoquant.tuning.builder import Stopwatch
+from autoquant.tuning.session import SearchSession
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from real_cases import CASES
@@ -60,12 +61,12 @@ def main(words: Sequence[str] | None = None, write: Callable[[str], None] = prin
     found = {}
     for name in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            loop = _opened(name, arguments, Path(folder))
-            found[name] = _measured(name, loop, numbers, Path(folder), write)
+            session = _opened(name, arguments, Path(folder))
+            found[name] = _measured(name, session, numbers, Path(folder), write)
     return found
 
 
-def _opened(name: str, arguments: argparse.Namespace, folder: Path) -> Loop:
+def _opened(name: str, arguments: argparse.Namespace, folder: Path) -> SearchSession:
     case = CASES[name]
     data = arguments.folder / case.data
     return opened_search(
@@ -80,20 +81,25 @@ def _opened(name: str, arguments: argparse.Namespace, folder: Path) -> Loop:
     )
 
 
-def _measured(name: str, loop: Loop, numbers: Sequence[int], folder: Path, write: Callable[[str], None]) -> Cost:
-    total, whole = len(loop.bench.part), len(loop.bench.part.baseline.score.rows)
-    write(f"{name}: {total} samples, a drop of {loop.allowed:.4f} is allowed; trials {', '.join(map(str, numbers))}")
+def _measured(
+    name: str, session: SearchSession, numbers: Sequence[int], folder: Path, write: Callable[[str], None]
+) -> Cost:
+    subset = session.scorer.subset
+    total, whole = len(subset), len(subset.baseline.score.rows)
+    write(
+        f"{name}: {total} samples, a drop of {session.max_drop:.4f} is allowed; trials {', '.join(map(str, numbers))}"
+    )
     hopeless: list[int] = []
     for fraction in FRACTIONS:
-        plan = _ruined(loop, fraction)
+        plan = _ruined(session, fraction)
         try:  # with a drop of 1 allowed all samples are scored
-            drop = _carried_out(loop, plan, folder, Rules(allowed=1.0, alpha=0.05)).drop
+            drop = _carried_out(session, plan, folder, Rules(allowed=1.0, alpha=0.05)).drop
         except TrialError as error:  # scales so far apart that kernels refuse them: such a trial costs nothing
             write(f"  percentile {fraction:g}: does not work out ({error.where})")
             continue
-        rules = [Rules(loop.allowed, alpha_of(number, loop.request.error_rate), number) for number in numbers]
-        samples = [_carried_out(loop, plan, folder, each).samples for each in rules]
-        counts = drop is not None and drop >= HOPELESS * loop.allowed
+        rules = [Rules(session.max_drop, alpha_of(number, session.budget.error_rate), number) for number in numbers]
+        samples = [_carried_out(session, plan, folder, each).samples for each in rules]
+        counts = drop is not None and drop >= HOPELESS * session.max_drop
         hopeless += samples if counts else []
         write(f"  percentile {fraction:g}: drop {drop:.4f}, {samples} samples{'' if counts else ', not hopeless'}")
     cost = Cost(median(hopeless) / total, median(hopeless) / whole, len(hopeless))
@@ -101,14 +107,15 @@ def _measured(name: str, loop: Loop, numbers: Sequence[int], folder: Path, write
     return cost
 
 
-def _ruined(loop: Loop, fraction: float) -> Plan:
-    plan = loop.space.plan(next(loop.space.starts()).parameters)
+def _ruined(session: SearchSession, fraction: float) -> Plan:
+    plan = session.space.plan(next(session.space.starts()).parameters)
     layers = {name: replace(own, activation=Percentile(fraction)) for name, own in plan.int8.items()}
     return replace(plan, layers=layers, bias_correction="none")
 
 
-def _carried_out(loop: Loop, plan: Plan, folder: Path, rules: Rules) -> Streamed:
-    return loop.bench.carry_out(plan, folder, rules).streamed
+def _carried_out(session: SearchSession, plan: Plan, folder: Path, rules: Rules) -> Streamed:
+    built, watch = session.builder.build(plan, folder), Stopwatch()
+    return session.scorer.score(built.path, rules, watch)
 
 
 if __name__ == "__main__":

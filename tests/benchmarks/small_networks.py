@@ -33,10 +33,9 @@ from opened_search import opened_search
 import autoquant
 from autoquant.errors import TrialError
 from autoquant.evaluation.statistics.tolerance import drop, within
-from autoquant.tuning.builder import score_whole
 from autoquant.tuning.result import SearchResult
+from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.space import Parameters, switch_of
-from autoquant.tuning.trials import Loop
 
 GOOD, EVALUATIONS = 0.99, 10
 HEADINGS = (
@@ -123,9 +122,9 @@ def options(network: Network, target: str) -> dict[str, Any]:
 
 def _compare(network: Network, target: str, arguments: argparse.Namespace, write: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        loop = opened_search(network.model, network.data, Path(folder) / "run", **options(network, target))
-        optimum = exhaustive(loop, Path(folder))
-        total, layers = len(loop.bench.part), len(loop.space.layers)
+        session = opened_search(network.model, network.data, Path(folder) / "run", **options(network, target))
+        optimum = exhaustive(session, Path(folder))
+        total, layers = len(session.scorer.subset), len(session.space.layers)
     write(
         f"{network.name} on {target}: {layers} layers, {total} samples, tolerance {network.tolerance}, "
         f"optimum {optimum.share:.4f}, in float {', '.join(optimum.in_float) or 'nothing'} ({optimum.scored} plans)"
@@ -148,33 +147,31 @@ def _cells(found: Sequence[Found], optimum: Optimum) -> list[str]:
     ]
 
 
-def exhaustive(loop: Loop, folder: Path) -> Optimum:
+def exhaustive(session: SearchSession, folder: Path) -> Optimum:
     """The best plan with the settings of the start, equalized and not. Raises RuntimeError where there is none."""
-    bench = loop.bench
-    baseline, better = bench.part.score.value, bench.metric.higher_is_better
-    for number, parameters in enumerate(_by_share(loop)):
-        plan = loop.space.plan(parameters)
+    builder, scorer = session.builder, session.scorer
+    baseline, better = session.terms.baseline, session.metric.higher_is_better
+    for number, parameters in enumerate(_by_share(session)):
+        plan = session.space.plan(parameters)
         try:
-            built = bench.builder.build(plan, folder)
-            runner = bench.engine.open_file(built.path, bench.builder.model.program)
-            score = score_whole(runner, bench.part, batch_size=bench.batch_size)
+            score = scorer.score_all(builder.build(plan, folder).path)
         except TrialError:  # scales too far apart for a kernel, say: such a trial fails in a search as well
             continue
-        if within(drop(baseline, score.value, higher_is_better=better), loop.allowed):
-            in_float = tuple(name for name in loop.space.layers if name not in plan.int8)
-            return Optimum(bench.builder.workload.int8_share(plan), in_float, number + 1)
+        if within(drop(baseline, score.value, higher_is_better=better), session.max_drop):
+            in_float = tuple(name for name in session.space.layers if name not in plan.int8)
+            return Optimum(builder.workload.int8_share(plan), in_float, number + 1)
     raise RuntimeError("no plan is within tolerance")
 
 
-def _by_share(loop: Loop) -> Iterator[Parameters]:
+def _by_share(session: SearchSession) -> Iterator[Parameters]:
     """All plans but those with every layer in float, from the most multiply-adds in INT8 on, then fewest in float."""
-    start = next(loop.space.starts()).parameters
-    layers = [name for name in loop.space.layers if loop.space.may_be_float(name)]
-    costs = loop.bench.builder.workload.costs
+    start = next(session.space.starts()).parameters
+    layers = [name for name in session.space.layers if session.space.may_be_float(name)]
+    costs = session.builder.workload.costs
     chosen = [[name for bit, name in enumerate(layers) if bits >> bit & 1] for bits in range(2 ** len(layers) - 1)]
     chosen.sort(key=lambda in_float: (sum(costs[name] for name in in_float), len(in_float)))
     for in_float in chosen:
-        for equalize in loop.space.dimensions["equalize"]:
+        for equalize in session.space.dimensions["equalize"]:
             yield {**start, "equalize": equalize, **{switch_of(name): False for name in in_float}}
 
 

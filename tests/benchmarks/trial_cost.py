@@ -33,15 +33,16 @@ from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.metric import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in, calibrate
 from autoquant.evaluation.scoring.baseline import measure_baseline
-from autoquant.evaluation.scoring.streaming import Rules, stream_of
+from autoquant.evaluation.scoring.streaming import Rules, score_all, stream_of
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.builder import Builder, Workbench, score_whole
+from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared
 from autoquant.tuning.samples import open_splits
+from autoquant.tuning.session import SampleScorer
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -53,7 +54,8 @@ SIZE = 224
 class Opened:
     """Everything that trials share, the number of calibration batches, and the seconds that calibration took."""
 
-    bench: Workbench
+    builder: Builder
+    scorer: SampleScorer
     batches: int
     calibration: float
 
@@ -81,20 +83,22 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     opened = _open(arguments)
-    bench = opened.bench
+    builder, scorer = opened.builder, opened.scorer
     both = arguments.target == "tensorflow" and arguments.engine == "litert"
-    path = folder / bench.builder.target.file_name(bench.builder.model.name)
     passes: list[float] = []
     trials: list[dict[str, float]] = []
     elsewhere: list[float] = []
     for number in range(arguments.repeat):
-        passes.append(_fp32_pass(bench))
+        passes.append(_fp32_pass(scorer))
         # A drop of 1 is allowed, so that all samples are scored.
         rules = Rules(allowed=1.0, alpha=0.05, number=number)
         plan = replace(_plan(opened, number, arguments.dmq), bias_correction=arguments.bias_correction)
-        trials.append(dict(bench.carry_out(plan, folder, rules).seconds))
+        watch = Stopwatch()
+        path = builder.build(plan, folder, watch.lap).path
+        scorer.score(path, rules, watch)
+        trials.append(watch.laps)
         if both:
-            elsewhere.append(_pass(bench, open_engine("tensorflow").open_file(path, bench.builder.model.program)))
+            elsewhere.append(_pass(scorer, open_engine("tensorflow").open_file(path, builder.program)))
     _report(opened, median(passes), trials)
     if both:
         ratio = median(elsewhere) / median(trial["score"] for trial in trials)
@@ -130,7 +134,7 @@ def _open(arguments: argparse.Namespace) -> Opened:
     part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
     with closing(engine.open_graph(model.program)) as runner:
         stream = stream_of(runner, part, seed=0, batch_size=size)
-    return Opened(Workbench(builder, stream, engine, size), batches, seconds)
+    return Opened(builder, SampleScorer(engine, model.program, stream, size), batches, seconds)
 
 
 def _engine(name: str, target: str, model: Model, layers: dict[str, Layer]) -> Engine:
@@ -148,7 +152,7 @@ def _layers(workload: Workload) -> dict[str, Layer]:
 
 def _plan(opened: Opened, number: int, dmq: float | None) -> Plan:
     """All layers in INT8; every plan differs from those before, as in a search, but shares most of its ranges."""
-    layers = _layers(opened.bench.builder.workload)
+    layers = _layers(opened.builder.workload)
     changed = list(layers)[number % len(layers)]
     return Plan(
         {
@@ -161,24 +165,25 @@ def _plan(opened: Opened, number: int, dmq: float | None) -> Plan:
     )
 
 
-def _fp32_pass(bench: Workbench) -> float:
+def _fp32_pass(scorer: SampleScorer) -> float:
     begin = time.perf_counter()
-    runner = bench.engine.open_graph(bench.builder.model.program)
+    runner = scorer.engine.open_graph(scorer.program)
     opening = time.perf_counter() - begin
-    return opening + _pass(bench, runner)
+    return opening + _pass(scorer, runner)
 
 
-def _pass(bench: Workbench, runner: Runner) -> float:
+def _pass(scorer: SampleScorer, runner: Runner) -> float:
     """Seconds to score all samples with an opened model."""
     begin = time.perf_counter()
-    score_whole(runner, bench.part, batch_size=bench.batch_size)
+    with closing(runner):
+        score_all(runner, scorer.subset, batch_size=scorer.batch_size)
     return time.perf_counter() - begin
 
 
 def _report(opened: Opened, fp32: float, trials: list[dict[str, float]]) -> None:
-    builder = opened.bench.builder
-    print(f"{builder.model.name}: {builder.workload.size} layers, {len(opened.bench.part)} samples")
-    print(f"target {builder.target.name}, engine {opened.bench.engine.version}")
+    builder, scorer = opened.builder, opened.scorer
+    print(f"{builder.model.name}: {builder.workload.size} layers, {len(scorer.subset)} samples")
+    print(f"target {builder.target.name}, engine {scorer.engine.version}")
     print(f"plain FP32 pass: {fp32:.2f} s = 1; calibration, once a run: {opened.calibration / fp32:.3f}")
     print(f"{'part':<16}{'first trial':>14}{'later (median)':>16}")
     for part in PARTS if "correct" not in trials[0] else (PARTS[0], "correct", *PARTS[1:]):

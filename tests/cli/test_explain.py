@@ -12,9 +12,9 @@ from autoquant.cli.main import main
 from autoquant.reports.explanation import explained
 from autoquant.reports.float_layers import FloatLayer, Why
 from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
-from autoquant.reports.run_trials import RunTrials, Terms
+from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.trial import State
+from autoquant.tuning.study.trial import State, Terms
 
 SPACE = """
 [global]

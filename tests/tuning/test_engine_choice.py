@@ -239,7 +239,7 @@ def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch:
 
 
 def test_another_verdict_in_tensorflow_is_told(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoquant.tuning.final_checks._score", lambda *_: 0.25)
+    monkeypatch.setattr("autoquant.tuning.finalize.score_in_runtime", lambda *_: 0.25)
     result = searched(certify="none")
     assert result.verdict is Verdict.MET
     assert result.score_tensorflow == 0.25
@@ -251,7 +251,7 @@ def test_a_best_model_that_tensorflow_does_not_run_is_told(searched: Search, mon
     def fail(*_: Any) -> float:
         raise TrialError("TensorFlow", "out of memory")
 
-    monkeypatch.setattr("autoquant.tuning.final_checks._score", fail)
+    monkeypatch.setattr("autoquant.tuning.finalize.score_in_runtime", fail)
     result = searched(certify="none")
     assert result.score_tensorflow is None
     assert result.warnings == ("the best model cannot be scored in TensorFlow: TensorFlow: out of memory",)
@@ -261,7 +261,7 @@ def test_an_interruption_while_it_is_scored_there(searched: Search, monkeypatch:
     def interrupt(*_: Any) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("autoquant.tuning.final_checks._score", interrupt)
+    monkeypatch.setattr("autoquant.tuning.finalize.score_in_runtime", interrupt)
     result = searched(certify="none")
     assert result.ended is Ended.INTERRUPTED and result.score_tensorflow is None
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, Never, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from tiny_model import Tiny
 
 import autoquant
-from autoquant.calibration.plan import Plan
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.formats.config_json import config_text
 from autoquant.tuning import events, finalize
-from autoquant.tuning.builder import Workbench
 from autoquant.tuning.events import Event
 from autoquant.tuning.result import Ended
 from autoquant.tuning.study.run_folder import RunFolder
@@ -346,10 +344,10 @@ def test_the_result_is_told_even_if_costly_layers_cannot_be_found(
 ) -> None:
     """The trials are over and the verdict is known: a full disk now must not take it away."""
 
-    def full(bench: Workbench, plan: Plan, folder: Path, on_progress: Callable[..., Any]) -> Never:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(finalize, "costly_layers", full)
+    monkeypatch.setattr(finalize, "layer_output_errors", full)
     heard = []
     result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=heard.append)
     assert (result.ended, result.costly) == (Ended.TRIALS, ())

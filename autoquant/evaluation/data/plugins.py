@@ -16,7 +16,7 @@ from typing import Any
 
 from autoquant.errors import AutoquantError, DataError, did_you_mean
 
-OURS = Path(__file__).parents[1]
+OURS = Path(__file__).parents[2]
 
 
 def load_function(spec: str) -> Callable[..., Any]:

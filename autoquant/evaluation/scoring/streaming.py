@@ -167,6 +167,11 @@ def scored_at(
     )
 
 
+def score_all(runner: Runner, part: Part, *, batch_size: int, on_progress: Progress = no_progress) -> Score:
+    """Score an opened model on all samples of a part. Raises as `evaluate`."""
+    return scored_at(runner, part, np.arange(len(part)), batch_size=batch_size, on_progress=on_progress)
+
+
 class Heard:
     """A runner whose first outputs for some samples are kept, one array a sample: `kept` says for each, in order."""
 

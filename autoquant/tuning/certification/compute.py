@@ -49,7 +49,7 @@ class _Found:
         return needed_bounded(loss, allowed, confidence=confidence, reach=self.reach)
 
 
-def certify(
+def compute_certificate(
     baseline_rows: Array,
     rows: Array,
     *,

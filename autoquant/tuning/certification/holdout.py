@@ -1,31 +1,82 @@
-"""The FP32 model on the holdout."""
+"""The holdout: half of the evaluation data, or data of its own, where that can be enough to certify anything."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
-from autoquant.evaluation.data.splits import DataSplits
+from autoquant.evaluation.data.splits import (
+    DataSplits,
+    load_splits,
+    save_splits,
+    split_search_holdout,
+    without_overlap,
+)
 from autoquant.evaluation.engines.engine import Runner
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.metric import Metric, require_labels
 from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
 from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.statistics.bca import FEWEST
+from autoquant.evaluation.statistics.paired import least_bounded, least_samples
+from autoquant.tuning.certification.compute import counts_right
+from autoquant.tuning.study.request import NOTHING, SearchRequest
+from autoquant.tuning.study.run_folder import RunFolder
+
+ALL_SEEN = "the search has seen all samples; give others with --certify"
+DECLINED = "nothing was to be certified (--certify none)"
+
+
+def make_holdout(
+    opened: DataSplits, request: SearchRequest, metric: Metric, baseline: Baseline, max_drop: float, folder: RunFolder
+) -> DataSplits:
+    """What trials are scored on, and the holdout; the folder keeps which samples these are.
+
+    The split stays what it was when the first trial began: what trials have seen certifies nothing any more, and they
+    are all scored on the same samples, whatever `certify` is when the run goes on.
+    """
+    least = least_certifiable(metric, baseline, max_drop=max_drop, confidence=request.confidence)
+    begun = folder.journal.exists()
+    splits = load_splits(opened, folder.splits) if begun else None
+    if splits is None and not (begun or opened.has_own_holdout or request.certify == NOTHING):
+        splits = split_search_holdout(opened, least=least, seed=request.seed, overlapping=request.allow_overlap)
+        save_splits(splits, folder.splits)
+    splits = splits or opened.without_holdout(ALL_SEEN)
+    if request.certify == NOTHING:
+        return splits.without_holdout(DECLINED)
+    if opened.has_own_holdout:
+        splits = replace(splits, holdout=opened.holdout, reason="", left_out=0)
+        splits = without_overlap(splits, least=least) if request.allow_overlap else splits
+    if splits.holdout is not None:
+        require_labels(metric, splits.holdout)
+    return splits
+
+
+def least_certifiable(metric: Metric, baseline: Baseline, *, max_drop: float, confidence: float) -> int | None:
+    """The fewest samples with which anything can be certified, if all goes well; None where no number is enough."""
+    if max_drop <= 0.0:
+        return None
+    if not metric.per_sample or metric.bounds is None:
+        return FEWEST
+    if counts_right(metric, baseline.score.rows):
+        return least_samples(max_drop, confidence)
+    return least_bounded(max_drop, confidence, reach=metric.bounds[1] - metric.bounds[0])
 
 
 def holdout_subset(
-    splits: DataSplits, metric: Metric, baseline: Baseline, opened: Callable[[], Runner], batch_size: int
+    splits: DataSplits, baseline: Baseline, metric: Metric, open_float: Callable[[], Runner], batch_size: int
 ) -> Part:
     """The holdout, which there is, with the FP32 model's score on it.
 
-    That is part of the `baseline` of the evaluation data, or, of a holdout of its own, measured now: `opened` opens the
-    FP32 model.
+    That is part of the `baseline` of the evaluation data, or, of a holdout of its own, measured now: `open_float`
+    opens the FP32 model.
     """
     data = splits.holdout
     assert data is not None
     if not splits.has_own_holdout:
         return Part.of(splits.evaluation, data.positions_in(splits.evaluation), metric, baseline)
-    with closing(opened()) as runner:
+    with closing(open_float()) as runner:
         own = measure_baseline(runner, data, metric, batch_size=batch_size, key="")
     return Part.of(data, np.arange(len(data)), metric, own)

@@ -68,6 +68,6 @@ def test_a_search_that_is_interrupted_measures_nothing(options, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(finalize, "run_latency", measured)
-    monkeypatch.setattr(trials.Loop, "_enough", interrupted)
+    monkeypatch.setattr(trials, "reason_to_end", interrupted)
     result = autoquant.search(**options, target="litert")
     assert (result.ended, result.latency) == (Ended.INTERRUPTED, None)

@@ -16,7 +16,7 @@ from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP
 from autoquant.evaluation.statistics.sequential import upper_of_mean
 from autoquant.evaluation.statistics.trinomial import exact_upper
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certification.compute import certify
+from autoquant.tuning.certification.compute import compute_certificate
 
 ORIGIN = Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64)
 
@@ -32,7 +32,7 @@ def rows(losses: int, gains: int, samples: int) -> tuple[Array, Array]:
 def certificate(losses: int, gains: int, samples: int, *, allowed: float = 0.01, **options: Any) -> Certificate:
     before, after = rows(losses, gains, samples)
     chosen = {"metric": METRICS["top1"], "allowed": allowed, "confidence": 0.95, "origin": ORIGIN, **options}
-    return certify(before, after, **chosen)
+    return compute_certificate(before, after, **chosen)
 
 
 def test_certified() -> None:
@@ -75,11 +75,13 @@ def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap() -> None:
     random = np.random.default_rng(0)
     before = random.exponential(size=400)
     after = before + random.normal(0.05, 0.1, 400)
-    found = certify(before, after, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    found = compute_certificate(before, after, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BOOTSTRAP, None)
     assert found.drop == pytest.approx(after.mean() - before.mean())
     assert found.upper_bound == upper_bound(after - before, confidence=0.95, binary=False).value
-    tight = certify(before, after, metric=METRICS["mse"], allowed=found.drop + 0.002, confidence=0.95, origin=ORIGIN)
+    tight = compute_certificate(
+        before, after, metric=METRICS["mse"], allowed=found.drop + 0.002, confidence=0.95, origin=ORIGIN
+    )
     assert tight.verdict is Verdict.MET
     assert tight.needed_samples == pytest.approx(400 * ((found.upper_bound - found.drop) / 0.002) ** 2, rel=0.01)
 
@@ -99,13 +101,13 @@ class Overlap:
 
 def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options: Any) -> Certificate:
     chosen = {"allowed": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
-    return certify(before, after, metric=Overlap(bounds=bounds), **chosen)
+    return compute_certificate(before, after, metric=Overlap(bounds=bounds), **chosen)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 10, 99])
 def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int) -> None:
     rows = np.full(samples, 0.25)
-    found = certify(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    found = compute_certificate(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.upper_bound, found.method, found.needed_samples) == (
         Verdict.MET,
         np.inf,
@@ -117,7 +119,7 @@ def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int) ->
 @pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
 def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(value: float) -> None:
     rows = np.full(1000, value)
-    found = certify(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    found = compute_certificate(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.method, found.needed_samples) == (Verdict.MET, ALL_EQUAL, None)
 
 
@@ -136,12 +138,12 @@ def test_groups_that_are_too_small_are_open() -> None:
     before = random.exponential(size=1000)
     after, groups = before + random.normal(0.0, 0.01, 1000), np.arange(1000) < 1
     options: dict[str, Any] = {"metric": METRICS["mse"], "confidence": 0.95, "origin": ORIGIN}
-    assert certify(before, after, allowed=0.5, **options).verdict is Verdict.CERTIFIED
-    found = certify(before, after, allowed=0.5, groups=groups, **options)
+    assert compute_certificate(before, after, allowed=0.5, **options).verdict is Verdict.CERTIFIED
+    found = compute_certificate(before, after, allowed=0.5, groups=groups, **options)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 100_000)
     assert {group.label: group.upper < np.inf for group in found.guard} == {"True": False, "False": True}
     parts = np.repeat(["many", "some", "few"], [900, 90, 10])
-    found = certify(before, after, allowed=0.5, groups=parts, **options)
+    found = compute_certificate(before, after, allowed=0.5, groups=parts, **options)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 10_000)  # a hundred of the few
 
 
@@ -187,12 +189,12 @@ def test_a_metric_without_values_per_sample() -> None:
     before = np.stack([truth + random.normal(size=300), truth], axis=1)
     after = before + np.stack([random.normal(0, 0.05, 300), np.zeros(300)], axis=1)
     options: dict[str, Any] = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
-    found = certify(before, after, allowed=0.05, **options)
+    found = compute_certificate(before, after, allowed=0.05, **options)
     assert (found.verdict, found.method, found.samples) == (Verdict.CERTIFIED, BOOTSTRAP, 300)
     assert found.drop < found.upper_bound < 0.02
     assert not found.suspicious
     with pytest.raises(UsageError, match="'auc' has no value for each sample"):
-        certify(before, after, allowed=0.05, groups=truth, **options)
+        compute_certificate(before, after, allowed=0.05, groups=truth, **options)
 
 
 def guarded(worst: int, *, each: float | None) -> Certificate:
@@ -202,7 +204,7 @@ def guarded(worst: int, *, each: float | None) -> Certificate:
     after[500 : 500 + worst] = 0.0
     groups = np.repeat(["cat", "dog"], 500)
     options: dict[str, Any] = {"metric": METRICS["top1"], "allowed": 0.05, "confidence": 0.95, "origin": ORIGIN}
-    return certify(before, after, groups=groups, guard_allowed=each, **options)
+    return compute_certificate(before, after, groups=groups, guard_allowed=each, **options)
 
 
 def test_the_guard_holds_every_group() -> None:

@@ -55,7 +55,7 @@ def own(labels: Array) -> DataSplits:
 def subset(splits: DataSplits, model: Model) -> Part:
     metric = open_metric("top1")
     baseline = measure_baseline(Model(), splits.evaluation, metric, batch_size=10, key="")
-    return holdout_subset(splits, metric, baseline, model.open, 10)
+    return holdout_subset(splits, baseline, metric, model.open, 10)
 
 
 def test_some_of_the_evaluation_data_was_scored_with_the_rest() -> None:

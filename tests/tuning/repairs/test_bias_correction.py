@@ -18,7 +18,7 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.builder import Builder, calibrated_for
+from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.repairs.bias_correction import SAMPLES, Corrector
 from autoquant.tuning.repairs.twins import TWINS
 from autoquant.tuning.study.workload import Workload
@@ -99,7 +99,7 @@ def made_bench(target_name: str, file: Path, x: Any) -> Bench:
     data = open_data((x, None), opened.inputs)
     workload = Workload.of(target, model, data)
     able = {name: layer_plan(layer, MinMax(), dmq=0.5) for name, layer in workload.layers.items()}
-    builder = calibrated_for(Plan(able), model, workload, target, open_engine(runtime), data, batch_size=len(x))
+    builder = builder_of_plan(Plan(able), model, workload, target, open_engine(runtime), data, batch_size=len(x))
     return Bench(runtime, model, data, builder)
 
 

@@ -12,7 +12,7 @@ from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.evaluator import Score
 from autoquant.evaluation.statistics.bca import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
-from autoquant.tuning.certification.make_holdout import least_certifiable
+from autoquant.tuning.certification.holdout import least_certifiable
 
 RIGHT, VALUES = np.ones(1000), np.random.default_rng(1).random(1000)
 BOUNDED = UserMetric("overlap", lambda outputs, labels: outputs, True, False, True, (0.0, 1.0))
@@ -31,4 +31,4 @@ BOUNDED = UserMetric("overlap", lambda outputs, labels: outputs, True, False, Tr
 )
 def test_least_certifiable(metric: Metric, rows: Array, allowed: float, least: int | None) -> None:
     baseline = Baseline("", (), Score(float(rows.mean()), rows, len(rows)))
-    assert least_certifiable(metric, baseline, allowed=allowed, confidence=0.95) == least
+    assert least_certifiable(metric, baseline, max_drop=allowed, confidence=0.95) == least

@@ -1,4 +1,4 @@
-"""Which layer is to blame: for an error, or most of all for what a plan loses."""
+"""How much each INT8 layer of a plan changes the output by itself."""
 
 from __future__ import annotations
 
@@ -10,42 +10,38 @@ from pathlib import Path
 import numpy as np
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import AutoquantError, TrialError
+from autoquant.errors import TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.scoring.evaluator import Progress, no_progress
 from autoquant.model.names import is_tensor
-from autoquant.tuning.builder import Workbench
+from autoquant.tuning.builder import Builder
+from autoquant.tuning.session import SampleScorer
 
 
-def costly_layers(
-    bench: Workbench, plan: Plan, folder: Path, on_progress: Progress = no_progress
+def layer_output_errors(
+    builder: Builder, scorer: SampleScorer, plan: Plan, folder: Path, on_progress: Progress = no_progress
 ) -> tuple[tuple[str, float], ...]:
     """Layers and the relative error of the first output when only that layer is INT8, largest first.
 
     The error is |y - y_fp32| / |y_fp32|, Euclidean norms over a batch of evaluation samples; infinite where the layer
-    alone does not work out. `folder` is for the models that this takes.
+    alone cannot be built or run. `folder` is for the models that this takes.
     """
-    batch = next(bench.part.data.batches(bench.batch_size))
-    with closing(bench.engine.open_graph(bench.builder.model.program)) as plain:
+    batch = next(scorer.subset.data.batches(scorer.batch_size))
+    with closing(scorer.open_float()) as plain:
         reference = run_batch(plain, batch)
     found: dict[str, float] = {}
     layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
     for done, (name, settings) in enumerate(layers.items(), start=1):
         alone = replace(plan, layers={name: settings})
         try:
-            path = bench.builder.build(alone, folder).path
-            with closing(bench.engine.open_file(path, bench.builder.model.program)) as runner:
+            path = builder.build(alone, folder).path
+            with closing(scorer.engine.open_file(path, builder.program)) as runner:
                 found[name] = relative_error(run_batch(runner, batch), reference)
         except TrialError:
             found[name] = np.inf
         on_progress(done, len(layers))
     return tuple(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def layer_at_fault(error: AutoquantError, plan: Plan) -> str:
-    """The INT8 layer of a plan that an error names, by itself or by its second activation; empty without one."""
-    return next((name for name in (error.where, error.where.rpartition(":")[0]) if name in plan.int8), "")
 
 
 def relative_error(outputs: Outputs, reference: Mapping[str, np.ndarray]) -> float:

@@ -1,0 +1,162 @@
+"""What the trials of one run share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autoquant.evaluation.data.splits import DataSplits
+from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.scoring.evaluator import Progress, Score, no_progress
+from autoquant.evaluation.scoring.streaming import Rules, Stream, Streamed, score_all, streamed
+from autoquant.evaluation.scoring.subset import Part
+from autoquant.model.model import Model, Program
+from autoquant.targets.table import TARGETS
+from autoquant.tuning import events
+from autoquant.tuning.builder import Builder, Stopwatch
+from autoquant.tuning.objective import Objective
+from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.score_json import Terms
+from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.study import Study
+
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
+
+class Scorer(Protocol):
+    """Scores the file that was saved for a plan."""
+
+    def score(self, path: Path, rules: Rules, watch: Stopwatch, on_progress: Progress) -> Streamed:
+        """Load a file and score it until the rules stop it, with laps for 'load' and 'score'.
+
+        Raises TrialError where it cannot be run.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SampleScorer:
+    """Scores files sample by sample, paired with the FP32 model, on the samples of the search."""
+
+    engine: Engine
+    program: Program
+    stream: Stream
+    batch_size: int
+
+    @property
+    def subset(self) -> Part:
+        """The samples of the search, with what the FP32 model made of them."""
+        return self.stream.part
+
+    @property
+    def metric(self) -> Metric:
+        """What scores the outputs."""
+        return self.subset.metric
+
+    def open_float(self) -> Runner:
+        """Open the FP32 model."""
+        return self.engine.open_graph(self.program)
+
+    def score(self, path: Path, rules: Rules, watch: Stopwatch, on_progress: Progress = no_progress) -> Streamed:
+        """As Scorer has it."""
+        with closing(self.engine.open_file(path, self.program)) as runner:
+            watch.lap("load")
+            found = streamed(runner, self.stream, rules, batch_size=self.batch_size, on_progress=on_progress)
+        watch.lap("score")
+        return found
+
+    def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: Progress = no_progress) -> Score:
+        """Score a file on all samples, on another engine where one is given. Raises TrialError."""
+        subset, runner = self.subset, (engine or self.engine).open_file(path, self.program)
+        with closing(runner):
+            return score_all(runner, subset, batch_size=self.batch_size, on_progress=on_progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a search ends though it could go on, and what its early decisions may risk.
+
+    It ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within tolerance.
+    Any trial of the run is decided wrongly with probability `error_rate` at most.
+    """
+
+    max_trials: float = math.inf
+    timeout: float = math.inf
+    stop_on_target: bool = False
+    error_rate: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything that the trials of one run share.
+
+    `terms.max_drop` is the largest drop within tolerance, in units of the metric. `begin` is when, by the clock, this
+    process began, whose preparation counts, and `seconds_before` what earlier processes of the run spent on trials.
+    """
+
+    builder: Builder
+    scorer: Scorer
+    space: SearchSpace
+    study: Study
+    objective: Objective
+    terms: Terms
+    budget: Budget
+    folder: RunFolder
+    listener: events.Listener
+    clock: Clock
+    begin: float
+    seconds_before: float = 0.0
+    keep_all_models: bool = False
+
+    @property
+    def max_drop(self) -> float:
+        """The largest drop within tolerance, in units of the metric."""
+        return self.terms.max_drop
+
+    @property
+    def best_model(self) -> Path:
+        """Where the model of the best trial is."""
+        return self.folder.best / self.builder.file_name
+
+    def seconds_used(self) -> float:
+        """The seconds of the budget that are used."""
+        return self.seconds_before + self.clock() - self.begin
+
+    def on_progress(self, what: str) -> Progress:
+        """A callback that tells the listener how far something is."""
+        return lambda done, total: self.listener(events.Progress(what, done, total))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSession(Session):
+    """A session whose trials are scored on evaluation data.
+
+    `source` is the model as it was given, before the target lowered it.
+    """
+
+    scorer: SampleScorer
+    request: SearchRequest
+    source: Model
+    splits: DataSplits
+
+    @property
+    def metric(self) -> Metric:
+        """What scores the outputs."""
+        return self.scorer.metric
+
+    @property
+    def runtime(self) -> str:
+        """The engine that the INT8 model is made for."""
+        return TARGETS[self.request.target].runtime
+
+    def open_runtime(self) -> Engine:
+        """Open that engine."""
+        return open_engine(self.runtime)

@@ -318,7 +318,7 @@ def test_a_failed_trial_does_not_end_it(tiny: Tiny, hopeless: dict[str, Any], tm
     result = autoquant.search(**{**hopeless, "model": with_huge_weights(tiny, tmp_path), "max_trials": 25})
     failed = [trial for trial in result.trials if trial.state is State.FAILED]
     assert failed
-    assert all("dense: weight scale" in trial.reason and "dense" in trial.plan.int8 for trial in failed)
+    assert all("dense: weight scale" in trial.failure and "dense" in trial.plan.int8 for trial in failed)
     assert len(failed) < len(result.trials) == 25
     assert "dense" not in result.best.plan.int8
 

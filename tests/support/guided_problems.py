@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -81,7 +81,7 @@ class Synthetic:
         """On all samples: a loss of 0.05 nats is just allowed, but for the noise, which repeats itself."""
         int8 = int8_of(parameters, self)
         noise = self.noise * self._normal("|".join(sorted(int8))) + sum(self.flips.get(layer, 0.0) for layer in int8)
-        return min(self.allowed * ((self.loss(parameters) / 0.05) ** self.slope + noise), 0.9)
+        return float(min(self.allowed * ((self.loss(parameters) / 0.05) ** self.slope + noise), 0.9))
 
     def evaluate(self, step: Step, number: int) -> Past:
         """Sample after sample, in steps that double, until decided or at the limit."""
@@ -105,7 +105,9 @@ class Synthetic:
 
     def optimum(self) -> float:
         """The largest gain of any plan that is within, by trying all of them with the best settings that there are."""
-        best = {f"{layer}:act_algo": min(own, key=own.__getitem__) for layer, own in self.true.items()}
+        best: dict[str, Choice] = {
+            f"{layer}:act_algo": min(own, key=own.__getitem__) for layer, own in self.true.items()
+        }
         best |= {name: min(own, key=own.__getitem__) for name, own in self.harm.items()}
         found = 0.0
         for switches in itertools.product((True, False), repeat=len(self.layers)):
@@ -214,7 +216,9 @@ def carry_out(problem: Synthetic, trial: optuna.Trial, study: optuna.Study) -> P
 
 def work(problem: Synthetic, study: optuna.Study, proposer: Proposer, *, most: int = 100) -> list[Past]:
     """What one of the workers of a study does, until there is nothing left for it."""
-    distributions = {name: CategoricalDistribution(choices) for name, choices in problem.dimensions.items()}
+    distributions: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(choices) for name, choices in problem.dimensions.items()
+    }
     done: list[Past] = []
     while len(done) < most and proposer.prepare(study):
         trial = study.ask(distributions)

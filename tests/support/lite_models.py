@@ -31,7 +31,9 @@ def network() -> bytes:
     def weight(*shape: int) -> Any:
         return tf.constant(rng.normal(size=shape).astype(np.float32))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 4], tf.float32, name="image")])
+    image = tf.TensorSpec([None, 8, 8, 4], tf.float32, name="image")
+
+    @tf.function(input_signature=[image])  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def computed(image: Any) -> dict[str, Any]:
         t = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(image, weight(3, 3, 4, 6), 1, "SAME"), weight(6)))
         t = tf.nn.relu6(tf.nn.depthwise_conv2d(t, weight(3, 3, 6, 1), (1, 2, 2, 1), "SAME"))

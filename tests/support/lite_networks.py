@@ -16,6 +16,7 @@ from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.statistics import Statistics, collect
 from autoquant.model.layer import Layer
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.model import Model
 from autoquant.targets.base import Made
@@ -100,5 +101,6 @@ def calibrated(model: Model, x: Any) -> LiteNetwork:
     layers = LiteRTTarget().survey(model, {}).by_name
     names = tuple(LiteRTTarget("int8").tensors(model, layers))
     channels = {(tensor, one.data_axis) for one in layers.values() if one.can.balanceable for tensor in one.rescaled}
+    assert isinstance(model.program, LiteGraph)
     values = SavedLite(model.program.content).run(x, names=names)
     return LiteNetwork(model, layers, x, collect([(1, [values])], key="", channels=sorted(channels)))

@@ -125,7 +125,7 @@ def train_attention(folder: Path, draw: Draw) -> tuple[Path, Predict, Weights]:
     optimizer = keras.optimizers.Adam(5e-3)
     optimizer.build(variables)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def step(x: Any, y: Any) -> None:
         with tf.GradientTape() as tape:
             logits = attention(x, weights, biases)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from lite_models import Pair
@@ -82,7 +83,7 @@ def test_what_cannot_be_measured(files: Path) -> None:
 @pytest.mark.parametrize(("option", "value"), [("threads", 0), ("batch_size", 0), ("repeat", 2)])
 def test_options_out_of_range(option: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: must be at least [13], got {value}"):
-        BenchmarkRequest(**{option: value})
+        BenchmarkRequest(**cast("Any", {option: value}))
 
 
 def test_rounds_that_are_asked_for_are_not_cut_short() -> None:

@@ -92,6 +92,7 @@ def test_certified_on_samples_that_the_search_has_not_seen(
     assert (result.uncertified, result.declined, result.search_samples) == ("", False, HALF)
     told = result.certificate
     assert told is not None
+    assert result.model is not None
     plain, int8 = (
         path(file, data["x"]) == data["y"] for path, file in ((classes, search.tiny.model), (answers, result.model))
     )
@@ -105,6 +106,7 @@ def test_certified_on_samples_that_the_search_has_not_seen(
     assert told.confidence == 0.95
     assert told.origin.engine.startswith(engine)
     assert (" on " in told.origin.kernels, "stock" in told.origin.kernels) == (True, target == "tensorflow")
+    assert result.model is not None
     assert told.origin.int8_model == sha256(result.model.read_bytes()).hexdigest()
     assert load_certificate(result.run / "best" / "certificate.json") == told
     stored = json.loads((result.run / "best" / "certificate.json").read_text())
@@ -119,9 +121,12 @@ def test_certified_on_samples_that_the_search_has_not_seen(
 def test_met_not_certified_says_how_many_samples_it_takes(search: Search, pool: Known) -> None:
     result = search(pool.data(losses=4))
     told = result.certificate
+    assert told is not None
     assert (result.verdict, told.verdict) == (Verdict.MET, Verdict.MET)
-    assert (told.drop, told.losses, told.gains) == (pytest.approx(0.02), 4, 0)
+    assert told.drop == pytest.approx(0.02)
+    assert (told.losses, told.gains) == (4, 0)
     assert told.upper_bound > 0.03
+    assert told.needed_samples is not None
     assert told.needed_samples > HALF
     assert result.drop == 0.0
 
@@ -130,9 +135,11 @@ def test_missed_on_the_samples_that_certify(search: Search, pool: Known) -> None
     """Though not on those of the search: that is what they are for."""
     result = search(pool.data(losses=8))
     assert result.drop == 0.0
+    assert result.certificate is not None
     assert (result.verdict, result.certificate.verdict) == (Verdict.MISSED, Verdict.MISSED)
     assert result.certificate.drop == pytest.approx(0.04)
     assert json.loads((result.run / "result.json").read_text())["verdict"] == "missed"
+    assert result.best is not None
     assert {name for name, _ in result.costly} == set(result.best.plan.int8)
 
 
@@ -144,6 +151,7 @@ def test_nothing_is_looked_at_where_the_search_misses(search: Search, pool: Know
 
 def test_better_than_fp32_by_more_than_chance_is_suspicious(search: Search, pool: Known) -> None:
     result = search(pool.data(gains=12))
+    assert result.certificate is not None
     assert (result.verdict, result.certificate.suspicious) == (Verdict.CERTIFIED, True)
     assert result.certificate.gains == 12
     assert result.warnings == (SUSPICIOUS,)
@@ -157,8 +165,9 @@ def test_a_class_that_loses_more_than_it_may(search: Search, pool: Known) -> Non
     assert free.verdict is Verdict.CERTIFIED
     held = search(data, **tolerance, run=search.folder / "held")
     assert held.verdict is not Verdict.CERTIFIED
+    assert held.certificate is not None
     assert held.certificate.guard_allowed == 0.06
-    told = {group.label: (group.samples, group.drop, group.losses) for group in held.certificate.guard}
+    told: dict[str, Any] = {group.label: (group.samples, group.drop, group.losses) for group in held.certificate.guard}
     sizes = {label: int((data["y"][certify] == label).sum()) for label in range(3)}
     assert told == {
         str(label): (size, pytest.approx(5 / size if label == 1 else 0.0), 5 if label == 1 else 0)
@@ -167,6 +176,7 @@ def test_a_class_that_loses_more_than_it_may(search: Search, pool: Known) -> Non
     assert held.certificate.guard[0].label == "1"  # the worst first
     loose = search(data, **tolerance, guard_tolerance=0.5, run=search.folder / "loose")
     assert loose.verdict is Verdict.CERTIFIED
+    assert loose.certificate is not None
     assert loose.certificate.guard_allowed == 0.5
 
 
@@ -174,6 +184,7 @@ def test_a_slice_of_the_data_is_guarded_by_its_array(search: Search, pool: Known
     camera = np.where(np.arange(SAMPLES) < SAMPLES // 4, "left", "right")
     result = search({**pool.data(losses=2), "camera": camera}, guard="camera", guard_tolerance=0.5)
     certify, _ = pool.parts()
+    assert result.certificate is not None
     told = {group.label: group.samples for group in result.certificate.guard}
     assert told == {side: int((camera[certify] == side).sum()) for side in ("left", "right")}
 
@@ -184,17 +195,21 @@ def test_a_group_of_which_nothing_certifies_is_open(search: Search, pool: Known)
     camera[searched[:5]] = "right"
     options = {"guard": "camera", "guard_tolerance": 0.5}
     result = search({**pool.data(), "camera": camera}, **options, run=search.folder / "half")
+    assert result.certificate is not None
     assert [group.label for group in result.certificate.guard] == ["left"]
     assert (result.verdict, result.certificate.unseen) == (Verdict.MET, ("right",))
     assert json.loads((result.run / "best" / "certificate.json").read_text())["unseen"] == ["right"]
     others = pool.others(200)
     fresh = search.file({**others, "camera": np.repeat("left", 200)}, "fresh")
     again = autoquant.resume(result.run, certify=fresh)
+    assert again.certificate is not None
     assert (again.verdict, again.certificate.unseen) == (Verdict.MET, ("right",))
     both = search.file({**others, "camera": np.repeat(["left", "right"], 100)}, "both")
     last = autoquant.resume(result.run, certify=both)
+    assert last.certificate is not None
     assert (last.verdict, last.certificate.unseen) == (Verdict.CERTIFIED, ())
     alone = search(pool.data(), certify=both, **options, run=search.folder / "alone")
+    assert alone.certificate is not None
     assert (alone.verdict, alone.certificate.unseen) == (Verdict.CERTIFIED, ())
     assert alone.warnings[0].startswith("only groups of the data to certify are guarded: ")
     assert "has no array 'camera'" in alone.warnings[0]
@@ -204,6 +219,7 @@ def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search: Se
     others = pool.others(150, losses=1)
     given = search.file(others, "certify")
     result = search(pool.data(), certify=given, tolerance=0.05)
+    assert result.certificate is not None
     assert (result.verdict, result.search_samples, result.certificate.samples) == (Verdict.CERTIFIED, SAMPLES, 150)
     assert (result.certificate.baseline, result.certificate.losses) == (1.0, 1)
     assert result.certificate.score == pytest.approx(149 / 150)
@@ -223,6 +239,7 @@ def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed
     mixed = {name: np.concatenate([data[name][:50], others[name]]) for name in ("x", "y")}
     options = {"tolerance": 0.05, "allow_overlap": True}
     result = search(data, certify=search.file(mixed, "certify"), **options, run=search.folder / "mixed")
+    assert result.certificate is not None
     assert (result.verdict, result.certificate.samples, result.certificate.left_out) == (Verdict.CERTIFIED, 150, 50)
     assert json.loads((result.run / "best" / "certificate.json").read_text())["left_out"] == 50
     few = {name: mixed[name][:80] for name in mixed}
@@ -258,6 +275,7 @@ def test_too_few_samples_are_all_searched_on(search: Search, pool: Known) -> Non
         r"that takes at least ([\d,]+) holdout samples, and there are 400 samples in all", result.uncertified
     )
     least = math.log(0.05) / math.log(0.999)  # Clopper and Pearson's
+    assert told is not None
     assert least <= int(told[1].replace(",", "")) <= 1.01 * least
     assert result.search_samples == SAMPLES
 
@@ -307,9 +325,11 @@ def test_a_second_finalist_is_not_certified_on_the_same_samples(search: Search, 
         budget += 1
         first = autoquant.resume(first.run, max_trials=budget)
     second = first
-    while second.best.number == first.best.number and budget < 7:
+    assert first.best is not None
+    while second.best is not None and second.best.number == first.best.number and budget < 7:
         budget += 1
         second = autoquant.resume(first.run, max_trials=budget)
+    assert second.best is not None
     assert second.best.number != first.best.number
     assert (second.verdict, second.certificate) == (Verdict.MET, None)
     number = first.best.number
@@ -332,11 +352,13 @@ def test_what_missed_stays_missed_whatever_is_given_later(search: Search, pool: 
     again = autoquant.resume(first.run, certify=certify, listener=search.heard.append)
     assert (again.verdict, again.certificate, search.looks) == (Verdict.MISSED, first.certificate, 0)
     assert exit_code(again) == 1
+    assert again.best is not None
     assert {name for name, _ in again.costly} == set(again.best.plan.int8)
     assert load_certificate(first.run / "best" / "certificate.json") == first.certificate
     (first.run / "best" / "certificate.json").unlink()
     gone = autoquant.resume(first.run, certify=certify, listener=search.heard.append)
     assert (gone.verdict, gone.certificate, search.looks) == (Verdict.MISSED, None, 0)
+    assert first.best is not None
     assert gone.uncertified.startswith(f"trial {first.best.number} missed on samples kept aside, by looks.json; ")
 
 
@@ -346,10 +368,13 @@ def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search
     assert first.verdict is Verdict.MET
     fresh = search.file(pool.others(200), "certify")
     second = autoquant.resume(first.run, certify=fresh)
+    assert second.certificate is not None
     assert (second.verdict, second.certificate.samples) == (Verdict.CERTIFIED, 200)
     old, new = looks_of(RunFolder(first.run))
+    assert first.certificate is not None
     assert (old.data, old.verdict) == (first.certificate.origin.data, Verdict.MET)
     assert (new.data, new.verdict) == (second.certificate.origin.data, Verdict.CERTIFIED)
+    assert first.best is not None
     assert (old.trial, old.model) == (new.trial, new.model) == (first.best.number, first.certificate.origin.int8_model)
     search.heard.clear()
     again = autoquant.resume(first.run, certify=fresh, listener=search.heard.append)
@@ -369,17 +394,20 @@ def test_looks_of_before_there_was_a_record_count(search: Search, pool: Known) -
 
 def test_another_file_than_the_certified_one_has_no_certificate(search: Search, pool: Known) -> None:
     result = search(pool.data())
+    assert result.model is not None
     content = result.model.read_bytes()
     result.model.write_bytes(content + b"\x12\x00")  # which runs as well: an empty function library
     search.heard.clear()
     again = autoquant.resume(result.run, listener=search.heard.append)
     assert (again.verdict, again.certificate, search.looks) == (Verdict.MET, None, 0)
+    assert result.best is not None
     assert again.uncertified == (
         f"the model file of trial {result.best.number} is not the one that was scored on the samples kept aside "
         "(another SHA-256: it was built again, or edited); give others with --certify"
     )
     fresh = autoquant.resume(result.run, certify=search.file(pool.others(200), "certify"))
     assert fresh.verdict is Verdict.CERTIFIED
+    assert fresh.certificate is not None
     assert fresh.certificate.origin.int8_model == sha256(result.model.read_bytes()).hexdigest()
 
 
@@ -407,6 +435,7 @@ def test_what_the_search_has_seen_does_not_certify_it_later(search: Search, pool
     assert (again.verdict, again.certificate, again.search_samples) == (Verdict.MET, None, SAMPLES)
     assert again.uncertified == "the search has seen all samples; give others with --certify"
     last = autoquant.resume(first.run, certify=search.file(pool.others(200), "certify"))
+    assert last.certificate is not None
     assert (last.verdict, last.search_samples, last.certificate.samples) == (Verdict.CERTIFIED, SAMPLES, 200)
 
 
@@ -414,6 +443,7 @@ def test_export_copies_it_with_the_very_file_alone(search: Search, pool: Known) 
     result = search(pool.data(), keep_all_models=True)
     kept = (result.run / "best" / "certificate.json").read_bytes()
     to = search.folder / "out"
+    assert result.model is not None
     assert autoquant.export(result.run, to).model.read_bytes() == result.model.read_bytes()
     assert (to / "certificate.json").read_bytes() == kept
     for other in ({"target": "litert"}, {"simulation": False}):

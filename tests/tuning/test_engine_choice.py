@@ -6,7 +6,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -233,7 +233,9 @@ def test_a_run_that_fell_back_goes_on_so(searched: Search, far_off: None) -> Non
 def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     searched(tolerance=0.0, max_trials=1, space="thorough")
     reasons = {"dense": "it is gone"}
-    monkeypatch.setattr(Simulation, "of", lambda graph, layers: Simulation(graph, None, {}, {}, reasons, {}))
+    monkeypatch.setattr(
+        Simulation, "of", lambda graph, layers: Simulation(graph, cast("Any", None), {}, {}, reasons, {})
+    )
     with pytest.raises(RunError, match="was started on LiteRT, which does not run the model any more: dense"):
         autoquant.resume(searched.run, max_trials=2)
 

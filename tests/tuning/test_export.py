@@ -77,6 +77,7 @@ def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(
     made = autoquant.export(run.run, tmp_path / "out", target=wanted)
     told = made.transferred
     assert made.model.suffix == {"litert": ".tflite", "tensorflow": ".pb"}[wanted]
+    assert told is not None
     assert told.score == PLAIN[wanted](made.model, tiny.evaluation)
     assert (told.target, told.engine, told.samples) == (wanted, wanted, 200)
     assert told.drop == pytest.approx(told.baseline - told.score)
@@ -86,6 +87,7 @@ def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(
     assert stored["found_with"]["score"] == run.score == made.score
     assert stored["found_with"]["target"] == found
     plan = load_config(made.config)
+    assert run.best is not None
     assert set(plan.int8) == set(run.best.plan.int8)
     assert {name: one.activation for name, one in plan.int8.items()} == {
         name: one.activation for name, one in run.best.plan.int8.items()
@@ -96,6 +98,7 @@ def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(
 def test_what_the_target_does_otherwise_is_told(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     """AMCT gives a MatMul one scale; LiteRT one per channel."""
     made = autoquant.export(runs["litert"].run, tmp_path / "out", target="tensorflow")
+    assert made.transferred is not None
     assert made.transferred.changes == ("dense: one scale for its weight, not one per channel",)
     assert not load_config(made.config).int8["dense"].channel_wise
 
@@ -104,6 +107,7 @@ def test_the_run_s_own_target_is_a_copy(runs: dict[str, SearchResult], tmp_path:
     for target, run in runs.items():
         made = autoquant.export(run.run, tmp_path / target, target=target)
         assert made.transferred is None
+        assert run.model is not None
         assert made.model.read_bytes() == run.model.read_bytes()
 
 
@@ -112,6 +116,7 @@ def test_a_deleted_tflite_is_built_again(
 ) -> None:
     """Whether it is within the tolerance or not, as a copy is."""
     run = runs["litert"]
+    assert run.model is not None
     kept = run.model.read_bytes()
     run.model.unlink()
     try:
@@ -121,6 +126,7 @@ def test_a_deleted_tflite_is_built_again(
     finally:
         run.model.write_bytes(kept)
     assert made.model.read_bytes() == kept
+    assert made.transferred is not None
     assert made.transferred.score == run.score
 
 
@@ -132,7 +138,9 @@ def test_a_folder_holds_one_model_and_its_own_score(runs: dict[str, SearchResult
         autoquant.export(runs["tensorflow"].run, folder)
     assert (folder / "record.txt").read_bytes() == record
     autoquant.export(runs["litert"].run, folder)  # a copy, scored in the run
-    assert (folder / "tiny_int8.tflite").read_bytes() == runs["litert"].model.read_bytes()
+    model = runs["litert"].model
+    assert model is not None
+    assert (folder / "tiny_int8.tflite").read_bytes() == model.read_bytes()
     assert not (folder / "score.json").exists()
 
 
@@ -143,6 +151,7 @@ def test_a_graph_for_converters_is_scored_all_the_same(runs: dict[str, SearchRes
     graph = tf.compat.v1.GraphDef.FromString(made.model.read_bytes())
     assert not graph.library.function
     assert any(node.op == "AscendQuant" for node in graph.node)
+    assert made.transferred is not None
     assert made.transferred.score > 0.5
     autoquant.check(made.model)
 
@@ -152,6 +161,7 @@ def test_integers_at_the_ends(runs: dict[str, SearchResult], tiny: Tiny, tmp_pat
     interpreter = Interpreter(model_path=str(made.model))
     assert interpreter.get_input_details()[0]["dtype"] == np.int8
     assert interpreter.get_output_details()[0]["dtype"] == np.int8
+    assert made.transferred is not None
     assert made.transferred.score == pytest.approx(runs["litert"].score, abs=0.02)
 
 
@@ -200,7 +210,9 @@ def test_data_in_memory_is_asked_for_again(tiny: Tiny, tmp_path: Path) -> None:
     data: dict[str, Any] = {"data": (stored["x"], stored["y"]), "calibration": (other["x"], other["y"])}
     run = autoquant.search(tiny.model, **data, tolerance=0.5, max_trials=1, run=tmp_path / "run")
     assert "autoquant.export(run, data=...)" in refused(run, tmp_path / "out", target="litert")
-    assert autoquant.export(run.run, tmp_path / "out", target="litert", **data).transferred.met
+    transferred = autoquant.export(run.run, tmp_path / "out", target="litert", **data).transferred
+    assert transferred is not None
+    assert transferred.met
     less = {**data, "data": (stored["x"][:50], stored["y"][:50])}
     assert "data" in refused(run, tmp_path / "less", target="litert", **less)
 

@@ -101,7 +101,7 @@ def lowest_of_all(found: EstimatedLatency, free: list[bool]) -> float:
             if maker != reader:
                 seconds += times.quantize[name] if reader else times.dequantize[name]
         best = min(best, seconds)
-    return best / times.in_float.sum()
+    return float(best / times.in_float.sum())
 
 
 COST = st.floats(0.0, 8.0)

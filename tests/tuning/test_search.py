@@ -28,7 +28,7 @@ from autoquant.tuning.result import Ended
 from autoquant.tuning.study.trial import State
 
 
-def plain_classes(path: Path, images: NDArray[Any]) -> NDArray[Any]:
+def plain_classes(path: Path, images: NDArray[Any]) -> Any:
     """The classes that a saved .pb gives images in a plain session, without any of our code."""
     import tensorflow as tf
 
@@ -71,7 +71,8 @@ def test_tolerance_missed_keeps_the_best_effort(hopeless: dict[str, Any]) -> Non
     assert result.ended is Ended.TRIALS
     assert result.best is not None
     assert len(result.trials) == 7
-    assert result.drop == min(trial.drop for trial in result.trials)
+    assert result.drop == min(trial.drop for trial in result.trials if trial.drop is not None)
+    assert result.model is not None
     assert result.model.is_file()
     assert {name for name, _ in result.costly} == set(result.best.plan.int8)
     errors = [error for _, error in result.costly]
@@ -94,9 +95,12 @@ def test_ctrl_c_while_the_closest_is_scored_leaves_what_is_known(hopeless: dict[
 
     options = {**hopeless, "data": losing(tiny), "metric": "top1", "tolerance": 1e-4, "max_trials": 2}
     cut = autoquant.search(**options, listener=interrupt)
+    assert cut.best is not None
     assert (cut.ended, cut.verdict, cut.best.state) == (Ended.INTERRUPTED, Verdict.MISSED, State.STOPPED)
+    assert cut.model is not None
     assert cut.model.is_file()
     whole = autoquant.resume(cut.run, data=options["data"])
+    assert whole.best is not None
     assert (whole.ended, whole.best.state) == (Ended.TRIALS, State.DONE)
 
 
@@ -104,12 +108,14 @@ def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless:
     data = losing(tiny)
     images = data["x"]
     result = autoquant.search(**{**hopeless, "data": data, "metric": "top1", "tolerance": 1e-4})
+    assert result.best is not None
     assert (result.verdict, result.best.state) == (Verdict.MISSED, State.DONE)
+    assert result.model is not None
     assert result.score == (plain_classes(result.model, images) == data["y"]).mean()
     scored = [trial for trial in result.trials if trial.state is State.DONE]
     assert 1 <= len(scored) <= CLOSEST
     assert result.best in scored
-    assert result.drop == min(trial.drop for trial in scored)
+    assert result.drop == min(trial.drop for trial in scored if trial.drop is not None)
     others = [trial for trial in result.trials if trial not in scored]
     assert others and all(trial.undecided and trial.samples < 500 for trial in others)
     assert result.evaluated_samples > 1500 * len(scored)
@@ -120,13 +126,14 @@ def test_of_what_was_stopped_early_the_closest_is_scored_on_everything(hopeless:
 def test_only_the_best_model_is_kept(hopeless: dict[str, Any]) -> None:
     result = autoquant.search(**hopeless)
     models = sorted(path.parent.name for path in hopeless["run"].glob("trials/*/*.pb"))
+    assert result.best is not None
     assert models == [f"{result.best.number:04d}"]
     kept = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "all", "keep_all_models": True})
     assert len(list(kept.run.glob("trials/*/*.pb"))) == 7
 
 
 def test_calibration_is_split_off_the_data(tiny: Tiny, tmp_path: Path) -> None:
-    heard = []
+    heard: list[Any] = []
     options: dict[str, Any] = {"tolerance": "50%", "batch_size": 20, "certify": "none", "listener": heard.append}
     result = autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "run", **options)
     opened = next(event for event in heard if isinstance(event, events.Opened))
@@ -137,7 +144,7 @@ def test_calibration_is_split_off_the_data(tiny: Tiny, tmp_path: Path) -> None:
 def test_arrays_and_functions(tiny: Tiny, tmp_path: Path) -> None:
     stored = np.load(tiny.evaluation)
 
-    def margin(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    def margin(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
         return np.take_along_axis(outputs, labels[:, None], axis=1)[:, 0] - outputs.mean(axis=1)
 
     result = autoquant.search(
@@ -162,7 +169,7 @@ def test_stops_at_the_first_trial_within_tolerance(hopeless: dict[str, Any], tmp
     space = tmp_path / "float_first.toml"
     space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["minmax", "ifmr"]')
     full = autoquant.search(**{**hopeless, "space": space, "max_trials": 12})
-    errors = sorted(trial.drop for trial in full.trials)
+    errors = sorted(trial.drop for trial in full.trials if trial.drop is not None)
     between = (errors[0] + errors[1]) / 2
     stopped = autoquant.search(
         **{
@@ -175,6 +182,7 @@ def test_stops_at_the_first_trial_within_tolerance(hopeless: dict[str, Any], tmp
         }
     )
     assert stopped.verdict is Verdict.MET
+    assert stopped.best is not None
     assert stopped.trials[-1].number == stopped.best.number
     assert stopped.ended is Ended.TARGET
 
@@ -234,7 +242,7 @@ def test_a_baseline_of_zero_is_no_baseline(tiny: Tiny, tmp_path: Path) -> None:
 def test_zero_is_a_good_score_of_other_metrics(regression: Path, tiny: Tiny, tmp_path: Path) -> None:
     """A user's metric whose best score is 0."""
 
-    def closeness(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    def closeness(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
         return -np.round(np.abs(outputs - labels).max(axis=1), 3)
 
     options: dict[str, Any] = {
@@ -256,6 +264,7 @@ def test_there_is_always_one_trial(hopeless: dict[str, Any]) -> None:
     result = autoquant.search(**hopeless, timeout=1e-6)
     assert result.ended is Ended.TIMEOUT
     assert len(result.trials) == 1
+    assert result.model is not None
     assert result.model.is_file()
 
 
@@ -276,13 +285,13 @@ def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless: dict[str
     """The metric has taken the FP32 outputs, so what it refuses is the plan's doing."""
     calls = []
 
-    def touchy(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    def touchy(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
         calls.append(len(outputs))
         if len(calls) == 5:  # three batches of the baseline, then the second of the first trial
             raise FloatingPointError("too far")
         return np.square(outputs - labels).mean(axis=1)
 
-    touchy.higher_is_better = False
+    vars(touchy)["higher_is_better"] = False
     result = autoquant.search(**{**hopeless, "metric": touchy, "max_trials": 3})
     assert [trial.state for trial in result.trials] == [State.FAILED, State.DONE, State.DONE]
     assert "too far" in result.trials[0].failure
@@ -320,6 +329,7 @@ def test_a_failed_trial_does_not_end_it(tiny: Tiny, hopeless: dict[str, Any], tm
     assert failed
     assert all("dense: weight scale" in trial.failure and "dense" in trial.plan.int8 for trial in failed)
     assert len(failed) < len(result.trials) == 25
+    assert result.best is not None
     assert "dense" not in result.best.plan.int8
 
 

@@ -112,7 +112,7 @@ def _name(event: events.Event) -> str:
     return f"{type(event).__name__} {number}".strip()
 
 
-def outcome(trial: Trial) -> tuple[str, float]:
+def outcome(trial: Trial) -> tuple[str, float | None]:
     return config_text(trial.plan), trial.score
 
 
@@ -200,6 +200,7 @@ def test_resume_refuses_what_makes_trials_incomparable(hopeless: dict[str, Any],
     first = autoquant.search(**{**hopeless, "max_trials": 2})
     with pytest.raises(UsageError, match="cannot change when a run goes on"):
         autoquant.resume(hopeless["run"], **changed)
+    assert first.model is not None
     assert first.model.is_file()
 
 
@@ -207,7 +208,9 @@ def test_resume_refuses_a_metric_that_was_edited(hopeless: dict[str, Any], tmp_p
     file = tmp_path / "mine.py"
     file.write_text("def metric(outputs, labels):\n    return -abs(outputs - labels).max(axis=1)\n")
     autoquant.search(**{**hopeless, "metric": f"{file}:metric", "max_trials": 1})
-    assert autoquant.resume(hopeless["run"], max_trials=2).trials[1].score < 0
+    score = autoquant.resume(hopeless["run"], max_trials=2).trials[1].score
+    assert score is not None
+    assert score < 0
     file.write_text("def metric(outputs, labels):\n    return 100 - abs(outputs - labels).max(axis=1)\n")
     with pytest.raises(RunError, match=r"the metric \(.*mine.py:metric\) is not what the run was started with"):
         autoquant.resume(hopeless["run"], max_trials=3)
@@ -245,7 +248,7 @@ def test_a_larger_budget_is_remembered(hopeless: dict[str, Any]) -> None:
 
 def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(hopeless: dict[str, Any]) -> None:
     stored = np.load(hopeless["data"])
-    broken = []
+    broken: list[Any] = []
 
     def batches() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for start in range(0, 60, 20):
@@ -279,7 +282,9 @@ def test_an_interruption_while_best_moves(hopeless: dict[str, Any], monkeypatch:
     monkeypatch.setattr(RunFolder, "point_best", interrupted)
     result = autoquant.search(**hopeless)
     assert result.ended is Ended.INTERRUPTED
+    assert result.best is not None
     assert (hopeless["run"] / "best").readlink().name == f"{result.best.number:04d}"
+    assert result.model is not None
     assert result.model.is_file()
 
 
@@ -289,6 +294,8 @@ def test_a_copy_without_links_goes_on(hopeless: dict[str, Any], tmp_path: Path) 
     copy = shutil.copytree(hopeless["run"], tmp_path / "copy")
     assert not (copy / "best").is_symlink()
     made = autoquant.export(copy, tmp_path / "out")
+    assert first.best is not None
+    assert first.model is not None
     assert (made.trial, made.model.read_bytes()) == (first.best.number, first.model.read_bytes())
     assert len(autoquant.resume(copy, max_trials=3).trials) == 3
 
@@ -310,9 +317,12 @@ def test_warnings_of_the_baseline_outlive_a_resume(tiny: Tiny, tmp_path: Path) -
 
 def test_a_best_model_that_somebody_deleted_is_built_again(hopeless: dict[str, Any]) -> None:
     first = autoquant.search(**{**hopeless, "max_trials": 2})
+    assert first.model is not None
     content = first.model.read_bytes()
     first.model.unlink()
-    assert autoquant.resume(hopeless["run"]).model.read_bytes() == content
+    again = autoquant.resume(hopeless["run"])
+    assert again.model is not None
+    assert again.model.read_bytes() == content
 
 
 def test_files_of_the_users_own_are_left_alone(hopeless: dict[str, Any]) -> None:
@@ -366,6 +376,7 @@ def test_two_searches_that_start_at_once(hopeless: dict[str, Any], monkeypatch: 
 
     result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=start_another)
     assert len(result.trials) == 2
+    assert result.model is not None
     assert result.model.is_file()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ TABLE = st.dictionaries(KEY, SCALAR | st.lists(SCALAR, max_size=4), max_size=5)
 
 
 @given(st.dictionaries(KEY, TABLE, max_size=3))
-def test_any_table(table: dict) -> None:
+def test_any_table(table: dict[str, Any]) -> None:
     assert tomllib.loads(toml_text(table)) == table
 
 

@@ -53,9 +53,11 @@ def plain(path: Path, images: np.ndarray, kernels: OpResolverType) -> np.ndarray
 
 def test_figures_are_those_of_plain_interpreters(found: SearchResult, tiny: Tiny) -> None:
     stored = np.load(tiny.evaluation)  # 200 samples, so all of them
+    assert found.model is not None
     fast = plain(found.model, stored["x"], OpResolverType.AUTO)
     slow = plain(found.model, stored["x"], OpResolverType.BUILTIN_REF)
     told = found.verification
+    assert told is not None
     assert told.samples == 200
     assert told.relative_difference == pytest.approx(np.linalg.norm(fast - slow) / np.linalg.norm(slow), abs=1e-6)
     assert told.largest_difference == pytest.approx(np.abs(fast - slow).max(), abs=1e-6)
@@ -70,13 +72,16 @@ def test_every_operator_ran_somewhere(found: SearchResult) -> None:
         model_path=str(found.model), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     )
     operators = Counter(op["op_name"] for op in interpreter._get_ops_details())
+    assert found.verification is not None
     told = found.verification.kernels
     assert Counter(told["xnnpack"]) + Counter(told["builtin"]) == operators
     assert told["xnnpack"]["CONV_2D"] == 1
 
 
 def test_it_stands_beside_the_model_and_in_the_result(found: SearchResult) -> None:
+    assert found.model is not None
     stored = json.loads(found.model.with_name("score.json").read_text())
+    assert found.verification is not None
     told = json.loads(json.dumps(found.verification.facts()))
     assert stored["verification"] == told
     assert json.loads(json.dumps(result_facts(found)))["verification"] == told
@@ -94,6 +99,7 @@ def test_graphs_of_tensorflow_have_none(tiny: Tiny, tmp_path: Path) -> None:
         run=tmp_path / "run",
     )
     assert result.verification is None
+    assert result.model is not None
     assert "verification" not in json.loads(result.model.with_name("score.json").read_text())
 
 
@@ -131,14 +137,17 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchRes
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     kept = tuple({"scores": expected[start:stop]} for start, stop in itertools.pairwise([0, 70, 71, 160, 200]))
     baseline = Baseline("", kept, Score(1.0, np.ones(200), 200))
+    assert found.model is not None
     fast = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
     agrees = fast.argmax(axis=1) == expected.argmax(axis=1)
     searched = Part.of(data, np.arange(200), metric, baseline)
     whole = verify(found.model, model.program, searched, clock=lambda: 0.0)
-    assert (whole.samples, whole.score) == (200, pytest.approx(agrees.mean()))
+    assert whole.samples == 200
+    assert whole.score == pytest.approx(agrees.mean())
     ticks = itertools.count(0.0, SECONDS / 2)
     part = verify(found.model, model.program, searched, clock=lambda: next(ticks))
-    assert (part.samples, part.score) == (20, pytest.approx(agrees[:20].mean()))
+    assert part.samples == 20
+    assert part.score == pytest.approx(agrees[:20].mean())
 
 
 def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
@@ -148,6 +157,7 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     baseline = Baseline("", ({"scores": expected},), Score(1.0, np.ones(200), 200))
     positions = np.flatnonzero(np.random.default_rng(1).random(200) < 0.4)
+    assert found.model is not None
     agrees = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO).argmax(axis=1) == expected.argmax(1)
     told = verify(
         found.model,
@@ -155,7 +165,8 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
         Part.of(data, positions, metric, baseline),
         clock=lambda: 0.0,
     )
-    assert (told.samples, told.score) == (len(positions), pytest.approx(agrees[positions].mean()))
+    assert told.samples == len(positions)
+    assert told.score == pytest.approx(agrees[positions].mean())
 
 
 @pytest.mark.parametrize(

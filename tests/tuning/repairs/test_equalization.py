@@ -74,6 +74,7 @@ def test_a_search_repairs(tiny: Tiny, unequal: Path, tmp_path: Path, target: str
     assert all(trial.plan.equalize and trial.max_samples for trial in raced)
     assert first.drop > 0.2
     assert last is result.best
+    assert last.drop is not None
     assert last.drop <= 0.05
     assert json.loads((tmp_path / "run/best/config.json").read_text())["autoquant"]["equalize"] is True
     assert (tmp_path / "run" / "statistics-equalized.npz").is_file()
@@ -136,10 +137,16 @@ def test_digests_tell_models_apart(tiny: Tiny, unequal: Path) -> None:
 
 def test_each_model_is_prepared_once_and_when_it_is_needed() -> None:
     prepared: list[bool] = []
-    by_plan = PreparedByPlan(lambda equalize: prepared.append(equalize) or equalize)
+
+    def prepare(equalize: bool) -> Any:
+        prepared.append(equalize)
+        return equalize
+
+    by_plan = PreparedByPlan(prepare)
     assert prepared == []
     wanted = [True, False, False, True]
-    assert [by_plan(Plan({}, equalize=equalize)) for equalize in wanted] == wanted
+    given: list[Any] = [by_plan(Plan({}, equalize=equalize)) for equalize in wanted]
+    assert given == wanted
     assert prepared == [True, False]
 
 

@@ -109,5 +109,5 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     chosen = most_gain(
         dict(zip(names, gains, strict=True)), dict(zip(names, map(float, losses), strict=True)), bound=100_000.0
     )
-    assert chosen == {"l1", "l3", "l4", "l6", "l8", "l9"}
+    assert chosen == frozenset({"l1", "l3", "l4", "l6", "l8", "l9"})
     assert capfd.readouterr().out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,9 @@ from autoquant.tuning.sampling.history import History, Past, Step
 from autoquant.tuning.sampling.infeasible import Outs
 from autoquant.tuning.sampling.problem import gain_of, int8_of, meaning, start_of, with_int8
 from autoquant.tuning.sampling.propose import propose
-from autoquant.tuning.study.space import switch_of
+from autoquant.tuning.study.space import Choice, Parameters, switch_of
 
-HARM = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.01}}
+HARM: dict[str, dict[Choice, float]] = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.01}}
 
 
 def guided(problem: Synthetic, *, budget: float = 10.0) -> Played:
@@ -26,7 +27,7 @@ def guided(problem: Synthetic, *, budget: float = 10.0) -> Played:
 def scaled(problem: Synthetic, factor: float) -> Synthetic:
     """The same with all losses, and what is predicted of them, larger."""
 
-    def grown(losses: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    def grown(losses: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         return {layer: {name: loss * factor for name, loss in own.items()} for layer, own in losses.items()}
 
     return replace(problem, true=grown(problem.true), predicted=grown(problem.predicted))
@@ -83,7 +84,7 @@ def test_where_nothing_is_within_it_ends(layers: int) -> None:
 class ByChance(Synthetic):
     """Whatever is in INT8 just misses, but for one setting of all layers together, of which nothing is predicted."""
 
-    def drop(self, parameters: dict[str, bool | str]) -> float:
+    def drop(self, parameters: Parameters) -> float:
         """On all samples."""
         lucky = all(parameters[f"{layer}:act_algo"] == "r2" for layer in self.layers)
         return self.allowed * (0.5 if lucky else 1.5)
@@ -112,7 +113,7 @@ def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind: Any) -> No
 class Luck(Screening):
     """With all layers in INT8 only one setting of the whole model is within, and nothing tells which."""
 
-    def drop(self, parameters: dict[str, bool | str]) -> float:
+    def drop(self, parameters: Parameters) -> float:
         """On all samples."""
         lucky = parameters["bias_correction"] == "empirical" or int8_of(parameters, self) != set(self.layers)
         return self.allowed * (0.5 if lucky else 1.5)
@@ -120,7 +121,9 @@ class Luck(Screening):
 
 def test_what_raced_near_a_near_miss_is_tried_once_something_is_within() -> None:
     even = {f"l{number}": {"r0": 0.01} for number in range(4)}
-    harm = {"bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}}
+    harm: dict[str, dict[Choice, float]] = {
+        "bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}
+    }
     problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, allowed=0.01, total=400)
     played = guided(problem, budget=30.0)
     *_, within, analytic, empirical = played.trials
@@ -134,7 +137,7 @@ def test_what_raced_near_a_near_miss_is_tried_once_something_is_within() -> None
 class Doubting(Synthetic):
     """With all layers in INT8 everything is within, though few samples do not look like it."""
 
-    def drop(self, parameters: dict[str, bool]) -> float:
+    def drop(self, parameters: Parameters) -> float:
         """On all samples."""
         return 0.5 * self.allowed
 
@@ -180,7 +183,7 @@ def test_a_tolerance_of_nothing_is_no_reason_to_retreat(seed: int) -> None:
     even = {f"l{number}": {"r0": 0.001 * 2**number} for number in range(8)}
 
     class Whole(Synthetic):
-        def drop(self, parameters: dict[str, bool]) -> float:
+        def drop(self, parameters: Parameters) -> float:
             return float(self.loss(parameters) > 0.2) / self.total
 
     problem = Whole(dict.fromkeys(even, 0.125), even, even, allowed=0.0, total=400, seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -16,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from autoquant.tuning.sampling.problem import gain_of, int8_of, meaning
 from autoquant.tuning.sampling.proposer import GuidedProposer, superfluous
 from autoquant.tuning.sampling.reading import ended, read
+from autoquant.tuning.study.space import Choice
 
-HARM = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.8}}
+HARM: dict[str, dict[Choice, float]] = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.8}}
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def study() -> optuna.Study:
     return optuna.create_study()
 
 
-def distributions(problem: Synthetic) -> dict:
+def distributions(problem: Synthetic) -> dict[str, Any]:
     return {name: CategoricalDistribution(choices) for name, choices in problem.dimensions.items()}
 
 

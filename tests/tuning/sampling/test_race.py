@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,9 @@ from guided_problems import Synthetic
 from autoquant.tuning.sampling.history import History, Past
 from autoquant.tuning.sampling.problem import globals_of, start_of
 from autoquant.tuning.sampling.race import race
+from autoquant.tuning.study.space import Choice, Parameters
 
-HARM = {
+HARM: dict[str, dict[Choice, float]] = {
     "batch_num": {8: 1.0, 1: 1.2},
     "equalize": {False: 1.0, True: 0.1},
     "bias_correction": {"none": 1.0, "analytic": 0.8, "empirical": 0.6},
@@ -23,7 +24,7 @@ PROBLEM = Synthetic({"a": 0.5, "b": 0.5}, {"a": {"r": 1.0}, "b": {"r": 1.0}}, {}
 START = start_of(PROBLEM)
 
 
-def run(loss: Callable[[Mapping[str, object]], float | None], *, start: Past | None = None) -> tuple[list[Past], dict]:
+def run(loss: Callable[[Parameters], float | None], *, start: Past | None = None) -> tuple[list[Past], dict[str, Any]]:
     """All points of a race, after the start, and the settings that won."""
     trials = [start or Past(0, START, "start", "stopped", None, 64, loss(START), 64, drop=0.3, within=False)]
     while (raced := race(History(tuple(trials), PROBLEM), START)).step is not None:
@@ -36,7 +37,7 @@ def run(loss: Callable[[Mapping[str, object]], float | None], *, start: Past | N
     return trials, dict(globals_of(raced.winner))
 
 
-def true_loss(parameters: dict[str, Any]) -> float:
+def true_loss(parameters: Parameters) -> float:
     return math.prod(HARM[name][value] for name, value in globals_of(parameters).items())
 
 
@@ -47,8 +48,8 @@ def test_single_changes_then_those_for_the_better_together() -> None:
 
 
 def test_those_that_are_close_are_scored_on_more() -> None:
-    def loss(parameters: dict[str, Any]) -> float:
-        return {True: 0.95, False: 1.0}[parameters["equalize"]]
+    def loss(parameters: Parameters) -> float:
+        return 0.95 if parameters["equalize"] else 1.0
 
     trials, winner = run(loss)
     assert winner["equalize"] is True
@@ -62,7 +63,7 @@ def test_where_nothing_is_better_the_start_wins() -> None:
 
 
 def test_changes_that_spoil_each_other_are_not_put_together() -> None:
-    def loss(parameters: dict[str, Any]) -> float:
+    def loss(parameters: Parameters) -> float:
         both = parameters["equalize"] and parameters["bias_correction"] != "none"
         return 5.0 if both else true_loss(parameters)
 
@@ -71,7 +72,7 @@ def test_changes_that_spoil_each_other_are_not_put_together() -> None:
 
 @pytest.mark.parametrize("lost", [None, math.nan, math.inf])
 def test_what_failed_or_is_no_number_has_lost(lost: float | None) -> None:
-    def loss(parameters: dict[str, Any]) -> float | None:
+    def loss(parameters: Parameters) -> float | None:
         return lost if parameters["equalize"] else true_loss(parameters)
 
     assert run(loss)[1] == {"batch_num": 8, "equalize": False, "bias_correction": "empirical"}

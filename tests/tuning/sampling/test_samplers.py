@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
@@ -31,7 +32,7 @@ def run(name: str, *parts: int, seed: int = 0, problem: Synthetic = PROBLEM) -> 
     return study
 
 
-def points(study: optuna.Study) -> list[dict]:
+def points(study: optuna.Study) -> list[dict[str, Any]]:
     return [trial.params for trial in study.trials]
 
 

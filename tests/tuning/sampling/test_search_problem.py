@@ -11,7 +11,7 @@ from autoquant.model.layer import Layer
 from autoquant.tuning.objective import Macs
 from autoquant.tuning.sampling.problem import Candidate
 from autoquant.tuning.sampling.search_problem import SearchProblem
-from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.workload import Workload
 
 LAYERS = [
@@ -42,7 +42,7 @@ def problem(asked: list[Any]) -> SearchProblem:
     space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
     workload = Workload.from_layers({layer.name: layer for layer in LAYERS})
 
-    def predict(parameters: dict[str, bool | str]) -> dict[str, tuple[Candidate]]:
+    def predict(parameters: Parameters) -> dict[str, tuple[Candidate, ...]]:
         asked.append(dict(parameters))
         return {"l2": (Candidate({}, float(len(asked))),)}
 
@@ -63,7 +63,7 @@ def test_gains_are_what_the_objective_grows_by_without_a_layer(problem: SearchPr
 
 
 def test_losses_are_predicted_once_for_settings_of_the_whole_model(problem: SearchProblem, asked: list[Any]) -> None:
-    first = {"equalize": True, "l2:quant_enable": True, "l2:activation": "ifmr"}
+    first: Parameters = {"equalize": True, "l2:quant_enable": True, "l2:activation": "ifmr"}
     one = problem.sensitivities(first)
     assert problem.sensitivities({**first, "l2:quant_enable": False, "l2:activation": "minmax"}) is one
     other = problem.sensitivities({**first, "equalize": False})

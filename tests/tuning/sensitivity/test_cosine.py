@@ -27,7 +27,7 @@ def network(tf: Any, x: Any) -> Any:
     return tf.matmul(hidden, tf.constant(SECOND), name="two")
 
 
-def data_int8(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+def data_int8(values: NDArray[Any], low: float, high: float) -> Any:
     scale = float(np.float32((high - low) / 255))
     zero = np.rint(-128 - low / scale)
     return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale

@@ -35,14 +35,14 @@ def network(tf: Any, x: Any) -> Any:
     return tf.matmul(hidden, tf.constant(SECOND), name="two")
 
 
-def data_int8(values: NDArray[Any]) -> NDArray[Any]:
+def data_int8(values: NDArray[Any]) -> Any:
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
     scale = float(np.float32((high - low) / 255))
     zero = np.rint(-128 - low / scale)
     return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale
 
 
-def weight_int8(weight: NDArray[Any], *, steps: int, each: bool) -> NDArray[Any]:
+def weight_int8(weight: NDArray[Any], *, steps: int, each: bool) -> Any:
     """Of the TensorFlow target, -128..127 by the side that reaches further, in all; of LiteRT -127..127 by column."""
     if each:
         scale = np.abs(weight).max(axis=0) / 127

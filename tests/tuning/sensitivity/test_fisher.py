@@ -35,7 +35,7 @@ def regression(classes: int) -> tuple[Any, ...]:
     return write, first.astype("f").astype(float), bias.astype("f").astype(float), second.astype("f").astype(float)
 
 
-def int8(values: NDArray[Any], *, symmetric: bool) -> NDArray[Any]:
+def int8(values: NDArray[Any], *, symmetric: bool) -> Any:
     """What INT8 leaves of values, by their largest and smallest, float64."""
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
     if symmetric:

@@ -28,7 +28,7 @@ def every_factor(likelihood: Classes, output: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(likelihood.factor(repeated, tf.constant(signs)), np.float64)
 
 
-def information(found: NDArray[Any]) -> NDArray[Any]:
+def information(found: NDArray[Any]) -> Any:
     return found.T @ found / len(found)
 
 

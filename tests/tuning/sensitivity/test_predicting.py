@@ -49,6 +49,7 @@ def test_settings_of_the_whole_model_are_as_they_are_given() -> None:
     offered = space("[global]\nasymmetric = [true, false]\n[layer]\nquant_enable = [true, false]\nact_algo = 'minmax'")
     for value in (True, False):
         (one,) = offers(offered, "l0", {"asymmetric": value, "l0:quant_enable": False})
+        assert one.settings is not None
         assert (one.parameters, one.settings.asymmetric) == ({}, value)  # in INT8, whatever the plan has
 
 

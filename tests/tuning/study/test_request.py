@@ -157,7 +157,8 @@ def test_out_of_range(values: dict[str, Any], message: str) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    mean, scale = np.array([0.5, 0.25]), np.float32(0.5)
-    asked = SearchRequest(model="m", data="d", batch_size=np.int64(20), seed=np.int64(3), mean=mean, scale=scale)
+    numbers: dict[str, Any] = {"batch_size": np.int64(20), "seed": np.int64(3)}
+    numbers |= {"mean": np.array([0.5, 0.25]), "scale": np.float32(0.5)}
+    asked = SearchRequest(model="m", data="d", **numbers)
     assert (asked.batch_size, asked.seed, asked.mean, asked.scale) == (20, 3, (0.5, 0.25), 0.5)
     assert read(asked.as_table()) == asked

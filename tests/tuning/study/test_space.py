@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -298,7 +299,9 @@ ELSEWHERE = [
     ],
     ids=["AMCT's", "layer by layer", "once", "an override"],
 )
-def test_weights_by_the_algorithms_that_a_layer_can_have(text: str, dimensions: dict, chosen: tuple[str, ...]) -> None:
+def test_weights_by_the_algorithms_that_a_layer_can_have(
+    text: str, dimensions: dict[str, Any], chosen: tuple[str, ...]
+) -> None:
     offered = space(text, layers=ELSEWHERE)
     assert offered.dimensions == dimensions
     plan = offered.plan({})
@@ -371,7 +374,9 @@ def test_repairs_of_the_whole_model() -> None:
         ),
     ],
 )
-def test_repairs_that_are_no_choice(text: str, dimensions: dict, equalize: bool, bias_correction: str) -> None:
+def test_repairs_that_are_no_choice(
+    text: str, dimensions: dict[str, Any], equalize: bool, bias_correction: str
+) -> None:
     offered = space(text)
     assert offered.dimensions == dimensions
     plan = offered.plan({})
@@ -452,7 +457,7 @@ fraction = [0.999, 0.9999]
 layers = "conv2"
 quant_enable = false
 """
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Any] = {
     "percentile fraction=0.999": Percentile(0.999),
     "percentile fraction=0.9999": Percentile(0.9999),
     "ifmr": Ifmr(),
@@ -523,7 +528,9 @@ def test_starts_are_all_different_and_of_the_kind_that_was_offered() -> None:
 @given(st.data())
 def test_the_plan_of_any_parameters(data: st.DataObject) -> None:
     offered = space(RICH)
-    parameters = {name: data.draw(st.sampled_from(choices), label=name) for name, choices in offered.dimensions.items()}
+    parameters: dict[str, Any] = {
+        name: data.draw(st.sampled_from(choices), label=name) for name, choices in offered.dimensions.items()
+    }
     expected = {
         name: LayerPlan(
             ACTIVATIONS[parameters[f"{name}:activation"]],

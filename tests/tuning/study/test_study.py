@@ -22,7 +22,9 @@ LAYERS = [
     Layer(f"l{i}", "Conv2D", (f"x{i}",), -1, f"w{i}", (3, 3, 2, 4), (3,), None, None, 10 * (i + 1)) for i in range(5)
 ]
 LAYER_NAMES = {layer.name for layer in LAYERS}
-WORKLOAD = Workload({layer.name: layer for layer in LAYERS}, {layer.name: layer.macs or 0 for layer in LAYERS}, True)
+WORKLOAD = Workload(
+    {layer.name: layer for layer in LAYERS}, {layer.name: layer.macs or 0 for layer in LAYERS}, "multiply-adds"
+)
 SPACE = """
 [global]
 batch_num = [2, 1]
@@ -270,7 +272,15 @@ def test_what_is_asked_of_a_point_comes_with_the_plan(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_tried_again_on_more_samples_and_only_then(tmp_path: Path) -> None:
-    asked = [{"limit": 64}, {"limit": 64, "why": "once more"}, {"limit": 32}, {"limit": 128}, {}, {"limit": 256}, {}]
+    asked: list[dict[str, Any]] = [
+        {"limit": 64},
+        {"limit": 64, "why": "once more"},
+        {"limit": 32},
+        {"limit": 128},
+        {},
+        {"limit": 256},
+        {},
+    ]
     study = open_given(tmp_path, *((point(), one) for one in asked))
     seen = []
     for samples in (64, 128, None):

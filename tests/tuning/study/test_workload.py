@@ -106,7 +106,7 @@ def test_parameters_stand_for_unknown_multiply_adds_and_layers_for_those(files: 
 
 
 def test_a_search_that_quantizes_inputs_too_ends_when_all_layers_are_in_int8(files: Path, tmp_path: Path) -> None:
-    heard = []
+    heard: list[Any] = []
     options: dict[str, Any] = {
         "space": files / "space.toml",
         "tolerance": "90%",

@@ -1,5 +1,7 @@
 """Imports point one way, heavy packages stay where they belong, and the wheel has all it needs."""
 
+from __future__ import annotations
+
 import ast
 import subprocess
 import sys
@@ -78,14 +80,14 @@ def later(file: str, imports: set[str]) -> list[str]:
     return sorted(name for name in inside if rank("/".join(name.split(".")[1:])) > own)
 
 
-def test_every_file_has_a_layer():
+def test_every_file_has_a_layer() -> None:
     for file in FILES:
         if not file.endswith("__init__.py"):
             rank(file.removesuffix(".py"))
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.endswith("__init__.py")])
-def test_imports_point_one_way(file: str):
+def test_imports_point_one_way(file: str) -> None:
     assert later(file, imports_of(file)) == []
 
 
@@ -101,30 +103,30 @@ def test_imports_point_one_way(file: str):
         ("from autoquant.model.layers import Layer\nfrom .strict import Fields\nimport numpy as np", []),
     ],
 )
-def test_the_test_sees_every_way_to_import(text: str, found: list[str]):
+def test_the_test_sees_every_way_to_import(text: str, found: list[str]) -> None:
     assert later("formats/x.py", set(imported(ast.parse(text), "autoquant.formats"))) == found
 
 
 @pytest.mark.parametrize(("package", "owners"), OWNERS.items())
-def test_packages_with_owners(package: str, owners: tuple[str, ...]):
+def test_packages_with_owners(package: str, owners: tuple[str, ...]) -> None:
     users = [file for file in FILES if any(name.split(".")[0] == package for name in imports_of(file))]
     assert [file for file in users if not file.startswith(owners)] == []
 
 
-def test_importing_autoquant_is_light():
+def test_importing_autoquant_is_light() -> None:
     code = "import sys, autoquant; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "autoquant" in loaded
     assert {"tensorflow", "keras", "numpy", "scipy", "optuna", "rich", "google"}.isdisjoint(loaded)
 
 
-def test_the_public_names_are_sorted_and_no_package_has_one_of_them():
+def test_the_public_names_are_sorted_and_no_package_has_one_of_them() -> None:
     assert sorted(autoquant.__all__) == autoquant.__all__
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     assert packages.isdisjoint(autoquant.__all__)
 
 
-def test_the_wheel_ships_the_search_spaces():
+def test_the_wheel_ships_the_search_spaces() -> None:
     assert {"amct", "default", "demo", "litert", "quick", "skip_only", "thorough"} <= set(presets())
     project = PACKAGE.parent / "pyproject.toml"
     if project.is_file():

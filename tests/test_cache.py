@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -58,6 +61,6 @@ def test_a_damaged_file_is_never_used(file, data):
             np.testing.assert_array_equal(found.arrays[name], ENTRY.arrays[name])
 
 
-def test_a_disk_that_refuses(tmp_path):
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be written"):
         write_cache(tmp_path / "absent" / "cache.npz", ENTRY, key="k", version=1)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
@@ -7,14 +9,14 @@ from autoquant.errors import RunError
 from autoquant.files import write_text, written_whole
 
 
-def test_a_new_file_and_a_replaced_one(tmp_path: Path):
+def test_a_new_file_and_a_replaced_one(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "first")
     write_text(tmp_path / "a.txt", "größer")
     assert (tmp_path / "a.txt").read_bytes() == "größer".encode()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_who_reads_the_old_file_goes_on_reading_it(tmp_path: Path):
+def test_who_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old and long")
     with path.open("rb", buffering=0) as reader:
@@ -25,7 +27,7 @@ def test_who_reads_the_old_file_goes_on_reading_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]):
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(error), written_whole(path) as temporary:
@@ -36,7 +38,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[Ba
     assert [left.name for left in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_the_disk_is_full(tmp_path: Path):
+def test_the_disk_is_full(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(RunError) as caught, written_whole(path) as temporary:
@@ -48,13 +50,13 @@ def test_the_disk_is_full(tmp_path: Path):
     assert path.read_text() == "old"
 
 
-def test_an_error_without_a_number_is_told_all_the_same(tmp_path: Path):
+def test_an_error_without_a_number_is_told_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be written \\(the archive is closed\\)"), written_whole(tmp_path / "a"):
         raise OSError("the archive is closed")
 
 
 @pytest.mark.parametrize("path", ["missing/a.txt", "folder", "file/a.txt"])
-def test_places_that_cannot_be_written(tmp_path: Path, path: str):
+def test_places_that_cannot_be_written(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):

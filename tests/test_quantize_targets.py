@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.errors import PlanError, UsageError
@@ -48,7 +49,7 @@ def opened(path: Path) -> Any:
     return interpreter
 
 
-def test_the_file_holds_what_the_config_says(tiny, config: Path, tmp_path: Path):
+def test_the_file_holds_what_the_config_says(tiny: Tiny, config: Path, tmp_path: Path) -> None:
     made = autoquant.quantize(tiny.model, config, tiny.calibration, tmp_path / "out", target="litert", batch_size=16)
     assert (made.model.name, made.mapping) == ("tiny_int8.tflite", None)
     assert {path.name for path in made.folder.iterdir()} == {"tiny_int8.tflite", "config.json", "record.txt"}
@@ -63,7 +64,9 @@ def test_the_file_holds_what_the_config_says(tiny, config: Path, tmp_path: Path)
     assert clipped < np.abs(tiny.weights["dense"]).max() / 127
 
 
-def test_the_file_computes_nearly_what_the_model_does(tiny, config: Path, regression, tmp_path: Path):
+def test_the_file_computes_nearly_what_the_model_does(
+    tiny: Tiny, config: Path, regression: Path, tmp_path: Path
+) -> None:
     """Symmetric noise of a half step at each of a few hundred products is far below a tenth of the outputs' spread."""
     made = autoquant.quantize(tiny.model, config, tiny.calibration, tmp_path / "out", target="litert", batch_size=16)
     interpreter, known = opened(made.model), np.load(regression)
@@ -77,7 +80,7 @@ def test_the_file_computes_nearly_what_the_model_does(tiny, config: Path, regres
 
 
 @pytest.mark.parametrize(("io", "dtype"), [("float32", np.float32), ("int8", np.int8)])
-def test_type_of_inputs_and_outputs(tiny, config: Path, tmp_path: Path, io: str, dtype: type):
+def test_type_of_inputs_and_outputs(tiny: Tiny, config: Path, tmp_path: Path, io: str, dtype: type) -> None:
     out = tmp_path / "out"
     made = autoquant.quantize(tiny.model, config, tiny.calibration, out, target="litert", io=io, batch_size=16)
     interpreter = opened(made.model)
@@ -100,7 +103,9 @@ def test_type_of_inputs_and_outputs(tiny, config: Path, tmp_path: Path, io: str,
         ),
     ],
 )
-def test_a_config_of_another_target_is_told_so(tiny, tmp_path: Path, change: dict, target: str, message: str):
+def test_a_config_of_another_target_is_told_so(
+    tiny: Tiny, tmp_path: Path, change: dict[str, Any], target: str, message: str
+) -> None:
     (tmp_path / "c.json").write_text(json.dumps({**CONFIG, **change}))
     with pytest.raises(PlanError, match=message) as caught:
         autoquant.quantize(tiny.model, tmp_path / "c.json", tiny.calibration, tmp_path / "out", target=target)
@@ -110,7 +115,7 @@ def test_a_config_of_another_target_is_told_so(tiny, tmp_path: Path, change: dic
     assert not (tmp_path / "out").exists()
 
 
-def test_targets_and_types_that_there_are_not(config: Path, tmp_path: Path):
+def test_targets_and_types_that_there_are_not(config: Path, tmp_path: Path) -> None:
     for options in ({"target": "tflite"}, {"io": "int8"}, {"target": "litert", "io": "uint8"}):
         with pytest.raises(UsageError, match=r"^--(target|io)"):
             autoquant.quantize("absent.pb", config, "absent.npz", tmp_path / "out", **options)
@@ -124,7 +129,7 @@ WITHOUT = (
 """Runs a command in a process in which nobody can import TensorFlow."""
 
 
-def test_a_tflite_is_quantized_where_there_is_no_tensorflow(tiny, tmp_path: Path):
+def test_a_tflite_is_quantized_where_there_is_no_tensorflow(tiny: Tiny, tmp_path: Path) -> None:
     from autoquant.model.litert.convert import convert
 
     (tmp_path / "tiny.tflite").write_bytes(convert(open_model(tiny.model).graph).content)
@@ -142,7 +147,7 @@ def test_a_tflite_is_quantized_where_there_is_no_tensorflow(tiny, tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["analytic", "empirical"])
 @pytest.mark.parametrize("target", ["litert", "tensorflow"])
-def test_biases_are_corrected_and_nothing_else_is_changed(tiny, tmp_path: Path, target: str, kind: str):
+def test_biases_are_corrected_and_nothing_else_is_changed(tiny: Tiny, tmp_path: Path, target: str, kind: str) -> None:
     """The record is that of the plain plan, the mean of the scores nearer to that of the float model."""
     layers = {"conv": {}, "depthwise": {}, "dense": {"weight_quant_params": {"channel_wise": False}}}
     made = {}

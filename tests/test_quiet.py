@@ -9,7 +9,7 @@ import pytest
 from autoquant.quiet import stdout_without
 
 
-def test_words_are_left_out_and_all_else_follows(capfd: pytest.CaptureFixture[str]):
+def test_words_are_left_out_and_all_else_follows(capfd: pytest.CaptureFixture[str]) -> None:
     print("before")
     with stdout_without(b"nonsense\n"):
         os.write(1, b"nonsense\n")
@@ -19,7 +19,7 @@ def test_words_are_left_out_and_all_else_follows(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().out == "before\nmeanwhile\nafter\n"
 
 
-def test_standard_output_is_back_after_an_error(capfd: pytest.CaptureFixture[str]):
+def test_standard_output_is_back_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="bad"), stdout_without(b"nonsense\n"):
         print("said")
         raise ValueError("bad")

@@ -19,22 +19,22 @@ SHOWN = [line.split("&& ")[-1] for line in re.findall(r"^\$ (.*autoquant .*)$", 
 
 
 @pytest.mark.parametrize("line", [line for line in SHOWN if line.startswith("autoquant ")])
-def test_commands_are_understood(line: str):
+def test_commands_are_understood(line: str) -> None:
     name, *words = shlex.split(line)[1:]
     parser = Parser(prog=name)
     importlib.import_module(f"autoquant.cli.{name}").add_arguments(parser)
     assert parser.parse_args(words)
 
 
-def test_every_command_is_shown():
+def test_every_command_is_shown() -> None:
     assert {shlex.split(line)[1] for line in SHOWN if line.startswith("autoquant ")} == set(COMMANDS)
 
 
-def test_presets_are_named():
+def test_presets_are_named() -> None:
     assert all(f"`{name}`" in README for name in presets() if name != "demo")
 
 
-def test_the_search_space_is_one():
+def test_the_search_space_is_one() -> None:
     example = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
     assert example is not None
     space = parse_space(example[1], "README.md")
@@ -45,7 +45,7 @@ def test_the_search_space_is_one():
     assert len(space.layer.activation) == 3
 
 
-def test_python_options_are_fields_of_a_request():
+def test_python_options_are_fields_of_a_request() -> None:
     example = re.search(r"autoquant\.search\((.*?)\)\n", README)
     assert example is not None
     options = re.findall(r"(\w+)=", example[1])

@@ -3,7 +3,10 @@
 Usage: template.py MODEL DATA OUTPUTS SAVE_PATH
 """
 
+from __future__ import annotations
+
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +17,7 @@ BATCH_SIZE = 50
 BATCH_NUM = 2
 
 
-def load_pb(model):
+def load_pb(model: Any) -> Any:
     tf.compat.v1.reset_default_graph()
     with tf.io.gfile.GFile(model, "rb") as file:
         graph_def = tf.compat.v1.GraphDef()
@@ -23,19 +26,19 @@ def load_pb(model):
     return tf.compat.v1.get_default_graph()
 
 
-def run(graph, batches, outputs):
+def run(graph: Any, batches: Any, outputs: Any) -> Any:
     with tf.compat.v1.Session(graph=graph) as session:
         session.run(tf.compat.v1.global_variables_initializer())
         results = [session.run(outputs, feed_dict={"image:0": batch})[0] for batch in batches]
     return np.concatenate(results)
 
 
-def accuracy(graph, data, outputs):
+def accuracy(graph: Any, data: Any, outputs: Any) -> Any:
     batches = np.split(data["x"], len(data["x"]) // BATCH_SIZE)
     return float(np.mean(run(graph, batches, outputs).argmax(axis=1) == data["y"]))
 
 
-def main():
+def main() -> None:
     tf.compat.v1.disable_v2_behavior()
     model, data_file, output, save_path = sys.argv[1:]
     outputs = [output]

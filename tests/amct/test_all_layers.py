@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def write() -> None:
 
 
 @pytest.fixture
-def model(built) -> Path:
+def model(built: Callable[[Callable[[], Any]], Any]) -> Path:
     Path("model.pb").write_bytes(built(write).as_graph_def().SerializeToString())
     return Path("model.pb")
 
@@ -69,7 +70,9 @@ def outputs(graph: Any, images: Any) -> Any:
         ),
     ],
 )
-def test_every_layer_is_calibrated_and_saved(model, load_pb, cfg: str, entries: tuple[str, ...]) -> None:
+def test_every_layer_is_calibrated_and_saved(
+    model: Path, load_pb: Callable[[Path], Any], cfg: str, entries: tuple[str, ...]
+) -> None:
     images = np.random.default_rng(9).normal(size=(64, 8, 8, 2)).astype(F)
     Path("c.cfg").write_text(cfg)
     graph = load_pb(model)
@@ -86,7 +89,7 @@ def test_every_layer_is_calibrated_and_saved(model, load_pb, cfg: str, entries: 
     assert 0 < np.abs(found - expected).max() < 0.1 * np.ptp(expected)
 
 
-def test_fewer_bits_of_a_weight(model, load_pb) -> None:
+def test_fewer_bits_of_a_weight(model: Path, load_pb: Callable[[Path], Any]) -> None:
     graph = load_pb(model)
     amct.create_quant_config(CONFIG, graph)
     config = json.loads(CONFIG.read_text())

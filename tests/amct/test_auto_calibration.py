@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
 from autoquant.amct.configuration import create_quant_config
@@ -35,7 +37,7 @@ GAIN = np.array([3000, 1, 1, 1], np.float32)
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """`image` (batch, 8, 8, 3) -> `scores` (batch, 5) with four layers, one of which is ruined by INT8; its weights."""
     import tensorflow as tf
 
@@ -63,16 +65,18 @@ class Evaluator(AutoCalibrationEvaluatorBase):
         self.allowed = allowed
         self.calls: list[str] = []
 
-    def calibration(self, graph, outputs):
+    def calibration(self, graph: Any, outputs: list[str]) -> None:
         self.calls.append("calibration")
         for batch in (IMAGES[:4], IMAGES[4:8]):
             run(graph, outputs, batch)
 
-    def evaluate(self, graph, outputs):
+    def evaluate(self, graph: Any, outputs: list[str]) -> dict[str, NDArray[Any]]:
         self.calls.append("evaluate")
         return {"scores": run(graph, outputs, IMAGES[8:])[0]}
 
-    def metric_eval(self, original_metric, new_metric):
+    def metric_eval(
+        self, original_metric: dict[str, NDArray[Any]], new_metric: dict[str, NDArray[Any]]
+    ) -> tuple[bool, Any]:
         original, new = original_metric["scores"], new_metric["scores"]
         loss = np.linalg.norm(original - new) / np.linalg.norm(original)
         return loss <= self.allowed, loss
@@ -87,13 +91,13 @@ def run(graph: Any, outputs: Any, images: Any, name: str = "image:0") -> list[An
 
 
 @pytest.fixture
-def config(net, load_pb) -> Path:
+def config(net: tuple[Path, dict[str, Any]], load_pb: Callable[[Path], Any]) -> Path:
     create_quant_config("config.json", load_pb(net[0]), batch_num=2)
     return Path("config.json")
 
 
 @pytest.fixture
-def calibrate(net, config):
+def calibrate(net: tuple[Path, dict[str, Any]], config: Path) -> Callable[..., list[tuple[set[str], bool]]]:
     """Calls the function as a script does; gives what became of each configuration: layers in float, satisfied."""
 
     def called(evaluator: Any, save_dir: str = "results/net", **options: Any) -> list[tuple[set[str], bool]]:
@@ -129,7 +133,12 @@ def in_float(config: str) -> set[str]:
     return {name for name in ("stem", "spread", "bad", "tail") if not layers[name]["quant_enable"]}
 
 
-def test_bisection_finds_the_layer_that_int8_ruins(net, config, calibrate, load_pb):
+def test_bisection_finds_the_layer_that_int8_ruins(
+    net: tuple[Path, dict[str, Any]],
+    config: Path,
+    calibrate: Callable[..., list[tuple[set[str], bool]]],
+    load_pb: Callable[[Path], Any],
+) -> None:
     before, evaluator = config.read_text(), Evaluator()
     tried = calibrate(evaluator)
     ranking = json.loads(Path("results", RANKING).read_text())
@@ -154,12 +163,12 @@ def test_bisection_finds_the_layer_that_int8_ruins(net, config, calibrate, load_
 class OneByOne(AutoCalibrationStrategyBase):
     """A user's own: one layer more each time; it ends by saying once more what satisfied."""
 
-    def initialize(self, ranking_info):
+    def initialize(self, ranking_info: dict[str, float]) -> None:
         self.told = []
         self.layers = sorted(ranking_info, key=ranking_info.__getitem__)
         self.count = 0
 
-    def update_quant_config(self, metric_eval):
+    def update_quant_config(self, metric_eval: tuple[bool, Any]) -> dict[str, Any]:
         self.told.append(metric_eval)
         self.count += not metric_eval[0]
         layers = {name: place >= self.count for place, name in enumerate(self.layers)}
@@ -169,7 +178,7 @@ class OneByOne(AutoCalibrationStrategyBase):
 class Reversed(SensitivityBase):
     """A user's own, in AMCT's way (the larger, the better), which takes good layers for bad ones."""
 
-    def compare(self, original_output, fakequant_output):
+    def compare(self, original_output: NDArray[Any], fakequant_output: NDArray[Any]) -> float:
         return MseSensitivity(do_normalization=True).compare(original_output, fakequant_output)
 
 
@@ -182,7 +191,9 @@ STRATEGIES = [
 
 
 @pytest.mark.parametrize(("strategy", "sensitivity", "final", "trials"), STRATEGIES)
-def test_strategies_and_measures_by_name_and_of_ones_own(calibrate, strategy, sensitivity, final, trials: int):
+def test_strategies_and_measures_by_name_and_of_ones_own(
+    calibrate: Callable[..., list[tuple[set[str], bool]]], strategy: Any, sensitivity: Any, final: set[str], trials: int
+) -> None:
     """The measure that is the wrong way round rolls back the ruined layer last, which leaves nothing."""
     options = {"strategy": strategy, "sensitivity": sensitivity}
     if len(final) == 4:
@@ -195,7 +206,9 @@ def test_strategies_and_measures_by_name_and_of_ones_own(calibrate, strategy, se
     assert in_float(f"results/{FINAL}") == final
 
 
-def test_a_strategy_is_told_what_became_of_its_configurations(calibrate):
+def test_a_strategy_is_told_what_became_of_its_configurations(
+    calibrate: Callable[..., list[tuple[set[str], bool]]],
+) -> None:
     strategy = OneByOne()
     calibrate(Evaluator(), strategy=strategy)
     (ruined, lost), (right, little) = strategy.told
@@ -205,7 +218,7 @@ def test_a_strategy_is_told_what_became_of_its_configurations(calibrate):
     assert written == [[False, pytest.approx(float(lost))], [True, pytest.approx(float(little))]]
 
 
-def test_the_sampler_of_the_search_as_a_strategy(calibrate):
+def test_the_sampler_of_the_search_as_a_strategy(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     """Of the trials that satisfy it keeps the one with the most multiply-adds in INT8."""
     tried = calibrate(Evaluator(), strategy=TpeStrategy(trials=6, seed=1))
     assert tried[0] == (set(), False)
@@ -217,7 +230,7 @@ def test_the_sampler_of_the_search_as_a_strategy(calibrate):
     assert models() == ["net_quant.json", "net_quantized.pb"]
 
 
-def test_where_all_layers_satisfy_no_strategy_is_asked(calibrate):
+def test_where_all_layers_satisfy_no_strategy_is_asked(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     strategy = OneByOne()
     assert calibrate(Evaluator(allowed=math.inf), strategy=strategy) == [(set(), True)]
     assert not hasattr(strategy, "told")
@@ -225,7 +238,12 @@ def test_where_all_layers_satisfy_no_strategy_is_asked(calibrate):
     assert len(json.loads(Path("results", RANKING).read_text())) == 4
 
 
-def test_the_record_is_that_of_quantize_model(calibrate, config, net, load_pb):
+def test_the_record_is_that_of_quantize_model(
+    calibrate: Callable[..., list[tuple[set[str], bool]]],
+    config: Path,
+    net: tuple[Path, dict[str, Any]],
+    load_pb: Callable[[Path], Any],
+) -> None:
     """All layers satisfy here, so both calibrate the same with the same batches."""
     graph, evaluator = load_pb(net[0]), Evaluator(allowed=math.inf)
     quantize_model(graph, config, "direct.txt")
@@ -239,7 +257,9 @@ def test_the_record_is_that_of_quantize_model(calibrate, config, net, load_pb):
     assert load_record(Path("direct.txt")) == load_record(Path("results/record.txt"))
 
 
-def test_layers_that_the_config_leaves_in_float_are_not_offered(net, load_pb):
+def test_layers_that_the_config_leaves_in_float_are_not_offered(
+    net: tuple[Path, dict[str, Any]], load_pb: Callable[[Path], Any]
+) -> None:
     create_quant_config("config.json", load_pb(net[0]), skip_layers=["bad"], batch_num=2)
     accuracy_based_auto_calibration(net[0], "scores:0", "record.txt", "config.json", "net", Evaluator())
     assert read_history()[0]["roll_back_config"] == dict.fromkeys(["spread", "stem", "tail"], True)
@@ -247,7 +267,9 @@ def test_layers_that_the_config_leaves_in_float_are_not_offered(net, load_pb):
     assert in_float(FINAL) == {"bad"}
 
 
-def test_layers_that_the_outputs_do_not_need_are_left_out(net, config, capsys):
+def test_layers_that_the_outputs_do_not_need_are_left_out(
+    net: tuple[Path, dict[str, Any]], config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluator = Evaluator()
     evaluator.evaluate = lambda graph, outputs: {"scores": run(graph, outputs, IMAGES[8:])[0]}
     accuracy_based_auto_calibration(net[0], ["spread_relu:0"], "record.txt", config, "net", evaluator)
@@ -256,7 +278,7 @@ def test_layers_that_the_outputs_do_not_need_are_left_out(net, config, capsys):
 
 
 @pytest.mark.parametrize(("save_dir", "made"), [("there", "there/net"), ("new/", "new/net"), ("new/mine", "new/mine")])
-def test_where_files_go(calibrate, save_dir: str, made: str):
+def test_where_files_go(calibrate: Callable[..., list[tuple[set[str], bool]]], save_dir: str, made: str) -> None:
     Path("there").mkdir()
     calibrate(Evaluator(allowed=math.inf), save_dir)
     for file in (f"{made}_quantized.pb", f"{made}_quant.json", f"{Path(made).parent}/{FINAL}"):
@@ -268,7 +290,14 @@ CONFIGS = [("CosineSimilarity", CosineSimilaritySensitivity(), 1.0), ("Mse", Mse
 
 
 @pytest.mark.parametrize(("name", "measure", "sign"), CONFIGS)
-def test_the_ranking_against_numpy(net, calibrate, load_pb, name: str, measure: Any, sign: float):
+def test_the_ranking_against_numpy(
+    net: tuple[Path, dict[str, Any]],
+    calibrate: Callable[..., list[tuple[set[str], bool]]],
+    load_pb: Callable[[Path], Any],
+    name: str,
+    measure: Any,
+    sign: float,
+) -> None:
     """The MatMul quantized by hand, in float64, on what it reads in the float model, batch by batch."""
     calibrate(Evaluator(), sensitivity=name)
     record = load_record(Path("results/record.txt"))["tail"]
@@ -286,7 +315,7 @@ def test_the_ranking_against_numpy(net, calibrate, load_pb, name: str, measure: 
     assert found == pytest.approx(sign * np.mean(scores), rel=1e-4 if name == "Mse" else 1e-7)
 
 
-def test_all_roll_back(calibrate):
+def test_all_roll_back(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     """Nothing satisfies: no model is left, not even one of an earlier call."""
     calibrate(Evaluator(allowed=math.inf))
     assert models() == ["net_quant.json", "net_quantized.pb"]
@@ -304,7 +333,9 @@ def test_all_roll_back(calibrate):
 
 
 @pytest.mark.parametrize(("save_dir", "message"), [("results/net", "amct_log"), ("/proc/model", "/proc")])
-def test_folders_that_cannot_be_written_to_are_told_before_the_work(calibrate, save_dir: str, message: str):
+def test_folders_that_cannot_be_written_to_are_told_before_the_work(
+    calibrate: Callable[..., list[tuple[set[str], bool]]], save_dir: str, message: str
+) -> None:
     """Not even the superuser can write to /proc, or into a file."""
     if message == "amct_log":
         shutil.rmtree("amct_log")
@@ -316,7 +347,9 @@ def test_folders_that_cannot_be_written_to_are_told_before_the_work(calibrate, s
     assert evaluator.calls == []
 
 
-def test_a_requirement_that_the_float_model_does_not_satisfy(calibrate):
+def test_a_requirement_that_the_float_model_does_not_satisfy(
+    calibrate: Callable[..., list[tuple[set[str], bool]]],
+) -> None:
     evaluator = Evaluator(allowed=-1.0)
     with pytest.raises(
         ValueError, match="Compare between original_accuracy and original_accuracy can not satisfy the acc"
@@ -325,7 +358,7 @@ def test_a_requirement_that_the_float_model_does_not_satisfy(calibrate):
     assert evaluator.calls == ["evaluate"]
 
 
-def test_a_final_model_that_does_not_satisfy_again(calibrate):
+def test_a_final_model_that_does_not_satisfy_again(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     evaluator, answers = Evaluator(), iter([True, False, True, True, False])
     evaluator.metric_eval = lambda original, new: (next(answers), 0.25)
     with pytest.raises(
@@ -344,28 +377,34 @@ class Broken(Evaluator):
         if place == self.place:
             raise KeyError(place)
 
-    def calibration(self, graph, outputs):
+    def calibration(self, graph: Any, outputs: list[str]) -> None:
         super().calibration(graph, outputs)
         self.fail("calibration")
 
-    def evaluate(self, graph, outputs):
+    def evaluate(self, graph: Any, outputs: list[str]) -> dict[str, NDArray[Any]]:
         self.fail("evaluate")
         return super().evaluate(graph, outputs)
 
-    def metric_eval(self, original_metric, new_metric):
+    def metric_eval(
+        self, original_metric: dict[str, NDArray[Any]], new_metric: dict[str, NDArray[Any]]
+    ) -> tuple[bool, Any]:
         self.fail("metric_eval")
         return super().metric_eval(original_metric, new_metric)
 
 
 @pytest.mark.parametrize("place", ["calibration", "evaluate", "metric_eval"])
-def test_what_the_evaluator_raises_is_raised_as_it_is(calibrate, place: str):
+def test_what_the_evaluator_raises_is_raised_as_it_is(
+    calibrate: Callable[..., list[tuple[set[str], bool]]], place: str
+) -> None:
     with pytest.raises(KeyError, match=place):
         calibrate(Broken(place))
 
 
-def test_what_was_tried_is_on_disk_when_something_ends_it(calibrate):
+def test_what_was_tried_is_on_disk_when_something_ends_it(
+    calibrate: Callable[..., list[tuple[set[str], bool]]],
+) -> None:
     class Dying(Evaluator):
-        def evaluate(self, graph, outputs):
+        def evaluate(self, graph: Any, outputs: list[str]) -> dict[str, NDArray[Any]]:
             if self.calls.count("evaluate") == 2:
                 raise KeyboardInterrupt
             return super().evaluate(graph, outputs)
@@ -379,7 +418,7 @@ def test_what_was_tried_is_on_disk_when_something_ends_it(calibrate):
 class Swallowing(Evaluator):
     """What a session raises is of no interest to it."""
 
-    def calibration(self, graph, outputs):
+    def calibration(self, graph: Any, outputs: list[str]) -> None:
         import tensorflow as tf
 
         try:
@@ -389,9 +428,11 @@ class Swallowing(Evaluator):
 
 
 @pytest.mark.parametrize(("kind", "swallowed"), [(Evaluator, 0), (Swallowing, 1)])
-def test_what_a_measure_raises_is_raised_as_it_is(calibrate, kind: type[Evaluator], swallowed: int):
+def test_what_a_measure_raises_is_raised_as_it_is(
+    calibrate: Callable[..., list[tuple[set[str], bool]]], kind: type[Evaluator], swallowed: int
+) -> None:
     class Raising(SensitivityBase):
-        def compare(self, original_output, fakequant_output):
+        def compare(self, original_output: NDArray[Any], fakequant_output: NDArray[Any]) -> Never:
             raise ZeroDivisionError("mine")
 
     evaluator = kind()
@@ -400,9 +441,9 @@ def test_what_a_measure_raises_is_raised_as_it_is(calibrate, kind: type[Evaluato
     assert evaluator.calls.count("swallowed") == swallowed
 
 
-def test_a_measure_that_gives_no_number(calibrate):
+def test_a_measure_that_gives_no_number(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class NotANumber(SensitivityBase):
-        def compare(self, original_output, fakequant_output):
+        def compare(self, original_output: NDArray[Any], fakequant_output: NDArray[Any]) -> float:
             return math.nan
 
     with pytest.raises(
@@ -411,18 +452,18 @@ def test_a_measure_that_gives_no_number(calibrate):
         calibrate(Evaluator(), sensitivity=NotANumber())
 
 
-def test_too_few_batches(calibrate):
+def test_too_few_batches(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class Short(Evaluator):
-        def calibration(self, graph, outputs):
+        def calibration(self, graph: Any, outputs: list[str]) -> None:
             run(graph, outputs, IMAGES[:4])
 
     with pytest.raises(DataError, match=r"ran stem, spread, bad, tail in 1 of 2 batches.*; run the outputs at least"):
         calibrate(Short())
 
 
-def test_more_batches_than_asked_for_change_nothing(calibrate):
+def test_more_batches_than_asked_for_change_nothing(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class Long(Evaluator):
-        def calibration(self, graph, outputs):
+        def calibration(self, graph: Any, outputs: list[str]) -> None:
             super().calibration(graph, outputs)
             run(graph, outputs, 100 * IMAGES[8:])
 
@@ -433,16 +474,16 @@ def test_more_batches_than_asked_for_change_nothing(calibrate):
     assert texts[0] == texts[1]
 
 
-def test_a_loss_that_is_no_number(calibrate):
+def test_a_loss_that_is_no_number(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     evaluator = Evaluator()
     evaluator.metric_eval = lambda original, new: (True, {"top1": 0.5, "top5": math.nan})
     calibrate(evaluator)
     assert read_history()[0]["metric_eval"] == [True, None]
 
 
-def test_calibration_data_that_no_layer_can_use(calibrate):
+def test_calibration_data_that_no_layer_can_use(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class Unreal(Evaluator):
-        def calibration(self, graph, outputs):
+        def calibration(self, graph: Any, outputs: list[str]) -> None:
             for _ in range(2):
                 run(graph, outputs, np.full((1, 8, 8, 3), np.nan))
 
@@ -450,19 +491,19 @@ def test_calibration_data_that_no_layer_can_use(calibrate):
         calibrate(Unreal())
 
 
-def test_a_config_of_another_model(calibrate, config):
+def test_a_config_of_another_model(calibrate: Callable[..., list[tuple[set[str], bool]]], config: Path) -> None:
     config.write_text(config.read_text().replace('"bad"', '"good"'))
     with pytest.raises(PlanError, match="'good' is an invalid layer name or parameter"):
         calibrate(Evaluator())
 
 
-def test_a_config_that_wants_other_weights(calibrate, config):
+def test_a_config_that_wants_other_weights(calibrate: Callable[..., list[tuple[set[str], bool]]], config: Path) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), "autoquant": {"equalize": True}}))
     with pytest.raises(PlanError, match=r"autoquant\.equalize: equalize gives the model other weights"):
         calibrate(Evaluator())
 
 
-def test_a_layer_that_cannot_be_int8_goes_back_by_itself(load_pb):
+def test_a_layer_that_cannot_be_int8_goes_back_by_itself(load_pb: Callable[[Path], Any]) -> None:
     """Its bias exceeds INT32: AMCT's advice is to skip the layer, and the search does."""
     import tensorflow as tf
 
@@ -484,7 +525,7 @@ def test_a_layer_that_cannot_be_int8_goes_back_by_itself(load_pb):
     assert set(load_record(Path("record.txt"))) == {"plain"}
 
 
-def test_a_real_model(real_data, load_pb):
+def test_a_real_model(real_data: Path, load_pb: Callable[[Path], Any]) -> None:
     """A network whose channels are unequal, on images: most of it in INT8 where all of it is at chance."""
     data = {}
     for part, count in (("calibration", 32), ("evaluation", 300)):
@@ -492,14 +533,14 @@ def test_a_real_model(real_data, load_pb):
             data[part] = arrays["x"][:count] / np.float32(127.5) - 1, arrays["y"][:count]
 
     class Top1(AutoCalibrationEvaluatorBase):
-        def calibration(self, graph, outputs):
+        def calibration(self, graph: Any, outputs: list[str]) -> None:
             run(graph, outputs, data["calibration"][0], "input:0")
 
-        def evaluate(self, graph, outputs):
+        def evaluate(self, graph: Any, outputs: list[str]) -> float:
             images, labels = data["evaluation"]
             return float(np.mean(run(graph, outputs, images, "input:0")[0].argmax(axis=1) == labels))
 
-        def metric_eval(self, original_metric, new_metric):
+        def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
             return original_metric - new_metric <= 0.02, original_metric - new_metric
 
     model = real_data / "bed" / "mid.pb"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,11 @@ CONFIG = Path("new/folder/config.json")
 CFG = Path("quant.cfg")
 
 
-def written() -> dict:
+def written() -> dict[str, Any]:
     return json.loads(CONFIG.read_text())
 
 
-def test_every_layer_has_the_documented_defaults(live) -> None:
+def test_every_layer_has_the_documented_defaults(live: Any) -> None:
     assert amct.create_quant_config(str(CONFIG), live) is None
     ifmr = {
         "act_algo": "ifmr",
@@ -30,7 +32,7 @@ def test_every_layer_has_the_documented_defaults(live) -> None:
         "search_step": 0.01,
     }
 
-    def layer(*, channel_wise: bool) -> dict:
+    def layer(*, channel_wise: bool) -> dict[str, Any]:
         weight = {"channel_wise": channel_wise, "num_bits": 8, "wts_algo": "arq_quantize"}
         return {"quant_enable": True, "activation_quant_params": ifmr, "weight_quant_params": weight}
 
@@ -46,7 +48,7 @@ def test_every_layer_has_the_documented_defaults(live) -> None:
     }
 
 
-def test_arguments_are_taken_over(live) -> None:
+def test_arguments_are_taken_over(live: Any) -> None:
     amct.create_quant_config(CONFIG, live, ["conv"], 4, False)
     config = written()
     assert config["batch_num"] == 4
@@ -54,7 +56,7 @@ def test_arguments_are_taken_over(live) -> None:
     assert not config["dense"]["activation_quant_params"]["asymmetric"]
 
 
-def test_a_cfg_overrides_the_arguments(live) -> None:
+def test_a_cfg_overrides_the_arguments(live: Any) -> None:
     CFG.write_text(
         "batch_num: 2 skip_layers: 'dense' do_fusion: false "
         "override_layer_configs { layer_name: 'conv' calibration_config { hfmg_quantize { num_of_bins: 1024 } } }"
@@ -71,12 +73,14 @@ def test_a_cfg_overrides_the_arguments(live) -> None:
     }
 
 
-def test_what_is_written_can_be_used_as_it_is(live) -> None:
+def test_what_is_written_can_be_used_as_it_is(live: Any) -> None:
     amct.create_quant_config(CONFIG, live, ["conv"])
     assert len(amct.quantize_model(live, CONFIG, "record.txt")) == 2
 
 
-def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(built, capsys) -> None:
+def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(
+    built: Callable[[Callable[[], Any]], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     import numpy as np
     import tensorflow as tf
 
@@ -104,7 +108,7 @@ def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(built, capsys) -> N
         ({"config_defination": CFG}, "quant.cfg.*batch_nun"),
     ],
 )
-def test_what_cannot_be_asked_for(live, arguments, message: str) -> None:
+def test_what_cannot_be_asked_for(live: Any, arguments: dict[str, Any], message: str) -> None:
     CFG.write_text("batch_nun: 2")
     with pytest.raises(PlanError, match=message):
         amct.create_quant_config(CONFIG, live, **arguments)

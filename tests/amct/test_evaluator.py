@@ -24,7 +24,7 @@ def ones(count: int, kind: type = np.float32) -> list[Any]:
 
 
 @pytest.fixture
-def counting():
+def counting() -> tuple[Any, list[Any]]:
     """A graph `left` * `right` -> `product`, and what was run through it; a variable must be initialized."""
     import tensorflow as tf
 
@@ -40,7 +40,7 @@ def counting():
     return graph, seen
 
 
-def test_every_file_is_run_once_in_the_order_of_names(tmp_path, counting):
+def test_every_file_is_run_once_in_the_order_of_names(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
     graph, seen = counting
     rng = np.random.default_rng(3)
     lefts = rng.normal(size=(3, 2, 3)).astype(np.float32)
@@ -58,31 +58,31 @@ def test_every_file_is_run_once_in_the_order_of_names(tmp_path, counting):
         np.testing.assert_array_equal(right, wanted_right)
 
 
-def test_an_input_that_the_outputs_do_not_need_may_be_left_out(tmp_path, counting):
+def test_an_input_that_the_outputs_do_not_need_may_be_left_out(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
     write(tmp_path / "l", *ones(2))
     GraphEvaluator(f"{tmp_path}/l", "left:0:2,3", "float32").calibration(counting[0], ["half:0"])
 
 
-def test_an_input_that_is_not_fed(tmp_path, counting):
+def test_an_input_that_is_not_fed(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
     write(tmp_path / "l", *ones(2))
     evaluator = GraphEvaluator(f"{tmp_path}/l;", "left:2,3;", "float32;")
     with pytest.raises(UsageError, match="you must feed a value for placeholder tensor 'right'; add its shape"):
         evaluator.calibration(counting[0], ["product:0"])
 
 
-def test_an_input_that_the_graph_does_not_have(tmp_path, counting):
+def test_an_input_that_the_graph_does_not_have(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
     write(tmp_path / "l", *ones(2))
     with pytest.raises(UsageError, match="the graph has no input 'lft'; did you mean 'left'"):
         GraphEvaluator(f"{tmp_path}/l", "lft:2,3", "float32").calibration(counting[0], ["half:0"])
 
 
-def test_a_shape_that_the_graph_does_not_take(tmp_path, counting):
+def test_a_shape_that_the_graph_does_not_take(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
     write(tmp_path / "l", *ones(2))
     with pytest.raises(UsageError, match=r"gives 'left' the shape \(3, 2\), but in the graph it has \(None, 3\); give"):
         GraphEvaluator(f"{tmp_path}/l", "left:3,2", "float32").calibration(counting[0], ["half:0"])
 
 
-def test_it_cannot_evaluate(tmp_path):
+def test_it_cannot_evaluate(tmp_path: Path) -> None:
     evaluator = GraphEvaluator(str(write(tmp_path / "l", *ones(1))), "left:2,3", "float32")
     for call in (evaluator.evaluate, evaluator.metric_eval):
         with pytest.raises(UsageError, match=r"only calibrates.*; give an evaluator of your own"):
@@ -118,7 +118,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("data", "shape", "kind", "error", "message"), BAD, ids=[row[-1][:50] for row in BAD])
-def test_what_is_refused(tmp_path, data: str, shape: str, kind: str, error: type[AutoquantError], message: str):
+def test_what_is_refused(
+    tmp_path: Path, data: str, shape: str, kind: str, error: type[AutoquantError], message: str
+) -> None:
     folders = {"l": write(tmp_path / "l", *ones(2)), "one": write(tmp_path / "one", *ones(1))}
     folders["empty"] = write(tmp_path / "empty")
     with pytest.raises(error) as caught:
@@ -127,7 +129,7 @@ def test_what_is_refused(tmp_path, data: str, shape: str, kind: str, error: type
     assert caught.value.hint
 
 
-def test_a_base_that_is_not_overridden():
+def test_a_base_that_is_not_overridden() -> None:
     base = AutoCalibrationEvaluatorBase()
     for method, arguments in (("calibration", (None, [])), ("evaluate", (None, [])), ("metric_eval", (1, 1))):
         with pytest.raises(UsageError, match=rf"AutoCalibrationEvaluatorBase: has no {method}\(.*; override it"):

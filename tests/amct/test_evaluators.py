@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,14 +20,14 @@ class Evaluator(AutoCalibrationEvaluatorBase):
 """
 
 
-def opened(text: str):
+def opened(text: str) -> Any:
     FILE.write_text(text)
     return open_evaluator(FILE)
 
 
 def test_the_one_instance_of_a_file_is_found_under_any_name() -> None:
     found = opened(CLASS.format(body="graph.append(outputs)") + "judge = Evaluator()\nagain = judge\n")
-    graph: list = []
+    graph: list[Any] = []
     found.calibration(graph, ["y:0"])
     assert graph == [["y:0"]]
 
@@ -43,13 +44,13 @@ def test_the_one_instance_of_a_file_is_found_under_any_name() -> None:
         ("import nothing_of_this_name", DataError, r"evaluator.py: raised ModuleNotFoundError"),
     ],
 )
-def test_files_that_hold_no_evaluator(text: str, error, message: str) -> None:
+def test_files_that_hold_no_evaluator(text: str, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         opened(text)
 
 
 @pytest.mark.parametrize(("path", "error"), [("none.py", DataError), ("record.txt", UsageError)])
-def test_paths_that_are_no_python_files(path: str, error) -> None:
+def test_paths_that_are_no_python_files(path: str, error: Any) -> None:
     with pytest.raises(error, match=path):
         open_evaluator(Path(path))
 
@@ -77,7 +78,7 @@ RUN = """import tensorflow as tf, numpy as np
         ),
     ],
 )
-def test_what_goes_wrong_in_an_evaluator_is_told_as_what_it_is(live, body: str, error, message: str) -> None:
+def test_what_goes_wrong_in_an_evaluator_is_told_as_what_it_is(live: Any, body: str, error: Any, message: str) -> None:
     evaluator = opened(CLASS.format(body=body) + "evaluator = Evaluator()")
     amct.create_quant_config("config.json", live)
     amct.quantize_model(live, "config.json", "record.txt")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,16 +42,16 @@ def test_a_range_of_nothing_has_scale_one() -> None:
 
 
 @pytest.fixture
-def graph_of(built):
+def graph_of(built: Callable[[Callable[[], Any]], Any]) -> Callable[..., Graph]:
     """A Graph of what a function writes, without normalization."""
 
-    def made(write) -> Graph:
+    def made(write: Callable[..., Any]) -> Graph:
         return Graph.from_graph_def(built(write).as_graph_def(), inputs=["x"], outputs=["y"])
 
     return made
 
 
-def test_arguments_and_constants_behind_identity_are_read(graph_of) -> None:
+def test_arguments_and_constants_behind_identity_are_read(graph_of: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -68,7 +71,7 @@ def test_arguments_and_constants_behind_identity_are_read(graph_of) -> None:
     assert plain.nodes[plain.nodes["y"].input[0]].input[0] == "x"
 
 
-def test_an_output_keeps_its_name(graph_of, run) -> None:
+def test_an_output_keeps_its_name(graph_of: Callable[..., Graph], run: Callable[..., list[Any]]) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -89,7 +92,9 @@ def test_an_output_keeps_its_name(graph_of, run) -> None:
         ({"narrow_range": True}, "fake: is narrow_range, which is for weights"),
     ],
 )
-def test_what_int8_does_not_have_is_refused(graph_of, options, message: str) -> None:
+def test_what_int8_does_not_have_is_refused(
+    graph_of: Callable[..., Graph], options: dict[str, bool | float], message: str
+) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -101,7 +106,7 @@ def test_what_int8_does_not_have_is_refused(graph_of, options, message: str) -> 
         grid_of(graph, graph.nodes["fake"]).activation("fake")
 
 
-def test_a_range_that_is_fed_is_refused(graph_of) -> None:
+def test_a_range_that_is_fed_is_refused(graph_of: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     def write() -> None:

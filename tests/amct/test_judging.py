@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -19,20 +20,20 @@ class Evaluator:
         self.answer = answer
         self.error = error
 
-    def calibration(self, graph, outputs):
+    def calibration(self, graph: Callable[..., Any], outputs: list[Any]) -> None:
         graph()
         if self.error:
             raise self.error
 
-    def evaluate(self, graph, outputs):
+    def evaluate(self, graph: int, outputs: list[str]) -> int:
         return graph
 
-    def metric_eval(self, original_metric, new_metric):
+    def metric_eval(self, original_metric: int, new_metric: int) -> Any:
         return (True, 0.0) if original_metric == new_metric else self.answer
 
 
 @pytest.mark.parametrize("answer", [True, (1.0, 0.5), None, (True, 0.0, 0.0), (1, 0.0)])
-def test_an_answer_that_does_not_say_whether_it_is_satisfied(answer: Any):
+def test_an_answer_that_does_not_say_whether_it_is_satisfied(answer: Any) -> None:
     judge = Judge.of(Evaluator(answer), ("y:0",), 1)
     with pytest.raises(DataError, match=r"Evaluator: metric_eval\(\) gave .*; it must give \(satisfied, loss\)"):
         judge.evaluate(2)
@@ -53,22 +54,22 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(("satisfied", "loss", "number", "violation"), LOSSES, ids=[str(row[:2]) for row in LOSSES])
-def test_a_loss_of_any_kind(satisfied: Any, loss: Any, number: float | None, violation: float):
+def test_a_loss_of_any_kind(satisfied: Any, loss: Any, number: float | None, violation: float) -> None:
     judgement = Judge.of(Evaluator((satisfied, loss)), (), 1).evaluate(2)
     assert (judgement.satisfied, judgement.number, judgement.violation) == (bool(satisfied), number, violation)
     assert str(judgement).startswith("satisfies, loss" if satisfied else "does not satisfy, loss")
 
 
-def test_what_is_no_evaluator():
+def test_what_is_no_evaluator() -> None:
     with pytest.raises(UsageError, match=r"evaluator: object has no method calibration\(\); derive it from"):
         Judge.of(object(), (), 1)
     with pytest.raises(UsageError, match=r"evaluator: Evaluator is a class; give an object of it: Evaluator\(\)"):
         Judge.of(Evaluator, (), 1)
 
 
-def test_the_original_must_satisfy():
+def test_the_original_must_satisfy() -> None:
     class Never(Evaluator):
-        def metric_eval(self, original_metric, new_metric):
+        def metric_eval(self, original_metric: int, new_metric: int) -> tuple[bool, float]:
             return False, 0.0
 
     with pytest.raises(RequirementError, match="Compare between original_accuracy and original_accuracy") as caught:
@@ -76,10 +77,10 @@ def test_the_original_must_satisfy():
     assert isinstance(caught.value, ValueError)
 
 
-def test_the_first_error_of_a_probe_is_the_one_that_is_raised():
+def test_the_first_error_of_a_probe_is_the_one_that_is_raised() -> None:
     mine, theirs, seen = ZeroDivisionError("mine"), RuntimeError("TensorFlow's"), []
 
-    def see(number):
+    def see(number: int) -> Never:
         seen.append(number)
         raise mine
 
@@ -88,7 +89,7 @@ def test_the_first_error_of_a_probe_is_the_one_that_is_raised():
         guard = Guard()
         look = guard.watch(see)
 
-        def graph(look=look):
+        def graph(look: Callable[..., Any] = look) -> None:
             for number in range(3):
                 try:
                     look(number)
@@ -100,11 +101,11 @@ def test_the_first_error_of_a_probe_is_the_one_that_is_raised():
         assert seen == [0]
 
 
-def test_an_error_of_the_evaluator_is_raised_as_it_is():
+def test_an_error_of_the_evaluator_is_raised_as_it_is() -> None:
     with pytest.raises(KeyError, match="theirs"):
         Judge(Evaluator(error=KeyError("theirs")), (), 1).calibrate(lambda: None, Guard())
 
 
-def test_a_judgement_in_words():
+def test_a_judgement_in_words() -> None:
     assert str(Judgement(True, 0.1234567891)) == "satisfies, loss 0.123457"
     assert len(str(Judgement(False, np.zeros(1000)))) < 130

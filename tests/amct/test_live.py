@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 import autoquant as amct
 from autoquant.amct.calibration import calibration_of
@@ -66,7 +69,7 @@ def calibrated(graph: Any, *batches: Any) -> None:
             session.run(batch)
 
 
-def test_the_graph_computes_what_it_did_and_gains_a_variable_a_layer(live, images) -> None:
+def test_the_graph_computes_what_it_did_and_gains_a_variable_a_layer(live: Any, images: NDArray[Any]) -> None:
     import tensorflow as tf
 
     with Session(live) as session:
@@ -84,7 +87,7 @@ def test_the_graph_computes_what_it_did_and_gains_a_variable_a_layer(live, image
         np.testing.assert_allclose(session.run(images), before, rtol=1e-6)
 
 
-def test_the_record_is_a_skeleton_until_batch_num_passes_are_done(live, images) -> None:
+def test_the_record_is_a_skeleton_until_batch_num_passes_are_done(live: Any, images: NDArray[Any]) -> None:
     configured(live, batch_num=2)
     assert unfinished(RECORD.read_text()) == ("conv", "depthwise", "dense")
     with Session(live) as session:
@@ -95,7 +98,7 @@ def test_the_record_is_a_skeleton_until_batch_num_passes_are_done(live, images) 
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 
 
-def test_passes_beyond_batch_num_change_nothing(live, images) -> None:
+def test_passes_beyond_batch_num_change_nothing(live: Any, images: NDArray[Any]) -> None:
     configured(live, batch_num=1)
     with Session(live) as session:
         session.initialize()
@@ -105,7 +108,7 @@ def test_passes_beyond_batch_num_change_nothing(live, images) -> None:
     assert RECORD.read_text() == written
 
 
-def test_initialized_variables_start_anew(live, images) -> None:
+def test_initialized_variables_start_anew(live: Any, images: NDArray[Any]) -> None:
     configured(live, batch_num=2)
     with Session(live) as session:
         session.initialize()
@@ -126,7 +129,9 @@ def test_initialized_variables_start_anew(live, images) -> None:
     assert doubled["conv"].activation.scale == 2 * load_record(RECORD)["conv"].activation.scale
 
 
-def test_a_finished_record_outlives_runs_that_do_not_finish_another(live, tiny, images, capsys) -> None:
+def test_a_finished_record_outlives_runs_that_do_not_finish_another(
+    live: Any, tiny: Tiny, images: NDArray[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Such as an accuracy of the float graph, taken in a session of its own before save_model."""
     configured(live, batch_num=2)
     calibrated(live, images[:32], images[32:])
@@ -142,7 +147,9 @@ def test_a_finished_record_outlives_runs_that_do_not_finish_another(live, tiny, 
     assert "the calibration before the one that waits for conv, depthwise, dense: 1 of 2 passes" in told
 
 
-def test_batches_may_come_from_several_threads(live, load_pb, tiny, images) -> None:
+def test_batches_may_come_from_several_threads(
+    live: Any, load_pb: Callable[[Path], Any], tiny: Tiny, images: NDArray[Any]
+) -> None:
     configured(live, batch_num=8)
     batches = np.split(images, 8)
     calibrated(live, *batches)
@@ -159,7 +166,9 @@ def test_batches_may_come_from_several_threads(live, load_pb, tiny, images) -> N
     assert load_record(RECORD) == expected
 
 
-def test_a_batch_that_the_user_overwrites_in_place_counts_as_it_was(live, load_pb, tiny, images) -> None:
+def test_a_batch_that_the_user_overwrites_in_place_counts_as_it_was(
+    live: Any, load_pb: Callable[[Path], Any], tiny: Tiny, images: NDArray[Any]
+) -> None:
     calibrated_by_copies = load_pb(tiny.model)
     configured(calibrated_by_copies)
     calibrated(calibrated_by_copies, images[:32], images[32:])
@@ -174,7 +183,7 @@ def test_a_batch_that_the_user_overwrites_in_place_counts_as_it_was(live, load_p
     assert load_record(RECORD) == expected
 
 
-def test_without_initialized_variables_tensorflow_names_the_layer(live, images) -> None:
+def test_without_initialized_variables_tensorflow_names_the_layer(live: Any, images: NDArray[Any]) -> None:
     import tensorflow as tf
 
     configured(live)
@@ -185,7 +194,7 @@ def test_without_initialized_variables_tensorflow_names_the_layer(live, images) 
         session.run(images)
 
 
-def test_a_placeholder_that_is_not_fed_is_named_and_such_a_run_does_not_count(live, images) -> None:
+def test_a_placeholder_that_is_not_fed_is_named_and_such_a_run_does_not_count(live: Any, images: NDArray[Any]) -> None:
     import tensorflow as tf
 
     configured(live)
@@ -202,7 +211,9 @@ def test_a_placeholder_that_is_not_fed_is_named_and_such_a_run_does_not_count(li
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_infinity_name_the_layer_and_end_the_calibration(live, tiny, images, value: float) -> None:
+def test_nan_and_infinity_name_the_layer_and_end_the_calibration(
+    live: Any, tiny: Tiny, images: NDArray[Any], value: float
+) -> None:
     import tensorflow as tf
 
     configured(live)
@@ -218,7 +229,7 @@ def test_nan_and_infinity_name_the_layer_and_end_the_calibration(live, tiny, ima
         amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
 
 
-def test_after_an_error_initialized_variables_start_anew(live, images) -> None:
+def test_after_an_error_initialized_variables_start_anew(live: Any, images: NDArray[Any]) -> None:
     import tensorflow as tf
 
     configured(live, batch_num=1)
@@ -231,7 +242,7 @@ def test_after_an_error_initialized_variables_start_anew(live, images) -> None:
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 
 
-def test_nothing_but_empty_tensors(live, tiny, images) -> None:
+def test_nothing_but_empty_tensors(live: Any, tiny: Tiny, images: NDArray[Any]) -> None:
     import tensorflow as tf
 
     configured(live, batch_num=1)
@@ -245,13 +256,13 @@ def test_nothing_but_empty_tensors(live, tiny, images) -> None:
         amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
 
 
-def test_an_empty_batch_among_others_is_nothing(live, images) -> None:
+def test_an_empty_batch_among_others_is_nothing(live: Any, images: NDArray[Any]) -> None:
     configured(live, batch_num=2)
     calibrated(live, images[:0], images)
     assert load_record(RECORD)["conv"].activation.scale > 0
 
 
-def test_values_without_a_scale(live, tiny, images) -> None:
+def test_values_without_a_scale(live: Any, tiny: Tiny, images: NDArray[Any]) -> None:
     import tensorflow as tf
 
     configured(live, batch_num=1)
@@ -263,7 +274,9 @@ def test_values_without_a_scale(live, tiny, images) -> None:
         amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
 
 
-def test_more_than_memory_holds_names_the_layer_and_hfmg(live, tiny, images, monkeypatch) -> None:
+def test_more_than_memory_holds_names_the_layer_and_hfmg(
+    live: Any, tiny: Tiny, images: NDArray[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tensorflow as tf
 
     from autoquant.calibration import exact
@@ -290,7 +303,9 @@ def test_more_than_memory_holds_names_the_layer_and_hfmg(live, tiny, images, mon
         },
     ],
 )
-def test_sketches_and_hfmg_need_no_memory_for_all_values(live, images, monkeypatch, changes) -> None:
+def test_sketches_and_hfmg_need_no_memory_for_all_values(
+    live: Any, images: NDArray[Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, dict[str, Any]]
+) -> None:
     from autoquant.calibration import exact
 
     monkeypatch.setattr(exact.Keeper.__init__, "__kwdefaults__", {"limit": 0})
@@ -299,7 +314,7 @@ def test_sketches_and_hfmg_need_no_memory_for_all_values(live, images, monkeypat
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 
 
-def test_layers_that_are_off_are_not_watched(live, images) -> None:
+def test_layers_that_are_off_are_not_watched(live: Any, images: NDArray[Any]) -> None:
     variables = configured(live, batch_num=1, layers={"depthwise": {"quant_enable": False}})
     assert [v.name for v in variables] == [
         "conv/act_quant/calibrated_batches:0",
@@ -309,14 +324,14 @@ def test_layers_that_are_off_are_not_watched(live, images) -> None:
     assert list(load_record(RECORD)) == ["conv", "dense"]
 
 
-def test_outputs_of_the_user_are_left_as_they_are(live) -> None:
+def test_outputs_of_the_user_are_left_as_they_are(live: Any) -> None:
     amct.create_quant_config(CONFIG, live)
     outputs = ["scores:0"]
     amct.quantize_model(live, CONFIG, RECORD, calib_outputs=outputs)
     assert outputs == ["scores:0"]
 
 
-def test_too_few_passes_are_counted(live, tiny, images) -> None:
+def test_too_few_passes_are_counted(live: Any, tiny: Tiny, images: NDArray[Any]) -> None:
     configured(live, batch_num=3)
     calibrated(live, images[:32], images[32:])
     message = (
@@ -327,7 +342,7 @@ def test_too_few_passes_are_counted(live, tiny, images) -> None:
         amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
 
 
-def test_a_layer_that_no_run_has_reached_is_named(live, tiny, images) -> None:
+def test_a_layer_that_no_run_has_reached_is_named(live: Any, tiny: Tiny, images: NDArray[Any]) -> None:
     configured(live, batch_num=2)
     with Session(live) as session:
         session.initialize()
@@ -338,7 +353,7 @@ def test_a_layer_that_no_run_has_reached_is_named(live, tiny, images) -> None:
         amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
 
 
-def test_without_its_graph_an_unfinished_record_names_its_layers(live, tiny) -> None:
+def test_without_its_graph_an_unfinished_record_names_its_layers(live: Any, tiny: Tiny) -> None:
     configured(live, batch_num=2)
     copy = Path("copy.txt")
     copy.write_text(RECORD.read_text())
@@ -349,7 +364,9 @@ def test_without_its_graph_an_unfinished_record_names_its_layers(live, tiny) -> 
         amct.save_model(tiny.model, ["scores:0"], copy, "out/tiny")
 
 
-def test_a_session_that_ran_before_does_not_calibrate_and_the_error_says_so(live, tiny, images) -> None:
+def test_a_session_that_ran_before_does_not_calibrate_and_the_error_says_so(
+    live: Any, tiny: Tiny, images: NDArray[Any]
+) -> None:
     with Session(live) as session:
         session.run(images)
         configured(live, batch_num=1)
@@ -361,7 +378,7 @@ def test_a_session_that_ran_before_does_not_calibrate_and_the_error_says_so(live
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 
 
-def test_a_graph_is_quantized_once(live) -> None:
+def test_a_graph_is_quantized_once(live: Any) -> None:
     configured(live)
     with pytest.raises(UsageError, match=r"quantize_model has been called on it already; import the .pb into a new tf"):
         amct.quantize_model(live, CONFIG, RECORD)
@@ -369,7 +386,7 @@ def test_a_graph_is_quantized_once(live) -> None:
         amct.create_quant_config(CONFIG, live)
 
 
-def test_a_finalized_graph_is_refused_before_anything_is_written(live) -> None:
+def test_a_finalized_graph_is_refused_before_anything_is_written(live: Any) -> None:
     amct.create_quant_config(CONFIG, live)
     live.finalize()
     with pytest.raises(UsageError, match=r"graph: it is finalized and cannot be changed; import"):
@@ -389,13 +406,17 @@ def test_a_finalized_graph_is_refused_before_anything_is_written(live) -> None:
         ),
     ],
 )
-def test_a_config_that_does_not_fit_is_refused(live, changes, error, message) -> None:
+def test_a_config_that_does_not_fit_is_refused(
+    live: Any, changes: dict[str, Any], error: type[PlanError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         configured(live, **changes)
     assert not RECORD.exists()
 
 
-def test_a_quantized_model_is_refused(live, tiny, images, load_pb) -> None:
+def test_a_quantized_model_is_refused(
+    live: Any, tiny: Tiny, images: NDArray[Any], load_pb: Callable[[Path], Any]
+) -> None:
     configured(live, batch_num=1)
     calibrated(live, images)
     saved = amct.save_model(tiny.model, ["scores:0"], RECORD, "out/tiny")
@@ -403,7 +424,9 @@ def test_a_quantized_model_is_refused(live, tiny, images, load_pb) -> None:
         amct.create_quant_config(CONFIG, load_pb(saved.model))
 
 
-def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(built, images) -> None:
+def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(
+    built: Callable[[Callable[[], Any]], Any], images: NDArray[Any]
+) -> None:
     """AMCT's FAQ 0369: subtract quant_add_ops from what a Saver restores."""
     import tensorflow as tf
 
@@ -430,13 +453,13 @@ def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(built, images)
     assert list(load_record(RECORD)) == ["y"]
 
 
-def test_biases_are_not_corrected_in_a_live_graph(live) -> None:
+def test_biases_are_not_corrected_in_a_live_graph(live: Any) -> None:
     with pytest.raises(PlanError, match=r"autoquant.bias_correction: .*analytic.*; remove it, or .*autoquant quantize"):
         configured(live, autoquant={"bias_correction": "analytic"})
     assert not RECORD.exists()
 
 
-def test_weights_of_least_squared_error_are_saved(live, tiny, images) -> None:
+def test_weights_of_least_squared_error_are_saved(live: Any, tiny: Tiny, images: NDArray[Any]) -> None:
     """A record of such scales is one of this model."""
     squared = {"weight_quant_params": {"num_bits": 8, "wts_algo": "mse", "channel_wise": False}}
     configured(live, batch_num=1, layers={"dense": squared, "conv": squared})
@@ -447,7 +470,7 @@ def test_weights_of_least_squared_error_are_saved(live, tiny, images) -> None:
     assert load_record(RECORD)["dense"].scale_w[0] <= largest / 127
 
 
-def test_a_config_that_wants_other_weights_is_refused(live) -> None:
+def test_a_config_that_wants_other_weights_is_refused(live: Any) -> None:
     with pytest.raises(PlanError, match=r"config\.json: autoquant\.equalize: .*; .*`autoquant quantize MODEL"):
         configured(live, autoquant={"equalize": True})
     assert not RECORD.exists()

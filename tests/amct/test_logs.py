@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ def lines() -> list[str]:
     return LOG.read_text().splitlines() if LOG.exists() else []
 
 
-def test_without_a_choice_info_is_shown_and_saved(capsys) -> None:
+def test_without_a_choice_info_is_shown_and_saved(capsys: pytest.CaptureFixture[str]) -> None:
     log().debug("a detail")
     assert not LOG.parent.exists()
     log().info("a step of %d", 3)
@@ -20,7 +22,7 @@ def test_without_a_choice_info_is_shown_and_saved(capsys) -> None:
     assert captured.out == ""
 
 
-def test_screen_and_file_have_levels_of_their_own(capsys) -> None:
+def test_screen_and_file_have_levels_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     set_logging_level(print_level="ERROR", save_level="debug")
     for level in ("debug", "info", "warning", "error"):
         getattr(log(), level)(f"at {level}")
@@ -28,7 +30,7 @@ def test_screen_and_file_have_levels_of_their_own(capsys) -> None:
     assert capsys.readouterr().err.endswith("ERROR - [autoquant]: at error\n")
 
 
-def test_a_new_choice_replaces_the_old(capsys) -> None:
+def test_a_new_choice_replaces_the_old(capsys: pytest.CaptureFixture[str]) -> None:
     set_logging_level("debug", "debug")
     set_logging_level("error", "error")
     log().warning("unheard")
@@ -38,7 +40,7 @@ def test_a_new_choice_replaces_the_old(capsys) -> None:
     assert len(lines()) == 1
 
 
-def test_the_file_is_that_of_the_working_directory(tmp_path: Path, monkeypatch) -> None:
+def test_the_file_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log().info("here")
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
@@ -56,12 +58,12 @@ def test_the_file_is_that_of_the_working_directory(tmp_path: Path, monkeypatch) 
         ({"save_level": 10}, "save_level: unknown level 10"),
     ],
 )
-def test_other_levels_are_refused(levels, message) -> None:
+def test_other_levels_are_refused(levels: dict[str, int | str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         set_logging_level(**levels)
 
 
-def test_a_log_that_cannot_be_written_is_told_once(capsys) -> None:
+def test_a_log_that_cannot_be_written_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     LOG.parent.write_text("a file where the folder should be")
     for number in (1, 2):
         log().info("step %d", number)

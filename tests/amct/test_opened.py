@@ -1,26 +1,30 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+from tiny_model import Tiny
 
 from autoquant.amct.opened import CALIBRATED, live_activations, read_live
 from autoquant.errors import ModelError, UsageError
 from autoquant.model.fusion import Fusion
 
 
-def test_a_live_graph_has_the_layers_of_its_file(live) -> None:
+def test_a_live_graph_has_the_layers_of_its_file(live: Any) -> None:
     model = read_live(live)
     assert [layer.name for layer in model.survey.layers] == ["conv", "depthwise", "dense"]
     assert model.graph.outputs == ("scores",)
 
 
-def test_reading_changes_nothing(live) -> None:
+def test_reading_changes_nothing(live: Any) -> None:
     before = live.as_graph_def().SerializeToString(deterministic=True)
     read_live(live)
     assert live.as_graph_def().SerializeToString(deterministic=True) == before
 
 
-def test_what_nobody_reads_is_an_output(built) -> None:
+def test_what_nobody_reads_is_an_output(built: Callable[[Callable[[], Any]], Any]) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -37,7 +41,9 @@ def test_what_nobody_reads_is_an_output(built) -> None:
     assert [layer.name for layer in model.survey.layers] == ["body", "two"]
 
 
-def test_activations_are_found_in_the_live_graph_behind_folded_batch_norms(built) -> None:
+def test_activations_are_found_in_the_live_graph_behind_folded_batch_norms(
+    built: Callable[[Callable[[], Any]], Any],
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -97,23 +103,27 @@ def nothing() -> None:
         (piped, "graph: none of its outputs depends on a Placeholder; .*without a tf.data pipeline"),
     ],
 )
-def test_graphs_that_cannot_be_quantized_are_refused(built, write, message) -> None:
+def test_graphs_that_cannot_be_quantized_are_refused(
+    built: Callable[[Callable[[], Any]], Any], write: Callable[..., Any], message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         read_live(built(write), fusion=Fusion())
 
 
-def test_what_is_no_graph_is_refused(tiny) -> None:
+def test_what_is_no_graph_is_refused(tiny: Tiny) -> None:
     with pytest.raises(UsageError, match=r"graph: expected a tf.Graph, got PosixPath; import the frozen .pb"):
         read_live(tiny.model)
 
 
-def test_a_graph_that_is_being_calibrated_is_refused(live) -> None:
+def test_a_graph_that_is_being_calibrated_is_refused(live: Any) -> None:
     live.add_to_collection(CALIBRATED, "probe")
     with pytest.raises(UsageError, match=r"quantize_model has been called on it already; import the .pb into a new"):
         read_live(live)
 
 
-def test_an_operator_that_the_live_graph_does_not_have_is_told(live, built) -> None:
+def test_an_operator_that_the_live_graph_does_not_have_is_told(
+    live: Any, built: Callable[[Callable[[], Any]], Any]
+) -> None:
     layer = read_live(live).survey.layers[0]
     with pytest.raises(ModelError, match=r"conv: what it reads was made by rewriting the graph"):
         live_activations(built(lambda: None), layer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from autoquant.amct.probes import attach
 
 
 @pytest.fixture
-def relus(built):
+def relus(built: Callable[[Callable[[], Any]], Any]) -> Any:
     """`x` (batch, 3) -> `first` -> `second`, all of them relus but `x`; and `aside`, another reader of `x`."""
     import tensorflow as tf
 
@@ -23,10 +25,10 @@ def relus(built):
     return built(write)
 
 
-def test_a_probe_sees_its_tensors_before_the_operator_runs_and_only_then(relus) -> None:
+def test_a_probe_sees_its_tensors_before_the_operator_runs_and_only_then(relus: Any) -> None:
     import tensorflow as tf
 
-    seen = []
+    seen: list[Any] = []
     probe = attach(
         relus, "second", [relus.get_tensor_by_name(f"{n}:0") for n in ("x", "first")], see_into(seen), name="p"
     )
@@ -39,7 +41,7 @@ def test_a_probe_sees_its_tensors_before_the_operator_runs_and_only_then(relus) 
     assert [[array.tolist() for array in arrays] for arrays in seen] == [[[[-1.0, 0.0, 2.0]], [[0.0, 0.0, 2.0]]]]
 
 
-def test_what_a_probe_raises_reaches_the_user(relus) -> None:
+def test_what_a_probe_raises_reaches_the_user(relus: Any) -> None:
     import tensorflow as tf
 
     def see(values: object) -> None:
@@ -52,7 +54,7 @@ def test_what_a_probe_raises_reaches_the_user(relus) -> None:
             session.run("second:0", {"x:0": np.zeros((1, 3))})
 
 
-def test_a_probe_is_never_called_twice_at_a_time(relus) -> None:
+def test_a_probe_is_never_called_twice_at_a_time(relus: Any) -> None:
     import tensorflow as tf
 
     inside, most, calls = 0, 0, 0
@@ -79,5 +81,5 @@ def test_a_probe_is_never_called_twice_at_a_time(relus) -> None:
     assert (most, calls) == (1, 40)
 
 
-def see_into(seen: list):
+def see_into(seen: list[Any]) -> Callable[..., Any]:
     return lambda *arrays: seen.append([array.copy() for array in arrays])

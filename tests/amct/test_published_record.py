@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ class Network:
         return steps * scales.reshape((1, 1, -1, 1) if shape[3] == 1 else (1, 1, 1, -1)) * factor
 
 
-def test_the_published_record_of_mobilenet_v2_is_converted(real_data, built) -> None:
+def test_the_published_record_of_mobilenet_v2_is_converted(
+    real_data: Path, built: Callable[[Callable[[], Any]], Any]
+) -> None:
     source = real_data / "mobilenet_v2_record.txt"
     record = load_record(source)
     assert len(record) == 54
@@ -97,7 +100,7 @@ def test_the_published_record_of_mobilenet_v2_is_converted(real_data, built) -> 
     assert not [node for node in graph_def.node if node.op.startswith("FusedBatchNorm")]
 
 
-def test_its_layers_are_those_of_a_config(real_data, built) -> None:
+def test_its_layers_are_those_of_a_config(real_data: Path, built: Callable[[Callable[[], Any]], Any]) -> None:
     """create_quant_config finds the same 54 layers, and does not quantize what AMCT does not."""
     import json
 

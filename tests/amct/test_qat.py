@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import autoquant as amct
 from autoquant.errors import ModelError, TrialError
@@ -80,7 +82,9 @@ def output(graph: Any, images: Any) -> Any:
         return session.run("y:0", {"x:0": images})
 
 
-def test_the_converted_model_computes_what_was_trained(built, load_pb, trained, images) -> None:
+def test_the_converted_model_computes_what_was_trained(
+    built: Callable[[Callable[[], Any]], Any], load_pb: Callable[[Path], Any], trained: Trained, images: NDArray[Any]
+) -> None:
     graph = built(trained.write)
     saved = amct.convert_qat_model(frozen(graph), ["y:0"], "out/model", RECORD)
     record = load_record(RECORD)
@@ -96,7 +100,9 @@ def test_the_converted_model_computes_what_was_trained(built, load_pb, trained, 
     assert np.median(np.abs(found - expected)) < 1e-4
 
 
-def test_ranges_of_weights_that_are_not_narrow(built, load_pb, trained, images) -> None:
+def test_ranges_of_weights_that_are_not_narrow(
+    built: Callable[[Callable[[], Any]], Any], load_pb: Callable[[Path], Any], trained: Trained, images: NDArray[Any]
+) -> None:
     """As FakeQuant has them where nothing else is said: only the uppermost of the trained steps is lost."""
     tf, most = trained.tf, np.array([0.7, 0.9, 1.1, 1.3, 1.7, 1.9, 2.3], F)
     wide = tf.quantization.fake_quant_with_min_max_vars_per_channel
@@ -113,7 +119,7 @@ def test_ranges_of_weights_that_are_not_narrow(built, load_pb, trained, images) 
     np.testing.assert_allclose(output(load_pb(saved.model), images), output(graph, images), atol=1e-4)
 
 
-def test_the_record_holds_the_trained_ranges(built, trained) -> None:
+def test_the_record_holds_the_trained_ranges(built: Callable[[Callable[[], Any]], Any], trained: Trained) -> None:
     amct.convert_qat_model(frozen(built(trained.write)), "y", "model", RECORD)
     record = load_record(RECORD)
     assert record["conv"].activation.scale == pytest.approx(6.5 / 255, rel=1e-6)
@@ -126,7 +132,9 @@ def test_the_record_holds_the_trained_ranges(built, trained) -> None:
     assert not any(entry.skip_fusion for entry in record.values())
 
 
-def test_the_record_converts_the_float_model_too(built, load_pb, trained, images) -> None:
+def test_the_record_converts_the_float_model_too(
+    built: Callable[[Callable[[], Any]], Any], load_pb: Callable[[Path], Any], trained: Trained, images: NDArray[Any]
+) -> None:
     """What is written as a record is one for convert_model."""
     saved = amct.convert_qat_model(frozen(built(trained.write)), ["y:0"], "trained", RECORD)
 
@@ -144,7 +152,9 @@ def test_the_record_converts_the_float_model_too(built, load_pb, trained, images
     assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)  # -128 instead of -127 in some weights
 
 
-def test_weights_that_a_batch_norm_would_change_stay_as_they_were_trained(built, load_pb, trained, images) -> None:
+def test_weights_that_a_batch_norm_would_change_stay_as_they_were_trained(
+    built: Callable[[Callable[[], Any]], Any], load_pb: Callable[[Path], Any], trained: Trained, images: NDArray[Any]
+) -> None:
     tf = trained.tf
 
     def write() -> None:
@@ -171,7 +181,9 @@ def test_weights_that_a_batch_norm_would_change_stay_as_they_were_trained(built,
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_layers_without_both_fakes_stay_in_float_with_a_warning(built, trained, capsys) -> None:
+def test_layers_without_both_fakes_stay_in_float_with_a_warning(
+    built: Callable[[Callable[[], Any]], Any], trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
     tf = trained.tf
 
     def write() -> None:
@@ -229,7 +241,9 @@ def nothing_around_layers(trained: Trained) -> None:
         (nothing_around_layers, ModelError, r"no layer has a FakeQuant before its input and its weight"),
     ],
 )
-def test_models_that_cannot_be_converted(built, trained, write, error, message: str) -> None:
+def test_models_that_cannot_be_converted(
+    built: Callable[[Callable[[], Any]], Any], trained: Trained, write: Callable[..., Any], error: Any, message: str
+) -> None:
     model = frozen(built(lambda: write(trained)))
     with pytest.raises(error, match=message):
         amct.convert_qat_model(model, ["y:0"], "model", RECORD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ BATCHES = np.random.default_rng(4).normal(size=(2, 3, 8, 8, 4)).astype(np.float3
 
 
 @pytest.fixture(scope="module")
-def every_kind(built) -> LiveModel:
+def every_kind(built: Callable[[Callable[[], Any]], Any]) -> LiveModel:
     """One layer of every kind: `image` (batch, 8, 8, 4) -> `scores` (batch, 6)."""
 
     def write() -> None:
@@ -54,7 +55,7 @@ def every_kind(built) -> LiveModel:
 
 
 class Evaluator:
-    def calibration(self, graph, outputs):
+    def calibration(self, graph: Any, outputs: list[str]) -> None:
         import tensorflow as tf
 
         with tf.compat.v1.Session(graph=graph) as session:
@@ -69,7 +70,7 @@ def whole(model: LiveModel, **settings: Any) -> Plan:
 
 
 @pytest.mark.parametrize("dmq", [None, 0.5])
-def test_every_kind_of_layer(every_kind, dmq: float | None):
+def test_every_kind_of_layer(every_kind: LiveModel, dmq: float | None) -> None:
     judge, plan = Judge(Evaluator(), ("scores:0",), None), whole(every_kind, dmq=dmq)
     calibrator = Calibrator(every_kind.graph, every_kind.survey.by_name, observe(every_kind, plan, judge))
     ranking = rank(every_kind, plan, calibrator, judge, CosineSimilaritySensitivity())
@@ -79,11 +80,11 @@ def test_every_kind_of_layer(every_kind, dmq: float | None):
     assert all(0.999 < score < 1.0 for score in ranking.values())
 
 
-def test_only_layers_of_the_plan_have_twins(every_kind):
+def test_only_layers_of_the_plan_have_twins(every_kind: LiveModel) -> None:
     graphs = []
 
     class Watching(Evaluator):
-        def calibration(self, graph, outputs):
+        def calibration(self, graph: Any, outputs: list[str]) -> None:
             graphs.append(graph)
             super().calibration(graph, outputs)
 
@@ -95,7 +96,7 @@ def test_only_layers_of_the_plan_have_twins(every_kind):
     assert added == {"dense"}
 
 
-def test_scores_are_means_of_the_first_batches_and_the_larger_the_better():
+def test_scores_are_means_of_the_first_batches_and_the_larger_the_better() -> None:
     better, worse = Scores(CosineSimilaritySensitivity(), 2), Scores(MseSensitivity(), 2)
     for fake in ([1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]):  # cos 1, 0, -1; squared errors 0, 2, 4
         for scores in (better, worse):
@@ -104,18 +105,18 @@ def test_scores_are_means_of_the_first_batches_and_the_larger_the_better():
     assert worse.mean("a") == pytest.approx(-0.5)
 
 
-def test_an_evaluator_that_does_less_the_second_time(every_kind):
+def test_an_evaluator_that_does_less_the_second_time(every_kind: LiveModel) -> None:
     judge = Judge(Evaluator(), ("scores:0",), None)
     plan = whole(every_kind)
     calibrator = Calibrator(every_kind.graph, every_kind.survey.by_name, observe(every_kind, plan, judge))
 
     class Once(Evaluator):
-        def calibration(self, graph, outputs):
+        def calibration(self, graph: Any, outputs: list[str]) -> None:
             pass
 
     with pytest.raises(DataError, match=r"ran conv in 0 of 2 batches when it was called again; it must run the same"):
         rank(every_kind, plan, calibrator, Judge(Once(), ("scores:0",), None), CosineSimilaritySensitivity())
 
 
-def test_the_file_is_json_without_infinity():
+def test_the_file_is_json_without_infinity() -> None:
     assert json.loads(ranking_text({"b": -math.inf, "a": 0.5})) == [["b", None], ["a", 0.5]]

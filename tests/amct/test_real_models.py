@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("name", "shape"), MODELS.items())
-def test_what_layers_read_is_the_same_in_the_live_graph(real_data, load_pb, name: str, shape: tuple[int, ...]) -> None:
+def test_what_layers_read_is_the_same_in_the_live_graph(
+    real_data: Path, load_pb: Callable[[Path], Any], name: str, shape: tuple[int, ...]
+) -> None:
     """Calibration sees tensors of the user's graph, under names of the normalized one."""
     import tensorflow as tf
 
@@ -42,7 +45,7 @@ def test_what_layers_read_is_the_same_in_the_live_graph(real_data, load_pb, name
 
 
 @pytest.mark.parametrize("name", ["kws/kws_ref_model.pb", "cifar10/resnet8.pb"])
-def test_the_documented_flow_keeps_the_accuracy(real_data, load_pb, name: str) -> None:
+def test_the_documented_flow_keeps_the_accuracy(real_data: Path, load_pb: Callable[[Path], Any], name: str) -> None:
     model = real_data / name
     data = [np.load(model.parent / f"{part}.npz") for part in ("calibration", "evaluation")]
     calibration, x, y = data[0]["x"][:64].astype(np.float32), data[1]["x"][:800].astype(np.float32), data[1]["y"][:800]

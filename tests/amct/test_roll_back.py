@@ -16,7 +16,7 @@ PLAN = Plan({"a": LayerPlan(), "never": None, "b": LayerPlan(MinMax(), asymmetri
 RANKING = {"c": 0.1, "a": 0.2, "b": 0.3, "d": 0.4}
 
 
-def test_the_space_of_a_plan():
+def test_the_space_of_a_plan() -> None:
     space = RollBackSpace(PLAN)
     assert space.dimensions == dict.fromkeys(["a:quant_enable", "b:quant_enable", "x:0:quant_enable"], (True, False))
     (start,) = space.starts()
@@ -34,10 +34,10 @@ class Fixed:
         self.steps = iter(steps)
         self.told: list[Any] = []
 
-    def initialize(self, ranking_info):
+    def initialize(self, ranking_info: dict[str, float]) -> None:
         self.ranking = ranking_info
 
-    def update_quant_config(self, metric_eval):
+    def update_quant_config(self, metric_eval: tuple[bool, float]) -> dict[str, bool] | None:
         self.told.append(metric_eval)
         return next(self.steps)
 
@@ -46,7 +46,7 @@ def step(stop: bool, **layers: bool) -> dict[str, Any]:
     return {"stop_flag": stop, "roll_back_config": layers}
 
 
-def test_a_strategy_is_told_of_what_it_gave_last():
+def test_a_strategy_is_told_of_what_it_gave_last() -> None:
     """First of all layers in INT8. Layers that it does not name are in INT8 too."""
     strategy = Fixed(step(False, a=False), step(True, a=False, b=False))
     advice = Advice(strategy, RANKING, lambda layers: (layers["b"], sum(layers.values())))
@@ -66,14 +66,14 @@ def test_a_strategy_is_told_of_what_it_gave_last():
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_all_in_float_is_the_end(stop: bool):
+def test_all_in_float_is_the_end(stop: bool) -> None:
     advice = Advice(Fixed(step(stop, a=False, b=False, c=False, d=False)), RANKING, lambda layers: (False, 1.0))
     assert advice() is None
     assert advice() is None
     assert advice.final is None
 
 
-def test_bisection_through_a_space():
+def test_bisection_through_a_space() -> None:
     """Two of four must go back: the first two, then one, which is too few, so the first two stay."""
     advice = Advice(BinarySearchStrategy(), RANKING, lambda layers: (not layers["a"], 0.0))
     in_float = []
@@ -93,6 +93,6 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("given", "message"), STEPS)
-def test_a_strategy_that_does_not_say_what_it_must(given: Any, message: str):
+def test_a_strategy_that_does_not_say_what_it_must(given: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Advice(Fixed(given), RANKING, lambda layers: (False, 1.0))()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 import autoquant as amct
 from autoquant.calibration.record import LayerRecord
@@ -45,13 +48,15 @@ def results(graph: Any, feeds: dict[str, Any], *outputs: str) -> list[Any]:
 
 
 @pytest.fixture
-def record(live, images) -> Path:
+def record(live: Any, images: NDArray[Any]) -> Path:
     """The record of the tiny model."""
     calibrated(live, {"image:0": images}, "scores:0")
     return RECORD
 
 
-def test_the_model_is_written_where_the_prefix_says_and_fits_its_record(tiny, record, load_pb, images) -> None:
+def test_the_model_is_written_where_the_prefix_says_and_fits_its_record(
+    tiny: Tiny, record: Path, load_pb: Callable[[Path], Any], images: NDArray[Any]
+) -> None:
     saved = amct.save_model(str(tiny.model), ["scores:0"], str(record), "./new/folder/tiny")
     assert saved.model == Path("new/folder/tiny_quantized.pb").absolute()
     assert saved.mapping == Path("new/folder/tiny_quant.json").absolute()
@@ -63,20 +68,20 @@ def test_the_model_is_written_where_the_prefix_says_and_fits_its_record(tiny, re
     assert 0 < np.abs(scores - expected).max() < 0.05 * np.ptp(expected)
 
 
-def test_files_are_overwritten(tiny, record) -> None:
+def test_files_are_overwritten(tiny: Tiny, record: Path) -> None:
     for text in ("old", "older"):
         Path("x_quantized.pb").write_text(text)
         amct.save_model(tiny.model, "scores:0", record, "x")
     assert len(Path("x_quantized.pb").read_bytes()) > 1000
 
 
-def test_without_simulation_the_functions_are_left_out(tiny, record) -> None:
+def test_without_simulation_the_functions_are_left_out(tiny: Tiny, record: Path) -> None:
     for simulation in (True, False):
         saved = amct.save_model(tiny.model, "scores:0", record, "x", simulation=simulation)
         assert check(saved.model, load_record(record)).simulation == simulation
 
 
-def test_outputs_can_be_one_text(built) -> None:
+def test_outputs_can_be_one_text(built: Callable[[Callable[[], Any]], Any]) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -91,7 +96,9 @@ def test_outputs_can_be_one_text(built) -> None:
     assert check(saved.model, load_record(RECORD)).layers == {"MatMul": 2}
 
 
-def test_layers_that_the_outputs_do_not_need_are_left_out_and_named(built, capsys) -> None:
+def test_layers_that_the_outputs_do_not_need_are_left_out_and_named(
+    built: Callable[[Callable[[], Any]], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -135,7 +142,12 @@ def normed() -> None:
         ({"do_fusion": False}, {"conv1": True, "conv2": True}),
     ],
 )
-def test_a_model_is_saved_with_the_fusion_it_was_calibrated_with(built, load_pb, changes, apart) -> None:
+def test_a_model_is_saved_with_the_fusion_it_was_calibrated_with(
+    built: Callable[[Callable[[], Any]], Any],
+    load_pb: Callable[[Path], Any],
+    changes: dict[str, Any],
+    apart: dict[str, bool],
+) -> None:
     graph = built(normed)
     model = frozen(graph)
     feeds = {"x:0": np.random.default_rng(4).normal(size=(8, 6, 6, 2))}
@@ -150,7 +162,9 @@ def test_a_model_is_saved_with_the_fusion_it_was_calibrated_with(built, load_pb,
     assert np.abs(found - expected).max() < 0.03 * expected.max()
 
 
-def test_a_record_of_other_weights_is_refused(built, load_pb) -> None:
+def test_a_record_of_other_weights_is_refused(
+    built: Callable[[Callable[[], Any]], Any], load_pb: Callable[[Path], Any]
+) -> None:
     """A record that was made with batch norms folded in does not fit a model of which an output lies before them."""
     graph = built(normed)
     model = frozen(graph)
@@ -192,7 +206,7 @@ MATMUL = LayerRecord(Affine(1.0, 0), (1.0,))
         ('record { key: "Relu" value { scale_d: 1 offset_d: 0 } }', "record.txt: Relu: layer Relu cannot be quantized"),
     ],
 )
-def test_records_that_do_not_fit_are_refused(tiny, text: str, message: str) -> None:
+def test_records_that_do_not_fit_are_refused(tiny: Tiny, text: str, message: str) -> None:
     RECORD.write_text(text)
     for function in (amct.save_model, amct.convert_model):
         with pytest.raises(PlanError, match=message):
@@ -200,7 +214,7 @@ def test_records_that_do_not_fit_are_refused(tiny, text: str, message: str) -> N
     assert not list(Path.cwd().glob("x*"))
 
 
-def test_a_bias_beyond_int32_names_the_layer(tiny) -> None:
+def test_a_bias_beyond_int32_names_the_layer(tiny: Tiny) -> None:
     small = float(F(1.3e-7))
     save_record({"conv": LayerRecord(Affine(small, 0), (small,))}, RECORD)
     with pytest.raises(TrialError, match=r"conv: its quantized bias .* exceeds int32; leave the layer in float"):
@@ -222,20 +236,22 @@ def test_a_bias_beyond_int32_names_the_layer(tiny) -> None:
         ({"record_file": "none.txt"}, PlanError, "none.txt: cannot be read"),
     ],
 )
-def test_arguments_that_cannot_be_used(tiny, record, arguments, error, message) -> None:
+def test_arguments_that_cannot_be_used(
+    tiny: Tiny, record: Path, arguments: dict[str, Any], error: Any, message: str
+) -> None:
     given = {"pb_model": tiny.model, "outputs": ["scores:0"], "record_file": record, "save_path": "x"}
     with pytest.raises(error, match=message):
         amct.save_model(**given | arguments)
 
 
-def test_a_quantized_model_is_not_quantized_again(tiny, record) -> None:
+def test_a_quantized_model_is_not_quantized_again(tiny: Tiny, record: Path) -> None:
     saved = amct.save_model(tiny.model, ["scores:0"], record, "x")
     for function in (amct.save_model, amct.convert_model):
         with pytest.raises(ModelError, match="the model is quantized already; give the float model"):
             function(saved.model, ["scores:0"], record, "y")
 
 
-def test_scales_of_the_users_own_are_converted(tiny, record) -> None:
+def test_scales_of_the_users_own_are_converted(tiny: Tiny, record: Path) -> None:
     own = LayerRecord(Affine(0.125, 3), (float(F(0.03)),))
     edited(record, conv=own, depthwise=None)
     with pytest.raises(PlanError, match="use convert_model for scales of your own"):
@@ -244,7 +260,7 @@ def test_scales_of_the_users_own_are_converted(tiny, record) -> None:
     assert check(saved.model, load_record(record)).layers == {"Conv2D": 1, "MatMul": 1}
 
 
-def test_shift_bit_is_refused(tiny, record) -> None:
+def test_shift_bit_is_refused(tiny: Tiny, record: Path) -> None:
     edited(record, dense=LayerRecord(Affine(1.0, 0), (1.0,), shift_bit=(0,)))
     with pytest.raises(PlanError, match="shift_bit is not support, please delete shift_bit of layer dense"):
         amct.convert_model(tiny.model, ["scores:0"], record, "x")
@@ -272,7 +288,9 @@ def others() -> None:
         ("sum:1", r"sum:1: layer type AddV2 is not supported by convert_model"),
     ],
 )
-def test_layers_that_convert_model_does_not_take(built, name: str, message: str) -> None:
+def test_layers_that_convert_model_does_not_take(
+    built: Callable[[Callable[[], Any]], Any], name: str, message: str
+) -> None:
     model = frozen(built(others))
     weights = () if ":" in name else (1.0,)
     save_record({name: LayerRecord(Affine(1.0, 0), weights)}, RECORD)
@@ -280,7 +298,7 @@ def test_layers_that_convert_model_does_not_take(built, name: str, message: str)
         amct.convert_model(model, ["sum:0"], RECORD, "x")
 
 
-def test_why_a_layer_cannot_be_quantized_is_told(built) -> None:
+def test_why_a_layer_cannot_be_quantized_is_told(built: Callable[[Callable[[], Any]], Any]) -> None:
     import tensorflow as tf
 
     def write() -> None:

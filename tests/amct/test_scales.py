@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 import autoquant as amct
 from autoquant.formats.record_text import load_record
@@ -36,7 +40,7 @@ def ifmr(values: np.ndarray, *, asymmetric: bool) -> tuple[float, int]:
     return scale, int(-128 - np.round(low / scale)) if asymmetric else 0
 
 
-def arq(weight: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def arq(weight: np.ndarray, axes: tuple[int, ...]) -> Any:
     """One scale for each channel, channels being numbered by `axes` in row-major order."""
     others = tuple(axis for axis in range(weight.ndim) if axis not in axes)
     most, least = weight.astype(np.float64).max(axis=others), weight.astype(np.float64).min(axis=others)
@@ -44,7 +48,9 @@ def arq(weight: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("asymmetric", [True, False])
-def test_scales_of_a_calibration(live, load_pb, tiny, images, asymmetric: bool) -> None:
+def test_scales_of_a_calibration(
+    live: Any, load_pb: Callable[[Path], Any], tiny: Tiny, images: NDArray[Any], asymmetric: bool
+) -> None:
     import tensorflow as tf
 
     batches = np.split(images, BATCHES)
@@ -70,7 +76,7 @@ def test_scales_of_a_calibration(live, load_pb, tiny, images, asymmetric: bool) 
         np.testing.assert_allclose(record[layer].scale_w, arq(tiny.weights[layer], axes), rtol=1e-6)
 
 
-def test_a_balanced_layer(live, tiny, images) -> None:
+def test_a_balanced_layer(live: Any, tiny: Tiny, images: NDArray[Any]) -> None:
     """DMQ: max|X|^0.5 / max|W|^0.5 of each input channel, the input divided by it and the weight multiplied."""
     import tensorflow as tf
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from autoquant.amct.sensitivity import (
     SENSITIVITIES,
@@ -32,14 +34,14 @@ COSINE = [
 
 
 @pytest.mark.parametrize(("original", "fakequant", "expected"), COSINE)
-def test_cosine(original: list[float], fakequant: list[float], expected: float):
+def test_cosine(original: list[float], fakequant: list[float], expected: float) -> None:
     found = CosineSimilaritySensitivity().compare(np.array(original, np.float32), np.array(fakequant, np.float32))
     assert found == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None)
 @given(VALUES, st.floats(1e-3, 1e3))
-def test_the_cosine_does_not_see_a_factor_and_stays_in_bounds(values, factor: float):
+def test_the_cosine_does_not_see_a_factor_and_stays_in_bounds(values: NDArray[Any], factor: float) -> None:
     compare = CosineSimilaritySensitivity().compare
     assert compare(values, values.astype(np.float64) * factor) == pytest.approx(1.0, abs=1e-9)
     assert 0.0 <= compare(values, values[::-1]) <= 1.0
@@ -54,13 +56,13 @@ MSE = [
 
 
 @pytest.mark.parametrize(("original", "fakequant", "normalized", "expected"), MSE)
-def test_mse(original: list[float], fakequant: list[float], normalized: bool, expected: float):
+def test_mse(original: list[float], fakequant: list[float], normalized: bool, expected: float) -> None:
     measure = MseSensitivity(do_normalization=normalized)
     assert measure.compare(np.array(original, np.float32), np.array(fakequant, np.float32)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", SENSITIVITIES)
-def test_all_know_better_from_worse(name: str):
+def test_all_know_better_from_worse(name: str) -> None:
     """Arrays of any shape; the larger error is the worse, whichever way the numbers go."""
     measure = SENSITIVITIES[name]()
     rng = np.random.default_rng(0)
@@ -70,9 +72,9 @@ def test_all_know_better_from_worse(name: str):
     assert (equal > near > far) if measure.higher_is_better else (equal < near < far)
 
 
-def test_by_name_or_an_object_of_ones_own():
+def test_by_name_or_an_object_of_ones_own() -> None:
     class Own:
-        def compare(self, original, fakequant):
+        def compare(self, original: Any, fakequant: Any) -> Any:
             return 1.0
 
     own = Own()

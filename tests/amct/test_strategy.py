@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,21 +41,21 @@ def play(ranking: dict[str, float], needed: int) -> tuple[list[str], str]:
         (5, ["abc", "abcd", "abcde"], "abcde"),
     ],
 )
-def test_five_layers_by_hand(needed: int, probes: list[str], final: str):
+def test_five_layers_by_hand(needed: int, probes: list[str], final: str) -> None:
     assert play(RANKING, needed) == (probes, final)
 
 
-def test_one_layer():
+def test_one_layer() -> None:
     assert play({"a": 0.3}, 1) == (["a"], "a")
 
 
-def test_where_nothing_satisfies_all_go_back():
+def test_where_nothing_satisfies_all_go_back() -> None:
     assert play(RANKING, 6) == (["abc", "abcd", "abcde"], "abcde")
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-10, 1), min_size=1, max_size=60), st.data())
-def test_the_fewest_layers_are_found_in_few_probes(scores: list[float], data):
+def test_the_fewest_layers_are_found_in_few_probes(scores: list[float], data: Any) -> None:
     ranking, count = {f"l{number}": score for number, score in enumerate(scores)}, len(scores)
     strategy, needed = BinarySearchStrategy(), data.draw(st.integers(1, count))
     strategy.initialize(ranking)
@@ -73,7 +74,7 @@ def test_the_fewest_layers_are_found_in_few_probes(scores: list[float], data):
     )
 
 
-def test_by_name_or_an_object_of_ones_own():
+def test_by_name_or_an_object_of_ones_own() -> None:
     own = BinarySearchStrategy()
     assert open_strategy(own) is own
     assert isinstance(open_strategy("BinarySearch"), BinarySearchStrategy)
@@ -91,7 +92,7 @@ def test_by_name_or_an_object_of_ones_own():
         TpeStrategy(trials=0)
 
 
-def test_a_base_that_is_not_overridden():
+def test_a_base_that_is_not_overridden() -> None:
     base = AutoCalibrationStrategyBase()
     with pytest.raises(UsageError, match=r"has no initialize\(ranking_info\) of its own"):
         base.initialize({})

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tiny_model import Tiny
+
 from autoquant.formats.record_text import load_record
 
 SCRIPT = Path(__file__).parent / "template.py"
 
 
-def test_a_script_made_for_amct_quantizes_and_keeps_the_accuracy(tiny, tmp_path: Path) -> None:
+def test_a_script_made_for_amct_quantizes_and_keeps_the_accuracy(tiny: Tiny, tmp_path: Path) -> None:
     words = [sys.executable, str(SCRIPT), str(tiny.model), str(tiny.evaluation), "scores:0", "./outputs/tiny"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import calibration_cost
+import pytest
+from tiny_model import Tiny
 
 
-def test_it_runs(tiny, capsys):
+def test_it_runs(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     calibration_cost.main([str(tiny.model), str(tiny.calibration), "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny: ") and "64 samples" in lines[0]
@@ -15,6 +17,6 @@ def test_it_runs(tiny, capsys):
     assert all(cost >= 0.0 for each in costs.values() for cost in each)
 
 
-def test_samples_of_its_own(tiny, capsys):
+def test_samples_of_its_own(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     calibration_cost.main([str(tiny.model), "--samples", "32", "--repeat", "1"])
     assert "32 samples" in capsys.readouterr().out

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import data_loading
+import pytest
 
 
-def test_it_runs(capsys):
+def test_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     data_loading.main(["--images", "40", "--side", "16", "--width", "4", "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "40 images of 32 x 32, model of 16 x 16, batches of 32"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import search_quality
 
 
-def test_it_runs(real_data):
-    lines = []
+def test_it_runs(real_data: Path) -> None:
+    lines: list[Any] = []
     words = ["--models", "kws", "--targets", "litert", "--samplers", "guided,tpe", "--max-trials", "1"]
     search_quality.main([str(real_data), *words], lines.append)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]

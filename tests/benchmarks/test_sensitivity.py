@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sensitivity
+from tiny_model import Tiny
 
 WAYS = {
     "tensorflow": ["fisher, seed 0", "fisher, seed 1", "divergence", "amct CosineSimilarity", "amct Mse"],
@@ -12,7 +13,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("target", WAYS)
-def test_it_runs(tiny, capsys, target):
+def test_it_runs(tiny: Tiny, capsys: pytest.CaptureFixture[str], target: str) -> None:
     words = [tiny.model, tiny.evaluation, "--calibration", tiny.calibration, "--target", target]
     sensitivity.main([*map(str, words), "--seeds", "2", "--repeat", "1", "--evaluated", "40"])
     first, *lines = capsys.readouterr().out.splitlines()

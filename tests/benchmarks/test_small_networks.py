@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import bad_layers
 import numpy as np
 import small_networks
+from numpy.typing import NDArray
 from small_networks import Found, Optimum, found_in
 
 from autoquant.calibration.plan import LayerPlan, Plan
@@ -15,8 +18,8 @@ from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.trial import State, Trial
 
 
-def test_it_runs(real_data):
-    lines = []
+def test_it_runs(real_data: Path) -> None:
+    lines: list[Any] = []
     words = ["--targets", "litert", "--samplers", "guided,amct", "--seeds", "1", "--max-trials", "4"]
     small_networks.main([str(real_data), *words, "--networks", "kws"], lines.append)
     assert lines[0].startswith("kws on litert: 11 layers, 800 samples, tolerance 0, optimum ")
@@ -25,7 +28,7 @@ def test_it_runs(real_data):
     assert all(float(cell) >= 0.0 for row in rows for cell in row[3:] if cell != "-")
 
 
-def test_spoiled_weights_compute_the_same():
+def test_spoiled_weights_compute_the_same() -> None:
     """In float64, by one position of the second layer: what was added to one channel is taken from its equal."""
     rng = np.random.default_rng(1)
     weights = {
@@ -37,7 +40,12 @@ def test_spoiled_weights_compute_the_same():
         weights[name] = (rng.normal(size=(1, 1, 4, 2)).astype(np.float32), np.zeros(2, np.float32))
         found, x = bad_layers.spoiled(weights), rng.normal(size=3)
 
-        def through(own, name=name, before=before, x=x):
+        def through(
+            own: dict[str, tuple[NDArray[Any], NDArray[Any]]],
+            name: str = name,
+            before: str = before,
+            x: NDArray[Any] = x,
+        ) -> Any:
             hidden = np.maximum(x @ own[before][0][0, 0].astype(np.float64) + own[before][1], 0.0)
             return hidden @ own[name][0][0, 0].astype(np.float64)
 
@@ -60,7 +68,7 @@ def trial(number: int, share: float, drop: float, samples: int) -> Trial:
     )
 
 
-def test_what_was_found_when():
+def test_what_was_found_when() -> None:
     trials = (trial(0, 1.0, 0.1, 100), trial(1, 0.5, 0.0, 100), trial(2, 0.8, 0.01, 900), trial(3, 0.9, 0.02, 100))
     result = SearchResult(
         verdict=Verdict.MET,

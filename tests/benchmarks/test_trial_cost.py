@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import trial_cost
+from tiny_model import Tiny
 
 
-def printed(capsys, *words) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
     """Check what every run prints, and give its first line."""
     trial_cost.main([*map(str, words), "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
@@ -28,12 +32,12 @@ def printed(capsys, *words) -> str:
     [(), ("--dmq", 0.5), ("--bias-correction", "analytic"), ("--target", "litert"), ("--engine", "tensorflow")],
     ids=str,
 )
-def test_it_runs(tiny, capsys, options):
+def test_it_runs(tiny: Tiny, capsys: pytest.CaptureFixture[str], options: tuple[float | str, ...]) -> None:
     words = (tiny.model, tiny.evaluation, "--calibration", tiny.calibration, *options)
     assert printed(capsys, *words) == "tiny: 3 layers, 200 samples"
 
 
-def test_inputs_of_operators_are_no_layers_of_it(capsys, tmp_path):
+def test_inputs_of_operators_are_no_layers_of_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import tensorflow as tf
 
     graph = tf.Graph()

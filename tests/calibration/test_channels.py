@@ -1,11 +1,14 @@
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector
+from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Channels
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
 from autoquant.calibration.sketch import BLOCK, Sketch, Sketcher
@@ -30,7 +33,7 @@ def batches_of_channels(draw: st.DrawFn) -> list[np.ndarray]:
     return [np.array(row, np.float32).reshape(len(few), -1).T for row in rows]
 
 
-def collected(batches: list, axis: int = -1, *, exact: bool = False):
+def collected(batches: list[Any], axis: int = -1, *, exact: bool = False) -> Channels:
     collector = ChannelCollector("x", axis, exact=exact)
     for batch in batches:
         collector.add(batch)
@@ -39,7 +42,7 @@ def collected(batches: list, axis: int = -1, *, exact: bool = False):
 
 @KINDS
 @pytest.mark.parametrize("axis", [-1, 1])
-def test_each_channel_is_seen_by_itself(axis: int, exact: bool):
+def test_each_channel_is_seen_by_itself(axis: int, exact: bool) -> None:
     batches = BATCHES if axis == -1 else [np.moveaxis(batch, -1, 1) for batch in BATCHES]
     channels = collected(batches, axis, exact=exact)
     rows = np.concatenate([np.moveaxis(batch, -1, 0).reshape(12, -1) for batch in BATCHES], axis=1)
@@ -50,7 +53,7 @@ def test_each_channel_is_seen_by_itself(axis: int, exact: bool):
         assert exact == isinstance(seen, Exact) and (exact or len(seen.values()[0]) <= CHANNEL_BINS + 2)
 
 
-def facts(sketch: Sketch) -> dict:
+def facts(sketch: Sketch) -> dict[str, Any]:
     return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
 
 
@@ -67,7 +70,7 @@ def sketched(rows: list[np.ndarray]) -> Sketch:
     None,
 )
 @example([np.array([[0.0, 3e38]], np.float32), np.array([[1e30, -3e38], [np.nan, 0.0]], np.float32)], None)
-def test_channels_are_those_of_sketches_of_their_own(batches: list[np.ndarray], random):
+def test_channels_are_those_of_sketches_of_their_own(batches: list[np.ndarray], random: Any) -> None:
     """No channel has to do with another, and neither order nor batches matter."""
     channels = collected(batches)
     for index, seen in enumerate(channels.each):
@@ -80,7 +83,7 @@ def test_channels_are_those_of_sketches_of_their_own(batches: list[np.ndarray], 
 
 
 @pytest.mark.parametrize("shape", [(3, BLOCK // 2, 3), (7, 2, 4000), (2, 300, 1000)], ids=["long", "short", "wide"])
-def test_tensors_that_are_counted_in_blocks(shape: tuple[int, ...]):
+def test_tensors_that_are_counted_in_blocks(shape: tuple[int, ...]) -> None:
     """Against NumPy, on the edges that the sketch has; a value beyond the rest comes in the last block."""
     values = RNG.normal(size=shape).astype(np.float32)
     values[-1, -1, ::2] = 1000.0
@@ -90,7 +93,7 @@ def test_tensors_that_are_counted_in_blocks(shape: tuple[int, ...]):
         assert (seen.low, seen.high) == (row.min(), row.max())
 
 
-def test_the_number_of_channels_stays():
+def test_the_number_of_channels_stays() -> None:
     collector = ChannelCollector("x", -1)
     collector.add(np.zeros((2, 1), np.float32))
     with pytest.raises(ValueError, match="there are 1 rows, got 5"):
@@ -98,7 +101,7 @@ def test_the_number_of_channels_stays():
 
 
 @KINDS
-def test_divided_channels_against_divided_values(exact: bool):
+def test_divided_channels_against_divided_values(exact: bool) -> None:
     """The range of the whole tensor, each channel divided by its factor, as if the values themselves had been."""
     factors = (SPREAD * RNG.uniform(0.8, 1.2, size=12)).astype(np.float32)
     divided = (np.concatenate(BATCHES) / factors.astype(np.float64)).astype(np.float32)
@@ -114,7 +117,7 @@ def test_divided_channels_against_divided_values(exact: bool):
 
 
 @KINDS
-def test_what_is_not_finite_stays_known(exact: bool):
+def test_what_is_not_finite_stays_known(exact: bool) -> None:
     batch = BATCHES[0].copy()
     batch[0, 0, 0, :3] = np.nan
     batch[1, 1, 1, 3] = -np.inf
@@ -125,14 +128,14 @@ def test_what_is_not_finite_stays_known(exact: bool):
 
 
 @KINDS
-def test_nothing_seen(exact: bool):
+def test_nothing_seen(exact: bool) -> None:
     assert collected([], exact=exact).each == ()
     empty = collected([np.zeros((0, 3), np.float32)], exact=exact)
     assert empty.largest.tolist() == [0.0] * 3
     assert empty.divided(np.ones(3)).count == 0
 
 
-def test_the_limit_is_for_all_channels_together():
+def test_the_limit_is_for_all_channels_together() -> None:
     collector = ChannelCollector("conv1", -1, exact=True, limit=100)
     collector.add(np.zeros((10, 10), np.float32))
     with pytest.raises(TrialError, match="conv1: calibration is too large"):

@@ -1,10 +1,15 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from autoquant.calibration.entropy import Entropy, divergences
 from autoquant.calibration.seen import Seen
@@ -35,7 +40,7 @@ def divergence(counts: np.ndarray, begin: int, end: int) -> float:
     hnp.arrays(np.int64, 700, elements=st.integers(0, 4)).filter(lambda counts: counts.sum() > 0),
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 140)), min_size=1, max_size=3),
 )
-def test_against_both_distributions_written_out(counts: np.ndarray, cuts: list[tuple[int, int]]):
+def test_against_both_distributions_written_out(counts: np.ndarray, cuts: list[tuple[int, int]]) -> None:
     begins, ends = np.array([(left, 700 - right) for left, right in cuts]).T
     found = divergences(counts.astype(np.float64), begins, ends)
     expected = [divergence(counts, *window) for window in zip(begins, ends, strict=True)]
@@ -63,7 +68,7 @@ class Thresholds:
 
 
 @symmetric_or_not
-def test_the_threshold_of_least_divergence(see, values, symmetric: bool):
+def test_the_threshold_of_least_divergence(see: Callable[..., Seen], values: NDArray[Any], symmetric: bool) -> None:
     """The one that was found, and every twelfth of all."""
     seen = see(values)
     found, thresholds = Entropy()(seen, symmetric=symmetric), Thresholds(seen, symmetric=symmetric)
@@ -74,19 +79,21 @@ def test_the_threshold_of_least_divergence(see, values, symmetric: bool):
 
 
 @symmetric_or_not
-def test_a_sketch_serves_as_well_as_all_values(exact, sketched, values, symmetric: bool):
+def test_a_sketch_serves_as_well_as_all_values(
+    exact: Callable[..., Seen], sketched: Callable[..., Seen], values: NDArray[Any], symmetric: bool
+) -> None:
     thresholds = Thresholds(exact(values), symmetric=symmetric)
     first, second = (thresholds.of(Entropy()(seen(values), symmetric=symmetric)) for seen in (exact, sketched))
     assert thresholds.loss(second) <= thresholds.loss(first) + 1e-3
 
 
-def test_an_outlier_is_clipped(see):
+def test_an_outlier_is_clipped(see: Callable[..., Seen]) -> None:
     values = np.append(np.random.default_rng(0).normal(size=100_000), 40.0)
     for symmetric in (False, True):
         assert 3.0 < Entropy()(see(values), symmetric=symmetric).high < 10.0
 
 
-def test_zeros_of_a_relu_do_not_count(exact):
+def test_zeros_of_a_relu_do_not_count(exact: Callable[..., Seen]) -> None:
     """Zero is exact whatever the range: three quarters of zeros more leave the threshold where it is."""
     values = np.abs(np.random.default_rng(0).normal(size=50_000))
     with_zeros = Entropy()(exact(values, np.zeros(150_000)), symmetric=False)
@@ -94,6 +101,6 @@ def test_zeros_of_a_relu_do_not_count(exact):
 
 
 @pytest.mark.parametrize("value", [5.0, -5.0, 0.0, 1e-45, -3e38])
-def test_a_constant(see, value: float):
+def test_a_constant(see: Callable[..., Seen], value: float) -> None:
     single = float(np.float32(value))
     assert Entropy()(see([value] * 7), symmetric=False) == Range(min(single, 0.0), max(single, 0.0))

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +13,11 @@ from autoquant.calibration.exact import LIMIT, Exact, Keeper
 from autoquant.errors import TrialError
 
 
-def test_the_limit_is_that_of_amct():
+def test_the_limit_is_that_of_amct() -> None:
     assert LIMIT == 2147483647 == np.iinfo(np.int32).max
 
 
-def test_too_many_values():
+def test_too_many_values() -> None:
     """In all batches together, those that are not finite too; the message names the tensor and three ways out."""
     keeper = Keeper("conv1", limit=5)
     keeper.add(np.array([1.0, math.nan], np.float32))
@@ -35,7 +38,7 @@ def no_memory(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("function", ["array", "concatenate"], ids=["while keeping", "while ordering"])
-def test_no_memory(function: str, monkeypatch: pytest.MonkeyPatch):
+def test_no_memory(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper("conv1")
     keeper.add(np.array([1.0], np.float32))
     monkeypatch.setattr(exact.np, function, no_memory)
@@ -45,7 +48,7 @@ def test_no_memory(function: str, monkeypatch: pytest.MonkeyPatch):
         keeper.seen()
 
 
-def test_values_take_no_second_copy_when_nothing_is_new():
+def test_values_take_no_second_copy_when_nothing_is_new() -> None:
     keeper = Keeper("x")
     keeper.add(np.array([3.0, 1.0], np.float32))
     first = keeper.seen()
@@ -57,7 +60,7 @@ def test_values_take_no_second_copy_when_nothing_is_new():
     st.lists(st.sampled_from([0.1, 0.3, 1.0, -0.7, 5.0]) | st.floats(-2.0, 2.0, width=32), min_size=1, max_size=20),
     st.lists(st.sampled_from([0.1, 0.3, 1.0, -0.7, 5.0]) | st.floats(-9.0, 9.0), min_size=2, max_size=9, unique=True),
 )
-def test_histogram_against_numpy(values: list[float], edges: list[float]):
+def test_histogram_against_numpy(values: list[float], edges: list[float]) -> None:
     """Also where an edge is a number that float32 does not have."""
     ordered, ascending = np.sort(np.float32(values)), np.sort(edges)
     expected, _ = np.histogram(ordered.astype(np.float64), ascending)
@@ -65,6 +68,6 @@ def test_histogram_against_numpy(values: list[float], edges: list[float]):
 
 
 @pytest.mark.parametrize("values", [[2.0, 1.0], [0.0, math.nan], [[1.0, 2.0]]])
-def test_no_exact(values: list):
+def test_no_exact(values: list[Any]) -> None:
     with pytest.raises(ValueError, match="values must be a vector in ascending order"):
         Exact(np.float32(values))

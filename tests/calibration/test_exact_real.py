@@ -34,7 +34,7 @@ def ifmr_error(seen: Seen, affine: Affine) -> float:
 @pytest.mark.parametrize(
     ("model", "unit"), [("cifar10/resnet8.pb", 1.0), ("vww/vww_96.pb", 1 / 255)], ids=["resnet", "vww"]
 )
-def test_ifmr_of_sketches_is_that_of_all_values(real_data: Path, model: str, unit: float):
+def test_ifmr_of_sketches_is_that_of_all_values(real_data: Path, model: str, unit: float) -> None:
     """Nearly all layers choose the same candidate, whose bounds differ by a bin; another one is as good."""
     opened = open_model(real_data / model)
     layers = {layer.name: layer for layer in survey(opened.graph).layers}

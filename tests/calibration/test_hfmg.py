@@ -1,12 +1,18 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.calibration.hfmg import BIN_NUMBERS, Hfmg, histogram_errors, windows
 from autoquant.calibration.levels import Levels
+from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range
 
 COUNTS = st.lists(st.integers(0, 30), min_size=8, max_size=64).filter(lambda counts: sum(counts) > 0)
@@ -49,17 +55,17 @@ def integral(edges: np.ndarray, counts: np.ndarray, start: float, step: float, n
 
 
 @given(COUNTS)
-def test_windows_one_step_at_a_time(counts: list[int]):
+def test_windows_one_step_at_a_time(counts: list[int]) -> None:
     assert windows(np.array(counts, np.float64)) == slow_windows(counts)
 
 
 @given(COUNTS)
-def test_windows_of_the_mirror_image(counts: list[int]):
+def test_windows_of_the_mirror_image(counts: list[int]) -> None:
     mirrored = [(len(counts) - right, len(counts) - left) for left, right in windows(np.array(counts[::-1], float))]
     assert windows(np.array(counts, float)) == mirrored
 
 
-def test_windows_give_up_the_tail_first():
+def test_windows_give_up_the_tail_first() -> None:
     """A step is one value; a value at the end of a long tail takes up most bins."""
     counts = [1, 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5, 5, 0, 0, 1]
     assert windows(np.array(counts, float))[:3] == [(0, 16), (5, 16), (5, 13)]
@@ -71,7 +77,7 @@ def test_windows_give_up_the_tail_first():
     width=st.floats(0.01, 3.0),
     rows=st.lists(st.tuples(st.floats(-9.0, 9.0), st.floats(0.05, 2.0), st.integers(1, 9)), min_size=1, max_size=4),
 )
-def test_errors_against_the_integral_bin_by_bin(counts: list[int], low: float, width: float, rows: list):
+def test_errors_against_the_integral_bin_by_bin(counts: list[int], low: float, width: float, rows: list[Any]) -> None:
     edges = low + width * np.arange(len(counts) + 1)
     start, step, number = (np.array(part) for part in zip(*rows, strict=True))
     found = histogram_errors(edges, np.array(counts, float), Levels(start, step, number))
@@ -79,7 +85,7 @@ def test_errors_against_the_integral_bin_by_bin(counts: list[int], low: float, w
     np.testing.assert_allclose(found, expected, atol=1e-9 * max(sum(counts), 1))
 
 
-def test_clipping_costs_the_same_on_both_sides():
+def test_clipping_costs_the_same_on_both_sides() -> None:
     edges = np.arange(9.0)
     rows = Levels(np.array([2.5, 0.5]), np.array([1.0, 1.0]), np.array([6, 6]))
     counts = np.array([7.0, 0, 0, 1, 1, 0, 0, 0])
@@ -89,7 +95,7 @@ def test_clipping_costs_the_same_on_both_sides():
 
 
 @pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
-def test_the_window_of_least_error(see, values, symmetric: bool):
+def test_the_window_of_least_error(see: Callable[..., Seen], values: NDArray[Any], symmetric: bool) -> None:
     """Every eighth window, judged bin by bin, is no better than the one that was found, and that is one of them."""
     seen = see(values)
     found = Hfmg()(seen, symmetric=symmetric)
@@ -110,7 +116,7 @@ def test_the_window_of_least_error(see, values, symmetric: bool):
     assert error(*candidates[place]) <= min(others) * (1 + 1e-6)
 
 
-def test_all_bin_numbers_come_to_much_the_same(exact):
+def test_all_bin_numbers_come_to_much_the_same(exact: Callable[..., Seen]) -> None:
     values = np.random.default_rng(0).laplace(size=40_000)
     highs = [Hfmg(bins)(exact(values), symmetric=True).high for bins in BIN_NUMBERS]
     assert BIN_NUMBERS == (1024, 2048, 4096, 8192)
@@ -118,16 +124,16 @@ def test_all_bin_numbers_come_to_much_the_same(exact):
 
 
 @pytest.mark.parametrize("value", [5.0, -5.0, 0.0, 1e-30])
-def test_a_constant(see, value: float):
+def test_a_constant(see: Callable[..., Seen], value: float) -> None:
     single = float(np.float32(value))
     assert Hfmg()(see([value] * 7), symmetric=False) == Range(min(single, 0.0), max(single, 0.0))
 
 
-def test_without_a_legal_scale_everything_is_covered(see):
+def test_without_a_legal_scale_everything_is_covered(see: Callable[..., Seen]) -> None:
     assert Hfmg()(see([-3e38, 3e38]), symmetric=False) == Range(-float(np.float32(3e38)), float(np.float32(3e38)))
 
 
 @pytest.mark.parametrize("bins", [0, 1000, 16384, -1024])
-def test_bad_numbers_of_bins(bins: int):
+def test_bad_numbers_of_bins(bins: int) -> None:
     with pytest.raises(ValueError, match=rf"num_of_bins {bins} must be in \[1024, 2048, 4096, 8192\]"):
         Hfmg(bins)

@@ -1,14 +1,20 @@
+from __future__ import annotations
+
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ifmr import Ifmr
+from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import Sketcher
 from autoquant.quantization.affine import Range
 
@@ -59,7 +65,9 @@ class Reference:
 
 @symmetric_or_not
 @each_setting
-def test_all_values_give_the_candidate_of_the_reference(exact, values, setting: Ifmr, symmetric: bool):
+def test_all_values_give_the_candidate_of_the_reference(
+    exact: Callable[..., Seen], values: NDArray[Any], setting: Ifmr, symmetric: bool
+) -> None:
     found = setting(exact(*np.array_split(values, 3)), symmetric=symmetric)
     expected = Reference(values, setting, symmetric=symmetric).best()
     assert (found.low, found.high) == (pytest.approx(expected.low, rel=1e-12), pytest.approx(expected.high, rel=1e-12))
@@ -67,7 +75,9 @@ def test_all_values_give_the_candidate_of_the_reference(exact, values, setting: 
 
 @symmetric_or_not
 @each_setting
-def test_a_sketch_gives_one_that_is_as_good(sketched, values, setting: Ifmr, symmetric: bool):
+def test_a_sketch_gives_one_that_is_as_good(
+    sketched: Callable[..., Seen], values: NDArray[Any], setting: Ifmr, symmetric: bool
+) -> None:
     found = setting(sketched(*np.array_split(values, 3)), symmetric=symmetric)
     reference = Reference(values, setting, symmetric=symmetric)
     low, high = np.array([(r.low, r.high) for r in map(reference.range_of, reference.ratios)]).T
@@ -80,7 +90,7 @@ def test_a_sketch_gives_one_that_is_as_good(sketched, values, setting: Ifmr, sym
 
 @symmetric_or_not
 @given(values=st.lists(st.floats(-8.0, 8.0, width=32), min_size=1, max_size=30))
-def test_any_values(values: list[float], symmetric: bool):
+def test_any_values(values: list[float], symmetric: bool) -> None:
     array = np.sort(np.float32(values))
     if np.abs(array).max() < 1e-3:
         array = np.append(array, np.float32(1.0))  # far from scales that are too small
@@ -91,25 +101,25 @@ def test_any_values(values: list[float], symmetric: bool):
 
 
 @pytest.mark.parametrize("step", [0, 1, 29, 59, 60])
-def test_there_are_61_candidates(exact, step: int):
+def test_there_are_61_candidates(exact: Callable[..., Seen], step: int) -> None:
     """Many values at a hundred levels of one candidate, and the largest value, from which candidates are counted."""
     ratio = 0.7 + 0.01 * step
     values = np.append(np.repeat(np.arange(1, 101) * ratio / 255.0, 2000), 1.0)
     assert Ifmr()(exact(values), symmetric=False).high == pytest.approx(ratio, rel=1e-12)
 
 
-def test_an_image_is_exact(see):
+def test_an_image_is_exact(see: Callable[..., Seen]) -> None:
     """Values k / 255 have no error at all at ratio 1."""
     found = Ifmr()(see(np.random.default_rng(0).integers(0, 256, size=5000) / 255.0), symmetric=False)
     assert (found.low, found.high) == (0.0, pytest.approx(1.0, abs=1e-12))
 
 
-def test_one_hot_inputs_take_the_first_ratio_without_error(see):
+def test_one_hot_inputs_take_the_first_ratio_without_error(see: Callable[..., Seen]) -> None:
     """So do 1.02 and 1.25, whose steps are 1 / 250 and 1 / 204."""
     assert Ifmr()(see([0.0] * 999, [1.0]), symmetric=False).high == pytest.approx(1.0, abs=1e-12)
 
 
-def test_only_the_upper_bound_moves_unless_symmetric(see):
+def test_only_the_upper_bound_moves_unless_symmetric(see: Callable[..., Seen]) -> None:
     values = np.append(np.random.default_rng(0).laplace(size=40_000), [20.0, -15.0])
     setting = Ifmr(max_percentile=1.0, min_percentile=1.0)
     asymmetric = setting(see(values), symmetric=False)
@@ -119,7 +129,7 @@ def test_only_the_upper_bound_moves_unless_symmetric(see):
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(1.0, -1000.0, 999.0), (0.75, -501.0, 500.0)])
-def test_percentiles_are_where_it_starts(exact, fraction: float, low: float, high: float):
+def test_percentiles_are_where_it_starts(exact: Callable[..., Seen], fraction: float, low: float, high: float) -> None:
     """Of 2000 values the (2000 - 1500)-th largest and smallest; both candidates are multiples of that."""
     found = Ifmr(fraction, fraction, search_start=1.0, search_end=1.5, search_step=0.5)(
         exact(np.arange(-1000.0, 1000.0)), symmetric=False
@@ -129,12 +139,12 @@ def test_percentiles_are_where_it_starts(exact, fraction: float, low: float, hig
 
 @symmetric_or_not
 @pytest.mark.parametrize("value", [0.0, 1e-30, 3e38], ids=["zeros", "tiny", "huge"])
-def test_without_a_legal_candidate_the_start_is_kept(see, value: float, symmetric: bool):
+def test_without_a_legal_candidate_the_start_is_kept(see: Callable[..., Seen], value: float, symmetric: bool) -> None:
     found = Ifmr()(see([value] * 9), symmetric=symmetric)
     assert (found.low, found.high) == (0.0, np.float32(value))
 
 
-def test_a_candidate_without_a_legal_scale_does_not_win(see):
+def test_a_candidate_without_a_legal_scale_does_not_win(see: Callable[..., Seen]) -> None:
     """Of two candidates that are too small or too large for a scale, only the other is left."""
     small, large = 255 * 2.0**-23, 255 * 2.0**23
     setting = Ifmr(search_start=0.5, search_end=1.5, search_step=1.0)
@@ -142,7 +152,7 @@ def test_a_candidate_without_a_legal_scale_does_not_win(see):
     assert setting(see([large]), symmetric=False).high == 0.5 * large
 
 
-def test_relu6_of_the_published_record_lies_on_the_grid(real_data: Path):
+def test_relu6_of_the_published_record_lies_on_the_grid(real_data: Path) -> None:
     """35 layers of MobileNetV2 read a ReLU6: scales are k * 6 / 255 with k on the grid of 0.01; most keep k = 1."""
     text = (real_data / "mobilenet_v2_record.txt").read_text(encoding="utf-8")
     pairs = re.findall(r"scale_d: (\S+)\s+offset_d: (\S+)", text)
@@ -155,7 +165,7 @@ def test_relu6_of_the_published_record_lies_on_the_grid(real_data: Path):
     assert sum(abs(ratio - 1.0) < 1e-6 for ratio in near) == 21
 
 
-def test_what_a_relu6_reads_gives_a_scale_as_published():
+def test_what_a_relu6_reads_gives_a_scale_as_published() -> None:
     """Where a share of the values is clipped to six, as in MobileNetV2, the ratio is one of those published."""
     rng, ratios = np.random.default_rng(0), set()
     for spread in (2.0, 3.0, 4.0):
@@ -182,6 +192,6 @@ def test_what_a_relu6_reads_gives_a_scale_as_published():
         ({"search_step": 5e-324, "search_end": 1e308}, "into more than 100,000 steps"),
     ],
 )
-def test_bad_parameters(parameters: dict, message: str):
+def test_bad_parameters(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Ifmr(**parameters)

@@ -1,10 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.mse import FRACTIONS, Mse
+from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range, asymmetric, symmetric
 
 VALUES = st.lists(st.floats(-8.0, 8.0, width=32), min_size=2, max_size=30).filter(lambda v: max(map(abs, v)) > 1e-2)
@@ -24,7 +31,7 @@ def no_worse(mine: float, others: list[float], values: np.ndarray) -> bool:
 
 @settings(max_examples=30)
 @given(VALUES)
-def test_no_other_bound_on_either_side_is_better(values: list[float]):
+def test_no_other_bound_on_either_side_is_better(values: list[float]) -> None:
     """The least of all 256 for each bound, tried one by one with INT8 itself."""
     array = np.sort(np.float32(values))
     found = Mse()(Exact(array), symmetric=False)
@@ -39,7 +46,7 @@ def test_no_other_bound_on_either_side_is_better(values: list[float]):
 
 @settings(max_examples=30)
 @given(VALUES)
-def test_symmetric_is_the_least_of_all(values: list[float]):
+def test_symmetric_is_the_least_of_all(values: list[float]) -> None:
     array = np.sort(np.float32(values))
     found = Mse()(Exact(array), symmetric=True)
     array = array.astype(np.float64)
@@ -48,7 +55,7 @@ def test_symmetric_is_the_least_of_all(values: list[float]):
     assert no_worse(error(array, found, offset=False), others, array)
 
 
-def test_both_bounds_together_are_as_good_as_can_be(exact, values):
+def test_both_bounds_together_are_as_good_as_can_be(exact: Callable[..., Seen], values: NDArray[Any]) -> None:
     """Against all pairs of bounds on a coarser grid: the descent ends in no other valley."""
     found = Mse()(exact(values), symmetric=False)
     array = values.astype(np.float64)
@@ -58,7 +65,7 @@ def test_both_bounds_together_are_as_good_as_can_be(exact, values):
     assert error(array, found, offset=True) <= 1.02 * min(others) + 1e-12 * len(array)
 
 
-def test_a_long_tail_on_one_side_is_clipped_there(see):
+def test_a_long_tail_on_one_side_is_clipped_there(see: Callable[..., Seen]) -> None:
     """Of 400,000 values in [-1, 1] and one at 4: s^2 / 12 each, s the step, against (4 - high)^2, is least near 2."""
     values = np.append(np.random.default_rng(0).uniform(-1.0, 1.0, size=400_000), [4.0])
     found = Mse()(see(values), symmetric=False)
@@ -69,5 +76,5 @@ def test_a_long_tail_on_one_side_is_clipped_there(see):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1e-30, 3e38], ids=["zeros", "tiny", "huge"])
-def test_without_a_legal_scale_everything_is_covered(see, value: float, symmetric: bool):
+def test_without_a_legal_scale_everything_is_covered(see: Callable[..., Seen], value: float, symmetric: bool) -> None:
     assert Mse()(see([value] * 9), symmetric=symmetric) == Range(0.0, float(np.float32(value)))

@@ -1,14 +1,20 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.calibration.percentile import MinMax, Percentile, with_zero
+from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.99, 0.999, 1.0])
-def test_percentile_against_numpy(see, values, fraction: float):
+def test_percentile_against_numpy(see: Callable[..., Seen], values: NDArray[Any], fraction: float) -> None:
     found = Percentile(fraction)(see(values), symmetric=False)
     tail = (1.0 - fraction) / 2.0
     ordered = np.sort(values.astype(np.float64))
@@ -23,7 +29,7 @@ def test_percentile_against_numpy(see, values, fraction: float):
         assert np.mean(side < sign * bound) <= tail + 1e-9
 
 
-def test_minmax_is_exact(see, values):
+def test_minmax_is_exact(see: Callable[..., Seen], values: NDArray[Any]) -> None:
     found = MinMax()(see(*np.array_split(values, 3)), symmetric=False)
     assert (found.low, found.high) == (min(values.min(), 0.0), max(values.max(), 0.0))
 
@@ -31,11 +37,11 @@ def test_minmax_is_exact(see, values):
 @pytest.mark.parametrize(
     ("low", "high", "expected"), [(1.0, 2.0, (0.0, 2.0)), (-2.0, -1.0, (-2.0, 0.0)), (-1.0, 1.0, (-1.0, 1.0))]
 )
-def test_with_zero(low: float, high: float, expected: tuple[float, float]):
+def test_with_zero(low: float, high: float, expected: tuple[float, float]) -> None:
     assert with_zero(low, high) == Range(*expected)
 
 
 @pytest.mark.parametrize("fraction", [0.5, 1.1, -1.0, math.nan])
-def test_bad_fractions(fraction: float):
+def test_bad_fractions(fraction: float) -> None:
     with pytest.raises(ValueError, match=r"fraction must be greater than 0\.5 and less than or equal to 1\.0, got"):
         Percentile(fraction)

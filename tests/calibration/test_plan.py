@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -29,7 +32,7 @@ LAYERS = {
 }
 
 
-def test_int8_and_a_copy_of_what_was_given():
+def test_int8_and_a_copy_of_what_was_given() -> None:
     given: dict[str, LayerPlan | None] = {"conv1": LayerPlan(), "fc": None}
     plan = Plan(given, 2)
     given.clear()
@@ -39,36 +42,36 @@ def test_int8_and_a_copy_of_what_was_given():
         plan.layers["fc"] = LayerPlan()  # type: ignore[index]
 
 
-def test_an_input_that_is_not_quantized_is_not_there():
+def test_an_input_that_is_not_quantized_is_not_there() -> None:
     """Unlike an operator in float, which a plan names."""
     assert list(Plan({"add:0": None, "conv1": None, "add:1": LayerPlan()}).layers) == ["conv1", "add:1"]
 
 
-def test_layers_that_need_not_all_values():
+def test_layers_that_need_not_all_values() -> None:
     plans = {"conv1": LayerPlan(Hfmg()), "fc": LayerPlan(MinMax()), "pool": LayerPlan(), "x": LayerPlan(Entropy())}
     assert Plan({**plans, "gone": None}).sketched == {"conv1", "fc"}
 
 
 @pytest.mark.parametrize("batch_num", [0, -1])
-def test_batch_num(batch_num: int):
+def test_batch_num(batch_num: int) -> None:
     with pytest.raises(ValueError, match=f"batch_num must be greater than zero, got {batch_num}"):
         Plan({}, batch_num)
 
 
 @pytest.mark.parametrize("bits", [4, 5, 9, 16])
-def test_weight_bits(bits: int):
+def test_weight_bits(bits: int) -> None:
     with pytest.raises(ValueError, match=f"num_bits of a weight must be 8, 7 or 6, got {bits}"):
         LayerPlan(weight_bits=bits)
 
 
 @pytest.mark.parametrize("strength", [0.19, 0.81, float("nan")])
-def test_migration_strength(strength: float):
+def test_migration_strength(strength: float) -> None:
     with pytest.raises(ValueError, match=r"dmq_balancer_param must be in \[0\.2, 0\.8\], got"):
         LayerPlan(dmq=strength)
     assert LayerPlan(dmq=0.2).dmq == 0.2 and LayerPlan(dmq=0.8).dmq == 0.8
 
 
-def test_weight_algorithm():
+def test_weight_algorithm() -> None:
     with pytest.raises(ValueError, match="weight_algorithm must be one of minmax, mse, octav, got arq"):
         LayerPlan(weight_algorithm="arq")
 
@@ -85,13 +88,13 @@ def test_weight_algorithm():
         ("add:0", LayerPlan(MinMax(), channel_wise=False)),
     ],
 )
-def test_what_is_asked_for_as_far_as_the_layer_can_have_it(name: str, expected: LayerPlan):
+def test_what_is_asked_for_as_far_as_the_layer_can_have_it(name: str, expected: LayerPlan) -> None:
     plan = layer_plan(LAYERS[name], MinMax(), weight_bits=6, dmq=0.5)
     assert plan == expected
     check_plan(Plan({name: plan}), LAYERS)
 
 
-def test_a_plan_that_the_model_can_follow():
+def test_a_plan_that_the_model_can_follow() -> None:
     check_plan(Plan({"conv1": LayerPlan(), "fc": LayerPlan(channel_wise=False)}), LAYERS)
     check_plan(Plan({"conv1": LayerPlan(), "gone": None}), LAYERS)
 
@@ -116,7 +119,7 @@ WHOLE = LayerPlan(channel_wise=False)
         ({"add:0": WHOLE, "add:1": WHOLE}, "add:1: 'add:0' of the same operator is quantized already; only one input"),
     ],
 )
-def test_a_plan_that_it_cannot(layers: dict, message: str):
+def test_a_plan_that_it_cannot(layers: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError) as caught:
         check_plan(Plan(layers), LAYERS)
     assert str(caught.value).startswith(message)
@@ -140,13 +143,13 @@ ELSEWHERE = {
         ),
     ],
 )
-def test_what_only_another_target_can(layers: dict, message: str):
+def test_what_only_another_target_can(layers: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError) as caught:
         check_plan(Plan(layers), ELSEWHERE)
     assert str(caught.value).startswith(message)
 
 
-def test_a_plan_of_another_target_as_far_as_this_one_can():
+def test_a_plan_of_another_target_as_far_as_this_one_can() -> None:
     asked = {
         "conv1": LayerPlan(MinMax(), weight_bits=6, dmq=0.5),
         "depthwise": LayerPlan(Hfmg(), asymmetric=False, weight_algorithm="mse"),
@@ -177,24 +180,24 @@ def test_a_plan_of_another_target_as_far_as_this_one_can():
 
 
 @pytest.mark.parametrize("name", ["pool", "attention", "add:0"])
-def test_what_has_no_weight_has_no_algorithm_for_it(name: str):
+def test_what_has_no_weight_has_no_algorithm_for_it(name: str) -> None:
     layer = replace(LAYERS[name], abilities=Abilities(False, False, (8,), ("minmax", "octav")))
     assert layer_plan(layer, weight_algorithm="octav").weight_algorithm == "minmax"
 
 
-def test_factors_of_two_activations_become_symmetric():
+def test_factors_of_two_activations_become_symmetric() -> None:
     fitted = fitted_plan(Plan({"attention": LayerPlan(channel_wise=False)}), LAYERS)
     assert fitted.plan.int8 == {"attention": LayerPlan(asymmetric=False, channel_wise=False)}
     assert fitted.changes == ("attention: symmetric, without an offset",)
 
 
-def test_a_plan_that_fits_is_not_changed():
+def test_a_plan_that_fits_is_not_changed() -> None:
     plan = Plan({"conv1": LayerPlan(weight_bits=7, dmq=0.2), "fc": None, "add:1": LayerPlan(channel_wise=False)}, 3)
     fitted = fitted_plan(plan, LAYERS)
     assert (fitted.plan, fitted.changes) == (plan, ())
 
 
 @pytest.mark.parametrize("layers", [{"volume": LayerPlan()}, {"volume": LayerPlan(), "conv1": None}])
-def test_a_plan_of_which_nothing_is_left(layers: dict):
+def test_a_plan_of_which_nothing_is_left(layers: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="plan: no layer is to be quantized"):
         fitted_plan(Plan(layers), LAYERS)

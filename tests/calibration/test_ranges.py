@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
+from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import Sketcher
 from autoquant.quantization.affine import Range, asymmetric, symmetric
 
@@ -23,14 +26,14 @@ each_algorithm = pytest.mark.parametrize("kind", RANGES.values(), ids=RANGES)
 symmetric_or_not = pytest.mark.parametrize("offset", [True, False], ids=["asymmetric", "symmetric"])
 
 
-def test_the_table():
+def test_the_table() -> None:
     assert list(RANGES) == ["entropy", "hfmg", "ifmr", "minmax", "mse", "percentile"]
     assert [range_name(kind()) for kind in RANGES.values()] == list(RANGES)
     assert range_name(Ifmr(max_percentile=0.9)) == "ifmr"
 
 
 @each_algorithm
-def test_a_setting_is_a_frozen_value(kind: Callable[[], RangeAlgorithm]):
+def test_a_setting_is_a_frozen_value(kind: Callable[[], RangeAlgorithm]) -> None:
     assert kind() == kind() and hash(kind()) == hash(kind())
     for field in fields(kind()):
         with pytest.raises(FrozenInstanceError):
@@ -41,7 +44,9 @@ def test_a_setting_is_a_frozen_value(kind: Callable[[], RangeAlgorithm]):
 @each_algorithm
 @settings(max_examples=25)
 @given(values=LIKELY)
-def test_a_range_lies_within_what_was_seen_and_zero(kind: Callable, values: list[float], offset: bool):
+def test_a_range_lies_within_what_was_seen_and_zero(
+    kind: Callable[..., Any], values: list[float], offset: bool
+) -> None:
     array = np.sort(np.float32(values))
     sketcher = Sketcher()
     sketcher.add(array)
@@ -57,8 +62,8 @@ def test_a_range_lies_within_what_was_seen_and_zero(kind: Callable, values: list
 @settings(max_examples=25)
 @given(values=LIKELY, power=st.integers(-4, 20))
 def test_values_twice_as_large_have_a_range_twice_as_large(
-    kind: Callable, values: list[float], power: int, offset: bool
-):
+    kind: Callable[..., Any], values: list[float], power: int, offset: bool
+) -> None:
     """For powers of two, and away from scales that are too small, exactly."""
     array = np.sort(np.array([*values, 1.0], np.float32).round(4))
     both = []
@@ -79,7 +84,9 @@ def step_error(values: np.ndarray, found: Range, *, offset: bool) -> float:
 
 @symmetric_or_not
 @pytest.mark.parametrize("name", sorted(set(RANGES) - {"entropy"}))
-def test_a_sketch_serves_as_well_as_all_values(name: str, exact, sketched, values, offset: bool):
+def test_a_sketch_serves_as_well_as_all_values(
+    name: str, exact: Callable[..., Seen], sketched: Callable[..., Seen], values: NDArray[Any], offset: bool
+) -> None:
     """INT8's error by the sketch's range is within 3 % of that by all values, where there are many values."""
     first, second = (
         step_error(values.astype(np.float64), RANGES[name]()(seen(values), symmetric=not offset), offset=offset)
@@ -92,6 +99,8 @@ def test_a_sketch_serves_as_well_as_all_values(name: str, exact, sketched, value
 @symmetric_or_not
 @each_algorithm
 @pytest.mark.parametrize("values", [[-3.0, -1.0], [1.0, 3.0], [0.0], [-2.0, 5.0], [1e-45], [-3.4e38, 3.4e38]])
-def test_few_and_extreme_values(kind: Callable, see, values: list[float], offset: bool):
+def test_few_and_extreme_values(
+    kind: Callable[..., Any], see: Callable[..., Seen], values: list[float], offset: bool
+) -> None:
     found = kind()(see(values), symmetric=not offset)
     assert -math.inf < found.low <= 0.0 <= found.high < math.inf

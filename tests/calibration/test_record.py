@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ WHOLE = LayerPlan(MinMax(), channel_wise=False)
 EXACT = pytest.mark.parametrize("exact", [False, True], ids=["sketch", "exact"])
 
 
-def calibrator(x: list, y: list = [1.0], *, exact: bool = False, channels: list = []) -> Calibrator:  # noqa: B006
+def calibrator(x: list[Any], y: list[Any] = [1.0], *, exact: bool = False, channels: list[Any] = []) -> Calibrator:  # noqa: B006
     graph = Graph({"conv/w": make_const("conv/w", CONV), "dense/w": make_const("dense/w", DENSE)}, (), ())
     batches = [{"x": np.array(values, np.float32), "y": np.array(y, np.float32)} for values in x]
     stages = ((number, [batch]) for number, batch in enumerate(batches, start=1))
@@ -39,7 +42,7 @@ def f32(value: float) -> float:
 
 
 @EXACT
-def test_scales_and_offsets(exact: bool):
+def test_scales_and_offsets(exact: bool) -> None:
     calibrate = calibrator([[0.0, 51.0], [-204.0, 0.0]], [0.0, 127.0], exact=exact)
     settings = LayerPlan(MinMax(), asymmetric=True, channel_wise=True)
     first = calibrate.record(Plan({"conv": settings, "dense": None}, 1))
@@ -54,7 +57,7 @@ def test_scales_and_offsets(exact: bool):
     assert calibrate.record(Plan({"conv": settings}, 1)) == first
 
 
-def test_one_entry_for_each_activation_and_a_weight_scale_only_for_weights():
+def test_one_entry_for_each_activation_and_a_weight_scale_only_for_weights() -> None:
     """In graph order: a pooling and an input have no weight, a product of two activations has two entries."""
     both = LayerPlan(MinMax(), asymmetric=False, channel_wise=False)
     plan = Plan({"add:1": WHOLE, "attention": both, "dense": WHOLE, "pool": WHOLE})
@@ -71,7 +74,7 @@ def test_one_entry_for_each_activation_and_a_weight_scale_only_for_weights():
 @pytest.mark.parametrize(
     ("bits", "scales"), [(8, (1.0, 0.5, 1.0)), (7, (127 / 63, 1.0, 1.0)), (6, (127 / 31, 2.0, 1.0))]
 )
-def test_weight_bits(bits: int, scales: tuple[float, ...]):
+def test_weight_bits(bits: int, scales: tuple[float, ...]) -> None:
     record = calibrator([[1.0]]).record(Plan({"conv": LayerPlan(MinMax(), weight_bits=bits)}))
     assert record["conv"].scale_w == tuple(map(f32, scales))
     assert record["conv"].weight_bits == bits
@@ -79,14 +82,14 @@ def test_weight_bits(bits: int, scales: tuple[float, ...]):
 
 @EXACT
 @pytest.mark.parametrize("kind", RANGES.values(), ids=RANGES)
-def test_every_algorithm_makes_a_record(kind, exact: bool):
+def test_every_algorithm_makes_a_record(kind: Any, exact: bool) -> None:
     x = np.random.default_rng(0).normal(size=5000).tolist()
     record = calibrator([x], exact=exact).record(Plan({"conv": LayerPlan(kind()), "pool": WHOLE}))
     assert record["conv"].activation.scale == pytest.approx(record["pool"].activation.scale, rel=0.4)
 
 
 @EXACT
-def test_balanced_channels(exact: bool):
+def test_balanced_channels(exact: bool) -> None:
     """SmoothQuant's factors by hand: the input divided, the weight multiplied, both scales of what comes of that."""
     inputs = np.array([[1.0, -16.0], [-4.0, 64.0]])  # largest: 4, 64
     calibrate = calibrator([[1.0]], inputs.tolist(), exact=exact, channels=[("y", -1)])  # weights: 256, 3
@@ -107,12 +110,12 @@ def test_balanced_channels(exact: bool):
     assert calibrate.record(Plan({"dense": settings}))["dense"] == found
 
 
-def test_channels_that_were_not_calibrated():
+def test_channels_that_were_not_calibrated() -> None:
     with pytest.raises(PlanError, match="y: was not calibrated channel by channel"):
         calibrator([[1.0]]).record(Plan({"dense": LayerPlan(MinMax(), channel_wise=False, dmq=0.5)}))
 
 
-def test_as_many_channels_as_the_weight_has():
+def test_as_many_channels_as_the_weight_has() -> None:
     calibrate = calibrator([[1.0]], [[1.0, 2.0, 3.0]], channels=[("y", -1)])
     with pytest.raises(
         PlanError, match="dense: its input has 3 channels, its weight 2: they cannot be balanced; remove"
@@ -120,7 +123,7 @@ def test_as_many_channels_as_the_weight_has():
         calibrate.record(Plan({"dense": LayerPlan(MinMax(), channel_wise=False, dmq=0.5)}))
 
 
-def test_layers_that_keep_what_is_behind_them_apart():
+def test_layers_that_keep_what_is_behind_them_apart() -> None:
     plan = {"conv": LayerPlan(MinMax()), "dense": WHOLE, "pool": WHOLE}
     one = calibrator([[1.0]]).record(Plan(plan, fusion=Fusion(skip=frozenset({"conv"}))))
     assert {name: entry.skip_fusion for name, entry in one.items()} == {"conv": True, "pool": False, "dense": False}
@@ -128,7 +131,7 @@ def test_layers_that_keep_what_is_behind_them_apart():
     assert {name: entry.skip_fusion for name, entry in off.items()} == {"conv": True, "pool": False, "dense": True}
 
 
-def test_float16_scales():
+def test_float16_scales() -> None:
     """0.2 is 0.199951171875 in float16; the offset is that of the scale before."""
     record = calibrator([[0.0, 51.0]]).record(Plan({"conv": LayerPlan(MinMax())}, fp16_scales=True))
     assert record["conv"] == LayerRecord(Affine(0.199951171875, -128), (1.0, 0.5, 1.0))
@@ -137,12 +140,12 @@ def test_float16_scales():
 @pytest.mark.parametrize(
     ("high", "scale"), [(255 * 65504.0, 65504.0), (255 * 2.0**-23, 2.0**-23), (255 * 1.75 * 2.0**-23, 2.0**-22)]
 )
-def test_the_ends_of_float16(high: float, scale: float):
+def test_the_ends_of_float16(high: float, scale: float) -> None:
     record = calibrator([[0.0, high]]).record(Plan({"conv": WHOLE}, fp16_scales=True))
     assert record["conv"].activation.scale == scale
 
 
-def test_a_scale_beyond_float16():
+def test_a_scale_beyond_float16() -> None:
     with pytest.raises(TrialError) as caught:
         calibrator([[0.0, 255 * 65536.0]]).record(Plan({"conv": WHOLE}, fp16_scales=True))
     assert str(caught.value) == (
@@ -165,7 +168,7 @@ def test_a_scale_beyond_float16():
         ([[0.0, 1e30]], "dense: calculate scale failed: scale must be in [1.19e-07, 8.39e+06], got"),
     ],
 )
-def test_inputs_without_a_scale(values: list, message: str, exact: bool, dmq: bool):
+def test_inputs_without_a_scale(values: list[Any], message: str, exact: bool, dmq: bool) -> None:
     """The message names the layer and the way out."""
     settings = LayerPlan(MinMax(), channel_wise=False, dmq=0.2 if dmq else None)
     with pytest.raises(TrialError) as caught:
@@ -174,17 +177,17 @@ def test_inputs_without_a_scale(values: list, message: str, exact: bool, dmq: bo
     assert str(caught.value).endswith("leave the layer in float: add it to skip_layers")
 
 
-def test_the_second_factor_of_a_product_is_named():
+def test_the_second_factor_of_a_product_is_named() -> None:
     both = LayerPlan(MinMax(), asymmetric=False, channel_wise=False)
     with pytest.raises(TrialError, match="attention:1: its input held 1 NaN"):
         calibrator([[1.0]], [math.nan]).record(Plan({"attention": both}))
 
 
-def test_a_layer_in_float_may_have_any_input():
+def test_a_layer_in_float_may_have_any_input() -> None:
     assert list(calibrator([[math.nan]]).record(Plan({"conv": None, "dense": WHOLE}))) == ["dense"]
 
 
-def test_plans_that_do_not_fit():
+def test_plans_that_do_not_fit() -> None:
     with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1"):
         calibrator([[1.0]]).record(Plan({"conv": WHOLE}, 2))
     with pytest.raises(PlanError, match="dense: channel_wise must be false"):
@@ -192,7 +195,7 @@ def test_plans_that_do_not_fit():
 
 
 @pytest.mark.parametrize("scales", [(0.0,), (-1.0,), (1.0, math.nan), (math.inf,), (0.1,), (1e300,)])
-def test_no_record(scales: tuple[float, ...]):
+def test_no_record(scales: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="scale_w must hold"):
         LayerRecord(Affine(1.0, 0), scales)
 
@@ -207,12 +210,12 @@ def test_no_record(scales: tuple[float, ...]):
         ({"shift_bit": (17,)}, "shift_bit must be all 0, or all in"),
     ],
 )
-def test_no_record_of_these_facts(facts: dict, message: str):
+def test_no_record_of_these_facts(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LayerRecord(Affine(1.0, 0), (1.0,), **facts)
 
 
-def test_weights_of_least_squared_error_beside_the_largest_value():
+def test_weights_of_least_squared_error_beside_the_largest_value() -> None:
     """One algorithm must not find what the other left; 7 bits have scales of their own."""
     calibrate = calibrator([[1.0]])
     found = {}

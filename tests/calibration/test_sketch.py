@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def binned(values: np.ndarray, sketch: Sketch) -> np.ndarray:
 @example([-1e-45, -1e6, -3.0])  # a bin that only a product kept in float64 finds
 @example([-(2.0**-28), 16383.0 * 1024.0])  # one bin too many, where a logarithm is rounded
 @example([-3.4028234663852886e38, 3.4028234663852886e38, 1.0])
-def test_one_batch_is_a_histogram(values: list[float]):
+def test_one_batch_is_a_histogram(values: list[float]) -> None:
     batch = np.array(values, np.float32)
     sketch = sketched(batch)
     assert (sketch.low, sketch.high, sketch.count) == (batch.min(), batch.max(), len(values))
@@ -51,7 +54,7 @@ def test_one_batch_is_a_histogram(values: list[float]):
 @example([0.0, 1.0], [1], None)
 @example([0.0, 1e-45, 3e38], [1, 2], None)
 @example([1e-30, 1e30], [1], None)
-def test_neither_order_nor_batches_matter(values: list[float], splits: list[int], random):
+def test_neither_order_nor_batches_matter(values: list[float], splits: list[int], random: Any) -> None:
     whole = sketched(np.array(values, np.float32))
     shuffled = list(values)
     if random is not None:
@@ -73,7 +76,7 @@ def test_neither_order_nor_batches_matter(values: list[float], splits: list[int]
     ],
     ids=["zeros first", "constant", "negative", "growing", "an empty batch", "any shape"],
 )
-def test_widening(batches: list):
+def test_widening(batches: list[Any]) -> None:
     arrays = [np.array(batch, np.float32) for batch in batches]
     values = np.concatenate([array.reshape(-1) for array in arrays])
     sketch = sketched(*arrays)
@@ -81,7 +84,7 @@ def test_widening(batches: list):
     np.testing.assert_array_equal(sketch.counts, binned(values, sketch))
 
 
-def test_fine_enough():
+def test_fine_enough() -> None:
     """A range takes at least half of the bins, unless float32 itself is coarser."""
     assert len(sketched(np.array([-1.0, 2.0], np.float32)).counts) > BINS / 2
     near = sketched(np.array([1000.0, np.nextafter(np.float32(1000.0), np.float32(2000.0))], np.float32))
@@ -89,7 +92,7 @@ def test_fine_enough():
 
 
 @given(VALUES | LIKELY, st.sampled_from([2, 10, 1024]))
-def test_fewer_bins(values: list[float], bins: int):
+def test_fewer_bins(values: list[float], bins: int) -> None:
     batch = np.array(values, np.float32)
     sketcher = Sketcher(bins=bins)
     for part in np.array_split(batch, 2):
@@ -99,7 +102,7 @@ def test_fewer_bins(values: list[float], bins: int):
     np.testing.assert_array_equal(sketch.counts, binned(batch, sketch))
 
 
-def test_counts_beyond_int32():
+def test_counts_beyond_int32() -> None:
     sketcher = Sketcher()
     for _ in range(3):  # the first still fits
         sketcher.add(np.array([1.0, 2.0, np.nan], np.float32), np.array([2**30, 1, 9]))
@@ -108,13 +111,13 @@ def test_counts_beyond_int32():
     assert [part.tolist() for part in sketch.values()][1] == [1, 3 * 2**30 - 1, 2, 1]
 
 
-def test_a_bin_is_divided_among_those_that_it_lies_in():
+def test_a_bin_is_divided_among_those_that_it_lies_in() -> None:
     sketch = Sketch(0.0, 4.0, 2.0, 0, np.array([8, 5, 1]))  # 4 itself is alone in the last bin
     assert sketch.histogram(np.array([0.0, 0.5, 3.0, 4.0])).tolist() == [2.0, 8.5, 3.5]
     assert sketch.histogram(np.array([-9.0, -1.0, 1.0])).tolist() == [0.0, 4.0]
 
 
-def test_what_is_not_finite_is_counted_apart():
+def test_what_is_not_finite_is_counted_apart() -> None:
     sketch = sketched(
         np.array([1.0, np.nan, 3.0], np.float32), np.array([np.inf, -np.inf], np.float32), np.array([2.0], np.float32)
     )
@@ -123,13 +126,13 @@ def test_what_is_not_finite_is_counted_apart():
     assert (only.low, only.high, only.count, only.nonfinite) == (0.0, 0.0, 0, 1)
 
 
-def test_nothing_seen():
+def test_nothing_seen() -> None:
     sketch = sketched()
     assert (sketch.low, sketch.high, sketch.count, sketch.nonfinite) == (0.0, 0.0, 0, 0)
     assert [part.tolist() for part in sketch.values()] == [[], []]
 
 
-def test_a_sketch_does_not_change_when_more_is_seen():
+def test_a_sketch_does_not_change_when_more_is_seen() -> None:
     sketcher = Sketcher()
     sketcher.add(np.array([1.0, 2.0], np.float32))
     before = sketcher.seen()
@@ -138,7 +141,7 @@ def test_a_sketch_does_not_change_when_more_is_seen():
 
 
 @given(VALUES | LIKELY, st.data())
-def test_order_statistics_are_within_a_bin(values: list[float], data: st.DataObject):
+def test_order_statistics_are_within_a_bin(values: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
     exact = np.sort(np.array(values, np.float32).astype(np.float64))
     sketch = sketched(np.array(values, np.float32))
@@ -148,7 +151,7 @@ def test_order_statistics_are_within_a_bin(values: list[float], data: st.DataObj
 
 
 @given(VALUES | LIKELY)
-def test_values_stand_for_those_seen(values: list[float]):
+def test_values_stand_for_those_seen(values: list[float]) -> None:
     batch = np.sort(np.array(values, np.float32)).astype(np.float64)
     sketch = sketched(batch.astype(np.float32))
     centers, counts = sketch.values()
@@ -168,7 +171,7 @@ def test_values_stand_for_those_seen(values: list[float]):
         ({"counts": np.zeros(BINS + 1, np.int64)}, "counts must be a vector"),
     ],
 )
-def test_no_sketch(facts: dict, message: str):
+def test_no_sketch(facts: dict[str, Any], message: str) -> None:
     good = {"low": 0.0, "high": 1.0, "width": 0.5, "first": 0, "counts": np.ones(3, np.int64)}
     with pytest.raises(ValueError, match=message):
         Sketch(**{**good, **facts})

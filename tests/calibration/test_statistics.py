@@ -1,8 +1,11 @@
+from __future__ import annotations
+
 import dataclasses
 import tracemalloc
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ def both(batch: Mapping[str, np.ndarray]) -> Iterable[Mapping[str, np.ndarray]]:
     yield {"double": 2 * batch["x"][1:]}
 
 
-def facts(sketch: Sketch) -> dict:
+def facts(sketch: Sketch) -> dict[str, Any]:
     return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
 
 
@@ -35,7 +38,7 @@ def sketch_of(*arrays: np.ndarray) -> Sketch:
     return sketcher.seen()
 
 
-def everything(kept: Statistics) -> tuple[dict, dict]:
+def everything(kept: Statistics) -> tuple[dict[str, Any], dict[str, Any]]:
     tensors = {n: {name: facts(s) for name, s in seen.items()} for n, seen in kept.tensors.items()}
     slices = {n: {place: [c.name, *map(facts, c.each)] for place, c in s.items()} for n, s in kept.slices.items() if s}
     return tensors, slices
@@ -49,7 +52,7 @@ def stages(*batch_nums: int) -> Iterable[tuple[int, Iterable[Mapping[str, np.nda
         before = batch_num
 
 
-def test_a_snapshot_is_the_sketch_of_the_batches_before_it():
+def test_a_snapshot_is_the_sketch_of_the_batches_before_it() -> None:
     kept = collect(stages(1, 3), key="k")
     assert kept.batch_nums == (1, 3)
     for n in (1, 3):
@@ -58,7 +61,7 @@ def test_a_snapshot_is_the_sketch_of_the_batches_before_it():
         assert facts(kept.seen("double", n)) == facts(sketch_of(*(2 * value for value in values)))
 
 
-def test_all_values_of_some_tensors():
+def test_all_values_of_some_tensors() -> None:
     kept = collect(stages(1, 3), key="k", exact=["double"])
     for n in (1, 3):
         doubled = 2 * np.concatenate([batch["x"] for batch in BATCHES[:n]])
@@ -69,7 +72,7 @@ def test_all_values_of_some_tensors():
 
 
 @pytest.mark.parametrize("exact", [[], ["input"]], ids=["sketches", "exact"])
-def test_channels_of_some_tensors(exact: list[str]):
+def test_channels_of_some_tensors(exact: list[str]) -> None:
     kept = collect(stages(1, 3), key="k", exact=exact, channels=[("input", 1), ("double", -1)])
     for n in (1, 3):
         rows = np.concatenate([batch["x"] for batch in BATCHES[:n]]).T
@@ -79,7 +82,7 @@ def test_channels_of_some_tensors(exact: list[str]):
         assert {type(seen) for seen in kept.channels("double", -1, n).each} == {Sketch}
 
 
-def test_memory_does_not_grow_with_the_data():
+def test_memory_does_not_grow_with_the_data() -> None:
     """Of sketches: ten times the batches take no more; that it can be measured is shown by all values."""
 
     def most(batches: int, **options: object) -> int:
@@ -100,7 +103,7 @@ def test_memory_does_not_grow_with_the_data():
 
 
 @pytest.mark.parametrize("options", [{}, {"exact": ["x"]}, {"channels": [("x", -1)]}], ids=str)
-def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict):
+def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict[str, Any]) -> None:
     """So that arrays may be views of an interpreter's memory, which it refuses to use again before."""
     held: list[weakref.ref] = []
 
@@ -117,7 +120,7 @@ def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict):
     assert collect([(20, parts())], key="", **options).seen("x", 20).count == 20 * 40 * 20 * 30
 
 
-def test_what_was_not_kept():
+def test_what_was_not_kept() -> None:
     kept = collect(stages(1, 3), key="k", channels=[("input", -1)])
     with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
         kept.seen("input", 2)
@@ -136,7 +139,7 @@ def test_what_was_not_kept():
     name=st.text(st.characters(exclude_categories=["Cs"])),
     key=st.text(st.characters(exclude_categories=["Cs"])),
 )
-def test_save_and_load(tmp_path: Path, data: list[list[float]], name: str, key: str):
+def test_save_and_load(tmp_path: Path, data: list[list[float]], name: str, key: str) -> None:
     batches = [{name: np.array(values, np.float32).reshape(-1, 1)} for values in data]
     made = collect(
         ((n, [batch]) for n, batch in enumerate(batches, start=1)), key=key, channels=[(name, 1), (name, -1)]
@@ -147,7 +150,7 @@ def test_save_and_load(tmp_path: Path, data: list[list[float]], name: str, key: 
     assert everything(loaded) == everything(made)
 
 
-def test_exact_statistics_are_not_saved(tmp_path: Path):
+def test_exact_statistics_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too large for a file"):
         save_statistics(collect(stages(1), key="k", exact=["input"]), tmp_path / "statistics.npz")
     assert not list(tmp_path.iterdir())
@@ -164,21 +167,21 @@ def saved(folder: Path) -> Path:
     return path
 
 
-def test_another_key(tmp_path: Path):
+def test_another_key(tmp_path: Path) -> None:
     assert load_statistics(saved(tmp_path), key="other") is None
 
 
-def test_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path)
     monkeypatch.setattr(statistics, "VERSION", statistics.VERSION + 1)
     assert load_statistics(path, key="mine") is None
 
 
-def test_no_file(tmp_path: Path):
+def test_no_file(tmp_path: Path) -> None:
     assert load_statistics(tmp_path / "statistics.npz", key="mine") is None
 
 
-def test_every_cut_of_the_file(tmp_path: Path):
+def test_every_cut_of_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path)
     whole = path.read_bytes()
     for size in range(0, len(whole), 97):
@@ -186,7 +189,7 @@ def test_every_cut_of_the_file(tmp_path: Path):
         assert load_statistics(path, key="mine") is None
 
 
-def test_a_damaged_file_is_not_used(tmp_path: Path):
+def test_a_damaged_file_is_not_used(tmp_path: Path) -> None:
     """Bytes in every part of it changed, one at a time: either nothing is loaded, or the byte did not matter."""
     path = saved(tmp_path)
     whole, expected = path.read_bytes(), everything(made_to_save())
@@ -201,6 +204,6 @@ def test_a_damaged_file_is_not_used(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01."], ids=["empty", "garbage", "pickle"])
-def test_no_archive(tmp_path: Path, content: bytes):
+def test_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "statistics.npz").write_bytes(content)
     assert load_statistics(tmp_path / "statistics.npz", key="mine") is None

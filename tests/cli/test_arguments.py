@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -134,7 +137,7 @@ def test_wrong_arguments_are_usage_errors(words: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("command", [search, resume, demo, inspect, export, quantize, calibration, convert, check])
-def test_every_command_explains_itself_and_offers_a_traceback(command) -> None:
+def test_every_command_explains_itself_and_offers_a_traceback(command: Any) -> None:
     parser = Parser(prog="autoquant command")
     command.add_arguments(parser)
     assert "--verbose" in parser.format_help()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from lite_models import Pair
 
 from autoquant.cli.benchmark import text
 from autoquant.cli.main import main
@@ -20,7 +24,7 @@ OPERATORS = (
 LATENCY = Latency(2, 1, 1200, (FLOAT, INT8), OPERATORS, (0.75, 0.7), "times varied by 50%")
 
 
-def test_the_screen():
+def test_the_screen() -> None:
     assert [line.rstrip() for line in text(LATENCY).splitlines()] == [
         "model                         time of a batch                 speed",
         "net.tflite       2.00 ms (1.90 ms to 2.10 ms)                     1",
@@ -37,7 +41,7 @@ def test_the_screen():
     ]
 
 
-def test_one_model_alone():
+def test_one_model_alone() -> None:
     alone = Latency(1, 4, 3, (FLOAT,), (OperatorTime("relu", "CONV_2D", (0.0015,)),), (0.75,))
     assert [line.rstrip() for line in text(alone).splitlines()] == [
         "model                    time of a batch  speed",
@@ -61,19 +65,19 @@ def test_one_model_alone():
         (12.3, "12300 ms"),
     ],
 )
-def test_times_have_three_digits(seconds: float, shown: str):
+def test_times_have_three_digits(seconds: float, shown: str) -> None:
     assert milliseconds(seconds) == shown
 
 
 @pytest.fixture
-def lite_files(lite_pair, tmp_path):
+def lite_files(lite_pair: Pair, tmp_path: Path) -> list[str]:
     paths = tmp_path / "net.tflite", tmp_path / "net_int8.tflite"
     for path, content in zip(paths, (lite_pair.in_float, lite_pair.int8), strict=True):
         path.write_bytes(content)
     return [str(path) for path in paths]
 
 
-def test_json_has_all(lite_files, capfd):
+def test_json_has_all(lite_files: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", *lite_files, "--repeat", "3", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert [model["name"] for model in facts["models"]] == ["net.tflite", "net_int8.tflite"]
@@ -93,12 +97,12 @@ def test_json_has_all(lite_files, capfd):
         ([], "MODEL"),
     ],
 )
-def test_bad_input_ends_with_2(words: list[str], said: str, capfd):
+def test_bad_input_ends_with_2(words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", *words]) == 2
     assert said in capfd.readouterr().err
 
 
-def test_no_tensorflow_for_a_tflite(lite_files, python):
+def test_no_tensorflow_for_a_tflite(lite_files: list[str], python: Callable[..., Any]) -> None:
     code = (
         "import sys; from autoquant.cli.main import main\n"
         "assert main(['benchmark', *sys.argv[1:], '--repeat', '3']) == 0\n"

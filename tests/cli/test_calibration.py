@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_files import Files
 
 from autoquant.amct.logs import NAME
 from autoquant.cli.main import main
@@ -30,13 +32,13 @@ evaluator = Evaluator()
 
 
 @pytest.fixture(autouse=True)
-def _own_log():
+def _own_log() -> Iterator[None]:
     yield
     logging.getLogger(NAME).handlers.clear()
 
 
 @pytest.fixture
-def bins(files) -> Path:
+def bins(files: Files) -> Path:
     """A folder of two batches of ten images; the file that comes last in the folder comes first by name."""
     folder = Path("bins")
     folder.mkdir()
@@ -46,12 +48,14 @@ def bins(files) -> Path:
     return folder
 
 
-def evaluator(files, *, batches: int = 2) -> str:
+def evaluator(files: Files, *, batches: int = 2) -> str:
     Path("my_evaluator.py").write_text(EVALUATOR.format(data=str(files.calibration), batches=batches))
     return "my_evaluator.py"
 
 
-def test_raw_data_is_calibrated_with_all_its_files(files, bins, capsys) -> None:
+def test_raw_data_is_calibrated_with_all_its_files(
+    files: Files, bins: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["calibration", "--model", str(files.model), "--save_path", "out/net", "--outputs", "fc:0"]
     words += ["--input_shape", "x:10,6,6,2", "--data_dir", f"{bins}/", "--data_types", "float32"]
     assert main(words) == 0
@@ -71,7 +75,7 @@ def test_raw_data_is_calibrated_with_all_its_files(files, bins, capsys) -> None:
     assert load_record(Path("again/record.txt")) == record
 
 
-def test_a_calibration_config_says_what_is_quantized_and_how(files, bins) -> None:
+def test_a_calibration_config_says_what_is_quantized_and_how(files: Files, bins: Path) -> None:
     Path("c.cfg").write_text("batch_num: 1 skip_layers: 'conv2'")
     words = ["calibration", "--model", str(files.model), "--save_path", "net", "--outputs", "fc:0"]
     words += ["--input_shape=x:10,6,6,2", f"--data_dir={bins}", "--data_type=float32", "--calibration_config=c.cfg"]
@@ -107,7 +111,9 @@ RAW = ["--input_shape", "x:10,6,6,2", "--data_dir", "bins", "--data_types", "flo
         ([*MODEL, "--evaluator", "{evaluator}", "--batch_num", "3"], "waiting for conv1, conv2, fc: 2 of 3 passes"),
     ],
 )
-def test_what_cannot_be_used_ends_with_a_sentence(files, bins, capsys, words, message: str) -> None:
+def test_what_cannot_be_used_ends_with_a_sentence(
+    files: Files, bins: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     Path("c.cfg").write_text("batch_num: 1")
     given = {"{model}": str(files.model), "{evaluator}": evaluator(files)}
     assert main(["calibration", *(given.get(word, word) for word in words)]) == 2

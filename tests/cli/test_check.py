@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
+from cli_files import Files
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.cli.main import main
@@ -14,7 +17,7 @@ RECORD = {"conv1": LayerRecord(Affine(0.125, -3), (0.5,) * 4), "fc": LayerRecord
 
 
 @pytest.fixture
-def saved(files, tmp_path: Path) -> Path:
+def saved(files: Files, tmp_path: Path) -> Path:
     model = open_model(files.model)
     path = tmp_path / "tiny_quantized.pb"
     TensorFlowTarget().save(model.graph, survey(model.graph).by_name, RECORD, path)
@@ -22,7 +25,7 @@ def saved(files, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_good_file_is_told_line_by_line(saved, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_file_is_told_line_by_line(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(saved)]) == 0
     captured = capsys.readouterr()
     assert captured.out == (
@@ -35,7 +38,9 @@ def test_a_good_file_is_told_line_by_line(saved, capsys: pytest.CaptureFixture[s
     assert captured.err == ""
 
 
-def test_a_record_elsewhere_and_a_file_for_converters(files, saved, tmp_path, capsys) -> None:
+def test_a_record_elsewhere_and_a_file_for_converters(
+    files: Files, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = open_model(files.model)
     TensorFlowTarget(simulation=False).save(model.graph, survey(model.graph).by_name, RECORD, saved)
     (tmp_path / "tiny_quant.json").unlink()
@@ -47,18 +52,18 @@ def test_a_record_elsewhere_and_a_file_for_converters(files, saved, tmp_path, ca
     assert lines[2:] == ["functions  none: it is for converters", "mapping    none beside it", "ok"]
 
 
-def test_a_folder_is_no_model(saved, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_no_model(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(saved.parent)]) == 2
     assert "there is no such file; give a quantized .pb" in capsys.readouterr().err
 
 
-def test_what_the_file_does_not_have_is_told(saved, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_file_does_not_have_is_told(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_record({**RECORD, "aside": RECORD["fc"]}, saved.with_name("record.txt"))
     assert main(["check", str(saved)]) == 0
     assert capsys.readouterr().out.splitlines()[2] == "left out   in the record, not in the graph: aside"
 
 
-def test_a_file_that_was_changed_ends_with_2(saved, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_was_changed_ends_with_2(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = saved.read_bytes()
     save_record({**RECORD, "fc": LayerRecord(Affine(0.25, 0), (0.5,))}, saved.with_name("record.txt"))
     assert main(["check", str(saved)]) == 2

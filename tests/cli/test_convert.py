@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_files import Files
 
 from autoquant.amct.logs import NAME
 from autoquant.cli.main import main
 
 
 @pytest.fixture(autouse=True)
-def _own_log():
+def _own_log() -> Iterator[None]:
     yield
     logging.getLogger(NAME).handlers.clear()
 
@@ -31,7 +33,7 @@ def trained() -> Path:
     return Path("qat.pb")
 
 
-def test_a_trained_model_is_converted(trained, capsys) -> None:
+def test_a_trained_model_is_converted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "--model", str(trained), "--save_path=out/net", "--outputs=y:0"]) == 0
     folder = Path("out").absolute()
     told = f"model   {folder}/net_quantized.pb\nmapping {folder}/net_quant.json\n"
@@ -39,7 +41,7 @@ def test_a_trained_model_is_converted(trained, capsys) -> None:
     assert (folder / "net_quantized.pb").is_file()
 
 
-def test_functions_can_be_left_out(trained) -> None:
+def test_functions_can_be_left_out(trained: Path) -> None:
     words = ["convert", "--model", str(trained), "--outputs", "y:0", "--save_path"]
     assert main([*words, "with"]) == main([*words, "without", "--without-simulation"]) == 0
     assert len(Path("without_quantized.pb").read_bytes()) < len(Path("with_quantized.pb").read_bytes())
@@ -53,7 +55,9 @@ def test_functions_can_be_left_out(trained) -> None:
         (["--model", "{model}", "--save_path", "net", "--outputs", "z:0"], "z:0: no such output in the graph"),
     ],
 )
-def test_what_cannot_be_used_ends_with_a_sentence(files, trained, capsys, words, message: str) -> None:
+def test_what_cannot_be_used_ends_with_a_sentence(
+    files: Files, trained: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     given = {"{model}": str(trained), "{float}": str(files.model)}
     assert main(["convert", *(given.get(word, word) for word in words)]) == 2
     captured = capsys.readouterr()

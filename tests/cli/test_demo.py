@@ -1,5 +1,7 @@
 """The demo, its network and its data: trained once, by the command without options; targets are given the files."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json
@@ -9,9 +11,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.cli import demo_network, inspect, search
 from autoquant.cli.arguments import Parser
@@ -192,11 +196,11 @@ def test_without_scikit_learn_says_how_to_get_it(tmp_path: Path, monkeypatch: py
         make_demo(tmp_path)
 
 
-def _accuracy(model, x, y) -> float:
+def _accuracy(model: Any, x: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.mean(model.predict(x, batch_size=900, verbose=0).argmax(-1) == y))
 
 
-def _round_folded_weights(model, *, per_channel: bool) -> None:
+def _round_folded_weights(model: Any, *, per_channel: bool) -> None:
     """Round each convolution's weights to 127 steps of what they are once batch normalization is folded in."""
     for layer, norm in zip(model.layers, model.layers[1:], strict=False):
         if type(norm).__name__ != "BatchNormalization":

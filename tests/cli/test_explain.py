@@ -1,8 +1,13 @@
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_files import Files
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
@@ -30,7 +35,7 @@ BEST = Plan({**BALANCED.layers, "conv2": None})
 
 
 @pytest.fixture(scope="module")
-def searched(files, tmp_path_factory) -> Path:
+def searched(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that went through its whole budget."""
     folder = tmp_path_factory.mktemp("explained")
     (folder / "space.toml").write_text(SPACE)
@@ -40,7 +45,7 @@ def searched(files, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def found(trial):
+def found(trial: Callable[..., Trial]) -> Explanation:
     """A run in which balancing and a layer in float were what helped."""
     trials = [
         replace(trial(0, drop=None, failure=""), plan=ALL, state=State.STOPPED, drop=0.5, low=0.25, high=0.7),
@@ -98,13 +103,13 @@ def test_the_screen_shows_cost_effects_and_why_layers_are_in_float(found) -> Non
 
 
 @pytest.mark.parametrize("columns", [60, 80, 95, 120])
-def test_it_fits_the_screen(found, columns: int) -> None:
+def test_it_fits_the_screen(found: Explanation, columns: int) -> None:
     lines = text(found, columns=columns).splitlines()
     assert max(map(len, lines)) <= columns
     assert any("~0.5000 -> 0.1875" in line for line in lines)
 
 
-def floats(*groups):
+def floats(*groups: tuple[str, Why, dict[str, Trial]]) -> tuple[FloatLayer, ...]:
     """Float layers, each group for one reason."""
     return tuple(FloatLayer(name, why, **facts) for names, why, facts in groups for name in names)
 
@@ -143,13 +148,13 @@ def floats(*groups):
         ),
     ],
 )
-def test_reasons_in_words(found, names, why, facts, told) -> None:
+def test_reasons_in_words(found: Explanation, names: str, why: Why, facts: dict[str, Any], told: str) -> None:
     known = {**facts, "trial": found.run.trials[facts["trial"]]} if facts else {}
     shown = [*reasons(replace(found, float_layers=floats((names, why, known))))]
     assert shown[1:] == [f"  {', '.join(names)}", f"    {told}"]
 
 
-def test_what_is_too_much_for_one_screen_is_counted(found) -> None:
+def test_what_is_too_much_for_one_screen_is_counted(found: Explanation) -> None:
     many = replace(
         found,
         settings=found.settings * 11,
@@ -207,7 +212,7 @@ def test_from_python(searched: Path) -> None:
     assert found.run.best in found.run.trials
 
 
-def test_neither_tensorflow_nor_optuna_is_waited_for(searched: Path, python) -> None:
+def test_neither_tensorflow_nor_optuna_is_waited_for(searched: Path, python: Callable[..., Any]) -> None:
     code = f"""
 import sys
 from autoquant.cli.main import main
@@ -219,7 +224,9 @@ sys.exit(",".join(heavy & set(sys.modules)) or code)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_cannot_be_explained_is_an_error(tmp_path: Path, searched, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_explained_is_an_error(
+    tmp_path: Path, searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["explain", "nowhere"]) == 2
     assert "nowhere: is no run" in capsys.readouterr().err
     score = searched / "trials/0001/score.json"

@@ -1,6 +1,11 @@
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cli_files import Files
 
 from autoquant import api
 from autoquant.cli.inspect import facts, text
@@ -11,7 +16,7 @@ MACS = [36 * 9 * 2 * 4, 36 * 9 * 4 * 4, 12]
 PARAMETERS = [72, 144, 12]
 
 
-def test_table_has_every_layer_and_the_totals(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_has_every_layer_and_the_totals(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(files.model)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["layer", "operator", "weight", "output", "multiply-adds", "share", "parameters"]
@@ -21,7 +26,7 @@ def test_table_has_every_layer_and_the_totals(files, capsys: pytest.CaptureFixtu
     assert " ".join(lines[-1]).startswith("tiny: 3 layers can be quantized, 7,788 multiply-adds, 228 parameters;")
 
 
-def test_json_has_the_same_in_numbers(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_same_in_numbers(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(files.model), "--json", "--outputs", "fc"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [layer["macs"] for layer in told["layers"]] == MACS
@@ -40,11 +45,11 @@ def test_on_a_narrow_screen_every_layer_is_a_paragraph(files) -> None:
 
 
 @pytest.fixture(scope="session")
-def pools(tmp_path_factory):
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A convolution, `adds` additions of its result and its input, a max pool and an average pool."""
     import tensorflow as tf
 
-    def make(adds: int):
+    def make(adds: int) -> Path:
         with tf.Graph().as_default() as graph:
             x = tf.compat.v1.placeholder(tf.float32, [None, 4, 4, 2], name="x")
             t = tf.nn.conv2d(x, tf.ones([1, 1, 2, 2]), 1, "SAME", name="conv")
@@ -77,7 +82,7 @@ def test_what_has_no_weight_and_what_is_not_quantized_by_default(pools) -> None:
     assert [layer["weight_shape"] for layer in told["layers"]] == [(1, 1, 2, 2), None]
 
 
-def test_of_many_additions_the_first_are_shown_and_all_are_in_json(pools) -> None:
+def test_of_many_additions_the_first_are_shown_and_all_are_in_json(pools: Callable[..., Path]) -> None:
     found = api.inspect(pools(10))
     assert len(facts(found)["tensors"]) == 21
     lines = [line.split() for line in text(found, columns=None).splitlines()]
@@ -86,7 +91,7 @@ def test_of_many_additions_the_first_are_shown_and_all_are_in_json(pools) -> Non
     assert lines[cut][1:4] == ["and", "13", "more,"]
 
 
-def test_what_cannot_be_quantized_is_listed_with_the_reason(tmp_path) -> None:
+def test_what_cannot_be_quantized_is_listed_with_the_reason(tmp_path: Path) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:

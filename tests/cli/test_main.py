@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -7,7 +11,7 @@ from autoquant.cli import export
 from autoquant.cli.main import COMMANDS, main
 
 
-def test_help_lists_all_commands_and_imports_nothing_heavy(python) -> None:
+def test_help_lists_all_commands_and_imports_nothing_heavy(python: Callable[..., Any]) -> None:
     code = """
 import sys
 from autoquant.cli.main import main
@@ -22,7 +26,7 @@ sys.exit(f"imports {heavy}" if heavy else code)
         assert what in done.stdout
 
 
-def test_help_of_a_command_and_reading_a_search_space_do_not_wait_for_tensorflow(python) -> None:
+def test_help_of_a_command_and_reading_a_search_space_do_not_wait_for_tensorflow(python: Callable[..., Any]) -> None:
     code = """
 import sys
 from autoquant.cli import arguments
@@ -38,12 +42,12 @@ sys.exit(",".join({"tensorflow", "keras", "optuna", "rich"} & set(sys.modules)) 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_module_runs_as_the_script_does(python) -> None:
+def test_module_runs_as_the_script_does(python: Callable[..., Any]) -> None:
     done = python("-m", "autoquant", "--version")
     assert done.stdout == f"autoquant {autoquant.__version__}\n"
 
 
-def test_a_reader_that_left_is_no_error(python) -> None:
+def test_a_reader_that_left_is_no_error(python: Callable[..., Any]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = python("-m", "autoquant", "--help", stdout=writer)
@@ -51,7 +55,9 @@ def test_a_reader_that_left_is_no_error(python) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_without_arguments_help_is_shown_and_the_exit_code_says_that_nothing_was_done(capsys) -> None:
+def test_without_arguments_help_is_shown_and_the_exit_code_says_that_nothing_was_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main([]) == 2
     assert capsys.readouterr().out.startswith("usage: autoquant COMMAND")
 
@@ -79,7 +85,9 @@ def test_help_of_a_command_is_no_error(capsys: pytest.CaptureFixture[str]) -> No
     assert "--to DIR" in capsys.readouterr().out
 
 
-def test_a_bug_is_one_line_and_with_verbose_a_traceback(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_one_line_and_with_verbose_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(args: object) -> int:
         raise ZeroDivisionError("by zero")
 
@@ -96,7 +104,9 @@ def test_a_bug_is_one_line_and_with_verbose_a_traceback(capsys, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("code", [0, 3, "enough"])
-def test_a_function_of_the_users_own_that_ends_the_process_is_no_success(code, capsys, monkeypatch) -> None:
+def test_a_function_of_the_users_own_that_ends_the_process_is_no_success(
+    code: int | str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leaving(args: object) -> int:
         raise SystemExit(code)
 
@@ -105,7 +115,7 @@ def test_a_function_of_the_users_own_that_ends_the_process_is_no_success(code, c
     assert capsys.readouterr().err.startswith(f"autoquant: error: export: raised SystemExit: {code}")
 
 
-def test_an_interruption_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(args: object) -> int:
         raise KeyboardInterrupt
 

@@ -1,5 +1,9 @@
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +36,7 @@ def test_complaints_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(("stream", "fd"), [("say", 1), ("note", 2)])
-def test_a_reader_that_left_is_no_error(stream: str, fd: int, python) -> None:
+def test_a_reader_that_left_is_no_error(stream: str, fd: int, python: Callable[..., Any]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     code = f"{SAY}{stream}('x' * 100000); {stream}('more'); sys.exit(7)"
@@ -44,7 +48,7 @@ def test_a_reader_that_left_is_no_error(stream: str, fd: int, python) -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no disk that is always full")
-def test_a_result_that_cannot_be_written_is_an_error(python) -> None:
+def test_a_result_that_cannot_be_written_is_an_error(python: Callable[..., Any]) -> None:
     code = f"""{SAY}
 from autoquant.errors import UsageError
 try:

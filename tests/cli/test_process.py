@@ -1,8 +1,11 @@
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ NOISE = "import os; os.write(2, b'noise from C++\\n')\n"
 IMPORT = "import sys\nfrom autoquant.cli.process import import_tensorflow\nimport_tensorflow(verbose={})\nprint('ok')"
 
 
-def test_only_the_result_reaches_standard_output(python) -> None:
+def test_only_the_result_reaches_standard_output(python: Callable[..., Any]) -> None:
     code = """
 import os, sys
 from autoquant.cli.process import stdout_for_the_result
@@ -36,7 +39,7 @@ def test_sigterm_is_ctrl_c_inside_only() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_an_interruption_that_python_swallowed_takes_effect(python) -> None:
+def test_an_interruption_that_python_swallowed_takes_effect(python: Callable[..., Any]) -> None:
     """As in a __del__ during the import: "Exception ignored in", and on it goes."""
     code = """
 import os, signal
@@ -58,7 +61,7 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture
-def import_of(tmp_path: Path, python) -> Callable[..., subprocess.CompletedProcess[str]]:
+def import_of(tmp_path: Path, python: Callable[..., Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Imports a module `tensorflow` with this source."""
 
     def run(source: str, *, verbose: bool = False) -> subprocess.CompletedProcess[str]:
@@ -68,22 +71,22 @@ def import_of(tmp_path: Path, python) -> Callable[..., subprocess.CompletedProce
     return run
 
 
-def test_chatter_of_the_import_is_not_shown(import_of) -> None:
+def test_chatter_of_the_import_is_not_shown(import_of: Callable[..., Any]) -> None:
     done = import_of(NOISE)
     assert (done.stdout, done.stderr) == ("ok\n", "")
 
 
-def test_verbose_shows_it(import_of) -> None:
+def test_verbose_shows_it(import_of: Callable[..., Any]) -> None:
     done = import_of(NOISE, verbose=True)
     assert (done.stdout, done.stderr) == ("ok\n", "noise from C++\n")
 
 
-def test_chatter_is_shown_when_the_import_fails(import_of) -> None:
+def test_chatter_is_shown_when_the_import_fails(import_of: Callable[..., Any]) -> None:
     done = import_of(NOISE + "raise ImportError('libfoo.so is missing')")
     assert done.stderr.startswith("noise from C++\n")
     assert "tensorflow: cannot be imported (libfoo.so is missing)" in done.stderr
 
 
-def test_chatter_is_not_shown_when_the_import_is_interrupted(import_of) -> None:
+def test_chatter_is_not_shown_when_the_import_is_interrupted(import_of: Callable[..., Any]) -> None:
     done = import_of(NOISE + "raise KeyboardInterrupt")
     assert "noise" not in done.stderr

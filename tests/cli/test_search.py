@@ -1,9 +1,13 @@
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from cli_files import Files
 
 from autoquant.cli.main import main
 
@@ -21,13 +25,13 @@ NOT_STREAMED = (
 )
 
 
-def search(files, *more: str) -> list[str]:
+def search(files: Files, *more: str) -> list[str]:
     """A search with mse: the labels are the model's own outputs, so only tolerances above 0 can be met."""
     words = ["search", str(files.model), "--data", str(files.data), "--calibration", str(files.calibration)]
     return [*words, "--metric", "mse", "--space", "quick", "--run", "run", *more]
 
 
-def test_met_with_json_prints_one_object(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_met_with_json_prints_one_object(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(search(files, "--tolerance", "100", "--certify", "none", "--json", "--plain")) == 0
     captured = capsys.readouterr()
     facts = json.loads(captured.out)
@@ -39,7 +43,7 @@ def test_met_with_json_prints_one_object(files, capsys: pytest.CaptureFixture[st
     assert "trial 0: met; INT8 3/3, " in captured.err
 
 
-def test_too_few_samples_to_certify_end_with_3(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_samples_to_certify_end_with_3(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(search(files, "--tolerance", "100", "--plain")) == 3
     captured = capsys.readouterr()
     assert re.match(r"met +mse .* with 3 of 3 layers in INT8, within 100\.0000 of FP32; not certified\n", captured.out)
@@ -50,7 +54,7 @@ def test_too_few_samples_to_certify_end_with_3(files, capsys: pytest.CaptureFixt
 
 
 @pytest.fixture
-def others(files) -> Path:
+def others(files: Files) -> Path:
     """Samples that are none of the data, with the numbers of their groups: what is small is in one, the rest in two."""
     x = np.concatenate([np.load(files.data)["x"] * np.float32(scale) for scale in (0.5, 0.6, 0.7, 0.8, 0.9)])
     means = np.abs(outputs(files.model, x)).mean(axis=1)
@@ -58,7 +62,7 @@ def others(files) -> Path:
     return Path("others.npz")
 
 
-def test_certified_on_data_of_its_own(files, others: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_certified_on_data_of_its_own(files: Files, others: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"tolerance": 100, "certify": others, "confidence": 0.9, "guard": "size", "guard-tolerance": 50}
     words = [str(word) for option, value in options.items() for word in (f"--{option}", value)]
     assert main(search(files, *words, "--plain")) == 0
@@ -88,7 +92,7 @@ def test_certified_on_data_of_its_own(files, others: Path, capsys: pytest.Captur
         assert group["drop"] == pytest.approx(error[part["size"] == int(group["label"])].mean(), rel=1e-5)
 
 
-def test_missed_on_data_of_its_own(files, others: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_on_data_of_its_own(files: Files, others: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Samples a hundred times as large: what is within the tolerance on the others is not on these."""
     part = np.load(others)
     np.savez("large.npz", x=100 * part["x"], y=outputs(files.model, 100 * part["x"]))
@@ -98,13 +102,15 @@ def test_missed_on_data_of_its_own(files, others: Path, capsys: pytest.CaptureFi
     assert facts["drop"] < 100 < facts["certificate"]["drop"]
 
 
-def test_a_certificate_can_be_had_later(files, others: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_certificate_can_be_had_later(files: Files, others: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(search(files, "--tolerance", "100", "--quiet")) == 3
     assert main(["resume", "run", "--certify", str(others), "--quiet"]) == 0
     assert capsys.readouterr().out.splitlines()[2].startswith("certified  3 of 3 layers in INT8, and with 95% ")
 
 
-def test_samples_that_are_shared_are_refused_unless_that_is_allowed(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_that_are_shared_are_refused_unless_that_is_allowed(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     shared = search(files, "--tolerance", "100", "--certify", str(files.data), "--quiet")
     assert main(shared) == 2
     message = capsys.readouterr().err
@@ -122,7 +128,7 @@ def test_samples_that_are_shared_are_refused_unless_that_is_allowed(files, capsy
     )
 
 
-def test_missed_then_resumed_exported_and_applied(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_then_resumed_exported_and_applied(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(search(files, "--tolerance", "0", "--max-trials", "2")) == 1
     captured = capsys.readouterr()
     assert re.match(r"missed +best is mse ", captured.out)
@@ -152,7 +158,7 @@ def test_missed_then_resumed_exported_and_applied(files, capsys: pytest.CaptureF
     np.testing.assert_allclose(again, out, rtol=0, atol=1e-5 * np.abs(out).max())
 
 
-def outputs(model: Path, images: np.ndarray) -> np.ndarray:
+def outputs(model: Path, images: np.ndarray) -> Any:
     import tensorflow as tf
 
     graph_def = tf.compat.v1.GraphDef.FromString(model.read_bytes())
@@ -161,7 +167,7 @@ def outputs(model: Path, images: np.ndarray) -> np.ndarray:
         return session.run("fc:0", {"x:0": images})
 
 
-def test_quiet_prints_verdict_and_model(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_verdict_and_model(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(search(files, "--tolerance", "100", "--certify", "none", "--quiet", "--keep-models", "all")) == 0
     captured = capsys.readouterr()
     verdict, model = captured.out.splitlines()
@@ -185,7 +191,9 @@ mean.higher_is_better = False
 
 
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
-def test_interrupted_in_the_second_trial(files, signal: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_in_the_second_trial(
+    files: Files, signal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path(f"stop_{signal}.py").write_text(METRIC.format(file="run/trials/0001/record.txt", signal=signal))
     words = search(files, "--tolerance", "0", "--max-trials", "5", "--metric", f"stop_{signal}:mean")
     assert main(words) == 130
@@ -196,7 +204,7 @@ def test_interrupted_in_the_second_trial(files, signal: str, capsys, monkeypatch
     assert json.loads(Path("run/result.json").read_text())["trials"] == 1
 
 
-def test_interrupted_before_the_first_trial(files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_before_the_first_trial(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     Path("stop_at_once.py").write_text(METRIC.format(file=".", signal="SIGTERM"))
     assert main(search(files, "--tolerance", "0", "--metric", "stop_at_once:mean", "--json")) == 130
     captured = capsys.readouterr()
@@ -254,7 +262,9 @@ def test_interrupted_before_the_first_trial(files, capsys: pytest.CaptureFixture
         ("demo --run taken", "taken: exists already"),
     ],
 )
-def test_bad_input_is_one_line_on_standard_error(files, words: str, message: str, capsys) -> None:
+def test_bad_input_is_one_line_on_standard_error(
+    files: Files, words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("taken").mkdir()
     Path("taken/file").touch()
     given = words.format(model=files.model, data=files.data, calibration=files.calibration).split()

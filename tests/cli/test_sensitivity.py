@@ -1,8 +1,11 @@
+from __future__ import annotations
+
 import json
 import re
 
 import numpy as np
 import pytest
+from cli_files import Files
 
 from autoquant import api
 from autoquant.cli.inspect import text
@@ -12,11 +15,11 @@ LAYERS = {"conv1", "conv2", "fc"}
 
 
 @pytest.fixture
-def words(files) -> list[str]:
+def words(files: Files) -> list[str]:
     return ["inspect", str(files.model), "--sensitivity", "--calibration", str(files.calibration), "--batch-size", "10"]
 
 
-def test_the_table_has_the_most_sensitive_layer_first(words, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_the_most_sensitive_layer_first(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     begin = next(number for number, line in enumerate(lines) if "sensitivity" in line)
@@ -34,7 +37,7 @@ def test_the_table_has_the_most_sensitive_layer_first(words, capsys: pytest.Capt
     assert lines[begin + 5] == "with default settings; found by gradients on 20 samples"
 
 
-def test_json_has_every_setting(words, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_setting(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["sensitivity"]
     assert (told["method"], told["reason"], told["samples"], told["unit"]) == ("fisher", "", 20, "nats")
@@ -50,7 +53,7 @@ def test_for_litert_the_given_model_is_measured(words, capsys: pytest.CaptureFix
     assert (told["method"], told["layers"].keys()) == ("fisher", LAYERS)
 
 
-def test_a_tflite_is_measured_and_says_why(files, tmp_path) -> None:
+def test_a_tflite_is_measured_and_says_why(files: Files, tmp_path: Path) -> None:
     program = api.inspect(files.model, target="litert").model.program
     (tmp_path / "tiny.tflite").write_bytes(program.content)
     found = api.inspect(tmp_path / "tiny.tflite", calibration=files.calibration, batch_size=10)
@@ -60,7 +63,7 @@ def test_a_tflite_is_measured_and_says_why(files, tmp_path) -> None:
     assert len(re.findall("best range (ifmr|minmax|percentile)", narrow)) == 3
 
 
-def test_what_cannot_be_calibrated_is_shown_so(tmp_path) -> None:
+def test_what_cannot_be_calibrated_is_shown_so(tmp_path: Path) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:
@@ -83,6 +86,8 @@ def test_what_cannot_be_calibrated_is_shown_so(tmp_path) -> None:
         (["--sensitivity", "--calibration", "no.npz"], "no.npz: there is no such file"),
     ],
 )
-def test_what_contradicts_itself_is_refused(files, capsys: pytest.CaptureFixture[str], given, said) -> None:
+def test_what_contradicts_itself_is_refused(
+    files: Files, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
     assert main(["inspect", str(files.model), *given]) == 2
     assert said in capsys.readouterr().err

@@ -1,3 +1,6 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
     Divided,
+    Event,
     Finished,
     Opened,
     Progress,
@@ -15,6 +19,8 @@ from autoquant.tuning.events import (
     TrialStarted,
     Warned,
 )
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.trial import Trial
 
 OPENED = Opened(Path("run"), "net", 3, 1000, 80, 20, 50, 60.0)
 
@@ -45,11 +51,11 @@ def test_something_else_begins_anew() -> None:
 @pytest.mark.parametrize(
     "event", [BaselineScored("top1", 0.75, 0.125, 0.625), Calibrated(1), TrialStarted(0, "TPE", 2, 0.5)], ids=str
 )
-def test_what_ended_makes_no_progress(event) -> None:
+def test_what_ended_makes_no_progress(event: Event) -> None:
     assert update(update(State(), Progress("x", 1, 2), 0.0), event, 1.0).pace is None
 
 
-def test_last_trials_best_and_budget_are_kept(trial) -> None:
+def test_last_trials_best_and_budget_are_kept(trial: Callable[..., Trial]) -> None:
     state = State()
     best = trial(1, drop=0.0)
     for number in range(RECENT + 2):
@@ -60,7 +66,9 @@ def test_last_trials_best_and_budget_are_kept(trial) -> None:
     assert state.used_at(108.0 + 5.0) == 70.0 + 5.0
 
 
-def test_the_budget_begins_with_the_first_trial_and_stops_at_the_end(trial, result) -> None:
+def test_the_budget_begins_with_the_first_trial_and_stops_at_the_end(
+    trial: Callable[..., Trial], result: Callable[..., SearchResult]
+) -> None:
     state = update(State(), OPENED, 0.0)
     assert state.used_at(50.0) == 0.0
     state = update(state, TrialStarted(0, "TPE", 2, 0.5), 60.0)
@@ -69,7 +77,7 @@ def test_the_budget_begins_with_the_first_trial_and_stops_at_the_end(trial, resu
     assert state.used_at(1000.0) == 75.0
 
 
-def test_a_run_that_goes_on_shows_what_was_before(trial) -> None:
+def test_a_run_that_goes_on_shows_what_was_before(trial: Callable[..., Trial]) -> None:
     before = tuple(trial(number) for number in range(RECENT + 1))
     state = update(State(), Resumed(before, before[2], 30.0), 5.0)
     assert (state.recent, state.best, state.trials) == (before[1:], before[2], RECENT + 1)

@@ -36,7 +36,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("M.TFLITE", False),
     ],
 )
-def test_only_a_tflite_needs_no_tensorflow(model: str, needed: bool, loaded: list[str], capfd) -> None:
+def test_only_a_tflite_needs_no_tensorflow(
+    model: str, needed: bool, loaded: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert needs_tensorflow(model) is needed is needs_tensorflow(Path(model))
     with prepared(argparse.Namespace(quiet=False, verbose=False), model):
         pass
@@ -85,7 +87,9 @@ def test_what_cannot_be_is_told_before_tensorflow_is_waited_for(
 
 
 @pytest.mark.parametrize(("model", "needed"), [("m.pb", True), ("m.tflite", False)])
-def test_resume_asks_the_run_for_its_model(model: str, needed: bool, loaded: list[str], capfd) -> None:
+def test_resume_asks_the_run_for_its_model(
+    model: str, needed: bool, loaded: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     """The model is gone: that is told after TensorFlow was loaded, or was not."""
     digests = "\n".join(f'{name} = "0"' for name in ("model", "data", "calibration", "metric"))
     request = f'model = "{model}"\ndata = "d.npz"\ntolerance = "1%"\ntarget = "litert"'

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tiny_model import Tiny
 
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.record import Calibrator
 from autoquant.calibration.sketch import Sketch
+from autoquant.calibration.statistics import Statistics
 from autoquant.errors import DataError, PlanError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import PART, batches_in, calibrate, part_size
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.model import InputSpec, open_model
 from autoquant.tuning.samples import open_splits
@@ -23,7 +31,7 @@ from autoquant.tuning.study.request import DataRequest
 
 
 @pytest.fixture(scope="module")
-def opened(tiny):
+def opened(tiny: Tiny) -> tuple[Model, dict[str, Layer]]:
     model = open_model(tiny.model)
     return model, {layer.name: layer for layer in survey(model.graph).layers}
 
@@ -31,15 +39,15 @@ def opened(tiny):
 class Watching(TensorFlowEngine):
     """Keeps what is fed while calibrating: first the one sample that says how many make a part."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.opened = 0
         self.fed = []
 
-    def open_graph(self, graph, fetches=None):
+    def open_graph(self, graph: Graph, fetches: list[str] | None = None) -> Callable[..., dict[str, NDArray[Any]]]:
         self.opened += 1
         runner = super().open_graph(graph, fetches)
 
-        def watched(inputs):
+        def watched(inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             self.fed.append(inputs)
             return runner(inputs)
 
@@ -47,7 +55,7 @@ class Watching(TensorFlowEngine):
         return watched
 
 
-def test_statistics_are_of_the_float_model(tiny, opened):
+def test_statistics_are_of_the_float_model(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     """Every layer's input, against a plain run of the samples that were fed."""
     model, layers = opened
     engine, seen = Watching(), []
@@ -74,7 +82,7 @@ def test_statistics_are_of_the_float_model(tiny, opened):
     assert seen[-1] == (60, 60)
 
 
-def test_samples_come_from_all_over_the_data(opened):
+def test_samples_come_from_all_over_the_data(opened: tuple[Model, dict[str, Layer]]) -> None:
     """A folder of images is sorted by class: its first batch must not be what one batch is."""
     model, layers = opened
     values = np.arange(300, dtype=np.float32)
@@ -89,7 +97,7 @@ def test_samples_come_from_all_over_the_data(opened):
     np.testing.assert_array_equal(np.concatenate([i["image"][:, 0, 0, 0] for i in again.fed[1:]]), fed)
 
 
-def test_too_little_calibration_data(tiny, opened):
+def test_too_little_calibration_data(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     model, layers = opened
     data = open_data(tiny.calibration, model.inputs)
     with pytest.raises(DataError, match="holds 4 batches of 20, but batch_num is 5; give more calibration data"):
@@ -109,13 +117,15 @@ def test_too_little_calibration_data(tiny, opened):
         ((6, 4), 3 * PART, 6),
     ],
 )
-def test_parts_fit_memory_and_a_fixed_batch(opened, shape, made: int, size: int):
+def test_parts_fit_memory_and_a_fixed_batch(
+    opened: tuple[Model, dict[str, Layer]], shape: tuple[int | None, int] | None, made: int, size: int
+) -> None:
     """`made` are the bytes of activations of one sample, or of one batch where it is fixed."""
     model, _ = opened
     data = open_data((np.zeros((3, 4), np.float32), None), [InputSpec("x", np.dtype(np.float32), (None, 4))])
     fed = []
 
-    def runner(inputs):
+    def runner(inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         fed.append(inputs["x"].shape)
         return {"y": np.broadcast_to(np.int8(0), (made - 40,)), "z": np.zeros(10, np.float32)}
 
@@ -124,7 +134,9 @@ def test_parts_fit_memory_and_a_fixed_batch(opened, shape, made: int, size: int)
     assert fed == [(1, 4)]
 
 
-def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_path):
+def test_kept_statistics_are_used_only_for_what_they_are_of(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
+) -> None:
     model, layers = opened
     data = open_data(tiny.calibration, model.inputs)
 
@@ -143,7 +155,9 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(tiny, opened, tmp_pa
     assert engine.opened == 3
 
 
-def test_what_was_kept_without_channels_is_not_used_for_them(tiny, opened, tmp_path):
+def test_what_was_kept_without_channels_is_not_used_for_them(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
+) -> None:
     model, layers = opened
     data, engine = open_data(tiny.calibration, model.inputs), Watching()
     cache = tmp_path / "statistics.npz"
@@ -157,7 +171,7 @@ def test_what_was_kept_without_channels_is_not_used_for_them(tiny, opened, tmp_p
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_channels_of_the_layers_to_balance(tiny, opened, exact: bool):
+def test_channels_of_the_layers_to_balance(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], exact: bool) -> None:
     """Per-channel maxima are those of the values themselves."""
     model, layers = opened
     data, engine = open_data(tiny.calibration, model.inputs), Watching()
@@ -170,7 +184,7 @@ def test_channels_of_the_layers_to_balance(tiny, opened, exact: bool):
         statistics.channels(layers["depthwise"].activations[0], -1, 1)
 
 
-def test_all_values(tiny, opened, tmp_path):
+def test_all_values(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path) -> None:
     """Of every layer but those for which a sketch serves; nothing of that is written to a file, or read from one."""
     model, layers = opened
     data, engine, cache = open_data(tiny.calibration, model.inputs), Watching(), tmp_path / "statistics.npz"
@@ -184,7 +198,7 @@ def test_all_values(tiny, opened, tmp_path):
     assert cache.read_bytes() == written
 
 
-def test_both_factors_of_a_product(tmp_path):
+def test_both_factors_of_a_product(tmp_path: Path) -> None:
     """A constant factor of three axes is an activation like any other; its values are there once a run."""
     import tensorflow as tf
 
@@ -207,7 +221,7 @@ def test_both_factors_of_a_product(tmp_path):
         assert (record[name].activation.offset, record[name].scale_w) == (0, ())
 
 
-def test_calibration_data_is_split_off_by_the_seed(tiny, opened):
+def test_calibration_data_is_split_off_by_the_seed(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     model, _ = opened
     request = DataRequest(data=tiny.evaluation, batch_size=10)
     splits = [open_splits(request, model, seed=seed) for seed in (0, 0, 1)]
@@ -223,7 +237,7 @@ def test_calibration_data_is_split_off_by_the_seed(tiny, opened):
     assert len(rows[0] | rows[1]) == 200
 
 
-def test_too_little_data_to_split(opened):
+def test_too_little_data_to_split(opened: tuple[Model, dict[str, Layer]]) -> None:
     model, _ = opened
     request = DataRequest(data=(np.zeros((1, 8, 8, 2), np.float32), np.zeros(1, int)))
     with pytest.raises(DataError, match="give --calibration data of its own"):

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ tensor_quantize { layer_name: "add" input_index: 1 hfmg_quantize { num_of_bins: 
 """
 
 
-def test_one_setting_for_all_layers(found: Survey):
+def test_one_setting_for_all_layers(found: Survey) -> None:
     ifmr = Ifmr(0.9999, 0.999, 0.8, 1.2, 0.02)
     assert plan_of(parse_cfg(YOLO, "yolo.cfg"), found) == Plan(
         {
@@ -75,7 +77,7 @@ def test_one_setting_for_all_layers(found: Survey):
     )
 
 
-def test_every_field(found: Survey):
+def test_every_field(found: Survey) -> None:
     cfg = parse_cfg(MIXED, "mixed.cfg")
     assert cfg.fusion == Fusion(skip=frozenset({"conv", "conv2"}))
     plan = plan_of(cfg, found)
@@ -97,7 +99,7 @@ def test_every_field(found: Survey):
     check_plan(plan, found.by_name)
 
 
-def test_what_is_said_of_all_layers_is_not_said_of_inputs(found: Survey):
+def test_what_is_said_of_all_layers_is_not_said_of_inputs(found: Survey) -> None:
     plan = plan_of(parse_cfg(YOLO + 'tensor_quantize { layer_name: "max" input_index: 0 }', "yolo.cfg"), found)
     assert plan.layers["max:0"] == LayerPlan(channel_wise=False)
     text = 'common_config { ifmr_quantize { asymmetric: false } } tensor_quantize { layer_name: "max" input_index: 0 }'
@@ -107,17 +109,17 @@ def test_what_is_said_of_all_layers_is_not_said_of_inputs(found: Survey):
         assert plan.layers["conv"] == LayerPlan(asymmetric=False)
 
 
-def test_nothing_said(found: Survey):
+def test_nothing_said(found: Survey) -> None:
     assert parse_cfg("", "empty.cfg") == CalibrationCfg("empty.cfg")
     assert plan_of(parse_cfg("", "empty.cfg"), found) == plan_of(CalibrationCfg("c.cfg"), found)
 
 
-def test_without_fusion(found: Survey):
+def test_without_fusion(found: Survey) -> None:
     cfg = parse_cfg('do_fusion: false skip_fusion_layers: "conv"', "c.cfg")
     assert cfg.fusion == plan_of(cfg, found).fusion == Fusion(enabled=False, skip=frozenset({"conv"}))
 
 
-def test_the_last_algorithm_counts(found: Survey):
+def test_the_last_algorithm_counts(found: Survey) -> None:
     text = """common_config { hfmg_quantize { num_of_bins: 1024 } nuq_quantize { num_steps: 16 }
         ifmr_quantize { search_step: 0.5 } arq_quantize { channel_wise: false } }
     override_layer_configs { layer_name: "fc" calibration_config {
@@ -152,7 +154,7 @@ def calibration_config(said: Mapping[str, Any]) -> str:
 @given(SETTINGS, SETTINGS, SETTINGS, st.none() | st.booleans())
 def test_what_goes_before_what(
     found: Survey, common: dict[str, Any], kind: dict[str, Any], own: dict[str, Any], offset: bool | None
-):
+) -> None:
     """Layer before type before all before activation_offset, setting by setting; IFMR's parameters are one setting."""
     text = "" if offset is None else f"activation_offset: {str(offset).lower()}\n"
     text += f"""common_config {calibration_config(common)}
@@ -288,7 +290,7 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[:60] for _, message in BAD])
-def test_what_is_refused(text: str, message: str):
+def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         parse_cfg(text, "c.cfg")
     assert str(caught.value).startswith(message)
@@ -296,7 +298,7 @@ def test_what_is_refused(text: str, message: str):
 
 
 @pytest.mark.parametrize(("text", "message"), UNFIT, ids=[message[:60] for _, message in UNFIT])
-def test_what_a_model_cannot_have(found: Survey, text: str, message: str):
+def test_what_a_model_cannot_have(found: Survey, text: str, message: str) -> None:
     cfg = parse_cfg(text, "c.cfg")
     with pytest.raises(PlanError) as caught:
         plan_of(cfg, found)
@@ -304,7 +306,7 @@ def test_what_a_model_cannot_have(found: Survey, text: str, message: str):
     assert caught.value.hint
 
 
-def test_what_stays_in_float_anyway_can_be_skipped(found: Survey):
+def test_what_stays_in_float_anyway_can_be_skipped(found: Survey) -> None:
     cfg = parse_cfg('skip_layers: "shared" skip_layers: "max" skip_layer_types: "Conv3D"', "c.cfg")
     assert plan_of(cfg, found) == plan_of(CalibrationCfg("c.cfg"), found)
 
@@ -313,7 +315,7 @@ WORD = st.sampled_from(MIXED.split())
 
 
 @given(st.lists(WORD, max_size=25), st.integers(0, len(MIXED)), st.text(max_size=3))
-def test_anything_is_a_cfg_or_a_plan_error(words: list[str], cut: int, inserted: str):
+def test_anything_is_a_cfg_or_a_plan_error(words: list[str], cut: int, inserted: str) -> None:
     for text in (" ".join(words), MIXED[:cut] + inserted + MIXED[cut:], MIXED[:cut]):
         try:
             assert isinstance(parse_cfg(text, "c.cfg"), CalibrationCfg)
@@ -321,7 +323,7 @@ def test_anything_is_a_cfg_or_a_plan_error(words: list[str], cut: int, inserted:
             assert error.where.startswith("c.cfg") and error.hint
 
 
-def test_without_a_cfg(found: Survey):
+def test_without_a_cfg(found: Survey) -> None:
     cfg = CalibrationCfg("create_quant_config", 3, activation_offset=False, skip_layers=("conv2", "pool"))
     assert plan_of(cfg, found) == Plan(
         {
@@ -338,7 +340,7 @@ def test_without_a_cfg(found: Survey):
         CalibrationCfg("create_quant_config", 0)
 
 
-def test_files(tmp_path: Path):
+def test_files(tmp_path: Path) -> None:
     path = tmp_path / "calibration.cfg"
     with pytest.raises(PlanError, match=r"calibration.cfg: cannot be read .*; give a calibration config"):
         load_cfg(path)

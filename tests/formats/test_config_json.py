@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -86,12 +88,12 @@ def able(layer: Layer) -> Layer:
 
 
 @given(PLAN)
-def test_save_and_load(plan: Plan):
+def test_save_and_load(plan: Plan) -> None:
     assert parse_config(config_text(plan), "config.json") == plan
 
 
 @given(PLAN)
-def test_what_is_written_is_a_config_of_amct(plan: Plan):
+def test_what_is_written_is_a_config_of_amct(plan: Plan) -> None:
     config = json.loads(config_text(plan), object_pairs_hook=repeated)
     assert list(config) == sorted(config)
     config.pop("autoquant", None)
@@ -117,7 +119,7 @@ def test_what_is_written_is_a_config_of_amct(plan: Plan):
 
 
 @given(st.data())
-def test_save_and_load_for_a_model(found: Survey, data: st.DataObject):
+def test_save_and_load_for_a_model(found: Survey, data: st.DataObject) -> None:
     layers = {name: able(layer) if layer.weight else layer for name, layer in found.by_name.items()}
     plans = {}
     for name, layer in layers.items():
@@ -129,7 +131,7 @@ def test_save_and_load_for_a_model(found: Survey, data: st.DataObject):
     assert parse_config(text, "config.json", layers=layers) == plan == parse_config(text, "config.json")
 
 
-def test_a_plan_of_ifmr_needs_no_word_of_ours():
+def test_a_plan_of_ifmr_needs_no_word_of_ours() -> None:
     plan = Plan({"conv1": LayerPlan(Ifmr(max_percentile=0.999), asymmetric=False), "conv2": None}, 4)
     assert json.loads(config_text(plan)) == {
         "activation_offset": False,
@@ -154,7 +156,7 @@ def test_a_plan_of_ifmr_needs_no_word_of_ours():
     }
 
 
-def test_all_that_a_plan_can_say(found: Survey):
+def test_all_that_a_plan_can_say(found: Survey) -> None:
     plan = Plan(
         {
             "conv": LayerPlan(RANGES["hfmg"](num_of_bins=2048), weight_bits=7, dmq=0.5),
@@ -206,7 +208,7 @@ def test_all_that_a_plan_can_say(found: Survey):
     }
 
 
-def test_a_layer_called_like_a_global_key(found: Survey):
+def test_a_layer_called_like_a_global_key(found: Survey) -> None:
     for name in ("batch_num", "autoquant", "tensor_quantize"):
         with pytest.raises(PlanError, match=f"{name}: a layer is called like a global key"):
             config_text(Plan({name: None}))
@@ -214,7 +216,7 @@ def test_a_layer_called_like_a_global_key(found: Survey):
             parse_config("{}", "config.json", layers={name: found.layers[0]})
 
 
-def test_files(tmp_path: Path):
+def test_files(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(PlanError, match=r"config.json: cannot be read .*; give the config.json of a run"):
         load_config(path)

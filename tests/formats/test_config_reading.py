@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ from autoquant.model.fusion import Fusion
 from autoquant.model.layer import Abilities, Survey
 
 
-def test_a_config_as_amct_writes_it_with_every_default(found: Survey):
+def test_a_config_as_amct_writes_it_with_every_default(found: Survey) -> None:
     text = """{"version": 1, "batch_num": 2, "activation_offset": false, "joint_quant": false, "do_fusion": true,
         "weight_offset": false, "fakequant_precision_mode": "DEFAULT", "skip_fusion_layers": [], "tensor_quantize": [],
         "conv": {}, "fc": {"activation_quant_params": {"asymmetric": true, "max_percentile": 1}},
@@ -30,7 +32,7 @@ def test_a_config_as_amct_writes_it_with_every_default(found: Survey):
     assert parse_config("{}", "config.json") == Plan({}, 1)
 
 
-def test_every_setting(found: Survey):
+def test_every_setting(found: Survey) -> None:
     text = """{"batch_num": 3, "do_fusion": false, "skip_fusion_layers": ["conv", "bn"],
         "fakequant_precision_mode": "FORCE_FP16_QUANT", "autoquant": {"exact": false,
         "equalize": true, "bias_correction": "empirical",
@@ -66,18 +68,18 @@ def test_every_setting(found: Survey):
         ('"act_algo": "hfmg"', RANGES["hfmg"](num_of_bins=4096)),
     ],
 )
-def test_the_last_values_that_are_legal(found: Survey, said: str, activation: object):
+def test_the_last_values_that_are_legal(found: Survey, said: str, activation: object) -> None:
     plan = parse_config(ACTIVATION % said, "config.json", layers=found.by_name)
     assert plan.layers["conv"] == LayerPlan(activation)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.8])
-def test_the_last_strengths_that_are_legal(found: Survey, strength: float):
+def test_the_last_strengths_that_are_legal(found: Survey, strength: float) -> None:
     text = json.dumps({"conv": {"dmq_balancer_param": strength}})
     assert parse_config(text, "config.json", layers=found.by_name).layers["conv"] == LayerPlan(dmq=strength)
 
 
-def test_defaults_are_what_a_layer_can_have(found: Survey):
+def test_defaults_are_what_a_layer_can_have(found: Survey) -> None:
     text = json.dumps({layer.name: {} for layer in found.layers})
     plan = parse_config(text, "config.json", layers=found.by_name)
     able = {name: (settings.channel_wise, settings.asymmetric) for name, settings in plan.int8.items()}
@@ -249,7 +251,7 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("written", "algorithm"), [("arq_quantize", "minmax"), ("mse", "mse"), ("octav", "octav")])
-def test_weight_algorithms(found: Survey, written: str, algorithm: str):
+def test_weight_algorithms(found: Survey, written: str, algorithm: str) -> None:
     able = replace(found.by_name["conv"], abilities=Abilities(True, True, (8,), ("minmax", "mse", "octav")))
     text = WEIGHT % f'"wts_algo": "{written}"'
     for layers in ({"conv": able}, {}):
@@ -259,7 +261,7 @@ def test_weight_algorithms(found: Survey, written: str, algorithm: str):
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[:60] for _, message in BAD])
 @pytest.mark.parametrize("known", [False, True])
-def test_what_is_refused(found: Survey, text: str, message: str, known: bool):
+def test_what_is_refused(found: Survey, text: str, message: str, known: bool) -> None:
     with pytest.raises(PlanError) as caught:
         parse_config(text, "config.json", layers=found.by_name if known else {})
     assert str(caught.value).startswith(f"config.json:{message}")
@@ -267,14 +269,14 @@ def test_what_is_refused(found: Survey, text: str, message: str, known: bool):
 
 
 @pytest.mark.parametrize(("text", "message"), UNFIT, ids=[message[:60] for _, message in UNFIT])
-def test_what_a_model_cannot_have(found: Survey, text: str, message: str):
+def test_what_a_model_cannot_have(found: Survey, text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         parse_config(text, "config.json", layers=found.by_name)
     assert str(caught.value).startswith(f"config.json:{message}")
     assert caught.value.hint
 
 
-def test_what_a_model_has_but_cannot_be_quantized(found: Survey):
+def test_what_a_model_has_but_cannot_be_quantized(found: Survey) -> None:
     with pytest.raises(PlanError) as caught:
         parse_config('{"conv": {}, "shared": {}}', "config.json", layers=found.by_name, rejected=found.rejected)
     what = "layer shared does not support quant.: its weight 'w' is shared with 'conv9'"
@@ -294,7 +296,7 @@ VALUE = st.recursive(
 
 
 @given(st.dictionaries(KEY, VALUE, max_size=4), st.booleans())
-def test_anything_is_a_plan_or_a_plan_error(found: Survey, config: dict[str, Any], known: bool):
+def test_anything_is_a_plan_or_a_plan_error(found: Survey, config: dict[str, Any], known: bool) -> None:
     try:
         assert isinstance(parse_config(json.dumps(config), "c.json", layers=found.by_name if known else {}), Plan)
     except PlanError as error:

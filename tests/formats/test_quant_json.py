@@ -1,5 +1,8 @@
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,11 +28,11 @@ values = st.builds(
 
 
 @given(values)
-def test_what_was_written_is_read(value: QuantJson):
+def test_what_was_written_is_read(value: QuantJson) -> None:
     assert parse_quant_json(quant_json_text(value), "file") == value
 
 
-def test_the_file_is_plain_json(tmp_path):
+def test_the_file_is_plain_json(tmp_path: Path) -> None:
     save_quant_json(QuantJson(DIGEST, {"y": ("conv", "bias"), "a/b": ("a",)}), tmp_path / "net_quant.json")
     assert json.loads((tmp_path / "net_quant.json").read_text()) == {
         "version": 1,
@@ -49,7 +52,7 @@ def test_the_file_is_plain_json(tmp_path):
         ("bare", "bare_quant.json"),
     ],
 )
-def test_it_is_beside_its_model(model: str, mapping: str):
+def test_it_is_beside_its_model(model: str, mapping: str) -> None:
     assert quant_json_path(Path("folder") / model) == Path("folder") / mapping
 
 
@@ -76,7 +79,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG)
-def test_anything_else_is_refused(content, message: str):
+def test_anything_else_is_refused(content: Any, message: str) -> None:
     text = content if isinstance(content, str) else json.dumps(content)
     with pytest.raises(PlanError) as error:
         parse_quant_json(text, "file")
@@ -84,7 +87,7 @@ def test_anything_else_is_refused(content, message: str):
     assert error.value.hint
 
 
-def test_files_that_cannot_be_read_or_written(tmp_path):
+def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="cannot be read"):
         load_quant_json(tmp_path / "nothing")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
@@ -32,12 +34,12 @@ def layer_records(draw: st.DrawFn) -> LayerRecord:
 
 
 @given(st.dictionaries(NAME, layer_records(), min_size=1, max_size=3))
-def test_save_and_load(record: dict[str, LayerRecord]):
+def test_save_and_load(record: dict[str, LayerRecord]) -> None:
     loaded = parse_record(record_text(record), "record.txt")
     assert loaded == record and list(loaded) == list(record)
 
 
-def test_the_text():
+def test_the_text() -> None:
     record = {
         "conv1": LayerRecord(Affine(0.5, -128), (0.25, 0.125), (2.0, 4.0), 7, (1, 2), True),
         "fc": LayerRecord(Affine(2.0, 3), (1.0,)),
@@ -56,7 +58,7 @@ def test_the_text():
     )
 
 
-def test_floats_have_no_more_digits_than_float32_needs():
+def test_floats_have_no_more_digits_than_float32_needs() -> None:
     record = {
         "conv": LayerRecord(Affine(float(np.float32(0.1)), 0), (float(np.float32(0.3)),), (float(np.float32(0.7)),))
     }
@@ -66,7 +68,7 @@ def test_floats_have_no_more_digits_than_float32_needs():
     assert parse_record(text, "record.txt") == record
 
 
-def test_what_other_tools_write():
+def test_what_other_tools_write() -> None:
     text = """record { key: "conv" value { scale_d: 0.5 offset_d: 0 scale_w: 1 offset_w: 0 shift_bit: 0
         skip_fusion: false dst_type: 'INT8' act_type: "INT8" wts_type: "INT6" op_data_type: "FLOAT32"
         is_tensor_quantize: false fakequant_precision_mode: "DEFAULT" } }
@@ -78,7 +80,7 @@ def test_what_other_tools_write():
     }
 
 
-def test_the_published_record(real_data: Path):
+def test_the_published_record(real_data: Path) -> None:
     """Every convolution of it, against regular expressions; the pooling layer has no scale_w."""
     text = (real_data / "mobilenet_v2_record.txt").read_text()
     entries = re.findall(r"^record \{.*?^\}\n", text, re.DOTALL | re.MULTILINE)
@@ -97,7 +99,7 @@ def test_the_published_record(real_data: Path):
         assert numbers["offset_w"] == [0] * len(layer.scale_w)
 
 
-def test_the_published_record_again_byte_for_byte(real_data: Path):
+def test_the_published_record_again_byte_for_byte(real_data: Path) -> None:
     """Fields, order and lines are AMCT's; a float may have other digits, but must be the same float32."""
 
     def normal(text: str) -> str:
@@ -176,14 +178,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[12:60] for _, message in BAD])
-def test_what_is_refused(text: str, message: str):
+def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         parse_record(text, "record.txt")
     assert str(caught.value).startswith(message)
     assert caught.value.hint
 
 
-def test_files(tmp_path: Path):
+def test_files(tmp_path: Path) -> None:
     path = tmp_path / "record.txt"
     with pytest.raises(PlanError, match=r"record.txt: cannot be read .*; give a record file"):
         load_record(path)

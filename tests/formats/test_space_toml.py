@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,7 +31,7 @@ quant_enable = false
 """
 
 
-def test_all_of_it():
+def test_all_of_it() -> None:
     space = parse_space(TEXT, "my.toml")
     assert (space.where, space.text, space.whole["batch_num"]) == ("my.toml", TEXT, (8, 1))
     assert space.shared == Table(asymmetric=(True,))
@@ -51,12 +53,12 @@ def test_all_of_it():
     )
 
 
-def test_an_empty_file_offers_the_defaults():
+def test_an_empty_file_offers_the_defaults() -> None:
     space = parse_space("", "my.toml")
     assert (space.whole["batch_num"], space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
 
 
-def test_repairs_of_the_whole_model():
+def test_repairs_of_the_whole_model() -> None:
     space = parse_space("[global]\nequalize = [true, false]\nbias_correction = ['empirical', 'none']", "a")
     assert space.whole == {
         "batch_num": (1,),
@@ -71,7 +73,7 @@ def test_repairs_of_the_whole_model():
     assert parse_space("", "a").whole == {"batch_num": (1,), "equalize": (False,), "bias_correction": ("none",)}
 
 
-def test_a_balancer_has_strengths_and_false_for_none():
+def test_a_balancer_has_strengths_and_false_for_none() -> None:
     space = parse_space(
         "[global]\ndmq_balancer = [false, 0.5]\n[[override]]\ntypes = 'MatMul'\ndmq_balancer = 0.2", "a"
     )
@@ -80,7 +82,7 @@ def test_a_balancer_has_strengths_and_false_for_none():
     assert parse_space("[layer]\ndmq_balancer = false", "a").layer == Table(dmq=(None,))
 
 
-def test_weight_algorithms():
+def test_weight_algorithms() -> None:
     space = parse_space(
         "[layer]\nweight_algorithm = ['octav', 'minmax']\n[[override]]\ntypes = 'MatMul'\nweight_algorithm = 'mse'", "a"
     )
@@ -89,7 +91,7 @@ def test_weight_algorithms():
     assert parse_space("[global]\nweight_algorithm = 'octav'", "a").shared == Table(weight_algorithm=("octav",))
 
 
-def test_whole_numbers_stay_whole():
+def test_whole_numbers_stay_whole() -> None:
     own = "[layer.hfmg]\nnum_of_bins = [4096, 1024]\n[layer.ifmr]\nmax_percentile = 1"
     text = f"[layer]\nact_algo = ['hfmg', 'ifmr']\n{own}"
     hfmg = RANGES["hfmg"]
@@ -178,19 +180,19 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[8:60] for _, message in BAD])
-def test_what_is_refused(text: str, message: str):
+def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(SpaceError) as caught:
         parse_space(text, "my.toml")
     assert str(caught.value).startswith(message)
     assert caught.value.hint
 
 
-def test_a_mistake_in_toml_has_line_and_column():
+def test_a_mistake_in_toml_has_line_and_column() -> None:
     with pytest.raises(SpaceError, match=r"my.toml: is no TOML: .*\(at line 3, column 14\)"):
         parse_space("[global]\n\nasymmetric = yes\n", "my.toml")
 
 
-def test_presets_and_files(tmp_path: Path):
+def test_presets_and_files(tmp_path: Path) -> None:
     assert set(presets()) == {"amct", "default", "demo", "litert", "quick", "skip_only", "thorough"}
     assert load_space("quick") == parse_space(presets()["quick"].read_text(encoding="utf-8"), "quick.toml")
     mine = tmp_path / "mine.toml"
@@ -200,7 +202,7 @@ def test_presets_and_files(tmp_path: Path):
     assert load_space(mine) == parse_space(TEXT, str(mine))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path):
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"quik: is no file and no preset; did you mean 'quick'"):
         load_space("quik")
     with pytest.raises(

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from autoquant.errors import PlanError, SpaceError
@@ -8,7 +10,7 @@ def fields(**values: object) -> Fields:
     return Fields(values, "f.json:$", PlanError)
 
 
-def test_values_and_defaults():
+def test_values_and_defaults() -> None:
     read = fields(a=2, b=2, c=True, d="x", e={"f": 1.5}, g=None)
     assert read.take("a", 1) == 2
     assert type(read.take("b", 1.0)) is float
@@ -17,7 +19,7 @@ def test_values_and_defaults():
     read.done()
 
 
-def test_values_without_a_default():
+def test_values_without_a_default() -> None:
     read = fields(a=2, b=None)
     assert "a" in read and read.needed("a", float) == 2.0 and "a" not in read
     assert read.optional("c", float) is None and "c" not in read
@@ -27,13 +29,13 @@ def test_values_without_a_default():
         read.needed("c", str)
 
 
-def test_what_must_be_right():
+def test_what_must_be_right() -> None:
     fields().require(True, "a", "is wrong", hint="correct it")
     with pytest.raises(PlanError, match=r"f.json:\$.a: is wrong; correct it"):
         fields().require(False, "a", "is wrong", hint="correct it")
 
 
-def test_what_is_given_is_not_changed():
+def test_what_is_given_is_not_changed() -> None:
     given = {"a": 1}
     Fields(given, "$", PlanError).take("a", 0)
     assert given == {"a": 1}
@@ -51,7 +53,7 @@ def test_what_is_given_is_not_changed():
         (2**53 + 1, 1.0, f"f.json:$.a: expected float, got {2**53 + 1}; for example 1.0"),
     ],
 )
-def test_wrong_type(value: object, default: object, message: str):
+def test_wrong_type(value: object, default: object, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         fields(a=value).take("a", default)
     assert str(caught.value) == message
@@ -61,13 +63,13 @@ def test_wrong_type(value: object, default: object, message: str):
     ("value", "message"),
     [("ifrm", "f.json:$.a: unknown 'ifrm'; try 'ifmr'"), ("zzz", "f.json:$.a: unknown 'zzz'; it can be ifmr, minmax")],
 )
-def test_none_of_the_allowed(value: str, message: str):
+def test_none_of_the_allowed(value: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         fields(a=value).only("a", ["ifmr", "minmax"], "ifmr")
     assert str(caught.value) == message
 
 
-def test_unknown_keys():
+def test_unknown_keys() -> None:
     read = fields(batchnum=1)
     read.take("batch_num", 1)
     read.sub("layer")
@@ -80,12 +82,12 @@ def test_unknown_keys():
 
 
 @pytest.mark.parametrize("value", [None, 3, [], "text"])
-def test_no_object(value: object):
+def test_no_object(value: object) -> None:
     with pytest.raises(PlanError, match=r"f.json:\$.a: expected an object, got "):
         fields(a=value).sub("a")
 
 
-def test_a_value_that_checks_itself():
+def test_a_value_that_checks_itself() -> None:
     def refuse() -> int:
         raise ValueError("must be even")
 
@@ -97,6 +99,6 @@ def test_a_value_that_checks_itself():
 @pytest.mark.parametrize(
     ("value", "expected"), [(3, 3.0), (-(2**53), -(2.0**53)), (2**53 + 1, 2**53 + 1), (True, True)]
 )
-def test_as_float(value: object, expected: object):
+def test_as_float(value: object, expected: object) -> None:
     got = as_float(value)
     assert got == expected and type(got) is type(expected)

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from autoquant.errors import PlanError
@@ -30,13 +34,13 @@ def read(text: str, *, oneofs: bool = True, last_wins: bool = False):
     return message
 
 
-def test_a_message():
+def test_a_message() -> None:
     message = read('count: 3 names: "a" names: "b"  # a comment\nkind: B part { size: 0.1 }')
     assert (message.count, list(message.names), message.kind, message.part.size) == (3, ["a", "b"], 1, 0.1)
     assert message.HasField("part") and not message.HasField("other")
 
 
-def test_of_a_oneof_the_last_one_counts():
+def test_of_a_oneof_the_last_one_counts() -> None:
     message = read("part { size: 1 } other { size: 2 }", last_wins=True)
     assert not message.HasField("part") and message.other.size == 2
     both = read("part { size: 1 } other { size: 2 }", oneofs=False)
@@ -56,7 +60,7 @@ def test_of_a_oneof_the_last_one_counts():
         (r'names: "a\c"', "f.cfg: is no Top: "),
     ],
 )
-def test_where_a_text_is_wrong(text: str, message: str):
+def test_where_a_text_is_wrong(text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         read(text)
     assert str(caught.value).startswith(message)

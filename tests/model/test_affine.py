@@ -1,21 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.errors import ModelError
+from autoquant.model.graph import Graph
 from autoquant.model.normalize import normalize
 
 
-def ops(graph):
+def ops(graph: Graph) -> list[str]:
     return sorted(node.op for node in graph.nodes.values() if node.op != "Const")
 
 
-def normal(rng, *shape):
+def normal(rng: np.random.Generator, *shape: int) -> NDArray[Any]:
     return rng.normal(size=shape).astype(np.float32)
 
 
-def close(actual, expected) -> None:
+def close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
     assert np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
@@ -32,7 +39,7 @@ CHANNELS = {"BatchMatMulV2": 6, "Conv2D": 5, "Conv2DBackpropInput": 5, "Conv3D":
 CHANNELS |= {"MatMul": 6}
 
 
-def write_linear(op: str, weight):
+def write_linear(op: str, weight: NDArray[Any]) -> Any:
     """The placeholder 'x' and the operator over it."""
     import tensorflow as tf
 
@@ -54,16 +61,18 @@ def write_linear(op: str, weight):
     return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, strides=[1, 1, 1, 1], padding="SAME", name="op")
 
 
-def sample(rng, op: str):
+def sample(rng: np.random.Generator, op: str) -> NDArray[Any]:
     return normal(rng, *SHAPES[op][1])
 
 
-def but_shapes(graph):
+def but_shapes(graph: Graph) -> list[str]:
     """Operators without those that compute a shape."""
     return [op for op in ops(graph) if op not in {"Shape", "StridedSlice", "Pack"}]
 
 
-def write_small_operators(t, gamma, beta, mean, variance):
+def write_small_operators(
+    t: Any, gamma: NDArray[Any], beta: NDArray[Any], mean: NDArray[Any], variance: NDArray[Any]
+) -> Any:
     """As Keras 3 writes a batch norm."""
     import tensorflow as tf
 
@@ -82,7 +91,9 @@ def write_small_operators(t, gamma, beta, mean, variance):
 )
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("output", ["y", "bn"])
-def test_batch_norm_is_folded_into_the_operator_before(build, run, op, with_bias, norm, output) -> None:
+def test_batch_norm_is_folded_into_the_operator_before(
+    build: Callable[..., Graph], run: Callable[..., list[Any]], op: str, with_bias: bool, norm: str, output: str
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(1)
@@ -90,7 +101,7 @@ def test_batch_norm_is_folded_into_the_operator_before(build, run, op, with_bias
     bias, gamma, beta, mean = (normal(rng, channels) for _ in range(4))
     variance = rng.uniform(0.1, 4, channels).astype(np.float32)
 
-    def write():
+    def write() -> None:
         t = write_linear(op, weight)
         t = tf.nn.bias_add(t, tf.constant(bias), name="bias") if with_bias else t
         if norm == "small":
@@ -133,7 +144,9 @@ ARITHMETIC = {
     ),
     seed=st.integers(0, 2**16),
 )
-def test_per_channel_arithmetic_becomes_weight_and_bias(build, run, op, steps, seed) -> None:
+def test_per_channel_arithmetic_becomes_weight_and_bias(
+    build: Callable[..., Graph], run: Callable[..., list[Any]], op: str, steps: list[tuple[str, str]], seed: int
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(seed)
@@ -142,7 +155,7 @@ def test_per_channel_arithmetic_becomes_weight_and_bias(build, run, op, steps, s
     shapes = {"vector": (channels,), "ones": (*ones, channels), "scalar": ()}
     constants = [rng.uniform(0.5, 2, shapes[kind]).astype(np.float32) for _, kind in steps]
 
-    def write():
+    def write() -> None:
         t = write_linear(op, weight)
         for (name, _), c in zip(steps, constants, strict=True):
             t = ARITHMETIC[name](t, tf.constant(c))
@@ -160,14 +173,16 @@ def test_per_channel_arithmetic_becomes_weight_and_bias(build, run, op, steps, s
 
 
 @pytest.mark.parametrize("name", ["t * c", "t + c", "c - t"])
-def test_an_output_that_is_folded_keeps_its_name(build, run, name: str) -> None:
+def test_an_output_that_is_folded_keeps_its_name(
+    build: Callable[..., Graph], run: Callable[..., list[Any]], name: str
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(5)
     weight, c = normal(rng, 4, 6), normal(rng, 6)
     names = []
 
-    def write():
+    def write() -> None:
         names.append(ARITHMETIC[name](write_linear("MatMul", weight), tf.constant(c)).op.name)
 
     build(write, outputs=("op",))
@@ -179,30 +194,34 @@ def test_an_output_that_is_folded_keeps_its_name(build, run, name: str) -> None:
 
 
 @pytest.mark.parametrize("constants", [(6, 1), (2, 6), (1, 1, 6)])
-def test_a_constant_that_is_not_per_channel_does_not_fold(build, constants) -> None:
+def test_a_constant_that_is_not_per_channel_does_not_fold(
+    build: Callable[..., Graph], constants: tuple[int, ...]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         t = write_linear("MatMul", np.ones((4, 6), np.float32))
         tf.multiply(t[:6] if constants[0] == 6 else t, np.ones(constants, np.float32), name="y")
 
     assert "Mul" in ops(normalize(build(write)))
 
 
-def test_a_single_channel_that_is_broadcast_to_many_does_not_fold(build) -> None:
+def test_a_single_channel_that_is_broadcast_to_many_does_not_fold(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     graph = build(lambda: tf.multiply(write_linear("MatMul", np.ones((4, 1), np.float32)), np.ones(8, "f4"), name="y"))
     assert "Mul" in ops(normalize(graph))
 
 
-def test_a_transposed_weight_is_scaled_along_its_own_axis(build, run) -> None:
+def test_a_transposed_weight_is_scaled_along_its_own_axis(
+    build: Callable[..., Graph], run: Callable[..., list[Any]]
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(7)
     weight, factor = normal(rng, 6, 4), normal(rng, 6)
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
         tf.multiply(tf.matmul(x, weight, transpose_b=True), factor, name="y")
 
@@ -213,10 +232,10 @@ def test_a_transposed_weight_is_scaled_along_its_own_axis(build, run) -> None:
 
 
 @pytest.mark.parametrize("keep", ["op", "bias"])
-def test_what_others_read_or_is_an_output_does_not_fold(build, keep: str) -> None:
+def test_what_others_read_or_is_an_output_does_not_fold(build: Callable[..., Graph], keep: str) -> None:
     import tensorflow as tf
 
-    def write(second_reader: bool = False):
+    def write(second_reader: bool = False) -> None:
         t = tf.nn.bias_add(write_linear("MatMul", np.ones((4, 6), np.float32)), tf.zeros(6), name="bias")
         tf.multiply(t, np.full(6, 2, np.float32), name="y")
         if second_reader:
@@ -227,13 +246,13 @@ def test_what_others_read_or_is_an_output_does_not_fold(build, keep: str) -> Non
 
 
 @pytest.mark.parametrize("factor", [np.inf, np.nan, 0.0, 1e30])
-def test_a_fold_that_would_not_be_finite_is_not_made(build, factor: float) -> None:
+def test_a_fold_that_would_not_be_finite_is_not_made(build: Callable[..., Graph], factor: float) -> None:
     import tensorflow as tf
 
     weight = np.full((4, 6), 1e20, np.float32)
     divide = factor == 0.0
 
-    def write():
+    def write() -> None:
         t = write_linear("MatMul", weight)
         c = np.full(6, factor, np.float32)
         (tf.divide if divide else tf.multiply)(t, c, name="y")
@@ -241,13 +260,15 @@ def test_a_fold_that_would_not_be_finite_is_not_made(build, factor: float) -> No
     assert ("RealDiv" if divide else "Mul") in ops(normalize(build(write)))
 
 
-def test_layers_that_share_a_weight_get_private_copies(build, run) -> None:
+def test_layers_that_share_a_weight_get_private_copies(
+    build: Callable[..., Graph], run: Callable[..., list[Any]]
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(2)
     weight, first, second = normal(rng, 4, 4), normal(rng, 4), normal(rng, 4)
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
         shared = tf.constant(weight, name="w")
         hidden = tf.nn.relu(tf.matmul(x, shared) * first)
@@ -261,10 +282,10 @@ def test_layers_that_share_a_weight_get_private_copies(build, run) -> None:
     close(run(graph, {"x": x})[0], expected)
 
 
-def test_a_batch_norm_in_training_mode_is_refused(build) -> None:
+def test_a_batch_norm_in_training_mode_is_refused(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         t = write_linear("Conv2D", np.ones(SHAPES["Conv2D"][0], np.float32))
         one = np.ones(5, np.float32)
         tf.raw_ops.FusedBatchNormV3(x=t, scale=one, offset=one, mean=one, variance=one, is_training=True, name="y")
@@ -273,12 +294,12 @@ def test_a_batch_norm_in_training_mode_is_refused(build) -> None:
         normalize(build(write))
 
 
-def test_a_batch_norm_whose_statistics_are_read_or_that_follows_no_layer_stays(build) -> None:
+def test_a_batch_norm_whose_statistics_are_read_or_that_follows_no_layer_stays(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     one = {key: np.ones(5, np.float32) for key in ("scale", "offset", "mean", "variance")}
 
-    def write():
+    def write() -> None:
         t = write_linear("Conv2D", np.ones(SHAPES["Conv2D"][0], np.float32))
         read = tf.raw_ops.FusedBatchNormV3(x=t, is_training=False, **one)
         follows = tf.raw_ops.FusedBatchNormV3(x=tf.nn.relu(read.y), is_training=False, name="bn", **one)

@@ -1,18 +1,24 @@
 """Batch norms that are folded through what moves values about; the numbers are those of AMCT's fusions in affine.py."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from graph_writing import NORMS, SMALL, normal, ops, placeholder
 
+from autoquant.model.graph import Graph
 from autoquant.model.normalize import normalize
 
 
 @pytest.fixture(scope="module")
-def behind(batch_norm):
+def behind(batch_norm: Callable[..., Any]) -> Callable[..., Any]:
     """Write something per channel behind a tensor, with the name 'bn'."""
     import tensorflow as tf
 
-    def written(kind: str, rng, t, channels: int):
+    def written(kind: str, rng: np.random.Generator, t: Any, channels: int) -> Any:
         if kind in NORMS:
             return batch_norm(rng, t, channels, kind).y
         vector = normal(rng, channels)
@@ -26,7 +32,7 @@ def behind(batch_norm):
     return written
 
 
-def dilated(op: str, t, rng, channels: int, name: str = "op"):
+def dilated(op: str, t: Any, rng: np.random.Generator, channels: int, name: str = "op") -> Any:
     """An operator between SpaceToBatchND and BatchToSpaceND, as TensorFlow 1 writes a dilation."""
     import tensorflow as tf
 
@@ -55,11 +61,16 @@ DILATED = {"Conv2D": (None, None, None, 2), "Conv3D": (None, 3, 6, 6, 2), "Depth
 @pytest.mark.parametrize("op", DILATED)
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_1_a_batch_norm_behind_batch_to_space_is_folded_into_the_convolution(
-    build, check, behind, op, kind, with_bias
+    build: Callable[..., Graph],
+    check: Callable[..., set[str]],
+    behind: Callable[..., Any],
+    op: str,
+    kind: str,
+    with_bias: bool,
 ) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(3)
         t = dilated(op, placeholder(*DILATED[op]), rng, 4)
         t = tf.nn.bias_add(t, normal(rng, 4), name="bias") if with_bias else t
@@ -79,7 +90,9 @@ def test_1_a_batch_norm_behind_batch_to_space_is_folded_into_the_convolution(
     assert normalize(after) is after
 
 
-def grouped(rng, t, splits: str, *, bias: bool, axis: int = -1, concat: str = "ConcatV2"):
+def grouped(
+    rng: np.random.Generator, t: Any, splits: str, *, bias: bool, axis: int = -1, concat: str = "ConcatV2"
+) -> Any:
     """Two convolutions of 4 channels in and 2 and 3 out, of parts of the data, one behind the other on an axis."""
     import tensorflow as tf
 
@@ -109,11 +122,18 @@ GROUPED = [
 @pytest.mark.parametrize(("splits", "concat", "rank", "kind"), GROUPED)
 @pytest.mark.parametrize("bias", [False, True])
 def test_4_a_batch_norm_behind_a_group_convolution_is_folded_into_every_group(
-    build, check, behind, splits, concat, rank, kind, bias
+    build: Callable[..., Graph],
+    check: Callable[..., set[str]],
+    behind: Callable[..., Any],
+    splits: str,
+    concat: str,
+    rank: int,
+    kind: str,
+    bias: bool,
 ) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(5)
         t = grouped(rng, placeholder(None, *[4] * (rank - 2), 8), splits, bias=bias, concat=concat)
         tf.nn.relu(behind(kind, rng, t, 5), name="y")
@@ -128,10 +148,12 @@ def test_4_a_batch_norm_behind_a_group_convolution_is_folded_into_every_group(
     assert normalize(after) is after
 
 
-def test_4_groups_that_are_dilated_take_it_through_both(build, check, batch_norm) -> None:
+def test_4_groups_that_are_dilated_take_it_through_both(
+    build: Callable[..., Graph], check: Callable[..., set[str]], batch_norm: Callable[..., Any]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(7)
         first, second = tf.split(placeholder(None, 6, 6, 4), 2, -1)
         made = [dilated("DepthwiseConv2dNative", first, rng, 2, "a"), dilated("Conv2D", second, rng, 3, "b")]
@@ -144,11 +166,11 @@ def test_4_groups_that_are_dilated_take_it_through_both(build, check, batch_norm
     assert check(before, after, x=normal(np.random.default_rng(8), 2, 6, 6, 4)) >= {"bn", "y"}
 
 
-def reshapes():
+def reshapes() -> dict[str, tuple[bool, Callable[..., Any], bool]]:
     """How the shape is given -> (whether channels come first, shape from the tensor, whether it is to be folded)."""
     import tensorflow as tf
 
-    def batch(t):
+    def batch(t: Any) -> Any:
         return tf.shape(t)[0]
 
     return {
@@ -179,14 +201,18 @@ CASES += ["first, open width", "open channels", "packed, open channels", "halved
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_7_a_batch_norm_between_two_reshapes_is_folded_into_the_product(
-    build, check, batch_norm, case, with_bias
+    build: Callable[..., Graph],
+    check: Callable[..., set[str]],
+    batch_norm: Callable[..., Any],
+    case: str,
+    with_bias: bool,
 ) -> None:
     import tensorflow as tf
 
     assert sorted(CASES) == sorted(reshapes())
     first, shape, folds = reshapes()[case]
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(9)
         t = tf.matmul(placeholder(None, 4), normal(rng, 4, 6), name="op")
         t = tf.nn.bias_add(t, normal(rng, 6), name="bias") if with_bias else t
@@ -207,10 +233,12 @@ def test_7_a_batch_norm_between_two_reshapes_is_folded_into_the_product(
         assert not {"bias", "there"} & set(after.nodes)
 
 
-def test_7_a_shape_of_which_the_end_is_not_known_is_not_trusted(build, check) -> None:
+def test_7_a_shape_of_which_the_end_is_not_known_is_not_trusted(
+    build: Callable[..., Graph], check: Callable[..., set[str]]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         t = tf.matmul(placeholder(None, 4), normal(np.random.default_rng(9), 4, 6))
         ones = tf.shape(t) // tf.shape(t)
         tf.nn.relu(tf.multiply(tf.reshape(t, tf.concat([[8, 6], ones], 0)), np.full(6, 2, np.float32)), name="y")

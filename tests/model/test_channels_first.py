@@ -1,10 +1,14 @@
 """Channels behind the batch: what is folded along them. TensorFlow on a CPU may not run such graphs, so none is run."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from autoquant.model.graph import Graph, make_const, make_node
@@ -16,11 +20,11 @@ INT = attr_value_pb2.AttrValue(type=types_pb2.DT_INT32)
 NORM = {"T": FLOAT, "U": FLOAT, "epsilon": 0.0, "is_training": False}
 
 
-def ops(graph):
+def ops(graph: Graph) -> list[str]:
     return [node.op for node in graph.nodes.values() if node.op != "Const"]
 
 
-def channels_first(op: str, last: list, *constants):
+def channels_first(op: str, last: list[Any], *constants: Any) -> tuple[Graph, NDArray[Any]]:
     """From x -> a convolution with channels first, 2 -> 3 -> the nodes `last`; a CPU may not run it."""
     rank = 5 if op == "Conv3D" else 4
     strides = attr_value_pb2.AttrValue()
@@ -38,7 +42,7 @@ def channels_first(op: str, last: list, *constants):
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
-def test_constants_fold_along_their_axis(shape) -> None:
+def test_constants_fold_along_their_axis(shape: tuple[int, ...]) -> None:
     factor = np.array([2.0, 3.0, 4.0], np.float32)
     graph, weight = channels_first("Conv2D", [make_node("y", "Mul", ["op", "c0"], T=FLOAT)], factor.reshape(shape))
     folded = normalize(graph)
@@ -71,7 +75,9 @@ SPACE = [
 
 
 @pytest.mark.parametrize(("op", "blocks", "crops", "folds"), SPACE)
-def test_1_channels_first_must_not_be_among_the_blocks(op, blocks, crops, folds) -> None:
+def test_1_channels_first_must_not_be_among_the_blocks(
+    op: str, blocks: list[int] | None, crops: list[list[int]], folds: bool
+) -> None:
     factor = np.array([2.0, 3.0, 4.0], np.float32)
     if op == "BatchToSpace":
         space = make_node("space", op, ["op", "c1"], T=FLOAT, Tidx=INT, block_size=2)
@@ -107,7 +113,7 @@ def test_4_what_is_joined_must_have_its_channels_on_the_same_axis() -> None:
 
 
 @pytest.mark.parametrize("layout", [b"NCHW", b"NHWC"])
-def test_vectors_along_another_axis_than_the_channels_are_not_folded(layout) -> None:
+def test_vectors_along_another_axis_than_the_channels_are_not_folded(layout: bytes) -> None:
     other = b"NHWC" if layout == b"NCHW" else b"NCHW"
     last = [
         make_node("bias", "BiasAdd", ["op", "c0"], T=FLOAT, data_format=other),

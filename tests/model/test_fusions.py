@@ -1,9 +1,16 @@
 """What is folded into operators and batch norms; the numbers are those of AMCT's fusions in affine.py."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from graph_writing import NORMS, SMALL, normal, ops, placeholder
 
+from autoquant.model.graph import Graph
 from autoquant.model.model import open_model
 from autoquant.model.normalize import normalize
 
@@ -13,7 +20,7 @@ pytestmark = [
 ]
 
 
-def layers_before_a_norm():
+def layers_before_a_norm() -> dict[str, tuple[Any, ...]]:
     import keras
 
     layers = keras.layers
@@ -33,7 +40,9 @@ KERAS += [(op, *form, True) for op in ("Conv2D", "Conv3D") for form in [(False, 
 
 
 @pytest.mark.parametrize(("op", "center", "scale", "bias"), KERAS)
-def test_8_a_batch_norm_of_keras_is_folded_entirely(tmp_path, run, op, center, scale, bias) -> None:
+def test_8_a_batch_norm_of_keras_is_folded_entirely(
+    tmp_path: Path, run: Callable[..., list[Any]], op: str, center: bool, scale: bool, bias: bool
+) -> None:
     import keras
 
     shape, layer = layers_before_a_norm()[op]
@@ -51,7 +60,7 @@ def test_8_a_batch_norm_of_keras_is_folded_entirely(tmp_path, run, op, center, s
     )
 
 
-def written_by_hand():
+def written_by_hand() -> dict[str, Callable[..., Any]]:
     """What -> a batch norm with gamma g, beta b, mean m and variance v, as TensorFlow 1 code had it."""
     import tensorflow as tf
 
@@ -67,10 +76,12 @@ def written_by_hand():
 
 @pytest.mark.parametrize("form", ["textbook", "rsqrt", "folded", "global"])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_8_a_batch_norm_of_small_operators_written_by_hand_is_folded_entirely(build, check, form, with_bias) -> None:
+def test_8_a_batch_norm_of_small_operators_written_by_hand_is_folded_entirely(
+    build: Callable[..., Graph], check: Callable[..., set[str]], form: str, with_bias: bool
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(12)
         t = tf.nn.conv2d(placeholder(None, 6, 6, 2), normal(rng, 3, 3, 2, 5), 1, "SAME")
         t = tf.nn.bias_add(t, normal(rng, 5)) if with_bias else t
@@ -96,13 +107,20 @@ AFTER = {
 @pytest.mark.parametrize(
     ("name", "size"), [("BiasAdd", (5,)), *((name, size) for name in AFTER for size in [(5,), (), (1, 1, 1, 5)])]
 )
-def test_9_what_follows_a_batch_norm_without_a_layer_goes_into_it(build, check, batch_norm, kind, name, size) -> None:
+def test_9_what_follows_a_batch_norm_without_a_layer_goes_into_it(
+    build: Callable[..., Graph],
+    check: Callable[..., set[str]],
+    batch_norm: Callable[..., Any],
+    kind: str,
+    name: str,
+    size: tuple[int, ...],
+) -> None:
     import tensorflow as tf
 
     constant = np.random.default_rng(14).uniform(0.5, 2, size).astype(np.float32)
     function = tf.nn.bias_add if name == "BiasAdd" else AFTER[name]
 
-    def write():
+    def write() -> None:
         t = tf.nn.relu(placeholder(None, 3, 3, 5))
         t = function(batch_norm(np.random.default_rng(15), t, 5, kind).y, tf.constant(constant))
         tf.nn.relu(tf.multiply(t, 3.0, name="last"), name="y")
@@ -114,10 +132,10 @@ def test_9_what_follows_a_batch_norm_without_a_layer_goes_into_it(build, check, 
     assert {"last", "y"} <= check(before, after, x=normal(np.random.default_rng(16), 2, 3, 3, 5))
 
 
-def test_9_constants_that_others_read_are_copied(build, check) -> None:
+def test_9_constants_that_others_read_are_copied(build: Callable[..., Graph], check: Callable[..., set[str]]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         one, two = tf.ones(5, name="one"), tf.fill([5], 2.0, name="two")
         arguments = {"scale": one, "mean": two, "variance": two, "is_training": False}
         first = tf.raw_ops.FusedBatchNormV3(x=tf.nn.relu(placeholder(None, 3, 3, 5)), offset=one, **arguments).y * 4.0
@@ -130,10 +148,12 @@ def test_9_constants_that_others_read_are_copied(build, check) -> None:
     assert check(before, after, x=normal(np.random.default_rng(17), 2, 3, 3, 5)) >= {"second", "y"}
 
 
-def test_what_reads_the_shape_alone_does_not_hinder_and_is_served(build, check, batch_norm) -> None:
+def test_what_reads_the_shape_alone_does_not_hinder_and_is_served(
+    build: Callable[..., Graph], check: Callable[..., set[str]], batch_norm: Callable[..., Any]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(19)
         op = tf.nn.conv2d(placeholder(None, 5, 5, 4), normal(rng, 1, 1, 4, 4), 1, "SAME", name="op")
         bias = tf.nn.bias_add(op, normal(rng, 4), name="bias")
@@ -150,10 +170,12 @@ def test_what_reads_the_shape_alone_does_not_hinder_and_is_served(build, check, 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])
 @pytest.mark.parametrize("ones", [0, 1, 2, 3])
-def test_a_product_of_any_rank_takes_a_constant_that_has_no_more_axes(build, check, rank, ones) -> None:
+def test_a_product_of_any_rank_takes_a_constant_that_has_no_more_axes(
+    build: Callable[..., Graph], check: Callable[..., set[str]], rank: int, ones: int
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(21)
         t = tf.raw_ops.BatchMatMulV2(x=placeholder(None, *[3] * (rank - 2), 4), y=normal(rng, 4, 6))
         tf.nn.relu(tf.multiply(t, normal(rng, *[1] * ones, 6), name="bn"), name="y")

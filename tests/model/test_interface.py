@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +12,7 @@ from autoquant.model.interface import check_runnable, chosen, found_inputs, foun
 from autoquant.model.shapes import make_placeholder
 
 
-def two_heads():
+def two_heads() -> None:
     import tensorflow as tf
 
     x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
@@ -20,11 +25,11 @@ def two_heads():
 
 
 @pytest.fixture
-def heads(build):
+def heads(build: Callable[..., Graph]) -> Graph:
     return build(two_heads, inputs=("x",), outputs=())
 
 
-def test_inputs_are_placeholders_and_outputs_what_nobody_reads(heads) -> None:
+def test_inputs_are_placeholders_and_outputs_what_nobody_reads(heads: Graph) -> None:
     assert found_inputs(heads) == ("x",)
     assert found_outputs(heads) == ("probabilities", "total")
     graph = chosen(heads)
@@ -33,7 +38,7 @@ def test_inputs_are_placeholders_and_outputs_what_nobody_reads(heads) -> None:
 
 
 @pytest.mark.parametrize("name", ["total", "total:0"])
-def test_outputs_can_be_asked_for(heads, name: str) -> None:
+def test_outputs_can_be_asked_for(heads: Graph, name: str) -> None:
     graph = chosen(heads, outputs=[name])
     assert graph.outputs == ("total",)
     assert "probabilities" not in graph.nodes
@@ -49,12 +54,12 @@ def test_outputs_can_be_asked_for(heads, name: str) -> None:
         ({"outputs": ["total:b"]}, "no such output in the graph"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(heads, asked, message) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(heads: Graph, asked: dict[str, list[str]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         chosen(heads, **asked)
 
 
-def test_an_input_inside_the_graph_cuts_off_what_is_before(heads, run) -> None:
+def test_an_input_inside_the_graph_cuts_off_what_is_before(heads: Graph, run: Callable[..., list[Any]]) -> None:
     graph = chosen(heads, inputs=["hidden:0"], outputs=["total"])
     assert graph.inputs == ("hidden",)
     assert "x" not in graph.nodes
@@ -64,10 +69,10 @@ def test_an_input_inside_the_graph_cuts_off_what_is_before(heads, run) -> None:
     np.testing.assert_array_equal(run(graph, {"hidden": [[-1.0, 2, 3, 4]]})[0], [8.0])
 
 
-def test_outputs_are_found_behind_the_inputs_asked_for(build) -> None:
+def test_outputs_are_found_behind_the_inputs_asked_for(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         tf.nn.relu(tf.nn.elu(x, name="inner"), name="y")
         tf.nn.relu(x, name="other")
@@ -75,10 +80,12 @@ def test_outputs_are_found_behind_the_inputs_asked_for(build) -> None:
     assert chosen(build(write, outputs=()), inputs=["inner"]).outputs == ("y",)
 
 
-def test_the_second_output_of_a_node_can_be_an_input(build, run) -> None:
+def test_the_second_output_of_a_node_can_be_an_input(
+    build: Callable[..., Graph], run: Callable[..., list[Any]]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [4], name="x")
         first, second = tf.split(x, 2, name="split")
         tf.subtract(first, second, name="y")
@@ -90,10 +97,10 @@ def test_the_second_output_of_a_node_can_be_an_input(build, run) -> None:
         chosen(build(write), inputs=["split:0"])
 
 
-def test_a_placeholder_with_default_can_be_an_input(build, run) -> None:
+def test_a_placeholder_with_default_can_be_an_input(build: Callable[..., Graph], run: Callable[..., list[Any]]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         tf.multiply(x, tf.compat.v1.placeholder_with_default(3.0, [], name="rate"), name="y")
 
@@ -102,10 +109,10 @@ def test_a_placeholder_with_default_can_be_an_input(build, run) -> None:
     np.testing.assert_array_equal(run(graph, {"x": [1.0, 2.0], "rate": 5.0})[0], [5.0, 10.0])
 
 
-def test_inputs_that_no_output_needs_are_left_out_unless_asked_for(build) -> None:
+def test_inputs_that_no_output_needs_are_left_out_unless_asked_for(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         tf.compat.v1.placeholder(tf.float32, [2], name="labels")
         tf.nn.relu(x, name="y")
@@ -116,10 +123,10 @@ def test_inputs_that_no_output_needs_are_left_out_unless_asked_for(build) -> Non
         check_runnable(chosen(graph, inputs=["x", "labels"]))
 
 
-def test_what_an_output_needs_must_be_fed(build) -> None:
+def test_what_an_output_needs_must_be_fed(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         tf.add(x, tf.compat.v1.placeholder(tf.float32, [2], name="z"), name="y")
 
@@ -127,7 +134,7 @@ def test_what_an_output_needs_must_be_fed(build) -> None:
         check_runnable(chosen(build(write), inputs=["x"]))
 
 
-def test_a_graph_without_input_or_output_is_refused(build) -> None:
+def test_a_graph_without_input_or_output_is_refused(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     with pytest.raises(ModelError, match="no Placeholder to feed; name its inputs with --inputs"):
@@ -136,16 +143,16 @@ def test_a_graph_without_input_or_output_is_refused(build) -> None:
         chosen(build(lambda: tf.compat.v1.placeholder(tf.float32, name="x"), outputs=()))
 
 
-def test_variables_and_old_control_flow_are_refused(build) -> None:
+def test_variables_and_old_control_flow_are_refused(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     v1 = tf.compat.v1
 
-    def with_variable():
+    def with_variable() -> None:
         x = v1.placeholder(tf.float32, [2], name="x")
         tf.add(x, v1.get_variable("v", [2], use_resource=False), name="y")
 
-    def with_branch():
+    def with_branch() -> None:
         x = v1.placeholder(tf.float32, [2], name="x")
         off, on = tf.raw_ops.Switch(data=x, pred=v1.placeholder(tf.bool, [], name="p"))
         tf.identity(tf.raw_ops.Merge(inputs=[off, tf.nn.relu(on)])[0], name="y")
@@ -156,7 +163,7 @@ def test_variables_and_old_control_flow_are_refused(build) -> None:
         chosen(build(with_branch, inputs=("x", "p")))
 
 
-def test_names_of_users_become_names_of_nodes(heads, run) -> None:
+def test_names_of_users_become_names_of_nodes(heads: Graph, run: Callable[..., list[Any]]) -> None:
     graph = renamed(heads, inputs={"x": "my image"}, outputs=[("total:0", "total"), ("probabilities:0", "x")])
     assert graph.inputs == ("my_image",)
     assert graph.outputs == ("total", "x")
@@ -165,7 +172,7 @@ def test_names_of_users_become_names_of_nodes(heads, run) -> None:
     np.testing.assert_allclose(probabilities, [[0.25] * 4])
 
 
-def test_a_name_that_is_taken_gets_a_number(heads) -> None:
+def test_a_name_that_is_taken_gets_a_number(heads: Graph) -> None:
     graph = renamed(heads, inputs={"x": "hidden"}, outputs=[("total:0", "probabilities")])
     assert (graph.inputs, graph.outputs) == (("hidden_1",), ("probabilities_1",))
 

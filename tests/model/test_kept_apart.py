@@ -1,50 +1,56 @@
 """What is not folded: because it would not compute the same, or because the user keeps it apart."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from graph_writing import NORMS, normal, ops, placeholder
+from numpy.typing import NDArray
 
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.fusion import Fusion
+from autoquant.model.graph import Graph
 from autoquant.model.normalize import check_fusion, normalize
 from autoquant.model.opening import prepared
 
 
-def conv(x, rng, channels: int = 4):
+def conv(x: Any, rng: np.random.Generator, channels: int = 4) -> Any:
     import tensorflow as tf
 
     return tf.nn.conv2d(x, normal(rng, 1, 1, x.shape[-1], channels), 1, "SAME")
 
 
-def times(t, *shape, value: float | None = None):
+def times(t: Any, *shape: int, value: float | None = None) -> Any:
     """The tensor times a constant, which is the Mul that must stay."""
     import tensorflow as tf
 
     return tf.multiply(t, np.full(shape, value or 2.0, np.float32))
 
 
-def carried():
+def carried() -> dict[str, Callable[..., Any]]:
     """What -> a graph of x, shape (None, 4, 4, 4), where a Mul is not folded through a carrier."""
     import tensorflow as tf
 
-    def grown(x):
+    def grown(x: Any) -> Any:
         return tf.space_to_batch(x, [2, 2], [[0, 0], [0, 0]])
 
-    def shrunk(t, **name):
+    def shrunk(t: Any, **name: Any) -> Any:
         return tf.batch_to_space(t, [2, 2], [[0, 0], [0, 0]], **name)
 
-    def read(t):
+    def read(t: Any) -> Any:
         tf.nn.relu(t, name="z")
         return t
 
-    def overflowing(x, rng):
+    def overflowing(x: Any, rng: np.random.Generator) -> Any:
         large = tf.nn.conv2d(x, np.full((1, 1, 4, 3), 3e38, np.float32), 1, "SAME")
         return tf.concat([conv(x, rng), large], -1)
 
-    def unknown_blocks(x, rng):
+    def unknown_blocks(x: Any, rng: np.random.Generator) -> Any:
         return tf.batch_to_space(conv(x, rng), tf.shape(x)[1:3] // 4, [[0, 0], [0, 0]])
 
     return {
@@ -61,15 +67,15 @@ def carried():
     }
 
 
-def direct(batch_norm):
+def direct(batch_norm: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """What -> a graph of x, shape (None, 4, 4, 4), where a Mul is not folded into what it follows."""
     import tensorflow as tf
 
-    def statistics(x, rng):
+    def statistics(x: Any, rng: np.random.Generator) -> Any:
         norm = batch_norm(rng, x, 4)
         return tf.multiply(norm.y, norm.batch_mean)
 
-    def read(x, rng):
+    def read(x: Any, rng: np.random.Generator) -> Any:
         y = batch_norm(rng, x, 4).y
         tf.nn.relu(y, name="z")
         return times(y, 4)
@@ -92,13 +98,15 @@ DIRECT += ["batch norm that others read", "constant along the width", "batch nor
 
 
 @pytest.mark.parametrize("what", [*CARRIED, *DIRECT])
-def test_what_would_not_compute_the_same_is_not_folded(build, batch_norm, what: str) -> None:
+def test_what_would_not_compute_the_same_is_not_folded(
+    build: Callable[..., Graph], batch_norm: Callable[..., Any], what: str
+) -> None:
     import tensorflow as tf
 
     table = carried() | direct(batch_norm)
     assert list(table) == [*CARRIED, *DIRECT]
 
-    def write():
+    def write() -> None:
         tf.nn.relu(table[what](placeholder(None, 4, 4, 4), np.random.default_rng(18)), name="y")
 
     before = build(write)
@@ -108,10 +116,12 @@ def test_what_would_not_compute_the_same_is_not_folded(build, batch_norm, what: 
     assert "BiasAdd" not in ops(after)
 
 
-def test_a_batch_norm_in_training_mode_is_refused_wherever_it_stands(build, batch_norm) -> None:
+def test_a_batch_norm_in_training_mode_is_refused_wherever_it_stands(
+    build: Callable[..., Graph], batch_norm: Callable[..., Any]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = placeholder(2, 3, 3, 4)
         tf.nn.relu(batch_norm(np.random.default_rng(0), x, 4, is_training=True).y, name="y")
 
@@ -121,11 +131,11 @@ def test_a_batch_norm_in_training_mode_is_refused_wherever_it_stands(build, batc
 
 
 @pytest.fixture(scope="module")
-def network(build, batch_norm):
+def network(build: Callable[..., Graph], batch_norm: Callable[..., Any]) -> Graph:
     """Layers with what may be folded: first, bias, bn; group0 and group1, scale; last, add; and bn_1, twice alone."""
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(1)
         x = tf.identity(placeholder(None, 4, 4, 4))
         t = tf.nn.bias_add(tf.nn.conv2d(x, normal(rng, 1, 1, 4, 4), 1, "SAME", name="first"), ones(4), name="bias")
@@ -142,7 +152,7 @@ def network(build, batch_norm):
     return build(write)
 
 
-def ones(*shape):
+def ones(*shape: int) -> NDArray[Any]:
     return np.ones(shape, np.float32)
 
 
@@ -161,7 +171,9 @@ SKIPPED = [
 
 
 @pytest.mark.parametrize(("skip", "stay"), SKIPPED, ids=[" ".join(sorted(s)) or "nothing" for s, _ in SKIPPED])
-def test_what_the_user_names_stays_apart_and_nothing_else(network, check, skip, stay) -> None:
+def test_what_the_user_names_stays_apart_and_nothing_else(
+    network: Graph, check: Callable[..., set[str]], skip: Any, stay: set[str]
+) -> None:
     absorbed = {"bn", "scale", "add", "twice"}
     after = normalize(network, Fusion(skip=frozenset(skip)))
     kept = {name for name in absorbed if after.nodes[name].op == network.nodes[name].op}
@@ -169,16 +181,20 @@ def test_what_the_user_names_stays_apart_and_nothing_else(network, check, skip, 
     assert absorbed | {"y"} <= check(network, after, x=normal(np.random.default_rng(2), 2, 4, 4, 4))
 
 
-def test_without_fusion_constants_are_folded_and_identities_gone_but_nothing_else(network, check) -> None:
+def test_without_fusion_constants_are_folded_and_identities_gone_but_nothing_else(
+    network: Graph, check: Callable[..., set[str]]
+) -> None:
     after = normalize(network, Fusion(enabled=False))
     assert sorted(ops(after)) == sorted(op for op in ops(network) if op != "Identity")
     check(network, after, x=normal(np.random.default_rng(3), 2, 4, 4, 4))
 
 
-def test_what_follows_a_layer_that_is_kept_apart_is_not_joined_either(build, batch_norm) -> None:
+def test_what_follows_a_layer_that_is_kept_apart_is_not_joined_either(
+    build: Callable[..., Graph], batch_norm: Callable[..., Any]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         rng = np.random.default_rng(4)
         t = tf.nn.conv2d(placeholder(None, 4, 4, 4), normal(rng, 1, 1, 4, 4), 1, "SAME", name="op")
         t = tf.reshape(tf.nn.bias_add(t, ones(4), name="bias"), [-1, 4, 4, 4])
@@ -203,12 +219,12 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("name", "message"), MESSAGES)
-def test_a_name_that_cannot_be_kept_apart_is_refused(network, name: str, message: str) -> None:
+def test_a_name_that_cannot_be_kept_apart_is_refused(network: Graph, name: str, message: str) -> None:
     for enabled in (True, False):
         with pytest.raises(PlanError, match=re.escape(message)):
             prepared(network, fusion=Fusion(enabled, frozenset({"first", name})))
 
 
 @pytest.mark.parametrize("name", ["first", "group0", "last"])
-def test_layers_can_be_kept_apart(network, name: str) -> None:
+def test_layers_can_be_kept_apart(network: Graph, name: str) -> None:
     check_fusion(network, Fusion(skip=frozenset({name})))

@@ -1,9 +1,15 @@
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.errors import ModelError
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.names import is_tensor
@@ -11,17 +17,17 @@ from autoquant.model.normalize import normalize
 from autoquant.model.operators import OPERATORS
 
 
-def placeholder(*shape, name: str = "x", dtype: str = "float32"):
+def placeholder(*shape: int | None, name: str = "x", dtype: str = "float32") -> Any:
     import tensorflow as tf
 
     return tf.compat.v1.placeholder(dtype, shape, name=name)
 
 
-def ones(*shape):
+def ones(*shape: int) -> NDArray[Any]:
     return np.ones(shape, np.float32)
 
 
-def depthwise(x, weight, stride=1, padding="SAME", dilation=1):
+def depthwise(x: Any, weight: NDArray[Any], stride: int = 1, padding: str = "SAME", dilation: int = 1) -> Any:
     import tensorflow as tf
 
     return tf.raw_ops.DepthwiseConv2dNative(
@@ -34,49 +40,53 @@ def depthwise(x, weight, stride=1, padding="SAME", dilation=1):
     )
 
 
-def conv(weight, stride=1, padding="SAME", dilation=1, data_format="NHWC"):
+def conv(
+    weight: NDArray[Any], stride: int = 1, padding: Any = "SAME", dilation: int = 1, data_format: str = "NHWC"
+) -> Callable[..., Any]:
     import tensorflow as tf
 
     return lambda x: tf.nn.conv2d(x, tf.constant(weight), stride, padding, data_format, dilation, name="layer")
 
 
-def conv3d(weight, stride=1, padding="SAME", data_format="NDHWC"):
+def conv3d(
+    weight: NDArray[Any], stride: int = 1, padding: str = "SAME", data_format: str = "NDHWC"
+) -> Callable[..., Any]:
     import tensorflow as tf
 
     strides = [1, 1, *[stride] * 3] if data_format == "NCDHW" else [1, *[stride] * 3, 1]
     return lambda x: tf.nn.conv3d(x, tf.constant(weight), strides, padding, data_format, name="layer")
 
 
-def deconv(weight, size, stride=1, padding="SAME"):
+def deconv(weight: NDArray[Any], size: tuple[int, int], stride: int = 1, padding: str = "SAME") -> Callable[..., Any]:
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> Any:
         shape = tf.stack([tf.shape(x)[0], *size, weight.shape[2]])
         return tf.nn.conv2d_transpose(x, tf.constant(weight), shape, stride, padding, name="layer")
 
     return write
 
 
-def avg_pool(size, stride, padding, data_format="NHWC"):
+def avg_pool(size: Any, stride: Any, padding: str, data_format: str = "NHWC") -> Callable[..., Any]:
     import tensorflow as tf
 
     return lambda x: tf.nn.avg_pool2d(x, size, stride, padding, data_format, name="layer")
 
 
-def matmul(weight):
+def matmul(weight: NDArray[Any]) -> Callable[..., Any]:
     import tensorflow as tf
 
     return lambda x: tf.matmul(x, tf.constant(weight), name="layer")
 
 
-def batch_matmul(second):
+def batch_matmul(second: Callable[..., Any]) -> Callable[..., Any]:
     """`second` makes the second factor from the first."""
     import tensorflow as tf
 
     return lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=second(x), name="layer")
 
 
-def last_two_swapped(x):
+def last_two_swapped(x: Any) -> Any:
     import tensorflow as tf
 
     return tf.transpose(x, [0, 1, 3, 2])
@@ -120,7 +130,13 @@ MACS = [
 
 
 @pytest.mark.parametrize(("shape", "make", "output_shape", "macs"), [m[1:] for m in MACS], ids=[m[0] for m in MACS])
-def test_multiply_adds_for_one_sample(build, shape, make, output_shape, macs) -> None:
+def test_multiply_adds_for_one_sample(
+    build: Callable[..., Graph],
+    shape: tuple[Any, ...] | None,
+    make: Callable[..., Any],
+    output_shape: tuple[Any, ...],
+    macs: int | None,
+) -> None:
     import tensorflow as tf
 
     graph = build(lambda: make()(tf.compat.v1.placeholder(tf.float32, shape, name="x")), outputs=("layer",))
@@ -128,10 +144,10 @@ def test_multiply_adds_for_one_sample(build, shape, make, output_shape, macs) ->
     assert (layer.output_shape, layer.macs) == (output_shape, macs)
 
 
-def test_a_layer_says_what_it_reads_and_what_it_has(build) -> None:
+def test_a_layer_says_what_it_reads_and_what_it_has(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.nn.relu(placeholder(None, 4, 4, 2), name="before")
         t = tf.nn.conv2d(x, tf.constant(ones(1, 1, 2, 5), name="w"), 1, "SAME", name="c")
         t = tf.nn.bias_add(t, ones(5), name="b")
@@ -181,11 +197,13 @@ WITHOUT = [
 ]
 
 
-def only_layer(build, shape, make, data_format="NHWC") -> Layer:
+def only_layer(
+    build: Callable[..., Any], shape: tuple[Any, ...], make: Callable[..., Any], data_format: str = "NHWC"
+) -> Layer:
     """The layer behind a node `before`, with a BiasAdd `y` behind it."""
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         t = make()(tf.nn.relu(placeholder(*shape), name="before"))
         tf.nn.bias_add(t, ones(5), data_format, name="y")
 
@@ -194,7 +212,16 @@ def only_layer(build, shape, make, data_format="NHWC") -> Layer:
 
 
 @pytest.mark.parametrize(("kind", "shape", "make", "axis", "weight", "axes", "parameters"), KINDS)
-def test_layers_with_a_weight(build, kind, shape, make, axis, weight, axes, parameters) -> None:
+def test_layers_with_a_weight(
+    build: Callable[..., Graph],
+    kind: str,
+    shape: tuple[Any, ...],
+    make: Callable[..., Any],
+    axis: int,
+    weight: tuple[int, ...],
+    axes: tuple[int, ...],
+    parameters: int,
+) -> None:
     layer = only_layer(build, shape, make, "NCHW" if axis == 1 else "NHWC")
     assert (layer.name, layer.op, layer.node) == ("layer", re.split(r"[ ,]", kind)[0], "layer")
     assert (layer.activations, layer.data_axis, layer.records) == (("before",), axis, ("layer",))
@@ -205,7 +232,9 @@ def test_layers_with_a_weight(build, kind, shape, make, axis, weight, axes, para
 
 
 @pytest.mark.parametrize(("kind", "shape", "make", "reads"), WITHOUT)
-def test_layers_without_a_weight(build, kind, shape, make, reads) -> None:
+def test_layers_without_a_weight(
+    build: Callable[..., Graph], kind: str, shape: tuple[Any, ...], make: Callable[..., Any], reads: int
+) -> None:
     layer = only_layer(build, shape, make)
     assert (layer.name, layer.op, layer.node) == ("layer", kind.split(",")[0], "layer")
     assert (len(layer.activations), layer.activations[0], layer.data_axis) == (reads, "before", -1)
@@ -228,15 +257,17 @@ def test_layers_without_a_weight(build, kind, shape, make, reads) -> None:
     ],
     ids=["three", "channels first", "one", "depthwise", "deconv", "unknown", "batch matmul"],
 )
-def test_groups_of_input_channels(build, shape, make, groups: int) -> None:
+def test_groups_of_input_channels(
+    build: Callable[..., Graph], shape: tuple[Any, ...], make: Callable[..., Any], groups: int
+) -> None:
     (layer,) = survey(build(lambda: make()(placeholder(*shape)), outputs=("layer",))).layers
     assert (layer.groups, layer.can.balanceable) == (groups, groups == 1)
 
 
-def test_a_bias_may_be_that_of_another_layer_too(build) -> None:
+def test_a_bias_may_be_that_of_another_layer_too(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         bias = tf.constant(ones(3), name="bias")
         t = tf.nn.bias_add(tf.matmul(placeholder(None, 3), ones(3, 3)), bias, name="first")
         tf.nn.bias_add(tf.matmul(t, ones(3, 3)), bias, name="y")
@@ -253,17 +284,17 @@ def test_a_bias_may_be_that_of_another_layer_too(build) -> None:
     ],
     ids=["not constant", "not alone", "along another axis"],
 )
-def test_what_is_no_bias(build, write) -> None:
+def test_what_is_no_bias(build: Callable[..., Graph], write: Callable[..., Any]) -> None:
     import tensorflow as tf
 
     graph = build(lambda: tf.identity(write(tf, conv(ones(1, 1, 2, 5))(placeholder(None, 4, 4, 2))), name="y"))
     assert survey(graph).layers[0].bias is None
 
 
-def test_inputs_of_additions_and_max_pools_are_apart(build) -> None:
+def test_inputs_of_additions_and_max_pools_are_apart(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = placeholder(None, 4, 4, 2)
         t = conv(ones(1, 1, 2, 2))(x)
         t = tf.raw_ops.Add(x=t, y=x, name="old")
@@ -294,12 +325,14 @@ def test_inputs_of_additions_and_max_pools_are_apart(build) -> None:
 
 @pytest.mark.parametrize("given", [(6, 7, 3), (1, 6, 7, 3), (50, 6, 7, 3)], ids=["sample", "one", "batch"])
 @pytest.mark.parametrize("shape", [(None, None, None, 3), (None, 6, None, None)])
-def test_open_shapes_can_be_given(build, given, shape) -> None:
+def test_open_shapes_can_be_given(
+    build: Callable[..., Graph], given: tuple[int, ...], shape: tuple[int | None, ...]
+) -> None:
     graph = build(lambda: conv(ones(3, 3, 3, 2))(placeholder(*shape)), outputs=("layer",))
     assert survey(graph, input_shapes={"x": given}).layers[0].macs == 6 * 7 * 2 * 27
 
 
-def test_a_shape_of_unknown_rank_can_be_given_with_its_batch(build) -> None:
+def test_a_shape_of_unknown_rank_can_be_given_with_its_batch(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     graph = build(lambda: conv(ones(3, 3, 3, 2))(tf.compat.v1.placeholder(tf.float32, name="x")), outputs=("layer",))
@@ -310,16 +343,18 @@ def test_a_shape_of_unknown_rank_can_be_given_with_its_batch(build) -> None:
     ("given", "message"),
     [({"x": (5, 5, 4)}, r"\(5, 5, 4\) is given but the file says"), ({"z": (1,)}, "no input; inputs: x")],
 )
-def test_a_shape_that_contradicts_the_file_is_refused(build, given, message) -> None:
+def test_a_shape_that_contradicts_the_file_is_refused(
+    build: Callable[..., Graph], given: dict[str, tuple[int, ...]], message: str
+) -> None:
     graph = build(lambda: conv(ones(3, 3, 3, 2))(placeholder(None, 5, 5, 3)), outputs=("layer",))
     with pytest.raises(ModelError, match=message):
         survey(graph, input_shapes=given)
 
 
-def test_a_dense_layer_over_a_sequence_counts_every_step(build) -> None:
+def test_a_dense_layer_over_a_sequence_counts_every_step(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = placeholder(None, 12, 10)
         t = tf.matmul(tf.reshape(x, [-1, 10]), ones(10, 7), name="m")
         tf.reshape(t, [-1, 12, 7], name="y")
@@ -327,7 +362,7 @@ def test_a_dense_layer_over_a_sequence_counts_every_step(build) -> None:
     assert survey(build(write)).layers[0].macs == 12 * 10 * 7
 
 
-def test_a_graph_without_a_layer_is_refused_with_the_reasons(build) -> None:
+def test_a_graph_without_a_layer_is_refused_with_the_reasons(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     graph = build(lambda: tf.nn.avg_pool3d(placeholder(None, 4, 4, 4, 2), 2, 2, "SAME", name="y"))
@@ -338,10 +373,10 @@ def test_a_graph_without_a_layer_is_refused_with_the_reasons(build) -> None:
         survey(plain)
 
 
-def test_layers_are_in_the_order_of_the_data(build) -> None:
+def test_layers_are_in_the_order_of_the_data(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         t = placeholder(None, 4)
         for i in range(4):
             t = tf.nn.relu(tf.matmul(t, ones(4, 4), name=f"m{i}") * ones(4))

@@ -1,11 +1,17 @@
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from autoquant.errors import ModelError
+from autoquant.model.graph import Graph
 from autoquant.model.load import digest_of, load
 from autoquant.model.model import InputSpec, open_model
 
@@ -17,12 +23,12 @@ FLOAT = np.dtype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> Any:
     """Two outputs, every layer that is folded or dropped, and statistics that are not the initial ones."""
     import keras
 
@@ -41,15 +47,15 @@ def network():
     return model
 
 
-def expected_of(network, x):
+def expected_of(network: Any, x: NDArray[Any]) -> list[NDArray[Any]]:
     return [np.asarray(value) for value in network(x, training=False)]
 
 
-def sample():
+def sample() -> NDArray[Any]:
     return np.random.default_rng(1).normal(size=(3, 8, 8, 3)).astype(np.float32)
 
 
-def save_h5(network, path: Path) -> Path:
+def save_h5(network: Any, path: Path) -> Path:
     network.save(path)
     return path
 
@@ -77,7 +83,7 @@ def as_keras_2(path: Path) -> None:
         file.attrs["keras_version"] = "2.12.0"
 
 
-def check_network(path: Path, network, run, outputs: tuple[str, ...]) -> None:
+def check_network(path: Path, network: Any, run: Callable[..., Any], outputs: tuple[str, ...]) -> None:
     model = open_model(path)
     assert model.inputs == (InputSpec("image", FLOAT, (None, 8, 8, 3)),)
     assert model.graph.outputs == outputs
@@ -89,26 +95,26 @@ def check_network(path: Path, network, run, outputs: tuple[str, ...]) -> None:
         np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_keras_file(network, folder, run) -> None:
+def test_a_keras_file(network: Any, folder: Path, run: Callable[..., list[Any]]) -> None:
     network.save(folder / "net.keras")
     check_network(folder / "net.keras", network, run, ("logits", "pooled"))
     assert open_model(folder / "net.keras").name == "net"
 
 
 @pytest.mark.parametrize("version", [3, 2])
-def test_an_h5_file(network, folder, run, version: int) -> None:
+def test_an_h5_file(network: Any, folder: Path, run: Callable[..., list[Any]], version: int) -> None:
     path = save_h5(network, folder / f"net{version}.h5")
     if version == 2:
         as_keras_2(path)
     check_network(path, network, run, ("logits", "pooled"))
 
 
-def test_a_saved_model_of_keras(network, folder, run) -> None:
+def test_a_saved_model_of_keras(network: Any, folder: Path, run: Callable[..., list[Any]]) -> None:
     network.export(folder / "exported", verbose=False)
     check_network(folder / "exported", network, run, ("output_0", "output_1"))
 
 
-def test_a_sequential_model(folder, run) -> None:
+def test_a_sequential_model(folder: Path, run: Callable[..., list[Any]]) -> None:
     import keras
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="scores")])
@@ -119,7 +125,7 @@ def test_a_sequential_model(folder, run) -> None:
     np.testing.assert_allclose(run(opened.graph, {opened.inputs[0].name: x})[0], np.asarray(model(x)), rtol=1e-5)
 
 
-def test_inputs_in_a_dictionary_go_where_they_belong(folder, run) -> None:
+def test_inputs_in_a_dictionary_go_where_they_belong(folder: Path, run: Callable[..., list[Any]]) -> None:
     import keras
 
     right, left = keras.Input((2,), name="right"), keras.Input((2,), name="left")
@@ -140,7 +146,7 @@ def save_module(folder: Path, names: list[str]) -> Path:
             self.weight = tf.Variable([[1.0], [2.0]])
 
         @tf.function(input_signature=[tf.TensorSpec([None, 2], name="zeta"), tf.TensorSpec([None, 1], name="alpha")])
-        def call(self, zeta, alpha):
+        def call(self, zeta: Any, alpha: Any) -> dict[str, Any]:
             product = zeta @ self.weight
             low = tf.cond(tf.reduce_sum(alpha) > 0.0, lambda: alpha * self.weight[1], lambda: alpha)
             return {"second one": product, "first": low}
@@ -152,7 +158,9 @@ def save_module(folder: Path, names: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("names", [["only"], ["other", "serving_default"]])
-def test_a_saved_model_is_called_as_in_its_signature(folder, run, names) -> None:
+def test_a_saved_model_is_called_as_in_its_signature(
+    folder: Path, run: Callable[..., list[Any]], names: list[str]
+) -> None:
     model = open_model(save_module(folder, names))
     specs = {spec.name: spec.shape for spec in model.inputs}
     assert specs == {"zeta": (None, 2), "alpha": (None, 1)}
@@ -162,14 +170,14 @@ def test_a_saved_model_is_called_as_in_its_signature(folder, run, names) -> None
     assert run(model.graph, {"zeta": [[3.0, 4.0]], "alpha": [[-5.0]]})[0].item() == -5.0
 
 
-def test_a_saved_model_without_a_clear_signature_is_refused(folder) -> None:
+def test_a_saved_model_without_a_clear_signature_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match="has signatures one, two and none is 'serving_default'"):
         load(save_module(folder, ["two", "one"]))
     with pytest.raises(ModelError, match="has no signature"):
         load(save_module(folder, []))
 
 
-def test_a_saved_model_of_tensorflow_1(folder, run) -> None:
+def test_a_saved_model_of_tensorflow_1(folder: Path, run: Callable[..., list[Any]]) -> None:
     import tensorflow as tf
 
     v1, path = tf.compat.v1, folder / "old"
@@ -191,17 +199,17 @@ def test_a_saved_model_of_tensorflow_1(folder, run) -> None:
     np.testing.assert_allclose(run(model.graph, {"image": [[3.0, 4.0]]})[0], [[21.0]])
 
 
-def frozen_bytes(build) -> bytes:
+def frozen_bytes(build: Callable[..., Any]) -> bytes:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
         tf.nn.relu(tf.matmul(x, np.arange(12, dtype=np.float32).reshape(4, 3)), name="y")
 
     return build(write).to_graph_def().SerializeToString()
 
 
-def test_a_frozen_graph(build, run, tmp_path) -> None:
+def test_a_frozen_graph(build: Callable[..., Graph], run: Callable[..., list[Any]], tmp_path: Path) -> None:
     path = tmp_path / "net.v2.pb"
     path.write_bytes(frozen_bytes(build))
     model = open_model(str(path))
@@ -210,10 +218,12 @@ def test_a_frozen_graph(build, run, tmp_path) -> None:
     assert open_model(path, inputs=["x:0"], outputs=["MatMul:0"]).graph.outputs == ("MatMul",)
 
 
-def test_a_keep_probability_that_only_dropout_read_is_no_input_any_more(build, tmp_path) -> None:
+def test_a_keep_probability_that_only_dropout_read_is_no_input_any_more(
+    build: Callable[..., Graph], tmp_path: Path
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
         keep = tf.compat.v1.placeholder(tf.float32, name="keep")
         tf.nn.relu(tf.compat.v1.nn.dropout(x, rate=1 - keep), name="y")
@@ -225,7 +235,9 @@ def test_a_keep_probability_that_only_dropout_read_is_no_input_any_more(build, t
         assert set(model.graph.nodes) == {"x", "y"}
 
 
-def test_a_custom_operator_is_named_and_one_that_nobody_needs_does_no_harm(build, tmp_path) -> None:
+def test_a_custom_operator_is_named_and_one_that_nobody_needs_does_no_harm(
+    build: Callable[..., Graph], tmp_path: Path
+) -> None:
     import tensorflow as tf
 
     graph_def = build(lambda: tf.nn.relu(tf.compat.v1.placeholder(tf.float32, [2], name="x"), name="y")).to_graph_def()
@@ -237,7 +249,7 @@ def test_a_custom_operator_is_named_and_one_that_nobody_needs_does_no_harm(build
     assert open_model(path, outputs=["y"]).graph.outputs == ("y",)
 
 
-def test_bytes_that_are_no_graph_are_refused(build, tmp_path) -> None:
+def test_bytes_that_are_no_graph_are_refused(build: Callable[..., Graph], tmp_path: Path) -> None:
     whole = frozen_bytes(build)
     path = tmp_path / "bad.pb"
     path.write_bytes(b"")
@@ -252,7 +264,7 @@ def test_bytes_that_are_no_graph_are_refused(build, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_damaged_keras_files_are_refused(network, tmp_path, suffix: str) -> None:
+def test_damaged_keras_files_are_refused(network: Any, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net{suffix}"
     network.save(path)
     whole = path.read_bytes()
@@ -262,7 +274,7 @@ def test_damaged_keras_files_are_refused(network, tmp_path, suffix: str) -> None
             load(path)
 
 
-def test_a_keras_file_with_a_missing_part_is_refused(network, tmp_path) -> None:
+def test_a_keras_file_with_a_missing_part_is_refused(network: Any, tmp_path: Path) -> None:
     import zipfile
 
     network.save(tmp_path / "net.keras")
@@ -272,11 +284,11 @@ def test_a_keras_file_with_a_missing_part_is_refused(network, tmp_path) -> None:
         load(tmp_path / "part.keras")
 
 
-def test_layers_of_ones_own_are_refused_with_the_way_out(tmp_path) -> None:
+def test_layers_of_ones_own_are_refused_with_the_way_out(tmp_path: Path) -> None:
     import keras
 
     class Mine(keras.layers.Layer):
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             return x
 
     keras.Sequential([keras.Input((4,)), Mine()]).save(tmp_path / "mine.keras")
@@ -298,7 +310,7 @@ def test_layers_of_ones_own_are_refused_with_the_way_out(tmp_path) -> None:
         ("hollow/saved_model.pb", "is the graph of a SavedModel; give its folder"),
     ],
 )
-def test_what_cannot_be_a_model_is_refused(tmp_path, name: str, message: str) -> None:
+def test_what_cannot_be_a_model_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "notes.onnx").write_text("x")
     for folder, content in (("empty", None), ("damaged", b"\xff\xff\xff"), ("hollow", b"")):
         (tmp_path / folder).mkdir()
@@ -308,7 +320,7 @@ def test_what_cannot_be_a_model_is_refused(tmp_path, name: str, message: str) ->
         load(tmp_path / name)
 
 
-def test_a_saved_model_that_lost_its_variables_is_refused(folder) -> None:
+def test_a_saved_model_that_lost_its_variables_is_refused(folder: Path) -> None:
     path = save_module(folder, ["serving_default"])
     for part in (path / "variables").iterdir():
         part.unlink()
@@ -316,7 +328,7 @@ def test_a_saved_model_that_lost_its_variables_is_refused(folder) -> None:
         load(path)
 
 
-def test_the_digest_changes_with_any_byte(build, tmp_path, folder) -> None:
+def test_the_digest_changes_with_any_byte(build: Callable[..., Graph], tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "a.pb"
     path.write_bytes(b"abc")
     # Of FIPS 180-2: the digest of "abc".

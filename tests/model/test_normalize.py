@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import time
 from types import MappingProxyType
 
@@ -11,7 +13,7 @@ from autoquant.model.shapes import make_placeholder
 FLOAT = attr_value_pb2.AttrValue(type=1)
 
 
-def ops(graph):
+def ops(graph: Graph) -> list[str]:
     return sorted(node.op for node in graph.nodes.values() if node.op != "Const")
 
 

@@ -1,10 +1,16 @@
 """The real models: normalized, they compute what they did, and no batch norm is left."""
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen
 from autoquant.model.load import load
 from autoquant.model.model import open_model
@@ -28,7 +34,14 @@ SCALE = {"bed": (127.5, 1.0), "vww": (255.0, 0.0)}
 
 
 @pytest.mark.parametrize(("path", "data", "outputs", "left"), MODELS, ids=[m[0] for m in MODELS])
-def test_a_real_model_computes_the_same_without_its_batch_norms(real_data, run, path, data, outputs, left) -> None:
+def test_a_real_model_computes_the_same_without_its_batch_norms(
+    real_data: Path,
+    run: Callable[..., list[Any]],
+    path: str,
+    data: str | None,
+    outputs: tuple[str, ...],
+    left: dict[str, int],
+) -> None:
     model = open_model(real_data / path, outputs=outputs)
     if data is None:
         x = np.random.default_rng(0).uniform(size=(1, 20, 24, 1)).astype(np.float32)
@@ -48,8 +61,8 @@ def test_a_real_model_computes_the_same_without_its_batch_norms(real_data, run, 
     assert {op: number for op, number in found.items() if op in BATCH_NORM} == left
 
 
-def test_a_graph_is_not_changed_by_being_normalized(real_data) -> None:
-    def serialized(graph):
+def test_a_graph_is_not_changed_by_being_normalized(real_data: Path) -> None:
+    def serialized(graph: Graph) -> dict[str, bytes]:
         return {name: node.SerializeToString(deterministic=True) for name, node in graph.nodes.items()}
 
     graph = chosen(load(real_data / "cifar10" / "resnet8.pb"))
@@ -58,7 +71,7 @@ def test_a_graph_is_not_changed_by_being_normalized(real_data) -> None:
     assert serialized(graph) == before
 
 
-def test_the_keras_file_and_its_frozen_graph_agree(real_data, run) -> None:
+def test_the_keras_file_and_its_frozen_graph_agree(real_data: Path, run: Callable[..., list[Any]]) -> None:
     with np.load(real_data / "kws" / "calibration.npz") as stored:
         x = stored["x"][:8].astype(np.float32)
     keras, frozen = (open_model(real_data / "kws" / f"kws_ref_model.{suffix}") for suffix in ("keras", "pb"))

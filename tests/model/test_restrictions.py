@@ -1,10 +1,18 @@
 """What looks like a layer but is none, each with its reason."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Survey
 from autoquant.model.layers import survey
 from autoquant.model.model import open_model
 from autoquant.model.normalize import normalize
@@ -14,17 +22,19 @@ DEPTHWISE = np.ones((3, 3, 2, 1), np.float32)
 CUBE = np.ones((3, 3, 3, 2, 3), np.float32)
 
 
-def ones(*shape):
+def ones(*shape: int) -> NDArray[Any]:
     return np.ones(shape, np.float32)
 
 
-def flat(x):
+def flat(x: Any) -> Any:
     import tensorflow as tf
 
     return tf.reshape(x, [4, 128])
 
 
-def windowed(op, weight, *, strides=1, dilations=1, data_format="NHWC", **inputs):
+def windowed(
+    op: str, weight: NDArray[Any], *, strides: int = 1, dilations: Any = 1, data_format: str = "NHWC", **inputs: Any
+) -> Any:
     """A convolution with strides and dilations of its own for every spatial axis."""
     import tensorflow as tf
 
@@ -38,20 +48,20 @@ def windowed(op, weight, *, strides=1, dilations=1, data_format="NHWC", **inputs
     )
 
 
-def deconv(x, dilations):
+def deconv(x: Any, dilations: Any) -> Any:
     return windowed(
         "Conv2DBackpropInput", ones(3, 3, 3, 2), dilations=dilations, input_sizes=[4, 8, 8, 3], out_backprop=x
     )
 
 
-def in_a_function(x):
+def in_a_function(x: Any) -> Any:
     import tensorflow as tf
 
     body = tf.function(lambda t: tf.matmul(t, ones(128, 3))).get_concrete_function(tf.TensorSpec([4, 128]))
     return tf.raw_ops.PartitionedCall(args=[flat(x)], Tout=[tf.float32], f=body, name="r")[0]
 
 
-def rejected():
+def rejected() -> dict[str, tuple[Callable[..., Any], str]]:
     """What, how the operator `r` is written over x (4, 8, 8, 2), why it is no layer."""
     import tensorflow as tf
 
@@ -152,11 +162,11 @@ REJECTED = [
 """The keys of `rejected`, which needs TensorFlow."""
 
 
-def surveyed(build, write):
+def surveyed(build: Callable[..., Any], write: Callable[..., Any]) -> Survey:
     """What is found in a graph with the layer `good`, and what `write` makes of x (4, 8, 8, 2)."""
     import tensorflow as tf
 
-    def both():
+    def both() -> None:
         x = tf.compat.v1.placeholder(tf.float32, (4, 8, 8, 2), name="x")
         tf.nn.conv2d(x, ones(1, 1, 2, 3), 1, "SAME", name="good")
         tf.identity(write(x), name="y")
@@ -165,7 +175,7 @@ def surveyed(build, write):
 
 
 @pytest.mark.parametrize("what", REJECTED)
-def test_the_reason_is_told(build, what: str) -> None:
+def test_the_reason_is_told(build: Callable[..., Graph], what: str) -> None:
     assert set(REJECTED) == set(rejected())
     write, reason = rejected()[what]
     found = surveyed(build, write)
@@ -185,17 +195,17 @@ def test_the_reason_is_told(build, what: str) -> None:
     ],
     ids=["strided depthwise", "dilated depthwise", "strided and dilated Conv2D", "Conv3D within a plane", "deconv"],
 )
-def test_what_is_near_a_restriction_is_a_layer(build, write) -> None:
+def test_what_is_near_a_restriction_is_a_layer(build: Callable[..., Graph], write: Callable[..., Any]) -> None:
     found = surveyed(build, write)
     assert [layer.name for layer in found.layers] == ["good", "r"]
     assert found.rejected == ()
 
 
 @pytest.mark.parametrize("second", ["MatMul", "BatchMatMulV2"])
-def test_a_weight_of_two_layers_is_of_none(build, second: str) -> None:
+def test_a_weight_of_two_layers_is_of_none(build: Callable[..., Graph], second: str) -> None:
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> Any:
         weight = tf.constant(ones(128, 128), name="w")
         t = tf.matmul(flat(x), weight, name="first")
         return (
@@ -210,10 +220,10 @@ def test_a_weight_of_two_layers_is_of_none(build, second: str) -> None:
     }
 
 
-def test_a_fed_weight_names_the_input_it_depends_on(build) -> None:
+def test_a_fed_weight_names_the_input_it_depends_on(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, (None, 2), name="x")
         fed = tf.compat.v1.placeholder(tf.float32, (2, 3), name="weights")
         t = tf.matmul(tf.matmul(x, ones(2, 2), name="good"), tf.nn.relu(fed, name="w"), name="r")
@@ -225,13 +235,13 @@ def test_a_fed_weight_names_the_input_it_depends_on(build) -> None:
     ]
 
 
-def by_conv1d(x, data_format="NWC"):
+def by_conv1d(x: Any, data_format: str = "NWC") -> Any:
     import tensorflow as tf
 
     return tf.nn.conv1d(x, ones(3, 2, 2), 1, "SAME", data_format)
 
 
-def with_a_bias_within(x):
+def with_a_bias_within(x: Any) -> Any:
     import tensorflow as tf
 
     t = tf.nn.conv2d(tf.expand_dims(x, 1), ones(1, 3, 2, 2), 1, "SAME")
@@ -247,10 +257,10 @@ CONV1D = {
 
 
 @pytest.mark.parametrize("what", CONV1D)
-def test_conv1d_is_not_quantized(build, what: str) -> None:
+def test_conv1d_is_not_quantized(build: Callable[..., Graph], what: str) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, (None, 2, 2), name="x")
         t = tf.reshape(CONV1D[what](x), [-1, 4])
         tf.matmul(t, ones(4, 2), name="y")
@@ -263,7 +273,7 @@ def test_conv1d_is_not_quantized(build, what: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with NumPy 2
-def test_the_conv1d_of_keras_is_not_quantized(tmp_path) -> None:
+def test_the_conv1d_of_keras_is_not_quantized(tmp_path: Path) -> None:
     import keras
 
     layers = [
@@ -279,10 +289,12 @@ def test_the_conv1d_of_keras_is_not_quantized(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("expanded", "squeezed"), [(-1, [1, 2]), (1, [1, 2]), (-1, [-1])])
-def test_a_convolution_of_images_without_a_channel_is_no_conv1d(build, expanded, squeezed) -> None:
+def test_a_convolution_of_images_without_a_channel_is_no_conv1d(
+    build: Callable[..., Graph], expanded: int, squeezed: list[int]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, (None, 1, 1), name="x")
         t = tf.nn.conv2d(tf.expand_dims(x, expanded), ones(1, 1, 1, 1), 1, "SAME", name="r")
         tf.identity(tf.squeeze(t, squeezed), name="y")

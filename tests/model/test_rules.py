@@ -1,7 +1,12 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tensorflow.core.framework import attr_value_pb2
 
 from autoquant.model.graph import Graph, make_node
@@ -11,15 +16,15 @@ from autoquant.model.shapes import make_placeholder
 FLOAT = attr_value_pb2.AttrValue(type=1)
 
 
-def ops(graph):
+def ops(graph: Graph) -> list[str]:
     return sorted(node.op for node in graph.nodes.values() if node.op != "Const")
 
 
-def normal(rng, *shape):
+def normal(rng: np.random.Generator, *shape: int) -> NDArray[Any]:
     return rng.normal(size=shape).astype(np.float32)
 
 
-def close(actual, expected) -> None:
+def close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
     assert np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
@@ -38,10 +43,10 @@ def test_a_node_that_computes_nothing_is_bypassed_and_as_output_an_identity(op: 
     assert list(graph.nodes["b"].input) == ["x"]
 
 
-def test_identity_n_is_bypassed_output_by_output(build, run) -> None:
+def test_identity_n_is_bypassed_output_by_output(build: Callable[..., Graph], run: Callable[..., list[Any]]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         first, second = tf.identity_n([x, tf.nn.relu(x)])
         tf.subtract(first, second, name="y")
@@ -51,10 +56,12 @@ def test_identity_n_is_bypassed_output_by_output(build, run) -> None:
     np.testing.assert_array_equal(run(graph, {"x": [-1.0, 2.0]})[0], [-1.0, 0.0])
 
 
-def test_a_placeholder_with_default_is_its_default_unless_it_is_an_input(build, run) -> None:
+def test_a_placeholder_with_default_is_its_default_unless_it_is_an_input(
+    build: Callable[..., Graph], run: Callable[..., list[Any]]
+) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         rate = tf.compat.v1.placeholder_with_default(tf.constant(3.0), [], name="rate")
         tf.multiply(tf.nn.relu(x), rate * 2.0, name="y")
@@ -66,19 +73,19 @@ def test_a_placeholder_with_default_is_its_default_unless_it_is_an_input(build, 
     assert "PlaceholderWithDefault" in ops(kept)
 
 
-def dropouts():
+def dropouts() -> dict[str, Callable[..., Any]]:
     """Name -> a function that writes a dropout of x, which may need a fed keep probability."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
 
-    def floor(x):  # as TensorFlow before 1.13 wrote it
+    def floor(x: Any) -> Any:  # as TensorFlow before 1.13 wrote it
         keep = tf.constant(0.8)
         noise = tf.raw_ops.RandomUniform(shape=tf.shape(x), dtype=tf.float32)
         noise = noise * (tf.constant(1.0) - 0.0) + 0.0
         return (x / keep) * tf.floor(keep + noise)
 
-    def cast(x):  # as TensorFlow 1.14, 1.15 and 2.0 wrote it
+    def cast(x: Any) -> Any:  # as TensorFlow 1.14, 1.15 and 2.0 wrote it
         noise = tf.raw_ops.RandomUniform(shape=tf.shape(x), dtype=tf.float32)
         return (x * (1.0 / (1.0 - tf.constant(0.2)))) * tf.cast(noise >= 0.2, tf.float32)
 
@@ -94,14 +101,16 @@ def dropouts():
 
 @pytest.mark.parametrize("kind", ["v1", "v1 fed", "v2", "stateless", "floor", "cast"])
 @pytest.mark.parametrize("output", ["y", "inner"])
-def test_dropout_in_training_mode_is_removed(build, run, kind: str, output: str) -> None:
+def test_dropout_in_training_mode_is_removed(
+    build: Callable[..., Graph], run: Callable[..., list[Any]], kind: str, output: str
+) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
     weight = normal(rng, 3, 4)
     names = []
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None, 3], name="x")
         # Straight after a product, so that its scale must not be folded into the weight.
         dropped = dropouts()[kind](tf.matmul(x, tf.constant(weight)))
@@ -120,10 +129,10 @@ def test_dropout_in_training_mode_is_removed(build, run, kind: str, output: str)
     close(run(graph, {"x": x})[0], np.maximum(expected, 0) if output == "y" else expected)
 
 
-def test_noise_that_is_no_dropout_stays(build) -> None:
+def test_noise_that_is_no_dropout_stays(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
-    def write():
+    def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, [4], name="x")
         mask = tf.random.uniform([4]) >= 0.5
         tf.where(mask, x * 2.0, tf.constant(1.0), name="y")

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from tensorflow.core.framework import attr_value_pb2
@@ -8,12 +11,12 @@ from autoquant.model.graph import Graph, make_node
 from autoquant.model.shapes import for_one_sample, imported, make_placeholder, placeholder_shape, tensor_name
 
 
-def graph_of(*nodes) -> Graph:
+def graph_of(*nodes: Any) -> Graph:
     return Graph(MappingProxyType({node.name: node for node in nodes}), ("x",), (nodes[-1].name,))
 
 
 @pytest.mark.parametrize("shape", [None, (), (3,), (None, 4, 4, 2)])
-def test_a_placeholder_states_its_shape(shape) -> None:
+def test_a_placeholder_states_its_shape(shape: tuple[Any, ...] | None) -> None:
     assert placeholder_shape(make_placeholder("x", 1, shape)) == shape
 
 

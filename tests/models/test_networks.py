@@ -8,11 +8,14 @@ defined in float32, so its rounding is done in that.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from trained_networks import Found, Saved, Trained
 
 import autoquant
 from autoquant.formats.record_text import load_record
@@ -32,7 +35,9 @@ FEW = 20
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_layer_is_found_and_becomes_int8_within_the_tolerance(trained, found, name):
+def test_every_layer_is_found_and_becomes_int8_within_the_tolerance(
+    trained: Callable[[str], Trained], found: Callable[[str], Found], name: Any
+) -> None:
     network, search = trained(name), found(name)
     assert network.fp32 > QUALITY[name]
     survey = autoquant.inspect(network.model).survey
@@ -46,7 +51,9 @@ def test_every_layer_is_found_and_becomes_int8_within_the_tolerance(trained, fou
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_saved_file_scores_what_the_search_says(trained, found, saved, name):
+def test_the_saved_file_scores_what_the_search_says(
+    trained: Callable[[str], Trained], found: Callable[[str], Found], saved: type[Saved], name: Any
+) -> None:
     network, search = trained(name), found(name)
     graph = saved(search.model)
     (output,) = autoquant.inspect(network.model).model.graph.outputs
@@ -60,7 +67,9 @@ def test_the_saved_file_scores_what_the_search_says(trained, found, saved, name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_best_config_gives_the_same_model_again(trained, found, tmp_path, name):
+def test_the_best_config_gives_the_same_model_again(
+    trained: Callable[[str], Trained], found: Callable[[str], Found], tmp_path: Path, name: Any
+) -> None:
     network, search = trained(name), found(name)
     made = autoquant.quantize(network.model, search.config_file, network.calibration, tmp_path)
     again, before = load_record(made.record), load_record(search.record_file)
@@ -73,14 +82,16 @@ def test_the_best_config_gives_the_same_model_again(trained, found, tmp_path, na
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_saved_file_is_as_its_record_says(found, name):
+def test_the_saved_file_is_as_its_record_says(found: Callable[[str], Found], name: Any) -> None:
     search = found(name)
     checked = check(search.model, load_record(search.record_file))
     assert checked.layers == LAYERS[name] | (TENSORS if name == "denoiser" else {})
     assert checked.simulation
 
 
-def test_tensors_are_quantized_where_an_override_asks_for_it(trained, found, saved):
+def test_tensors_are_quantized_where_an_override_asks_for_it(
+    trained: Callable[[str], Trained], found: Callable[[str], Found], saved: type[Saved]
+) -> None:
     network, search = trained("denoiser"), found("denoiser")
     by_name = autoquant.inspect(network.model).survey.by_name
     entries = [f"{entry['layer_name']}:{entry['input_index']}" for entry in search.config["tensor_quantize"]]
@@ -116,7 +127,7 @@ class Case:
 
 
 @pytest.fixture
-def case(trained, found, saved):
+def case(trained: Callable[[str], Trained], found: Callable[[str], Found], saved: type[Saved]) -> Callable[..., Case]:
     """The layer of a network whose name ends so."""
 
     def fetched(network: str, suffix: str) -> Case:
@@ -158,7 +169,7 @@ def bias_in_steps(case: Case, bias: Any) -> Any:
     return np.rint(bias / (case.records[0]["scale_d"] * case.records[0]["scale_w"]))
 
 
-def test_conv3d(trained, case):
+def test_conv3d(trained: Callable[[str], Trained], case: Callable[..., Case]) -> None:
     made, (weight, bias) = case("volume", "motion_1/convolution"), trained("volume").weights["motion"]
     steps = weight_in_steps(made, weight, None)
     windows = np.lib.stride_tricks.sliding_window_view(made.inputs[0], weight.shape[:3], axis=(1, 2, 3))
@@ -166,7 +177,7 @@ def test_conv3d(trained, case):
     made.check(sums, made.records[0]["scale_d"] * made.records[0]["scale_w"])
 
 
-def test_product_with_a_constant(trained, case):
+def test_product_with_a_constant(trained: Callable[[str], Trained], case: Callable[..., Case]) -> None:
     made, (weight, bias) = case("attention", "mix"), trained("attention").weights["mix"]
     steps = weight_in_steps(made, weight, None)
     assert made.inputs[0].ndim == 3
@@ -175,7 +186,7 @@ def test_product_with_a_constant(trained, case):
 
 
 @pytest.mark.parametrize("name", ["scores", "context"])
-def test_product_of_two_activations(case, name):
+def test_product_of_two_activations(case: Callable[..., Case], name: Any) -> None:
     made = case("attention", name)
     assert made.stored is None
     assert [fields["offset_d"] for fields in made.records] == [0, 0]
@@ -184,7 +195,7 @@ def test_product_of_two_activations(case, name):
 
 
 @pytest.mark.parametrize("name", ["up", "detail"])
-def test_conv2d_backprop_input(trained, case, name):
+def test_conv2d_backprop_input(trained: Callable[[str], Trained], case: Callable[..., Case], name: Any) -> None:
     made, (weight, bias) = case("denoiser", f"{name}_1/conv_transpose"), trained("denoiser").weights[name]
     steps = weight_in_steps(made, weight, 2)
     (x,) = made.inputs
@@ -199,7 +210,7 @@ def test_conv2d_backprop_input(trained, case, name):
     made.check(sums, made.records[0]["scale_d"] * made.records[0]["scale_w"])
 
 
-def test_avg_pool(case):
+def test_avg_pool(case: Callable[..., Case]) -> None:
     made = case("denoiser", "blur_1/AvgPool")
     padded, ones = (
         np.pad(values, [(0, 0), (1, 1), (1, 1), (0, 0)]) for values in (made.inputs[0], np.ones_like(made.inputs[0]))
@@ -211,7 +222,7 @@ def test_avg_pool(case):
     made.check(sums / counts, made.records[0]["scale_d"])
 
 
-def test_tensors(trained, found, saved):
+def test_tensors(trained: Callable[[str], Trained], found: Callable[[str], Found], saved: type[Saved]) -> None:
     search, graph = found("denoiser"), saved(found("denoiser").model)
     for entry in search.config["tensor_quantize"]:
         fields = search.record[f"{entry['layer_name']}:{entry['input_index']}"]

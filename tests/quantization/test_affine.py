@@ -1,9 +1,14 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.quantization.affine import EPSILON, Affine, Range, asymmetric, symmetric
 
@@ -17,14 +22,14 @@ def has_scale(low: float, high: float) -> bool:
     return max(low, high) / 128 > 2 * EPSILON
 
 
-def fake_quantize(values, affine: Affine):
+def fake_quantize(values: NDArray[Any], affine: Affine) -> Any:
     """Quantize to INT8 and back, in float64, by the definition."""
     steps = np.clip(np.rint(np.asarray(values, np.float64) / affine.scale) + affine.offset, -128, 127)
     return (steps - affine.offset) * affine.scale
 
 
 @given(SIDE, SIDE)
-def test_asymmetric_against_the_formula(low: float, high: float):
+def test_asymmetric_against_the_formula(low: float, high: float) -> None:
     assume(has_scale(low, high))
     affine = asymmetric(Range(-low, high))
     scale = np.float64(high + low) / 255.0
@@ -34,7 +39,7 @@ def test_asymmetric_against_the_formula(low: float, high: float):
 
 
 @given(SIDE, SIDE)
-def test_symmetric_against_the_formula(low: float, high: float):
+def test_symmetric_against_the_formula(low: float, high: float) -> None:
     assume(has_scale(low, high))
     scale = high / 127 if high > low else low / 128
     assert symmetric(Range(-low, high)) == Affine(float(np.float32(scale)), 0)
@@ -42,12 +47,12 @@ def test_symmetric_against_the_formula(low: float, high: float):
 
 @pytest.mark.parametrize("rule", BOTH)
 @given(low=SIDE, high=SIDE)
-def test_zero_is_exact(rule, low: float, high: float):
+def test_zero_is_exact(rule: Callable[..., Any], low: float, high: float) -> None:
     assert fake_quantize(np.zeros(3), rule(Range(-low, high))).tolist() == [0.0] * 3
 
 
 @given(SIDE, SIDE, st.lists(st.floats(0.0, 1.0), min_size=1))
-def test_asymmetric_error_is_at_most_half_a_step_inside_the_range(low: float, high: float, places: list[float]):
+def test_asymmetric_error_is_at_most_half_a_step_inside_the_range(low: float, high: float, places: list[float]) -> None:
     assume(has_scale(low, high))
     affine = asymmetric(Range(-low, high))
     values = -low + (high + low) * np.array(places)
@@ -57,7 +62,7 @@ def test_asymmetric_error_is_at_most_half_a_step_inside_the_range(low: float, hi
 
 
 @given(SIDE, SIDE, st.lists(st.floats(-1.0, 1.0), min_size=1))
-def test_symmetric_error_is_at_most_half_a_step_up_to_127_steps(low: float, high: float, places: list[float]):
+def test_symmetric_error_is_at_most_half_a_step_up_to_127_steps(low: float, high: float, places: list[float]) -> None:
     affine = symmetric(Range(-low, high))
     values = 127 * affine.scale * np.array(places)
     assert np.abs(fake_quantize(values, affine) - values).max() <= affine.scale * (0.5 + 1e-12)
@@ -65,7 +70,9 @@ def test_symmetric_error_is_at_most_half_a_step_up_to_127_steps(low: float, high
 
 @pytest.mark.parametrize("rule", BOTH)
 @given(low=SIDE, high=SIDE)
-def test_what_is_quantized_is_one_of_256_multiples_of_the_scale(rule, low: float, high: float):
+def test_what_is_quantized_is_one_of_256_multiples_of_the_scale(
+    rule: Callable[..., Any], low: float, high: float
+) -> None:
     affine = rule(Range(-low, high))
     values = np.linspace(-2 * low - 1, 2 * high + 1, 999)
     steps = fake_quantize(values, affine) / affine.scale + affine.offset
@@ -88,24 +95,24 @@ def test_what_is_quantized_is_one_of_256_multiples_of_the_scale(rule, low: float
         (symmetric, -1e-6, 1e-6, 1.0, 0),
     ],
 )
-def test_rules(rule, low: float, high: float, scale: float, offset: int):
+def test_rules(rule: Callable[..., Any], low: float, high: float, scale: float, offset: int) -> None:
     assert rule(Range(low, high)) == Affine(float(np.float32(scale)), offset)
 
 
-def test_the_smallest_legal_scale_and_the_first_that_is_too_small():
+def test_the_smallest_legal_scale_and_the_first_that_is_too_small() -> None:
     assert asymmetric(Range(0.0, 255 * EPSILON)).scale == EPSILON
     assert asymmetric(Range(0.0, 254 * EPSILON)).scale == 1.0
 
 
 @pytest.mark.parametrize("rule", BOTH)
 @pytest.mark.parametrize("high", [256.01 * 2.0**23, 1e38, 1e300])
-def test_a_range_too_large(rule, high: float):
+def test_a_range_too_large(rule: Callable[..., Any], high: float) -> None:
     with pytest.raises(ValueError, match="scale must be in"):
         rule(Range(0.0, high))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (-1.0, -0.1), (math.nan, 1.0), (0.0, math.nan), (0.0, math.inf)])
-def test_no_range(low: float, high: float):
+def test_no_range(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="a range is finite and contains zero"):
         Range(low, high)
 
@@ -122,6 +129,6 @@ def test_no_range(low: float, high: float):
         (0.5, -129, "offset must be in"),
     ],
 )
-def test_no_affine(scale: float, offset: int, message: str):
+def test_no_affine(scale: float, offset: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Affine(scale, offset)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 
 import numpy as np
@@ -23,7 +25,7 @@ SHAPES = {
 
 
 @given(st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=9), st.floats(0.2, 0.8))
-def test_against_the_formulas(pairs: list[tuple[float, float]], strength: float):
+def test_against_the_formulas(pairs: list[tuple[float, float]], strength: float) -> None:
     """Ordinary channels first; then the rules for channels of zeros, each with what the ordinary ones came to."""
     ordinary = {i: a**strength / w ** (1 - strength) for i, (a, w) in enumerate(pairs) if a and w}
     expected = []
@@ -43,7 +45,7 @@ def test_against_the_formulas(pairs: list[tuple[float, float]], strength: float)
     np.testing.assert_allclose(found, expected, rtol=2.0**-23)
 
 
-def test_channels_become_alike():
+def test_channels_become_alike() -> None:
     """At strength 0.5 the input's and the weight's channels are equally large: the root of the product."""
     inputs, weights = np.array([1.0, 64.0, 4.0]), np.array([16.0, 1.0, 4.0])
     factors = balance_factors(inputs, weights, 0.5)
@@ -51,7 +53,7 @@ def test_channels_become_alike():
     np.testing.assert_array_equal(inputs / factors, weights * factors)
 
 
-def test_channels_of_zeros():
+def test_channels_of_zeros() -> None:
     """Of the input alone, of the weight alone, of both: with 4 and 4 in the ordinary channel."""
     factors = balance_factors(np.array([16.0, 0.0, 8.0, 0.0]), np.array([1.0, 2.0, 0.0, 0.0]), 0.5)
     assert factors.tolist() == [4.0, 2.0, 2.0, 1.0]
@@ -60,17 +62,17 @@ def test_channels_of_zeros():
 @pytest.mark.parametrize(
     ("inputs", "weights"), [([0.0, 0.0], [1.0, 2.0]), ([3.0, 4.0], [0.0, 0.0]), ([0.0, 3.0], [5.0, 0.0])]
 )
-def test_nothing_to_go_by(inputs: list[float], weights: list[float]):
+def test_nothing_to_go_by(inputs: list[float], weights: list[float]) -> None:
     assert balance_factors(np.array(inputs), np.array(weights), 0.5).tolist() == [1.0, 1.0]
 
 
-def test_factors_are_clipped():
+def test_factors_are_clipped() -> None:
     factors = balance_factors(np.array([1e-30, 1e30, 1.0], np.float32), np.array([1.0, 1e-30, 1.0], np.float32), 0.5)
     assert factors.tolist() == [EPSILON, 1 / EPSILON, 1.0]
 
 
 @pytest.mark.parametrize("op", SHAPES)
-def test_the_largest_weight_of_each_input_channel(op: str):
+def test_the_largest_weight_of_each_input_channel(op: str) -> None:
     """Of a depthwise convolution over all multipliers."""
     weight = np.random.default_rng(0).normal(size=SHAPES[op]).astype(np.float32)
     axis = OPERATORS[op].input_axis
@@ -85,7 +87,7 @@ def test_the_largest_weight_of_each_input_channel(op: str):
     assert input_maxima(weight, axis).tolist() == expected
 
 
-def test_every_operator_with_a_weight_is_here():
+def test_every_operator_with_a_weight_is_here() -> None:
     with_weight = {name for name, operator in OPERATORS.items() if operator.weight is not None}
     assert with_weight - {"BatchMatMul"} == set(SHAPES)
 
@@ -94,7 +96,7 @@ def test_every_operator_with_a_weight_is_here():
     hnp.arrays(np.float32, (2, 5), elements=st.floats(-4.0, 4.0, width=32)),
     hnp.arrays(np.float32, (5, 3), elements=st.floats(-4.0, 4.0, width=32)),
 )
-def test_the_product_stays(x: np.ndarray, weight: np.ndarray):
+def test_the_product_stays(x: np.ndarray, weight: np.ndarray) -> None:
     factors = balance_factors(np.abs(x).max(axis=0), input_maxima(weight, 0), 0.5)
     balanced = balanced_weight(weight, factors, 0)
     assert balanced.dtype == np.float32
@@ -103,7 +105,7 @@ def test_the_product_stays(x: np.ndarray, weight: np.ndarray):
 
 
 @pytest.mark.parametrize("op", SHAPES)
-def test_the_balanced_weight(op: str):
+def test_the_balanced_weight(op: str) -> None:
     weight = np.random.default_rng(0).normal(size=SHAPES[op]).astype(np.float32)
     axis, factors = OPERATORS[op].input_axis, np.array([1.0, 2.0, 0.5, 4.0, 8.0], np.float32)
     balanced = balanced_weight(weight, factors, axis)
@@ -111,5 +113,5 @@ def test_the_balanced_weight(op: str):
         np.testing.assert_array_equal(balanced.take(channel, axis), factor * weight.take(channel, axis))
 
 
-def test_a_weight_beyond_float32():
+def test_a_weight_beyond_float32() -> None:
     assert balanced_weight(np.array([[3e38]], np.float32), np.array([2.0], np.float32), 0).tolist() == [[np.inf]]

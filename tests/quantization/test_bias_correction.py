@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 
 import numpy as np
@@ -23,7 +25,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_against_sums_over_every_weight(kind: str, seed: int):
+def test_against_sums_over_every_weight(kind: str, seed: int) -> None:
     shape, input_axis, channel_axes, groups = KINDS[kind]
     rng = np.random.default_rng(seed)
     error = rng.normal(size=shape).astype(np.float32)
@@ -40,5 +42,5 @@ def test_against_sums_over_every_weight(kind: str, seed: int):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_weight_that_is_exact_shifts_nothing():
+def test_a_weight_that_is_exact_shifts_nothing() -> None:
     assert mean_shift(np.zeros((3, 3, 2, 4)), np.ones(2), input_axis=2, channel_axes=(3,)).tolist() == [0.0] * 4

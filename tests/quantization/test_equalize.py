@@ -1,10 +1,15 @@
 """Factors that make channels alike, and constants that move: against plain formulas in float64."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from autoquant.quantization.equalize import (
     HIGHEST,
@@ -20,19 +25,19 @@ from autoquant.quantization.equalize import (
 SIZE = st.floats(2.0**-6, 2.0**6)
 
 
-def weights(*shape: int):
+def weights(*shape: int) -> Any:
     """Weights of which none is 0."""
     return hnp.arrays(np.float64, shape, elements=st.one_of(SIZE, SIZE.map(lambda x: -x)))
 
 
-def joint(first: int, second: int, channels: int, **limits) -> Joint:
+def joint(first: int, second: int, channels: int, **limits: Any) -> Joint:
     free = {"least": np.zeros(channels), "most": np.full(channels, np.inf)}
     unknown = {"peaks": np.zeros(channels), "live": np.zeros(channels, bool)}
     return Joint(first, second, **{**free, **unknown, **limits})
 
 
 @given(weights(3, 3, 2, 4), weights(4, 5))
-def test_two_layers_have_the_same_range_in_each_channel(first, second):
+def test_two_layers_have_the_same_range_in_each_channel(first: NDArray[Any], second: NDArray[Any]) -> None:
     (factors,) = equalizing_factors(
         [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 4)]
     )
@@ -42,7 +47,9 @@ def test_two_layers_have_the_same_range_in_each_channel(first, second):
 
 
 @given(weights(3, 4), weights(3, 3, 4, 2), weights(8, 5), weights(5, 2))
-def test_a_chain_settles_where_every_pair_is_alike(one, depthwise, three, four):
+def test_a_chain_settles_where_every_pair_is_alike(
+    one: NDArray[Any], depthwise: NDArray[Any], three: NDArray[Any], four: NDArray[Any]
+) -> None:
     """Four layers, the second of them depthwise with two outputs for each input; ranges are counted anew."""
     layers = [(one, False), (depthwise, True), (three, False), (four, False)]
     joints = [joint(0, 1, 4), joint(1, 2, 8), joint(2, 3, 5)]
@@ -56,7 +63,7 @@ def test_a_chain_settles_where_every_pair_is_alike(one, depthwise, three, four):
 
 
 @given(weights(3, 4), weights(12, 5), weights(2, 3))
-def test_the_product_of_two_layers_is_what_it_was(first, second, x):
+def test_the_product_of_two_layers_is_what_it_was(first: NDArray[Any], second: NDArray[Any], x: NDArray[Any]) -> None:
     """Channels come round three times, as behind a Reshape of three positions."""
     layers = [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)]
     (factors,) = equalizing_factors(layers, [joint(0, 1, 4)])
@@ -68,7 +75,7 @@ def test_the_product_of_two_layers_is_what_it_was(first, second, x):
     np.testing.assert_allclose(np.abs(first).max(axis=0) / factors, folded * factors, rtol=1e-3)
 
 
-def test_channels_without_weights_keep_their_size():
+def test_channels_without_weights_keep_their_size() -> None:
     first, second = np.array([[1.0, 0.0, 4.0, 0.0]]), np.array([[1.0], [2.0], [0.0], [0.0]])
     (factors,) = equalizing_factors(
         [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 4)]
@@ -76,7 +83,7 @@ def test_channels_without_weights_keep_their_size():
     np.testing.assert_array_equal(factors, 1.0)
 
 
-def test_factors_keep_their_limits():
+def test_factors_keep_their_limits() -> None:
     first, second = np.array([[1e-20, 1e20, 1e-4, 1e4]]), np.ones((4, 1))
     limits = {"least": np.array([0.0, 0.0, 0.5, 1.0]), "most": np.array([np.inf, np.inf, np.inf, 1.0])}
     (factors,) = equalizing_factors(
@@ -85,7 +92,7 @@ def test_factors_keep_their_limits():
     np.testing.assert_array_equal(factors, [1 / LIMIT, LIMIT, 0.5, 1.0])
 
 
-def test_a_channel_that_is_a_bias_alone_becomes_no_larger_than_the_others():
+def test_a_channel_that_is_a_bias_alone_becomes_no_larger_than_the_others() -> None:
     """By its weights of 1e-20 it would become 1e9 times as large."""
     first, second = np.array([[1.0, 1.0, 1.0, 1e-20]]), np.ones((4, 1))
     seen = {"peaks": np.array([2.0, 3.0, 4.0, 0.5]), "live": np.array([True, True, True, False])}
@@ -95,7 +102,7 @@ def test_a_channel_that_is_a_bias_alone_becomes_no_larger_than_the_others():
     np.testing.assert_allclose(factors, [1.0, 1.0, 1.0, 0.5 / 3.0])
 
 
-def test_no_channel_becomes_much_larger_than_the_median():
+def test_no_channel_becomes_much_larger_than_the_median() -> None:
     first, second = np.ones((1, 3)), np.ones((3, 1))
     seen = {"peaks": np.array([1.0, 2.0, 200.0]), "live": np.ones(3, bool)}
     (factors,) = equalizing_factors(
@@ -105,12 +112,12 @@ def test_no_channel_becomes_much_larger_than_the_median():
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_a_bias_takes_up_what_is_subtracted(depthwise: bool):
+def test_a_bias_takes_up_what_is_subtracted(depthwise: bool) -> None:
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(3, 2, 4, 5)), rng.normal(size=20 if depthwise else 5)
     x, shift = rng.normal(size=(3, 2, 4)), rng.normal(size=4)
 
-    def layer(values, bias):
+    def layer(values: NDArray[Any], bias: NDArray[Any]) -> Any:
         each = (values[..., None] * weight).sum(axis=(0, 1))
         return bias + (each.ravel() if depthwise else each.sum(axis=0))
 
@@ -118,7 +125,7 @@ def test_a_bias_takes_up_what_is_subtracted(depthwise: bool):
     np.testing.assert_allclose(made, layer(x, bias), rtol=1e-12, atol=1e-12)
 
 
-def test_what_can_be_absorbed():
+def test_what_can_be_absorbed() -> None:
     low, high = np.array([-1.0, 2.0, -3.0, np.nan]), np.array([5.0, 4.0, -1.0, np.nan])
     np.testing.assert_array_equal(absorbable(low, high, rectified=True), [0.0, 2.0, 0.0, 0.0])
     np.testing.assert_array_equal(absorbable(low, high, rectified=False), [2.0, 3.0, -2.0, 0.0])

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 
 import numpy as np
@@ -21,7 +23,7 @@ SHAPES = {
 BITS = pytest.mark.parametrize("bits", [8, 7, 6])
 
 
-def test_every_operator_with_a_weight_is_here():
+def test_every_operator_with_a_weight_is_here() -> None:
     assert {name for name, operator in OPERATORS.items() if operator.weight is not None} == set(SHAPES)
 
 
@@ -46,7 +48,7 @@ def reference(weight: np.ndarray, axes: tuple[int, ...] | None, bits: int) -> tu
 @pytest.mark.parametrize("kind", SHAPES)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.floats(1e-9, 1e4), min_size=4, max_size=4))
-def test_against_float64(kind: str, bits: int, whole: bool, seed: int, sizes: list[float]):
+def test_against_float64(kind: str, bits: int, whole: bool, seed: int, sizes: list[float]) -> None:
     shape, axes = SHAPES[kind], OPERATORS[kind].channel_axes
     rng = np.random.default_rng(seed)
     # Channels of very different size; the shift gives some of them one sign only.
@@ -61,7 +63,7 @@ def test_against_float64(kind: str, bits: int, whole: bool, seed: int, sizes: li
     np.testing.assert_array_equal(quantized, expected)
 
 
-def test_depthwise_channels_are_in_the_order_of_the_output():
+def test_depthwise_channels_are_in_the_order_of_the_output() -> None:
     """Output channel of input c and multiplier m is c * M + m."""
     weight = np.zeros((1, 1, 3, 2), np.float32)
     for c, m in itertools.product(range(3), range(2)):
@@ -71,12 +73,12 @@ def test_depthwise_channels_are_in_the_order_of_the_output():
     assert spread(np.arange(6), 4, weight.shape, (2, 3))[0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_one_scale_broadcasts_over_channels():
+def test_one_scale_broadcasts_over_channels() -> None:
     weight = np.array([[127.0, -254.0]], np.float32)
     assert quantize_weight(weight, np.array([2.0], np.float32), (1,)).tolist() == [[64, -127]]  # 63.5 rounds to even
 
 
-def test_a_channel_of_zeros_has_scale_one():
+def test_a_channel_of_zeros_has_scale_one() -> None:
     weight = np.array([[0.0, 127.0], [0.0, 0.0]], np.float32)
     scales = weight_scales("layer", weight, (1,))
     assert scales.tolist() == [1.0, 1.0]
@@ -85,7 +87,7 @@ def test_a_channel_of_zeros_has_scale_one():
 
 @BITS
 @pytest.mark.parametrize("dominant", [1.0, -1.0])
-def test_the_smallest_legal_scale_and_the_first_that_is_too_small(bits: int, dominant: float):
+def test_the_smallest_legal_scale_and_the_first_that_is_too_small(bits: int, dominant: float) -> None:
     """Half of a scale of EPSILON is none: 1 instead, with which every weight is 0."""
     steps = 2 ** (bits - 1) - (dominant > 0)
     epsilon = np.finfo(np.float32).eps
@@ -96,12 +98,12 @@ def test_the_smallest_legal_scale_and_the_first_that_is_too_small(bits: int, dom
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite(bad: float):
+def test_weights_that_are_not_finite(bad: float) -> None:
     with pytest.raises(TrialError, match="conv1: its weights hold NaN or infinity; repair the model"):
         weight_scales("conv1", np.array([[1.0, bad]], np.float32), (1,))
 
 
-def test_weights_too_large():
+def test_weights_too_large() -> None:
     with pytest.raises(TrialError, match=r"conv1: weight scale 7.87e\+35 is too large for INT8; leave"):
         weight_scales("conv1", np.array([[1.0, 1e38]], np.float32), (1,))
 
@@ -111,7 +113,7 @@ def test_weights_too_large():
     st.floats(2**-10, 1.0, width=32),
     st.floats(2**-10, 1.0, width=32),
 )
-def test_bias_against_float64(values: list[float], scale_d: float, scale_w: float):
+def test_bias_against_float64(values: list[float], scale_d: float, scale_w: float) -> None:
     bias = np.array(values, np.float32)
     expected = [round(value / (scale_d * scale_w)) for value in bias.tolist()]
     got = quantize_bias("layer", bias, scale_d, np.array([scale_w], np.float32))
@@ -119,7 +121,7 @@ def test_bias_against_float64(values: list[float], scale_d: float, scale_w: floa
 
 
 @pytest.mark.parametrize("bias", [2.0**31 - 1, -(2.0**31)])
-def test_the_ends_of_int32_are_legal(bias: float):
+def test_the_ends_of_int32_are_legal(bias: float) -> None:
     assert quantize_bias("layer", np.array([bias]), 1.0, np.ones(1, np.float32)).tolist() == [int(bias)]
 
 
@@ -127,7 +129,7 @@ def test_the_ends_of_int32_are_legal(bias: float):
     ("bias", "shown"),
     [(2.0**31, "2147483648"), (-(2.0**31) - 1, "-2147483649"), (3.35e12, "3.35e+12"), (np.inf, "inf"), (np.nan, "nan")],
 )
-def test_bias_overflow_names_the_layer_the_value_the_range_and_the_way_out(bias: float, shown: str):
+def test_bias_overflow_names_the_layer_the_value_the_range_and_the_way_out(bias: float, shown: str) -> None:
     with pytest.raises(TrialError) as caught:
         quantize_bias("conv1", np.array([0.0, bias]), 1.0, np.ones(2, np.float32))
     assert str(caught.value) == (
@@ -145,7 +147,9 @@ def squared_error(row: np.ndarray, scale: float, bits: int) -> float:
 @BITS
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), tail=st.floats(1.0, 1e3), size=st.floats(1e-6, 1e4))
-def test_least_squared_error_against_a_search_of_our_own(bits: int, whole: bool, seed: int, tail: float, size: float):
+def test_least_squared_error_against_a_search_of_our_own(
+    bits: int, whole: bool, seed: int, tail: float, size: float
+) -> None:
     """One clip after the other, each row by itself; the largest value of a channel lies far out."""
     rng = np.random.default_rng(seed)
     weight = rng.laplace(size=(3, 3, 4, 5))
@@ -162,7 +166,7 @@ def test_least_squared_error_against_a_search_of_our_own(bits: int, whole: bool,
         assert 0.19 * most < scale <= most
 
 
-def test_long_rows_are_summed_in_parts():
+def test_long_rows_are_summed_in_parts() -> None:
     """More weights in a channel than are looked at together."""
     weight = np.random.default_rng(1).laplace(size=(100_000, 2)).astype(np.float32)
     scales = weight_scales("layer", weight, (1,), algorithm="mse")
@@ -173,14 +177,14 @@ def test_long_rows_are_summed_in_parts():
         assert np.argmin(around) == 1
 
 
-def test_least_squared_error_of_weights_on_the_grid_is_none():
+def test_least_squared_error_of_weights_on_the_grid_is_none() -> None:
     weight = np.array([[127.0, 0.5, 0.0], [3.0, -64.0, 0.0]], np.float32)
     scales = weight_scales("layer", weight, (1,), algorithm="mse")
     assert scales.tolist() == [1.0, 0.5, 1.0]
 
 
 @BITS
-def test_a_clip_has_no_scale_below_the_smallest_legal_one(bits: int):
+def test_a_clip_has_no_scale_below_the_smallest_legal_one(bits: int) -> None:
     epsilon = np.finfo(np.float32).eps
     weight = (np.random.default_rng(0).laplace(size=(500, 1)) * 1e-7).astype(np.float32)
     assert weight_scales("layer", weight, (1,), bits=bits, algorithm="mse")[0] >= epsilon

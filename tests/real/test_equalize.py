@@ -22,7 +22,7 @@ equalize = [true]
 @pytest.mark.parametrize(("name", "algorithm", "channel_wise"), [("hard", "minmax", "true"), ("mid", "ifmr", "false")])
 def test_one_plan_meets_one_percent_with_every_layer_in_int8(
     real_data: Path, tmp_path: Path, name: str, algorithm: str, channel_wise: str, target: str
-):
+) -> None:
     """Without equalization, with these settings: 0.10 and 0.08."""
     space = tmp_path / "space.toml"
     space.write_text(SPACE.format(algorithm=algorithm, channel_wise=channel_wise))
@@ -30,4 +30,5 @@ def test_one_plan_meets_one_percent_with_every_layer_in_int8(
     result = searched(case, real_data, tmp_path / "run", target=target, space=space)
     assert result.best is not None
     assert result.best.int8_layers == sum(case.layers.values())
+    assert result.baseline is not None
     assert result.baseline - result.score <= 0.01 * result.baseline

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import hopeless
 import pytest
 
 
 @pytest.mark.parametrize("name", ["vww", "kws", "resnet"])
-def test_hopeless_trials_are_cheap(real_data, name):
-    lines = []
+def test_hopeless_trials_are_cheap(real_data: Path, name: Any) -> None:
+    lines: list[Any] = []
     words = [str(real_data), "--models", name, "--numbers", "1,10"]
     cost = hopeless.main(words, lines.append)[name]
     assert cost.trials >= 10

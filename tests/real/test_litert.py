@@ -45,7 +45,7 @@ class Plain:
 
 
 @pytest.mark.parametrize("name", sorted(CASES | TIGHT))
-def test_search(real_data: Path, tmp_path: Path, name: str):
+def test_search(real_data: Path, tmp_path: Path, name: str) -> None:
     case = (CASES | TIGHT)[name]
     result = searched(case, real_data, tmp_path / "run", target="litert")
     assert result.best is not None
@@ -76,7 +76,7 @@ def float_file(case: Case, real_data: Path, folder: Path) -> Path:
     return path
 
 
-def test_super_resolution(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_super_resolution(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of many sizes, one at a time."""
     monkeypatch.setattr(verification, "SAMPLES", 2)  # the reference kernels take seconds for an image
     folder = real_data / "super_resolution"

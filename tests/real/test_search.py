@@ -25,7 +25,7 @@ def plain_right(path: Path, case: Case, data: Path, output: str) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(CASES | TIGHT))
-def test_search(real_data: Path, tmp_path: Path, name: str):
+def test_search(real_data: Path, tmp_path: Path, name: str) -> None:
     case = (CASES | TIGHT)[name]
     result = searched(case, real_data, tmp_path / "run")
     assert result.model is not None
@@ -44,6 +44,7 @@ def test_search(real_data: Path, tmp_path: Path, name: str):
     # LiteRT, which scores the trials, rounds a few values otherwise; the best is certified, or scored, in TensorFlow.
     score = after[parts.search].mean()
     assert result.score == pytest.approx(score, abs=max(0.002, 1.5 / len(parts.search)))
+    assert result.baseline is not None
     assert result.drop == pytest.approx(result.baseline - result.score, abs=1e-9)
     check_claim(case, result, parts, before, after)
     if result.certificate is None:

@@ -12,7 +12,7 @@ from autoquant.tuning.study.request import DataRequest
 
 
 @pytest.mark.parametrize("name", ["mid", "vww"])
-def test_rank_correlation(real_data: Path, name: str):
+def test_rank_correlation(real_data: Path, name: str) -> None:
     case = CASES[name]
     folder = real_data / case.data
     request = DataRequest(data=folder / "evaluation.npz", calibration=folder / "calibration.npz", **case.options)

@@ -76,14 +76,14 @@ def plain_psnr(path: Path, data: Images) -> float:
             return float(np.mean([psnr(session.run(OUTPUT, {INPUT: x}), y) for x, y in data()]))
 
 
-def test_data_and_metric_give_the_published_figures(folder: Path, set5: Images):
+def test_data_and_metric_give_the_published_figures(folder: Path, set5: Images) -> None:
     assert len({y.shape for _, y in set5.pairs}) == 5
     assert plain_psnr(folder / "FSRCNN_x3.pb", set5) == pytest.approx(FP32, abs=0.01)
     bicubic = [psnr(resized(x[0, :, :, 0], *y.shape[1:])[None, :, :, None], y) for x, y in set5()]
     assert np.mean(bicubic) == pytest.approx(BICUBIC, abs=0.01)
 
 
-def test_search_meets_the_tolerance_that_plain_int8_misses(found: SearchResult, set5: Images):
+def test_search_meets_the_tolerance_that_plain_int8_misses(found: SearchResult, set5: Images) -> None:
     assert found.baseline == pytest.approx(FP32, abs=0.01)
     assert found.verdict is Verdict.MET
     assert found.best is not None
@@ -92,13 +92,14 @@ def test_search_meets_the_tolerance_that_plain_int8_misses(found: SearchResult, 
         assert plain_int8(found, per_channel) < FP32 - TOLERANCE
     assert 4 <= found.best.int8_layers < len(LAYERS)
     assert plain_psnr(found.model, set5) == pytest.approx(found.score, abs=1e-4)
+    assert found.score is not None
     assert found.score >= found.baseline - TOLERANCE
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_plain_int8_scores_what_a_simulation_does(
     found: SearchResult, folder: Path, set5: Images, set14: Images, per_channel: bool
-):
+) -> None:
     score = plain_int8(found, per_channel)
     assert score == pytest.approx(simulated(folder, set5, set14, per_channel), abs=0.01)
 

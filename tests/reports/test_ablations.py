@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autoquant.calibration.percentile import MinMax
@@ -13,23 +15,23 @@ PLAIN, BALANCED, MINMAX = LayerPlan(), LayerPlan(dmq=0.5), LayerPlan(MinMax())
 NAMES = ("a", "b", "c")
 
 
-def plan(settings: LayerPlan = PLAIN, *, float_layers: str = "", **whole) -> Plan:
+def plan(settings: LayerPlan = PLAIN, *, float_layers: str = "", **whole: Any) -> Plan:
     return Plan({name: None if name in float_layers else settings for name in NAMES}, **whole)
 
 
-def told(trials, best=None):
+def told(trials: Any, best: Any = None) -> Any:
     """Of settings: what changed to what, and the numbers of the trials."""
     found = settings_bought(ranked_pairs(trials, best), best)
     return [({c.setting: c.after for c in one.changes}, one.pair.before.number, one.pair.after.number) for one in found]
 
 
-def left(trials, best=None):
+def left(trials: Any, best: Any = None) -> Any:
     """The same of layers that went back to float."""
     found = retreats(ranked_pairs(trials, best), best)
     return [("".join(one.layers), one.pair.before.number, one.pair.after.number) for one in found]
 
 
-def test_losses_are_compared_over_the_same_samples_alone(ended) -> None:
+def test_losses_are_compared_over_the_same_samples_alone(ended: Any) -> None:
     """The most that both have seen."""
     less, same = (ended(number, plan(), divergences=(2.0 - number,), divergence_samples=64) for number in (0, 1))
     more, most = (ended(number, plan(), divergences=(0.5, 0.25 * number), divergence_samples=128) for number in (2, 3))
@@ -52,11 +54,11 @@ def test_losses_are_compared_over_the_same_samples_alone(ended) -> None:
         ({}, {"score": 0.625}, None),
     ],
 )
-def test_what_a_drop_gained_is_as_uncertain_as_both(ended, before, after, gain) -> None:
+def test_what_a_drop_gained_is_as_uncertain_as_both(ended: Any, before: Any, after: Any, gain: Any) -> None:
     assert Pair(ended(0, plan(), **before), ended(1, plan(), **after)).gain == gain
 
 
-def test_a_pair_that_differs_in_one_setting_shows_what_it_bought(ended) -> None:
+def test_a_pair_that_differs_in_one_setting_shows_what_it_bought(ended: Any) -> None:
     trials = [
         ended(0, plan(), drop=0.5, divergences=(2.0,), divergence_samples=64),
         ended(1, plan(BALANCED), score=0.5, divergences=(0.5,), divergence_samples=64),
@@ -65,14 +67,14 @@ def test_a_pair_that_differs_in_one_setting_shows_what_it_bought(ended) -> None:
     assert told(trials, trials[2]) == [({"dmq": 0.5}, 0, 1), ({"equalize": True}, 1, 2)]
 
 
-def test_the_best_plan_has_the_second_even_where_that_is_worse(ended) -> None:
+def test_the_best_plan_has_the_second_even_where_that_is_worse(ended: Any) -> None:
     trials = [ended(0, plan(), score=0.7), ended(1, plan(BALANCED), score=0.5)]
     assert told(trials, trials[1]) == [({"dmq": 0.5}, 0, 1)]
     assert told(trials, trials[0]) == [({"dmq": None}, 1, 0)]
     assert told(trials) == [({"dmq": None}, 1, 0)]  # without a best, the better one
 
 
-def test_of_several_pairs_the_one_closest_to_the_best_plan(ended) -> None:
+def test_of_several_pairs_the_one_closest_to_the_best_plan(ended: Any) -> None:
     far, near = {"batch_num": 2}, {"batch_num": 1}
     trials = [
         ended(0, plan(**far), drop=0.5),
@@ -83,7 +85,7 @@ def test_of_several_pairs_the_one_closest_to_the_best_plan(ended) -> None:
     assert told(trials, trials[3]) == [({"dmq": 0.5}, 2, 3), ({"batch_num": 1}, 1, 3)]
 
 
-def test_of_trials_of_one_plan_those_that_saw_most(ended) -> None:
+def test_of_trials_of_one_plan_those_that_saw_most(ended: Any) -> None:
     trials = [
         ended(0, plan(), divergences=(2.0,), divergence_samples=64),
         ended(1, plan(BALANCED), divergences=(1.0,), divergence_samples=64),
@@ -93,7 +95,7 @@ def test_of_trials_of_one_plan_those_that_saw_most(ended) -> None:
     assert told(trials, trials[3]) == [({"dmq": 0.5}, 2, 3)]
 
 
-def test_alternatives_are_compared_with_what_the_best_plan_has_and_not_with_each_other(ended) -> None:
+def test_alternatives_are_compared_with_what_the_best_plan_has_and_not_with_each_other(ended: Any) -> None:
     kinds = (PLAIN, MINMAX, LayerPlan(channel_wise=False))
     percent = [LayerPlan(dmq=strength) for strength in (0.25, 0.5, 0.75)]
     trials = [ended(n, plan(settings), score=0.1 * n) for n, settings in enumerate([*kinds, *percent])]
@@ -101,7 +103,7 @@ def test_alternatives_are_compared_with_what_the_best_plan_has_and_not_with_each
     assert {after for _, _, after in told(trials, trials[0])} == {0}
 
 
-def test_what_was_only_changed_together_is_told_of_together(ended) -> None:
+def test_what_was_only_changed_together_is_told_of_together(ended: Any) -> None:
     trials = [ended(0, plan(), drop=0.5), ended(9, plan(BALANCED, equalize=True), score=0.75)]
     assert told(trials, trials[1]) == [({"dmq": 0.5, "equalize": True}, 0, 9)]
     alone = ended(4, plan(equalize=True), drop=0.25)
@@ -119,7 +121,7 @@ def test_failures_and_trials_without_any_measurement_are_compared_with_nothing(e
     assert told([]) == left([]) == []
 
 
-def test_a_layer_that_went_back_to_float_between_plans_that_are_otherwise_equal(ended) -> None:
+def test_a_layer_that_went_back_to_float_between_plans_that_are_otherwise_equal(ended: Any) -> None:
     trials = [
         ended(0, plan(), score=0.25),
         ended(1, plan(float_layers="b"), score=0.5),
@@ -130,7 +132,7 @@ def test_a_layer_that_went_back_to_float_between_plans_that_are_otherwise_equal(
     assert left([trials[2], trials[1]], trials[1]) == [("c", 1, 2)]  # whichever was tried first
 
 
-def test_float_layers_that_no_pair_isolates_are_told_of_together(ended) -> None:
+def test_float_layers_that_no_pair_isolates_are_told_of_together(ended: Any) -> None:
     best = ended(5, plan(float_layers="ac"), score=0.75)
     assert left([ended(0, plan(), drop=0.5), best], best) == [("ac", 0, 5)]
     assert left([ended(0, plan(MINMAX), drop=0.5), best], best) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,11 @@ EQUALIZED = Plan({"a": LayerPlan(), "b": LayerPlan()}, equalize=True)
 BEST = Plan({"a": LayerPlan(), "b": None}, equalize=True)
 
 
-def run_of(trials, best) -> RunTrials:
+def run_of(trials: Any, best: Any) -> RunTrials:
     return RunTrials(Path("run"), TERMS, tuple(trials), best)
 
 
-def test_the_story_of_a_small_run(ended) -> None:
+def test_the_story_of_a_small_run(ended: Any) -> None:
     trials = [
         ended(0, PLAIN, drop=0.5, divergence_samples=64, divergences=(2.0,)),
         ended(1, EQUALIZED, score=0.5, divergence_samples=64, divergences=(0.25,)),
@@ -33,6 +34,7 @@ def test_the_story_of_a_small_run(ended) -> None:
     (bought,), (retreat,), (layer,) = found.settings, found.retreats, found.float_layers
     assert [change.setting for change in bought.changes] == ["equalize"]
     assert (bought.pair.before, bought.pair.after) == (trials[0], trials[1])
+    assert retreat.pair.gain is not None
     assert (retreat.layers, retreat.pair.gain.estimate) == (("b",), 0.25)
     assert (retreat.pair.before.int8_share, retreat.pair.after.int8_share) == (1.0, 0.5)
     assert (layer.name, layer.why, layer.trial, layer.exact) == ("b", Why.OUT, trials[1], True)
@@ -44,7 +46,7 @@ def test_without_a_best_no_layer_is_explained(ended, facts) -> None:
     assert (found.settings, found.retreats, found.float_layers) == ((), (), ())
 
 
-def test_many_trials_are_no_more_work_than_the_closest(ended) -> None:
+def test_many_trials_are_no_more_work_than_the_closest(ended: Any) -> None:
     """Of 300 trials the one that isolates the setting is told of, as it is close to the best."""
     layers = [f"layer{number}" for number in range(40)]
     far = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
@@ -42,14 +44,14 @@ def plan(int8: str, settings: LayerPlan | None = None) -> Plan:
         ([("acdx", WITHIN)], Why.UNTRIED, None),  # says nothing of x beside b
     ],
 )
-def test_the_trial_that_shows_it(ended, others, why, number) -> None:
+def test_the_trial_that_shows_it(ended: Any, others: Any, why: Any, number: Any) -> None:
     best = ended(0, plan("abcd"), score=0.75)
     trials = [best, *(ended(n, plan(int8), **facts) for n, (int8, facts) in enumerate(others, start=1))]
     found, _ = float_layers(trials, best, 0.125)
     assert (found.name, found.why, found.trial.number if found.trial else None) == ("x", why, number)
 
 
-def test_how_that_trial_differs(ended) -> None:
+def test_how_that_trial_differs(ended: Any) -> None:
     best = ended(0, plan("abcd"), score=0.75)
     x, y = float_layers([best, ended(1, plan("acdxy"), **OUT)], best, 0.125)
     assert (x.without, x.beside, x.alike, x.exact) == (("b",), ("y",), True, False)
@@ -60,6 +62,6 @@ def test_how_that_trial_differs(ended) -> None:
     assert (x.alike, x.exact) == (False, False)
 
 
-def test_inputs_of_operators_are_no_layers_and_a_plan_all_in_int8_has_none(ended) -> None:
+def test_inputs_of_operators_are_no_layers_and_a_plan_all_in_int8_has_none(ended: Any) -> None:
     best = ended(0, Plan({"a": LayerPlan(), "add:0": None}), score=0.75)
     assert float_layers([best], best, 0.125) == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autoquant.calibration.percentile import MinMax
@@ -17,7 +19,7 @@ SETTINGS = {
 }
 
 
-def plan(letters: str, tried: LayerPlan = SETTINGS["dmq"], **whole) -> Plan:
+def plan(letters: str, tried: LayerPlan = SETTINGS["dmq"], **whole: Any) -> Plan:
     return Plan({name.lower(): tried if name.isupper() else PLAIN for name in letters}, **whole)
 
 
@@ -30,7 +32,9 @@ def plan(letters: str, tried: LayerPlan = SETTINGS["dmq"], **whole) -> Plan:
         ("weight_algorithm", "minmax", "mse"),
     ],
 )
-def test_a_setting_of_layers_is_one_change_where_all_change_that_can_have_it(setting, before, after) -> None:
+def test_a_setting_of_layers_is_one_change_where_all_change_that_can_have_it(
+    setting: str, before: bool | str | None, after: Any
+) -> None:
     one, other = plan("abc"), plan("ABc", SETTINGS[setting])
     (change,) = changes(one, other, offered([one, other]), most=3) or ()
     assert change == Change(setting, before, after, ("a", "b"))
@@ -48,7 +52,7 @@ def test_a_setting_of_layers_is_one_change_where_all_change_that_can_have_it(set
         ("abc", "abc", [], ()),
     ],
 )
-def test_what_counts_as_one_change(before, after, others, found) -> None:
+def test_what_counts_as_one_change(before: str, after: str, others: list[str], found: tuple[str, ...] | None) -> None:
     plans = [plan(letters) for letters in (before, after, *others)]
     told = changes(plans[0], plans[1], offered(plans), most=1)
     assert (None if told is None else tuple(name for one in told for name in one.layers)) == found
@@ -84,6 +88,8 @@ def test_settings_of_the_whole_and_no_more_than_most() -> None:
         (plan("A"), Plan({"a": None}), 1, True),  # what is in float has no settings to differ in
     ],
 )
-def test_distance_and_whether_only_the_layers_in_float_differ(one, other, differing, alike) -> None:
+def test_distance_and_whether_only_the_layers_in_float_differ(
+    one: Plan, other: Plan, differing: int, alike: bool
+) -> None:
     assert distance(one, other) == distance(other, one) == differing
     assert same_settings(one, other) == same_settings(other, one) == alike

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Never
 
 import pytest
 
@@ -45,7 +46,7 @@ CLAIM = Certificate(
 )
 
 
-def result(*trials: Trial, best: Trial | None, costly=(), **more) -> SearchResult:
+def result(*trials: Trial, best: Trial | None, costly: tuple[tuple[str, float], ...] = (), **more: Any) -> SearchResult:
     return SearchResult(
         verdict=more.pop("verdict", Verdict.MISSED),
         metric="top1",
@@ -64,7 +65,7 @@ def result(*trials: Trial, best: Trial | None, costly=(), **more) -> SearchResul
     )
 
 
-def test_keys_for_scripts():
+def test_keys_for_scripts() -> None:
     facts = result_facts(result(DONE, FAILED, best=DONE))
     expected = {
         "verdict": "missed",
@@ -91,15 +92,15 @@ def test_keys_for_scripts():
     assert {key: facts[key] for key in expected} == expected
 
 
-def test_without_any_result():
+def test_without_any_result() -> None:
     facts = result_facts(result(FAILED, best=None))
     assert [facts[key] for key in ("score", "drop", "model", "best_trial")] == [None] * 4
     assert (facts["int8_layers"], facts["int8_share"], facts["evaluated_samples"]) == (0, 0.0, 0)
 
 
 @pytest.mark.parametrize(("error", "written"), [(0.5, 0.5), (math.inf, None)])
-def test_every_trial_and_costly_layers(error: float, written: float | None):
-    def refuse(constant):
+def test_every_trial_and_costly_layers(error: float, written: float | None) -> None:
+    def refuse(constant: Any) -> Never:
         raise AssertionError(f"{constant} is no JSON")
 
     stored = json.loads(result_text(result(DONE, FAILED, best=DONE, costly=(("a", error),))), parse_constant=refuse)
@@ -111,13 +112,13 @@ def test_every_trial_and_costly_layers(error: float, written: float | None):
     assert [(t["objective"], t["qdq_ops"]) for t in stored["all_trials"]] == [(0.25, None)] * 2
 
 
-def test_a_certificate_is_as_in_its_own_file():
+def test_a_certificate_is_as_in_its_own_file() -> None:
     facts = json.loads(result_text(result(DONE, best=DONE, verdict=Verdict.CERTIFIED, certificate=CLAIM)))
     assert facts["verdict"] == facts["certificate"]["verdict"] == "certified"
     assert facts["certificate"] == json.loads(certificate_text(CLAIM))
 
 
-def test_why_there_is_no_certificate():
+def test_why_there_is_no_certificate() -> None:
     facts = result_facts(result(DONE, best=DONE, verdict=Verdict.MET, uncertified="too few", search_samples=40))
     assert [facts[key] for key in ("verdict", "certificate", "uncertified", "search_samples")] == [
         "met, not certified",
@@ -127,7 +128,7 @@ def test_why_there_is_no_certificate():
     ]
 
 
-def test_what_is_known_of_trials_that_were_stopped_early():
+def test_what_is_known_of_trials_that_were_stopped_early() -> None:
     stored = json.loads(result_text(result(STOPPED, RACED, best=STOPPED)))
     assert stored["evaluated_samples"] == 128
     keys = ("state", "score", "drop", "low", "high", "within", "samples", "divergence", "divergence_samples", "phase")

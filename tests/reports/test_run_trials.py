@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
 
 
 @pytest.fixture
-def run(tmp_path) -> RunFolder:
+def run(tmp_path: Path) -> RunFolder:
     """A run without trials."""
     made = RunFolder(tmp_path / "run")
     made.create()
@@ -31,10 +33,10 @@ def run(tmp_path) -> RunFolder:
 
 
 @pytest.fixture
-def add(run, ended):
+def add(run: RunFolder, ended: Any) -> Callable[..., Any]:
     """Adds a trial to the run."""
 
-    def make(number: int, **facts):
+    def make(number: int, **facts: Any) -> Any:
         trial = ended(number, PLAN, **facts)
         folder = run.make_trial(number)
         save_config(PLAN, folder / "config.json")
@@ -44,11 +46,11 @@ def add(run, ended):
     return make
 
 
-def edited(path: Path, **facts) -> None:
+def edited(path: Path, **facts: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
-def test_what_a_search_writes_is_read_as_it_was(run, add) -> None:
+def test_what_a_search_writes_is_read_as_it_was(run: RunFolder, add: Callable[..., Any]) -> None:
     seconds = {"score": 2.0, "quantize": 0.5, "calibrate": 1.0}
     trials = (
         add(
@@ -72,7 +74,9 @@ def test_what_a_search_writes_is_read_as_it_was(run, add) -> None:
     assert list(found.seconds.items()) == [("quantize", 0.5), ("calibrate", 1.0), ("score", 3.0), ("failed", 0.25)]
 
 
-def test_best_is_where_the_link_points_and_otherwise_what_would_be_kept(run, add) -> None:
+def test_best_is_where_the_link_points_and_otherwise_what_would_be_kept(
+    run: RunFolder, add: Callable[..., Any]
+) -> None:
     add(0, score=0.7)
     add(1, score=0.75)
     run.point_best(0)
@@ -106,7 +110,7 @@ CERTIFICATE = Certificate(
 )
 
 
-def test_a_certificate_is_read_where_there_is_one(run, add) -> None:
+def test_a_certificate_is_read_where_there_is_one(run: RunFolder, add: Callable[..., Any]) -> None:
     add(0, score=0.75)
     path = run.trial(0) / "certificate.json"
     path.write_text(certificate_text(CERTIFICATE))
@@ -116,7 +120,7 @@ def test_a_certificate_is_read_where_there_is_one(run, add) -> None:
         read_trials(run.path)
 
 
-def test_where_there_is_nothing_to_read(tmp_path, run) -> None:
+def test_where_there_is_nothing_to_read(tmp_path: Path, run: RunFolder) -> None:
     with pytest.raises(RunError, match="is no run"):
         read_trials(tmp_path)
     with pytest.raises(RunError, match="no trial of it has ended yet; wait, or go on"):
@@ -133,7 +137,9 @@ def test_where_there_is_nothing_to_read(tmp_path, run) -> None:
         *(("config.json", content) for content in (b"", b"{", b"[]", b"\xff", b'{"batch_num": 0}')),
     ],
 )
-def test_a_damaged_file_is_named_with_the_way_out(run, add, name, content) -> None:
+def test_a_damaged_file_is_named_with_the_way_out(
+    run: RunFolder, add: Callable[..., Any], name: Any, content: Any
+) -> None:
     add(0, score=0.75)
     add(1, score=0.75)
     path = run.trial(1) / name
@@ -157,21 +163,21 @@ def test_a_damaged_file_is_named_with_the_way_out(run, add, name, content) -> No
         ({"max_drop": None}, r"\.max_drop: is missing"),
     ],
 )
-def test_a_fact_that_is_wrong_is_named(run, add, facts, message) -> None:
+def test_a_fact_that_is_wrong_is_named(run: RunFolder, add: Callable[..., Any], facts: Any, message: Any) -> None:
     add(0, score=0.75)
     edited(run.trial(0) / "score.json", **facts)
     with pytest.raises(RunError, match=message):
         read_trials(run.path)
 
 
-def test_a_config_that_is_gone_is_named(run, add) -> None:
+def test_a_config_that_is_gone_is_named(run: RunFolder, add: Callable[..., Any]) -> None:
     add(0, score=0.75)
     (run.trial(0) / "config.json").unlink()
     with pytest.raises(RunError, match=r"config\.json: cannot be read"):
         read_trials(run.path)
 
 
-def test_facts_that_other_versions_add_or_lack_do_no_harm(run, add) -> None:
+def test_facts_that_other_versions_add_or_lack_do_no_harm(run: RunFolder, add: Callable[..., Any]) -> None:
     trial = add(0, score=0.75)
     path = run.trial(0) / "score.json"
     edited(path, verification={"samples": 200})

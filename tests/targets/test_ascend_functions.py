@@ -1,9 +1,14 @@
 """The function library against the arithmetic that AMCT documents, computed in NumPy float64."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.model.graph import Graph, GraphDef, make_const, make_node
 from autoquant.model.shapes import make_placeholder
@@ -11,13 +16,13 @@ from autoquant.targets.ascend_functions import functions_for, library
 from autoquant.targets.attributes import FLOAT, type_attr
 
 
-def graph_of(nodes, functions):
+def graph_of(nodes: list[Any], functions: Any) -> Any:
     graph_def = GraphDef(node=nodes, library=functions)
     graph_def.versions.producer = 1882
     return graph_def
 
 
-def run(nodes, fetch, feeds, functions=None):
+def run(nodes: list[Any], fetch: str, feeds: dict[str, NDArray[Any]], functions: Any = None) -> Any:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:
@@ -26,7 +31,7 @@ def run(nodes, fetch, feeds, functions=None):
             return session.run(f"{fetch}:0", {f"{name}:0": value for name, value in feeds.items()})
 
 
-def quant(bits, scale, offset):
+def quant(bits: int, scale: float, offset: int) -> Any:
     attributes = {"quant_bits": bits, "scale": float(scale), "offset": float(offset)}
     return make_node("y", "AscendQuant", ["x"], T=type_attr(FLOAT), **attributes)
 
@@ -38,7 +43,7 @@ def quant(bits, scale, offset):
     offset=st.integers(-128, 127),
     values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=20),
 )
-def test_quant_gives_offset_free_integers(bits: int, scale: float, offset: int, values: list[float]):
+def test_quant_gives_offset_free_integers(bits: int, scale: float, offset: int, values: list[float]) -> None:
     x = np.array(values, np.float32)
     got = run([make_placeholder("x", FLOAT, None), quant(bits, scale, offset)], "y", {"x": x})
     product = (x * np.float32(scale)).astype(np.float64)  # the operator multiplies in float32
@@ -47,7 +52,7 @@ def test_quant_gives_offset_free_integers(bits: int, scale: float, offset: int, 
 
 
 @pytest.mark.parametrize("offset", [0.0, 128.0])
-def test_anti_quant_only_scales(offset: float):
+def test_anti_quant_only_scales(offset: float) -> None:
     attributes = {"scale": 0.25, "offset": offset}
     anti = make_node("y", "AscendAntiQuant", ["x"], T=type_attr(FLOAT), **attributes)
     got = run([make_placeholder("x", FLOAT, None), anti], "y", {"x": np.array([-128.0, 0.0, 255.0], np.float32)})
@@ -55,7 +60,7 @@ def test_anti_quant_only_scales(offset: float):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 1, 3, 2), (1, 1, 1, 2)])
-def test_weight_quant_takes_the_offset_away(shape: tuple[int, ...]):
+def test_weight_quant_takes_the_offset_away(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     weight = rng.integers(-128, 128, (2, 2, 3, 2), np.int8)
     offset = rng.integers(-128, 128, shape, np.int8)
@@ -67,12 +72,12 @@ def test_weight_quant_takes_the_offset_away(shape: tuple[int, ...]):
     np.testing.assert_array_equal(run(nodes, "y", {}), weight.astype(np.float64) - offset)
 
 
-def packed(scales, shifts):
+def packed(scales: NDArray[Any], shifts: NDArray[Any]) -> NDArray[Any]:
     """Bits 47:40 are offset_w, which is neither scale nor shift."""
     return scales.view(np.uint32).astype(np.uint64) | shifts.astype(np.uint64) << np.uint64(32) | np.uint64(9 << 40)
 
 
-def dequant_nodes(deq_scale, ksize, data_format):
+def dequant_nodes(deq_scale: NDArray[Any], ksize: list[int], data_format: str) -> list[Any]:
     example = library().function[1].attr["ksize"]
     window = type(example)()
     window.list.i.extend(ksize)
@@ -85,7 +90,7 @@ def dequant_nodes(deq_scale, ksize, data_format):
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-def test_plain_dequant_reads_the_scale_from_the_low_bits(channels: int):
+def test_plain_dequant_reads_the_scale_from_the_low_bits(channels: int) -> None:
     rng = np.random.default_rng(1)
     scales = rng.uniform(1e-4, 1e-2, channels).astype(np.float32)
     x = rng.integers(-(2**20), 2**20, (2, 3, 5)).astype(np.float32)
@@ -103,7 +108,9 @@ def test_plain_dequant_reads_the_scale_from_the_low_bits(channels: int):
     shifts=st.one_of(st.just([0] * 5), st.lists(st.integers(0, 16), min_size=5, max_size=5)),
     seed=st.integers(0, 100),
 )
-def test_dequant_shifts_clips_and_scales_each_channel(shape, channels, first, ksize, shifts, seed):
+def test_dequant_shifts_clips_and_scales_each_channel(
+    shape: tuple[int, ...], channels: int, first: bool, ksize: list[int], shifts: list[int], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     scales = rng.uniform(1e-4, 1e-2, channels).astype(np.float32)
     shift = np.array(shifts[:channels])
@@ -118,7 +125,7 @@ def test_dequant_shifts_clips_and_scales_each_channel(shape, channels, first, ks
     np.testing.assert_allclose(np.moveaxis(got, channel_axis, -1), want, rtol=1e-5, atol=0.0)
 
 
-def test_the_whole_formula_is_there_only_where_it_is_needed():
+def test_the_whole_formula_is_there_only_where_it_is_needed() -> None:
     """It costs time in every layer of every model, and nearly none needs it."""
     one = np.array([0.5], np.float32)
     cases = {("NHWC", 0): False, ("NHWC", 3): True, ("NCHW", 0): True}
@@ -129,7 +136,7 @@ def test_the_whole_formula_is_there_only_where_it_is_needed():
     assert library(complete=True) != library(complete=False)
 
 
-def test_signatures_are_those_of_amct():
+def test_signatures_are_those_of_amct() -> None:
     """Attributes and argument names as AMCT registers them: a deployed graph is matched by them."""
     for complete in (True, False):
         found = {

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from graph_networks import Network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 
 from autoquant.calibration.record import LayerRecord
@@ -29,8 +34,8 @@ RECORD = {
 
 
 @pytest.fixture(scope="module")
-def made(network):
-    def write(x):
+def made(network: Callable[..., Network]) -> Network:
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         raw = tf.raw_ops
@@ -46,11 +51,11 @@ def made(network):
 
 
 @pytest.fixture
-def saved(made, tmp_path):
+def saved(made: Network, tmp_path: Path) -> Path:
     return made.save(RECORD, tmp_path / "net_quantized.pb")
 
 
-def edited(path, change):
+def edited(path: Path, change: Callable[..., Any]) -> Path:
     """The file with a change, without the map that would give it away."""
     graph_def = GraphDef.FromString(path.read_bytes())
     nodes = {node.name: node for node in graph_def.node}
@@ -60,7 +65,7 @@ def edited(path, change):
     return path
 
 
-def test_what_was_saved_is_accepted(made, tmp_path):
+def test_what_was_saved_is_accepted(made: Network, tmp_path: Path) -> None:
     for simulation in (True, False):
         found = check(made.save(RECORD, tmp_path / "net_quantized.pb", simulation=simulation), RECORD)
         assert found.layers == {"AddV2": 1, "AvgPool": 1, "BatchMatMulV2": 1, "Conv2D": 1}
@@ -99,8 +104,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "key", "value"), WRONG)
-def test_an_edited_attribute_is_named(saved, name: str, key: str, value):
-    def change(graph_def, nodes):
+def test_an_edited_attribute_is_named(saved: Path, name: str, key: str, value: dict[str, Any]) -> None:
+    def change(graph_def: Any, nodes: dict[str, Any]) -> None:
         before = nodes[name].attr[key].SerializeToString()
         nodes[name].attr[key].CopyFrom(type(nodes[name].attr[key])(**value))
         assert nodes[name].attr[key].SerializeToString() != before
@@ -112,8 +117,8 @@ def test_an_edited_attribute_is_named(saved, name: str, key: str, value):
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("key", ["T", "dst_type"])
-def test_an_attribute_that_is_missing_or_new_is_named(saved, name: str, key: str):
-    def change(graph_def, nodes):
+def test_an_attribute_that_is_missing_or_new_is_named(saved: Path, name: str, key: str) -> None:
+    def change(graph_def: Any, nodes: dict[str, Any]) -> None:
         if key in nodes[name].attr:
             del nodes[name].attr[key]
         else:
@@ -139,15 +144,15 @@ CONSTANTS = [
 
 
 @pytest.mark.parametrize(("name", "value"), CONSTANTS)
-def test_an_edited_constant_is_named(saved, name: str, value):
+def test_an_edited_constant_is_named(saved: Path, name: str, value: NDArray[Any]) -> None:
     with pytest.raises(PlanError, match=re.escape(f"net_quantized.pb: {name}.")):
         check(edited(saved, lambda graph_def, nodes: nodes[name].CopyFrom(make_const(name, value))), RECORD)
 
 
 @pytest.mark.parametrize("bit", [0, 31, 32, 39, 40, 47, 63])
 @pytest.mark.parametrize("channel", [0, 3])
-def test_every_bit_of_deq_scale_counts(saved, bit: int, channel: int):
-    def change(graph_def, nodes):
+def test_every_bit_of_deq_scale_counts(saved: Path, bit: int, channel: int) -> None:
+    def change(graph_def: Any, nodes: dict[str, Any]) -> None:
         from tensorflow.python.framework import tensor_util
 
         node = nodes["conv/dequant/deq_scale"]
@@ -159,27 +164,27 @@ def test_every_bit_of_deq_scale_counts(saved, bit: int, channel: int):
         check(edited(saved, change), RECORD)
 
 
-def rewired(name: str, index: int, source: str):
-    def change(graph_def, nodes):
+def rewired(name: str, index: int, source: str) -> Callable[..., None]:
+    def change(graph_def: Any, nodes: dict[str, Any]) -> None:
         assert nodes[name].input[index] != source
         nodes[name].input[index] = source
 
     return change
 
 
-def replaced(name: str, op: str):
-    def change(graph_def, nodes):
+def replaced(name: str, op: str) -> Callable[..., None]:
+    def change(graph_def: Any, nodes: dict[str, Any]) -> None:
         nodes[name].op = op
 
     return change
 
 
-def added(node):
+def added(node: Any) -> Callable[..., Any]:
     return lambda graph_def, nodes: graph_def.node.append(node)
 
 
-def removed(name: str):
-    def change(graph_def, nodes):
+def removed(name: str) -> Callable[..., None]:
+    def change(graph_def: Any, nodes: dict[str, Any]) -> None:
         graph_def.node.remove(nodes[name])
 
     return change
@@ -226,7 +231,7 @@ WIRING = {
 
 
 @pytest.mark.parametrize("what", WIRING)
-def test_other_connections_are_refused(saved, what: str):
+def test_other_connections_are_refused(saved: Path, what: str) -> None:
     change, place = WIRING[what]
     with pytest.raises((PlanError, ModelError)) as error:
         check(edited(saved, change), RECORD)
@@ -234,15 +239,15 @@ def test_other_connections_are_refused(saved, what: str):
     assert error.value.hint
 
 
-def test_functions_that_are_not_ours_are_refused(saved):
+def test_functions_that_are_not_ours_are_refused(saved: Path) -> None:
     content = saved.read_bytes()
 
-    def spoiled(graph_def, nodes):
+    def spoiled(graph_def: Any, nodes: dict[str, Any]) -> None:
         (dequant,) = (f for f in graph_def.library.function if f.signature.name == "AscendDequant")
         (node,) = (node for node in dequant.node_def if node.name == "real")
         node.op = "Sub"
 
-    def fewer(graph_def, nodes):
+    def fewer(graph_def: Any, nodes: dict[str, Any]) -> None:
         del graph_def.library.function[0]
 
     with pytest.raises(PlanError, match="function AscendDequant: is not the one that runs this graph"):
@@ -252,7 +257,7 @@ def test_functions_that_are_not_ours_are_refused(saved):
         check(edited(saved, fewer), RECORD)
 
 
-def test_the_record_must_be_the_one_it_was_saved_with(made, saved):
+def test_the_record_must_be_the_one_it_was_saved_with(made: Network, saved: Path) -> None:
     conv = RECORD["conv"]
     others = {
         "scale_d": {**RECORD, "conv": replace(conv, activation=Affine(0.25, -3))},
@@ -279,7 +284,7 @@ def test_the_record_must_be_the_one_it_was_saved_with(made, saved):
         check(saved, others["one more"])
 
 
-def test_files_that_are_no_quantized_graph(made, saved, tmp_path):
+def test_files_that_are_no_quantized_graph(made: Network, saved: Path, tmp_path: Path) -> None:
     float_file = tmp_path / "float.pb"
     float_file.write_bytes(made.graph.to_graph_def().SerializeToString())
     with pytest.raises(ModelError, match=r"has no operator of AMCT: it is a float model; give a quantized .pb"):
@@ -291,7 +296,7 @@ def test_files_that_are_no_quantized_graph(made, saved, tmp_path):
         check(tmp_path / "nothing.pb", RECORD)
 
 
-def test_the_map_protects_what_the_record_does_not_tell(saved):
+def test_the_map_protects_what_the_record_does_not_tell(saved: Path) -> None:
     """One step more in one weight, which is a legal weight as well."""
     content = bytearray(saved.read_bytes())
     graph_def = GraphDef.FromString(bytes(content))
@@ -304,7 +309,7 @@ def test_the_map_protects_what_the_record_does_not_tell(saved):
         check(saved, RECORD)
 
 
-def test_a_map_of_other_nodes_is_refused(saved):
+def test_a_map_of_other_nodes_is_refused(saved: Path) -> None:
     mapping = saved.with_name("net_quant.json")
     mapping.write_text(mapping.read_text().replace('"conv/quant', '"c/quant').replace('"pool":', '"pond":'))
     with pytest.raises(PlanError, match=r"pond: is in net_quant.json, but not in the graph"):
@@ -318,7 +323,7 @@ PATIENT = settings(
 
 @PATIENT
 @given(data=st.data())
-def test_any_byte_that_changes_is_noticed(saved, data):
+def test_any_byte_that_changes_is_noticed(saved: Path, data: Any) -> None:
     content = saved.read_bytes()
     place = data.draw(st.integers(0, len(content) - 1))
     spoiled = bytearray(content)
@@ -333,7 +338,7 @@ def test_any_byte_that_changes_is_noticed(saved, data):
 
 @PATIENT
 @given(data=st.data())
-def test_damage_is_never_a_crash(saved, data):
+def test_damage_is_never_a_crash(saved: Path, data: Any) -> None:
     """Without the map: a byte that changes, or a file that ends early, is refused or harmless."""
     saved.with_name("net_quant.json").unlink(missing_ok=True)
     content = saved.read_bytes()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_model import Tiny
 
-from autoquant.calibration.moments import collect_moments
+from autoquant.calibration.moments import Moments, collect_moments
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, RunError
 from autoquant.evaluation.engines.table import ENGINES, open_engine
+from autoquant.model.graph import Graph
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import open_model
 from autoquant.targets.table import TARGETS, open_target
@@ -36,18 +39,18 @@ class Bench:
             {name: layer_plan(layer, MinMax()) if name in int8 else None for name, layer in self.layers.items()}
         )
 
-    def outputs(self, path):
+    def outputs(self, path: Path) -> Any:
         runner = self.engine.open_file(path, self.model.program)
         found = runner({"image": self.images})
         runner.close()
         return found["scores"]
 
     @property
-    def float_outputs(self):
+    def float_outputs(self) -> Any:
         return self.engine.open_graph(self.model.program)({"image": self.images})["scores"]
 
 
-def test_what_is_said_of_targets_is_of_engines_and_packages_that_there_are():
+def test_what_is_said_of_targets_is_of_engines_and_packages_that_there_are() -> None:
     for row in TARGETS.values():
         assert set(row.engines) <= set(ENGINES)
         assert row.io_types[0] == "float32"
@@ -55,7 +58,7 @@ def test_what_is_said_of_targets_is_of_engines_and_packages_that_there_are():
 
 
 @pytest.fixture(scope="module", params=sorted(TARGETS))
-def bench(request, tiny):
+def bench(request: pytest.FixtureRequest, tiny: Tiny) -> Bench:
     target, engine = open_target(request.param), open_engine(TARGETS[request.param].runtime)
     assert target.name == request.param
     model = target.adopted(open_model(tiny.model))
@@ -65,18 +68,18 @@ def bench(request, tiny):
     return Bench(target, engine, model, layers, target.maker(model, layers, collect([(1, [seen])], key="")), images)
 
 
-def content(program):
+def content(program: Graph | LiteGraph) -> Any:
     """What of a program a maker might change."""
     if isinstance(program, LiteGraph):
         return program.content, program.model.subgraphs[0].tensors[0].type, len(program.subgraph.operators)
     return {name: node.SerializeToString(deterministic=True) for name, node in program.nodes.items()}
 
 
-def test_layers_have_the_names_of_the_model_that_was_opened(bench):
+def test_layers_have_the_names_of_the_model_that_was_opened(bench: Bench) -> None:
     assert set(bench.layers) == {"conv", "depthwise", "dense"}
 
 
-def test_file_names_belong_to_the_model(bench, tmp_path):
+def test_file_names_belong_to_the_model(bench: Bench, tmp_path: Path) -> None:
     assert bench.target.file_name("a").startswith("a")
     assert bench.target.file_name("a") != bench.target.file_name("b")
     path = tmp_path / bench.target.file_name("tiny")
@@ -85,7 +88,9 @@ def test_file_names_belong_to_the_model(bench, tmp_path):
 
 
 @pytest.mark.parametrize("names", [("conv",), ("depthwise",), ("dense",), ("conv", "depthwise", "dense")], ids=str)
-def test_the_layers_of_the_plan_and_no_others_are_quantized(bench, tmp_path, names):
+def test_the_layers_of_the_plan_and_no_others_are_quantized(
+    bench: Bench, tmp_path: Path, names: tuple[str, ...]
+) -> None:
     """Near the float model, but not it; the record has all of them and nothing else."""
     parts: list[str] = []
     made = bench.maker.make(bench.plan(*names), tmp_path / "saved", parts.append)
@@ -96,7 +101,7 @@ def test_the_layers_of_the_plan_and_no_others_are_quantized(bench, tmp_path, nam
     assert 1e-4 < error < 0.1
 
 
-def test_the_record_has_the_ranges_of_the_inputs(bench, tmp_path):
+def test_the_record_has_the_ranges_of_the_inputs(bench: Bench, tmp_path: Path) -> None:
     """The first layer reads the images: 255 steps from the smallest to the largest."""
     record = bench.maker.make(bench.plan("conv", "dense"), tmp_path / "saved").record
     low, high = float(bench.images.min()), float(bench.images.max())
@@ -105,7 +110,7 @@ def test_the_record_has_the_ranges_of_the_inputs(bench, tmp_path):
     assert len(record["conv"].scale_w) == 4
 
 
-def test_every_set_of_layers_gives_another_file(bench, tmp_path):
+def test_every_set_of_layers_gives_another_file(bench: Bench, tmp_path: Path) -> None:
     files = set()
     for number, names in enumerate([("conv",), ("depthwise",), ("dense",), ("conv", "dense")]):
         bench.maker.make(bench.plan(*names), tmp_path / f"{number}")
@@ -113,23 +118,23 @@ def test_every_set_of_layers_gives_another_file(bench, tmp_path):
     assert len(files) == 4
 
 
-def test_the_same_plan_gives_the_same_bytes(bench, tmp_path):
+def test_the_same_plan_gives_the_same_bytes(bench: Bench, tmp_path: Path) -> None:
     for name in ("one", "two"):
         bench.maker.make(bench.plan("conv", "dense"), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_the_float_model_is_left_alone(bench, tmp_path):
+def test_the_float_model_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     before = content(bench.model.program)
     bench.maker.make(bench.plan("conv", "depthwise", "dense"), tmp_path / "saved")
     assert content(bench.model.program) == before
 
 
-def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench, tmp_path):
+def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench: Bench, tmp_path: Path) -> None:
     """Its files are made as those of any other model; the model itself is left alone."""
     before = content(bench.model.program)
 
-    def moments_of(axes):
+    def moments_of(axes: dict[str, int]) -> dict[str, Moments]:
         return collect_moments(
             [bench.engine.open_graph(bench.model.program, sorted(axes))({"image": bench.images})], axes
         )
@@ -148,19 +153,19 @@ def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench,
     assert 1e-4 < error < 0.1
 
 
-def test_a_foreign_plan_is_refused(bench, tmp_path):
+def test_a_foreign_plan_is_refused(bench: Bench, tmp_path: Path) -> None:
     settings = bench.plan("conv").int8["conv"]
     with pytest.raises(PlanError, match="other"):
         bench.maker.make(Plan({"conv": settings, "other": settings}), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
-def test_a_plan_that_quantizes_nothing_is_refused(bench, tmp_path):
+def test_a_plan_that_quantizes_nothing_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="no layer is to be quantized"):
         bench.maker.make(bench.plan(), tmp_path / "saved")
 
 
-def test_a_disk_that_refuses_leaves_nothing(bench, tmp_path):
+def test_a_disk_that_refuses_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         bench.maker.make(bench.plan("conv"), tmp_path / "file" / "saved")

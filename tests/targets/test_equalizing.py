@@ -168,7 +168,7 @@ def target(request: Any) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_model_computes_what_it_did_and_channels_are_alike(target: str, name: str):
+def test_the_model_computes_what_it_did_and_channels_are_alike(target: str, name: str) -> None:
     both = Both(target, CASES[name])
     assert len(both.watched) == LINKS[name]
     both.same()
@@ -186,7 +186,7 @@ def spread(moments: Any) -> float:
     return float(widths.max() / np.median(widths))
 
 
-def test_constants_are_absorbed_where_no_zeros_are_padded(target: str):
+def test_constants_are_absorbed_where_no_zeros_are_padded(target: str) -> None:
     both = Both(target, high)
     first = next(iter(both.watched))
     assert (both.seen(both.model)[first].low > 0).sum() >= 3
@@ -195,7 +195,7 @@ def test_constants_are_absorbed_where_no_zeros_are_padded(target: str):
     assert (low < 1e-3 * (after.high - after.low)).all()
 
 
-def test_a_linear_chain_is_centred(target: str):
+def test_a_linear_chain_is_centred(target: str) -> None:
     after = next(iter((both := Both(target, linear)).seen(both.equalized).values()))
     np.testing.assert_allclose(after.high + after.low, 0.0, atol=1e-4 * (after.high - after.low).max())
 
@@ -211,7 +211,7 @@ def given_up(net: Net, x: Any) -> Any:
     return net.conv(net.depthwise(t), 5, name="y")
 
 
-def test_channels_that_training_gave_up_do_not_grow(target: str):
+def test_channels_that_training_gave_up_do_not_grow(target: str) -> None:
     """By their weights they would become 1e9 times as large, and their biases exceed INT32."""
     both = Both(target, given_up)
     both.same()
@@ -225,10 +225,11 @@ def test_channels_that_training_gave_up_do_not_grow(target: str):
 
 def bias_of(both: Both) -> str:
     layer = next(iter(both.layers.values()))
+    assert layer.bias is not None
     return layer.bias if both.target.name == "litert" else both.model.graph.nodes[layer.bias].input[1]
 
 
-def test_names_and_operators_stay(target: str):
+def test_names_and_operators_stay(target: str) -> None:
     both = Both(target, depthwise)
     layers = both.target.survey(both.equalized, {}).by_name
     assert layers == both.layers
@@ -244,7 +245,7 @@ def bottleneck(net: Net, x: Any) -> Any:
     return net.conv(t, 5, size=1, name="y")
 
 
-def test_relu6_clips_what_it_did(target: str):
+def test_relu6_clips_what_it_did(target: str) -> None:
     both = Both(target, bottleneck)
     for x in (both.x, 100.0 * both.x, -100.0 * both.x, np.full_like(both.x, 1e4)):
         both.same(x)
@@ -286,14 +287,14 @@ def in_the_way(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["two readers", "sigmoid", "padded channels", "groups", "mixed", "output"])
-def test_chains_end(target: str, kind: str):
+def test_chains_end(target: str, kind: str) -> None:
     outputs = ("between", "y") if kind == "output" else ("y",)
     both = Both(target, in_the_way(kind), outputs)
     assert both.equalized is both.model
     assert both.watched == {}
 
 
-def test_what_leaves_float32_is_told(target: str):
+def test_what_leaves_float32_is_told(target: str) -> None:
     """A bias of 3e38 becomes a hundred times as large."""
 
     def write(net: Net, x: Any) -> None:
@@ -308,7 +309,7 @@ def test_what_leaves_float32_is_told(target: str):
         Both(target, write)
 
 
-def test_a_bias_that_two_layers_share(target: str):
+def test_a_bias_that_two_layers_share(target: str) -> None:
     """Each gets its own."""
 
     def write(net: Net, x: Any) -> None:
@@ -324,7 +325,7 @@ def test_a_bias_that_two_layers_share(target: str):
     both.same()
 
 
-def test_channels_first():
+def test_channels_first() -> None:
     """As TensorFlow writes models for GPUs; on this processor only the constants can be looked at."""
 
     def write(net: Net, x: Any) -> None:

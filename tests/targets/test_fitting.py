@@ -1,8 +1,13 @@
 """Records that do not fit the model: every message names the entry and the way out."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
+from graph_networks import Network
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError
@@ -13,10 +18,10 @@ SYMMETRIC, ASYMMETRIC = Affine(0.5, 0), Affine(0.5, -7)
 
 
 @pytest.fixture(scope="module")
-def layers(network):
+def layers(network: Callable[..., Network]) -> Mapping[str, Any]:
     """A convolution of 2 to 4 channels, one of groups, a pooling, a product of two activations, a MatMul, an Add."""
 
-    def write(x):
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         raw = tf.raw_ops
@@ -31,7 +36,7 @@ def layers(network):
     return network(write, outputs=("y", "groups"), x=(None, 4, 4, 2)).layers
 
 
-def entry(scale_w: int = 0, activation: Affine = SYMMETRIC, **more) -> LayerRecord:
+def entry(scale_w: int = 0, activation: Affine = SYMMETRIC, **more: Any) -> LayerRecord:
     return LayerRecord(activation, (0.5,) * scale_w, **more)
 
 
@@ -107,12 +112,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("record", "message"), WRONG.values(), ids=WRONG)
-def test_what_does_not_fit_is_named(layers, record, message: str):
+def test_what_does_not_fit_is_named(layers: Mapping[str, Any], record: dict[str, LayerRecord], message: str) -> None:
     with pytest.raises(PlanError, match="^" + re.escape(message)):
         fitted(layers, record)
 
 
-def test_what_fits_comes_in_the_order_of_the_record(layers):
+def test_what_fits_comes_in_the_order_of_the_record(layers: Mapping[str, Any]) -> None:
     record = {
         "y:1": entry(0, ASYMMETRIC),
         "product:1": entry(),

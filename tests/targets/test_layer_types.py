@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from graph_networks import Network
+from numpy.typing import NDArray
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.model.graph import GraphDef, attr_of
@@ -29,7 +32,9 @@ def padding(size: int, kernel: int, stride: int, same: bool) -> tuple[int, int, 
     return count, total // 2, total - total // 2
 
 
-def windows(x: Any, kernel: tuple[int, ...], strides: tuple[int, ...], same: bool):
+def windows(
+    x: Any, kernel: tuple[int, ...], strides: tuple[int, ...], same: bool
+) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
     """For every place in the kernel, the values (batch, *results, channels) that meet it; zeros where it is padded."""
     axes = [padding(*sizes, same) for sizes in zip(x.shape[1:-1], kernel, strides, strict=True)]
     padded = np.pad(x, [(0, 0), *((before, behind) for _, before, behind in axes), (0, 0)])
@@ -38,16 +43,18 @@ def windows(x: Any, kernel: tuple[int, ...], strides: tuple[int, ...], same: boo
         yield place, padded[(slice(None), *cut, slice(None))]
 
 
-def convolve(x, w, strides, same):
+def convolve(x: NDArray[Any], w: NDArray[Any], strides: tuple[int, ...], same: bool) -> Any:
     return sum(values @ w[place] for place, values in windows(x, w.shape[:-2], strides, same))
 
 
-def convolve_depthwise(x, w, strides, same):
+def convolve_depthwise(x: NDArray[Any], w: NDArray[Any], strides: tuple[int, int], same: bool) -> Any:
     found = sum(values[..., None] * w[place] for place, values in windows(x, w.shape[:-2], strides, same))
     return found.reshape(*found.shape[:-2], -1)
 
 
-def convolve_transposed(x, w, strides, same, size):
+def convolve_transposed(
+    x: NDArray[Any], w: NDArray[Any], strides: tuple[int, int], same: bool, size: tuple[int, int]
+) -> NDArray[Any]:
     """Each value of x spreads its kernel; `size` are height and width of the result."""
     kernel = w.shape[:2]
     full = np.zeros((len(x), *(s + k for s, k in zip(size, kernel, strict=True)), w.shape[2]))
@@ -57,7 +64,7 @@ def convolve_transposed(x, w, strides, same, size):
     return full[(slice(None), *(slice(b, b + s) for b, s in zip(starts, size, strict=True)))]
 
 
-def average(x, kernel, strides, same):
+def average(x: NDArray[Any], kernel: tuple[int, int], strides: tuple[int, int], same: bool) -> NDArray[Any]:
     """The mean of those values of a window that are no padding."""
     total = sum(values for _, values in windows(x, kernel, strides, same))
     return total / sum(values for _, values in windows(np.ones_like(x), kernel, strides, same))
@@ -80,7 +87,15 @@ class Case:
         return self.op in {"Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative"}
 
 
-def case(op, x, weight, write, compute, channel_axes, input_axis):
+def case(
+    op: str,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    write: Callable[..., Any],
+    compute: Callable[..., Any],
+    channel_axes: tuple[int, ...],
+    input_axis: int,
+) -> Any:
     return pytest.param(Case(op, x, weight, write, compute, channel_axes, input_axis), id=op)
 
 
@@ -94,7 +109,7 @@ def nn() -> Any:
     return tf.raw_ops
 
 
-def deconv(x, w, same, name):
+def deconv(x: Any, w: Any, same: bool, name: str) -> Any:
     import tensorflow as tf
 
     shape = tf.stack([tf.shape(x)[0], 8, 11, 4])
@@ -172,40 +187,42 @@ WEIGHTED = [
 ]
 
 
-def on_grid(random, *shape: int):
+def on_grid(random: np.random.Generator, *shape: int) -> NDArray[Any]:
     """Values that are multiples of a sixteenth, as far as beyond what INT8 covers."""
     return (random.integers(-320, 320, shape) / 16.0).astype(np.float32)
 
 
-def steps(x, scale=STEP, offset=OFFSET):
+def steps(x: NDArray[Any], scale: float = STEP, offset: int = OFFSET) -> Any:
     """What AscendQuant gives."""
     return np.clip(np.rint(x.astype(np.float64) / scale) + offset, -128, 127) - offset
 
 
-def scales_of(weight, axes, per_channel: bool, most: int = 127):
+def scales_of(weight: NDArray[Any], axes: tuple[int, ...], per_channel: bool, most: int = 127) -> Any:
     rows = np.abs(weight.astype(np.float64)).max(axis=tuple(a for a in range(weight.ndim) if a not in axes)).reshape(-1)
     return (rows / most if per_channel else rows.max(keepdims=True) / most).astype(np.float32)
 
 
-def integers(weight, scales, axes, bits: int = 8):
+def integers(weight: NDArray[Any], scales: NDArray[Any], axes: tuple[int, ...], bits: int = 8) -> NDArray[Any]:
     shape = [weight.shape[a] if a in axes and scales.size > 1 else 1 for a in range(weight.ndim)]
     quotient = weight.astype(np.float64) / scales.astype(np.float64).reshape(shape)
     return np.clip(np.rint(quotient), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def close(got, want) -> None:
+def close(got: NDArray[Any], want: NDArray[Any]) -> None:
     """Equal up to float32: TensorFlow multiplies the weights of some layers by the last scale beforehand."""
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
 
 
-def as_tuple(values) -> tuple[float, ...]:
+def as_tuple(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def build(network, one: Case, weight, bias, same: bool):
+def build(
+    network: Callable[..., Any], one: Case, weight: NDArray[Any], bias: NDArray[Any] | None, same: bool
+) -> Network:
     """The layer `layer`, with a bias where there is one, and a float operator behind it."""
 
-    def write(x):
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         y = one.write(x, tf.constant(weight), same, "layer")
@@ -226,7 +243,15 @@ VARIANTS = [
 
 @pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize(("one", "per_channel", "same"), VARIANTS)
-def test_layers_with_a_weight(network, random, tmp_path, one: Case, per_channel: bool, same: bool, with_bias: bool):
+def test_layers_with_a_weight(
+    network: Callable[..., Network],
+    random: np.random.Generator,
+    tmp_path: Path,
+    one: Case,
+    per_channel: bool,
+    same: bool,
+    with_bias: bool,
+) -> None:
     weight = random.normal(size=one.weight).astype(np.float32)
     channels = int(np.prod([one.weight[axis] for axis in one.channel_axes]))
     bias = random.normal(size=channels).astype(np.float32) * 20 if with_bias else None
@@ -239,6 +264,7 @@ def test_layers_with_a_weight(network, random, tmp_path, one: Case, per_channel:
 
     sums = one.compute(steps(x), integers(weight, scales, one.channel_axes), same)
     unit = STEP * scales.astype(np.float64)
+    assert bias is not None
     want = np.maximum((sums + (np.rint(bias / unit) if with_bias else 0.0)) * unit, 0.0)
     assert (want > 0.0).mean() > 0.2
     close(got, want)
@@ -249,7 +275,9 @@ def test_layers_with_a_weight(network, random, tmp_path, one: Case, per_channel:
 
 
 @pytest.mark.parametrize("one", WEIGHTED)
-def test_balanced_layers(network, random, tmp_path, one: Case):
+def test_balanced_layers(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path, one: Case
+) -> None:
     """Channels of the activation are divided, those of the weight multiplied, by factors of 1/4 to 4."""
     weight = random.normal(size=one.weight).astype(np.float32)
     factors = 2.0 ** random.integers(-2, 3, one.weight[one.input_axis])
@@ -267,7 +295,9 @@ def test_balanced_layers(network, random, tmp_path, one: Case):
 
 
 @pytest.mark.parametrize("one", WEIGHTED)
-def test_shifted_layers(network, random, tmp_path, one: Case):
+def test_shifted_layers(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path, one: Case
+) -> None:
     """Sums lose their N low bits, and what is beyond 16 bits after that."""
     weight = random.normal(size=one.weight).astype(np.float32)
     scales = scales_of(weight, one.channel_axes, one.per_channel)
@@ -285,7 +315,9 @@ def test_shifted_layers(network, random, tmp_path, one: Case):
 
 
 @pytest.mark.parametrize("bits", [6, 7])
-def test_weights_of_fewer_bits(network, random, tmp_path, bits: int):
+def test_weights_of_fewer_bits(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path, bits: int
+) -> None:
     one = next(param.values[0] for param in WEIGHTED if param.id == "Conv2D")
     weight = random.normal(size=one.weight).astype(np.float32)
     scales = scales_of(weight, one.channel_axes, True, 2 ** (bits - 1) - 1) / np.float32(2)  # half of them clip
@@ -300,7 +332,9 @@ def test_weights_of_fewer_bits(network, random, tmp_path, bits: int):
 
 
 @pytest.mark.parametrize("op", ["BatchMatMul", "BatchMatMulV2"])
-def test_product_of_two_activations(network, random, tmp_path, op: str):
+def test_product_of_two_activations(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path, op: str
+) -> None:
     made = network(lambda a, b: getattr(nn(), op)(x=a, y=b, name="y"), a=(None, 4, 5), b=(None, 5, 3))
     record = {"y": LayerRecord(Affine(STEP, 0)), "y:1": LayerRecord(Affine(0.25, 0))}
     a, b = on_grid(random, 2, 4, 5), on_grid(random, 2, 5, 3)
@@ -312,8 +346,10 @@ def test_product_of_two_activations(network, random, tmp_path, op: str):
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_average_pooling(network, random, tmp_path, same: bool):
-    def write(x):
+def test_average_pooling(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path, same: bool
+) -> None:
+    def write(x: Any) -> None:
         nn().AvgPool(value=x, ksize=[1, 3, 2, 1], strides=[1, 2, 2, 1], padding=tf_name(same), name="y")
 
     made = network(write, x=(None, 8, 7, 3))
@@ -327,7 +363,7 @@ def test_average_pooling(network, random, tmp_path, same: bool):
     assert check(path, record).layers == {"AvgPool": 1}
 
 
-def pooled_sum(a, b):
+def pooled_sum(a: Any, b: Any) -> None:
     """A MaxPool and an Add that read the same tensor, which a third operator reads too."""
     import tensorflow as tf
 
@@ -344,7 +380,9 @@ def pooled_sum(a, b):
 
 
 @pytest.mark.parametrize("quantized", [("sum:0",), ("sum:1",), ("pool:0",), ("sum:0", "pool:0")], ids=str)
-def test_single_inputs(network, random, tmp_path, quantized: tuple[str, ...]):
+def test_single_inputs(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path, quantized: tuple[str, ...]
+) -> None:
     """Only the input that is named loses precision; other readers of the tensor do not."""
     made = network(pooled_sum, a=(None, 4, 4, 3), b=(None, 4, 4, 3))
     record = {name: LayerRecord(Affine(STEP, OFFSET)) for name in quantized}
@@ -361,11 +399,13 @@ def test_single_inputs(network, random, tmp_path, quantized: tuple[str, ...]):
     assert sum(check(path, record).layers.values()) == len(quantized)
 
 
-def test_two_readers_of_a_tensor_have_their_own_scales(network, random, tmp_path):
+def test_two_readers_of_a_tensor_have_their_own_scales(
+    network: Callable[..., Network], random: np.random.Generator, tmp_path: Path
+) -> None:
     """Here the tensor is the second output of an operator."""
     weights = random.normal(size=(2, 5, 4)).astype(np.float32)
 
-    def write(x):
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         half = tf.split(x, 2, axis=1)[1]
@@ -385,7 +425,7 @@ def test_two_readers_of_a_tensor_have_their_own_scales(network, random, tmp_path
     assert check(path, record).layers == {"MatMul": 2}
 
 
-def channels_first(x):
+def channels_first(x: Any) -> None:
     import tensorflow as tf
 
     first = {"data_format": "NCHW"}
@@ -397,7 +437,7 @@ def channels_first(x):
     tf.raw_ops.Conv3D(input=y, filter=kernel, strides=[1] * 5, padding="SAME", data_format="NCDHW", name="y")
 
 
-def test_channels_first(network, tmp_path):
+def test_channels_first(network: Callable[..., Network], tmp_path: Path) -> None:
     """TensorFlow has no such kernels for the processor: only the form can be looked at."""
     made = network(channels_first, x=(None, 2, 6, 6))
     affine = Affine(STEP, OFFSET)
@@ -423,7 +463,9 @@ def test_channels_first(network, tmp_path):
     assert check(path, record).layers == {"AvgPool": 1, "Conv2D": 1, "Conv3D": 1}
 
 
-def test_the_weight_of_a_transposed_convolution_has_its_offsets_on_axis_2(network, tmp_path):
+def test_the_weight_of_a_transposed_convolution_has_its_offsets_on_axis_2(
+    network: Callable[..., Network], tmp_path: Path
+) -> None:
     """That is how AMCT's kernel knows it."""
     one = next(param.values[0] for param in WEIGHTED if param.id == "Conv2DBackpropInput")
     made = build(network, one, np.ones(one.weight, np.float32), None, True)

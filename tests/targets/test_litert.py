@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from autoquant.targets.litert import LiteRTTarget
 from autoquant.targets.litert_assignment import assigned, boundaries
 
 
-def constant(*shape):
+def constant(*shape: int) -> Any:
     """Numbers that depend on the place in the graph, so that no two constants are one."""
     import tensorflow as tf
 
@@ -27,7 +30,7 @@ def constant(*shape):
     return tf.constant((np.random.default_rng([place, *shape]).normal(size=shape) / 2).astype(np.float32))
 
 
-def conv(x, name, *, stride=1, relu=True):
+def conv(x: Any, name: str, *, stride: int = 1, relu: bool = True) -> Any:
     import tensorflow as tf
 
     x = tf.nn.conv2d(x, constant(3, 3, x.shape[-1], 4), stride, "SAME", name=name)
@@ -35,7 +38,7 @@ def conv(x, name, *, stride=1, relu=True):
     return tf.nn.relu(x) if relu else x
 
 
-def named(x, name="y"):
+def named(x: Any, name: str = "y") -> Any:
     import tensorflow as tf
 
     return tf.identity(x, name=name)
@@ -44,7 +47,7 @@ def named(x, name="y"):
 IMAGE = (None, 8, 8, 4)
 
 
-def error(net, saved, output="y"):
+def error(net: LiteNetwork, saved: SavedLite, output: str = "y") -> float:
     want = net.float_outputs()[output]
     return float(np.linalg.norm(saved.run(net.x)[output] - want) / np.linalg.norm(want))
 
@@ -53,17 +56,17 @@ def error(net, saved, output="y"):
 
 
 @pytest.fixture(scope="module")
-def chain(lite_network):
+def chain(lite_network: Callable[..., LiteNetwork]) -> LiteNetwork:
     return lite_network(lambda x: named(conv(conv(conv(x, "a"), "b"), "c")), IMAGE)
 
 
-def test_all_int8_converts_only_at_the_ends(chain, tmp_path):
+def test_all_int8_converts_only_at_the_ends(chain: LiteNetwork, tmp_path: Path) -> None:
     saved = chain.saved(tmp_path / "m")
     assert saved.kinds == ["QUANTIZE", "CONV_2D", "CONV_2D", "CONV_2D", "DEQUANTIZE*"]
     assert 1e-4 < error(chain, saved) < 0.05
 
 
-def test_a_float_layer_between_two_int8_layers_is_float(chain, tmp_path):
+def test_a_float_layer_between_two_int8_layers_is_float(chain: LiteNetwork, tmp_path: Path) -> None:
     saved = chain.saved(tmp_path / "m", "b")
     assert saved.kinds == ["QUANTIZE", "CONV_2D", "DEQUANTIZE*", "CONV_2D*", "QUANTIZE", "CONV_2D", "DEQUANTIZE*"]
     op = saved.operator("CONV_2D", 1)
@@ -73,13 +76,13 @@ def test_a_float_layer_between_two_int8_layers_is_float(chain, tmp_path):
     assert error(chain, saved) < 0.05
 
 
-def test_all_layers_but_one_in_float(chain, tmp_path):
+def test_all_layers_but_one_in_float(chain: LiteNetwork, tmp_path: Path) -> None:
     made = chain.make(tmp_path / "m", chain.plan("a", "c"))
     assert list(made.record) == ["b"]
     assert made.boundaries == 2
 
 
-def test_int8_ends_have_no_conversions(chain, tmp_path):
+def test_int8_ends_have_no_conversions(chain: LiteNetwork, tmp_path: Path) -> None:
     saved = chain.saved(tmp_path / "m", io="int8")
     assert saved.kinds == ["CONV_2D", "CONV_2D", "CONV_2D"]
     output = saved.tensor(saved.graph.outputs[0]).quantization
@@ -88,8 +91,10 @@ def test_int8_ends_have_no_conversions(chain, tmp_path):
     assert np.linalg.norm(real - want) < 0.05 * np.linalg.norm(want)
 
 
-def test_a_tensor_that_is_an_output_and_read_by_the_last_layer(lite_network, tmp_path):
-    def write(x):
+def test_a_tensor_that_is_an_output_and_read_by_the_last_layer(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path
+) -> None:
+    def write(x: Any) -> None:
         first = named(conv(x, "a"), "z")
         named(conv(first, "b"))
 
@@ -104,7 +109,7 @@ def test_a_tensor_that_is_an_output_and_read_by_the_last_layer(lite_network, tmp
     assert net.saved(tmp_path / "m", io="int8").kinds == ["CONV_2D", "CONV_2D"]
 
 
-def test_a_residual_addition_is_int8(lite_network, tmp_path):
+def test_a_residual_addition_is_int8(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     net = lite_network(lambda x: named(conv(x, "a") + conv(conv(x, "b"), "c")), IMAGE)
     assert net.saved(tmp_path / "m").kinds.count("ADD") == 1
     saved = net.saved(tmp_path / "m", "b")
@@ -112,7 +117,7 @@ def test_a_residual_addition_is_int8(lite_network, tmp_path):
     assert error(net, saved) < 0.05
 
 
-def between_layers():
+def between_layers() -> dict[str, tuple[Callable[..., Any], set[str]]]:
     import tensorflow as tf
 
     return {
@@ -136,7 +141,7 @@ def between_layers():
 
 
 @pytest.mark.parametrize("kind", list(between_layers()))
-def test_operators_between_layers_are_int8(lite_network, tmp_path, kind):
+def test_operators_between_layers_are_int8(lite_network: Callable[..., LiteNetwork], tmp_path: Path, kind: str) -> None:
     write, wanted = between_layers()[kind]
     net = lite_network(lambda x: named(conv(write(conv(x, "a")), "b", relu=False)), IMAGE)
     path = tmp_path / "m"
@@ -147,7 +152,7 @@ def test_operators_between_layers_are_int8(lite_network, tmp_path, kind):
     assert error(net, saved) < 0.05
 
 
-def test_operators_that_cannot_be_int8_are_float(lite_network, tmp_path):
+def test_operators_that_cannot_be_int8_are_float(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     import tensorflow as tf
 
     net = lite_network(lambda x: named(conv(tf.nn.elu(conv(x, "a") - 1.0), "b", relu=False)), IMAGE)
@@ -156,10 +161,10 @@ def test_operators_that_cannot_be_int8_are_float(lite_network, tmp_path):
     assert saved.kinds == ["QUANTIZE", "CONV_2D", *middle, "CONV_2D", "DEQUANTIZE*"]
 
 
-def test_convolution_of_volumes_stays_float(lite_network, tmp_path):
+def test_convolution_of_volumes_stays_float(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> None:
         volume = tf.reshape(conv(x, "a"), (-1, 8, 8, 2, 2))
         volume = tf.nn.conv3d(volume, constant(2, 2, 2, 2, 2), (1, 1, 1, 1, 1), "SAME", name="volume")
         named(conv(tf.reshape(volume, (-1, 8, 8, 4)), "b"))
@@ -172,10 +177,10 @@ def test_convolution_of_volumes_stays_float(lite_network, tmp_path):
     assert error(net, saved) < 0.05
 
 
-def test_nothing_is_dequantized_for_its_shape(lite_network, tmp_path):
+def test_nothing_is_dequantized_for_its_shape(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> None:
         h = conv(x, "a", stride=2)
         shape = tf.stack([tf.shape(h)[0], 8, 8, 5])
         named(tf.nn.conv2d_transpose(h, constant(3, 3, 5, 4), shape, 2, "SAME", name="up"))
@@ -188,10 +193,10 @@ def test_nothing_is_dequantized_for_its_shape(lite_network, tmp_path):
         assert error(net, saved) < 0.05
 
 
-def test_products_of_two_activations(lite_network, tmp_path):
+def test_products_of_two_activations(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> None:
         query, key = (tf.matmul(x, constant(6, 6), name=name) for name in ("query", "key"))
         tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True, name="scores")), key, name="y")
 
@@ -207,7 +212,9 @@ def test_products_of_two_activations(lite_network, tmp_path):
 # Ranges
 
 
-def test_scales_are_those_of_the_first_layer_s_settings(lite_network, tmp_path):
+def test_scales_are_those_of_the_first_layer_s_settings(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path
+) -> None:
     """Two readers of one tensor want different ranges; a tensor with one reader has that one's."""
     net = lite_network(lambda x: named(conv(x, "a") + conv(conv(x, "b"), "c")), IMAGE)
     first, second = sorted("ab", key=lambda name: net.lite.layers[name])
@@ -227,7 +234,7 @@ def test_scales_are_those_of_the_first_layer_s_settings(lite_network, tmp_path):
     assert record["c"].activation.scale == pytest.approx(np.quantile(values, 0.8) / 255, rel=0.02)
 
 
-def test_tensors_between_keep_one_scale(lite_network, tmp_path):
+def test_tensors_between_keep_one_scale(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     """Max pooling cannot rescale; the layer behind it decides over both sides."""
     import tensorflow as tf
 
@@ -243,7 +250,7 @@ def test_tensors_between_keep_one_scale(lite_network, tmp_path):
 # Numbers
 
 
-def integers(saved, op):
+def integers(saved: SavedLite, op: Any) -> tuple[Any, ...]:
     """Weight, bias, and scale and zero of input, weight and output of a layer, from the file."""
     weight, bias = (saved.value(index) for index in op.inputs[1:3])
     found = [saved.tensor(index).quantization for index in (op.inputs[0], op.inputs[1], op.outputs[0])]
@@ -252,20 +259,26 @@ def integers(saved, op):
     return weight.astype(np.float64), bias.astype(np.float64), scales, zeros
 
 
-def rescaled(sums, scales, zeros):
+def rescaled(sums: NDArray[Any], scales: list[NDArray[Any]], zeros: list[int]) -> Any:
     return np.clip(np.rint(sums * scales[0] * scales[1] / scales[2]) + zeros[2], -128, 127)
 
 
-def windows(x, size):
+def windows(x: NDArray[Any], size: int) -> NDArray[Any]:
     return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
 
 
 @pytest.mark.parametrize("settings", [{}, {"channel_wise": False}, {"weight_algorithm": "octav"}], ids=str)
 @pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
-def test_kernels_compute_integer_arithmetic(lite_network, tmp_path, random, kind, settings):
+def test_kernels_compute_integer_arithmetic(
+    lite_network: Callable[..., LiteNetwork],
+    tmp_path: Path,
+    random: np.random.Generator,
+    kind: str,
+    settings: dict[str, bool | str],
+) -> None:
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> None:
         if kind == "CONV_2D":
             x = tf.nn.conv2d(x, constant(3, 3, 4, 6), 1, "VALID", name="layer")
         elif kind == "DEPTHWISE_CONV_2D":
@@ -292,7 +305,7 @@ def test_kernels_compute_integer_arithmetic(lite_network, tmp_path, random, kind
     assert (got == want).mean() > 0.98
 
 
-def test_records_say_what_is_in_the_file(chain, tmp_path):
+def test_records_say_what_is_in_the_file(chain: LiteNetwork, tmp_path: Path) -> None:
     made = chain.make(tmp_path / "m", chain.plan())
     record = made.record["a"]
     low, high = float(chain.x.min()), float(chain.x.max())
@@ -303,18 +316,18 @@ def test_records_say_what_is_in_the_file(chain, tmp_path):
 
 
 @pytest.mark.parametrize("samples", [1, 7, 64])
-def test_the_batch_stays_open(chain, tmp_path, samples):
+def test_the_batch_stays_open(chain: LiteNetwork, tmp_path: Path, samples: int) -> None:
     saved = chain.saved(tmp_path / "m")
     x = np.resize(chain.x, (samples, *chain.x.shape[1:]))
     np.testing.assert_array_equal(saved.run(x)["y"][:1], saved.run(x[:1])["y"])
     assert saved.run(x)["y"].shape == (samples, 8, 8, 4)
 
 
-def test_constants_that_layers_share(lite_network, tmp_path):
+def test_constants_that_layers_share(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
     """One weight and one bias for two layers, of which one is float, or quantized in another way."""
     import tensorflow as tf
 
-    def write(x):
+    def write(x: Any) -> None:
         weight, bias = constant(3, 3, 4, 4), tf.zeros(4)
         for name in "ab":
             x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weight, 1, "SAME", name=name), bias))
@@ -332,13 +345,19 @@ def test_constants_that_layers_share(lite_network, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ["minmax", "mse", "octav"])
 @pytest.mark.parametrize("channel_wise", [True, False])
-def test_channels_of_zeros_keep_their_bias(lite_network, tmp_path, random, algorithm, channel_wise):
+def test_channels_of_zeros_keep_their_bias(
+    lite_network: Callable[..., LiteNetwork],
+    tmp_path: Path,
+    random: np.random.Generator,
+    algorithm: str,
+    channel_wise: bool,
+) -> None:
     import tensorflow as tf
 
     weight = random.normal(size=(3, 3, 4, 6)).astype(np.float32)
     weight[..., 2], weight[..., 3] = 0.0, weight[..., 3] * 1e-12
 
-    def write(x):
+    def write(x: Any) -> None:
         named(tf.nn.bias_add(tf.nn.conv2d(x, weight, 1, "SAME", name="layer"), tf.constant([1.0, -2, 3, -4, 5, -6])))
 
     net = lite_network(write, IMAGE)
@@ -353,7 +372,7 @@ def test_channels_of_zeros_keep_their_bias(lite_network, tmp_path, random, algor
 # The maker
 
 
-def test_the_same_plan_gives_the_same_bytes_whatever_was_made_before(chain, tmp_path):
+def test_the_same_plan_gives_the_same_bytes_whatever_was_made_before(chain: LiteNetwork, tmp_path: Path) -> None:
     maker = LiteRTTarget().maker(chain.model, chain.layers, chain.statistics)
     maker.make(chain.plan("b", weight_algorithm="mse"), tmp_path / "other")
     maker.make(chain.plan(), tmp_path / "one")
@@ -365,12 +384,14 @@ def test_the_same_plan_gives_the_same_bytes_whatever_was_made_before(chain, tmp_
     ("changes", "message"),
     [({"fp16_scales": True}, "FORCE_FP16_QUANT"), ({"fusion": Fusion(enabled=False)}, "do_fusion")],
 )
-def test_plans_that_no_tflite_can_follow(chain, tmp_path, changes, message):
+def test_plans_that_no_tflite_can_follow(
+    chain: LiteNetwork, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(PlanError, match=f"{message}.*choose --target tensorflow"):
         chain.make(tmp_path / "m", Plan(chain.plan().layers, **changes))
 
 
-def test_weights_of_fewer_bits_are_refused(chain, tmp_path):
+def test_weights_of_fewer_bits_are_refused(chain: LiteNetwork, tmp_path: Path) -> None:
     from dataclasses import replace
 
     few = {name: replace(settings, weight_bits=6) for name, settings in chain.plan().int8.items()}
@@ -378,7 +399,9 @@ def test_weights_of_fewer_bits_are_refused(chain, tmp_path):
         chain.make(tmp_path / "m", Plan(few))
 
 
-def test_values_without_a_scale_name_the_tensor(lite_network, tmp_path, random):
+def test_values_without_a_scale_name_the_tensor(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path, random: np.random.Generator
+) -> None:
     x = random.normal(size=(4, 8, 8, 4)).astype(np.float32)
     x[0, 0, 0, 0] = np.nan
     net = lite_network(lambda x: named(conv(x, "a")), IMAGE, x=x)
@@ -387,23 +410,23 @@ def test_values_without_a_scale_name_the_tensor(lite_network, tmp_path, random):
     assert not (tmp_path / "m").exists()
 
 
-def test_a_disk_that_refuses(chain, tmp_path):
+def test_a_disk_that_refuses(chain: LiteNetwork, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         chain.make(tmp_path / "file" / "m", chain.plan())
 
 
-def test_ends_of_another_type_are_refused():
+def test_ends_of_another_type_are_refused() -> None:
     with pytest.raises(ValueError, match="float32 or int8, not uint8"):
         LiteRTTarget("uint8")
 
 
-def test_nothing_is_printed(chain, tmp_path, capfd):
+def test_nothing_is_printed(chain: LiteNetwork, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     chain.make(tmp_path / "m", chain.plan())
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_tflite_is_quantized_without_tensorflow(chain, tmp_path):
+def test_a_tflite_is_quantized_without_tensorflow(chain: LiteNetwork, tmp_path: Path) -> None:
     (tmp_path / "float.tflite").write_bytes(chain.lite.content)
     code = """if True:
     import sys, numpy as np
@@ -425,7 +448,7 @@ def test_a_tflite_is_quantized_without_tensorflow(chain, tmp_path):
     assert done.stdout.split() == ["3", "2", "False"]
 
 
-def test_no_conversion_is_undone_by_the_next(chain, tmp_path):
+def test_no_conversion_is_undone_by_the_next(chain: LiteNetwork, tmp_path: Path) -> None:
     for number, in_float in enumerate([(), ("a",), ("b",), ("c",), ("a", "b")]):
         saved = chain.saved(tmp_path / f"{number}", *in_float)
         assert not any(pair == ("DEQUANTIZE*", "QUANTIZE") for pair in pairwise(saved.kinds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ def conversions(operators: Any, outputs: Any, int8: Mapping[int, bool], ends: bo
 
 
 @st.composite
-def networks(draw):
+def networks(draw: Callable[..., Any]) -> tuple[Any, ...]:
     operators: list[tuple[str, list[int]]] = []
     for number in range(draw(st.integers(1, 8))):
         data = [0, *(n + 1 for n in range(number) if operators[n][0] != SHAPE)]
@@ -74,7 +74,7 @@ def networks(draw):
 
 
 @given(networks())
-def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case):
+def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case: tuple[Any, ...]) -> None:
     operators, outputs, in_float, ends = case
     lite = graph(operators, outputs)
     fixed = {n: kind == LAYER and f"l{n}" not in in_float for n, (kind, _) in enumerate(operators) if kind != FREE}
@@ -105,13 +105,19 @@ def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case
     ],
     ids=["layer", "hyperedge", "shape", "float", "tie"],
 )
-def test_small_graphs_by_hand(operators, outputs, in_float, int8, kinds):
+def test_small_graphs_by_hand(
+    operators: list[tuple[str, list[int]]],
+    outputs: list[int],
+    in_float: tuple[str, ...],
+    int8: set[int],
+    kinds: list[str],
+) -> None:
     lite = graph(operators, outputs)
     assert assigned(lite, in_float, "float32") == int8
     wanted = tuple(Boundary(*pair.split()) for pair in kinds)
     assert boundaries(lite, assigned(lite, in_float, "float32"), "float32") == wanted
 
 
-def test_a_weight_that_is_no_layer_s_stays_in_float():
+def test_a_weight_that_is_no_layer_s_stays_in_float() -> None:
     lite = graph([(LAYER, [0]), ("CONV_2D", [1]), (FREE, [2])], [3])
     assert assigned(lite, (), "float32") == {0}

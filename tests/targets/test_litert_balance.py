@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from lite_networks import SavedLite
+from lite_networks import LiteNetwork, SavedLite
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError
@@ -20,7 +23,7 @@ SIZES = np.array([1.0, 30.0, 0.1, 5.0, 300.0, 0.02], np.float32)
 """How large the channels between the layers are."""
 
 
-def network(kind):
+def network(kind: str) -> Callable[..., None]:
     """Channels of unequal size between `first` and `second`; those of `second` mend what those of `first` did."""
     import tensorflow as tf
 
@@ -30,7 +33,7 @@ def network(kind):
     depthwise = (rng.normal(size=(3, 3, CHANNELS, 2)) / SIZES[:, None]).astype(np.float32)
     dense = (rng.normal(size=(CHANNELS, 5)) / SIZES[:, None]).astype(np.float32)
 
-    def write(x):
+    def write(x: Any) -> None:
         h = tf.nn.conv2d(x, first, 1, "SAME", name="first")
         h = tf.nn.relu(tf.nn.bias_add(h, tf.constant(rng.normal(size=CHANNELS).astype(np.float32) * SIZES)))
         if kind == "pooled":
@@ -47,16 +50,16 @@ def network(kind):
 
 
 @pytest.fixture(params=["direct", "pooled", "depthwise", "dense"])
-def net(request, lite_network):
+def net(request: pytest.FixtureRequest, lite_network: Callable[..., LiteNetwork]) -> LiteNetwork:
     return lite_network(network(request.param), (None, 8, 8, 4))
 
 
-def plan_of(net, dmq):
+def plan_of(net: LiteNetwork, dmq: float | None) -> Plan:
     settings = net.plan().int8
     return Plan({**settings, "second": replace(settings["second"], dmq=dmq)})
 
 
-def test_the_float_model_computes_what_it_did(net):
+def test_the_float_model_computes_what_it_did(net: LiteNetwork) -> None:
     balance = Balancer(net.lite, net.layers, net.statistics).balance(plan_of(net, 0.5))
     assert list(balance.factors) == ["second"]
     model = prepared(flatbuffer.read(net.lite.content))
@@ -69,7 +72,7 @@ def test_the_float_model_computes_what_it_did(net):
     np.testing.assert_array_equal(again.run(net.x)["y"], want)
 
 
-def test_factors_are_those_of_the_record_and_the_file_is_scaled_by_them(net, tmp_path):
+def test_factors_are_those_of_the_record_and_the_file_is_scaled_by_them(net: LiteNetwork, tmp_path: Path) -> None:
     made = net.make(tmp_path / "m", plan_of(net, 0.5))
     second = net.layers["second"]
     values = net.float_values(second.activations[0])
@@ -84,7 +87,7 @@ def test_factors_are_those_of_the_record_and_the_file_is_scaled_by_them(net, tmp
     assert made.record["second"].activation.scale == pytest.approx(high / 255, rel=0.01)
 
 
-def test_unequal_channels_are_quantized_better(net, tmp_path):
+def test_unequal_channels_are_quantized_better(net: LiteNetwork, tmp_path: Path) -> None:
     want = net.float_outputs()["y"]
     errors = {}
     for dmq in (None, 0.5):
@@ -96,14 +99,14 @@ def test_unequal_channels_are_quantized_better(net, tmp_path):
     assert errors[None] > 4 * errors[0.5]
 
 
-def test_a_layer_at_the_input_cannot_be_balanced(net, tmp_path):
+def test_a_layer_at_the_input_cannot_be_balanced(net: LiteNetwork, tmp_path: Path) -> None:
     settings = dict(net.plan().int8)
     settings["first"] = replace(settings["first"], dmq=0.5)
     with pytest.raises(PlanError, match="first: it cannot be balanced on this target"):
         net.make(tmp_path / "m", Plan(settings))
 
 
-def chain(x):
+def chain(x: Any) -> None:
     """Three layers; the weight of the second is multiplied twice."""
     import tensorflow as tf
 
@@ -114,7 +117,9 @@ def chain(x):
     tf.identity(x, name="y")
 
 
-def test_the_order_in_which_a_plan_names_its_layers_changes_nothing(lite_network, tmp_path):
+def test_the_order_in_which_a_plan_names_its_layers_changes_nothing(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path
+) -> None:
     """A plan that was read from a file names them in another order than one that was proposed."""
     net = lite_network(chain, (None, 4, 4, CHANNELS))
     settings = {name: replace(one, dmq=0.7 if name != "first" else None) for name, one in net.plan().int8.items()}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
-from lite_networks import SavedLite, calibrated
+from lite_networks import LiteNetwork, SavedLite, calibrated
+from numpy.typing import NDArray
 
 from autoquant.model.model import open_model
 from autoquant.targets.litert import LiteRTTarget
@@ -29,10 +34,10 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def real(real_data):
+def real(real_data: Path) -> Callable[..., tuple[LiteNetwork, NDArray[Any], NDArray[Any]]]:
     """A model by name: opened, calibrated on 64 samples, and at most 2,000 to score."""
 
-    def opened(name):
+    def opened(name: str) -> tuple[LiteNetwork, NDArray[Any], NDArray[Any]]:
         model, evaluation, calibration, preprocess = CASES[name]
         data = np.load(real_data / evaluation)
         seen = preprocess(np.load(real_data / calibration)["x"][:64])
@@ -42,13 +47,15 @@ def real(real_data):
     return opened
 
 
-def accuracy(saved, x, y):
+def accuracy(saved: SavedLite, x: NDArray[Any], y: NDArray[Any]) -> float:
     parts = [next(iter(saved.run(part).values())) for part in np.array_split(x, len(x) // 200)]
     return float((np.concatenate(parts).argmax(axis=1) == y).mean())
 
 
 @pytest.mark.parametrize("name", ["resnet8", "vww"])
-def test_all_in_int8_keeps_the_score(real, tmp_path, name):
+def test_all_in_int8_keeps_the_score(
+    real: Callable[..., tuple[LiteNetwork, NDArray[Any], NDArray[Any]]], tmp_path: Path, name: str
+) -> None:
     net, x, y = real(name)
     made = net.make(tmp_path / "m", net.plan())
     assert made.boundaries == 2
@@ -59,7 +66,9 @@ def test_all_in_int8_keeps_the_score(real, tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "without"), [("mid", 0.4), ("hard", 0.2)])
-def test_balancing_saves_what_unequal_channels_lose(real, tmp_path, name, without):
+def test_balancing_saves_what_unequal_channels_lose(
+    real: Callable[..., tuple[LiteNetwork, NDArray[Any], NDArray[Any]]], tmp_path: Path, name: str, without: float
+) -> None:
     net, x, y = real(name)
     lost = accuracy(net.saved(tmp_path / "m"), x, y)
     kept = accuracy(net.saved(tmp_path / "m", dmq=0.8), x, y)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.calibration.plan import LayerPlan
 from autoquant.errors import TrialError
@@ -24,7 +26,7 @@ SHAPES = {
 """Operator -> shape of its weight, and the axis of its output channels."""
 
 
-def layer(shape, axis):
+def layer(shape: tuple[int, ...], axis: int) -> Layer:
     return Layer("layer", "Conv2D", ("x",), -1, "weight", shape, (axis,), None, None, None)
 
 
@@ -36,7 +38,7 @@ def found(name, weight, axis, algorithm="minmax", channel_wise=True):
     return scales_of(layer(weight.shape, axis), weight, model, op, settings)
 
 
-def octav(rows, iterations=10):
+def octav(rows: NDArray[Any], iterations: int = 10) -> NDArray[Any]:
     """Sakr et al. 2022, equation 6, for 8 bits with a sign: the clip of least squared error, by Newton's method."""
     clips = np.ones(len(rows))
     part = 4.0**-8 / 3
@@ -49,7 +51,7 @@ def octav(rows, iterations=10):
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("channel_wise", [True, False])
 @pytest.mark.parametrize("algorithm", ["minmax", "mse", "octav"])
-def test_scales_follow_the_formulas(random, name, channel_wise, algorithm):
+def test_scales_follow_the_formulas(random: np.random.Generator, name: Any, channel_wise: bool, algorithm: str) -> None:
     shape, axis = SHAPES[name]
     weight = random.normal(size=shape).astype(np.float32)
     rows = np.moveaxis(weight.astype(np.float64), axis, 0).reshape(shape[axis], -1)
@@ -67,7 +69,7 @@ def test_scales_follow_the_formulas(random, name, channel_wise, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ["minmax", "mse", "octav"])
-def test_channels_of_zeros_have_the_scale_of_the_largest(random, algorithm):
+def test_channels_of_zeros_have_the_scale_of_the_largest(random: np.random.Generator, algorithm: str) -> None:
     weight = random.normal(size=(5, 3, 3, 2)).astype(np.float32)
     weight[1:3] = 0
     scales = found("CONV_2D", weight, 0, algorithm).reshape(-1)
@@ -81,7 +83,9 @@ def test_channels_of_zeros_have_the_scale_of_the_largest(random, algorithm):
     st.floats(2.0**-20, 10, width=32),
     st.booleans(),
 )
-def test_a_bias_has_room_and_no_scale_shrinks(scales, bias, scale_d, channel_wise):
+def test_a_bias_has_room_and_no_scale_shrinks(
+    scales: list[float], bias: list[float], scale_d: float, channel_wise: bool
+) -> None:
     given_scales = np.array(scales if channel_wise else scales[:1], np.float64).reshape(-1, 1, 1, 1)
     raised = with_room(layer((3, 1, 1, 1), 0), given_scales, np.array(bias, np.float32), scale_d)
     assert raised.shape == given_scales.shape
@@ -94,7 +98,7 @@ def test_a_bias_has_room_and_no_scale_shrinks(scales, bias, scale_d, channel_wis
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_names_the_layer(value):
+def test_what_is_not_finite_names_the_layer(value: float) -> None:
     weight = np.full((3, 2), value, np.float32)
     with pytest.raises(TrialError, match="layer: its weights hold NaN or infinity"):
         found("FULLY_CONNECTED", weight, 0)

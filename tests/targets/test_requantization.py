@@ -1,12 +1,19 @@
 """A Relu6 before quantizers that clip below 6."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from graph_networks import Network
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.quant_json import load_quant_json
-from autoquant.model.graph import make_node
+from autoquant.model.graph import Graph, make_node
 from autoquant.quantization.affine import Affine
 from autoquant.targets.attributes import FLOAT, type_attr
 from autoquant.targets.tensorflow import quantized
@@ -23,10 +30,10 @@ SYMMETRIC_BELOW = Affine(f32(5.9 / 127), 0)
 
 
 @pytest.fixture(scope="module")
-def made(network, request):
+def made(network: Callable[..., Network], request: pytest.FixtureRequest) -> Network:
     """Relu6 of the input, read by two MatMuls, and where the parameter says so by a float operator too."""
 
-    def write(x):
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         clipped = tf.raw_ops.Relu6(features=x, name="relu6")
@@ -39,14 +46,14 @@ def made(network, request):
     return network(write, x=(None, 5))
 
 
-def int8(made, *activations: Affine, **more):
+def int8(made: Network, *activations: Affine, **more: Any) -> Graph:
     record = {f"layer{i}": LayerRecord(affine, (0.03125,), **more) for i, affine in enumerate(activations)}
     return quantized(made.graph, made.layers, record)
 
 
 @pytest.mark.parametrize("made", [False], indirect=True)
 @pytest.mark.parametrize("pair", [(BELOW, BELOW), (BELOW, SYMMETRIC_BELOW)])
-def test_results_are_the_same_to_the_last_bit(made, pair):
+def test_results_are_the_same_to_the_last_bit(made: Network, pair: tuple[Affine, Affine]) -> None:
     after = int8(made, *pair)
     assert after.nodes["relu6"].op == "Relu"
     before = after.edit(put=[make_node("relu6", "Relu6", ["x"], T=type_attr(FLOAT))])
@@ -57,7 +64,7 @@ def test_results_are_the_same_to_the_last_bit(made, pair):
 
 
 @pytest.mark.parametrize("made", [False], indirect=True)
-def test_the_map_tells_of_it(made, tmp_path):
+def test_the_map_tells_of_it(made: Network, tmp_path: Path) -> None:
     record = {f"layer{i}": LayerRecord(BELOW, (0.03125,)) for i in range(2)}
     made.save(record, tmp_path / "net_quantized.pb")
     assert load_quant_json(tmp_path / "net_quant.json").nodes["relu6"] == ("relu6",)
@@ -65,22 +72,22 @@ def test_the_map_tells_of_it(made, tmp_path):
 
 @pytest.mark.parametrize("made", [False], indirect=True)
 @pytest.mark.parametrize("pair", [(ABOVE, BELOW), (BELOW, ABOVE), (BELOW,), (BELOW, Affine(f32(6 / 255), -128))])
-def test_it_stays_where_one_reader_would_see_the_difference(made, pair):
+def test_it_stays_where_one_reader_would_see_the_difference(made: Network, pair: tuple[Affine, ...]) -> None:
     assert int8(made, *pair).nodes["relu6"].op == "Relu6"
 
 
 @pytest.mark.parametrize("made", [True], indirect=True)
-def test_it_stays_where_something_else_reads_it(made):
+def test_it_stays_where_something_else_reads_it(made: Network) -> None:
     assert int8(made, BELOW, BELOW).nodes["relu6"].op == "Relu6"
 
 
 @pytest.mark.parametrize("made", [False], indirect=True)
-def test_it_stays_before_a_balancer(made):
+def test_it_stays_before_a_balancer(made: Network) -> None:
     assert int8(made, BELOW, BELOW, balance=(0.5,) * 5).nodes["relu6"].op == "Relu6"
 
 
-def test_it_stays_where_it_is_an_output(network):
-    def write(x):
+def test_it_stays_where_it_is_an_output(network: Callable[..., Network]) -> None:
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         clipped = tf.raw_ops.Relu6(features=x, name="y")

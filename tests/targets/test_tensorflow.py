@@ -1,21 +1,30 @@
 """Saved graphs: their form, and their numbers against integer arithmetic in NumPy."""
 
+from __future__ import annotations
+
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import pytest
+from graph_networks import Network
+from numpy.typing import NDArray
 from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
+from tiny_model import Tiny
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.formats.quant_json import load_quant_json
+from autoquant.formats.quant_json import QuantJson, load_quant_json
 from autoquant.model.graph import GraphDef, make_node
+from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.model import open_model
+from autoquant.model.model import Model, open_model
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES
 from autoquant.targets.attributes import FLOAT, type_attr
@@ -23,19 +32,19 @@ from autoquant.targets.tensorflow import TensorFlowTarget, quantized
 
 
 @pytest.fixture(scope="module")
-def opened(tiny):
+def opened(tiny: Tiny) -> tuple[Model, dict[str, Layer]]:
     model = open_model(tiny.model)
     return model, {layer.name: layer for layer in survey(model.graph).layers}
 
 
-def f32(values):
+def f32(values: Any) -> tuple[float, ...]:
     return tuple(float(np.float32(value)) for value in np.atleast_1d(values))
 
 
-def records(tiny, per_channel):
+def records(tiny: Tiny, per_channel: bool) -> dict[str, LayerRecord]:
     """A record with scales computed here, in float64, from the weights."""
 
-    def scales(weight, axes):
+    def scales(weight: NDArray[Any], axes: tuple[int, ...]) -> tuple[float, ...]:
         rows = np.abs(weight.astype(np.float64)).max(axis=axes).reshape(-1) / 127.0
         return f32(rows if per_channel else rows.max())
 
@@ -47,12 +56,12 @@ def records(tiny, per_channel):
     }
 
 
-def int8_weight(weight, scale_w, axes):
+def int8_weight(weight: NDArray[Any], scale_w: tuple[float, ...], axes: tuple[int, ...]) -> Any:
     shape = [size if axis in axes and len(scale_w) > 1 else 1 for axis, size in enumerate(weight.shape)]
     return np.clip(np.rint(weight.astype(np.float64) / np.array(scale_w).reshape(shape)), -128, 127)
 
 
-def conv2d(x, w, *, stride, same):
+def conv2d(x: NDArray[Any], w: NDArray[Any], *, stride: int, same: bool) -> Any:
     """Cross-correlation in float64, NHWC and HWIO."""
     kh, kw = w.shape[:2]
     if same:
@@ -61,24 +70,24 @@ def conv2d(x, w, *, stride, same):
     return np.einsum("nhwcij,ijco->nhwo", windows, w)
 
 
-def depthwise(x, w, *, stride):
+def depthwise(x: NDArray[Any], w: NDArray[Any], *, stride: int) -> Any:
     windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[:2], axis=(1, 2))[:, ::stride, ::stride]
     out = np.einsum("nhwcij,ijcm->nhwcm", windows, w)
     return out.reshape(*out.shape[:3], -1)
 
 
-def reference(tiny, record, images):
+def reference(tiny: Tiny, record: dict[str, LayerRecord], images: NDArray[Any]) -> Any:
     """What the INT8 graph must compute: integer products and sums, scaled once."""
     w = tiny.weights
 
-    def steps(x, layer):
+    def steps(x: NDArray[Any], layer: str) -> Any:
         affine = record[layer].activation
         return np.clip(np.rint(x / affine.scale) + affine.offset, -128, 127) - affine.offset
 
-    def real(sums, layer):
+    def real(sums: NDArray[Any], layer: str) -> Any:
         return sums * record[layer].activation.scale * np.array(record[layer].scale_w)
 
-    def bias(name, layer):
+    def bias(name: str, layer: str) -> Any:
         return np.rint(w[name] / (record[layer].activation.scale * np.array(record[layer].scale_w)))
 
     q = int8_weight(w["conv"], record["conv"].scale_w, (3,))
@@ -92,7 +101,9 @@ def reference(tiny, record, images):
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_saved_graph_computes_integer_arithmetic(tiny, opened, tmp_path, per_channel: bool):
+def test_saved_graph_computes_integer_arithmetic(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path, per_channel: bool
+) -> None:
     model, layers = opened
     record = records(tiny, per_channel)
     path = tmp_path / TensorFlowTarget().file_name("tiny")
@@ -106,7 +117,9 @@ def test_saved_graph_computes_integer_arithmetic(tiny, opened, tmp_path, per_cha
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
 
 
-def test_nothing_recorded_is_the_float_model(tiny, opened, tmp_path):
+def test_nothing_recorded_is_the_float_model(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
+) -> None:
     model, layers = opened
     TensorFlowTarget().save(model.graph, layers, {}, tmp_path / "saved")
     images = {"image": np.load(tiny.evaluation)["x"][:20]}
@@ -116,7 +129,7 @@ def test_nothing_recorded_is_the_float_model(tiny, opened, tmp_path):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_a_foreign_record_is_refused(tiny, opened, tmp_path):
+def test_a_foreign_record_is_refused(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path) -> None:
     model, layers = opened
     record = {"other": records(tiny, per_channel=True)["conv"]}
     with pytest.raises(PlanError, match="other"):
@@ -124,7 +137,7 @@ def test_a_foreign_record_is_refused(tiny, opened, tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
-def test_form_is_that_of_amct(tiny, opened, tmp_path):
+def test_form_is_that_of_amct(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path) -> None:
     model, layers = opened
     record = records(tiny, per_channel=True)
     path = tmp_path / "tiny_quantized.pb"
@@ -149,7 +162,7 @@ def test_form_is_that_of_amct(tiny, opened, tmp_path):
     assert float_constants == []
 
 
-def test_every_tensor_keeps_its_name_and_unit(tiny, opened):
+def test_every_tensor_keeps_its_name_and_unit(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     model, layers = opened
     int8 = quantized(model.graph, layers, records(tiny, per_channel=True))
     images = np.load(tiny.evaluation)["x"][:20]
@@ -158,10 +171,11 @@ def test_every_tensor_keeps_its_name_and_unit(tiny, opened):
     before = engine.open_graph(model.graph, names)({"image": images})
     after = engine.open_graph(int8, names)({"image": images})
     for name in names:
+        assert name is not None
         assert np.linalg.norm(after[name] - before[name]) < 0.1 * np.linalg.norm(before[name])
 
 
-def test_layers_not_in_the_record_stay_float(tiny, opened):
+def test_layers_not_in_the_record_stay_float(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     model, layers = opened
     record = {"dense": records(tiny, per_channel=True)["dense"]}
     int8 = quantized(model.graph, layers, record)
@@ -169,7 +183,7 @@ def test_layers_not_in_the_record_stay_float(tiny, opened):
     assert sum(node.op == "AscendQuant" for node in int8.nodes.values()) == 1
 
 
-def test_names_of_the_users_nodes_are_left_alone(tiny, opened):
+def test_names_of_the_users_nodes_are_left_alone(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     """A node that is called as one of ours would be keeps its name and its work, and so do its readers."""
     model, layers = opened
     record = records(tiny, per_channel=True)
@@ -187,7 +201,7 @@ def test_names_of_the_users_nodes_are_left_alone(tiny, opened):
         np.testing.assert_array_equal(engine.open_graph(int8)(images)["scores"], want)
 
 
-def test_bias_beyond_int32_names_the_layer(opened):
+def test_bias_beyond_int32_names_the_layer(opened: tuple[Model, dict[str, Layer]]) -> None:
     model, layers = opened
     tiny_scale = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(2e-7))
     with pytest.raises(TrialError, match=r"dense: its quantized bias .* exceeds int32; leave the layer in float"):
@@ -195,7 +209,7 @@ def test_bias_beyond_int32_names_the_layer(opened):
 
 
 @pytest.mark.parametrize("scale_w", [1e-45, 5e-32])
-def test_scales_whose_product_vanishes_name_the_layer(opened, scale_w: float):
+def test_scales_whose_product_vanishes_name_the_layer(opened: tuple[Model, dict[str, Layer]], scale_w: float) -> None:
     """Numbers below 1.2e-38 are 0 to TensorFlow."""
     model, layers = opened
     least = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(scale_w))
@@ -203,7 +217,7 @@ def test_scales_whose_product_vanishes_name_the_layer(opened, scale_w: float):
         quantized(model.graph, layers, {"depthwise": least})
 
 
-def test_the_map_tells_what_stands_for_what(tiny, opened, tmp_path):
+def test_the_map_tells_what_stands_for_what(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path) -> None:
     model, layers = opened
     path = tmp_path / "tiny_quantized.pb"
     TensorFlowTarget().save(model.graph, layers, records(tiny, per_channel=True), path)
@@ -218,13 +232,16 @@ def test_the_map_tells_what_stands_for_what(tiny, opened, tmp_path):
             deterministic=True
         )
     bias = layers["conv"].bias
+    assert bias is not None
     assert written.nodes[bias] == ("conv", bias)
     assert written.nodes["depthwise"] == written.nodes["depthwise/quant_op"] == ("depthwise",)
     assert written.nodes["conv/act_quant/AscendQuant"] == ("image",)
     assert written.nodes["conv/weight_quant/AscendWeightQuant"] == (layers["conv"].weight,)
 
 
-def test_without_simulation_there_are_no_functions(tiny, opened, tmp_path):
+def test_without_simulation_there_are_no_functions(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
+) -> None:
     model, layers = opened
     record = records(tiny, per_channel=True)
     for name, simulation in (("with", True), ("without", False)):
@@ -236,7 +253,7 @@ def test_without_simulation_there_are_no_functions(tiny, opened, tmp_path):
     assert there == lacking
 
 
-def test_functions_of_the_model_stay(tiny, opened, tmp_path):
+def test_functions_of_the_model_stay(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path) -> None:
     model, layers = opened
     own = FunctionDefLibrary(function=[FunctionDef(signature={"name": "own"})])
     graph = replace(model.graph, library=own)
@@ -246,7 +263,9 @@ def test_functions_of_the_model_stay(tiny, opened, tmp_path):
         assert [function.signature.name for function in saved.library.function] == names
 
 
-def test_a_map_is_never_beside_a_model_that_it_does_not_describe(tiny, opened, tmp_path, monkeypatch):
+def test_a_map_is_never_beside_a_model_that_it_does_not_describe(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whenever saving ends: before the model, between the two, or with both."""
     model, layers = opened
     target, record = TensorFlowTarget(), records(tiny, per_channel=True)
@@ -254,7 +273,7 @@ def test_a_map_is_never_beside_a_model_that_it_does_not_describe(tiny, opened, t
     target.save(model.graph, layers, record, path)
     before = path.read_bytes()
 
-    def killed(*arguments):
+    def killed(*arguments: Path | QuantJson) -> Never:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -270,7 +289,9 @@ def test_a_map_is_never_beside_a_model_that_it_does_not_describe(tiny, opened, t
     assert path.read_bytes() != before
 
 
-def test_saving_again_describes_the_new_model(tiny, opened, tmp_path):
+def test_saving_again_describes_the_new_model(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
+) -> None:
     model, layers = opened
     target, record = TensorFlowTarget(), records(tiny, per_channel=True)
     path, mapping = tmp_path / "tiny_quantized.pb", tmp_path / "tiny_quant.json"
@@ -294,10 +315,12 @@ assert not any(name.startswith("autoquant") for name in sys.modules)
 """
 
 
-def test_a_plain_session_of_another_process_runs_the_file(network, tmp_path, random):
+def test_a_plain_session_of_another_process_runs_the_file(
+    network: Callable[..., Network], tmp_path: Path, random: np.random.Generator
+) -> None:
     """All that a graph needs is in it: shifts, the area of a pooling, balance factors, an input by itself."""
 
-    def write(x):
+    def write(x: Any) -> None:
         import tensorflow as tf
 
         kernel = tf.constant(random.normal(size=(3, 3, 2, 4)), tf.float32)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ def saved(path: Path, **arrays: object) -> Path:
         ({"x": X}, False),
     ],
 )
-def test_finds_inputs_and_labels(tmp_path: Path, arrays: dict[str, np.ndarray], labelled: bool):
+def test_finds_inputs_and_labels(tmp_path: Path, arrays: dict[str, np.ndarray], labelled: bool) -> None:
     source = open_npz(saved(tmp_path / "a.npz", **arrays), ["input"])
     (batch,) = source.read(None, 10)
     np.testing.assert_array_equal(batch.inputs["input"], X)
@@ -32,7 +34,7 @@ def test_finds_inputs_and_labels(tmp_path: Path, arrays: dict[str, np.ndarray], 
     assert (batch.labels is not None) == labelled
 
 
-def test_several_inputs_and_one_called_y():
+def test_several_inputs_and_one_called_y() -> None:
     source = open_arrays("data", {"y": X, "x": X + 1, "labels": Y}, ["x", "y"])
     (batch,) = source.read(None, 4)
     np.testing.assert_array_equal(batch.inputs["y"], X)
@@ -40,7 +42,7 @@ def test_several_inputs_and_one_called_y():
     np.testing.assert_array_equal(batch.labels, Y)
 
 
-def test_raw_data_stays_raw_and_is_not_copied():
+def test_raw_data_stays_raw_and_is_not_copied() -> None:
     source = ArraySource("data", {"x": X}, None)
     (batch,) = source.read(np.asarray([1, 2]), 4)
     assert batch.inputs["x"].dtype == np.uint8
@@ -58,7 +60,7 @@ def test_raw_data_stays_raw_and_is_not_copied():
         ({"x": np.asarray([None, 1])}, "cannot be read as .npz"),
     ],
 )
-def test_bad_contents(tmp_path: Path, arrays: dict[str, np.ndarray], told: str):
+def test_bad_contents(tmp_path: Path, arrays: dict[str, np.ndarray], told: str) -> None:
     path = saved(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError) as caught:
         open_npz(path, ["input"])
@@ -67,7 +69,7 @@ def test_bad_contents(tmp_path: Path, arrays: dict[str, np.ndarray], told: str):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "random", "empty", "flipped", "npy"])
-def test_damaged_files(tmp_path: Path, damage: str):
+def test_damaged_files(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 9, (50, 50)))
     whole = path.read_bytes()
@@ -83,7 +85,7 @@ def test_damaged_files(tmp_path: Path, damage: str):
         open_npz(path, ["input"])
 
 
-def test_a_file_removed_after_it_was_opened(tmp_path: Path):
+def test_a_file_removed_after_it_was_opened(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npz", x=X)
     source = open_npz(path, ["x"])
     path.unlink()
@@ -91,7 +93,7 @@ def test_a_file_removed_after_it_was_opened(tmp_path: Path):
         _ = source.digest
 
 
-def test_the_digest_sees_every_byte(tmp_path: Path):
+def test_the_digest_sees_every_byte(tmp_path: Path) -> None:
     def digest(x: np.ndarray, y: np.ndarray | None) -> str:
         return ArraySource("data", {"x": x}, y).digest
 

@@ -1,5 +1,7 @@
 """Samples put side by side."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,7 +27,9 @@ def samples(*lengths: int) -> Iterator[Sample]:
         ([3, 3, 4], 2, [[0, 1], [2]]),
     ],
 )
-def test_batches_end_when_full_and_where_the_shape_changes(lengths: list[int], size: int, labels: list[list[int]]):
+def test_batches_end_when_full_and_where_the_shape_changes(
+    lengths: list[int], size: int, labels: list[list[int]]
+) -> None:
     batches = list(stacked(samples(*lengths), size))
     assert [batch.labels.tolist() for batch in batches if batch.labels is not None] == labels
     for batch in batches:
@@ -35,7 +39,7 @@ def test_batches_end_when_full_and_where_the_shape_changes(lengths: list[int], s
         )
 
 
-def test_a_full_batch_does_not_wait_for_the_next_sample():
+def test_a_full_batch_does_not_wait_for_the_next_sample() -> None:
     def broken() -> Iterator[Sample]:
         yield from samples(3, 3)
         raise AssertionError("asked for a third sample")

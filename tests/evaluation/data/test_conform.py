@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -23,13 +25,13 @@ def spec(dtype: str, *shape: int | None) -> InputSpec:
         ("uint8", "int8"),
     ],
 )
-def test_casts(have: str, want: str):
+def test_casts(have: str, want: str) -> None:
     made = conform("data", np.asarray([[0], [1]], have), spec(want, 1))
     assert made.dtype == want
     np.testing.assert_array_equal(made, [[0], [1]])
 
 
-def test_does_not_copy_without_need():
+def test_does_not_copy_without_need() -> None:
     batch = np.zeros((2, 3), np.float32)
     assert conform("data", batch, spec("float32", None)) is batch
 
@@ -43,14 +45,14 @@ def test_does_not_copy_without_need():
         ("float32", "bool", "takes bool, the data is float32"),
     ],
 )
-def test_refuses_types(have: str, want: str, told: str):
+def test_refuses_types(have: str, want: str, told: str) -> None:
     with pytest.raises(DataError) as caught:
         conform("data.npz", np.zeros((2, 1), have), spec(want, 1))
     assert told in str(caught.value)
     assert str(caught.value).startswith("data.npz: the model's input 'input' takes")
 
 
-def test_refuses_integers_that_do_not_fit():
+def test_refuses_integers_that_do_not_fit() -> None:
     with pytest.raises(DataError, match=r"values 0\.\.255 do not fit into int8"):
         conform("data", np.asarray([[0], [255]], np.uint8), spec("int8", 1))
 
@@ -65,19 +67,19 @@ def test_refuses_integers_that_do_not_fit():
         ((4,), (None, 3), "takes (batch, ?, 3), the data has (batch, 4); is it the data of this model?"),
     ],
 )
-def test_refuses_shapes(given: tuple[int, ...], wanted: tuple[int | None, ...], told: str):
+def test_refuses_shapes(given: tuple[int, ...], wanted: tuple[int | None, ...], told: str) -> None:
     with pytest.raises(DataError) as caught:
         conform("data", np.zeros((2, *given), np.float32), spec("float32", *wanted))
     assert told in str(caught.value)
 
 
-def test_an_unknown_rank_takes_anything():
+def test_an_unknown_rank_takes_anything() -> None:
     open_spec = InputSpec("input", np.dtype("float32"), None)
     assert conform("data", np.zeros((2, 3, 4)), open_spec).shape == (2, 3, 4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_names_the_sample_that_is_not_finite(bad: float):
+def test_names_the_sample_that_is_not_finite(bad: float) -> None:
     batch = np.zeros((3, 2, 2), np.float32)
     batch[1, 0, 1] = bad
     with pytest.raises(DataError, match="sample 8 has NaN or infinite values;"):
@@ -87,7 +89,7 @@ def test_names_the_sample_that_is_not_finite(bad: float):
         check_no_nan("data", batch, range(3))
 
 
-def test_large_is_not_infinite():
+def test_large_is_not_infinite() -> None:
     largest = np.full((2, 3), np.finfo(np.float32).max)
     check_no_nan("data", largest, range(2))
     assert np.isfinite(largest).all()

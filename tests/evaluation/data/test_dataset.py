@@ -1,5 +1,7 @@
 """The data as a user names it; and one contract for all sources."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import threading
@@ -84,7 +86,7 @@ def joined(data: Dataset, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([batch.inputs["input"] for batch in batches]), np.concatenate(labels)
 
 
-def test_every_source_gives_all_samples_preprocessed_again_and_again(data: Dataset):
+def test_every_source_gives_all_samples_preprocessed_again_and_again(data: Dataset) -> None:
     assert len(data) == 7 and data.has_labels
     for size in (3, 7, 100, 3):
         x, y = joined(data, size)
@@ -93,7 +95,7 @@ def test_every_source_gives_all_samples_preprocessed_again_and_again(data: Datas
         np.testing.assert_array_equal(y, Y + 1)
 
 
-def test_every_source_gives_subsets_in_ascending_order(data: Dataset):
+def test_every_source_gives_subsets_in_ascending_order(data: Dataset) -> None:
     part = data.subset(np.asarray([6, 1, 3, 4]))
     x, y = joined(part, 2)
     np.testing.assert_array_equal(x, X[[1, 3, 4, 6]] / 10)
@@ -103,18 +105,18 @@ def test_every_source_gives_subsets_in_ascending_order(data: Dataset):
     assert len(part) == 4
 
 
-def test_every_source_can_be_read_twice_at_once(data: Dataset):
+def test_every_source_can_be_read_twice_at_once(data: Dataset) -> None:
     for one, other in zip(data.batches(2), data.batches(2), strict=True):
         np.testing.assert_array_equal(one.inputs["input"], other.inputs["input"])
 
 
-def test_only_arrays_without_preprocessing_are_at_hand(data: Dataset):
+def test_only_arrays_without_preprocessing_are_at_hand(data: Dataset) -> None:
     assert not data.at_hand
     assert Dataset(data.source, data.inputs).at_hand == isinstance(data.source, ArraySource)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
-def test_every_source_gives_the_same_batches_while_a_model_runs(data: Dataset, size: int):
+def test_every_source_gives_the_same_batches_while_a_model_runs(data: Dataset, size: int) -> None:
     before, plain = set(threading.enumerate()), list(data.batches(size))
     with overlapped(lambda batch: batch.inputs["input"].sum(), data.batches(size)) as pairs:
         together = list(pairs)
@@ -125,7 +127,7 @@ def test_every_source_gives_the_same_batches_while_a_model_runs(data: Dataset, s
     assert set(threading.enumerate()) <= before
 
 
-def test_every_source_ends_its_threads_when_given_up(data: Dataset):
+def test_every_source_ends_its_threads_when_given_up(data: Dataset) -> None:
     before = set(threading.enumerate())
     next(data.batches(1))
     batches = data.batches(2)
@@ -134,7 +136,7 @@ def test_every_source_ends_its_threads_when_given_up(data: Dataset):
     assert set(threading.enumerate()) <= before
 
 
-def test_every_source_tells_of_a_bad_sample_in_every_pass_and_after_those_before_it(data: Dataset):
+def test_every_source_tells_of_a_bad_sample_in_every_pass_and_after_those_before_it(data: Dataset) -> None:
     def no_forties(batch: np.ndarray) -> np.ndarray:
         return np.where(batch == 40, np.nan, batch)
 
@@ -163,12 +165,12 @@ print("tensorflow" in sys.modules)
 """
 
 
-def test_arrays_and_functions_do_without_tensorflow(tmp_path: Path):
+def test_arrays_and_functions_do_without_tensorflow(tmp_path: Path) -> None:
     words = [sys.executable, "-c", LIGHT, as_npz(tmp_path), as_function(tmp_path)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
-def test_the_digest_depends_on_all_that_matters(data: Dataset):
+def test_the_digest_depends_on_all_that_matters(data: Dataset) -> None:
     plain = Dataset(data.source, data.inputs)
     made = [
         plain,
@@ -182,24 +184,24 @@ def test_the_digest_depends_on_all_that_matters(data: Dataset):
     assert all(len(one.digest) == 64 for one in made)
 
 
-def test_a_folder_of_records(tmp_path: Path):
+def test_a_folder_of_records(tmp_path: Path) -> None:
     as_records(tmp_path)
     np.testing.assert_array_equal(joined(open_data(tmp_path, SPEC), 7)[1], Y)
     assert len(open_data(tmp_path / "data-00001-of-00002", SPEC)) == 3
 
 
 @pytest.mark.parametrize("indices", [[0, 0], [-1], [7]])
-def test_bad_subsets(indices: list[int]):
+def test_bad_subsets(indices: list[int]) -> None:
     with pytest.raises(ValueError, match=r"distinct and in 0\.\.6"):
         open_data((X, Y), SPEC).subset(np.asarray(indices))
 
 
-def test_a_batch_has_at_least_one_sample():
+def test_a_batch_has_at_least_one_sample() -> None:
     with pytest.raises(ValueError, match="size must be at least 1"):
         next(open_data((X, Y), SPEC).batches(0))
 
 
-def test_two_inputs_and_integers_are_not_preprocessed():
+def test_two_inputs_and_integers_are_not_preprocessed() -> None:
     specs = [*SPEC, InputSpec("ids", np.dtype("int32"), (None, 1))]
     ids = np.arange(7)[:, None]
     data = open_data({"input": X, "ids": ids}, specs, preprocess=Affine(std=(10.0,)))
@@ -247,13 +249,13 @@ def empty_folder(path: Path) -> str:
         (lambda _: (NAN[5:], Y[5:]), "sample 0 has NaN"),
     ],
 )
-def test_bad_data_is_refused_when_opened(tmp_path: Path, make: Callable[[Path], Any], told: str):
+def test_bad_data_is_refused_when_opened(tmp_path: Path, make: Callable[[Path], Any], told: str) -> None:
     with pytest.raises(DataError) as caught:
         open_data(make(tmp_path), SPEC)
     assert told in str(caught.value)
 
 
-def test_nan_further_on_is_found_when_read():
+def test_nan_further_on_is_found_when_read() -> None:
     data = open_data((NAN, Y), SPEC).subset(np.asarray([1, 3, 5, 6]))
     with pytest.raises(DataError, match="data: sample 5 has NaN or infinite values; remove such samples"):
         list(data.batches(3))
@@ -262,29 +264,29 @@ def test_nan_further_on_is_found_when_read():
         list(open_data((X[:2], labels), SPEC).batches(2))
 
 
-def test_nan_made_by_the_users_preprocessing_is_found():
+def test_nan_made_by_the_users_preprocessing_is_found() -> None:
     with pytest.raises(DataError, match="sample 0 has NaN"):
         open_data((X, Y), SPEC, preprocess=Custom("f", lambda x: x * np.nan))
 
 
-def test_float_data_beyond_float32_is_found():
+def test_float_data_beyond_float32_is_found() -> None:
     with pytest.raises(DataError, match="sample 0 has NaN or infinite"):
         open_data((X + 1e300, Y), SPEC)
 
 
-def test_preprocessing_for_a_model_of_integers_is_refused():
+def test_preprocessing_for_a_model_of_integers_is_refused() -> None:
     spec = [InputSpec("input", np.dtype("uint8"), (None, 2, 2, 3))]
     assert next(open_data((X, Y), spec).batches(7)).inputs["input"].dtype == np.uint8
     with pytest.raises(DataError, match="takes uint8, the data is float32; is there a --preprocess too many"):
         open_data((X, Y), spec, preprocess=KerasMode("tf"))
 
 
-def test_only_class_numbers_can_be_shifted():
+def test_only_class_numbers_can_be_shifted() -> None:
     with pytest.raises(DataError, match=r"labels of type float64 and shape \(1, 3\) cannot be shifted"):
         open_data((X, np.eye(3)[Y]), SPEC, label_offset=1)
 
 
-def test_real_npz(real_data: Path):
+def test_real_npz(real_data: Path) -> None:
     data = open_data(real_data / "cifar10" / "calibration.npz", [InputSpec("x", np.dtype("float32"), None)])
     assert len(data) == 500 and data.has_labels
     assert next(data.batches(2)).inputs["x"].shape == (2, 32, 32, 3)

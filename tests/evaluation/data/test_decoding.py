@@ -1,5 +1,7 @@
 """Decoding in threads: the same samples in the same order, errors in their place, memory bounded, no thread left."""
 
+from __future__ import annotations
+
 import gc
 import threading
 import time
@@ -47,18 +49,18 @@ def numbers(samples: Iterator[Sample]) -> list[int]:
 
 
 @given(st.lists(st.integers(0, 200), max_size=30), st.integers(1, 9), st.integers(0, 20_000))
-def test_order_is_kept_whatever_is_kept_in_memory(wanted: list[int], ahead: int, room: int):
+def test_order_is_kept_whatever_is_kept_in_memory(wanted: list[int], ahead: int, room: int) -> None:
     decoder = Decoder(room)
     for _ in range(2):
         assert numbers(decoder.samples(Decoding(), wanted, ahead)) == wanted
 
 
-def test_order_is_kept_where_later_samples_are_ready_sooner():
+def test_order_is_kept_where_later_samples_are_ready_sooner() -> None:
     decode = Decoding(pause=lambda number: 0.02 if number % 3 == 0 else 0.0)
     assert numbers(Decoder(0).samples(decode, range(12), 6)) == list(range(12))
 
 
-def test_threads_decode_at_the_same_time():
+def test_threads_decode_at_the_same_time() -> None:
     together = threading.Barrier(cores())  # breaks, and decode raises, unless all threads meet there
 
     def decode(number: int) -> Sample:
@@ -69,7 +71,7 @@ def test_threads_decode_at_the_same_time():
 
 
 @pytest.mark.parametrize("room", [0, GIB])
-def test_an_error_takes_the_place_of_its_sample_in_every_pass(room: int):
+def test_an_error_takes_the_place_of_its_sample_in_every_pass(room: int) -> None:
     decoder, decode = Decoder(room), Decoding(broken=5)
     for _ in range(3):
         samples = decoder.samples(decode, range(9), 8)
@@ -79,20 +81,20 @@ def test_an_error_takes_the_place_of_its_sample_in_every_pass(room: int):
 
 
 @pytest.mark.parametrize("ahead", [1, 7, 50])
-def test_no_more_is_decoded_than_asked_for(ahead: int):
+def test_no_more_is_decoded_than_asked_for(ahead: int) -> None:
     decode = Decoding()
     for taken, _ in enumerate(Decoder(0).samples(decode, range(200), ahead), start=1):
         assert len(decode.calls) <= taken + max(ahead, cores())
 
 
-def test_kept_samples_are_not_decoded_again():
+def test_kept_samples_are_not_decoded_again() -> None:
     decode, decoder = Decoding(), Decoder(GIB)
     list(decoder.samples(decode, [3, 4, 5], 2))
     assert numbers(decoder.samples(decode, [2, 3, 5, 6], 2)) == [2, 3, 5, 6]
     assert sorted(decode.calls) == [2, 3, 4, 5, 6]
 
 
-def test_as_many_are_kept_as_there_is_room_for():
+def test_as_many_are_kept_as_there_is_room_for() -> None:
     decode, decoder = Decoding(size=1000), Decoder(3 * (1000 + AROUND) + 999)
     list(decoder.samples(decode, range(10), 4))
     decode.calls.clear()
@@ -109,7 +111,7 @@ def dropped(samples: Iterator[Sample]) -> None:
 
 
 @pytest.mark.parametrize("give_up", [closed, dropped])
-def test_an_iterator_given_up_ends_its_threads(give_up: Callable[[Iterator[Sample]], None]):
+def test_an_iterator_given_up_ends_its_threads(give_up: Callable[[Iterator[Sample]], None]) -> None:
     before, decode = set(threading.enumerate()), Decoding(pause=lambda number: 0.1 if number else 0.0)
     given = [Decoder(0).samples(decode, range(1000), 500)]
     next(given[0])
@@ -144,9 +146,9 @@ def system(root: Path, free: int | None, limit: str | None = None, used: int = 0
         (None, None, 0, MOST // 4),
     ],
 )
-def test_a_quarter_of_what_is_free(tmp_path: Path, free: int | None, limit: str | None, used: int, room: int):
+def test_a_quarter_of_what_is_free(tmp_path: Path, free: int | None, limit: str | None, used: int, room: int) -> None:
     assert room_for_samples(system(tmp_path, free, limit, used)) == room
 
 
-def test_here_there_is_some_room():
+def test_here_there_is_some_room() -> None:
     assert 0 < room_for_samples() <= MOST

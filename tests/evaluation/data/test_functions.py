@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ def batches_of(size: int) -> Callable[[], Iterator[Any]]:
 
 @pytest.mark.parametrize("given", [1, 3, 7])
 @pytest.mark.parametrize("wanted", [1, 2, 10])
-def test_batches_are_cut_and_joined(given: int, wanted: int):
+def test_batches_are_cut_and_joined(given: int, wanted: int) -> None:
     source = FunctionSource("f", batches_of(given), ["input"])
     batches = list(source.read(np.asarray([0, 2, 3, 6]), wanted))
     assert [len(batch) for batch in batches] == {1: [1, 1, 1, 1], 2: [2, 2], 10: [4]}[wanted]
@@ -35,7 +37,7 @@ def test_batches_are_cut_and_joined(given: int, wanted: int):
 @pytest.mark.parametrize(
     "item", [X, {"input": X}, (X, Y), ({"input": X}, Y), (X, None), X.tolist(), (X.tolist(), Y.tolist())]
 )
-def test_forms_of_a_batch(item: Any):
+def test_forms_of_a_batch(item: Any) -> None:
     source = FunctionSource("f", lambda: [item], ["input"])
     (batch,) = source.read(None, 10)
     np.testing.assert_array_equal(batch.inputs["input"], X)
@@ -43,7 +45,7 @@ def test_forms_of_a_batch(item: Any):
     assert len(source) == 7
 
 
-def test_a_tf_dataset_is_such_a_function():
+def test_a_tf_dataset_is_such_a_function() -> None:
     import tensorflow as tf
 
     source = FunctionSource("f", lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(3), ["input"])
@@ -51,13 +53,13 @@ def test_a_tf_dataset_is_such_a_function():
     np.testing.assert_array_equal(np.concatenate([b.labels for b in source.read(None, 4)]), Y)
 
 
-def test_samples_of_different_shapes_are_never_stacked():
+def test_samples_of_different_shapes_are_never_stacked() -> None:
     images = [np.zeros((1, 4, 4, 1)), np.zeros((1, 4, 4, 1)), np.zeros((1, 2, 6, 1)), np.zeros((1, 4, 4, 1))]
     source = FunctionSource("f", lambda: images, ["input"])
     assert [b.inputs["input"].shape[:3] for b in source.read(None, 8)] == [(2, 4, 4), (1, 2, 6), (1, 4, 4)]
 
 
-def test_the_digest_is_that_of_the_samples():
+def test_the_digest_is_that_of_the_samples() -> None:
     assert FunctionSource("f", batches_of(3), ["x"]).digest == FunctionSource("g", batches_of(3), ["x"]).digest
     assert FunctionSource("f", batches_of(3), ["x"]).digest != FunctionSource("f", lambda: [(X, Y + 1)], ["x"]).digest
 
@@ -77,18 +79,18 @@ def test_the_digest_is_that_of_the_samples():
         (lambda x: x, "raised TypeError"),
     ],
 )
-def test_what_is_no_batch(give: Callable[..., Any], told: str):
+def test_what_is_no_batch(give: Callable[..., Any], told: str) -> None:
     with pytest.raises(DataError) as caught:
         list(FunctionSource("f", give, ["input"]).read(None, 8))
     assert told in str(caught.value)
 
 
-def test_one_array_for_two_inputs():
+def test_one_array_for_two_inputs() -> None:
     with pytest.raises(DataError, match="gives one array, the model takes a, b"):
         len(FunctionSource("f", lambda: [X], ["a", "b"]))
 
 
-def test_an_exception_keeps_its_message_and_line(tmp_path: Path):
+def test_an_exception_keeps_its_message_and_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def give():\n    yield [[1.0]]\n    raise RuntimeError('disk on fire')\n")
     source = FunctionSource("mine:give", load_function(f"{file}:give"), ["input"])
@@ -106,7 +108,7 @@ def test_an_exception_keeps_its_message_and_line(tmp_path: Path):
         ([X[::-1], X], "the first batch differs"),
     ],
 )
-def test_a_second_pass_must_be_like_the_first(later: list[np.ndarray], told: str):
+def test_a_second_pass_must_be_like_the_first(later: list[np.ndarray], told: str) -> None:
     passes = itertools.chain([[X, X]], itertools.repeat(later))
     source = FunctionSource("f", lambda: next(passes), ["input"])
     assert len(source) == 14
@@ -114,7 +116,7 @@ def test_a_second_pass_must_be_like_the_first(later: list[np.ndarray], told: str
         list(source.read(None, 100))
 
 
-def test_a_shared_iterator_is_found_out():
+def test_a_shared_iterator_is_found_out() -> None:
     once = iter([X, X])
     source = FunctionSource("f", lambda: once, ["input"])
     with pytest.raises(DataError, match="no shared iterator"):

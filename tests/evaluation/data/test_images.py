@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_sorted_folders_are_the_classes(folder: Path):
+def test_sorted_folders_are_the_classes(folder: Path) -> None:
     source = ImageFolder(folder, [spec(4, 6, 3)])
     (batch,) = source.read(None, 8)
     assert len(source) == 4 and source.has_labels
@@ -54,7 +56,7 @@ def test_sorted_folders_are_the_classes(folder: Path):
     np.testing.assert_array_equal(batch.inputs["input"][:3], [RED, RED, RED])
 
 
-def test_only_the_chosen_are_decoded(folder: Path):
+def test_only_the_chosen_are_decoded(folder: Path) -> None:
     write(folder / "cat" / "a.PNG", b"broken")
     source = ImageFolder(folder, [spec(4, 6, 3)])
     (batch,) = source.read(np.asarray([0, 2]), 8)
@@ -63,7 +65,7 @@ def test_only_the_chosen_are_decoded(folder: Path):
         list(source.read(None, 8))
 
 
-def test_an_image_removed_in_the_middle(folder: Path):
+def test_an_image_removed_in_the_middle(folder: Path) -> None:
     for number in range(200):  # far more than are decoded ahead
         write(folder / "bee" / f"{number:03}.png", png(RED))
     source = ImageFolder(folder, [spec(4, 6, 3)])
@@ -79,7 +81,7 @@ def test_an_image_removed_in_the_middle(folder: Path):
         ImageFolder(folder / "nowhere", [spec(4, 6, 3)])
 
 
-def test_later_passes_find_the_images_decoded_and_still_miss_those_that_cannot_be(folder: Path):
+def test_later_passes_find_the_images_decoded_and_still_miss_those_that_cannot_be(folder: Path) -> None:
     write(folder / "dog" / "d.jpg", b"broken")
     source = ImageFolder(folder, [spec(4, 6, 3)])
     for _ in range(2):
@@ -90,7 +92,7 @@ def test_later_passes_find_the_images_decoded_and_still_miss_those_that_cannot_b
         (folder / "cat" / "a.PNG").unlink(missing_ok=True)  # was decoded in the first pass
 
 
-def test_what_is_read_is_not_what_is_kept(folder: Path):
+def test_what_is_read_is_not_what_is_kept(folder: Path) -> None:
     source = ImageFolder(folder, [spec(4, 6, 3)])
     for _ in range(2):
         (batch,) = source.read(np.asarray([0]), 1)
@@ -98,14 +100,14 @@ def test_what_is_read_is_not_what_is_kept(folder: Path):
         batch.inputs["input"][...] = 7
 
 
-def test_images_without_class_folders_have_no_labels(tmp_path: Path):
+def test_images_without_class_folders_have_no_labels(tmp_path: Path) -> None:
     write(tmp_path / "1.png", png(RED))
     source = ImageFolder(tmp_path, [spec(4, 6, 3)])
     (batch,) = source.read(None, 8)
     assert len(source) == 1 and not source.has_labels and batch.labels is None
 
 
-def test_stray_images_and_empty_classes(folder: Path):
+def test_stray_images_and_empty_classes(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="empty: a class folder without images"):
         ImageFolder(folder, [spec(4, 6, 3)])
@@ -114,7 +116,7 @@ def test_stray_images_and_empty_classes(folder: Path):
         ImageFolder(folder, [spec(4, 6, 3)])
 
 
-def test_bilinear_resize_as_tensorflow_does():
+def test_bilinear_resize_as_tensorflow_does() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     made = decode_image("x", png(image), ImageForm("input", 3, (3, 4)))
     # Half-pixel centres: output pixel i lies at (i + 0.5) * in / out - 0.5.
@@ -142,12 +144,12 @@ def test_bilinear_resize_as_tensorflow_does():
         (GIF_RED, 1, [[[76]]]),
     ],
 )
-def test_channels(encoded: bytes, channels: int, expected: object):
+def test_channels(encoded: bytes, channels: int, expected: object) -> None:
     made = decode_image("x", encoded, ImageForm("input", channels, None))
     assert np.abs(made.astype(int) - np.asarray(expected, float)).max() <= 1  # PNG to grey: TensorFlow truncates
 
 
-def test_decodes_within_a_graph():
+def test_decodes_within_a_graph() -> None:
     encoded = png(RED)
     with tf.Graph().as_default():
         made = decode_image("x", encoded, ImageForm("input", 3, (4, 6)))
@@ -165,18 +167,18 @@ def test_decodes_within_a_graph():
 )
 def test_the_form_comes_from_the_model(
     shape: tuple[int | None, ...], size: tuple[int, int] | None, expected: ImageForm
-):
+) -> None:
     assert ImageForm.of("x", [spec(*shape)], size) == expected
 
 
-def test_a_model_that_takes_no_images():
+def test_a_model_that_takes_no_images() -> None:
     with pytest.raises(DataError, match=r"images cannot feed the model's input 'input' of shape \(None, 10\)"):
         ImageForm.of("x", [spec(10)], None)
     with pytest.raises(DataError, match="the model has 2"):
         ImageForm.of("x", [spec(4, 4, 3)] * 2, None)
 
 
-def test_the_digest_sees_names_bytes_and_form(folder: Path):
+def test_the_digest_sees_names_bytes_and_form(folder: Path) -> None:
     first = ImageFolder(folder, [spec(4, 6, 3)]).digest
     assert ImageFolder(folder, [spec(4, 6, 3)]).digest == first
     assert ImageFolder(folder, [spec(4, 6, 1)]).digest != first

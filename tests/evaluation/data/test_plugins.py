@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -12,16 +14,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_finds_an_installed_function():
+def test_finds_an_installed_function() -> None:
     assert load_function("os.path:join")("a", "b") == str(Path("a/b"))
 
 
-def test_finds_a_module_in_the_current_directory(here: Path):
+def test_finds_a_module_in_the_current_directory(here: Path) -> None:
     (here / "plugin_in_cwd.py").write_text("def one():\n    return 1\n")
     assert load_function("plugin_in_cwd:one")() == 1
 
 
-def test_finds_a_file_and_what_lies_beside_it(here: Path):
+def test_finds_a_file_and_what_lies_beside_it(here: Path) -> None:
     (here / "folder").mkdir()
     (here / "folder" / "plugin_helper.py").write_text("VALUE = 2\n")
     (here / "folder" / "mine.py").write_text("from plugin_helper import VALUE\ndef two():\n    return VALUE\n")
@@ -29,7 +31,7 @@ def test_finds_a_file_and_what_lies_beside_it(here: Path):
     assert load_function(f"{here / 'folder' / 'mine.py'}:two")() == 2
 
 
-def test_a_file_is_read_anew_each_time(here: Path):
+def test_a_file_is_read_anew_each_time(here: Path) -> None:
     file = here / "mine.py"
     file.write_text("def f():\n    return 1\n")
     first = load_function("mine.py:f")
@@ -53,7 +55,7 @@ def test_a_file_is_read_anew_each_time(here: Path):
         ("plugin_syntax:f", "raised SyntaxError", ""),
     ],
 )
-def test_says_what_is_missing(here: Path, spec: str, what: str, hint: str):
+def test_says_what_is_missing(here: Path, spec: str, what: str, hint: str) -> None:
     (here / "plugin_mine.py").write_text("VALUE = 3\ndef load():\n    pass\n")
     (here / "plugin_broken.py").write_text("x = 1\nx / 0\n")
     (here / "plugin_needs.py").write_text("import not_there\n")
@@ -65,7 +67,7 @@ def test_says_what_is_missing(here: Path, spec: str, what: str, hint: str):
     assert hint in caught.value.hint
 
 
-def test_blames_the_line_in_the_users_file_not_in_the_library_it_called(here: Path):
+def test_blames_the_line_in_the_users_file_not_in_the_library_it_called(here: Path) -> None:
     (here / "mine.py").write_text("import json\n\ndef f():\n    return json.loads('{')\n")
     function = load_function("mine.py:f")
     try:
@@ -78,7 +80,7 @@ def test_blames_the_line_in_the_users_file_not_in_the_library_it_called(here: Pa
     assert told.what.endswith("mine.py:4)")
 
 
-def test_the_key_follows_the_source_file(here: Path):
+def test_the_key_follows_the_source_file(here: Path) -> None:
     file = here / "mine.py"
     file.write_text("def f(x):\n    return x\n")
     first = source_key(load_function("mine.py:f"))

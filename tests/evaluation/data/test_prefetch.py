@@ -1,5 +1,7 @@
 """Pairs of items and what a thread makes of them: as without a thread, and without a thread left behind."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,17 +68,17 @@ def failing_at(bad: int | None) -> Callable[[int], int]:
 @pytest.mark.parametrize("bad_work", [None, 0, 1, 2, 4])
 def test_the_same_pairs_and_the_same_end_as_of_a_loop(
     stop: int, bad_item: int | None, bad_work: int | None, threaded: bool
-):
+) -> None:
     items, work = counting(stop, bad_item), failing_at(bad_work)
     assert ours(work, items, threaded) == plain(work, items)
 
 
-def test_without_a_thread_all_stays_in_the_callers():
+def test_without_a_thread_all_stays_in_the_callers() -> None:
     with overlapped(lambda _: threading.get_ident(), range(3), threaded=False) as pairs:
         assert {worker for _, worker in pairs} == {threading.get_ident()}
 
 
-def test_work_leaves_the_thread_and_items_do_not():
+def test_work_leaves_the_thread_and_items_do_not() -> None:
     here, made = threading.get_ident(), []
 
     def items() -> Iterator[int]:
@@ -89,7 +91,7 @@ def test_work_leaves_the_thread_and_items_do_not():
     assert set(made) == {here} and len(workers) == 1 and here not in workers
 
 
-def test_the_next_item_is_made_while_work_runs():
+def test_the_next_item_is_made_while_work_runs() -> None:
     made = threading.Event()
 
     def items() -> Iterator[int]:
@@ -104,7 +106,7 @@ def test_the_next_item_is_made_while_work_runs():
         assert [ok for _, ok in pairs] == [True, True]
 
 
-def test_no_more_than_one_item_is_made_ahead():
+def test_no_more_than_one_item_is_made_ahead() -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -117,7 +119,7 @@ def test_no_more_than_one_item_is_made_ahead():
             assert len(made) <= item + 2
 
 
-def test_calls_of_work_never_meet():
+def test_calls_of_work_never_meet() -> None:
     inside: list[int] = []
 
     def work(item: int) -> int:
@@ -132,7 +134,7 @@ def test_calls_of_work_never_meet():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, GeneratorExit])
-def test_when_the_block_is_left_work_has_ended(error: type[BaseException]):
+def test_when_the_block_is_left_work_has_ended(error: type[BaseException]) -> None:
     running: list[int] = []
     started: list[int] = []
 
@@ -149,7 +151,7 @@ def test_when_the_block_is_left_work_has_ended(error: type[BaseException]):
     assert running == [] and len(started) <= 3
 
 
-def test_an_interrupt_while_an_item_is_made():
+def test_an_interrupt_while_an_item_is_made() -> None:
     def items() -> Iterator[int]:
         yield 0
         raise KeyboardInterrupt
@@ -158,7 +160,7 @@ def test_an_interrupt_while_an_item_is_made():
         list(pairs)
 
 
-def test_an_exception_keeps_its_place():
+def test_an_exception_keeps_its_place() -> None:
     with pytest.raises(ZeroDivisionError) as caught, overlapped(failing_at(1), range(3)) as pairs:
         list(pairs)
     assert caught.traceback[-1].name == "work"

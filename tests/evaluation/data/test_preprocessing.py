@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
 
 @pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
-def test_equals_keras(mode: str, dtype: type):
+def test_equals_keras(mode: str, dtype: type) -> None:
     from keras.applications.imagenet_utils import preprocess_input
 
     raw = IMAGES.astype(dtype)
@@ -25,7 +27,7 @@ def test_equals_keras(mode: str, dtype: type):
     np.testing.assert_array_equal(raw, IMAGES)  # the raw data is not changed
 
 
-def test_transposed_data_is_handled():
+def test_transposed_data_is_handled() -> None:
     np.testing.assert_array_equal(
         KerasMode("torch")(IMAGES.transpose(0, 2, 1, 3)), KerasMode("torch")(IMAGES).transpose(0, 2, 1, 3)
     )
@@ -40,7 +42,9 @@ numbers = st.floats(-10, 10).map(lambda v: round(v, 3))
     std=st.lists(numbers.filter(lambda v: abs(v) > 0.01), min_size=3, max_size=3),
     shape=st.sampled_from([(2, 3), (2, 4, 3), (1, 2, 5, 3), (0, 2, 3)]),
 )
-def test_affine_is_scale_mean_std(scale: list[float], mean: list[float], std: list[float], shape: tuple[int, ...]):
+def test_affine_is_scale_mean_std(
+    scale: list[float], mean: list[float], std: list[float], shape: tuple[int, ...]
+) -> None:
     raw = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     made = Affine(tuple(scale), tuple(mean), tuple(std))(raw)
     expected = (raw * np.asarray(scale) - np.asarray(mean)) / np.asarray(std)
@@ -60,12 +64,12 @@ def test_affine_is_scale_mean_std(scale: list[float], mean: list[float], std: li
         {"mean": (1.0, 2.0), "std": (1.0, 2.0, 3.0)},
     ],
 )
-def test_affine_refuses(values: dict[str, tuple[float, ...]]):
+def test_affine_refuses(values: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match="must"):
         Affine(**values)
 
 
-def test_keys_tell_apart():
+def test_keys_tell_apart() -> None:
     made = [
         KerasMode("tf"),
         KerasMode("torch"),
@@ -78,7 +82,7 @@ def test_keys_tell_apart():
     assert Affine(std=(2.0,)).key == Affine(std=(2.0,)).key
 
 
-def test_options_as_written():
+def test_options_as_written() -> None:
     assert open_preprocess() is None
     assert open_preprocess("caffe") == KerasMode("caffe")
     assert open_preprocess(std="255") == Affine(std=(255.0,))
@@ -95,7 +99,7 @@ def test_options_as_written():
         ([0.25], (1, 2.5, 3), "2"),
     ],
 )
-def test_options_as_numbers(scale, mean, std):
+def test_options_as_numbers(scale: Any, mean: Any, std: Any) -> None:
     made = open_preprocess(scale=scale, mean=mean, std=std)
     assert made == Affine((0.25,), (1.0, 2.5, 3.0), (2.0,))
     assert made.key == Affine((0.25,), (1.0, 2.5, 3.0), (2.0,)).key
@@ -118,7 +122,7 @@ def test_options_as_numbers(scale, mean, std):
         ({"mean": "1,2", "std": "1,2,3"}, "--scale, --mean, --std", "same number of channels"),
     ],
 )
-def test_bad_options(options: dict[str, Any], where: str, told: str):
+def test_bad_options(options: dict[str, Any], where: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_preprocess(**options)
     assert caught.value.where == where
@@ -126,12 +130,12 @@ def test_bad_options(options: dict[str, Any], where: str, told: str):
 
 
 @pytest.mark.parametrize("preprocess", [KerasMode("caffe"), KerasMode("torch"), Affine(mean=(1.0, 2.0, 3.0))])
-def test_wrong_number_of_channels(preprocess: KerasMode | Affine):
+def test_wrong_number_of_channels(preprocess: KerasMode | Affine) -> None:
     with pytest.raises(DataError, match=r"3 channels .* shape \(batch, 5, 4, 1\)"):
         preprocess(IMAGES[..., :1])
 
 
-def test_a_function_of_the_user(tmp_path: Path):
+def test_a_function_of_the_user(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "def half(x):\n    return x / 2\ndef bad(x):\n    return x[0]\ndef worse(x):\n    return x.nothing\n"

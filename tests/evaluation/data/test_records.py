@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import time
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ def file(tmp_path: Path) -> Path:
     return write(tmp_path / "a.tfrecord", *map(example, range(3)))
 
 
-def test_reads_all_files_in_order(file: Path):
+def test_reads_all_files_in_order(file: Path) -> None:
     source = open_(file, write(file.parent / "empty.tfrecord"), write(file.parent / "b.tfrecord", example(3)))
     (batch,) = source.read(None, 8)
     assert len(source) == 4 and source.has_labels
@@ -52,7 +54,7 @@ def test_reads_all_files_in_order(file: Path):
     np.testing.assert_array_equal(batch.inputs["input"][:, 0, 0, 0], [0, 1, 2, 3])
 
 
-def test_only_the_chosen_are_decoded(file: Path):
+def test_only_the_chosen_are_decoded(file: Path) -> None:
     broken = example(7, image_encoded=tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"broken"])))
     source = open_(file, write(file.parent / "b.tfrecord", example(3), broken))
     (batch,) = source.read(np.asarray([1, 3]), 8)
@@ -61,7 +63,7 @@ def test_only_the_chosen_are_decoded(file: Path):
         list(source.read(None, 8))
 
 
-def test_without_labels(tmp_path: Path):
+def test_without_labels(tmp_path: Path) -> None:
     source = open_(write(tmp_path / "a.tfrecord", example(1, image_class_label=None)))
     assert not source.has_labels
     assert next(source.read(None, 8)).labels is None
@@ -81,7 +83,7 @@ TWO = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2]))
         (b"no example \xff\xff", "record 1: is no tf.Example"),
     ],
 )
-def test_bad_records(tmp_path: Path, record: bytes, told: str):
+def test_bad_records(tmp_path: Path, record: bytes, told: str) -> None:
     source = open_(write(tmp_path / "a.tfrecord", example(0), record))
     with pytest.raises(DataError) as caught:
         list(source.read(None, 8))
@@ -89,7 +91,7 @@ def test_bad_records(tmp_path: Path, record: bytes, told: str):
 
 
 @pytest.mark.parametrize("cut", [3, 200, "flip", "stub"])
-def test_damaged_files(file: Path, cut: int | str):
+def test_damaged_files(file: Path, cut: int | str) -> None:
     whole = bytearray(file.read_bytes())
     if cut == "flip":
         whole[60] ^= 0xFF
@@ -98,7 +100,7 @@ def test_damaged_files(file: Path, cut: int | str):
         len(open_(file))
 
 
-def test_a_file_that_changes_after_it_was_counted(file: Path):
+def test_a_file_that_changes_after_it_was_counted(file: Path) -> None:
     write(file, *map(example, range(200)))  # far more than are decoded ahead
     source = open_(file, write(file.parent / "b.tfrecord", example(3)))
     batches = source.read(None, 1)
@@ -116,7 +118,7 @@ def test_a_file_that_changes_after_it_was_counted(file: Path):
         len(open_(file))
 
 
-def test_later_passes_find_the_records_decoded(file: Path):
+def test_later_passes_find_the_records_decoded(file: Path) -> None:
     source = open_(file, write(file.parent / "b.tfrecord", b"no example \xff\xff"))
     for _ in range(2):
         batches = source.read(None, 3)
@@ -125,7 +127,7 @@ def test_later_passes_find_the_records_decoded(file: Path):
             next(batches)
 
 
-def test_threads_read_one_after_the_other(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_threads_read_one_after_the_other(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside: list[int] = []
     read = records._read
 
@@ -142,12 +144,12 @@ def test_threads_read_one_after_the_other(file: Path, monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(np.concatenate([b.labels for b in source.read(None, 8)]), range(20))
 
 
-def test_compressed_files(tmp_path: Path):
+def test_compressed_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is compressed with gzip; unpack it"):
         len(open_(write(tmp_path / "a.tfrecord", example(0), options="GZIP")))
 
 
-def test_the_digest_sees_every_record(file: Path):
+def test_the_digest_sees_every_record(file: Path) -> None:
     first = open_(file).digest
     assert open_(file).digest == first
     assert open_(write(file.parent / "b.tfrecord", *map(example, (0, 1, 3)))).digest != first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from __future__ import annotations
+
 import re
 from dataclasses import replace
 from pathlib import Path

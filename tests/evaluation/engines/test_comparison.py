@@ -48,12 +48,12 @@ def rms(values: Any) -> float:
     return float(np.sqrt((np.asarray(values, np.float64) ** 2).mean()))
 
 
-def test_the_same_is_the_same():
+def test_the_same_is_the_same() -> None:
     x = RANDOM.normal(size=(700, 4)).astype(np.float32)
     assert found(Fake(y=same), Fake(y=same), x) == Comparison(512, 1.0, 0.0)
 
 
-def test_differences_are_relative_to_the_outputs():
+def test_differences_are_relative_to_the_outputs() -> None:
     x = RANDOM.normal(size=(300, 4)).astype(np.float32)
     got = found(Fake(y=lambda x: x * np.float32(1.0625)), Fake(y=same), x)
     assert (got.samples, got.alike) == (300, 1.0)
@@ -61,7 +61,7 @@ def test_differences_are_relative_to_the_outputs():
     assert got.within(0.07) and not got.within(0.06)
 
 
-def test_differences_of_int8_are_relative_to_what_quantization_does():
+def test_differences_of_int8_are_relative_to_what_quantization_does() -> None:
     x = RANDOM.normal(size=(300, 4)).astype(np.float32)
     theirs, ours = np.round(x * 4) / 4, np.round(x * 4 + 0.1) / 4
     runners = (Fake(y=lambda x: np.round(x * 4 + np.float32(0.1)) / 4), Fake(y=lambda x: np.round(x * 4) / 4))
@@ -70,26 +70,26 @@ def test_differences_of_int8_are_relative_to_what_quantization_does():
     assert got.alike == 1.0
 
 
-def test_float_rounding_is_never_too_much_where_quantization_does_nothing():
+def test_float_rounding_is_never_too_much_where_quantization_does_nothing() -> None:
     x = RANDOM.normal(size=(300, 4)).astype(np.float32)
     ours = Fake(y=lambda x: x * np.float32(1 + 2.0**-20))
     assert found(ours, Fake(y=same), x, plain=Fake(y=same)).within(INT8_BOUND)
     assert not found(Fake(y=lambda x: x * np.float32(1.001)), Fake(y=same), x, plain=Fake(y=same)).within(INT8_BOUND)
 
 
-def test_the_output_that_differs_most_counts():
+def test_the_output_that_differs_most_counts() -> None:
     x = RANDOM.normal(size=(40, 3)).astype(np.float32)
     ours = Fake(near=same, far=lambda x: x * np.float32(1.5))
     assert found(ours, Fake(near=same, far=same), x).difference == pytest.approx(0.5)
 
 
-def test_nothing_is_alike_without_numbers():
+def test_nothing_is_alike_without_numbers() -> None:
     x = RANDOM.normal(size=(40, 3)).astype(np.float32)
     got = found(Fake(y=lambda x: x * np.float32(np.nan)), Fake(y=same), x)
     assert math.isnan(got.difference) and not got.within(math.inf)
 
 
-def test_outputs_that_are_all_zero():
+def test_outputs_that_are_all_zero() -> None:
     x = np.zeros((20, 3), np.float32)
     assert found(Fake(y=same), Fake(y=same), x).within(FLOAT_BOUND)
     assert found(Fake(y=lambda x: x + np.float32(1e-9)), Fake(y=same), x).difference == math.inf
@@ -117,7 +117,7 @@ def numbered(size: int) -> Any:
     ("size", "wrong", "samples", "enough"),
     [(900, 0, 512, True), (900, 1, 900, False), (1000, 1, 1000, True), (3000, 4, 3000, False), (5000, 0, 512, True)],
 )
-def test_classes_must_be_the_same_in_999_of_1000(size: int, wrong: int, samples: int, enough: bool):
+def test_classes_must_be_the_same_in_999_of_1000(size: int, wrong: int, samples: int, enough: bool) -> None:
     """With a sample that differs among the first, more are looked at: one in 512 says too little."""
     x = numbered(size)
     first = np.random.default_rng(0).permutation(size)[:512]
@@ -128,43 +128,43 @@ def test_classes_must_be_the_same_in_999_of_1000(size: int, wrong: int, samples:
     assert (got.alike >= ALIKE) is enough
 
 
-def test_no_more_than_4096_samples_are_compared():
+def test_no_more_than_4096_samples_are_compared() -> None:
     x = numbered(5000)
     got = found(swapped(5000), Fake(y=same), x)
     assert got.samples == 4096 and got.alike == 0.0
 
 
-def test_what_is_not_of_classes_need_not_have_the_same_highest():
+def test_what_is_not_of_classes_need_not_have_the_same_highest() -> None:
     x = numbered(100)
     assert found(swapped(100), Fake(y=same), x, of_classes=False).alike == 1.0
 
 
-def test_integers_must_be_the_same():
+def test_integers_must_be_the_same() -> None:
     x = numbered(100)
     ours = Fake(y=lambda x: np.where(x[:, 2] < 3, 7, x[:, 2]).astype(np.int64))
     got = found(ours, Fake(y=lambda x: x[:, 2].astype(np.int64)), x)
     assert got == Comparison(100, 0.97, 0.0)
 
 
-def test_an_output_without_a_batch_is_said():
+def test_an_output_without_a_batch_is_said() -> None:
     x = numbered(100)
     with pytest.raises(ModelError, match="its first axis must be the batch"):
         found(Fake(y=lambda x: x.sum()), Fake(y=same), x)
 
 
-def test_progress_is_told():
+def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     x = numbered(120)
     found(Fake(y=same), Fake(y=same), x, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(50, 120), (100, 120), (120, 120)]
 
 
-def test_it_can_be_read():
+def test_it_can_be_read() -> None:
     assert str(Comparison(512, 0.998, 0.0123)) == "99.80% of 512 samples alike, outputs differ by 0.012"
 
 
 @pytest.mark.parametrize(("apart", "alike"), [(0.0, 1.0), (1e-7, 1.0), (1e-5, 0.0)])
-def test_which_of_two_equal_scores_comes_first_is_no_difference(apart: float, alike: float):
+def test_which_of_two_equal_scores_comes_first_is_no_difference(apart: float, alike: float) -> None:
     """Saturated scores tie; one engine's rounding puts this class first, another's that."""
 
     def first(x: Any) -> Any:

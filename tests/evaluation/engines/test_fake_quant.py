@@ -156,7 +156,7 @@ def weighted(name: str, weight: Any, bias: Any | None) -> Graph:
 
 @pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_layers_with_a_weight(random, tmp_path: Path, name: str, with_bias: bool):
+def test_layers_with_a_weight(random: np.random.Generator, tmp_path: Path, name: str, with_bias: bool) -> None:
     shape, weight_shape, count, _, _ = WEIGHTED[name]
     weight = random.normal(size=weight_shape).astype(np.float32)
     channels = {"Depthwise": weight_shape[-1] * weight_shape[-2], "Conv2DBack": weight_shape[-2]}
@@ -167,7 +167,7 @@ def test_layers_with_a_weight(random, tmp_path: Path, name: str, with_bias: bool
 
 
 @pytest.mark.parametrize("name", [name for name in WEIGHTED if not name.endswith("one channel")])
-def test_balanced_layers(random, tmp_path: Path, name: str):
+def test_balanced_layers(random: np.random.Generator, tmp_path: Path, name: str) -> None:
     shape, weight_shape, count, channels, _ = WEIGHTED[name]
     weight = random.normal(size=weight_shape).astype(np.float32)
     balance = tuple(map(float, 2.0 ** random.integers(-2, 3, channels)))
@@ -175,7 +175,7 @@ def test_balanced_layers(random, tmp_path: Path, name: str):
     check_same(weighted(name, weight, None), record, tmp_path, x=on_grid(random, *shape))
 
 
-def test_scales_that_binary_fractions_are_not(random, tmp_path: Path):
+def test_scales_that_binary_fractions_are_not(random: np.random.Generator, tmp_path: Path) -> None:
     weight = random.normal(size=(3, 2, 3, 4)).astype(np.float32)
     graph = weighted("Conv2D", weight, random.normal(size=4).astype(np.float32))
     scale = float(np.float32(0.0371))
@@ -184,12 +184,12 @@ def test_scales_that_binary_fractions_are_not(random, tmp_path: Path):
 
 
 @pytest.mark.parametrize("scale", np.random.default_rng(0).uniform(1e-6, 3.0, 50).astype(np.float32).tolist())
-def test_the_step_is_found_again_by_its_inverse(scale: float):
+def test_the_step_is_found_again_by_its_inverse(scale: float) -> None:
     inverse = float(np.float32(1.0) / np.float32(scale))
     assert float(np.float32(1.0) / np.float32(step_of(inverse))) == inverse
 
 
-def test_channels_first(random, tmp_path: Path):
+def test_channels_first(random: np.random.Generator, tmp_path: Path) -> None:
     weight, bias = random.normal(size=(3, 3, 2, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
 
     def write(x: Any) -> None:
@@ -227,14 +227,14 @@ def test_channels_first(random, tmp_path: Path):
 
 
 @pytest.mark.parametrize("op", ["BatchMatMul", "BatchMatMulV2"])
-def test_product_of_two_activations(random, tmp_path: Path, op: str):
+def test_product_of_two_activations(random: np.random.Generator, tmp_path: Path, op: str) -> None:
     graph = graph_of(lambda a, b: getattr(ops(), op)(x=a, y=b, name="y"), a=(None, 4, 5), b=(None, 5, 3))
     record = {"y": LayerRecord(Affine(STEP, 0)), "y:1": LayerRecord(Affine(0.25, 0))}
     check_same(graph, record, tmp_path, a=on_grid(random, 2, 4, 5), b=on_grid(random, 2, 5, 3))
 
 
 @pytest.mark.parametrize("same", ["SAME", "VALID"])
-def test_average_pooling(random, tmp_path: Path, same: str):
+def test_average_pooling(random: np.random.Generator, tmp_path: Path, same: str) -> None:
     def write(x: Any) -> None:
         ops().AvgPool(value=x, ksize=[1, 3, 2, 1], strides=[1, 2, 2, 1], padding=same, name="y")
 
@@ -256,13 +256,13 @@ def pooled_sum(a: Any, b: Any) -> None:
 
 
 @pytest.mark.parametrize("quantized", [("sum:0",), ("sum:1",), ("pool:0",), ("sum:0", "pool:0")], ids=str)
-def test_single_inputs(random, tmp_path: Path, quantized: tuple[str, ...]):
+def test_single_inputs(random: np.random.Generator, tmp_path: Path, quantized: tuple[str, ...]) -> None:
     record = {name: LayerRecord(Affine(STEP, OFFSET)) for name in quantized}
     a, b = on_grid(random, 2, 4, 4, 3) + np.float32(0.01), on_grid(random, 2, 4, 4, 3) / 16
     check_same(graph_of(pooled_sum, a=(None, 4, 4, 3), b=(None, 4, 4, 3)), record, tmp_path, a=a, b=b)
 
 
-def test_two_readers_of_a_tensor_have_their_own_scales(random, tmp_path: Path):
+def test_two_readers_of_a_tensor_have_their_own_scales(random: np.random.Generator, tmp_path: Path) -> None:
     """Their biases are equal, so that the converter keeps one constant for both."""
     weights, bias = random.normal(size=(2, 5, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
 
@@ -281,7 +281,9 @@ def test_two_readers_of_a_tensor_have_their_own_scales(random, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("scale", "pairs"), [(STEP, 1), (2 * STEP, 2)])
-def test_layers_that_quantize_a_tensor_alike_share_it(random, tmp_path: Path, scale: float, pairs: int):
+def test_layers_that_quantize_a_tensor_alike_share_it(
+    random: np.random.Generator, tmp_path: Path, scale: float, pairs: int
+) -> None:
     weights = random.normal(size=(2, 5, 4)).astype(np.float32)
 
     def write(x: Any) -> None:
@@ -297,7 +299,7 @@ def test_layers_that_quantize_a_tensor_alike_share_it(random, tmp_path: Path, sc
     assert [flatbuffer.op_name(model, op) for op in model.subgraphs[0].operators].count("QUANTIZE") == pairs
 
 
-def test_a_relu6_that_a_quantizer_makes_superfluous(random, tmp_path: Path):
+def test_a_relu6_that_a_quantizer_makes_superfluous(random: np.random.Generator, tmp_path: Path) -> None:
     weights = random.normal(size=(2, 4, 4)).astype(np.float32)
 
     def write(x: Any) -> None:
@@ -313,7 +315,7 @@ def test_a_relu6_that_a_quantizer_makes_superfluous(random, tmp_path: Path):
     check_same(graph_of(write, x=(None, 4)), record, tmp_path, x=on_grid(random, 9, 4))
 
 
-def test_the_float_weights_are_left_out(random, tmp_path: Path):
+def test_the_float_weights_are_left_out(random: np.random.Generator, tmp_path: Path) -> None:
     """So the file is no larger than that of the float model, but for its quantizers."""
     weight = random.normal(size=(60, 50)).astype(np.float32)
 
@@ -332,14 +334,16 @@ def test_the_float_weights_are_left_out(random, tmp_path: Path):
     assert simulation.lite.content == flatbuffer.write(simulation.lite.model) == before  # shared, and left alone
 
 
-def test_a_shift_is_refused(random, tmp_path: Path):
+def test_a_shift_is_refused(random: np.random.Generator, tmp_path: Path) -> None:
     graph = weighted("Conv2D", random.normal(size=(3, 2, 3, 4)).astype(np.float32), None)
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, 4), shift_bit=(1, 2, 3, 1))}
     with pytest.raises(TrialError, match=r"layer: its shift_bit has no counterpart.*--engine tensorflow"):
         both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
 
 
-def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(random, tmp_path: Path):
+def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(
+    random: np.random.Generator, tmp_path: Path
+) -> None:
     weight, factors = random.normal(size=(3, 2, 3, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
 
     def write(x: Any) -> None:
@@ -399,7 +403,7 @@ def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
 
 
 @pytest.mark.parametrize("dmq", [None, 0.5], ids=["plain", "balanced"])
-def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, tmp_path: Path, dmq: Any):
+def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, tmp_path: Path, dmq: Any) -> None:
     """Of 500 images; a value that is rounded to another step moves the layers behind, so outputs differ a little."""
     plan = Plan({name: layer_plan(layer, Ifmr(), dmq=dmq) for name, layer in real.layers.items()}, 1)
     path = tmp_path / "model.pb"
@@ -411,7 +415,9 @@ def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, t
     assert np.sqrt(((ours - theirs) ** 2).mean()) < 0.15 * np.sqrt(((theirs - plain) ** 2).mean())
 
 
-def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(real_data, monkeypatch):
+def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = open_model(real_data / "cifar10" / "resnet8.pb")
     layers = survey(model.graph).layers
     engine = SimulationEngine(Simulation.of(model.graph, layers))
@@ -426,7 +432,9 @@ def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(real_dat
 
 
 @pytest.mark.parametrize("in_float", [(), ("one", "deep"), ("two", "dense"), ("one", "deep", "two")], ids=str)
-def test_equalized_graphs_with_layers_in_float(tmp_path: Path, random: np.random.Generator, in_float: tuple[str, ...]):
+def test_equalized_graphs_with_layers_in_float(
+    tmp_path: Path, random: np.random.Generator, in_float: tuple[str, ...]
+) -> None:
     """Layers in float have the constants of the saved graph, which are not those of the graph that was converted."""
     sizes = np.array([1.0, 30.0, 0.1, 5.0], np.float32)
 

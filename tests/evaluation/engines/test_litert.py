@@ -1,11 +1,14 @@
 """What only LiteRT does: files with integer inputs and outputs, tensors of a .tflite as outputs."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from tiny_model import Tiny
 
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner, fetching, largest_tensor
@@ -16,7 +19,7 @@ from autoquant.model.model import open_model
 
 
 @pytest.fixture(scope="module")
-def lite(tiny) -> LiteGraph:
+def lite(tiny: Tiny) -> LiteGraph:
     return convert(open_model(tiny.model).graph)
 
 
@@ -39,7 +42,7 @@ def int8_copy(*, scale_in: float, zero_in: int, scale_out: float, zero_out: int)
     return LiteGraph(flatbuffer.write(model), ("x",), ("y",), {})
 
 
-def test_int8_takes_and_gives_real_numbers():
+def test_int8_takes_and_gives_real_numbers() -> None:
     runner = LiteRTEngine().open_graph(int8_copy(scale_in=0.5, zero_in=3, scale_out=1.0, zero_out=-7))
     x = np.array([[0.2, 1.9], [-70.0, 70.0]], np.float32)
     got = runner({"x": x})["y"]
@@ -49,12 +52,12 @@ def test_int8_takes_and_gives_real_numbers():
     assert got[1, 0] in (-65.0, -66.0) and got[1, 1] == 62.0
 
 
-def test_int8_takes_integers_as_they_are():
+def test_int8_takes_integers_as_they_are() -> None:
     runner = LiteRTEngine().open_graph(int8_copy(scale_in=0.5, zero_in=3, scale_out=0.5, zero_out=3))
     np.testing.assert_allclose(runner({"x": np.array([[3, 5]], np.int8)})["y"], [[0.0, 1.0]])
 
 
-def test_all_tensors_of_a_tflite_can_be_fetched_by_their_names(lite, tiny):
+def test_all_tensors_of_a_tflite_can_be_fetched_by_their_names(lite: LiteGraph, tiny: Tiny) -> None:
     images = np.load(tiny.evaluation)["x"][:3]
     names = [name for name in lite.tensors if lite.constant(name) is None]
     assert len(names) > 4
@@ -65,7 +68,7 @@ def test_all_tensors_of_a_tflite_can_be_fetched_by_their_names(lite, tiny):
     np.testing.assert_allclose(got[lite.outputs[0]] if lite.outputs[0] in got else got[names[-1]], want, atol=1e-5)
 
 
-def test_tensors_inside_are_views_that_may_not_be_held(lite, tiny):
+def test_tensors_inside_are_views_that_may_not_be_held(lite: LiteGraph, tiny: Tiny) -> None:
     images = np.load(tiny.evaluation)["x"][:3]
     runner = LiteRTEngine().open_graph(lite, ["image", lite.outputs[0]])
     first = runner({"image": images})
@@ -79,30 +82,32 @@ def test_tensors_inside_are_views_that_may_not_be_held(lite, tiny):
     assert [len(one[lite.outputs[0]]) for one in outputs] == [1, 3]
 
 
-def test_a_name_that_is_no_tensor_is_said(lite):
+def test_a_name_that_is_no_tensor_is_said(lite: LiteGraph) -> None:
     with pytest.raises(ModelError, match="nothing: is no tensor"):
         fetching(lite, ["nothing"])
 
 
-def test_what_is_no_tflite_is_said(lite, tmp_path: Path):
+def test_what_is_no_tflite_is_said(lite: LiteGraph, tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"this is no model at all, however long it is")
     with pytest.raises(TrialError, match=r"LiteRT: the model does not open: .*; another version of ai-edge-litert"):
         LiteRTEngine().open_file(path, lite)
 
 
-def test_the_number_of_threads_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch):
+def test_the_number_of_threads_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
     assert LiteRTEngine().threads == 3
 
 
-def test_a_closed_runner_has_freed_its_interpreter(lite):
+def test_a_closed_runner_has_freed_its_interpreter(lite: LiteGraph) -> None:
     runner = LiteRTRunner(lite.content, lite.inputs, lite.outputs, 1)
     runner.close()
     assert vars(runner)["_interpreter"] is None
 
 
-def test_samples_run_together_as_far_as_their_tensors_stay_in_the_cache(lite, tiny, monkeypatch: pytest.MonkeyPatch):
+def test_samples_run_together_as_far_as_their_tensors_stay_in_the_cache(
+    lite: LiteGraph, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.load(tiny.evaluation)["x"][:50]
     whole = LiteRTEngine().open_graph(lite)({"image": images})["scores"]
     sizes: list[int] = []
@@ -131,6 +136,6 @@ def test_samples_run_together_as_far_as_their_tensors_stay_in_the_cache(lite, ti
 @pytest.mark.parametrize(
     ("shapes", "size"), [([([1, 3, 5], [-1, 3, 5]), ([1, 100], [1, 100])], 60), ([([], []), ([4], [4])], 1), ([], 1)]
 )
-def test_the_largest_tensor_of_a_sample(shapes, size):
+def test_the_largest_tensor_of_a_sample(shapes: list[tuple[list[int], list[int]]], size: int) -> None:
     details = [{"shape": np.array(s), "shape_signature": np.array(t), "dtype": np.float32} for s, t in shapes]
     assert largest_tensor(details) == size

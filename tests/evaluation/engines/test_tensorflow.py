@@ -1,6 +1,9 @@
 """What only TensorFlow refuses."""
 
+from __future__ import annotations
+
 import pytest
+from tiny_model import Tiny
 
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
@@ -11,12 +14,12 @@ from autoquant.model.shapes import make_placeholder
 from autoquant.targets.attributes import FLOAT
 
 
-def test_a_tflite_model_is_not_for_tensorflow(tiny):
+def test_a_tflite_model_is_not_for_tensorflow(tiny: Tiny) -> None:
     with pytest.raises(ModelError, match=r"cannot run a \.tflite model.*--engine litert"):
         TensorFlowEngine().open_graph(convert(open_model(tiny.model).graph))
 
 
-def test_a_graph_that_is_refused_says_why():
+def test_a_graph_that_is_refused_says_why() -> None:
     nodes = [make_placeholder("x", FLOAT, (None, 2)), make_node("y", "NoSuchOperator", ["x"])]
     graph = Graph.from_graph_def(GraphDef(node=nodes), inputs=["x"], outputs=["y"])
     with pytest.raises(TrialError, match="NoSuchOperator"):

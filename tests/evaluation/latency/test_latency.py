@@ -11,14 +11,14 @@ from autoquant.evaluation.latency.latency import Compared, Latency, OperatorTime
 
 
 @given(st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=30))
-def test_median_and_quartiles_are_those_of_numpy(values: list[float]):
+def test_median_and_quartiles_are_those_of_numpy(values: list[float]) -> None:
     found = Spread.of(np.array(values))
     assert found.median == pytest.approx(np.median(values))
     assert found.low == pytest.approx(np.percentile(values, 25))
     assert found.high == pytest.approx(np.percentile(values, 75))
 
 
-def test_quartiles_by_hand():
+def test_quartiles_by_hand() -> None:
     assert Spread.of(np.array([5.0, 1.0, 3.0, 2.0, 4.0])) == Spread(3.0, 2.0, 4.0)
 
 
@@ -43,14 +43,16 @@ def test_quartiles_by_hand():
         ),
     ],
 )
-def test_only_what_is_clear_counts_as_faster(speed, compared: Compared, sentence: str):
+def test_only_what_is_clear_counts_as_faster(
+    speed: tuple[float, float, float], compared: Compared, sentence: str
+) -> None:
     model = Timed("b", Spread(1.0, 1.0, 1.0), Spread(speed[1], speed[0], speed[2]))
     reference = Timed("a", Spread(1.0, 1.0, 1.0), Spread(1.0, 1.0, 1.0))
     assert model.compared is compared
     assert Latency(1, 1, 10, (reference, model)).statements == (sentence,)
 
 
-def test_speed_of_an_operator_is_the_first_time_over_the_other():
+def test_speed_of_an_operator_is_the_first_time_over_the_other() -> None:
     both = OperatorTime("conv", "CONV_2D", (3.0, 2.0, None))
     assert (both.speed(1), both.speed(2), both.slowest) == (1.5, None, 3.0)
     assert OperatorTime("in", "QUANTIZE", (None, 2.0)).speed(1) is None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from lite_models import Pair
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.latency import measuring as latency_measuring
-from autoquant.evaluation.latency.latency import OperatorTime, Spread
+from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread
 from autoquant.evaluation.latency.measuring import measure_latency, side_by_side
 from autoquant.evaluation.latency.models import feed, opened, random_samples
 from autoquant.evaluation.latency.operators import Operator, boundary
@@ -37,11 +39,11 @@ class Turns:
         return next(self._times)
 
 
-def measured(pair, **options):
+def measured(pair: Pair, **options: Any) -> Latency:
     return measure_latency({"a": pair.in_float, "b": pair.int8}, [pair.images], budget=QUICK, **options)
 
 
-def test_speeds_are_of_each_round(lite_pair):
+def test_speeds_are_of_each_round(lite_pair: Pair) -> None:
     found = measured(lite_pair, clock=Turns([(1.0, 2.0), (2.0, 8.0), (3.0, 3.0), (4.0, 1.0)]), others=lambda: None)
     assert [model.name for model in found.models] == ["a", "b"]
     assert [model.seconds.median for model in found.models] == [2.5, 2.5]
@@ -53,13 +55,13 @@ def test_speeds_are_of_each_round(lite_pair):
     assert found.covered == (0.0, 0.0)
 
 
-def test_other_processes_count_while_it_measures(lite_pair):
+def test_other_processes_count_while_it_measures(lite_pair: Pair) -> None:
     used = iter([10.0, 13.0])
     found = measured(lite_pair, clock=Turns([(1.0, 1.0)] * 4), others=lambda: next(used))
     assert found.noise.startswith("other processes kept 0.4 of ")  # 3 s of 8
 
 
-def test_operators_of_both_in_one_line_with_the_names_of_layers(lite_pair):
+def test_operators_of_both_in_one_line_with_the_names_of_layers(lite_pair: Pair) -> None:
     model = flatbuffer.read(lite_pair.in_float)
     graph = model.subgraphs[0]
     (dense,) = (op for op in graph.operators if flatbuffer.op_name(model, op) == "FULLY_CONNECTED")
@@ -76,14 +78,16 @@ def test_operators_of_both_in_one_line_with_the_names_of_layers(lite_pair):
     assert [one.slowest for one in found.operators] == sorted((one.slowest for one in found.operators), reverse=True)
 
 
-def test_operators_are_set_against_the_least_time_of_the_model(lite_pair, monkeypatch):
+def test_operators_are_set_against_the_least_time_of_the_model(
+    lite_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(latency_measuring, "operator_seconds", lambda operators, **_: [0.25] * len(operators))
     found = measured(lite_pair, clock=Turns([(4.0, 8.0), (2.0, 5.0), (3.0, 6.0), (4.0, 7.0)]))
     counts = [sum(one.seconds[number] is not None for one in found.operators) for number in (0, 1)]
     assert found.covered == (0.25 * counts[0] / 2.0, 0.25 * counts[1] / 5.0)
 
 
-def test_lines_by_hand():
+def test_lines_by_hand() -> None:
     one, other = Operator("x", "CONV_2D", b"", ()), Operator("y_int8", "MUL", b"", (), "y")
     float_y, boundary_y = Operator("y", "MUL", b"", ()), Operator("y", "DEQUANTIZE", b"", ())
     lines = side_by_side([[one, float_y], [one, other, boundary_y]], [[1.0, 2.0], [4.0, 3.0, 0.5]], {"x": "layer"})
@@ -94,7 +98,7 @@ def test_lines_by_hand():
     )
 
 
-def test_random_numbers_are_of_the_right_type_and_range(lite_pair):
+def test_random_numbers_are_of_the_right_type_and_range(lite_pair: Pair) -> None:
     (images,) = random_samples("m", lite_pair.in_float, batch_size=3)
     assert (images.shape, images.dtype) == ((3, 8, 8, 4), np.float32)
     assert 0.0 <= images.min() < 0.1 < 0.9 < images.max() < 1.0
@@ -104,13 +108,13 @@ def test_random_numbers_are_of_the_right_type_and_range(lite_pair):
     assert raw.max() == pytest.approx(127 / 128, abs=0.05)
 
 
-def test_integers_that_are_no_quantized_numbers_are_zero():
+def test_integers_that_are_no_quantized_numbers_are_zero() -> None:
     (indices,) = random_samples("m", integers(shape=[1, 5]), batch_size=2)
     assert (indices.shape, indices.dtype, indices.any()) == ((2, 5), np.int32, np.False_)
 
 
 @pytest.mark.parametrize(("size", "shape"), [((6, 9), (2, 6, 9, 3)), (None, None)])
-def test_sizes_that_are_open(size, shape):
+def test_sizes_that_are_open(size: tuple[int, int] | None, shape: tuple[int, ...] | None) -> None:
     content = integers(shape=[1, 1, 1, 3], signature=[-1, -1, -1, 3])
     if shape is None:
         with pytest.raises(ModelError, match=r"m: leaves sizes of its input 'x' open: \?x\?x\?x3; give --image-size"):
@@ -132,21 +136,21 @@ def integers(shape: list[int], signature: list[int] | None = None) -> bytes:
     return flatbuffer.write(model)
 
 
-def test_real_numbers_become_what_the_input_takes():
+def test_real_numbers_become_what_the_input_takes() -> None:
     interpreter = opened("m", boundary("DEQUANTIZE", (4,)).content, [np.zeros(4, np.int8)], threads=1)
     feed("m", interpreter, [np.array([-9.0, -0.5, 0.0625, 9.0], np.float32)])
     raw = interpreter.get_tensor(interpreter.get_input_details()[0]["index"])
     assert (raw.dtype, raw.tolist()) == (np.int8, [-128, -64, 8, 127])
 
 
-def test_what_is_no_model_is_refused():
+def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError, match="m: is no model that LiteRT reads"):
         opened("m", b"nothing", [], threads=1)
     with pytest.raises(ModelError, match="m: is no model that LiteRT reads"):
         random_samples("m", b"nothing", batch_size=1)
 
 
-def test_one_of_several_signatures_is_not_taken_for_all(lite_pair):
+def test_one_of_several_signatures_is_not_taken_for_all(lite_pair: Pair) -> None:
     model = flatbuffer.read(lite_pair.in_float)
     graph = model.subgraphs[0]
     signatures = []

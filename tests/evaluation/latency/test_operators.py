@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from lite_models import Pair
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.latency.models import opened
@@ -64,13 +66,13 @@ def data_of(one: Operator) -> list[str]:
     return [flatbuffer.tensor_name(graph.tensors[index]) for index in graph.inputs]
 
 
-def run(interpreter) -> np.ndarray:
+def run(interpreter: Any) -> Any:
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 @pytest.mark.parametrize("version", ["in_float", "int8"])
-def test_each_gives_the_numbers_of_the_whole_model_at_its_place(lite_pair, version: str):
+def test_each_gives_the_numbers_of_the_whole_model_at_its_place(lite_pair: Pair, version: str) -> None:
     content = getattr(lite_pair, version)
     values = inside(content, lite_pair.images)
     operators = operators_of("model", content, [lite_pair.images])
@@ -84,7 +86,7 @@ def test_each_gives_the_numbers_of_the_whole_model_at_its_place(lite_pair, versi
 
 
 @pytest.mark.parametrize("version", ["in_float", "int8"])
-def test_each_is_fed_with_what_it_reads_in_the_model(lite_pair, version: str):
+def test_each_is_fed_with_what_it_reads_in_the_model(lite_pair: Pair, version: str) -> None:
     content = getattr(lite_pair, version)
     whole = plain_interpreter(content)
     whole.allocate_tensors()
@@ -97,7 +99,7 @@ def test_each_is_fed_with_what_it_reads_in_the_model(lite_pair, version: str):
             assert np.array_equal(sample, values[name]), name
 
 
-def test_operators_of_both_versions_find_each_other(lite_pair):
+def test_operators_of_both_versions_find_each_other(lite_pair: Pair) -> None:
     known = {one.key() for one in operators_of("float", lite_pair.in_float, [lite_pair.images])}
     int8 = operators_of("int8", lite_pair.int8, [lite_pair.images])
     own = [one.key(known) for one in int8 if one.kind not in (QUANTIZE, DEQUANTIZE)]
@@ -106,7 +108,7 @@ def test_operators_of_both_versions_find_each_other(lite_pair):
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_what_an_output_is_made_from_is_known_by_the_output(kind):
+def test_what_an_output_is_made_from_is_known_by_the_output(kind: str) -> None:
     """An output of a model is called as it was before there was a conversion at it."""
     model = flatbuffer.read(boundary(DEQUANTIZE if kind == "float32" else QUANTIZE, (4,)).content)
     graph = model.subgraphs[0]
@@ -128,13 +130,13 @@ def test_what_an_output_is_made_from_is_known_by_the_output(kind):
     assert (one.kind, one.tensor, one.converted) == ("TANH", "y_before", "y:0")
 
 
-def test_an_operator_that_reads_no_values_is_left_out():
+def test_an_operator_that_reads_no_values_is_left_out() -> None:
     """LiteRT has no such array to give."""
     content = boundary(QUANTIZE, (0, 4)).content
     assert operators_of("m", content, [np.zeros((0, 4), np.float32)]) == []
 
 
-def test_an_int8_result_may_have_another_name_where_it_is_an_output():
+def test_an_int8_result_may_have_another_name_where_it_is_an_output() -> None:
     one = Operator("logits_int8", "FULLY_CONNECTED", b"", (), "logits")
     assert one.key({("FULLY_CONNECTED", "logits")}) == ("FULLY_CONNECTED", "logits")
     assert one.key({("FULLY_CONNECTED", "logits_int8")}) == ("FULLY_CONNECTED", "logits_int8")
@@ -142,7 +144,7 @@ def test_an_int8_result_may_have_another_name_where_it_is_an_output():
     assert Operator("logits:0", "FULLY_CONNECTED", b"", ()).key() == ("FULLY_CONNECTED", "logits")
 
 
-def test_conversions_convert():
+def test_conversions_convert() -> None:
     values = np.array([-0.5, 0.0, 0.25, 3.0], np.float32)
     quantize, dequantize = boundary(QUANTIZE, (4,)), boundary(DEQUANTIZE, (4,))
     raw = run(opened("q", quantize.content, [values], threads=1))
@@ -150,7 +152,7 @@ def test_conversions_convert():
     assert run(opened("d", dequantize.content, [raw], threads=1)).tolist() == [-0.5, 0.0, 0.25, 127 / 128]
 
 
-def test_the_least_time_counts_and_what_a_call_takes_is_taken_off(lite_pair):
+def test_the_least_time_counts_and_what_a_call_takes_is_taken_off(lite_pair: Pair) -> None:
     """The least are 5, 4, 3 and 2 seconds, the last for the call alone."""
     operators = operators_of("model", lite_pair.in_float, [lite_pair.images])[:3]
     rounds = [[7.0, 5.0, 3.0, 9.0], [5.0, 4.0, 8.0, 2.0], [6.0, 4.0, 3.0, 2.0]]
@@ -160,7 +162,7 @@ def test_the_least_time_counts_and_what_a_call_takes_is_taken_off(lite_pair):
     assert operator_seconds(operators, threads=1, clock=lambda: next(ticks), budget=budget) == [3.0, 2.0, 1.0]
 
 
-def test_a_model_that_does_not_run_is_refused(lite_pair):
+def test_a_model_that_does_not_run_is_refused(lite_pair: Pair) -> None:
     with pytest.raises(ModelError, match="model: has 1 inputs, not 2; compare versions of one model"):
         operators_of("model", lite_pair.in_float, [lite_pair.images] * 2)
     with pytest.raises(ModelError, match=r"LiteRT cannot run it on inputs \(1, 8, 8, 3\)"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.evaluation.latency.rounds import LEAST, Budget, interleaved, noise, seconds_of_others
 
@@ -22,7 +25,7 @@ class Machine:
     def clock(self) -> float:
         return self.now
 
-    def call(self, name: str, seconds: float):
+    def call(self, name: str, seconds: float) -> Callable[..., None]:
         def called() -> None:
             self.log.append(name)
             self.now += seconds * self.log.count(name)
@@ -30,7 +33,7 @@ class Machine:
         return called
 
 
-def test_calls_take_turns_each_warmed_up_and_the_second_of_two_is_timed():
+def test_calls_take_turns_each_warmed_up_and_the_second_of_two_is_timed() -> None:
     machine = Machine()
     calls = [machine.call("a", 1.0), machine.call("b", 10.0)]
     times = interleaved(calls, machine.clock, Budget(seconds=math.inf, rounds=4))
@@ -38,7 +41,7 @@ def test_calls_take_turns_each_warmed_up_and_the_second_of_two_is_timed():
     assert times.tolist() == [[n, 10.0 * n] for n in (3, 5, 7, 9)]
 
 
-def test_it_ends_when_the_time_is_used_but_not_before_there_are_quartiles():
+def test_it_ends_when_the_time_is_used_but_not_before_there_are_quartiles() -> None:
     def rounds(seconds: float) -> int:
         machine = Machine()
         calls = [lambda: setattr(machine, "now", machine.now + 1.0)] * 2  # a round takes 4
@@ -51,7 +54,7 @@ def test_it_ends_when_the_time_is_used_but_not_before_there_are_quartiles():
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": math.nan}, {"rounds": LEAST - 1}])
-def test_a_budget_is_one(wrong: dict[str, float]):
+def test_a_budget_is_one(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="more than 0 seconds and at least 3 rounds"):
         Budget(**wrong)
 
@@ -74,14 +77,14 @@ QUIET = np.array([[1.0, 2.0], [1.05, 2.0], [1.0, 2.1], [1.0, 2.0]])
         ),
     ],
 )
-def test_noise(times, others: float | None, said: str):
+def test_noise(times: NDArray[Any], others: float | None, said: str) -> None:
     import re
 
     assert re.fullmatch(said, noise(times, 2.0, others))
 
 
 @pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="only Linux tells")
-def test_what_this_process_does_is_not_of_others():
+def test_what_this_process_does_is_not_of_others() -> None:
     own, others = time.process_time(), seconds_of_others()
     while time.process_time() - own < 0.3:
         pass

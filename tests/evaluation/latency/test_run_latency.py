@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any, Never
 
 import pytest
+from tiny_model import Tiny
 
 import autoquant
 from autoquant.errors import ModelError
@@ -14,12 +17,12 @@ from autoquant.tuning.result import Ended
 
 
 @pytest.fixture
-def options(tiny, tmp_path):
+def options(tiny: Tiny, tmp_path: Path) -> dict[str, Any]:
     data = {"data": tiny.evaluation, "calibration": tiny.calibration}
     return {"model": tiny.model, **data, "tolerance": 1.0, "run": tmp_path / "run", "batch_size": 50, "certify": "none"}
 
 
-def test_both_are_measured_and_written_down(options):
+def test_both_are_measured_and_written_down(options: dict[str, Any]) -> None:
     result = autoquant.search(**options, target="litert")
     latency = result.latency
     assert latency is not None
@@ -35,7 +38,7 @@ def test_both_are_measured_and_written_down(options):
     assert stored["operators"][0]["seconds"] == list(latency.operators[0].seconds)
 
 
-def test_the_target_tensorflow_has_none(options):
+def test_the_target_tensorflow_has_none(options: dict[str, Any]) -> None:
     result = autoquant.search(**options, target="tensorflow", max_trials=1)
     assert result.latency is None
     assert json.loads((result.run / "result.json").read_text())["latency"] is None
@@ -50,8 +53,10 @@ def test_the_target_tensorflow_has_none(options):
     ],
     ids=["Ctrl-C", "a model that does not run", "no file"],
 )
-def test_the_result_is_never_lost(options, monkeypatch, trouble: BaseException, warned: tuple[str, ...]):
-    def measured(*_):
+def test_the_result_is_never_lost(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, trouble: BaseException, warned: tuple[str, ...]
+) -> None:
+    def measured(*_: object) -> Never:
         raise trouble
 
     monkeypatch.setattr(finalize, "run_latency", measured)
@@ -60,11 +65,13 @@ def test_the_result_is_never_lost(options, monkeypatch, trouble: BaseException, 
     assert tuple(text for text in result.warnings if "latency" in text) == warned
 
 
-def test_a_search_that_is_interrupted_measures_nothing(options, monkeypatch):
-    def measured(*_):
+def test_a_search_that_is_interrupted_measures_nothing(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> Never:
         raise AssertionError("it has no time for that")
 
-    def interrupted(*_):
+    def interrupted(*_: object) -> Never:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(finalize, "run_latency", measured)

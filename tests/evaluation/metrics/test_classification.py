@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ few_values = st.integers(-3, 3).map(float)  # many ties, as quantized outputs ha
 
 
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(6, 9)), elements=few_values), st.data())
-def test_top_k_is_the_label_among_the_first_of_a_stable_sort(scores: Array, data: st.DataObject):
+def test_top_k_is_the_label_among_the_first_of_a_stable_sort(scores: Array, data: st.DataObject) -> None:
     count, classes = scores.shape
     labels = data.draw(hnp.arrays(np.int64, count, elements=st.integers(0, classes - 1)))
     for k in (1, 5):
@@ -24,18 +26,18 @@ def test_top_k_is_the_label_among_the_first_of_a_stable_sort(scores: Array, data
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1)])
-def test_a_single_column_is_a_probability(shape: tuple[int, ...]):
+def test_a_single_column_is_a_probability(shape: tuple[int, ...]) -> None:
     outputs = np.asarray([0.2, 0.7, 0.5, 0.99]).reshape(shape)
     rows = TopK("top1", 1).measure({"o": outputs}, np.asarray([0, 1, 1, 0]), None)
     np.testing.assert_array_equal(rows, [1, 1, 0, 0])
 
 
-def test_top_5_of_five_classes_says_nothing():
+def test_top_5_of_five_classes_says_nothing() -> None:
     with pytest.raises(DataError, match="metric top5: the model has 5 classes: every answer would be right"):
         TopK("top5", 5).measure({"o": np.zeros((2, 5))}, np.zeros(2, int), None)
 
 
-def test_agreement_is_of_the_first_output():
+def test_agreement_is_of_the_first_output() -> None:
     ours = {"a": np.asarray([[1, 2], [2, 1], [0, 1]]), "b": np.zeros((3, 2))}
     theirs = {"a": np.asarray([[0, 9], [0, 9], [5, 6]]), "b": np.ones((3, 2))}
     rows = Agreement().measure(ours, None, theirs)
@@ -45,7 +47,7 @@ def test_agreement_is_of_the_first_output():
         Agreement().measure(ours, None, None)
 
 
-def test_nan_fails_the_trial():
+def test_nan_fails_the_trial() -> None:
     with pytest.raises(TrialError, match="is NaN for 1 of 2"):
         TopK("top1", 1).measure({"o": np.asarray([[0, np.nan], [0, 1]])}, np.zeros(2, int), None)
 
@@ -55,7 +57,7 @@ def test_nan_fails_the_trial():
         lambda rows: len({label for _, label in rows}) == 2
     )
 )
-def test_auc_is_how_often_a_positive_is_above_a_negative(rows: list[tuple[float, bool]]):
+def test_auc_is_how_often_a_positive_is_above_a_negative(rows: list[tuple[float, bool]]) -> None:
     scores, labels = (np.asarray(part) for part in zip(*rows, strict=True))
     pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels] for n in scores[~labels]]
     auc = AreaUnderCurve()
@@ -64,7 +66,7 @@ def test_auc_is_how_often_a_positive_is_above_a_negative(rows: list[tuple[float,
     assert auc.combine(measured) == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
-def test_auc_equals_that_of_scikit_learn():
+def test_auc_equals_that_of_scikit_learn() -> None:
     from sklearn.metrics import roc_auc_score
 
     generator = np.random.default_rng(0)
@@ -77,14 +79,14 @@ def test_auc_equals_that_of_scikit_learn():
         assert made == pytest.approx(roc_auc_score(labels, positive), abs=1e-12)
 
 
-def test_auc_by_hand():
+def test_auc_by_hand() -> None:
     # positives 0.8 and 0.4, negatives 0.6 and 0.4: pairs 1, 1, 0, 1/2
     auc = AreaUnderCurve()
     rows = auc.measure({"o": np.asarray([0.8, 0.6, 0.4, 0.4])}, np.asarray([1, 0, 1, 0]), None)
     assert auc.combine(rows) == pytest.approx(2.5 / 4)
 
 
-def test_auc_needs_two_classes():
+def test_auc_needs_two_classes() -> None:
     auc = AreaUnderCurve()
     with pytest.raises(DataError, match="is for two classes, the model has 3"):
         auc.measure({"o": np.zeros((2, 3))}, np.asarray([0, 1]), None)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_score_does_not_depend_on_the_batches(name: str):
+def test_the_score_does_not_depend_on_the_batches(name: str) -> None:
     metric = METRICS[name]
     outputs, labels = CASES[name]
     reference = {"out": outputs[:, ::-1]}
@@ -44,7 +46,7 @@ def test_the_score_does_not_depend_on_the_batches(name: str):
 
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs_labels])
-def test_missing_labels(name: str):
+def test_missing_labels(name: str) -> None:
     with pytest.raises(DataError, match=f"metric {name}: needs labels; use `--metric agreement`"):
         METRICS[name].measure({"out": CASES[name][0]}, None, None)
     unlabelled = open_data((np.zeros((3, 2)), None), SPEC)
@@ -54,7 +56,7 @@ def test_missing_labels(name: str):
     require_labels(METRICS["agreement"], unlabelled)
 
 
-def test_by_name_by_module_and_as_a_function():
+def test_by_name_by_module_and_as_a_function() -> None:
     assert open_metric("top1") is METRICS["top1"]
     assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == ["mse"]
     named = open_metric("numpy:hypot")
@@ -62,7 +64,7 @@ def test_by_name_by_module_and_as_a_function():
     assert isinstance(open_metric(lambda outputs, labels: outputs), UserMetric)
 
 
-def test_a_moved_threshold():
+def test_a_moved_threshold() -> None:
     logits, labels = np.asarray([[-3.0], [0.4], [2.0], [-0.1]]), np.asarray([0, 1, 1, 1])
     np.testing.assert_array_equal(open_metric("top1@0").measure({"o": logits}, labels, None), [1, 1, 1, 0])
     agreement = open_metric("agreement@0").measure({"o": logits}, None, {"o": -logits})
@@ -71,12 +73,12 @@ def test_a_moved_threshold():
     assert open_metric("top1@0.5") is METRICS["top1"]
 
 
-def test_which_metrics_are_of_classes():
+def test_which_metrics_are_of_classes() -> None:
     assert [name for name, metric in METRICS.items() if metric.of_classes] == ["top1", "top5", "agreement"]
     assert not open_metric(lambda outputs, labels: outputs).of_classes
 
 
-def test_keys_tell_apart(tmp_path: Path):
+def test_keys_tell_apart(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def f(outputs, labels):\n    return labels\ndef g(outputs, labels):\n    return labels\n")
     specs = [*METRICS, "top1@0", "top1@0.1234567", "top1@0.1234568", "agreement@0", f"{file}:f", f"{file}:g"]
@@ -85,7 +87,7 @@ def test_keys_tell_apart(tmp_path: Path):
     assert [open_metric(spec).key for spec in specs] == keys
 
 
-def test_the_key_of_an_edited_function_is_another(tmp_path: Path):
+def test_the_key_of_an_edited_function_is_another(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def f(outputs, labels):\n    return labels\n")
     before = open_metric(f"{file}:f").key
@@ -93,7 +95,7 @@ def test_the_key_of_an_edited_function_is_another(tmp_path: Path):
     assert open_metric(f"{file}:f").key != before
 
 
-def test_the_key_sees_the_flags():
+def test_the_key_sees_the_flags() -> None:
     def f(outputs: object, labels: object) -> object:
         return labels
 
@@ -113,7 +115,7 @@ def test_the_key_sees_the_flags():
         ("top1@nan", "'nan' is not a number"),
     ],
 )
-def test_unknown_metrics(spec: str, told: str):
+def test_unknown_metrics(spec: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_metric(spec)
     assert str(caught.value).startswith(f"--metric: {told}")

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ def flagged(function: Callable[[Any, Any], Any], **flags: object) -> UserMetric:
     return UserMetric.of("mine:f", function)
 
 
-def test_values_of_samples():
+def test_values_of_samples() -> None:
     metric = open_metric(lambda outputs, labels: np.abs(outputs[:, 0] - labels))
     assert metric.per_sample and metric.higher_is_better and metric.needs_labels and not metric.needs_reference
     rows = metric.measure({"o": OUT}, LABELS, None)
@@ -27,13 +29,13 @@ def test_values_of_samples():
     assert metric.combine(rows) == pytest.approx(4 / 3)
 
 
-def test_several_outputs_come_as_a_mapping():
+def test_several_outputs_come_as_a_mapping() -> None:
     metric = open_metric(lambda outputs, labels: outputs["a"] + outputs["b"])
     np.testing.assert_array_equal(metric.measure({"a": LABELS, "b": LABELS}, LABELS, None), 2 * LABELS)
 
 
 @pytest.mark.parametrize("outputs", [{"o": OUT}, {"o": OUT, "labels": OUT[:, 0]}])
-def test_one_number_for_all(outputs: dict[str, np.ndarray]):
+def test_one_number_for_all(outputs: dict[str, np.ndarray]) -> None:
     calls = []
 
     def correlation(given: Any, labels: Any) -> float:
@@ -51,7 +53,7 @@ def test_one_number_for_all(outputs: dict[str, np.ndarray]):
     assert len(calls) == 1
 
 
-def test_without_labels():
+def test_without_labels() -> None:
     metric = flagged(lambda outputs, labels: outputs[:, 0] if labels is None else None, needs_labels=False)
     np.testing.assert_array_equal(metric.measure({"o": OUT}, None, None), OUT[:, 0])
     whole = flagged(lambda outputs, labels: outputs.sum(), needs_labels=False, per_sample=False)
@@ -69,25 +71,25 @@ def test_without_labels():
         (lambda outputs: 1.0, "raised TypeError"),
     ],
 )
-def test_wrong_functions(function: Callable[..., Any], told: str):
+def test_wrong_functions(function: Callable[..., Any], told: str) -> None:
     with pytest.raises(DataError) as caught:
         UserMetric.of("mine:f", function).measure({"o": OUT}, LABELS, None)
     assert caught.value.where == "mine:f"
     assert told in str(caught.value)
 
 
-def test_a_whole_score_must_be_one_number():
+def test_a_whole_score_must_be_one_number() -> None:
     metric = flagged(lambda outputs, labels: outputs, per_sample=False)
     with pytest.raises(DataError, match=r"returned shape \(3, 2\), and per_sample = False; return one number"):
         metric.combine(metric.measure({"o": OUT}, LABELS, None))
 
 
-def test_a_wrong_attribute():
+def test_a_wrong_attribute() -> None:
     with pytest.raises(DataError, match="its attribute 'higher_is_better' is 'yes'; make it True or False"):
         flagged(lambda outputs, labels: 0.0, higher_is_better="yes")
 
 
-def test_an_exception_keeps_its_message_and_line(tmp_path: Path):
+def test_an_exception_keeps_its_message_and_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def f(outputs, labels):\n    x = 1\n    return outputs['nothing']\n")
     metric = UserMetric.of("mine:f", load_function(f"{file}:f"))
@@ -95,7 +97,7 @@ def test_an_exception_keeps_its_message_and_line(tmp_path: Path):
         metric.measure({"o": OUT}, LABELS, None)
 
 
-def test_nan_fails_the_trial():
+def test_nan_fails_the_trial() -> None:
     metric = UserMetric.of("mine:f", lambda outputs, labels: outputs[:, 0])
     with pytest.raises(TrialError, match="output 'o' is NaN"):
         metric.measure({"o": OUT * np.nan}, LABELS, None)

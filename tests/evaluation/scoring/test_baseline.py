@@ -1,14 +1,20 @@
 """The baseline: run once, checked, kept."""
 
+from __future__ import annotations
+
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.metrics.metric import open_metric
-from autoquant.evaluation.scoring.baseline import load_baseline, measure_baseline, save_baseline
+from autoquant.evaluation.scoring.baseline import Baseline, load_baseline, measure_baseline, save_baseline
 from autoquant.model.model import InputSpec
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
@@ -18,25 +24,27 @@ LABELS = X.argmax(axis=1)
 
 
 class Fake:
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.runs = 0
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self.runs += 1
         return {"y": self.function(inputs["x"])}
 
-    def close(self):
+    def close(self) -> None:
         """Nothing to close."""
 
 
-def measure(function, labels=LABELS, metric="top1", **options):
+def measure(
+    function: Callable[..., Any], labels: NDArray[Any] | None = LABELS, metric: Any = "top1", **options: Any
+) -> tuple[Baseline, Fake]:
     runner = Fake(function)
     data = open_data((X, labels), [SPEC])
     return measure_baseline(runner, data, open_metric(metric), batch_size=10, key="k", **options), runner
 
 
-def test_every_batch_once_and_the_first_three_times():
+def test_every_batch_once_and_the_first_three_times() -> None:
     baseline, runner = measure(lambda x: x)
     assert runner.runs == 2 + 4
     assert baseline.score.value == 1.0
@@ -44,7 +52,7 @@ def test_every_batch_once_and_the_first_three_times():
     np.testing.assert_array_equal(first["y"], X[:10])
 
 
-def test_a_reference_is_kept_whole():
+def test_a_reference_is_kept_whole() -> None:
     baseline, _ = measure(lambda x: x, labels=None, metric="agreement")
     assert baseline.score.value == 1.0
     np.testing.assert_array_equal(np.concatenate([o["y"] for o in baseline.outputs]), X)
@@ -55,11 +63,11 @@ def widened(x: np.ndarray) -> np.ndarray:
     return np.repeat(x[:, :1, None], 20_000, axis=1)
 
 
-def first_pixel(outputs, labels):
+def first_pixel(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     return outputs[:, 0, 0]
 
 
-def test_large_outputs_are_not_kept():
+def test_large_outputs_are_not_kept() -> None:
     samples, rows = 400, 20_000
     data = open_data((np.arange(4.0 * samples, dtype=np.float32).reshape(-1, 4), np.zeros(samples)), [SPEC])
     tracemalloc.start()
@@ -71,12 +79,12 @@ def test_large_outputs_are_not_kept():
     assert peak < samples * rows * 4 / 2
 
 
-def test_large_outputs_that_are_constant():
+def test_large_outputs_that_are_constant() -> None:
     with pytest.raises(DataError, match="is the same for all 8 samples"):  # one of each batch
         measure(lambda x: widened(np.ones_like(x)), metric=first_pixel)
 
 
-def mean(outputs, labels):
+def mean(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
     return outputs.mean(axis=1)
 
 
@@ -85,7 +93,7 @@ def mean(outputs, labels):
     [(1000 + np.arange(40), mean), (np.arange(40) % 4 + 1, mean), (X * 0.5, "mse")],
     ids=["identities", "from one", "vectors"],
 )
-def test_what_is_no_class_is_not_checked_as_one(labels, metric):
+def test_what_is_no_class_is_not_checked_as_one(labels: NDArray[Any], metric: Any) -> None:
     peak = np.asarray([0, 0, 99, 0], np.float32)
     peaked = lambda x: x + peak  # noqa: E731  # a name would say no more
     baseline, _ = measure(peaked, labels, metric)
@@ -96,11 +104,11 @@ def test_what_is_no_class_is_not_checked_as_one(labels, metric):
         measure(peaked, LABELS, "top1")
 
 
-def test_agreement_does_not_look_at_labels():
+def test_agreement_does_not_look_at_labels() -> None:
     assert measure(lambda x: x, LABELS + 1, "agreement")[0].score.value == 1.0
 
 
-def test_the_number_of_a_bad_sample_is_that_of_the_data():
+def test_the_number_of_a_bad_sample_is_that_of_the_data() -> None:
     data = open_data((X, LABELS), [SPEC]).subset(np.arange(3, 40))
     last = Fake(lambda x: np.where((x == X[-1]).all(axis=1, keepdims=True), np.nan, x))
     with pytest.raises(ModelError, match=r"1 of 7 samples \(first: 39\)"):
@@ -118,37 +126,37 @@ def test_the_number_of_a_bad_sample_is_that_of_the_data():
     ],
     ids=["random", "infinite", "constant", "label offset", "text"],
 )
-def test_mistakes_are_named(function, labels, error, message: str):
+def test_mistakes_are_named(function: Callable[..., Any], labels: NDArray[Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         measure(function, labels)
 
 
 @pytest.mark.parametrize(("value", "told"), [(np.inf, "is inf; are outputs"), (np.nan, "returned NaN")])
-def test_a_score_that_is_no_finite_number(value: float, told: str):
+def test_a_score_that_is_no_finite_number(value: float, told: str) -> None:
     with pytest.raises(ModelError, match=f"the FP32 model: .*{told}"):
         measure(lambda x: x, metric=lambda outputs, labels: np.full(len(outputs), value))
 
 
-def test_outputs_may_be_truth_values():
+def test_outputs_may_be_truth_values() -> None:
     share = lambda outputs, labels: outputs.mean(axis=1)  # noqa: E731  # a name would say no more
     assert measure(lambda x: x > 0, metric=share)[0].score.value == pytest.approx((X > 0).mean())
 
 
-def test_a_model_that_does_not_run_is_no_trial():
-    def refuse(x):
+def test_a_model_that_does_not_run_is_no_trial() -> None:
+    def refuse(x: NDArray[Any]) -> Never:
         raise TrialError("TensorFlow", "the model does not run: shapes", hint="check the input data")
 
     with pytest.raises(ModelError, match="the FP32 model: the model does not run"):
         measure(refuse)
 
 
-def test_a_warning_for_a_baseline_at_chance():
+def test_a_warning_for_a_baseline_at_chance() -> None:
     assert measure(lambda x: x)[0].warnings == ()
     (warning,) = measure(lambda x: x, np.where(np.arange(40) % 5 == 0, 3, 0))[0].warnings
     assert "most frequent" in warning
 
 
-def test_round_trip_and_nothing_stale(tmp_path):
+def test_round_trip_and_nothing_stale(tmp_path: Path) -> None:
     baseline, _ = measure(lambda x: x, metric="agreement")
     assert len(baseline.outputs) == 4
     path = tmp_path / "baseline.npz"

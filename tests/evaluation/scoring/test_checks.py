@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def scores_of(predictions: Array, classes: int) -> Array:
     return np.eye(classes)[predictions] + RANDOM.random((len(predictions), classes)) * 0.1
 
 
-def test_the_same_twice():
+def test_the_same_twice() -> None:
     one = {"a": RANDOM.normal(size=(4, 3)), "b": np.zeros((4, 0))}
     check_deterministic(one, {"a": one["a"] * (1 + 1e-6), "b": one["b"]})
     for changed in (one["a"] * (1 + 1e-4), one["a"] * np.nan):
@@ -27,11 +29,11 @@ def test_the_same_twice():
             check_deterministic(one, {"a": changed, "b": one["b"]})
 
 
-def test_small_next_to_large_outputs_may_differ_more():
+def test_small_next_to_large_outputs_may_differ_more() -> None:
     check_deterministic({"a": np.asarray([1e-6, 1000.0])}, {"a": np.asarray([2e-6, 1000.0])})
 
 
-def test_finite():
+def test_finite() -> None:
     check_finite({"a": np.ones((3, 2)), "b": np.ones(3), "c": np.ones(3, bool), "d": np.ones(3, int)}, range(3))
     bad = np.ones((3, 2))
     bad[1, 1] = np.inf
@@ -40,13 +42,13 @@ def test_finite():
 
 
 @pytest.mark.parametrize("dtype", [object, "S", "U"])
-def test_text_is_no_number(dtype: str | type):
+def test_text_is_no_number(dtype: str | type) -> None:
     text = np.asarray([b"cat", b"dog"], dtype)
     with pytest.raises(ModelError, match="output 'classes': holds text; choose others with --outputs"):
         check_finite({"scores": np.ones((2, 3)), "classes": text}, range(2))
 
 
-def test_constant_outputs():
+def test_constant_outputs() -> None:
     row = RANDOM.normal(size=(1, 5))
     with pytest.raises(DataError, match="output 'a': is the same for all 6 samples; is the preprocessing"):
         check_not_constant({"a": np.repeat(row, 6, axis=0) * (1 + 1e-7 * RANDOM.random((6, 1)))})
@@ -60,14 +62,14 @@ def test_constant_outputs():
 
 
 @pytest.mark.parametrize("values", [np.asarray([False, True]), np.asarray([-128, 127], np.int8)])
-def test_constant_outputs_of_other_types(values: Array):
+def test_constant_outputs_of_other_types(values: Array) -> None:
     check_not_constant({"a": values})
     with pytest.raises(DataError, match="is the same for all 2 samples"):
         check_not_constant({"a": np.repeat(values[:1], 2)})
 
 
 @pytest.mark.parametrize("shape", [(12, 3), (12, 1, 1, 3)])
-def test_always_the_same_class(shape: tuple[int, ...]):
+def test_always_the_same_class(shape: tuple[int, ...]) -> None:
     scores = scores_of(np.full(12, 2), 3).reshape(shape)
     check_not_constant({"a": scores})
     for labels in (None, np.arange(12) % 3, np.eye(3)[np.arange(12) % 3]):
@@ -93,7 +95,7 @@ LABELS = RANDOM.integers(1, 9, 60)
         (LABELS, LABELS + 5, 10, "--label-offset, e.g. -1"),
     ],
 )
-def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint: str):
+def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint: str) -> None:
     with pytest.raises(DataError) as caught:
         check_label_offset({"a": scores_of(predictions, classes)}, labels)
     assert hint in caught.value.hint
@@ -110,19 +112,19 @@ def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint
         (LABELS[:4] - 1, LABELS[:4], 10),  # too few
     ],
 )
-def test_no_false_alarm(predictions: Array, labels: Array, classes: int):
+def test_no_false_alarm(predictions: Array, labels: Array, classes: int) -> None:
     outputs = {"a": scores_of(predictions, classes)}
     before = outputs["a"].copy()
     assert check_label_offset(outputs, labels) is None  # type: ignore[func-returns-value]
     np.testing.assert_array_equal(outputs["a"], before)
 
 
-def test_other_tasks_have_no_offset():
+def test_other_tasks_have_no_offset() -> None:
     for labels in (RANDOM.random(60), np.zeros((60, 4), int)):
         assert check_label_offset({"a": RANDOM.random((60, 4))}, labels) is None  # type: ignore[func-returns-value]
 
 
-def test_a_baseline_at_chance_is_worth_a_warning():
+def test_a_baseline_at_chance_is_worth_a_warning() -> None:
     labels = np.arange(60) % 3
     warning = check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, labels)
     assert warning is not None and "0.333 on 60 samples" in warning

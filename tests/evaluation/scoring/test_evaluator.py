@@ -1,13 +1,18 @@
 """Scores against NumPy, with runners that are plain functions."""
 
+from __future__ import annotations
+
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any, Never
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from autoquant.errors import ModelError, TrialError
-from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import Custom
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.metrics.metric import open_metric
@@ -20,25 +25,25 @@ SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
 class Fake:
     """A model that is a function of its input."""
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {"y": self.function(inputs["x"])}
 
-    def close(self):
+    def close(self) -> None:
         """Nothing to close."""
 
 
 @pytest.fixture(params=[None, Custom("f", lambda x: x)], ids=["at hand", "in a thread"])
-def data(request):
+def data(request: pytest.FixtureRequest) -> Dataset:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(23, 4)).astype(np.float32)
     return open_data((x, rng.integers(0, 4, 23)), [SPEC], preprocess=request.param)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 100])
-def test_score_does_not_depend_on_the_batch_size(data, batch_size: int):
+def test_score_does_not_depend_on_the_batch_size(data: Dataset, batch_size: int) -> None:
     batch = next(data.batches(23))
     score = evaluate(Fake(lambda x: x), data, open_metric("top1"), batch_size=batch_size)
     right = batch.inputs["x"].argmax(axis=1) == batch.labels
@@ -47,14 +52,14 @@ def test_score_does_not_depend_on_the_batch_size(data, batch_size: int):
     assert score.samples == 23
 
 
-def test_progress_is_told_batch_by_batch(data):
+def test_progress_is_told_batch_by_batch(data: Dataset) -> None:
     seen = []
     progress = lambda done, total: seen.append((done, total))  # noqa: E731  # a name would say no more
     evaluate(Fake(lambda x: x), data, open_metric("top1"), batch_size=10, on_progress=progress)
     assert seen == [(10, 23), (20, 23), (23, 23)]
 
 
-def test_agreement_compares_with_the_reference(data):
+def test_agreement_compares_with_the_reference(data: Dataset) -> None:
     """Sample by sample, whatever the batches are."""
     reference = next(data.batches(23)).inputs["x"]
     flipped = Fake(lambda x: np.where(np.arange(len(x))[:, None] == 0, -x, x))
@@ -64,28 +69,28 @@ def test_agreement_compares_with_the_reference(data):
     assert score.value == pytest.approx(1 - 5 / 23)
 
 
-def test_what_the_user_wrote_runs_in_the_callers_thread_one_call_after_the_other():
+def test_what_the_user_wrote_runs_in_the_callers_thread_one_call_after_the_other() -> None:
     calls: list[tuple[str, int]] = []
 
-    def note(what):
+    def note(what: str) -> None:
         calls.append((what, threading.get_ident()))
 
-    def source():
+    def source() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for start in range(0, 12, 4):
             note("source")
             yield np.arange(16.0).reshape(4, 4), np.full(4, start)
 
-    def preprocess(batch):
+    def preprocess(batch: NDArray[Any]) -> NDArray[Any]:
         note("preprocess")
         return batch
 
-    def metric(outputs, labels):
+    def metric(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
         note("metric")
         return np.ones(len(outputs))
 
     runs: set[int] = set()
 
-    def model(x):
+    def model(x: NDArray[Any]) -> NDArray[Any]:
         runs.add(threading.get_ident())
         return x
 
@@ -97,16 +102,16 @@ def test_what_the_user_wrote_runs_in_the_callers_thread_one_call_after_the_other
     assert threading.get_ident() not in runs
 
 
-def test_the_model_is_at_rest_when_a_metric_fails(data):
+def test_the_model_is_at_rest_when_a_metric_fails(data: Dataset) -> None:
     running: list[int] = []
 
-    def model(x):
+    def model(x: NDArray[Any]) -> NDArray[Any]:
         running.append(1)
         time.sleep(0.01)
         running.pop()
         return x
 
-    def metric(outputs, labels):
+    def metric(outputs: NDArray[Any], labels: NDArray[Any]) -> Never:
         raise TypeError("no such thing")
 
     with pytest.raises(TrialError, match="no such thing") as caught:
@@ -115,10 +120,10 @@ def test_the_model_is_at_rest_when_a_metric_fails(data):
     assert caught.value.__traceback__ is not None
 
 
-def test_every_batch_asks_for_the_reference_of_its_own_samples(data):
+def test_every_batch_asks_for_the_reference_of_its_own_samples(data: Dataset) -> None:
     asked = []
 
-    def reference(done):
+    def reference(done: slice) -> dict[str, NDArray[Any]]:
         asked.append((done.start, done.stop))
         return {"y": np.zeros((done.stop - done.start, 4), np.float32)}
 
@@ -127,33 +132,33 @@ def test_every_batch_asks_for_the_reference_of_its_own_samples(data):
 
 
 @pytest.mark.parametrize("missing", [-1, 1])
-def test_a_reference_of_other_samples_is_refused(data, missing: int):
+def test_a_reference_of_other_samples_is_refused(data: Dataset, missing: int) -> None:
     """Of one sample more or less than the batch has."""
 
-    def reference(done):
+    def reference(done: slice) -> dict[str, NDArray[Any]]:
         return {"y": np.zeros((done.stop - done.start - missing, 4), np.float32)}
 
     with pytest.raises(ValueError, match="broadcast"):
         evaluate(Fake(lambda x: x), data, open_metric("agreement"), batch_size=5, reference=reference)
 
 
-def test_nan_is_a_failed_trial(data):
+def test_nan_is_a_failed_trial(data: Dataset) -> None:
     with pytest.raises(TrialError, match="NaN"):
         evaluate(Fake(lambda x: x * np.nan), data, open_metric("top1"), batch_size=5)
 
 
-def test_infinite_score_is_a_failed_trial(data):
+def test_infinite_score_is_a_failed_trial(data: Dataset) -> None:
     infinite = lambda outputs, labels: np.full(len(outputs), np.inf)  # noqa: E731  # a name would say no more
     with pytest.raises(TrialError, match="is inf"):
         evaluate(Fake(lambda x: x), data, open_metric(infinite), batch_size=5)
 
 
-def test_an_output_must_have_a_row_a_sample(data):
+def test_an_output_must_have_a_row_a_sample(data: Dataset) -> None:
     batch = next(data.batches(3))
     with pytest.raises(ModelError, match=r"output 'y': has shape \(12,\) for a batch of 3"):
         run_batch(Fake(lambda x: x.reshape(-1)), batch)
 
 
-def test_a_score_is_a_finite_number():
+def test_a_score_is_a_finite_number() -> None:
     with pytest.raises(ValueError, match="finite"):
         Score(float("nan"), np.zeros(1), 1)

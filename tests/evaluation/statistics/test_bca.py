@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
@@ -16,7 +18,7 @@ SAMPLES = {
 
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("confidence", [0.9, 0.99])
-def test_it_is_what_scipy_finds(name: str, confidence: float):
+def test_it_is_what_scipy_finds(name: str, confidence: float) -> None:
     values = SAMPLES[name]
     options = {"confidence_level": confidence, "alternative": "less", "method": "BCa", "n_resamples": 20_000}
     expected = bootstrap((values,), np.mean, rng=np.random.default_rng(1), **options).confidence_interval.high
@@ -24,7 +26,7 @@ def test_it_is_what_scipy_finds(name: str, confidence: float):
     assert found - values.mean() == pytest.approx(expected - values.mean(), rel=0.07)  # both drew at random
 
 
-def test_of_any_statistic():
+def test_of_any_statistic() -> None:
     values = SAMPLES["skewed"]
     options = {"confidence_level": 0.95, "alternative": "less", "method": "BCa", "n_resamples": 20_000}
     expected = bootstrap((values,), np.std, rng=np.random.default_rng(1), **options).confidence_interval.high
@@ -32,7 +34,7 @@ def test_of_any_statistic():
     assert found - values.std() == pytest.approx(expected - values.std(), rel=0.15)
 
 
-def test_coverage_of_a_skewed_mean():
+def test_coverage_of_a_skewed_mean() -> None:
     random, runs, count = np.random.default_rng(4), 300, 150
     draws = random.exponential(size=(runs, count))
     covered = np.mean([mean_upper(values, confidence=0.95, seed=run) >= 1.0 for run, values in enumerate(draws)])
@@ -40,24 +42,24 @@ def test_coverage_of_a_skewed_mean():
     assert 0.91 < covered < 0.985
 
 
-def test_the_seed_fixes_it():
+def test_the_seed_fixes_it() -> None:
     values = SAMPLES["normal"]
     one, same, other = (mean_upper(values, confidence=0.95, seed=seed) for seed in (0, 0, 1))
     assert one == same != other
 
 
-def test_values_that_are_all_equal_have_no_bound():
+def test_values_that_are_all_equal_have_no_bound() -> None:
     """A bootstrap draws the same ones again, and would take them for certain."""
     assert mean_upper(np.full(20, 0.25), confidence=0.95, seed=0) == np.inf
     assert statistic_upper(lambda chosen: 0.5, 20, confidence=0.95, seed=0) == np.inf
     assert mean_upper(np.asarray([0.5]), confidence=0.95, seed=0) == np.inf
 
 
-def test_an_extreme_estimate_has_the_largest_resample_as_bound():
+def test_an_extreme_estimate_has_the_largest_resample_as_bound() -> None:
     assert bca_upper(2.0, np.asarray([0.0, 1.0]), np.asarray([0.0, 1.0]), confidence=0.95) == 2.0
 
 
-def test_resamples_that_are_refused_are_drawn_again():
+def test_resamples_that_are_refused_are_drawn_again() -> None:
     labels = np.zeros(12)
     labels[:2] = 1.0  # a resample has none of the two with probability 0.11
 
@@ -69,7 +71,7 @@ def test_resamples_that_are_refused_are_drawn_again():
     assert 0.17 < statistic_upper(share, 12, confidence=0.95, seed=0) < 0.6
 
 
-def test_a_statistic_that_refuses_nearly_all_is_an_error():
+def test_a_statistic_that_refuses_nearly_all_is_an_error() -> None:
     calls = []
 
     def never(chosen: Array) -> float:

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,7 +33,7 @@ def loss(losses: int, gains: int, samples: int) -> Array:
     return np.repeat([1.0, -1.0, 0.0], [losses, gains, samples - losses - gains])
 
 
-def test_losses():
+def test_losses() -> None:
     before, after = np.asarray([1.0, 0.0, 1.0]), np.asarray([0.0, 1.0, 1.0])
     np.testing.assert_array_equal(loss_of(before, after, higher_is_better=True), [1.0, -1.0, 0.0])
     np.testing.assert_array_equal(loss_of(before, after, higher_is_better=False), [-1.0, 1.0, 0.0])
@@ -40,14 +42,14 @@ def test_losses():
         loss_of(before, after[:2], higher_is_better=True)
 
 
-def test_what_was_seen():
+def test_what_was_seen() -> None:
     assert paired(loss(5, 2, 100), binary=True) == Paired(100, 0.03, 5, 2)
     assert paired(np.asarray([0.5, 0.25]), binary=False) == Paired(2, 0.375)
     assert is_binary(np.asarray([0.0, 1.0]), np.asarray([True, False]))
     assert not is_binary(np.asarray([0.0, 1.0]), np.asarray([0.5]))
 
 
-def test_the_method_is_said():
+def test_the_method_is_said() -> None:
     assert upper_bound(loss(5, 2, 100), confidence=0.95, binary=True).method == EXACT
     assert upper_bound(np.linspace(0, 1, 100), confidence=0.95, binary=False).method == BOOTSTRAP
     assert upper_bound(np.linspace(0, 1, 50), confidence=0.95, binary=False, reach=1.0).method == BETTING
@@ -65,12 +67,12 @@ def test_the_method_is_said():
         (np.full(1000, 0.25), ALL_EQUAL),
     ],
 )
-def test_a_bootstrap_of_little_bounds_nothing(values: Array, method: str):
+def test_a_bootstrap_of_little_bounds_nothing(values: Array, method: str) -> None:
     found = upper_bound(values, confidence=0.95, binary=False)
     assert (found.value, found.method) == (np.inf, method)
 
 
-def test_what_is_bounded_has_a_bound_from_any_number_of_samples():
+def test_what_is_bounded_has_a_bound_from_any_number_of_samples() -> None:
     """Of n losses of 0 the gambler's capital is (1 + bet m / (1 - m))^n, averaged over bets, at a mean m."""
     uppers = [upper_bound(np.zeros(n), confidence=0.95, binary=False, reach=1.0).value for n in (1, 10, 100, 1000)]
     assert uppers[0] > 0.9
@@ -79,7 +81,7 @@ def test_what_is_bounded_has_a_bound_from_any_number_of_samples():
 
 
 @pytest.mark.parametrize(("loss_of_one", "chance", "samples"), [(0.9, 0.02, 100), (0.004 / 0.02, 0.02, 400)])
-def test_the_bound_of_sparse_losses_holds(loss_of_one: float, chance: float, samples: int):
+def test_the_bound_of_sparse_losses_holds(loss_of_one: float, chance: float, samples: int) -> None:
     """A bootstrap's does not in a fifth of all runs."""
     draws = loss_of_one * (np.random.default_rng(2).random((500, samples)) < chance)
     uppers = [upper_bound(one, confidence=0.95, binary=False, reach=1.0).value for one in draws]
@@ -87,14 +89,14 @@ def test_the_bound_of_sparse_losses_holds(loss_of_one: float, chance: float, sam
 
 
 @pytest.mark.parametrize("allowed", [0.3, 0.05, 0.01])
-def test_the_least_bounded_samples_certify_and_one_less_does_not(allowed: float):
+def test_the_least_bounded_samples_certify_and_one_less_does_not(allowed: float) -> None:
     least = least_bounded(allowed, 0.95, reach=1.0)
     assert least is not None
     assert upper_bound(np.zeros(least), confidence=0.95, binary=False, reach=1.0).value <= allowed
     assert upper_bound(np.zeros(least - 1), confidence=0.95, binary=False, reach=1.0).value > allowed
 
 
-def test_the_needed_samples_of_what_is_bounded_would_do():
+def test_the_needed_samples_of_what_is_bounded_would_do() -> None:
     values = np.repeat([0.5, -0.25, 0.0], [4, 2, 294])
     needed = needed_bounded(values, 0.012, confidence=0.95, reach=1.0)
     assert needed is not None
@@ -105,20 +107,20 @@ def test_the_needed_samples_of_what_is_bounded_would_do():
     assert needed_bounded(np.zeros(10), 0.0, confidence=0.95, reach=1.0) is None
 
 
-def test_both_methods_agree_where_both_hold():
+def test_both_methods_agree_where_both_hold() -> None:
     values = loss(300, 200, 5000)
     exact, drawn = (upper_bound(values, confidence=0.95, binary=binary).value for binary in (True, False))
     assert exact - 0.02 == pytest.approx(drawn - 0.02, rel=0.05)
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.sampled_from([0.9, 0.95, 0.999]))
-def test_the_bound_is_above_the_drop(losses: int, gains: int, confidence: float):
+def test_the_bound_is_above_the_drop(losses: int, gains: int, confidence: float) -> None:
     values = loss(losses, gains, 24)
     assert upper_bound(values, confidence=confidence, binary=True).value >= values.mean()
 
 
 @pytest.mark.parametrize("allowed", [0.3, 0.05, 0.01])
-def test_the_least_samples_certify_and_one_less_does_not(allowed: float):
+def test_the_least_samples_certify_and_one_less_does_not(allowed: float) -> None:
     least = least_samples(allowed, 0.95)
     assert least is not None
     assert least == pytest.approx(np.log(0.05) / np.log1p(-allowed), abs=1 + 0.02 * least)
@@ -126,13 +128,13 @@ def test_the_least_samples_certify_and_one_less_does_not(allowed: float):
     assert upper_bound(np.zeros(least - 1), confidence=0.95, binary=True).value > allowed
 
 
-def test_no_number_of_samples_proves_that_nothing_is_lost():
+def test_no_number_of_samples_proves_that_nothing_is_lost() -> None:
     assert least_samples(0.0, 0.95) is None
     assert least_samples(1.0, 0.95) == 1
 
 
 @pytest.mark.parametrize(("losses", "gains"), [(8, 3), (0, 0), (1, 0), (12, 3), (0, 3), (40, 38)])
-def test_the_needed_samples_would_do_at_the_same_rates(losses: int, gains: int):
+def test_the_needed_samples_would_do_at_the_same_rates(losses: int, gains: int) -> None:
     seen = paired(loss(losses, gains, 1000), binary=True)
     needed = needed_samples(seen, 1.0, 0.01, confidence=0.95)
     assert needed is not None
@@ -140,7 +142,7 @@ def test_the_needed_samples_would_do_at_the_same_rates(losses: int, gains: int):
     assert upper_bound(scaled, confidence=0.95, binary=True).value < 0.0101
 
 
-def test_needed_samples_without_room_with_little_and_of_other_metrics():
+def test_needed_samples_without_room_with_little_and_of_other_metrics() -> None:
     assert needed_samples(Paired(1000, 0.01, 12, 2), 0.02, 0.01, confidence=0.95) is None
     # (1.645 / 0.0001)^2 * 0.03: by the normal approximation
     assert needed_samples(Paired(10_000, 0.0099, 199, 100), 1, 0.01, confidence=0.95) == pytest.approx(8.06e6, rel=0.01)
@@ -152,13 +154,13 @@ def test_needed_samples_without_room_with_little_and_of_other_metrics():
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
-def test_better_by_more_than_chance_is_mcnemars_test(losses: int, gains: int):
+def test_better_by_more_than_chance_is_mcnemars_test(losses: int, gains: int) -> None:
     found = significantly_better(loss(losses, gains, 100), binary=True)
     ties = losses + gains == 0
     assert found is bool(not ties and binomtest(losses, losses + gains or 1, alternative="less").pvalue < 0.01)
 
 
-def test_better_of_other_metrics():
+def test_better_of_other_metrics() -> None:
     random = np.random.default_rng(0)
     assert significantly_better(random.normal(-0.5, 1.0, 200), binary=False)
     assert not significantly_better(random.normal(0.0, 1.0, 200), binary=False)
@@ -167,7 +169,7 @@ def test_better_of_other_metrics():
     assert not significantly_better(np.full(3, -0.5), binary=False, reach=1.0)
 
 
-def test_the_drop_of_an_area_is_bounded_by_paired_resampling():
+def test_the_drop_of_an_area_is_bounded_by_paired_resampling() -> None:
     random, auc, count = np.random.default_rng(1), AreaUnderCurve(), 300
     truth = random.integers(0, 2, count).astype(float)
     score = truth + random.normal(size=count)
@@ -184,7 +186,7 @@ def test_the_drop_of_an_area_is_bounded_by_paired_resampling():
     assert bootstrap_drop(before[:99], close[:99], auc.combine, **options).method == TOO_FEW
 
 
-def test_the_guard_corrects_for_the_number_of_groups_and_has_the_worst_first():
+def test_the_guard_corrects_for_the_number_of_groups_and_has_the_worst_first() -> None:
     values = np.concatenate([loss(1, 1, 200), loss(30, 0, 100), loss(5, 5, 50)])
     groups = np.repeat(["cat", "dog", "owl"], [200, 100, 50])
     shuffled = np.random.default_rng(0).permutation(350)
@@ -197,13 +199,13 @@ def test_the_guard_corrects_for_the_number_of_groups_and_has_the_worst_first():
     assert 0.1 < dog.lower < 0.3 < dog.upper
 
 
-def test_a_group_that_is_proven_bad_is_worse_than_one_that_looks_bad():
+def test_a_group_that_is_proven_bad_is_worse_than_one_that_looks_bad() -> None:
     values = np.concatenate([loss(2, 0, 2), loss(200, 0, 1000)])
     found = guard(values, np.repeat([0, 1], [2, 1000]), allowed=0.1, confidence=0.95, binary=True)
     assert [one.label for one in found] == ["1", "0"]
 
 
-def test_the_guard_of_other_metrics_and_of_labels_that_do_not_fit():
+def test_the_guard_of_other_metrics_and_of_labels_that_do_not_fit() -> None:
     values = np.linspace(0, 1, 240)
     for reach in (None, 1.0):
         found = guard(values, np.arange(240) % 2, allowed=1.0, confidence=0.95, binary=False, reach=reach)
@@ -214,7 +216,7 @@ def test_the_guard_of_other_metrics_and_of_labels_that_do_not_fit():
         guard(np.zeros(3), np.zeros(2), allowed=0.1, confidence=0.95, binary=True)
 
 
-def test_all_groups_are_covered_at_once():
+def test_all_groups_are_covered_at_once() -> None:
     random, runs, groups = np.random.default_rng(5), 200, 5
     labels, wrong = np.arange(250) % groups, 0
     for _ in range(runs):

@@ -1,5 +1,7 @@
 """The sequential test, against products in plain Python, and its error rate over thousands of streams."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from math import prod
 
@@ -22,7 +24,7 @@ def capital(values: list[float], mean: float, side: int) -> float:
 
 
 @given(streams, st.floats(0, 0.5))
-def test_it_decides_at_the_first_crossing_and_stays(values: list[float], allowed: float):
+def test_it_decides_at_the_first_crossing_and_stays(values: list[float], allowed: float) -> None:
     test, expected = Sequential(allowed, bound=2.0, alpha=0.05), Decision.UNDECIDED
     for count in range(1, len(values) + 1):
         test.add(np.asarray(values[count - 1 : count]))
@@ -37,7 +39,7 @@ def test_it_decides_at_the_first_crossing_and_stays(values: list[float], allowed
 
 
 @given(streams, st.integers(0, 60))
-def test_how_values_are_cut_into_parts_does_not_matter(values: list[float], cut: int):
+def test_how_values_are_cut_into_parts_does_not_matter(values: list[float], cut: int) -> None:
     whole, parts = (Sequential(0.1, bound=2.0, alpha=0.05) for _ in range(2))
     whole.add(np.asarray(values))
     parts.add(np.asarray(values[:cut]))
@@ -48,7 +50,7 @@ def test_how_values_are_cut_into_parts_does_not_matter(values: list[float], cut:
 
 
 @given(streams, st.floats(-1.5, 1.9))
-def test_one_look_at_all_values_bounds_their_mean(values: list[float], allowed: float):
+def test_one_look_at_all_values_bounds_their_mean(values: list[float], allowed: float) -> None:
     upper = upper_of_mean(np.asarray(values), bound=2.0, alpha=0.05)
     assert upper == 2.0 or capital(values, upper, -1) == pytest.approx(20.0, rel=1e-3)
     times = times_needed(np.asarray(values), allowed, bound=2.0, alpha=0.05)
@@ -60,13 +62,13 @@ def test_one_look_at_all_values_bounds_their_mean(values: list[float], allowed: 
             assert (np.exp(copies.sum(axis=1)).mean() >= 20.0) is np.bool_(proven)
 
 
-def test_no_number_of_values_proves_a_mean_that_theirs_is_not():
+def test_no_number_of_values_proves_a_mean_that_theirs_is_not() -> None:
     assert times_needed(np.asarray([0.5, 0.1]), 0.25, bound=2.0, alpha=0.05) is None
     assert times_needed(np.asarray([0.5, 0.1]), 2.0, bound=2.0, alpha=0.05) == 0.0
 
 
 @given(streams)
-def test_the_ends_of_the_interval_are_where_the_capitals_cross(values: list[float]):
+def test_the_ends_of_the_interval_are_where_the_capitals_cross(values: list[float]) -> None:
     test = Sequential(1.9, bound=2.0, alpha=0.05)
     test.add(np.asarray(values))
     found = test.interval()
@@ -77,7 +79,7 @@ def test_the_ends_of_the_interval_are_where_the_capitals_cross(values: list[floa
         assert found.high == 2.0 or capital(values, found.high, -1) == pytest.approx(20.0, rel=1e-3)
 
 
-def test_the_interval_agrees_with_the_decision():
+def test_the_interval_agrees_with_the_decision() -> None:
     test = Sequential(0.1, bound=1.0, alpha=0.05)
     test.add(np.ones(30))
     test.add(np.zeros(60))  # by now the capital has been lost again
@@ -85,7 +87,7 @@ def test_the_interval_agrees_with_the_decision():
     assert test.interval().low >= 0.1
 
 
-def test_before_anything_was_seen():
+def test_before_anything_was_seen() -> None:
     test = Sequential(0.1, bound=1.0, alpha=0.05)
     test.add(np.zeros(0))
     assert (test.decision, test.interval().low, test.interval().high) == (Decision.UNDECIDED, -1.0, 1.0)
@@ -93,24 +95,24 @@ def test_before_anything_was_seen():
         _ = test.estimate
 
 
-def test_what_is_certain_needs_no_value():
+def test_what_is_certain_needs_no_value() -> None:
     assert Sequential(1.0, bound=1.0, alpha=0.05).decision is Decision.IN
     assert Sequential(-1.5, bound=1.0, alpha=0.05).decision is Decision.OUT
 
 
 @pytest.mark.parametrize("bad", [1.1, -1.1, np.nan, np.inf])
-def test_values_beyond_the_bound_are_refused(bad: float):
+def test_values_beyond_the_bound_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="within"):
         Sequential(0.1, bound=1.0, alpha=0.05).add(np.asarray([0.0, bad]))
 
 
 @pytest.mark.parametrize("options", [{"bound": 0.0}, {"bound": np.inf}, {"alpha": 0.0}, {"alpha": 1.0}])
-def test_options_out_of_range(options: dict[str, float]):
+def test_options_out_of_range(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="needs a bound"):
         Sequential(0.1, **{"bound": 1.0, "alpha": 0.05, **options})
 
 
-def test_the_error_rate_is_spent_and_no_more():
+def test_the_error_rate_is_spent_and_no_more() -> None:
     shares = [alpha_of(number, 0.05) for number in range(10_000)]
     assert 0.0499 < sum(shares) <= 0.05
     assert (np.diff(shares) < 0).all()
@@ -150,7 +152,7 @@ def decided(order: StreamOrder, loss: Array, allowed: float, number: int) -> Dec
 
 
 @pytest.mark.parametrize("flips", FLIPS)
-def test_the_stated_error_rate_is_kept_over_whole_runs(flips: str):
+def test_the_stated_error_rate_is_kept_over_whole_runs(flips: str) -> None:
     runs, trials, wrong, early = 100, len(DROPS), 0, 0
     for run in range(runs):
         random, errors = np.random.default_rng(run), 0
@@ -170,7 +172,7 @@ def test_the_stated_error_rate_is_kept_over_whole_runs(flips: str):
     assert early / runs / trials > 0.2
 
 
-def test_an_order_for_each_trial_keeps_a_sampler_from_learning_it():
+def test_an_order_for_each_trial_keeps_a_sampler_from_learning_it() -> None:
     runs, wrong = 60, {"own": 0, "shared": 0}
     for run in range(runs):
         shared = stream_order(COUNT, margins=None, seed=(run, 0))
@@ -188,7 +190,7 @@ def test_an_order_for_each_trial_keeps_a_sampler_from_learning_it():
 
 @pytest.mark.parametrize("count", [400, 2000])
 @pytest.mark.parametrize("accuracy", [0.5, 0.26])
-def test_hopeless_trials_cost_less_than_a_quarter(count: int, accuracy: float):
+def test_hopeless_trials_cost_less_than_a_quarter(count: int, accuracy: float) -> None:
     random, cost = np.random.default_rng(3), []
     for number in [number for number in range(30) for _ in range(4)]:
         margins = random.exponential(size=count)

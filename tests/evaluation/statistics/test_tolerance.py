@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import math
 
 import pytest
@@ -21,14 +23,14 @@ from autoquant.evaluation.statistics.tolerance import Tolerance, drop, within
         ("100%", 1.0, True, 0.8),
     ],
 )
-def test_parse(text: str | float, value: float, relative: bool, absolute: float):
+def test_parse(text: str | float, value: float, relative: bool, absolute: float) -> None:
     tolerance = Tolerance.parse(text)
     assert tolerance == Tolerance(value, relative)
     assert tolerance.absolute(0.8) == pytest.approx(absolute, rel=1e-15)
 
 
 @pytest.mark.parametrize("text", ["", "%", "1%%", "one", "-0.1", "-1%", "nan", "nan%", "inf", "0,5", "1% of it", None])
-def test_what_is_no_tolerance(text: str):
+def test_what_is_no_tolerance(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Tolerance.parse(text)
     assert str(caught.value) == (
@@ -38,19 +40,19 @@ def test_what_is_no_tolerance(text: str):
 
 
 @pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf])
-def test_values_that_are_none(value: float):
+def test_values_that_are_none(value: float) -> None:
     with pytest.raises(ValueError, match="a tolerance must be a number of at least 0"):
         Tolerance(value)
 
 
 @given(st.floats(0.0, 1e6).filter(lambda value: value == 0.0 or value > 1e-300), st.booleans())
-def test_written_and_read(value: float, relative: bool):
+def test_written_and_read(value: float, relative: bool) -> None:
     read = Tolerance.parse(str(Tolerance(value, relative)))
     assert read.relative is relative and read.value == pytest.approx(value, rel=1e-14, abs=0.0)
 
 
 @given(st.decimals(0, 100, places=8), st.sampled_from(["", "%"]))
-def test_what_a_person_writes_is_kept_exactly(number: object, unit: str):
+def test_what_a_person_writes_is_kept_exactly(number: object, unit: str) -> None:
     tolerance = Tolerance.parse(f"{number}{unit}")
     assert Tolerance.parse(str(tolerance)) == tolerance
 
@@ -58,11 +60,11 @@ def test_what_a_person_writes_is_kept_exactly(number: object, unit: str):
 @pytest.mark.parametrize(
     ("text", "shown"), [("0.005", "0.005"), ("1%", "1%"), ("7%", "7%"), ("0.7%", "0.7%"), (0, "0")]
 )
-def test_as_a_person_writes_it(text: str | float, shown: str):
+def test_as_a_person_writes_it(text: str | float, shown: str) -> None:
     assert str(Tolerance.parse(text)) == shown
 
 
-def test_a_relative_tolerance_of_a_negative_baseline():
+def test_a_relative_tolerance_of_a_negative_baseline() -> None:
     assert Tolerance.parse("10%").absolute(-20.0) == 2.0
 
 
@@ -70,7 +72,7 @@ def test_a_relative_tolerance_of_a_negative_baseline():
     ("baseline", "score", "higher_is_better", "expected"),
     [(0.75, 0.5, True, 0.25), (0.5, 0.75, True, -0.25), (0.5, 0.75, False, 0.25), (0.75, 0.5, False, -0.25)],
 )
-def test_drop(baseline: float, score: float, higher_is_better: bool, expected: float):
+def test_drop(baseline: float, score: float, higher_is_better: bool, expected: float) -> None:
     assert drop(baseline, score, higher_is_better=higher_is_better) == expected
 
 
@@ -89,12 +91,12 @@ def test_drop(baseline: float, score: float, higher_is_better: bool, expected: f
         (-math.inf, 0.0, True),
     ],
 )
-def test_within(loss: float, allowed: float, expected: bool):
+def test_within(loss: float, allowed: float, expected: bool) -> None:
     assert within(loss, allowed) is expected
 
 
 @given(st.integers(1, 50_000), st.data())
-def test_a_share_of_samples_is_within_its_own_tolerance(samples: int, data: st.DataObject):
+def test_a_share_of_samples_is_within_its_own_tolerance(samples: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, samples))
     lost = data.draw(st.integers(0, right))
     loss = drop(right / samples, (right - lost) / samples, higher_is_better=True)

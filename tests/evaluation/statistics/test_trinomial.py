@@ -1,7 +1,10 @@
 """The exact bound, against enumeration of all outcomes of the trinomial model."""
 
+from __future__ import annotations
+
 from itertools import product
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ def outcomes(samples: int) -> Array:
     return np.asarray([(a, b) for a in range(samples + 1) for b in range(samples + 1 - a)])
 
 
-def chances(all_of_them: Array, samples: int, loss: Array, gain: Array) -> Array:
+def chances(all_of_them: Array, samples: int, loss: Array, gain: Array) -> Any:
     """Probability of each outcome, (..., outcomes), where a sample is a loss or a gain with these probabilities."""
     a, b = all_of_them.T
     ways = np.asarray([comb(samples, x) * comb(samples - x, y) for x, y in all_of_them], float)
@@ -30,7 +33,7 @@ def statistic(losses: Array, gains: Array, samples: int, drop: float) -> Array:
 
 
 @pytest.mark.parametrize(("samples", "confidence"), [*product([1, 2, 3, 5, 8, 12], [0.9, 0.95, 0.99]), (20, 0.99)])
-def test_coverage_is_at_least_what_is_stated_for_every_truth(samples: int, confidence: float):
+def test_coverage_is_at_least_what_is_stated_for_every_truth(samples: int, confidence: float) -> None:
     every = outcomes(samples)
     bounds = np.asarray([exact_upper(int(a), int(b), samples, confidence=confidence) for a, b in every])
     # the worst truths have a drop just above one of the bounds
@@ -43,7 +46,7 @@ def test_coverage_is_at_least_what_is_stated_for_every_truth(samples: int, confi
     assert covered.min() <= confidence + 0.01  # and it is not bought with width
 
 
-def test_bounds_are_the_inverted_test_by_brute_force():
+def test_bounds_are_the_inverted_test_by_brute_force() -> None:
     samples, alpha = 7, 0.05
     every = outcomes(samples)
     for losses, gains in every[::3]:
@@ -65,7 +68,7 @@ def test_bounds_are_the_inverted_test_by_brute_force():
 
 
 @pytest.mark.parametrize("samples", [50, 1000, 60_000])
-def test_without_a_discordant_pair_it_is_the_rule_of_three(samples: int):
+def test_without_a_discordant_pair_it_is_the_rule_of_three(samples: int) -> None:
     # of n samples none is a loss with probability (1 - drop)^n
     exact = 1.0 - 0.05 ** (1.0 / samples)
     assert exact < exact_upper(0, 0, samples, confidence=0.95) < 1.01 * exact
@@ -75,14 +78,14 @@ def test_without_a_discordant_pair_it_is_the_rule_of_three(samples: int):
     ("losses", "gains", "samples"),
     [(150, 150, 5000), (1500, 1500, 60_000), (300, 200, 60_000), (20_000, 10_000, 60_000)],
 )
-def test_of_many_pairs_it_is_about_the_normal_one(losses: int, gains: int, samples: int):
+def test_of_many_pairs_it_is_about_the_normal_one(losses: int, gains: int, samples: int) -> None:
     drop = (losses - gains) / samples
     width = 1.645 * np.sqrt(((losses + gains) / samples - drop**2) / samples)
     assert drop + width < exact_upper(losses, gains, samples, confidence=0.95) < drop + 1.02 * width
 
 
 @pytest.mark.parametrize(("psi", "drop"), [(0.03, 0.01), (0.012, 0.012)])
-def test_coverage_on_many_samples(psi: float, drop: float):
+def test_coverage_on_many_samples(psi: float, drop: float) -> None:
     samples, runs = 1000, 1000
     drawn = np.random.default_rng(0).multinomial(samples, [(psi + drop) / 2, (psi - drop) / 2, 1 - psi], runs)
     kinds, times = np.unique(drawn[:, :2], axis=0, return_counts=True)
@@ -93,19 +96,19 @@ def test_coverage_on_many_samples(psi: float, drop: float):
     assert covered < 0.97
 
 
-def test_more_losses_mean_more_and_surer_means_wider():
+def test_more_losses_mean_more_and_surer_means_wider() -> None:
     bounds = [exact_upper(losses, 3, 500, confidence=0.95) for losses in range(12)]
     assert (np.diff(bounds) > 0).all()
     widths = [exact_upper(4, 3, 500, confidence=confidence) for confidence in (0.8, 0.9, 0.95, 0.99, 0.9999)]
     assert (np.diff(widths) > 0).all()
 
 
-def test_the_most_there_can_be():
+def test_the_most_there_can_be() -> None:
     assert exact_upper(5, 0, 5, confidence=0.95) == 1.0
     assert -1.0 < exact_upper(0, 50, 50, confidence=0.95) < -0.8
 
 
 @pytest.mark.parametrize("counts", [(-1, 0, 5), (3, 3, 5), (0, 0, 0)])
-def test_counts_that_cannot_be(counts: tuple[int, int, int]):
+def test_counts_that_cannot_be(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="pairs"):
         exact_upper(*counts, confidence=0.95)

@@ -1,4 +1,6 @@
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import tensorflow as tf
 from graph_writing import normal, placeholder
 
+from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.balance import balance_source
 from autoquant.model.litert.convert import convert
@@ -61,7 +64,11 @@ APART: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("write", BALANCED.values(), ids=BALANCED.keys())
-def test_factors_go_into_the_layer_before_and_nothing_changes(write: Callable[[Any], Any], build, ran_lite) -> None:
+def test_factors_go_into_the_layer_before_and_nothing_changes(
+    write: Callable[[Any], Any],
+    build: Callable[..., Graph],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     lite = convert(build(lambda: tf.identity(write(placeholder(None, 6, 6, 2)), name="y")))
     source = balance_source(lite, lite.layers["second"])
     assert source == lite.layers["first"]
@@ -71,12 +78,14 @@ def test_factors_go_into_the_layer_before_and_nothing_changes(write: Callable[[A
 
 
 @pytest.mark.parametrize("write", APART.values(), ids=APART.keys())
-def test_where_factors_would_change_the_result_there_is_no_source(write: Callable[[Any], Any], build) -> None:
+def test_where_factors_would_change_the_result_there_is_no_source(
+    write: Callable[[Any], Any], build: Callable[..., Graph]
+) -> None:
     lite = convert(build(lambda: tf.identity(write(placeholder(None, 6, 6, 2)), name="y")))
     assert balance_source(lite, lite.layers["second"]) is None
 
 
-def test_an_output_of_the_model_keeps_its_values(build) -> None:
+def test_an_output_of_the_model_keeps_its_values(build: Callable[..., Graph]) -> None:
     def write() -> None:
         second(tf.nn.relu(first(placeholder(None, 6, 6, 2)), name="seen"))
 
@@ -93,6 +102,7 @@ def balanced(lite: Any, source: int) -> bytes:
     def scale(op: Any, place: int, factors: Any, axis: int) -> None:
         tensor = graph.tensors[op.inputs[place]]
         value = flatbuffer.value_of(model, tensor)
+        assert value is not None
         shape = [1] * value.ndim
         shape[axis] = 4
         scaled = (value * factors.reshape(shape)).astype(np.float32)

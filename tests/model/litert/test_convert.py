@@ -1,4 +1,6 @@
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,11 @@ LAYERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize(("kind", "write"), LAYERS.values(), ids=LAYERS.keys())
 def test_every_kind_of_layer_is_found_and_computes_the_same(
-    kind: str, write: Callable[[Any], Any], build, run, ran_lite
+    kind: str,
+    write: Callable[[Any], Any],
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
 ) -> None:
     graph = build(lambda: tf.identity(write(placeholder(None, 6, 6, 4)), name="y"))
     lite = convert(graph)
@@ -79,7 +85,9 @@ def test_every_kind_of_layer_is_found_and_computes_the_same(
         np.testing.assert_allclose(ran_lite(lite.content, {"x": x})["y"], want, rtol=1e-4, atol=1e-4)
 
 
-def test_a_layer_is_found_by_the_name_of_its_weight_where_its_result_is_called_after_the_output(build) -> None:
+def test_a_layer_is_found_by_the_name_of_its_weight_where_its_result_is_called_after_the_output(
+    build: Callable[..., Graph],
+) -> None:
     def write() -> None:
         t = tf.linalg.matmul(placeholder(None, 4), weight(4, 7), name="layer")
         tf.nn.bias_add(t, weight(7), name="y")
@@ -87,7 +95,11 @@ def test_a_layer_is_found_by_the_name_of_its_weight_where_its_result_is_called_a
     assert dict(convert(build(write)).layers) == {"layer": 0}
 
 
-def test_layers_of_equal_weights_are_told_apart(build, run, ran_lite) -> None:
+def test_layers_of_equal_weights_are_told_apart(
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     kernel = normal(RNG, 4, 4)
 
     def write() -> None:
@@ -106,7 +118,7 @@ def test_layers_of_equal_weights_are_told_apart(build, run, ran_lite) -> None:
     np.testing.assert_allclose(ran_lite(lite.content, {"x": x})["y"], run(graph, {"x": x})[0], rtol=1e-4, atol=1e-5)
 
 
-def test_an_operator_that_is_no_layer_of_the_graph_is_called_after_its_node(build) -> None:
+def test_an_operator_that_is_no_layer_of_the_graph_is_called_after_its_node(build: Callable[..., Graph]) -> None:
     def write() -> None:
         tf.identity(tf.einsum("bi,ij->bj", placeholder(None, 4), weight(4, 7), name="sum"), name="y")
 
@@ -116,7 +128,7 @@ def test_an_operator_that_is_no_layer_of_the_graph_is_called_after_its_node(buil
     assert layer == "sum/Einsum"
 
 
-def test_what_the_converter_removed_is_told(build) -> None:
+def test_what_the_converter_removed_is_told(build: Callable[..., Graph]) -> None:
     def write() -> None:
         t = tf.nn.avg_pool2d(placeholder(None, 4, 4, 2), 1, 1, "VALID", name="pool")
         tf.identity(tf.nn.conv2d(t, weight(1, 1, 2, 2), 1, "VALID", name="conv"), name="y")
@@ -146,7 +158,11 @@ def test_factors_for_each_channel_are_allowed_on_any_axis(seed: int, axis: int, 
     assert not equal_but_for_factors(a * factors, a, (axis + 1) % 3)
 
 
-def test_inputs_and_outputs_keep_the_order_of_the_graph(build, run, ran_lite) -> None:
+def test_inputs_and_outputs_keep_the_order_of_the_graph(
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     def write() -> None:
         a = tf.compat.v1.placeholder(tf.float32, (None, 3), name="a")
         b = tf.compat.v1.placeholder(tf.int32, (None, 2), name="b")
@@ -170,7 +186,12 @@ OUTPUTS = [("y",), ("z", "y"), ("y", "x"), ("s:2", "s"), ("c", "y")]
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS, ids="-".join)
-def test_inputs_that_nothing_needs_and_outputs_of_every_kind(outputs: tuple[str, ...], build, run, ran_lite) -> None:
+def test_inputs_that_nothing_needs_and_outputs_of_every_kind(
+    outputs: tuple[str, ...],
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     kernel = normal(RNG, 4, 3)
 
     def write() -> None:
@@ -188,7 +209,11 @@ def test_inputs_that_nothing_needs_and_outputs_of_every_kind(outputs: tuple[str,
         np.testing.assert_allclose(found[name], want, rtol=1e-5, atol=1e-5)
 
 
-def test_an_input_of_unknown_rank_gets_what_its_layers_need(build, run, ran_lite) -> None:
+def test_an_input_of_unknown_rank_gets_what_its_layers_need(
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     def write() -> None:
         x = tf.compat.v1.placeholder(tf.float32, None, name="x")
         tf.identity(tf.nn.conv2d(x * 2.0 - 1.0, weight(3, 3, 2, 4), 1, "SAME", name="layer"), name="y")
@@ -201,13 +226,15 @@ def test_an_input_of_unknown_rank_gets_what_its_layers_need(build, run, ran_lite
         np.testing.assert_allclose(ran_lite(lite.content, {"x": x})["y"], run(graph, {"x": x})[0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_fixed_batch_stays(build) -> None:
+def test_a_fixed_batch_stays(build: Callable[..., Graph]) -> None:
     graph = build(lambda: tf.identity(tf.linalg.matmul(placeholder(2, 4), weight(4, 3), name="layer"), name="y"))
     lite = convert(graph)
     assert flatbuffer.shape_of(lite.subgraph.tensors[lite.subgraph.inputs[0]]) == (2, 4)
 
 
-def test_a_refusal_names_operator_and_node_and_says_nothing_else(build, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_names_operator_and_node_and_says_nothing_else(
+    build: Callable[..., Graph], capfd: pytest.CaptureFixture[str]
+) -> None:
     graph = build(lambda: tf.raw_ops.MatrixInverse(input=placeholder(None, 4, 4), name="y"))
     with pytest.raises(ModelError, match=r"^'y' \(MatrixInverse\): the converter refuses it: .* --target tensorflow$"):
         convert(graph)
@@ -238,7 +265,12 @@ def test_layers_of_keras_models_are_found(tmp_path: Path) -> None:
     "name",
     ["bed/mid.pb", "cifar10/resnet8.pb", "kws/kws_ref_model.keras", "vww/vww_96.pb", "super_resolution/FSRCNN_x3.pb"],
 )
-def test_real_models(name: str, real_data: Path, run, ran_lite) -> None:
+def test_real_models(
+    name: str,
+    real_data: Path,
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     graph = open_model(real_data / name).graph
     lite: LiteGraph = convert(graph)
     assert {layer.name for layer in survey(graph).layers} == lite.layers.keys()

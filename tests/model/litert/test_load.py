@@ -1,7 +1,9 @@
+from __future__ import annotations
+
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graph_writing import normal, placeholder
+from tiny_model import Tiny
 
 from autoquant.errors import ModelError, UsageError
+from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.flatbuffer import schema
@@ -44,7 +48,9 @@ def test_layers_are_called_as_their_results(saved: Path, lite: LiteGraph) -> Non
     assert found.content == lite.content  # it was tidy
 
 
-def test_names_come_from_the_signature(saved: Path, ran_lite) -> None:
+def test_names_come_from_the_signature(
+    saved: Path, ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
     def rename(model: Any) -> None:
         model.signatureDefs[0].inputs[0].name, model.signatureDefs[0].outputs[0].name = b"image", b"scores"
 
@@ -54,7 +60,9 @@ def test_names_come_from_the_signature(saved: Path, ran_lite) -> None:
     assert ran_lite(model.program.content, {"image": normal(RNG, 3, 6, 6, 2)})["scores"].shape == (3, 3)
 
 
-def test_a_model_without_a_signature_gets_one(saved: Path, ran_lite) -> None:
+def test_a_model_without_a_signature_gets_one(
+    saved: Path, ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
     def strip(model: Any) -> None:
         model.signatureDefs = None
         model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].name = b"serving_default_x:0"
@@ -82,7 +90,9 @@ def test_one_of_several_signatures_is_chosen(saved: Path) -> None:
         open_model(saved, signature="feature")
 
 
-def test_a_signature_of_another_subgraph_brings_its_own(saved: Path, build, ran_lite) -> None:
+def test_a_signature_of_another_subgraph_brings_its_own(
+    saved: Path, build: Callable[..., Graph], ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
     other = flatbuffer.read(convert(build(lambda: tf.linalg.matmul(placeholder(None, 2), tf.eye(2), name="y"))).content)
 
     def join(model: Any) -> None:
@@ -123,7 +133,7 @@ def quantized(graph: Any, **options: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def large(build) -> Any:
+def large(build: Callable[..., Graph]) -> Any:
     """A graph whose weight is large enough for dynamic-range quantization."""
 
     def write() -> None:
@@ -149,7 +159,9 @@ QUANTIZED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("options", "message"), QUANTIZED.values(), ids=QUANTIZED.keys())
-def test_what_is_quantized_already_is_refused(options: dict[str, Any], message: str, large, tmp_path: Path) -> None:
+def test_what_is_quantized_already_is_refused(
+    options: dict[str, Any], message: str, large: Graph, tmp_path: Path
+) -> None:
     path = tmp_path / "quantized.tflite"
     path.write_bytes(quantized(large, **options))
     with pytest.raises(ModelError, match=message):
@@ -199,7 +211,7 @@ def test_what_cannot_be_used_says_why(change: Callable[[Any], None], message: st
         open_model(edited(saved, change))
 
 
-def test_control_flow_is_refused(build, tmp_path: Path) -> None:
+def test_control_flow_is_refused(build: Callable[..., Graph], tmp_path: Path) -> None:
     def write() -> None:
         x = placeholder(None, 4)
         tf.compat.v1.enable_control_flow_v2()
@@ -231,7 +243,7 @@ def test_a_file_of_another_kind_or_cut_short_or_not_there(saved: Path, tmp_path:
 
 
 @pytest.mark.parametrize("batch", [1, None])
-def test_inputs_that_are_no_real_numbers(batch: int | None, build, tmp_path: Path) -> None:
+def test_inputs_that_are_no_real_numbers(batch: int | None, build: Callable[..., Graph], tmp_path: Path) -> None:
     def write() -> None:
         x = tf.compat.v1.placeholder(tf.complex64, (batch, 8), name="x")
         tf.identity(tf.linalg.matmul(tf.abs(x), tf.constant(normal(RNG, 8, 3))), name="y")
@@ -242,7 +254,7 @@ def test_inputs_that_are_no_real_numbers(batch: int | None, build, tmp_path: Pat
         open_model(path)
 
 
-def test_options_that_are_for_other_files(saved: Path, tiny) -> None:
+def test_options_that_are_for_other_files(saved: Path, tiny: Tiny) -> None:
     with pytest.raises(UsageError, match="--inputs, --outputs: are for files of TensorFlow"):
         open_model(saved, outputs=["y"])
     with pytest.raises(UsageError, match=r"--signature: is for \.tflite files"):
@@ -261,7 +273,12 @@ def fixed(path: Path, graph: Any) -> Path:
     return path
 
 
-def test_a_batch_fixed_to_one_is_opened_where_samples_stay_apart(build, run, ran_lite, tmp_path: Path) -> None:
+def test_a_batch_fixed_to_one_is_opened_where_samples_stay_apart(
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+    tmp_path: Path,
+) -> None:
     def write() -> None:
         x = placeholder(1, 6, 6, 2)
         t = tf.nn.relu(tf.nn.conv2d(x, tf.constant(normal(RNG, 3, 3, 2, 4)), 2, "SAME", name="conv"))
@@ -287,7 +304,13 @@ FIXED: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("write", FIXED.values(), ids=FIXED.keys())
-def test_elsewhere_it_stays_fixed(write: Callable[[Any], Any], build, run, ran_lite, tmp_path: Path) -> None:
+def test_elsewhere_it_stays_fixed(
+    write: Callable[[Any], Any],
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+    tmp_path: Path,
+) -> None:
     kernel = tf.constant
     graph = build(
         lambda: tf.identity(write(tf.linalg.matmul(placeholder(1, 12), kernel(normal(RNG, 12, 12)))), name="y")

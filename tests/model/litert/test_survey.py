@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +10,7 @@ from graph_writing import normal, placeholder
 from litert_quantizer import algorithm_manager, qtyping
 
 from autoquant.errors import ModelError
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.litert import flatbuffer
@@ -82,7 +85,7 @@ def only(found: Survey) -> Layer:
 
 
 @pytest.fixture
-def surveyed(build) -> Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]]:
+def surveyed(build: Callable[..., Graph]) -> Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]]:
     """The .tflite of a graph that a function writes on an input of 6 x 6 and 4 channels, and its survey."""
 
     def made(write: Callable[[Any], Any], *shape: int | None) -> tuple[LiteGraph, Survey]:
@@ -93,7 +96,14 @@ def surveyed(build) -> Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]
 
 
 @pytest.mark.parametrize(("write", "shape", "axis", "result", "macs"), LAYERS.values(), ids=LAYERS.keys())
-def test_layers_with_a_weight(write, shape, axis, result, macs, surveyed) -> None:
+def test_layers_with_a_weight(
+    write: Callable[..., Any],
+    shape: tuple[int, ...],
+    axis: int,
+    result: tuple[int, ...],
+    macs: int,
+    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+) -> None:
     lite, found = surveyed(write)
     layer = only(found)
     assert (layer.name, layer.weight_shape, layer.channel_axes) == ("layer", shape, (axis,))
@@ -105,27 +115,33 @@ def test_layers_with_a_weight(write, shape, axis, result, macs, surveyed) -> Non
     assert found.tensors == found.rejected == ()
 
 
-def test_a_pooling_has_no_weight_and_counts_its_additions(surveyed) -> None:
+def test_a_pooling_has_no_weight_and_counts_its_additions(
+    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+) -> None:
     layer = only(surveyed(lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID", name="layer"))[1])
     assert (layer.op, layer.weight, layer.channel_axes, layer.parameters) == ("AvgPool", None, (), 0)
     assert layer.macs == 3 * 3 * 4 * 2 * 2
     assert not layer.can.per_channel
 
 
-def test_a_product_of_two_activations_reads_both(surveyed) -> None:
+def test_a_product_of_two_activations_reads_both(
+    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+) -> None:
     layer = only(surveyed(lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=x + 1.0, adj_y=True, name="layer"))[1])
     assert (layer.op, layer.weight, len(layer.activations)) == ("BatchMatMulV2", None, 2)
     assert layer.macs == 6 * 6 * 6 * 4
 
 
-def test_cost_and_names_are_those_of_the_tensorflow_graph(small, lite: LiteGraph) -> None:
+def test_cost_and_names_are_those_of_the_tensorflow_graph(small: Graph, lite: LiteGraph) -> None:
     want = {one.name: (one.op, one.macs, one.output_shape) for one in survey(small).layers}
     found = {one.name: (one.op, one.macs, one.output_shape) for one in survey_lite(lite).layers}
     assert found == want
     assert found["conv"] == ("Conv2D", 36 * 4 * 9 * 2, (1, 6, 6, 4))
 
 
-def test_sizes_that_are_open_come_from_the_data(surveyed) -> None:
+def test_sizes_that_are_open_come_from_the_data(
+    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+) -> None:
     lite, found = surveyed(lambda x: tf.nn.conv2d(x, weight(3, 3, 4, 5), 1, "SAME", name="layer"), None, None, None, 4)
     assert (only(found).output_shape, only(found).macs) == ((None, None, None, 5), None)
     for given in ((8, 5, 7, 4), (5, 7, 4)):
@@ -137,12 +153,14 @@ def test_sizes_that_are_open_come_from_the_data(surveyed) -> None:
         survey_lite(lite, {"z": (8, 5, 7, 3)})
 
 
-def test_a_fixed_batch_counts_for_one_sample(surveyed) -> None:
+def test_a_fixed_batch_counts_for_one_sample(
+    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+) -> None:
     write = LAYERS["convolution"][0]
     assert only(surveyed(write, 5, 6, 6, 4)[1]).macs == LAYERS["convolution"][4]
 
 
-def test_what_cannot_be_int8_and_why(build) -> None:
+def test_what_cannot_be_int8_and_why(build: Callable[..., Graph]) -> None:
     def write() -> None:
         x = placeholder(None, 4, 4, 4, 2)
         t = tf.nn.conv3d(x, weight(3, 3, 3, 2, 2), (1, 1, 1, 1, 1), "SAME", name="volume")
@@ -163,7 +181,7 @@ def test_what_cannot_be_int8_and_why(build) -> None:
     assert len(reasons) == 3
 
 
-def test_a_model_without_layers_is_refused(build) -> None:
+def test_a_model_without_layers_is_refused(build: Callable[..., Graph]) -> None:
     with pytest.raises(ModelError, match="has no layer that can be INT8 in LiteRT: it has no AVERAGE_POOL_2D, "):
         survey_lite(convert(build(lambda: tf.sin(placeholder(None, 3), name="y"))))
 

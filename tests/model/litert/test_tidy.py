@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ from graph_writing import normal, placeholder
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
+from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.tidy import tidy
 from autoquant.model.shapes import imported
@@ -55,7 +58,9 @@ FLATTENING: Mapping[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("write", FLATTENING.values(), ids=FLATTENING.keys())
 @pytest.mark.filterwarnings("ignore:.*from_session")
-def test_flattening_becomes_one_reshape_and_values_stay_to_the_bit(write: Callable[[Any], Any], build) -> None:
+def test_flattening_becomes_one_reshape_and_values_stay_to_the_bit(
+    write: Callable[[Any], Any], build: Callable[..., Graph]
+) -> None:
     graph = build(lambda: write(placeholder(None, 4, 4, 2)))
     model = raw(graph)
     before = {batch: normal(RNG, batch, 4, 4, 2) for batch in (1, 7, 64)}
@@ -67,7 +72,11 @@ def test_flattening_becomes_one_reshape_and_values_stay_to_the_bit(write: Callab
         assert np.array_equal(ran(model, x), want[batch]), batch
 
 
-def test_a_shape_with_two_open_sizes_stays(build, run, ran_lite) -> None:
+def test_a_shape_with_two_open_sizes_stays(
+    build: Callable[..., Graph],
+    run: Callable[..., list[Any]],
+    ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
     def write() -> None:
         x = placeholder(None, None, 4)
         t = tf.reshape(x, tf.stack([tf.shape(x)[1], tf.shape(x)[0], 4]))
@@ -82,7 +91,7 @@ def test_a_shape_with_two_open_sizes_stays(build, run, ran_lite) -> None:
         np.testing.assert_allclose(ran_lite(lite.content, {"x": x})["y"], run(graph, {"x": x})[0], rtol=1e-5, atol=1e-5)
 
 
-def test_every_tensor_has_a_name_of_its_own_without_colon(lite) -> None:
+def test_every_tensor_has_a_name_of_its_own_without_colon(lite: LiteGraph) -> None:
     model = flatbuffer.read(lite.content)
     x = normal(RNG, 2, 6, 6, 2)
     want = ran(model, x)
@@ -96,7 +105,7 @@ def test_every_tensor_has_a_name_of_its_own_without_colon(lite) -> None:
     assert np.array_equal(ran(model, x), want)
 
 
-def test_nothing_unused_is_left_and_all_that_is_used_is(lite) -> None:
+def test_nothing_unused_is_left_and_all_that_is_used_is(lite: LiteGraph) -> None:
     model = flatbuffer.read(lite.content)
     x = normal(RNG, 2, 6, 6, 2)
     want, size = ran(model, x), len(lite.content)
@@ -109,7 +118,7 @@ def test_nothing_unused_is_left_and_all_that_is_used_is(lite) -> None:
     assert len(model.buffers[0].data if model.buffers[0].data is not None else ()) == 0
 
 
-def test_a_constant_that_layers_share_is_given_to_each(build) -> None:
+def test_a_constant_that_layers_share_is_given_to_each(build: Callable[..., Graph]) -> None:
     def write() -> None:
         kernel, bias = tf.constant(normal(RNG, 4, 4)), tf.constant(normal(RNG, 4))
         t = tf.nn.bias_add(tf.linalg.matmul(placeholder(None, 4), kernel, name="first"), bias)
@@ -120,10 +129,12 @@ def test_a_constant_that_layers_share_is_given_to_each(build) -> None:
     constants = [int(index) for op in operators for index in op.inputs[1:]]
     assert len(constants) == 4 == len({lite.subgraph.tensors[index].buffer for index in constants})
     first, second = (flatbuffer.value_of(lite.model, lite.subgraph.tensors[op.inputs[1]]) for op in operators)
+    assert first is not None
+    assert second is not None
     assert np.array_equal(first, second)
 
 
-def test_what_is_tidy_already_stays(lite) -> None:
+def test_what_is_tidy_already_stays(lite: LiteGraph) -> None:
     model = flatbuffer.read(lite.content)
     tidy(model)
     assert flatbuffer.write(model) == lite.content

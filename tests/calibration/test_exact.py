@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.calibration import exact
 from autoquant.calibration.exact import LIMIT, Exact, Keeper
 from autoquant.errors import TrialError
 
@@ -40,11 +39,12 @@ def no_memory(*_: object, **__: object) -> None:
 @pytest.mark.parametrize("function", ["array", "concatenate"], ids=["while keeping", "while ordering"])
 def test_no_memory(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper("conv1")
+    more = np.array([2.0], np.float32)
     keeper.add(np.array([1.0], np.float32))
-    monkeypatch.setattr(exact.np, function, no_memory)
+    monkeypatch.setattr(np, function, no_memory)
     with pytest.raises(TrialError, match=r"conv1: calibration is too large: .* fit into memory; use act_algo hfmg"):
         if function == "array":
-            keeper.add(np.array([2.0], np.float32))
+            keeper.add(more)
         keeper.seen()
 
 

@@ -14,7 +14,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli.effects import WORDS
 from autoquant.cli.explain import reasons, text
 from autoquant.cli.main import main
-from autoquant.reports.explanation import explained
+from autoquant.reports.explanation import Explanation, explained
 from autoquant.reports.float_layers import FloatLayer, Why
 from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
 from autoquant.reports.run_trials import RunTrials
@@ -76,7 +76,7 @@ def found(trial: Callable[..., Trial]) -> Explanation:
     return explained(RunTrials(Path("my run"), TERMS, tuple(trials), trials[2], 1, certificate))
 
 
-def test_the_screen_shows_cost_effects_and_why_layers_are_in_float(found) -> None:
+def test_the_screen_shows_cost_effects_and_why_layers_are_in_float(found: Any) -> None:
     assert [line.rstrip() for line in text(found, columns=None).splitlines()] == [
         "run       my run (litert): FP32 top1 0.7500, max drop 0.1250",
         "best      trial 2 (conv2 in float): top1 0.6875, drop 0.0625, within tolerance",
@@ -166,14 +166,14 @@ def test_what_is_too_much_for_one_screen_is_counted(found: Explanation) -> None:
     assert len(shown) <= 50
 
 
-def test_what_else_was_minimized_is_told_in_place_of_the_share(found) -> None:
+def test_what_else_was_minimized_is_told_in_place_of_the_share(found: Explanation) -> None:
     latency = replace(found, run=replace(found.run, terms=replace(TERMS, objective_name="latency")))
     shown = text(latency, columns=None).splitlines()
     assert "INT8      2 of 3 layers, 62.5% of the model's work; latency 37.5% of the float model's" in shown
     assert any(line.startswith("effect of float layers  latency ") for line in shown)
 
 
-def test_a_run_in_which_everything_failed(trial) -> None:
+def test_a_run_in_which_everything_failed(trial: Callable[..., Trial]) -> None:
     failed = trial(0, drop=None, failure="out of memory")
     shown = text(explained(RunTrials(Path("my run"), TERMS, (failed,), None)), columns=None).splitlines()
     assert [" ".join(line.split()) for line in shown] == [

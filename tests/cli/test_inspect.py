@@ -37,7 +37,7 @@ def test_json_has_the_same_in_numbers(files: Files, capsys: pytest.CaptureFixtur
     assert told["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 6, 6, 2]}]
 
 
-def test_on_a_narrow_screen_every_layer_is_a_paragraph(files) -> None:
+def test_on_a_narrow_screen_every_layer_is_a_paragraph(files: Files) -> None:
     words = " ".join(text(api.inspect(files.model), columns=50).split())
     assert words.startswith(
         "layer conv1 operator Conv2D, weight 3x3x2x4, output 1x6x6x4, multiply-adds 2,592, share 33.3%, parameters 72 "
@@ -64,7 +64,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-def test_what_has_no_weight_and_what_is_not_quantized_by_default(pools) -> None:
+def test_what_has_no_weight_and_what_is_not_quantized_by_default(pools: Callable[..., Path]) -> None:
     found = api.inspect(pools(1))
     wide = [line.split() for line in text(found, columns=200).splitlines()]
     assert ["average", "AvgPool", "-", "1x2x2x2", "32", "33.3%", "0"] in wide

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_json_has_every_setting(words: list[str], capsys: pytest.CaptureFixture[
         assert all(value > 0 for value in values.values())
 
 
-def test_for_litert_the_given_model_is_measured(words, capsys: pytest.CaptureFixture[str]) -> None:
+def test_for_litert_the_given_model_is_measured(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json", "--target", "litert"]) == 0
     told = json.loads(capsys.readouterr().out)["sensitivity"]
     assert (told["method"], told["layers"].keys()) == ("fisher", LAYERS)

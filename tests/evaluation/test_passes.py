@@ -25,7 +25,7 @@ from autoquant.evaluation.passes import PART, batches_in, calibrate, part_size
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.model import InputSpec, open_model
+from autoquant.model.model import InputSpec, Model, open_model
 from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.ablations import Divergences, Gain, Pair, ranked_pairs, retreats, settings_bought
-from autoquant.tuning.study.trial import State
+from autoquant.tuning.study.trial import State, Trial
 
 PLAIN, BALANCED, MINMAX = LayerPlan(), LayerPlan(dmq=0.5), LayerPlan(MinMax())
 NAMES = ("a", "b", "c")
@@ -111,7 +112,9 @@ def test_what_was_only_changed_together_is_told_of_together(ended: Any) -> None:
 
 
 @pytest.mark.parametrize("facts", [{"state": State.FAILED, "failure": "overflow"}, {"divergences": ()}])
-def test_failures_and_trials_without_any_measurement_are_compared_with_nothing(ended, facts) -> None:
+def test_failures_and_trials_without_any_measurement_are_compared_with_nothing(
+    ended: Callable[..., Trial], facts: Any
+) -> None:
     trials = [
         ended(0, plan(), **facts),
         ended(1, plan(BALANCED), score=0.75),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from autoquant.reports.explanation import explained
 from autoquant.reports.float_layers import Why
 from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.study.score_json import Terms
-from autoquant.tuning.study.trial import State
+from autoquant.tuning.study.trial import State, Trial
 
 TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
 PLAIN = Plan({"a": LayerPlan(), "b": LayerPlan()})
@@ -41,7 +42,7 @@ def test_the_story_of_a_small_run(ended: Any) -> None:
 
 
 @pytest.mark.parametrize("facts", [{"state": State.FAILED, "failure": "overflow"}, {"divergences": ()}])
-def test_without_a_best_no_layer_is_explained(ended, facts) -> None:
+def test_without_a_best_no_layer_is_explained(ended: Callable[..., Trial], facts: Any) -> None:
     found = explained(run_of([ended(0, BEST, **facts), ended(1, PLAIN, **facts)], None))
     assert (found.settings, found.retreats, found.float_layers) == ((), (), ())
 

@@ -87,7 +87,7 @@ def test_best_is_where_the_link_points_and_otherwise_what_would_be_kept(
     assert read_trials(run.path).best.number == 1
 
 
-def test_a_trial_that_runs_or_was_cut_off_is_counted_and_no_more(run, add) -> None:
+def test_a_trial_that_runs_or_was_cut_off_is_counted_and_no_more(run: RunFolder, add: Callable[..., Any]) -> None:
     add(0, state=State.FAILED, failure="out of memory")
     run.make_trial(1)
     found = read_trials(run.path)

@@ -264,7 +264,6 @@ def test_layers_with_a_weight(
 
     sums = one.compute(steps(x), integers(weight, scales, one.channel_axes), same)
     unit = STEP * scales.astype(np.float64)
-    assert bias is not None
     want = np.maximum((sums + (np.rint(bias / unit) if with_bias else 0.0)) * unit, 0.0)
     assert (want > 0.0).mean() > 0.2
     close(got, want)

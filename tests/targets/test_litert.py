@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import TensorType
+from lite_networks import LiteNetwork, SavedLite
+from numpy.typing import NDArray
 
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.ranges import Percentile

@@ -30,7 +30,9 @@ def layer(shape: tuple[int, ...], axis: int) -> Layer:
     return Layer("layer", "Conv2D", ("x",), -1, "weight", shape, (axis,), None, None, None)
 
 
-def found(name, weight, axis, algorithm="minmax", channel_wise=True):
+def found(
+    name: Any, weight: NDArray[Any], axis: int, algorithm: str = "minmax", channel_wise: bool = True
+) -> NDArray[Any]:
     code = getattr(BuiltinOperator, name)
     model = SimpleNamespace(operatorCodes=[SimpleNamespace(builtinCode=code, deprecatedBuiltinCode=0)])
     op = SimpleNamespace(opcodeIndex=0, builtinOptions=None)

@@ -227,7 +227,7 @@ def test_data_given_to_certify_leaves_all_other_samples_to_the_search(search: Se
     assert not (result.run / "splits.npz").exists()
 
 
-def test_data_given_to_certify_without_labels_is_refused_before_the_first_trial(search, pool):
+def test_data_given_to_certify_without_labels_is_refused_before_the_first_trial(search: Search, pool: Known) -> None:
     unlabelled = {"x": pool.others(150)["x"]}
     with pytest.raises(DataError, match="has no labels, which the metric 'top1' needs"):
         search(pool.data(), certify=search.file(unlabelled, "certify"), tolerance=0.05)

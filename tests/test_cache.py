@@ -19,12 +19,12 @@ ENTRY = CacheEntry(
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Path:
     write_cache(tmp_path / "cache.npz", ENTRY, key="k", version=1)
     return tmp_path / "cache.npz"
 
 
-def test_round_trip(file):
+def test_round_trip(file: Path) -> None:
     found = read_cache(file, key="k", version=1)
     assert found is not None
     assert found.header == ENTRY.header
@@ -34,7 +34,7 @@ def test_round_trip(file):
         assert found.arrays[name].dtype == array.dtype
 
 
-def test_nothing_stale(file):
+def test_nothing_stale(file: Path) -> None:
     assert read_cache(file, key="other", version=1) is None
     assert read_cache(file, key="k", version=2) is None
     assert read_cache(file.with_name("absent.npz"), key="k", version=1) is None
@@ -44,7 +44,7 @@ def test_nothing_stale(file):
     max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(data=st.data())
-def test_a_damaged_file_is_never_used(file, data):
+def test_a_damaged_file_is_never_used(file: Path, data: Any) -> None:
     """Bytes changed or cut off: either it cannot be told, or what is read is what was written."""
     write_cache(file, ENTRY, key="k", version=1)
     content = bytearray(file.read_bytes())

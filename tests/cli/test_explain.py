@@ -19,7 +19,7 @@ from autoquant.reports.float_layers import FloatLayer, Why
 from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
 from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.trial import State, Terms
+from autoquant.tuning.study.trial import State, Terms, Trial
 
 SPACE = """
 [global]

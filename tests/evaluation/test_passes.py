@@ -142,7 +142,7 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(
 
     engine = Watching()
 
-    def run(**changed):
+    def run(**changed: Any) -> Statistics:
         options = {"batch_size": 20, "cache": tmp_path / "statistics.npz", **changed}
         return calibrate(engine, model, layers, options.pop("data", data), [1], **options)
 

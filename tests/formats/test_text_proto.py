@@ -28,7 +28,7 @@ message Part {
 """
 
 
-def read(text: str, *, oneofs: bool = True, last_wins: bool = False):
+def read(text: str, *, oneofs: bool = True, last_wins: bool = False) -> Any:
     message = message_class(SCHEMA, "Top", oneofs=oneofs)()
     parse_text(text, message, "f.cfg", what="is no Top", hint="correct it", last_wins=last_wins)
     return message
@@ -66,6 +66,6 @@ def test_where_a_text_is_wrong(text: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
-def test_a_schema_of_other_lines_is_refused():
+def test_a_schema_of_other_lines_is_refused() -> None:
     with pytest.raises(ValueError, match=r"is no line of a \.proto file: +extensions 1 to 5 6 7;"):
         message_class("message Top {\n extensions 1 to 5 6 7;\n}", "Top")

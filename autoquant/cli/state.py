@@ -133,7 +133,7 @@ def facts(state: State) -> Iterator[Row]:
         yield "calibration", f"{counted(opened.calibration_samples, 'sample')}{batches}"
         yield "run", str(opened.run)
     if baseline is not None:
-        limits = accepted(baseline.score, baseline.limit, baseline.allowed)
+        limits = accepted(baseline.score, baseline.worst_score, baseline.max_drop)
         yield "FP32", f"{baseline.metric} {number(baseline.score)}; {limits}"
     if state.resumed is not None:
         best_before = f"; best is trial {state.resumed.best.number}" if state.resumed.best else ""
@@ -171,7 +171,7 @@ def verdict(trial: Trial, state: State) -> str:
         return "failed"
     if trial.undecided:
         return "screened out"
-    met = trial.within if trial.state is TrialState.STOPPED else trial.meets(state.baseline.allowed)
+    met = trial.within if trial.state is TrialState.STOPPED else trial.meets(state.baseline.max_drop)
     return {True: "met", False: "missed", None: "undecided"}[met]
 
 

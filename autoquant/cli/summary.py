@@ -65,24 +65,24 @@ def verdict(result: SearchResult) -> Row:
     layers = f"{best.int8_layers} of {result.layers} layers in INT8"
     if best.score is None:
         about = f"{layers}, drop about {number(best.drop)} on {counted(best.samples, 'sample')}"
-        return "missed", f"no trial is within {number(result.tolerance)} of FP32; best, not fully scored: {about}"
+        return "missed", f"no trial is within {number(result.max_drop)} of FP32; best, not fully scored: {about}"
     if certificate is not None and certificate.verdict is Verdict.CERTIFIED:
         bound = f"the drop is at most {number(certificate.upper_bound)}"
         return "certified", f"{layers}, and with {_confidence(certificate)} {bound}"
     if certificate is not None and certificate.verdict is Verdict.MISSED:
         return "missed", f"{_missed_holdout(certificate)}; it was met on the search samples"
     if result.verdict is Verdict.MET:
-        met = f"{result.metric} {number(best.score)} with {layers}, within {number(result.tolerance)} of FP32"
+        met = f"{result.metric} {number(best.score)} with {layers}, within {number(result.max_drop)} of FP32"
         return "met", met if result.declined else f"{met}; not certified"
     if _missed_later(result):
         return "missed", result.uncertified
-    missed_by, limits = best.drop - result.tolerance, accepted(result.baseline, result.limit, result.tolerance)
+    missed_by, limits = best.drop - result.max_drop, accepted(result.baseline, result.worst_score, result.max_drop)
     return "missed", f"best is {result.metric} {number(best.score)}, which misses by {number(missed_by)}: {limits}"
 
 
 def _missed_later(result: SearchResult) -> bool:
     """Whether the best was met on the search samples, and missed on the holdout."""
-    return result.verdict is Verdict.MISSED and result.best is not None and result.best.meets(result.tolerance)
+    return result.verdict is Verdict.MISSED and result.best is not None and result.best.meets(result.max_drop)
 
 
 def _missed_holdout(certificate: Certificate) -> str:
@@ -111,7 +111,7 @@ def _scores(result: SearchResult) -> Iterator[Row]:
     best = result.best
     if best is None or best.score is None or best.drop is None:
         return
-    max_drop = number(result.tolerance)
+    max_drop = number(result.max_drop)
     yield "INT8", f"{result.metric} {number(best.score)}, drop {number(best.drop)} (max drop {max_drop})"
     if result.score_tensorflow is not None:
         yield "", f"{result.metric} {number(result.score_tensorflow)} in TensorFlow, from the saved graph"

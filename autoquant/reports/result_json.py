@@ -12,7 +12,7 @@ from autoquant.tuning.result import SearchResult
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:
-    """The object. Scores, `drop` and `tolerance` are in units of the metric; `int8_share` is a share of `share_of`.
+    """The object. Scores, `drop` and `max_drop` are in units of the metric; `int8_share` is a share of `share_of`.
 
     `objective` is what was minimized, 1.0 for the model all in float; `qdq_ops` counts Q/DQ operators between
     that and INT8.
@@ -26,7 +26,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "score": result.score,
         "score_tensorflow": result.score_tensorflow,
         "drop": result.drop,
-        "tolerance": result.tolerance,
+        "max_drop": result.max_drop,
         "int8_layers": best.int8_layers if best else 0,
         "layers": result.layers,
         "int8_share": best.int8_share if best else 0.0,

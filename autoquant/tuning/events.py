@@ -30,12 +30,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class BaselineScored:
-    """The FP32 model has its score; `allowed` is the largest drop within tolerance, `limit` the worst score."""
+    """The FP32 model has its score; `max_drop` is the largest drop within tolerance, `worst_score` the score there."""
 
     metric: str
     score: float
-    allowed: float
-    limit: float
+    max_drop: float
+    worst_score: float
 
 
 @dataclass(frozen=True, slots=True)

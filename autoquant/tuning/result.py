@@ -32,7 +32,7 @@ class Ended(StrEnum):
 class SearchResult:
     """The outcome of a search.
 
-    Scores, `drop` and `tolerance` (absolute) are in units of the metric; `limit` is the worst score within tolerance.
+    Scores, `drop`, `max_drop` (the largest within tolerance) and `worst_score` (with that) are in units of the metric.
     `unit` is what shares are shares of: multiply-adds, or parameters where those are not known; `objective` is the name
     of what was minimized, `space` of a preset or the file that was searched in. `model` is the best INT8 model on disk,
     None when no trial succeeded; `costly` are the layers of a best plan that missed, with the relative error of the
@@ -47,8 +47,8 @@ class SearchResult:
     verdict: Verdict
     metric: str
     baseline: float
-    tolerance: float
-    limit: float
+    max_drop: float
+    worst_score: float
     best: Trial | None
     trials: tuple[Trial, ...]
     layers: int

@@ -197,7 +197,7 @@ def found_in(result: SearchResult, optimum: Optimum) -> Found:
     spent, share, early, until = 0.0, 0.0, 0.0, math.inf
     for trial in result.trials:
         spent += trial.samples / result.search_samples
-        if trial.meets(result.tolerance):
+        if trial.meets(result.max_drop):
             share = max(share, trial.int8_share)
         if spent <= EVALUATIONS:
             early = share

@@ -122,7 +122,14 @@ def result() -> Callable[..., SearchResult]:
     """Makes results of a search with a tolerance of 0.125."""
 
     def make(*trials: Trial, best: Trial | None, met: bool, **more: Any) -> SearchResult:
-        facts = {"metric": "top1", "baseline": 0.75, "tolerance": 0.125, "limit": 0.625, "layers": 3, "seconds": 75.0}
+        facts = {
+            "metric": "top1",
+            "baseline": 0.75,
+            "max_drop": 0.125,
+            "worst_score": 0.625,
+            "layers": 3,
+            "seconds": 75.0,
+        }
         return SearchResult(
             best=best,
             trials=trials,

@@ -19,7 +19,8 @@ from autoquant.reports.float_layers import FloatLayer, Why
 from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
 from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.trial import State, Terms, Trial
+from autoquant.tuning.study.score_json import Terms
+from autoquant.tuning.study.trial import State, Trial
 
 SPACE = """
 [global]

@@ -12,9 +12,9 @@ from cli_files import Files
 from autoquant.cli.main import main
 
 KEYS = {
-    "version", "verdict", "baseline", "score", "drop", "tolerance", "metric", "int8_layers", "layers", "int8_share",
+    "version", "verdict", "baseline", "score", "drop", "max_drop", "metric", "int8_layers", "layers", "int8_share",
     "trials", "best_trial", "evaluated_samples", "seconds", "ended", "model", "run", "share_of", "warnings",
-    "objective", "boundaries", "latency", "verification", "score_tensorflow", "certificate", "uncertified",
+    "objective", "qdq_ops", "latency", "verification", "score_tensorflow", "certificate", "uncertified",
     "search_samples",
 }  # fmt: skip
 

@@ -256,7 +256,7 @@ def test_a_search_in_the_widest_space_is_not_told_to_take_it(trial: Trials, resu
 
 def test_missed_where_lower_is_better(trial: Trials, result: Results) -> None:
     best = trial(0)
-    worse = result(best, best=best, met=False, metric="mse", baseline=0.25, tolerance=0.125, limit=0.375)
+    worse = result(best, best=best, met=False, metric="mse", baseline=0.25, max_drop=0.125, worst_score=0.375)
     assert summary(worse)[0] == (
         "missed",
         "best is mse 0.5000, which misses by 0.1250: accept INT8 <= 0.3750 (max drop 0.1250)",

@@ -41,12 +41,12 @@ class _Found:
     loss: Array | None = None
     reach: float | None = None
 
-    def needed(self, seen: Paired, upper: float, allowed: float, confidence: float, group: str = "") -> int | None:
+    def needed(self, seen: Paired, upper: float, max_drop: float, confidence: float, group: str = "") -> int | None:
         """About how many samples would certify all, or a group, at the rates seen."""
         if self.loss is None or self.reach is None:
-            return needed_samples(seen, upper, allowed, confidence=confidence)
+            return needed_samples(seen, upper, max_drop, confidence=confidence)
         loss = self.loss[self.groups == group] if self.groups is not None and group else self.loss
-        return needed_bounded(loss, allowed, confidence=confidence, reach=self.reach)
+        return needed_bounded(loss, max_drop, confidence=confidence, reach=self.reach)
 
 
 def compute_certificate(
@@ -54,22 +54,22 @@ def compute_certificate(
     rows: Array,
     *,
     metric: Metric,
-    allowed: float,
+    max_drop: float,
     confidence: float,
     origin: Origin,
     groups: Array | None = None,
     unseen: tuple[str, ...] = (),
-    guard_allowed: float | None = None,
+    guard_max_drop: float | None = None,
     left_out: int = 0,
     seed: int = 0,
 ) -> Certificate:
     """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
 
-    `groups` (samples,) are labels of classes or slices, each allowed a drop of `guard_allowed`, by default `allowed`;
+    `groups` (samples,) are labels of classes or slices, each held to a drop of `guard_max_drop`, by default `max_drop`;
     `unseen` are labels of others, that no sample has, so that nothing is certified.
     Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
     """
-    each = allowed if guard_allowed is None else guard_allowed
+    each = max_drop if guard_max_drop is None else guard_max_drop
     if metric.per_sample:
         named = None if groups is None else np.asarray([str(group) for group in groups.tolist()])
         found = _per_sample(baseline_rows, rows, metric, confidence, named, each, seed)
@@ -77,7 +77,7 @@ def compute_certificate(
         raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
     else:
         found = _as_whole(baseline_rows, rows, metric, confidence, seed)
-    verdict = _verdict(found, allowed, each)
+    verdict = _verdict(found, max_drop, each)
     if verdict is Verdict.CERTIFIED and unseen:
         verdict = Verdict.MET
     short = verdict is Verdict.MET and not unseen
@@ -88,7 +88,7 @@ def compute_certificate(
         score=metric.combine(rows),
         drop=found.seen.drop,
         upper_bound=found.bound.value,
-        allowed=allowed,
+        allowed=max_drop,
         confidence=confidence,
         samples=found.seen.samples,
         method=found.bound.method,
@@ -96,7 +96,7 @@ def compute_certificate(
         suspicious=found.suspicious,
         losses=found.seen.losses,
         gains=found.seen.gains,
-        needed_samples=_needed(found, allowed, each, confidence) if short else None,
+        needed_samples=_needed(found, max_drop, each, confidence) if short else None,
         guard=found.guard,
         guard_allowed=each if found.guard else None,
         left_out=left_out,
@@ -137,19 +137,19 @@ def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, se
     return _Found(seen, bound(confidence), bound(1.0 - SUSPICIOUS).value < 0.0)
 
 
-def _verdict(found: _Found, allowed: float, each: float) -> Verdict:
-    if not within(found.seen.drop, allowed) or any(not within(group.lower, each) for group in found.guard):
+def _verdict(found: _Found, max_drop: float, each: float) -> Verdict:
+    if not within(found.seen.drop, max_drop) or any(not within(group.lower, each) for group in found.guard):
         return Verdict.MISSED
-    if within(found.bound.value, allowed) and all(within(group.upper, each) for group in found.guard):
+    if within(found.bound.value, max_drop) and all(within(group.upper, each) for group in found.guard):
         return Verdict.CERTIFIED
     return Verdict.MET
 
 
-def _needed(found: _Found, allowed: float, each: float, confidence: float) -> int | None:
+def _needed(found: _Found, max_drop: float, each: float, confidence: float) -> int | None:
     """About how many samples would certify the whole and each group; None where one has no room left."""
     needed: list[int | None] = [0]
-    if not within(found.bound.value, allowed):
-        needed.append(found.needed(found.seen, found.bound.value, allowed, confidence))
+    if not within(found.bound.value, max_drop):
+        needed.append(found.needed(found.seen, found.bound.value, max_drop, confidence))
     short = [group for group in found.guard if not within(group.upper, each)]
     if any(group.drop >= each for group in short):
         return None

@@ -29,9 +29,9 @@ def rows(losses: int, gains: int, samples: int) -> tuple[Array, Array]:
     )
 
 
-def certificate(losses: int, gains: int, samples: int, *, allowed: float = 0.01, **options: Any) -> Certificate:
+def certificate(losses: int, gains: int, samples: int, *, max_drop: float = 0.01, **options: Any) -> Certificate:
     before, after = rows(losses, gains, samples)
-    chosen = {"metric": METRICS["top1"], "allowed": allowed, "confidence": 0.95, "origin": ORIGIN, **options}
+    chosen = {"metric": METRICS["top1"], "max_drop": max_drop, "confidence": 0.95, "origin": ORIGIN, **options}
     return compute_certificate(before, after, **chosen)
 
 
@@ -51,7 +51,7 @@ def test_met_says_how_many_samples_are_needed_and_these_do() -> None:
     assert found.verdict is Verdict.MET
     assert found.needed_samples is not None and found.needed_samples > 1000
     times = found.needed_samples / 1000
-    again = certificate(round(8 * times), round(3 * times), found.needed_samples, allowed=0.0101)
+    again = certificate(round(8 * times), round(3 * times), found.needed_samples, max_drop=0.0101)
     assert again.verdict is Verdict.CERTIFIED
 
 
@@ -75,12 +75,12 @@ def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap() -> None:
     random = np.random.default_rng(0)
     before = random.exponential(size=400)
     after = before + random.normal(0.05, 0.1, 400)
-    found = compute_certificate(before, after, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    found = compute_certificate(before, after, metric=METRICS["mse"], max_drop=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BOOTSTRAP, None)
     assert found.drop == pytest.approx(after.mean() - before.mean())
     assert found.upper_bound == upper_bound(after - before, confidence=0.95, binary=False).value
     tight = compute_certificate(
-        before, after, metric=METRICS["mse"], allowed=found.drop + 0.002, confidence=0.95, origin=ORIGIN
+        before, after, metric=METRICS["mse"], max_drop=found.drop + 0.002, confidence=0.95, origin=ORIGIN
     )
     assert tight.verdict is Verdict.MET
     assert tight.needed_samples == pytest.approx(400 * ((found.upper_bound - found.drop) / 0.002) ** 2, rel=0.01)
@@ -100,14 +100,14 @@ class Overlap:
 
 
 def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options: Any) -> Certificate:
-    chosen = {"allowed": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
+    chosen = {"max_drop": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
     return compute_certificate(before, after, metric=Overlap(bounds=bounds), **chosen)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 10, 99])
 def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int) -> None:
     rows = np.full(samples, 0.25)
-    found = compute_certificate(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    found = compute_certificate(rows, rows, metric=METRICS["mse"], max_drop=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.upper_bound, found.method, found.needed_samples) == (
         Verdict.MET,
         np.inf,
@@ -119,7 +119,7 @@ def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int) ->
 @pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
 def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(value: float) -> None:
     rows = np.full(1000, value)
-    found = compute_certificate(rows, rows, metric=METRICS["mse"], allowed=0.1, confidence=0.95, origin=ORIGIN)
+    found = compute_certificate(rows, rows, metric=METRICS["mse"], max_drop=0.1, confidence=0.95, origin=ORIGIN)
     assert (found.verdict, found.method, found.needed_samples) == (Verdict.MET, ALL_EQUAL, None)
 
 
@@ -138,12 +138,12 @@ def test_groups_that_are_too_small_are_open() -> None:
     before = random.exponential(size=1000)
     after, groups = before + random.normal(0.0, 0.01, 1000), np.arange(1000) < 1
     options: dict[str, Any] = {"metric": METRICS["mse"], "confidence": 0.95, "origin": ORIGIN}
-    assert compute_certificate(before, after, allowed=0.5, **options).verdict is Verdict.CERTIFIED
-    found = compute_certificate(before, after, allowed=0.5, groups=groups, **options)
+    assert compute_certificate(before, after, max_drop=0.5, **options).verdict is Verdict.CERTIFIED
+    found = compute_certificate(before, after, max_drop=0.5, groups=groups, **options)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 100_000)
     assert {group.label: group.upper < np.inf for group in found.guard} == {"True": False, "False": True}
     parts = np.repeat(["many", "some", "few"], [900, 90, 10])
-    found = compute_certificate(before, after, allowed=0.5, groups=parts, **options)
+    found = compute_certificate(before, after, max_drop=0.5, groups=parts, **options)
     assert (found.verdict, found.needed_samples) == (Verdict.MET, 10_000)  # a hundred of the few
 
 
@@ -154,26 +154,28 @@ def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples()
     assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BETTING, None)
     assert found.drop == pytest.approx(0.005)
     assert found.upper_bound == upper_of_mean(before - after, bound=1.0, alpha=0.05)
-    tight = overlap(before, after, allowed=0.02)
+    tight = overlap(before, after, max_drop=0.02)
     assert tight.verdict is Verdict.MET
     assert tight.needed_samples is not None
     assert tight.needed_samples > 200
     times = -(-tight.needed_samples // 200)
-    assert overlap(np.tile(before, times), np.tile(after, times), allowed=0.02).verdict is Verdict.CERTIFIED
+    assert overlap(np.tile(before, times), np.tile(after, times), max_drop=0.02).verdict is Verdict.CERTIFIED
     few = overlap(before[-3:], after[-3:])
     assert (few.verdict, few.upper_bound > 0.5) == (Verdict.MET, True)
 
 
 def test_groups_of_a_metric_with_bounds_say_what_they_need() -> None:
     before = np.full(1000, 0.75)
-    found = overlap(before, before, groups=np.repeat(["few", "many"], [50, 950]), guard_allowed=0.1)
+    found = overlap(before, before, groups=np.repeat(["few", "many"], [50, 950]), guard_max_drop=0.1)
     assert {group.label: group.upper <= 0.1 for group in found.guard} == {"few": False, "many": True}
     assert found.verdict is Verdict.MET
     assert found.needed_samples is not None
     again = found.needed_samples
     parts = [-(-again // 20), again * 19 // 20]
     rows = np.full(sum(parts), 0.75)
-    assert overlap(rows, rows, groups=np.repeat(["few", "many"], parts), guard_allowed=0.1).verdict is Verdict.CERTIFIED
+    assert (
+        overlap(rows, rows, groups=np.repeat(["few", "many"], parts), guard_max_drop=0.1).verdict is Verdict.CERTIFIED
+    )
 
 
 def test_what_only_happens_to_be_right_or_wrong_is_not_counted() -> None:
@@ -189,12 +191,12 @@ def test_a_metric_without_values_per_sample() -> None:
     before = np.stack([truth + random.normal(size=300), truth], axis=1)
     after = before + np.stack([random.normal(0, 0.05, 300), np.zeros(300)], axis=1)
     options: dict[str, Any] = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
-    found = compute_certificate(before, after, allowed=0.05, **options)
+    found = compute_certificate(before, after, max_drop=0.05, **options)
     assert (found.verdict, found.method, found.samples) == (Verdict.CERTIFIED, BOOTSTRAP, 300)
     assert found.drop < found.upper_bound < 0.02
     assert not found.suspicious
     with pytest.raises(UsageError, match="'auc' has no value for each sample"):
-        compute_certificate(before, after, allowed=0.05, groups=truth, **options)
+        compute_certificate(before, after, max_drop=0.05, groups=truth, **options)
 
 
 def guarded(worst: int, *, each: float | None) -> Certificate:
@@ -203,8 +205,8 @@ def guarded(worst: int, *, each: float | None) -> Certificate:
     after = np.ones(1000)
     after[500 : 500 + worst] = 0.0
     groups = np.repeat(["cat", "dog"], 500)
-    options: dict[str, Any] = {"metric": METRICS["top1"], "allowed": 0.05, "confidence": 0.95, "origin": ORIGIN}
-    return compute_certificate(before, after, groups=groups, guard_allowed=each, **options)
+    options: dict[str, Any] = {"metric": METRICS["top1"], "max_drop": 0.05, "confidence": 0.95, "origin": ORIGIN}
+    return compute_certificate(before, after, groups=groups, guard_max_drop=each, **options)
 
 
 def test_the_guard_holds_every_group() -> None:
@@ -253,7 +255,7 @@ def test_false_certification_stays_below_the_stated_rate_over_whole_selections()
     discordant = 0.018
     chance = np.stack([(discordant + drops) / 2, (discordant - drops) / 2, np.full(30, 1 - discordant)], axis=1)
     naive, false, met = 0, 0, 0
-    verdict = cache(lambda losses, gains: certificate(losses, gains, samples, allowed=allowed).verdict)
+    verdict = cache(lambda losses, gains: certificate(losses, gains, samples, max_drop=allowed).verdict)
     for _ in range(runs):
         searched = random.multinomial(samples, chance)
         seen = searched[:, 0] - searched[:, 1]
@@ -285,7 +287,7 @@ def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_w
     @cache
     def verdict(losers: int) -> Verdict:
         after = before - lost * (np.arange(samples) < losers)
-        return overlap(before, after, allowed=allowed, confidence=confidence).verdict
+        return overlap(before, after, max_drop=allowed, confidence=confidence).verdict
 
     for _ in range(runs):
         searched = lost * random.binomial(samples, chances) / samples

@@ -17,14 +17,14 @@ from autoquant.formats.space_toml import presets
 
 PACKAGE = Path(autoquant.__file__).parent
 LAYERS = (
-    ("errors", "files", "cache", "quiet"),
+    ("array", "errors", "files", "cache", "quiet"),
     ("model",),
     ("quantization",),
     ("calibration",),
     ("formats",),
     ("targets",),
-    ("evaluation/data",),
     ("evaluation/statistics",),
+    ("evaluation/data",),
     ("evaluation/metrics",),
     ("evaluation/engines",),
     ("evaluation/scoring",),

@@ -10,7 +10,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, RunError, TrialError
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.run_latency import run_latency
-from autoquant.evaluation.statistics.tolerance import drop, within, worst_allowed
+from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
 from autoquant.model.model import is_lite
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.events import Warned
@@ -45,7 +45,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         metric=terms.metric,
         baseline=terms.baseline,
         max_drop=terms.max_drop,
-        worst_score=worst_allowed(terms.baseline, terms.max_drop, higher_is_better=session.metric.higher_is_better),
+        worst_score=worst_score(terms.baseline, terms.max_drop, higher_is_better=session.metric.higher_is_better),
         best=kept,
         trials=session.study.trials(),
         layers=workload.size,
@@ -87,7 +87,7 @@ def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
     except TrialError as error:
         session.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
         return None
-    loss = drop(session.terms.baseline, score.value, higher_is_better=session.metric.higher_is_better)
+    loss = drop_from(session.terms.baseline, score.value, higher_is_better=session.metric.higher_is_better)
     scored = replace(
         trial,
         state=State.DONE,
@@ -154,7 +154,7 @@ def _rescored(session: SearchSession, result: SearchResult, model: Path) -> Sear
         session.listener(Warned(f"the best model cannot be scored in TensorFlow: {error}"))
         return result
     add_to_score(model, "score_tensorflow", score)
-    loss = drop(result.baseline, score, higher_is_better=session.metric.higher_is_better)
+    loss = drop_from(result.baseline, score, higher_is_better=session.metric.higher_is_better)
     verdict = Verdict.MET if within(loss, session.max_drop) else Verdict.MISSED
     if verdict is not result.verdict:
         there = "is within" if verdict is Verdict.MET else "is not within"

@@ -15,7 +15,7 @@ from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
 from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.evaluation.scoring.streaming import stream_of
 from autoquant.evaluation.scoring.subset import Part
-from autoquant.evaluation.statistics.tolerance import Tolerance, worst_allowed
+from autoquant.evaluation.statistics.tolerance import Tolerance, worst_score
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.certification.holdout import make_holdout
@@ -172,7 +172,7 @@ class _Preparation:
         Raises DataError where the FP32 model has nothing to keep.
         """
         metric, tolerance, score = self.inputs.metric, self.inputs.request.tolerance, baseline.score.value
-        worst = worst_allowed(score, max_drop, higher_is_better=metric.higher_is_better)
+        worst = worst_score(score, max_drop, higher_is_better=metric.higher_is_better)
         if metric.of_classes and worst <= 0.0:
             if score == 0.0:
                 hint = "are data, labels and preprocessing those of the model?"

@@ -17,7 +17,7 @@ from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.evaluator import Progress, no_progress
 from autoquant.evaluation.scoring.streaming import score_all
 from autoquant.evaluation.scoring.subset import Part
-from autoquant.evaluation.statistics.tolerance import drop, within
+from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.formats.config_json import load_config
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
@@ -86,7 +86,7 @@ def transfer(
     part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
     with closing(engine.open_file(builder.build(plan, folder).path, model.program)) as runner:
         score = score_all(runner, part, batch_size=size, on_progress=on_progress)
-    loss = drop(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
+    loss = drop_from(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
     allowed = request.tolerance.absolute(baseline.score.value)
     return Transferred(
         target=target.name,

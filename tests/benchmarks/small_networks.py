@@ -32,7 +32,7 @@ from opened_search import opened_search
 
 import autoquant
 from autoquant.errors import TrialError
-from autoquant.evaluation.statistics.tolerance import drop, within
+from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.space import Parameters, switch_of
@@ -157,7 +157,7 @@ def exhaustive(session: SearchSession, folder: Path) -> Optimum:
             score = scorer.score_all(builder.build(plan, folder).path)
         except TrialError:  # scales too far apart for a kernel, say: such a trial fails in a search as well
             continue
-        if within(drop(baseline, score.value, higher_is_better=better), session.max_drop):
+        if within(drop_from(baseline, score.value, higher_is_better=better), session.max_drop):
             in_float = tuple(name for name in session.space.layers if name not in plan.int8)
             return Optimum(builder.workload.int8_share(plan), in_float, number + 1)
     raise RuntimeError("no plan is within tolerance")

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoquant.array import Array as Array
 from autoquant.errors import DataError
 
-Array = NDArray[Any]
 Outputs = Mapping[str, Array]
 """A model's outputs for one batch, by name; the first axis is the batch."""
 

@@ -25,9 +25,9 @@ from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.metrics.divergence import divergence
 from autoquant.evaluation.scoring.evaluator import Progress, Score, evaluate, no_progress, score_of
 from autoquant.evaluation.scoring.subset import Part
-from autoquant.evaluation.statistics.sequential import Decision, Sequential
+from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
 from autoquant.evaluation.statistics.stream_order import stream_order
-from autoquant.evaluation.statistics.tolerance import drop, within
+from autoquant.evaluation.statistics.tolerance import drop_from, within
 
 PROBED = 256
 """Samples whose outputs can be compared with the FP32 model's."""
@@ -143,7 +143,7 @@ def streamed(
     if rules.limit is not None and not everything:
         return Streamed(scoring.samples, None, None, None, None, None, *scoring.losses())
     test = _decide(scoring, rules) if stream.decides and not everything else None
-    if test is None or (test.decision is Decision.IN and rules.improves):
+    if test is None or (test.decision is Decision.WITHIN and rules.improves):
         scoring.see(np.arange(len(stream.part)))
     return _outcome(scoring, rules, test)
 
@@ -257,11 +257,11 @@ class _Scoring:
         self._outputs |= dict(zip(new[kept].tolist(), heard.outputs, strict=True))
 
 
-def _decide(scoring: _Scoring, rules: Rules) -> Sequential:
+def _decide(scoring: _Scoring, rules: Rules) -> SequentialTest:
     """See samples in the trial's own order until the test decides, the trial is set aside, or all are seen."""
     stream, total = scoring.stream, len(scoring.stream.part)
     order = stream_order(total, margins=stream.part.margins, seed=(stream.seed, rules.number))
-    test = Sequential(rules.allowed, bound=stream.bound * order.largest, alpha=rules.alpha)
+    test = SequentialTest(rules.allowed, bound=stream.bound * order.largest, alpha=rules.alpha)
     fed, passed = 0, False
     for stop in _looks(total):
         scoring.see(order.order[:stop])
@@ -287,11 +287,11 @@ def _looks(total: int) -> Iterator[int]:
     yield total
 
 
-def _outcome(scoring: _Scoring, rules: Rules, test: Sequential | None) -> Streamed:
+def _outcome(scoring: _Scoring, rules: Rules, test: SequentialTest | None) -> Streamed:
     part = scoring.stream.part
     if scoring.samples == len(part):
         score = score_of(part.metric, [scoring.rows], len(part))
-        exact = drop(part.score.value, score.value, higher_is_better=part.metric.higher_is_better)
+        exact = drop_from(part.score.value, score.value, higher_is_better=part.metric.higher_is_better)
         return Streamed(len(part), score, exact, exact, exact, within(exact, rules.allowed), *scoring.losses())
     assert test is not None
     interval = test.interval()
@@ -299,5 +299,5 @@ def _outcome(scoring: _Scoring, rules: Rules, test: Sequential | None) -> Stream
         low, high = max(min(interval.low, scoring.cost), scoring.least), max(interval.high, scoring.cost)
         proven = None if within(scoring.least, rules.allowed) else False
         return Streamed(scoring.samples, None, scoring.cost, low, high, proven, *scoring.losses())
-    decided = test.decision is Decision.IN
+    decided = test.decision is Decision.WITHIN
     return Streamed(scoring.samples, None, test.estimate, interval.low, interval.high, decided, *scoring.losses())

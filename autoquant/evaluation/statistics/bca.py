@@ -1,9 +1,9 @@
-"""How large a statistic may truly be, from resampling: the bias-corrected and accelerated bootstrap.
+"""The bias-corrected and accelerated bootstrap: an upper confidence bound of a statistic, from resampling.
 
 Efron (1987), "Better bootstrap confidence intervals", JASA 82; Efron and Tibshirani (1993), chapter 14. It is accurate
-to second order, not exact: where few samples hold all of the loss it says too little, and of samples that are all
-equal, or fewer than FEWEST, nothing that is to be trusted. scipy.stats.bootstrap computes the same, but holds, or goes
-through, samples^2 values for the jackknife, of which a mean has no need.
+to second order, not exact: too low where few samples make up all of the drop, and unreliable for constant samples or
+fewer than FEWEST. scipy.stats.bootstrap computes the same, but holds, or goes through, samples^2 values for the
+jackknife, of which a mean has no need.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from math import ceil, inf
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array
 
 FEWEST = 100
 """Samples that a bootstrap takes to bound anything, for whoever is to rely on it."""
@@ -25,8 +25,8 @@ COSTLY = 999
 """Resamples of a statistic that is not a mean."""
 BLOCKS = 100
 """Parts that are left out in turn for a statistic that is not a mean (the grouped jackknife)."""
-HELD = 4_000_000
-"""Values held at once."""
+CHUNK = 4_000_000
+"""Values in memory at once."""
 
 
 def bca_upper(estimate: float, resampled: Array, jackknife: Array, *, confidence: float) -> float:
@@ -57,7 +57,7 @@ def mean_upper(values: Array, *, confidence: float, seed: int) -> float:
     count, total = len(values), float(values.sum())
     random = np.random.default_rng(seed)
     resamples = min(max(LEAST, ceil(TAIL / (1.0 - confidence))), MOST)
-    part = max(HELD // count, 1)
+    part = max(CHUNK // count, 1)
     means = [
         values[random.integers(count, size=(min(part, resamples - start), count))].mean(axis=1)
         for start in range(0, resamples, part)

@@ -1,4 +1,4 @@
-"""Is a drop more than allowed? A test that may be looked at after every sample, and stopped whenever one likes.
+"""A sequential test whether a drop is within tolerance: it may be stopped after any sample.
 
 Betting on the mean of bounded values: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
 betting", JRSS-B 86 (2024). For a mean m, the capital K_t(m) = prod_{i <= t} (1 + lambda (X_i - m)) of a gambler who
@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 
 BETS = np.geomspace(0.95, 0.02, 10)
 """Stakes, as parts of the most that can never make the capital negative: 0.95, 0.62, 0.40, ..., 0.02."""
@@ -25,11 +25,11 @@ HALVINGS = 40
 
 
 class Decision(StrEnum):
-    """What is proven of the drop at the stated error rate: OUT more than is allowed, IN no more than that."""
+    """What is proven of the drop at the stated error rate: that it is more than `max_drop`, or within it."""
 
     UNDECIDED = "undecided"
-    OUT = "out"
-    IN = "in"
+    EXCEEDED = "exceeded"
+    WITHIN = "within"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,22 @@ def upper_of_mean(values: Array, *, bound: float, alpha: float) -> float:
     """The upper confidence bound, one-sided, of the mean that `values` (N,), in [-bound, bound], were drawn from.
 
     The true mean is beyond it with probability `alpha` at most, whatever their distribution and number: one look at a
-    capital is one of those that Sequential may take.
+    capital is one of those that SequentialTest may take.
     """
-    test = Sequential(bound, bound=bound, alpha=alpha)  # decided from the start: only the interval is asked for
+    test = SequentialTest(bound, bound=bound, alpha=alpha)  # decided from the start: only the interval is asked for
     test.add(values)
     return test.interval().high
 
 
-def times_needed(values: Array, allowed: float, *, bound: float, alpha: float) -> float | None:
-    """How many times as many values, distributed like these, have a mean that is at most `allowed` by upper_of_mean.
+def times_needed(values: Array, max_drop: float, *, bound: float, alpha: float) -> float | None:
+    """How many times as many values, distributed like these, have a mean that is at most `max_drop` by upper_of_mean.
 
     Less than 1 where these are more than enough, None where no number is.
     """
-    if allowed >= bound:
+    if max_drop >= bound:
         return 0.0
     distinct, counts = np.unique(values, return_counts=True)
-    logs = _capitals(distinct, counts, allowed, bound, Decision.IN)
+    logs = _capitals(distinct, counts, max_drop, bound, Decision.WITHIN)
     if logs.max() <= 0.0:
         return None
     goal, short, enough = -math.log(alpha), 0.0, 1.0
@@ -74,7 +74,7 @@ def times_needed(values: Array, allowed: float, *, bound: float, alpha: float) -
 def alpha_of(number: int, error_rate: float) -> float:
     """The share of the run's error rate that trial `number`, from 0, may spend: error_rate * 6 / (pi^2 (number + 1)^2).
 
-    The drop of a trial is more than is allowed or it is not, so only one of its two decisions can be wrong, with
+    The drop of a trial is within tolerance or it is not, so only one of its two decisions can be wrong, with
     probability alpha at most at whatever sample one stops. The shares of all numbers add up to the error rate. So with
     that probability at most is any decision of the whole run wrong: however many trials there are, whenever each is
     stopped, and, as each draws its own order (stream_order), whatever the sampler proposes after what it has seen. That
@@ -89,24 +89,24 @@ def alpha_of(number: int, error_rate: float) -> float:
     return error_rate * 6.0 / (math.pi * (number + 1)) ** 2
 
 
-class Sequential:
-    """Decides whether the mean of values in [-bound, bound], which come one by one, is more than `allowed`.
+class SequentialTest:
+    """Decides whether the mean of values in [-bound, bound], which come one by one, is more than `max_drop`.
 
     Each of the two decisions is wrong with probability `alpha` at most, over all times at which it could be taken. The
     values must have that mean given those before them, as StreamOrder's have.
     """
 
-    def __init__(self, allowed: float, *, bound: float, alpha: float) -> None:
-        if not (0.0 < bound < math.inf and 0.0 < alpha < 1.0 and math.isfinite(allowed)):
-            raise ValueError(f"needs a bound > 0, alpha in (0, 1), got {allowed=}, {bound=}, {alpha=}")
-        self._allowed, self._bound, self._alpha = allowed, bound, alpha
+    def __init__(self, max_drop: float, *, bound: float, alpha: float) -> None:
+        if not (0.0 < bound < math.inf and 0.0 < alpha < 1.0 and math.isfinite(max_drop)):
+            raise ValueError(f"needs a bound > 0, alpha in (0, 1), got {max_drop=}, {bound=}, {alpha=}")
+        self._max_drop, self._bound, self._alpha = max_drop, bound, alpha
         self._decision = Decision.UNDECIDED
-        if allowed >= bound:
-            self._decision = Decision.IN  # nothing can be worse than that
-        elif allowed < -bound:
-            self._decision = Decision.OUT
+        if max_drop >= bound:
+            self._decision = Decision.WITHIN  # nothing can be worse than that
+        elif max_drop < -bound:
+            self._decision = Decision.EXCEEDED
         self._logs = {side: np.zeros(len(BETS)) for side in _SIDES}
-        self._seen: list[Array] = []
+        self._values: list[Array] = []
 
     def add(self, values: Array) -> None:
         """The next values, (any,), in order. Raises ValueError for one that is beyond the bound or NaN."""
@@ -116,7 +116,7 @@ class Sequential:
         if not len(values):
             return
         values = np.clip(values, -self._bound, self._bound)
-        self._seen.append(values)
+        self._values.append(values)
         if self._decision is Decision.UNDECIDED:
             crossed = {side: self._crossed(values, side) for side in _SIDES}
             first = min(crossed, key=lambda side: crossed[side])
@@ -131,35 +131,35 @@ class Sequential:
     @property
     def draws(self) -> int:
         """How many values were added."""
-        return sum(map(len, self._seen))
+        return sum(map(len, self._values))
 
     @property
     def estimate(self) -> float:
         """The mean of the values so far, of which there must be one."""
-        if not self._seen:
+        if not self._values:
             raise ValueError("there is no mean of no values")
-        return float(np.concatenate(self._seen).mean())
+        return float(np.concatenate(self._values).mean())
 
     def interval(self) -> Interval:
         """Where the mean is, by the same capitals: each end is right with probability 1 - alpha at any one time.
 
-        So the interval agrees with the decision, which counts as seen for all later times: allowed is not inside once
-        it is taken. Both ends together are right with probability 1 - 2 alpha.
+        So the interval agrees with the decision, which holds for all later times: `max_drop` is not inside once it is
+        taken. Both ends together are right with probability 1 - 2 alpha.
         """
         low, high = -self._bound, self._bound
-        if self._seen:
-            values, counts = np.unique(np.concatenate(self._seen), return_counts=True)
-            low = self._end(values, counts, Decision.OUT)
-            high = self._end(values, counts, Decision.IN)
-        if self._decision is Decision.OUT:
-            low = max(low, self._allowed)
-        elif self._decision is Decision.IN:
-            high = min(high, self._allowed)
+        if self._values:
+            values, counts = np.unique(np.concatenate(self._values), return_counts=True)
+            low = self._end(values, counts, Decision.EXCEEDED)
+            high = self._end(values, counts, Decision.WITHIN)
+        if self._decision is Decision.EXCEEDED:
+            low = max(low, self._max_drop)
+        elif self._decision is Decision.WITHIN:
+            high = min(high, self._max_drop)
         return Interval(low, max(low, high))
 
     def _crossed(self, values: Array, side: Decision) -> int:
         """The first value after which the capital on one side reaches 1 / alpha; their number if it never does."""
-        gains = _gains(values, self._allowed, self._bound, side)
+        gains = _gains(values, self._max_drop, self._bound, side)
         logs = self._logs[side][:, np.newaxis] + np.cumsum(np.log1p(BETS[:, np.newaxis] * gains), axis=1)
         self._logs[side] = logs[:, -1]
         reached = _mean_capital(logs) >= -math.log(self._alpha)
@@ -167,7 +167,7 @@ class Sequential:
 
     def _end(self, values: Array, counts: Array, side: Decision) -> float:
         """The mean, farthest from the end of the range on this side, that its capital disproves; by halving."""
-        disproven, left = (-self._bound, self._bound) if side is Decision.OUT else (self._bound, -self._bound)
+        disproven, left = (-self._bound, self._bound) if side is Decision.EXCEEDED else (self._bound, -self._bound)
         for _ in range(HALVINGS):
             middle = 0.5 * (disproven + left)
             if _mean_capital(_capitals(values, counts, middle, self._bound, side)) >= -math.log(self._alpha):
@@ -177,15 +177,16 @@ class Sequential:
         return float(disproven)
 
 
-_SIDES = (Decision.OUT, Decision.IN)
+_SIDES = (Decision.EXCEEDED, Decision.WITHIN)
 
 
 def _gains(values: Array, mean: float, bound: float, side: Decision) -> Array:
-    """What a stake of 1 wins on each value, at least -1: OUT bets that the true mean is larger than `mean`, IN smaller.
+    """What a stake of 1 wins on each value, at least -1: EXCEEDED bets that the true mean is larger than `mean`,
+    WITHIN that it is smaller.
 
-    It falls as `mean` grows for OUT, and grows with it for IN, so what is disproven is all up to an end.
+    It falls as `mean` grows for EXCEEDED, and grows with it for WITHIN, so what is disproven is all up to an end.
     """
-    gains = (values - mean) / (bound + mean) if side is Decision.OUT else (mean - values) / (bound - mean)
+    gains = (values - mean) / (bound + mean) if side is Decision.EXCEEDED else (mean - values) / (bound - mean)
     return np.asarray(gains)
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 
 STRATA = 10
 """Parts of equal size that samples are divided into, by the quantile of their margin."""
@@ -26,9 +26,9 @@ class StreamOrder:
     probabilities p; `weights` (T,) are 1 / (N p) of each; `largest` is the largest weight that any of the N samples
     has, drawn or not, at most 2.
 
-    X_t = loss[draws[t]] * weights[t] has the mean loss over all N samples as its expectation, exactly, given whatever
-    came before t: E X = sum_i p_i loss_i / (N p_i). And |X_t| <= largest * max |loss|. So the X_t are what
-    sequential.Sequential asks for, with bound = largest * (the bound on a loss). The losses must not depend on the
+    X_t = drop[draws[t]] * weights[t] has the mean drop over all N samples as its expectation, exactly, given whatever
+    came before t: E X = sum_i p_i drop_i / (N p_i). And |X_t| <= largest * max |drop|. So the X_t are what
+    sequential.SequentialTest asks for, with bound = largest * (the bound on a drop). The drops must not depend on the
     draws: see `stream_order`.
     """
 
@@ -38,15 +38,15 @@ class StreamOrder:
     largest: float
 
     def usable(self, evaluated: int) -> int:
-        """How many draws, from the first, have losses that are known when order[:evaluated] were evaluated.
+        """How many draws, from the first, have drops that are known when order[:evaluated] were evaluated.
 
-        Where to stop looking does not depend on the loss of the draw that comes next, so it is a stopping time.
+        Where to stop looking does not depend on the drop of the draw that comes next, so it is a stopping time.
         """
         return int(self._first[evaluated]) if evaluated < len(self._first) else len(self.draws)
 
-    def values(self, loss: Array, start: int, stop: int) -> Array:
-        """X_t for draws start to stop, from the losses (N,) by position, of which only evaluated ones are read."""
-        return np.asarray(loss[self.draws[start:stop]] * self.weights[start:stop])
+    def values(self, drop: Array, start: int, stop: int) -> Array:
+        """X_t for draws start to stop, from the drops (N,) by position, of which only evaluated ones are read."""
+        return np.asarray(drop[self.draws[start:stop]] * self.weights[start:stop])
 
     @cached_property
     def _first(self) -> Array:
@@ -63,8 +63,8 @@ def stream_order(count: int, *, margins: Array | None, seed: int | Sequence[int]
     sampling and defensive mixture distributions", Technometrics 37, 1995). Draws are independent given the margins;
     strata need no quota.
 
-    A sampler that has seen the losses of one trial in an order can propose a plan that looks good early in that very
-    order; then the losses depend on the draws, and no test of them is valid. So each trial takes an order of its own:
+    A sampler that has seen the drops of one trial in an order can propose a plan that looks good early in that very
+    order; then the drops depend on the draws, and no test of them is valid. So each trial takes an order of its own:
     seed=(seed of the run, number of the trial). `order` has the samples by their first draw, those never drawn last.
     """
     if count < 1 or (margins is not None and margins.shape != (count,)):

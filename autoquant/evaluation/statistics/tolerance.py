@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from autoquant.errors import UsageError
 
 _ROUNDING = 1e-6
-"""Allowance, as a part of the tolerance, for the binary rounding of a difference: 0.7604 - 0.7554 is within 0.005."""
+"""Added to a tolerance, as a share of it, for binary rounding: 0.7604 - 0.7554 is within 0.005."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """An allowed drop, in units of the metric, or, when relative, as a fraction of the baseline's score."""
+    """The largest drop within tolerance, in units of the metric, or, `relative`, as a share of the baseline."""
 
     value: float
     relative: bool = False
@@ -40,23 +40,23 @@ class Tolerance:
             raise UsageError("--tolerance", f"cannot read '{text}'", hint=hint) from None
 
     def absolute(self, baseline: float) -> float:
-        """The allowed drop in units of the metric."""
+        """The largest drop within tolerance, in units of the metric."""
         return self.value * abs(baseline) if self.relative else self.value
 
     def __str__(self) -> str:
         return f"{self.value * 100:.15g}%" if self.relative else f"{self.value:.15g}"
 
 
-def drop(baseline: float, score: float, *, higher_is_better: bool) -> float:
+def drop_from(baseline: float, score: float, *, higher_is_better: bool) -> float:
     """How much worse `score` is than `baseline`; negative when it is better."""
     return baseline - score if higher_is_better else score - baseline
 
 
-def worst_allowed(baseline: float, allowed: float, *, higher_is_better: bool) -> float:
-    """The worst score that an allowed drop leaves."""
-    return baseline - allowed if higher_is_better else baseline + allowed
+def worst_score(baseline: float, max_drop: float, *, higher_is_better: bool) -> float:
+    """The worst score within tolerance, for the largest drop within it."""
+    return baseline - max_drop if higher_is_better else baseline + max_drop
 
 
-def within(loss: float, allowed: float) -> bool:
-    """Whether a drop is allowed; never for NaN."""
-    return loss <= allowed * (1.0 + _ROUNDING)
+def within(drop: float, max_drop: float) -> bool:
+    """Whether a drop is within tolerance, for the largest drop that is; never for NaN."""
+    return drop <= max_drop * (1.0 + _ROUNDING)

@@ -20,7 +20,7 @@ from functools import cache
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 
 GAMMA = 0.02
 """Part of the error that is spent on the interval of psi."""

@@ -14,39 +14,39 @@ from autoquant.evaluation.statistics.paired import (
     SUSPICIOUS,
     Bound,
     GroupBound,
-    Paired,
+    PairedDrop,
     bootstrap_drop,
-    guard,
+    group_bounds,
     is_binary,
-    loss_of,
     needed_bounded,
     needed_samples,
-    paired,
+    paired_drop,
+    sample_drops,
     significantly_better,
     upper_bound,
 )
-from autoquant.evaluation.statistics.tolerance import drop, within
+from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the rows tell. Of a metric with bounds that is not 0 or 1, `loss` are losses, each within `reach` of 0."""
+    """What the rows tell. Of a metric with bounds that is not 0 or 1, `drops` are drops, each within `reach` of 0."""
 
-    seen: Paired
+    seen: PairedDrop
     bound: Bound
     suspicious: bool
     guard: tuple[GroupBound, ...] = ()
     groups: Array | None = None
-    loss: Array | None = None
+    drops: Array | None = None
     reach: float | None = None
 
-    def needed(self, seen: Paired, upper: float, max_drop: float, confidence: float, group: str = "") -> int | None:
+    def needed(self, seen: PairedDrop, upper: float, max_drop: float, confidence: float, group: str = "") -> int | None:
         """About how many samples would certify all, or a group, at the rates seen."""
-        if self.loss is None or self.reach is None:
+        if self.drops is None or self.reach is None:
             return needed_samples(seen, upper, max_drop, confidence=confidence)
-        loss = self.loss[self.groups == group] if self.groups is not None and group else self.loss
-        return needed_bounded(loss, max_drop, confidence=confidence, reach=self.reach)
+        drops = self.drops[self.groups == group] if self.groups is not None and group else self.drops
+        return needed_bounded(drops, max_drop, confidence=confidence, reach=self.reach)
 
 
 def compute_certificate(
@@ -115,16 +115,18 @@ def counts_right(metric: Metric, *rows: Array) -> bool:
 def _per_sample(
     before: Array, after: Array, metric: Metric, confidence: float, groups: Array | None, each: float, seed: int
 ) -> _Found:
-    loss = loss_of(before, after, higher_is_better=metric.higher_is_better)
+    drops = sample_drops(before, after, higher_is_better=metric.higher_is_better)
     binary = counts_right(metric, before, after)
     reach = None if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
     guarded: tuple[GroupBound, ...] = ()
     if groups is not None:
-        guarded = guard(loss, groups, allowed=each, confidence=confidence, binary=binary, reach=reach, seed=seed)
-    bound = upper_bound(loss, confidence=confidence, binary=binary, reach=reach, seed=seed)
-    suspicious = significantly_better(loss, binary=binary, reach=reach, seed=seed)
-    kept = None if binary else loss
-    return _Found(paired(loss, binary=binary), bound, suspicious, guarded, groups, kept, reach)
+        guarded = group_bounds(
+            drops, groups, max_drop=each, confidence=confidence, binary=binary, reach=reach, seed=seed
+        )
+    bound = upper_bound(drops, confidence=confidence, binary=binary, reach=reach, seed=seed)
+    suspicious = significantly_better(drops, binary=binary, reach=reach, seed=seed)
+    kept = None if binary else drops
+    return _Found(paired_drop(drops, binary=binary), bound, suspicious, guarded, groups, kept, reach)
 
 
 def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, seed: int) -> _Found:
@@ -133,7 +135,7 @@ def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, se
     def bound(sure: float) -> Bound:
         return bootstrap_drop(before, after, metric.combine, higher_is_better=higher, confidence=sure, seed=seed)
 
-    seen = Paired(len(after), drop(metric.combine(before), metric.combine(after), higher_is_better=higher))
+    seen = PairedDrop(len(after), drop_from(metric.combine(before), metric.combine(after), higher_is_better=higher))
     return _Found(seen, bound(confidence), bound(1.0 - SUSPICIOUS).value < 0.0)
 
 
@@ -155,7 +157,7 @@ def _needed(found: _Found, max_drop: float, each: float, confidence: float) -> i
         return None
     corrected = 1.0 - (1.0 - confidence) / len(found.guard) if found.guard else confidence
     for group in short:
-        seen = Paired(group.samples, group.drop, group.losses, group.gains)
+        seen = PairedDrop(group.samples, group.drop, group.losses, group.gains)
         own = found.needed(seen, group.upper, each, corrected, group.label)
         needed.append(None if own is None else math.ceil(own * found.seen.samples / group.samples))
     return None if None in needed else max(number for number in needed if number is not None)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.statistics.bca import COSTLY, bca_upper, mean_upper, statistic_upper
 
 RANDOM = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 from autoquant.evaluation.statistics.stream_order import STRATA, StreamOrder, margins_of, stream_order
 
 counts = st.integers(1, 60)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.errors import UsageError
-from autoquant.evaluation.statistics.tolerance import Tolerance, drop, within
+from autoquant.evaluation.statistics.tolerance import Tolerance, drop_from, within
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_relative_tolerance_of_a_negative_baseline() -> None:
     [(0.75, 0.5, True, 0.25), (0.5, 0.75, True, -0.25), (0.5, 0.75, False, 0.25), (0.75, 0.5, False, -0.25)],
 )
 def test_drop(baseline: float, score: float, higher_is_better: bool, expected: float) -> None:
-    assert drop(baseline, score, higher_is_better=higher_is_better) == expected
+    assert drop_from(baseline, score, higher_is_better=higher_is_better) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,6 @@ def test_within(loss: float, allowed: float, expected: bool) -> None:
 def test_a_share_of_samples_is_within_its_own_tolerance(samples: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, samples))
     lost = data.draw(st.integers(0, right))
-    loss = drop(right / samples, (right - lost) / samples, higher_is_better=True)
+    loss = drop_from(right / samples, (right - lost) / samples, higher_is_better=True)
     assert within(loss, lost / samples)
     assert lost == 0 or not within(loss, (lost - 1) / samples)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 from autoquant.evaluation.statistics.trinomial import GAMMA, exact_upper
 
 

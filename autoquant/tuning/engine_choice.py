@@ -1,4 +1,4 @@
-"""Which engine scores a search, and why that one: chosen once a run, for the FP32 baseline and all trials alike."""
+"""Choosing the engine that scores a run: once, for the FP32 baseline and all trials alike."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:  # which loads TensorFlow
 
 LITERT = "litert"
 Make = Callable[[Plan, Path], object]
-"""Writes the INT8 model of a plan."""
+"""Writes the INT8 file of a plan."""
 PLANS = 5
 """So many starting points of a space are tried for an INT8 model to compare."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An engine, with what was found out about it; `reason` says why it is not LiteRT where that was wished for."""
+class EngineChoice:
+    """An engine; `reason` says why it is not LiteRT where that was preferred, `figures` how the two compared."""
 
     engine: Engine
     reason: str = ""
     figures: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def as_table(self) -> dict[str, Any]:
-        """What run.toml keeps of it."""
+        """As run.toml has it."""
         reason = {"reason": self.reason} if self.reason else {}
         return {"name": self.engine.name, "version": self.engine.version, **reason, **self.figures}
 
 
 @dataclass(frozen=True)
-class Chooser:
+class EngineChooser:
     """Chooses the engine for one model.
 
     `asked` is auto, litert or tensorflow; `target` the name of the target. `layers` are those that a plan may quantize,
@@ -65,58 +65,58 @@ class Chooser:
     on_progress: Progress
     in_float: Sequence[Layer] = ()
 
-    def first(self) -> Choice:
-        """The engine to begin with: where it is LiteRT for graphs of TensorFlow, the FP32 model was compared.
+    def choose(self) -> EngineChoice:
+        """Choose an engine; LiteRT for a graph of TensorFlow only where the FP32 model computes the same there.
 
         Raises UsageError where LiteRT is asked for and does not compute what TensorFlow does.
         """
         if self.asked == self._runtime or LITERT not in TARGETS[self.target].engines[1:]:
-            return Choice(open_engine(self._runtime))
+            return EngineChoice(open_engine(self._runtime))
         try:
             engine = self._simulation()
             compared = self._compared(engine.open_graph(self.model.program), self._open_float())
         except (ModelError, TrialError) as error:
-            return self.fallen_back(f"{error.where}: {error.what}")
+            return self.fall_back(f"{error.where}: {error.what}")
         figures = _figures("float", compared)
         if not compared.within(FLOAT_BOUND):
-            return self.fallen_back(f"the FP32 model is not the same there: {compared}", figures)
-        return Choice(engine, figures=figures)
+            return self.fall_back(f"the FP32 model is not the same there: {compared}", figures)
+        return EngineChoice(engine, figures=figures)
 
-    def again(self, stored: Mapping[str, Any]) -> Choice:
-        """The engine that a run was started with. Raises RunError where it does not run the model any more."""
+    def reopen(self, stored: Mapping[str, Any]) -> EngineChoice:
+        """Open the engine that a run was started with. Raises RunError where it does not run the model any more."""
         figures = {key: value for key, value in stored.items() if key not in ("name", "version", "reason")}
         if stored["name"] == self._runtime:
-            return Choice(open_engine(self._runtime), stored.get("reason", ""), figures)
+            return EngineChoice(open_engine(self._runtime), stored.get("reason", ""), figures)
         try:
-            return Choice(self._simulation(), figures=figures)
+            return EngineChoice(self._simulation(), figures=figures)
         except ModelError as error:
             what = f"was started on LiteRT, which does not run the model any more: {error}"
             raise RunError("the run", what, hint="start a new run") from error
 
-    def confirmed(self, choice: Choice, make: Make, plans: Iterable[Plan]) -> Choice:
-        """The same choice after the first INT8 model was compared, or TensorFlow where that is not the same.
+    def confirm(self, choice: EngineChoice, make: Make, plans: Iterable[Plan]) -> EngineChoice:
+        """Compare an INT8 model too, and change to TensorFlow where LiteRT does not compute the same.
 
-        `make` makes an INT8 model of the first of the first few `plans` that works out. Raises UsageError as `first`.
+        `make` builds it from the first of the first few `plans` that can be built. Raises UsageError as `choose`.
         """
         if choice.engine.name == self._runtime:
             return choice
         try:
             compared = self._compared_int8(choice.engine, make, plans)
         except TrialError as error:
-            return self.fallen_back(f"{error.where}: {error.what}", choice.figures)
+            return self.fall_back(f"{error.where}: {error.what}", choice.figures)
         if compared is None:
-            return self.fallen_back("there is no INT8 model to compare with TensorFlow", choice.figures)
+            return self.fall_back("there is no INT8 model to compare with TensorFlow", choice.figures)
         figures = {**choice.figures, **_figures("int8", compared)}
         if not compared.within(INT8_BOUND):
-            return self.fallen_back(f"the first INT8 model is not the same there: {compared}", figures)
-        return Choice(choice.engine, figures=figures)
+            return self.fall_back(f"the first INT8 model is not the same there: {compared}", figures)
+        return EngineChoice(choice.engine, figures=figures)
 
-    def fallen_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> Choice:
-        """TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""
+    def fall_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> EngineChoice:
+        """Choose TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""
         if self.asked != AUTO:
             hint = f"leave it away, or give --engine {TENSORFLOW}"
             raise UsageError(f"--engine {self.asked}", f"cannot be used for this model: {reason}", hint=hint)
-        return Choice(open_engine(TENSORFLOW), reason, figures)
+        return EngineChoice(open_engine(TENSORFLOW), reason, figures)
 
     @property
     def _runtime(self) -> str:
@@ -149,7 +149,7 @@ class Chooser:
         return None
 
     def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:
-        """Compare, and close them."""
+        """Compare two runners, and close all."""
         try:
             return compare(
                 ours,

@@ -19,7 +19,7 @@ from autoquant.evaluation.statistics.tolerance import Tolerance, worst_score
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.certification.holdout import make_holdout
-from autoquant.tuning.engine_choice import Choice, Chooser
+from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.objective import Objective, open_objective
 from autoquant.tuning.repairs.bias_correction import Corrector
@@ -99,22 +99,22 @@ class _Preparation:
     def _on_chosen_engine(self) -> _Measured:
         """Choose the engine, or take that of the run, and measure on it."""
         chooser, stored = self._chooser(), self.folder.read_request().get("engine")
-        choice = chooser.again(stored) if stored else chooser.first()
+        choice = chooser.reopen(stored) if stored else chooser.choose()
         self._tell(choice)
         measured = self._measured(choice.engine)
         if stored:
             return measured
         plans = (self.inputs.space.plan(start.parameters) for start in self.inputs.space.starts())
-        confirmed = chooser.confirmed(choice, measured.builder.make, plans)
+        confirmed = chooser.confirm(choice, measured.builder.make, plans)
         if confirmed.engine.name != choice.engine.name:
             self._tell(confirmed)
             measured = self._measured(confirmed.engine)
         self.folder.write_request({**self.folder.read_request(), "engine": confirmed.as_table()})
         return measured
 
-    def _chooser(self) -> Chooser:
+    def _chooser(self) -> EngineChooser:
         inputs, space = self.inputs, self.inputs.space
-        return Chooser(
+        return EngineChooser(
             asked=inputs.request.engine,
             target=inputs.target.name,
             model=inputs.model,
@@ -126,7 +126,7 @@ class _Preparation:
             in_float=[space.layers[name] for name in space.always_float],
         )
 
-    def _tell(self, choice: Choice) -> None:
+    def _tell(self, choice: EngineChoice) -> None:
         if choice.reason:
             text = f"scored in TensorFlow, not on LiteRT, which is faster: {choice.reason}"
             self.listener(events.Warned(text))

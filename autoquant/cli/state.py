@@ -10,7 +10,7 @@ from autoquant.cli.words import accepted, counted, duration, macs, number, perce
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
-    Divided,
+    DataSplit,
     Event,
     Finished,
     Opened,
@@ -65,7 +65,7 @@ class State:
 
     opened: Opened | None = None
     baseline: BaselineScored | None = None
-    divided: Divided | None = None
+    divided: DataSplit | None = None
     batches: int = 0
     resumed: Resumed | None = None
     running: TrialStarted | None = None
@@ -90,7 +90,7 @@ def update(state: State, event: Event, now: float) -> State:
             return replace(state, opened=event)
         case BaselineScored():
             return replace(state, baseline=event, pace=None)
-        case Divided():
+        case DataSplit():
             return replace(state, divided=event)
         case Calibrated():
             return replace(state, batches=event.batches, pace=None)
@@ -127,7 +127,7 @@ def facts(state: State) -> Iterator[Row]:
         if parts is None:
             yield "data", counted(opened.samples, "sample")
         else:
-            holdout = f"{parts.certification:,} holdout" if parts.certification else f"no holdout: {parts.reason}"
+            holdout = f"{parts.holdout:,} holdout" if parts.holdout else f"no holdout: {parts.reason}"
             yield "data", f"{counted(parts.search, 'sample')} for the search, {holdout}"
         batches = f", {counted(state.batches, 'batch')}" if state.batches else ""
         yield "calibration", f"{counted(opened.calibration_samples, 'sample')}{batches}"

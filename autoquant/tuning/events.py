@@ -1,4 +1,4 @@
-"""What a search tells while it runs. The loop knows no screen; a listener turns events into one."""
+"""The events of a search. It knows no screen; a listener turns events into one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from autoquant.tuning.study.trial import Trial
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Model and data are read; the search begins, or goes on. `macs` None: not known for every layer.
+    """Model and data are open; the search begins, or goes on.
 
-    `objective` is the name of what is minimized.
+    `macs` is None where they are not known for every layer; `objective` is the name of what is minimized.
     """
 
     run: Path
@@ -39,17 +39,17 @@ class BaselineScored:
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
-    """So many samples are searched on, and so many kept aside to certify the best; `reason` says why none are."""
+class DataSplit:
+    """How many samples the search and the holdout have; `reason` says why there is no holdout."""
 
     search: int
-    certification: int
+    holdout: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Statistics of every layer's input are there."""
+    """Calibration is done: there are statistics of every layer's input."""
 
     batches: int
 
@@ -65,7 +65,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class TrialStarted:
-    """A plan is about to be carried out."""
+    """A trial begins."""
 
     number: int
     why: str
@@ -75,7 +75,7 @@ class TrialStarted:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Samples done of what is going on: the baseline, calibration, or the current trial."""
+    """Samples done of the baseline, the calibration, the current trial, or another phase."""
 
     what: str
     done: int
@@ -84,7 +84,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded:
-    """A trial is over; `best` is the best so far, of this and all before. `seconds` of the budget are used."""
+    """A trial has ended; `best` is the best so far, of this and all before. `seconds` of the budget are used."""
 
     trial: Trial
     best: Trial | None
@@ -94,7 +94,7 @@ class TrialEnded:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something that a person should know."""
+    """A warning for the user."""
 
     text: str
 
@@ -107,6 +107,15 @@ class Finished:
 
 
 Event = (
-    Opened | BaselineScored | Divided | Calibrated | Resumed | TrialStarted | Progress | TrialEnded | Warned | Finished
+    Opened
+    | BaselineScored
+    | DataSplit
+    | Calibrated
+    | Resumed
+    | TrialStarted
+    | Progress
+    | TrialEnded
+    | Warned
+    | Finished
 )
 Listener = Callable[[Event], None]

@@ -139,7 +139,7 @@ class _Preparation:
         self._check_tolerance(baseline, max_drop)
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = Part.of(splits.evaluation, splits.search.positions_in(splits.evaluation), inputs.metric, baseline)
-        self.listener(events.Divided(len(subset), len(splits.holdout or ()), splits.reason))
+        self.listener(events.DataSplit(len(subset), len(splits.holdout or ()), splits.reason))
         prepared = PreparedByPlan(partial(self._prepared, engine))
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)

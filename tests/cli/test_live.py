@@ -12,7 +12,7 @@ from autoquant.cli.live import LiveScreen, render
 from autoquant.cli.state import State, update
 from autoquant.tuning.events import (
     BaselineScored,
-    Divided,
+    DataSplit,
     Event,
     Finished,
     Opened,
@@ -132,11 +132,11 @@ def test_trials_that_were_stopped_early_show_what_is_known(stopped: Callable[...
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        (Divided(400, 350, ""), "400 samples for the search, 350 holdout"),
-        (Divided(800, 0, "there are too few"), "800 samples for the search, no holdout: there are too few"),
+        (DataSplit(400, 350, ""), "400 samples for the search, 350 holdout"),
+        (DataSplit(800, 0, "there are too few"), "800 samples for the search, no holdout: there are too few"),
     ],
 )
-def test_the_split_of_the_data_is_shown(parts: Divided, words: str) -> None:
+def test_the_split_of_the_data_is_shown(parts: DataSplit, words: str) -> None:
     assert rows(OPENED, BASELINE, parts)[1] == f"data {words}"
 
 
@@ -153,7 +153,7 @@ def test_whatever_the_names_every_line_fits(
         TrialEnded(trial(0, why=long), trial(0), 1, 1.0),
         TrialEnded(failed, trial(0), 2, 2.0),
         TrialEnded(stopped(2, samples=12_800, drop=-0.0625, within=True), trial(0), 3, 3.0),
-        Divided(123_456, 123_456, long),
+        DataSplit(123_456, 123_456, long),
         TrialStarted(2, long, 2, 0.5),
         Progress("trial 2", 50, 800),
         Warned(long),

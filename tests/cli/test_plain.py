@@ -5,7 +5,7 @@ from autoquant.cli.plain import PlainScreen
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
-    Divided,
+    DataSplit,
     Event,
     Finished,
     Opened,
@@ -91,7 +91,7 @@ def test_verbose_adds_begin_times_and_float_layers(trial: Callable[..., Trial]) 
 
 
 def test_the_split_of_the_data_is_written_when_it_is_known() -> None:
-    split = Divided(400, 350, ""), Divided(1, 0, "there is 1 in all")
+    split = DataSplit(400, 350, ""), DataSplit(1, 0, "there is 1 in all")
     shown = lines((0.0, OPENED), *((1.0, one) for one in split))[-2:]
     assert shown == [
         "[  1.0s] data: 400 samples for the search, 350 holdout",

@@ -9,7 +9,7 @@ from autoquant.cli.state import RECENT, Pace, State, update
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
-    Divided,
+    DataSplit,
     Event,
     Finished,
     Opened,
@@ -90,5 +90,5 @@ def test_warnings_add_up() -> None:
 
 
 def test_the_split_of_the_data_is_remembered() -> None:
-    parts = Divided(40, 40, "")
+    parts = DataSplit(40, 40, "")
     assert update(update(State(), parts, 0.0), BaselineScored("top1", 0.75, 0.125, 0.625), 1.0).divided == parts

@@ -56,7 +56,7 @@ def test_ctrl_c_leaves_everything_in_order(hopeless: dict[str, Any]) -> None:
 
 MOMENTS = {
     "tpe": (
-        *("Opened", "baseline", "BaselineScored", "Divided", "Warned", "calibration", "Calibrated"),
+        *("Opened", "baseline", "BaselineScored", "DataSplit", "Warned", "calibration", "Calibrated"),
         *("TrialStarted 0", "trial 0", "TrialEnded 0", "trial 2", "TrialStarted 4", "trial 4", "TrialEnded 4"),
         *("costly layers", "best model in TensorFlow", "Finished"),
     ),

@@ -14,13 +14,14 @@ from autoquant.calibration.plan import Plan, check_plan
 from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, is_lite, open_model
+from autoquant.quiet import no_progress
 from autoquant.reports.explanation import Explanation, explain_run
 from autoquant.reports.result_json import result_text
 from autoquant.targets.table import TARGETS, open_target
@@ -28,7 +29,7 @@ from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
-from autoquant.tuning.events import Event, Listener
+from autoquant.tuning.events import Listener
 from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.samples import open_dataset
@@ -42,10 +43,6 @@ if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are 
     from autoquant.tuning.sensitivity.overview import Overview
 
 
-def nobody(event: Event) -> None:
-    """A listener that does not listen."""
-
-
 def search(
     model: str | Path,
     data: Any,
@@ -53,7 +50,7 @@ def search(
     tolerance: float | str | Tolerance = "1%",
     guard_tolerance: float | str | Tolerance | None = None,
     run: str | Path | None = None,
-    listener: Listener = nobody,
+    listener: Listener = no_progress,
     clock: Callable[[], float] = time.monotonic,
     **options: Unpack[SearchOptions],
 ) -> SearchResult:
@@ -98,7 +95,7 @@ def run_search(
     request: SearchRequest,
     *,
     run: str | Path | None = None,
-    listener: Listener = nobody,
+    listener: Listener = no_progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
     """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
@@ -109,7 +106,7 @@ def run_search(
 def resume(
     run: str | Path,
     *,
-    listener: Listener = nobody,
+    listener: Listener = no_progress,
     clock: Callable[[], float] = time.monotonic,
     **changed: Any,
 ) -> SearchResult:
@@ -188,11 +185,11 @@ def quantize(
     opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion, signature=signature or None)
     data = open_dataset(request, opened, calibration)
     built_for = open_target(target, io=io, simulation=simulation)
-    adopted = built_for.adopted(opened)
-    workload = Workload.of(built_for, adopted, data)
+    lowered = built_for.lowered(opened)
+    workload = Workload.of(built_for, lowered, data)
     plan = _fitting_plan(Path(config), workload.layers, target)
     engine = open_engine(TARGETS[target].runtime)
-    builder = builder_of_plan(plan, adopted, workload, built_for, engine, data, batch_size=request.batch_size)
+    builder = builder_of_plan(plan, lowered, workload, built_for, engine, data, batch_size=request.batch_size)
     made = make_export(Path(to), built_for.file_name(opened.name), None)
     builder.build(plan, made.folder)
     drop_score(made)
@@ -258,14 +255,14 @@ def inspect(
     request = None if calibration is None else DataRequest(data=calibration, calibration=calibration, **options)
     opened = open_model(model, inputs=inputs, outputs=outputs, signature=signature or None)
     looked_at = open_target(chosen)
-    adopted = looked_at.adopted(opened)
-    survey = looked_at.survey(adopted, {})
+    lowered = looked_at.lowered(opened)
+    survey = looked_at.survey(lowered, {})
     if request is None:
-        return Inspection(adopted, survey)
+        return Inspection(lowered, survey)
     from autoquant.tuning.sensitivity.overview import look_over
 
     layers = {layer.name: layer for layer in survey.layers}
-    return Inspection(adopted, survey, look_over(str(model), opened, layers, request))
+    return Inspection(lowered, survey, look_over(str(model), opened, layers, request))
 
 
 def check(model: str | Path, record: str | Path | None = None) -> Checked:

@@ -1,4 +1,4 @@
-"""What C++ writes to standard output and error past Python, held back."""
+"""Nothing on the screen: progress that is ignored, and what C++ writes to standard output and error past Python."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _STDOUT = threading.Lock()
+
+
+def no_progress(*progress: object) -> None:
+    """Ignore progress."""
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def test_biases_are_corrected_and_nothing_else_is_changed(tiny: Tiny, tmp_path: 
         made[correction] = autoquant.quantize(tiny.model, config, tiny.calibration, out, target=target, batch_size=16)
     assert made["none"].record.read_bytes() == made[kind].record.read_bytes()
     assert load_config(made[kind].config).bias_correction == kind
-    model = open_target(target).adopted(open_model(tiny.model))
+    model = open_target(target).lowered(open_model(tiny.model))
     engine = open_engine(target)
     images = {"image": np.load(tiny.calibration)["x"]}
     reference = engine.open_graph(model.program)(images)["scores"].mean(axis=0)

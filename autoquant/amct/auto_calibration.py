@@ -32,7 +32,7 @@ from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Model, open_model
 from autoquant.model.shapes import imported
-from autoquant.targets.tensorflow import GraphMaker, TensorFlowTarget
+from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.equalization import Prepared
 from autoquant.tuning.study.study import Guided, Study, Tpe
@@ -94,7 +94,7 @@ def accuracy_based_auto_calibration(
     write_text(files.ranking, ranking_text(ranking))
     named, workload = replace(model, name=files.prefix.name), Workload.from_layers(found.by_name)
     target = TensorFlowTarget()
-    prepared = Prepared(named, GraphMaker(target, model.graph, found.by_name, calibrator))
+    prepared = Prepared(named, GraphCompiler(target, model.graph, found.by_name, calibrator))
     builder = Builder(named, workload, target, lambda plan: prepared)
     bench = Bench(builder, RollBackSpace(plan), judge)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:

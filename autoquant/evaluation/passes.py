@@ -19,9 +19,10 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.quiet import no_progress
 
 PART = 1 << 25
 """Bytes of activations that are held at once while calibrating: few enough to stay near the processor."""

@@ -14,37 +14,34 @@ from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, Program
 from autoquant.quantization.affine import Array
+from autoquant.quiet import no_progress
 from autoquant.targets.equalizing import MomentsOf
 
 Corrections = Mapping[str, Array]
 """Layer -> what is added to its bias, (channels,), in real units."""
 NO_CORRECTIONS: Corrections = MappingProxyType({})
-Parts = Callable[[str], None]
-"""Called with the name of a part of the work, 'calibrate' or 'save', when that is done."""
-
-
-def nobody(part: str) -> None:
-    """Tell nobody."""
+OnStep = Callable[[str], None]
+"""Called with the name of a step of the work, 'calibrate' or 'save', when that is done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What came of a plan: scale and offset of every INT8 layer as they are in the file.
+class Int8File:
+    """The file of a plan: scale and offset of every INT8 layer as they are in it.
 
-    `boundaries` counts the operators in the file that turn float into INT8 or INT8 into float; None where the target
+    `qdq_ops` counts the operators in the file that turn float into INT8 or INT8 into float; None where the target
     has no others than those of the layers themselves.
     """
 
     record: Record
-    boundaries: int | None = None
+    qdq_ops: int | None = None
 
 
-class Maker(Protocol):
+class Compiler(Protocol):
     """Makes INT8 files of one model from plans; what plans have in common is computed once."""
 
-    def make(
-        self, plan: Plan, path: Path, on_part: Parts = nobody, *, corrections: Corrections = NO_CORRECTIONS
-    ) -> Made:
+    def compile(
+        self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
+    ) -> Int8File:
         """Write the model: the layers of the plan in INT8, all other layers in float.
 
         `corrections` are of INT8 layers that have a weight and a bias; what the plan says of bias correction is not
@@ -74,12 +71,12 @@ class Target(Protocol):
         """All files that are written for a model at `path`, itself first."""
         ...
 
-    def adopted(self, model: Model) -> Model:
+    def lowered(self, model: Model) -> Model:
         """The model in the form that is quantized; raises ModelError where the target cannot take it."""
         ...
 
     def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
-        """The layers of an adopted model, by the names of the model it came from, and what cannot be quantized.
+        """The layers of a lowered model, by the names of the model it came from, and what cannot be quantized.
 
         `input_shapes` gives the shape of a batch for inputs whose shape the file leaves open. Raises ModelError where
         nothing can be quantized.
@@ -87,17 +84,17 @@ class Target(Protocol):
         ...
 
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
-        """The tensors of an adopted model whose statistics it takes to quantize any of the layers."""
+        """The tensors of a lowered model whose statistics it takes to quantize any of the layers."""
         ...
 
     def equalized(self, model: Model, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Model:
-        """An adopted model of the same operators and names that computes the same, with channels of layers made alike.
+        """A lowered model of the same operators and names that computes the same, with channels of layers made alike.
 
         The model itself where there is nothing to do. Its digest is not changed: what was seen of the two is to be kept
         apart by whoever keeps it. Raises TrialError where a constant would be beyond float32.
         """
         ...
 
-    def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> Maker:
-        """What makes INT8 files of an adopted model, equalized already where the plans want that."""
+    def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> Compiler:
+        """What makes INT8 files of a lowered model, equalized already where the plans want that."""
         ...

@@ -21,12 +21,13 @@ from autoquant.model.litert.kinds import KINDS
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.model import Model
 from autoquant.quantization.affine import Affine, Array
-from autoquant.targets.base import NO_CORRECTIONS, Corrections, Made, Parts, nobody
+from autoquant.quiet import no_progress
+from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.litert_assignment import assigned
 from autoquant.targets.litert_balance import Balance, Balancer, between
 from autoquant.targets.litert_bias import add_to_biases
-from autoquant.targets.litert_file import boundaries_in, prepared, quantized, with_constants
+from autoquant.targets.litert_file import count_qdq_ops, prepared, quantized, with_constants
 from autoquant.targets.litert_library import Int8
 from autoquant.targets.litert_operators import INT8_ENDS, able, data_near
 from autoquant.targets.litert_ranges import Ranges
@@ -52,7 +53,7 @@ class LiteRTTarget:
         """The file alone."""
         return (path,)
 
-    def adopted(self, model: Model) -> Model:
+    def lowered(self, model: Model) -> Model:
         """The model as the content of a .tflite: converted, where it is one of TensorFlow. Raises ModelError."""
         if isinstance(model.program, LiteGraph):
             return model
@@ -82,9 +83,9 @@ class LiteRTTarget:
         changed = equalized_constants(chains, moments_of)
         return replace(model, program=equalization.with_constants(_lite(model), changed)) if changed else model
 
-    def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTMaker:
+    def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
         """What calibrates and saves .tflite files."""
-        return LiteRTMaker(_lite(model), layers, statistics, self.io)
+        return LiteRTCompiler(_lite(model), layers, statistics, self.io)
 
 
 def _lite(model: Model) -> LiteGraph:
@@ -92,7 +93,7 @@ def _lite(model: Model) -> LiteGraph:
     return model.program
 
 
-class LiteRTMaker:
+class LiteRTCompiler:
     """Makes INT8 .tflite files of one model."""
 
     def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics, io: str) -> None:
@@ -103,20 +104,20 @@ class LiteRTMaker:
         self._balancer = Balancer(lite, layers, statistics)
         self._weights = Weights(lite)
 
-    def make(
-        self, plan: Plan, path: Path, on_part: Parts = nobody, *, corrections: Corrections = NO_CORRECTIONS
-    ) -> Made:
-        """Write the file of a plan. Raises as `Maker.make`."""
+    def compile(
+        self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
+    ) -> Int8File:
+        """Write the file of a plan. Raises as `Compiler.compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
         balance = self._balancer.balance(plan)
         int8 = self._int8(plan, balance)
-        on_part("calibrate")
+        on_step("calibrate")
         model = quantized(with_constants(self._prepared, self._constants(balance)), int8)
         add_to_biases(model, dict(self._biases(model, corrections)), corrections)
         write_bytes(path, flatbuffer.write(model))
-        on_part("save")
-        return Made(dict(self._record(model, plan, balance)), boundaries_in(model))
+        on_step("save")
+        return Int8File(dict(self._record(model, plan, balance)), count_qdq_ops(model))
 
     def reference(self, plan: Plan) -> LiteGraph:
         """The float model with the constants of the plan's balanced layers. Raises as `make`."""

@@ -19,7 +19,7 @@ INT8, FLOAT = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Boundary:
+class Conversion:
     """A conversion: `kind` is QUANTIZE or DEQUANTIZE, `tensor` the name of the tensor of the float model it reads."""
 
     tensor: str
@@ -56,7 +56,7 @@ def assigned(lite: LiteGraph, in_float: Collection[str], io: str) -> frozenset[i
     return frozenset(index for index, node in nodes.items() if index >= 0 and node not in floating)
 
 
-def boundaries(lite: LiteGraph, int8: Collection[int], io: str) -> tuple[Boundary, ...]:
+def conversions(lite: LiteGraph, int8: Collection[int], io: str) -> tuple[Conversion, ...]:
     """The conversions that it takes when the operators of these indices are INT8 and all others float.
 
     In the order of tensors. One more QUANTIZE, from INT8 to INT8, can be before an operator such as CONCATENATION,
@@ -68,9 +68,9 @@ def boundaries(lite: LiteGraph, int8: Collection[int], io: str) -> tuple[Boundar
     for flow in flows(lite):
         name = flatbuffer.tensor_name(lite.subgraph.tensors[flow.tensor])
         if flow.maker in inside and not inside.issuperset(flow.readers):
-            found.append(Boundary(name, "DEQUANTIZE"))
+            found.append(Conversion(name, "DEQUANTIZE"))
         elif flow.maker not in inside and not inside.isdisjoint(flow.readers):
-            found.append(Boundary(name, "QUANTIZE"))
+            found.append(Conversion(name, "QUANTIZE"))
     return tuple(found)
 
 

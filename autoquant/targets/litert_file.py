@@ -51,12 +51,12 @@ def quantized(model: Any, int8: Int8) -> Any:
     return result
 
 
-def boundaries_in(model: Any) -> int:
+def count_qdq_ops(model: Any) -> int:
     """How many operators turn float into INT8, or INT8 into float."""
     graph = model.subgraphs[0]
     conversions = [op for op in graph.operators if flatbuffer.op_name(model, op) in ("DEQUANTIZE", "QUANTIZE")]
     ends = [{graph.tensors[op.inputs[0]].type, graph.tensors[op.outputs[0]].type} for op in conversions]
-    return sum(TensorType.FLOAT32 in types for types in ends)  # from INT8 to INT8 is no boundary
+    return sum(TensorType.FLOAT32 in types for types in ends)  # from INT8 to INT8 is no conversion
 
 
 def _fresh(model: Any) -> Any:

@@ -20,8 +20,9 @@ from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.model import Model
+from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
-from autoquant.targets.base import NO_CORRECTIONS, Corrections, Made, Parts, nobody
+from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.fitting import fitted
 from autoquant.targets.insertion import Part, layer_parts
@@ -47,7 +48,7 @@ class TensorFlowTarget:
         """The graph, and which of its nodes stand for which."""
         return path, quant_json_path(path)
 
-    def adopted(self, model: Model) -> Model:
+    def lowered(self, model: Model) -> Model:
         """The same model, which must be a graph of TensorFlow. Raises ModelError."""
         return replace(model, program=model.graph)
 
@@ -65,9 +66,9 @@ class TensorFlowTarget:
         changed = equalized_constants(chains, moments_of)
         return replace(model, program=with_constants(model.graph, layers, changed)) if changed else model
 
-    def maker(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> GraphMaker:
+    def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> GraphCompiler:
         """What calibrates and saves graphs."""
-        return GraphMaker(self, model.graph, layers, Calibrator(model.graph, layers, statistics))
+        return GraphCompiler(self, model.graph, layers, Calibrator(model.graph, layers, statistics))
 
     def save(
         self,
@@ -87,7 +88,7 @@ class TensorFlowTarget:
 
 
 @dataclass(frozen=True)
-class GraphMaker:
+class GraphCompiler:
     """Makes quantized graphs of one model."""
 
     target: TensorFlowTarget
@@ -95,15 +96,15 @@ class GraphMaker:
     layers: Mapping[str, Layer]
     calibrator: Calibrator
 
-    def make(
-        self, plan: Plan, path: Path, on_part: Parts = nobody, *, corrections: Corrections = NO_CORRECTIONS
-    ) -> Made:
-        """Write the graph of a plan. Raises as `Maker.make`."""
+    def compile(
+        self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
+    ) -> Int8File:
+        """Write the graph of a plan. Raises as `Compiler.compile`."""
         record = self.calibrator.record(plan)
-        on_part("calibrate")
+        on_step("calibrate")
         self.target.save(self.graph, self.layers, record, path, corrections)
-        on_part("save")
-        return Made(record)
+        on_step("save")
+        return Int8File(record)
 
     def reference(self, plan: Plan) -> Graph:
         """The graph itself: balanced layers divide their input where they quantize it."""

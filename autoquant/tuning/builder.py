@@ -11,11 +11,12 @@ from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
-from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model, Program
-from autoquant.targets.base import NO_CORRECTIONS, Made, Target
+from autoquant.quiet import no_progress
+from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared, equalized
 from autoquant.tuning.study.workload import Workload
@@ -23,10 +24,10 @@ from autoquant.tuning.study.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The file of a plan; `boundaries` counts its operators between float and INT8, where the target has any."""
+    """The file of a plan; `qdq_ops` counts its operators between float and INT8, where the target has any."""
 
     path: Path
-    boundaries: int | None
+    qdq_ops: int | None
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,27 @@ class Builder:
         """Name of the model's file in the folder of any plan."""
         return self.target.file_name(self.model.name)
 
-    def build(self, plan: Plan, folder: Path, on_part: Callable[[str], None] = lambda part: None) -> Built:
+    def build(self, plan: Plan, folder: Path, on_step: Callable[[str], None] = no_progress) -> Built:
         """Write config.json, the model, and record.txt.
 
-        Calls `on_part` when quantize, perhaps correct, calibrate and save are done. Raises PlanError or TrialError.
+        Calls `on_step` when quantize, perhaps correct, calibrate and save are done. Raises PlanError or TrialError.
         """
         save_config(plan, folder / "config.json", layers=self.workload.layers)
-        on_part("quantize")
+        on_step("quantize")
         path = folder / self.file_name
-        made = self.make(plan, path, on_part)
+        made = self.make(plan, path, on_step)
         save_record(made.record, folder / "record.txt")
-        return Built(path, made.boundaries)
+        return Built(path, made.qdq_ops)
 
-    def make(self, plan: Plan, path: Path, on_part: Callable[[str], None] = lambda part: None) -> Made:
+    def make(self, plan: Plan, path: Path, on_step: Callable[[str], None] = no_progress) -> Int8File:
         """Write the model alone, its biases corrected where the plan wants that. Raises as `build`."""
-        model, maker = self.prepared(plan)
+        model, compiler = self.prepared(plan)
         corrections = NO_CORRECTIONS
         if plan.bias_correction != "none":
             assert self.corrector is not None, plan.bias_correction
-            corrections = self.corrector.corrections(plan, model, maker)
-            on_part("correct")
-        return maker.make(plan, path, on_part, corrections=corrections)
+            corrections = self.corrector.corrections(plan, model, compiler)
+            on_step("correct")
+        return compiler.compile(plan, path, on_step, corrections=corrections)
 
 
 def builder_of_plan(
@@ -107,7 +108,7 @@ def builder_of_plan(
         sketched=plan.sketched,
         on_progress=on_progress,
     )
-    prepared = Prepared(model, target.maker(model, workload.layers, statistics))
+    prepared = Prepared(model, target.compiler(model, workload.layers, statistics))
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration))
 
 

@@ -24,7 +24,7 @@ from autoquant.tuning.study.workload import Workload
 class Inputs:
     """What a request names, opened and checked, before anything is computed.
 
-    `source` is the model as it was given, `model` in the form that the target adopted.
+    `source` is the model as it was given, `model` in the form that the target lowered.
     """
 
     request: SearchRequest
@@ -65,7 +65,7 @@ def open_inputs(request: SearchRequest, space_file: SpaceFile, model: Model) -> 
     if request.guard:
         check_guard(splits.holdout or splits.evaluation, request.guard, metric)
     target = open_target(request.target, io=request.io)
-    source, model = model, target.adopted(model)
+    source, model = model, target.lowered(model)
     workload = Workload.of(target, model, splits.evaluation)
     batches = batches_in(splits.calibration, request.batch_size)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)

@@ -26,8 +26,8 @@ from autoquant.targets.litert_assignment import (
     INT8,
     OUTPUTS,
     assigned,
-    boundaries,
     conversion_edges,
+    conversions,
     minimum_cut,
 )
 from autoquant.targets.litert_operators import INT8_ENDS, able
@@ -59,7 +59,7 @@ class EstimatedLatency:
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
         int8 = assigned(self.lite, [name for name in self.lite.layers if name not in plan.int8], self.io)
-        converted = [(one.kind, one.tensor) for one in boundaries(self.lite, int8, self.io)]
+        converted = [(one.kind, one.tensor) for one in conversions(self.lite, int8, self.io)]
         return self.times.total(int8, converted) / self.all_float
 
     @cached_property

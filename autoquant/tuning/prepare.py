@@ -200,7 +200,7 @@ class _Preparation:
             on_progress=self._on_progress("calibration"),
         )
         self.listener(events.Calibrated(max(batch_nums)))
-        return Prepared(model, inputs.target.maker(model, layers, statistics))
+        return Prepared(model, inputs.target.compiler(model, layers, statistics))
 
     def _calibration(self, engine: Engine, what: str) -> CalibrationRunner:
         data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size

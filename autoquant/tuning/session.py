@@ -13,10 +13,11 @@ from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.scoring.evaluator import Progress, Score, no_progress
+from autoquant.evaluation.scoring.evaluator import Progress, Score
 from autoquant.evaluation.scoring.streaming import Rules, Stream, Streamed, score_all, streamed
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.model.model import Model, Program
+from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder, Stopwatch

@@ -14,11 +14,12 @@ from autoquant.calibration.plan import fitted_plan
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import open_metric, require_labels
 from autoquant.evaluation.scoring.baseline import score_baseline
-from autoquant.evaluation.scoring.evaluator import Progress, no_progress
+from autoquant.evaluation.scoring.evaluator import Progress
 from autoquant.evaluation.scoring.streaming import score_all
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.formats.config_json import load_config
+from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.inputs import model_of
@@ -72,7 +73,7 @@ def transfer(
     metric = open_metric(request.metric)
     require_labels(metric, samples.evaluation)
     target, engine = open_target(request.target, io=request.io), open_engine(TARGETS[request.target].runtime)
-    model = target.adopted(opened)
+    model = target.lowered(opened)
     workload = Workload.of(target, model, samples.evaluation)
     fitted = fitted_plan(load_config(config), workload.layers)
     plan = replace(fitted.plan, exact=None)

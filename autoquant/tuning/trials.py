@@ -139,7 +139,7 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         samples=found.samples,
         seconds=watch.laps,
         failure="",
-        qdq_ops=built.boundaries,
+        qdq_ops=built.qdq_ops,
     )
 
 

@@ -108,10 +108,10 @@ def _open(arguments: argparse.Namespace) -> Bench:
     else:
         data = open_dataset(request, model, request.data)
     target = open_target("litert")
-    adopted = target.adopted(model)
-    layers = Workload.of(target, adopted, data).layers
+    lowered = target.lowered(model)
+    layers = Workload.of(target, lowered, data).layers
     engine = LiteRTEngine(threads=arguments.threads)
-    return Bench(adopted, data, layers, target.tensors(adopted, layers), engine, arguments.batch_size)
+    return Bench(lowered, data, layers, target.tensors(lowered, layers), engine, arguments.batch_size)
 
 
 def _model(name: str) -> Model:

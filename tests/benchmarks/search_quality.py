@@ -73,7 +73,7 @@ def tasks(folder: Path) -> Iterator[Task]:
 def fp32_pass(task: Task, target: str, samples: int) -> float:
     """Seconds of one FP32 pass over so many samples on LiteRT, opening the model not counted."""
     asked = {name: task.options[name] for name in ("inputs", "outputs") if name in task.options}
-    model = open_target(target).adopted(open_model(task.model, **asked))
+    model = open_target(target).lowered(open_model(task.model, **asked))
     given = {name: task.options.get(name) for name in ("preprocess", "scale")}
     preprocess = open_preprocess(given["preprocess"], scale=given["scale"], mean=None, std=None)
     data = open_data(task.data, model.inputs, preprocess=preprocess)

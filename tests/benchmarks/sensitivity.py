@@ -132,10 +132,10 @@ def open_all(
     chosen, given = open_target(target or own), open_model(path)
     data = open_splits(request, given, seed=0)
     workload, statistics = _calibrated(open_target(own), given, data.calibration, request.batch_size)
-    adopted = chosen.adopted(given)
+    lowered = chosen.lowered(given)
     wanted, seen = workload, statistics
     if chosen.name != own:
-        wanted, seen = _calibrated(chosen, adopted, data.calibration, request.batch_size)
+        wanted, seen = _calibrated(chosen, lowered, data.calibration, request.batch_size)
     layers = {name: layer for name, layer in wanted.layers.items() if not layer.tensor_only}
     question = Question(
         model=given,
@@ -145,8 +145,8 @@ def open_all(
         data=data.calibration,
         samples=samples,
     )
-    prepared = Prepared(adopted, chosen.maker(adopted, wanted.layers, seen))
-    builder = Builder(adopted, wanted, chosen, lambda plan: prepared)
+    prepared = Prepared(lowered, chosen.compiler(lowered, wanted.layers, seen))
+    builder = Builder(lowered, wanted, chosen, lambda plan: prepared)
     order = np.random.default_rng(0).permutation(len(data.evaluation))
     evaluation, timed = (data.evaluation.subset(order[:count]) for count in (evaluated, TIMED))
     return Opened(question, builder, _engine(chosen.name, given, wanted), evaluation, timed)

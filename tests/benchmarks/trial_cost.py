@@ -113,7 +113,7 @@ def _open(arguments: argparse.Namespace) -> Opened:
         scale=arguments.scale,
     )
     target = open_target(arguments.target)
-    model = target.adopted(open_model(arguments.model))
+    model = target.lowered(open_model(arguments.model))
     samples = open_splits(request, model, seed=0)
     workload = Workload.of(target, model, samples.evaluation)
     layers = _layers(workload)
@@ -128,7 +128,7 @@ def _open(arguments: argparse.Namespace) -> Opened:
         engine, model, layers, samples.calibration, [batches], batch_size=size, tensors=tensors, balanced=balanced
     )
     seconds = time.perf_counter() - begin
-    prepared = Prepared(model, target.maker(model, workload.layers, statistics))
+    prepared = Prepared(model, target.compiler(model, workload.layers, statistics))
     corrector = Corrector(target, workload.layers, CalibrationRunner(engine, samples.calibration, size))
     builder = Builder(model, workload, target, lambda plan: prepared, corrector)
     part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)

@@ -19,7 +19,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.model import Model
-from autoquant.targets.base import Made
+from autoquant.targets.base import Int8File
 from autoquant.targets.litert import LiteRTTarget
 
 
@@ -41,8 +41,8 @@ class LiteNetwork:
         plans = {name: layer_plan(layer, activation, **settings) for name, layer in self.layers.items()}
         return Plan({name: None if name in in_float else plan for name, plan in plans.items()})
 
-    def make(self, path: Path, plan: Plan, *, io: str = "float32") -> Made:
-        return LiteRTTarget(io).maker(self.model, self.layers, self.statistics).make(plan, path)
+    def make(self, path: Path, plan: Plan, *, io: str = "float32") -> Int8File:
+        return LiteRTTarget(io).compiler(self.model, self.layers, self.statistics).compile(plan, path)
 
     def saved(self, path: Path, *in_float: str, io: str = "float32", **settings: Any) -> SavedLite:
         self.make(path, self.plan(*in_float, **settings), io=io)
@@ -97,7 +97,7 @@ class SavedLite:
 
 
 def calibrated(model: Model, x: Any) -> LiteNetwork:
-    """An adopted model with what is seen of its tensors, and of all their channels, when it runs on x."""
+    """A lowered model with what is seen of its tensors, and of all their channels, when it runs on x."""
     layers = LiteRTTarget().survey(model, {}).by_name
     names = tuple(LiteRTTarget("int8").tensors(model, layers))
     channels = {(tensor, one.data_axis) for one in layers.values() if one.can.balanceable for tensor in one.rescaled}

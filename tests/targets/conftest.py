@@ -49,6 +49,6 @@ def lite_network() -> Callable[..., LiteNetwork]:
         graph = prepared(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
         sizes = tuple(size or 24 for size in shape)
         x = np.random.default_rng(5).normal(size=sizes).astype(np.float32) if x is None else x
-        return calibrated(LiteRTTarget().adopted(Model("net", graph, (), "")), x)
+        return calibrated(LiteRTTarget().lowered(Model("net", graph, (), "")), x)
 
     return made

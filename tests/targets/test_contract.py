@@ -25,13 +25,13 @@ from autoquant.targets.table import TARGETS, open_target
 
 @dataclass(frozen=True)
 class Bench:
-    """A target with a model that it adopted, calibrated on some of the images."""
+    """A target with a model that it lowered, calibrated on some of the images."""
 
     target: Any
     engine: Any
     model: Any
     layers: Any
-    maker: Any
+    compiler: Any
     images: Any
 
     def plan(self, *int8: str) -> Plan:
@@ -61,11 +61,11 @@ def test_what_is_said_of_targets_is_of_engines_and_packages_that_there_are() -> 
 def bench(request: pytest.FixtureRequest, tiny: Tiny) -> Bench:
     target, engine = open_target(request.param), open_engine(TARGETS[request.param].runtime)
     assert target.name == request.param
-    model = target.adopted(open_model(tiny.model))
+    model = target.lowered(open_model(tiny.model))
     layers = target.survey(model, {}).by_name
     images = np.load(tiny.evaluation)["x"][:40]
     seen = engine.open_graph(model.program, sorted(target.tensors(model, layers)))({"image": images})
-    return Bench(target, engine, model, layers, target.maker(model, layers, collect([(1, [seen])], key="")), images)
+    return Bench(target, engine, model, layers, target.compiler(model, layers, collect([(1, [seen])], key="")), images)
 
 
 def content(program: Graph | LiteGraph) -> Any:
@@ -83,7 +83,7 @@ def test_file_names_belong_to_the_model(bench: Bench, tmp_path: Path) -> None:
     assert bench.target.file_name("a").startswith("a")
     assert bench.target.file_name("a") != bench.target.file_name("b")
     path = tmp_path / bench.target.file_name("tiny")
-    bench.maker.make(bench.plan("conv"), path)
+    bench.compiler.compile(bench.plan("conv"), path)
     assert sorted(tmp_path.iterdir()) == sorted(bench.target.files(path))
 
 
@@ -93,7 +93,7 @@ def test_the_layers_of_the_plan_and_no_others_are_quantized(
 ) -> None:
     """Near the float model, but not it; the record has all of them and nothing else."""
     parts: list[str] = []
-    made = bench.maker.make(bench.plan(*names), tmp_path / "saved", parts.append)
+    made = bench.compiler.compile(bench.plan(*names), tmp_path / "saved", parts.append)
     assert parts == ["calibrate", "save"]
     assert list(made.record) == list(names)
     wanted = bench.float_outputs
@@ -103,7 +103,7 @@ def test_the_layers_of_the_plan_and_no_others_are_quantized(
 
 def test_the_record_has_the_ranges_of_the_inputs(bench: Bench, tmp_path: Path) -> None:
     """The first layer reads the images: 255 steps from the smallest to the largest."""
-    record = bench.maker.make(bench.plan("conv", "dense"), tmp_path / "saved").record
+    record = bench.compiler.compile(bench.plan("conv", "dense"), tmp_path / "saved").record
     low, high = float(bench.images.min()), float(bench.images.max())
     assert record["conv"].activation.scale == pytest.approx((high - low) / 255, rel=1e-6)
     assert record["conv"].activation.offset == round(-128 - low / ((high - low) / 255))
@@ -113,20 +113,20 @@ def test_the_record_has_the_ranges_of_the_inputs(bench: Bench, tmp_path: Path) -
 def test_every_set_of_layers_gives_another_file(bench: Bench, tmp_path: Path) -> None:
     files = set()
     for number, names in enumerate([("conv",), ("depthwise",), ("dense",), ("conv", "dense")]):
-        bench.maker.make(bench.plan(*names), tmp_path / f"{number}")
+        bench.compiler.compile(bench.plan(*names), tmp_path / f"{number}")
         files.add((tmp_path / f"{number}").read_bytes())
     assert len(files) == 4
 
 
 def test_the_same_plan_gives_the_same_bytes(bench: Bench, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        bench.maker.make(bench.plan("conv", "dense"), tmp_path / name)
+        bench.compiler.compile(bench.plan("conv", "dense"), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_the_float_model_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     before = content(bench.model.program)
-    bench.maker.make(bench.plan("conv", "depthwise", "dense"), tmp_path / "saved")
+    bench.compiler.compile(bench.plan("conv", "depthwise", "dense"), tmp_path / "saved")
     assert content(bench.model.program) == before
 
 
@@ -147,8 +147,8 @@ def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench:
     np.testing.assert_allclose(outputs, bench.float_outputs, rtol=1e-5, atol=1e-5 * np.abs(outputs).max())
     names = sorted(bench.target.tensors(equalized, bench.layers))
     seen = bench.engine.open_graph(equalized.program, names)({"image": bench.images})
-    maker = bench.target.maker(equalized, bench.layers, collect([(1, [seen])], key=""))
-    maker.make(bench.plan("conv", "depthwise"), tmp_path / "saved")
+    compiler = bench.target.compiler(equalized, bench.layers, collect([(1, [seen])], key=""))
+    compiler.compile(bench.plan("conv", "depthwise"), tmp_path / "saved")
     error = np.linalg.norm(bench.outputs(tmp_path / "saved") - outputs) / np.linalg.norm(outputs)
     assert 1e-4 < error < 0.1
 
@@ -156,16 +156,16 @@ def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench:
 def test_a_foreign_plan_is_refused(bench: Bench, tmp_path: Path) -> None:
     settings = bench.plan("conv").int8["conv"]
     with pytest.raises(PlanError, match="other"):
-        bench.maker.make(Plan({"conv": settings, "other": settings}), tmp_path / "saved")
+        bench.compiler.compile(Plan({"conv": settings, "other": settings}), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
 def test_a_plan_that_quantizes_nothing_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="no layer is to be quantized"):
-        bench.maker.make(bench.plan(), tmp_path / "saved")
+        bench.compiler.compile(bench.plan(), tmp_path / "saved")
 
 
 def test_a_disk_that_refuses_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
-        bench.maker.make(bench.plan("conv"), tmp_path / "file" / "saved")
+        bench.compiler.compile(bench.plan("conv"), tmp_path / "file" / "saved")

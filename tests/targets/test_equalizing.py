@@ -129,7 +129,7 @@ LINKS = {"relu": 1, "depthwise": 2, "pooled": 2, "padded": 1, "averaged": 2, "fl
 
 
 class Both:
-    """A model that a target adopted, samples, and the same model equalized on them."""
+    """A model that a target lowered, samples, and the same model equalized on them."""
 
     def __init__(self, target: str, write: Any, outputs: tuple[str, ...] = ("y",)) -> None:
         import tensorflow as tf
@@ -138,7 +138,7 @@ class Both:
             write(Net(), tf.compat.v1.placeholder(tf.float32, (None, 8, 8, 3), name="x"))
         graph = prepared(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
         self.target, self.engine = open_target(target), open_engine(TARGETS[target].runtime)
-        self.model = self.target.adopted(Model("net", graph, (), ""))
+        self.model = self.target.lowered(Model("net", graph, (), ""))
         self.layers = self.target.survey(self.model, {}).by_name
         self.x = np.random.default_rng(5).normal(size=(24, 8, 8, 3)).astype(np.float32)
         self.watched: dict[str, int] = {}

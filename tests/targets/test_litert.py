@@ -21,7 +21,7 @@ from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.model.fusion import Fusion
 from autoquant.quantization.affine import Affine
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.targets.litert_assignment import assigned, boundaries
+from autoquant.targets.litert_assignment import assigned, conversions
 
 
 def constant(*shape: int) -> Any:
@@ -81,7 +81,7 @@ def test_a_float_layer_between_two_int8_layers_is_float(chain: LiteNetwork, tmp_
 def test_all_layers_but_one_in_float(chain: LiteNetwork, tmp_path: Path) -> None:
     made = chain.make(tmp_path / "m", chain.plan("a", "c"))
     assert list(made.record) == ["b"]
-    assert made.boundaries == 2
+    assert made.qdq_ops == 2
 
 
 def test_int8_ends_have_no_conversions(chain: LiteNetwork, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_operators_between_layers_are_int8(lite_network: Callable[..., LiteNetwo
     made = net.make(path, net.plan())
     saved = net.saved(path)
     assert wanted <= set(saved.kinds)
-    assert made.boundaries == 2 == len(boundaries(net.lite, assigned(net.lite, (), "float32"), "float32"))
+    assert made.qdq_ops == 2 == len(conversions(net.lite, assigned(net.lite, (), "float32"), "float32"))
     assert error(net, saved) < 0.05
 
 
@@ -204,7 +204,7 @@ def test_products_of_two_activations(lite_network: Callable[..., LiteNetwork], t
 
     net = lite_network(write, (None, 5, 6))
     made = net.make(tmp_path / "m", net.plan())
-    assert made.boundaries == 2
+    assert made.qdq_ops == 2
     assert {"scores", "scores:1", "y", "y:1", "query", "key"} == set(made.record)
     assert made.record["scores"].activation.offset == made.record["scores:1"].activation.offset == 0
     assert made.record["scores"].scale_w == ()
@@ -375,9 +375,9 @@ def test_channels_of_zeros_keep_their_bias(
 
 
 def test_the_same_plan_gives_the_same_bytes_whatever_was_made_before(chain: LiteNetwork, tmp_path: Path) -> None:
-    maker = LiteRTTarget().maker(chain.model, chain.layers, chain.statistics)
-    maker.make(chain.plan("b", weight_algorithm="mse"), tmp_path / "other")
-    maker.make(chain.plan(), tmp_path / "one")
+    compiler = LiteRTTarget().compiler(chain.model, chain.layers, chain.statistics)
+    compiler.compile(chain.plan("b", weight_algorithm="mse"), tmp_path / "other")
+    compiler.compile(chain.plan(), tmp_path / "one")
     chain.make(tmp_path / "two", chain.plan())
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
@@ -439,12 +439,12 @@ def test_a_tflite_is_quantized_without_tensorflow(chain: LiteNetwork, tmp_path: 
     from autoquant.model.model import open_model
     from autoquant.targets.table import open_target
     folder, target = Path(sys.argv[1]), open_target("litert")
-    model = target.adopted(open_model(folder / "float.tflite"))
+    model = target.lowered(open_model(folder / "float.tflite"))
     layers = target.survey(model, {}).by_name
     seen = {name: np.linspace(-1, 3, 50, dtype=np.float32) for name in target.tensors(model, layers)}
     plan = Plan({name: layer_plan(layer, MinMax()) for name, layer in layers.items()})
-    made = target.maker(model, layers, collect([(1, [seen])], key="")).make(plan, folder / "int8.tflite")
-    print(len(made.record), made.boundaries, "tensorflow" in sys.modules)
+    made = target.compiler(model, layers, collect([(1, [seen])], key="")).compile(plan, folder / "int8.tflite")
+    print(len(made.record), made.qdq_ops, "tensorflow" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3", "2", "False"]

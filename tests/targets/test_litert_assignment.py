@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_assignment import Boundary, assigned, boundaries
+from autoquant.targets.litert_assignment import Conversion, assigned, conversions
 
 LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
 """A layer, an operator about which there is a choice, one that LiteRT Quantizer cannot do, one that reads a shape."""
@@ -44,7 +44,7 @@ def tensor(name: str, *, whole: bool = False) -> Any:
     return made
 
 
-def conversions(operators: Any, outputs: Any, int8: Mapping[int, bool], ends: bool) -> int:
+def counted_conversions(operators: Any, outputs: Any, int8: Mapping[int, bool], ends: bool) -> int:
     """Counted as in the sentence: one for each tensor whose maker and any of whose readers differ."""
     total = 0
     for made in range(len(operators) + 1):
@@ -82,11 +82,11 @@ def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case
     tried = [
         fixed | dict(zip(free, sides, strict=True)) for sides in itertools.product([False, True], repeat=len(free))
     ]
-    costs = [conversions(operators, outputs, one, ends) for one in tried]
+    costs = [counted_conversions(operators, outputs, one, ends) for one in tried]
     best = [one for one, cost in zip(tried, costs, strict=True) if cost == min(costs)]
     found = assigned(lite, in_float, "int8" if ends else "float32")
     assert found == {n for one in best for n, int8 in one.items() if int8}, "all that is INT8 in any of the best"
-    assert len(boundaries(lite, found, "int8" if ends else "float32")) == min(costs)
+    assert len(conversions(lite, found, "int8" if ends else "float32")) == min(costs)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_small_graphs_by_hand(
 ) -> None:
     lite = graph(operators, outputs)
     assert assigned(lite, in_float, "float32") == int8
-    wanted = tuple(Boundary(*pair.split()) for pair in kinds)
-    assert boundaries(lite, assigned(lite, in_float, "float32"), "float32") == wanted
+    wanted = tuple(Conversion(*pair.split()) for pair in kinds)
+    assert conversions(lite, assigned(lite, in_float, "float32"), "float32") == wanted
 
 
 def test_a_weight_that_is_no_layer_s_stays_in_float() -> None:

@@ -41,7 +41,7 @@ def real(real_data: Path) -> Callable[..., tuple[LiteNetwork, NDArray[Any], NDAr
         model, evaluation, calibration, preprocess = CASES[name]
         data = np.load(real_data / evaluation)
         seen = preprocess(np.load(real_data / calibration)["x"][:64])
-        net = calibrated(LiteRTTarget().adopted(open_model(real_data / model)), seen)
+        net = calibrated(LiteRTTarget().lowered(open_model(real_data / model)), seen)
         return net, preprocess(data["x"][:2000]), data["y"][:2000]
 
     return opened
@@ -58,7 +58,7 @@ def test_all_in_int8_keeps_the_score(
 ) -> None:
     net, x, y = real(name)
     made = net.make(tmp_path / "m", net.plan())
-    assert made.boundaries == 2
+    assert made.qdq_ops == 2
     saved = SavedLite((tmp_path / "m").read_bytes())
     floats = [kind for kind in saved.kinds if kind.endswith("*") and kind not in ("SHAPE*", "STRIDED_SLICE*", "PACK*")]
     assert floats == ["DEQUANTIZE*"]

@@ -270,16 +270,16 @@ def test_an_interruption_while_it_is_scored_there(searched: Search, monkeypatch:
 
 def test_two_starts_that_do_not_work_out_are_passed_over(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     """The INT8 model that is compared is of the first plan that can be made."""
-    from autoquant.targets.tensorflow import GraphMaker
+    from autoquant.targets.tensorflow import GraphCompiler
 
-    honest, calls = GraphMaker.make, iter(range(100))
+    honest, calls = GraphCompiler.compile, iter(range(100))
 
-    def make(self: GraphMaker, *args: Any, **options: Any) -> Any:
+    def compile_(self: GraphCompiler, *args: Any, **options: Any) -> Any:
         if next(calls) < 2:
             raise TrialError("conv", "no")
         return honest(self, *args, **options)
 
-    monkeypatch.setattr(GraphMaker, "make", make)
+    monkeypatch.setattr(GraphCompiler, "compile", compile_)
     searched(space="thorough")
     assert searched.engine["int8_samples"] == 200
 

@@ -36,7 +36,7 @@ INT8 = LayerPlan(channel_wise=False)
 @pytest.fixture(scope="module")
 def lite(tiny: Tiny) -> LiteGraph:
     """The tiny model: image -> conv -> depthwise -> mean -> dense."""
-    found = LiteRTTarget().adopted(open_model(tiny.model)).program
+    found = LiteRTTarget().lowered(open_model(tiny.model)).program
     assert isinstance(found, LiteGraph)
     assert [flatbuffer.op_name(found.model, op) for op in found.subgraph.operators] == OPERATORS
     return found
@@ -173,13 +173,13 @@ def test_a_run_measures_once_and_keeps_what_it_minimized(
     assert result.objective == "latency"
     values = [trial.objective for trial in result.trials]
     assert values[0] == pytest.approx((1 + 2 + 1 + 8) / 10)
-    assert result.trials[0].boundaries == 2
+    assert result.trials[0].qdq_ops == 2
     assert result.best is not None
     assert result.best.objective == min(values)
     score = json.loads((tmp_path / "run" / "best" / "score.json").read_text())
-    assert score["objective"] == {"name": "latency", "value": result.best.objective}
-    assert score["boundaries"] == result.best.boundaries
+    assert score["objective"] == result.best.objective
+    assert score["qdq_ops"] == result.best.qdq_ops
     again = autoquant.resume(tmp_path / "run", max_trials=4)
     assert len(heard) == 1
     assert [trial.objective for trial in again.trials][:3] == values
-    assert [trial.boundaries for trial in again.trials][:3] == [trial.boundaries for trial in result.trials]
+    assert [trial.qdq_ops for trial in again.trials][:3] == [trial.qdq_ops for trial in result.trials]

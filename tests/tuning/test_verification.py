@@ -132,7 +132,7 @@ def test_the_search_goes_on_without_it(
 def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchResult, tiny: Tiny) -> None:
     """A metric that compares with the float outputs, kept in batches of their own sizes; a clock that runs out."""
     opened = open_model(tiny.model)
-    model = LiteRTTarget().adopted(opened)
+    model = LiteRTTarget().lowered(opened)
     data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     kept = tuple({"scores": expected[start:stop]} for start, stop in itertools.pairwise([0, 70, 71, 160, 200]))
@@ -161,7 +161,7 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
     agrees = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO).argmax(axis=1) == expected.argmax(1)
     told = verify(
         found.model,
-        LiteRTTarget().adopted(opened).program,
+        LiteRTTarget().lowered(opened).program,
         Part.of(data, positions, metric, baseline),
         clock=lambda: 0.0,
     )

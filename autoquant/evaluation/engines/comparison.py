@@ -11,6 +11,7 @@ import numpy as np
 from autoquant.evaluation.data.batch import Array, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Runner, run_batch
+from autoquant.quiet import no_progress
 
 SAMPLES, MOST = 512, 4096
 """So many samples are compared; where they leave it open whether enough are alike, more and more, up to MOST or all."""
@@ -62,7 +63,7 @@ def compare(
     batch_size: int,
     of_classes: bool,
     plain: Runner | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = no_progress,
 ) -> Comparison:
     """Run two engines over samples drawn from all over the data, always the same ones.
 

@@ -15,7 +15,7 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
     QUANTIZE,
-    boundary,
+    conversion,
     operator_seconds,
     operators_of,
 )
@@ -65,7 +65,7 @@ def measured_times(lite: LiteGraph, int8: bytes, samples: Sequence[Array], budge
         for flow in flows(lite)
     }
     kinds = [(kind, size) for kind in (QUANTIZE, DEQUANTIZE) for size in sorted(set(sizes.values()))]
-    operators = [*groups[0], *groups[1], *(boundary(kind, (size,)) for kind, size in kinds)]
+    operators = [*groups[0], *groups[1], *(conversion(kind, (size,)) for kind, size in kinds)]
     seconds = iter(operator_seconds(operators, threads=1, clock=time.perf_counter, budget=budget))
     in_float = {one.key(): next(seconds) for one in groups[0]}
     in_int8 = {one.key(in_float): next(seconds) for one in groups[1]}

@@ -113,7 +113,7 @@ def cut_out(model: Any, op: Any, shapes: Mapping[int, tuple[int, ...]]) -> tuple
     return flatbuffer.write(alone), inputs
 
 
-def boundary(kind: str, shape: Sequence[int]) -> Operator:
+def conversion(kind: str, shape: Sequence[int]) -> Operator:
     """A QUANTIZE or DEQUANTIZE of an activation of this shape."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -150,7 +150,7 @@ def operator_seconds(
     and some more than others: medians of a busy machine do not compare. What it takes to call an interpreter at all,
     measured beside them on a DEQUANTIZE of one value, is taken off.
     """
-    timed = [*operators, boundary(DEQUANTIZE, (1,))]
+    timed = [*operators, conversion(DEQUANTIZE, (1,))]
     calls = [opened(one.tensor, one.content, one.samples, threads=threads).invoke for one in timed]
     *least, call = np.min(interleaved(calls, clock, budget), axis=0).tolist()
     return [max(seconds - call, 0.0) for seconds in least]

@@ -38,7 +38,7 @@ def lite_of(model: Model) -> LiteGraph:
     """The float .tflite of a model, converted where it is one of TensorFlow. Raises ModelError."""
     from autoquant.model.litert.graph import LiteGraph
 
-    program = open_target("litert").adopted(model).program
+    program = open_target("litert").lowered(model).program
     assert isinstance(program, LiteGraph)
     return program
 

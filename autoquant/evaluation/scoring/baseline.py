@@ -27,9 +27,10 @@ from autoquant.evaluation.scoring.checks import (
     check_not_constant,
     check_not_one_class,
 )
-from autoquant.evaluation.scoring.evaluator import Progress, Score, no_progress, score_of
+from autoquant.evaluation.scoring.evaluator import Progress, Score, score_of
 from autoquant.evaluation.statistics.stream_order import margins_of
 from autoquant.model.model import Model
+from autoquant.quiet import no_progress
 
 VERSION = 4
 SMALL = 64 * 1024

@@ -16,13 +16,10 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.prefetch import overlapped
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.metrics.metric import Metric
+from autoquant.quiet import no_progress
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)

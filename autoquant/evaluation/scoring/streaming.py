@@ -23,11 +23,12 @@ import numpy as np
 from autoquant.evaluation.data.batch import Array, Outputs
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.metrics.divergence import divergence
-from autoquant.evaluation.scoring.evaluator import Progress, Score, evaluate, no_progress, score_of
+from autoquant.evaluation.scoring.evaluator import Progress, Score, evaluate, score_of
 from autoquant.evaluation.scoring.subset import Part
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
 from autoquant.evaluation.statistics.stream_order import stream_order
 from autoquant.evaluation.statistics.tolerance import drop_from, within
+from autoquant.quiet import no_progress
 
 PROBED = 256
 """Samples whose outputs can be compared with the FP32 model's."""

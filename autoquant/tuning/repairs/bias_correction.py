@@ -20,7 +20,7 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import config_text
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
-from autoquant.targets.base import NO_CORRECTIONS, Corrections, Maker, Target
+from autoquant.targets.base import NO_CORRECTIONS, Compiler, Corrections, Target
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.repairs.twins import TWINS, Twins, correctable
 
@@ -45,24 +45,24 @@ class Corrector:
     cache: Path | None = None
     _means: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
-    def corrections(self, plan: Plan, model: Model, maker: Maker) -> Corrections:
-        """What to add to the biases of INT8 layers; `maker` makes files of the model, which the target adopted.
+    def corrections(self, plan: Plan, model: Model, compiler: Compiler) -> Corrections:
+        """What to add to the biases of INT8 layers; `compiler` makes files of the model, which the target lowered.
 
-        A layer without a bias is left as it is. Raises as `Maker.make`, DataError where the data cannot be read, and
-        TrialError where a model does not run.
+        A layer without a bias is left as it is. Raises as `Compiler.compile`, DataError where the data cannot be read,
+        and TrialError where a model does not run.
         """
         layers = {name: self.layers[name] for name in plan.int8 if correctable(self.layers[name])}
         if plan.bias_correction == "none" or not layers:
             return NO_CORRECTIONS
         runtime = TARGETS[self.target.name].runtime
         key = self._key(model, plan, open_engine(runtime).version, config_text(plan))
-        return self._once(key, lambda: self._computed(plan, model, maker, layers))
+        return self._once(key, lambda: self._computed(plan, model, compiler, layers))
 
-    def _computed(self, plan: Plan, model: Model, maker: Maker, layers: Mapping[str, Layer]) -> Corrections:
+    def _computed(self, plan: Plan, model: Model, compiler: Compiler, layers: Mapping[str, Layer]) -> Corrections:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.target.file_name("uncorrected")
-            record = maker.make(plan, path).record
-            twins = TWINS[TARGETS[self.target.name].runtime](path, maker.reference(plan), layers.values())
+            record = compiler.compile(plan, path).record
+            twins = TWINS[TARGETS[self.target.name].runtime](path, compiler.reference(plan), layers.values())
             if plan.bias_correction == "analytic":
                 return self._analytic(plan, model, layers, record, twins)
             return self._empirical(layers, twins)

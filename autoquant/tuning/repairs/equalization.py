@@ -12,14 +12,14 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.quantization.equalize import VERSION
-from autoquant.targets.base import Maker, Target
+from autoquant.targets.base import Compiler, Target
 
 
 class Prepared(NamedTuple):
-    """A calibrated model in the form that the target adopted, equalized or not, and what makes INT8 files of it."""
+    """A calibrated model in the form that the target lowered, equalized or not, and what makes INT8 files of it."""
 
     model: Model
-    maker: Maker
+    compiler: Compiler
 
 
 class PreparedByPlan:
@@ -40,7 +40,7 @@ class PreparedByPlan:
 def equalized(
     target: Target, model: Model, layers: Mapping[str, Layer], calibrating: CalibrationRunner, batch_num: int
 ) -> Model:
-    """The equalized model of an adopted one, with a digest of its own; the same where there is nothing to do.
+    """The equalized model of a lowered one, with a digest of its own; the same where there is nothing to do.
 
     What it takes to absorb biases is seen in `batch_num` batches. Raises as `Target.equalized` and as
     `CalibrationRunner.moments`.

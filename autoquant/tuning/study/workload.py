@@ -28,7 +28,7 @@ class Workload:
 
     @classmethod
     def of(cls, target: Target, model: Model, data: Dataset) -> Workload:
-        """Look at an adopted model with the shapes of the data's first sample. Raises ModelError without any layer."""
+        """Look at a lowered model with the shapes of the data's first sample. Raises ModelError without any layer."""
         sample = next(data.batches(1))
         shapes = {name: array.shape for name, array in sample.inputs.items()}
         return cls.from_layers(target.survey(model, shapes).by_name)

@@ -407,7 +407,7 @@ def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, t
     """Of 500 images; a value that is rounded to another step moves the layers behind, so outputs differ a little."""
     plan = Plan({name: layer_plan(layer, Ifmr(), dmq=dmq) for name, layer in real.layers.items()}, 1)
     path = tmp_path / "model.pb"
-    TensorFlowTarget().maker(real.model, real.layers, real.statistics).make(plan, path)
+    TensorFlowTarget().compiler(real.model, real.layers, real.statistics).compile(plan, path)
     engines = (real.engine, TensorFlowEngine())
     ours, theirs = (scores(engine.open_file(path, real.model.program), real.images) for engine in engines)
     plain = real.plain
@@ -466,7 +466,7 @@ def test_equalized_graphs_with_layers_in_float(
     assert changed == ["one", "deep", "two", "dense"]
     statistics = collect([(1, [seen(model.graph, target.tensors(model, layers))])], key="")
     plans = {name: None if name in in_float else layer_plan(layer, Ifmr()) for name, layer in layers.items()}
-    target.maker(model, layers, statistics).make(Plan(plans, equalize=True), tmp_path / "model.pb")
+    target.compiler(model, layers, statistics).compile(Plan(plans, equalize=True), tmp_path / "model.pb")
     engines = (SimulationEngine(Simulation.of(graph, layers.values())), TensorFlowEngine())
     ours, theirs = (engine.open_file(tmp_path / "model.pb", graph)({"x": x})["y"] for engine in engines)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())

@@ -16,7 +16,7 @@ from autoquant.evaluation.latency import measuring as latency_measuring
 from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread
 from autoquant.evaluation.latency.measuring import measure_latency, side_by_side
 from autoquant.evaluation.latency.models import feed, opened, random_samples
-from autoquant.evaluation.latency.operators import Operator, boundary
+from autoquant.evaluation.latency.operators import Operator, conversion
 from autoquant.evaluation.latency.rounds import LEAST, Budget
 from autoquant.model.litert import flatbuffer
 
@@ -89,8 +89,8 @@ def test_operators_are_set_against_the_least_time_of_the_model(
 
 def test_lines_by_hand() -> None:
     one, other = Operator("x", "CONV_2D", b"", ()), Operator("y_int8", "MUL", b"", (), "y")
-    float_y, boundary_y = Operator("y", "MUL", b"", ()), Operator("y", "DEQUANTIZE", b"", ())
-    lines = side_by_side([[one, float_y], [one, other, boundary_y]], [[1.0, 2.0], [4.0, 3.0, 0.5]], {"x": "layer"})
+    float_y, conversion_y = Operator("y", "MUL", b"", ()), Operator("y", "DEQUANTIZE", b"", ())
+    lines = side_by_side([[one, float_y], [one, other, conversion_y]], [[1.0, 2.0], [4.0, 3.0, 0.5]], {"x": "layer"})
     assert lines == (
         OperatorTime("layer", "CONV_2D", (1.0, 4.0)),
         OperatorTime("y", "MUL", (2.0, 3.0)),
@@ -102,7 +102,7 @@ def test_random_numbers_are_of_the_right_type_and_range(lite_pair: Pair) -> None
     (images,) = random_samples("m", lite_pair.in_float, batch_size=3)
     assert (images.shape, images.dtype) == ((3, 8, 8, 4), np.float32)
     assert 0.0 <= images.min() < 0.1 < 0.9 < images.max() < 1.0
-    (raw,) = random_samples("m", boundary("DEQUANTIZE", (1, 1000)).content, batch_size=1)  # its input is INT8
+    (raw,) = random_samples("m", conversion("DEQUANTIZE", (1, 1000)).content, batch_size=1)  # its input is INT8
     assert (raw.shape, raw.dtype) == ((1, 1000), np.float32)
     assert raw.min() == pytest.approx(-1.0, abs=0.05)
     assert raw.max() == pytest.approx(127 / 128, abs=0.05)
@@ -126,7 +126,7 @@ def test_sizes_that_are_open(size: tuple[int, int] | None, shape: tuple[int, ...
 
 def integers(shape: list[int], signature: list[int] | None = None) -> bytes:
     """A model that squares integers."""
-    model = flatbuffer.read(boundary("QUANTIZE", shape).content)
+    model = flatbuffer.read(conversion("QUANTIZE", shape).content)
     graph = model.subgraphs[0]
     code = schema.BuiltinOperator.SQUARE
     model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = code
@@ -137,7 +137,7 @@ def integers(shape: list[int], signature: list[int] | None = None) -> bytes:
 
 
 def test_real_numbers_become_what_the_input_takes() -> None:
-    interpreter = opened("m", boundary("DEQUANTIZE", (4,)).content, [np.zeros(4, np.int8)], threads=1)
+    interpreter = opened("m", conversion("DEQUANTIZE", (4,)).content, [np.zeros(4, np.int8)], threads=1)
     feed("m", interpreter, [np.array([-9.0, -0.5, 0.0625, 9.0], np.float32)])
     raw = interpreter.get_tensor(interpreter.get_input_details()[0]["index"])
     assert (raw.dtype, raw.tolist()) == (np.int8, [-128, -64, 8, 127])

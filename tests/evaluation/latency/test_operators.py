@@ -18,7 +18,7 @@ from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
     QUANTIZE,
     Operator,
-    boundary,
+    conversion,
     operator_seconds,
     operators_of,
 )
@@ -110,7 +110,7 @@ def test_operators_of_both_versions_find_each_other(lite_pair: Pair) -> None:
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_what_an_output_is_made_from_is_known_by_the_output(kind: str) -> None:
     """An output of a model is called as it was before there was a conversion at it."""
-    model = flatbuffer.read(boundary(DEQUANTIZE if kind == "float32" else QUANTIZE, (4,)).content)
+    model = flatbuffer.read(conversion(DEQUANTIZE if kind == "float32" else QUANTIZE, (4,)).content)
     graph = model.subgraphs[0]
     code = copy.copy(model.operatorCodes[0])
     code.builtinCode, code.version = schema.BuiltinOperator.TANH, 1
@@ -132,7 +132,7 @@ def test_what_an_output_is_made_from_is_known_by_the_output(kind: str) -> None:
 
 def test_an_operator_that_reads_no_values_is_left_out() -> None:
     """LiteRT has no such array to give."""
-    content = boundary(QUANTIZE, (0, 4)).content
+    content = conversion(QUANTIZE, (0, 4)).content
     assert operators_of("m", content, [np.zeros((0, 4), np.float32)]) == []
 
 
@@ -146,7 +146,7 @@ def test_an_int8_result_may_have_another_name_where_it_is_an_output() -> None:
 
 def test_conversions_convert() -> None:
     values = np.array([-0.5, 0.0, 0.25, 3.0], np.float32)
-    quantize, dequantize = boundary(QUANTIZE, (4,)), boundary(DEQUANTIZE, (4,))
+    quantize, dequantize = conversion(QUANTIZE, (4,)), conversion(DEQUANTIZE, (4,))
     raw = run(opened("q", quantize.content, [values], threads=1))
     assert raw.tolist() == [-64, 0, 32, 127]  # 2 ** -7 a step
     assert run(opened("d", dequantize.content, [raw], threads=1)).tolist() == [-0.5, 0.0, 0.25, 127 / 128]

@@ -29,7 +29,7 @@ COUNT = 40
 
 @dataclass(frozen=True)
 class Bench:
-    """A target with the model that it adopted, and what builds its plans."""
+    """A target with the model that it lowered, and what builds its plans."""
 
     runtime: str
     model: Model
@@ -43,7 +43,7 @@ class Bench:
 
     def corrections(self, plan: Plan) -> Any:
         assert self.builder.corrector is not None
-        return self.builder.corrector.corrections(plan, self.model, self.builder.prepared(plan).maker)
+        return self.builder.corrector.corrections(plan, self.model, self.builder.prepared(plan).compiler)
 
     def run(self, path: Path, x: Any) -> Any:
         runner = open_engine(self.runtime).open_file(path, self.model.program)
@@ -95,7 +95,7 @@ def bench(request: Any, file: Path, x: Any) -> Bench:
 def made_bench(target_name: str, file: Path, x: Any) -> Bench:
     target, opened = open_target(target_name), open_model(file)
     runtime = TARGETS[target_name].runtime
-    model = target.adopted(opened)
+    model = target.lowered(opened)
     data = open_data((x, None), opened.inputs)
     workload = Workload.of(target, model, data)
     able = {name: layer_plan(layer, MinMax(), dmq=0.5) for name, layer in workload.layers.items()}
@@ -168,7 +168,7 @@ def test_corrections_against_float64(
     bench: Bench, weights: Any, x: Any, tmp_path: Path, kind: str, settings: Any
 ) -> None:
     plan = bench.plan(*LAYERS, bias_correction=kind, **settings)
-    record = bench.builder.prepared(plan).maker.make(plan, tmp_path / "model").record
+    record = bench.builder.prepared(plan).compiler.compile(plan, tmp_path / "model").record
     wanted = expected(weights, x, record, kind)
     found = bench.corrections(plan)
     assert list(found) == list(LAYERS)
@@ -182,7 +182,7 @@ def test_corrections_against_float64(
 @pytest.mark.parametrize("names", [("depthwise",), ("conv", "dense")], ids=str)
 def test_layers_in_float_are_not_corrected(bench: Bench, weights: Any, x: Any, tmp_path: Path, names: Any) -> None:
     plan = bench.plan(*names, bias_correction="empirical")
-    record = bench.builder.prepared(plan).maker.make(plan, tmp_path / "model").record
+    record = bench.builder.prepared(plan).compiler.compile(plan, tmp_path / "model").record
     found = bench.corrections(plan)
     assert set(found) == set(names)
     if bench.runtime == "tensorflow":  # elsewhere what is between two layers may be INT8 as well
@@ -202,7 +202,7 @@ def test_means_of_corrected_layers_are_those_of_the_float_model(
         bench.builder.make(plan, path)
         layers = bench.builder.workload.layers
         runner = TWINS[bench.runtime](
-            path, bench.builder.prepared(plan).maker.reference(plan), [layers[name] for name in LAYERS]
+            path, bench.builder.prepared(plan).compiler.reference(plan), [layers[name] for name in LAYERS]
         ).open()
         means[plan.bias_correction] = {name: np.array(value) for name, value in runner({"x": x}).items()}
         runner.close()
@@ -251,7 +251,9 @@ def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
         plan = Plan(
             {name: layer_plan(layer, MinMax()) for name, layer in layers.items()}, 1, bias_correction="analytic"
         )
-        found[target] = set(bench.builder.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).maker))
+        found[target] = set(
+            bench.builder.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler)
+        )
     assert found == {"tensorflow": {"conv", "dense"}, "litert": {"conv", "depthwise", "dense"}}
 
 
@@ -279,7 +281,7 @@ def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path
         tmp_path / "kept",
     )
     plans = [bench.plan(*LAYERS, bias_correction=kind) for kind in ("analytic", "empirical")]
-    computed = [first.corrections(plan, bench.model, bench.builder.prepared(plan).maker) for plan in plans]
+    computed = [first.corrections(plan, bench.model, bench.builder.prepared(plan).compiler) for plan in plans]
     assert len(list((tmp_path / "kept").iterdir())) == 3  # and the means
     for plan, one in zip(plans, computed, strict=True):
         found = again.corrections(plan, bench.model, None)  # type: ignore[arg-type]
@@ -288,7 +290,7 @@ def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path
         }
     # Another analytic plan takes no pass, and finds nothing that belongs to the first.
     other = bench.plan("conv", bias_correction="analytic", channel_wise=False)
-    found = again.corrections(other, bench.model, bench.builder.prepared(other).maker)
+    found = again.corrections(other, bench.model, bench.builder.prepared(other).compiler)
     assert set(found) == {"conv"} and found["conv"].tolist() != computed[0]["conv"].tolist()
 
 
@@ -296,7 +298,7 @@ def test_of_several_batches_the_mean_is_taken(
     bench: Bench, weights: Any, x: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = bench.plan(*LAYERS, bias_correction="empirical")
-    record = bench.builder.prepared(plan).maker.make(plan, tmp_path / "model").record
+    record = bench.builder.prepared(plan).compiler.compile(plan, tmp_path / "model").record
     monkeypatch.setattr("autoquant.tuning.repairs.bias_correction.LARGEST", 4 * 64 * 16)  # 16 samples
     assert bench.builder.corrector is not None
     samples = bench.builder.corrector.calibrating.samples(SAMPLES)["x"]

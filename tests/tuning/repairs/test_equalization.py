@@ -112,7 +112,7 @@ def test_quantize_equalizes_as_the_config_says(tiny: Tiny, unequal: Path, tmp_pa
         made = autoquant.quantize(
             unequal, tmp_path / "config.json", tiny.calibration, out, target=target, batch_size=16
         )
-        engine, model = open_engine(TARGETS[target].runtime), open_target(target).adopted(open_model(unequal))
+        engine, model = open_engine(TARGETS[target].runtime), open_target(target).lowered(open_model(unequal))
         images = {"image": np.load(tiny.evaluation)["x"]}
         want = engine.open_graph(model.program)(images)["scores"]
         error[equalize] = (
@@ -124,13 +124,13 @@ def test_quantize_equalizes_as_the_config_says(tiny: Tiny, unequal: Path, tmp_pa
 def test_digests_tell_models_apart(tiny: Tiny, unequal: Path) -> None:
     """By what was looked at; a model without chains stays what it is."""
     target = open_target("litert")
-    model = target.adopted(open_model(unequal))
+    model = target.lowered(open_model(unequal))
     layers = target.survey(model, {}).by_name
     calibrating = CalibrationRunner(open_engine("litert"), open_data(tiny.calibration, model.inputs), 16)
     digests = {equalized(target, model, layers, calibrating, number).digest for number in (1, 2, 2)}
     assert len(digests) == 2
     assert model.digest not in digests
-    plain = target.adopted(open_model(tiny.model))
+    plain = target.lowered(open_model(tiny.model))
     only = {"conv": target.survey(plain, {}).by_name["conv"]}
     assert equalized(target, plain, only, calibrating, 1) is plain
 

@@ -106,7 +106,7 @@ class Opened:
         given: Model = changed.pop("source", self.source)
         data = open_data(samples, given.inputs)
         target = open_target(self.target)
-        layers = Workload.of(target, target.adopted(given), data).layers
+        layers = Workload.of(target, target.lowered(given), data).layers
         offered = SearchSpace(parse_space(changed.pop("text", self.text), "space"), list(layers.values()), batches=3)
         options = {"batch_size": 20, "of_classes": True, "folder": self.folder, "listener": self.heard.append}
         return Predictor(given, offered, data, **{**options, **changed})

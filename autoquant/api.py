@@ -30,7 +30,7 @@ from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener
-from autoquant.tuning.export import Export, Source, drop_score, export_trial, make_export
+from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
@@ -132,13 +132,13 @@ def export(
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
     `target` builds the same plan for another target than the run's, and scores it there: the two do not compute the
-    same numbers. What came of it is in the result's `transferred` and in score.json. `io` likewise is the type of the
+    same numbers. The score is in the result's `transferred` and in score.json. `io` likewise is the type of the
     inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
     `simulation` False leaves the functions out that let a graph run in stock TensorFlow, for converters that do not
     want them. `given` are data and functions that the run had in memory, where they are needed again. Raises RunError.
     """
     return export_trial(
-        Source.of(Path(run), trial),
+        StoredTrial.load(Path(run), trial),
         Path(to),
         target=target,
         io=io,
@@ -190,9 +190,9 @@ def quantize(
     plan = _fitting_plan(Path(config), workload.layers, target)
     engine = open_engine(TARGETS[target].runtime)
     builder = builder_of_plan(plan, lowered, workload, built_for, engine, data, batch_size=request.batch_size)
-    made = make_export(Path(to), built_for.file_name(opened.name), None)
+    made = make_export(Path(to), built_for.file_name(opened.name))
     builder.build(plan, made.folder)
-    drop_score(made)
+    remove_claims(made)
     return made
 
 

@@ -1,4 +1,4 @@
-"""A plan that was found for one target, carried out again: on the other target, or where its model was deleted."""
+"""Building the plan of a run again, for the other target or where its model was deleted, and scoring it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from autoquant.tuning.study.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What came of a plan on a target: scores in units of the metric, on `engine`, of the FP32 model and of the file.
+    """The scores of the FP32 model and of a plan's file on a target, in units of the metric, on `engine`.
 
-    `changes` say what of the plan the target does otherwise; `met` whether the tolerance of the run holds here too.
+    `changes` say what of the plan the target does otherwise, `met` whether the tolerance of the run holds there too.
     """
 
     target: str
@@ -88,7 +88,7 @@ def transfer(
     with closing(engine.open_file(builder.build(plan, folder).path, model.program)) as runner:
         score = score_all(runner, part, batch_size=size, on_progress=on_progress)
     loss = drop_from(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
-    allowed = request.tolerance.absolute(baseline.score.value)
+    max_drop = request.tolerance.absolute(baseline.score.value)
     return Transferred(
         target=target.name,
         engine=engine.name,
@@ -96,7 +96,7 @@ def transfer(
         baseline=baseline.score.value,
         score=score.value,
         drop=loss,
-        met=within(loss, allowed),
+        met=within(loss, max_drop),
         samples=score.samples,
         changes=fitted.changes,
     )

@@ -80,7 +80,8 @@ def test_export_does_not_build_from_another_model(tiny: Tiny, regression: Path, 
     """A model trained again under the same path is not what the record belongs to."""
     model = tmp_path / "model.pb"
     model.write_bytes(tiny.model.read_bytes())
-    options = {"calibration": tiny.calibration, "metric": "mse", "tolerance": 0.0, "max_trials": 2}
+    options: dict[str, Any] = {"metric": "mse", "tolerance": 0.0, "max_trials": 2}
+    options["calibration"] = tiny.calibration
     result = autoquant.search(model, regression, **options, run=tmp_path / "run")
     weights = tiny.weights["conv"]
     model.write_bytes(model.read_bytes().replace(weights.tobytes(), (weights * np.float32(2)).tobytes()))
@@ -160,8 +161,9 @@ def test_inspect(tiny: Tiny) -> None:
 
 
 def test_unknown_options_are_refused(tiny: Tiny) -> None:
+    wrong: dict[str, Any] = {"max_trails": 3}
     with pytest.raises(UsageError, match="max_trails"):
-        autoquant.search(tiny.model, tiny.evaluation, max_trails=3)
+        autoquant.search(tiny.model, tiny.evaluation, **wrong)
     with pytest.raises(UsageError, match="--tolerance: cannot read '-1%'"):
         autoquant.search(tiny.model, tiny.evaluation, tolerance="-1%")
     with pytest.raises(AttributeError, match="no attribute 'serach'"):

@@ -116,7 +116,8 @@ def test_a_config_of_another_target_is_told_so(
 
 
 def test_targets_and_types_that_there_are_not(config: Path, tmp_path: Path) -> None:
-    for options in ({"target": "tflite"}, {"io": "int8"}, {"target": "litert", "io": "uint8"}):
+    wrong: list[dict[str, Any]] = [{"target": "tflite"}, {"io": "int8"}, {"target": "litert", "io": "uint8"}]
+    for options in wrong:
         with pytest.raises(UsageError, match=r"^--(target|io)"):
             autoquant.quantize("absent.pb", config, "absent.npz", tmp_path / "out", **options)
     with pytest.raises(UsageError, match=r"absent\.tflite: is a \.tflite"):

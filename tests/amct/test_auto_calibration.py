@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Never
 
@@ -65,12 +65,12 @@ class Evaluator(AutoCalibrationEvaluatorBase):
         self.allowed = allowed
         self.calls: list[str] = []
 
-    def calibration(self, graph: Any, outputs: list[str]) -> None:
+    def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
         self.calls.append("calibration")
         for batch in (IMAGES[:4], IMAGES[4:8]):
             run(graph, outputs, batch)
 
-    def evaluate(self, graph: Any, outputs: list[str]) -> dict[str, NDArray[Any]]:
+    def evaluate(self, graph: Any, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         self.calls.append("evaluate")
         return {"scores": run(graph, outputs, IMAGES[8:])[0]}
 
@@ -79,10 +79,10 @@ class Evaluator(AutoCalibrationEvaluatorBase):
     ) -> tuple[bool, Any]:
         original, new = original_metric["scores"], new_metric["scores"]
         loss = np.linalg.norm(original - new) / np.linalg.norm(original)
-        return loss <= self.allowed, loss
+        return bool(loss <= self.allowed), loss
 
 
-def run(graph: Any, outputs: Any, images: Any, name: str = "image:0") -> list[Any]:
+def run(graph: Any, outputs: Any, images: Any, name: str = "image:0") -> Any:
     import tensorflow as tf
 
     with tf.compat.v1.Session(graph=graph) as session:
@@ -109,7 +109,7 @@ def calibrate(net: tuple[Path, dict[str, Any]], config: Path) -> Callable[..., l
     return called
 
 
-def read_history() -> list[dict[str, Any]]:
+def read_history() -> Any:
     return json.loads(Path(HISTORY).read_text())
 
 
@@ -164,7 +164,7 @@ class OneByOne(AutoCalibrationStrategyBase):
     """A user's own: one layer more each time; it ends by saying once more what satisfied."""
 
     def initialize(self, ranking_info: dict[str, float]) -> None:
-        self.told = []
+        self.told: list[Any] = []
         self.layers = sorted(ranking_info, key=ranking_info.__getitem__)
         self.count = 0
 
@@ -225,7 +225,9 @@ def test_the_sampler_of_the_search_as_a_strategy(calibrate: Callable[..., list[t
     assert len({frozenset(layers) for layers, _ in tried}) == len(tried) == 6
     assert all(satisfied == ("bad" in layers) for layers, satisfied in tried)
     costs = {"stem": 64 * 108, "spread": 64 * 16, "bad": 64 * 144, "tail": 20}
-    cheapest = min((layers for layers, satisfied in tried if satisfied), key=lambda layers: sum(map(costs.get, layers)))
+    cheapest = min(
+        (layers for layers, satisfied in tried if satisfied), key=lambda layers: sum(costs[layer] for layer in layers)
+    )
     assert in_float(f"results/{FINAL}") == cheapest
     assert models() == ["net_quant.json", "net_quantized.pb"]
 
@@ -270,8 +272,11 @@ def test_layers_that_the_config_leaves_in_float_are_not_offered(
 def test_layers_that_the_outputs_do_not_need_are_left_out(
     net: tuple[Path, dict[str, Any]], config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluator = Evaluator()
-    evaluator.evaluate = lambda graph, outputs: {"scores": run(graph, outputs, IMAGES[8:])[0]}
+    class First(Evaluator):
+        def evaluate(self, graph: Any, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+            return {"scores": run(graph, outputs, IMAGES[8:])[0]}
+
+    evaluator = First()
     accuracy_based_auto_calibration(net[0], ["spread_relu:0"], "record.txt", config, "net", evaluator)
     assert set(load_record(Path("record.txt"))) == {"stem", "spread"}
     assert "left out, as the outputs do not depend on it: bad, tail" in capsys.readouterr().err
@@ -359,8 +364,13 @@ def test_a_requirement_that_the_float_model_does_not_satisfy(
 
 
 def test_a_final_model_that_does_not_satisfy_again(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
-    evaluator, answers = Evaluator(), iter([True, False, True, True, False])
-    evaluator.metric_eval = lambda original, new: (next(answers), 0.25)
+    answers = iter([True, False, True, True, False])
+
+    class Answering(Evaluator):
+        def metric_eval(self, original_metric: Any, new_metric: Any) -> tuple[bool, Any]:
+            return next(answers), 0.25
+
+    evaluator = Answering()
     with pytest.raises(
         DataError, match=r"satisfied before, but evaluated again it does not satisfy, loss 0.25; evaluate"
     ):
@@ -377,11 +387,11 @@ class Broken(Evaluator):
         if place == self.place:
             raise KeyError(place)
 
-    def calibration(self, graph: Any, outputs: list[str]) -> None:
+    def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
         super().calibration(graph, outputs)
         self.fail("calibration")
 
-    def evaluate(self, graph: Any, outputs: list[str]) -> dict[str, NDArray[Any]]:
+    def evaluate(self, graph: Any, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         self.fail("evaluate")
         return super().evaluate(graph, outputs)
 
@@ -404,7 +414,7 @@ def test_what_was_tried_is_on_disk_when_something_ends_it(
     calibrate: Callable[..., list[tuple[set[str], bool]]],
 ) -> None:
     class Dying(Evaluator):
-        def evaluate(self, graph: Any, outputs: list[str]) -> dict[str, NDArray[Any]]:
+        def evaluate(self, graph: Any, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
             if self.calls.count("evaluate") == 2:
                 raise KeyboardInterrupt
             return super().evaluate(graph, outputs)
@@ -418,7 +428,7 @@ def test_what_was_tried_is_on_disk_when_something_ends_it(
 class Swallowing(Evaluator):
     """What a session raises is of no interest to it."""
 
-    def calibration(self, graph: Any, outputs: list[str]) -> None:
+    def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
         import tensorflow as tf
 
         try:
@@ -454,7 +464,7 @@ def test_a_measure_that_gives_no_number(calibrate: Callable[..., list[tuple[set[
 
 def test_too_few_batches(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class Short(Evaluator):
-        def calibration(self, graph: Any, outputs: list[str]) -> None:
+        def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
             run(graph, outputs, IMAGES[:4])
 
     with pytest.raises(DataError, match=r"ran stem, spread, bad, tail in 1 of 2 batches.*; run the outputs at least"):
@@ -463,7 +473,7 @@ def test_too_few_batches(calibrate: Callable[..., list[tuple[set[str], bool]]]) 
 
 def test_more_batches_than_asked_for_change_nothing(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class Long(Evaluator):
-        def calibration(self, graph: Any, outputs: list[str]) -> None:
+        def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
             super().calibration(graph, outputs)
             run(graph, outputs, 100 * IMAGES[8:])
 
@@ -475,15 +485,17 @@ def test_more_batches_than_asked_for_change_nothing(calibrate: Callable[..., lis
 
 
 def test_a_loss_that_is_no_number(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
-    evaluator = Evaluator()
-    evaluator.metric_eval = lambda original, new: (True, {"top1": 0.5, "top5": math.nan})
-    calibrate(evaluator)
+    class Answering(Evaluator):
+        def metric_eval(self, original_metric: Any, new_metric: Any) -> tuple[bool, Any]:
+            return True, {"top1": 0.5, "top5": math.nan}
+
+    calibrate(Answering())
     assert read_history()[0]["metric_eval"] == [True, None]
 
 
 def test_calibration_data_that_no_layer_can_use(calibrate: Callable[..., list[tuple[set[str], bool]]]) -> None:
     class Unreal(Evaluator):
-        def calibration(self, graph: Any, outputs: list[str]) -> None:
+        def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
             for _ in range(2):
                 run(graph, outputs, np.full((1, 8, 8, 3), np.nan))
 
@@ -533,10 +545,10 @@ def test_a_real_model(real_data: Path, load_pb: Callable[[Path], Any]) -> None:
             data[part] = arrays["x"][:count] / np.float32(127.5) - 1, arrays["y"][:count]
 
     class Top1(AutoCalibrationEvaluatorBase):
-        def calibration(self, graph: Any, outputs: list[str]) -> None:
+        def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
             run(graph, outputs, data["calibration"][0], "input:0")
 
-        def evaluate(self, graph: Any, outputs: list[str]) -> float:
+        def evaluate(self, graph: Any, outputs: Sequence[str]) -> float:
             images, labels = data["evaluation"]
             return float(np.mean(run(graph, outputs, images, "input:0")[0].argmax(axis=1) == labels))
 

@@ -16,12 +16,12 @@ CONFIG = Path("new/folder/config.json")
 CFG = Path("quant.cfg")
 
 
-def written() -> dict[str, Any]:
+def written() -> Any:
     return json.loads(CONFIG.read_text())
 
 
 def test_every_layer_has_the_documented_defaults(live: Any) -> None:
-    assert amct.create_quant_config(str(CONFIG), live) is None
+    amct.create_quant_config(str(CONFIG), live)
     ifmr = {
         "act_algo": "ifmr",
         "asymmetric": True,

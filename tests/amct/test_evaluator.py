@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase, GraphEvaluato
 from autoquant.errors import AutoquantError, DataError, UsageError
 
 
-def write(folder: Path, *arrays: Any, names: str = "abc") -> Path:
+def write(folder: Path, *arrays: Any, names: Sequence[str] = "abc") -> Path:
     folder.mkdir(exist_ok=True)
     for name, array in zip(names, arrays, strict=False):
         array.tofile(folder / f"{name}.bin")

@@ -62,9 +62,13 @@ def test_arguments_and_constants_behind_identity_are_read(graph_of: Callable[...
 
     graph = graph_of(write)
     args, found = (grid_of(graph, graph.nodes[name]).activation(name) for name in ("args", "vars"))
-    assert (args.scale, args.offset) == (pytest.approx(0.01, rel=1e-5), -28)
-    assert (found.scale, found.offset) == (pytest.approx(0.01, rel=1e-5), -128)
-    assert fake_before(graph, graph.nodes["y"].input[0]).name == "vars"
+    assert args.scale == pytest.approx(0.01, rel=1e-5)
+    assert args.offset == -28
+    assert found.scale == pytest.approx(0.01, rel=1e-5)
+    assert found.offset == -128
+    fake = fake_before(graph, graph.nodes["y"].input[0])
+    assert fake is not None
+    assert fake.name == "vars"
     assert fake_before(graph, "y") is None
     plain = without_fakes(graph)
     assert not [node for node in plain.nodes.values() if node.op.startswith("FakeQuant")]

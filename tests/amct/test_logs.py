@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_the_file_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: 
         ({"save_level": 10}, "save_level: unknown level 10"),
     ],
 )
-def test_other_levels_are_refused(levels: dict[str, int | str], message: str) -> None:
+def test_other_levels_are_refused(levels: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         set_logging_level(**levels)
 

@@ -29,7 +29,7 @@ class Trained:
         self.tf = tf
         self.rng = np.random.default_rng(5)
 
-    def fake(self, tensor: Any, low: float, high: float, **options: Any) -> Any:
+    def fake(self, tensor: Any, low: Any, high: Any, **options: Any) -> Any:
         return self.tf.quantization.fake_quant_with_min_max_vars(
             tensor, self.tf.identity(self.tf.constant(F(low))), F(high), **options
         )
@@ -139,7 +139,7 @@ def test_the_record_converts_the_float_model_too(
     saved = amct.convert_qat_model(frozen(built(trained.write)), ["y:0"], "trained", RECORD)
 
     class Float(Trained):
-        def fake(self, tensor: Any, low: float, high: float, **options: Any) -> Any:
+        def fake(self, tensor: Any, low: Any, high: Any, **options: Any) -> Any:
             return tensor
 
         def weight(self, *shape: int, channels: bool = False) -> Any:

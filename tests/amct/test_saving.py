@@ -40,7 +40,7 @@ def frozen(graph: Any, path: str = "model.pb") -> Path:
     return Path(path)
 
 
-def results(graph: Any, feeds: dict[str, Any], *outputs: str) -> list[Any]:
+def results(graph: Any, feeds: dict[str, Any], *outputs: str) -> Any:
     import tensorflow as tf
 
     with tf.compat.v1.Session(graph=graph) as session:
@@ -186,7 +186,7 @@ def test_a_record_of_other_weights_is_refused(
 
 def edited(record: Path, **changes: Any) -> Path:
     """The record with entries put in (or, as None, taken out)."""
-    entries = {name: entry for name, entry in (load_record(record) | changes).items() if entry is not None}
+    entries = {name: entry for name, entry in {**load_record(record), **changes}.items() if entry is not None}
     save_record(entries, record)
     return record
 
@@ -239,7 +239,7 @@ def test_a_bias_beyond_int32_names_the_layer(tiny: Tiny) -> None:
 def test_arguments_that_cannot_be_used(
     tiny: Tiny, record: Path, arguments: dict[str, Any], error: Any, message: str
 ) -> None:
-    given = {"pb_model": tiny.model, "outputs": ["scores:0"], "record_file": record, "save_path": "x"}
+    given: dict[str, Any] = {"pb_model": tiny.model, "outputs": ["scores:0"], "record_file": record, "save_path": "x"}
     with pytest.raises(error, match=message):
         amct.save_model(**given | arguments)
 

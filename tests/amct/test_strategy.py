@@ -20,7 +20,8 @@ def play(ranking: dict[str, float], needed: int) -> tuple[list[str], str]:
     """Layers in float of each probe, and of the final configuration, where `needed` of the worst must be."""
     strategy = BinarySearchStrategy()
     strategy.initialize(ranking)
-    probes, satisfied = [], False
+    probes: list[str] = []
+    satisfied = False
     while True:
         step = strategy.update_quant_config((satisfied, 0.0))
         assert set(step["roll_back_config"]) == set(ranking)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Bench:
         """Calibration, kept in a file that is not there yet."""
         path.unlink(missing_ok=True)
         number = batches_in(self.data, self.size)
-        options = {"tensors": self.tensors, "balanced": balanced, "kept": path}
+        options: dict[str, Any] = {"tensors": self.tensors, "balanced": balanced, "kept": path}
         calibrate(self.engine, self.model, self.layers, self.data, [number], batch_size=self.size, **options)
 
 
@@ -102,6 +103,7 @@ def _open(arguments: argparse.Namespace) -> Bench:
     model = _model(arguments.model)
     request = DataRequest(data=arguments.data, preprocess=arguments.preprocess, scale=arguments.scale)
     if arguments.data is None:
+        assert model.inputs[0].shape is not None
         shape = (arguments.samples, *model.inputs[0].shape[1:])
         samples = np.random.default_rng(0).uniform(-1.0, 1.0, shape).astype(np.float32)
         data = open_data((samples, np.zeros(arguments.samples, np.int64)), model.inputs)

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -98,8 +99,8 @@ def _measure(model: Model, runner: Runner, folder: Path, repeat: int) -> dict[st
     for _ in range(repeat):
         opened = open_data(folder, model.inputs, preprocess=KerasMode("tf"))
         timed("images, plain", lambda: _plain_pass(runner, plain))
-        timed("images, first", lambda data=opened: _pass(runner, data))
-        timed("images, later", lambda data=opened: _pass(runner, data))
+        timed("images, first", partial(_pass, runner, opened))
+        timed("images, later", partial(_pass, runner, opened))
         timed("arrays, plain", lambda: _plain_pass(runner, arrays))
         timed("arrays", lambda: _pass(runner, arrays))
         timed("model alone", lambda: [run_batch(runner, batch) for batch in batches])

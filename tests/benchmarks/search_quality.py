@@ -66,8 +66,7 @@ def tasks(folder: Path) -> Iterator[Task]:
         yield Task(name, folder / case.model, *files, tolerances, case.options)
     place = folder / "super_resolution"
     options = {"metric": psnr, "outputs": (OUTPUT,), "batch_size": 1}
-    data, calibration = (images(place / name) for name in ("set5", "set14"))
-    yield Task("fsrcnn", place / "FSRCNN_x3.pb", data, calibration, ("0.3",), options)
+    yield Task("fsrcnn", place / "FSRCNN_x3.pb", images(place / "set5"), images(place / "set14"), ("0.3",), options)
 
 
 def fp32_pass(task: Task, target: str, samples: int) -> float:

@@ -174,7 +174,8 @@ def rank(opened: Opened, *, seeds: int = 1, amct: bool = True) -> Ranked:
     if isinstance(question.model.program, Graph):
         ways = {f"fisher, seed {seed}": fisher(replace(question, seed=seed)) for seed in range(seeds)}
     ways["divergence"] = divergence(question)
-    return Ranked(measured, {way: {n: v[0] for n, v in found.values.items()} for way, found in ways.items()} | outputs)
+    predicted = {way: {n: v[0] for n, v in found.values.items()} for way, found in ways.items()}
+    return Ranked(measured, {**predicted, **outputs})
 
 
 def _measured(opened: Opened, folder: Path, *, amct: bool) -> tuple[Values, Mapping[str, Values]]:

@@ -109,8 +109,9 @@ def networks(arguments: argparse.Namespace, folder: Path) -> Iterator[Network]:
             )
         else:
             kws = arguments.folder / "kws"
-            files = (kws / file for file in ("kws_ref_model.pb", "evaluation.npz", "calibration.npz"))
-            yield Network(name, *files, tolerance="0")
+            yield Network(
+                name, kws / "kws_ref_model.pb", kws / "evaluation.npz", kws / "calibration.npz", tolerance="0"
+            )
 
 
 def options(network: Network, target: str) -> dict[str, Any]:

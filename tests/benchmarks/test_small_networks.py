@@ -81,7 +81,7 @@ def test_what_was_found_when() -> None:
         layers=1,
         seconds=1.0,
         model=None,
-        run=None,
+        run=Path("run"),
         ended=Ended.TRIALS,
         search_samples=100,
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Channels
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
+from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import BLOCK, Sketch, Sketcher
 from autoquant.errors import TrialError
 
@@ -53,7 +54,8 @@ def test_each_channel_is_seen_by_itself(axis: int, exact: bool) -> None:
         assert exact == isinstance(seen, Exact) and (exact or len(seen.values()[0]) <= CHANNEL_BINS + 2)
 
 
-def facts(sketch: Sketch) -> dict[str, Any]:
+def facts(sketch: Seen) -> dict[str, Any]:
+    assert isinstance(sketch, Sketch)
     return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
 
 
@@ -88,6 +90,7 @@ def test_tensors_that_are_counted_in_blocks(shape: tuple[int, ...]) -> None:
     values = RNG.normal(size=shape).astype(np.float32)
     values[-1, -1, ::2] = 1000.0
     for seen, row in zip(collected([values]).each, np.moveaxis(values, -1, 0).astype(np.float64), strict=True):
+        assert isinstance(seen, Sketch)
         edges = (seen.first + np.arange(len(seen.counts) + 2)) * seen.width  # one more: the last is closed in NumPy
         np.testing.assert_array_equal([*seen.counts, 0], np.histogram(row, edges)[0])
         assert (seen.low, seen.high) == (row.min(), row.max())

@@ -62,7 +62,7 @@ def test_values_take_no_second_copy_when_nothing_is_new() -> None:
 )
 def test_histogram_against_numpy(values: list[float], edges: list[float]) -> None:
     """Also where an edge is a number that float32 does not have."""
-    ordered, ascending = np.sort(np.float32(values)), np.sort(edges)
+    ordered, ascending = np.sort(np.array(values, np.float32)), np.sort(edges)
     expected, _ = np.histogram(ordered.astype(np.float64), ascending)
     np.testing.assert_array_equal(Exact(ordered).histogram(ascending), expected)
 
@@ -70,4 +70,4 @@ def test_histogram_against_numpy(values: list[float], edges: list[float]) -> Non
 @pytest.mark.parametrize("values", [[2.0, 1.0], [0.0, math.nan], [[1.0, 2.0]]])
 def test_no_exact(values: list[Any]) -> None:
     with pytest.raises(ValueError, match="values must be a vector in ascending order"):
-        Exact(np.float32(values))
+        Exact(np.array(values, np.float32))

@@ -34,7 +34,7 @@ def test_against_every_distance(chunk: int, values: list[float], rows: list[tupl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
         patch.setattr(module, "ROWS", 2)
-        found = squared_errors(Exact(np.sort(np.float32(values))), as_levels(rows))
+        found = squared_errors(Exact(np.sort(np.array(values, np.float32))), as_levels(rows))
     # What cancels are squares of up to 220 + 60 * 5.
     np.testing.assert_allclose(found, reference(values, rows), atol=1e-9 * len(values))
 

@@ -33,7 +33,7 @@ def no_worse(mine: float, others: list[float], values: np.ndarray) -> bool:
 @given(VALUES)
 def test_no_other_bound_on_either_side_is_better(values: list[float]) -> None:
     """The least of all 256 for each bound, tried one by one with INT8 itself."""
-    array = np.sort(np.float32(values))
+    array = np.sort(np.array(values, np.float32))
     found = Mse()(Exact(array), symmetric=False)
     array = array.astype(np.float64)
     low, high = min(array[0], 0.0), max(array[-1], 0.0)
@@ -47,7 +47,7 @@ def test_no_other_bound_on_either_side_is_better(values: list[float]) -> None:
 @settings(max_examples=30)
 @given(VALUES)
 def test_symmetric_is_the_least_of_all(values: list[float]) -> None:
-    array = np.sort(np.float32(values))
+    array = np.sort(np.array(values, np.float32))
     found = Mse()(Exact(array), symmetric=True)
     array = array.astype(np.float64)
     low, high = min(array[0], 0.0), max(array[-1], 0.0)

@@ -47,7 +47,7 @@ def test_a_setting_is_a_frozen_value(kind: Callable[[], RangeAlgorithm]) -> None
 def test_a_range_lies_within_what_was_seen_and_zero(
     kind: Callable[..., Any], values: list[float], offset: bool
 ) -> None:
-    array = np.sort(np.float32(values))
+    array = np.sort(np.array(values, np.float32))
     sketcher = Sketcher()
     sketcher.add(array)
     reach = WIDEST.get(range_name(kind()), 1.0) * (1 + 1e-9)

@@ -100,7 +100,7 @@ def test_balanced_channels(exact: bool) -> None:
     divided = inputs / factors
     assert found.activation.scale == pytest.approx((divided.max() - divided.min()) / 255, rel=1e-6)
     weight = DENSE * factors[:, None]
-    assert found.scale_w == (pytest.approx(max(weight.max() / 127, -weight.min() / 128), rel=1e-6),)
+    assert found.scale_w == pytest.approx((max(weight.max() / 127, -weight.min() / 128),), rel=1e-6)
     # Neither the other strength nor a plan without it may find what this one left.
     other = calibrate.record(Plan({"dense": LayerPlan(MinMax(), channel_wise=False, dmq=0.8)}))["dense"]
     assert other.balance[1] == pytest.approx(64**0.8 / 3**0.2, rel=1e-6)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autoquant.calibration import statistics
 from autoquant.calibration.exact import Exact
+from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.calibration.statistics import Statistics, collect, load_statistics, save_statistics
 from autoquant.errors import PlanError
@@ -27,7 +28,8 @@ def both(batch: Mapping[str, np.ndarray]) -> Iterable[Mapping[str, np.ndarray]]:
     yield {"double": 2 * batch["x"][1:]}
 
 
-def facts(sketch: Sketch) -> dict[str, Any]:
+def facts(sketch: Seen) -> dict[str, Any]:
+    assert isinstance(sketch, Sketch)
     return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
 
 
@@ -38,7 +40,7 @@ def sketch_of(*arrays: np.ndarray) -> Sketch:
     return sketcher.seen()
 
 
-def everything(kept: Statistics) -> tuple[dict[str, Any], dict[str, Any]]:
+def everything(kept: Statistics) -> tuple[dict[int, Any], dict[int, Any]]:
     tensors = {n: {name: facts(s) for name, s in seen.items()} for n, seen in kept.tensors.items()}
     slices = {n: {place: [c.name, *map(facts, c.each)] for place, c in s.items()} for n, s in kept.slices.items() if s}
     return tensors, slices
@@ -85,7 +87,7 @@ def test_channels_of_some_tensors(exact: list[str]) -> None:
 def test_memory_does_not_grow_with_the_data() -> None:
     """Of sketches: ten times the batches take no more; that it can be measured is shown by all values."""
 
-    def most(batches: int, **options: object) -> int:
+    def most(batches: int, **options: Any) -> int:
         """The most memory in use at once, bytes."""
         rng = np.random.default_rng(0)
         parts = ({"x": rng.standard_normal((1000, 20), np.float32)} for _ in range(batches))
@@ -105,7 +107,7 @@ def test_memory_does_not_grow_with_the_data() -> None:
 @pytest.mark.parametrize("options", [{}, {"exact": ["x"]}, {"channels": [("x", -1)]}], ids=str)
 def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict[str, Any]) -> None:
     """So that arrays may be views of an interpreter's memory, which it refuses to use again before."""
-    held: list[weakref.ref] = []
+    held: list[weakref.ref[Any]] = []
 
     def parts() -> Iterable[Mapping[str, np.ndarray]]:
         for number in range(20):

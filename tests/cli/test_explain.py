@@ -40,7 +40,13 @@ def searched(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that went through its whole budget."""
     folder = tmp_path_factory.mktemp("explained")
     (folder / "space.toml").write_text(SPACE)
-    options = {"metric": "mse", "tolerance": 0.0, "space": folder / "space.toml", "max_trials": 6, "sampler": "tpe"}
+    options: dict[str, Any] = {
+        "metric": "mse",
+        "tolerance": 0.0,
+        "space": folder / "space.toml",
+        "max_trials": 6,
+        "sampler": "tpe",
+    }
     autoquant.search(files.model, files.data, calibration=files.calibration, run=folder / "run", **options)
     return folder / "run"
 
@@ -110,7 +116,7 @@ def test_it_fits_the_screen(found: Explanation, columns: int) -> None:
     assert any("~0.5000 -> 0.1875" in line for line in lines)
 
 
-def floats(*groups: tuple[str, Why, dict[str, Trial]]) -> tuple[FloatLayer, ...]:
+def floats(*groups: tuple[str, Why, dict[str, Any]]) -> tuple[FloatLayer, ...]:
     """Float layers, each group for one reason."""
     return tuple(FloatLayer(name, why, **facts) for names, why, facts in groups for name in names)
 

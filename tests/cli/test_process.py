@@ -64,7 +64,7 @@ except KeyboardInterrupt:
 def import_of(tmp_path: Path, python: Callable[..., Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Imports a module `tensorflow` with this source."""
 
-    def run(source: str, *, verbose: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(source: str, *, verbose: bool = False) -> Any:
         (tmp_path / "tensorflow.py").write_text(source)
         return python("-c", IMPORT.format(verbose), first=str(tmp_path))
 

@@ -11,6 +11,7 @@ from cli_files import Files
 from autoquant import api
 from autoquant.cli.inspect import text
 from autoquant.cli.main import main
+from autoquant.model.litert.graph import LiteGraph
 
 LAYERS = {"conv1", "conv2", "fc"}
 
@@ -56,6 +57,7 @@ def test_for_litert_the_given_model_is_measured(words: list[str], capsys: pytest
 
 def test_a_tflite_is_measured_and_says_why(files: Files, tmp_path: Path) -> None:
     program = api.inspect(files.model, target="litert").model.program
+    assert isinstance(program, LiteGraph)
     (tmp_path / "tiny.tflite").write_bytes(program.content)
     found = api.inspect(tmp_path / "tiny.tflite", calibration=files.calibration, batch_size=10)
     wide = text(found, columns=None)

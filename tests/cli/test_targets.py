@@ -102,7 +102,7 @@ def test_resume_asks_the_run_for_its_model(
 
 @pytest.mark.parametrize(("model", "lines"), [("m_quantized.pb", 4), ("m_int8.tflite", 3)])
 def test_only_a_graph_comes_with_a_mapping(model: str, lines: int) -> None:
-    from autoquant.api import Export
+    from autoquant.tuning.export import Export
 
     folder = Path("out")
     text = written(Export(folder, folder / "config.json", folder / "record.txt", folder / model))

@@ -48,7 +48,7 @@ PLAN = st.builds(
     st.sampled_from(CORRECTIONS),
 )
 
-AMCT_GLOBAL = {
+AMCT_GLOBAL: dict[str, type] = {
     "version": int,
     "batch_num": int,
     "activation_offset": bool,
@@ -59,10 +59,15 @@ AMCT_GLOBAL = {
     "fakequant_precision_mode": str,
     "tensor_quantize": list,
 }
-AMCT_ACTIVATION = {"num_bits": int, "act_algo": str, "asymmetric": bool}
-AMCT_IFMR = {"max_percentile": float, "min_percentile": float, "search_range": list, "search_step": float}
-AMCT_HFMG = {"num_of_bins": int}
-AMCT_WEIGHT = {"num_bits": int, "wts_algo": str, "channel_wise": bool}
+AMCT_ACTIVATION: dict[str, type] = {"num_bits": int, "act_algo": str, "asymmetric": bool}
+AMCT_IFMR: dict[str, type] = {
+    "max_percentile": float,
+    "min_percentile": float,
+    "search_range": list,
+    "search_step": float,
+}
+AMCT_HFMG: dict[str, type] = {"num_of_bins": int}
+AMCT_WEIGHT: dict[str, type] = {"num_bits": int, "wts_algo": str, "channel_wise": bool}
 
 
 def repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_batch_norm_is_folded_into_the_operator_before(
             t = write_small_operators(t, gamma, beta, mean, variance)
         else:
             raw = getattr(tf.raw_ops, norm)
-            arguments = {"scale": gamma, "offset": beta, "mean": mean, "variance": variance}
+            arguments: dict[str, Any] = {"scale": gamma, "offset": beta, "mean": mean, "variance": variance}
             arguments |= {"data_format": "NDHWC"} if op == "Conv3D" else {}
             t = raw(x=t, epsilon=1e-3, is_training=False, name="bn", **arguments).y
         tf.nn.relu(t, name="y")

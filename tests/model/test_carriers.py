@@ -97,13 +97,13 @@ def grouped(
     import tensorflow as tf
 
     rank = t.shape.rank
-    parts = {
+    parts: dict[str, Callable[[], Any]] = {
         "Split": lambda: tf.split(t, 2, -1),
         "SplitV": lambda: tf.split(t, [4, 4], -1),
         "StridedSlice": lambda: [t[..., :4], t[..., 4:]],
-    }[splits]()
+    }
     made = []
-    for part, count in zip(parts, (2, 3 if axis == -1 else 2), strict=True):
+    for part, count in zip(parts[splits](), (2, 3 if axis == -1 else 2), strict=True):
         weight = normal(rng, *[3] * (rank - 2), 4, count)
         conv = (tf.nn.conv2d if rank == 4 else tf.nn.conv3d)(part, weight, [1] * rank, "SAME")
         made.append(tf.nn.bias_add(conv, normal(rng, count)) if bias else conv)

@@ -164,7 +164,9 @@ def test_what_reads_the_shape_alone_does_not_hinder_and_is_served(
     before = build(write, outputs=("y", "total"))
     after = normalize(before)
     assert not set(ops(after)) & set(NORMS)
-    assert after.single_consumer("op").name == "bn"
+    consumer = after.single_consumer("op")
+    assert consumer is not None
+    assert consumer.name == "bn"
     assert check(before, after, x=normal(np.random.default_rng(20), 2, 5, 5, 4)) >= {"bn", "y", "total"}
 
 

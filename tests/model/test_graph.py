@@ -27,7 +27,7 @@ def test_a_tensor_has_a_node_and_one_spelling(text: str, node: str, tensor: str)
 
 def test_control_edges_and_placement_are_not_kept() -> None:
     graph_def = GraphDef()
-    const = make_const("c", np.float32(1))
+    const = make_const("c", np.array(1, np.float32))
     const.attr["_class"].list.s.append(b"loc:@gone")
     graph_def.node.extend([const, make_node("y", "Relu", ["c:0", "^c"])])
     graph_def.node[1].device = "/gpu:0"
@@ -59,7 +59,9 @@ def test_constants_round_trip() -> None:
 
 def test_single_consumer_is_the_only_reader_of_what_is_no_output() -> None:
     graph = chain(3)
-    assert graph.single_consumer("n1").name == "n2"
+    consumer = graph.single_consumer("n1")
+    assert consumer is not None
+    assert consumer.name == "n2"
     assert graph.single_consumer("n0") is None  # two readers
     assert graph.single_consumer("y") is None  # nobody
     twice = graph.edit(put=[make_node("n2", "AddV2", ["n1", "n1"])])
@@ -103,7 +105,7 @@ def test_pruned_keeps_inputs_and_what_outputs_need() -> None:
 
 def test_ordered_puts_inputs_first_and_refuses_loops() -> None:
     graph = chain(4)
-    backwards = Graph(MappingProxyType(dict(reversed(graph.nodes.items()))), graph.inputs, graph.outputs)
+    backwards = Graph(MappingProxyType(dict(reversed(list(graph.nodes.items())))), graph.inputs, graph.outputs)
     order = [node.name for node in backwards.ordered()]
     assert sorted(order) == sorted(graph.nodes)
     assert all(

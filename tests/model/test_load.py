@@ -62,7 +62,7 @@ def save_h5(network: Any, path: Path) -> Path:
 
 def as_keras_2(path: Path) -> None:
     """Rewrite the configuration in an .h5 file as Keras 2 wrote it."""
-    import h5py
+    import h5py  # type: ignore[import-untyped]  # ships no types
 
     with h5py.File(path, "a") as file:
         config = json.loads(file.attrs["model_config"])
@@ -141,11 +141,13 @@ def save_module(folder: Path, names: list[str]) -> Path:
     """A SavedModel with control flow and a signature (the same) under each name."""
     import tensorflow as tf
 
-    class Module(tf.Module):
+    inputs = [tf.TensorSpec([None, 2], name="zeta"), tf.TensorSpec([None, 1], name="alpha")]
+
+    class Module(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         def __init__(self) -> None:
             self.weight = tf.Variable([[1.0], [2.0]])
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 2], name="zeta"), tf.TensorSpec([None, 1], name="alpha")])
+        @tf.function(input_signature=inputs)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
         def call(self, zeta: Any, alpha: Any) -> dict[str, Any]:
             product = zeta @ self.weight
             low = tf.cond(tf.reduce_sum(alpha) > 0.0, lambda: alpha * self.weight[1], lambda: alpha)
@@ -206,7 +208,7 @@ def frozen_bytes(build: Callable[..., Any]) -> bytes:
         x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
         tf.nn.relu(tf.matmul(x, np.arange(12, dtype=np.float32).reshape(4, 3)), name="y")
 
-    return build(write).to_graph_def().SerializeToString()
+    return bytes(build(write).to_graph_def().SerializeToString())
 
 
 def test_a_frozen_graph(build: Callable[..., Graph], run: Callable[..., list[Any]], tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_a_keras_file_with_a_missing_part_is_refused(network: Any, tmp_path: Pat
 def test_layers_of_ones_own_are_refused_with_the_way_out(tmp_path: Path) -> None:
     import keras
 
-    class Mine(keras.layers.Layer):
+    class Mine(keras.layers.Layer):  # type: ignore[misc]  # TensorFlow ships no types
         def call(self, x: Any) -> Any:
             return x
 

@@ -29,15 +29,16 @@ def test_every_operator_with_a_weight_is_here() -> None:
 
 def reference(weight: np.ndarray, axes: tuple[int, ...] | None, bits: int) -> tuple[list[float], np.ndarray]:
     """Scales and INT8 values in float64, one channel after the other, channels in row-major order of `axes`."""
-    scales, quantized = [], np.zeros(weight.shape)
+    scales: list[float] = []
+    quantized = np.zeros(weight.shape)
     for place in itertools.product(*(range(weight.shape[axis]) for axis in axes or ())):
-        where = [slice(None)] * weight.ndim
+        where: list[slice | int] = [slice(None)] * weight.ndim
         for axis, index in zip(axes or (), place, strict=True):
             where[axis] = index
         channel = weight[tuple(where)].astype(np.float64)
         positive = abs(channel.max()) > abs(channel.min())
         scale = abs(channel.max()) / (2 ** (bits - 1) - 1) if positive else abs(channel.min()) / 2 ** (bits - 1)
-        scale = np.float64(np.float32(1.0 if scale < np.finfo(np.float32).eps else scale))
+        scale = float(np.float32(1.0 if scale < np.finfo(np.float32).eps else scale))
         scales.append(scale)
         quantized[tuple(where)] = np.clip(np.round(channel / scale), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return scales, quantized

@@ -30,5 +30,5 @@ def test_one_plan_meets_one_percent_with_every_layer_in_int8(
     result = searched(case, real_data, tmp_path / "run", target=target, space=space)
     assert result.best is not None
     assert result.best.int8_layers == sum(case.layers.values())
-    assert result.baseline is not None
+    assert result.baseline is not None and result.score is not None
     assert result.baseline - result.score <= 0.01 * result.baseline

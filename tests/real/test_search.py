@@ -44,7 +44,7 @@ def test_search(real_data: Path, tmp_path: Path, name: str) -> None:
     # LiteRT, which scores the trials, rounds a few values otherwise; the best is certified, or scored, in TensorFlow.
     score = after[parts.search].mean()
     assert result.score == pytest.approx(score, abs=max(0.002, 1.5 / len(parts.search)))
-    assert result.baseline is not None
+    assert result.baseline is not None and result.score is not None
     assert result.drop == pytest.approx(result.baseline - result.score, abs=1e-9)
     check_claim(case, result, parts, before, after)
     if result.certificate is None:

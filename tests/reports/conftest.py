@@ -18,7 +18,7 @@ def ended() -> Callable[..., Trial]:
 
     def make(number: int, plan: Plan, **facts: Any) -> Trial:
         drop, done = facts.get("drop"), "score" in facts
-        known = {"state": State.DONE if done else State.STOPPED, "why": f"trial {number}"}
+        known: dict[str, Any] = {"state": State.DONE if done else State.STOPPED, "why": f"trial {number}"}
         if done:
             known |= {"drop": 0.75 - facts["score"], "within": 0.75 - facts["score"] <= 0.125}
         elif drop is not None:

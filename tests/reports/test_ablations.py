@@ -76,7 +76,8 @@ def test_the_best_plan_has_the_second_even_where_that_is_worse(ended: Any) -> No
 
 
 def test_of_several_pairs_the_one_closest_to_the_best_plan(ended: Any) -> None:
-    far, near = {"batch_num": 2}, {"batch_num": 1}
+    far: dict[str, Any] = {"batch_num": 2}
+    near: dict[str, Any] = {"batch_num": 1}
     trials = [
         ended(0, plan(**far), drop=0.5),
         ended(1, plan(BALANCED, **far), drop=0.25),

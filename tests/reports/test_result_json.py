@@ -23,7 +23,13 @@ DONE = Trial(0, State.DONE, PLAN, "test", int8_share=0.75, objective=0.25, score
 FAILED = Trial(1, State.FAILED, PLAN, "test", int8_share=0.75, objective=0.25, failure="no luck")
 
 
-FACTS = {"int8_share": 0.75, "objective": 0.25, "samples": 64, "divergences": (0.5, 0.125), "divergence_samples": 64}
+FACTS: dict[str, Any] = {
+    "int8_share": 0.75,
+    "objective": 0.25,
+    "samples": 64,
+    "divergences": (0.5, 0.125),
+    "divergence_samples": 64,
+}
 RACED = Trial(3, State.STOPPED, PLAN, "race", phase="race", max_samples=64, **FACTS)
 STOPPED = replace(RACED, number=2, drop=0.5, low=0.25, high=0.75, within=False, phase="", max_samples=None)
 CLAIM = Certificate(

@@ -74,17 +74,22 @@ def test_what_a_search_writes_is_read_as_it_was(run: RunFolder, add: Callable[..
     assert list(found.seconds.items()) == [("quantize", 0.5), ("calibrate", 1.0), ("score", 3.0), ("failed", 0.25)]
 
 
+def best_number(run: RunFolder) -> int | None:
+    best = read_trials(run.path).best
+    return None if best is None else best.number
+
+
 def test_best_is_where_the_link_points_and_otherwise_what_would_be_kept(
     run: RunFolder, add: Callable[..., Any]
 ) -> None:
     add(0, score=0.7)
     add(1, score=0.75)
     run.point_best(0)
-    assert read_trials(run.path).best.number == 0
+    assert best_number(run) == 0
     run.best.unlink()
-    assert read_trials(run.path).best.number == 1
+    assert best_number(run) == 1
     run.best.mkdir()  # what a copy makes that follows links
-    assert read_trials(run.path).best.number == 1
+    assert best_number(run) == 1
 
 
 def test_a_trial_that_runs_or_was_cut_off_is_counted_and_no_more(run: RunFolder, add: Callable[..., Any]) -> None:

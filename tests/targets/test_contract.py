@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_an_equalized_model_computes_the_same_in_layers_of_the_same_names(bench:
     """Its files are made as those of any other model; the model itself is left alone."""
     before = content(bench.model.program)
 
-    def moments_of(axes: dict[str, int]) -> dict[str, Moments]:
+    def moments_of(axes: Mapping[str, int]) -> Mapping[str, Moments]:
         return collect_moments(
             [bench.engine.open_graph(bench.model.program, sorted(axes))({"image": bench.images})], axes
         )

@@ -66,8 +66,9 @@ def convolve_transposed(
 
 def average(x: NDArray[Any], kernel: tuple[int, int], strides: tuple[int, int], same: bool) -> NDArray[Any]:
     """The mean of those values of a window that are no padding."""
-    total = sum(values for _, values in windows(x, kernel, strides, same))
-    return total / sum(values for _, values in windows(np.ones_like(x), kernel, strides, same))
+    total = np.sum([values for _, values in windows(x, kernel, strides, same)], axis=0)
+    count = np.sum([values for _, values in windows(np.ones_like(x), kernel, strides, same)], axis=0)
+    return np.asarray(total / count)
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,7 @@ def as_tuple(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def build(
-    network: Callable[..., Any], one: Case, weight: NDArray[Any], bias: NDArray[Any] | None, same: bool
-) -> Network:
+def build(network: Callable[..., Any], one: Case, weight: NDArray[Any], bias: NDArray[Any] | None, same: bool) -> Any:
     """The layer `layer`, with a bias where there is one, and a float operator behind it."""
 
     def write(x: Any) -> None:

@@ -220,7 +220,7 @@ def test_scales_are_those_of_the_first_layer_s_settings(
     """Two readers of one tensor want different ranges; a tensor with one reader has that one's."""
     net = lite_network(lambda x: named(conv(x, "a") + conv(conv(x, "b"), "c")), IMAGE)
     first, second = sorted("ab", key=lambda name: net.lite.layers[name])
-    plans = {
+    plans: dict[str, dict[str, Any]] = {
         first: {"asymmetric": False},
         second: {"activation": Percentile(0.9)},
         "c": {"activation": Percentile(0.6)},

@@ -15,7 +15,7 @@ from autoquant.model.model import open_model
 from autoquant.targets.litert import LiteRTTarget
 
 BED = ("bed/evaluation.npz", "bed/calibration.npz", lambda x: x.astype(np.float32) / np.float32(127.5) - 1)
-CASES = {
+CASES: dict[str, tuple[str, str, str, Callable[[Any], Any]]] = {
     "resnet8": (
         "cifar10/resnet8.pb",
         "cifar10/evaluation.npz",

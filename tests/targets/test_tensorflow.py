@@ -50,9 +50,9 @@ def records(tiny: Tiny, per_channel: bool) -> dict[str, LayerRecord]:
 
     w = tiny.weights
     return {
-        "conv": LayerRecord(Affine(*f32(9.0 / 255), -3), scales(w["conv"], (0, 1, 2))),
-        "depthwise": LayerRecord(Affine(*f32(20.0 / 255), -128), scales(w["depthwise"], (0, 1))),
-        "dense": LayerRecord(Affine(*f32(30.0 / 255), -128), f32(np.abs(w["dense"]).max() / 127.0)),
+        "conv": LayerRecord(Affine(f32(9.0 / 255)[0], -3), scales(w["conv"], (0, 1, 2))),
+        "depthwise": LayerRecord(Affine(f32(20.0 / 255)[0], -128), scales(w["depthwise"], (0, 1))),
+        "dense": LayerRecord(Affine(f32(30.0 / 255)[0], -128), f32(np.abs(w["dense"]).max() / 127.0)),
     }
 
 
@@ -167,7 +167,7 @@ def test_every_tensor_keeps_its_name_and_unit(tiny: Tiny, opened: tuple[Model, d
     int8 = quantized(model.graph, layers, records(tiny, per_channel=True))
     images = np.load(tiny.evaluation)["x"][:20]
     engine = TensorFlowEngine()
-    names = [layers["conv"].bias, "depthwise", "scores"]
+    names = [layers["conv"].bias or "", "depthwise", "scores"]
     before = engine.open_graph(model.graph, names)({"image": images})
     after = engine.open_graph(int8, names)({"image": images})
     for name in names:

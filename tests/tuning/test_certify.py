@@ -257,6 +257,7 @@ def test_what_calibrates_is_left_out_of_the_half_that_certifies(search: Search, 
     result = search(data, calibration=search.file(calibration, "calibration"), allow_overlap=True, tolerance=0.9)
     splits = np.load(result.run / "splits.npz")
     assert splits["holdout"].tolist() == certify[40:].tolist()
+    assert result.certificate is not None
     assert (result.certificate.samples, result.certificate.left_out) == (HALF - 40, 40)
     assert result.search_samples == HALF + 40
 

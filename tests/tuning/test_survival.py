@@ -358,7 +358,7 @@ def test_the_result_is_told_even_if_costly_layers_cannot_be_found(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(finalize, "layer_output_errors", full)
-    heard = []
+    heard: list[Any] = []
     result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=heard.append)
     assert (result.ended, result.costly) == (Ended.TRIALS, ())
     assert any(isinstance(event, events.Warned) and "No space left" in event.text for event in heard)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.preprocessing import Affine, Custom, KerasMode, open_preprocess
@@ -16,10 +17,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
 
 @pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
-def test_equals_keras(mode: str, dtype: type) -> None:
+def test_equals_keras(mode: str, dtype: type[Any]) -> None:
     from keras.applications.imagenet_utils import preprocess_input
 
-    raw = IMAGES.astype(dtype)
+    raw: NDArray[Any] = IMAGES.astype(dtype)
     expected = preprocess_input(IMAGES.astype(np.float32), data_format="channels_last", mode=mode)
     made = KerasMode(mode)(raw)
     assert made.dtype == np.float32 and made.flags.c_contiguous
@@ -70,7 +71,7 @@ def test_affine_refuses(values: dict[str, tuple[float, ...]]) -> None:
 
 
 def test_keys_tell_apart() -> None:
-    made = [
+    made: list[Any] = [
         KerasMode("tf"),
         KerasMode("torch"),
         Affine(),

@@ -92,7 +92,7 @@ def deconv(x: Any, w: Any) -> Any:
     return tf.nn.conv2d_transpose(x, w, shape, (1, 2, 3, 1), padding="SAME", name="layer")
 
 
-WEIGHTED = {
+WEIGHTED: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int, Callable[[Any, Any], Any]]] = {
     "MatMul": ((6, 5), (5, 4), 1, 5, lambda x, w: ops().MatMul(a=x, b=w, name="layer")),
     "MatMul, square": ((6, 4), (4, 4), 1, 4, lambda x, w: ops().MatMul(a=x, b=w, name="layer")),
     "BatchMatMul": ((6, 5), (5, 4), 1, 5, lambda x, w: ops().BatchMatMul(x=x, y=w, name="layer")),
@@ -361,7 +361,7 @@ def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(
         both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
 
 
-REAL = {
+REAL: dict[str, tuple[str, dict[str, Any]]] = {
     "bed/mid.pb": ("bed/evaluation.npz", {"preprocess": "tf"}),
     "cifar10/resnet8.pb": ("cifar10/evaluation.npz", {}),
     "kws/kws_ref_model.pb": ("kws/evaluation.npz", {}),

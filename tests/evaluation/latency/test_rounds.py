@@ -54,7 +54,7 @@ def test_it_ends_when_the_time_is_used_but_not_before_there_are_quartiles() -> N
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": math.nan}, {"rounds": LEAST - 1}])
-def test_a_budget_is_one(wrong: dict[str, float]) -> None:
+def test_a_budget_is_one(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="more than 0 seconds and at least 3 rounds"):
         Budget(**wrong)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Model:
         self.function = function
         self.seen = 0
 
-    def __call__(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self.seen += len(inputs["x"])
         return {"y": self.function(inputs["x"])}
 
@@ -146,7 +146,7 @@ def test_what_loses_more_than_is_allowed_where_margins_are_smallest_is_set_aside
     found = streamed(model, stream(), rules(allowed=0.002), batch_size=50)
     assert (found.within, found.score) == (None, None)
     assert found.drop == pytest.approx(5 / COUNT, abs=1e-12)
-    assert found.low is not None
+    assert found.drop is not None and found.low is not None and found.high is not None
     assert found.low <= found.drop <= found.high
     assert found.samples == model.seen <= RUNGS[0] + int(GROWTH * SOON) + 1 + SCREENED * COUNT
     assert not set(stream().screened) - set(BY_MARGIN[: int(SCREENED * COUNT)])
@@ -167,7 +167,7 @@ def right(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
 
 
 def test_without_margins_nothing_is_set_aside() -> None:
-    right.bounds = (0.0, 1.0)
+    vars(right)["bounds"] = (0.0, 1.0)
     assert not len(stream(right).screened)
     found = streamed(flipped(0.03), stream(right), rules(allowed=0.002, alpha=1e-9), batch_size=50)
     assert (found.samples, found.within) == (COUNT, False)
@@ -210,7 +210,7 @@ def error_of(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
 
 
 def test_without_bounds_everything_is_scored() -> None:
-    error_of.higher_is_better = False
+    vars(error_of)["higher_is_better"] = False
     found = streamed(Model(lambda x: 2 * x), stream(error_of), rules(), batch_size=50)
     assert (found.samples, found.within) == (COUNT, False)
     assert found.drop == pytest.approx(np.abs(X).max(axis=1).mean(), rel=1e-6)
@@ -220,7 +220,7 @@ def test_a_metric_of_all_samples_is_scored_on_everything() -> None:
     def spread(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
         return outputs.std()
 
-    spread.per_sample = False
+    vars(spread)["per_sample"] = False
     found = streamed(Model(lambda x: 0.5 * x), stream(spread), rules(), batch_size=50)
     assert found.samples == COUNT
     assert found.drop == pytest.approx(0.5 * X.std(), rel=1e-5)

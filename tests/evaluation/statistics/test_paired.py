@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -178,7 +180,7 @@ def test_the_drop_of_an_area_is_bounded_by_paired_resampling() -> None:
     before = np.stack([score, truth], axis=1)
     close = np.stack([score + 0.1 * random.normal(size=count), truth], axis=1)
     apart = np.stack([truth + random.normal(size=count), truth], axis=1)
-    options = {"higher_is_better": True, "confidence": 0.95}
+    options: dict[str, Any] = {"higher_is_better": True, "confidence": 0.95}
     drop = auc.combine(before) - auc.combine(close)
     bound = bootstrap_drop(before, close, auc.combine, **options)
     assert bound.method == BOOTSTRAP

@@ -27,7 +27,7 @@ streams = st.lists(st.floats(-2, 2), min_size=1, max_size=60)
 def capital(values: list[float], mean: float, side: int) -> float:
     """Of a gambler on `side` +1, "the mean is larger", or -1, by its definition."""
     stake = 1.0 / (2.0 + side * mean)
-    return sum(prod(1.0 + bet * stake * side * (x - mean) for x in values) for bet in BETS) / len(BETS)
+    return float(sum(prod(1.0 + bet * stake * side * (x - mean) for x in values) for bet in BETS) / len(BETS))
 
 
 @given(streams, st.floats(0, 0.5))
@@ -196,7 +196,8 @@ def test_an_order_for_each_trial_keeps_a_sampler_from_learning_it() -> None:
 @pytest.mark.parametrize("count", [400, 2000])
 @pytest.mark.parametrize("accuracy", [0.5, 0.26])
 def test_hopeless_trials_cost_less_than_a_quarter(count: int, accuracy: float) -> None:
-    random, cost = np.random.default_rng(3), []
+    random = np.random.default_rng(3)
+    cost: list[float] = []
     for number in [number for number in range(30) for _ in range(4)]:
         margins = random.exponential(size=count)
         drops = (random.random(count) < 0.855).astype(float) - (random.random(count) < accuracy)

@@ -55,7 +55,7 @@ def orders(margins: Array, number: int) -> list[StreamOrder]:
 
 def test_small_margins_are_drawn_more_often() -> None:
     margins = np.random.default_rng(1).permutation(1000) / 1000
-    drawn = sum(np.bincount(order.draws, minlength=1000) for order in orders(margins, 20))
+    drawn = np.sum([np.bincount(order.draws, minlength=1000) for order in orders(margins, 20)], axis=0)
     by_stratum = drawn[np.argsort(margins)].reshape(STRATA, -1).sum(axis=1)
     assert (np.diff(by_stratum) < 0).all()
     assert by_stratum[0] > 2 * by_stratum[-1]

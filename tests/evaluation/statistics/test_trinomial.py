@@ -59,7 +59,7 @@ def test_bounds_are_the_inverted_test_by_brute_force() -> None:
             if abs(drop) > high:
                 continue
             own = statistic(losses, gains, samples, drop)
-            worse = statistic(*every.T, samples, drop) <= own + 1e-9
+            worse = statistic(every[:, 0], every[:, 1], samples, drop) <= own + 1e-9
             tails = (chances(every, samples, (psi + drop) / 2, (psi - drop) / 2) * worse).sum(axis=-1)
             if tails.max() + GAMMA * alpha > alpha:
                 possible.append(drop)

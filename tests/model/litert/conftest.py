@@ -18,7 +18,7 @@ def ran_lite() -> Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]]:
     """Run the content of a .tflite through its only signature: the outputs by name."""
     from ai_edge_litert.interpreter import Interpreter
 
-    def ran(content: bytes, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+    def ran(content: bytes, feeds: Mapping[str, Any]) -> Any:
         return Interpreter(model_content=content).get_signature_runner()(**feeds)
 
     return ran

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.schema_py_generated import TensorType
 from graph_writing import normal, placeholder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,8 +174,8 @@ def test_inputs_and_outputs_keep_the_order_of_the_graph(
     lite = convert(graph)
     tensors = [lite.subgraph.tensors[index] for index in lite.subgraph.inputs]
     assert [tensor.type for tensor in tensors] == [
-        flatbuffer.schema.TensorType.INT32,
-        flatbuffer.schema.TensorType.FLOAT32,
+        TensorType.INT32,
+        TensorType.FLOAT32,
     ]
     feeds = {"a": normal(RNG, 5, 3), "b": np.arange(10, dtype=np.int32).reshape(5, 2)}
     found = ran_lite(lite.content, feeds)

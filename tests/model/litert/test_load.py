@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from graph_writing import normal, placeholder
 from tiny_model import Tiny
 
@@ -17,7 +18,6 @@ from autoquant.errors import ModelError, UsageError
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
-from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.model import open_model
@@ -57,6 +57,7 @@ def test_names_come_from_the_signature(
     model = open_model(edited(saved, rename))
     assert (model.program.inputs, model.program.outputs) == (("image",), ("scores",))
     assert model.inputs[0].name == "image"
+    assert isinstance(model.program, LiteGraph)
     assert ran_lite(model.program.content, {"image": normal(RNG, 3, 6, 6, 2)})["scores"].shape == (3, 3)
 
 
@@ -69,6 +70,7 @@ def test_a_model_without_a_signature_gets_one(
 
     model = open_model(edited(saved, strip))
     assert (model.program.inputs, model.program.outputs) == (("serving_default_x:0",), ("y",))
+    assert isinstance(model.program, LiteGraph)
     assert ran_lite(model.program.content, {"serving_default_x:0": normal(RNG, 3, 6, 6, 2)})["y"].shape == (3, 3)
 
 
@@ -114,6 +116,7 @@ def test_a_signature_of_another_subgraph_brings_its_own(
     size = saved.stat().st_size
     edited(saved, join)
     model = open_model(saved, signature="features")
+    assert isinstance(model.program, LiteGraph)
     assert len(model.program.content) < size
     x = normal(RNG, 3, 2)
     assert np.array_equal(ran_lite(model.program.content, {"x": x})["y"], x)
@@ -287,6 +290,7 @@ def test_a_batch_fixed_to_one_is_opened_where_samples_stay_apart(
 
     graph = build(write)
     model = open_model(fixed(tmp_path / "fixed.tflite", graph))
+    assert isinstance(model.program, LiteGraph)
     kinds = [flatbuffer.op_name(model.program.model, op) for op in model.program.subgraph.operators]
     assert "RESHAPE" in kinds
     assert model.inputs[0].shape == (None, 6, 6, 2)
@@ -318,6 +322,7 @@ def test_elsewhere_it_stays_fixed(
     model = open_model(fixed(tmp_path / "fixed.tflite", graph))
     assert model.inputs[0].shape == (1, 12)
     x = normal(RNG, 1, 12)
+    assert isinstance(model.program, LiteGraph)
     np.testing.assert_allclose(
         ran_lite(model.program.content, {"x": x})["y"], run(graph, {"x": x})[0], rtol=1e-4, atol=1e-4
     )

@@ -24,6 +24,12 @@ QUANTIZER = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 """Kinds that LiteRT Quantizer calls otherwise."""
 
 
+def shape_of(lite: LiteGraph, constant: str | None) -> tuple[int, ...]:
+    value = lite.constant(constant or "")
+    assert value is not None
+    return value.shape
+
+
 def weight(*shape: int) -> Any:
     return tf.constant(normal(RNG, *shape))
 
@@ -102,21 +108,21 @@ def test_layers_with_a_weight(
     axis: int,
     result: tuple[int, ...],
     macs: int,
-    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+    surveyed: Callable[..., tuple[LiteGraph, Survey]],
 ) -> None:
     lite, found = surveyed(write)
     layer = only(found)
     assert (layer.name, layer.weight_shape, layer.channel_axes) == ("layer", shape, (axis,))
     assert (layer.output_shape, layer.macs, layer.channels) == (result, macs, shape[axis])
-    assert lite.constant(layer.weight or "").shape == shape
-    assert layer.bias is None or lite.constant(layer.bias).shape == (shape[axis],)
+    assert shape_of(lite, layer.weight) == shape
+    assert layer.bias is None or shape_of(lite, layer.bias) == (shape[axis],)
     assert layer.activations[0] in lite.tensors
     assert lite.constant(layer.activations[0]) is None
-    assert found.tensors == found.rejected == ()
+    assert (found.tensors, found.rejected) == ((), ())
 
 
 def test_a_pooling_has_no_weight_and_counts_its_additions(
-    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+    surveyed: Callable[..., tuple[LiteGraph, Survey]],
 ) -> None:
     layer = only(surveyed(lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID", name="layer"))[1])
     assert (layer.op, layer.weight, layer.channel_axes, layer.parameters) == ("AvgPool", None, (), 0)
@@ -125,7 +131,7 @@ def test_a_pooling_has_no_weight_and_counts_its_additions(
 
 
 def test_a_product_of_two_activations_reads_both(
-    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+    surveyed: Callable[..., tuple[LiteGraph, Survey]],
 ) -> None:
     layer = only(surveyed(lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=x + 1.0, adj_y=True, name="layer"))[1])
     assert (layer.op, layer.weight, len(layer.activations)) == ("BatchMatMulV2", None, 2)
@@ -140,7 +146,7 @@ def test_cost_and_names_are_those_of_the_tensorflow_graph(small: Graph, lite: Li
 
 
 def test_sizes_that_are_open_come_from_the_data(
-    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+    surveyed: Callable[..., tuple[LiteGraph, Survey]],
 ) -> None:
     lite, found = surveyed(lambda x: tf.nn.conv2d(x, weight(3, 3, 4, 5), 1, "SAME", name="layer"), None, None, None, 4)
     assert (only(found).output_shape, only(found).macs) == ((None, None, None, 5), None)
@@ -154,7 +160,7 @@ def test_sizes_that_are_open_come_from_the_data(
 
 
 def test_a_fixed_batch_counts_for_one_sample(
-    surveyed: Callable[[Callable[[Any], Any]], tuple[LiteGraph, Survey]],
+    surveyed: Callable[..., tuple[LiteGraph, Survey]],
 ) -> None:
     write = LAYERS["convolution"][0]
     assert only(surveyed(write, 5, 6, 6, 4)[1]).macs == LAYERS["convolution"][4]

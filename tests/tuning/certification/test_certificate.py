@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.metrics.metric import METRICS
+from autoquant.evaluation.metrics.metric import METRICS, Metric
 from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
 from autoquant.evaluation.statistics.sequential import upper_of_mean
 from autoquant.evaluation.statistics.trinomial import exact_upper

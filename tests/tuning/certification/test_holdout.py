@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,7 @@ class Model:
         self.opened += 1
         return self
 
-    def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.run += len(inputs["x"])
         return {"y": inputs["x"]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def each_convolved(x: Any, weight: Any) -> Any:
     return np.einsum("nhwikl,kli->nhwi", windows, weight[..., 0])
 
 
-STEPS = {
+STEPS: dict[str, Callable[[Any, Any], Any]] = {
     "conv": convolved,
     "depthwise": each_convolved,
     "dense": lambda x, weight: x.reshape(len(x), -1) @ weight,

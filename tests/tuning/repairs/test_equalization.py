@@ -72,6 +72,7 @@ def test_a_search_repairs(tiny: Tiny, unequal: Path, tmp_path: Path, target: str
     first, *raced, last = result.trials
     assert (first.plan.equalize, last.plan.equalize) == (False, True)
     assert all(trial.plan.equalize and trial.max_samples for trial in raced)
+    assert first.drop is not None
     assert first.drop > 0.2
     assert last is result.best
     assert last.drop is not None

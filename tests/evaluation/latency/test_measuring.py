@@ -104,7 +104,7 @@ def test_random_numbers_are_of_the_right_type_and_range(lite_pair: Pair) -> None
     assert images.shape == (3, 8, 8, 4)
     assert 0.0 <= images.min() < 0.1 < 0.9 < images.max() < 1.0
     (raw,) = random_samples("m", conversion("DEQUANTIZE", (1, 1000)).content, batch_size=1)  # its input is INT8
-    assert (raw.shape, raw.dtype) == ((1, 1000), np.float32)
+    assert (raw.shape, raw.dtype) == ((1, 1000), np.dtype(np.float32))
     assert raw.min() == pytest.approx(-1.0, abs=0.05)
     assert raw.max() == pytest.approx(127 / 128, abs=0.05)
 

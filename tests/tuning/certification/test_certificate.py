@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.metrics.metric import METRICS, Metric
+from autoquant.evaluation.metrics.metric import METRICS
 from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
 from autoquant.evaluation.statistics.sequential import upper_of_mean
 from autoquant.evaluation.statistics.trinomial import exact_upper
@@ -101,7 +101,8 @@ class Overlap:
 
 def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options: Any) -> Certificate:
     chosen = {"max_drop": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
-    return compute_certificate(before, after, metric=Overlap(bounds=bounds), **chosen)
+    metric: Any = Overlap(bounds=bounds)
+    return compute_certificate(before, after, metric=metric, **chosen)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 10, 99])

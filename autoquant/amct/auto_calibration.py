@@ -35,7 +35,8 @@ from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.equalization import Prepared
-from autoquant.tuning.study.study import Guided, Study, Tpe
+from autoquant.tuning.sampling.samplers import tpe
+from autoquant.tuning.study.study import Study
 from autoquant.tuning.study.trial import Trial, best
 from autoquant.tuning.study.workload import Workload
 
@@ -131,11 +132,11 @@ def _searched(
     """
     history, journal = History(), folder / "study.journal"
     if isinstance(strategy, TpeStrategy):
-        study = Study(journal, bench.space, allowed=0.0, proposer=Tpe(strategy.seed, startup=1))
+        study = Study(journal, bench.space, tpe(bench.space, seed=strategy.seed, startup=1), max_drop=0.0)
         run_trials(bench, study, history, folder, limit=strategy.trials)
         return study.trials(), best(_satisfying(study), 0.0)
     advice = Advice(strategy, ranking, history.judged)
-    study = Study(journal, bench.space, allowed=0.0, proposer=Guided(advice, type(strategy).__name__))
+    study = Study(journal, bench.space, advice.suggest, max_drop=0.0)
     run_trials(bench, study, history, folder, limit=None)
     final = (trial for trial in _satisfying(study) if bench.space.roll_back(trial.plan) == advice.final)
     return study.trials(), next(final, None) or best(_satisfying(study), 0.0)

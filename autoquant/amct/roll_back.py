@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError, did_you_mean
-from autoquant.tuning.study.space import Choice, Parameters, Start, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
+from autoquant.tuning.study.trial import Trial
 
 RollBack = Mapping[str, bool]
 """Layers that may be rolled back -> whether they are in INT8."""
@@ -16,15 +17,22 @@ INITIALIZED = "name the layers that initialize() was given"
 
 
 class RollBackSpace:
-    """Every layer that a plan puts into INT8 is there as it says, or in float; the others stay in float."""
+    """Every layer that a plan puts into INT8 is there as it says, or in float; the others stay in float.
+
+    A trial is one sample: it satisfies, which is a drop of 0, or does not.
+    """
+
+    max_drop = 0.0
+    total = 1
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self.layers = tuple(plan.int8)
         self.dimensions: Mapping[str, tuple[Choice, ...]] = {switch_of(name): (True, False) for name in plan.int8}
 
-    def starts(self) -> Iterator[Start]:
+    def starts(self) -> Iterator[Suggestion]:
         """The plan itself."""
-        yield Start(dict.fromkeys(self.dimensions, True), "all INT8")
+        yield Suggestion(dict.fromkeys(self.dimensions, True), "all INT8")
 
     def plan(self, parameters: Parameters) -> Plan:
         """The plan with its layers in float where a parameter says so."""
@@ -73,6 +81,11 @@ class Advice:
         if self._ended:
             self.final = self._last
         return {switch_of(name): int8 for name, int8 in self._last.items()}
+
+    def suggest(self, trials: Sequence[Trial]) -> Suggestion | None:
+        """The same for a study, whatever its trials."""
+        point = self()
+        return None if point is None else Suggestion(point, type(self._strategy).__name__)
 
     def _read(self, step: Any) -> tuple[bool, RollBack]:
         """Whether a step is the last, and its configuration; layers that it does not name are in INT8."""

@@ -18,7 +18,7 @@ from autoquant.evaluation.engines.tensorflow import tf_graph_of
 from autoquant.files import write_text
 from autoquant.model.graph import GraphDef
 from autoquant.tuning.builder import Builder, Stopwatch
-from autoquant.tuning.study.study import Proposal, Study
+from autoquant.tuning.study.study import Study
 from autoquant.tuning.study.trial import State, Trial
 
 HISTORY = LOG.parent / "accuracy_based_auto_calibration_record.json"
@@ -69,12 +69,12 @@ def run_trials(bench: Bench, study: Study, history: History, folder: Path, *, li
     meanwhile; it is left as it was.
     """
     while limit is None or len(study.trials()) < limit:
-        proposal = study.propose()
-        if proposal is None:
+        proposed = study.propose()
+        if proposed is None:
             return
-        roll_back = bench.space.roll_back(proposal.plan)
+        roll_back = bench.space.roll_back(proposed.plan)
         with TemporaryDirectory(dir=folder) as place:
-            trial, judgement = _carried_out(bench, proposal, Path(place))
+            trial, judgement = _carried_out(bench, proposed, Path(place))
         study.finish(trial)
         history.add(roll_back, judgement)
         log().info("%d of %d layers in INT8: %s", sum(roll_back.values()), len(roll_back), trial.failure or judgement)
@@ -82,25 +82,18 @@ def run_trials(bench: Bench, study: Study, history: History, folder: Path, *, li
             return
 
 
-def _carried_out(bench: Bench, proposal: Proposal, folder: Path) -> tuple[Trial, Judgement]:
+def _carried_out(bench: Bench, proposed: Trial, folder: Path) -> tuple[Trial, Judgement]:
     """A trial whose score is the loss, and whose drop is how far it is from satisfying.
 
     What cannot be built has failed; what the evaluator raises ends the calibration.
     """
     watch = Stopwatch()
-    trial = Trial(
-        number=proposal.number,
-        state=State.FAILED,
-        plan=proposal.plan,
-        why=proposal.why,
-        parameters=proposal.parameters,
-        int8_share=(share := bench.builder.workload.int8_share(proposal.plan)),
-        objective=1.0 - share,
-    )
+    share = bench.builder.workload.int8_share(proposed.plan)
+    trial = replace(proposed, int8_share=share, objective=1.0 - share)
     try:
-        graph = bench.opened(proposal.plan, folder, watch)
+        graph = bench.opened(proposed.plan, folder, watch)
     except TrialError as error:
-        return replace(trial, failure=str(error), seconds=watch.laps), FAILED
+        return replace(trial, state=State.FAILED, failure=str(error), seconds=watch.laps), FAILED
     judgement = bench.judge.evaluate(graph)
     watch.lap("score")
     score, drop = judgement.number, judgement.violation

@@ -73,7 +73,7 @@ def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:
         if scored is None:
             failed.add(kept.number)
         else:
-            session.study.correct(scored)
+            session.study.amend(scored)
         kept = keep_best(session, [trial for trial in session.study.trials() if trial.number not in failed]) or kept
     done = [trial for trial in session.study.trials() if trial.state is State.DONE]
     return keep_best(session, done) or kept

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
 from autoquant.tuning.study.choices import BYTES, LATENCY, MACS
-from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.study.workload import Objective, Workload
 
 if TYPE_CHECKING:
     from autoquant.tuning.builder import Builder
@@ -23,24 +23,6 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES, BIAS_BYTES = 4, 4
 """Bytes of a weight in float32, and of a bias, which is float32 or int32."""
-
-
-class Objective(Protocol):
-    """What is minimized. `lowest` is what no plan of the search can go below."""
-
-    @property
-    def name(self) -> str:
-        """What `--objective` calls it."""
-        ...
-
-    @property
-    def lowest(self) -> float:
-        """No plan of the space has less; whether one has just that is not said."""
-        ...
-
-    def __call__(self, plan: Plan) -> float:
-        """The value of a plan."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,18 @@ from autoquant.tuning.builder import Builder
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
-from autoquant.tuning.objective import Objective, open_objective
+from autoquant.tuning.objective import open_objective
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared, PreparedByPlan, equalized
-from autoquant.tuning.sampling.samplers import Ingredients, open_proposer
-from autoquant.tuning.sampling.search_problem import SearchProblem
+from autoquant.tuning.sampling.problem import SearchProblem
+from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.predicting import Predictor
 from autoquant.tuning.session import Budget, Clock, SampleScorer, SearchSession
 from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.score_json import Terms
-from autoquant.tuning.study.study import Proposer, Study
-from autoquant.tuning.study.workload import MACS
+from autoquant.tuning.study.study import Sampler, Study
+from autoquant.tuning.study.workload import MACS, Objective
 
 
 def prepare(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock, begin: float) -> SearchSession:
@@ -67,8 +67,8 @@ class _Preparation:
             request, measured.builder, inputs.space, measured.scorer.subset.data, self.folder.operators
         )
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
-        proposer = self._proposer(measured, objective, startup=len(starts))
-        study = Study(self.folder.journal, inputs.space, allowed=measured.max_drop, proposer=proposer, starts=starts)
+        sampler = self._sampler(measured, objective, startup=len(starts))
+        study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)
         scorer = measured.scorer
         return SearchSession(
             builder=measured.builder,
@@ -206,8 +206,8 @@ class _Preparation:
         data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size
         return CalibrationRunner(engine, data, batch_size, self._on_progress(what))
 
-    def _proposer(self, measured: _Measured, objective: Objective, *, startup: int) -> Proposer:
-        """What chooses the plans, on the search as samplers see it and with what predicts losses for them."""
+    def _sampler(self, measured: _Measured, objective: Objective, *, startup: int) -> Sampler:
+        """What chooses the plans, on the search as samplers see it and with what predicts divergences for them."""
         inputs, request = self.inputs, self.inputs.request
         predictor = Predictor(
             source=inputs.source,
@@ -220,8 +220,7 @@ class _Preparation:
         )
         total = len(measured.scorer.subset)
         problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.candidates)
-        given = Ingredients(problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
-        return open_proposer(request.sampler, given)
+        return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
 
     def _on_progress(self, what: str) -> Progress:
         return lambda done, total: self.listener(events.Progress(what, done, total))

@@ -21,12 +21,12 @@ from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder, Stopwatch
-from autoquant.tuning.objective import Objective
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.study import Study
+from autoquant.tuning.study.workload import Objective
 
 Clock = Callable[[], float]
 """Seconds since some moment."""

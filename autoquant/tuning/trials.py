@@ -17,7 +17,6 @@ from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.score_json import write_score
-from autoquant.tuning.study.study import Proposal
 from autoquant.tuning.study.trial import State, Trial, best
 
 MAX_FAILURES = 10
@@ -33,11 +32,11 @@ def run_trials(session: Session) -> Ended:
     try:
         return _run(session)
     except KeyboardInterrupt:
-        session.study.cut_off()
+        session.study.interrupt()
         keep_best(session)  # it may have been interrupted in that
         return Ended.INTERRUPTED
     except AutoquantError:
-        session.study.cut_off()
+        session.study.interrupt()
         raise
 
 
@@ -47,10 +46,10 @@ def _run(session: Session) -> Ended:
         ended = reason_to_end(session)
         if ended is not None:
             return ended
-        proposal = session.study.propose()
-        if proposal is None:
+        proposed = session.study.propose()
+        if proposed is None:
             return Ended.NOTHING_NEW
-        trial = run_trial(session, proposal)
+        trial = run_trial(session, proposed)
         session.study.finish(trial)
         kept = keep_best(session)
         session.listener(TrialEnded(trial, kept, len(session.study.trials()), session.seconds_used()))
@@ -76,21 +75,10 @@ def reason_to_end(session: Session) -> Ended | None:
     return Ended.TIMEOUT if session.seconds_used() + longest >= budget.timeout else None
 
 
-def run_trial(session: Session, proposal: Proposal) -> Trial:
-    """Build and score a proposal, and write its score.json."""
-    plan = proposal.plan
-    trial = Trial(
-        number=proposal.number,
-        state=State.FAILED,
-        plan=plan,
-        why=proposal.why,
-        int8_share=session.builder.workload.int8_share(plan),
-        objective=session.objective(plan),
-        failure="not carried out",
-        parameters=proposal.parameters,
-        phase=proposal.phase,
-        max_samples=proposal.max_samples,
-    )
+def run_trial(session: Session, proposed: Trial) -> Trial:
+    """Build and score the plan of a running trial, and write its score.json."""
+    int8_share, objective = session.builder.workload.int8_share(proposed.plan), session.objective(proposed.plan)
+    trial = replace(proposed, int8_share=int8_share, objective=objective)
     session.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
     trial = _scored(session, trial, session.folder.make_trial(trial.number))
     write_score(session.folder.trial(trial.number), trial, session.terms)
@@ -122,9 +110,10 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
     except (RunError, DataError):
         raise
     except (AutoquantError, MemoryError) as error:
-        reason = str(error) or "out of memory; a smaller --batch-size may help"
+        failure = str(error) or "out of memory; a smaller --batch-size may help"
         at_fault = _at_fault(session, error, trial) if isinstance(error, AutoquantError) else ""
-        return replace(trial, failure=reason, at_fault=at_fault, seconds={"failed": session.clock() - begin})
+        seconds = {"failed": session.clock() - begin}
+        return replace(trial, state=State.FAILED, failure=failure, at_fault=at_fault, seconds=seconds)
     sound = all(map(math.isfinite, found.losses))
     return replace(
         trial,
@@ -138,7 +127,6 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         divergence_samples=found.loss_samples,
         samples=found.samples,
         seconds=watch.laps,
-        failure="",
         qdq_ops=built.qdq_ops,
     )
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
-from autoquant.tuning.sampling.history import Past, Step
-from autoquant.tuning.sampling.problem import Candidate, gain_of, globals_of, int8_of
-from autoquant.tuning.sampling.proposer import GuidedProposer, superfluous
-from autoquant.tuning.sampling.reading import FACTS
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
-from autoquant.tuning.study.study import Proposer
+from autoquant.calibration.plan import Plan
+from autoquant.tuning.sampling.problem import gain_of, globals_of, int8_of
+from autoquant.tuning.sensitivity.result import Prediction
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
+from autoquant.tuning.study.study import Sampler
+from autoquant.tuning.study.trial import State, Trial
+
+
+def trial_of(suggestion: Suggestion, number: int, state: State = State.RUNNING, **facts: Any) -> Trial:
+    """A trial of a suggestion, of whose plan nothing is known but its parameters."""
+    suggested = {name: getattr(suggestion, name) for name in ("parameters", "phase", "max_samples", "note")}
+    return Trial(number, state, Plan({}), suggestion.why, **suggested, **facts)
 
 
 @dataclass
 class Synthetic:
-    """Layers whose losses add up, more or less; `harm` of globals multiplies them, `ranges` those of one layer.
+    """Layers whose divergences add up, more or less; `harm` of globals multiplies them, `ranges` those of one layer.
 
     `true` and `predicted` are per layer and range; `pairs` is what two layers cost together on top.
     """
@@ -37,7 +40,7 @@ class Synthetic:
     flips: Mapping[str, float] = field(default_factory=dict)
     noise: float = 0.0
     slope: float = 1.0
-    allowed: float = 0.01
+    max_drop: float = 0.01
     total: int = 2000
     seed: int = 0
     asked: int = 0
@@ -59,49 +62,59 @@ class Synthetic:
     def objective(self, parameters: Parameters) -> float:
         return 1.0 - gain_of(int8_of(parameters, self), self)
 
-    def sensitivities(self, parameters: Parameters) -> Mapping[str, tuple[Candidate, ...]]:
+    def sensitivities(self, parameters: Parameters) -> Mapping[str, tuple[Prediction, ...]]:
         self.asked += 1
         factor = self._harm(globals_of(parameters))
         return {
             layer: tuple(
-                Candidate({f"{layer}:act_algo": name} if len(own) > 1 else {}, loss * factor)
-                for name, loss in own.items()
+                Prediction({f"{layer}:act_algo": name} if len(own) > 1 else {}, divergence * factor)
+                for name, divergence in own.items()
             )
             for layer, own in self.predicted.items()
         }
 
-    def loss(self, parameters: Parameters) -> float:
+    def divergence(self, parameters: Parameters) -> float:
         """Nats, as they are."""
         int8 = int8_of(parameters, self)
         single = sum(self.true[layer][_range(self, layer, parameters)] for layer in sorted(int8))
-        both = sum(loss for pair, loss in sorted(self.pairs.items()) if int8.issuperset(pair))
+        both = sum(own for pair, own in sorted(self.pairs.items()) if int8.issuperset(pair))
         return (single + both) * self._harm(globals_of(parameters))
 
     def drop(self, parameters: Parameters) -> float:
-        """On all samples: a loss of 0.05 nats is just allowed, but for the noise, which repeats itself."""
+        """On all samples: a divergence of 0.05 nats is just within, but for the noise, which repeats itself."""
         int8 = int8_of(parameters, self)
         noise = self.noise * self._normal("|".join(sorted(int8))) + sum(self.flips.get(layer, 0.0) for layer in int8)
-        return float(min(self.allowed * ((self.loss(parameters) / 0.05) ** self.slope + noise), 0.9))
+        return float(min(self.max_drop * ((self.divergence(parameters) / 0.05) ** self.slope + noise), 0.9))
 
-    def evaluate(self, step: Step, number: int) -> Past:
+    def evaluate(self, suggestion: Suggestion, number: int) -> Trial:
         """Sample after sample, in steps that double, until decided or at the limit."""
-        drop, loss, last = self.drop(step.parameters), self.loss(step.parameters), step.limit or self.total
+        parameters = suggestion.parameters
+        drop, divergence = self.drop(parameters), self.divergence(parameters)
+        last = suggestion.max_samples or self.total
         samples, half, estimate = 32, math.inf, drop
         while True:
             samples = min(samples, last, self.total)
             error = math.sqrt((abs(drop) + 0.01) / samples * (1.0 - samples / self.total))
             half, estimate = 3.0 * error, drop + error * float(np.clip(self._normal(f"{number} {samples}"), -3, 3))
             low, high = estimate - half, estimate + half
-            within = drop <= self.allowed if samples == self.total else _proven(low, high, self.allowed)
+            within = drop <= self.max_drop if samples == self.total else _proven(low, high, self.max_drop)
             if within is not None or samples >= last:
                 break
             samples *= 2
-        state = "done" if samples == self.total else "stopped"
         seen = min(samples, 256)
-        measured = loss * math.exp(0.3 / math.sqrt(seen) * self._normal(f"{number} loss"))
-        ended = Past(number, step.parameters, step.phase, state, step.limit, samples, measured, seen)
-        objective = self.objective(step.parameters)
-        return replace(ended, drop=estimate, low=low, high=high, within=within, objective=objective)
+        return trial_of(
+            suggestion,
+            number,
+            State.DONE if samples == self.total else State.STOPPED,
+            samples=samples,
+            divergences=(divergence * math.exp(0.3 / math.sqrt(seen) * self._normal(f"{number} loss")),),
+            divergence_samples=seen,
+            drop=estimate,
+            low=low,
+            high=high,
+            within=within,
+            objective=self.objective(parameters),
+        )
 
     def optimum(self) -> float:
         """The largest gain of any plan that is within, by trying all of them with the best settings that there are."""
@@ -116,7 +129,7 @@ class Synthetic:
                 name: chosen.get(name, best.get(name, choices[0])) for name, choices in self.dimensions.items()
             }
             gain = gain_of(int8_of(parameters, self), self)
-            if gain > found and self.drop(parameters) <= self.allowed:
+            if gain > found and self.drop(parameters) <= self.max_drop:
                 found = gain
         return found
 
@@ -131,7 +144,7 @@ class Synthetic:
 class Played:
     """The trials of a search, and whether it came to an end by itself."""
 
-    trials: list[Past]
+    trials: list[Trial]
     ended: bool
     total: int
 
@@ -148,15 +161,23 @@ class Played:
 
 
 def play(
-    problem: Synthetic, ask: Callable[[list[Past]], Step | None], *, budget: float = 10.0, most: int = 200
+    problem: Synthetic,
+    sampler: Sampler,
+    *,
+    budget: float = 10.0,
+    most: int = 200,
+    before: Sequence[Trial] = (),
 ) -> Played:
-    """One trial after the other, until the sampler ends it or the budget, in full evaluations, is spent."""
-    trials: list[Past] = []
+    """One trial after the other, behind those `before`, until the sampler ends it or the budget is spent.
+
+    The budget is in full evaluations, and in the number of trials.
+    """
+    trials = list(before)
     while sum(trial.samples for trial in trials) < budget * problem.total and len(trials) < most:
-        step = ask(trials)
-        if step is None or step.free:
+        suggestion = sampler(trials)
+        if suggestion is None:
             return Played(trials, True, problem.total)
-        trials.append(problem.evaluate(step, len(trials)))
+        trials.append(problem.evaluate(suggestion, len(trials)))
     return Played(trials, False, problem.total)
 
 
@@ -189,49 +210,11 @@ def random_problem(
     return Synthetic(gains, true, predicted, pairs=both, flips=flips, noise=0.1, slope=slope, seed=seed)
 
 
-def _proven(low: float, high: float, allowed: float) -> bool | None:
-    if low > allowed:
+def _proven(low: float, high: float, max_drop: float) -> bool | None:
+    if low > max_drop:
         return False
-    return True if high <= allowed else None
+    return True if high <= max_drop else None
 
 
 def _range(problem: Synthetic, layer: str, parameters: Parameters) -> str:
     return str(parameters.get(f"{layer}:act_algo", next(iter(problem.true[layer]))))
-
-
-def carry_out(problem: Synthetic, trial: optuna.Trial, study: optuna.Study) -> Past:
-    """Evaluate a trial of a study, and tell what became of it as a search does."""
-    facts = trial.user_attrs
-    past = problem.evaluate(Step(trial.params, facts["phase"], facts["why"], facts["limit"]), trial.number)
-    for name in ("state", *FACTS):
-        trial.set_user_attr(name, getattr(past, name))
-    if past.state == "done" or past.within:
-        assert past.drop is not None
-        trial.set_constraint("drop", past.drop - problem.allowed)
-        study.tell(trial, past.objective)
-    else:
-        study.tell(trial, state=TrialState.PRUNED)
-    return past
-
-
-def work(problem: Synthetic, study: optuna.Study, proposer: Proposer, *, most: int = 100) -> list[Past]:
-    """What one of the workers of a study does, until there is nothing left for it."""
-    distributions: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(choices) for name, choices in problem.dimensions.items()
-    }
-    done: list[Past] = []
-    while len(done) < most and proposer.prepare(study):
-        trial = study.ask(distributions)
-        if superfluous(study, trial):
-            study.tell(trial, state=TrialState.PRUNED)
-        else:
-            done.append(carry_out(problem, trial, study))
-    return done
-
-
-def work_in_journal(problem: Synthetic, journal: str, most: int) -> None:
-    """The same in a process of its own."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(journal))
-    study = optuna.create_study(storage=storage, study_name="guided", load_if_exists=True)
-    work(problem, study, GuidedProposer(problem), most=most)

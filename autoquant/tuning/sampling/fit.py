@@ -1,4 +1,4 @@
-"""From predicted losses to measured drops: the predictions corrected by what trials measured, and a curve between them.
+"""From predicted divergences to measured drops: the predictions corrected by what trials measured, and a curve.
 
 Both are Bayesian least squares, which say something sensible with one trial and with none, and are fitted anew after
 each (Bishop, Pattern Recognition and Machine Learning, 2006, section 3.3).
@@ -18,20 +18,20 @@ Array = NDArray[np.float64]
 SPREAD = 0.6
 """By how much predictions of single layers are wrong before anything is measured, relative; one standard deviation."""
 MEASURING = 0.1
-"""The same of the measured loss of a plan, whose layers' losses do not just add up."""
+"""The same of the measured divergence of a plan, whose layers' divergences do not just add up."""
 FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
 LEAST = 0.05
-"""Drops below this share of the allowed one count as that: they are noise, or gains, and have no logarithm."""
+"""Drops below this share of the largest within tolerance count as that: they are noise, and have no logarithm."""
 PRIOR, WEIGHT = 0.7, 3.0
 """What the logarithm of the drop scatters by around the curve, before anything is measured; worth so many trials."""
 
 
 def corrections(parts: Array, measured: Array) -> Array:
-    """By which factor each unit's predicted loss is to be multiplied; shape (units,).
+    """By which factor each unit's predicted divergence is to be multiplied; shape (units,).
 
-    `parts`, shape (trials, units), are the predicted losses of the units that a trial had in INT8, 0 for the others;
-    `measured`, shape (trials,), above 0, is what the trial's loss came to, in any unit: only its ratios matter.
+    `parts`, shape (trials, units), are the predicted divergences of the units that a trial had in INT8, 0 for the
+    others; `measured`, shape (trials,), above 0, is what was measured of the trial, in any unit: only ratios matter.
     """
     sums = parts.sum(axis=1)
     use = (sums > 0.0) & (measured > 0.0)
@@ -47,36 +47,39 @@ def corrections(parts: Array, measured: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """drop / allowed = (loss / limit) ** slope, give or take: `limit` is the loss at which a drop is just allowed.
+    """drop / max_drop = (divergence / critical) ** slope, give or take: at `critical` the drop is just within.
 
     The logarithm of the ratio scatters by `scatter`, one standard deviation.
     """
 
-    limit: float
+    critical: float
     slope: float
     scatter: float
 
-    def chance(self, loss: float) -> float:
-        """That a plan of this predicted loss is within."""
-        if loss <= 0.0:
+    def chance(self, divergence: float) -> float:
+        """That a plan of this predicted divergence is within tolerance."""
+        if divergence <= 0.0:
             return 1.0
-        return float(ndtr(-self.slope * math.log(loss / self.limit) / self.scatter)) if math.isfinite(loss) else 0.0
+        if not math.isfinite(divergence):
+            return 0.0
+        return float(ndtr(-self.slope * math.log(divergence / self.critical) / self.scatter))
 
-    def loss_at(self, chance: float) -> float:
-        """The predicted loss at which a plan is within with this chance."""
-        return self.limit * math.exp(-self.scatter * float(ndtri(chance)) / self.slope)
+    def divergence_at(self, chance: float) -> float:
+        """The predicted divergence at which a plan is within tolerance with this chance."""
+        return self.critical * math.exp(-self.scatter * float(ndtri(chance)) / self.slope)
 
 
-def fit_curve(losses: Sequence[float], drops: Sequence[float], allowed: float, *, typical: float) -> Curve:
-    """The curve through trials of known loss and drop, those near the allowed drop counting most.
+def fit_curve(divergences: Sequence[float], drops: Sequence[float], max_drop: float, *, typical: float) -> Curve:
+    """The curve through trials of known divergence and drop, those near the largest drop within counting most.
 
-    Without any, `typical` is the loss that is taken to be just allowed, with little trust in it. Losses are above 0.
+    Without any, `typical` is the divergence that is taken to be critical, with little trust in it. Divergences are
+    above 0.
     """
-    least = LEAST * allowed if allowed > 0.0 else 1e-9
-    y = np.log(np.maximum(np.asarray(drops, dtype=np.float64), least) / max(allowed, least))
+    least = LEAST * max_drop if max_drop > 0.0 else 1e-9
+    y = np.log(np.maximum(np.asarray(drops, dtype=np.float64), least) / max(max_drop, least))
     if not y.size:
         return Curve(typical, 1.0, 3.0)
-    x = np.log(np.asarray(losses, dtype=np.float64))
+    x = np.log(np.asarray(divergences, dtype=np.float64))
     weight = 1.0 / (1.0 + y**2)
     middle_x, middle_y = np.average(x, weights=weight), np.average(y, weights=weight)
     x, y = x - middle_x, y - middle_y

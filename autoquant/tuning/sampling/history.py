@@ -1,109 +1,42 @@
-"""What became of the trials of a study, as plain values, and what can be said of all of them together."""
+"""All trials of a study, and what can be said of them together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autoquant.tuning.sampling.problem import Problem, gain_of, int8_of, meaning
+from autoquant.tuning.sampling.problem import Problem, canonical_key, gain_of, int8_of
 from autoquant.tuning.study.space import Choice, Parameters
+from autoquant.tuning.study.trial import State, Trial
 
 FAR = 5.0
-"""A drop so many times the allowed one, or more, is no near miss, and says nothing of small losses."""
-PENDING = frozenset({"running", "waiting"})
+"""A drop of so many times the largest within tolerance is no near miss, and says nothing of small divergences."""
 THRESHOLD = 0.001
 """The share of all that could be gained for which no further trial is worth its time."""
 
 
 @dataclass(frozen=True)
-class Past:
-    """A trial, ended or not: 'running', 'waiting', 'done' (scored on everything), 'stopped' (before), 'failed'.
-
-    `limit` is on how many samples it was to be scored at most, None where it was until decided or set aside. `drop` is
-    exact where it is done, an estimate in `low`..`high` otherwise. `within` is None as long as nobody knows. `loss` is
-    the mean divergence from the model in float on the first `loss_samples` samples, and the last of `losses`, which are
-    those on fewer and more samples, the same ones for all trials.
-    """
-
-    number: int
-    parameters: Parameters
-    phase: str = ""
-    state: str = "running"
-    limit: int | None = None
-    samples: int = 0
-    loss: float | None = None
-    loss_samples: int = 0
-    drop: float | None = None
-    low: float | None = None
-    high: float | None = None
-    within: bool | None = None
-    objective: float = math.inf
-    at_fault: str = ""
-    losses: Sequence[float] = ()
-
-    @property
-    def pending(self) -> bool:
-        """Whether somebody is at it, or will be."""
-        return self.state in PENDING
-
-    @property
-    def decided(self) -> bool:
-        """Whether trying it again, on however many samples, says nothing new."""
-        return self.state in ("done", "failed") or self.within is not None or (not self.pending and self.limit is None)
-
-    @property
-    def set_aside(self) -> bool:
-        """Whether it was stopped undecided, since few samples alone cost more than is allowed (streaming.py)."""
-        return self.state == "stopped" and self.limit is None and self.within is None
-
-    @property
-    def measures(self) -> tuple[float, ...]:
-        """What is compared in a race, on more and more samples: losses, or the drop where outputs are not compared.
-
-        Nothing where the outputs were compared, and their loss is no number.
-        """
-        last = self.drop if not self.loss_samples else self.loss
-        found = self.losses or (() if last is None else (last,))
-        return () if self.state == "failed" or not all(map(math.isfinite, found)) else tuple(found)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A point to try, in which phase, why, and on how many samples at most; None is until it is decided.
-
-    Where there are `free` dimensions, these are to be chosen by a sampler, the others are as they are given.
-    """
-
-    parameters: Parameters
-    phase: str
-    why: str
-    limit: int | None = None
-    free: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class History:
-    """All trials of a study, and the problem they are of. A trial that is pending is taken to come to nothing."""
+    """All trials of a study, and the problem they are of. Running trials are treated as failures (constant liar)."""
 
-    trials: tuple[Past, ...]
+    trials: tuple[Trial, ...]
     problem: Problem
     threshold: float = THRESHOLD
 
     @cached_property
-    def by_meaning(self) -> dict[frozenset[tuple[str, Choice]], list[Past]]:
+    def by_plan(self) -> dict[frozenset[tuple[str, Choice]], list[Trial]]:
         """Plan -> its trials, by number."""
-        found: dict[frozenset[tuple[str, Choice]], list[Past]] = {}
+        found: dict[frozenset[tuple[str, Choice]], list[Trial]] = {}
         for trial in self.trials:
-            found.setdefault(meaning(trial.parameters, self.problem), []).append(trial)
+            found.setdefault(canonical_key(trial.parameters, self.problem), []).append(trial)
         return found
 
     @cached_property
-    def incumbent(self) -> Past | None:
-        """The least objective among trials proven to be within; ties go to the smaller drop, then to the earlier."""
-        proven = [trial for trial in self.trials if trial.within and not trial.pending and trial.state != "failed"]
-        return min(proven, key=_by_objective, default=None)
+    def incumbent(self) -> Trial | None:
+        """The least objective among trials proven to be within tolerance; ties go to the smaller drop, the earlier."""
+        return min((trial for trial in self.trials if trial.within), key=_by_objective, default=None)
 
     @property
     def finished(self) -> bool:
@@ -114,7 +47,7 @@ class History:
         return self.incumbent.objective - lowest <= self.threshold * max(1.0 - lowest, 0.0)
 
     @property
-    def scale(self) -> float:
+    def total_gain(self) -> float:
         """What there is to be gained in all."""
         return sum(gain for gain in self.problem.gains.values() if gain > 0.0)
 
@@ -126,34 +59,37 @@ class History:
         return gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
 
     @property
-    def allowed(self) -> float:
-        """The allowed drop; where none is allowed, that of one sample, since there is no logarithm of 0."""
-        return self.problem.allowed or 1.0 / self.problem.total
+    def max_drop(self) -> float:
+        """The largest drop within tolerance; where none is, that of one sample, since there is no logarithm of 0."""
+        return self.problem.max_drop or 1.0 / self.problem.total
 
-    def near_miss(self, trial: Past) -> bool:
-        """Whether a trial was set aside, or took all samples to be found not within, and is not far from it."""
-        missed = trial.set_aside or (trial.state == "done" and not trial.within)
-        return missed and trial.drop is not None and trial.drop < FAR * self.allowed
+    def near_miss(self, trial: Trial) -> bool:
+        """Whether a trial was undecided, or took all samples to be found not within tolerance, by little."""
+        missed = trial.undecided or (trial.state is State.DONE and not trial.within)
+        return missed and trial.drop is not None and trial.drop < FAR * self.max_drop
 
-    def gains(self, parameters: Parameters) -> bool:
+    def gain_over_incumbent(self, parameters: Parameters) -> float:
+        """What a plan gains more than the incumbent."""
+        return gain_of(int8_of(parameters, self.problem), self.problem) - self.incumbent_gain
+
+    def improves(self, parameters: Parameters) -> bool:
         """Whether a plan gains more than the incumbent, by enough to be worth a trial."""
-        more = gain_of(int8_of(parameters, self.problem), self.problem) - self.incumbent_gain
-        return more > self.threshold * self.scale
+        return self.gain_over_incumbent(parameters) > self.threshold * self.total_gain
 
-    def of(self, parameters: Parameters) -> list[Past]:
+    def trials_of(self, parameters: Parameters) -> list[Trial]:
         """The trials of a plan."""
-        return self.by_meaning.get(meaning(parameters, self.problem), [])
+        return self.by_plan.get(canonical_key(parameters, self.problem), [])
 
-    def settled(self, parameters: Parameters, limit: int | None = None) -> bool:
+    def already_known(self, parameters: Parameters, max_samples: int | None = None) -> bool:
         """Whether a trial of the plan would say nothing that another does not say or is about to say."""
-        return any(trial.decided or _reaches(trial, limit) for trial in self.of(parameters))
+        return any(trial.final or _reaches(trial, max_samples) for trial in self.trials_of(parameters))
 
     def measures(self, parameters: Parameters) -> tuple[float, ...]:
         """How bad a plan was measured to be, on more and more samples, which are the same ones for all plans."""
-        ended = [trial for trial in self.of(parameters) if not trial.pending and trial.measures]
-        return (
-            max(ended, key=lambda trial: (trial.loss_samples, trial.samples, -trial.number)).measures if ended else ()
-        )
+        ended = [trial for trial in self.trials_of(parameters) if measures_of(trial)]
+        if not ended:
+            return ()
+        return measures_of(max(ended, key=lambda trial: (trial.divergence_samples, trial.samples, -trial.number)))
 
     def compared(self, points: Sequence[Parameters]) -> list[float]:
         """How bad each plan was measured to be, on the most samples that all those measured have in common.
@@ -170,18 +106,25 @@ class History:
         return points[found.index(min(found))]
 
     def samples(self, parameters: Parameters) -> int:
-        """On how many samples a plan was measured at most."""
-        return max((trial.loss_samples for trial in self.of(parameters) if not trial.pending), default=0)
-
-    def ended(self) -> Iterator[Past]:
-        """The trials of which something is known."""
-        return (trial for trial in self.trials if not trial.pending)
+        """On how many samples the outputs of a plan were compared with FP32's at most."""
+        return max((trial.divergence_samples for trial in self.trials_of(parameters)), default=0)
 
 
-def _by_objective(trial: Past) -> tuple[float, float, int]:
+def measures_of(trial: Trial) -> tuple[float, ...]:
+    """What is compared in a race, on more and more samples: divergences, or the drop where outputs are not compared.
+
+    Nothing where the trial has not ended or failed, or where a divergence is not finite.
+    """
+    found = trial.divergences
+    if not trial.divergence_samples and trial.drop is not None:
+        found = (trial.drop,)
+    return found if trial.state is not State.FAILED and all(map(math.isfinite, found)) else ()
+
+
+def _by_objective(trial: Trial) -> tuple[float, float, int]:
     return trial.objective, math.inf if trial.drop is None else trial.drop, trial.number
 
 
-def _reaches(trial: Past, limit: int | None) -> bool:
+def _reaches(trial: Trial, max_samples: int | None) -> bool:
     """Whether a trial was to be scored on as many samples."""
-    return trial.limit is None or (limit is not None and trial.limit >= limit)
+    return trial.max_samples is None or (max_samples is not None and trial.max_samples >= max_samples)

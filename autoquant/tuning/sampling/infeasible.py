@@ -1,4 +1,4 @@
-"""What trials rule out: a plan that has in INT8 all that one had which was out, with the same settings, is out too."""
+"""What cannot be within tolerance: a plan with all in INT8 that an infeasible one had, with the same settings."""
 
 from __future__ import annotations
 
@@ -7,78 +7,76 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from autoquant.tuning.sampling.history import History, Past
+from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.problem import int8_of, unit_of
 from autoquant.tuning.study.space import Parameters, switch_of
+from autoquant.tuning.study.trial import State, Trial
 
 Cuts = tuple[frozenset[str], ...]
 """Sets of layers; no plan may have all layers of any of them in INT8."""
 
 
 @dataclass(frozen=True)
-class Outs:
-    """What the trials of a history rule out."""
+class Infeasible:
+    """The plans that the trials of a history exclude."""
 
     history: History
 
-    def proven(self, base: Parameters) -> Cuts:
-        """The smallest sets of layers that were proven to be out together, or failed, with the settings of `base`."""
-        return _smallest(layers for trial in self.history.trials for layers in self._out(trial, base))
+    def proven_infeasible(self, base: Parameters) -> Cuts:
+        """The smallest sets of layers that were proven to miss together, or failed, with the settings of `base`."""
+        return _smallest(layers for trial in self.history.trials for layers in self._proven(trial, base))
 
-    def taken(self, base: Parameters) -> Cuts:
-        """The same, with what is being tried, and what was set aside, taken to be out.
-
-        But for what was set aside and is part of a plan that was proven to be within.
-        """
-        within = [layers for trial in self.history.trials if trial.within for layers in self._whole(trial, base)]
+    def assumed_infeasible(self, base: Parameters) -> Cuts:
+        """The same with running trials and undecided ones, but for those that are part of a plan proven within."""
+        within = [layers for trial in self.history.trials if trial.within for layers in self._int8(trial, base)]
         unclear = (
             layers
             for trial in self.history.trials
             for layers in self._unclear(trial, base)
-            if not (trial.set_aside and any(layers <= more for more in within))
+            if not (trial.undecided and any(layers <= more for more in within))
         )
-        return _smallest([*self.proven(base), *unclear])
+        return _smallest([*self.proven_infeasible(base), *unclear])
 
-    def exclude(self, parameters: Parameters) -> bool:
-        """Whether a plan contains one that is taken to be out."""
+    def excludes(self, parameters: Parameters) -> bool:
+        """Whether a plan contains one that is assumed to be infeasible."""
         int8 = int8_of(parameters, self.history.problem)
-        return any(layers <= int8 for layers in self.taken(parameters))
+        return any(layers <= int8 for layers in self.assumed_infeasible(parameters))
 
-    def leave(self, parameters: Parameters) -> bool:
-        """Whether a plan gains more than the incumbent, and no trial says what would become of it."""
-        gains = self.history.gains(parameters)
-        return gains and not self.history.settled(parameters) and not self.exclude(parameters)
+    def is_open(self, parameters: Parameters) -> bool:
+        """Whether a plan gains more than the incumbent, and no trial says how it would end."""
+        improves = self.history.improves(parameters)
+        return improves and not self.history.already_known(parameters) and not self.excludes(parameters)
 
-    def doubted(self) -> Past | None:
-        """Of what was set aside, gains more than the incumbent and may be within, that which cost least."""
-        total = self.history.problem.total
+    def next_recheck(self) -> Trial | None:
+        """Of the undecided trials that gain more than the incumbent and may be within, the one of least drop."""
+        problem = self.history.problem
         doubts = [
             trial
             for trial in self.history.trials
-            if trial.set_aside
-            and self.history.gains(trial.parameters)
-            and not any(other.limit == total for other in self.history.of(trial.parameters))
+            if trial.undecided
+            and self.history.improves(trial.parameters)
+            and not any(other.max_samples == problem.total for other in self.history.trials_of(trial.parameters))
             and not any(
-                layers <= int8_of(trial.parameters, self.history.problem) for layers in self.proven(trial.parameters)
+                layers <= int8_of(trial.parameters, problem) for layers in self.proven_infeasible(trial.parameters)
             )
         ]
         return min(
             doubts, key=lambda trial: (math.inf if trial.drop is None else trial.drop, trial.number), default=None
         )
 
-    def _out(self, trial: Past, parameters: Parameters) -> Iterator[frozenset[str]]:
+    def _proven(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
         int8 = int8_of(trial.parameters, self.history.problem)
-        if trial.state == "failed" and trial.at_fault in int8:
+        if trial.state is State.FAILED and trial.at_fault in int8:
             if self._same(trial.parameters, parameters, {"", trial.at_fault}):
                 yield frozenset({trial.at_fault})
-        elif trial.state == "failed" or (trial.within is False and not trial.pending):
-            yield from self._whole(trial, parameters)
+        elif trial.state is State.FAILED or trial.within is False:
+            yield from self._int8(trial, parameters)
 
-    def _unclear(self, trial: Past, parameters: Parameters) -> Iterator[frozenset[str]]:
-        if trial.limit is None and not trial.within:
-            yield from self._whole(trial, parameters)
+    def _unclear(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
+        if trial.max_samples is None and not trial.within:
+            yield from self._int8(trial, parameters)
 
-    def _whole(self, trial: Past, parameters: Parameters) -> Iterator[frozenset[str]]:
+    def _int8(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
         """All layers in INT8 of a trial, where `parameters` have the same settings for all that was in INT8."""
         int8 = int8_of(trial.parameters, self.history.problem)
         in_float = set(self.history.problem.layers) - int8
@@ -98,8 +96,8 @@ class Outs:
 
 def _smallest(sets: Iterable[frozenset[str]]) -> Cuts:
     """Those that contain no other, each once, in their order of size."""
-    kept: list[frozenset[str]] = []
+    found: list[frozenset[str]] = []
     for layers in sorted(sets, key=len):
-        if not any(other <= layers for other in kept):
-            kept.append(layers)
-    return tuple(kept)
+        if not any(other <= layers for other in found):
+            found.append(layers)
+    return tuple(found)

@@ -1,8 +1,9 @@
-"""The plan to try next once losses can be predicted: what it is expected to gain for the time it takes decides.
+"""The plan to try next once divergences can be predicted: what it is expected to gain for the time it takes decides.
 
-The knapsack gives the plans with most gain for bounds on the loss. Around the incumbent its plans are refinements:
-one more layer in INT8, or one for another. To these come plans in which a layer has other settings than the best: those
-of a near miss are worth a try, as which of few samples fall to another class is chance, as far as anybody can tell.
+The knapsack gives the plans with most gain for bounds on the divergence. Around the incumbent its plans are
+refinements: one more layer in INT8, or one for another. To these come plans in which a layer has other settings than
+the best: those of a near miss are worth a try, as which of few samples fall to another class is chance, as far as
+anybody can tell.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from autoquant.tuning.sampling.history import Step
-from autoquant.tuning.sampling.planner import most_gain
+from autoquant.tuning.sampling.knapsack import most_gain
 from autoquant.tuning.sampling.plans import Plans
 from autoquant.tuning.sampling.problem import Problem, gain_of, int8_of, unit_of
-from autoquant.tuning.study.space import Parameters, switch_of
+from autoquant.tuning.study.space import Parameters, Suggestion, switch_of
 
 CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
 """The knapsack's bounds are where plans are within with these chances."""
@@ -32,14 +32,14 @@ MISSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A plan: what it gains more than the incumbent, its predicted loss, the chance that it is within.
+    """A plan: what it gains more than the incumbent, its predicted divergence, the chance that it is within.
 
     `changed` says in words which settings are not the best, or not those of trial `missed`, where it is one of these.
     """
 
     parameters: Parameters
     gain: float
-    loss: float
+    divergence: float
     chance: float
     changed: str = ""
     missed: int | None = None
@@ -50,27 +50,28 @@ class Move:
         return self.gain * self.chance / (self.chance + (1.0 - self.chance) * CHEAP)
 
 
-def next_move(plans: Plans) -> Step | None:
+def next_move(plans: Plans) -> Suggestion | None:
     """The move that is worth most, where any is left that is not hopeless."""
     every = (*knapsacks(plans), *alternatives(plans), *variants(plans))
     moves = [move for move in every if move.chance >= HOPELESS]
-    best = max(moves, key=lambda move: (move.worth, -move.loss), default=None)
-    return None if best is None else _step(plans, best)
+    best = max(moves, key=lambda move: (move.worth, -move.divergence), default=None)
+    return None if best is None else _suggestion(plans, best)
 
 
-def room(plans: Plans) -> float:
+def remaining_gain(plans: Plans) -> float:
     """What can still be gained at most: by the best plan that no trial excludes."""
-    most = most_gain(plans.history.problem.gains, plans.losses, bound=math.inf, cuts=plans.outs.proven(plans.base))
-    return -math.inf if most is None else gain_of(most, plans.history.problem) - plans.history.incumbent_gain
+    cuts = plans.infeasible.proven_infeasible(plans.base)
+    most = most_gain(plans.problem.gains, plans.divergences, bound=math.inf, cuts=cuts)
+    return -math.inf if most is None else plans.history.gain_over_incumbent(plans.plan(most))
 
 
 def knapsacks(plans: Plans) -> Iterator[Move]:
     """The plans with most gain for each bound, that are better than the incumbent."""
-    gains, cuts = plans.history.problem.gains, plans.outs.taken(plans.base)
+    gains, cuts = plans.problem.gains, plans.infeasible.assumed_infeasible(plans.base)
     seen: set[frozenset[str] | None] = {None, frozenset()}
     for chance in CHANCES:
-        bound = plans.curve.loss_at(chance) - plans.floor
-        int8 = most_gain(gains, plans.losses, bound=bound, cuts=cuts) if bound > 0.0 else None
+        bound = plans.curve.divergence_at(chance) - plans.floor
+        int8 = most_gain(gains, plans.divergences, bound=bound, cuts=cuts) if bound > 0.0 else None
         if int8 not in seen and int8 is not None:
             seen.add(int8)
             yield from _moves(plans, plans.plan(int8))
@@ -79,21 +80,21 @@ def knapsacks(plans: Plans) -> Iterator[Move]:
 def alternatives(plans: Plans) -> Iterator[Move]:
     """The incumbent with one more layer in INT8, where that was tried, but with other settings than the best.
 
-    Other settings of the layer itself, or of the one whose loss is the largest.
+    Other settings of the layer itself, or of the one whose divergence is the largest.
     """
     incumbent = plans.history.incumbent
     if incumbent is None or incumbent not in plans.related:
         return
-    int8, cuts = int8_of(incumbent.parameters, plans.history.problem), plans.outs.taken(plans.base)
-    for layer in plans.history.problem.layers:
+    int8, cuts = int8_of(incumbent.parameters, plans.problem), plans.infeasible.assumed_infeasible(plans.base)
+    for layer in plans.problem.layers:
         if layer in int8 or not any(cut <= int8 | {layer} for cut in cuts):
             continue
         more = plans.plan(int8 | {layer})
-        for unit in dict.fromkeys([layer, max(sorted(int8), key=plans.losses.__getitem__, default=layer)]):
-            for candidate in plans.candidates.get(unit, ()):
-                if math.isfinite(candidate.loss):
-                    words = ", ".join(f"{name} {value}" for name, value in candidate.parameters.items())
-                    yield from _moves(plans, {**more, **candidate.parameters}, changed=words)
+        for unit in dict.fromkeys([layer, max(sorted(int8), key=plans.divergences.__getitem__, default=layer)]):
+            for prediction in plans.predictions.get(unit, ()):
+                if math.isfinite(prediction.divergence):
+                    words = ", ".join(f"{name} {value}" for name, value in prediction.parameters.items())
+                    yield from _moves(plans, {**more, **prediction.parameters}, changed=words)
 
 
 def variants(plans: Plans) -> Iterator[Move]:
@@ -101,7 +102,7 @@ def variants(plans: Plans) -> Iterator[Move]:
 
     Those of a single layer hardly change which samples fall to another class.
     """
-    problem = plans.history.problem
+    problem = plans.problem
     gains = {trial.number: gain_of(int8_of(trial.parameters, problem), problem) for trial in plans.near_misses}
     most = sorted(plans.near_misses, key=lambda trial: (-gains[trial.number], trial.number))[:MISSES]
     for trial, changed in product(most, list(_everywhere(problem))):
@@ -128,24 +129,24 @@ def _everywhere(problem: Problem) -> Iterator[Parameters]:
 
 def _moves(plans: Plans, parameters: Parameters, *, changed: str = "", missed: int | None = None) -> Iterator[Move]:
     """A plan as a move, where it is worth one."""
-    if plans.outs.leave(parameters):
-        gain = gain_of(int8_of(parameters, plans.history.problem), plans.history.problem) - plans.history.incumbent_gain
-        yield Move(parameters, gain, plans.loss(parameters), plans.chance(parameters), changed, missed)
+    if plans.infeasible.is_open(parameters):
+        gain = plans.history.gain_over_incumbent(parameters)
+        yield Move(parameters, gain, plans.divergence(parameters), plans.chance(parameters), changed, missed)
 
 
-def _step(plans: Plans, move: Move) -> Step:
-    incumbent, problem = plans.history.incumbent, plans.history.problem
+def _suggestion(plans: Plans, move: Move) -> Suggestion:
+    incumbent, problem = plans.history.incumbent, plans.problem
     int8 = int8_of(move.parameters, problem)
     before = frozenset[str]() if incumbent is None else int8_of(incumbent.parameters, problem)
-    odds = f"predicted loss of {move.loss:.3g}, {move.chance:.0%} likely to be within"
+    odds = f"predicted divergence of {move.divergence:.3g}, {move.chance:.0%} likely to be within"
     if move.missed is not None:
         words = f"refine: trial {move.missed}, a near miss, with {move.changed} in all layers ({odds})"
-        return Step(move.parameters, "refine", words)
+        return Suggestion(move.parameters, words, "refine")
     if incumbent is not None and len(int8 ^ before) <= NEAR:
         more, fewer = ", ".join(sorted(int8 - before)), ", ".join(sorted(before - int8))
         words = f"{more} in INT8 again" + (f" for {fewer} in float" if fewer else "")
         words += f" with {move.changed}" if move.changed else ""
-        return Step(move.parameters, "refine", f"refine: {words} ({odds})")
+        return Suggestion(move.parameters, f"refine: {words} ({odds})", "refine")
     low, high = plans.bracket
     proven = f"bracket {low:.3g}..{high:.3g}" if math.isfinite(high) else f"over {low:.3g}"
-    return Step(move.parameters, "knapsack", f"knapsack: most gain for a {odds} ({proven})")
+    return Suggestion(move.parameters, f"knapsack: most gain for a {odds} ({proven})", "knapsack")

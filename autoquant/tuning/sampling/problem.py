@@ -1,36 +1,20 @@
-"""What the guided sampler has to know of a search, and what the parameters of a plan mean to it."""
+"""What a sampler has to know of a search, and what the parameters of a plan mean to it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
+from autoquant.model.names import is_tensor
+from autoquant.tuning.sensitivity.result import Predictions
+from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, switch_of
+from autoquant.tuning.study.workload import Objective
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Settings that a unit can have, and the loss that is predicted when it alone is in INT8 with them.
-
-    `parameters` are all of the unit's own dimensions but its layer's switch; `loss` is in nats, or in whatever the
-    trials measure theirs; NaN and infinity say that it cannot be in INT8 with these settings.
-    """
-
-    parameters: Parameters
-    loss: float
-
-
-Candidates = Mapping[str, tuple[Candidate, ...]]
-"""Unit -> what it can have, the preferred first, which wins where losses are equal.
-
-Units are the layers with a switch, layers that are always in INT8, and inputs of operators with dimensions of their own
-(whose switch is one of these). A layer with a switch and no other dimension has one candidate without parameters.
-"""
-
-
-class Problem(Protocol):
-    """A search as the guided sampler sees it."""
+class Choices(Protocol):
+    """What may be chosen, and how trials are judged: all that a sampler needs which predicts nothing."""
 
     @property
     def dimensions(self) -> Mapping[str, tuple[Choice, ...]]:
@@ -43,6 +27,20 @@ class Problem(Protocol):
         ...
 
     @property
+    def max_drop(self) -> float:
+        """The largest drop within tolerance."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """How many samples a trial that is scored on everything takes."""
+        ...
+
+
+class Problem(Choices, Protocol):
+    """The same with what layers gain in INT8, and how much they are predicted to change the outputs."""
+
+    @property
     def gains(self) -> Mapping[str, float]:
         """Layer -> how much the objective falls when it becomes INT8, in any one unit; it may be negative."""
         ...
@@ -52,38 +50,71 @@ class Problem(Protocol):
         """What no plan's objective is below; that of the model all in float is 1."""
         ...
 
-    @property
-    def allowed(self) -> float:
-        """The largest drop that is within."""
-        ...
+    def sensitivities(self, parameters: Parameters) -> Predictions:
+        """Predicted divergences under the settings of the whole model (the dimensions without ':') that are given.
 
-    @property
-    def total(self) -> int:
-        """How many samples a trial that is scored on everything takes."""
-        ...
-
-    def sensitivities(self, parameters: Parameters) -> Candidates:
-        """Predicted losses under the settings of the whole model (the dimensions without ':') that are given.
-
-        It is asked for when it is first needed, and may take seconds; whoever implements it keeps what it found.
+        It is asked for when it is first needed, and may take seconds; whoever implements it caches what it found.
         """
         ...
 
 
-def start_of(problem: Problem) -> Parameters:
+@dataclass(frozen=True)
+class SearchProblem:
+    """The problem of a search. `predict` gives the predicted divergences of layers."""
+
+    space: SearchSpace
+    objective: Objective
+    max_drop: float
+    total: int
+    predict: Callable[[Parameters], Predictions]
+    _predicted: dict[frozenset[tuple[str, Choice]], Predictions] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> Mapping[str, tuple[Choice, ...]]:
+        """Those of the space."""
+        return self.space.dimensions
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Layers that may be in INT8 or in float."""
+        return tuple(name for name in self.space.layers if not is_tensor(name) and self.space.may_be_float(name))
+
+    @cached_property
+    def gains(self) -> Mapping[str, float]:
+        """By how much the objective grows where one layer goes back to float, from all in INT8."""
+        fullest = dict(next(self.space.starts()).parameters)
+        least = self.objective(self.space.plan(fullest))
+        return {
+            name: self.objective(self.space.plan({**fullest, switch_of(name): False})) - least for name in self.layers
+        }
+
+    @property
+    def lowest(self) -> float:
+        """What no plan's objective is below."""
+        return self.objective.lowest
+
+    def sensitivities(self, parameters: Parameters) -> Predictions:
+        """Predicted divergences, computed once for the same settings of the whole model."""
+        settings = frozenset(globals_of(parameters).items())
+        if settings not in self._predicted:
+            self._predicted[settings] = self.predict(parameters)
+        return self._predicted[settings]
+
+
+def start_of(choices: Choices) -> Parameters:
     """Every layer in INT8, with the preferred choice of everything."""
-    first = {name: choices[0] for name, choices in problem.dimensions.items()}
-    return with_int8(first, problem, problem.layers)
+    first = {name: values[0] for name, values in choices.dimensions.items()}
+    return with_int8(first, choices, choices.layers)
 
 
-def with_int8(parameters: Parameters, problem: Problem, int8: Collection[str]) -> Parameters:
+def with_int8(parameters: Parameters, choices: Choices, int8: Collection[str]) -> Parameters:
     """The same with just these layers in INT8."""
-    return {**parameters, **{switch_of(layer): layer in int8 for layer in problem.layers}}
+    return {**parameters, **{switch_of(layer): layer in int8 for layer in choices.layers}}
 
 
-def int8_of(parameters: Parameters, problem: Problem) -> frozenset[str]:
+def int8_of(parameters: Parameters, choices: Choices) -> frozenset[str]:
     """The layers with a switch that are in INT8."""
-    return frozenset(layer for layer in problem.layers if parameters[switch_of(layer)])
+    return frozenset(layer for layer in choices.layers if parameters[switch_of(layer)])
 
 
 def gain_of(int8: Collection[str], problem: Problem) -> float:
@@ -101,8 +132,8 @@ def globals_of(parameters: Parameters) -> Parameters:
     return {name: value for name, value in parameters.items() if not unit_of(name)}
 
 
-def meaning(parameters: Parameters, problem: Problem) -> frozenset[tuple[str, Choice]]:
-    """What distinguishes a plan: settings of a layer in float mean nothing."""
-    off = set(problem.layers) - int8_of(parameters, problem)
+def canonical_key(parameters: Parameters, choices: Choices) -> frozenset[tuple[str, Choice]]:
+    """What distinguishes a plan from others: all parameters but the settings of layers in float, which mean nothing."""
+    off = set(choices.layers) - int8_of(parameters, choices)
     dead = (name for name in parameters if unit_of(name) in off and name != switch_of(unit_of(name)))
     return frozenset(parameters.items() - {(name, parameters[name]) for name in dead})

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from autoquant.tuning.sampling.history import History, Step
-from autoquant.tuning.sampling.problem import meaning, unit_of
-from autoquant.tuning.study.space import Choice, Parameters, setting_words
+from autoquant.tuning.sampling.history import History
+from autoquant.tuning.sampling.problem import canonical_key, unit_of
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion, setting_words
 
-LIMITS = (64, 128, 256)
+SAMPLES = (64, 128, 256)
 """Samples for each single change, for combinations, for the best few."""
 BETTER = 0.98
-"""A change is one for the better where the loss is below this share of what it was."""
+"""A change is one for the better where what is measured is below this share of what it was."""
 CLOSE, FEW = 1.2, 3
 """The best few: within this factor of the best, and so many."""
 NEAR = 2.0
@@ -29,7 +29,7 @@ class Race:
     The best comes first in both.
     """
 
-    step: Step | None
+    next: Suggestion | None
     ranked: Sequence[Parameters]
     near: Sequence[Parameters]
 
@@ -40,35 +40,35 @@ class Race:
 
 
 def race(history: History, reference: Parameters) -> Race:
-    """The race around `reference`, which is not repeated. What is pending is taken to have lost."""
-    limits = [min(limit, history.problem.total) for limit in LIMITS]
+    """The race around `reference`, which is not repeated. What is running is taken to have lost."""
+    few, more, most = (min(samples, history.problem.total) for samples in SAMPLES)
     singles = [{**reference, name: value} for name, value in _changes(history, reference)]
     for point in singles:
-        if not _seen(history, point, limits[0]):
+        if not _measured(history, point, few):
             best = [history.best([reference, *singles])]
-            return Race(_step(point, reference, limits[0]), best, best)
-    tried, step = _combined(history, reference, singles, limits[1])
-    if step is None:
-        step = _among_the_best(history, reference, tried, limits[2])
-    raced = list({meaning(point, history.problem): point for point in [reference, *singles, *tried]}.values())
+            return Race(_raced(point, reference, few), best, best)
+    tried, following = _combined(history, reference, singles, more)
+    if following is None:
+        following = _among_the_best(history, reference, tried, most)
+    raced = list({canonical_key(point, history.problem): point for point in [reference, *singles, *tried]}.values())
     ranked = _ranked(history, raced)
     near = [point for point in _within(history, raced, NEAR) if point not in ranked]
-    return Race(step, ranked, [*ranked, *near])
+    return Race(following, ranked, [*ranked, *near])
 
 
 def _combined(
-    history: History, reference: Parameters, singles: Sequence[Parameters], limit: int
-) -> tuple[list[Parameters], Step | None]:
+    history: History, reference: Parameters, singles: Sequence[Parameters], samples: int
+) -> tuple[list[Parameters], Suggestion | None]:
     """The changes for the better put together, the best first, as long as each still is one; what was tried for it."""
-    start, *losses = history.compared([reference, *singles])
-    better = sorted((loss, place) for place, loss in enumerate(losses) if loss < BETTER * start)
+    start, *found = history.compared([reference, *singles])
+    better = sorted((measured, place) for place, measured in enumerate(found) if measured < BETTER * start)
     tried, current = [reference], reference
     for _, place in better:
         point = {**current, **_difference(singles[place], reference)}
         if _difference(current, reference).keys() & _difference(singles[place], reference).keys():
             continue
-        if not _seen(history, point, limit):
-            return tried, _step(point, reference, limit)
+        if not _measured(history, point, samples):
+            return tried, _raced(point, reference, samples)
         tried.append(point)
         before, after = history.compared([current, point])
         if after < BETTER * before:
@@ -76,12 +76,14 @@ def _combined(
     return tried, None
 
 
-def _among_the_best(history: History, reference: Parameters, tried: Sequence[Parameters], limit: int) -> Step | None:
+def _among_the_best(
+    history: History, reference: Parameters, tried: Sequence[Parameters], samples: int
+) -> Suggestion | None:
     """What is not yet measured on as many samples as it takes to choose among the best few."""
     few = _within(history, tried, CLOSE)[:FEW]
     for point in few if len(few) > 1 else ():
-        if not _seen(history, point, limit):
-            return _step(point, reference, limit)
+        if not _measured(history, point, samples):
+            return _raced(point, reference, samples)
     return None
 
 
@@ -94,9 +96,9 @@ def _ranked(history: History, points: Sequence[Parameters]) -> list[Parameters]:
 
 def _within(history: History, points: Sequence[Parameters], factor: float) -> list[Parameters]:
     """Plans within a factor of the best, the best first."""
-    losses = history.compared(points)
-    pairs = sorted(zip(losses, range(len(points)), strict=True))
-    return [points[place] for loss, place in pairs if loss <= factor * min(losses)]
+    found = history.compared(points)
+    pairs = sorted(zip(found, range(len(points)), strict=True))
+    return [points[place] for measured, place in pairs if measured <= factor * min(found)]
 
 
 def _difference(point: Parameters, reference: Parameters) -> Parameters:
@@ -109,11 +111,11 @@ def _changes(history: History, reference: Parameters) -> Iterator[tuple[str, Cho
             yield from ((name, value) for value in choices if value != reference[name])
 
 
-def _seen(history: History, point: Parameters, limit: int) -> bool:
-    """Whether a point was measured on so many samples, or somebody is at it."""
-    return history.samples(point) >= limit or history.settled(point, limit)
+def _measured(history: History, point: Parameters, samples: int) -> bool:
+    """Whether a point was measured on so many samples, or is running."""
+    return history.samples(point) >= samples or history.already_known(point, samples)
 
 
-def _step(point: Parameters, reference: Parameters, limit: int) -> Step:
+def _raced(point: Parameters, reference: Parameters, samples: int) -> Suggestion:
     words = [setting_words(*item) for item in _difference(point, reference).items()] or ["as it was"]
-    return Step(point, "race", f"race: {', '.join(words)}, on {limit} samples", limit)
+    return Suggestion(point, f"race: {', '.join(words)}, on {samples} samples", "race", samples)

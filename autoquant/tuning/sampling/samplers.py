@@ -1,4 +1,4 @@
-"""Who chooses the plans of a search: the guided sampler, one of Optuna's, or AMCT's rank and bisect. A row each."""
+"""What chooses the plans of a search: the guided sampler, one of Optuna's, or AMCT's rank and bisect. A row each."""
 
 from __future__ import annotations
 
@@ -7,153 +7,133 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
 
-from autoquant.tuning.sampling.history import History, Past, Step
-from autoquant.tuning.sampling.mirror import KEPT, seeded, suggestions
-from autoquant.tuning.sampling.problem import Problem, int8_of, meaning, start_of, with_int8
-from autoquant.tuning.sampling.proposer import GuidedProposer, enqueue
-from autoquant.tuning.sampling.reading import read
-from autoquant.tuning.study.study import Proposer
+from autoquant.tuning.sampling.guided import Guided
+from autoquant.tuning.sampling.problem import Choices, Problem, canonical_key, int8_of, start_of, with_int8
+from autoquant.tuning.sampling.shadow_study import seeded, suggest_from_copy
+from autoquant.tuning.study.space import Parameters, Suggestion
+from autoquant.tuning.study.study import Sampler
+from autoquant.tuning.study.trial import State, Trial
 
 POPULATION = 12
 """Trials of a generation of NSGA-II; Optuna's 50 would be most of a search's trials."""
-
 ATTEMPTS = 50
 """So many points are looked at for one that nobody has tried."""
+Ranking = Callable[[], Mapping[str, float]]
+"""Gives, when it is first needed, a number for each layer: the larger, the less INT8 changes the layer."""
 
 
 @dataclass(frozen=True)
-class Ingredients:
-    """What proposers are made from. `startup` is how many trials TPE leaves to chance, those already there included.
+class OptunaSampler:
+    """What a sampler of Optuna chooses, which is made anew, with a seed of its own, for every trial."""
 
-    `ranking` gives, when it is first needed, a number for each layer that may be in float: the larger, the less INT8
-    changes the layer.
-    """
-
-    problem: Problem
-    seed: int = 0
-    startup: int = 10
-    ranking: Callable[[], Mapping[str, float]] = dict
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What an Optuna sampler chooses, which is made anew, with a seed of its own, for every trial."""
-
-    problem: Problem
+    choices: Choices
     seed: int
     name: str
     make: Callable[[int], BaseSampler]
 
-    def prepare(self, study: optuna.Study) -> bool:
-        """Let the next point wait, unless others are waiting; False where so many in a row brought nothing new.
-
-        It depends on the seed and the study alone, and is a plan that nobody has tried or is trying.
-        """
-        trials = study.get_trials(deepcopy=False)
-        if any(trial.state is TrialState.WAITING for trial in trials):
-            return True
-        past = read(trials, self.problem.dimensions)
-        notes = {trial.number: trial.user_attrs.get(KEPT, {}) for trial in trials}
-        sampler, allowed = self.make(seeded(self.seed, len(past))), self.problem.allowed
-        points = suggestions(past, self.problem.dimensions, sampler=sampler, allowed=allowed, notes=notes)
-        tried = {meaning(trial.parameters, self.problem) for trial in past}
+    def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
+        """The next point, which is of a plan that no trial has; None where so many in a row brought nothing new."""
+        points = suggest_from_copy(
+            trials,
+            self.choices.dimensions,
+            sampler=self.make(seeded(self.seed, len(trials))),
+            max_drop=self.choices.max_drop,
+            noted=True,
+        )
+        tried = {canonical_key(trial.parameters, self.choices) for trial in trials}
         for point, note in itertools.islice(points, ATTEMPTS):
-            in_float = bool(self.problem.layers) and not int8_of(point, self.problem)
-            if not in_float and meaning(point, self.problem) not in tried:
-                enqueue(study, Step(point, self.name.lower(), self.name), **{KEPT: note})
-                return True
-        return False
+            in_float = bool(self.choices.layers) and not int8_of(point, self.choices)
+            if not in_float and canonical_key(point, self.choices) not in tried:
+                return Suggestion(point, self.name, self.name.lower(), note=note)
+        return None
+
+
+def tpe(choices: Choices, *, seed: int, startup: int) -> OptunaSampler:
+    """Optuna's TPE, which learns from all trials; at random until there are `startup` of them."""
+    return OptunaSampler(
+        choices, seed, "TPE", lambda own: TPESampler(seed=own, multivariate=True, n_startup_trials=startup)
+    )
 
 
 @dataclass(frozen=True)
 class RankAndBisect:
     """AMCT's automatic calibration: all in INT8, then by bisection the fewest layers, from the worst on, in float.
 
-    As `autoquant.amct.strategy.BinarySearchStrategy`, but from the study's history and without a state of its own.
+    As `autoquant.amct.strategy.BinarySearchStrategy`, but from the trials and without a state of its own.
     """
 
-    problem: Problem
-    ranking: Callable[[], Mapping[str, float]]
+    choices: Choices
+    ranking: Ranking
 
-    def prepare(self, study: optuna.Study) -> bool:
-        """Let the next point wait, unless others are waiting; False at the end, and while one is being tried."""
-        trials = study.get_trials(deepcopy=False)
-        if any(trial.state is TrialState.WAITING for trial in trials):
-            return True
-        step = next_by_rank(read(trials, self.problem.dimensions), self.problem, self.ranking)
-        if step is not None:
-            enqueue(study, step)
-        return step is not None
+    def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
+        """The next probe of the bisection, as far as it was tried; None at its end, and while a probe is running."""
+        start = start_of(self.choices)
+        tried = self._trials_of(start, trials)
+        if not tried:
+            return Suggestion(start, "all INT8, with the preferred settings", "start")
+        if _all_undecided(tried):
+            return self._rescore(start)
+        return self._bisect(trials) if _verdict(tried) is False else None
 
+    def _bisect(self, trials: Sequence[Trial]) -> Suggestion | None:
+        ranking = self.ranking()
+        layers = sorted(self.choices.layers, key=lambda name: ranking[name])
+        left, right = 0, len(layers) - 1
+        while left <= right:
+            middle = (left + right) // 2
+            point = with_int8(start_of(self.choices), self.choices, layers[middle + 1 :])
+            in_float = middle == len(layers) - 1  # all of them, which needs no trial
+            tried = self._trials_of(point, trials)
+            if not in_float and not tried:
+                return Suggestion(point, f"amct: the {middle + 1} worst layers in float", "amct")
+            if _all_undecided(tried):
+                return self._rescore(point)
+            within = in_float or _verdict(tried)
+            if within is None:
+                return None
+            left, right = (left, middle - 1) if within else (middle + 1, right)
+        return None
 
-def next_by_rank(past: Sequence[Past], problem: Problem, ranking: Callable[[], Mapping[str, float]]) -> Step | None:
-    """The next probe of the bisection, as far as it was tried; None at its end, and while a probe is running."""
-    history = History(tuple(past), problem)
-    start = start_of(problem)
-    if _doubtful(history, start):
-        return _look(history, start)
-    within = _verdict(history, start)
-    if within is not None:
-        return None if within or not history.of(start) else _bisect(history, ranking())
-    return None if history.of(start) else Step(start, "start", "all INT8, with the preferred settings")
+    def _trials_of(self, point: Parameters, trials: Sequence[Trial]) -> list[Trial]:
+        key = canonical_key(point, self.choices)
+        return [trial for trial in trials if canonical_key(trial.parameters, self.choices) == key]
 
-
-def _bisect(history: History, ranking: Mapping[str, float]) -> Step | None:
-    layers = sorted(history.problem.layers, key=lambda name: ranking[name])
-    left, right = 0, len(layers) - 1
-    while left <= right:
-        middle = (left + right) // 2
-        point = with_int8(start_of(history.problem), history.problem, layers[middle + 1 :])
-        in_float = middle == len(layers) - 1  # all of them, which needs no trial
-        if not in_float and not history.of(point):
-            return Step(point, "amct", f"amct: the {middle + 1} worst layers in float")
-        if _doubtful(history, point):
-            return _look(history, point)
-        within = in_float or _verdict(history, point)
-        if within is None:
-            return None
-        left, right = (left, middle - 1) if within else (middle + 1, right)
-    return None
+    def _rescore(self, point: Parameters) -> Suggestion:
+        return Suggestion(point, "amct: what was undecided, on all samples", "amct", self.choices.total)
 
 
-def _doubtful(history: History, point: Mapping[str, bool | int | str]) -> bool:
-    """Whether nothing is known of a plan but that it was set aside, which proves nothing."""
-    return bool(history.of(point)) and all(trial.set_aside for trial in history.of(point))
+def _all_undecided(tried: Sequence[Trial]) -> bool:
+    """Whether a plan was tried, and nothing is known of it."""
+    return bool(tried) and all(trial.undecided for trial in tried)
 
 
-def _look(history: History, point: Mapping[str, bool | int | str]) -> Step:
-    return Step(point, "amct", "amct: what was set aside, on all samples", history.problem.total)
-
-
-def _verdict(history: History, point: Mapping[str, bool | int | str]) -> bool | None:
-    """Whether a plan is within; None as long as nobody has tried it to the end. What failed is not."""
-    ended = [trial for trial in history.of(point) if not trial.pending and not trial.set_aside]
+def _verdict(tried: Sequence[Trial]) -> bool | None:
+    """Whether a plan is within tolerance; None as long as nobody has tried it to the end. What failed is not."""
+    ended = [trial for trial in tried if trial.state is not State.RUNNING and not trial.undecided]
     return any(trial.within for trial in ended) if ended else None
 
 
-SAMPLERS: Mapping[str, Callable[[Ingredients], Proposer]] = MappingProxyType(
+SAMPLERS: Mapping[str, Callable[[Problem, int, int, Ranking], Sampler]] = MappingProxyType(
     {
-        "guided": lambda given: GuidedProposer(given.problem, given.seed),
-        "tpe": lambda given: Sampled(
-            given.problem,
-            given.seed,
-            "TPE",
-            lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=given.startup),
+        "guided": lambda problem, seed, startup, ranking: Guided(problem, seed),
+        "tpe": lambda problem, seed, startup, ranking: tpe(problem, seed=seed, startup=startup),
+        "random": lambda problem, seed, startup, ranking: OptunaSampler(
+            problem, seed, "random", lambda own: RandomSampler(seed=own)
         ),
-        "random": lambda given: Sampled(given.problem, given.seed, "random", lambda seed: RandomSampler(seed=seed)),
-        "nsgaii": lambda given: Sampled(
-            given.problem, given.seed, "NSGA-II", lambda seed: NSGAIISampler(seed=seed, population_size=POPULATION)
+        "nsgaii": lambda problem, seed, startup, ranking: OptunaSampler(
+            problem, seed, "NSGA-II", lambda own: NSGAIISampler(seed=own, population_size=POPULATION)
         ),
-        "amct": lambda given: RankAndBisect(given.problem, given.ranking),
+        "amct": lambda problem, seed, startup, ranking: RankAndBisect(problem, ranking),
     }
 )
-"""Name -> how to make it."""
+"""Name -> how to make it, of the problem, the seed, the trials that TPE leaves to chance, and AMCT's ranking."""
 
 
-def open_proposer(name: str, given: Ingredients) -> Proposer:
-    """The proposer that is called so."""
-    return SAMPLERS[name](given)
+def open_sampler(name: str, problem: Problem, *, seed: int = 0, startup: int = 10, ranking: Ranking = dict) -> Sampler:
+    """The sampler that is called so.
+
+    `startup` is how many trials TPE leaves to chance, those already there included; only AMCT's asks for the `ranking`.
+    """
+    return SAMPLERS[name](problem, seed, startup, ranking)

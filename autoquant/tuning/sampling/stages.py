@@ -6,76 +6,84 @@ import math
 from collections.abc import Sequence
 
 from autoquant.model.names import is_tensor
-from autoquant.tuning.sampling.history import History, Past, Step
+from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.plans import Plans, predicted, with_best
-from autoquant.tuning.sampling.problem import Candidates, globals_of, int8_of, meaning, start_of, unit_of
+from autoquant.tuning.sampling.problem import canonical_key, globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW
-from autoquant.tuning.study.space import Parameters, setting_words, switch_of
+from autoquant.tuning.sensitivity.result import Predictions
+from autoquant.tuning.study.space import Parameters, Suggestion, setting_words, switch_of
+from autoquant.tuning.study.trial import State
 
 MATERIAL = 0.9
-"""Better settings are tried where the predicted loss falls below this share of what it was."""
+"""Better settings are tried where the predicted divergence falls below this share of what it was."""
 
 
 def reference_of(history: History) -> Parameters:
-    """The start, with those layers in float for whose sake it failed."""
+    """The all-INT8 start, minus layers that caused it to fail."""
     point = start_of(history.problem)
     while True:
-        faults = {trial.at_fault for trial in history.of(point) if trial.state == "failed"}
+        faults = {trial.at_fault for trial in history.trials_of(point) if trial.state is State.FAILED}
         faults &= int8_of(point, history.problem)
         if not faults:
             return point
         point = {**point, **{switch_of(layer): False for layer in faults}}
 
 
-def start(history: History, reference: Parameters) -> Step | None:
+def start(history: History, reference: Parameters) -> Suggestion | None:
     """Everything in INT8."""
-    if history.settled(reference):
+    if history.already_known(reference):
         return None
     words = ", ".join(setting_words(*item) for item in globals_of(reference).items())
-    return Step(reference, "start", f"all INT8: {words}" if words else "all INT8")
+    return Suggestion(reference, f"all INT8: {words}" if words else "all INT8", "start")
 
 
-def winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Step | None:
-    """The race's winner, until its fate is decided; after each near miss the next best.
+def winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Suggestion | None:
+    """The race's winner, until it is decided; after each near miss the next best.
 
-    A near miss was set aside, or took all samples to be found not within tolerance: one that is as good may be within.
+    A near miss was undecided, or took all samples to be found not within tolerance: one that is as good may be within.
     """
     for place, point in enumerate(ranked):
-        if not history.settled(point):
+        if not history.already_known(point):
             why = "winner of the race" if place == 0 else "as good in the race as what just missed"
-            return Step(point, "winner", f"{why}: {_changed(point, reference)}")
-        ended = [trial for trial in history.of(point) if trial.limit is None and not trial.pending]
-        if any(trial.within for trial in ended) or not any(trial.state == "done" or trial.set_aside for trial in ended):
+            return Suggestion(point, f"{why}: {_changed(point, reference)}", "winner")
+        ended = [
+            trial
+            for trial in history.trials_of(point)
+            if trial.max_samples is None and trial.state is not State.RUNNING
+        ]
+        missed = any(trial.state is State.DONE or trial.undecided for trial in ended)
+        if any(trial.within for trial in ended) or not missed:
             return None
     return None
 
 
-def settings(history: History, point: Parameters, candidates: Candidates) -> Step | None:
+def settings(history: History, point: Parameters, predictions: Predictions) -> Suggestion | None:
     """The race's winner with the best settings of every layer, where these promise much."""
-    better = with_best(point, candidates)
-    before, after = predicted(point, candidates), predicted(better, candidates)
-    if history.settled(better) or not after < MATERIAL * before:
+    better = with_best(point, predictions)
+    before, after = predicted(point, predictions), predicted(better, predictions)
+    if history.already_known(better) or not after < MATERIAL * before:
         return None
-    return Step(better, "settings", f"best settings of every layer: predicted loss {after:.3g} instead of {before:.3g}")
+    change = f"predicted divergence {after:.3g} instead of {before:.3g}"
+    return Suggestion(better, f"best settings of every layer: {change}", "settings")
 
 
-def near(history: History, points: Sequence[Parameters]) -> Step | None:
+def retry_close_race_losers(history: History, points: Sequence[Parameters]) -> Suggestion | None:
     """What raced near the winner, where that just missed: as it is, then with the best settings of every layer.
 
-    Which of few samples fall to another class is chance, so one of several as good plans may be within.
+    Which of few samples fall to another class is chance, so one of several as good plans may be within tolerance.
     """
     problem, first = history.problem, points[0]
-    if not any(map(history.near_miss, history.of(first))) or not history.gains(first):
+    if not any(map(history.near_miss, history.trials_of(first))) or not history.improves(first):
         return None
     for point in points:
-        if not history.settled(point):
-            return Step(point, "winner", f"near in the race to what just missed: {_changed(point, first)}")
+        if not history.already_known(point):
+            why = f"near in the race to what just missed: {_changed(point, first)}"
+            return Suggestion(point, why, "winner")
     for point in points[:FEW]:
         better = with_best(point, problem.sensitivities(point))
-        if not history.settled(better):
-            return Step(
-                better, "settings", f"best settings of every layer, near what just missed: {_changed(point, first)}"
-            )
+        if not history.already_known(better):
+            why = f"best settings of every layer, near what just missed: {_changed(point, first)}"
+            return Suggestion(better, why, "settings")
     return None
 
 
@@ -84,48 +92,43 @@ def _changed(point: Parameters, other: Parameters) -> str:
     return ", ".join(words) or "as it was"
 
 
-def base_of(history: History, point: Parameters, candidates: Candidates) -> Parameters:
+def base_of(history: History, point: Parameters, predictions: Predictions) -> Parameters:
     """The settings to go on with: the best by prediction, unless these were tried and are worse than the winner's."""
-    better = with_best(point, candidates)
-    if meaning(better, history.problem) == meaning(point, history.problem):
+    better = with_best(point, predictions)
+    if canonical_key(better, history.problem) == canonical_key(point, history.problem):
         return point
-    tried = history.of(better)
-    material = predicted(better, candidates) < MATERIAL * predicted(point, candidates)
+    tried = history.trials_of(better)
+    material = predicted(better, predictions) < MATERIAL * predicted(point, predictions)
     before, after = history.compared([point, better])
-    if not material or (any(not trial.pending for trial in tried) and after > before):
+    if not material or (any(trial.state is not State.RUNNING for trial in tried) and after > before):
         return point
     return better
 
 
-def retreat(plans: Plans) -> Step | None:
-    """Half of the layers in float, then three quarters, down to one in INT8: those of least predicted loss.
+def halve(plans: Plans) -> Suggestion | None:
+    """Half of the layers in float, then three quarters, down to one in INT8: those of least predicted divergence.
 
     Down to none where other layers are in INT8 in every plan.
     """
-    problem = plans.history.problem
+    problem = plans.problem
     order = sorted(
-        (layer for layer, loss in plans.losses.items() if math.isfinite(loss) and problem.gains[layer] > 0.0),
-        key=lambda layer: (plans.losses[layer], -problem.gains[layer]),
+        (layer for layer, found in plans.divergences.items() if math.isfinite(found) and problem.gains[layer] > 0.0),
+        key=lambda layer: (plans.divergences[layer], -problem.gains[layer]),
     )
-    always = any(unit not in problem.layers and not is_tensor(unit) for unit in plans.candidates)
+    always = any(unit not in problem.layers and not is_tensor(unit) for unit in plans.predictions)
     sizes = [len(order) >> halvings for halvings in range(1, len(order).bit_length() + always)]
     for count in sizes:
         point = plans.plan(frozenset(order[:count]))
-        if not plans.history.settled(point) and not plans.outs.exclude(point):
-            return Step(point, "retreat", f"nothing was within: the {count} of least predicted loss in INT8")
+        if not plans.history.already_known(point) and not plans.infeasible.excludes(point):
+            why = f"nothing was within: the {count} of least predicted divergence in INT8"
+            return Suggestion(point, why, "halving")
     return None
 
 
-def second_look(plans: Plans) -> Step | None:
-    """What was set aside without a proof, on all samples, once there is nothing better to try."""
-    trial = plans.outs.doubted()
+def rescore_undecided(plans: Plans) -> Suggestion | None:
+    """What was undecided, on all samples, once there is nothing better to try."""
+    trial = plans.infeasible.next_recheck()
     if trial is None:
         return None
-    why = f"second look: trial {trial.number}, which was set aside, on all samples"
-    return Step(trial.parameters, "second look", why, plans.history.problem.total)
-
-
-def around(incumbent: Past, history: History) -> Step:
-    """For a sampler, which may change settings of layers, and which of them are in INT8."""
-    free = tuple(name for name in history.problem.dimensions if unit_of(name))
-    return Step(incumbent.parameters, "tpe", f"TPE around trial {incumbent.number}", free=free)
+    why = f"rescore: trial {trial.number}, which was undecided, on all samples"
+    return Suggestion(trial.parameters, why, "rescore", plans.problem.total)

@@ -24,10 +24,9 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.engine_choice import LITERT
 from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.repairs.equalization import equalized
-from autoquant.tuning.sampling.problem import Candidate, Candidates
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
-from autoquant.tuning.sensitivity.result import Question, Sensitivities
+from autoquant.tuning.sensitivity.result import Prediction, Predictions, Question, Sensitivities
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Workload
@@ -78,7 +77,7 @@ class Predictor:
     folder: Path
     listener: Listener
 
-    def candidates(self, parameters: Parameters) -> Candidates:
+    def candidates(self, parameters: Parameters) -> Predictions:
         """What each layer can have under these settings of the whole model, and the loss that is predicted of it.
 
         Layers that cannot be looked at are predicted to lose nothing: the trials will tell.
@@ -170,11 +169,11 @@ class Predictor:
         return digest_of(*facts, plan.batch_num, plan.equalize, *settings)
 
 
-def _candidates(each: Sequence[Offer], losses: Sequence[float] | None) -> Iterator[Candidate]:
+def _candidates(each: Sequence[Offer], losses: Sequence[float] | None) -> Iterator[Prediction]:
     """Each offer with its loss; one in float loses nothing, and so does what was not looked at."""
     found = itertools.repeat(0.0) if losses is None else iter(losses)
     for offer in each:
-        yield Candidate(offer.parameters, 0.0 if offer.settings is None else next(found))
+        yield Prediction(offer.parameters, 0.0 if offer.settings is None else next(found))
 
 
 def _total(found: Sensitivities) -> float:

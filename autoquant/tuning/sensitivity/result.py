@@ -14,12 +14,33 @@ from autoquant.errors import PlanError, did_you_mean
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.tuning.study.space import Parameters
 
 SAMPLES = 256
 """So many calibration samples are looked at, where there are as many."""
 
 Candidates = Mapping[str, Sequence[LayerPlan]]
 """For each layer the settings that it could have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Settings that a unit can have, and the divergence that is predicted when it alone is in INT8 with them.
+
+    `parameters` are all of the unit's own dimensions but its layer's switch; `divergence` is in nats, or in whatever
+    the trials measure theirs; NaN and infinity say that it cannot be in INT8 with these settings.
+    """
+
+    parameters: Parameters
+    divergence: float
+
+
+Predictions = Mapping[str, tuple[Prediction, ...]]
+"""Unit -> what it can have, the preferred first, which wins where divergences are equal.
+
+Units are the layers with a switch, layers that are always in INT8, and inputs of operators with dimensions of their own
+(whose switch is one of these). A layer with a switch and no other dimension has one prediction without parameters.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
@@ -31,11 +31,17 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A point to try first, and why."""
+class Suggestion:
+    """A point to try, why, in which phase of the search, and on how many samples at most: None until it is decided.
+
+    `note` is what a sampler of Optuna noted of it, and wants to find again.
+    """
 
     parameters: Parameters
     why: str
+    phase: str = ""
+    max_samples: int | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SearchSpace:
@@ -85,7 +91,7 @@ class SearchSpace:
             plans = dict.fromkeys(plans)
         return Plan(plans, **{name: parameters.get(name, choices[0]) for name, choices in self._whole.items()})
 
-    def starts(self) -> Iterator[Start]:
+    def starts(self) -> Iterator[Suggestion]:
         """All layers in INT8 with the preferred settings, then with each other global and layer setting alone.
 
         Whether inputs of operators are quantized is one of the settings.
@@ -93,16 +99,16 @@ class SearchSpace:
         first = {name: _switches_layer(name) or choices[0] for name, choices in self.dimensions.items()}
         shared = {name: choices for name, choices in self.dimensions.items() if ":" not in name}
         preferred = {name: choices[0] for name, choices in shared.items()}
-        yield Start(first, _why(preferred))
+        yield Suggestion(first, _why(preferred))
         for name, choices in shared.items():
             for value in choices[1:]:
-                yield Start({**first, name: value}, _why({name: value}))
+                yield Suggestion({**first, name: value}, _why({name: value}))
         varied = {name: c for name, c in self.dimensions.items() if ":" in name and not _switches_layer(name)}
         for setting in (*DEFAULTS, QUANT_ENABLE):
             own = {name: choices for name, choices in varied.items() if name.endswith(f":{setting}")}
             for value in dict.fromkeys(choice for choices in own.values() for choice in choices[1:]):
                 changed = {name: value for name, choices in own.items() if value in choices}
-                yield Start({**first, **changed}, _why({setting: value}))
+                yield Suggestion({**first, **changed}, _why({setting: value}))
 
     @property
     def _quantizable(self) -> Mapping[str, Table]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -17,28 +16,18 @@ from autoquant.errors import RunError
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.config_json import config_text
 from autoquant.formats.strict import Fields
-from autoquant.tuning.sampling.proposer import superfluous
-from autoquant.tuning.sampling.reading import OUTCOME
-from autoquant.tuning.study.space import Choice, Parameters, Start, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.trial import State, Trial
 
 NAME = "autoquant"
-CORRECTED = "corrected"
+SUGGESTED = ("why", "phase", "max_samples", "note")
+"""The attributes of a trial that hold what was suggested with its point."""
+OUTCOME = "outcome"
+"""The attribute of a trial that holds how it ended: written in one piece, as each write waits for the disk."""
+AMENDED = "amended"
 """The attribute of the study that holds what became known of trials after they had ended, by number."""
 ATTEMPTS = 3
 """So often is a plan begun whose process dies; perhaps it dies of the plan."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A plan that the study proposes, why, in which phase of the search, and the most samples that it is to see."""
-
-    number: int
-    plan: Plan
-    why: str
-    parameters: Parameters
-    phase: str = ""
-    max_samples: int | None = None
 
 
 class Space(Protocol):
@@ -47,179 +36,158 @@ class Space(Protocol):
     @property
     def dimensions(self) -> Mapping[str, tuple[Choice, ...]]: ...  # noqa: D102
 
-    def starts(self) -> Iterator[Start]: ...  # noqa: D102
+    def starts(self) -> Iterator[Suggestion]: ...  # noqa: D102
 
     def plan(self, parameters: Parameters) -> Plan: ...  # noqa: D102
 
 
-class Proposer(Protocol):
-    """What chooses the points that follow the starting points."""
+class Sampler(Protocol):
+    """Chooses the points that follow the starting points."""
 
-    def prepare(self, study: optuna.Study) -> bool:
-        """See to what `study.ask` gives next, by a sampler or a trial that waits; False where nothing is left."""
+    def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
+        """The next point, given all trials by number, running ones too; None where nothing is left to try.
+
+        It is asked again where the point means a plan that was tried: of that a trial more is among them then.
+        """
         ...
 
 
-@dataclass(frozen=True)
-class Tpe:
-    """Optuna's TPE, which learns from the trials; at random until `startup` of them ended."""
-
-    seed: int
-    startup: int
-
-    def prepare(self, study: optuna.Study) -> bool:
-        """A sampler of its own for every trial: what it proposes depends on the history, not on the process."""
-        ended = sum(not _was_cut_off(frozen) for frozen in study.get_trials(deepcopy=False))
-        seed = int(np.random.SeedSequence([self.seed, ended]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=self.startup)
-        return True
-
-
-@dataclass(frozen=True)
-class Guided:
-    """The points that `choose` gives, one after the other, until it gives None; `why` is said of them.
-
-    `choose` is asked again for the next one where a point means a plan that was tried before.
-    """
-
-    choose: Callable[[], Parameters | None]
-    why: str
-
-    def prepare(self, study: optuna.Study) -> bool:
-        """Let the next point wait, unless others are waiting."""
-        if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return True
-        chosen = self.choose()
-        if chosen is not None:
-            study.enqueue_trial(dict(chosen), {"why": self.why})
-        return chosen is not None
-
-
 class Study:
-    """Proposes plans and keeps what became of them.
+    """Proposes plans, and stores the trials of them.
 
-    The trial's objective is minimized under the constraint that the drop is allowed. `proposer` chooses the plans that
-    follow the starting points, which are those of the space where no others are given; by default it is TPE, whose
-    proposals depend on the seed and on the trials that ended, in their order, and on nothing else. A plan that was cut
+    The trial's objective is minimized under the constraint that the drop is within tolerance. `sampler` chooses the
+    plans that follow the starting points, which are those of the space where no others are given. A plan that was cut
     off is proposed again, after those that wait: once the starting points are done, a study that was interrupted goes
-    on as if it had not been. A plan that failed for one layer's sake waits to be tried with that in float: starting
-    points, and what TPE learns from, must not all fail alike.
+    on as if it had not been. A plan that failed because of one layer waits to be tried with that in float: starting
+    points, and what samplers learn from, must not all fail alike.
     """
 
     def __init__(
         self,
         journal: Path,
         space: Space,
+        sampler: Sampler,
         *,
-        seed: int = 0,
-        allowed: float,
-        proposer: Proposer | None = None,
-        starts: Iterable[Start] | None = None,
+        max_drop: float,
+        starts: Iterable[Suggestion] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
         self._journal = journal
         self._space = space
-        self._allowed = allowed
-        self._starts = list(space.starts() if starts is None else starts)
-        self._proposer = proposer or Tpe(seed, len(self._starts))
+        self._sampler = sampler
+        self._max_drop = max_drop
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
         }
-        self._running: optuna.Trial | None = None
-        self._end_cut_off()
-        self._trials = [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False) if _counts(frozen)]
+        self._running: dict[int, optuna.Trial] = {}
+        self._trials: dict[int, Trial] = {}
+        self._repeats: dict[int, Trial] = {}
         self._known: dict[str, Trial] = {}
-        for trial in self._trials:
-            self._remember(trial)
-        self._enqueue_starts()
+        self._retry_cut_off()
+        self._read()
+        for start in space.starts() if starts is None else starts:
+            self._enqueue(start, skip_if_exists=True)
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials that ended, by number; repetitions and those cut off are none."""
-        return tuple(self._trials)
+        return tuple(self._trials[number] for number in sorted(self._trials))
 
-    def propose(self, attempts: int = 50) -> Proposal | None:
-        """The next plan that was not tried yet; None when so many proposals in a row brought nothing new."""
+    def propose(self, attempts: int = 50) -> Trial | None:
+        """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new."""
         for _ in range(attempts):
-            if not self._proposer.prepare(self._study):
+            if not self._waits():
                 return None
-            trial = self._study.ask(self._distributions)
-            plan = self._space.plan(trial.params)
-            asked = trial.user_attrs
-            why, limit = asked.get("why", "TPE"), asked.get("limit")
-            if not plan.int8:
-                trial.set_user_attr("skipped", "no layer in INT8")
-                self._study.tell(trial, state=TrialState.PRUNED)
-            elif (earlier := self._known.get(config_text(plan))) is not None and _answers(earlier, limit):
-                self._repeat(trial, earlier.number)
-            elif not isinstance(self._proposer, Tpe) and (reason := superfluous(self._study, trial)):
-                trial.set_user_attr("skipped", reason)
-                self._study.tell(trial, state=TrialState.PRUNED)
+            asked = self._study.ask(self._distributions)
+            trial = self._pending(asked)
+            earlier = self._known.get(config_text(trial.plan))
+            if not trial.plan.int8:
+                asked.set_user_attr("skipped", "no layer in INT8")
+                self._study.tell(asked, state=TrialState.PRUNED)
+            elif earlier is not None and _answers(earlier, trial.max_samples):
+                self._repeat(asked, trial, earlier)
             else:
-                self._running = trial
-                return Proposal(trial.number, plan, why, trial.params, asked.get("phase", ""), limit)
+                self._running[trial.number] = asked
+                return trial
         return None
 
     def finish(self, trial: Trial) -> None:
-        """Record how the running trial ended."""
-        running = self._running
-        assert running is not None
-        assert running.number == trial.number
+        """Record how a running trial ended."""
+        running = self._running[trial.number]
         running.set_user_attr(OUTCOME, without_nulls(encode(trial)))
         if trial.state is State.FAILED:
             if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
                 without = {**running.params, switch_of(trial.at_fault): False}
-                why = {"why": f"as trial {trial.number}, with {trial.at_fault} in float"}
-                self._study.enqueue_trial(without, why, skip_if_exists=True)
+                why = f"as trial {trial.number}, with {trial.at_fault} in float"
+                self._enqueue(Suggestion(without, why), skip_if_exists=True)
             self._study.tell(running, state=TrialState.FAIL)
         else:
             if trial.drop is not None:
-                running.set_constraint("drop", trial.drop - self._allowed)
+                running.set_constraint("drop", trial.drop - self._max_drop)
             if trial.state is State.DONE or trial.within:
                 self._study.tell(running, trial.objective)
             else:
-                if trial.drop is not None:  # TPE learns from it all the same
-                    running.report(trial.objective, trial.samples)
                 self._study.tell(running, state=TrialState.PRUNED)
         # Only now: whoever is interrupted before has not finished it.
-        self._running = None
-        self._trials.append(trial)
+        del self._running[trial.number]
         self._remember(trial)
 
-    def correct(self, trial: Trial) -> None:
+    def amend(self, trial: Trial) -> None:
         """Know more of a trial than when it ended, also when the study is opened again.
 
         Optuna's trials cannot be changed once they have ended: it stands beside them.
         """
-        known = {**self._study.user_attrs.get(CORRECTED, {}), str(trial.number): without_nulls(encode(trial))}
-        self._study.set_user_attr(CORRECTED, known)
-        self._trials = [trial if one.number == trial.number else one for one in self._trials]
+        known = {**self._study.user_attrs.get(AMENDED, {}), str(trial.number): without_nulls(encode(trial))}
+        self._study.set_user_attr(AMENDED, known)
         self._remember(trial)
 
-    def cut_off(self) -> None:
-        """The running trial, if any, did not end; it is proposed again when the study is next opened."""
-        if self._running is not None:
-            self._running.set_user_attr("interrupted", True)  # it is not the plan's fault
-            self._study.tell(self._running, state=TrialState.FAIL, skip_if_finished=True)
-            self._running = None
+    def interrupt(self) -> None:
+        """Running trials, if any, did not end; they are proposed again when the study is next opened."""
+        for running in self._running.values():
+            running.set_user_attr("interrupted", True)  # it is not the plan's fault
+            self._study.tell(running, state=TrialState.FAIL, skip_if_finished=True)
+        self._running.clear()
+
+    def _waits(self) -> bool:
+        """Whether a point waits to be tried; where none does, the sampler gives the next."""
+        if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True
+        running = {number: self._pending(asked) for number, asked in self._running.items()}
+        known = {**self._trials, **self._repeats, **running}
+        suggestion = self._sampler([known[number] for number in sorted(known)])
+        if suggestion is not None:
+            self._enqueue(suggestion)
+        return suggestion is not None
+
+    def _enqueue(self, suggestion: Suggestion, *, skip_if_exists: bool = False) -> None:
+        attributes = {name: getattr(suggestion, name) for name in SUGGESTED}
+        self._study.enqueue_trial(dict(suggestion.parameters), attributes, skip_if_exists=skip_if_exists)
+
+    def _pending(self, asked: optuna.Trial | FrozenTrial) -> Trial:
+        """A trial of which nothing is known yet but what was suggested."""
+        suggested = {name: asked.user_attrs[name] for name in SUGGESTED}
+        plan = self._space.plan(asked.params)
+        return Trial(asked.number, State.RUNNING, plan, parameters=asked.params, **suggested)
 
     def _remember(self, trial: Trial) -> None:
         """Of several trials of one plan, the last one knows most."""
+        self._trials[trial.number] = trial
         self._known[config_text(trial.plan)] = trial
 
-    def _repeat(self, trial: optuna.Trial, number: int) -> None:
-        """Tell Optuna of a plan that was tried before, as trial `number`, what came of it then."""
-        earlier = self._study.get_trials(deepcopy=False)[number]
-        trial.set_user_attr("repeats", number)
-        if earlier.state is TrialState.COMPLETE:
-            for name, value in earlier.constraints.items():
-                trial.set_constraint(name, value)
-            self._study.tell(trial, earlier.value)
+    def _repeat(self, asked: optuna.Trial, trial: Trial, earlier: Trial) -> None:
+        """Tell Optuna of a plan that was tried before how it ended then."""
+        known = self._study.get_trials(deepcopy=False)[earlier.number]
+        asked.set_user_attr("repeats", earlier.number)
+        if known.state is TrialState.COMPLETE:
+            for name, value in known.constraints.items():
+                asked.set_constraint(name, value)
+            self._study.tell(asked, known.value)
         else:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._study.tell(asked, state=TrialState.PRUNED)
+        self._repeats[trial.number] = _repeated(trial, earlier)
 
-    def _end_cut_off(self) -> None:
+    def _retry_cut_off(self) -> None:
         """Propose again what a process that was killed or interrupted had begun."""
         trials = self._study.get_trials(deepcopy=False)
         again = {trial.user_attrs.get("retries") for trial in trials}
@@ -231,34 +199,44 @@ class Study:
             complete = known.keys() == self._distributions.keys()
             attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
             if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
+                suggested = {name: trial.user_attrs[name] for name in SUGGESTED}
                 facts = {"why": f"again, cut off as {trial.number}", "retries": trial.number, "attempt": attempt}
-                asked: dict[str, Any] = {
-                    name: trial.user_attrs[name] for name in ("phase", "limit") if name in trial.user_attrs
-                }
-                self._study.enqueue_trial(known, {**asked, **facts})
+                self._study.enqueue_trial(known, {**suggested, **facts})
 
-    def _enqueue_starts(self) -> None:
-        for start in self._starts:
-            self._study.enqueue_trial(dict(start.parameters), {"why": start.why}, skip_if_exists=True)
-
-    def _trial(self, frozen: FrozenTrial) -> Trial:
-        outcome = self._study.user_attrs.get(CORRECTED, {}).get(str(frozen.number)) or frozen.user_attrs[OUTCOME]
-        found = Fields(outcome, f"{self._journal}:trial {frozen.number}", RunError)
-        return decode(Trial, found, plan=self._space.plan(frozen.params), parameters=frozen.params)
-
-
-def _answers(earlier: Trial, limit: int | None) -> bool:
-    """Whether an earlier trial of the same plan tells all that another would that sees `limit` samples."""
-    decided = earlier.state is not State.STOPPED or earlier.within is not None or earlier.undecided
-    return decided if limit is None else earlier.divergence_samples >= limit or earlier.state is State.FAILED
+    def _read(self) -> None:
+        """Read all trials that ended. Raises RunError where one was damaged."""
+        amended = self._study.user_attrs.get(AMENDED, {})
+        for frozen in self._study.get_trials(deepcopy=False):
+            if "repeats" in frozen.user_attrs:
+                earlier = self._trials[frozen.user_attrs["repeats"]]
+                self._repeats[frozen.number] = _repeated(self._pending(frozen), earlier)
+            elif _has_ended(frozen):
+                outcome = amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]
+                found = Fields(outcome, f"{self._journal}:trial {frozen.number}", RunError)
+                pending = self._pending(frozen)
+                self._remember(
+                    decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
+                )
 
 
-def _counts(frozen: FrozenTrial) -> bool:
+def _repeated(trial: Trial, earlier: Trial) -> Trial:
+    """A trial of a plan that was tried before: it has become what the other has."""
+    own = {name: getattr(trial, name) for name in ("number", "parameters", "why", "phase", "note")}
+    return replace(earlier, **own)
+
+
+def _answers(earlier: Trial, max_samples: int | None) -> bool:
+    """Whether an earlier trial of the same plan tells all that another would that sees so many samples."""
+    if max_samples is None:
+        return earlier.final
+    return earlier.divergence_samples >= max_samples or earlier.state is State.FAILED
+
+
+def _has_ended(frozen: FrozenTrial) -> bool:
     """Whether a plan was really carried out to its end."""
-    outcome = frozen.user_attrs.get(OUTCOME)
-    if outcome is None or frozen.state is TrialState.FAIL:
+    if frozen.state is TrialState.FAIL:
         return _failed(frozen)
-    return frozen.state.is_finished()
+    return frozen.state.is_finished() and OUTCOME in frozen.user_attrs
 
 
 def _was_cut_off(frozen: FrozenTrial) -> bool:
@@ -268,4 +246,5 @@ def _was_cut_off(frozen: FrozenTrial) -> bool:
 
 def _failed(frozen: FrozenTrial) -> bool:
     """Whether it is known that a trial failed."""
-    return bool(frozen.user_attrs.get(OUTCOME, {}).get("state") == State.FAILED)
+    outcome: Mapping[str, object] = frozen.user_attrs.get(OUTCOME, {})
+    return outcome.get("state") == State.FAILED

@@ -29,7 +29,8 @@ class Trial:
     """One plan through the whole cycle: what the study, score.json, result.json and samplers know of it.
 
     `plan` is what `parameters`, a point of the search space, mean. `why` it was proposed, in which `phase` of the
-    search, and on how many samples at most it is scored: `max_samples`, None until it is decided.
+    search, and on how many samples at most it is scored: `max_samples`, None until it is decided. `note` is what a
+    sampler of Optuna noted of it.
 
     `score` and `drop` are in units of the metric. A trial that was stopped early has no score, and its drop is an
     estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
@@ -50,6 +51,7 @@ class Trial:
     why: str
     _: KW_ONLY
     parameters: Parameters = field(default_factory=dict, metadata=ELSEWHERE)
+    note: Mapping[str, Any] = field(default_factory=dict, metadata=ELSEWHERE)
     phase: str = ""
     max_samples: int | None = None
     int8_share: float = 0.0
@@ -90,6 +92,11 @@ class Trial:
     def undecided(self) -> bool:
         """Whether it was screened out: few samples lost more than all may, which proves nothing (streaming.py)."""
         return self.state is State.STOPPED and self.max_samples is None and self.within is None
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended, and another trial of its plan without a limit on samples would end alike."""
+        return self.state in (State.DONE, State.FAILED) or self.within is not None or self.undecided
 
     def meets(self, max_drop: float) -> bool:
         """Whether its drop is within tolerance, on everything; never if it failed or was stopped."""

@@ -1,9 +1,10 @@
-"""What a model's layers cost."""
+"""What a model's layers cost, and what of that a search minimizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
@@ -52,3 +53,21 @@ class Workload:
     def int8_share(self, plan: Plan) -> float:
         """Share of the cost of all layers that a plan puts into INT8, in [0, 1]."""
         return sum(self.costs[name] for name in plan.int8) / sum(self.costs.values())
+
+
+class Objective(Protocol):
+    """What is minimized. `lowest` is what no plan of the search can go below."""
+
+    @property
+    def name(self) -> str:
+        """What `--objective` calls it."""
+        ...
+
+    @property
+    def lowest(self) -> float:
+        """No plan of the space has less; whether one has just that is not said."""
+        ...
+
+    def __call__(self, plan: Plan) -> float:
+        """The value of a plan."""
+        ...

@@ -1,4 +1,4 @@
-"""Corrected predictions and the curve from predicted loss to drop."""
+"""Corrected predictions and the curve from predicted divergence to drop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_nothing_measured_corrects_nothing() -> None:
     assert corrections(np.zeros((2, 3)), np.array([1.0, math.nan])).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_without_trials_a_typical_loss_is_just_allowed() -> None:
+def test_without_trials_a_typical_divergence_is_critical() -> None:
     curve = fit_curve([], [], 0.01, typical=0.3)
     assert curve.chance(0.3) == pytest.approx(0.5)
     assert curve.chance(0.0) == 1.0
@@ -43,29 +43,29 @@ def test_without_trials_a_typical_loss_is_just_allowed() -> None:
 
 
 def test_one_trial_gives_a_line_through_it() -> None:
-    assert fit_curve([0.2], [0.04], 0.01, typical=9.0).limit == pytest.approx(0.05)
+    assert fit_curve([0.2], [0.04], 0.01, typical=9.0).critical == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("slope", [0.6, 1.0, 1.6])
 def test_many_trials_give_their_curve(slope: float) -> None:
-    losses = np.geomspace(0.005, 0.5, 40)
-    drops = 0.01 * (losses / 0.05) ** slope
-    curve = fit_curve(losses.tolist(), drops.tolist(), 0.01, typical=9.0)
-    assert curve.limit == pytest.approx(0.05, rel=0.1)
+    divergences = np.geomspace(0.005, 0.5, 40)
+    drops = 0.01 * (divergences / 0.05) ** slope
+    curve = fit_curve(divergences.tolist(), drops.tolist(), 0.01, typical=9.0)
+    assert curve.critical == pytest.approx(0.05, rel=0.1)
     assert curve.slope == pytest.approx(slope, rel=0.2)
 
 
 @given(
     st.lists(st.tuples(st.floats(1e-6, 1e3), st.floats(-0.5, 1.0)), max_size=6), st.sampled_from([0.0, 1e-3, 0.01, 0.5])
 )
-def test_a_larger_loss_is_never_likelier_to_be_within(points: list[tuple[float, float]], allowed: float) -> None:
-    curve = fit_curve([loss for loss, _ in points], [drop for _, drop in points], allowed, typical=1.0)
-    chances = [curve.chance(loss) for loss in np.geomspace(1e-9, 1e6, 30)]
+def test_a_larger_divergence_is_never_likelier_to_be_within(points: list[tuple[float, float]], max_drop: float) -> None:
+    curve = fit_curve([divergence for divergence, _ in points], [drop for _, drop in points], max_drop, typical=1.0)
+    chances = [curve.chance(divergence) for divergence in np.geomspace(1e-9, 1e6, 30)]
     assert all(0.0 <= chance <= 1.0 for chance in chances)
     assert all(later <= earlier for earlier, later in itertools.pairwise(chances))
 
 
 @given(st.floats(0.01, 0.99))
-def test_the_loss_at_a_chance_has_that_chance(chance: float) -> None:
+def test_the_divergence_at_a_chance_has_that_chance(chance: float) -> None:
     curve = Curve(0.2, 0.8, 0.5)
-    assert curve.chance(curve.loss_at(chance)) == pytest.approx(chance)
+    assert curve.chance(curve.divergence_at(chance)) == pytest.approx(chance)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from guided_problems import Played, Synthetic, play, random_problem
+from guided_problems import Played, Synthetic, play, random_problem, trial_of
 
-from autoquant.tuning.sampling.history import History, Past, Step
-from autoquant.tuning.sampling.infeasible import Outs
-from autoquant.tuning.sampling.problem import gain_of, int8_of, meaning, start_of, with_int8
-from autoquant.tuning.sampling.propose import propose
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
+from autoquant.tuning.sampling.guided import Guided, propose
+from autoquant.tuning.sampling.history import History
+from autoquant.tuning.sampling.infeasible import Infeasible
+from autoquant.tuning.sampling.problem import canonical_key, gain_of, int8_of, start_of, with_int8
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
+from autoquant.tuning.study.trial import State, Trial
 
 HARM: dict[str, dict[Choice, float]] = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.01}}
+WEAK_HARM: dict[str, dict[Choice, float]] = {"batch_num": {8: 1.0, 1: 1.2}, "equalize": {False: 1.0, True: 0.8}}
 
 
 def guided(problem: Synthetic, *, budget: float = 10.0) -> Played:
-    return play(problem, lambda past: propose(past, problem), budget=budget)
+    return play(problem, lambda trials: propose(trials, problem), budget=budget)
 
 
 def scaled(problem: Synthetic, factor: float) -> Synthetic:
-    """The same with all losses, and what is predicted of them, larger."""
+    """The same with all divergences, and what is predicted of them, larger."""
 
-    def grown(losses: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-        return {layer: {name: loss * factor for name, loss in own.items()} for layer, own in losses.items()}
+    def grown(own: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+        return {layer: {name: each * factor for name, each in kinds.items()} for layer, kinds in own.items()}
 
     return replace(problem, true=grown(problem.true), predicted=grown(problem.predicted))
 
@@ -87,22 +89,22 @@ class ByChance(Synthetic):
     def drop(self, parameters: Parameters) -> float:
         """On all samples."""
         lucky = all(parameters[f"{layer}:act_algo"] == "r2" for layer in self.layers)
-        return self.allowed * (0.5 if lucky else 1.5)
+        return self.max_drop * (0.5 if lucky else 1.5)
 
 
 class Screening(ByChance):
-    """What would take all samples to be found not within is set aside after few."""
+    """What would take all samples to be found not within is undecided after few."""
 
-    def evaluate(self, step: Step, number: int) -> Past:
-        ended = super().evaluate(step, number)
-        missed = ended.state == "done" and not ended.within and step.limit is None
-        return replace(ended, state="stopped", samples=self.total // 8, within=None) if missed else ended
+    def evaluate(self, suggestion: Suggestion, number: int) -> Trial:
+        ended = super().evaluate(suggestion, number)
+        missed = ended.state is State.DONE and not ended.within and suggestion.max_samples is None
+        return replace(ended, state=State.STOPPED, samples=self.total // 8, within=None) if missed else ended
 
 
 @pytest.mark.parametrize("kind", [ByChance, Screening])
 def test_a_near_miss_is_tried_with_other_settings_of_all_layers(kind: Any) -> None:
     even = {f"l{number}": dict.fromkeys(("r0", "r1", "r2"), 0.01) for number in range(4)}
-    problem = kind(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
+    problem = kind(dict.fromkeys(even, 0.25), even, even, max_drop=0.01, total=400)
     played = guided(problem, budget=30.0)
     *_, last = played.trials
     assert last.within
@@ -116,7 +118,7 @@ class Luck(Screening):
     def drop(self, parameters: Parameters) -> float:
         """On all samples."""
         lucky = parameters["bias_correction"] == "empirical" or int8_of(parameters, self) != set(self.layers)
-        return self.allowed * (0.5 if lucky else 1.5)
+        return self.max_drop * (0.5 if lucky else 1.5)
 
 
 def test_what_raced_near_a_near_miss_is_tried_once_something_is_within() -> None:
@@ -124,12 +126,12 @@ def test_what_raced_near_a_near_miss_is_tried_once_something_is_within() -> None
     harm: dict[str, dict[Choice, float]] = {
         "bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}
     }
-    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, allowed=0.01, total=400)
+    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, max_drop=0.01, total=400)
     played = guided(problem, budget=30.0)
     *_, within, analytic, empirical = played.trials
     assert (within.phase, within.within, len(int8_of(within.parameters, problem))) == ("knapsack", True, 3)
     assert [trial.phase for trial in (analytic, empirical)] == ["winner", "winner"]
-    assert (analytic.set_aside, analytic.parameters["bias_correction"]) == (True, "analytic")
+    assert (analytic.undecided, analytic.parameters["bias_correction"]) == (True, "analytic")
     assert (empirical.within, empirical.parameters["bias_correction"]) == (True, "empirical")
     assert int8_of(empirical.parameters, problem) == set(problem.layers)
 
@@ -139,56 +141,60 @@ class Doubting(Synthetic):
 
     def drop(self, parameters: Parameters) -> float:
         """On all samples."""
-        return 0.5 * self.allowed
+        return 0.5 * self.max_drop
 
-    def evaluate(self, step: Step, number: int) -> Past:
-        ended = super().evaluate(step, number)
-        if step.limit is not None or int8_of(step.parameters, self) != set(self.layers):
+    def evaluate(self, suggestion: Suggestion, number: int) -> Trial:
+        ended = super().evaluate(suggestion, number)
+        if suggestion.max_samples is not None or int8_of(suggestion.parameters, self) != set(self.layers):
             return ended
-        return replace(ended, state="stopped", samples=self.total // 8, within=None, drop=1.2 * self.allowed)
+        return replace(ended, state=State.STOPPED, samples=self.total // 8, within=None, drop=1.2 * self.max_drop)
 
 
-def test_what_was_set_aside_is_looked_at_again_when_nothing_better_is_left() -> None:
+def test_what_was_undecided_is_rescored_when_nothing_better_is_left() -> None:
     even = {f"l{number}": {"r0": 0.01} for number in range(4)}
-    problem = Doubting(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
+    problem = Doubting(dict.fromkeys(even, 0.25), even, even, max_drop=0.01, total=400)
     played = guided(problem, budget=30.0)
     *before, last = played.trials
-    assert (last.phase, last.limit, last.within) == ("second look", problem.total, True)
+    assert (last.phase, last.max_samples, last.within) == ("rescore", problem.total, True)
     assert int8_of(last.parameters, problem) == set(problem.layers)
     assert max(len(int8_of(trial.parameters, problem)) for trial in before if trial.within) == 3
 
 
-def test_a_second_look_that_was_within_leaves_more_to_try() -> None:
-    """Two layers of four were set aside and then proven to be within: with one more they may be so too."""
+def test_a_rescored_trial_that_was_within_leaves_more_to_try() -> None:
+    """Two layers of four were undecided and then proven to be within: with one more they may be so too."""
     even = {layer: {"r0": 0.01} for layer in "abcd"}
-    problem = Synthetic(dict.fromkeys(even, 0.25), even, even, allowed=0.01, total=400)
+    problem = Synthetic(dict.fromkeys(even, 0.25), even, even, max_drop=0.01, total=400)
 
-    def past(number: int, int8: str, **facts: Any) -> Past:
-        return Past(number, with_int8(start_of(problem), problem, int8), objective=1.0 - 0.25 * len(int8), **facts)
+    def point(int8: str) -> Parameters:
+        return with_int8(start_of(problem), problem, int8)
+
+    def trial(number: int, int8: str, state: State, *, max_samples: int | None = None, **facts: Any) -> Trial:
+        suggestion = Suggestion(point(int8), "why", max_samples=max_samples)
+        return trial_of(suggestion, number, state, objective=1.0 - 0.25 * len(int8), **facts)
 
     trials = (
-        past(0, "abcd", state="done", samples=400, drop=0.02, within=False),
-        past(1, "ab", state="stopped", samples=50, drop=0.012),
-        past(2, "ab", state="done", limit=400, samples=400, drop=0.0, within=True),
+        trial(0, "abcd", State.DONE, samples=400, drop=0.02, within=False),
+        trial(1, "ab", State.STOPPED, samples=50, drop=0.012),
+        trial(2, "ab", State.DONE, max_samples=400, samples=400, drop=0.0, within=True),
     )
-    outs = Outs(History(trials, problem))
-    assert outs.leave(with_int8(start_of(problem), problem, "abc"))
-    assert not Outs(History(trials[:2], problem)).leave(with_int8(start_of(problem), problem, "abc"))
-    assert outs.doubted() is None
+    infeasible = Infeasible(History(trials, problem))
+    assert infeasible.is_open(point("abc"))
+    assert not Infeasible(History(trials[:2], problem)).is_open(point("abc"))
+    assert infeasible.next_recheck() is None
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_tolerance_of_nothing_is_no_reason_to_retreat(seed: int) -> None:
+def test_a_tolerance_of_nothing_is_no_reason_to_halve(seed: int) -> None:
     """Most drops are 0 samples; the first miss is one of 1 sample."""
     even = {f"l{number}": {"r0": 0.001 * 2**number} for number in range(8)}
 
     class Whole(Synthetic):
         def drop(self, parameters: Parameters) -> float:
-            return float(self.loss(parameters) > 0.2) / self.total
+            return float(self.divergence(parameters) > 0.2) / self.total
 
-    problem = Whole(dict.fromkeys(even, 0.125), even, even, allowed=0.0, total=400, seed=seed)
+    problem = Whole(dict.fromkeys(even, 0.125), even, even, max_drop=0.0, total=400, seed=seed)
     played = guided(problem)
-    assert "retreat" not in [trial.phase for trial in played.trials]
+    assert "halving" not in [trial.phase for trial in played.trials]
     assert played.cost_until(problem, 0.875) <= 10.0  # all but the last
 
 
@@ -201,20 +207,23 @@ def test_layers_that_are_always_int8_are_tried_alone_at_last() -> None:
 
 def test_a_layer_that_cannot_be_int8_is_left_in_float() -> None:
     problem = scaled(random_problem(5, bad=0), 1e-3)
-    start = start_of(problem)
-    failed = Past(0, start, "start", "failed", at_fault="l03")
-    step = propose([failed], problem)
-    assert step is not None
-    assert int8_of(step.parameters, problem) == set(problem.layers) - {"l03"}
-    within = replace(problem.evaluate(step, 1), parameters=step.parameters)
+    failed = trial_of(Suggestion(start_of(problem), "why", "start"), 0, State.FAILED, at_fault="l03")
+    suggestion = propose([failed], problem)
+    assert suggestion is not None
+    assert int8_of(suggestion.parameters, problem) == set(problem.layers) - {"l03"}
+    within = problem.evaluate(suggestion, 1)
     assert within.within
     assert propose([failed, within], problem) is None  # nothing that is not excluded gains more
 
 
-def test_a_plan_that_failed_for_no_layers_sake_is_not_tried_again() -> None:
+def test_a_plan_that_failed_because_of_no_single_layer_is_not_tried_again() -> None:
     problem = random_problem(6)
-    played = play(problem, lambda past: propose([replace(trial, state="failed") for trial in past], problem), most=60)
-    assert len({meaning(trial.parameters, problem) for trial in played.trials}) == len(played.trials)
+
+    def failing(trials: Sequence[Trial]) -> Suggestion | None:
+        return propose([replace(trial, state=State.FAILED, within=None) for trial in trials], problem)
+
+    played = play(problem, failing, most=60)
+    assert len({canonical_key(trial.parameters, problem) for trial in played.trials}) == len(played.trials)
 
 
 def test_a_layer_that_is_slower_in_int8_goes_back_to_float() -> None:
@@ -236,29 +245,47 @@ def test_predictions_that_are_no_numbers(wrong: float) -> None:
 
 def test_a_model_without_a_layer_to_choose() -> None:
     problem = replace(random_problem(3), gains={}, true={}, predicted={})
-    out = Past(0, {}, "start", "stopped", None, 64, 1.0, 64, 0.5, 0.4, 0.6, False, 1.0)
-    assert propose([], problem) == Step({}, "start", "all INT8")
+    out = trial_of(Suggestion({}, "why", "start"), 0, State.STOPPED, samples=64, drop=0.5, within=False)
+    assert propose([], problem) == Suggestion({}, "all INT8", "start")
     assert propose([out], problem) is None
 
 
-def test_the_same_history_gives_the_same_step_and_nothing_is_proposed_twice() -> None:
+def test_the_same_history_gives_the_same_suggestion_and_nothing_is_proposed_twice() -> None:
     problem = replace(random_problem(9, ranges=3), harm=HARM)
     played = guided(problem, budget=15.0)
     for count, trial in enumerate(played.trials):
-        step = propose(list(played.trials[:count]), problem)
-        assert step is not None
-        assert step.parameters == trial.parameters
-    points = [(meaning(trial.parameters, problem), trial.limit) for trial in played.trials]
+        suggestion = propose(played.trials[:count], problem)
+        assert suggestion is not None
+        assert suggestion.parameters == trial.parameters
+    points = [(canonical_key(trial.parameters, problem), trial.max_samples) for trial in played.trials]
     assert len(set(points)) == len(points)
 
 
-def test_pending_trials_are_not_proposed_again() -> None:
+def test_running_trials_are_not_proposed_again() -> None:
     """Eight at the same time, none of which has ended."""
     problem = replace(random_problem(10), harm=HARM)
-    past: list[Past] = []
-    while len(past) < 8 and (step := propose(past, problem)) is not None and not step.free:
-        past.append(Past(len(past), step.parameters, step.phase, "running", step.limit))
-    assert len({(meaning(trial.parameters, problem), trial.limit) for trial in past}) == len(past) >= 5
+    trials: list[Trial] = []
+    while len(trials) < 8 and (suggestion := propose(trials, problem)) is not None:
+        trials.append(trial_of(suggestion, len(trials)))
+    points = {(canonical_key(trial.parameters, problem), trial.max_samples) for trial in trials}
+    assert len(points) == len(trials) >= 5
+
+
+def test_the_optimum_is_found_with_two_trials_at_a_time() -> None:
+    problem = replace(random_problem(21), harm=WEAK_HARM)
+    trials: dict[int, Trial] = {}
+    running: list[Suggestion] = []
+    for _ in range(60):
+        suggestion = propose(list(trials.values()), problem)
+        if suggestion is not None:
+            trials[len(trials)] = trial_of(suggestion, len(trials))
+            running.append(suggestion)
+        elif not running:
+            break
+        if len(running) == 2 or suggestion is None:
+            number = next(number for number, trial in trials.items() if trial.state is State.RUNNING)
+            trials[number] = problem.evaluate(running.pop(0), number)
+    check_optimum(problem, list(trials.values()))
 
 
 def test_more_than_what_was_out_is_not_tried() -> None:
@@ -272,13 +299,9 @@ def test_more_than_what_was_out_is_not_tried() -> None:
             out.append(int8)
 
 
-def test_every_step_says_why() -> None:
+def test_every_suggestion_says_why() -> None:
     problem = replace(random_problem(12), harm=HARM)
-    past: list[Past] = []
-    words = []
-    while (step := propose(past, problem)) is not None and not step.free and len(past) < 30:
-        words.append(step.why)
-        past.append(problem.evaluate(step, len(past)))
+    words = [trial.why for trial in play(problem, lambda trials: propose(trials, problem), most=30).trials]
     assert words[:3] == [
         "all INT8: 8 batches, not equalized",
         "race: 1 batch, on 64 samples",
@@ -300,3 +323,44 @@ def test_two_hundred_layers() -> None:
     problem = random_problem(14, layers=200, bad=10, wrong=0.5)
     played = guided(problem, budget=4.0)
     assert max(1.0 - trial.objective for trial in played.trials if trial.within) > 0.9
+
+
+def check_optimum(problem: Synthetic, trials: Sequence[Trial]) -> None:
+    """That the optimum was found, and nothing was carried out twice."""
+    ended = [trial for trial in trials if trial.state is not State.RUNNING]
+    points = [(canonical_key(trial.parameters, problem), trial.max_samples) for trial in ended]
+    assert len(set(points)) == len(points)
+    best = max(gain_of(int8_of(trial.parameters, problem), problem) for trial in ended if trial.within)
+    assert best >= 0.99 * problem.optimum()
+
+
+def test_the_optimum_is_found_and_nothing_is_carried_out_twice() -> None:
+    problem = replace(random_problem(21), harm=WEAK_HARM)
+    played = play(problem, Guided(problem), budget=1000.0, most=40)
+    check_optimum(problem, played.trials)
+    assert [trial.phase for trial in played.trials[:4]] == ["start", "race", "race", "race"]
+    assert [trial.max_samples for trial in played.trials[:4]] == [None, 64, 64, 128]
+
+
+def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on() -> None:
+    problem = replace(random_problem(21), harm=WEAK_HARM)
+    runs = []
+    for parts in ((25,), (5, 12, 25)):
+        trials: list[Trial] = []
+        for most in parts:
+            trials = play(problem, Guided(problem, seed=3), budget=1000.0, most=most, before=trials).trials
+        runs.append([(trial.parameters, trial.why) for trial in trials])
+    assert runs[0] == runs[1]
+
+
+def test_tpe_goes_on_around_the_incumbent_when_all_else_is_used_up() -> None:
+    """Layers of equal gain and divergence that differ in what cannot be predicted."""
+    problem = replace(random_problem(22, bad=3, ranges=2), noise=0.3)
+    trials = play(problem, Guided(problem), budget=1000.0, most=60).trials
+    tried = [trial for trial in trials if trial.phase == "tpe"]
+    for trial in tried:
+        incumbent = trials[int(trial.why.removeprefix("TPE around trial "))]
+        assert incumbent.within
+        assert 1 <= sum(trial.parameters[name] != value for name, value in incumbent.parameters.items()) <= 6
+        assert trial.objective < incumbent.objective
+    assert tried

@@ -9,8 +9,8 @@ import pytest
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.objective import Macs
-from autoquant.tuning.sampling.problem import Candidate
-from autoquant.tuning.sampling.search_problem import SearchProblem
+from autoquant.tuning.sampling.problem import SearchProblem
+from autoquant.tuning.sensitivity.result import Prediction, Predictions
 from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.workload import Workload
 
@@ -42,9 +42,9 @@ def problem(asked: list[Any]) -> SearchProblem:
     space = SearchSpace(parse_space(SPACE, "space"), LAYERS, batches=8)
     workload = Workload.from_layers({layer.name: layer for layer in LAYERS})
 
-    def predict(parameters: Parameters) -> dict[str, tuple[Candidate, ...]]:
+    def predict(parameters: Parameters) -> Predictions:
         asked.append(dict(parameters))
-        return {"l2": (Candidate({}, float(len(asked))),)}
+        return {"l2": (Prediction({}, float(len(asked))),)}
 
     objective = Macs(workload, space.plan(next(space.starts()).parameters))
     return SearchProblem(space, objective, 0.01, 500, predict)
@@ -53,7 +53,7 @@ def problem(asked: list[Any]) -> SearchProblem:
 def test_layers_are_those_that_may_be_in_int8_or_in_float(problem: SearchProblem) -> None:
     assert problem.layers == ("l2", "l3")
     assert problem.dimensions == problem.space.dimensions
-    assert (problem.allowed, problem.total) == (0.01, 500)
+    assert (problem.max_drop, problem.total) == (0.01, 500)
 
 
 def test_gains_are_what_the_objective_grows_by_without_a_layer(problem: SearchProblem) -> None:
@@ -62,11 +62,13 @@ def test_gains_are_what_the_objective_grows_by_without_a_layer(problem: SearchPr
     assert problem.gains == {"l2": pytest.approx(0.3), "l3": pytest.approx(0.4)}
 
 
-def test_losses_are_predicted_once_for_settings_of_the_whole_model(problem: SearchProblem, asked: list[Any]) -> None:
+def test_divergences_are_predicted_once_for_settings_of_the_whole_model(
+    problem: SearchProblem, asked: list[Any]
+) -> None:
     first: Parameters = {"equalize": True, "l2:quant_enable": True, "l2:activation": "ifmr"}
     one = problem.sensitivities(first)
     assert problem.sensitivities({**first, "l2:quant_enable": False, "l2:activation": "minmax"}) is one
     other = problem.sensitivities({**first, "equalize": False})
-    assert (one["l2"][0].loss, other["l2"][0].loss) == (1.0, 2.0)
+    assert (one["l2"][0].divergence, other["l2"][0].divergence) == (1.0, 2.0)
     assert problem.sensitivities(first) is one
     assert len(asked) == 2

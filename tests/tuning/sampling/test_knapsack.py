@@ -12,42 +12,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoquant.tuning.sampling.planner import most_gain
+from autoquant.tuning.sampling.knapsack import most_gain
 
 
 def exhaustive(
-    gains: dict[str, float], losses: dict[str, float], bound: float, cuts: list[frozenset[str]]
+    gains: dict[str, float], costs: dict[str, float], bound: float, cuts: list[frozenset[str]]
 ) -> tuple[float, float]:
-    """The most gain that any subset has, and the least loss of those that have it."""
+    """The most gain that any subset has, and the least cost of those that have it."""
     names = list(gains)
     best = (-math.inf, 0.0)
     for chosen in itertools.product((False, True), repeat=len(names)):
         taken = {name for name, own in zip(names, chosen, strict=True) if own}
-        loss = sum(losses[name] for name in taken)
-        if loss <= bound and not any(cut <= taken for cut in cuts):
-            best = max(best, (sum(gains[name] for name in taken), -loss))
+        cost = sum(costs[name] for name in taken)
+        if cost <= bound and not any(cut <= taken for cut in cuts):
+            best = max(best, (sum(gains[name] for name in taken), -cost))
     return best[0], -best[1]
 
 
 @st.composite
 def problems(draw: Callable[..., Any]) -> tuple[Any, ...]:
-    """In whole numbers, so that equal gains and losses at the bound occur and are exact."""
+    """In whole numbers, so that equal gains and costs at the bound occur and are exact."""
     names = [f"l{number}" for number in range(draw(st.integers(1, 9)))]
     gains = {name: float(draw(st.integers(-5, 40))) for name in names}
-    losses = {name: float(draw(st.sampled_from([0, 1, 2, 3, 5, 8, 20, 50, math.inf]))) for name in names}
+    costs = {name: float(draw(st.sampled_from([0, 1, 2, 3, 5, 8, 20, 50, math.inf]))) for name in names}
     cuts = draw(st.lists(st.frozensets(st.sampled_from(names), min_size=1), max_size=4))
-    return gains, losses, float(draw(st.integers(0, 80))), cuts
+    return gains, costs, float(draw(st.integers(0, 80))), cuts
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_it_is_the_best_of_all_subsets(problem: tuple[Any, ...]) -> None:
-    gains, losses, bound, cuts = problem
-    chosen = most_gain(gains, losses, bound=bound, cuts=cuts)
+    gains, costs, bound, cuts = problem
+    chosen = most_gain(gains, costs, bound=bound, cuts=cuts)
     assert chosen is not None
     assert not any(cut <= chosen for cut in cuts)
-    found = (sum(gains[name] for name in chosen), sum(losses[name] for name in chosen))
-    assert found == pytest.approx(exhaustive(gains, losses, bound, cuts))
+    found = (sum(gains[name] for name in chosen), sum(costs[name] for name in chosen))
+    assert found == pytest.approx(exhaustive(gains, costs, bound, cuts))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -55,17 +55,17 @@ def test_it_is_the_best_of_all_subsets_of_twelve(seed: int) -> None:
     random = np.random.default_rng(seed)
     names = [f"l{number}" for number in range(12)]
     gains = dict(zip(names, random.dirichlet(np.ones(12)).tolist(), strict=True))
-    losses = dict(zip(names, random.lognormal(0.0, 2.0, 12).tolist(), strict=True))
+    costs = dict(zip(names, random.lognormal(0.0, 2.0, 12).tolist(), strict=True))
     cuts = [frozenset(map(str, random.choice(names, 8, replace=False))) for _ in range(3)]
-    bound = 0.6 * sum(losses.values())
-    chosen = most_gain(gains, losses, bound=bound, cuts=cuts)
+    bound = 0.6 * sum(costs.values())
+    chosen = most_gain(gains, costs, bound=bound, cuts=cuts)
     assert chosen is not None
-    assert sum(gains[name] for name in chosen) == pytest.approx(exhaustive(gains, losses, bound, cuts)[0], abs=1e-4)
-    assert sum(losses[name] for name in chosen) <= bound * (1 + 1e-4)
+    assert sum(gains[name] for name in chosen) == pytest.approx(exhaustive(gains, costs, bound, cuts)[0], abs=1e-4)
+    assert sum(costs[name] for name in chosen) <= bound * (1 + 1e-4)
 
 
 @pytest.mark.parametrize(
-    ("gains", "losses", "bound", "cuts", "expected"),
+    ("gains", "costs", "bound", "cuts", "expected"),
     [
         ({}, {}, 1.0, [], set()),
         ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, 0.0, [], set()),
@@ -80,9 +80,9 @@ def test_it_is_the_best_of_all_subsets_of_twelve(seed: int) -> None:
     ],
 )
 def test_edges(
-    gains: dict[str, float], losses: dict[str, float], bound: float, cuts: list[set[str]], expected: set[str] | None
+    gains: dict[str, float], costs: dict[str, float], bound: float, cuts: list[set[str]], expected: set[str] | None
 ) -> None:
-    assert most_gain(gains, losses, bound=bound, cuts=cuts) == expected
+    assert most_gain(gains, costs, bound=bound, cuts=cuts) == (None if expected is None else frozenset(expected))
 
 
 def test_two_hundred_layers() -> None:
@@ -90,13 +90,13 @@ def test_two_hundred_layers() -> None:
     random = np.random.default_rng(1)
     names = [f"l{number}" for number in range(200)]
     gains = dict(zip(names, random.lognormal(0.0, 1.0, 200).tolist(), strict=True))
-    losses = dict(zip(names, random.lognormal(0.0, 2.0, 200).tolist(), strict=True))
-    bound = 0.1 * sum(losses.values())
-    chosen = most_gain(gains, losses, bound=bound)
+    costs = dict(zip(names, random.lognormal(0.0, 2.0, 200).tolist(), strict=True))
+    bound = 0.1 * sum(costs.values())
+    chosen = most_gain(gains, costs, bound=bound)
     greedy, room = 0.0, bound
-    for name in sorted(names, key=lambda name: losses[name] / gains[name]):
-        if losses[name] <= room:
-            greedy, room = greedy + gains[name], room - losses[name]
+    for name in sorted(names, key=lambda name: costs[name] / gains[name]):
+        if costs[name] <= room:
+            greedy, room = greedy + gains[name], room - costs[name]
     assert chosen is not None
     assert sum(gains[name] for name in chosen) >= greedy * (1 - 1e-4)
 
@@ -104,10 +104,10 @@ def test_two_hundred_layers() -> None:
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """HiGHS has a line for its developers for this one."""
     gains = [9542, 6481, 3554, 13739, 14947, 349, 7536, 1149, 2213, 21599, 18890]
-    losses = [74785, 2117, 38736, 26273, 2099, 62278, 35479, 27008, 12490, 2358, 79472]
+    costs = [74785, 2117, 38736, 26273, 2099, 62278, 35479, 27008, 12490, 2358, 79472]
     names = [f"l{number}" for number in range(11)]
     chosen = most_gain(
-        dict(zip(names, gains, strict=True)), dict(zip(names, map(float, losses), strict=True)), bound=100_000.0
+        dict(zip(names, gains, strict=True)), dict(zip(names, map(float, costs), strict=True)), bound=100_000.0
     )
-    assert chosen == frozenset({"l1", "l3", "l4", "l6", "l8", "l9"})
+    assert chosen == frozenset(["l1", "l3", "l4", "l6", "l8", "l9"])
     assert capfd.readouterr().out == ""

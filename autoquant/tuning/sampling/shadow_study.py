@@ -1,7 +1,7 @@
 """What an Optuna sampler would choose next, found in a copy of the study in memory.
 
 In the copy every trial of which a drop is known is complete and has a constraint, also one that was stopped early and
-is pruned in the study: so every sampler learns from it. Nothing in the study changes until a point is enqueued there.
+is pruned in the study: so every sampler learns from it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from autoquant.tuning.sampling.history import Past
 from autoquant.tuning.study.space import Choice, Parameters
-
-KEPT = "sampler"
-"""Attribute of a trial: what the sampler noted of it in the copy, and wants to find there again."""
+from autoquant.tuning.study.trial import State, Trial
 
 
 def seeded(seed: int, *more: int) -> int:
@@ -27,32 +24,32 @@ def seeded(seed: int, *more: int) -> int:
     return int(np.random.SeedSequence([seed, *more]).generate_state(1)[0])
 
 
-def suggestions(
-    past: Sequence[Past],
+def suggest_from_copy(
+    trials: Sequence[Trial],
     dimensions: Mapping[str, tuple[Choice, ...]],
     *,
     sampler: BaseSampler,
-    allowed: float,
-    notes: Mapping[int, Mapping[str, Any]] | None = None,
+    max_drop: float,
+    noted: bool = False,
 ) -> Iterator[tuple[Parameters, Mapping[str, Any]]]:
     """Points in these dimensions, one after the other without end, each with what the sampler noted of it.
 
-    `notes` are what it noted of earlier trials, by number.
+    With `noted`, it finds there what it noted of earlier trials.
     """
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(own) for name, own in dimensions.items()
     }
     study = optuna.create_study(sampler=sampler)
-    for trial in past:
+    for trial in trials:
         shared: dict[str, Any] = {
             "params": {name: trial.parameters[name] for name in dimensions},
             "distributions": distributions,
-            "system_attrs": dict((notes or {}).get(trial.number, {})),
+            "system_attrs": dict(trial.note) if noted else {},
         }
-        if trial.pending:
+        if trial.state is State.RUNNING:
             study.add_trial(create_trial(state=TrialState.RUNNING, **shared))
-        elif trial.state != "failed" and trial.drop is not None:
-            over = {"drop": trial.drop - allowed}
+        elif trial.drop is not None:
+            over = {"drop": trial.drop - max_drop}
             study.add_trial(create_trial(value=trial.objective, constraints=over, **shared))
     while True:
         asked = study.ask(distributions)

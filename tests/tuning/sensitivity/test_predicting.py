@@ -120,7 +120,7 @@ def opened(tiny: Any, tmp_path: Path) -> Opened:
 def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, asked: Asked) -> None:
     found = opened(tiny.calibration).candidates({})
     assert list(found) == ["conv", "depthwise", "dense"]
-    assert [(one.parameters, one.loss) for one in found["dense"]] == [
+    assert [(one.parameters, one.divergence) for one in found["dense"]] == [
         ({"dense:activation": "minmax"}, 0.001),
         ({"dense:activation": "percentile fraction=0.9"}, 0.002),
     ]
@@ -133,7 +133,7 @@ def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None
     """Clipping most of a layer's input costs more than nothing; by gradients or, as too much is lost, by measuring."""
     found = opened(tiny.calibration).candidates({})
     for unit in ("conv", "depthwise", "dense"):
-        whole, clipped = (one.loss for one in found[unit])
+        whole, clipped = (one.divergence for one in found[unit])
         assert 0.0 < whole < 0.02
         assert clipped > 5 * whole
     assert not any(isinstance(event, Warned) for event in opened.heard)
@@ -193,10 +193,10 @@ def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path) -> None:
     found = predictor.candidates({})
     assert len(found) == 3
     for whole, clipped in found.values():
-        assert 0.0 <= whole.loss < clipped.loss < np.inf
+        assert 0.0 <= whole.divergence < clipped.divergence < np.inf
     ranking = predictor.ranking()
     assert list(ranking) == list(found)
-    assert ranking == {name: -whole.loss for name, (whole, _) in found.items()}
+    assert ranking == {name: -whole.divergence for name, (whole, _) in found.items()}
 
 
 def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
@@ -224,11 +224,11 @@ def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, aske
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(60, 4, 4, 2)).astype("f"))
     text = '[layer]\nquant_enable = [true, false]\n[[override]]\ntypes = "AddV2"\nquant_enable = [true, false]'
     found = Opened(tmp_path / "net.pb", tmp_path, text=text)(tmp_path / "data.npz").candidates({})
-    assert [(one.parameters, one.loss) for one in found["add:0"]] == [
+    assert [(one.parameters, one.divergence) for one in found["add:0"]] == [
         ({"add:0:quant_enable": True}, 0.001),
         ({"add:0:quant_enable": False}, 0.0),
     ]
-    assert [(one.parameters, one.loss) for one in found["conv"]] == [({}, 0.001)]
+    assert [(one.parameters, one.divergence) for one in found["conv"]] == [({}, 0.001)]
 
 
 def test_where_neither_way_is_open_the_trials_must_tell(
@@ -239,7 +239,7 @@ def test_where_neither_way_is_open_the_trials_must_tell(
 
     monkeypatch.setattr(predicting, "measure_sensitivity", refused)
     found = opened(tiny.calibration).candidates({})
-    assert {one.loss for each in found.values() for one in each} == {0.0}
+    assert {one.divergence for each in found.values() for one in each} == {0.0}
     (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
     assert warned.startswith("tiny: has no gradient")
     assert "trials must tell" in warned
@@ -264,7 +264,7 @@ def test_errors_too_large_for_gradients_are_measured(
     monkeypatch.setattr(predicting, "divergence", by_measuring)
     found = opened(tiny.calibration).candidates({})
     assert calls == ["the errors of layers are too large for gradients"] * measured
-    assert found["conv"][0].loss == (0.5 if measured else loss)
+    assert found["conv"][0].divergence == (0.5 if measured else loss)
 
 
 @pytest.mark.parametrize("error", [ModelError, TrialError])
@@ -279,7 +279,7 @@ def test_where_measuring_fails_what_gradients_say_is_kept(
 
     monkeypatch.setattr(predicting, "measure_sensitivity", by_gradients)
     monkeypatch.setattr(predicting, "divergence", refused)
-    assert opened(tiny.calibration).candidates({})["conv"][0].loss == 2.0
+    assert opened(tiny.calibration).candidates({})["conv"][0].divergence == 2.0
     (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
     assert warned.startswith("tiny: does not convert")
     assert "ranked by gradients" in warned
@@ -294,7 +294,7 @@ def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is
     monkeypatch.setattr(predicting, "measure_sensitivity", partly)
     for _ in range(2):
         found = opened(tiny.calibration).candidates({})
-        assert [one.loss for one in found["conv"]] == [0.1, np.inf]
+        assert [one.divergence for one in found["conv"]] == [0.1, np.inf]
         monkeypatch.setattr(predicting, "measure_sensitivity", None)  # once was enough
 
 

@@ -19,7 +19,7 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.scoring.evaluator import Progress
+from autoquant.evaluation.scoring.score import Progress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress

@@ -11,7 +11,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
-from autoquant.evaluation.scoring.evaluator import Progress
+from autoquant.evaluation.scoring.score import Progress
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model, Program

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from autoquant.errors import AutoquantError, InputError, RunError
 from autoquant.evaluation.engines.engine import Runner
-from autoquant.evaluation.scoring.streaming import score_all
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.files import write_text
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certification.certificate_json import certificate_text, load_certificate
@@ -108,7 +107,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     groups = _groups(session, subset) if request.guard else None
     engine, on_progress = session.open_runtime(), session.on_progress("certification")
     with closing(engine.open_file(model, scorer.program)) as runner:
-        score = score_all(runner, subset, batch_size=scorer.batch_size, on_progress=on_progress)
+        score = subset.evaluate(runner, batch_size=scorer.batch_size, on_progress=on_progress)
         kernels = _kernels(runner)
     certificate = compute_certificate(
         subset.score.rows,
@@ -128,7 +127,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     return certificate
 
 
-def _groups(session: SearchSession, subset: Part) -> Groups:
+def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:
     """The groups of the holdout, and those that only the rest of the evaluation data has."""
     splits, guard = session.splits, session.request.guard
     if not splits.has_own_holdout:
@@ -142,7 +141,7 @@ def _groups(session: SearchSession, subset: Part) -> Groups:
         return Groups(labels, ())
 
 
-def _guard_max_drop(session: SearchSession, subset: Part) -> float | None:
+def _guard_max_drop(session: SearchSession, subset: EvaluationSubset) -> float | None:
     tolerance = session.request.guard_tolerance
     return None if tolerance is None else tolerance.absolute(subset.baseline.score.value)
 

@@ -17,7 +17,7 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.scoring.evaluator import Progress
+from autoquant.evaluation.scoring.score import Progress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.targets.table import TARGETS

@@ -13,11 +13,11 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import run_batch
-from autoquant.evaluation.scoring.evaluator import Progress
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer
+from autoquant.evaluation.scoring.score import Progress
 from autoquant.model.names import is_tensor
 from autoquant.quiet import no_progress
 from autoquant.tuning.builder import Builder
-from autoquant.tuning.session import SampleScorer
 
 
 def layer_output_errors(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +11,9 @@ from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
 from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
-from autoquant.evaluation.scoring.evaluator import Progress
-from autoquant.evaluation.scoring.streaming import stream_of
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer
+from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import Tolerance, worst_score
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
@@ -27,7 +26,7 @@ from autoquant.tuning.repairs.equalization import Prepared, PreparedByPlan, equa
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.predicting import Predictor
-from autoquant.tuning.session import Budget, Clock, SampleScorer, SearchSession
+from autoquant.tuning.session import Budget, Clock, SearchSession
 from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.score_json import Terms
@@ -138,18 +137,17 @@ class _Preparation:
         max_drop = request.tolerance.absolute(baseline.score.value)
         self._check_tolerance(baseline, max_drop)
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
-        subset = Part.of(splits.evaluation, splits.search.positions_in(splits.evaluation), inputs.metric, baseline)
+        subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)
         self.listener(events.DataSplit(len(subset), len(splits.holdout or ()), splits.reason))
         prepared = PreparedByPlan(partial(self._prepared, engine))
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
-        with closing(engine.open_graph(model.program)) as runner:
-            stream = stream_of(runner, subset, seed=request.seed, batch_size=request.batch_size)
-        if not stream.decides:
+        scorer = SampleScorer.of(engine, model.program, subset, seed=request.seed, batch_size=request.batch_size)
+        if not scorer.decides:
             text = f"every trial is scored on all samples: {_why_on_all(inputs.metric)}"
             self.listener(events.Warned(text))
         builder = Builder(model, inputs.workload, inputs.target, prepared, corrector)
-        return _Measured(builder, SampleScorer(engine, model.program, stream, request.batch_size), max_drop, splits)
+        return _Measured(builder, scorer, max_drop, splits)
 
     def _baseline(self, engine: Engine) -> Baseline:
         inputs = self.inputs

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from autoquant.evaluation.data.splits import DataSplits
-from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.scoring.evaluator import Progress, Score
-from autoquant.evaluation.scoring.streaming import Rules, Stream, Streamed, score_all, streamed
-from autoquant.evaluation.scoring.subset import Part
-from autoquant.model.model import Model, Program
-from autoquant.quiet import no_progress
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer, SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.score import Progress
+from autoquant.model.model import Model
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
-from autoquant.tuning.builder import Builder, Stopwatch
+from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.score_json import Terms
@@ -35,50 +32,14 @@ Clock = Callable[[], float]
 class Scorer(Protocol):
     """Scores the file that was saved for a plan."""
 
-    def score(self, path: Path, rules: Rules, watch: Stopwatch, on_progress: Progress) -> Streamed:
-        """Load a file and score it until the rules stop it, with laps for 'load' and 'score'.
+    def score(
+        self, path: Path, rules: StoppingRules, on_part: Callable[[str], None], on_progress: Progress
+    ) -> SequentialScore:
+        """Load a file and score it until the rules stop it; calls `on_part` when load and score are done.
 
         Raises TrialError where it cannot be run.
         """
         ...
-
-
-@dataclass(frozen=True)
-class SampleScorer:
-    """Scores files sample by sample, paired with the FP32 model, on the samples of the search."""
-
-    engine: Engine
-    program: Program
-    stream: Stream
-    batch_size: int
-
-    @property
-    def subset(self) -> Part:
-        """The samples of the search, with what the FP32 model made of them."""
-        return self.stream.part
-
-    @property
-    def metric(self) -> Metric:
-        """What scores the outputs."""
-        return self.subset.metric
-
-    def open_float(self) -> Runner:
-        """Open the FP32 model."""
-        return self.engine.open_graph(self.program)
-
-    def score(self, path: Path, rules: Rules, watch: Stopwatch, on_progress: Progress = no_progress) -> Streamed:
-        """As Scorer has it."""
-        with closing(self.engine.open_file(path, self.program)) as runner:
-            watch.lap("load")
-            found = streamed(runner, self.stream, rules, batch_size=self.batch_size, on_progress=on_progress)
-        watch.lap("score")
-        return found
-
-    def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: Progress = no_progress) -> Score:
-        """Score a file on all samples, on another engine where one is given. Raises TrialError."""
-        subset, runner = self.subset, (engine or self.engine).open_file(path, self.program)
-        with closing(runner):
-            return score_all(runner, subset, batch_size=self.batch_size, on_progress=on_progress)
 
 
 @dataclass(frozen=True, slots=True)

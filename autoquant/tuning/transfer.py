@@ -8,15 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoquant.calibration.plan import fitted_plan
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import open_metric, require_labels
 from autoquant.evaluation.scoring.baseline import score_baseline
-from autoquant.evaluation.scoring.evaluator import Progress
-from autoquant.evaluation.scoring.streaming import score_all
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.formats.config_json import load_config
 from autoquant.quiet import no_progress
@@ -84,9 +81,9 @@ def transfer(
     builder = builder_of_plan(
         plan, model, workload, target, engine, samples.calibration, batch_size=size, on_progress=on_progress
     )
-    part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
+    subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
     with closing(engine.open_file(builder.build(plan, folder).path, model.program)) as runner:
-        score = score_all(runner, part, batch_size=size, on_progress=on_progress)
+        score = subset.evaluate(runner, batch_size=size, on_progress=on_progress)
     loss = drop_from(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
     max_drop = request.tolerance.absolute(baseline.score.value)
     return Transferred(

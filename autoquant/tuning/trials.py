@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoquant.calibration.plan import layer_at_fault
 from autoquant.errors import AutoquantError, DataError, RunError
-from autoquant.evaluation.scoring.streaming import Rules
+from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.tuning.builder import Stopwatch
 from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
@@ -85,15 +85,15 @@ def run_trial(session: Session, proposed: Trial) -> Trial:
     return trial
 
 
-def rules_of(session: Session, trial: Trial) -> Rules:
+def rules_of(session: Session, trial: Trial) -> StoppingRules:
     """When scoring a trial stops early; the error rate of the run is spent over its trials."""
     kept = best(session.study.trials(), session.max_drop)
-    return Rules(
-        allowed=session.max_drop,
+    return StoppingRules(
+        max_drop=session.max_drop,
         alpha=alpha_of(trial.number, session.budget.error_rate),
         number=trial.number,
         improves=kept is None or not kept.meets(session.max_drop) or trial.objective < kept.objective,
-        limit=trial.max_samples,
+        max_samples=trial.max_samples,
     )
 
 
@@ -106,7 +106,7 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
     try:
         built = session.builder.build(trial.plan, folder, watch.lap)
         on_progress = session.on_progress(f"trial {trial.number}")
-        found = session.scorer.score(built.path, rules_of(session, trial), watch, on_progress)
+        found = session.scorer.score(built.path, rules_of(session, trial), watch.lap, on_progress)
     except (RunError, DataError):
         raise
     except (AutoquantError, MemoryError) as error:
@@ -114,7 +114,7 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         at_fault = _at_fault(session, error, trial) if isinstance(error, AutoquantError) else ""
         seconds = {"failed": session.clock() - begin}
         return replace(trial, state=State.FAILED, failure=failure, at_fault=at_fault, seconds=seconds)
-    sound = all(map(math.isfinite, found.losses))
+    sound = all(map(math.isfinite, found.divergences))
     return replace(
         trial,
         state=State.STOPPED if found.score is None else State.DONE,
@@ -123,8 +123,8 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         low=found.low,
         high=found.high,
         within=found.within,
-        divergences=found.losses if sound else (),
-        divergence_samples=found.loss_samples,
+        divergences=found.divergences if sound else (),
+        divergence_samples=found.divergence_samples,
         samples=found.samples,
         seconds=watch.laps,
         qdq_ops=built.qdq_ops,

@@ -19,8 +19,8 @@ import numpy as np
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
-from autoquant.evaluation.scoring.evaluator import score_of
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.score import score_of, stack_rows
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
 
 SAMPLES, PART = 200, 10
@@ -61,7 +61,7 @@ class Verification:
 def verify(
     path: Path,
     program: Program,
-    part: Part,
+    part: EvaluationSubset,
     *,
     clock: Callable[[], float],
 ) -> Verification:
@@ -90,8 +90,8 @@ def verify(
         relative_difference=float(np.linalg.norm(result - expected)) / scale,
         largest_difference=float(np.abs(result - expected).max(initial=0.0)),
         agreement=_agreement(seen),
-        score=score_of(part.metric, [one.rows for one in seen], samples).value,
-        reference_score=score_of(part.metric, [one.reference_rows for one in seen], samples).value,
+        score=score_of(part.metric, stack_rows(part.metric, [one.rows for one in seen])).value,
+        reference_score=score_of(part.metric, stack_rows(part.metric, [one.reference_rows for one in seen])).value,
     )
 
 
@@ -108,7 +108,7 @@ class _Part:
 def _compared(
     one: LiteRTRunner,
     other: LiteRTRunner,
-    part: Part,
+    part: EvaluationSubset,
     clock: Callable[[], float],
 ) -> Iterator[_Part]:
     data, metric = part.data, part.metric

@@ -29,7 +29,7 @@ from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.litert import LiteRTEngine
 from autoquant.evaluation.metrics.metric import open_metric
 from autoquant.evaluation.passes import batches_in, calibrate
-from autoquant.evaluation.scoring.evaluator import evaluate
+from autoquant.evaluation.scoring.score import measure
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import open_target
@@ -55,7 +55,7 @@ class Bench:
         """The FP32 pass."""
         runner = self.engine.open_graph(self.model.program)
         try:
-            evaluate(runner, self.data, open_metric("top1"), batch_size=self.size)
+            measure(runner, self.data, open_metric("top1"), batch_size=self.size)
         finally:
             runner.close()
 

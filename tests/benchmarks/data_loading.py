@@ -30,7 +30,7 @@ from autoquant.evaluation.data.preprocessing import KerasMode
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.metric import open_metric
-from autoquant.evaluation.scoring.evaluator import evaluate
+from autoquant.evaluation.scoring.score import measure
 from autoquant.model.model import Model, open_model
 
 BATCH = 32
@@ -114,7 +114,7 @@ def _plain_pass(runner: Runner, data: Dataset) -> None:
 
 
 def _pass(runner: Runner, data: Dataset) -> None:
-    evaluate(runner, data, open_metric("top1"), batch_size=BATCH)
+    measure(runner, data, open_metric("top1"), batch_size=BATCH)
 
 
 def _report(images: int, side: int, found: dict[str, list[float]]) -> None:

@@ -27,9 +27,8 @@ from opened_search import opened_search
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.ranges import Percentile
 from autoquant.errors import TrialError
-from autoquant.evaluation.scoring.streaming import Rules, Streamed
+from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
-from autoquant.tuning.builder import Stopwatch
 from autoquant.tuning.session import SearchSession
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -93,11 +92,13 @@ def _measured(
     for fraction in FRACTIONS:
         plan = _ruined(session, fraction)
         try:  # with a drop of 1 allowed all samples are scored
-            drop = _carried_out(session, plan, folder, Rules(allowed=1.0, alpha=0.05)).drop
+            drop = _carried_out(session, plan, folder, StoppingRules(max_drop=1.0, alpha=0.05)).drop
         except TrialError as error:  # scales so far apart that kernels refuse them: such a trial costs nothing
             write(f"  percentile {fraction:g}: does not work out ({error.where})")
             continue
-        rules = [Rules(session.max_drop, alpha_of(number, session.budget.error_rate), number) for number in numbers]
+        rules = [
+            StoppingRules(session.max_drop, alpha_of(number, session.budget.error_rate), number) for number in numbers
+        ]
         samples = [_carried_out(session, plan, folder, each).samples for each in rules]
         counts = drop is not None and drop >= HOPELESS * session.max_drop
         hopeless += samples if counts else []
@@ -113,9 +114,8 @@ def _ruined(session: SearchSession, fraction: float) -> Plan:
     return replace(plan, layers=layers, bias_correction="none")
 
 
-def _carried_out(session: SearchSession, plan: Plan, folder: Path, rules: Rules) -> Streamed:
-    built, watch = session.builder.build(plan, folder), Stopwatch()
-    return session.scorer.score(built.path, rules, watch)
+def _carried_out(session: SearchSession, plan: Plan, folder: Path, rules: StoppingRules) -> SequentialScore:
+    return session.scorer.score(session.builder.build(plan, folder).path, rules)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.metric import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in, calibrate
 from autoquant.evaluation.scoring.baseline import measure_baseline
-from autoquant.evaluation.scoring.streaming import Rules, score_all, stream_of
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
@@ -42,7 +42,6 @@ from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import Prepared
 from autoquant.tuning.samples import open_splits
-from autoquant.tuning.session import SampleScorer
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -91,11 +90,11 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     for number in range(arguments.repeat):
         passes.append(_fp32_pass(scorer))
         # A drop of 1 is allowed, so that all samples are scored.
-        rules = Rules(allowed=1.0, alpha=0.05, number=number)
+        rules = StoppingRules(max_drop=1.0, alpha=0.05, number=number)
         plan = replace(_plan(opened, number, arguments.dmq), bias_correction=arguments.bias_correction)
         watch = Stopwatch()
         path = builder.build(plan, folder, watch.lap).path
-        scorer.score(path, rules, watch)
+        scorer.score(path, rules, watch.lap)
         trials.append(watch.laps)
         if both:
             elsewhere.append(_pass(scorer, open_engine("tensorflow").open_file(path, builder.program)))
@@ -131,10 +130,9 @@ def _open(arguments: argparse.Namespace) -> Opened:
     prepared = Prepared(model, target.compiler(model, workload.layers, statistics))
     corrector = Corrector(target, workload.layers, CalibrationRunner(engine, samples.calibration, size))
     builder = Builder(model, workload, target, lambda plan: prepared, corrector)
-    part = Part.of(samples.evaluation, np.arange(len(samples.evaluation)), metric, baseline)
-    with closing(engine.open_graph(model.program)) as runner:
-        stream = stream_of(runner, part, seed=0, batch_size=size)
-    return Opened(builder, SampleScorer(engine, model.program, stream, size), batches, seconds)
+    subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
+    scorer = SampleScorer.of(engine, model.program, subset, seed=0, batch_size=size)
+    return Opened(builder, scorer, batches, seconds)
 
 
 def _engine(name: str, target: str, model: Model, layers: dict[str, Layer]) -> Engine:
@@ -176,7 +174,7 @@ def _pass(scorer: SampleScorer, runner: Runner) -> float:
     """Seconds to score all samples with an opened model."""
     begin = time.perf_counter()
     with closing(runner):
-        score_all(runner, scorer.subset, batch_size=scorer.batch_size)
+        scorer.subset.evaluate(runner, batch_size=scorer.batch_size)
     return time.perf_counter() - begin
 
 

@@ -307,7 +307,7 @@ def test_what_goes_wrong_is_told_and_the_result_is_kept(
     def broken(*_: Any, **__: Any) -> None:
         raise TrialError("TensorFlow", "out of memory")
 
-    monkeypatch.setattr("autoquant.tuning.certify.score_all", broken)
+    monkeypatch.setattr("autoquant.evaluation.scoring.subset.EvaluationSubset.evaluate", broken)
     result = search(pool.data())
     assert (result.verdict, result.certificate) == (Verdict.MET, None)
     assert result.uncertified == "TensorFlow: out of memory"

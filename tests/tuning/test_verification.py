@@ -17,8 +17,8 @@ import autoquant
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.metrics.metric import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.evaluator import Score
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.score import Score
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import open_model
 from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
@@ -136,11 +136,11 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchRes
     data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     kept = tuple({"scores": expected[start:stop]} for start, stop in itertools.pairwise([0, 70, 71, 160, 200]))
-    baseline = Baseline("", kept, Score(1.0, np.ones(200), 200))
+    baseline = Baseline("", kept, Score(1.0, np.ones(200)))
     assert found.model is not None
     fast = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
     agrees = fast.argmax(axis=1) == expected.argmax(axis=1)
-    searched = Part.of(data, np.arange(200), metric, baseline)
+    searched = EvaluationSubset.of(data, metric, baseline)
     whole = verify(found.model, model.program, searched, clock=lambda: 0.0)
     assert whole.samples == 200
     assert whole.score == pytest.approx(agrees.mean())
@@ -155,14 +155,14 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
     opened = open_model(tiny.model)
     data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    baseline = Baseline("", ({"scores": expected},), Score(1.0, np.ones(200), 200))
+    baseline = Baseline("", ({"scores": expected},), Score(1.0, np.ones(200)))
     positions = np.flatnonzero(np.random.default_rng(1).random(200) < 0.4)
     assert found.model is not None
     agrees = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO).argmax(axis=1) == expected.argmax(1)
     told = verify(
         found.model,
         LiteRTTarget().lowered(opened).program,
-        Part.of(data, positions, metric, baseline),
+        EvaluationSubset.of(data, metric, baseline, data.subset(positions)),
         clock=lambda: 0.0,
     )
     assert told.samples == len(positions)

@@ -1,4 +1,4 @@
-"""Making the next batch while the model runs."""
+"""Reading the next batch while the model runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 @contextmanager
-def overlapped(work: Callable[[T], R], items: Iterable[T], *, threaded: bool = True) -> Iterator[Iterator[tuple[T, R]]]:
+def prefetched(work: Callable[[T], R], items: Iterable[T], *, threaded: bool = True) -> Iterator[Iterator[tuple[T, R]]]:
     """Pairs (item, work(item)), in order; while `work` runs in a thread of its own, the caller's makes the next item.
 
     So of all that a user may have written (data, preprocessing, metrics) nothing leaves the caller's thread, and no two

@@ -15,7 +15,7 @@ from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.batch import Array, Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.data.prefetch import overlapped
+from autoquant.evaluation.data.prefetch import prefetched
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
 from autoquant.evaluation.metrics.labels import class_scores, first_output
 from autoquant.evaluation.metrics.metric import Metric
@@ -27,7 +27,7 @@ from autoquant.evaluation.scoring.checks import (
     check_not_constant,
     check_not_one_class,
 )
-from autoquant.evaluation.scoring.evaluator import Progress, Score, score_of
+from autoquant.evaluation.scoring.score import Progress, Score, score_of, stack_rows
 from autoquant.evaluation.statistics.stream_order import margins_of
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress
@@ -111,7 +111,7 @@ def measure_baseline(
         rows: list[Array] = []
         margins: list[Array] = []
         done = 0
-        with overlapped(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
+        with prefetched(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
             for batch, outputs in pairs:
                 check_finite(outputs, numbers[done:])
                 rows.append(metric.measure(outputs, batch.labels, outputs))
@@ -124,7 +124,7 @@ def measure_baseline(
                 done += len(batch)
                 on_progress(done, len(data))
         warnings = _check_all(seen, metric)
-        score = score_of(metric, rows, done)
+        score = score_of(metric, stack_rows(metric, rows))
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
     return Baseline(key, tuple(kept), score, warnings, np.concatenate(margins) if margins else None)
@@ -147,7 +147,6 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
         "names": names,
         "batches": len(baseline.outputs),
         "value": baseline.score.value,
-        "samples": baseline.score.samples,
         "warnings": list(baseline.warnings),
     }
     write_cache(path, CacheEntry(facts, arrays), key=baseline.key, version=VERSION)
@@ -163,7 +162,7 @@ def load_baseline(path: Path, *, key: str) -> Baseline | None:
         {name: entry.arrays[f"output{index}_{number}"] for index, name in enumerate(facts["names"])}
         for number in range(facts["batches"])
     )
-    score = Score(facts["value"], entry.arrays["rows"], facts["samples"])
+    score = Score(facts["value"], entry.arrays["rows"])
     return Baseline(key, outputs, score, tuple(facts["warnings"]), entry.arrays.get("margins"))
 
 

@@ -1,4 +1,4 @@
-"""A part of the evaluation data with what the FP32 model made of it: what an INT8 model is scored against."""
+"""Samples of the evaluation data with the FP32 model's score on them, which INT8 models are scored against."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array, Outputs
+from autoquant.array import Array
+from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.evaluator import Score
+from autoquant.evaluation.scoring.score import (
+    OnOutputs,
+    Progress,
+    Score,
+    as_trial_error,
+    measure,
+    score_of,
+)
+from autoquant.quiet import no_progress
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class EvaluationSubset:
     """Samples, and the FP32 model's score on them. `positions` are theirs in the data of the baseline, ascending."""
 
     data: Dataset
@@ -24,12 +34,15 @@ class Part:
     baseline: Baseline = field(repr=False)
 
     @classmethod
-    def of(cls, data: Dataset, positions: Array, metric: Metric, baseline: Baseline) -> Part:
-        """The samples of `data` at these positions; the baseline is that of all of `data`."""
-        whole = len(positions) == len(data)
+    def of(
+        cls, evaluation: Dataset, metric: Metric, baseline: Baseline, part: Dataset | None = None
+    ) -> EvaluationSubset:
+        """A part of the evaluation data, or all of it; the baseline is that of all."""
+        if part is None or len(part) == len(evaluation):
+            return cls(evaluation, np.arange(len(evaluation)), metric, baseline.score, baseline)
+        positions = part.positions_in(evaluation)
         rows = baseline.score.rows[positions]
-        score = baseline.score if whole else Score(float(metric.combine(rows)), rows, len(positions))
-        return cls(data if whole else data.subset(positions), positions, metric, score, baseline)
+        return cls(part, positions, metric, Score(float(metric.combine(rows)), rows), baseline)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -40,10 +53,36 @@ class Part:
         return None if self.baseline.margins is None else self.baseline.margins[self.positions]
 
     def reference(self, places: Array) -> Outputs:
-        """The FP32 outputs of samples of this part, by place in it, for a metric that needs them."""
+        """The FP32 outputs of samples of this subset, by place in it, for a metric that needs them."""
         return self.baseline.reference(self.positions[places])
 
-    def losses(self, rows: Array, places: Array) -> Array:
+    def drops(self, rows: Array, places: Array) -> Array:
         """How much worse than FP32 the rows of some samples are, (samples,), by place, for rows that are numbers."""
         sign = 1.0 if self.metric.higher_is_better else -1.0
         return np.asarray(sign * (self.score.rows[places].astype(np.float64) - rows))
+
+    def evaluate(self, runner: Runner, *, batch_size: int, on_progress: Progress = no_progress) -> Score:
+        """Score an opened model on all samples. Raises as `measure`, and TrialError for a score that is not finite."""
+        rows = self.measure(runner, np.arange(len(self)), batch_size=batch_size, on_progress=on_progress)
+        with as_trial_error():
+            return score_of(self.metric, rows)
+
+    def measure(
+        self,
+        runner: Runner,
+        places: Array,
+        *,
+        batch_size: int,
+        on_progress: Progress = no_progress,
+        on_outputs: OnOutputs | None = None,
+    ) -> Array:
+        """The metric's rows of the samples at these ascending places. Raises as `score.measure`."""
+        return measure(
+            runner,
+            self.data.subset(places),
+            self.metric,
+            batch_size=batch_size,
+            reference=(lambda batch: self.reference(places[batch])) if self.metric.needs_reference else None,
+            on_progress=on_progress,
+            on_outputs=on_outputs,
+        )

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
-
 from autoquant.evaluation.data.splits import (
     DataSplits,
     load_splits,
@@ -18,7 +16,7 @@ from autoquant.evaluation.data.splits import (
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.metrics.metric import Metric, require_labels
 from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.bca import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.tuning.certification.compute import counts_right
@@ -67,7 +65,7 @@ def least_certifiable(metric: Metric, baseline: Baseline, *, max_drop: float, co
 
 def holdout_subset(
     splits: DataSplits, baseline: Baseline, metric: Metric, open_float: Callable[[], Runner], batch_size: int
-) -> Part:
+) -> EvaluationSubset:
     """The holdout, which there is, with the FP32 model's score on it.
 
     That is part of the `baseline` of the evaluation data, or, of a holdout of its own, measured now: `open_float`
@@ -76,7 +74,7 @@ def holdout_subset(
     data = splits.holdout
     assert data is not None
     if not splits.has_own_holdout:
-        return Part.of(splits.evaluation, data.positions_in(splits.evaluation), metric, baseline)
+        return EvaluationSubset.of(splits.evaluation, metric, baseline, data)
     with closing(open_float()) as runner:
         own = measure_baseline(runner, data, metric, batch_size=batch_size, key="")
-    return Part.of(data, np.arange(len(data)), metric, own)
+    return EvaluationSubset.of(data, metric, own)

@@ -35,7 +35,7 @@ class Trial:
     `score` and `drop` are in units of the metric. A trial that was stopped early has no score, and its drop is an
     estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
     others. `within` says whether the drop is within tolerance, None where that is not known. `divergences` are means of
-    the divergence of outputs from FP32 over more and more samples, the same ones for all trials (streaming.RUNGS), the
+    the divergence of outputs from FP32 over more and more samples of the probe set (sample_scorer.PROBE_SIZES), the
     last of them over `divergence_samples`; empty where one is not finite. A trial that failed has none of these, but
     says why in `failure`, and `at_fault` is the layer that did it, where there is one that the search may leave in
     float.
@@ -90,7 +90,7 @@ class Trial:
 
     @property
     def undecided(self) -> bool:
-        """Whether it was screened out: few samples lost more than all may, which proves nothing (streaming.py)."""
+        """Whether it was screened out: few samples lost more than all may, which proves nothing (sample_scorer.py)."""
         return self.state is State.STOPPED and self.max_samples is None and self.within is None
 
     @property

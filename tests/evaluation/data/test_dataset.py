@@ -15,7 +15,7 @@ import pytest
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset, open_data
-from autoquant.evaluation.data.prefetch import overlapped
+from autoquant.evaluation.data.prefetch import prefetched
 from autoquant.evaluation.data.preprocessing import Affine, Custom, KerasMode
 from autoquant.model.model import InputSpec
 
@@ -118,7 +118,7 @@ def test_only_arrays_without_preprocessing_are_at_hand(data: Dataset) -> None:
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_every_source_gives_the_same_batches_while_a_model_runs(data: Dataset, size: int) -> None:
     before, plain = set(threading.enumerate()), list(data.batches(size))
-    with overlapped(lambda batch: batch.inputs["input"].sum(), data.batches(size)) as pairs:
+    with prefetched(lambda batch: batch.inputs["input"].sum(), data.batches(size)) as pairs:
         together = list(pairs)
     for one, (other, result) in zip(plain, together, strict=True):
         np.testing.assert_array_equal(one.inputs["input"], other.inputs["input"])
@@ -145,7 +145,7 @@ def test_every_source_tells_of_a_bad_sample_in_every_pass_and_after_those_before
         seen: list[float] = []
         with (
             pytest.raises(DataError, match="sample 4 has NaN or infinite values; remove"),
-            overlapped(lambda batch: batch.inputs["input"].max(), bad.batches(2)) as pairs,
+            prefetched(lambda batch: batch.inputs["input"].max(), bad.batches(2)) as pairs,
         ):
             seen.extend(result for _, result in pairs)
         assert seen == [10.0, 30.0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoquant.evaluation.data.prefetch import overlapped
+from autoquant.evaluation.data.prefetch import prefetched
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def ours(
 ) -> tuple[list[Any], str | None]:
     seen: list[Any] = []
     try:
-        with overlapped(work, items(), threaded=threaded) as pairs:
+        with prefetched(work, items(), threaded=threaded) as pairs:
             for pair in pairs:
                 seen.append(pair)  # noqa: PERF402 - likewise
     except Exception as error:
@@ -74,7 +74,7 @@ def test_the_same_pairs_and_the_same_end_as_of_a_loop(
 
 
 def test_without_a_thread_all_stays_in_the_callers() -> None:
-    with overlapped(lambda _: threading.get_ident(), range(3), threaded=False) as pairs:
+    with prefetched(lambda _: threading.get_ident(), range(3), threaded=False) as pairs:
         assert {worker for _, worker in pairs} == {threading.get_ident()}
 
 
@@ -86,7 +86,7 @@ def test_work_leaves_the_thread_and_items_do_not() -> None:
             made.append(threading.get_ident())
             yield number
 
-    with overlapped(lambda _: threading.get_ident(), items()) as pairs:
+    with prefetched(lambda _: threading.get_ident(), items()) as pairs:
         workers = {worker for _, worker in pairs}
     assert set(made) == {here} and len(workers) == 1 and here not in workers
 
@@ -102,7 +102,7 @@ def test_the_next_item_is_made_while_work_runs() -> None:
     def work(item: int) -> bool:
         return made.wait(60)  # without overlap nobody would set it while item 0 is worked on
 
-    with overlapped(work, items()) as pairs:
+    with prefetched(work, items()) as pairs:
         assert [ok for _, ok in pairs] == [True, True]
 
 
@@ -114,7 +114,7 @@ def test_no_more_than_one_item_is_made_ahead() -> None:
             made.append(number)
             yield number
 
-    with overlapped(lambda item: item, items()) as pairs:
+    with prefetched(lambda item: item, items()) as pairs:
         for item, _ in pairs:
             assert len(made) <= item + 2
 
@@ -129,7 +129,7 @@ def test_calls_of_work_never_meet() -> None:
         inside.remove(item)
         return item
 
-    with overlapped(work, range(20)) as pairs:
+    with prefetched(work, range(20)) as pairs:
         assert [result for _, result in pairs] == list(range(20))
 
 
@@ -145,7 +145,7 @@ def test_when_the_block_is_left_work_has_ended(error: type[BaseException]) -> No
         running.remove(item)
         return item
 
-    with pytest.raises(error), overlapped(work, range(100)) as pairs:
+    with pytest.raises(error), prefetched(work, range(100)) as pairs:
         next(pairs)
         raise error
     assert running == [] and len(started) <= 3
@@ -156,11 +156,11 @@ def test_an_interrupt_while_an_item_is_made() -> None:
         yield 0
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), overlapped(lambda item: item, items()) as pairs:
+    with pytest.raises(KeyboardInterrupt), prefetched(lambda item: item, items()) as pairs:
         list(pairs)
 
 
 def test_an_exception_keeps_its_place() -> None:
-    with pytest.raises(ZeroDivisionError) as caught, overlapped(failing_at(1), range(3)) as pairs:
+    with pytest.raises(ZeroDivisionError) as caught, prefetched(failing_at(1), range(3)) as pairs:
         list(pairs)
     assert caught.traceback[-1].name == "work"

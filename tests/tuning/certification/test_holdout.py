@@ -14,7 +14,7 @@ from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.metrics.metric import open_metric
 from autoquant.evaluation.scoring.baseline import measure_baseline
-from autoquant.evaluation.scoring.subset import Part
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import InputSpec
 from autoquant.tuning.certification.holdout import holdout_subset
 
@@ -53,7 +53,7 @@ def own(labels: Array) -> DataSplits:
     return DataSplits.of(data, data, open_data((X, labels), [SPEC]))
 
 
-def subset(splits: DataSplits, model: Model) -> Part:
+def subset(splits: DataSplits, model: Model) -> EvaluationSubset:
     metric = open_metric("top1")
     baseline = measure_baseline(Model(), splits.evaluation, metric, batch_size=10, key="")
     return holdout_subset(splits, baseline, metric, model.open, 10)

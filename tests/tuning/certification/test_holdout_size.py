@@ -9,7 +9,7 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.metrics.metric import Metric, open_metric
 from autoquant.evaluation.metrics.user_metric import UserMetric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.evaluator import Score
+from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.statistics.bca import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.tuning.certification.holdout import least_certifiable
@@ -30,5 +30,5 @@ BOUNDED = UserMetric("overlap", lambda outputs, labels: outputs, True, False, Tr
     ids=["right answers", "tolerance of 0", "no bounds", "bounds", "bounds, and only right or wrong"],
 )
 def test_least_certifiable(metric: Metric, rows: Array, allowed: float, least: int | None) -> None:
-    baseline = Baseline("", (), Score(float(rows.mean()), rows, len(rows)))
+    baseline = Baseline("", (), Score(float(rows.mean()), rows))
     assert least_certifiable(metric, baseline, max_drop=allowed, confidence=0.95) == least

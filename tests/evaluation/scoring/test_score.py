@@ -12,12 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import Custom
 from autoquant.evaluation.engines.engine import run_batch
-from autoquant.evaluation.metrics.metric import open_metric
-from autoquant.evaluation.scoring.evaluator import Score, evaluate
+from autoquant.evaluation.metrics.metric import Metric, open_metric
+from autoquant.evaluation.scoring.score import Progress, Score, measure, score_of
 from autoquant.model.model import InputSpec
+from autoquant.quiet import no_progress
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
 
@@ -33,6 +35,19 @@ class Fake:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def evaluate(
+    runner: Fake,
+    data: Dataset,
+    metric: Metric,
+    *,
+    batch_size: int,
+    reference: Callable[[slice], Outputs] | None = None,
+    on_progress: Progress = no_progress,
+) -> Score:
+    rows = measure(runner, data, metric, batch_size=batch_size, reference=reference, on_progress=on_progress)
+    return score_of(metric, rows)
 
 
 @pytest.fixture(params=[None, Custom("f", lambda x: x)], ids=["at hand", "in a thread"])
@@ -161,4 +176,12 @@ def test_an_output_must_have_a_row_a_sample(data: Dataset) -> None:
 
 def test_a_score_is_a_finite_number() -> None:
     with pytest.raises(ValueError, match="finite"):
-        Score(float("nan"), np.zeros(1), 1)
+        Score(float("nan"), np.zeros(1))
+
+
+def test_outputs_are_told_with_the_places_of_their_samples(data: Dataset) -> None:
+    told: list[tuple[int, int, Any]] = []
+    record = lambda places, outputs: told.append((places.start, places.stop, outputs["y"]))  # noqa: E731
+    measure(Fake(lambda x: x), data, open_metric("top1"), batch_size=10, on_outputs=record)
+    assert [each[:2] for each in told] == [(0, 10), (10, 20), (20, 23)]
+    np.testing.assert_array_equal(np.concatenate([each[2] for each in told]), next(data.batches(23)).inputs["x"])

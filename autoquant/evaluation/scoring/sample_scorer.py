@@ -1,0 +1,289 @@
+"""Scoring a model sample by sample, paired with the FP32 model, until it is decided.
+
+First comes the probe set, the same samples for all trials, on which outputs are compared with FP32's; then the samples
+in an order of the trial's own, in which those that are likely to change come sooner (stream_order.py). A test that may
+be stopped at any time (sequential.py) says when it is proven that the drop on all samples is within tolerance, or not.
+
+A small tolerance takes nearly all samples to prove anything, though almost all that change are those of the smallest
+FP32 margin, the low-margin set. So that comes next where the test has not decided soon: a model that drops more on what
+was scored then than all samples may, even if nothing else is lost, is screened out, undecided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+
+from autoquant.array import Array
+from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
+from autoquant.evaluation.metrics.divergence import divergence
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.scoring.score import Progress, Score, score_of
+from autoquant.evaluation.scoring.subset import EvaluationSubset
+from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
+from autoquant.evaluation.statistics.stream_order import stream_order
+from autoquant.evaluation.statistics.tolerance import drop_from, within
+from autoquant.model.model import Program
+from autoquant.quiet import no_progress
+
+PROBE_SIZES = (64, 128, 256)
+"""Samples of the probe set after which the mean divergence from FP32 is told; every trial is scored on the first 64."""
+FIRST_CHECK = 32
+"""Samples of a trial's own order before the test is asked for the first time."""
+GROWTH = 1.25
+"""How many times as many there are before it is asked again."""
+SCREEN_AFTER = 128
+"""Samples of a trial's own order after which one that is undecided is screened on the low-margin set."""
+LOW_MARGIN_SHARE = 0.1
+"""The share of all samples that is the low-margin set."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingRules:
+    """When scoring a trial stops.
+
+    `max_drop` is the largest drop within tolerance, `alpha` the probability with which the test may err, `number` the
+    trial's own, from which its order is drawn. A model that is proven within tolerance is scored on everything only
+    where it `improves` on the best so far. With `max_samples` nothing is decided: it is scored on so many of the probe
+    set, or on everything where it is as many as there are.
+    """
+
+    max_drop: float
+    alpha: float
+    number: int = 0
+    improves: bool = True
+    max_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialScore:
+    """The result of scoring a trial sample by sample.
+
+    `score` is there where it was scored on all samples; `drop` is exact then, else the estimate of it, and `low` and
+    `high` are the ends of its interval; all None where nothing is known. `within` says whether the drop is within
+    tolerance, None where that is not known: without `max_samples`, where it was screened out. `divergences` are means
+    of the divergence from FP32 (divergence.py) over the first samples of the probe set, for each of PROBE_SIZES as far
+    as it was scored on them, the last one over `divergence_samples`.
+    """
+
+    samples: int
+    score: Score | None
+    drop: float | None
+    low: float | None
+    high: float | None
+    within: bool | None
+    divergences: tuple[float, ...]
+    divergence_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class SampleScorer:
+    """Scores the files of all trials on the same samples.
+
+    `probe_set` are places of samples in the subset, and `probe_outputs` the FP32 model's first outputs for them, one
+    array a sample. `seed` is that of the trials' orders.
+    """
+
+    engine: Engine
+    program: Program
+    subset: EvaluationSubset
+    probe_set: Array
+    probe_outputs: Sequence[Array]
+    seed: int
+    batch_size: int
+
+    @classmethod
+    def of(
+        cls, engine: Engine, program: Program, subset: EvaluationSubset, *, seed: int, batch_size: int
+    ) -> SampleScorer:
+        """Draw the probe set, and run the FP32 model on it. Raises as `evaluate`."""
+        # As trial 0 begins; none can have been chosen by them before it.
+        probe_set = stream_order(len(subset), margins=subset.margins, seed=(seed, 0)).order[: PROBE_SIZES[-1]]
+        ascending = np.sort(probe_set)
+        found: list[Array] = []
+        with closing(engine.open_graph(program)) as runner:
+            for batch in subset.data.subset(ascending).batches(batch_size):
+                found.extend(_first(run_batch(runner, batch)))
+        outputs = [found[place] for place in np.searchsorted(ascending, probe_set)]
+        return cls(engine, program, subset, probe_set, outputs, seed, batch_size)
+
+    @property
+    def metric(self) -> Metric:
+        """What scores the outputs."""
+        return self.subset.metric
+
+    @property
+    def decides(self) -> bool:
+        """Whether some samples can tell about all: the score is the mean of values that have bounds."""
+        return self.metric.per_sample and self.metric.bounds is not None
+
+    @cached_property
+    def low_margin_set(self) -> Array:
+        """Places of the samples of the smallest FP32 margin, which screen a trial; none where there are no margins."""
+        margins = self.subset.margins
+        if margins is None:
+            return np.zeros(0, np.intp)
+        return np.argsort(margins, kind="stable")[: math.ceil(LOW_MARGIN_SHARE * len(margins))]
+
+    def open_float(self) -> Runner:
+        """Open the FP32 model."""
+        return self.engine.open_graph(self.program)
+
+    def score(
+        self,
+        path: Path,
+        rules: StoppingRules,
+        on_part: Callable[[str], None] = lambda part: None,
+        on_progress: Progress = no_progress,
+    ) -> SequentialScore:
+        """Score a file until the rules stop it. Calls `on_part` when load and score are done. Raises as `measure`."""
+        with closing(self.engine.open_file(path, self.program)) as runner:
+            on_part("load")
+            score = _TrialScoring(self, runner, on_progress).run(rules)
+        on_part("score")
+        return score
+
+    def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: Progress = no_progress) -> Score:
+        """Score a file on all samples, on another engine where one is given. Raises TrialError."""
+        with closing((engine or self.engine).open_file(path, self.program)) as runner:
+            return self.subset.evaluate(runner, batch_size=self.batch_size, on_progress=on_progress)
+
+
+class _TrialScoring:
+    """One trial, and the samples that it was scored on so far, each once: their rows, by place in the subset."""
+
+    def __init__(self, scorer: SampleScorer, runner: Runner, on_progress: Progress) -> None:
+        self._scorer = scorer
+        self._subset = scorer.subset
+        self._runner = runner
+        self._on_progress = on_progress
+        self._done = np.zeros(len(self._subset), bool)
+        self._rows = np.zeros(0)
+        self._outputs: dict[int, Array] = {}
+
+    def run(self, rules: StoppingRules) -> SequentialScore:
+        """Score until the rules stop it."""
+        scorer, total = self._scorer, len(self._subset)
+        self._measure(scorer.probe_set[: rules.max_samples or PROBE_SIZES[0]])
+        if rules.max_samples is not None and rules.max_samples < total:
+            return self._result(None, None, None, None)
+        test = self._decide(rules) if scorer.decides and rules.max_samples is None else None
+        if test is None or (test.decision is Decision.WITHIN and rules.improves):
+            self._measure(np.arange(total))
+        if test is None or self._done.all():
+            return self._exact(rules)
+        interval = test.interval()
+        if test.decision is not Decision.UNDECIDED:
+            return self._result(test.estimate, interval.low, interval.high, test.decision is Decision.WITHIN)
+        least = self._least_drop()
+        low, high = max(min(interval.low, self._drop()), least), max(interval.high, self._drop())
+        return self._result(self._drop(), low, high, None if within(least, rules.max_drop) else False)
+
+    def _decide(self, rules: StoppingRules) -> SequentialTest:
+        """Score in the trial's own order until the test decides, the trial is screened out, or no sample is left."""
+        subset, total = self._subset, len(self._subset)
+        order = stream_order(total, margins=subset.margins, seed=(self._scorer.seed, rules.number))
+        test = SequentialTest(rules.max_drop, bound=self._largest_drop() * order.largest, alpha=rules.alpha)
+        added, screened = 0, not len(self._scorer.low_margin_set)
+        for stop in _checks(total):
+            self._measure(order.order[:stop])
+            usable = order.usable(stop)
+            test.add(order.values(subset.drops(self._rows, np.arange(total)), added, usable))
+            added = usable
+            if test.decision is not Decision.UNDECIDED:
+                break
+            if stop >= SCREEN_AFTER and not screened:
+                self._measure(self._scorer.low_margin_set)
+                screened = True
+                if not within(self._drop(), rules.max_drop):
+                    break
+        return test
+
+    def _measure(self, places: Array) -> None:
+        """Score those of the samples that were not scored yet."""
+        new = np.sort(places[~self._done[places]])
+        if not len(new):
+            return
+        before, total = int(self._done.sum()), len(self._done)
+        probes = np.isin(new, self._scorer.probe_set)
+
+        def record(batch: slice, outputs: Outputs) -> None:
+            first = _first(outputs)
+            for place in np.flatnonzero(probes[batch]):
+                self._outputs[int(new[batch][place])] = first[place].copy()  # a view would hold the whole batch
+
+        rows = self._subset.measure(
+            self._runner,
+            new,
+            batch_size=self._scorer.batch_size,
+            on_progress=lambda done, _: self._on_progress(before + done, total),
+            on_outputs=record,
+        )
+        if not before:
+            self._rows = np.zeros((total, *rows.shape[1:]), rows.dtype)
+        self._rows[new] = rows
+        self._done[new] = True
+
+    def _largest_drop(self) -> float:
+        """The largest drop of a sample."""
+        low, high = self._scorer.metric.bounds or (-math.inf, math.inf)
+        return high - low
+
+    def _drop(self) -> float:
+        """The drop if no sample changes but those that were scored."""
+        places = np.flatnonzero(self._done)
+        return float(self._subset.drops(self._rows[places], places).sum() / len(self._done))
+
+    def _least_drop(self) -> float:
+        """What the drop is at least: if all samples that were not scored become as good as the metric has it."""
+        metric, places = self._scorer.metric, np.flatnonzero(~self._done)
+        low, high = metric.bounds or (-math.inf, math.inf)
+        best = np.full(len(places), high if metric.higher_is_better else low)
+        return self._drop() + float(self._subset.drops(best, places).sum() / len(self._done))
+
+    def _exact(self, rules: StoppingRules) -> SequentialScore:
+        metric = self._scorer.metric
+        score = score_of(metric, self._rows)
+        drop = drop_from(self._subset.score.value, score.value, higher_is_better=metric.higher_is_better)
+        return self._result(drop, drop, drop, within(drop, rules.max_drop), score)
+
+    def _result(
+        self, drop: float | None, low: float | None, high: float | None, within: bool | None, score: Score | None = None
+    ) -> SequentialScore:
+        """The result, with mean divergences over the first of the probe set, as far as it was scored on them."""
+        probes = takewhile(self._outputs.__contains__, self._scorer.probe_set.tolist())
+        outputs = [self._outputs[place] for place in probes]
+        plain, of_classes = self._scorer.probe_outputs[: len(outputs)], self._scorer.metric.of_classes
+        each = _divergences(plain, outputs, of_classes=of_classes)
+        sizes = [size for size in PROBE_SIZES if size <= len(outputs)] or [len(outputs)]
+        means = tuple(float(each[:size].mean()) for size in sizes)
+        return SequentialScore(int(self._done.sum()), score, drop, low, high, within, means, sizes[-1])
+
+
+def _checks(total: int) -> Iterator[int]:
+    """After how many samples the test is asked."""
+    stop = FIRST_CHECK
+    while stop < total:
+        yield stop
+        stop = math.ceil(GROWTH * stop)
+    yield total
+
+
+def _first(outputs: Outputs) -> Array:
+    return next(iter(outputs.values()))
+
+
+def _divergences(plain: Sequence[Array], quantized: Sequence[Array], *, of_classes: bool) -> Array:
+    """The divergence of each sample, (samples,), from one output a sample, whose shapes may differ."""
+    if len({array.shape for array in plain}) == 1:
+        return divergence(np.stack(plain), np.stack(quantized), of_classes=of_classes)
+    each = [divergence(p[None], q[None], of_classes=of_classes) for p, q in zip(plain, quantized, strict=True)]
+    return np.concatenate(each)

@@ -268,7 +268,7 @@ def inspect(
 def check(model: str | Path, record: str | Path | None = None) -> Checked:
     """Compare a quantized .pb with its record: by default record.txt in the same folder.
 
-    Raises ModelError where the file is no quantized graph, PlanError where anything is not as the record says.
+    Raises ModelError where the file is not a quantized graph, PlanError where anything is not as the record says.
     """
     from autoquant.targets.check import check as compare
 

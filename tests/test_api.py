@@ -94,7 +94,7 @@ def test_export_does_not_build_from_another_model(tiny: Tiny, regression: Path, 
 def test_export_of_what_is_not_there(run: SearchResult, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has no trial 99 that was carried out"):
         autoquant.export(run.run, tmp_path / "out", trial=99)
-    with pytest.raises(RunError, match=r"is no run: it has no run.toml"):
+    with pytest.raises(RunError, match=r"is not a run: it has no run.toml"):
         autoquant.export(tmp_path, tmp_path / "out")
 
 

@@ -165,7 +165,7 @@ def _check_same_inputs(inputs: Sequence[_Input]) -> None:
     first = inputs[0]
     for place, other in enumerate(inputs[1:], start=1):
         if other.name in {given.name for given in inputs[:place]}:
-            raise UsageError("input_shape", f"'{other.name}' is there twice", hint="name each input once")
+            raise UsageError("input_shape", f"'{other.name}' appears twice", hint="name each input once")
         if len(other.files) != len(first.files):
             folder, batches = str(other.files[0].parent), len(first.files)
             what = f"holds {len(other.files)} files for '{other.name}', but there are {batches} for '{first.name}'"

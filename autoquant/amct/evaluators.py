@@ -17,7 +17,7 @@ def open_evaluator(path: Path) -> Any:
     Raises DataError where the file cannot be imported, UsageError where it has no such object or several.
     """
     if path.suffix != ".py":
-        raise UsageError("--evaluator", f"'{path}' is no .py file", hint="give the Python file of an evaluator")
+        raise UsageError("--evaluator", f"'{path}' is not a .py file", hint="give the Python file of an evaluator")
     values = vars(load_file(str(path), path)).items()
     found = {id(value): name for name, value in values if not name.startswith("__") and _calibrates(value)}
     if len(found) != 1:

@@ -36,7 +36,7 @@ class Judgement:
 
     @property
     def violation(self) -> float:
-        """0 where it is satisfied, else how far from it: the loss, or 1 where that is no positive number."""
+        """0 where it is satisfied, else how far from it: the loss, or 1 where that is not a positive number."""
         number = self.number
         return 0.0 if self.satisfied else number if number is not None and number > 0.0 else 1.0
 
@@ -113,7 +113,7 @@ class Judge:
         return self.compare(self.evaluator.evaluate(graph, list(self.outputs)))
 
     def compare(self, metric: Any) -> Judgement:
-        """What the evaluator says of a metric. Raises DataError where that is no pair of bool and loss."""
+        """What the evaluator says of a metric. Raises DataError where that is not a pair of bool and loss."""
         answer = self.evaluator.metric_eval(self.original, metric)
         if not isinstance(answer, tuple | list) or len(answer) != 2 or not isinstance(answer[0], bool | np.bool_):
             what = f"metric_eval() gave {answer!r}"

@@ -32,7 +32,7 @@ class LiveModel:
 def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str] = ()) -> LiveModel:
     """Read a tf.Graph: from its Placeholders to whatever nobody reads, and to `outputs` that are inside of it.
 
-    Raises UsageError for what is no tf.Graph, or one that is being calibrated, and otherwise as `open_model`: for
+    Raises UsageError for what is not a tf.Graph, or one that is being calibrated, and otherwise as `open_model`: for
     variables, for batch norms in training mode, for quantized models, for layers in `fusion` that are none.
     """
     import tensorflow as tf
@@ -58,7 +58,7 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
 def check_no_correction(plan: Plan) -> None:
     """Raise PlanError where biases are to be corrected, which takes data beyond what a graph calibrates itself with."""
     if plan.bias_correction != "none":
-        what = f"biases corrected ({plan.bias_correction}) are not built for graphs that calibrate themselves"
+        what = f"biases corrected ({plan.bias_correction}) are not supported for graphs that calibrate themselves"
         raise PlanError("autoquant.bias_correction", what, hint="remove it, or give the config to `autoquant quantize`")
 
 

@@ -90,7 +90,7 @@ def convert_model(
 def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
     """Names of output tensors from a list, or from one text with ';' between them.
 
-    Raises UsageError for none, and for what is no name.
+    Raises UsageError for none, and for what is not a name.
     """
     names = outputs.split(";") if isinstance(outputs, str) else outputs
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

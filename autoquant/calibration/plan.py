@@ -164,7 +164,7 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
     for name, settings in plan.int8.items():
         if name not in layers:
             hint = did_you_mean(name, layers, otherwise="`autoquant inspect` lists the layers")
-            raise PlanError(name, "is no quantizable layer of this model", hint=hint)
+            raise PlanError(name, "is not a quantizable layer of this model", hint=hint)
         _check_layer(layers[name], settings)
     if both := two_inputs(layers[name] for name in plan.int8):
         what = f"'{both[0]}' of the same operator is quantized already"

@@ -156,8 +156,8 @@ def chosen_range(name: str, seen: Seen, settings: LayerPlan) -> Range:
         what = f"its input held {seen.nonfinite} NaN or infinite values"
         raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
     if not seen.count:
-        what = "its input was empty in every calibration batch: that data is not real"
-        raise TrialError(name, what, hint=f"calibrate with real data, or {IN_FLOAT}")
+        what = "its input was empty in every calibration batch"
+        raise TrialError(name, what, hint=f"calibrate with representative data, or {IN_FLOAT}")
     return settings.activation(seen, symmetric=not settings.asymmetric)
 
 

@@ -1,6 +1,6 @@
-"""What commands have in common: the parser, option groups, and how the words after an option are read.
+"""What commands have in common: the parser, option groups, and how values of options are read.
 
-Options that are not given stay out of the namespace, so that every default stands in one place, the request.
+Options that the user leaves out are not in the namespace, so that every default is in one place, the request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """\
 exit codes:
-  0    the tolerance is certified, or met where nothing was to be certified (--certify none)
-  1    it is not met; the best that was found is saved
-  2    something given cannot be used; nothing was searched, or what was found so far is saved
-  3    it is met on the samples that were searched on, but not certified
+  0    the tolerance is certified, or met with --certify none
+  1    it is not met; the best model found is saved
+  2    bad input: nothing was searched, or what was found so far is saved
+  3    it is met on the search samples, but not certified
   70   internal error, a bug in autoquant
   130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -45,18 +45,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_model(parser: Parser) -> None:
-    """MODEL, and what of it counts as input and output."""
+    """MODEL, its inputs, outputs and signature."""
     parser.add_argument(
         "model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
     )
     group = parser.add_argument_group("model")
-    group.add_argument("--inputs", metavar="A,B", type=names, help="names of inputs, where the file leaves it open")
-    group.add_argument("--outputs", metavar="A,B", type=names, help="names of outputs, where the file leaves it open")
+    group.add_argument("--inputs", metavar="A,B", type=names, help="names of inputs, where the file does not say")
+    group.add_argument("--outputs", metavar="A,B", type=names, help="names of outputs, where the file does not say")
     group.add_argument("--signature", metavar="KEY", help="which of several signatures of a .tflite")
 
 
 def add_target(parser: Parser) -> Any:
-    """Where the INT8 model is to run; gives the group, for more of it."""
+    """Where the INT8 model is to run; returns the group, for more options."""
     from autoquant.targets.table import TARGETS
     from autoquant.tuning.study.request import SearchRequest
 
@@ -70,7 +70,7 @@ def add_target(parser: Parser) -> Any:
 
 
 def add_io(group: Any) -> None:
-    """What goes into the INT8 model, and comes out."""
+    """The type of the INT8 model's inputs and outputs."""
     from autoquant.tuning.study.choices import IO_TYPES
     from autoquant.tuning.study.request import SearchRequest
 
@@ -82,10 +82,10 @@ def add_io(group: Any) -> None:
 
 
 def add_reading(parser: Parser, *, labels: bool) -> None:
-    """How data become what the model takes."""
+    """How data is read and preprocessed."""
     from autoquant.tuning.study.request import DataRequest
 
-    group = parser.add_argument_group("how the data are read")
+    group = parser.add_argument_group("how the data is read")
     group.add_argument(
         "--preprocess",
         metavar="P",
@@ -103,17 +103,18 @@ def add_reading(parser: Parser, *, labels: bool) -> None:
 
 
 def add_certify(group: Any, *, otherwise: str) -> None:
-    """What the best is certified on; `otherwise` says what holds without it."""
+    """The data that the best model is certified on; `otherwise` is the default in words."""
     group.add_argument(
         "--certify",
         metavar="DATA",
-        help="data that the search does not see, on which the best model is scored, once; none for no certificate "
+        help="the holdout: data that the search does not see and the best model is scored on, once; none for no "
+        "certificate "
         f"(default: {otherwise})",
     )
 
 
 def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
-    """When a search ends; `trials` and `timeout` say what holds when they are not given."""
+    """When a search ends; `trials` and `timeout` are the defaults in words."""
     group = parser.add_argument_group("budget")
     group.add_argument("--max-trials", metavar="N", type=int, help=f"trials in all (default: {trials})")
     group.add_argument(
@@ -123,7 +124,7 @@ def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
 
 
 def add_screen(parser: Parser) -> None:
-    """What is shown. Progress goes to standard error, the result to standard output."""
+    """The screen: progress goes to standard error, the result to standard output."""
     group = parser.add_argument_group("screen")
     group.add_argument("--plain", action="store_true", default=False, help="one line per event, as without a terminal")
     group.add_argument("--json", action="store_true", default=False, help="print the result as one JSON object")
@@ -144,14 +145,14 @@ def add_simulation(parser: Parser) -> None:
 
 
 def add_verbose(group: Any) -> None:
-    """The way to a traceback, which every command has."""
+    """--verbose, which every command has."""
     group.add_argument(
         "--verbose", action="store_true", default=False, help="more lines, TensorFlow's own too; tracebacks"
     )
 
 
-def given(args: argparse.Namespace, request: type) -> dict[str, Any]:
-    """The options among the fields of a request that were given."""
+def options_for(args: argparse.Namespace, request: type) -> dict[str, Any]:
+    """The options that are fields of a request and not left to their defaults."""
     known = {entry.name for entry in fields(request)}
     return {name: value for name, value in vars(args).items() if name in known}
 
@@ -205,7 +206,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def space(text: str) -> str:
-    """Check a search space before TensorFlow is waited for. Raises SpaceError."""
+    """Check a search space, before the seconds that TensorFlow takes. Raises SpaceError."""
     from autoquant.formats.space_toml import load_space
 
     load_space(text)

@@ -36,7 +36,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help=f"threads of LiteRT (default {threads})")
     parser.add_argument("--batch-size", metavar="N", type=int, help=f"samples at a time (default {batch})")
     parser.add_argument("--repeat", metavar="N", type=int, help="rounds (default: as many as three seconds allow)")
-    parser.add_argument("--image-size", metavar="H,W", type=arguments.image_size, help="of images, where that is open")
+    parser.add_argument(
+        "--image-size", metavar="H,W", type=arguments.image_size, help="of images, where the model leaves it open"
+    )
     parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
     arguments.add_verbose(parser)
 
@@ -45,14 +47,14 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print the times."""
     from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
 
-    asked = arguments.given(args, BenchmarkRequest)
-    BenchmarkRequest(**asked)
+    options = arguments.options_for(args, BenchmarkRequest)
+    BenchmarkRequest(**options)
     with stdout_for_the_result(), sigterm_as_ctrl_c():
         if any(lite_file(model) is None for model in args.models):
             import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        found = api.benchmark(*args.models, **asked)
+        found = api.benchmark(*args.models, **options)
     if args.json:
         from autoquant.reports.latency_facts import latency_facts
 

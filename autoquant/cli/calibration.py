@@ -16,7 +16,7 @@ DATA = ("input_shape", "data_dir", "data_types")
 
 
 def add_arguments(parser: arguments.Parser) -> None:
-    """The model, and either raw data or an evaluator; all are spelled as in AMCT."""
+    """The model, and raw data or an evaluator, spelled as in AMCT."""
     add_saving(parser, help="a frozen .pb")
     data = parser.add_argument_group("calibration data, raw, or by an evaluator")
     data.add_argument("--input_shape", metavar="S", help='name and shape of each input: "input:32,224,224,3;b:32,4"')
@@ -27,7 +27,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     data.add_argument(
         "--evaluator", metavar="FILE", help="a .py with one instance that has calibration(graph, outputs)"
     )
-    group = parser.add_argument_group("what is asked")
+    group = parser.add_argument_group("settings")
     group.add_argument("--calibration_config", metavar="FILE", help="a simplified configuration, .cfg")
     group.add_argument(
         "--batch_num", metavar="N", type=int, help="batches to calibrate (default: all .bin files; 1 with an evaluator)"
@@ -44,7 +44,7 @@ def add_saving(parser: arguments.Parser, *, help: str) -> None:  # noqa: A002  #
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate, and tell where the files are."""
+    """Calibrate, and print where the files are."""
     given = [name for name in DATA if name in args]
     if "evaluator" in args and given:
         what = f"excludes --{', --'.join(given)}"
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--{', --'.join(missing)}", what, hint=hint)
     with stdout_for_the_result():
         import_tensorflow(verbose=args.verbose)
-        made = _calibrated(args)
-    say(written(made))
+        saved = _calibrated(args)
+    say(written(saved))
     return 0
 
 
@@ -74,14 +74,14 @@ def _calibrated(args: argparse.Namespace) -> Any:
         evaluator = GraphEvaluator(args.data_dir, args.input_shape, args.data_types)
         batches = evaluator.batch_num
     config = getattr(args, "calibration_config", None)
-    asked = getattr(args, "batch_num", None)
+    wanted = getattr(args, "batch_num", None)
     if config is not None:
         of_config = load_cfg(Path(config)).batch_num
-        if asked not in (None, of_config):
-            what = f"is {asked}, but {config} says {of_config}"
+        if wanted not in (None, of_config):
+            what = f"is {wanted}, but {config} says {of_config}"
             raise UsageError("--batch_num", what, hint="give it in one of the two")
-        asked = of_config
-    batch_num = asked if asked is not None else batches or 1
+        wanted = of_config
+    batch_num = wanted if wanted is not None else batches or 1
     if batches is not None and batch_num > batches:
         what = f"holds {batches} files, but batch_num is {batch_num}"
         raise DataError(args.data_dir, what, hint="give more files, or a smaller batch_num")

@@ -22,7 +22,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, and tell what was found."""
+    """Check, and print what was compared."""
     with stdout_for_the_result():
         import_tensorflow(verbose=args.verbose)
         from autoquant import api
@@ -41,8 +41,8 @@ def text(found: Checked) -> str:
             f"layers     {counted(sum(found.layers.values()), 'layer')} in INT8: {kinds}",
             f"weights    {found.weights:,}",
             *left_out,
-            f"functions  {'there: it runs in stock TensorFlow' if found.simulation else 'none: it is for converters'}",
-            f"mapping    {'is of this file' if found.mapping else 'none beside it'}",
+            f"functions  {'included: runs in stock TensorFlow' if found.simulation else 'none: for converters'}",
+            f"mapping    {'matches this file' if found.mapping else 'none'}",
             "ok",
         ]
     )

@@ -18,11 +18,11 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and tell where the files are."""
+    """Convert, and print where the files are."""
     with stdout_for_the_result():
         import_tensorflow(verbose=args.verbose)
         from autoquant.amct.qat import convert_qat_model
 
-        made = convert_qat_model(args.model, args.outputs, args.save_path, simulation=args.simulation)
-    say(f"model   {made.model}\nmapping {made.mapping}")
+        saved = convert_qat_model(args.model, args.outputs, args.save_path, simulation=args.simulation)
+    say(f"model   {saved.model}\nmapping {saved.mapping}")
     return 0

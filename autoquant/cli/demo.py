@@ -26,11 +26,11 @@ TOLERANCE = "2%"
 TRIALS = 20
 INTRODUCTION = """\
 Trains a small network on handwritten digits (10 to 20 seconds), tries plain
-INT8 on it, and looks for settings that lose at most 2% of its accuracy."""
+INT8 on it, and searches for settings that lose at most 2% of its accuracy."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
-    """Only what for, where it goes, and what is shown."""
+    """The target, the folder, and the screen."""
     parser.epilog = arguments.EXIT_CODES
     parser.add_argument(
         "--run",
@@ -80,7 +80,7 @@ def unused(folder: Path) -> Path:
 
 
 def lesson(result: SearchResult) -> list[tuple[str, str]]:
-    """What the demo is to show: FP32, what plain INT8 makes of it, and what was found."""
+    """The scores of FP32, of plain INT8, and of what the search found."""
     tried = [("plain INT8", trial) for trial in result.trials[:1]]
     found = [("found", result.best)] if result.best else []
     scores = [f"{_score(trial, result.baseline)}  {what} ({trial.why})" for what, trial in [*tried, *found]]
@@ -94,14 +94,14 @@ def _score(trial: Trial, baseline: float) -> str:
 
 
 def commands(files: DemoFiles, target: str = "") -> list[tuple[str, str]]:
-    """Commands to go on with, for the target that was asked for."""
+    """Commands to go on with, for the same target."""
     model, evaluation, calibration = (
         shlex.quote(str(path)) for path in (files.model, files.evaluation, files.calibration)
     )
-    asked = f" --target {target}" if target else ""
+    option = f" --target {target}" if target else ""
     return [
-        ("", f"autoquant inspect {model}{asked}"),
-        ("", f"autoquant search {model} --data {evaluation} --calibration {calibration} --tolerance 0.5%{asked}"),
+        ("", f"autoquant inspect {model}{option}"),
+        ("", f"autoquant search {model} --data {evaluation} --calibration {calibration} --tolerance 0.5%{option}"),
     ]
 
 

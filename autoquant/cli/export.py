@@ -26,8 +26,8 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--target",
         metavar="T",
         default=None,
-        help="build the same plan for the other target, litert or tensorflow, and score it there, which ends with 1 "
-        "where it is not within the tolerance of the run (default: the target of the run)",
+        help="build the same plan for the other target, litert or tensorflow, and score it there; exit code 1 where it "
+        "is not within the run's tolerance (default: the target of the run)",
     )
     parser.add_argument(
         "--io",
@@ -40,7 +40,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and tell where."""
+    """Export, and print where the files are."""
     from autoquant.tuning.study.run_folder import RunFolder
 
     folder = RunFolder(Path(args.run))
@@ -50,27 +50,27 @@ def run(args: argparse.Namespace) -> int:
             import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        asked = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
-        made = api.export(args.run, args.to, **asked)
-    say("\n".join([f"trial   {made.trial}", written(made), *scores(made)]))
+        options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
+        saved = api.export(args.run, args.to, **options)
+    say("\n".join([f"trial   {saved.trial}", written(saved), *scores(saved)]))
     elsewhere = args.target is not None or args.io is not None
-    return MISSED if elsewhere and made.transferred is not None and not made.transferred.met else MET
+    return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET
 
 
-def scores(made: Export) -> list[str]:
-    """What was measured of a plan that was built for another target, beside what it has in the run."""
-    found = made.transferred
+def scores(saved: Export) -> list[str]:
+    """The score of a plan on another target, beside its score in the run."""
+    found = saved.transferred
     if found is None:
         return []
     verdict = "within" if found.met else "not within"
     here = f"{found.metric} {number(found.score)} ({found.engine}; FP32 {number(found.baseline)}"
     lines = [f"score   {here}, drop {number(found.drop)}: {verdict} the run's tolerance)"]
-    if made.score is not None:
-        lines.append(f"run     {found.metric} {number(made.score)} ({made.engine})")
+    if saved.score is not None:
+        lines.append(f"run     {found.metric} {number(saved.score)} ({saved.engine})")
     return [*lines, *(f"changed {change}" for change in found.changes)]
 
 
-def written(made: Export | Calibrated) -> str:
-    """The files that were made, a line each."""
-    lines = [f"config  {made.config}", f"record  {made.record}", f"model   {made.model}"]
-    return "\n".join(lines if made.mapping is None else [*lines, f"mapping {made.mapping}"])
+def written(saved: Export | Calibrated) -> str:
+    """The files that were written, a line each."""
+    lines = [f"config  {saved.config}", f"record  {saved.record}", f"model   {saved.model}"]
+    return "\n".join(lines if saved.mapping is None else [*lines, f"mapping {saved.mapping}"])

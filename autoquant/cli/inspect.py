@@ -49,17 +49,17 @@ def run(args: argparse.Namespace) -> int:
     from autoquant.tuning.study.choices import check_target
     from autoquant.tuning.study.request import DataRequest
 
-    asked = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
-    reading = arguments.given(args, DataRequest)
+    options = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
+    reading = arguments.options_for(args, DataRequest)
     _check_sensitivity(args, reading)
-    if "target" in asked:
-        check_target(args.model, target=asked["target"])
+    if "target" in options:
+        check_target(args.model, target=options["target"])
     with stdout_for_the_result():
         if needs_tensorflow(args.model):
             import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        found = api.inspect(args.model, **asked, **reading)
+        found = api.inspect(args.model, **options, **reading)
     say(
         json.dumps(facts(found), indent=2, sort_keys=True)
         if args.json
@@ -74,7 +74,7 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
         raise UsageError("--sensitivity", "needs samples to run the model on", hint="give --calibration DATA")
     if reading and not args.sensitivity:
         option = f"--{next(iter(reading)).replace('_', '-')}"
-        raise UsageError(option, "is for --sensitivity alone", hint="give that too, or leave it away")
+        raise UsageError(option, "is for --sensitivity alone", hint="give that too, or leave it out")
 
 
 def text(found: Inspection, *, columns: int | None) -> str:

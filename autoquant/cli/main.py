@@ -1,4 +1,4 @@
-"""The console script: finds the command, runs it, and turns whatever goes wrong into one line and an exit code."""
+"""The console script: finds the command, runs it, and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from autoquant.evaluation.data.plugins import user_error
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "search": "find the INT8 model that keeps the tolerance",
-        "resume": "go on with a search that was interrupted, or that deserves a larger budget",
+        "resume": "go on with a search that was interrupted, or with a larger budget",
         "demo": "train a small network, and watch a search repair what plain INT8 breaks",
         "inspect": "show a model's layers, what they cost, and what cannot be quantized",
         "benchmark": "measure how long models take on this machine, side by side",
-        "explain": "show what each repair and each float layer of a run bought, and why layers are in float",
+        "explain": "show the measured effect of each setting and float layer of a run, and why layers are in float",
         "export": "copy the best plan, its record and its model out of a run, or build it for another target",
         "quantize": "apply an exported plan to a model, without any search",
         "calibration": "calibrate and quantize a frozen .pb, with AMCT's arguments",
-        "convert": "make INT8 of a .pb trained with FakeQuant, with AMCT's arguments",
+        "convert": "turn a .pb trained with FakeQuant into an INT8 model, with AMCT's arguments",
         "check": "compare a quantized model with its record, attribute by attribute",
     }
 )
-"""Command -> what it does. Each is a module of its own, which is imported only when it is asked for."""
+"""Command -> what it does. Each is a module of its own, imported only when it is run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,33 +52,33 @@ def _guarded(words: list[str]) -> int:
         complain("autoquant: interrupted")
         return INTERRUPTED
     except Exception as error:
-        told = f"internal error: {type(error).__name__}: {error}"
+        message = f"internal error: {type(error).__name__}: {error}"
         if "--verbose" in words:
             complain(traceback.format_exc())
-            complain(f"autoquant: {told}, this is a bug in autoquant")
+            complain(f"autoquant: {message}, this is a bug in autoquant")
         else:
-            complain(f"autoquant: {told}, this is a bug in autoquant; run again with --verbose for the traceback")
+            complain(f"autoquant: {message}, this is a bug in autoquant; run again with --verbose for the traceback")
         return INTERNAL
 
 
 def _run(words: list[str]) -> int:
     parser = _parser()
-    asked = parser.parse_args(words)
-    if asked.command is None:
+    first = parser.parse_args(words)
+    if first.command is None:
         parser.print_help()
         return BAD_INPUT
-    if asked.command not in COMMANDS:
-        hint = did_you_mean(asked.command, COMMANDS, otherwise="`autoquant --help` lists them")
-        raise UsageError(asked.command, "is no command", hint=hint)
-    what = COMMANDS[asked.command]
-    command = importlib.import_module(f"autoquant.cli.{asked.command}")
-    own = Parser(prog=f"autoquant {asked.command}", description=f"{what[0].upper()}{what[1:]}.")
+    if first.command not in COMMANDS:
+        hint = did_you_mean(first.command, COMMANDS, otherwise="`autoquant --help` lists them")
+        raise UsageError(first.command, "is not a command", hint=hint)
+    what = COMMANDS[first.command]
+    command = importlib.import_module(f"autoquant.cli.{first.command}")
+    own = Parser(prog=f"autoquant {first.command}", description=f"{what[0].upper()}{what[1:]}.")
     command.add_arguments(own)
-    args = own.parse_args(asked.rest)
+    args = own.parse_args(first.rest)
     try:
         code: int = command.run(args)
     except SystemExit as end:  # a function of the user's own: even 0 would not say that all went well
-        raise user_error(asked.command, end) from end
+        raise user_error(first.command, end) from end
     return code
 
 
@@ -90,7 +90,7 @@ def _parser() -> Parser:
         description="Turns a trained TensorFlow model into an INT8 model that keeps the accuracy you ask for.",
         epilog="commands:\n"
         + "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
-        + "\n\n`autoquant COMMAND --help` tells all of a command. To begin with: `autoquant demo`.",
+        + "\n\n`autoquant COMMAND --help` lists the options of a command. To begin with: `autoquant demo`.",
     )
     parser.add_argument("--version", action="version", version=f"autoquant {__version__}")
     parser.add_argument("command", nargs="?", default=None, help=argparse.SUPPRESS)

@@ -14,7 +14,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     """The model, the plan, calibration data, and the folder."""
     arguments.add_model(parser)
     arguments.add_io(arguments.add_target(parser))
-    group = parser.add_argument_group("what is asked")
+    group = parser.add_argument_group("plan and data")
     group.add_argument("--config", metavar="FILE", required=True, help="a config.json that a search or export wrote")
     group.add_argument("--calibration", metavar="DATA", required=True, help="samples; labels are not needed")
     group.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
@@ -24,18 +24,18 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantize, and tell where the files are."""
+    """Quantize, and print where the files are."""
     from autoquant.tuning.study.choices import check_target
     from autoquant.tuning.study.request import SearchRequest
 
-    options = arguments.given(args, SearchRequest)
-    asked = {name: options[name] for name in ("target", "io") if name in options}
-    check_target(args.model, **asked, simulation=args.simulation)
+    options = arguments.options_for(args, SearchRequest)
+    target = {name: options[name] for name in ("target", "io") if name in options}
+    check_target(args.model, **target, simulation=args.simulation)
     with stdout_for_the_result():
         if needs_tensorflow(args.model):
             import_tensorflow(verbose=args.verbose)
         from autoquant import api
 
-        made = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
-    say(written(made))
+        saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
+    say(written(saved))
     return 0

@@ -22,7 +22,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Go on, and tell what came out."""
+    """Resume, and print the result."""
     from autoquant.tuning.study.request import SearchRequest
 
     run = RunFolder(Path(args.run))
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     with prepared(args, run.read_request()["request"]["model"]), listening(args) as listener:
         from autoquant import api
 
-        result = api.resume(args.run, listener=listener, **arguments.given(args, SearchRequest))
+        result = api.resume(args.run, listener=listener, **arguments.options_for(args, SearchRequest))
     return tell(result, args)

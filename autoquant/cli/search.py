@@ -9,7 +9,7 @@ from autoquant.cli.screen import listening, prepared, tell
 
 
 def add_arguments(parser: arguments.Parser) -> None:
-    """Everything a search can be asked."""
+    """All options of a search."""
     from autoquant.formats.space_toml import DEFAULT, presets
     from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
     from autoquant.tuning.study.request import SearchRequest
@@ -27,10 +27,10 @@ def add_arguments(parser: arguments.Parser) -> None:
     target.add_argument(
         "--objective",
         metavar="O",
-        help="what shall be left in float as little as possible: macs (multiply-adds), bytes (of weights), or latency, "
-        f"measured on this machine (default {SearchRequest.objective})",
+        help="what to minimize in float: macs (multiply-adds), bytes (of weights), or latency, measured on this "
+        f"machine (default {SearchRequest.objective})",
     )
-    group = parser.add_argument_group("what is asked")
+    group = parser.add_argument_group("data and tolerance")
     data = "an .npz file, a folder of images by class, TFRecords, or module:function"
     group.add_argument("--data", metavar="DATA", required=True, help=f"evaluation data: {data}")
     group.add_argument(
@@ -61,14 +61,14 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--error-rate",
         metavar="P",
         type=arguments.share,
-        help="the probability with which what is proven of any trial of the run, to stop it early, may be wrong "
+        help="the probability, over the whole run, that a trial is stopped early by mistake "
         f"(default {SearchRequest.error_rate})",
     )
     group.add_argument(
         "--space",
         metavar="S",
         type=arguments.space,
-        help=f"what may be chosen: {', '.join(presets())}, or your own TOML file (default: the one called "
+        help=f"the search space: {', '.join(presets())}, or your own TOML file (default: the one called "
         f"like the target, or {DEFAULT})",
     )
     group.add_argument(
@@ -81,11 +81,11 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def _add_certificate(parser: arguments.Parser) -> None:
-    """What is claimed of the best model, and on which samples."""
+    """How the best model is certified, and on which samples."""
     from autoquant.tuning.study.request import SearchRequest
 
     group = parser.add_argument_group("certificate")
-    arguments.add_certify(group, otherwise="half of the evaluation data is kept aside for it, where that can be enough")
+    arguments.add_certify(group, otherwise="half of the evaluation data, where that can be enough")
     group.add_argument(
         "--confidence",
         metavar="P",
@@ -95,18 +95,18 @@ def _add_certificate(parser: arguments.Parser) -> None:
     group.add_argument(
         "--guard",
         metavar="G",
-        help="hold every group to a tolerance as well: class, or the name of an array of the .npz that numbers groups",
+        help="a tolerance for every group as well: class, or the name of an array of group numbers in the .npz",
     )
     group.add_argument(
         "--guard-tolerance",
         metavar="T",
         type=arguments.tolerance,
-        help="that tolerance: 0.05 (absolute) or 5%% (of the FP32 score) (default: --tolerance)",
+        help="the tolerance of a group: 0.05 (absolute) or 5%% (of the FP32 score) (default: --tolerance)",
     )
     group.add_argument(
         "--allow-overlap",
         action="store_true",
-        help="let calibration and search share samples; shared ones are left out of what certifies",
+        help="let calibration and search share samples; shared ones are left out of the holdout",
     )
 
 
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
     from autoquant.tuning.study.request import SearchRequest
 
-    options = arguments.given(args, SearchRequest)
+    options = arguments.options_for(args, SearchRequest)
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
     request = SearchRequest(**options)  # checked here, before the seconds that TensorFlow takes

@@ -19,7 +19,7 @@ IMPOSSIBLE = "cannot be calibrated"
 
 
 def table(found: Inspection) -> Block:
-    """A row for each layer, the highest first; nothing where sensitivities were not asked for."""
+    """A row for each layer, the highest first; nothing without --sensitivity."""
     overview = found.sensitivity
     if overview is None:
         return []

@@ -56,7 +56,7 @@ def parse_cfg(text: str, where: str) -> CalibrationCfg:
     """Read the text of a .cfg: message AMCTConfig of calibration_config_tf.proto.
 
     Of `arq_quantize` and its like, and of `ifmr_quantize` and `hfmg_quantize`, the last one counts, as protobuf has
-    it; anything else that is there twice is refused. `skip_approximation_layers` has no effect: no operator is
+    it; anything else that appears twice is refused. `skip_approximation_layers` has no effect: no operator is
     approximated. Raises PlanError with line and column where the text cannot be read, and for what is out of range or
     not done here: `joint_quant`, NUQ, `ada_quantize`, INT16.
     """

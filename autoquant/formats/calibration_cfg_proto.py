@@ -20,12 +20,12 @@ T = TypeVar("T")
 SCHEMA = Path(__file__).with_name("calibration_config_tf.proto")
 MIGRATION_STRENGTH = 0.5
 """The migration strength of a `dmq_balancer {}` without a number."""
-NUQ = "non-uniform quantization (NUQ) is not built, as hardware gains nothing by it"
+NUQ = "non-uniform quantization (NUQ) is not supported, as hardware gains nothing by it"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "ada_quantize": "is for PyTorch only",
         "enable_auto_nuq": NUQ,
-        "joint_quant": "joint quantization of Eltwise operators is not built",
+        "joint_quant": "joint quantization of Eltwise operators is not supported",
         "nuq_config": NUQ,
         "nuq_quantize": NUQ,
         "weight_compress_only": "weights are not quantized without their activation",
@@ -39,8 +39,8 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 
 
 def read_message(text: str, where: str) -> Any:
-    """An AMCTConfig, read once without oneofs to find what is there twice, and once with them. Raises PlanError."""
-    what = "is no calibration config (message AMCTConfig)"
+    """An AMCTConfig, read once without oneofs to find what appears twice, and once with them. Raises PlanError."""
+    what = "is not a calibration config (message AMCTConfig)"
     for last_wins in (False, True):
         message = _class(oneofs=last_wins)()
         hint = "correct the text, of which calibration_config_tf.proto gives the form"
@@ -83,7 +83,7 @@ def overrides(entries: Iterable[Any], key: str, where: str) -> Mapping[str, Give
         if not name:
             raise PlanError(where, f"an entry has no {key}", hint="say for which it is")
         if name in found:
-            raise PlanError(where, f"'{name}' is there twice", hint="remove one of the two")
+            raise PlanError(where, f"'{name}' appears twice", hint="remove one of the two")
         found[name] = settings(entry.calibration_config, f"{where} '{name}'")
     return found
 
@@ -97,7 +97,7 @@ def tensor_settings(entries: Iterable[Any], where: str) -> Mapping[str, Given]:
                 raise PlanError(where, f"an entry has no {key}", hint="say for which input it is")
         name = f"{entry.layer_name}:{entry.input_index}"
         if name in found:
-            raise PlanError(where, f"'{name}' is there twice", hint="remove one of the two")
+            raise PlanError(where, f"'{name}' appears twice", hint="remove one of the two")
         found[name] = _activation(present_fields(entry, where), f"{where} '{name}'")
     return found
 
@@ -109,7 +109,7 @@ def _activation(present: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {}
     values = _renamed(present_fields(present[f"{name}_quantize"], where))
     if values.pop("dst_type", "INT8") != "INT8":
-        raise PlanError(where, "dst_type INT16 is not built", hint="use INT8, or skip the layer")
+        raise PlanError(where, "dst_type INT16 is not supported", hint="use INT8, or skip the layer")
     given = {"asymmetric": values.pop("asymmetric")} if "asymmetric" in values else {}
     return {**given, "activation": _checked(lambda: RANGES[name](**values), where)}
 

@@ -19,7 +19,7 @@ WEIGHTS: Mapping[str, str] = MappingProxyType({"minmax": "arq_quantize", "mse": 
 """Weight algorithm -> wts_algo. AMCT has the first; the others are our own."""
 NOT_BUILT: Mapping[str, str] = MappingProxyType(
     {
-        "nuq_quantize": "non-uniform quantization (nuq_quantize) is not built, as hardware gains nothing by it",
+        "nuq_quantize": "non-uniform quantization (nuq_quantize) is not supported, as hardware gains nothing by it",
         "ada_quantize": "ada_quantize is for PyTorch only",
     }
 )
@@ -67,7 +67,7 @@ def read_layer(fields: Fields) -> tuple[bool, Given]:
 def read_activation(fields: Fields) -> dict[str, Any]:
     """The settings in an activation_quant_params. Raises PlanError."""
     bits = fields.take("num_bits", 8)
-    what = f"num_bits of an activation must be 8, got {bits}: INT4 and INT16 are not built"
+    what = f"num_bits of an activation must be 8, got {bits}: INT4 and INT16 are not supported"
     fields.require(bits == 8, "num_bits", what, hint="set it to 8, or leave the layer in float")
     asymmetric = fields.optional("asymmetric", bool, hint="true for an offset, false for none")
     given = {} if asymmetric is None else {"asymmetric": asymmetric}

@@ -21,7 +21,7 @@ from autoquant.model.names import is_tensor
 EXTRA = "autoquant"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        "joint_quant": "joint quantization of Eltwise operators is not built",
+        "joint_quant": "joint quantization of Eltwise operators is not supported",
         "weight_offset": "weights are symmetric: they have no offset",
     }
 )

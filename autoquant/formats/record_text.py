@@ -19,11 +19,11 @@ from autoquant.formats.text_proto import message_class, parse_text
 from autoquant.quantization.affine import QMAX, QMIN, Affine, in_float16
 
 SCHEMA = Path(__file__).with_name("scale_offset_record.proto")
-PRUNED = "the layer was pruned, and pruning is not built"
+PRUNED = "the layer was pruned, and pruning is not supported"
 RECURRENT = "recurrent layers are not quantized"
 NOT_BUILT: Mapping[str, str] = MappingProxyType(
     {
-        "cluster": "non-uniform quantization (NUQ) is not built, as hardware gains nothing by it",
+        "cluster": "non-uniform quantization (NUQ) is not supported, as hardware gains nothing by it",
         "prune_consumer": PRUNED,
         "prune_producer": PRUNED,
         **dict.fromkeys(("scale_h", "offset_h", "scale_r", "offset_r"), RECURRENT),
@@ -73,14 +73,14 @@ def parse_record(text: str, where: str) -> Record:
         hint="please ensure it matches with scale_offset_record.proto: `record { key: ... value { ... } }`",
     )
     if message.prune_record:
-        raise PlanError(where, "prune_record: pruning is not built", hint="use the record of a model without it")
+        raise PlanError(where, "prune_record: pruning is not supported", hint="use the record of a model without it")
     layers: dict[str, LayerRecord] = {}
     for number, entry in enumerate(message.record):
         if not entry.key:
             what = f'Cannot find "key" in record file, in record {number + 1}'
             raise PlanError(where, what, hint="every record needs a key and a value")
         if entry.key in layers:
-            raise PlanError(f"{where}: {entry.key}", "is there twice", hint="remove one of the two records")
+            raise PlanError(f"{where}: {entry.key}", "appears twice", hint="remove one of the two records")
         layers[entry.key] = _layer(entry, f"{where}: {entry.key}")
     if not layers:
         what = "record_file is empty, no layers to be quantized"
@@ -139,7 +139,7 @@ def _check_possible(value: Any, where: str) -> None:
     choices |= {"wts_type": tuple(WEIGHT_TYPES), "fakequant_precision_mode": ("DEFAULT", FP16)}
     for name, possible in choices.items():
         if given.get(name, possible[0]) not in possible:
-            what = f"{name} {given[name]} is not built, only {', '.join(possible)}"
+            what = f"{name} {given[name]} is not supported, only {', '.join(possible)}"
             raise PlanError(where, what, hint="calibrate the layer anew, or leave it out, which keeps it in float")
 
 

@@ -76,7 +76,7 @@ def load_space(name_or_path: str | Path) -> SpaceFile:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         hint = did_you_mean(str(name_or_path), found, otherwise=f"give a file, or one of {', '.join(found)}")
-        what = "is no file and no preset" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        what = "is neither a file nor a preset" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise SpaceError(str(name_or_path), what, hint=hint) from None
     return parse_space(text, path.name if path in found.values() else str(path))
 
@@ -86,7 +86,7 @@ def parse_space(text: str, where: str) -> SpaceFile:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # what TOML refuses, and what Python refuses: endless numbers, depth
-        raise SpaceError(where, f"is no TOML: {error}", hint="correct that place") from None
+        raise SpaceError(where, f"is not valid TOML: {error}", hint="correct that place") from None
     fields = Fields(content, where, SpaceError)
     fields.only("version", [1], 1)
     common = fields.sub("global")
@@ -205,7 +205,7 @@ def _choices(fields: Fields, key: str, kind: type) -> tuple[Any, ...]:
 
 def _each_once(fields: Fields, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
-        raise fields.error(key, f"a value is there twice in {list(values)!r}", hint="remove one of the two")
+        raise fields.error(key, f"a value appears twice in {list(values)!r}", hint="remove one of the two")
     return tuple(values)
 
 

@@ -117,10 +117,10 @@ def as_float(value: Any) -> Any:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, for json.loads as object_pairs_hook; raises ValueError for a key that is there twice."""
+    """An object of JSON, for json.loads as object_pairs_hook; raises ValueError for a key that appears twice."""
     twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
     if twice:
-        raise ValueError(f"the key '{twice[0]}' is there twice")
+        raise ValueError(f"the key '{twice[0]}' appears twice")
     return dict(pairs)
 
 
@@ -132,12 +132,12 @@ def json_object(text: str, where: str, error: type[InputError], *, hint: str) ->
     try:
         found = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as wrong:
-        raise error(where, f"is no JSON: {wrong}", hint=hint) from None
+        raise error(where, f"is not valid JSON: {wrong}", hint=hint) from None
     return Fields(found, f"{where}:$", error)
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def load_object(path: Path, error: type[InputError], *, hint: str) -> Fields:

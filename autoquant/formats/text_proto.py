@@ -37,7 +37,7 @@ def message_class(schema: str, top: str, *, oneofs: bool = True) -> Any:
             case [name, number]:
                 file.enum_type[-1].value.add(name=name, number=int(number))
             case _:
-                raise ValueError(f"is no line of a .proto file: {line}")
+                raise ValueError(f"is not a line of a .proto file: {line}")
     for message in () if oneofs else file.message_type:
         message.ClearField("oneof_decl")
         for field in message.field:
@@ -50,7 +50,7 @@ def message_class(schema: str, top: str, *, oneofs: bool = True) -> Any:
 def parse_text(text: str, message: Any, where: str, *, what: str, hint: str, last_wins: bool = False) -> None:
     """Fill a message from its text.
 
-    A field that is there twice, or a second one of a oneof, is refused unless `last_wins`. Raises PlanError with line
+    A field that appears twice, or a second one of a oneof, is refused unless `last_wins`. Raises PlanError with line
     and column.
     """
     try:
@@ -67,7 +67,7 @@ def parse_text(text: str, message: Any, where: str, *, what: str, hint: str, las
 
 
 def _add(message: Any, kind: str, name: str, number: int) -> Any:
-    """Add an optional field; a `kind` that is no scalar is the name of a message or enum."""
+    """Add an optional field; a `kind` that is not a scalar is the name of a message or enum."""
     field = message.field.add(name=name, number=number, label=_Proto.LABEL_OPTIONAL)
     scalar = getattr(_Proto, f"TYPE_{kind.upper()}", None)
     if scalar is None:

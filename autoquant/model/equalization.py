@@ -27,7 +27,7 @@ RECTIFIERS = frozenset({"LeakyRelu", "Relu", "Relu6"})
 def find_chains(graph: Graph, layers: Mapping[str, Layer]) -> Chains:
     """All links between layers of a normalized graph.
 
-    Relu6 is no homogeneous function: min(relu(x), 6) / s is min(relu(x / s), 6) only where x reaches 6 for no input at
+    Relu6 is not homogeneous: min(relu(x), 6) / s is min(relu(x / s), 6) only where x reaches 6 for no input at
     all, or s is 1. Its link has bounds for that, finite where `first` itself reads what a Relu6 made.
     """
     found = [link for layer in layers.values() if layer.op in LAYERS for link in _link_to(graph, layers, layer)]

@@ -71,7 +71,7 @@ def _read_outside(graph: Graph, foldable: frozenset[str]) -> list[str]:
     for node in graph.nodes.values():
         if node.name not in foldable:
             wanted |= dict.fromkeys(canonical(edge) for edge in node.input if node_of(edge) in foldable)
-    # Outputs keep their names, and 'a:1' is no name for a Const: such a node stays.
+    # Outputs keep their names, and 'a:1' is not a name for a Const: such a node stays.
     bound = {node_of(output) for output in graph.outputs if ":" in output}
     return [tensor for tensor in wanted if node_of(tensor) not in bound]
 

@@ -124,7 +124,7 @@ class Graph:
         return None if node.op != "Const" else np.asarray(tensor_util.MakeNdarray(node.attr["value"].tensor))
 
     def single_consumer(self, name: str) -> Any | None:
-        """The one node that reads `name`, when nothing else does and it is no output."""
+        """The one node that reads `name`, when nothing else does and it is not an output."""
         readers = self.consumers[name]
         if len(readers) != 1 or name in self.output_nodes:
             return None

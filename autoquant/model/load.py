@@ -42,7 +42,7 @@ def load_frozen(path: Path) -> Graph:
     try:
         graph_def.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ModelError(str(path), "is no GraphDef, or only a part of one", hint="is the file whole?") from error
+        raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint="is the file whole?") from error
     if not any(node.op for node in graph_def.node):
         raise ModelError(str(path), "holds no graph: it has no nodes", hint="is the file whole?")
     graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())

@@ -37,7 +37,7 @@ def _loaded(path: Path) -> Any:
     import keras
 
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
-        raise ModelError(str(path), "is no Keras file, or only a part of one", hint="is the file whole?")
+        raise ModelError(str(path), "is not a Keras file, or is incomplete", hint="is the file whole?")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old files and optimizers: nothing that a user could act on

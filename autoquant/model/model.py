@@ -95,7 +95,7 @@ def open_model(
         from autoquant.model.litert.load import load_lite
 
         if inputs or outputs:
-            hint = "leave them away; --signature chooses among several"
+            hint = "leave them out; --signature chooses among several"
             raise UsageError("--inputs, --outputs", "are for files of TensorFlow, not for a .tflite", hint=hint)
         return load_lite(path, signature=signature)
     if signature is not None:

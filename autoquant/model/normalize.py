@@ -32,7 +32,7 @@ def normalize(graph: Graph, fusion: Fusion = EVERYTHING) -> Graph:
 
 
 def check_fusion(graph: Graph, fusion: Fusion) -> None:
-    """Raise PlanError where a name that `fusion` skips is no operator with a weight.
+    """Raise PlanError where a name that `fusion` skips is not an operator with a weight.
 
     Only of those can a record say that they stay as they are.
     """

@@ -15,7 +15,7 @@ from autoquant.model.nodes import channels_first, sizes, weight_of
 from autoquant.model.operators import OPERATORS
 
 NOT_AMCT = "AMCT does not quantize it"
-BODY = "what happens inside its body stays in float"
+BODY = "operators inside its body stay in float"
 FUSED = "it was fused by an optimizer; export the graph without that"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("Conv3DBackpropInputV2", "Einsum", "BatchMatMulV3", "AvgPool3D", "MaxPool3D"), NOT_AMCT)

@@ -23,7 +23,7 @@ def drop_identity(graph: Graph, node: Any) -> Graph | None:
 
 
 def drop_identity_n(graph: Graph, node: Any) -> Graph | None:
-    """Bypass an IdentityN that is no output."""
+    """Bypass an IdentityN that is not an output."""
     if node.name in graph.output_nodes:
         return None
     return graph.edit(drop=[node.name], redirect={f"{node.name}:{i}": edge for i, edge in enumerate(node.input)})

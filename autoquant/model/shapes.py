@@ -80,7 +80,9 @@ def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = M
     """
     for name in input_shapes:
         if name not in graph.inputs:
-            raise ModelError(name, "a shape is given but this is no input", hint=f"inputs: {', '.join(graph.inputs)}")
+            raise ModelError(
+                name, "a shape is given but this is not an input", hint=f"inputs: {', '.join(graph.inputs)}"
+            )
     nodes = [graph.nodes[name] for name in graph.inputs]
     shapes = [merged(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
     return graph.edit(

@@ -160,7 +160,7 @@ def channel_axis(node: Any) -> int:
 
 
 def linear_of(graph: Graph, node: Any) -> Linear | None:
-    """The operator and its bias, given the last of them; None where it is no operator with a constant weight."""
+    """The operator and its bias, given the last of them; None where it is not an operator with a constant weight."""
     if node.op != "BiasAdd":
         return _operator(graph, node)
     bias, op = graph.constant(node.input[1]), graph.nodes[node_of(node.input[0])]

@@ -65,7 +65,7 @@ def deq_scales(layer: str, inputs: Sequence[Affine], scale_w: Sequence[float], s
     """One uint64 a channel, or one for all: bits 31:0 the float32 product of the scales, 39:32 the shift.
 
     The scales are those of the activations, and of the weight where there is one. Bits 47:40, offset_w, are 0. Raises
-    TrialError where a product is no normal float32 number: TensorFlow takes smaller ones for 0.
+    TrialError where a product is not a normal float32 number: TensorFlow takes smaller ones for 0.
     """
     with np.errstate(over="ignore", under="ignore"):
         products = np.prod([np.float32(affine.scale) for affine in inputs], dtype=np.float32) * np.array(

@@ -40,7 +40,7 @@ def check(pb: Path, record: Record) -> Checked:
     others exist; their attributes, constants and connections are
     bit for bit what the record gives, weights are within their bits, the functions are ours or not there, and the file
     has the digest that <model>_quant.json says, where that is beside it. What the record does not tell, such as the
-    values of weights, only the digest protects. Raises ModelError where the file is no graph, or a float one, and
+    values of weights, only the digest protects. Raises ModelError where the file is not a graph, or a float one, and
     PlanError that names node and attribute where anything differs.
     """
     saved = read_saved(pb)

@@ -128,7 +128,7 @@ def _check_weight(saved: Saved, found: Int8Layer, record: LayerRecord) -> int:
     limit = 2 ** (record.weight_bits - 1)
     outside = weight[(weight < -limit) | (weight >= limit)]
     if outside.size:
-        what = f"holds {outside[0]}, which is no weight of {record.weight_bits} bits"
+        what = f"holds {outside[0]}, which is not a weight of {record.weight_bits} bits"
         raise saved.error(f"{quant.input[0]}.value", what)
     saved.same_constant(quant, 1, made.zero_offsets(record.scale_w, weight.shape, found.layer.channel_axes))
     saved.same(quant, made.weight_quant_node(quant.name, *quant.input[:2]))

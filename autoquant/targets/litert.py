@@ -185,5 +185,5 @@ def _check_possible(plan: Plan) -> None:
         what = "FORCE_FP16_QUANT rounds scales to float16, which is for Ascend"
         raise PlanError("fakequant_precision_mode", what, hint="set it to DEFAULT, or choose --target tensorflow")
     if plan.fusion != EVERYTHING:
-        what = "operators are to stay apart, but LiteRT's converter joins what it can"
+        what = "operators are not to be fused, but LiteRT's converter fuses what it can"
         raise PlanError("do_fusion, skip_fusion_layers", what, hint="remove them, or choose --target tensorflow")

@@ -97,7 +97,7 @@ def read_saved(path: Path) -> Saved:
     try:
         graph_def.ParseFromString(content)
     except DecodeError as error:
-        raise ModelError(str(path), "is no GraphDef, or only a part of one", hint="give a quantized .pb") from error
+        raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint="give a quantized .pb") from error
     graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
     return Saved(graph, sha256(content).hexdigest(), path.name)
 

@@ -69,7 +69,7 @@ def lite_file(path: str | Path) -> Path | None:
     found = sorted(folder.glob(f"*{LITE}")) if folder.is_dir() else []
     if run.request.is_file() and not found:
         hint = f"`autoquant export {path} --target litert` makes one"
-        raise RunError(str(path), f"its best model is no {LITE}", hint=hint)
+        raise RunError(str(path), f"its best model is not a {LITE}", hint=hint)
     if len(found) > 1:
         raise ModelError(
             str(path), f"holds several {LITE}: {', '.join(f.name for f in found)}", hint="name one of them"

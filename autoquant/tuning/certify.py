@@ -77,7 +77,7 @@ def _missed(session: SearchSession, result: SearchResult, best: Trial) -> Search
     certificate = load_certificate(path) if path.exists() else None
     if certificate is not None and certificate.verdict is not Verdict.MISSED:
         certificate = None
-    gone = "" if certificate else f"trial {best.number} missed on samples kept aside, by looks.json; {path} is gone"
+    gone = "" if certificate else f"trial {best.number} missed on the holdout, by looks.json; {path} is gone"
     layers = costly_layers(session, best.plan) if result.ended is not Ended.INTERRUPTED else ()
     return replace(result, verdict=Verdict.MISSED, certificate=certificate, uncertified=gone, costly=layers)
 
@@ -86,10 +86,10 @@ def _refusal(before: Sequence[Look], trial: int, model: str) -> str:
     """Why a holdout that was evaluated before, if it was, does not certify this trial with this model any more."""
     others = [one.trial for one in before if one.trial != trial]
     if others:
-        return f"the samples kept aside were looked at for trial {others[0]} already; give others with --certify"
+        return f"the holdout was used for trial {others[0]} already; give other data with --certify"
     if any(one.model != model for one in before):
-        what = f"the model file of trial {trial} is not the one that was scored on the samples kept aside"
-        return f"{what} (another SHA-256: it was built again, or edited); give others with --certify"
+        what = f"the model file of trial {trial} is not the one that was scored on the holdout"
+        return f"{what} (another SHA-256: it was built again, or edited); give other data with --certify"
     return ""
 
 
@@ -137,7 +137,7 @@ def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:
     try:
         return Groups.of(labels, groups_of(splits.evaluation, guard))
     except InputError as error:
-        session.listener(Warned(f"only groups of the data to certify are guarded: {error}"))
+        session.listener(Warned(f"only groups of the holdout are guarded: {error}"))
         return Groups(labels, ())
 
 

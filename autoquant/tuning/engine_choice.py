@@ -79,7 +79,7 @@ class EngineChooser:
             return self.fall_back(f"{error.where}: {error.what}")
         figures = _figures("float", compared)
         if not compared.within(FLOAT_BOUND):
-            return self.fall_back(f"the FP32 model is not the same there: {compared}", figures)
+            return self.fall_back(f"the FP32 model's outputs differ on LiteRT: {compared}", figures)
         return EngineChoice(engine, figures=figures)
 
     def reopen(self, stored: Mapping[str, Any]) -> EngineChoice:
@@ -108,13 +108,13 @@ class EngineChooser:
             return self.fall_back("there is no INT8 model to compare with TensorFlow", choice.figures)
         figures = {**choice.figures, **_figures("int8", compared)}
         if not compared.within(INT8_BOUND):
-            return self.fall_back(f"the first INT8 model is not the same there: {compared}", figures)
+            return self.fall_back(f"the first INT8 model's outputs differ on LiteRT: {compared}", figures)
         return EngineChoice(choice.engine, figures=figures)
 
     def fall_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> EngineChoice:
         """Choose TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""
         if self.asked != AUTO:
-            hint = f"leave it away, or give --engine {TENSORFLOW}"
+            hint = f"leave it out, or give --engine {TENSORFLOW}"
             raise UsageError(f"--engine {self.asked}", f"cannot be used for this model: {reason}", hint=hint)
         return EngineChoice(open_engine(TENSORFLOW), reason, figures)
 
@@ -130,7 +130,9 @@ class EngineChooser:
         simulation = Simulation.of(self.model.graph, [*self.layers, *self.in_float])
         for layer in self.layers:
             if reason := simulation.reasons.get(layer.name):
-                raise ModelError(layer.name, f"cannot be simulated: {reason}", hint=f"--engine {TENSORFLOW} can")
+                raise ModelError(
+                    layer.name, f"cannot be fake-quantized on LiteRT: {reason}", hint=f"--engine {TENSORFLOW} can"
+                )
         return SimulationEngine(simulation)
 
     def _open_float(self) -> Runner:

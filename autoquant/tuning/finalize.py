@@ -111,7 +111,7 @@ def costly_layers(session: SearchSession, plan: Plan) -> tuple[tuple[str, float]
     except KeyboardInterrupt:
         return ()
     except (AutoquantError, OSError, MemoryError) as error:
-        session.listener(Warned(f"the layers that cost the most could not be found: {error}"))
+        session.listener(Warned(f"the costliest layers could not be measured: {error}"))
         return ()
 
 

@@ -174,7 +174,7 @@ class _Preparation:
         if metric.of_classes and worst <= 0.0:
             if score == 0.0:
                 hint = "are data, labels and preprocessing those of the model?"
-                raise DataError("baseline", "the FP32 model's score is 0: there is nothing to keep", hint=hint)
+                raise DataError("baseline", "the FP32 model's score is 0: there is no accuracy to keep", hint=hint)
             self.listener(events.Warned(_too_large(tolerance)))
         self.listener(events.BaselineScored(metric.name, score, max_drop, worst))
 
@@ -227,13 +227,13 @@ class _Preparation:
 def _why_on_all(metric: Metric) -> str:
     """Why some samples do not tell about all."""
     if not metric.per_sample:
-        return f"the metric '{metric.name}' is no mean of values of samples"
-    return f"the values of the metric '{metric.name}' have no bounds, without which a part proves nothing of the whole"
+        return f"the metric '{metric.name}' is not a mean over samples"
+    return f"the metric '{metric.name}' has no bounds, so a subset proves nothing about all samples"
 
 
 def _too_large(tolerance: Tolerance) -> str:
     meant = f"; did you mean {tolerance.value:g}%?" if not tolerance.relative else ""
-    return f"a tolerance of {tolerance} allows any score down to 0{meant}"
+    return f"tolerance {tolerance} is as large as the baseline score{meant}"
 
 
 def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # which loads LiteRT
 class Ended(StrEnum):
     """Why a search ended."""
 
-    NOTHING_BETTER = "within tolerance with every layer in INT8 that may be: nothing better is left to try"
-    FASTEST = "within tolerance, and by the times of its operators no plan can be faster: nothing better is left to try"
+    NOTHING_BETTER = "tolerance met with all quantizable layers in INT8; search complete"
+    FASTEST = "tolerance met, and no plan can be faster by the times of its operators; search complete"
     TARGET = "stopped at the first trial within tolerance"
-    TRIALS = "the trials are used"
-    TIMEOUT = "no time is left for another trial"
-    NOTHING_NEW = "nothing new was proposed any more"
+    TRIALS = "trial budget used"
+    TIMEOUT = "time budget used"
+    NOTHING_NEW = "no new plan is left to propose"
     FAILURES = "ten trials failed in a row"
     INTERRUPTED = "interrupted"
 

@@ -127,7 +127,7 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
     """The same error; once there are trials the way out is to go on with them."""
     if not folder.journal.exists():
         return error
-    hint = f"mend that; what was finished is kept, and `autoquant resume {folder.path}` goes on"
+    hint = f"fix that; finished trials are kept, and `autoquant resume {folder.path}` goes on"
     return type(error)(error.where, error.what, hint=hint)
 
 
@@ -136,7 +136,7 @@ def _doubts(inputs: Inputs) -> Iterator[str]:
     if inputs.workload.unit != MACS:
         yield f"multiply-adds are not known for every layer: shares are of {inputs.workload.unit} instead"
     if inputs.request.allow_overlap:
-        yield "samples may be for calibration and for the search: shared ones flatter the score, and certify nothing"
+        yield "calibration and search may share samples: these flatter the score, and certify nothing"
 
 
 def _versions(request: SearchRequest) -> dict[str, str]:

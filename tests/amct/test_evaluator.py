@@ -98,7 +98,7 @@ BAD = [
     ("{l}", "left:", "float32", UsageError, "cannot read 'left:'"),
     ("{l}", ":2,3", "float32", UsageError, "cannot read ':2,3'"),
     ("{l}", "left:2,3", "flaot32", UsageError, "data_types: unknown 'flaot32'; did you mean 'float32'?"),
-    ("{l};{l}", "left:2,3;left:2,3", "float32;float32", UsageError, "'left' is there twice"),
+    ("{l};{l}", "left:2,3;left:2,3", "float32;float32", UsageError, "'left' appears twice"),
     ("{root}/nowhere", "left:2,3", "float32", DataError, "nowhere: there is no such folder"),
     ("{empty}", "left:2,3", "float32", DataError, "empty: holds no .bin file"),
     (

@@ -94,7 +94,7 @@ def _measured(
         try:  # with a drop of 1 allowed all samples are scored
             drop = _carried_out(session, plan, folder, StoppingRules(max_drop=1.0, alpha=0.05)).drop
         except TrialError as error:  # scales so far apart that kernels refuse them: such a trial costs nothing
-            write(f"  percentile {fraction:g}: does not work out ({error.where})")
+            write(f"  percentile {fraction:g}: cannot be built or run ({error.where})")
             continue
         rules = [
             StoppingRules(session.max_drop, alpha_of(number, session.budget.error_rate), number) for number in numbers

@@ -107,9 +107,15 @@ WHOLE = LayerPlan(channel_wise=False)
     [
         ({}, "plan: no layer is to be quantized; switch at least one layer on"),
         ({"conv1": None}, "plan: no layer is to be quantized"),
-        ({"conv1": None, "conv2": LayerPlan()}, "conv2: is no quantizable layer of this model; did you mean 'conv1'?"),
+        (
+            {"conv1": None, "conv2": LayerPlan()},
+            "conv2: is not a quantizable layer of this model; did you mean 'conv1'?",
+        ),
         ({"conv2": LayerPlan()}, "plan: none of its layers is a quantizable layer of this model; is it the config of"),
-        ({"conv1": None, "zzz": LayerPlan()}, "zzz: is no quantizable layer of this model; `autoquant inspect` lists"),
+        (
+            {"conv1": None, "zzz": LayerPlan()},
+            "zzz: is not a quantizable layer of this model; `autoquant inspect` lists",
+        ),
         ({"fc": LayerPlan()}, "fc: channel_wise must be false for layer type MatMul; set it to false"),
         ({"pool": LayerPlan()}, "pool: channel_wise must be false for layer type AvgPool"),
         ({"attention": WHOLE}, "attention: asymmetric must be false: both of its factors are activations; set it to"),

@@ -163,7 +163,7 @@ def test_a_scale_beyond_float16() -> None:
         ([[math.inf, 1.0]], "dense: its input held 1 NaN or infinite values"),
         (
             np.zeros((0, 2)),
-            "dense: its input was empty in every calibration batch: that data is not real; calibrate with real data",
+            "dense: its input was empty in every calibration batch; calibrate with representative data",
         ),
         ([[0.0, 1e30]], "dense: calculate scale failed: scale must be in [1.19e-07, 8.39e+06], got"),
     ],

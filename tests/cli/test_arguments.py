@@ -55,7 +55,7 @@ def test_what_is_not_given_is_left_to_the_request() -> None:
     parser = Parser(prog="autoquant search")
     search.add_arguments(parser)
     args = parser.parse_args(["m.pb", "--data", "d.npz", "--tolerance", "1%"])
-    assert arguments.given(args, SearchRequest) == {
+    assert arguments.options_for(args, SearchRequest) == {
         "model": "m.pb",
         "data": "d.npz",
         "tolerance": Tolerance(0.01, relative=True),
@@ -72,7 +72,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "--sampler nsgaii --error-rate 0.01 --certify e.npz --confidence 0.99 --guard class --guard-tolerance 5% "
         "--allow-overlap"
     )
-    assert arguments.given(parser.parse_args(words.split()), SearchRequest) == {
+    assert arguments.options_for(parser.parse_args(words.split()), SearchRequest) == {
         "model": "m.pb",
         "data": "d.npz",
         "calibration": "c.npz",
@@ -110,7 +110,7 @@ def test_what_is_given_of_the_target_reaches_quantize() -> None:
     parser = Parser(prog="autoquant quantize")
     quantize.add_arguments(parser)
     words = "m.tflite --config c.json --calibration c.npz --to out --target litert --io int8 --signature serve"
-    given = arguments.given(parser.parse_args(words.split()), SearchRequest)
+    given = arguments.options_for(parser.parse_args(words.split()), SearchRequest)
     target = {"target": "litert", "io": "int8", "signature": "serve"}
     assert given == {"model": "m.tflite", "calibration": "c.npz", **target}
 

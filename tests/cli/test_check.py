@@ -31,8 +31,8 @@ def test_a_good_file_is_told_line_by_line(saved: Path, capsys: pytest.CaptureFix
     assert captured.out == (
         "layers     2 layers in INT8: 1 Conv2D, 1 MatMul\n"
         "weights    84\n"
-        "functions  there: it runs in stock TensorFlow\n"
-        "mapping    is of this file\n"
+        "functions  included: runs in stock TensorFlow\n"
+        "mapping    matches this file\n"
         "ok\n"
     )
     assert captured.err == ""
@@ -49,7 +49,7 @@ def test_a_record_elsewhere_and_a_file_for_converters(
     assert "record.txt: cannot be read" in capsys.readouterr().err
     assert main(["check", str(saved), "--record", str(tmp_path / "other.txt")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2:] == ["functions  none: it is for converters", "mapping    none beside it", "ok"]
+    assert lines[2:] == ["functions  none: for converters", "mapping    none", "ok"]
 
 
 def test_a_folder_is_no_model(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,4 +73,4 @@ def test_a_file_that_was_changed_ends_with_2(saved: Path, capsys: pytest.Capture
     assert captured.err.startswith(f"{place}: is 8, expected is 4; ")
     saved.write_bytes(content[:-10])
     assert main(["check", str(saved)]) == 2
-    assert "is no GraphDef, or only a part of one" in capsys.readouterr().err
+    assert "is not a GraphDef, or is incomplete" in capsys.readouterr().err

@@ -235,7 +235,7 @@ def test_what_cannot_be_explained_is_an_error(
     tmp_path: Path, searched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explain", "nowhere"]) == 2
-    assert "nowhere: is no run" in capsys.readouterr().err
+    assert "nowhere: is not a run" in capsys.readouterr().err
     score = searched / "trials/0001/score.json"
     kept = score.read_text()
     score.write_text(kept[:100])

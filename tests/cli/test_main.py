@@ -65,8 +65,8 @@ def test_without_arguments_help_is_shown_and_the_exit_code_says_that_nothing_was
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sarch"], "autoquant: error: sarch: is no command; did you mean 'search'?\n"),
-        (["xyz"], "autoquant: error: xyz: is no command; `autoquant --help` lists them\n"),
+        (["sarch"], "autoquant: error: sarch: is not a command; did you mean 'search'?\n"),
+        (["xyz"], "autoquant: error: xyz: is not a command; `autoquant --help` lists them\n"),
         (["--bogus"], "autoquant: error: autoquant: unrecognized arguments: --bogus; see `autoquant --help`\n"),
         (
             ["resume"],

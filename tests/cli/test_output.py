@@ -16,11 +16,11 @@ SAY = "import sys\nfrom autoquant.cli.output import note, say\n"
 
 def test_lines_are_wrapped_between_words_and_paths_stay_whole() -> None:
     path = "/a/folder-with-hyphens/and a space/" + "x" * 40
-    lines = wrapped(f"autoquant: error: {path}: is no model; give one", 40).splitlines()
+    lines = wrapped(f"autoquant: error: {path}: is not a model; give one", 40).splitlines()
     assert lines[0] == "autoquant: error: /a/folder-with-hyphens/and a space/"[: len(lines[0])]
     assert all(line.startswith("    ") for line in lines[1:])
     assert "    space/" + "x" * 40 + ":" in lines
-    assert " ".join(line.strip() for line in lines) == f"autoquant: error: {path}: is no model; give one"
+    assert " ".join(line.strip() for line in lines) == f"autoquant: error: {path}: is not a model; give one"
 
 
 def test_short_lines_and_logs_are_left_alone() -> None:

@@ -20,8 +20,7 @@ KEYS = {
 
 
 NOT_STREAMED = (
-    "every trial is scored on all samples: the values of the metric 'mse' have no bounds, "
-    "without which a part proves nothing of the whole"
+    "every trial is scored on all samples: the metric 'mse' has no bounds, so a subset proves nothing about all samples"
 )
 
 
@@ -37,7 +36,7 @@ def test_met_with_json_prints_one_object(files: Files, capsys: pytest.CaptureFix
     facts = json.loads(captured.out)
     assert facts.keys() == KEYS
     assert facts["verdict"] == "met, not certified"
-    assert (facts["certificate"], facts["uncertified"]) == (None, "nothing was to be certified (--certify none)")
+    assert (facts["certificate"], facts["uncertified"]) == (None, "no certificate was requested (--certify none)")
     assert (facts["int8_layers"], facts["layers"], facts["trials"], facts["search_samples"]) == (3, 3, 1, 80)
     assert Path(facts["model"]).is_file()
     assert "trial 0: met; INT8 3/3, " in captured.err
@@ -47,7 +46,7 @@ def test_too_few_samples_to_certify_end_with_3(files: Files, capsys: pytest.Capt
     assert main(search(files, "--tolerance", "100", "--plain")) == 3
     captured = capsys.readouterr()
     assert re.match(r"met +mse .* with 3 of 3 layers in INT8, within 100\.0000 of FP32; not certified\n", captured.out)
-    why = "that takes at least 100 holdout samples, and there are 80 samples in all"
+    why = "a certificate takes at least 100 holdout samples, and there are 80 samples in all"
     assert f"\nholdout  none: {why}\n" in captured.out
     assert f"data: 80 samples for the search, no holdout: {why}\n" in captured.err
     assert json.loads(Path("run/result.json").read_text())["uncertified"] == why
@@ -119,12 +118,12 @@ def test_samples_that_are_shared_are_refused_unless_that_is_allowed(
     assert not Path("run").exists()
     assert main([*shared, "--allow-overlap", "--json"]) == 3
     captured = capsys.readouterr()
-    assert "warning: samples may be for calibration and for the search" in captured.err
+    assert "warning: calibration and search may share samples" in captured.err
     facts = json.loads(captured.out)
     assert facts["certificate"] is None
     assert facts["uncertified"] == (
         "80 of 80 samples to certify are evaluation or calibration data too, and the 0 left are too few; "
-        "give others with --certify"
+        "give other data with --certify"
     )
 
 
@@ -219,7 +218,7 @@ def test_interrupted_before_the_first_trial(files: Files, capsys: pytest.Capture
         ("search nowhere.pb --data {data} --tolerance 1%", "nowhere.pb: there is no such file"),
         (
             "search {model} --data {data} --tolerance 1% --space quik",
-            "quik: is no file and no preset; did you mean 'quick'?",
+            "quik: is neither a file nor a preset; did you mean 'quick'?",
         ),
         ("search {model} --data {data} --tolerance 1% --max-trials 0", "--max-trials: must be at least 1, got 0"),
         ("search {model} --data {data} --tolerance 1% --timeout 0", "--timeout: must be above 0"),
@@ -242,7 +241,7 @@ def test_interrupted_before_the_first_trial(files: Files, capsys: pytest.Capture
         ("search {model} --data {data} --tolerance 1% --sampler gided", "unknown 'gided'; did you mean 'guided'?"),
         (
             "search {model} --data {data} --tolerance 1% --guard-tolerance 5%",
-            "--guard-tolerance: is given, but nothing is guarded; give --guard class as well",
+            "--guard-tolerance: needs a guard; give --guard class as well",
         ),
         (
             "search {model} --data {data} --tolerance 1% --metric mse --guard camera",
@@ -254,10 +253,10 @@ def test_interrupted_before_the_first_trial(files: Files, capsys: pytest.Capture
         ),
         (
             "search {model} --data {data} --tolerance 1% --guard class --certify none",
-            "--guard class: holds groups to a tolerance on samples that certify, and --certify none leaves none",
+            "--guard class: guards groups on the holdout, and --certify none leaves no holdout",
         ),
-        ("resume nowhere", "nowhere: is no run"),
-        ("export nowhere --to x", "nowhere: is no run"),
+        ("resume nowhere", "nowhere: is not a run"),
+        ("export nowhere --to x", "nowhere: is not a run"),
         ("inspect nowhere.pb", "nowhere.pb: there is no such file"),
         ("demo --run taken", "taken: exists already"),
     ],

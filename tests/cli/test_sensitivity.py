@@ -84,8 +84,8 @@ def test_what_cannot_be_calibrated_is_shown_so(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (["--sensitivity"], "--sensitivity: needs samples to run the model on; give --calibration DATA"),
-        (["--calibration", "x.npz"], "--calibration: is for --sensitivity alone; give that too, or leave it away"),
-        (["--batch-size", "5"], "--batch-size: is for --sensitivity alone; give that too, or leave it away"),
+        (["--calibration", "x.npz"], "--calibration: is for --sensitivity alone; give that too, or leave it out"),
+        (["--batch-size", "5"], "--batch-size: is for --sensitivity alone; give that too, or leave it out"),
         (["--sensitivity", "--calibration", "no.npz"], "no.npz: there is no such file"),
     ],
 )

@@ -59,7 +59,7 @@ def test_only_a_tflite_needs_no_tensorflow(
         ),
         (
             "search m.pb --data d --tolerance 1% --target litert --engine tensorflow",
-            "--engine tensorflow: cannot run what --target litert saves; leave it away",
+            "--engine tensorflow: cannot run what --target litert saves; leave it out",
         ),
         ("search m.pb --data d --tolerance 1% --objective latency", "--objective latency: is measured on this machine"),
         ("search m.pb --data d --tolerance 1% --max-trials 0", "--max-trials: must be at least 1, got 0"),

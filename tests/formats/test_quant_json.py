@@ -58,11 +58,11 @@ def test_it_is_beside_its_model(model: str, mapping: str) -> None:
 
 GOOD = {"version": 1, "sha256": DIGEST, "nodes": {"y": ["conv"]}}
 WRONG = {
-    "no JSON": ("{", "file: is no JSON: "),
-    "too deep": ("[" * 100_000, "file: is no JSON: "),
+    "no JSON": ("{", "file: is not valid JSON: "),
+    "too deep": ("[" * 100_000, "file: is not valid JSON: "),
     "a list": ("[]", "file:$: expected an object"),
-    "twice": ('{"version": 1, "version": 1}', "the key 'version' is there twice"),
-    "twice inside": ('{"nodes": {"a": ["b"], "a": ["b"]}}', "the key 'a' is there twice"),
+    "twice": ('{"version": 1, "version": 1}', "the key 'version' appears twice"),
+    "twice inside": ('{"nodes": {"a": ["b"], "a": ["b"]}}', "the key 'a' appears twice"),
     "unknown key": ({**GOOD, "more": 1}, "file:$.more: unknown key"),
     "no version": ({key: GOOD[key] for key in ("sha256", "nodes")}, "file:$.version: unknown 0"),
     "version 2": ({**GOOD, "version": 2}, "file:$.version: unknown 2"),
@@ -74,7 +74,7 @@ WRONG = {
     "a number": ({**GOOD, "nodes": {"y": ["conv", 1]}}, "file:$.nodes.y: expected a list of names"),
     "stands for nothing": ({**GOOD, "nodes": {"y": []}}, "file:$: a node stands for one other at least"),
     "no name": ({**GOOD, "nodes": {"": ["y"]}}, "file:$: a node stands for one other at least"),
-    "NaN": ('{"version": NaN}', "file: is no JSON: NaN is no number"),
+    "NaN": ('{"version": NaN}', "file: is not valid JSON: NaN is not a number"),
 }
 
 

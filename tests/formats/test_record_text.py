@@ -117,7 +117,7 @@ GOOD = "scale_d: 0.5 offset_d: 0 scale_w: 1 offset_w: 0"
 CONV = "record.txt: conv1: "
 UNREADABLE = "the record_file{record.txt} cannot be parsered: "
 BAD = [
-    (entry(GOOD) * 2, f"{CONV}is there twice; remove one of the two records"),
+    (entry(GOOD) * 2, f"{CONV}appears twice; remove one of the two records"),
     (entry(GOOD, ""), 'record.txt: Cannot find "key" in record file, in record 1; every record needs a key'),
     ('record { key: "conv1" }', f"{CONV}cannot find 'value' in conv1 in record_file"),
     (
@@ -147,22 +147,22 @@ BAD = [
     (entry(f"{GOOD} shift_bit: 17"), f"{CONV}shift_bit must be all 0, or all in [1, 16]"),
     (entry(f"{GOOD} shift_bit: 1 shift_bit: 1"), f"{CONV}there are 2 shift_bit for 1 scale_w"),
     (entry(f"{GOOD} tensor_balance_factor: 0"), f"{CONV}tensor_balance_factor must hold positive"),
-    (entry(f"{GOOD} dst_type: 'INT4'"), f"{CONV}dst_type INT4 is not built, only INT8; calibrate the layer anew"),
-    (entry(f"{GOOD} act_type: 'INT16'"), f"{CONV}act_type INT16 is not built, only INT8"),
-    (entry(f"{GOOD} wts_type: 'INT4'"), f"{CONV}wts_type INT4 is not built, only INT8, INT7, INT6"),
-    (entry(f"{GOOD} op_data_type: 'FLOAT16'"), f"{CONV}op_data_type FLOAT16 is not built, only FLOAT32"),
+    (entry(f"{GOOD} dst_type: 'INT4'"), f"{CONV}dst_type INT4 is not supported, only INT8; calibrate the layer anew"),
+    (entry(f"{GOOD} act_type: 'INT16'"), f"{CONV}act_type INT16 is not supported, only INT8"),
+    (entry(f"{GOOD} wts_type: 'INT4'"), f"{CONV}wts_type INT4 is not supported, only INT8, INT7, INT6"),
+    (entry(f"{GOOD} op_data_type: 'FLOAT16'"), f"{CONV}op_data_type FLOAT16 is not supported, only FLOAT32"),
     (
         entry(f"{GOOD} fakequant_precision_mode: 'HALF'"),
-        f"{CONV}fakequant_precision_mode HALF is not built, only",
+        f"{CONV}fakequant_precision_mode HALF is not supported, only",
     ),
-    (entry(f"{GOOD} cluster: 1"), f"{CONV}cluster: non-uniform quantization (NUQ) is not built"),
+    (entry(f"{GOOD} cluster: 1"), f"{CONV}cluster: non-uniform quantization (NUQ) is not supported"),
     (entry(f"{GOOD} scale_h: 1"), f"{CONV}scale_h: recurrent layers are not quantized"),
     (entry(f"{GOOD} offset_r: 1"), f"{CONV}offset_r: recurrent layers are not quantized"),
     (entry(f"{GOOD} prune_producer: 'a'"), f"{CONV}prune_producer: the layer was pruned"),
     (
         entry(GOOD)
         + " prune_record { producer { name: 'a' attr { name: 'begin' type: INT i: 0 } } consumer { name: 'b' } }",
-        "record.txt: prune_record: pruning is not built",
+        "record.txt: prune_record: pruning is not supported",
     ),
     (entry("scale_d: 0.5 offset_d: 99999999999"), f"record.txt:1:54: {UNREADABLE}"),
     (entry(f"{GOOD} shift_bits: 1"), f'record.txt:1:79: {UNREADABLE}Message type "SingleLayerRecord" has no field'),

@@ -101,7 +101,7 @@ def test_whole_numbers_stay_whole() -> None:
 
 
 BAD = [
-    ("x = [1,", "my.toml: is no TOML: "),
+    ("x = [1,", "my.toml: is not valid TOML: "),
     ("version = 2", "my.toml.version: unknown 2; it can be 1"),
     ("[globl]", "my.toml.globl: unknown key; did you mean 'global'?"),
     ("layer = 3", "my.toml.layer: expected an object, got 3"),
@@ -115,16 +115,16 @@ BAD = [
     ("[layer]\nquant_enable = 1", "my.toml.layer.quant_enable: expected a list of bool, got 1"),
     ("[layer]\nasymmetric = [true, 'x']", "my.toml.layer.asymmetric: expected a list of bool"),
     ("[layer]\nasymmetric = [[true]]", "my.toml.layer.asymmetric: expected a list of bool"),
-    ("[layer]\nasymmetric = [true, true]", "my.toml.layer.asymmetric: a value is there twice"),
+    ("[layer]\nasymmetric = [true, true]", "my.toml.layer.asymmetric: a value appears twice"),
     ("[global]\nbatch_num = [1, 0]", "my.toml.global.batch_num: must be greater than zero, got 0"),
     ("[global]\nbatch_num = 1.5", "my.toml.global.batch_num: expected a list of int, got 1.5"),
     ("[global]\nbatch_num = true", "my.toml.global.batch_num: expected a list of int, got True"),
     ("[global]\nequalize = 1", "my.toml.global.equalize: expected a list of bool, got 1"),
-    ("[global]\nequalize = [true, true]", "my.toml.global.equalize: a value is there twice"),
+    ("[global]\nequalize = [true, true]", "my.toml.global.equalize: a value appears twice"),
     ("[layer]\nequalize = true", "my.toml.layer.equalize: unknown key"),
     ("[global]\nbias_correction = 'empiric'", "my.toml.global.bias_correction: unknown 'empiric'; try 'empirical'"),
     ("[global]\nbias_correction = true", "my.toml.global.bias_correction: expected a list of str, got True"),
-    ("[global]\nbias_correction = ['none', 'none']", "my.toml.global.bias_correction: a value is there twice"),
+    ("[global]\nbias_correction = ['none', 'none']", "my.toml.global.bias_correction: a value appears twice"),
     ("[layer]\nbias_correction = 'none'", "my.toml.layer.bias_correction: unknown key"),
     (
         "[layer]\nact_algo = 'percentile'\n[layer.percentile]\nfraction = 2",
@@ -153,10 +153,10 @@ BAD = [
     ("[layer]\ndmq_balancer = true", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got True"),
     ("[layer]\ndmq_balancer = '0.5'", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got '0.5'"),
     ("[layer]\ndmq_balancer = []", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got []"),
-    ("[layer]\ndmq_balancer = [0.5, 0.5]", "my.toml.layer.dmq_balancer: a value is there twice in [0.5, 0.5]"),
+    ("[layer]\ndmq_balancer = [0.5, 0.5]", "my.toml.layer.dmq_balancer: a value appears twice in [0.5, 0.5]"),
     ("[global]\ndmq_balancer = 0.5\n[layer]\ndmq_balancer = 0.5", "my.toml.layer.dmq_balancer: is in [global] as"),
     ("[layer]\nweight_algorithm = 'octave'", "my.toml.layer.weight_algorithm: unknown 'octave'; try 'octav'"),
-    ("[layer]\nweight_algorithm = ['mse', 'mse']", "my.toml.layer.weight_algorithm: a value is there twice"),
+    ("[layer]\nweight_algorithm = ['mse', 'mse']", "my.toml.layer.weight_algorithm: a value appears twice"),
     ("[layer]\nweight_algorithm = false", "my.toml.layer.weight_algorithm: expected a list of str, got False"),
     (
         "[global]\nweight_algorithm = 'mse'\n[layer]\nweight_algorithm = 'mse'",
@@ -174,8 +174,8 @@ BAD = [
         "my.toml.override: expected a list of tables, got {'layers': 'a'}; begin each with [[",
     ),
     ("override = 1", "my.toml.override: expected a list of tables, got 1"),
-    ("x = " + "1" * 5000, "my.toml: is no TOML: "),
-    ("x = " + "[" * 10**5, "my.toml: is no TOML: "),
+    ("x = " + "1" * 5000, "my.toml: is not valid TOML: "),
+    ("x = " + "[" * 10**5, "my.toml: is not valid TOML: "),
 ]
 
 
@@ -188,7 +188,7 @@ def test_what_is_refused(text: str, message: str) -> None:
 
 
 def test_a_mistake_in_toml_has_line_and_column() -> None:
-    with pytest.raises(SpaceError, match=r"my.toml: is no TOML: .*\(at line 3, column 14\)"):
+    with pytest.raises(SpaceError, match=r"my.toml: is not valid TOML: .*\(at line 3, column 14\)"):
         parse_space("[global]\n\nasymmetric = yes\n", "my.toml")
 
 
@@ -203,10 +203,10 @@ def test_presets_and_files(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(SpaceError, match=r"quik: is no file and no preset; did you mean 'quick'"):
+    with pytest.raises(SpaceError, match=r"quik: is neither a file nor a preset; did you mean 'quick'"):
         load_space("quik")
     with pytest.raises(
-        SpaceError, match="zzz: is no file and no preset; give a file, or one of " + ", ".join(sorted(presets()))
+        SpaceError, match="zzz: is neither a file nor a preset; give a file, or one of " + ", ".join(sorted(presets()))
     ):
         load_space("zzz")
     (tmp_path / "bad.toml").write_bytes(b"\xff")

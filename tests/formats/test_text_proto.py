@@ -30,7 +30,7 @@ message Part {
 
 def read(text: str, *, oneofs: bool = True, last_wins: bool = False) -> Any:
     message = message_class(SCHEMA, "Top", oneofs=oneofs)()
-    parse_text(text, message, "f.cfg", what="is no Top", hint="correct it", last_wins=last_wins)
+    parse_text(text, message, "f.cfg", what="is not a Top", hint="correct it", last_wins=last_wins)
     return message
 
 
@@ -50,14 +50,14 @@ def test_of_a_oneof_the_last_one_counts() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("count: 1\n  cuont: 2", 'f.cfg:2:3: is no Top: Message type "Top" has no field named "cuont".; correct it'),
-        ("count: 1 count: 2", 'f.cfg:1:17: is no Top: Message type "Top" should not have multiple "count" fields.'),
-        ("part {} part {}", 'f.cfg:1:14: is no Top: Message type "Top" should not have multiple "part" fields.'),
-        ("part {} other {}", 'f.cfg:1:9: is no Top: Field "other" is specified along with field "part"'),
-        ("kind: C", "f.cfg:1:7: is no Top: "),
-        ("count: -1", "f.cfg:1:8: is no Top: "),
-        ("part {", "f.cfg:1:6: is no Top: "),
-        (r'names: "a\c"', "f.cfg: is no Top: "),
+        ("count: 1\n  cuont: 2", 'f.cfg:2:3: is not a Top: Message type "Top" has no field named "cuont".; correct it'),
+        ("count: 1 count: 2", 'f.cfg:1:17: is not a Top: Message type "Top" should not have multiple "count" fields.'),
+        ("part {} part {}", 'f.cfg:1:14: is not a Top: Message type "Top" should not have multiple "part" fields.'),
+        ("part {} other {}", 'f.cfg:1:9: is not a Top: Field "other" is specified along with field "part"'),
+        ("kind: C", "f.cfg:1:7: is not a Top: "),
+        ("count: -1", "f.cfg:1:8: is not a Top: "),
+        ("part {", "f.cfg:1:6: is not a Top: "),
+        (r'names: "a\c"', "f.cfg: is not a Top: "),
     ],
 )
 def test_where_a_text_is_wrong(text: str, message: str) -> None:
@@ -67,5 +67,5 @@ def test_where_a_text_is_wrong(text: str, message: str) -> None:
 
 
 def test_a_schema_of_other_lines_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"is no line of a \.proto file: +extensions 1 to 5 6 7;"):
+    with pytest.raises(ValueError, match=r"is not a line of a \.proto file: +extensions 1 to 5 6 7;"):
         message_class("message Top {\n extensions 1 to 5 6 7;\n}", "Top")

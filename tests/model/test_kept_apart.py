@@ -57,7 +57,7 @@ def carried() -> dict[str, Callable[..., Any]]:
         "output": lambda x, rng: times(tf.identity(shrunk(conv(grown(x), rng), name="z")), 4),
         "read before the carrier": lambda x, rng: times(shrunk(read(conv(grown(x), rng))), 4),
         "branch that others read": lambda x, rng: times(tf.concat([read(conv(x, rng)), conv(x, rng)], -1), 8),
-        "branch that is no layer": lambda x, rng: times(tf.concat([conv(x, rng), x], -1), 8),
+        "branch that is not a layer": lambda x, rng: times(tf.concat([conv(x, rng), x], -1), 8),
         "branch twice": lambda x, rng: times(tf.concat([conv(x, rng)] * 2, -1), 8),
         "branch that overflows": lambda x, rng: times(overflowing(x, rng), 7),
         "joined in height": lambda x, rng: times(tf.concat([conv(x, rng, 1), conv(x, rng, 1)], 1), 2),
@@ -91,7 +91,7 @@ def direct(batch_norm: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     }
 
 
-CARRIED = ["output", "read before the carrier", "branch that others read", "branch that is no layer", "branch twice"]
+CARRIED = ["output", "read before the carrier", "branch that others read", "branch that is not a layer", "branch twice"]
 CARRIED += ["branch that overflows", "joined in height", "blocks not constant", "broadcast", "more axes than the data"]
 DIRECT = ["stack of matrices", "one more axis", "batch norm whose statistics are read", "statistics of a batch norm"]
 DIRECT += ["batch norm that others read", "constant along the width", "batch norm that overflows"]

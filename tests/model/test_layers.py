@@ -341,7 +341,7 @@ def test_a_shape_of_unknown_rank_can_be_given_with_its_batch(build: Callable[...
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"x": (5, 5, 4)}, r"\(5, 5, 4\) is given but the file says"), ({"z": (1,)}, "no input; inputs: x")],
+    [({"x": (5, 5, 4)}, r"\(5, 5, 4\) is given but the file says"), ({"z": (1,)}, "not an input; inputs: x")],
 )
 def test_a_shape_that_contradicts_the_file_is_refused(
     build: Callable[..., Graph], given: dict[str, tuple[int, ...]], message: str

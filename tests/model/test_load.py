@@ -338,7 +338,7 @@ def test_the_digest_changes_with_any_byte(build: Callable[..., Graph], tmp_path:
     saved = save_module(folder, ["digest"])
     before = digest_of(saved)
     assert digest_of(saved) == before
-    (saved / "fingerprint.pb").write_bytes(b"is no part of the model")
+    (saved / "fingerprint.pb").write_bytes(b"is not a part of the model")
     assert digest_of(saved) == before
     data = next((saved / "variables").glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:-1] + b"\x01")

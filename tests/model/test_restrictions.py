@@ -62,7 +62,7 @@ def in_a_function(x: Any) -> Any:
 
 
 def rejected() -> dict[str, tuple[Callable[..., Any], str]]:
-    """What, how the operator `r` is written over x (4, 8, 8, 2), why it is no layer."""
+    """What, how the operator `r` is written over x (4, 8, 8, 2), why it is not a layer."""
     import tensorflow as tf
 
     raw, nn = tf.raw_ops, tf.nn
@@ -132,7 +132,7 @@ def rejected() -> dict[str, tuple[Callable[..., Any], str]]:
             "AMCT does not quantize it",
         ),
         "AvgPool3D": (lambda x: nn.avg_pool3d(x[:, None], 1, 1, "SAME", name="r"), "AMCT does not quantize it"),
-        "function": (in_a_function, "what happens inside its body stays in float"),
+        "function": (in_a_function, "operators inside its body stay in float"),
     }
 
 

@@ -107,7 +107,7 @@ def test_without_any_result() -> None:
 @pytest.mark.parametrize(("error", "written"), [(0.5, 0.5), (math.inf, None)])
 def test_every_trial_and_costly_layers(error: float, written: float | None) -> None:
     def refuse(constant: Any) -> Never:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     stored = json.loads(result_text(result(DONE, FAILED, best=DONE, costly=(("a", error),))), parse_constant=refuse)
     assert stored["costly_layers"] == [{"layer": "a", "relative_error": written}]

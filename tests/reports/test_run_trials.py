@@ -126,7 +126,7 @@ def test_a_certificate_is_read_where_there_is_one(run: RunFolder, add: Callable[
 
 
 def test_where_there_is_nothing_to_read(tmp_path: Path, run: RunFolder) -> None:
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         read_trials(tmp_path)
     with pytest.raises(RunError, match="no trial of it has ended yet; wait, or go on"):
         read_trials(run.path)

@@ -289,8 +289,8 @@ def test_files_that_are_no_quantized_graph(made: Network, saved: Path, tmp_path:
     float_file.write_bytes(made.graph.to_graph_def().SerializeToString())
     with pytest.raises(ModelError, match=r"has no operator of AMCT: it is a float model; give a quantized .pb"):
         check(float_file, RECORD)
-    (tmp_path / "text.pb").write_text("this is no graph")
-    with pytest.raises(ModelError, match=r"is no GraphDef, or only a part of one; give a quantized .pb"):
+    (tmp_path / "text.pb").write_text("this is not a graph")
+    with pytest.raises(ModelError, match=r"is not a GraphDef, or is incomplete; give a quantized .pb"):
         check(tmp_path / "text.pb", RECORD)
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         check(tmp_path / "nothing.pb", RECORD)

@@ -42,7 +42,9 @@ def test_which_file_is_meant(tmp_path: Path) -> None:
 
 
 def test_folders_that_do_not_say_which(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"its best model is no \.tflite; `autoquant export .* --target litert` makes"):
+    with pytest.raises(
+        RunError, match=r"its best model is not a \.tflite; `autoquant export .* --target litert` makes"
+    ):
         lite_file(make_run(tmp_path / "run", "net_quantized.pb"))
     (tmp_path / "two").mkdir()
     for name in ("a.tflite", "b.tflite"):

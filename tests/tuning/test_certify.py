@@ -211,7 +211,7 @@ def test_a_group_of_which_nothing_certifies_is_open(search: Search, pool: Known)
     alone = search(pool.data(), certify=both, **options, run=search.folder / "alone")
     assert alone.certificate is not None
     assert (alone.verdict, alone.certificate.unseen) == (Verdict.CERTIFIED, ())
-    assert alone.warnings[0].startswith("only groups of the data to certify are guarded: ")
+    assert alone.warnings[0].startswith("only groups of the holdout are guarded: ")
     assert "has no array 'camera'" in alone.warnings[0]
 
 
@@ -265,7 +265,7 @@ def test_what_calibrates_is_left_out_of_the_half_that_certifies(search: Search, 
 def test_none_is_wanted(search: Search, pool: Known) -> None:
     result = search(pool.data(), certify="none")
     assert (result.verdict, result.certificate, result.declined) == (Verdict.MET, None, True)
-    assert (result.uncertified, search.looks) == ("nothing was to be certified (--certify none)", 0)
+    assert (result.uncertified, search.looks) == ("no certificate was requested (--certify none)", 0)
     assert result.search_samples == SAMPLES
 
 
@@ -273,7 +273,7 @@ def test_too_few_samples_are_all_searched_on(search: Search, pool: Known) -> Non
     result = search(pool.data(), tolerance=0.001)
     assert (result.verdict, result.certificate, result.declined) == (Verdict.MET, None, False)
     told = re.fullmatch(
-        r"that takes at least ([\d,]+) holdout samples, and there are 400 samples in all", result.uncertified
+        r"a certificate takes at least ([\d,]+) holdout samples, and there are 400 samples in all", result.uncertified
     )
     least = math.log(0.05) / math.log(0.999)  # Clopper and Pearson's
     assert told is not None
@@ -334,9 +334,7 @@ def test_a_second_finalist_is_not_certified_on_the_same_samples(search: Search, 
     assert second.best.number != first.best.number
     assert (second.verdict, second.certificate) == (Verdict.MET, None)
     number = first.best.number
-    assert second.uncertified == (
-        f"the samples kept aside were looked at for trial {number} already; give others with --certify"
-    )
+    assert second.uncertified == (f"the holdout was used for trial {number} already; give other data with --certify")
     assert load_certificate(second.run / "trials" / f"{number:04d}" / "certificate.json") == first.certificate
     assert not (second.run / "best" / "certificate.json").exists()
     third = autoquant.resume(first.run, certify=search.file(pool.others(200), "certify"))
@@ -360,7 +358,7 @@ def test_what_missed_stays_missed_whatever_is_given_later(search: Search, pool: 
     gone = autoquant.resume(first.run, certify=certify, listener=search.heard.append)
     assert (gone.verdict, gone.certificate, search.looks) == (Verdict.MISSED, None, 0)
     assert first.best is not None
-    assert gone.uncertified.startswith(f"trial {first.best.number} missed on samples kept aside, by looks.json; ")
+    assert gone.uncertified.startswith(f"trial {first.best.number} missed on the holdout, by looks.json; ")
 
 
 def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search: Search, pool: Known) -> None:
@@ -383,7 +381,7 @@ def test_a_look_is_not_forgotten_when_another_certificate_takes_its_place(search
     (first.run / "looks.json").write_text(looks_text([replace(old, trial=7), new]))
     refused = autoquant.resume(first.run, certify=None, listener=search.heard.append)
     assert (refused.verdict, refused.certificate, search.looks) == (Verdict.MET, None, 0)
-    assert refused.uncertified.startswith("the samples kept aside were looked at for trial 7 already")
+    assert refused.uncertified.startswith("the holdout was used for trial 7 already")
 
 
 def test_looks_of_before_there_was_a_record_count(search: Search, pool: Known) -> None:
@@ -403,8 +401,8 @@ def test_another_file_than_the_certified_one_has_no_certificate(search: Search, 
     assert (again.verdict, again.certificate, search.looks) == (Verdict.MET, None, 0)
     assert result.best is not None
     assert again.uncertified == (
-        f"the model file of trial {result.best.number} is not the one that was scored on the samples kept aside "
-        "(another SHA-256: it was built again, or edited); give others with --certify"
+        f"the model file of trial {result.best.number} is not the one that was scored on the holdout "
+        "(another SHA-256: it was built again, or edited); give other data with --certify"
     )
     fresh = autoquant.resume(result.run, certify=search.file(pool.others(200), "certify"))
     assert fresh.verdict is Verdict.CERTIFIED
@@ -434,7 +432,7 @@ def test_what_the_search_has_seen_does_not_certify_it_later(search: Search, pool
     first = search(pool.data(), certify="none")
     again = autoquant.resume(first.run, certify=None)
     assert (again.verdict, again.certificate, again.search_samples) == (Verdict.MET, None, SAMPLES)
-    assert again.uncertified == "the search has seen all samples; give others with --certify"
+    assert again.uncertified == "the search has seen all samples; give other data with --certify"
     last = autoquant.resume(first.run, certify=search.file(pool.others(200), "certify"))
     assert last.certificate is not None
     assert (last.verdict, last.search_samples, last.certificate.samples) == (Verdict.CERTIFIED, SAMPLES, 200)

@@ -158,11 +158,11 @@ def test_a_first_int8_model_that_differs(searched: Search, far_off: None) -> Non
     assert searched.engine["name"] == searched.score["engine"] == "tensorflow"
     assert searched.engine["int8_difference"] > 0.25 and searched.engine["float_difference"] < 1e-5
     assert searched.baselines == 2
-    assert "the first INT8 model is not the same there: 100.00% of 200 samples alike" in result.warnings[0]
+    assert "the first INT8 model's outputs differ on LiteRT: 100.00% of 200 samples alike" in result.warnings[0]
 
 
 def test_asked_for_litert_where_it_differs(searched: Search, far_off: None) -> None:
-    with pytest.raises(UsageError, match=r"the first INT8 model is not the same there: .* outputs differ by"):
+    with pytest.raises(UsageError, match=r"the first INT8 model's outputs differ on LiteRT: .* outputs differ by"):
         searched(engine="litert")
     assert not searched.run.exists()
 
@@ -180,7 +180,7 @@ def test_an_fp32_model_that_differs(searched: Search, monkeypatch: pytest.Monkey
     monkeypatch.setattr(SimulationEngine, "open_graph", open_another)
     result = searched()
     assert searched.engine["name"] == "tensorflow"
-    assert "the FP32 model is not the same there: " in result.warnings[0]
+    assert "the FP32 model's outputs differ on LiteRT: " in result.warnings[0]
 
 
 def test_a_layer_that_cannot_be_simulated(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_a_layer_that_cannot_be_simulated(searched: Search, monkeypatch: pytest.
     monkeypatch.setattr(Simulation, "of", without_conv)
     result = searched()
     assert searched.engine["name"] == "tensorflow"
-    assert "conv: cannot be simulated: it is gone" in result.warnings[0]
+    assert "conv: cannot be fake-quantized on LiteRT: it is gone" in result.warnings[0]
 
 
 def test_a_layer_that_stays_in_float_need_not_be_simulated(

@@ -160,7 +160,7 @@ def test_kill_9(hopeless: dict[str, Any]) -> None:
         journal.write('{"op_code": 8, "worker')
     (hopeless["run"] / "study.journal.lock").symlink_to("study.journal")
     resumed = autoquant.resume(hopeless["run"])
-    assert resumed.trials[6].why.startswith("again, cut off as")
+    assert resumed.trials[6].why.startswith("retry of trial")
     alone = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "alone", "max_trials": 9})
     assert list(map(outcome, resumed.trials)) == list(map(outcome, alone.trials))
 
@@ -198,7 +198,7 @@ def test_resume_refuses_another_model_or_other_data(tiny: Tiny, hopeless: dict[s
 )
 def test_resume_refuses_what_makes_trials_incomparable(hopeless: dict[str, Any], changed: dict[str, Any]) -> None:
     first = autoquant.search(**{**hopeless, "max_trials": 2})
-    with pytest.raises(UsageError, match="cannot change when a run goes on"):
+    with pytest.raises(UsageError, match="cannot change when a run is resumed"):
         autoquant.resume(hopeless["run"], **changed)
     assert first.model is not None
     assert first.model.is_file()
@@ -260,7 +260,7 @@ def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(ho
         if isinstance(event, events.TrialStarted) and event.number == 1:
             broken.append(True)
 
-    with pytest.raises(DataError, match=r"stale handle.*what was finished is kept, and `autoquant resume"):
+    with pytest.raises(DataError, match=r"stale handle.*finished trials are kept, and `autoquant resume"):
         autoquant.search(**{**hopeless, "data": batches, "max_trials": 3}, listener=break_it)
     broken.clear()
     resumed = autoquant.resume(hopeless["run"], data=batches)
@@ -420,7 +420,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_finished(hopeless: dict[str, Any
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
 
     try:
-        with pytest.raises(RunError, match=r"cannot be written .*what was finished is kept, and `autoquant resume"):
+        with pytest.raises(RunError, match=r"cannot be written .*finished trials are kept, and `autoquant resume"):
             autoquant.search(**hopeless, listener=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

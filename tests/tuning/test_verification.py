@@ -109,7 +109,7 @@ def test_the_search_goes_on_without_it(
     monkeypatch.setattr("autoquant.tuning.verification.cpu_features", lambda: 1 / 0)
     options: dict[str, Any] = {"calibration": tiny.calibration, "tolerance": 0.5, "max_trials": 1, "target": "litert"}
     options |= {"certify": "none"}
-    with pytest.raises(ZeroDivisionError):  # a bug is no warning
+    with pytest.raises(ZeroDivisionError):  # a bug is not a warning
         autoquant.search(tiny.model, tiny.evaluation, run=tmp_path / "bug", **options)
 
     def interrupted() -> Never:

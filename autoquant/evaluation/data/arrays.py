@@ -74,7 +74,7 @@ class ArraySource:
                 found = {key: arrays[key] for key in arrays.files if key == name}
         if name not in found or found[name].shape != (len(self),):
             what = f"has no array '{name}' with one value for each of its {len(self)} samples"
-            raise DataError(self.name, what, hint="add it beside 'x' and 'y', or leave --guard away")
+            raise DataError(self.name, what, hint="add it beside 'x' and 'y', or leave out --guard")
         return found[name]
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:

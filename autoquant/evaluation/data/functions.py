@@ -139,7 +139,7 @@ class FunctionSource:
             raise DataError(where, f"is no array: {error}", hint=FORMS) from error
         lengths = {len(array) if array.ndim else -1 for array in _arrays(batch)}
         if len(lengths) > 1 or -1 in lengths or any(array.dtype.hasobject for array in _arrays(batch)):
-            what = f"is no batch: {_form(batch)}"
+            what = f"is not a batch: {_form(batch)}"
             raise DataError(where, what, hint="each must be an array of numbers whose first axis is the batch")
         return batch
 

@@ -106,7 +106,7 @@ class ImageFolder:
             raise DataError(self.name, what, hint="move them into the folder of their class")
         if self.has_labels and [] in by_class:
             empty = classes[by_class.index([])]
-            raise DataError(str(empty), "a class folder without images", hint="remove it if it is no class")
+            raise DataError(str(empty), "a class folder without images", hint="remove it if it is not a class")
 
     @cached_property
     def digest(self) -> str:

@@ -136,7 +136,7 @@ def open_preprocess(
 ) -> Preprocess | None:
     """What `--preprocess` (a Keras mode or 'module:function') or `--scale --mean --std` ask for; None for nothing.
 
-    Raises UsageError if both are given, or for what is no number; DataError for a function that is not there.
+    Raises UsageError if both are given, or for what is not a number; DataError for a function that is not there.
     """
     affine = {key: given for key, given in (("scale", scale), ("mean", mean), ("std", std)) if given is not None}
     if name is not None and affine:

@@ -130,7 +130,7 @@ def _features(where: str, record: bytes) -> Any:
     try:
         return example_pb2.Example.FromString(record).features.feature
     except DecodeError as error:
-        raise DataError(where, "is no tf.Example", hint="read it with 'module:function'") from error
+        raise DataError(where, "is not a tf.Example", hint="read it with 'module:function'") from error
 
 
 def _reader(file: Path) -> Any:

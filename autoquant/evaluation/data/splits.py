@@ -67,7 +67,7 @@ def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None) 
     calibration, rest = data.subset(order[:count]), data.subset(order[count:])
     left = unseen_indices(rest, calibration)
     if not len(left):
-        what = "has no samples beside those kept for calibration, whose content is the same"
+        what = "has no samples besides those for calibration, whose content is the same"
         raise DataError(data.name, what, hint="are all samples alike? give --calibration data of its own")
     return DataSplits.of(rest.subset(left), calibration, holdout)
 
@@ -83,7 +83,7 @@ def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, ov
     if least is None:
         return splits.without_holdout("no number of samples certifies a tolerance of 0")
     if half < least:
-        what = f"that takes at least {least:,} holdout samples"
+        what = f"a certificate takes at least {least:,} holdout samples"
         return splits.without_holdout(f"{what}, and there are {len(data):,} samples in all")
     order = np.random.default_rng(seed).permutation(len(data))
     search, holdout = np.sort(order[half:]), np.sort(order[:half])
@@ -110,7 +110,7 @@ def without_overlap(splits: DataSplits, *, least: int | None) -> DataSplits:
         return splits
     if least is None or len(left) < least:
         what = f"{out:,} of {len(data):,} samples to certify are evaluation or calibration data too"
-        return splits.without_holdout(f"{what}, and the {len(left):,} left are too few; give others with --certify")
+        return splits.without_holdout(f"{what}, and the {len(left):,} left are too few; give other data with --certify")
     return replace(splits, holdout=data.subset(left), left_out=out)
 
 

@@ -78,8 +78,8 @@ class Simulation:
 
     def _place(self, layer: str) -> Place:
         if layer not in self.places:
-            reason = self.reasons.get(layer, "it is no layer of the float model")
-            raise TrialError(layer, f"cannot be simulated on LiteRT: {reason}", hint=OTHER_ENGINE)
+            reason = self.reasons.get(layer, "it is not a layer of the float model")
+            raise TrialError(layer, f"cannot be fake-quantized on LiteRT: {reason}", hint=OTHER_ENGINE)
         return self.places[layer]
 
 
@@ -117,7 +117,7 @@ class _Edit:
             value = laid_out(layer.weight, place.kind, transposed=is_transposed(op, place.kind))
             op.inputs[place.weight] = self._constant(int(op.inputs[place.weight]), value)
         if place.bias is None and layer.bias is not None and layer.bias.any():
-            raise TrialError(layer.layer.name, "has a bias that it had not on LiteRT", hint=OTHER_ENGINE)
+            raise TrialError(layer.layer.name, "has a bias that it did not have on LiteRT", hint=OTHER_ENGINE)
         if place.bias is not None and layer.bias is not None:
             adding = self._operator(place.bias[0])
             adding.inputs[place.bias[1]] = self._constant(int(adding.inputs[place.bias[1]]), layer.bias)

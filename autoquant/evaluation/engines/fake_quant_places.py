@@ -91,7 +91,7 @@ def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) ->
     if len(candidates) > 1:
         candidates = [index for index in candidates if index in named]
     if len(candidates) != 1:
-        return "the converter left no operator of its own of it"
+        return "the converter left no operator for it"
     (index,) = candidates
     op, kind = lite.subgraph.operators[index], kinds[index]
     if layer.tensor_only:
@@ -117,7 +117,7 @@ def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str
     if there is not None and own is not None and bias is not None and _equal(there, bias):
         return replace(place, bias=(place.operator, own))
     if there is not None and there.any():
-        return "the converter made another bias of its own"
+        return "the converter made a different bias"
     if bias is None or not bias.any():
         return place
     readers = lite.readers.get(int(op.outputs[0]), ())

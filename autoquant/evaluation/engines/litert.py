@@ -79,7 +79,7 @@ def fetching(graph: LiteGraph, fetches: Sequence[str] | None) -> bytes:
         return graph.content
     for name in fetches:
         if name not in graph.tensors:
-            raise ModelError(name, "is no tensor of the .tflite", hint="`autoquant inspect` lists the layers")
+            raise ModelError(name, "is not a tensor of the .tflite", hint="`autoquant inspect` lists the layers")
     model = flatbuffer.read(graph.content)
     model.subgraphs[0].outputs = [graph.tensors[name] for name in fetches]
     flatbuffer.add_signature(model, graph.inputs, fetches)

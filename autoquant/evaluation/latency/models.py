@@ -29,7 +29,7 @@ def _interpreter(name: str, content: bytes, threads: int) -> Any:
     try:
         interpreter = Interpreter(model_content=content, num_threads=threads)
     except ValueError as error:
-        raise ModelError(name, f"is no model that LiteRT reads: {sentence(error)}", hint="give a .tflite") from error
+        raise ModelError(name, f"is not a model that LiteRT reads: {sentence(error)}", hint="give a .tflite") from error
     signatures = interpreter.get_signature_list()
     if len(signatures) > 1:  # only the first would be measured
         hint = "convert the one to be measured alone, or give the run of a search that chose it"

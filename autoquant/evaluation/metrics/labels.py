@@ -18,7 +18,7 @@ def first_output(outputs: Outputs) -> Array:
 
 
 def class_scores(array: Array, who: str) -> Array:
-    """An output as (batch, classes); axes of length 1 go. Raises DataError for what is no score per class."""
+    """An output as (batch, classes); axes of length 1 go. Raises DataError for what is not a score per class."""
     scores: Array = array.reshape(len(array), -1)
     if max(array.shape[1:], default=1) != scores.shape[1]:  # more than one axis that is longer than 1
         shape = ", ".join(["batch", *map(str, array.shape[1:])])
@@ -45,7 +45,7 @@ def class_labels(labels: Array, classes: int, who: str) -> Array:
     flat = labels.reshape(-1)
     if flat.dtype.kind not in "iub" and not (flat.dtype.kind == "f" and np.array_equal(flat, np.rint(flat))):
         shown = next((label for label in flat if flat.dtype.kind != "f" or label != np.rint(label)), None)
-        what = f"label {shown!s} ({flat.dtype}) is no class number"
+        what = f"label {shown!s} ({flat.dtype}) is not a class number"
         raise DataError(f"metric {who}", what, hint="is it the right metric? mse and psnr compare values")
     numbers = flat.astype(np.int64)
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= count):

@@ -76,7 +76,7 @@ def check_label_offset(outputs: Outputs, labels: Array) -> None:
     if classes < 2 or labels.size != len(labels) or labels.dtype.kind not in "iu" or not len(labels):
         return
     truth = labels.reshape(-1).astype(np.int64)
-    class_labels(truth, classes, "top1")  # refuses what is no class
+    class_labels(truth, classes, "top1")  # refuses what is not a class
     predictions = scores.argmax(axis=1)
     right, right_up, right_down = (float(np.mean(predictions == truth + shift)) for shift in (0, 1, -1))
     low, high = truth.min(), truth.max()

@@ -17,7 +17,7 @@ EXACT = "exact paired (trinomial)"
 BETTING = "betting (bounded mean)"
 BOOTSTRAP = "bootstrap (BCa)"
 TOO_FEW = f"none, as a bootstrap takes at least {FEWEST} samples"
-ALL_EQUAL = "none, as a bootstrap of drops that are all equal tells nothing"
+ALL_EQUAL = "none, as a bootstrap is unreliable where all drops are equal"
 SUSPICIOUS = 0.01
 """Level of the test whether INT8 is better than FP32."""
 NEAR = 0.01
@@ -159,7 +159,7 @@ def needed_samples(observed: PairedDrop, upper: float, max_drop: float, *, confi
 
     `upper` is the bound from the `observed`. For 0/1 metrics by the exact bound, to one percent; for others by the
     bootstrap's: its distance from the drop falls with the square root of the samples, and where there is none for lack
-    of samples it takes FEWEST. The rates are uncertain too: it is no promise.
+    of samples it takes FEWEST. The rates are uncertain too: it is not a promise.
     """
     from scipy.special import ndtri
 

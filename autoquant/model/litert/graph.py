@@ -60,7 +60,7 @@ class LiteGraph:
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:
-        """For each tensor that operators read their indices; one that reads it twice is there twice."""
+        """For each tensor that operators read their indices; one that reads it twice appears twice."""
         found: dict[int, tuple[int, ...]] = {}
         for index, op in enumerate(self.subgraph.operators):
             for tensor in op.inputs:

@@ -53,7 +53,7 @@ HOLDS_SUBGRAPHS = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_COMPOSITE", "
 """Operators that run other subgraphs of the file."""
 NO_KERNEL = "LiteRT has no INT8 kernel for it"
 NOT_OFFERED = "LiteRT Quantizer does not make it INT8"
-BODY = "what happens inside its body stays in float"
+BODY = "operators inside its body stay in float"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("CONV_3D", "CONV_3D_TRANSPOSE"), NO_KERNEL)
     | dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM"), NOT_OFFERED)

@@ -54,7 +54,7 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise ModelError(str(path), f"cannot be read: {error.strerror or error}", hint=WHOLE) from error
     if content[4:8] != IDENTIFIER:
-        what = "is empty" if not content else "is no .tflite: the mark TFL3 is not at its beginning"
+        what = "is empty" if not content else "is not a .tflite: the mark TFL3 is not at its beginning"
         raise ModelError(str(path), what, hint="convert the model again")
     return content
 

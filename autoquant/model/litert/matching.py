@@ -21,8 +21,8 @@ ROUNDING = 1e-5
 """Weights are the same where they differ by no more than this, relative to the largest of their channel."""
 JOINED = frozenset({"Identity", "Relu", "Relu6"})
 """Operators that the converter joins with what makes their data."""
-GONE = "the converter left no operator of its own of it"
-CHANGED = "the converter made another weight of its own"
+GONE = "the converter left no operator for it"
+CHANGED = "the converter made a different weight"
 MADE_OF: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "AvgPool": frozenset({"AVERAGE_POOL_2D"}),

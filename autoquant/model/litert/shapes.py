@@ -32,7 +32,9 @@ def tensor_shapes(
     stated = stated_shapes(lite)
     for name in input_shapes:
         if name not in stated:
-            raise ModelError(name, "a shape is given but this is no input", hint=f"inputs: {', '.join(lite.inputs)}")
+            raise ModelError(
+                name, "a shape is given but this is not an input", hint=f"inputs: {', '.join(lite.inputs)}"
+            )
     wanted = {name: merged(name, shape, input_shapes.get(name)) for name, shape in stated.items()}
     sizes = {name: tuple(size for size in shape or () if size is not None) for name, shape in wanted.items()}
     if any(len(sizes[name]) < len(shape or ()) for name, shape in wanted.items()):

@@ -29,7 +29,7 @@ def keep_signature(model: Any, wanted: str | None, *, where: str) -> tuple[tuple
 def _chosen(model: Any, wanted: str | None, where: str) -> Any | None:
     known = {signature.signatureKey.decode(errors="replace"): signature for signature in model.signatureDefs or ()}
     if wanted is not None and wanted not in known:
-        listed = f"it has: {', '.join(known)}" if known else "it has none: leave --signature away"
+        listed = f"it has: {', '.join(known)}" if known else "it has none: leave out --signature"
         raise ModelError(where, f"has no signature '{wanted}'", hint=did_you_mean(wanted, known, otherwise=listed))
     if wanted is None and len(known) > 1:
         raise ModelError(where, f"has several signatures: {', '.join(known)}", hint="choose one with --signature")

@@ -44,7 +44,7 @@ class Origin:
 
 
 def require_digests(*digests: str) -> None:
-    """Raise ValueError for what is no SHA-256 in hex."""
+    """Raise ValueError for what is not a SHA-256 in hex."""
     for digest in digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"a digest has 64 hexadecimal digits, got {digest!r}")

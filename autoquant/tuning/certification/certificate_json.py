@@ -36,7 +36,7 @@ def parse_certificate(text: str, where: str) -> Certificate:
     try:
         facts = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise RunError(where, f"is no JSON: {error}", hint=AGAIN) from None
+        raise RunError(where, f"is not valid JSON: {error}", hint=AGAIN) from None
     fields = Fields(facts, f"{where}:$", RunError)
     fields.only("version", [1], 0)
     verdict = Verdict(fields.only("verdict", [each.value for each in Verdict], ""))
@@ -109,4 +109,4 @@ def _known(value: Any) -> Any:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

@@ -58,9 +58,7 @@ def check_guard(data: Dataset, guard: str, metric: Metric) -> None:
 
 def _classes(data: Dataset) -> Array:
     if not data.has_labels:
-        raise DataError(
-            data.name, "has no labels, by which classes are guarded", hint="add them, or leave --guard away"
-        )
+        raise DataError(data.name, "has no labels, by which classes are guarded", hint="add them, or leave out --guard")
     found = [batch.labels for batch in data.source.read(data.indices, READ) if batch.labels is not None]
     labels = np.concatenate(found)
     if labels.ndim == 2 and labels.shape[1] > 1:

@@ -23,8 +23,8 @@ from autoquant.tuning.certification.compute import counts_right
 from autoquant.tuning.study.request import NOTHING, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
-ALL_SEEN = "the search has seen all samples; give others with --certify"
-DECLINED = "nothing was to be certified (--certify none)"
+ALL_SEEN = "the search has seen all samples; give other data with --certify"
+DECLINED = "no certificate was requested (--certify none)"
 
 
 def make_holdout(

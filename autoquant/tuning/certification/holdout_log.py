@@ -18,7 +18,7 @@ from autoquant.tuning.certification.certificate import Verdict, require_digests
 from autoquant.tuning.certification.certificate_json import load_certificate
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 
-AGAIN = "without it nobody knows what was looked at: take the file as the search wrote it, or start a new run"
+AGAIN = "it records which holdout samples were used: restore the file as the search wrote it, or start a new run"
 
 
 @dataclass(frozen=True, slots=True)

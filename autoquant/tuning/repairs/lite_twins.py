@@ -201,7 +201,7 @@ def _scales(tensor: Any) -> Array | None:
 
 
 def _real(model: Any, tensor: Any) -> Array | None:
-    """The real numbers, float32, that a constant of integers stands for; None where the tensor is no constant."""
+    """The real numbers, float32, that a constant of integers stands for; None where the tensor is not a constant."""
     scales, value = _scales(tensor), flatbuffer.value_of(model, tensor)
     if value is None or scales is None:
         return value

@@ -138,7 +138,7 @@ def _suggestion(plans: Plans, move: Move) -> Suggestion:
     incumbent, problem = plans.history.incumbent, plans.problem
     int8 = int8_of(move.parameters, problem)
     before = frozenset[str]() if incumbent is None else int8_of(incumbent.parameters, problem)
-    odds = f"predicted divergence of {move.divergence:.3g}, {move.chance:.0%} likely to be within"
+    odds = f"predicted divergence of {move.divergence:.3g}, {move.chance:.0%} likely to be within tolerance"
     if move.missed is not None:
         words = f"refine: trial {move.missed}, a near miss, with {move.changed} in all layers ({odds})"
         return Suggestion(move.parameters, words, "refine")

@@ -118,4 +118,4 @@ def _measured(history: History, point: Parameters, samples: int) -> bool:
 
 def _raced(point: Parameters, reference: Parameters, samples: int) -> Suggestion:
     words = [setting_words(*item) for item in _difference(point, reference).items()] or ["as it was"]
-    return Suggestion(point, f"race: {', '.join(words)}, on {samples} samples", "race", samples)
+    return Suggestion(point, f"race {', '.join(words)} ({samples} samples)", "race", samples)

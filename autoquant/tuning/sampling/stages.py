@@ -44,7 +44,7 @@ def winner(history: History, ranked: Sequence[Parameters], reference: Parameters
     """
     for place, point in enumerate(ranked):
         if not history.already_known(point):
-            why = "winner of the race" if place == 0 else "as good in the race as what just missed"
+            why = "winner of the race" if place == 0 else "race runner-up of a near miss"
             return Suggestion(point, f"{why}: {_changed(point, reference)}", "winner")
         ended = [
             trial
@@ -77,12 +77,12 @@ def retry_close_race_losers(history: History, points: Sequence[Parameters]) -> S
         return None
     for point in points:
         if not history.already_known(point):
-            why = f"near in the race to what just missed: {_changed(point, first)}"
+            why = f"race runner-up near a near miss: {_changed(point, first)}"
             return Suggestion(point, why, "winner")
     for point in points[:FEW]:
         better = with_best(point, problem.sensitivities(point))
         if not history.already_known(better):
-            why = f"best settings of every layer, near what just missed: {_changed(point, first)}"
+            why = f"best settings of every layer, near a near miss: {_changed(point, first)}"
             return Suggestion(better, why, "settings")
     return None
 
@@ -120,7 +120,7 @@ def halve(plans: Plans) -> Suggestion | None:
     for count in sizes:
         point = plans.plan(frozenset(order[:count]))
         if not plans.history.already_known(point) and not plans.infeasible.excludes(point):
-            why = f"nothing was within: the {count} of least predicted divergence in INT8"
+            why = f"nothing within tolerance yet: the {count} layers of least predicted divergence in INT8"
             return Suggestion(point, why, "halving")
     return None
 

@@ -71,7 +71,7 @@ class Classes:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """An output of any shape that is no score of classes: each value the mean of a Gaussian.
+    """An output of any shape that is not a score of classes: each value the mean of a Gaussian.
 
     Its deviation is the `scale` of the output times the root of the number of values in a sample, so that the
     divergence is half the mean squared change relative to scale^2, for an image of any size.

@@ -146,7 +146,7 @@ class Predictor:
         try:
             found = measure_sensitivity(question)
         except ModelError as error:
-            self.listener(Warned(f"{error}; layers are taken to lose nothing each, and trials must tell"))
+            self.listener(Warned(f"{error}; each layer is assumed to lose nothing until trials show otherwise"))
             return Sensitivities({}, "none", 0, str(error))
         if found.method != "fisher" or _total(found) <= TOO_LARGE:
             return found

@@ -67,7 +67,7 @@ class Question:
         for name in self.candidates:
             if name not in self.layers:
                 hint = did_you_mean(name, self.layers, otherwise="`autoquant inspect` lists the layers")
-                raise PlanError(name, "is no quantizable layer of this model", hint=hint)
+                raise PlanError(name, "is not a quantizable layer of this model", hint=hint)
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
 

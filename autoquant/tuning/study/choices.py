@@ -30,10 +30,10 @@ def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT
     _check_known("--io", io, IO_TYPES)
     if io not in TARGETS[target].io_types:
         what = f"is not offered for --target {target}"
-        raise UsageError(f"--io {io}", what, hint=f"leave it away, or give {_others(lambda row: io in row.io_types)}")
+        raise UsageError(f"--io {io}", what, hint=f"leave it out, or give {_others(lambda row: io in row.io_types)}")
     if not simulation and target != TENSORFLOW:
         what = f"is for graphs of TensorFlow, not for what --target {target} saves"
-        raise UsageError("--without-simulation", what, hint=f"leave it away, or give --target {TENSORFLOW}")
+        raise UsageError("--without-simulation", what, hint=f"leave it out, or give --target {TENSORFLOW}")
     if is_lite(model) and not TARGETS[target].takes_lite:
         what = f"is a {LITE}, of which --target {target} can make nothing"
         others = _others(lambda row: row.takes_lite)
@@ -47,7 +47,7 @@ def check_scoring(*, target: str, engine: str, objective: str) -> None:
     if engine not in (AUTO, *TARGETS[target].engines):
         what = f"cannot run what --target {target} saves"
         others = _others(lambda row: engine in row.engines)
-        raise UsageError(f"--engine {engine}", what, hint=f"leave it away, or give {others}")
+        raise UsageError(f"--engine {engine}", what, hint=f"leave it out, or give {others}")
     if objective == LATENCY and not TARGETS[target].runs_here:
         what = f"is measured on this machine, for which --target {target} saves nothing"
         others = _others(lambda row: row.runs_here)

@@ -164,10 +164,10 @@ class SearchRequest(DataRequest):
                 hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"
                 raise UsageError(option, f"must be above 0 and below 1, got {value:g}", hint=hint)
         if self.guard_tolerance is not None and not self.guard:
-            raise UsageError("--guard-tolerance", "is given, but nothing is guarded", hint="give --guard class as well")
+            raise UsageError("--guard-tolerance", "needs a guard", hint="give --guard class as well")
         if self.guard and self.certify == NOTHING:
-            what = "holds groups to a tolerance on samples that certify, and --certify none leaves none"
-            raise UsageError(f"--guard {self.guard}", what, hint="leave one of them away")
+            what = "guards groups on the holdout, and --certify none leaves no holdout"
+            raise UsageError(f"--guard {self.guard}", what, hint="leave one of them out")
         check_sampler(self.sampler)
         check_target(self.model, target=self.target, io=self.io)
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
@@ -203,7 +203,9 @@ class SearchRequest(DataRequest):
         for key in changed:
             if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
                 hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"
-                raise UsageError(key, "cannot change when a run goes on: its trials would not be comparable", hint=hint)
+                raise UsageError(
+                    key, "cannot change when a run is resumed: its trials would not be comparable", hint=hint
+                )
         values.update(changed)
         for key, value in values.items():
             if key not in known:

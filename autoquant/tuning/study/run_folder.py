@@ -78,7 +78,7 @@ class RunFolder:
     def require_run(self) -> None:
         """Raise RunError when there is no run in the folder."""
         if not self.request.is_file():
-            raise RunError(str(self.path), "is no run: it has no run.toml", hint="give the folder that --run named")
+            raise RunError(str(self.path), "is not a run: it has no run.toml", hint="give the folder that --run named")
 
     def trial(self, number: int) -> Path:
         """The folder of a trial."""

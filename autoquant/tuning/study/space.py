@@ -45,7 +45,7 @@ class Suggestion:
 
 
 class SearchSpace:
-    """What may be chosen. A dimension with one choice is no dimension: Optuna never hears of it.
+    """What may be chosen. A dimension with one choice is not a dimension: Optuna never hears of it.
 
     Names of dimensions: `batch_num`, `equalize`, `bias_correction`, `<setting>` where one choice holds for all layers,
     `<layer>:<setting>` otherwise.

@@ -200,7 +200,7 @@ class Study:
             attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
             if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
                 suggested = {name: trial.user_attrs[name] for name in SUGGESTED}
-                facts = {"why": f"again, cut off as {trial.number}", "retries": trial.number, "attempt": attempt}
+                facts = {"why": f"retry of trial {trial.number}", "retries": trial.number, "attempt": attempt}
                 self._study.enqueue_trial(known, {**suggested, **facts})
 
     def _read(self) -> None:

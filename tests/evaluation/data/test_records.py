@@ -80,7 +80,7 @@ TWO = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2]))
         (example(1, image_class_label=None), "record 1: has no 'image/class/label', other records have"),
         (example(1, image_class_label=FLOAT), "must be one integer, it is float_list of no integers"),
         (example(1, image_class_label=TWO), "it is int64_list of 2 integers"),
-        (b"no example \xff\xff", "record 1: is no tf.Example"),
+        (b"no example \xff\xff", "record 1: is not a tf.Example"),
     ],
 )
 def test_bad_records(tmp_path: Path, record: bytes, told: str) -> None:
@@ -123,7 +123,7 @@ def test_later_passes_find_the_records_decoded(file: Path) -> None:
     for _ in range(2):
         batches = source.read(None, 3)
         np.testing.assert_array_equal(next(batches).labels, [0, 1, 2])
-        with pytest.raises(DataError, match=r"b\.tfrecord, record 0: is no tf\.Example"):
+        with pytest.raises(DataError, match=r"b\.tfrecord, record 0: is not a tf\.Example"):
             next(batches)
 
 

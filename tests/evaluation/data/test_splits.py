@@ -145,7 +145,7 @@ def test_where_copies_leave_too_little_there_is_no_holdout(x: Array, calibration
     ("least", "reason"),
     [
         (500, ""),
-        (501, "that takes at least 501 holdout samples, and there are 1,000 samples in all"),
+        (501, "a certificate takes at least 501 holdout samples, and there are 1,000 samples in all"),
         (None, "no number of samples certifies a tolerance of 0"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_holdout_of_its_own_that_is_too_small_then_is_none(least: int | None) 
     assert (found.holdout, found.left_out) == (None, 0)
     assert found.reason == (
         "10 of 120 samples to certify are evaluation or calibration data too, and the 110 left are too few; "
-        "give others with --certify"
+        "give other data with --certify"
     )
     assert own_holdout(X[100:210], least=least).holdout is not None  # nothing is left out
 

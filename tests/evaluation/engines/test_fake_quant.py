@@ -353,11 +353,9 @@ def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(
         tf.raw_ops.Mul(x=y, y=tf.constant(factors), name="y")
 
     graph = graph_of(write, fusion=False, x=(None, 7, 8, 3))
-    assert Simulation.of(graph, survey(graph).layers).reasons == {
-        "layer": "the converter left no operator of its own of it"
-    }
+    assert Simulation.of(graph, survey(graph).layers).reasons == {"layer": "the converter left no operator for it"}
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, 4))}
-    with pytest.raises(TrialError, match="layer: cannot be simulated on LiteRT: the converter left no operator"):
+    with pytest.raises(TrialError, match="layer: cannot be fake-quantized on LiteRT: the converter left no operator"):
         both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
 
 

@@ -83,7 +83,7 @@ def test_tensors_inside_are_views_that_may_not_be_held(lite: LiteGraph, tiny: Ti
 
 
 def test_a_name_that_is_no_tensor_is_said(lite: LiteGraph) -> None:
-    with pytest.raises(ModelError, match="nothing: is no tensor"):
+    with pytest.raises(ModelError, match="nothing: is not a tensor"):
         fetching(lite, ["nothing"])
 
 

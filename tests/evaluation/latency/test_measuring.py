@@ -146,9 +146,9 @@ def test_real_numbers_become_what_the_input_takes() -> None:
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(ModelError, match="m: is no model that LiteRT reads"):
+    with pytest.raises(ModelError, match="m: is not a model that LiteRT reads"):
         opened("m", b"nothing", [], threads=1)
-    with pytest.raises(ModelError, match="m: is no model that LiteRT reads"):
+    with pytest.raises(ModelError, match="m: is not a model that LiteRT reads"):
         random_samples("m", b"nothing", batch_size=1)
 
 

@@ -231,7 +231,7 @@ def test_a_file_of_another_kind_or_cut_short_or_not_there(saved: Path, tmp_path:
     content = saved.read_bytes()
     for part, message in (
         (b"", "is empty"),
-        (b"PK\x03\x04 no model", "is no .tflite: the mark TFL3"),
+        (b"PK\x03\x04 no model", "is not a .tflite: the mark TFL3"),
         (content[: len(content) // 2], "is damaged or cut short: .*is the file whole"),
         (content[:8], "is damaged or cut short"),
     ):
@@ -302,7 +302,7 @@ def test_a_batch_fixed_to_one_is_opened_where_samples_stay_apart(
 
 FIXED: dict[str, Callable[[Any], Any]] = {
     "samples mixed": lambda x: x - tf.reduce_mean(x),
-    "the first axis is no batch": lambda x: tf.transpose(tf.reshape(x, (3, 4))),
+    "the first axis is not a batch": lambda x: tf.transpose(tf.reshape(x, (3, 4))),
     "a size that is written down": lambda x: tf.concat([x, tf.ones((1, 2))], 1),
 }
 

@@ -155,7 +155,7 @@ def test_sizes_that_are_open_come_from_the_data(
         assert (layer.output_shape, layer.macs) == ((1, 5, 7, 5), 5 * 7 * 5 * 9 * 4)
     with pytest.raises(ModelError, match=r"x: shape \(8, 5, 7, 3\) is given but the file says"):
         survey_lite(lite, {"x": (8, 5, 7, 3)})
-    with pytest.raises(ModelError, match="z: a shape is given but this is no input; inputs: x"):
+    with pytest.raises(ModelError, match="z: a shape is given but this is not an input; inputs: x"):
         survey_lite(lite, {"z": (8, 5, 7, 3)})
 
 

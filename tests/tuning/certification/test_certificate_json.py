@@ -99,11 +99,11 @@ def changed(**changes: object) -> str:
 
 
 WRONG = {
-    "no JSON": ("{", "file: is no JSON"),
-    "too deep": ("[" * 100_000, "file: is no JSON"),
+    "no JSON": ("{", "file: is not valid JSON"),
+    "too deep": ("[" * 100_000, "file: is not valid JSON"),
     "a list": ("[]", r"file:\$: expected an object"),
-    "twice": ('{"version": 1, "version": 1}', "'version' is there twice"),
-    "NaN": (changed(drop=float("nan")), "NaN is no number"),
+    "twice": ('{"version": 1, "version": 1}', "'version' appears twice"),
+    "NaN": (changed(drop=float("nan")), "NaN is not a number"),
     "too large": (changed().replace("0.0107", "1e999"), "finite"),
     "version": (changed(version=2), r"file:\$\.version: unknown 2"),
     "verdict": (changed(verdict="good"), r"file:\$\.verdict: unknown 'good'"),
@@ -111,7 +111,7 @@ WRONG = {
     "missing": (changed(drop="gone"), r"file:\$\.drop: is missing"),
     "certified without a bound": (changed(upper_bound="gone", verdict="certified"), "has a bound"),
     "kind": (changed(samples=1000.5), r"file:\$\.samples: expected int"),
-    "true is no count": (changed(losses=True), r"file:\$\.losses: expected int"),
+    "true is not a count": (changed(losses=True), r"file:\$\.losses: expected int"),
     "digest": (changed(origin={**json.loads(certificate_text(EXAMPLE))["origin"], "data": "abc"}), "64 hexadecimal"),
     "origin": (changed(origin="gone"), r"file:\$\.origin\.engine: is missing"),
     "group": (changed(guard=[{"label": "3"}]), r"file:\$\.guard\[0\]\.samples: is missing"),

@@ -59,7 +59,7 @@ def changed(**changes: object) -> str:
 
 
 WRONG = {
-    "no JSON": ("{", "looks.json: is no JSON"),
+    "no JSON": ("{", "looks.json: is not valid JSON"),
     "version": ('{"version": 2, "looks": []}', r"\$\.version: unknown 2"),
     "no looks": ('{"version": 1}', r"\$\.looks: is missing"),
     "unknown": ('{"version": 1, "looks": [], "more": 1}', "unknown key"),

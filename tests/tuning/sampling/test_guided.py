@@ -304,10 +304,10 @@ def test_every_suggestion_says_why() -> None:
     words = [trial.why for trial in play(problem, lambda trials: propose(trials, problem), most=30).trials]
     assert words[:3] == [
         "all INT8: 8 batches, not equalized",
-        "race: 1 batch, on 64 samples",
-        "race: equalized, on 64 samples",
+        "race 1 batch (64 samples)",
+        "race equalized (64 samples)",
     ]
-    assert all(word.startswith(("knapsack: ", "refine: ", "race: ", "winner ", "all INT8", "best ")) for word in words)
+    assert all(word.startswith(("knapsack: ", "refine: ", "race ", "winner ", "all INT8", "best ")) for word in words)
 
 
 def test_the_gain_is_that_of_the_layers_in_int8() -> None:

@@ -139,7 +139,7 @@ def test_where_neither_way_is_open(tmp_path: Path) -> None:
 
 def test_a_question_about_no_layer_is_refused(model: Model) -> None:
     asked = question(model, X)
-    with pytest.raises(PlanError, match=r"tow: is no quantizable layer.*did you mean 'two'"):
+    with pytest.raises(PlanError, match=r"tow: is not a quantizable layer.*did you mean 'two'"):
         replace(asked, candidates={"tow": asked.candidates["two"]})
 
 

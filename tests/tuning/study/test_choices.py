@@ -40,7 +40,7 @@ def test_tensorflow_is_what_there_is_without_a_word() -> None:
         (
             "m.pb",
             {"io": "int8"},
-            "--io int8: is not offered for --target tensorflow; leave it away, or give --target litert",
+            "--io int8: is not offered for --target tensorflow; leave it out, or give --target litert",
         ),
         (
             "a/m.tflite",
@@ -75,7 +75,7 @@ def test_which_engines_and_objectives_a_target_has(target: str, engine: str, obj
     [
         (
             {"target": "litert", "engine": "tensorflow"},
-            "--engine tensorflow: cannot run what --target litert saves; leave it away, or give --target tensorflow",
+            "--engine tensorflow: cannot run what --target litert saves; leave it out, or give --target tensorflow",
         ),
         (
             {"objective": "latency"},

@@ -110,7 +110,7 @@ def test_what_was_in_memory_must_be_given_again(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["target", "engine", "io", "objective", "signature"])
 def test_what_makes_trials_comparable_cannot_be_given_anew(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}: cannot change when a run goes on"):
+    with pytest.raises(UsageError, match=f"{name}: cannot change when a run is resumed"):
         read(FULL.as_table(), **{name: "litert"})
 
 

@@ -169,7 +169,7 @@ def test_a_trial_that_did_not_end_is_proposed_again(tmp_path: Path, told: bool) 
         study.interrupt()
     again = next_of(open_study(tmp_path))
     assert again.plan == lost.plan
-    assert again.why == f"again, cut off as {lost.number}"
+    assert again.why == f"retry of trial {lost.number}"
     assert [trial.number for trial in open_study(tmp_path).trials()] == [0, 1, 2]
 
 
@@ -289,7 +289,7 @@ def test_a_plan_that_was_scored_until_it_ended_by_itself_is_not_tried_again(
 def test_what_was_cut_off_is_proposed_again_as_it_was_suggested(tmp_path: Path) -> None:
     lost = next_of(open_listed(tmp_path, RACE))
     again = next_of(open_listed(tmp_path))
-    assert again == replace(lost, number=1, why="again, cut off as 0")
+    assert again == replace(lost, number=1, why="retry of trial 0")
 
 
 @pytest.mark.parametrize("reopened", [False, True])
@@ -305,7 +305,7 @@ def test_a_sampler_is_given_all_trials_but_those_cut_off(tmp_path: Path, reopene
         study = Study(tmp_path / "study.journal", space_of(), sampler, max_drop=0.01, starts=[])
         study.finish(failed(next_of(study)))  # what was cut off
         assert study.propose() is None
-        assert sampler.given == [first, repeated, failed(replace(running, number=3, why="again, cut off as 2"))]
+        assert sampler.given == [first, repeated, failed(replace(running, number=3, why="retry of trial 2"))]
     else:
         study._sampler = sampler
         assert study.propose() is None

@@ -56,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
         found = api.benchmark(*args.models, **options)
     if args.json:
-        from autoquant.reports.latency_facts import latency_facts
-
-        say(json.dumps({"version": 1, **latency_facts(found)}, indent=2, sort_keys=True, allow_nan=False))
+        say(json.dumps({"version": 1, **found.facts()}, indent=2, sort_keys=True, allow_nan=False))
     else:
         say(text(found))
     return 0
@@ -68,11 +66,12 @@ def text(found: Latency) -> str:
     """Models side by side, their slowest operators, and what can be concluded."""
     rows = []
     for number, model in enumerate(found.models):
-        speed = f"{model.speed.median:.2f}x ({model.speed.low:.2f} to {model.speed.high:.2f})" if number else "1"
-        rows.append((model.name, spread(model.seconds), speed))
+        speed = model.speed
+        told = f"{speed.median:.2f}x ({speed.lower_quartile:.2f} to {speed.upper_quartile:.2f})" if number else "1"
+        rows.append((model.name, spread(model.seconds), told))
     models = Table(("model", "time of a batch", "speed"), rows, words=1)
     operators = operator_table(found, [f"{number + 1}" for number in range(len(found.models))], most=SLOWEST)
-    covered = ", ".join(percent(share) for share in found.covered)
+    covered = ", ".join(percent(model.operators_cover) for model in found.models)
     added = f"shortest times; all operators add up to {covered} of the model's"
     blocks: list[Block] = [[models, conditions(found)], [operators, added], [*found.statements, *doubts(found)]]
     return page(blocks, columns=None)
@@ -100,7 +99,7 @@ def operator_table(latency: Latency, names: Sequence[str], *, most: int) -> Tabl
 
 def _operator_cells(one: OperatorTime) -> list[str]:
     times = [UNKNOWN if second is None else milliseconds(second) for second in one.seconds]
-    cells = [one.name.partition(";")[0], one.kind, times[0]]  # joined operators: the last of them comes first
+    cells = [one.name.partition(";")[0], one.operator, times[0]]  # joined operators: the last of them comes first
     for number in range(1, len(times)):
         speed = one.speed(number)
         cells += [times[number], UNKNOWN if speed is None else f"{speed:.2f}x"]

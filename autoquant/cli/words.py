@@ -98,7 +98,9 @@ def milliseconds(seconds: float) -> str:
 
 def spread(times: Spread) -> str:
     """A median time with its quartiles."""
-    return f"{milliseconds(times.median)} ({milliseconds(times.low)} to {milliseconds(times.high)})"
+    return (
+        f"{milliseconds(times.median)} ({milliseconds(times.lower_quartile)} to {milliseconds(times.upper_quartile)})"
+    )
 
 
 def macs(count: int | None) -> str:

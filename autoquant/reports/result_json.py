@@ -6,7 +6,6 @@ import json
 import math
 from typing import Any
 
-from autoquant.reports.latency_facts import latency_facts
 from autoquant.tuning.certification.certificate_json import certificate_facts
 from autoquant.tuning.result import SearchResult
 
@@ -32,7 +31,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "int8_share": best.int8_share if best else 0.0,
         "objective": {"name": result.objective, "value": best.objective if best else None},
         "qdq_ops": best.qdq_ops if best else None,
-        "latency": latency_facts(result.latency) if result.latency else None,
+        "latency": result.latency.facts() if result.latency else None,
         "verification": result.verification.facts() if result.verification else None,
         "certificate": certificate_facts(result.certificate) if result.certificate else None,
         "uncertified": result.uncertified,

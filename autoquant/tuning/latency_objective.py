@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from autoquant import __version__
 from autoquant.cache import digest_of
 from autoquant.calibration.plan import Plan, layer_at_fault
 from autoquant.errors import PlanError, TrialError
+from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
 from autoquant.evaluation.latency.run_latency import one_batch
 from autoquant.formats.config_json import config_text
@@ -31,12 +31,10 @@ from autoquant.targets.litert_assignment import (
     minimum_cut,
 )
 from autoquant.targets.litert_operators import INT8_ENDS, able
+from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.run_folder import PASSING
-
-if TYPE_CHECKING:
-    from autoquant.tuning.builder import Builder
-    from autoquant.tuning.objective import Situation
+from autoquant.tuning.study.space import SearchSpace
 
 TICKS = 10**8
 """The float model's time in whole numbers, which is what the minimum cut is computed in."""
@@ -93,25 +91,24 @@ def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]
     yield from conversion_edges(lite, node, conversions.__getitem__, endless=endless, first=2 + len(in_float))
 
 
-def open_latency(situation: Situation) -> EstimatedLatency:
+def open_latency(
+    builder: Builder, space: SearchSpace, evaluation: Dataset, *, io: str, cache: Path
+) -> EstimatedLatency:
     """Measure what the estimate needs, or take it from the file of an earlier measurement of this very model.
 
     INT8 operators are those of the file that is made of the fullest plan. Raises PlanError or TrialError where that
     cannot be made even without the layers that are at fault.
     """
-    builder, io = situation.builder, situation.request.io
     lite = builder.model.program
     assert isinstance(lite, LiteGraph)
-    full = situation.fullest
-    facts = (__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(full))
-    key = digest_of(*facts)
-    times = read_times(situation.cache, key)
+    key = digest_of(__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(space.fullest))
+    times = read_times(cache, key)
     if times is None:
-        with tempfile.TemporaryDirectory(dir=situation.cache.parent, prefix=PASSING) as folder:
-            int8 = _made(builder, full, Path(folder) / "int8.tflite")
-        times = measured_times(lite, int8, one_batch(builder.model, situation.evaluation))
-        write_times(situation.cache, key, times)
-    return EstimatedLatency(lite, io, times, situation.space.always_float)
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=PASSING) as folder:
+            int8 = _made(builder, space.fullest, Path(folder) / "int8.tflite")
+        times = measured_times(lite, int8, one_batch(builder.model, evaluation))
+        write_times(cache, key, times)
+    return EstimatedLatency(lite, io, times, space.always_float)
 
 
 def _made(builder: Builder, plan: Plan, path: Path) -> bytes:

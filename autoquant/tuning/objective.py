@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
+from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.choices import BYTES, LATENCY, MACS
+from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Objective, Workload
-
-if TYPE_CHECKING:
-    from autoquant.tuning.builder import Builder
-    from autoquant.tuning.study.request import SearchRequest
-    from autoquant.tuning.study.space import SearchSpace
 
 FLOAT_BYTES, BIAS_BYTES = 4, 4
 """Bytes of a weight in float32, and of a bias, which is float32 or int32."""
@@ -65,10 +61,9 @@ class Bytes:
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        whole = sum(_bytes(layer, FLOAT_BYTES) for layer in self.layers.values())
-        return (
-            sum(_bytes(layer, 1 if name in plan.int8 else FLOAT_BYTES) for name, layer in self.layers.items()) / whole
-        )
+        in_float = sum(_bytes(layer, FLOAT_BYTES) for layer in self.layers.values())
+        planned = sum(_bytes(layer, 1 if name in plan.int8 else FLOAT_BYTES) for name, layer in self.layers.items())
+        return planned / in_float
 
 
 def _bytes(layer: Layer, size: int) -> int:
@@ -76,47 +71,31 @@ def _bytes(layer: Layer, size: int) -> int:
     return weights * size + (layer.parameters - weights) * BIAS_BYTES
 
 
-@dataclass(frozen=True)
-class Situation:
-    """What objectives are made from: `cache` is the file in which a run keeps what was measured for one."""
-
-    request: SearchRequest
-    builder: Builder
-    space: SearchSpace
-    evaluation: Dataset
-    cache: Path
-
-    @property
-    def fullest(self) -> Plan:
-        """The plan with every layer in INT8 that may be, which is the first that a search tries."""
-        return self.space.plan(next(self.space.starts()).parameters)
-
-
-def _macs(situation: Situation) -> Objective:
-    return Macs(situation.builder.workload, situation.fullest)
-
-
-def _weight_bytes(situation: Situation) -> Objective:
-    return Bytes(situation.builder.workload.layers, situation.fullest)
-
-
-def _latency(situation: Situation) -> Objective:
-    from autoquant.tuning.latency_objective import open_latency
-
-    return open_latency(situation)
-
-
-OBJECTIVES: Mapping[str, Callable[[Situation], Objective]] = MappingProxyType(
-    {MACS: _macs, BYTES: _weight_bytes, LATENCY: _latency}
-)
-"""Name -> how to make it."""
-
-
 def open_objective(
-    request: SearchRequest, builder: Builder, space: SearchSpace, evaluation: Dataset, cache: Path
+    name: str, builder: Builder, space: SearchSpace, evaluation: Dataset, *, io: str, cache: Path
 ) -> Objective:
-    """The objective that a request names; for latency it is measured first, which takes seconds, unless `cache` has it.
+    """The objective of this name; for latency it is measured first, which takes seconds, unless `cache` has it.
 
     Raises UsageError where it says nothing of this model, PlanError or TrialError where nothing can be measured.
     """
-    return OBJECTIVES[request.objective](Situation(request, builder, space, evaluation, cache))
+    return OBJECTIVES[name](builder, space, evaluation, io, cache)
+
+
+def _macs(builder: Builder, space: SearchSpace, *_: object) -> Objective:
+    return Macs(builder.workload, space.fullest)
+
+
+def _weight_bytes(builder: Builder, space: SearchSpace, *_: object) -> Objective:
+    return Bytes(builder.workload.layers, space.fullest)
+
+
+def _latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: str, cache: Path) -> Objective:
+    from autoquant.tuning.latency_objective import open_latency
+
+    return open_latency(builder, space, evaluation, io=io, cache=cache)
+
+
+OBJECTIVES: Mapping[str, Callable[[Builder, SearchSpace, Dataset, str, Path], Objective]] = MappingProxyType(
+    {MACS: _macs, BYTES: _weight_bytes, LATENCY: _latency}
+)
+"""Name -> how to make it."""

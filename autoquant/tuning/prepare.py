@@ -62,8 +62,9 @@ class _Preparation:
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
         measured = self._on_chosen_engine()
+        evaluation, cache = measured.scorer.subset.data, self.folder.operators
         objective = open_objective(
-            request, measured.builder, inputs.space, measured.scorer.subset.data, self.folder.operators
+            request.objective, measured.builder, inputs.space, evaluation, io=request.io, cache=cache
         )
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
         sampler = self._sampler(measured, objective, startup=len(starts))

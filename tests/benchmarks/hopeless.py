@@ -109,7 +109,7 @@ def _measured(
 
 
 def _ruined(session: SearchSession, fraction: float) -> Plan:
-    plan = session.space.plan(next(session.space.starts()).parameters)
+    plan = session.space.fullest
     layers = {name: replace(own, activation=Percentile(fraction)) for name, own in plan.int8.items()}
     return replace(plan, layers=layers, bias_correction="none")
 

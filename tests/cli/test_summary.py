@@ -9,7 +9,7 @@ import pytest
 
 from autoquant.cli.summary import Row, brief, exit_code, summary
 from autoquant.cli.tables import labelled, page
-from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread, Timed
+from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTime, Spread
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.certification.holdout import DECLINED
@@ -227,11 +227,11 @@ def test_missed_says_by_how_much_and_which_layers_cost_the_most(trial: Trials, r
 def test_what_was_minimized_and_the_latency_are_told(trial: Trials, result: Results) -> None:
     one = Spread(1.0, 1.0, 1.0)
     models = (
-        Timed("FP32", Spread(0.002, 0.0019, 0.0021), one),
-        Timed("INT8", Spread(0.001, 0.00095, 0.00105), Spread(2.0, 1.75, 2.25)),
+        ModelTime("FP32", Spread(0.002, 0.0019, 0.0021), one),
+        ModelTime("INT8", Spread(0.001, 0.00095, 0.00105), Spread(2.0, 1.75, 2.25)),
     )
     operators = [OperatorTime(f"conv{number}", "CONV_2D", (0.0005, 0.00025)) for number in range(7)]
-    latency = Latency(1, 1, 300, models, tuple(operators), (1.0, 1.0), "times varied by 50%")
+    latency = Latency(1, 1, 300, models, tuple(operators), "times varied by 50%")
     best = trial(1, drop=0.0625, qdq_ops=4)
     more = {"objective": "latency", "latency": latency, "declined": True, "uncertified": DECLINED}
     rows = summary(result(best, best=best, met=True, **more))

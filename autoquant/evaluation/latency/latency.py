@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
+from autoquant.formats.codec import encode
 
 
 class Compared(StrEnum):
@@ -23,44 +25,46 @@ class Spread:
     """Median of some numbers, with their quartiles."""
 
     median: float
-    low: float
-    high: float
+    lower_quartile: float
+    upper_quartile: float
 
     @classmethod
     def of(cls, values: Array) -> Spread:
         """Of numbers of shape (n,), interpolated linearly as NumPy does."""
-        low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-        return cls(median, low, high)
+        lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+        return cls(median, lower, upper)
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class ModelTime:
     """One model: seconds for a batch, and its speed relative to the reference, above 1 where it is faster.
 
-    The speed is the ratio of times of the same round, so that what disturbs both does not count.
+    The speed is the ratio of times of the same round, so that what disturbs both does not count. `operators_cover` is
+    the share of the model's least time that its operators' least times add up to.
     """
 
     name: str
     seconds: Spread
     speed: Spread
+    operators_cover: float = 1.0
 
     @property
     def compared(self) -> Compared:
         """Faster or slower only where it was so in three rounds out of four."""
-        if self.speed.low > 1.0:
+        if self.speed.lower_quartile > 1.0:
             return Compared.FASTER
-        return Compared.SLOWER if self.speed.high < 1.0 else Compared.UNCLEAR
+        return Compared.SLOWER if self.speed.upper_quartile < 1.0 else Compared.UNCLEAR
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorTime:
     """An operator's least seconds in each model, None where it does not have it; `name` is its layer's, or tensor's.
 
-    `kind` is what LiteRT calls it: CONV_2D.
+    `operator` is its kind, as LiteRT calls it: CONV_2D.
     """
 
     name: str
-    kind: str
+    operator: str
     seconds: tuple[float | None, ...]
 
     @property
@@ -78,16 +82,15 @@ class OperatorTime:
 class Latency:
     """Models measured in turns, the first of them the reference.
 
-    `operators` are those of all models, the slowest first; `covered` says for each model what share of its least
-    time they add up to. `noise` says what disturbed the measurement, empty where nothing did.
+    `operators` are those of all models, the slowest first. `noise` says what disturbed the measurement, empty where
+    nothing did.
     """
 
     threads: int
     batch_size: int
     rounds: int
-    models: tuple[Timed, ...]
+    models: tuple[ModelTime, ...]
     operators: tuple[OperatorTime, ...] = ()
-    covered: tuple[float, ...] = ()
     noise: str = ""
 
     @property
@@ -95,13 +98,17 @@ class Latency:
         """A sentence for each model but the reference."""
         return tuple(_statement(model, self.models[0].name) for model in self.models[1:])
 
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it: result.json, and what `benchmark --json` prints. Times are seconds of one batch."""
+        return {**encode(self), "statements": list(self.statements)}
+
 
 def speed_words(speed: Spread) -> str:
     """A speed with its quartiles: '0.70 times the speed (0.69 to 0.72)'."""
-    return f"{speed.median:.2f} times the speed ({speed.low:.2f} to {speed.high:.2f})"
+    return f"{speed.median:.2f} times the speed ({speed.lower_quartile:.2f} to {speed.upper_quartile:.2f})"
 
 
-def _statement(model: Timed, reference: str) -> str:
+def _statement(model: ModelTime, reference: str) -> str:
     if model.compared is Compared.FASTER:
         return f"{model.name} is faster than {reference} here: {speed_words(model.speed)}"
     told = "it is slower" if model.compared is Compared.SLOWER else "there is no clear difference"

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
     QUANTIZE,
     conversion,
     operator_seconds,
     operators_of,
+    side_by_side,
 )
 from autoquant.evaluation.latency.rounds import Budget
 from autoquant.model.litert import flatbuffer
@@ -26,7 +27,7 @@ from autoquant.model.litert.shapes import tensor_shapes
 from autoquant.model.names import canonical
 from autoquant.targets.litert_assignment import flows
 
-VERSION = 1
+VERSION = 2
 BUDGET = Budget(seconds=4.0, rounds=200)
 """For all operators together."""
 
@@ -58,24 +59,23 @@ class OperatorTimes:
 
 def measured_times(lite: LiteGraph, int8: bytes, samples: Sequence[Array], budget: Budget = BUDGET) -> OperatorTimes:
     """Time the operators of a float model and of an INT8 model made of it on a batch of samples, on one thread."""
-    groups = [operators_of("float model", lite.content, samples), operators_of("INT8 model", int8, samples)]
     shapes = tensor_shapes(lite, {name: array.shape for name, array in zip(lite.inputs, samples, strict=True)})
     sizes = {
         flatbuffer.tensor_name(lite.subgraph.tensors[flow.tensor]): prod(size or 1 for size in shapes[flow.tensor])
         for flow in flows(lite)
     }
     kinds = [(kind, size) for kind in (QUANTIZE, DEQUANTIZE) for size in sorted(set(sizes.values()))]
-    operators = [*groups[0], *groups[1], *(conversion(kind, (size,)) for kind, size in kinds)]
-    seconds = iter(operator_seconds(operators, threads=1, clock=time.perf_counter, budget=budget))
-    in_float = {one.key(): next(seconds) for one in groups[0]}
-    in_int8 = {one.key(in_float): next(seconds) for one in groups[1]}
-    converted = {kind: next(seconds) for kind in kinds}
-    own = [_key_at(lite, index) for index in range(len(lite.subgraph.operators))]
+    models = [operators_of("float model", lite.content, samples), operators_of("INT8 model", int8, samples)]
+    conversions = [conversion(kind, (size,)) for kind, size in kinds]
+    *seconds, converted = operator_seconds([*models, conversions], threads=1, clock=time.perf_counter, budget=budget)
+    found, converting = side_by_side(models, seconds), dict(zip(kinds, converted, strict=True))
+    own = [found.get(_key_at(lite, index), (None, None)) for index in range(len(lite.subgraph.operators))]
+    in_float, in_int8 = np.array(own, np.float64).T
     return OperatorTimes(
-        np.array([in_float.get(key, np.nan) for key in own]),
-        np.array([in_int8.get(key, np.nan) for key in own]),
-        {name: converted[QUANTIZE, size] for name, size in sizes.items()},
-        {name: converted[DEQUANTIZE, size] for name, size in sizes.items()},
+        in_float,
+        in_int8,
+        {name: converting[QUANTIZE, size] for name, size in sizes.items()},
+        {name: converting[DEQUANTIZE, size] for name, size in sizes.items()},
     )
 
 
@@ -87,13 +87,9 @@ def _key_at(lite: LiteGraph, index: int) -> tuple[str, str]:
 
 def write_times(path: Path, key: str, times: OperatorTimes) -> None:
     """Write times to a file, under a key that says of what. Raises RunError when that cannot be."""
-    arrays = {
-        "float": times.in_float,
-        "int8": times.in_int8,
-        "quantize": np.array(list(times.quantize.values())),
-        "dequantize": np.array(list(times.dequantize.values())),
-    }
-    write_cache(path, CacheEntry({"tensors": list(times.quantize)}, arrays), key=key, version=VERSION)
+    arrays = {"in_float": times.in_float, "in_int8": times.in_int8}
+    conversions = {"quantize": times.quantize, "dequantize": times.dequantize}
+    write_cache(path, CacheEntry(conversions, arrays), key=key, version=VERSION)
 
 
 def read_times(path: Path, key: str) -> OperatorTimes | None:
@@ -101,7 +97,5 @@ def read_times(path: Path, key: str) -> OperatorTimes | None:
     entry = read_cache(path, key=key, version=VERSION)
     if entry is None:
         return None
-    conversions = (
-        dict(zip(entry.header["tensors"], entry.arrays[n].tolist(), strict=True)) for n in ("quantize", "dequantize")
-    )
-    return OperatorTimes(entry.arrays["float"], entry.arrays["int8"], *conversions)
+    arrays, conversions = entry.arrays, entry.header
+    return OperatorTimes(arrays["in_float"], arrays["in_int8"], conversions["quantize"], conversions["dequantize"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 from autoquant.evaluation.latency.models import feed, opened
 from autoquant.evaluation.latency.rounds import Budget, interleaved
 from autoquant.model.litert import flatbuffer
@@ -142,18 +142,33 @@ def conversion(kind: str, shape: Sequence[int]) -> Operator:
 
 
 def operator_seconds(
-    operators: Sequence[Operator], *, threads: int, clock: Callable[[], float], budget: Budget
-) -> list[float]:
-    """Least seconds of each operator, all of them measured in turns.
+    models: Sequence[Sequence[Operator]], *, threads: int, clock: Callable[[], float], budget: Budget
+) -> list[list[float]]:
+    """Least seconds of each operator of each model, all of them measured in turns.
 
     An operator takes longer only because others disturb it (https://docs.python.org/3/library/timeit.html, `repeat`),
     and some more than others: medians of a busy machine do not compare. What it takes to call an interpreter at all,
     measured beside them on a DEQUANTIZE of one value, is taken off.
     """
-    timed = [*operators, conversion(DEQUANTIZE, (1,))]
+    timed = [*(one for operators in models for one in operators), conversion(DEQUANTIZE, (1,))]
     calls = [opened(one.tensor, one.content, one.samples, threads=threads).invoke for one in timed]
     *least, call = np.min(interleaved(calls, clock, budget), axis=0).tolist()
-    return [max(seconds - call, 0.0) for seconds in least]
+    seconds = iter(least)
+    return [[max(next(seconds) - call, 0.0) for _ in operators] for operators in models]
+
+
+def side_by_side(
+    models: Sequence[Sequence[Operator]], seconds: Sequence[Sequence[float]]
+) -> Mapping[tuple[str, str], tuple[float | None, ...]]:
+    """The seconds of operators of a kind that make the same tensor in several models, None where one is not there.
+
+    By kind and tensor in the first model that has it; `seconds` are those of each operator of each model.
+    """
+    found: dict[tuple[str, str], list[float | None]] = {}
+    for number, (operators, own) in enumerate(zip(models, seconds, strict=True)):
+        for one, second in zip(operators, own, strict=True):
+            found.setdefault(one.key(found), [None] * len(models))[number] = second
+    return {key: tuple(each) for key, each in found.items()}
 
 
 def _tensors_of(op: Any) -> Iterator[int]:

@@ -111,6 +111,11 @@ class SearchSpace:
                 yield Suggestion({**first, **changed}, _why({setting: value}))
 
     @property
+    def fullest(self) -> Plan:
+        """The plan with every layer in INT8 that may be, which is the first that a search tries."""
+        return self.plan(next(self.starts()).parameters)
+
+    @property
     def _quantizable(self) -> Mapping[str, Table]:
         return {name: table for name, table in self._tables.items() if True in table.quant_enable}
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.evaluation.latency.latency import Compared, Latency, OperatorTime, Spread, Timed
+from autoquant.evaluation.latency.latency import Compared, Latency, ModelTime, OperatorTime, Spread
 
 
 @given(st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=30))
 def test_median_and_quartiles_are_those_of_numpy(values: list[float]) -> None:
     found = Spread.of(np.array(values))
     assert found.median == pytest.approx(np.median(values))
-    assert found.low == pytest.approx(np.percentile(values, 25))
-    assert found.high == pytest.approx(np.percentile(values, 75))
+    assert found.lower_quartile == pytest.approx(np.percentile(values, 25))
+    assert found.upper_quartile == pytest.approx(np.percentile(values, 75))
 
 
 def test_quartiles_by_hand() -> None:
@@ -46,8 +46,8 @@ def test_quartiles_by_hand() -> None:
 def test_only_what_is_clear_counts_as_faster(
     speed: tuple[float, float, float], compared: Compared, sentence: str
 ) -> None:
-    model = Timed("b", Spread(1.0, 1.0, 1.0), Spread(speed[1], speed[0], speed[2]))
-    reference = Timed("a", Spread(1.0, 1.0, 1.0), Spread(1.0, 1.0, 1.0))
+    model = ModelTime("b", Spread(1.0, 1.0, 1.0), Spread(speed[1], speed[0], speed[2]))
+    reference = ModelTime("a", Spread(1.0, 1.0, 1.0), Spread(1.0, 1.0, 1.0))
     assert model.compared is compared
     assert Latency(1, 1, 10, (reference, model)).statements == (sentence,)
 

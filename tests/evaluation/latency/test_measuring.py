@@ -13,10 +13,10 @@ from lite_models import Pair
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.latency import measuring as latency_measuring
-from autoquant.evaluation.latency.latency import Latency, OperatorTime, Spread
-from autoquant.evaluation.latency.measuring import measure_latency, side_by_side
+from autoquant.evaluation.latency.latency import Latency, Spread
+from autoquant.evaluation.latency.measuring import measure_latency
 from autoquant.evaluation.latency.models import feed, opened, random_samples
-from autoquant.evaluation.latency.operators import Operator, conversion
+from autoquant.evaluation.latency.operators import conversion
 from autoquant.evaluation.latency.rounds import LEAST, Budget
 from autoquant.model.litert import flatbuffer
 
@@ -52,7 +52,7 @@ def test_speeds_are_of_each_round(lite_pair: Pair) -> None:
     assert found.models[1].speed == Spread(median, low, high)
     assert (found.threads, found.batch_size, found.rounds) == (1, 1, 4)
     assert found.noise == "times varied by 100%"  # 2, 8, 3 and 1 s have quartiles of 1.75 and 4.25 around 2.5
-    assert found.covered == (0.0, 0.0)
+    assert [model.operators_cover for model in found.models] == [0.0, 0.0]
 
 
 def test_other_processes_count_while_it_measures(lite_pair: Pair) -> None:
@@ -68,12 +68,12 @@ def test_operators_of_both_in_one_line_with_the_names_of_layers(lite_pair: Pair)
     layers = {flatbuffer.tensor_name(graph.tensors[dense.outputs[0]]): "dense"}
     found = measured(lite_pair, layers=layers)
     (line,) = (one for one in found.operators if one.name == "dense")
-    assert line.kind == "FULLY_CONNECTED"
+    assert line.operator == "FULLY_CONNECTED"
     assert all(second is not None for second in line.seconds)
     both = [one for one in found.operators if None not in one.seconds]
     assert len(both) == len(graph.operators)
     only = [one for one in found.operators if None in one.seconds]
-    assert {one.kind for one in only} == {"QUANTIZE", "DEQUANTIZE"}
+    assert {one.operator for one in only} == {"QUANTIZE", "DEQUANTIZE"}
     assert all(one.seconds[0] is None for one in only)
     assert [one.slowest for one in found.operators] == sorted((one.slowest for one in found.operators), reverse=True)
 
@@ -81,21 +81,13 @@ def test_operators_of_both_in_one_line_with_the_names_of_layers(lite_pair: Pair)
 def test_operators_are_set_against_the_least_time_of_the_model(
     lite_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency_measuring, "operator_seconds", lambda operators, **_: [0.25] * len(operators))
+    monkeypatch.setattr(
+        latency_measuring, "operator_seconds", lambda models, **_: [[0.25] * len(own) for own in models]
+    )
     found = measured(lite_pair, clock=Turns([(4.0, 8.0), (2.0, 5.0), (3.0, 6.0), (4.0, 7.0)]))
     counts = [sum(one.seconds[number] is not None for one in found.operators) for number in (0, 1)]
-    assert found.covered == (0.25 * counts[0] / 2.0, 0.25 * counts[1] / 5.0)
-
-
-def test_lines_by_hand() -> None:
-    one, other = Operator("x", "CONV_2D", b"", ()), Operator("y_int8", "MUL", b"", (), "y")
-    float_y, conversion_y = Operator("y", "MUL", b"", ()), Operator("y", "DEQUANTIZE", b"", ())
-    lines = side_by_side([[one, float_y], [one, other, conversion_y]], [[1.0, 2.0], [4.0, 3.0, 0.5]], {"x": "layer"})
-    assert lines == (
-        OperatorTime("layer", "CONV_2D", (1.0, 4.0)),
-        OperatorTime("y", "MUL", (2.0, 3.0)),
-        OperatorTime("y", "DEQUANTIZE", (None, 0.5)),
-    )
+    covers = [model.operators_cover for model in found.models]
+    assert covers == [0.25 * counts[0] / 2.0, 0.25 * counts[1] / 5.0]
 
 
 def test_random_numbers_are_of_the_right_type_and_range(lite_pair: Pair) -> None:

@@ -21,6 +21,7 @@ from autoquant.evaluation.latency.operators import (
     conversion,
     operator_seconds,
     operators_of,
+    side_by_side,
 )
 from autoquant.evaluation.latency.rounds import Budget
 from autoquant.model.litert import flatbuffer
@@ -144,6 +145,13 @@ def test_an_int8_result_may_have_another_name_where_it_is_an_output() -> None:
     assert Operator("logits:0", "FULLY_CONNECTED", b"", ()).key() == ("FULLY_CONNECTED", "logits")
 
 
+def test_operators_side_by_side_by_hand() -> None:
+    conv, mul = Operator("x", "CONV_2D", b"", ()), Operator("y", "MUL", b"", ())
+    int8_mul, dequantize = Operator("y_int8", "MUL", b"", (), "y"), Operator("y", "DEQUANTIZE", b"", ())
+    found = side_by_side([[conv, mul], [conv, int8_mul, dequantize]], [[1.0, 2.0], [4.0, 3.0, 0.5]])
+    assert found == {("CONV_2D", "x"): (1.0, 4.0), ("MUL", "y"): (2.0, 3.0), ("DEQUANTIZE", "y"): (None, 0.5)}
+
+
 def test_conversions_convert() -> None:
     values = np.array([-0.5, 0.0, 0.25, 3.0], np.float32)
     quantize, dequantize = conversion(QUANTIZE, (4,)), conversion(DEQUANTIZE, (4,))
@@ -159,7 +167,10 @@ def test_the_least_time_counts_and_what_a_call_takes_is_taken_off(lite_pair: Pai
     steps = [0.0, *(step for took in rounds for second in took for step in (0.25, second))]
     ticks = itertools.accumulate([*steps, 0.0])
     budget = Budget(seconds=math.inf, rounds=3)
-    assert operator_seconds(operators, threads=1, clock=lambda: next(ticks), budget=budget) == [3.0, 2.0, 1.0]
+    assert operator_seconds([operators[:2], operators[2:]], threads=1, clock=lambda: next(ticks), budget=budget) == [
+        [3.0, 2.0],
+        [1.0],
+    ]
 
 
 def test_a_model_that_does_not_run_is_refused(lite_pair: Pair) -> None:

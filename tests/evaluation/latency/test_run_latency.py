@@ -32,7 +32,7 @@ def test_both_are_measured_and_written_down(options: dict[str, Any]) -> None:
     stored = json.loads((result.run / "result.json").read_text())["latency"]
     assert [model["name"] for model in stored["models"]] == ["FP32", "INT8"]
     assert stored["models"][1]["seconds"]["median"] == latency.models[1].seconds.median
-    assert stored["models"][1]["speed"]["lower_quartile"] == latency.models[1].speed.low
+    assert stored["models"][1]["speed"]["lower_quartile"] == latency.models[1].speed.lower_quartile
     assert stored["statements"] == list(latency.statements)
     assert (stored["threads"], stored["batch_size"], stored["rounds"]) == (1, 1, latency.rounds)
     assert stored["operators"][0]["seconds"] == list(latency.operators[0].seconds)

@@ -46,7 +46,7 @@ def problem(asked: list[Any]) -> SearchProblem:
         asked.append(dict(parameters))
         return {"l2": (Prediction({}, float(len(asked))),)}
 
-    objective = Macs(workload, space.plan(next(space.starts()).parameters))
+    objective = Macs(workload, space.fullest)
     return SearchProblem(space, objective, 0.01, 500, predict)
 
 

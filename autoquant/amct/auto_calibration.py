@@ -168,7 +168,7 @@ def _finish(bench: Bench, kept: Trial, files: Files, folder: Path) -> None:
     if not judged.satisfied:
         files.remove_model()
         what = f"the final configuration satisfied before, but evaluated again it {judged}"
-        hint = "evaluate() must give the same metric for the same model: use the same data each time, and all of it"
+        hint = "evaluate() must return the same metric for the same model: use the same data each time, and all of it"
         raise DataError("evaluator.evaluate()", what, hint=hint)
     files.take_over(folder / files.model.name)
     in_float = [name for name, int8 in bench.space.roll_back(kept.plan).items() if not int8]

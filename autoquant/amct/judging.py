@@ -93,7 +93,7 @@ class Judge:
                 "Compare between original_accuracy and original_accuracy can not satisfy the acc requirement, "
                 "please check the metric_eval() function"
             )
-            hint = "metric_eval(original, original) must give (True, loss): a model that loses nothing is good enough"
+            hint = "metric_eval(original, original) must return (True, loss): a model that loses nothing is good enough"
             raise RequirementError(type(evaluator).__name__, what, hint=hint)
         return judge
 
@@ -116,8 +116,8 @@ class Judge:
         """What the evaluator says of a metric. Raises DataError where that is not a pair of bool and loss."""
         answer = self.evaluator.metric_eval(self.original, metric)
         if not isinstance(answer, tuple | list) or len(answer) != 2 or not isinstance(answer[0], bool | np.bool_):
-            what = f"metric_eval() gave {answer!r}"
-            raise DataError(type(self.evaluator).__name__, what, hint="it must give (satisfied, loss), a bool first")
+            what = f"metric_eval() returned {answer!r}"
+            raise DataError(type(self.evaluator).__name__, what, hint="it must return (satisfied, loss), a bool first")
         return Judgement(bool(answer[0]), answer[1])
 
 

@@ -45,7 +45,7 @@ class Scores:
         score = float(self.sensitivity.compare(original, fakequant))
         if not math.isfinite(score):
             what = f"the sensitivity of its output is {score}, which cannot be ranked"
-            raise DataError(name, what, hint="compare() must give a finite number")
+            raise DataError(name, what, hint="compare() must return a finite number")
         found.append(score if getattr(self.sensitivity, "higher_is_better", True) else -score)
 
     def mean(self, name: str) -> float:

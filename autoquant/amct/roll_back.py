@@ -13,7 +13,7 @@ from autoquant.tuning.study.trial import Trial
 
 RollBack = Mapping[str, bool]
 """Layers that may be rolled back -> whether they are in INT8."""
-INITIALIZED = "name the layers that initialize() was given"
+INITIALIZED = "name the layers that initialize() received"
 
 
 class RollBackSpace:
@@ -93,8 +93,8 @@ class Advice:
         try:
             stop, given = bool(step["stop_flag"]), dict(step["roll_back_config"])
         except (TypeError, KeyError, ValueError):
-            hint = "it must give {'stop_flag': bool, 'roll_back_config': {layer: bool}}"
-            raise UsageError(who, f"update_quant_config() gave {step!r}", hint=hint) from None
+            hint = "it must return {'stop_flag': bool, 'roll_back_config': {layer: bool}}"
+            raise UsageError(who, f"update_quant_config() returned {step!r}", hint=hint) from None
         for layer in given:
             if layer not in self._ranking:
                 what = f"update_quant_config() names '{layer}', which is not in the ranking"

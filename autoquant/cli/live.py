@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autoquant.cli.state import Pace, State, best, budget, cells, facts, running, update, verdict
+from autoquant.cli.state import Pace, State, best, budget, cells, ended, facts, running, update, verdict
 from autoquant.tuning.events import Event
 
 BAR = 28
@@ -64,7 +64,7 @@ def render(state: State, now: float) -> RenderableType:
         rows.add_row(*row)
     if state.pace is not None:
         rows.add_row("" if state.running else state.pace.what, _bar(state.pace, now))
-    for row in budget(state, now):
+    for row in (*ended(state), *budget(state, now)):
         rows.add_row(*row)
     parts: list[RenderableType] = [rows]
     if state.recent:

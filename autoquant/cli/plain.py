@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from autoquant.cli.state import State, cells, facts, running, update, verdict
+from autoquant.cli.state import State, cells, ended, facts, running, update, verdict
 from autoquant.cli.words import duration
 from autoquant.tuning.events import Event, TrialEnded
 from autoquant.tuning.study.trial import Trial
@@ -44,7 +44,7 @@ class PlainScreen:
     def _lines(self, state: State) -> list[str]:
         begun = running(state) if self._verbose else ()
         warnings = (("warning", text) for text in state.warnings)
-        return [f"{label}: {text}" for label, text in (*facts(state), *warnings, *begun)]
+        return [f"{label}: {text}" for label, text in (*facts(state), *warnings, *begun, *ended(state))]
 
 
 def trial_lines(trial: Trial, state: State, *, verbose: bool) -> Iterator[str]:

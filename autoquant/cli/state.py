@@ -120,7 +120,7 @@ def _pace(before: Pace | None, event: Progress, now: float) -> Pace:
 
 
 def facts(state: State) -> Iterator[Row]:
-    """What the search works on and why it ended: a log has a line of it when it is known, or changes."""
+    """What the search works on: a log has a line of it when it is known, or changes."""
     opened, baseline, parts = state.opened, state.baseline, state.divided
     if opened is not None:
         yield "model", f"{opened.model}: {counted(opened.layers, 'layer')}, {macs(opened.macs)} multiply-adds"
@@ -138,8 +138,6 @@ def facts(state: State) -> Iterator[Row]:
     if state.resumed is not None:
         best_before = f"; best is trial {state.resumed.best.number}" if state.resumed.best else ""
         yield "resumed", f"after {counted(len(state.resumed.trials), 'trial')}{best_before}"
-    if state.result is not None:
-        yield "ended", state.result.ended
 
 
 def running(state: State) -> Iterator[Row]:
@@ -163,6 +161,12 @@ def budget(state: State, now: float) -> Iterator[Row]:
     if state.opened is not None:
         most = f" of {duration(state.opened.timeout)}" if math.isfinite(state.opened.timeout) else ""
         yield "budget", f"{state.trials} of {state.opened.max_trials} trials, {duration(state.used_at(now))}{most}"
+
+
+def ended(state: State) -> Iterator[Row]:
+    """Why the search ended, once it has."""
+    if state.result is not None:
+        yield "ended", state.result.ended
 
 
 def verdict(trial: Trial, state: State) -> str:

@@ -93,10 +93,10 @@ def benchmark(
     from autoquant.evaluation.latency.models import random_samples
 
     if not models:
-        raise UsageError("MODEL", "none is given", hint="give one .tflite or more, the float one first")
+        raise UsageError("MODEL", "there is none", hint="give one .tflite or more, the float one first")
     paths = [Path(path) for path in models]
     if len(set(paths)) < len(paths):
-        raise UsageError("MODEL", "one is given twice", hint="give each model once")
+        raise UsageError("MODEL", "one appears twice", hint="give each model once")
     names = [path.name for path in paths]
     layers: dict[str, str] = {}
     contents = {path.name if names.count(path.name) == 1 else str(path): _content(path, layers) for path in paths}

@@ -457,7 +457,7 @@ def test_a_measure_that_gives_no_number(calibrate: Callable[..., list[tuple[set[
             return math.nan
 
     with pytest.raises(
-        DataError, match=r"the sensitivity of its output is nan, .*; compare\(\) must give a finite number"
+        DataError, match=r"the sensitivity of its output is nan, .*; compare\(\) must return a finite number"
     ):
         calibrate(Evaluator(), sensitivity=NotANumber())
 

@@ -35,7 +35,7 @@ class Evaluator:
 @pytest.mark.parametrize("answer", [True, (1.0, 0.5), None, (True, 0.0, 0.0), (1, 0.0)])
 def test_an_answer_that_does_not_say_whether_it_is_satisfied(answer: Any) -> None:
     judge = Judge.of(Evaluator(answer), ("y:0",), 1)
-    with pytest.raises(DataError, match=r"Evaluator: metric_eval\(\) gave .*; it must give \(satisfied, loss\)"):
+    with pytest.raises(DataError, match=r"Evaluator: metric_eval\(\) returned .*; it must return \(satisfied, loss\)"):
         judge.evaluate(2)
 
 

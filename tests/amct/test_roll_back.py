@@ -87,9 +87,9 @@ def test_bisection_through_a_space() -> None:
 
 
 STEPS = [
-    (None, r"Fixed: update_quant_config\(\) gave None; it must give \{'stop_flag'"),
-    ({"stop_flag": False}, r"gave \{'stop_flag': False\}"),
-    ({"stop_flag": False, "roll_back_config": ["a"]}, r"gave \{.*\['a'\]\}"),
+    (None, r"Fixed: update_quant_config\(\) returned None; it must return \{'stop_flag'"),
+    ({"stop_flag": False}, r"returned \{'stop_flag': False\}"),
+    ({"stop_flag": False, "roll_back_config": ["a"]}, r"returned \{.*\['a'\]\}"),
     (step(False, aa=False), "names 'aa', which is not in the ranking; did you mean 'a'"),
 ]
 

@@ -72,9 +72,9 @@ def test_a_model_of_tensorflow_is_converted_and_its_layers_named(tiny: Tiny) -> 
 
 
 def test_what_cannot_be_measured(files: Path) -> None:
-    with pytest.raises(UsageError, match="MODEL: none is given"):
+    with pytest.raises(UsageError, match="MODEL: there is none"):
         benchmark([], QUICK)
-    with pytest.raises(UsageError, match="MODEL: one is given twice"):
+    with pytest.raises(UsageError, match="MODEL: one appears twice"):
         benchmark([files / "net.tflite", str(files / "net.tflite")], QUICK)
     with pytest.raises(ModelError, match=r"none\.tflite: cannot be read \(No such file or directory\)"):
         benchmark([files / "none.tflite"], QUICK)

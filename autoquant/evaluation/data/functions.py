@@ -86,11 +86,11 @@ class FunctionSource:
 
     def _checked(self) -> Iterator[Batch]:
         """Batches of a pass that must equal the counting pass, as far as one can see at no cost."""
-        hint = "it must give the same batches in the same order each time: no shuffling, no shared iterator"
+        hint = "it must yield the same batches in the same order each time: no shuffling, no shared iterator"
         seen, number = self._seen, -1
         for number, batch in enumerate(self._batches()):
             if number == len(seen.forms):
-                raise DataError(self.name, f"gave more than the {number} batches of its first pass", hint=hint)
+                raise DataError(self.name, f"yielded more than the {number} batches of its first pass", hint=hint)
             if (form := _form(batch)) != seen.forms[number]:
                 what = f"batch {number} is {form}, in the first pass it was {seen.forms[number]}"
                 raise DataError(self.name, what, hint=hint)
@@ -98,7 +98,7 @@ class FunctionSource:
                 raise DataError(self.name, "the first batch differs from that of its first pass", hint=hint)
             yield batch
         if number + 1 < len(seen.forms):
-            what = f"gave {number + 1} batches in a later pass, {len(seen.forms)} in the first"
+            what = f"yielded {number + 1} batches in a later pass, {len(seen.forms)} in the first"
             raise DataError(self.name, what, hint=hint)
 
     def _batches(self) -> Iterator[Batch]:
@@ -106,7 +106,7 @@ class FunctionSource:
         for number, item in enumerate(self._items()):
             batch = self._as_batch(f"{self.name}, batch {number}", item)
             if labelled not in (None, batch.labels is not None):
-                raise DataError(self.name, "gives labels with some batches only", hint="give them with all or none")
+                raise DataError(self.name, "yields labels with some batches only", hint="yield them with all or none")
             labelled = batch.labels is not None
             yield batch
 
@@ -127,16 +127,16 @@ class FunctionSource:
         values, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
         if not isinstance(values, Mapping):
             if len(self._inputs) > 1:
-                what = f"gives one array, the model takes {', '.join(self._inputs)}"
+                what = f"yields one array, the model takes {', '.join(self._inputs)}"
                 raise DataError(where, what, hint="yield ({'input': x, ...}, y)")
             values = {self._inputs[0]: values}
         if set(values) != set(self._inputs):
-            what = f"gives inputs {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
+            what = f"yields inputs {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
             raise DataError(where, what, hint="name them as the model does")
         try:
             batch = Batch({key: np.asarray(values[key]) for key in self._inputs}, _optional(labels))
         except ValueError as error:  # ragged lists
-            raise DataError(where, f"is no array: {error}", hint=FORMS) from error
+            raise DataError(where, f"is not an array: {error}", hint=FORMS) from error
         lengths = {len(array) if array.ndim else -1 for array in _arrays(batch)}
         if len(lengths) > 1 or -1 in lengths or any(array.dtype.hasobject for array in _arrays(batch)):
             what = f"is not a batch: {_form(batch)}"

@@ -36,7 +36,7 @@ def check_finite(outputs: Outputs, numbers: Array | range) -> None:
         bad = np.any(~np.isfinite(array.reshape(len(array), -1)), axis=1)
         if bad.any():
             found = f"{bad.sum()} of {len(bad)} samples (first: {numbers[int(bad.argmax())]})"
-            raise ModelError(f"output '{name}'", f"the FP32 model gives NaN or infinity for {found}", hint=PREPROCESS)
+            raise ModelError(f"output '{name}'", f"the FP32 model returns NaN or infinity for {found}", hint=PREPROCESS)
 
 
 def check_not_constant(outputs: Outputs) -> None:

@@ -91,13 +91,13 @@ def stack_rows(metric: Metric, rows: Sequence[Array]) -> Array:
         return np.concatenate(rows)
     except TypeError as error:  # rows that hold whole outputs, of images of several sizes
         what = "the outputs' shapes differ, and per_sample = False"
-        raise DataError(f"metric {metric.name}", what, hint="give values per sample, or data of one shape") from error
+        raise DataError(f"metric {metric.name}", what, hint="return values per sample, or use one shape") from error
 
 
 def score_of(metric: Metric, rows: Array) -> Score:
     """The score of the rows of all samples. Raises TrialError where it is no finite number."""
     value = float(metric.combine(rows))
     if not math.isfinite(value):
-        hint = "are outputs and labels of one scale? a metric of your own must give finite numbers"
+        hint = "are outputs and labels of one scale? a metric of your own must return finite numbers"
         raise TrialError("metric", f"'{metric.name}' is {value}", hint=hint)
     return Score(value, rows)

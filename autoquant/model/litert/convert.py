@@ -61,7 +61,7 @@ def _refusal(graph: Graph, message: str) -> ModelError:
     named = re.findall(r"error: '(?:tf|tfl)\.(\w+)' op (.+)$", message, re.MULTILINE)
     ops = sorted({op.strip() for line in listed for op in line.split(",")} or {op for op, _ in named})
     if not ops:
-        first = next(iter(message.strip().splitlines()), "it gives no reason")
+        first = next(iter(message.strip().splitlines()), "it says no reason")
         return ModelError("converter", f"refuses the model: {first}", hint=f"change that, {ANOTHER_TARGET}")
     nodes = [node.name for node in graph.ordered() if node.op in ops]
     where = f"'{nodes[0]}'" + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "") if nodes else "the model"

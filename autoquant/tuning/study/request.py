@@ -212,7 +212,7 @@ class SearchRequest(DataRequest):
                 raise RunError(where, f"unknown key '{key}'", hint="was it written by another version of autoquant?")
             if isinstance(value, str) and value == IN_MEMORY:
                 hint = f"give it again in Python: autoquant.{call}(run, {key}=...)"
-                raise RunError(where, f"{key} was given in memory when this run was started", hint=hint)
+                raise RunError(where, f"{key} was in memory when this run was started", hint=hint)
         try:
             if "guard_tolerance" in values:
                 values["guard_tolerance"] = Tolerance.parse(values["guard_tolerance"])

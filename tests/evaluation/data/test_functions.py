@@ -70,12 +70,12 @@ def test_the_digest_is_that_of_the_samples() -> None:
         (lambda: X, "returned a single ndarray, not batches one after the other; yield x, (x, y)"),
         (lambda: (X, Y), "returned a single tuple"),
         (lambda: None, "returned a single NoneType"),
-        (lambda: [{"image": X}], "batch 0: gives inputs image, the model takes input; name them as the model does"),
+        (lambda: [{"image": X}], "batch 0: yields inputs image, the model takes input; name them as the model does"),
         (lambda: [(X, Y[:3])], "batch 0: is not a batch: float32[7, 2] with labels int64[3]"),
         (lambda: [np.float32(1)], "is not a batch: float32[]"),
         (lambda: [["a", None]], "is not a batch: object[2]"),
-        (lambda: [[[1, 2], [3]]], "is no array"),
-        (lambda: [X, (X, Y)], "gives labels with some batches only"),
+        (lambda: [[[1, 2], [3]]], "is not an array"),
+        (lambda: [X, (X, Y)], "yields labels with some batches only"),
         (lambda x: x, "raised TypeError"),
     ],
 )
@@ -86,7 +86,7 @@ def test_what_is_no_batch(give: Callable[..., Any], told: str) -> None:
 
 
 def test_one_array_for_two_inputs() -> None:
-    with pytest.raises(DataError, match="gives one array, the model takes a, b"):
+    with pytest.raises(DataError, match="yields one array, the model takes a, b"):
         len(FunctionSource("f", lambda: [X], ["a", "b"]))
 
 
@@ -101,9 +101,9 @@ def test_an_exception_keeps_its_message_and_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("later", "told"),
     [
-        ([], "gave 0 batches in a later pass, 2 in the first"),
-        ([X], "gave 1 batches in a later pass"),
-        ([X, X, X], "gave more than the 2 batches"),
+        ([], "yielded 0 batches in a later pass, 2 in the first"),
+        ([X], "yielded 1 batches in a later pass"),
+        ([X, X, X], "yielded more than the 2 batches"),
         ([X, X[:3]], r"batch 1 is float32\[3, 2\], in the first pass it was float32\[7, 2\]"),
         ([X[::-1], X], "the first batch differs"),
     ],

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from autoquant.cache import digest_of
 from autoquant.evaluation.data.splits import DataSplits
-from autoquant.evaluation.metrics.metric import Metric, open_metric, require_labels
+from autoquant.evaluation.metrics.metric import Metric, require_labels
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
 from autoquant.model.model import Model, open_model

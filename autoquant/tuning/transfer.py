@@ -10,7 +10,8 @@ from typing import Any
 
 from autoquant.calibration.plan import fitted_plan
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.metrics.metric import open_metric, require_labels
+from autoquant.evaluation.metrics.metric import require_labels
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.score import Progress
 from autoquant.evaluation.scoring.subset import EvaluationSubset

@@ -27,7 +27,7 @@ import numpy as np
 
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.litert import LiteRTEngine
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in, calibrate
 from autoquant.evaluation.scoring.score import measure
 from autoquant.model.layer import Layer

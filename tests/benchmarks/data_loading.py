@@ -29,7 +29,7 @@ from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.preprocessing import KerasMode
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.score import measure
 from autoquant.model.model import Model, open_model
 

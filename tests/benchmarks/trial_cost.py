@@ -30,7 +30,7 @@ from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.fake_quant import Simulation
 from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
 from autoquant.evaluation.engines.table import ENGINES, open_engine
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in, calibrate
 from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules

@@ -15,7 +15,7 @@ from tiny_model import Tiny
 
 import autoquant
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset

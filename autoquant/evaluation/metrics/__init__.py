@@ -1,1 +1,1 @@
-"""What a batch of outputs scores; a new metric is one function and one row of the table in metric.py."""
+"""What a batch of outputs scores; a new metric is one function and one row of the table in table.py."""

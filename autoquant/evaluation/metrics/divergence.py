@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 
 SLACK = 1e-3
 """By how much rows of probabilities may miss 1, after an INT8 softmax has rounded them."""

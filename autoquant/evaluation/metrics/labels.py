@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError, TrialError
-from autoquant.evaluation.data.batch import Array, Outputs
+from autoquant.evaluation.data.batch import Outputs
 
 
 def first_output(outputs: Outputs) -> Array:
@@ -76,8 +77,3 @@ def given_labels(labels: Array | None, who: str) -> Array:
     if labels is None:
         raise DataError(f"metric {who}", "needs labels", hint="use `--metric agreement`, which does without")
     return labels
-
-
-def mean_row(rows: Array) -> float:
-    """The mean, added up in float64."""
-    return float(np.mean(rows, dtype=np.float64))

@@ -118,7 +118,7 @@ def measure_baseline(
                 seen.append(_seen(outputs, batch.labels, metric))
                 if metric.of_classes:
                     scores = class_scores(first_output(outputs), metric.name)
-                    margins.append(margins_of(scores, _threshold(metric), getattr(metric, "k", 1)))
+                    margins.append(margins_of(scores, metric.threshold, metric.k))
                 if metric.needs_reference or not kept:
                     kept.append(outputs)
                 done += len(batch)
@@ -128,11 +128,6 @@ def measure_baseline(
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
     return Baseline(key, tuple(kept), score, warnings, np.concatenate(margins) if margins else None)
-
-
-def _threshold(metric: Metric) -> float:
-    """Where a single column of scores changes its class."""
-    return float(getattr(metric, "threshold", 0.5))
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:

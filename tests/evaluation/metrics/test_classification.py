@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.metrics.classification import Agreement, AreaUnderCurve, TopK
+from autoquant.evaluation.metrics.classification import agreement, area_under_curve, top_k
 
 few_values = st.integers(-3, 3).map(float)  # many ties, as quantized outputs have
 
@@ -20,36 +20,36 @@ def test_top_k_is_the_label_among_the_first_of_a_stable_sort(scores: Array, data
     for k in (1, 5):
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         expected = [float(label in row) for label, row in zip(labels, order, strict=True)]
-        np.testing.assert_array_equal(TopK("t", k).measure({"o": scores}, labels, None), expected)
+        np.testing.assert_array_equal(top_k("t", k=k).measure({"o": scores}, labels, None), expected)
         one_hot = np.eye(classes, dtype=np.float32)[labels]
-        np.testing.assert_array_equal(TopK("t", k).measure({"o": scores}, one_hot, None), expected)
+        np.testing.assert_array_equal(top_k("t", k=k).measure({"o": scores}, one_hot, None), expected)
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1)])
 def test_a_single_column_is_a_probability(shape: tuple[int, ...]) -> None:
     outputs = np.asarray([0.2, 0.7, 0.5, 0.99]).reshape(shape)
-    rows = TopK("top1", 1).measure({"o": outputs}, np.asarray([0, 1, 1, 0]), None)
+    rows = top_k("top1").measure({"o": outputs}, np.asarray([0, 1, 1, 0]), None)
     np.testing.assert_array_equal(rows, [1, 1, 0, 0])
 
 
 def test_top_5_of_five_classes_says_nothing() -> None:
     with pytest.raises(DataError, match="metric top5: the model has 5 classes: every answer would be right"):
-        TopK("top5", 5).measure({"o": np.zeros((2, 5))}, np.zeros(2, int), None)
+        top_k("top5", k=5).measure({"o": np.zeros((2, 5))}, np.zeros(2, int), None)
 
 
 def test_agreement_is_of_the_first_output() -> None:
     ours = {"a": np.asarray([[1, 2], [2, 1], [0, 1]]), "b": np.zeros((3, 2))}
     theirs = {"a": np.asarray([[0, 9], [0, 9], [5, 6]]), "b": np.ones((3, 2))}
-    rows = Agreement().measure(ours, None, theirs)
+    rows = agreement().measure(ours, None, theirs)
     np.testing.assert_array_equal(rows, [1, 0, 1])
-    assert Agreement().combine(rows) == pytest.approx(2 / 3)
+    assert agreement().combine(rows) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="there are none"):
-        Agreement().measure(ours, None, None)
+        agreement().measure(ours, None, None)
 
 
 def test_nan_fails_the_trial() -> None:
     with pytest.raises(TrialError, match="is NaN for 1 of 2"):
-        TopK("top1", 1).measure({"o": np.asarray([[0, np.nan], [0, 1]])}, np.zeros(2, int), None)
+        top_k("top1").measure({"o": np.asarray([[0, np.nan], [0, 1]])}, np.zeros(2, int), None)
 
 
 @given(
@@ -60,7 +60,7 @@ def test_nan_fails_the_trial() -> None:
 def test_auc_is_how_often_a_positive_is_above_a_negative(rows: list[tuple[float, bool]]) -> None:
     scores, labels = (np.asarray(part) for part in zip(*rows, strict=True))
     pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels] for n in scores[~labels]]
-    auc = AreaUnderCurve()
+    auc = area_under_curve()
     measured = auc.measure({"o": scores[:, None]}, labels.astype(int), None)
     assert measured.shape == (len(rows), 2)
     assert auc.combine(measured) == pytest.approx(np.mean(pairs), abs=1e-12)
@@ -73,7 +73,7 @@ def test_auc_equals_that_of_scikit_learn() -> None:
     labels = generator.integers(0, 2, 200)
     positive = np.round(generator.random(200) * 0.5 + 0.3 * labels, 2)
     two = np.stack([1 - positive, positive], axis=1)
-    auc = AreaUnderCurve()
+    auc = area_under_curve()
     for outputs in (positive, two):
         made = auc.combine(auc.measure({"o": outputs}, labels, None))
         assert made == pytest.approx(roc_auc_score(labels, positive), abs=1e-12)
@@ -81,13 +81,13 @@ def test_auc_equals_that_of_scikit_learn() -> None:
 
 def test_auc_by_hand() -> None:
     # positives 0.8 and 0.4, negatives 0.6 and 0.4: pairs 1, 1, 0, 1/2
-    auc = AreaUnderCurve()
+    auc = area_under_curve()
     rows = auc.measure({"o": np.asarray([0.8, 0.6, 0.4, 0.4])}, np.asarray([1, 0, 1, 0]), None)
     assert auc.combine(rows) == pytest.approx(2.5 / 4)
 
 
 def test_auc_needs_two_classes() -> None:
-    auc = AreaUnderCurve()
+    auc = area_under_curve()
     with pytest.raises(DataError, match="is for two classes, the model has 3"):
         auc.measure({"o": np.zeros((2, 3))}, np.asarray([0, 1]), None)
     with pytest.raises(DataError, match="there are 0 positive and 2 negative ones"):

@@ -9,16 +9,17 @@ import pytest
 
 from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.plugins import load_function
-from autoquant.evaluation.metrics.metric import open_metric
-from autoquant.evaluation.metrics.user_metric import UserMetric
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.table import open_metric
+from autoquant.evaluation.metrics.user_metric import user_metric
 
 OUT = np.asarray([[1.0, 2.0], [5.0, 3.0], [0.0, 4.0]])
 LABELS = np.asarray([1, 1, 0])
 
 
-def flagged(function: Callable[[Any, Any], Any], **flags: object) -> UserMetric:
+def flagged(function: Callable[[Any, Any], Any], **flags: object) -> Metric:
     vars(function).update(flags)
-    return UserMetric.of("mine:f", function)
+    return user_metric("mine:f", function)
 
 
 def test_values_of_samples() -> None:
@@ -73,7 +74,7 @@ def test_without_labels() -> None:
 )
 def test_wrong_functions(function: Callable[..., Any], told: str) -> None:
     with pytest.raises(DataError) as caught:
-        UserMetric.of("mine:f", function).measure({"o": OUT}, LABELS, None)
+        user_metric("mine:f", function).measure({"o": OUT}, LABELS, None)
     assert caught.value.where == "mine:f"
     assert told in str(caught.value)
 
@@ -92,14 +93,14 @@ def test_a_wrong_attribute() -> None:
 def test_an_exception_keeps_its_message_and_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def f(outputs, labels):\n    x = 1\n    return outputs['nothing']\n")
-    metric = UserMetric.of("mine:f", load_function(f"{file}:f"))
+    metric = user_metric("mine:f", load_function(f"{file}:f"))
     with pytest.raises(DataError, match=r"mine:f: raised IndexError: .*mine\.py:3\)"):
         metric.measure({"o": OUT}, LABELS, None)
 
 
 def test_nan_fails_the_trial() -> None:
-    metric = UserMetric.of("mine:f", lambda outputs, labels: outputs[:, 0])
+    metric = user_metric("mine:f", lambda outputs, labels: outputs[:, 0])
     with pytest.raises(TrialError, match="output 'o' is NaN"):
         metric.measure({"o": OUT * np.nan}, LABELS, None)
     with pytest.raises(TrialError, match="mine:f returned NaN"):
-        UserMetric.of("mine:f", lambda outputs, labels: labels * np.nan).measure({"o": OUT}, LABELS, None)
+        user_metric("mine:f", lambda outputs, labels: labels * np.nan).measure({"o": OUT}, LABELS, None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline, load_baseline, measure_baseline, save_baseline
 from autoquant.model.model import InputSpec
 

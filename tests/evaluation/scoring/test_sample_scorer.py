@@ -12,7 +12,7 @@ import pytest
 
 from autoquant.array import Array
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.sample_scorer import (
     GROWTH,

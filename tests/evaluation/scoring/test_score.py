@@ -16,7 +16,8 @@ from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import Custom
 from autoquant.evaluation.engines.engine import run_batch
-from autoquant.evaluation.metrics.metric import Metric, open_metric
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.score import Progress, Score, measure, score_of
 from autoquant.model.model import InputSpec
 from autoquant.quiet import no_progress

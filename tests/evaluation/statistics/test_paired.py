@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from autoquant.array import Array
-from autoquant.evaluation.metrics.classification import AreaUnderCurve
+from autoquant.evaluation.metrics.classification import area_under_curve
 from autoquant.evaluation.statistics.paired import (
     ALL_EQUAL,
     BETTING,
@@ -174,7 +174,7 @@ def test_better_of_other_metrics() -> None:
 
 
 def test_the_drop_of_an_area_is_bounded_by_paired_resampling() -> None:
-    random, auc, count = np.random.default_rng(1), AreaUnderCurve(), 300
+    random, auc, count = np.random.default_rng(1), area_under_curve(), 300
     truth = random.integers(0, 2, count).astype(float)
     score = truth + random.normal(size=count)
     before = np.stack([score, truth], axis=1)

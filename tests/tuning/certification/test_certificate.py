@@ -11,7 +11,7 @@ import pytest
 
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.metrics.metric import METRICS
+from autoquant.evaluation.metrics.table import METRICS
 from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
 from autoquant.evaluation.statistics.sequential import upper_of_mean
 from autoquant.evaluation.statistics.trinomial import exact_upper

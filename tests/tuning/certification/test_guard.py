@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.dataset import Dataset, open_data
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.model.model import InputSpec
 from autoquant.tuning.certification.guard import Groups, check_guard, groups_of
 

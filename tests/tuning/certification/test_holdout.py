@@ -12,7 +12,7 @@ from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.data.splits import DataSplits
-from autoquant.evaluation.metrics.metric import open_metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import InputSpec

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.metrics.metric import Metric, open_metric
-from autoquant.evaluation.metrics.user_metric import UserMetric
+from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.statistics.bca import FEWEST
@@ -15,7 +15,7 @@ from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.tuning.certification.holdout import least_certifiable
 
 RIGHT, VALUES = np.ones(1000), np.random.default_rng(1).random(1000)
-BOUNDED = UserMetric("overlap", lambda outputs, labels: outputs, True, False, True, (0.0, 1.0))
+BOUNDED = Metric("overlap", "overlap", lambda outputs, labels, reference: outputs["y"], bounds=(0.0, 1.0))
 
 
 @pytest.mark.parametrize(

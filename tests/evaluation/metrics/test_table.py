@@ -7,8 +7,8 @@ import pytest
 
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.metrics.metric import METRICS, open_metric, require_labels
-from autoquant.evaluation.metrics.user_metric import UserMetric
+from autoquant.evaluation.metrics.metric import require_labels
+from autoquant.evaluation.metrics.table import METRICS, open_metric
 from autoquant.model.model import InputSpec
 
 SPEC = [InputSpec("input", np.dtype("float32"), (None, 2))]
@@ -59,9 +59,9 @@ def test_missing_labels(name: str) -> None:
 def test_by_name_by_module_and_as_a_function() -> None:
     assert open_metric("top1") is METRICS["top1"]
     assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == ["mse"]
-    named = open_metric("numpy:hypot")
-    assert isinstance(named, UserMetric) and named.name == "numpy:hypot"
-    assert isinstance(open_metric(lambda outputs, labels: outputs), UserMetric)
+    assert open_metric("numpy:hypot").name == "numpy:hypot"
+    assert open_metric(np.hypot).name == "numpy:hypot"
+    assert "<lambda> True True True None " in open_metric(lambda outputs, labels: outputs).key
 
 
 def test_a_moved_threshold() -> None:

@@ -34,7 +34,7 @@ from autoquant.model.model import Model, open_model
 from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder, Stopwatch
-from autoquant.tuning.repairs.equalization import Prepared
+from autoquant.tuning.repairs.equalization import ModelVariant
 from autoquant.tuning.sampling.samplers import tpe
 from autoquant.tuning.study.study import Study
 from autoquant.tuning.study.trial import Trial, best
@@ -95,7 +95,7 @@ def accuracy_based_auto_calibration(
     write_text(files.ranking, ranking_text(ranking))
     named, workload = replace(model, name=files.prefix.name), Workload.from_layers(found.by_name)
     target = TensorFlowTarget()
-    prepared = Prepared(named, GraphCompiler(target, model.graph, found.by_name, calibrator))
+    prepared = ModelVariant(named, GraphCompiler(target, model.graph, found.by_name, calibrator))
     builder = Builder(named, workload, target, lambda plan: prepared)
     bench = Bench(builder, RollBackSpace(plan), judge)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:

@@ -15,7 +15,7 @@ from autoquant.quantization.affine import Array
 VERSION = 1
 """Version of what is computed here; part of the digests of equalized models."""
 SWEEPS = 200
-"""Most passes over all joints."""
+"""Most passes over all pairs."""
 STEADY = 1e-4
 """Factors that change by no more than this, relative to 1, are done."""
 HIGHEST = 1.5
@@ -53,7 +53,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, eq=False)
-class Joint:
+class LayerPair:
     """Output channels of layer number `first` are the input channels of number `second`, perhaps several times over.
 
     Factors of the channels, (channels,), stay in [`least`, `most`], where 1 lies. `peaks`, (channels,), are the largest
@@ -79,23 +79,23 @@ class Joint:
         return np.asarray(np.clip(np.clip(factors, least, LIMIT), self.least, self.most))
 
 
-def equalizing_factors(layers: Sequence[Sizes], joints: Sequence[Joint]) -> list[Array]:
-    """For each joint s, (channels,): `first` is divided by it, and `second` multiplied, in float64.
+def equalizing_factors(layers: Sequence[Sizes], pairs: Sequence[LayerPair]) -> list[Array]:
+    """For each pair s, (channels,): `first` is divided by it, and `second` multiplied, in float64.
 
     s = (1 / r2) sqrt(r1 r2), r1 and r2 the largest absolute weights of the channel in the two layers, so that both
-    become sqrt(r1 r2) (equations 9 to 11); all joints in turn, over and over, since each layer but the ends is in two.
+    become sqrt(r1 r2) (equations 9 to 11); all pairs in turn, over and over, since each layer but the ends is in two.
     A channel that one of the two does not have, with weights of 0, keeps its size: nothing is gained by another.
     """
     now = list(layers)
-    factors = [np.ones(joint.least.shape) for joint in joints]
+    factors = [np.ones(pair.least.shape) for pair in pairs]
     for _ in range(SWEEPS):
         moved = 0.0
-        for number, joint in enumerate(joints):
-            step = _step(now[joint.first].of_outputs, now[joint.second].of_inputs)
-            wanted = joint.clipped(factors[number] * step)
+        for number, pair in enumerate(pairs):
+            step = _step(now[pair.first].of_outputs, now[pair.second].of_inputs)
+            wanted = pair.clipped(factors[number] * step)
             step = wanted / factors[number]
-            now[joint.first] = now[joint.first].scaled(outputs=1.0 / step)
-            now[joint.second] = now[joint.second].scaled(inputs=step)
+            now[pair.first] = now[pair.first].scaled(outputs=1.0 / step)
+            now[pair.second] = now[pair.second].scaled(inputs=step)
             factors[number] = wanted
             moved = max(moved, float(np.abs(step - 1.0).max(initial=0.0)))
         if moved <= STEADY:

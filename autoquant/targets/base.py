@@ -15,7 +15,6 @@ from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, Program
 from autoquant.quantization.affine import Array
 from autoquant.quiet import no_progress
-from autoquant.targets.equalizing import MomentsOf
 
 Corrections = Mapping[str, Array]
 """Layer -> what is added to its bias, (channels,), in real units."""
@@ -85,14 +84,6 @@ class Target(Protocol):
 
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
         """The tensors of a lowered model whose statistics it takes to quantize any of the layers."""
-        ...
-
-    def equalized(self, model: Model, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Model:
-        """A lowered model of the same operators and names that computes the same, with channels of layers made alike.
-
-        The model itself where there is nothing to do. Its digest is not changed: what was seen of the two is to be kept
-        apart by whoever keeps it. Raises TrialError where a constant would be beyond float32.
-        """
         ...
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> Compiler:

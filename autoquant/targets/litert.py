@@ -15,7 +15,7 @@ from autoquant.errors import PlanError
 from autoquant.files import write_bytes
 from autoquant.model.fusion import EVERYTHING
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.litert import equalization, flatbuffer
+from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.litert.survey import survey_lite
@@ -23,7 +23,6 @@ from autoquant.model.model import Model
 from autoquant.quantization.affine import Affine, Array
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
-from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.litert_assignment import assigned
 from autoquant.targets.litert_balance import Balance, Balancer, between
 from autoquant.targets.litert_bias import add_to_biases
@@ -76,12 +75,6 @@ class LiteRTTarget:
         lite = _lite(model)
         near = data_near(lite, able(lite), self.io)
         return {flatbuffer.tensor_name(lite.subgraph.tensors[index]) for index in near}
-
-    def equalized(self, model: Model, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Model:
-        """The file with other constants. Raises TrialError."""
-        chains = equalization.find_chains(_lite(model), layers)
-        changed = equalized_constants(chains, moments_of)
-        return replace(model, program=equalization.with_constants(_lite(model), changed)) if changed else model
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
         """What calibrates and saves .tflite files."""

@@ -15,7 +15,6 @@ from autoquant.calibration.record import Calibrator, Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
 from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path, save_quant_json
-from autoquant.model.equalization import find_chains, with_constants
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
@@ -23,7 +22,6 @@ from autoquant.model.model import Model
 from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
-from autoquant.targets.equalizing import MomentsOf, equalized_constants
 from autoquant.targets.fitting import fitted
 from autoquant.targets.insertion import Part, layer_parts
 from autoquant.targets.requantization import without_relu6
@@ -59,12 +57,6 @@ class TensorFlowTarget:
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
         """The activations of the layers: nothing else is quantized."""
         return {tensor for layer in layers.values() for tensor in layer.activations}
-
-    def equalized(self, model: Model, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Model:
-        """The graph with other constants. Raises TrialError."""
-        chains = find_chains(model.graph, layers)
-        changed = equalized_constants(chains, moments_of)
-        return replace(model, program=with_constants(model.graph, layers, changed)) if changed else model
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> GraphCompiler:
         """What calibrates and saves graphs."""

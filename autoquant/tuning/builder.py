@@ -18,7 +18,7 @@ from autoquant.model.model import Model, Program
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
-from autoquant.tuning.repairs.equalization import Prepared, equalized
+from autoquant.tuning.repairs.equalization import ModelVariant, equalized
 from autoquant.tuning.study.workload import Workload
 
 
@@ -40,7 +40,7 @@ class Builder:
     model: Model
     workload: Workload
     target: Target
-    prepared: Callable[[Plan], Prepared]
+    prepared: Callable[[Plan], ModelVariant]
     corrector: Corrector | None = None
 
     @property
@@ -94,7 +94,7 @@ def builder_of_plan(
     layers = {name: workload.layers[name] for name in plan.int8}
     calibration = CalibrationRunner(engine, data, batch_size, on_progress)
     if plan.equalize:
-        model = equalized(target, model, workload.layers, calibration, plan.batch_num)
+        model = equalized(model, workload.layers, calibration, plan.batch_num)
     statistics = calibrate(
         engine,
         model,
@@ -108,7 +108,7 @@ def builder_of_plan(
         sketched=plan.sketched,
         on_progress=on_progress,
     )
-    prepared = Prepared(model, target.compiler(model, workload.layers, statistics))
+    prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration))
 
 

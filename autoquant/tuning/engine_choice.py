@@ -24,7 +24,7 @@ from autoquant.targets.table import TARGETS
 from autoquant.tuning.study.choices import AUTO, TENSORFLOW
 
 if TYPE_CHECKING:  # which loads TensorFlow
-    from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+    from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 
 LITERT = "litert"
 Make = Callable[[Plan, Path], object]
@@ -73,7 +73,7 @@ class EngineChooser:
         if self.asked == self._runtime or LITERT not in TARGETS[self.target].engines[1:]:
             return EngineChoice(open_engine(self._runtime))
         try:
-            engine = self._simulation()
+            engine = self._fake_quant_engine()
             compared = self._compared(engine.open_graph(self.model.program), self._open_float())
         except (ModelError, TrialError) as error:
             return self.fall_back(f"{error.where}: {error.what}")
@@ -88,7 +88,7 @@ class EngineChooser:
         if stored["name"] == self._runtime:
             return EngineChoice(open_engine(self._runtime), stored.get("reason", ""), figures)
         try:
-            return EngineChoice(self._simulation(), figures=figures)
+            return EngineChoice(self._fake_quant_engine(), figures=figures)
         except ModelError as error:
             what = f"was started on LiteRT, which does not run the model any more: {error}"
             raise RunError("the run", what, hint="start a new run") from error
@@ -122,18 +122,17 @@ class EngineChooser:
     def _runtime(self) -> str:
         return TARGETS[self.target].runtime
 
-    def _simulation(self) -> SimulationEngine:
-        """LiteRT for this model. Raises ModelError where a layer cannot be simulated on it."""
-        from autoquant.evaluation.engines.fake_quant import Simulation
-        from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+    def _fake_quant_engine(self) -> FakeQuantEngine:
+        """LiteRT for this model. Raises ModelError where a layer cannot be fake-quantized on it."""
+        from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 
-        simulation = Simulation.of(self.model.graph, [*self.layers, *self.in_float])
+        engine = FakeQuantEngine.of(self.model.graph, [*self.layers, *self.in_float])
         for layer in self.layers:
-            if reason := simulation.reasons.get(layer.name):
+            if reason := engine.reasons.get(layer.name):
                 raise ModelError(
                     layer.name, f"cannot be fake-quantized on LiteRT: {reason}", hint=f"--engine {TENSORFLOW} can"
                 )
-        return SimulationEngine(simulation)
+        return engine
 
     def _open_float(self) -> Runner:
         return open_engine(TENSORFLOW).open_graph(self.model.program)

@@ -22,10 +22,10 @@ from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.objective import open_objective
 from autoquant.tuning.repairs.bias_correction import Corrector
-from autoquant.tuning.repairs.equalization import Prepared, PreparedByPlan, equalized
+from autoquant.tuning.repairs.equalization import ModelVariant, ModelVariants, equalized
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
-from autoquant.tuning.sensitivity.predicting import Predictor
+from autoquant.tuning.sensitivity.predict import Predictor
 from autoquant.tuning.session import Budget, Clock, SearchSession
 from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
@@ -140,7 +140,7 @@ class _Preparation:
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)
         self.listener(events.DataSplit(len(subset), len(splits.holdout or ()), splits.reason))
-        prepared = PreparedByPlan(partial(self._prepared, engine))
+        prepared = ModelVariants(partial(self._prepared, engine))
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
         scorer = SampleScorer.of(engine, model.program, subset, seed=request.seed, batch_size=request.batch_size)
@@ -179,13 +179,13 @@ class _Preparation:
             self.listener(events.Warned(_too_large(tolerance)))
         self.listener(events.BaselineScored(metric.name, score, max_drop, worst))
 
-    def _prepared(self, engine: Engine, equalize: bool) -> Prepared:
+    def _prepared(self, engine: Engine, equalize: bool) -> ModelVariant:
         """Calibrate the model as it is, or equalized."""
         inputs, model = self.inputs, self.inputs.model
         layers, batch_nums = inputs.workload.layers, inputs.space.batch_nums
         if equalize:
             calibration = self._calibration(engine, "equalization")
-            model = equalized(inputs.target, model, layers, calibration, max(batch_nums))
+            model = equalized(model, layers, calibration, max(batch_nums))
         statistics = calibrate(
             engine,
             model,
@@ -199,7 +199,7 @@ class _Preparation:
             on_progress=self._on_progress("calibration"),
         )
         self.listener(events.Calibrated(max(batch_nums)))
-        return Prepared(model, inputs.target.compiler(model, layers, statistics))
+        return ModelVariant(model, inputs.target.compiler(model, layers, statistics))
 
     def _calibration(self, engine: Engine, what: str) -> CalibrationRunner:
         data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size

@@ -31,8 +31,7 @@ from autoquant.calibration.statistics import Statistics
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.engines.fake_quant import Simulation
-from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.engines.tensorflow import TensorFlowRunner
 from autoquant.evaluation.passes import batches_in, calibrate
@@ -41,12 +40,12 @@ from autoquant.model.model import Model, is_lite, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder
-from autoquant.tuning.repairs.equalization import Prepared
+from autoquant.tuning.repairs.equalization import ModelVariant
 from autoquant.tuning.samples import open_splits
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher
 from autoquant.tuning.sensitivity.likelihoods import likelihood_of
-from autoquant.tuning.sensitivity.result import SAMPLES, Question
+from autoquant.tuning.sensitivity.request import SAMPLES, SensitivityRequest
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -64,7 +63,7 @@ class Opened:
     Costs are measured on more samples, `timed`.
     """
 
-    question: Question
+    request: SensitivityRequest
     builder: Builder
     engine: Engine
     evaluation: Dataset
@@ -116,8 +115,8 @@ def main(words: Sequence[str] | None = None) -> None:
         evaluated=arguments.evaluated,
     )
     ranked = rank(opened, seeds=arguments.seeds)
-    layers, chosen = len(ranked.measured), len(opened.question.chosen)
-    print(f"{opened.question.model.name}: {layers} layers, {chosen} samples, {len(opened.evaluation)} evaluated")
+    layers, chosen = len(ranked.measured), len(opened.request.sample_subset)
+    print(f"{opened.request.model.name}: {layers} layers, {chosen} samples, {len(opened.evaluation)} evaluated")
     for way, correlation in ranked.correlations.items():
         print(f"Spearman {way:<24}{correlation:>8.3f}")
     for way, cost in costs(opened, repeat=arguments.repeat).items():
@@ -137,7 +136,7 @@ def open_all(
     if chosen.name != own:
         wanted, seen = _calibrated(chosen, lowered, data.calibration, request.batch_size)
     layers = {name: layer for name, layer in wanted.layers.items() if not layer.tensor_only}
-    question = Question(
+    asked = SensitivityRequest(
         model=given,
         layers=workload.layers,
         candidates={name: [layer_plan(layer)] for name, layer in layers.items()},
@@ -145,11 +144,11 @@ def open_all(
         data=data.calibration,
         samples=samples,
     )
-    prepared = Prepared(lowered, chosen.compiler(lowered, wanted.layers, seen))
+    prepared = ModelVariant(lowered, chosen.compiler(lowered, wanted.layers, seen))
     builder = Builder(lowered, wanted, chosen, lambda plan: prepared)
     order = np.random.default_rng(0).permutation(len(data.evaluation))
     evaluation, timed = (data.evaluation.subset(order[:count]) for count in (evaluated, TIMED))
-    return Opened(question, builder, _engine(chosen.name, given, wanted), evaluation, timed)
+    return Opened(asked, builder, _engine(chosen.name, given, wanted), evaluation, timed)
 
 
 def _calibrated(target: Target, model: Model, data: Dataset, batch_size: int) -> tuple[Workload, Statistics]:
@@ -161,34 +160,34 @@ def _calibrated(target: Target, model: Model, data: Dataset, batch_size: int) ->
 
 def _engine(target: str, model: Model, workload: Workload) -> Engine:
     if target == "tensorflow":
-        return SimulationEngine(Simulation.of(model.graph, workload.layers.values()))
+        return FakeQuantEngine.of(model.graph, workload.layers.values())
     return open_engine(target)
 
 
 def rank(opened: Opened, *, seeds: int = 1, amct: bool = True) -> Ranked:
     """Measure every layer, and predict that in every way; `amct` says whether by AMCT's measures too."""
-    question = opened.question
+    request = opened.request
     with tempfile.TemporaryDirectory() as folder:
         measured, outputs = _measured(opened, Path(folder), amct=amct)
     ways = {}
-    if isinstance(question.model.program, Graph):
-        ways = {f"fisher, seed {seed}": fisher(replace(question, seed=seed)) for seed in range(seeds)}
-    ways["divergence"] = divergence(question)
+    if isinstance(request.model.program, Graph):
+        ways = {f"fisher, seed {seed}": fisher(replace(request, seed=seed)) for seed in range(seeds)}
+    ways["divergence"] = divergence(request)
     predicted = {way: {n: v[0] for n, v in found.values.items()} for way, found in ways.items()}
     return Ranked(measured, {**predicted, **outputs})
 
 
 def _measured(opened: Opened, folder: Path, *, amct: bool) -> tuple[Values, Mapping[str, Values]]:
     """The divergence of each layer's INT8 model, and AMCT's measures of what its operator gives, where those apply."""
-    builder, question = opened.builder, opened.question
+    builder, request = opened.builder, opened.request
     program = builder.model.program
     runner = opened.engine.open_graph(program)
     before = _outputs(runner, opened.evaluation)
-    likelihood = likelihood_of(before, of_classes=question.of_classes)
+    likelihood = likelihood_of(before, of_classes=request.of_classes)
     measured: dict[str, float] = {}
     others: dict[str, dict[str, float]] = {}
-    for name, (settings,) in question.candidates.items():
-        built = builder.build(Plan({name: settings}, question.batches), folder)
+    for name, (settings,) in request.candidates.items():
+        built = builder.build(Plan({name: settings}, request.batches), folder)
         after = _outputs(opened.engine.open_file(built.path, program), opened.evaluation)
         measured[name] = float(np.maximum(likelihood.divergence(before, after), 0.0).mean())
         if amct and builder.target.name == "tensorflow":
@@ -221,17 +220,19 @@ def _compared(opened: Opened, layer: str, path: Path) -> Values:
 
 def costs(opened: Opened, *, repeat: int) -> Values:
     """Plain passes that each way takes for the same samples."""
-    question, model = replace(opened.question, data=opened.timed, samples=TIMED), opened.question.model
+    request, model = replace(opened.request, data=opened.timed, samples=TIMED), opened.request.model
     found = {}
     if isinstance(model.program, Graph):
-        found["fisher"] = _cost(fisher, question, lambda: open_engine("tensorflow").open_graph(model.program), repeat)
-    found["divergence"] = _cost(divergence, question, lambda: open_engine("litert").open_graph(model.program), repeat)
+        found["fisher"] = _cost(fisher, request, lambda: open_engine("tensorflow").open_graph(model.program), repeat)
+    found["divergence"] = _cost(divergence, request, lambda: open_engine("litert").open_graph(model.program), repeat)
     return found
 
 
-def _cost(way: Callable[[Question], object], question: Question, opened: Callable[[], Runner], repeat: int) -> float:
+def _cost(
+    way: Callable[[SensitivityRequest], object], request: SensitivityRequest, opened: Callable[[], Runner], repeat: int
+) -> float:
     """The medians of what twice the samples cost beyond the samples, divided by each other."""
-    both = [replace(question, samples=len(question.chosen) // part) for part in (2, 1)]
+    both = [replace(request, samples=len(request.sample_subset) // part) for part in (2, 1)]
     ways: list[float] = []
     plain: list[float] = []
     runner = opened()
@@ -243,9 +244,9 @@ def _cost(way: Callable[[Question], object], question: Question, opened: Callabl
     return median(ways) / median(plain)
 
 
-def _run(runner: Runner, question: Question) -> None:
+def _run(runner: Runner, request: SensitivityRequest) -> None:
     """A plain pass."""
-    for batch in question.chosen.batches(BATCH):
+    for batch in request.sample_subset.batches(BATCH):
         runner(batch.inputs)
 
 

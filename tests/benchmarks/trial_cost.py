@@ -27,8 +27,7 @@ import numpy as np
 from autoquant.calibration.plan import CORRECTIONS, Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
 from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.engines.fake_quant import Simulation
-from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in, calibrate
@@ -40,7 +39,7 @@ from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.bias_correction import Corrector
-from autoquant.tuning.repairs.equalization import Prepared
+from autoquant.tuning.repairs.equalization import ModelVariant
 from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
@@ -127,7 +126,7 @@ def _open(arguments: argparse.Namespace) -> Opened:
         engine, model, layers, samples.calibration, [batches], batch_size=size, tensors=tensors, balanced=balanced
     )
     seconds = time.perf_counter() - begin
-    prepared = Prepared(model, target.compiler(model, workload.layers, statistics))
+    prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     corrector = Corrector(target, workload.layers, CalibrationRunner(engine, samples.calibration, size))
     builder = Builder(model, workload, target, lambda plan: prepared, corrector)
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
@@ -139,7 +138,7 @@ def _engine(name: str, target: str, model: Model, layers: dict[str, Layer]) -> E
     if name == target == "tensorflow":
         return open_engine(name)
     if target == "tensorflow":
-        return SimulationEngine(Simulation.of(model.graph, layers.values()))
+        return FakeQuantEngine.of(model.graph, layers.values())
     return open_engine("litert")
 
 

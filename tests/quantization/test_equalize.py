@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autoquant.quantization.equalize import (
     HIGHEST,
     LIMIT,
-    Joint,
+    LayerPair,
     Sizes,
     absorbable,
     absorbed,
@@ -30,16 +30,16 @@ def weights(*shape: int) -> Any:
     return hnp.arrays(np.float64, shape, elements=st.one_of(SIZE, SIZE.map(lambda x: -x)))
 
 
-def joint(first: int, second: int, channels: int, **limits: Any) -> Joint:
+def pair(first: int, second: int, channels: int, **limits: Any) -> LayerPair:
     free = {"least": np.zeros(channels), "most": np.full(channels, np.inf)}
     unknown = {"peaks": np.zeros(channels), "live": np.zeros(channels, bool)}
-    return Joint(first, second, **{**free, **unknown, **limits})
+    return LayerPair(first, second, **{**free, **unknown, **limits})
 
 
 @given(weights(3, 3, 2, 4), weights(4, 5))
 def test_two_layers_have_the_same_range_in_each_channel(first: NDArray[Any], second: NDArray[Any]) -> None:
     (factors,) = equalizing_factors(
-        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 4)]
+        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [pair(0, 1, 4)]
     )
     of_first, of_second = np.abs(first).max(axis=(0, 1, 2)), np.abs(second).max(axis=1)
     np.testing.assert_allclose(of_first / factors, np.sqrt(of_first * of_second), rtol=1e-3)
@@ -52,8 +52,8 @@ def test_a_chain_settles_where_every_pair_is_alike(
 ) -> None:
     """Four layers, the second of them depthwise with two outputs for each input; ranges are counted anew."""
     layers = [(one, False), (depthwise, True), (three, False), (four, False)]
-    joints = [joint(0, 1, 4), joint(1, 2, 8), joint(2, 3, 5)]
-    factors = equalizing_factors([Sizes.of(weight, depthwise=deep) for weight, deep in layers], joints)
+    pairs = [pair(0, 1, 4), pair(1, 2, 8), pair(2, 3, 5)]
+    factors = equalizing_factors([Sizes.of(weight, depthwise=deep) for weight, deep in layers], pairs)
     one = one / factors[0]
     depthwise = depthwise * factors[0][:, None] / factors[1].reshape(4, 2)
     three, four = three * factors[1][:, None] / factors[2], four * factors[2][:, None]
@@ -66,7 +66,7 @@ def test_a_chain_settles_where_every_pair_is_alike(
 def test_the_product_of_two_layers_is_what_it_was(first: NDArray[Any], second: NDArray[Any], x: NDArray[Any]) -> None:
     """Channels come round three times, as behind a Reshape of three positions."""
     layers = [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)]
-    (factors,) = equalizing_factors(layers, [joint(0, 1, 4)])
+    (factors,) = equalizing_factors(layers, [pair(0, 1, 4)])
     before = np.tile(x @ first, 3) @ second
     made = x @ scaled(first, depthwise=False, outputs=1 / factors)
     after = np.tile(made, 3) @ scaled(second, depthwise=False, inputs=factors)
@@ -78,7 +78,7 @@ def test_the_product_of_two_layers_is_what_it_was(first: NDArray[Any], second: N
 def test_channels_without_weights_keep_their_size() -> None:
     first, second = np.array([[1.0, 0.0, 4.0, 0.0]]), np.array([[1.0], [2.0], [0.0], [0.0]])
     (factors,) = equalizing_factors(
-        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 4)]
+        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [pair(0, 1, 4)]
     )
     np.testing.assert_array_equal(factors, 1.0)
 
@@ -87,7 +87,7 @@ def test_factors_keep_their_limits() -> None:
     first, second = np.array([[1e-20, 1e20, 1e-4, 1e4]]), np.ones((4, 1))
     limits = {"least": np.array([0.0, 0.0, 0.5, 1.0]), "most": np.array([np.inf, np.inf, np.inf, 1.0])}
     (factors,) = equalizing_factors(
-        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 4, **limits)]
+        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [pair(0, 1, 4, **limits)]
     )
     np.testing.assert_array_equal(factors, [1 / LIMIT, LIMIT, 0.5, 1.0])
 
@@ -97,7 +97,7 @@ def test_a_channel_that_is_a_bias_alone_becomes_no_larger_than_the_others() -> N
     first, second = np.array([[1.0, 1.0, 1.0, 1e-20]]), np.ones((4, 1))
     seen = {"peaks": np.array([2.0, 3.0, 4.0, 0.5]), "live": np.array([True, True, True, False])}
     (factors,) = equalizing_factors(
-        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 4, **seen)]
+        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [pair(0, 1, 4, **seen)]
     )
     np.testing.assert_allclose(factors, [1.0, 1.0, 1.0, 0.5 / 3.0])
 
@@ -106,7 +106,7 @@ def test_no_channel_becomes_much_larger_than_the_median() -> None:
     first, second = np.ones((1, 3)), np.ones((3, 1))
     seen = {"peaks": np.array([1.0, 2.0, 200.0]), "live": np.ones(3, bool)}
     (factors,) = equalizing_factors(
-        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [joint(0, 1, 3, **seen)]
+        [Sizes.of(first, depthwise=False), Sizes.of(second, depthwise=False)], [pair(0, 1, 3, **seen)]
     )
     np.testing.assert_allclose(factors, [1.0, 1.0, 200.0 / (HIGHEST * 2.0)])
 

@@ -1,4 +1,4 @@
-"""Questions about graphs made in a test, calibrated on their samples."""
+"""Sensitivity requests about graphs made in a test, calibrated on their samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import calibrate
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.sensitivity.result import Question
+from autoquant.tuning.sensitivity.request import SensitivityRequest
 from autoquant.tuning.study.workload import Workload
 
 BATCH = 64
@@ -34,7 +34,7 @@ def opened(folder: Path, write: Callable[..., Any], shape: tuple[int | None, ...
     return open_model(path, outputs=names)
 
 
-def question(model: Model, x: Any, *, target: str = "tensorflow", **options: Any) -> Question:
+def sensitivity_request(model: Model, x: Any, *, target: str = "tensorflow", **options: Any) -> SensitivityRequest:
     """About every layer and tensor, quantized by its largest values, unless `candidates` are given."""
     data = open_data((np.asarray(x, np.float32), None), model.inputs)
     own = open_target(target)
@@ -57,4 +57,4 @@ def question(model: Model, x: Any, *, target: str = "tensorflow", **options: Any
         "statistics": statistics,
         "data": data,
     }
-    return Question(**(asked | options))
+    return SensitivityRequest(**(asked | options))

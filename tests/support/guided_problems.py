@@ -13,7 +13,7 @@ import numpy as np
 
 from autoquant.calibration.plan import Plan
 from autoquant.tuning.sampling.problem import gain_of, globals_of, int8_of
-from autoquant.tuning.sensitivity.result import Prediction
+from autoquant.tuning.sensitivity.request import Prediction
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.study import Sampler
 from autoquant.tuning.study.trial import State, Trial

@@ -15,8 +15,7 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.errors import RunError, TrialError, UsageError
 from autoquant.evaluation.engines.engine import Runner
-from autoquant.evaluation.engines.fake_quant import Simulation
-from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.result import Ended
@@ -72,8 +71,8 @@ def far_off(monkeypatch: pytest.MonkeyPatch) -> None:
         def close(self) -> None:
             self.runner.close()
 
-    honest = SimulationEngine.open_file
-    monkeypatch.setattr(SimulationEngine, "open_file", lambda self, path, graph: Half(honest(self, path, graph)))
+    honest = FakeQuantEngine.open_file
+    monkeypatch.setattr(FakeQuantEngine, "open_file", lambda self, path, graph: Half(honest(self, path, graph)))
 
 
 @pytest.fixture
@@ -168,43 +167,43 @@ def test_asked_for_litert_where_it_differs(searched: Search, far_off: None) -> N
 
 
 def test_an_fp32_model_that_differs(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = SimulationEngine.open_graph
+    honest = FakeQuantEngine.open_graph
 
-    def open_another(self: SimulationEngine, graph: Any, fetches: Any = None) -> Runner:
+    def open_another(self: FakeQuantEngine, graph: Any, fetches: Any = None) -> Runner:
         runner = honest(self, graph, fetches)
         monkeypatch.setattr(
             type(runner), "_run", lambda self, feeds, viewed: [np.zeros((len(feeds[0]), 3), np.float32)]
         )
         return runner
 
-    monkeypatch.setattr(SimulationEngine, "open_graph", open_another)
+    monkeypatch.setattr(FakeQuantEngine, "open_graph", open_another)
     result = searched()
     assert searched.engine["name"] == "tensorflow"
     assert "the FP32 model's outputs differ on LiteRT: " in result.warnings[0]
 
 
-def test_a_layer_that_cannot_be_simulated(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Simulation.of
+def test_a_layer_that_cannot_be_fake_quantized(searched: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = FakeQuantEngine.of
 
-    def without_conv(graph: Any, layers: Any) -> Simulation:
+    def without_conv(graph: Any, layers: Any) -> FakeQuantEngine:
         made = honest(graph, layers)
         return replace(made, reasons={"conv": "it is gone"})
 
-    monkeypatch.setattr(Simulation, "of", without_conv)
+    monkeypatch.setattr(FakeQuantEngine, "of", without_conv)
     result = searched()
     assert searched.engine["name"] == "tensorflow"
     assert "conv: cannot be fake-quantized on LiteRT: it is gone" in result.warnings[0]
 
 
-def test_a_layer_that_stays_in_float_need_not_be_simulated(
+def test_a_layer_that_stays_in_float_need_not_be_fake_quantized(
     searched: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    honest = Simulation.of
+    honest = FakeQuantEngine.of
 
-    def without_conv(graph: Any, layers: Any) -> Simulation:
+    def without_conv(graph: Any, layers: Any) -> FakeQuantEngine:
         return replace(honest(graph, layers), reasons={"conv": "it is gone"})
 
-    monkeypatch.setattr(Simulation, "of", without_conv)
+    monkeypatch.setattr(FakeQuantEngine, "of", without_conv)
     space = tmp_path / "space.toml"
     space.write_text('[[override]]\nlayers = ["conv"]\nquant_enable = [false]\n')
     assert searched(space=space).warnings == ()
@@ -234,7 +233,7 @@ def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch:
     searched(tolerance=0.0, max_trials=1, space="thorough")
     reasons = {"dense": "it is gone"}
     monkeypatch.setattr(
-        Simulation, "of", lambda graph, layers: Simulation(graph, cast("Any", None), {}, {}, reasons, {})
+        FakeQuantEngine, "of", lambda graph, layers: FakeQuantEngine(graph, cast("Any", None), {}, {}, reasons, {})
     )
     with pytest.raises(RunError, match="was started on LiteRT, which does not run the model any more: dense"):
         autoquant.resume(searched.run, max_trials=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,23 @@ class Runner(Protocol):
     def close(self) -> None:
         """Give back its memory."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A runner whose tensors have other names: `names` gives for each the one that the runner knows."""
+
+    runner: Runner
+    names: Mapping[str, str]
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run one batch."""
+        found = self.runner(inputs)
+        return {name: found[known] for name, known in self.names.items()}
+
+    def close(self) -> None:
+        """Give back its memory."""
+        self.runner.close()
 
 
 class Engine(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from autoquant.errors import TrialError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.quantization.affine import Array
+from autoquant.quantization.affine import Affine, Array
 from autoquant.quantization.weights import spread
 from autoquant.targets.int8_layers import Int8Layer, int8_layers
 from autoquant.targets.reading import Saved
@@ -19,42 +19,31 @@ from autoquant.targets.reading import Saved
 OTHER_ENGINE = "choose --engine tensorflow"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """What QUANTIZE and DEQUANTIZE do together: (clip(round(x / scale) + zero, -128, 127) - zero) * scale.
-
-    Before that each channel of x is multiplied by its own of `factors`, where there are any.
-    """
-
-    scale: float
-    zero: int
-    factors: Array | None = None
-
-
 @dataclass(frozen=True)
-class RealLayer:
-    """A layer: a pair for each activation, the weight, in TensorFlow's layout, and the bias, both float32.
+class DequantizedLayer:
+    """A layer as its INT8 values have it, in real units: its weight, in TensorFlow's layout, and its bias, float32.
 
-    One in float has no pairs.
-
-    The operator's sum over data * weight, plus the bias, is what the saved graph has behind AscendDequant.
+    What it reads is rounded as `activations` say, after each channel was multiplied by its own of `factors`, where
+    there are any; one in float has no activations. The operator's sum over data * weight, plus the bias, is what the
+    saved graph has behind AscendDequant.
     """
 
     layer: Layer
-    pairs: tuple[Pair, ...]
+    activations: tuple[Affine, ...] = ()
+    factors: Array | None = None
     weight: Array | None = None
     bias: Array | None = None
 
 
-def real_layers(saved: Saved, graph: Graph) -> list[RealLayer]:
+def dequantized_layers(saved: Saved, graph: Graph) -> list[DequantizedLayer]:
     """The layers that are quantized in a saved graph. `graph` is the float graph that it was made from.
 
     Raises PlanError where the file is not whole, TrialError where its layers have a form that real numbers cannot say.
     """
-    return [_real(saved, graph, found) for found in int8_layers(saved).values()]
+    return [_dequantized(saved, graph, found) for found in int8_layers(saved).values()]
 
 
-def changed_layers(saved: Saved, graph: Graph, layers: Iterable[Layer]) -> Iterator[RealLayer]:
+def changed_layers(saved: Saved, graph: Graph, layers: Iterable[Layer]) -> Iterator[DequantizedLayer]:
     """Those of layers, in float in a saved graph, that have another weight or bias in it than in the float graph.
 
     Raises PlanError where a constant is none.
@@ -70,31 +59,35 @@ def changed_layers(saved: Saved, graph: Graph, layers: Iterable[Layer]) -> Itera
             was.append(graph.constant(graph.nodes[layer.bias].input[1]))
         now = [weight] if bias is None else [weight, bias]
         if not all(value is not None and np.array_equal(value, new) for value, new in zip(was, now, strict=True)):
-            yield RealLayer(layer, (), weight, bias)
+            yield DequantizedLayer(layer, weight=weight, bias=bias)
 
 
-def _real(saved: Saved, graph: Graph, found: Int8Layer) -> RealLayer:
+def _dequantized(saved: Saved, graph: Graph, found: Int8Layer) -> DequantizedLayer:
     layer = found.layer
     quants = [saved.graph.nodes[name] for name in layer.activations]
-    pairs = tuple(_pair(saved, graph, quant) for quant in quants)
+    activations = tuple(_affine(quant) for quant in quants)
     if layer.tensor_only:  # AscendAntiQuant has the scale as it was
-        return RealLayer(layer, (Pair(found.end.attr["scale"].f, pairs[0].zero),))
+        return DequantizedLayer(layer, (replace(activations[0], scale=found.end.attr["scale"].f),))
     scales = _scales(saved, found)
     if layer.weight is None:
-        return RealLayer(layer, pairs)
+        return DequantizedLayer(layer, activations)
     quant = saved.source(found.operator, layer.operator.weight or 0)
     integers = saved.constant(quant, 0, np.int8).astype(np.float64) - saved.constant(quant, 1, np.int8)
-    # The data come in steps of the pair's scale, so only the rest of the product is left for the weight.
-    steps = spread(scales / pairs[0].scale, integers.ndim, integers.shape, layer.channel_axes)
-    bias = None if found.bias is None else _bias(saved, found.bias) * scales
-    return RealLayer(layer, pairs, _float32(integers * steps), None if bias is None else _float32(bias))
+    # The data come in steps of their own scale, so only the rest of the product is left for the weight.
+    steps = spread(scales / activations[0].scale, integers.ndim, integers.shape, layer.channel_axes)
+    bias = None if found.bias is None else _float32(_bias(saved, found.bias) * scales)
+    return DequantizedLayer(layer, activations, _factors(saved, graph, quants[0]), _float32(integers * steps), bias)
 
 
-def _pair(saved: Saved, graph: Graph, quant: Any) -> Pair:
+def _affine(quant: Any) -> Affine:
+    return Affine(step_of(quant.attr["scale"].f), int(quant.attr["offset"].f))
+
+
+def _factors(saved: Saved, graph: Graph, quant: Any) -> Array | None:
+    """What the channels of a balanced layer's data are multiplied by before they are quantized."""
     before = saved.source(quant, 0) if ":" not in quant.input[0] else None
     balanced = before is not None and before.op == "Mul" and before.name not in graph.nodes
-    factors = saved.constant(before, 1, np.float32).reshape(-1) if balanced else None
-    return Pair(step_of(quant.attr["scale"].f), int(quant.attr["offset"].f), factors)
+    return saved.constant(before, 1, np.float32).reshape(-1) if balanced else None
 
 
 def step_of(inverse: float) -> float:

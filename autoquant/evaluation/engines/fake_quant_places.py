@@ -14,8 +14,8 @@ from autoquant.model.layer import Layer
 from autoquant.model.litert import flatbuffer, matching
 from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.litert.kinds import KINDS
-from autoquant.model.litert.matching import laid_out, parts_of
+from autoquant.model.litert.kinds import KINDS, laid_out
+from autoquant.model.litert.matching import parts_of
 from autoquant.model.names import node_of
 
 ROUNDING = 1e-6
@@ -48,6 +48,13 @@ class Place:
     data: tuple[int, ...]
     weight: int | None
     bias: tuple[int, int] | None
+
+    def constants(self, lite: LiteGraph, weight: Array | None) -> Mapping[int, Array]:
+        """The operator's input that is a weight of TensorFlow's layout, in the layout of the file."""
+        if self.weight is None or weight is None:
+            return {}
+        transposed = is_transposed(lite.subgraph.operators[self.operator], self.kind)
+        return {self.weight: laid_out(weight, self.kind, transposed=transposed)}
 
 
 @dataclass(frozen=True, slots=True)

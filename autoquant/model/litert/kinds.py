@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from autoquant.model.layer import Abilities
+from autoquant.model.litert.flatbuffer import Array
 
 CLIPPED = ("minmax", "mse", "octav")
 
@@ -61,3 +62,19 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(HOLDS_SUBGRAPHS, BODY)
 )
 """Operator -> why it is never quantized, for those that a reader of the table would look for."""
+
+
+def laid_out(weight: Array, kind: str, *, transposed: bool = False) -> Array:
+    """A weight of TensorFlow in the layout of an operator (schema.fbs of LiteRT and its reference kernels).
+
+    `transposed` says that a BATCH_MATMUL takes its second factor so.
+    """
+    if kind == "CONV_2D" and weight.ndim == 4:  # to (out, height, width, in); also a depthwise one of a single channel
+        return weight.transpose(3, 0, 1, 2)
+    if kind == "DEPTHWISE_CONV_2D" and weight.ndim == 4:  # to (1, height, width, out); also one of as many groups
+        return weight.reshape(1, *weight.shape[:2], -1)
+    if kind == "TRANSPOSE_CONV" and weight.ndim == 4:  # from (height, width, out, in) to (out, height, width, in)
+        return weight.transpose(2, 0, 1, 3)
+    if kind == "FULLY_CONNECTED":  # to (out, in)
+        return weight.reshape(-1, weight.shape[-1]).T
+    return weight.swapaxes(-1, -2) if transposed else weight

@@ -13,7 +13,7 @@ from tensorflow.core.framework import types_pb2
 from autoquant.model.graph import Graph, attr_of
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import Array
-from autoquant.model.litert.kinds import KINDS
+from autoquant.model.litert.kinds import KINDS, laid_out
 from autoquant.model.names import node_of
 from autoquant.model.operators import OPERATORS
 
@@ -142,22 +142,6 @@ def _layouts(weight: Array, kind: str) -> Iterator[Array]:
         yield weight.reshape(-1, weight.shape[-1])
     elif kind == "BATCH_MATMUL":
         yield laid_out(weight, kind, transposed=True)
-
-
-def laid_out(weight: Array, kind: str, *, transposed: bool = False) -> Array:
-    """A weight of TensorFlow in the layout of an operator (schema.fbs of LiteRT and its reference kernels).
-
-    `transposed` says that a BATCH_MATMUL takes its second factor so.
-    """
-    if kind == "CONV_2D" and weight.ndim == 4:  # to (out, height, width, in); also a depthwise one of a single channel
-        return weight.transpose(3, 0, 1, 2)
-    if kind == "DEPTHWISE_CONV_2D" and weight.ndim == 4:  # to (1, height, width, out); also one of as many groups
-        return weight.reshape(1, *weight.shape[:2], -1)
-    if kind == "TRANSPOSE_CONV" and weight.ndim == 4:  # from (height, width, out, in) to (out, height, width, in)
-        return weight.transpose(2, 0, 1, 3)
-    if kind == "FULLY_CONNECTED":  # to (out, in)
-        return weight.reshape(-1, weight.shape[-1]).T
-    return weight.swapaxes(-1, -2) if transposed else weight
 
 
 def equal_but_for_factors(value: Array, weight: Array, axis: int) -> bool:

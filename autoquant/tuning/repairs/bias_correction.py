@@ -20,9 +20,10 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import config_text
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.quantization.bias_correction import mean_shift
 from autoquant.targets.base import NO_CORRECTIONS, Compiler, Corrections, Target
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.repairs.twins import TWINS, Twins, correctable
+from autoquant.tuning.repairs.programs import FloatInt8Pair, repairs_of
 
 SAMPLES = 128
 """Calibration samples over which the mean error of a layer is measured."""
@@ -62,18 +63,19 @@ class Corrector:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.target.file_name("uncorrected")
             record = compiler.compile(plan, path).record
-            twins = TWINS[TARGETS[self.target.name].runtime](path, compiler.reference(plan), layers.values())
+            reference = compiler.reference(plan)
+            pair = repairs_of(reference).open_pair(path, reference, layers.values())
             if plan.bias_correction == "analytic":
-                return self._analytic(plan, model, layers, record, twins)
-            return self._empirical(layers, twins)
+                return self._analytic(plan, model, record, pair)
+            return self._empirical(layers, pair)
 
-    def _analytic(
-        self, plan: Plan, model: Model, layers: Mapping[str, Layer], record: Record, twins: Twins
-    ) -> Corrections:
+    def _analytic(self, plan: Plan, model: Model, record: Record, pair: FloatInt8Pair) -> Corrections:
         """Minus what the rounding of its weight adds to the mean of a layer's result."""
-        means = self._all_means(plan, model)
-        seen = {name: means[name] / np.array(record[name].balance or 1.0) for name in layers}
-        return {name: -shift for name, shift in twins.shifts(seen).items()}
+        means, found = self._all_means(plan, model), {}
+        for layer, error in pair.weight_errors():
+            seen = means[layer.name] / np.array(record[layer.name].balance or 1.0)
+            found[layer.name] = -_shift(layer, error, seen, input_axis=pair.input_axis(layer))
+        return found
 
     def _all_means(self, plan: Plan, model: Model) -> Mapping[str, Array]:
         """The mean of each channel that a layer of the model reads, by layer."""
@@ -89,14 +91,14 @@ class Corrector:
             self._means[key] = self._once(key, computed)
         return self._means[key]
 
-    def _empirical(self, layers: Mapping[str, Layer], twins: Twins) -> Corrections:
+    def _empirical(self, layers: Mapping[str, Layer], pair: FloatInt8Pair) -> Corrections:
         """Minus the mean error of a layer behind layers that are quantized and corrected already.
 
         That holds for each batch by itself; of several the mean is taken.
         """
         sums = {name: np.zeros(layer.channels) for name, layer in layers.items()}
         count = 0
-        runner = twins.open()
+        runner = pair.open()
         try:
             for inputs in self._batches(layers):
                 size = len(next(iter(inputs.values())))
@@ -133,6 +135,25 @@ class Corrector:
             arrays = {str(number): values for number, values in enumerate(found.values())}
             write_cache(path, CacheEntry({"layers": list(found)}, arrays), key=key, version=VERSION)
         return found
+
+
+def correctable(layer: Layer) -> bool:
+    """Whether a layer has a bias that can make up for the error of its weight."""
+    return layer.weight is not None and layer.bias is not None
+
+
+def _shift(layer: Layer, error: Array, means: Array, *, input_axis: int) -> Array:
+    """E[(W_q - W) x] of each output channel, `error` being W_q - W, from the means of the input channels.
+
+    To a transposed convolution with strides each value of its input comes once, but there are more results than
+    values: they share it. Where their numbers are not known, nothing is said to shift.
+    """
+    shift = mean_shift(error, means, input_axis=input_axis, channel_axes=layer.channel_axes)
+    if layer.op != "Conv2DBackpropInput":
+        return shift
+    results = prod(size or 0 for size in (layer.output_shape or ())[1:])
+    places = (layer.macs or 0) * layer.channels / (prod(layer.weight_shape) * results) if results else 0.0
+    return shift * places  # of the input, for each place of the result
 
 
 def _add(sums: Mapping[str, Array], means: Mapping[str, Array], size: int) -> None:

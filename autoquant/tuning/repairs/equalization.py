@@ -1,4 +1,4 @@
-"""Plans that equalize: a second model of the same layers, made and calibrated when the first of them comes."""
+"""Equalized models: other constants, the same operators and names, with channels of neighbouring layers made alike."""
 
 from __future__ import annotations
 
@@ -10,43 +10,53 @@ from autoquant.cache import digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.layer import Layer
-from autoquant.model.model import Model
+from autoquant.model.model import Model, Program
 from autoquant.quantization.equalize import VERSION
-from autoquant.targets.base import Compiler, Target
+from autoquant.targets.base import Compiler
+from autoquant.tuning.repairs.chains import MomentsOf, equalized_constants
+from autoquant.tuning.repairs.programs import repairs_of
 
 
-class Prepared(NamedTuple):
+class ModelVariant(NamedTuple):
     """A calibrated model in the form that the target lowered, equalized or not, and what makes INT8 files of it."""
 
     model: Model
     compiler: Compiler
 
 
-class PreparedByPlan:
-    """What a plan quantizes: the model as it is, or equalized; each is prepared when the first plan needs it."""
+class ModelVariants:
+    """What plans quantize: the model as it is, or equalized; each is prepared when the first plan needs it."""
 
-    def __init__(self, prepare: Callable[[bool], Prepared]) -> None:
+    def __init__(self, prepare: Callable[[bool], ModelVariant]) -> None:
         """`prepare` is told whether to equalize."""
         self._prepare = prepare
-        self._ready: dict[bool, Prepared] = {}
+        self._ready: dict[bool, ModelVariant] = {}
 
-    def __call__(self, plan: Plan) -> Prepared:
+    def __call__(self, plan: Plan) -> ModelVariant:
         """What the plan quantizes. Raises as what prepares it."""
         if plan.equalize not in self._ready:
             self._ready[plan.equalize] = self._prepare(plan.equalize)
         return self._ready[plan.equalize]
 
 
-def equalized(
-    target: Target, model: Model, layers: Mapping[str, Layer], calibrating: CalibrationRunner, batch_num: int
-) -> Model:
-    """The equalized model of a lowered one, with a digest of its own; the same where there is nothing to do.
+def equalized_program(program: Program, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Program:
+    """A program of the same layers that computes the same; itself where there is nothing to do.
 
-    What it takes to absorb biases is seen in `batch_num` batches. Raises as `Target.equalized` and as
+    Raises TrialError where a constant would be beyond float32.
+    """
+    repairs = repairs_of(program)
+    changed = equalized_constants(repairs.find_chains(program, layers), moments_of)
+    return repairs.with_constants(program, layers, changed) if changed else program
+
+
+def equalized(model: Model, layers: Mapping[str, Layer], runner: CalibrationRunner, batch_num: int) -> Model:
+    """The model with an equalized program and a digest of its own; itself where there is nothing to do.
+
+    What it takes to absorb biases is seen in `batch_num` batches. Raises as `equalized_program` and as
     `CalibrationRunner.moments`.
     """
-    made = target.equalized(model, layers, lambda axes: calibrating.moments(model, axes, batch_num))
-    if made is model:
+    program = equalized_program(model.program, layers, lambda axes: runner.moments(model, axes, batch_num))
+    if program is model.program:
         return model
-    seen = (calibrating.engine.version, calibrating.data.digest, calibrating.batch_size, batch_num)
-    return replace(made, digest=digest_of("equalized", VERSION, model.digest, *seen))
+    seen = (runner.engine.version, runner.data.digest, runner.batch_size, batch_num)
+    return replace(model, program=program, digest=digest_of("equalized", VERSION, model.digest, *seen))

@@ -13,7 +13,7 @@ from autoquant.tuning.sampling.fit import Curve, corrections, fit_curve
 from autoquant.tuning.sampling.history import FAR, History
 from autoquant.tuning.sampling.infeasible import Infeasible
 from autoquant.tuning.sampling.problem import Problem, globals_of, with_int8
-from autoquant.tuning.sensitivity.result import Prediction, Predictions
+from autoquant.tuning.sensitivity.request import Prediction, Predictions
 from autoquant.tuning.study.space import Parameters, switch_of
 from autoquant.tuning.study.trial import State, Trial
 

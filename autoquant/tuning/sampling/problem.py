@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 from autoquant.model.names import is_tensor
-from autoquant.tuning.sensitivity.result import Predictions
+from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Objective
 

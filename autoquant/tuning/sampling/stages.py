@@ -10,7 +10,7 @@ from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.plans import Plans, predicted, with_best
 from autoquant.tuning.sampling.problem import canonical_key, globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW
-from autoquant.tuning.sensitivity.result import Predictions
+from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Parameters, Suggestion, setting_words, switch_of
 from autoquant.tuning.study.trial import State
 

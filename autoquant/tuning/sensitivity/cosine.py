@@ -13,33 +13,33 @@ from autoquant.errors import TrialError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.targets.tensorflow import quantized
-from autoquant.tuning.sensitivity.result import Question
+from autoquant.tuning.sensitivity.request import SensitivityRequest
 
 BATCH = 64
 
 
-def cosines(question: Question) -> Mapping[str, float]:
+def cosines(request: SensitivityRequest) -> Mapping[str, float]:
     """The cosine of each layer's float and INT8 outputs with its first candidate, over all samples; a graph's layers.
 
     In [-1, 1]; 1 where both have the same direction or the float output is all 0. A layer that cannot be quantized has
     -infinity, so that it is the first to stay in float; settings that AMCT has not become those that it has. Raises
     TrialError where the model does not run.
     """
-    graph, engine = question.model.graph, TensorFlowEngine()
-    calibrator = Calibrator(graph, question.layers, question.statistics)
-    results = {name: question.layers[name].bias or question.layers[name].node for name in question.candidates}
+    graph, engine = request.model.graph, TensorFlowEngine()
+    calibrator = Calibrator(graph, request.layers, request.statistics)
+    results = {name: request.layers[name].bias or request.layers[name].node for name in request.candidates}
     with closing(engine.open_graph(graph, sorted(set(results.values())))) as plain:
-        expected = [plain(batch.inputs) for batch in question.chosen.batches(BATCH)]
+        expected = [plain(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
     found: dict[str, float] = {}
-    for name, each in question.candidates.items():
+    for name, each in request.candidates.items():
         try:
-            plan = fitted_plan(Plan({name: each[0]}, question.batches), question.layers).plan
-            alone = quantized(graph, question.layers, calibrator.record(plan))
+            plan = fitted_plan(Plan({name: each[0]}, request.batches), request.layers).plan
+            alone = quantized(graph, request.layers, calibrator.record(plan))
         except TrialError:
             found[name] = -np.inf
             continue
         with closing(engine.open_graph(alone, [results[name]])) as runner:
-            outputs = [runner(batch.inputs)[results[name]] for batch in question.chosen.batches(BATCH)]
+            outputs = [runner(batch.inputs)[results[name]] for batch in request.sample_subset.batches(BATCH)]
         found[name] = _cosine([part[results[name]] for part in expected], outputs)
     return found
 

@@ -27,8 +27,8 @@ from autoquant.model.names import node_of
 from autoquant.model.shapes import imported, tensor_name
 from autoquant.quantization.affine import Affine, Array
 from autoquant.targets.ascend_nodes import inverse_factors
-from autoquant.tuning.sensitivity.layers import (
-    Quantized,
+from autoquant.tuning.sensitivity.graph_layers import (
+    QuantizedLayer,
     WeightKey,
     data_places,
     limits_of,
@@ -36,7 +36,7 @@ from autoquant.tuning.sensitivity.layers import (
     real_weight,
 )
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
-from autoquant.tuning.sensitivity.result import Question, Sensitivities
+from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 
 TOGETHER = 8
 """So many candidates of every layer share a pass: each has a weight of its own in memory."""
@@ -44,39 +44,39 @@ PRODUCTS = "autoquant/products"
 MEASURE = "the divergence can be measured instead"
 
 
-def fisher(question: Question) -> Sensitivities:
+def fisher(request: SensitivityRequest) -> Sensitivities:
     """Sensitivity of every candidate by gradients.
 
     All outputs count that are real numbers. Raises ModelError where an operator has no gradient, TrialError where
     TensorFlow does not run the model, PlanError where the statistics lack what a candidate wants.
     """
-    graph, chosen = question.model.graph, question.chosen
-    quantized = quantized_layers(graph, question.layers, question.candidates, question.statistics, question.batches)
-    size, likelihoods = _looked_at(question, chosen)
+    graph, samples = request.model.graph, request.sample_subset
+    quantized = quantized_layers(request)
+    size, likelihoods = _read_outputs(request, samples)
     values: dict[tuple[str, int], float] = {}
-    for first in range(0, max(map(len, question.candidates.values()), default=0), TOGETHER):
+    for first in range(0, max(map(len, request.candidates.values()), default=0), TOGETHER):
         numbers = range(first, first + TOGETHER)
         group = {(name, number): one for (name, number), one in quantized.items() if number in numbers}
         if group:
-            products = _with_products(graph, list(group.values()), likelihoods, question.seed)
-            values |= zip(group, _measured(products, graph, chosen, size), strict=True)
-    return question.answer(values, "fisher")
+            products = _with_products(graph, list(group.values()), likelihoods, request.seed)
+            values |= zip(group, _measured(products, graph, samples, size), strict=True)
+    return request.result_from(values, "fisher")
 
 
-def _looked_at(question: Question, data: Dataset) -> tuple[int, Mapping[str, Likelihood]]:
+def _read_outputs(request: SensitivityRequest, data: Dataset) -> tuple[int, Mapping[str, Likelihood]]:
     """How many samples to run at once, and how to read each output of real numbers."""
-    graph = question.model.graph
-    made = [question.layers[name].node for name in question.candidates]
+    graph = request.model.graph
+    made = [request.layers[name].node for name in request.candidates]
     runner = TensorFlowEngine().open_graph(graph, list(dict.fromkeys([*graph.outputs, *made])))
     try:
-        size = part_size(question.model, runner, data)
+        size = part_size(request.model, runner, data)
         found = runner(next(data.batches(size)).inputs)
     finally:
         runner.close()
     real = [name for name in graph.outputs if found[name].dtype == np.float32]
     if not real:
-        raise ModelError(question.model.name, "has no output of float32", hint="choose another one with --outputs")
-    return size, {name: likelihood_of(found[name], of_classes=question.of_classes) for name in real}
+        raise ModelError(request.model.name, "has no output of float32", hint="choose another one with --outputs")
+    return size, {name: likelihood_of(found[name], of_classes=request.of_classes) for name in real}
 
 
 def _measured(products: Any, graph: Graph, data: Dataset, size: int) -> list[float]:
@@ -90,7 +90,9 @@ def _measured(products: Any, graph: Graph, data: Dataset, size: int) -> list[flo
     return [float(mean) if np.isfinite(mean) else np.inf for mean in means]
 
 
-def _with_products(graph: Graph, group: Sequence[Quantized], likelihoods: Mapping[str, Likelihood], seed: int) -> Any:
+def _with_products(
+    graph: Graph, group: Sequence[QuantizedLayer], likelihoods: Mapping[str, Likelihood], seed: int
+) -> Any:
     """A GraphDef that also has PRODUCTS, (batch, candidates): g . dy of each sample and candidate."""
     import tensorflow as tf
 
@@ -100,7 +102,7 @@ def _with_products(graph: Graph, group: Sequence[Quantized], likelihoods: Mappin
         layers = list({one.layer.node: one.layer for one in group}.values())
         gradients = _gradients(graph, tf_graph, layers, likelihoods)
         batch = tf.shape(tf_graph.get_tensor_by_name(tensor_name(graph.inputs[0])))[0]
-        twins = _Twins(graph, tf_graph)
+        fake_quantizer = _FakeQuantizer(graph, tf_graph)
         products = []
         for one in group:
             gradient = gradients[one.layer.node]
@@ -109,7 +111,7 @@ def _with_products(graph: Graph, group: Sequence[Quantized], likelihoods: Mappin
                 continue
             # Only then: before the backward pass has come to the layer, nothing could be done with the error.
             with tf.control_dependencies([gradient]):
-                error = twins.output(one) - tf_graph.get_tensor_by_name(tensor_name(one.layer.node))
+                error = fake_quantizer.output(one) - tf_graph.get_tensor_by_name(tensor_name(one.layer.node))
                 products.append(tf.reduce_sum(tf.reshape(gradient * error, [batch, -1]), axis=1))
         tf.stack(products, axis=1, name=PRODUCTS)
     return tf_graph.as_graph_def()
@@ -144,7 +146,7 @@ def _gradients(
     }
 
 
-class _Twins:
+class _FakeQuantizer:
     """Operators that compute what quantized layers do; candidates share what they have in common."""
 
     def __init__(self, graph: Graph, tf_graph: Any) -> None:
@@ -153,7 +155,7 @@ class _Twins:
         self._activations: dict[tuple[str, Affine, tuple[float, ...], int], Any] = {}
         self._weights: dict[WeightKey, Any] = {}
 
-    def output(self, one: Quantized) -> Any:
+    def output(self, one: QuantizedLayer) -> Any:
         """What the operator makes of its quantized input and weight."""
         op = self._tf_graph.get_operation_by_name(one.layer.node)
         inputs = list(op.inputs)
@@ -163,10 +165,10 @@ class _Twins:
             assert one.layer.operator.weight is not None, one.layer.name
             inputs[one.layer.operator.weight] = self._weight(one.layer, one.weight)
         attributes = dict(op.node_def.attr)
-        twin = self._tf_graph.create_op(op.type, inputs, [output.dtype for output in op.outputs], attrs=attributes)
-        return twin.outputs[0]
+        made = self._tf_graph.create_op(op.type, inputs, [output.dtype for output in op.outputs], attrs=attributes)
+        return made.outputs[0]
 
-    def _activation(self, one: Quantized, tensor: str, affine: Affine) -> Any:
+    def _activation(self, one: QuantizedLayer, tensor: str, affine: Affine) -> Any:
         import tensorflow as tf
 
         key = (tensor, affine, one.balance, one.layer.data_axis)

@@ -18,7 +18,7 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.engine_choice import LITERT
 from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
-from autoquant.tuning.sensitivity.result import Question, Sensitivities
+from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
@@ -72,5 +72,7 @@ def look_over(path: str, model: Model, layers: Mapping[str, Layer], request: Dat
         tensors=own.tensors(model, workload.layers),
     )
     candidates = {name: [layer_plan(layer, one) for one in SETTINGS.values()] for name, layer in known.items()}
-    question = Question(model=model, layers=workload.layers, candidates=candidates, statistics=statistics, data=data)
-    return Overview(measure_sensitivity(question))
+    asked = SensitivityRequest(
+        model=model, layers=workload.layers, candidates=candidates, statistics=statistics, data=data
+    )
+    return Overview(measure_sensitivity(asked))

@@ -16,8 +16,7 @@ from autoquant.calibration.ranges import Ifmr
 from autoquant.calibration.record import LayerRecord
 from autoquant.calibration.statistics import collect
 from autoquant.errors import TrialError
-from autoquant.evaluation.engines.fake_quant import Simulation
-from autoquant.evaluation.engines.fake_quant_engine import SimulationEngine
+from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.fake_quant_layers import step_of
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import calibrate
@@ -30,6 +29,7 @@ from autoquant.model.opening import prepared
 from autoquant.quantization.affine import Affine
 from autoquant.targets.reading import read_saved
 from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning.repairs.equalization import equalized_program
 from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 
@@ -57,8 +57,7 @@ def both(graph: Graph, record: Any, folder: Path, feeds: Any) -> tuple[Any, Any]
     layers = survey(graph).by_name
     path = folder / "model.pb"
     TensorFlowTarget().save(graph, layers, record, path)
-    simulation = Simulation.of(graph, layers.values())
-    engines = (SimulationEngine(simulation), TensorFlowEngine())
+    engines = (FakeQuantEngine.of(graph, layers.values()), TensorFlowEngine())
     ours, theirs = (engine.open_file(path, graph)(feeds)["y"] for engine in engines)
     return ours, theirs
 
@@ -206,10 +205,10 @@ def test_channels_first(random: np.random.Generator, tmp_path: Path) -> None:
     graph = graph_of(write, x=(None, 2, 5, 6))
     layers = survey(graph).by_name
     TensorFlowTarget().save(graph, layers, record, tmp_path / "model.pb")
-    simulation = Simulation.of(graph, layers.values())
-    assert not simulation.activations  # their channels are on another axis in the .tflite
+    engine = FakeQuantEngine.of(graph, layers.values())
+    assert not engine.activations  # their channels are on another axis in the .tflite
     x = on_grid(random, 3, 2, 5, 6)
-    got = SimulationEngine(simulation).open_file(tmp_path / "model.pb", graph)({"x": x})["y"]
+    got = engine.open_file(tmp_path / "model.pb", graph)({"x": x})["y"]
     # TensorFlow does not run it on a CPU: the same with channels last, in float64
     inner = np.clip(np.rint(x * np.array([0.5, 4.0]).reshape(1, 2, 1, 1) ** -1 / STEP) + OFFSET, -128, 127) - OFFSET
     padded = np.pad(inner * STEP, ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -294,7 +293,7 @@ def test_layers_that_quantize_a_tensor_alike_share_it(
     record = {f"layer{i}": LayerRecord(Affine(s, 1), scales(random, 1)) for i, s in enumerate((STEP, scale))}
     graph = graph_of(write, x=(None, 5))
     check_same(graph, record, tmp_path, x=on_grid(random, 6, 5))
-    content = Simulation.of(graph, survey(graph).layers).content(read_saved(tmp_path / "model.pb"))
+    content = FakeQuantEngine.of(graph, survey(graph).layers).content(read_saved(tmp_path / "model.pb"))
     model = flatbuffer.read(content)
     assert [flatbuffer.op_name(model, op) for op in model.subgraphs[0].operators].count("QUANTIZE") == pairs
 
@@ -327,11 +326,11 @@ def test_the_float_weights_are_left_out(random: np.random.Generator, tmp_path: P
     graph = graph_of(write, x=(None, 60))
     layers = survey(graph).by_name
     TensorFlowTarget().save(graph, layers, {"y": LayerRecord(Affine(STEP, OFFSET), (0.015625,))}, tmp_path / "model.pb")
-    simulation = Simulation.of(graph, layers.values())
-    before = bytes(simulation.lite.content)
-    content = simulation.content(read_saved(tmp_path / "model.pb"))
+    engine = FakeQuantEngine.of(graph, layers.values())
+    before = bytes(engine.lite.content)
+    content = engine.content(read_saved(tmp_path / "model.pb"))
     assert weight.nbytes < len(content) < 1.5 * weight.nbytes
-    assert simulation.lite.content == flatbuffer.write(simulation.lite.model) == before  # shared, and left alone
+    assert engine.lite.content == flatbuffer.write(engine.lite.model) == before  # shared, and left alone
 
 
 def test_a_shift_is_refused(random: np.random.Generator, tmp_path: Path) -> None:
@@ -353,7 +352,7 @@ def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(
         tf.raw_ops.Mul(x=y, y=tf.constant(factors), name="y")
 
     graph = graph_of(write, fusion=False, x=(None, 7, 8, 3))
-    assert Simulation.of(graph, survey(graph).layers).reasons == {"layer": "the converter left no operator for it"}
+    assert FakeQuantEngine.of(graph, survey(graph).layers).reasons == {"layer": "the converter left no operator for it"}
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, 4))}
     with pytest.raises(TrialError, match="layer: cannot be fake-quantized on LiteRT: the converter left no operator"):
         both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
@@ -374,7 +373,7 @@ class Real:
 
     model: Model
     layers: dict[str, Any]
-    engine: SimulationEngine
+    engine: FakeQuantEngine
     statistics: Any
     images: Any
     plain: Any
@@ -392,7 +391,7 @@ def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
     model = open_model(real_data / request.param)
     samples = open_splits(DataRequest(data=str(real_data / data), **options), model, seed=0)
     layers = {layer.name: layer for layer in survey(model.graph).layers}
-    engine = SimulationEngine(Simulation.of(model.graph, layers.values()))
+    engine = FakeQuantEngine.of(model.graph, layers.values())
     balanced = [name for name, layer in layers.items() if layer.can.balanceable]
     statistics = calibrate(engine, model, layers, samples.calibration, [1], batch_size=50, balanced=balanced)
     images = samples.evaluation.subset(np.arange(500))
@@ -418,7 +417,7 @@ def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(
 ) -> None:
     model = open_model(real_data / "cifar10" / "resnet8.pb")
     layers = survey(model.graph).layers
-    engine = SimulationEngine(Simulation.of(model.graph, layers))
+    engine = FakeQuantEngine.of(model.graph, layers)
     monkeypatch.setattr("autoquant.model.litert.convert.convert", lambda graph: pytest.fail("it is converted again"))
     names = sorted({name for layer in layers for name in layer.activations})
     images = np.load(real_data / "cifar10" / "calibration.npz")["x"][:20].astype(np.float32)
@@ -457,15 +456,14 @@ def test_equalized_graphs_with_layers_in_float(
     def seen(program: Any, names: Any) -> Any:
         return TensorFlowEngine().open_graph(program, sorted(names))({"x": x})
 
-    model = target.equalized(
-        Model("net", graph, (), ""), layers, lambda axes: collect_moments([seen(graph, axes)], axes)
-    )
+    program = equalized_program(graph, layers, lambda axes: collect_moments([seen(graph, axes)], axes))
+    model = Model("net", program, (), "")
     changed = [name for name, one in layers.items() if not np.array_equal(*weights_of(graph, model.graph, one))]
     assert changed == ["one", "deep", "two", "dense"]
     statistics = collect([(1, [seen(model.graph, target.tensors(model, layers))])], key="")
     plans = {name: None if name in in_float else layer_plan(layer, Ifmr()) for name, layer in layers.items()}
     target.compiler(model, layers, statistics).compile(Plan(plans, equalize=True), tmp_path / "model.pb")
-    engines = (SimulationEngine(Simulation.of(graph, layers.values())), TensorFlowEngine())
+    engines = (FakeQuantEngine.of(graph, layers.values()), TensorFlowEngine())
     ours, theirs = (engine.open_file(tmp_path / "model.pb", graph)({"x": x})["y"] for engine in engines)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())
 

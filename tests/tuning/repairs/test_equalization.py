@@ -18,7 +18,7 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.model import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.repairs.equalization import PreparedByPlan, equalized
+from autoquant.tuning.repairs.equalization import ModelVariants, equalized
 
 SIZES = np.array([1.0, 40.0, 0.02, 300.0], np.float32)
 SPACE = """
@@ -128,12 +128,12 @@ def test_digests_tell_models_apart(tiny: Tiny, unequal: Path) -> None:
     model = target.lowered(open_model(unequal))
     layers = target.survey(model, {}).by_name
     calibrating = CalibrationRunner(open_engine("litert"), open_data(tiny.calibration, model.inputs), 16)
-    digests = {equalized(target, model, layers, calibrating, number).digest for number in (1, 2, 2)}
+    digests = {equalized(model, layers, calibrating, number).digest for number in (1, 2, 2)}
     assert len(digests) == 2
     assert model.digest not in digests
     plain = target.lowered(open_model(tiny.model))
     only = {"conv": target.survey(plain, {}).by_name["conv"]}
-    assert equalized(target, plain, only, calibrating, 1) is plain
+    assert equalized(plain, only, calibrating, 1) is plain
 
 
 def test_each_model_is_prepared_once_and_when_it_is_needed() -> None:
@@ -143,7 +143,7 @@ def test_each_model_is_prepared_once_and_when_it_is_needed() -> None:
         prepared.append(equalize)
         return equalize
 
-    by_plan = PreparedByPlan(prepare)
+    by_plan = ModelVariants(prepare)
     assert prepared == []
     wanted = [True, False, False, True]
     given: list[Any] = [by_plan(Plan({}, equalize=equalize)) for equalize in wanted]

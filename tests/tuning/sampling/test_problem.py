@@ -10,7 +10,7 @@ from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.objective import Macs
 from autoquant.tuning.sampling.problem import SearchProblem
-from autoquant.tuning.sensitivity.result import Prediction, Predictions
+from autoquant.tuning.sensitivity.request import Prediction, Predictions
 from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.workload import Workload
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import opened, question
+from asking import opened, sensitivity_request
 from numpy.typing import NDArray
 
 from autoquant.calibration.plan import layer_plan
@@ -55,7 +55,7 @@ def test_of_what_a_layer_gives_with_its_bias(model: Model) -> None:
         "one": cosine(x @ first + BIAS, data_int8(x, x.min(), x.max()) @ weight_int8(first) + BIAS),
         "two": cosine(hidden @ second, data_int8(hidden, 0.0, hidden.max()) @ weight_int8(second)),
     }
-    found = cosines(question(model, X))
+    found = cosines(sensitivity_request(model, X))
     assert found == {name: pytest.approx(value, abs=2e-6) for name, value in expected.items()}
     assert all(0.99 < value < 1.0 for value in found.values())
     errors = [(1 - found[name]) / (1 - expected[name]) for name in expected]
@@ -63,7 +63,7 @@ def test_of_what_a_layer_gives_with_its_bias(model: Model) -> None:
 
 
 def test_only_the_first_candidate_counts(model: Model) -> None:
-    asked = question(model, X)
+    asked = sensitivity_request(model, X)
     layer = asked.layers["one"]
     both = [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6))]
     one, other = (cosines(replace(asked, candidates={"one": order})) for order in (both, both[::-1]))
@@ -75,7 +75,7 @@ def test_a_layer_that_gives_nothing_does_not_change(tmp_path: Path) -> None:
     def silent(tf: Any, x: Any) -> Any:
         return tf.matmul(tf.nn.relu(tf.matmul(x, tf.zeros([6, 5]), name="one")), tf.constant(SECOND), name="two")
 
-    found = cosines(question(opened(tmp_path, silent, (None, 6)), X))
+    found = cosines(sensitivity_request(opened(tmp_path, silent, (None, 6)), X))
     assert found["two"] == 1.0
 
 
@@ -85,13 +85,13 @@ def test_a_layer_that_cannot_be_quantized_is_the_first_to_stay_in_float(tmp_path
             tf.matmul(x, tf.constant(FIRST * np.float32(1e12)), name="one"), tf.constant(SECOND), name="two"
         )
 
-    found = cosines(question(opened(tmp_path, huge, (None, 6)), X))
+    found = cosines(sensitivity_request(opened(tmp_path, huge, (None, 6)), X))
     assert found["one"] == -np.inf
 
 
 def test_settings_of_litert_become_those_of_amct(model: Model) -> None:
     """A MatMul has a scale for each channel there, and one in all here."""
-    asked = question(model, X)
+    asked = sensitivity_request(model, X)
     theirs = {
         name: [replace(each[0], channel_wise=True, weight_algorithm="octav")] for name, each in asked.candidates.items()
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import opened, question
+from asking import opened, sensitivity_request
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 
@@ -80,7 +80,7 @@ def lite(model: Model, tmp_path: Path) -> Model:
 
 
 def test_of_a_graph_without_gradients(model: Model) -> None:
-    found = measure_sensitivity(question(model, X))
+    found = measure_sensitivity(sensitivity_request(model, X))
     assert (found.method, found.samples) == ("divergence", 150)
     assert "one" in found.reason and "no gradient" in found.reason
     expected = by_hand(steps=128, each=False)
@@ -89,14 +89,14 @@ def test_of_a_graph_without_gradients(model: Model) -> None:
 
 
 def test_of_a_tflite(lite: Model) -> None:
-    found = measure_sensitivity(question(lite, X, target="litert"))
+    found = measure_sensitivity(sensitivity_request(lite, X, target="litert"))
     assert (found.method, found.reason) == ("divergence", "a .tflite has no gradients")
     expected = by_hand(steps=127, each=True)
     assert [value for (value,) in found.values.values()] == pytest.approx(list(expected.values()), rel=0.05)
 
 
 def test_groups_change_nothing_and_balancing_does(lite: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = question(lite, X, target="litert")
+    asked = sensitivity_request(lite, X, target="litert")
     candidates = {
         name: [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6)), layer_plan(layer, MinMax(), dmq=0.5)]
         for name, layer in asked.layers.items()
@@ -120,7 +120,9 @@ def branches(tf: Any, x: Any) -> tuple[Any, Any]:
 
 
 def test_both_ways_agree_on_branches_and_several_outputs(tmp_path: Path) -> None:
-    asked = question(opened(tmp_path, branches, (None, 6, 6, 2)), np.random.default_rng(3).normal(size=(256, 6, 6, 2)))
+    asked = sensitivity_request(
+        opened(tmp_path, branches, (None, 6, 6, 2)), np.random.default_rng(3).normal(size=(256, 6, 6, 2))
+    )
     measured, estimated = divergence(asked).values, fisher(asked).values
     assert measured.keys() == estimated.keys() == {"left", "right", "sum:0", "sum:1", "first", "second"}
     for name, values in measured.items():
@@ -132,13 +134,13 @@ def test_where_neither_way_is_open(tmp_path: Path) -> None:
         y = tf.nn.conv2d(x, tf.constant(np.ones((1, 1, 1, 1)), tf.float32), 1, "SAME", name="conv")
         return tf.raw_ops.ResizeArea(images=y, size=[2, 2], name="area")
 
-    asked = question(opened(tmp_path, write, (None, 4, 4, 1)), RNG.normal(size=(16, 4, 4, 1)))
+    asked = sensitivity_request(opened(tmp_path, write, (None, 4, 4, 1)), RNG.normal(size=(16, 4, 4, 1)))
     with pytest.raises(ModelError, match=r"^net: .*cannot be found: .*ResizeArea.*on LiteRT, .*ResizeArea"):
         measure_sensitivity(asked)
 
 
-def test_a_question_about_no_layer_is_refused(model: Model) -> None:
-    asked = question(model, X)
+def test_a_request_for_no_layer_is_refused(model: Model) -> None:
+    asked = sensitivity_request(model, X)
     with pytest.raises(PlanError, match=r"tow: is not a quantizable layer.*did you mean 'two'"):
         replace(asked, candidates={"tow": asked.candidates["two"]})
 

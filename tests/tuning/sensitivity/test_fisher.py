@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import opened, question
+from asking import opened, sensitivity_request
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -60,7 +60,7 @@ def by_hand(x: NDArray[Any], first: NDArray[Any], bias: NDArray[Any], second: ND
 def test_two_classes_to_the_digit(tmp_path: Path) -> None:
     write, *weights = regression(2)
     x = np.random.default_rng(2).normal(size=(100, SIZES[0])).astype(np.float32)
-    found = fisher(question(opened(tmp_path, write, (None, SIZES[0])), x))
+    found = fisher(sensitivity_request(opened(tmp_path, write, (None, SIZES[0])), x))
     expected = by_hand(x.astype(float), *weights)
     assert (found.method, found.reason, found.samples) == ("fisher", "", 100)
     assert {name: value for name, (value,) in found.values.items()} == pytest.approx(expected, rel=2e-3)
@@ -69,7 +69,7 @@ def test_two_classes_to_the_digit(tmp_path: Path) -> None:
 def test_more_classes_on_the_mean(tmp_path: Path) -> None:
     write, *weights = regression(4)
     x = np.random.default_rng(2).normal(size=(4000, SIZES[0])).astype(np.float32)
-    asked = question(opened(tmp_path, write, (None, SIZES[0])), x, samples=4000)
+    asked = sensitivity_request(opened(tmp_path, write, (None, SIZES[0])), x, samples=4000)
     expected = by_hand(x.astype(float), *weights)
     found = fisher(asked)
     assert {name: value for name, (value,) in found.values.items()} == pytest.approx(expected, rel=0.1)
@@ -80,8 +80,8 @@ def test_more_classes_on_the_mean(tmp_path: Path) -> None:
 def test_probabilities_and_logits_say_the_same(tmp_path: Path) -> None:
     write, *_ = regression(2)
     x = np.random.default_rng(2).normal(size=(50, SIZES[0])).astype(np.float32)
-    logits = fisher(question(opened(tmp_path, write, (None, SIZES[0])), x))
-    sure = fisher(question(opened(tmp_path, lambda tf, x: tf.nn.softmax(write(tf, x)), (None, SIZES[0])), x))
+    logits = fisher(sensitivity_request(opened(tmp_path, write, (None, SIZES[0])), x))
+    sure = fisher(sensitivity_request(opened(tmp_path, lambda tf, x: tf.nn.softmax(write(tf, x)), (None, SIZES[0])), x))
     for name in ("one", "two"):
         assert sure.values[name] == pytest.approx(logits.values[name], rel=1e-3)
 
@@ -93,7 +93,7 @@ def test_what_is_on_the_grid_does_not_change(tmp_path: Path) -> None:
     model = opened(
         tmp_path, lambda tf, x: tf.matmul(x, tf.constant(weight / 64.0, tf.float32), name="dense"), (None, 6)
     )
-    (value,) = fisher(question(model, x / 32.0)).values["dense"]
+    (value,) = fisher(sensitivity_request(model, x / 32.0)).values["dense"]
     assert value < 1e-9
 
 
@@ -119,7 +119,7 @@ def every_kind(tf: Any, x: Any) -> Any:
 
 def test_every_kind_of_layer(tmp_path: Path) -> None:
     x = np.random.default_rng(5).normal(size=(192, 8, 8, 4))
-    asked = question(opened(tmp_path, every_kind, (None, 8, 8, 4)), x)
+    asked = sensitivity_request(opened(tmp_path, every_kind, (None, 8, 8, 4)), x)
     found = fisher(asked)
     kinds = {"conv", "depthwise", "pool", "up", "sum:0", "sum:1", "volume", "product", "mixed"}
     assert found.values.keys() == kinds
@@ -136,7 +136,7 @@ def test_outputs_that_are_no_scores_and_several_outputs_count(tmp_path: Path) ->
         return y[:, None, :], 1000.0 * y[:, None, :], tf.argmax(y, axis=1)
 
     x = np.random.default_rng(7).normal(size=(2000, 4)).astype(np.float32)
-    (value,) = fisher(question(opened(tmp_path, write, (None, 4)), x, samples=2000)).values["dense"]
+    (value,) = fisher(sensitivity_request(opened(tmp_path, write, (None, 4)), x, samples=2000)).values["dense"]
     exact = x.astype(float)
     y = exact @ weight.astype("f").astype(float)
     error = int8(exact, symmetric=False) @ int8(weight.astype("f").astype(float), symmetric=True) - y
@@ -158,7 +158,7 @@ def test_candidates_of_every_target_by_number(tmp_path: Path, monkeypatch: pytes
             replace(plain, weight_bits=6),
         ],
     }
-    asked = question(model, x, candidates=candidates)
+    asked = sensitivity_request(model, x, candidates=candidates)
     found = fisher(asked).values
     assert [len(found[name]) for name in ("one", "two")] == [3, 4]
     assert found["one"][1] > 10 * found["one"][0]
@@ -176,7 +176,7 @@ def test_what_cannot_be_calibrated_is_infinite(tmp_path: Path) -> None:
 
     x = np.random.default_rng(8).normal(size=(32, 4))
     model = opened(tmp_path, write, (None, 4))
-    found = fisher(question(model, x)).values
+    found = fisher(sensitivity_request(model, x)).values
     assert found["huge"] == (np.inf,)
     assert found["fine"][0] < 1.0
 
@@ -184,8 +184,8 @@ def test_what_cannot_be_calibrated_is_infinite(tmp_path: Path) -> None:
 def test_a_fixed_batch(tmp_path: Path) -> None:
     write, *_ = regression(2)
     x = np.random.default_rng(2).normal(size=(50, SIZES[0])).astype(np.float32)
-    free = fisher(question(opened(tmp_path, write, (None, SIZES[0])), x)).values
-    fixed = fisher(question(opened(tmp_path, write, (16, SIZES[0])), x)).values
+    free = fisher(sensitivity_request(opened(tmp_path, write, (None, SIZES[0])), x)).values
+    fixed = fisher(sensitivity_request(opened(tmp_path, write, (16, SIZES[0])), x)).values
     for name, values in free.items():
         assert fixed[name] == pytest.approx(values, rel=1e-4)
 
@@ -195,7 +195,7 @@ def test_without_a_gradient_it_says_where(tmp_path: Path) -> None:
         y = tf.matmul(x, tf.constant(np.eye(4), tf.float32), name="before")
         return tf.matmul(tf.round(4.0 * y), tf.constant(np.eye(4), tf.float32), name="behind")
 
-    asked = question(opened(tmp_path, write, (None, 4)), np.random.default_rng(9).normal(size=(32, 4)))
+    asked = sensitivity_request(opened(tmp_path, write, (None, 4)), np.random.default_rng(9).normal(size=(32, 4)))
     with pytest.raises(ModelError, match=r"before.*no gradient"):
         fisher(asked)
     behind = {"behind": [layer_plan(asked.layers["behind"], MinMax())]}

@@ -19,9 +19,9 @@ from autoquant.model.litert.convert import convert
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import open_target
 from autoquant.tuning.events import Event, Warned
-from autoquant.tuning.sensitivity import predicting
-from autoquant.tuning.sensitivity.predicting import MOST, Predictor, offers
-from autoquant.tuning.sensitivity.result import Question, Sensitivities
+from autoquant.tuning.sensitivity import predict
+from autoquant.tuning.sensitivity.predict import MOST, Predictor, offers
+from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
 
@@ -74,18 +74,18 @@ class Asked:
     """What was asked, and an answer that tells layers and candidates apart."""
 
     def __init__(self) -> None:
-        self.questions: list[Question] = []
+        self.requests: list[SensitivityRequest] = []
 
-    def __call__(self, question: Question, **_: Any) -> Sensitivities:
-        self.questions.append(question)
-        values = {(name, n): 0.001 * (n + 1) for name, each in question.candidates.items() for n in range(len(each))}
-        return question.answer(values, "fisher")
+    def __call__(self, request: SensitivityRequest, **_: Any) -> Sensitivities:
+        self.requests.append(request)
+        values = {(name, n): 0.001 * (n + 1) for name, each in request.candidates.items() for n in range(len(each))}
+        return request.result_from(values, "fisher")
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     found = Asked()
-    monkeypatch.setattr(predicting, "measure_sensitivity", found)
+    monkeypatch.setattr(predict, "measure_sensitivity", found)
     return found
 
 
@@ -124,9 +124,9 @@ def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, 
         ({"dense:activation": "minmax"}, 0.001),
         ({"dense:activation": "percentile fraction=0.9"}, 0.002),
     ]
-    (question,) = asked.questions
-    assert question.of_classes
-    assert [type(one.activation) for one in question.candidates["conv"]] == [MinMax, Percentile]
+    (request,) = asked.requests
+    assert request.of_classes
+    assert [type(one.activation) for one in request.candidates["conv"]] == [MinMax, Percentile]
 
 
 def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None:
@@ -143,7 +143,7 @@ def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any
     first = opened(tiny.calibration)
     one = first.candidates({})
     assert opened(tiny.calibration).candidates({}) == one
-    assert len(asked.questions) == 1
+    assert len(asked.requests) == 1
     changed = [
         opened(tiny.calibration, batch_size=10),
         opened(tiny.calibration, of_classes=False),
@@ -155,7 +155,7 @@ def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any
     ]
     for count, other in enumerate(changed, start=2):
         other.candidates({})
-        assert len(asked.questions) == count
+        assert len(asked.requests) == count
     assert len(list(opened.folder.glob("sensitivity-*.npz"))) == 1 + len(changed)
 
 
@@ -164,11 +164,11 @@ def test_settings_of_the_whole_model_are_predicted_each(opened: Opened, tiny: An
     predictor = opened(tiny.calibration, text=text)
     predictor.candidates({"batch_num": 3, "equalize": False})
     predictor.candidates({"batch_num": 1, "equalize": True})
-    plain, repaired = asked.questions
+    plain, repaired = asked.requests
     assert (plain.batches, repaired.batches) == (3, 1)
     assert (plain.model.digest == opened.source.digest, repaired.model.digest == opened.source.digest) == (True, False)
     predictor.candidates({"batch_num": 1, "equalize": True, "conv:quant_enable": False})  # the layers' own do not count
-    assert len(asked.questions) == 2
+    assert len(asked.requests) == 2
 
 
 def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, asked: Asked) -> None:
@@ -176,9 +176,9 @@ def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, 
     text = '[layer]\nquant_enable = [true, false]\nweight_algorithm = ["minmax", "octav"]\n'
     opened = Opened(tiny, tmp_path, target="litert", text=text)
     found = opened(tiny.calibration).candidates({})
-    (question,) = asked.questions
-    assert question.model is opened.source
-    assert question.layers["dense"].op == "MatMul"
+    (request,) = asked.requests
+    assert request.model is opened.source
+    assert request.layers["dense"].op == "MatMul"
     assert [one.parameters for one in found["conv"]] == [
         {"conv:weight_algorithm": "minmax"},
         {"conv:weight_algorithm": "octav"},
@@ -209,8 +209,8 @@ def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
     assert list(ranking) == ["conv", "depthwise", "dense"]
     assert ranking["conv"] == 0.0  # always in float: nobody asks
     assert 0.9 < ranking["dense"] < 1.0
-    question = predictor._question(predictor._offered({}), {})
-    assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(question)
+    request = predictor._request(predictor._offered({}), {})
+    assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(request)
 
 
 def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, asked: Asked) -> None:
@@ -234,10 +234,10 @@ def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, aske
 def test_where_neither_way_is_open_the_trials_must_tell(
     opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_: Question) -> Sensitivities:
+    def refused(_: SensitivityRequest) -> Sensitivities:
         raise ModelError("tiny", "has no gradient", hint="none")
 
-    monkeypatch.setattr(predicting, "measure_sensitivity", refused)
+    monkeypatch.setattr(predict, "measure_sensitivity", refused)
     found = opened(tiny.calibration).candidates({})
     assert {one.divergence for each in found.values() for one in each} == {0.0}
     (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
@@ -252,16 +252,16 @@ def test_errors_too_large_for_gradients_are_measured(
     """In all more than one nat, each layer with the best that it can have; three layers here."""
     calls: list[str] = []
 
-    def by_gradients(question: Question) -> Sensitivities:
-        values = {(name, n): loss + n for name, each in question.candidates.items() for n in range(len(each))}
-        return question.answer(values, "fisher")
+    def by_gradients(request: SensitivityRequest) -> Sensitivities:
+        values = {(name, n): loss + n for name, each in request.candidates.items() for n in range(len(each))}
+        return request.result_from(values, "fisher")
 
-    def by_measuring(question: Question, *, reason: str) -> Sensitivities:
+    def by_measuring(request: SensitivityRequest, *, reason: str) -> Sensitivities:
         calls.append(reason)
-        return question.answer({(name, n): 0.5 for name in question.candidates for n in (0, 1)}, "divergence")
+        return request.result_from({(name, n): 0.5 for name in request.candidates for n in (0, 1)}, "divergence")
 
-    monkeypatch.setattr(predicting, "measure_sensitivity", by_gradients)
-    monkeypatch.setattr(predicting, "divergence", by_measuring)
+    monkeypatch.setattr(predict, "measure_sensitivity", by_gradients)
+    monkeypatch.setattr(predict, "divergence", by_measuring)
     found = opened(tiny.calibration).candidates({})
     assert calls == ["the errors of layers are too large for gradients"] * measured
     assert found["conv"][0].divergence == (0.5 if measured else loss)
@@ -271,14 +271,14 @@ def test_errors_too_large_for_gradients_are_measured(
 def test_where_measuring_fails_what_gradients_say_is_kept(
     opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch, error: type[AutoquantError]
 ) -> None:
-    def by_gradients(question: Question) -> Sensitivities:
-        return question.answer({(name, 0): 2.0 for name in question.candidates}, "fisher")
+    def by_gradients(request: SensitivityRequest) -> Sensitivities:
+        return request.result_from({(name, 0): 2.0 for name in request.candidates}, "fisher")
 
-    def refused(question: Question, *, reason: str) -> Sensitivities:
+    def refused(request: SensitivityRequest, *, reason: str) -> Sensitivities:
         raise error("tiny", "does not convert", hint="none")
 
-    monkeypatch.setattr(predicting, "measure_sensitivity", by_gradients)
-    monkeypatch.setattr(predicting, "divergence", refused)
+    monkeypatch.setattr(predict, "measure_sensitivity", by_gradients)
+    monkeypatch.setattr(predict, "divergence", refused)
     assert opened(tiny.calibration).candidates({})["conv"][0].divergence == 2.0
     (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
     assert warned.startswith("tiny: does not convert")
@@ -288,17 +288,17 @@ def test_where_measuring_fails_what_gradients_say_is_kept(
 def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is_kept(
     opened: Opened, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def partly(question: Question) -> Sensitivities:
-        return question.answer({(name, 0): 0.1 for name in question.candidates}, "fisher")
+    def partly(request: SensitivityRequest) -> Sensitivities:
+        return request.result_from({(name, 0): 0.1 for name in request.candidates}, "fisher")
 
-    monkeypatch.setattr(predicting, "measure_sensitivity", partly)
+    monkeypatch.setattr(predict, "measure_sensitivity", partly)
     for _ in range(2):
         found = opened(tiny.calibration).candidates({})
         assert [one.divergence for one in found["conv"]] == [0.1, np.inf]
-        monkeypatch.setattr(predicting, "measure_sensitivity", None)  # once was enough
+        monkeypatch.setattr(predict, "measure_sensitivity", None)  # once was enough
 
 
 def test_what_is_always_in_float_is_not_asked_of(opened: Opened, tiny: Any, asked: Asked) -> None:
     text = SPACE + '[[override]]\nlayers = "conv"\nquant_enable = false\n'
     assert set(opened(tiny.calibration, text=text).candidates({})) == {"depthwise", "dense"}
-    assert set(asked.questions[0].candidates) == {"depthwise", "dense"}
+    assert set(asked.requests[0].candidates) == {"depthwise", "dense"}

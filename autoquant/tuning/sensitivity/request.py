@@ -1,4 +1,4 @@
-"""What is asked about layers, and what is known of them then."""
+"""A request for the sensitivity of layers, and the result."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ SAMPLES = 256
 
 Candidates = Mapping[str, Sequence[LayerPlan]]
 """For each layer the settings that it could have."""
+CandidateKey = tuple[str, int]
+"""A layer, and the number of one of its candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ Units are the layers with a switch, layers that are always in INT8, and inputs o
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
-    """What shall be found out: the sensitivity of every candidate of every layer in `candidates`.
+class SensitivityRequest:
+    """Asks for the sensitivity of every candidate of every layer in `candidates`.
 
     `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
     LiteRT, or a .tflite. Of the statistics, those of `batch_num` batches are used, by default the most that there are.
@@ -77,12 +79,12 @@ class Question:
         return max(self.statistics.batch_nums) if self.batch_num is None else self.batch_num
 
     @property
-    def chosen(self) -> Dataset:
+    def sample_subset(self) -> Dataset:
         """The samples that are looked at, the same ones every time; calibration data is often sorted by class."""
         return self.data.subset(np.random.default_rng(0).permutation(len(self.data))[: self.samples])
 
-    def answer(self, values: Mapping[tuple[str, int], float], method: str, reason: str = "") -> Sensitivities:
-        """The answer, by layer and number of candidate; those that are not there cannot be quantized so."""
+    def result_from(self, values: Mapping[CandidateKey, float], method: str, reason: str = "") -> Sensitivities:
+        """The result from numbers of candidates; those that are not there cannot be quantized so."""
         found = {
             name: tuple(values.get((name, number), np.inf) for number in range(len(each)))
             for name, each in self.candidates.items()

@@ -12,8 +12,8 @@ import numpy as np
 from tensorflow.core.framework import function_pb2
 
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.engines.fake_quant_engine import Renamed
-from autoquant.evaluation.engines.fake_quant_layers import real_layers
+from autoquant.evaluation.engines.engine import Renamed
+from autoquant.evaluation.engines.fake_quant_layers import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph, make_const, make_node
 from autoquant.model.layer import Layer
@@ -23,44 +23,44 @@ from autoquant.quantization.balance import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
 from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
 from autoquant.targets.reading import Saved, read_saved
-from autoquant.tuning.repairs.twins import shift_of
 
-FLOAT_TWIN = "autoquant/float/"
+FLOAT_PREFIX = "autoquant/float/"
 """What the names of the float nodes begin with."""
 MEANS = "autoquant/mean/"
 
 
 @dataclass(frozen=True)
-class GraphTwins:
-    """See `Twins`."""
+class GraphPair:
+    """See `FloatInt8Pair`."""
 
     saved: Saved
     graph: Graph
     layers: Mapping[str, Layer]
 
     @classmethod
-    def of(cls, path: Path, reference: Program, layers: Collection[Layer]) -> GraphTwins:
+    def of(cls, path: Path, reference: Program, layers: Collection[Layer]) -> GraphPair:
         """Read a saved graph. Raises ModelError where it is none."""
         assert isinstance(reference, Graph)
         return cls(read_saved(path), reference, MappingProxyType({layer.name: layer for layer in layers}))
 
-    def shifts(self, means: Mapping[str, Array]) -> Mapping[str, Array]:
-        """See `Twins`."""
-        found = {}
-        for real in real_layers(self.saved, self.graph):
-            name = real.layer.name
-            if name in means and real.weight is not None:
-                layer, axis = self.layers[name], self.layers[name].operator.input_axis
-                weight = self.graph.constant(layer.weight or "")
-                assert weight is not None, name
-                if real.pairs[0].factors is not None:
-                    weight = balanced_weight(weight, np.float32(1.0) / real.pairs[0].factors, axis)
-                error = real.weight.astype(np.float64) - weight
-                found[name] = shift_of(layer, error, means[name], input_axis=axis)
-        return found
+    def input_axis(self, layer: Layer) -> int:
+        """See `FloatInt8Pair`."""
+        return layer.operator.input_axis
+
+    def weight_errors(self) -> Iterator[tuple[Layer, Array]]:
+        """See `FloatInt8Pair`."""
+        for own in dequantized_layers(self.saved, self.graph):
+            layer = self.layers.get(own.layer.name)
+            if layer is None or own.weight is None:
+                continue
+            weight = self.graph.constant(layer.weight or "")
+            assert weight is not None, layer.name
+            if own.factors is not None:
+                weight = balanced_weight(weight, np.float32(1.0) / own.factors, layer.operator.input_axis)
+            yield layer, own.weight.astype(np.float64) - weight
 
     def open(self) -> Renamed:
-        """See `Twins`."""
+        """See `FloatInt8Pair`."""
         names = {name: MEANS + name for name in self.layers}
         return Renamed(TensorFlowEngine().open_graph(self.joined(), list(names.values())), names)
 
@@ -88,15 +88,15 @@ class GraphTwins:
         kept = self.graph.ancestors(*ends).keys() - set(self.graph.inputs)
         for name in kept:
             edges = self.graph.nodes[name].input
-            node = _reading(self.graph.nodes[name], {e: FLOAT_TWIN + e for e in edges if node_of(e) in kept})
-            node.name = FLOAT_TWIN + name
+            node = _reading(self.graph.nodes[name], {e: FLOAT_PREFIX + e for e in edges if node_of(e) in kept})
+            node.name = FLOAT_PREFIX + name
             yield node
 
 
 def _correcting(end: str, layer: Layer) -> Iterator[Any]:
     """The nodes that take the mean error off what a layer makes; channels first keep their place by axes of 1."""
     prefix, mean = f"{MEANS}{end}", MEANS + layer.name
-    yield in_float(f"{prefix}/difference", "Sub", end, FLOAT_TWIN + end)
+    yield in_float(f"{prefix}/difference", "Sub", end, FLOAT_PREFIX + end)
     first = layer.data_axis == 1
     if first:
         others = [0, *range(2, layer.operator.rank or 2)]

@@ -26,7 +26,7 @@ from autoquant.tuning.events import Listener, Progress, Warned
 from autoquant.tuning.repairs.equalization import equalized
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.measure import measure_sensitivity
-from autoquant.tuning.sensitivity.result import Prediction, Predictions, Question, Sensitivities
+from autoquant.tuning.sensitivity.request import Prediction, Predictions, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Workload
@@ -87,7 +87,7 @@ class Predictor:
         path = self.folder / f"sensitivity-{key[:16]}.npz"
         entry = read_cache(path, key=key, version=VERSION)
         if entry is None:
-            found = self._answered(self._question(offered, parameters))
+            found = self._answered(self._request(offered, parameters))
             entry = CacheEntry({unit: list(losses) for unit, losses in found.values.items()}, {})
             write_cache(path, entry, key=key, version=VERSION)
         return {unit: tuple(_candidates(each, entry.header.get(unit))) for unit, each in offered.items()}
@@ -95,20 +95,20 @@ class Predictor:
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
         parameters = next(self.space.starts()).parameters
-        question = self._question(self._offered(parameters), parameters)
+        request = self._request(self._offered(parameters), parameters)
         if isinstance(self.source.program, LiteGraph):
-            found = {name: -losses[0] for name, losses in self._answered(question).values.items()}
+            found = {name: -losses[0] for name, losses in self._answered(request).values.items()}
         else:
             from autoquant.tuning.sensitivity.cosine import cosines
 
-            found = dict(cosines(question))
+            found = dict(cosines(request))
         return {name: found.get(name, 0.0) for name in self.space.layers}
 
     def _offered(self, parameters: Parameters) -> Mapping[str, Sequence[Offer]]:
         units = [unit for unit in self.space.layers if unit not in self.space.always_float]
         return {unit: tuple(offers(self.space, unit, parameters)) for unit in units}
 
-    def _question(self, offered: Mapping[str, Sequence[Offer]], parameters: Parameters) -> Question:
+    def _request(self, offered: Mapping[str, Sequence[Offer]], parameters: Parameters) -> SensitivityRequest:
         """What is to be found out; it takes a calibration of the model as it was given."""
         target = open_target(LITERT if isinstance(self.source.program, LiteGraph) else TENSORFLOW)
         engine = open_engine(TARGETS[target.name].runtime)
@@ -116,7 +116,7 @@ class Predictor:
         workload = Workload.of(target, model, self.samples)
         if plan.equalize:
             calibrating = CalibrationRunner(engine, self.samples, self.batch_size)
-            model = equalized(target, model, workload.layers, calibrating, plan.batch_num)
+            model = equalized(model, workload.layers, calibrating, plan.batch_num)
         asked = {
             unit: [offer.settings for offer in each if offer.settings is not None]
             for unit, each in offered.items()
@@ -133,7 +133,7 @@ class Predictor:
             balanced=[unit for unit, each in asked.items() if any(one.dmq is not None for one in each)],
             on_progress=lambda done, total: self.listener(Progress("sensitivity of layers", done, total)),
         )
-        return Question(
+        return SensitivityRequest(
             model=model,
             layers=workload.layers,
             candidates=asked,
@@ -142,16 +142,16 @@ class Predictor:
             of_classes=self.of_classes,
         )
 
-    def _answered(self, question: Question) -> Sensitivities:
+    def _answered(self, request: SensitivityRequest) -> Sensitivities:
         try:
-            found = measure_sensitivity(question)
+            found = measure_sensitivity(request)
         except ModelError as error:
             self.listener(Warned(f"{error}; each layer is assumed to lose nothing until trials show otherwise"))
             return Sensitivities({}, "none", 0, str(error))
         if found.method != "fisher" or _total(found) <= TOO_LARGE:
             return found
         try:
-            return divergence(question, reason="the errors of layers are too large for gradients")
+            return divergence(request, reason="the errors of layers are too large for gradients")
         except (ModelError, TrialError) as error:
             self.listener(
                 Warned(f"{error}; layers are ranked by gradients, though their errors are too large for that")

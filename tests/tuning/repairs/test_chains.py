@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from autoquant.calibration.moments import collect_moments
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.model.equalization import find_chains
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey
 from autoquant.model.model import Model
 from autoquant.model.opening import prepared
 from autoquant.targets.table import TARGETS, open_target
+from autoquant.tuning.repairs.equalization import equalized_program
+from autoquant.tuning.repairs.graph_chains import find_chains
 
 CHANNELS = 6
 SIZES = np.array([1.0, 30.0, 0.1, 5.0, 300.0, 0.02], np.float32)
@@ -142,7 +144,8 @@ class Both:
         self.layers = self.target.survey(self.model, {}).by_name
         self.x = np.random.default_rng(5).normal(size=(24, 8, 8, 3)).astype(np.float32)
         self.watched: dict[str, int] = {}
-        self.equalized = self.target.equalized(self.model, self.layers, self.moments)
+        program = equalized_program(self.model.program, self.layers, self.moments)
+        self.equalized = replace(self.model, program=program)
 
     def moments(self, axes: Any) -> Any:
         self.watched = dict(axes)
@@ -290,7 +293,7 @@ def in_the_way(kind: str) -> Any:
 def test_chains_end(target: str, kind: str) -> None:
     outputs = ("between", "y") if kind == "output" else ("y",)
     both = Both(target, in_the_way(kind), outputs)
-    assert both.equalized is both.model
+    assert both.equalized.program is both.model.program
     assert both.watched == {}
 
 

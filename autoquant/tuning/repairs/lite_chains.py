@@ -1,24 +1,25 @@
 """Where factors for channels can move between the layers of a .tflite, and the file with other constants.
 
-As `model/equalization.py` does it for graphs of TensorFlow: operators of other kinds, and functions in them.
+As `graph_chains` does it for graphs of TensorFlow: operators of other kinds, and functions in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
 
-from autoquant.model.chains import SIX, Chains, Constants, Link, largest_results
 from autoquant.model.layer import Layer
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, keeps_apart, size_of
+from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.kinds import laid_out
+from autoquant.tuning.repairs.chains import SIX, Chains, Constants, Link, largest_results
 
 WEIGHT, BIAS = 1, 2
 """Inputs of a layer: convolutions and fully connected ones have the same."""
@@ -49,20 +50,15 @@ def find_chains(lite: LiteGraph, layers: Mapping[str, Layer]) -> Chains:
     return Chains(links, {name: constants_of(lite, lite.layers[name]) for name in layers if name in ends})
 
 
-def with_constants(lite: LiteGraph, changed: Mapping[str, Constants]) -> LiteGraph:
+def with_constants(lite: LiteGraph, layers: Mapping[str, Layer], changed: Mapping[str, Constants]) -> LiteGraph:
     """The same program with other constants of layers, float32."""
-    model: Any = copy(lite.model)
-    model.buffers = list(model.buffers)
+    builder = LiteBuilder(lite)
     for name, own in changed.items():
         op, kind = _operator(lite, lite.layers[name])
-        values = {op.inputs[WEIGHT]: _laid_out(own, kind)}
+        builder.replace_constant(int(op.inputs[WEIGHT]), laid_out(own.weight, kind))
         if own.bias is not None:
-            values[op.inputs[BIAS]] = own.bias
-        for tensor, value in values.items():
-            buffer = copy(model.buffers[lite.subgraph.tensors[tensor].buffer])
-            buffer.data = np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint8)
-            model.buffers[lite.subgraph.tensors[tensor].buffer] = buffer
-    return replace(lite, content=flatbuffer.write(model))
+            builder.replace_constant(int(op.inputs[BIAS]), own.bias)
+    return replace(lite, content=builder.write())
 
 
 def constants_of(lite: LiteGraph, index: int) -> Constants:
@@ -83,15 +79,6 @@ def _read(weight: Array, kind: str, inputs: int | None) -> Array:
     if kind == "FULLY_CONNECTED":
         return weight.T
     return weight.reshape(*weight.shape[1:3], inputs or weight.shape[3], -1)
-
-
-def _laid_out(own: Constants, kind: str) -> Array:
-    """The weight in the layout of its operator."""
-    if kind == "CONV_2D":
-        return own.weight.transpose(3, 0, 1, 2)
-    if kind == "FULLY_CONNECTED":
-        return own.weight.T
-    return own.weight.reshape(1, *own.weight.shape[:2], -1)
 
 
 def _operator(lite: LiteGraph, index: int) -> tuple[Any, str]:

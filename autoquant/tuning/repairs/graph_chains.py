@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.model.chains import SIX, Chains, Constants, Link, largest_results
 from autoquant.model.graph import Graph, attr_of, make_const
 from autoquant.model.layer import Layer
 from autoquant.model.names import node_of
 from autoquant.model.nodes import channels_first, sizes
 from autoquant.model.sources import Channels, Linear, linear_of, read_once
+from autoquant.tuning.repairs.chains import SIX, Chains, Constants, Link, largest_results
 
 LAYERS = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul"})
 RECTIFIERS = frozenset({"LeakyRelu", "Relu", "Relu6"})

@@ -1,0 +1,63 @@
+"""Operators of a .tflite fake-quantized: kernels in float that compute what INT8 does, up to rounding in float32.
+
+    INT8            x -> [MUL] -> QUANTIZE -> operator(integers) -> DEQUANTIZE
+    fake-quantized  x -> [MUL] -> QUANTIZE -> DEQUANTIZE -> operator(its integers * scale, bias * scale)
+
+Both compute sums of the same integers times the same scales; only where the scale comes in differs. (QUANTIZE of
+XNNPACK rounds half to even, as AscendQuant does.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+from autoquant.errors import TrialError
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.builder import LiteBuilder
+from autoquant.quantization.affine import Affine, Array
+
+
+@dataclass(frozen=True)
+class FakeQuantized:
+    """An operator by its index, and what becomes of its inputs, by their numbers.
+
+    `data` are rounded to INT8 and back; before that their last axis is multiplied by `factors`, where there are any.
+    `constants` are those that INT8 has, in real units, in the layout of the file. `layer` is what errors call it.
+    """
+
+    layer: str
+    operator: int
+    data: Mapping[int, Affine]
+    constants: Mapping[int, Array]
+    factors: Array | None = None
+
+
+def fake_quantize(builder: LiteBuilder, op: Any, wanted: FakeQuantized, *, at: int) -> None:
+    """Let an operator (OperatorT) that runs at a place of the file read its inputs as INT8 has them.
+
+    Raises TrialError where its data have not as many channels as there are factors.
+    """
+    for number, affine in wanted.data.items():
+        tensor = int(op.inputs[number])
+        if wanted.factors is not None:
+            tensor = _balanced(builder, tensor, wanted, at)
+        op.inputs[number] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, at=at)
+    for number, value in wanted.constants.items():
+        op.inputs[number] = builder.constant_like(int(op.inputs[number]), value)
+
+
+def _balanced(builder: LiteBuilder, tensor: int, wanted: FakeQuantized, at: int) -> int:
+    assert wanted.factors is not None
+    channels = flatbuffer.shape_of(builder.tensor(tensor))[-1:]
+    if channels != wanted.factors.shape:
+        what = (
+            f"cannot be balanced on LiteRT, where its data has {channels} channels for {wanted.factors.shape} factors"
+        )
+        hint = "choose --engine tensorflow, or remove dmq_balancer_param"
+        raise TrialError(wanted.layer, what, hint=hint)
+    factors = builder.constant(wanted.factors)
+    return builder.add(BuiltinOperator.MUL, [tensor, factors], builder.like(tensor), at=at)

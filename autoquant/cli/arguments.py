@@ -144,6 +144,12 @@ def add_simulation(parser: Parser) -> None:
     )
 
 
+def add_json(parser: Parser) -> None:
+    """--json of commands that print tables, and --verbose."""
+    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
+    add_verbose(parser)
+
+
 def add_verbose(group: Any) -> None:
     """--verbose, which every command has."""
     group.add_argument(
@@ -167,18 +173,6 @@ def seconds(text: str) -> float:
     if parts is None or not text:
         raise UsageError("--timeout", f"cannot read '{text}'", hint="give seconds, or for example 90s, 30m, 2h, 1h30m")
     return sum(float(part or 0) * size for part, size in zip(parts.groups(), (3600, 60, 1, 1), strict=True))
-
-
-def share(text: str) -> float:
-    """Read a number between 0 and 1. Raises UsageError.
-
-    >>> share("0.05")
-    0.05
-    """
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError("--error-rate, --confidence", f"cannot read '{text}'", hint="for example 0.95") from None
 
 
 def names(text: str) -> Sequence[str]:

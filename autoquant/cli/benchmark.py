@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
+from autoquant.cli.process import sigterm_as_ctrl_c, working
 from autoquant.cli.tables import Block, Table, page
 from autoquant.cli.words import counted, milliseconds, percent, spread
+from autoquant.formats.codec import json_text
 
 if TYPE_CHECKING:
     from autoquant.evaluation.latency.latency import Latency, OperatorTime
@@ -39,8 +39,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--image-size", metavar="H,W", type=arguments.image_size, help="of images, where the model leaves it open"
     )
-    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
-    arguments.add_verbose(parser)
+    arguments.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,16 +48,11 @@ def run(args: argparse.Namespace) -> int:
 
     options = arguments.options_for(args, BenchmarkRequest)
     BenchmarkRequest(**options)
-    with stdout_for_the_result(), sigterm_as_ctrl_c():
-        if any(lite_file(model) is None for model in args.models):
-            import_tensorflow(verbose=args.verbose)
+    with sigterm_as_ctrl_c(), working(args, tensorflow=any(lite_file(model) is None for model in args.models)):
         from autoquant import api
 
         found = api.benchmark(*args.models, **options)
-    if args.json:
-        say(json.dumps({"version": 1, **found.facts()}, indent=2, sort_keys=True, allow_nan=False))
-    else:
-        say(text(found))
+    say(json_text({"version": 1, **found.facts()}) if args.json else text(found))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from autoquant.cli import arguments
 from autoquant.cli.export import written
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.process import working
 from autoquant.errors import DataError, UsageError
 
 DATA = ("input_shape", "data_dir", "data_types")
@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
         what = "is missing" if len(missing) == 1 else "are missing"
         hint = "give all three, or an --evaluator"
         raise UsageError(f"--{', --'.join(missing)}", what, hint=hint)
-    with stdout_for_the_result():
-        import_tensorflow(verbose=args.verbose)
+    with working(args):
         saved = _calibrated(args)
     say(written(saved))
     return 0

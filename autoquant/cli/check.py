@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.process import working
 from autoquant.cli.words import counted
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, and print what was compared."""
-    with stdout_for_the_result():
-        import_tensorflow(verbose=args.verbose)
+    with working(args):
         from autoquant import api
 
         found = api.check(args.model, getattr(args, "record", None))

@@ -7,7 +7,7 @@ import argparse
 from autoquant.cli import arguments
 from autoquant.cli.calibration import add_saving
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, stdout_for_the_result
+from autoquant.cli.process import working
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -19,8 +19,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print where the files are."""
-    with stdout_for_the_result():
-        import_tensorflow(verbose=args.verbose)
+    with working(args):
         from autoquant.amct.qat import convert_qat_model
 
         saved = convert_qat_model(args.model, args.outputs, args.save_path, simulation=args.simulation)

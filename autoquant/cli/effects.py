@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from autoquant.cli.tables import Block, Table
-from autoquant.cli.words import counted, number, percent
+from autoquant.cli.words import number, percent
 
 if TYPE_CHECKING:
     from autoquant.calibration.plan import LayerPlan, Plan
@@ -23,20 +22,6 @@ MOST_NAMES = 3
 """Layers that are named beside each other."""
 UNKNOWN = "-"
 NUMBERS = ("divergence", "drop", "gain", "trials")
-WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
-    {
-        "batch_num": lambda count: f"calibrated on {counted(count, 'batch')}",
-        "equalize": lambda on: "equalized" if on else "not equalized",
-        "bias_correction": lambda how: "biases not corrected" if how == "none" else f"biases corrected ({how})",
-        "activation": lambda name: f"ranges by {name}",
-        "asymmetric": lambda on: "asymmetric" if on else "symmetric",
-        "channel_wise": lambda on: "per channel" if on else "per tensor",
-        "weight_bits": lambda bits: f"weights of {bits} bits",
-        "dmq": lambda strength: "not balanced" if strength is None else f"balanced {strength}",
-        "weight_algorithm": lambda name: f"weights by {name}",
-    }
-)
-"""Setting -> how a value of it is written; others are written as they are."""
 ALWAYS = ("activation", "channel_wise")
 """Settings of layers that are named even where they are the default."""
 
@@ -115,35 +100,33 @@ def _table(words: tuple[str, str], rows: Sequence[Sequence[str]]) -> Block:
     return [Table((*words, *NUMBERS), rows[:MOST]), *left]
 
 
-def _word(setting: str, value: object) -> str:
-    return WORDS[setting](value) if setting in WORDS else f"{setting} {value}"
-
-
 def _changed(change: Change) -> tuple[str, str]:
-    """What a setting was changed to, and what it was before: of an algorithm, the name alone."""
+    """The new value of a setting, and the one before."""
+    from autoquant.tuning.study.space import setting_words
+
     where = f" in {change.layers[0]}" if change.single else ""
-    named = change.setting in ("activation", "weight_algorithm")
-    before = str(change.before) if named else _word(change.setting, change.before)
-    return _word(change.setting, change.after) + where, before
+    return setting_words(change.setting, change.after) + where, setting_words(change.setting, change.before)
 
 
 def _of_the_model(plan: Plan) -> Iterator[str]:
     from autoquant.reports.plan_changes import WHOLE
+    from autoquant.tuning.study.space import setting_words
 
     default = type(plan)({})
     for setting in WHOLE:
         value = getattr(plan, setting)
         if setting == "batch_num" or value != getattr(default, setting):
-            yield _word(setting, value)
+            yield setting_words(setting, value)
 
 
 def _of_layers(layers: list[LayerPlan]) -> Iterator[str]:
     from autoquant.reports.plan_changes import OF_LAYERS, value_of
+    from autoquant.tuning.study.space import setting_words
 
     for setting in OF_LAYERS if layers else ():
         values = Counter(value_of(settings, setting) for settings in layers)
         default = value_of(type(layers[0])(), setting)
         if len(values) > 1:
-            yield ", ".join(f"{_word(setting, value)} ({times})" for value, times in values.most_common())
+            yield ", ".join(f"{setting_words(setting, value)} ({times})" for value, times in values.most_common())
         elif setting in ALWAYS or default not in values:
-            yield _word(setting, next(iter(values)))
+            yield setting_words(setting, next(iter(values)))

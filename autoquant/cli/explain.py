@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -23,6 +22,7 @@ from autoquant.cli.effects import (
 from autoquant.cli.output import say, terminal_columns
 from autoquant.cli.tables import Block, labelled, page, wrapped
 from autoquant.cli.words import at_most, counted, duration, number, percent
+from autoquant.formats.codec import json_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: arguments.Parser) -> None:
     """The run."""
     parser.add_argument("run", metavar="RUN", help="the folder of the run, which may be going on")
-    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
-    arguments.add_verbose(parser)
+    arguments.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,10 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from autoquant.reports.explanation_json import explanation_facts
 
     found = explain_run(Path(args.run))
-    if args.json:
-        say(json.dumps(explanation_facts(found), indent=2, sort_keys=True, allow_nan=False))
-    else:
-        say(text(found, columns=terminal_columns(sys.stdout)))
+    say(json_text(explanation_facts(found)) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
+from autoquant.cli.process import needs_tensorflow, working
 from autoquant.cli.words import number
 from autoquant.errors import MET, MISSED
 
@@ -45,9 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = RunFolder(Path(args.run))
     folder.require_run()
-    with stdout_for_the_result():
-        if needs_tensorflow(folder.read_request()["request"]["model"]):
-            import_tensorflow(verbose=args.verbose)
+    with working(args, tensorflow=needs_tensorflow(folder.read_request()["request"]["model"])):
         from autoquant import api
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}

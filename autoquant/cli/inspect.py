@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments, sensitivity
 from autoquant.cli.output import say, terminal_columns
-from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
+from autoquant.cli.process import needs_tensorflow, working
 from autoquant.cli.tables import Block, Table, page
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
+from autoquant.formats.codec import json_text
 
 if TYPE_CHECKING:
     from autoquant.api import Inspection
@@ -40,8 +40,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     group.add_argument("--calibration", metavar="DATA", help="samples; labels are not needed")
     arguments.add_reading(parser, labels=False)
-    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
-    arguments.add_verbose(parser)
+    arguments.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,17 +53,11 @@ def run(args: argparse.Namespace) -> int:
     _check_sensitivity(args, reading)
     if "target" in options:
         check_target(args.model, target=options["target"])
-    with stdout_for_the_result():
-        if needs_tensorflow(args.model):
-            import_tensorflow(verbose=args.verbose)
+    with working(args, tensorflow=needs_tensorflow(args.model)):
         from autoquant import api
 
         found = api.inspect(args.model, **options, **reading)
-    say(
-        json.dumps(facts(found), indent=2, sort_keys=True)
-        if args.json
-        else text(found, columns=terminal_columns(sys.stdout))
-    )
+    say(json_text(facts(found)) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import os
@@ -43,6 +44,15 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def working(args: argparse.Namespace, *, tensorflow: bool = True) -> Iterator[None]:
+    """Inside, standard output is for the result alone, and TensorFlow is there if it is needed."""
+    with stdout_for_the_result():
+        if tensorflow:
+            import_tensorflow(verbose=args.verbose)
+        yield
 
 
 def needs_tensorflow(model: str | Path) -> bool:

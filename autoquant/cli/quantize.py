@@ -7,7 +7,7 @@ import argparse
 from autoquant.cli import arguments
 from autoquant.cli.export import written
 from autoquant.cli.output import say
-from autoquant.cli.process import import_tensorflow, needs_tensorflow, stdout_for_the_result
+from autoquant.cli.process import needs_tensorflow, working
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -31,9 +31,7 @@ def run(args: argparse.Namespace) -> int:
     options = arguments.options_for(args, SearchRequest)
     target = {name: options[name] for name in ("target", "io") if name in options}
     check_target(args.model, **target, simulation=args.simulation)
-    with stdout_for_the_result():
-        if needs_tensorflow(args.model):
-            import_tensorflow(verbose=args.verbose)
+    with working(args, tensorflow=needs_tensorflow(args.model)):
         from autoquant import api
 
         saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoquant.cli.output import note, say
-from autoquant.cli.process import import_tensorflow, needs_tensorflow, sigterm_as_ctrl_c, stdout_for_the_result
+from autoquant.cli.process import needs_tensorflow, sigterm_as_ctrl_c, working
 from autoquant.cli.tables import labelled, page
+from autoquant.formats.codec import json_text
 
 if TYPE_CHECKING:
     from autoquant.tuning.events import Listener
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 @contextmanager
 def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
     """Inside, TensorFlow is there, if the model needs it; standard output is for the result, and SIGTERM is Ctrl-C."""
-    with stdout_for_the_result(), sigterm_as_ctrl_c():
-        if needs_tensorflow(model):
-            if not args.quiet:
-                note("loading TensorFlow ...")
-            import_tensorflow(verbose=args.verbose)
+    needed = needs_tensorflow(model)
+    if needed and not args.quiet:
+        note("loading TensorFlow ...")
+    with sigterm_as_ctrl_c(), working(args, tensorflow=needed):
         yield
 
 
@@ -71,7 +70,7 @@ def tell(
     from autoquant.reports.result_json import result_facts
 
     if args.json:
-        say(json.dumps(result_facts(result), indent=2, sort_keys=True, allow_nan=False))
+        say(json_text(result_facts(result)))
     else:
         rows = brief(result) if args.quiet else [*before, *summary(result), *after]
         say(page([labelled(rows)], columns=None))

@@ -60,7 +60,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     group.add_argument(
         "--error-rate",
         metavar="P",
-        type=arguments.share,
+        type=float,
         help="the probability, over the whole run, that a trial is stopped early by mistake "
         f"(default {SearchRequest.error_rate})",
     )
@@ -89,7 +89,7 @@ def _add_certificate(parser: arguments.Parser) -> None:
     group.add_argument(
         "--confidence",
         metavar="P",
-        type=arguments.share,
+        type=float,
         help=f"the probability with which a certified tolerance holds (default {SearchRequest.confidence})",
     )
     group.add_argument(

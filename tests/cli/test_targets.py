@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoquant.cli import quantize, screen
+from autoquant.cli import process
 from autoquant.cli.export import written
 from autoquant.cli.main import main
 from autoquant.cli.process import needs_tensorflow
@@ -20,8 +20,7 @@ NOT_FOR_TENSORFLOW = "is a .tflite, of which --target tensorflow can make nothin
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Takes down when TensorFlow is loaded, instead of doing so."""
     seen: list[str] = []
-    for module in (screen, quantize):
-        monkeypatch.setattr(module, "import_tensorflow", lambda *, verbose: seen.append("loaded"))
+    monkeypatch.setattr(process, "import_tensorflow", lambda *, verbose: seen.append("loaded"))
     return seen
 
 

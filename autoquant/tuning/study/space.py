@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -247,24 +247,27 @@ def _why(chosen: Mapping[str, Choice]) -> str:
     return "all INT8" + (": " + ", ".join(words) if words else "")
 
 
-def setting_words(name: str, value: Choice) -> str:
-    """One choice of a dimension of the whole model, in words.
+def setting_words(name: str, value: Any) -> str:
+    """A value of a setting in words: of a plan, or of a dimension of the whole model.
 
-    >>> setting_words("batch_num", 8), setting_words("channel_wise", False)
-    ('8 batches', 'per-tensor')
+    >>> setting_words("batch_num", 8), setting_words("channel_wise", False), setting_words("dmq", None)
+    ('8 batches', 'per-tensor', 'no dmq')
     """
-    if name == "batch_num":
-        return f"{value} batches" if value != 1 else "1 batch"
-    if name == "equalize":
-        return "equalized" if value else "not equalized"
-    if name == "bias_correction":
-        return "biases not corrected" if value == "none" else f"biases corrected ({value})"
-    if name == "asymmetric":
-        return "asymmetric" if value else "symmetric"
-    if name == "channel_wise":
-        return "per-channel" if value else "per-tensor"
-    if name == "weight_algorithm":
-        return f"weights by {value}"
-    if name == QUANT_ENABLE:
-        return "tensors quantized" if value else "tensors in float"
-    return str(value)
+    return SETTING_WORDS[name](value) if name in SETTING_WORDS else f"{name} {value}"
+
+
+SETTING_WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {
+        "batch_num": lambda count: f"{count} batches" if count != 1 else "1 batch",
+        "equalize": lambda on: "equalized" if on else "not equalized",
+        "bias_correction": lambda how: "biases not corrected" if how == "none" else f"biases corrected ({how})",
+        "activation": str,
+        "asymmetric": lambda on: "asymmetric" if on else "symmetric",
+        "channel_wise": lambda on: "per-channel" if on else "per-tensor",
+        "weight_bits": lambda bits: f"{bits}-bit weights",
+        "dmq": lambda value: value if isinstance(value, str) else _label(value),
+        "weight_algorithm": lambda name: f"weights by {name}",
+        QUANT_ENABLE: lambda on: "tensors quantized" if on else "tensors in float",
+    }
+)
+"""Setting -> how a value of it is written on screens and in trials; others are written as they are."""

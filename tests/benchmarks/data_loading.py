@@ -26,7 +26,7 @@ import numpy as np
 from autoquant.evaluation.data.batch import Array, Batch, Sample, stacked
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.images import ImageForm, decode_image
-from autoquant.evaluation.data.preprocessing import KerasMode
+from autoquant.evaluation.data.preprocessing import KERAS
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.table import open_metric
@@ -83,7 +83,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _measure(model: Model, runner: Runner, folder: Path, repeat: int) -> dict[str, list[float]]:
     """Seconds of each kind of pass, in each repetition."""
-    plain = Dataset(OneByOne(str(folder), ImageForm.of("", model.inputs, None)), model.inputs, KerasMode("tf"))
+    plain = Dataset(OneByOne(str(folder), ImageForm.of("", model.inputs, None)), model.inputs, KERAS["tf"])
     raw = list(plain.source.read(None, BATCH))
     images = np.concatenate([batch.inputs["image"] for batch in raw])
     labels = np.concatenate([batch.labels for batch in raw if batch.labels is not None])
@@ -97,7 +97,7 @@ def _measure(model: Model, runner: Runner, folder: Path, repeat: int) -> dict[st
         found.setdefault(part, []).append(time.perf_counter() - begin)
 
     for _ in range(repeat):
-        opened = open_data(folder, model.inputs, preprocess=KerasMode("tf"))
+        opened = open_data(folder, model.inputs, preprocess=KERAS["tf"])
         timed("images, plain", lambda: _plain_pass(runner, plain))
         timed("images, first", partial(_pass, runner, opened))
         timed("images, later", partial(_pass, runner, opened))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array, Batch, Sample, reading, stacked
+from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
 from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.plugins import nearest
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 
 IMAGE = "image/encoded"
 LABEL = "image/class/label"
+HEADER, FOOTER = 12, 4
+"""Bytes before the content of a record, its size and a checksum of that, and behind it, its checksum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where each record begins: `file` its index, `offset` in bytes, both (records,); and a digest of them all."""
+    """What is known of each record, (records, 4): index of its file, offset and size in bytes, checksum; a digest."""
 
-    file: Array
-    offset: Array
+    records: Array
     digest: str
 
 
@@ -60,26 +62,35 @@ class RecordSource:
         return self._table.digest
 
     def __len__(self) -> int:
-        return len(self._table.file)
+        return len(self._table.records)
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Reads and decodes the chosen records, and no others."""
-        records, labelled = Reading(self._files, self._table), self.has_labels
-        chosen: Any = range(len(self)) if indices is None else indices
-        return stacked(self._decoder.samples(lambda index: self._sample(*records(index), labelled), chosen, size), size)
+        labelled, chosen = self.has_labels, range(len(self)) if indices is None else indices
+        samples = self._decoder.samples(lambda index: self._sample(*self._record(index), labelled), chosen, size)
+        return stacked(samples, size)
 
     @cached_property
     def _table(self) -> Table:
-        files: list[int] = []
-        offsets: list[int] = []
+        found: list[tuple[int, ...]] = []
         digest = hashlib.sha256(self._form.key.encode())
         for number, file in enumerate(self._files):
             for offset, record in _records(file):
-                files.append(number)
-                offsets.append(offset)
+                found.append((number, offset, len(record), zlib.crc32(record)))
                 digest.update(len(record).to_bytes(8, "little"))
                 digest.update(record)
-        return Table(np.asarray(files, np.int64), np.asarray(offsets, np.int64), digest.hexdigest())
+        return Table(np.asarray(found, np.int64).reshape(-1, 4), digest.hexdigest())
+
+    def _record(self, index: int) -> tuple[str, bytes]:
+        """Where a record lies, for a person to read, and what it holds. Raises DataError if it is not what it was."""
+        number, offset, size, checksum = map(int, self._table.records[index])
+        file, record = self._files[number], index - int(np.searchsorted(self._table.records[:, 0], number))
+        with reading(file), file.open("rb") as stream:
+            stream.seek(offset + HEADER)
+            content, footer = stream.read(size), stream.read(FOOTER)
+        if len(footer) != FOOTER or zlib.crc32(content) != checksum:
+            raise _damaged(file, record, offset)
+        return f"{file}, record {record}", content
 
     def _sample(self, where: str, record: bytes, labelled: bool) -> Sample:
         features = _features(where, record)
@@ -89,27 +100,6 @@ class RecordSource:
             raise DataError(where, f"has no '{IMAGE}'", hint=hint)
         image = decode_image(where, features[IMAGE].bytes_list.value[0], self._form)
         return Sample({self._form.input: image}, _label(where, features) if labelled else None)
-
-
-class Reading:
-    """One pass over the records by their numbers. Threads may share it: one at a time reads."""
-
-    def __init__(self, files: Sequence[Path], table: Table) -> None:
-        self._files = files
-        self._table = table
-        self._lock = Lock()
-        self._opened = -1
-        self._reader: Any = None
-
-    def __call__(self, index: int) -> tuple[str, bytes]:
-        """Where the record lies, for a person to read, and what it holds. Raises DataError if it is damaged."""
-        wanted = int(self._table.file[index])
-        number = int(index - np.searchsorted(self._table.file, wanted))
-        with self._lock:
-            if wanted != self._opened:
-                self._reader, self._opened = _reader(self._files[wanted]), wanted
-            record, _ = _read(self._files[wanted], self._reader, number, int(self._table.offset[index]))
-        return f"{self._files[wanted]}, record {number}", record
 
 
 def _label(where: str, features: Any) -> Array:
@@ -133,34 +123,26 @@ def _features(where: str, record: bytes) -> Any:
         raise DataError(where, "is not a tf.Example", hint="read it with 'module:function'") from error
 
 
-def _reader(file: Path) -> Any:
-    from tensorflow.errors import OpError
-    from tensorflow.python.lib.io.tf_record import tf_record_random_reader
-
-    with reading(file, OpError):
-        return tf_record_random_reader(str(file))
-
-
-def _read(file: Path, reader: Any, number: int, offset: int) -> Any:
-    """A record and the offset of the next, its checksum verified; raises DataError if damaged or not to be read."""
-    from tensorflow.errors import DataLossError, OpError
-
-    with reading(file, OpError):
-        try:
-            return reader.read(offset)
-        except (DataLossError, IndexError) as error:
-            what = f"is truncated or damaged at record {number} (byte {offset})"
-            raise DataError(str(file), what, hint="copy or download it again") from error
-
-
 def _records(file: Path) -> Iterator[tuple[int, bytes]]:
     """Offset and content of each record, checksums verified; raises DataError for a damaged or compressed file."""
+    from tensorflow.errors import DataLossError, OpError
+    from tensorflow.python.lib.io.tf_record import tf_record_random_reader
+
     with reading(file), file.open("rb") as start:
-        size = file.stat().st_size
+        end = file.stat().st_size
         if start.read(2) == b"\x1f\x8b":
             raise DataError(str(file), "is compressed with gzip", hint=f"unpack it: gunzip -S '{file.suffix}' ...")
-    reader, offset, number = _reader(file), 0, 0
-    while offset < size:
-        record, following = _read(file, reader, number, offset)
-        yield offset, record
-        offset, number = following, number + 1
+    with reading(file, OpError):
+        reader, offset, number = tf_record_random_reader(str(file)), 0, 0
+        while offset < end:
+            try:
+                record, following = reader.read(offset)
+            except (DataLossError, IndexError) as error:
+                raise _damaged(file, number, offset) from error
+            yield offset, record
+            offset, number = following, number + 1
+
+
+def _damaged(file: Path, number: int, offset: int) -> DataError:
+    what = f"is truncated or damaged at record {number} (byte {offset})"
+    return DataError(str(file), what, hint="copy or download it again")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.data.content import content_hashes, shared
 from autoquant.evaluation.data.dataset import Dataset
 
 VERSION = 2
 CALIBRATION_SHARE = 5
 CALIBRATION_SAMPLES = 512
 """Without calibration data of its own, one sample in five, and at most 512, are split off for it."""
+HASH_BYTES = 16
+"""Of a billion samples two that differ have the same hash with a probability of 1e-21."""
+READ = 64
+"""Samples that are read at a time to be hashed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,3 +152,24 @@ def load_splits(splits: DataSplits, path: Path) -> DataSplits | None:
         return None
     holdout = data.subset(entry.arrays["holdout"]) if len(entry.arrays["holdout"]) else None
     return replace(splits, search=data.subset(entry.arrays["search"]), holdout=holdout, **entry.header)
+
+
+def content_hashes(data: Dataset) -> Array:
+    """A hash of each sample's inputs as they lie in the source, before preprocessing, without the label; (samples,)."""
+    found: list[bytes] = []
+    names = [spec.name for spec in data.inputs]
+    for batch in data.source.read(data.indices, READ):
+        forms = [f"{name} {batch.inputs[name].dtype} {batch.inputs[name].shape[1:]}".encode() for name in names]
+        arrays = [np.ascontiguousarray(batch.inputs[name]) for name in names]
+        for place in range(len(batch)):
+            digest = hashlib.blake2b(digest_size=HASH_BYTES)
+            for form, array in zip(forms, arrays, strict=True):
+                digest.update(form)
+                digest.update(array[place].tobytes())
+            found.append(digest.digest())
+    return np.frombuffer(b"".join(found), f"V{HASH_BYTES}")
+
+
+def shared(one: Array, other: Array) -> Array:
+    """Positions in `one` whose content is somewhere in `other`, ascending; both are hashes."""
+    return np.flatnonzero(np.isin(one, other))

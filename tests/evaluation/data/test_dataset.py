@@ -16,7 +16,7 @@ from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.prefetch import prefetched
-from autoquant.evaluation.data.preprocessing import Affine, Custom, KerasMode
+from autoquant.evaluation.data.preprocessing import KERAS, Custom, standardize
 from autoquant.model.model import InputSpec
 
 SPEC = [InputSpec("input", np.dtype("float32"), (None, 2, 2, 3))]
@@ -76,7 +76,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture(params=FORMS)
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
-    return open_data(FORMS[request.param](tmp_path), SPEC, preprocess=Affine(std=(10.0,)), label_offset=1)
+    return open_data(FORMS[request.param](tmp_path), SPEC, preprocess=standardize(std=(10.0,)), label_offset=1)
 
 
 def joined(data: Dataset, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ def test_the_digest_depends_on_all_that_matters(data: Dataset) -> None:
         plain,
         plain.subset(np.asarray([0, 1])),
         plain.subset(np.asarray([0, 2])),
-        Dataset(data.source, data.inputs, KerasMode("tf")),
+        Dataset(data.source, data.inputs, KERAS["tf"]),
         Dataset(data.source, data.inputs, label_offset=1),
     ]
     assert len({one.digest for one in made}) == len(made)
@@ -204,7 +204,7 @@ def test_a_batch_has_at_least_one_sample() -> None:
 def test_two_inputs_and_integers_are_not_preprocessed() -> None:
     specs = [*SPEC, InputSpec("ids", np.dtype("int32"), (None, 1))]
     ids = np.arange(7)[:, None]
-    data = open_data({"input": X, "ids": ids}, specs, preprocess=Affine(std=(10.0,)))
+    data = open_data({"input": X, "ids": ids}, specs, preprocess=standardize(std=(10.0,)))
     batch = next(data.batches(7))
     np.testing.assert_array_equal(batch.inputs["ids"], ids)
     np.testing.assert_array_equal(batch.inputs["input"], X / 10)
@@ -278,7 +278,7 @@ def test_preprocessing_for_a_model_of_integers_is_refused() -> None:
     spec = [InputSpec("input", np.dtype("uint8"), (None, 2, 2, 3))]
     assert next(open_data((X, Y), spec).batches(7)).inputs["input"].dtype == np.uint8
     with pytest.raises(DataError, match="takes uint8, the data is float32; is there a --preprocess too many"):
-        open_data((X, Y), spec, preprocess=KerasMode("tf"))
+        open_data((X, Y), spec, preprocess=KERAS["tf"])
 
 
 def test_only_class_numbers_can_be_shifted() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.data.preprocessing import Affine, Custom, KerasMode, open_preprocess
+from autoquant.evaluation.data.preprocessing import KERAS, Arithmetic, Custom, open_preprocess, standardize
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
 
@@ -22,7 +22,7 @@ def test_equals_keras(mode: str, dtype: type[Any]) -> None:
 
     raw: NDArray[Any] = IMAGES.astype(dtype)
     expected = preprocess_input(IMAGES.astype(np.float32), data_format="channels_last", mode=mode)
-    made = KerasMode(mode)(raw)
+    made = KERAS[mode](raw)
     assert made.dtype == np.float32 and made.flags.c_contiguous
     np.testing.assert_array_equal(made, expected)
     np.testing.assert_array_equal(raw, IMAGES)  # the raw data is not changed
@@ -30,7 +30,7 @@ def test_equals_keras(mode: str, dtype: type[Any]) -> None:
 
 def test_transposed_data_is_handled() -> None:
     np.testing.assert_array_equal(
-        KerasMode("torch")(IMAGES.transpose(0, 2, 1, 3)), KerasMode("torch")(IMAGES).transpose(0, 2, 1, 3)
+        KERAS["torch"](IMAGES.transpose(0, 2, 1, 3)), KERAS["torch"](IMAGES).transpose(0, 2, 1, 3)
     )
 
 
@@ -43,11 +43,11 @@ numbers = st.floats(-10, 10).map(lambda v: round(v, 3))
     std=st.lists(numbers.filter(lambda v: abs(v) > 0.01), min_size=3, max_size=3),
     shape=st.sampled_from([(2, 3), (2, 4, 3), (1, 2, 5, 3), (0, 2, 3)]),
 )
-def test_affine_is_scale_mean_std(
+def test_standardize_is_scale_mean_std(
     scale: list[float], mean: list[float], std: list[float], shape: tuple[int, ...]
 ) -> None:
     raw = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-    made = Affine(tuple(scale), tuple(mean), tuple(std))(raw)
+    made = standardize(tuple(scale), tuple(mean), tuple(std))(raw)
     expected = (raw * np.asarray(scale) - np.asarray(mean)) / np.asarray(std)
     size = (np.abs(raw * np.asarray(scale)) + np.abs(np.asarray(mean))) / np.abs(np.asarray(std))  # before cancelling
     assert made.dtype == np.float32 and made.shape == shape
@@ -65,30 +65,30 @@ def test_affine_is_scale_mean_std(
         {"mean": (1.0, 2.0), "std": (1.0, 2.0, 3.0)},
     ],
 )
-def test_affine_refuses(values: dict[str, tuple[float, ...]]) -> None:
+def test_standardize_refuses(values: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match="must"):
-        Affine(**values)
+        standardize(**values)
 
 
 def test_keys_tell_apart() -> None:
     made: list[Any] = [
-        KerasMode("tf"),
-        KerasMode("torch"),
-        Affine(),
-        Affine(scale=(2.0,)),
-        Affine(mean=(2.0,)),
-        Affine(std=(2.0,)),
+        KERAS["tf"],
+        KERAS["torch"],
+        standardize(),
+        standardize(scale=(2.0,)),
+        standardize(mean=(2.0,)),
+        standardize(std=(2.0,)),
     ]
     assert len({one.key for one in made}) == len(made)
-    assert Affine(std=(2.0,)).key == Affine(std=(2.0,)).key
+    assert standardize(std=(2.0,)).key == standardize(std=(2.0,)).key
 
 
 def test_options_as_written() -> None:
     assert open_preprocess() is None
-    assert open_preprocess("caffe") == KerasMode("caffe")
-    assert open_preprocess(std="255") == Affine(std=(255.0,))
+    assert open_preprocess("caffe") == KERAS["caffe"]
+    assert open_preprocess(std="255") == standardize(std=(255.0,))
     made = open_preprocess(scale="1/255", mean="0.485, 0.456,0.406", std="0.229,0.224,0.225")
-    assert made == Affine((1 / 255,), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert made == standardize((1 / 255,), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert isinstance(open_preprocess(lambda x: x), Custom)
 
 
@@ -102,8 +102,8 @@ def test_options_as_written() -> None:
 )
 def test_options_as_numbers(scale: Any, mean: Any, std: Any) -> None:
     made = open_preprocess(scale=scale, mean=mean, std=std)
-    assert made == Affine((0.25,), (1.0, 2.5, 3.0), (2.0,))
-    assert made.key == Affine((0.25,), (1.0, 2.5, 3.0), (2.0,)).key
+    assert made == standardize((0.25,), (1.0, 2.5, 3.0), (2.0,))
+    assert made.key == standardize((0.25,), (1.0, 2.5, 3.0), (2.0,)).key
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_bad_options(options: dict[str, Any], where: str, told: str) -> None:
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("preprocess", [KerasMode("caffe"), KerasMode("torch"), Affine(mean=(1.0, 2.0, 3.0))])
-def test_wrong_number_of_channels(preprocess: KerasMode | Affine) -> None:
+@pytest.mark.parametrize("preprocess", [KERAS["caffe"], KERAS["torch"], standardize(mean=(1.0, 2.0, 3.0))])
+def test_wrong_number_of_channels(preprocess: Arithmetic) -> None:
     with pytest.raises(DataError, match=r"3 channels .* shape \(batch, 5, 4, 1\)"):
         preprocess(IMAGES[..., :1])
 

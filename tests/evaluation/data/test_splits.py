@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset, open_data
+from autoquant.evaluation.data.preprocessing import open_preprocess
 from autoquant.evaluation.data.splits import (
     CALIBRATION_SAMPLES,
     DataSplits,
     check_disjoint,
+    content_hashes,
     load_splits,
     save_splits,
+    shared,
     split_calibration,
     split_search_holdout,
     unseen_indices,
@@ -200,3 +203,52 @@ def test_that_there_is_no_holdout_is_stored_with_its_reason(tmp_path: Path) -> N
     assert loaded is not None and loaded.holdout is None
     assert loaded.search is loaded.evaluation
     assert loaded.reason == "no number of samples certifies a tolerance of 0"
+
+
+FOUR = [InputSpec("x", np.dtype(np.float32), (None, 4))]
+TWO_INPUTS = [*FOUR, InputSpec("z", np.dtype(np.float32), (None, 2))]
+BYTES = np.random.default_rng(0).integers(0, 255, (150, 4)).astype(np.uint8)
+
+
+def four(x: Array, y: Array | None = None, **options: Any) -> Dataset:
+    return open_data((x, y), FOUR, **options)
+
+
+def test_equal_samples_have_equal_hashes_wherever_they_are() -> None:
+    one, other = content_hashes(four(BYTES)), content_hashes(four(BYTES[::-1].copy()))
+    assert len(np.unique(one)) == len(np.unique(BYTES, axis=0))
+    np.testing.assert_array_equal(one, other[::-1])
+
+
+def test_labels_and_preprocessing_do_not_count() -> None:
+    plain = content_hashes(four(BYTES))
+    scaled = four(BYTES, np.arange(150), preprocess=open_preprocess(None, scale=0.5, mean=None, std=None))
+    np.testing.assert_array_equal(plain, content_hashes(scaled))
+
+
+def test_a_subset_has_the_hashes_of_its_samples() -> None:
+    chosen = np.array([149, 3, 70])
+    np.testing.assert_array_equal(
+        content_hashes(four(BYTES).subset(chosen)), content_hashes(four(BYTES))[np.sort(chosen)]
+    )
+
+
+def test_the_same_bytes_of_another_type_or_shape_are_another_sample() -> None:
+    as_ints = content_hashes(four(BYTES.astype(np.int32)))
+    assert not len(shared(as_ints, content_hashes(four(BYTES.astype(np.float32)))))
+
+
+def test_every_input_counts() -> None:
+    z = np.zeros((150, 2), np.float32)
+    one = content_hashes(open_data({"x": BYTES, "z": z}, TWO_INPUTS))
+    z2 = z.copy()
+    z2[7] = 1
+    other = content_hashes(open_data({"x": BYTES, "z": z2}, TWO_INPUTS))
+    assert np.flatnonzero(one != other).tolist() == [7]
+
+
+def test_shared_gives_positions() -> None:
+    one, other = content_hashes(four(BYTES[:50])), content_hashes(four(BYTES[40:90]))
+    assert shared(one, other).tolist() == [
+        place for place in range(50) if (BYTES[40:90] == BYTES[place]).all(axis=1).any()
+    ]

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
+    from autoquant.amct.calibration import quantize_model
     from autoquant.amct.configuration import create_quant_config
-    from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase, GraphEvaluator
-    from autoquant.amct.live import quantize_model
+    from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase
+    from autoquant.amct.graph_evaluator import GraphEvaluator
     from autoquant.amct.logs import set_logging_level
     from autoquant.amct.qat import convert_qat_model
     from autoquant.amct.saving import convert_model, save_model
@@ -44,12 +45,12 @@ __all__ = [
 _HOMES = MappingProxyType(
     {
         "AutoCalibrationEvaluatorBase": "autoquant.amct.evaluator",
-        "GraphEvaluator": "autoquant.amct.evaluator",
+        "GraphEvaluator": "autoquant.amct.graph_evaluator",
         "accuracy_based_auto_calibration": "autoquant.amct.auto_calibration",
         "convert_model": "autoquant.amct.saving",
         "convert_qat_model": "autoquant.amct.qat",
         "create_quant_config": "autoquant.amct.configuration",
-        "quantize_model": "autoquant.amct.live",
+        "quantize_model": "autoquant.amct.calibration",
         "save_model": "autoquant.amct.saving",
         "set_logging_level": "autoquant.amct.logs",
     }

@@ -8,17 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from autoquant.amct.arguments import check_writable, listed, output_names, output_path
 from autoquant.amct.auto_files import Files
-from autoquant.amct.calibration import shown
-from autoquant.amct.configuration import check_constants_stay
-from autoquant.amct.judging import Judge, in_short
+from autoquant.amct.configuration import read_for_config
+from autoquant.amct.evaluator import Judge, in_short
+from autoquant.amct.layer_inputs import observe
+from autoquant.amct.live_graph import LiveModel
 from autoquant.amct.logs import log
-from autoquant.amct.observing import observe
-from autoquant.amct.opened import LiveModel, check_no_correction, read_live
-from autoquant.amct.paths import check_writable, output_path
 from autoquant.amct.ranking import rank, ranking_text
 from autoquant.amct.roll_back import Advice, RollBackSpace
-from autoquant.amct.saving import output_names
 from autoquant.amct.sensitivity import open_sensitivity
 from autoquant.amct.strategy import TpeStrategy, open_strategy
 from autoquant.amct.trials import HISTORY, Bench, History, run_trials
@@ -26,7 +24,6 @@ from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
 from autoquant.files import write_text
-from autoquant.formats.config_json import load_config
 from autoquant.model.layer import Survey
 from autoquant.model.layers import survey
 from autoquant.model.load import load
@@ -108,18 +105,14 @@ def accuracy_based_auto_calibration(
 
 def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file: Path) -> tuple[Model, Survey, Plan]:
     """The model between its inputs and the outputs, its layers, and what the config wants of those."""
-    fusion = load_config(config_file).fusion
-    everything = read_live(tf_graph, fusion=fusion, outputs=outputs).survey.by_name
-    asked = load_config(config_file, layers=everything)
-    check_constants_stay(asked, config_file)
-    model = open_model(model_file, outputs=outputs, fusion=fusion)
+    _, wanted = read_for_config(tf_graph, config_file, outputs)
+    model = open_model(model_file, outputs=outputs, fusion=wanted.fusion)
     found = survey(model.graph)
-    unused = [name for name in asked.int8 if name not in found.by_name]
+    unused = [name for name in wanted.int8 if name not in found.by_name]
     if unused:
-        log().warning("left out, as the outputs do not depend on it: %s", shown(unused))
-    plan = replace(asked, layers={name: asked.layers[name] for name in found.by_name if name in asked.layers})
+        log().warning("left out, as the outputs do not depend on it: %s", listed(unused))
+    plan = replace(wanted, layers={name: wanted.layers[name] for name in found.by_name if name in wanted.layers})
     check_plan(plan, found.by_name)
-    check_no_correction(plan)
     return model, found, plan
 
 

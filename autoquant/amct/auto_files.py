@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoquant.amct.paths import output_path
+from autoquant.amct.arguments import output_path
 from autoquant.files import unwritable, write_bytes
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.targets.tensorflow import TensorFlowTarget

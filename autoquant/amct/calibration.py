@@ -1,99 +1,151 @@
-"""The calibration of a live graph: what its probes have seen so far, and the record at the end."""
+"""quantize_model: a live tf.Graph calibrates itself while the user's own sessions run it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
-
-from autoquant.amct.collecting import Collectors
+from autoquant.amct.arguments import listed, output_names, output_path
+from autoquant.amct.configuration import read_for_config
+from autoquant.amct.layer_inputs import LayerInputs
+from autoquant.amct.live_graph import CALIBRATED, Probes, live_activations
 from autoquant.amct.logs import log
-from autoquant.amct.skeleton import skeleton_text
-from autoquant.calibration.plan import Plan
+from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
-from autoquant.errors import TrialError
+from autoquant.errors import UsageError
 from autoquant.files import write_text
 from autoquant.formats.record_text import save_record
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Array
 
-SHOWN = 5
-"""Layers that are named where more of them wait."""
+MOST = 2**31 - 1
+"""Runs that can be counted."""
+EMPTY_ENTRY = re.compile(r'key\s*:\s*("(?:[^"\\]|\\.)*")\s*value\s*:?\s*\{\s*\}')
+
+
+def quantize_model(
+    graph: Any, config_file: str | Path, record_file: str | Path, calib_outputs: Sequence[str] | None = None
+) -> list[Any]:
+    """Let a tf.Graph calibrate itself: edits it in place, so that the next runs of its outputs are the calibration.
+
+    Initialize the variables, and run the outputs `batch_num` times in one session that is made after this call, each
+    time with other data. The last of these runs writes the record, for `save_model`; later ones change nothing. To
+    calibrate anew, initialize the variables again. Names of outputs stay as they are, and they compute what they did.
+
+    Args:
+        graph: a tf.Graph into which a frozen .pb was imported, and which no session has run yet.
+        config_file: the config.json of `create_quant_config`.
+        record_file: where the record goes; until the calibration is finished it has an empty entry for each layer.
+        calib_outputs: names of outputs that are inside the graph, where others than its ends are used; not changed.
+
+    Returns:
+        The added variables, one for each INT8 layer, which no checkpoint of the model has.
+
+    Raises:
+        PlanError: the config is not one, or not of this graph, or it equalizes.
+        ModelError: the graph cannot be quantized; the message says why.
+        UsageError: the graph is being calibrated already, or cannot be changed.
+
+    A run raises an error of TensorFlow with the message of the TrialError that `save_model` raises: NaN or infinity,
+    nothing but empty tensors, values without a scale, more values than memory holds.
+    """
+    model, plan = read_for_config(graph, Path(config_file), output_names(calib_outputs) if calib_outputs else ())
+    check_plan(plan, model.survey.by_name)
+    if graph.finalized:
+        raise UsageError("graph", "it is finalized and cannot be changed", hint="import the .pb into a new tf.Graph")
+    layers = {name: layer for name, layer in model.survey.by_name.items() if name in plan.int8}
+    activations = {name: live_activations(graph, layer) for name, layer in layers.items()}
+    calibration = Calibration(model.graph, layers, plan, output_path(record_file))
+    variables = []
+    for name, layer in layers.items():
+        place = f"{name.replace(':', '_')}/act_quant"
+        variable, number = _counter(graph, place, activations[name])
+        tensors, read = [number, *activations[name]], partial(calibration.add, name)
+        probe = calibration.probes.attach(graph, layer.node, tensors, read, name=f"{place}/calibration")
+        graph.add_to_collection(CALIBRATED, probe.name)
+        variables.append(variable)
+    log().info("%d layers wait for the data of batch_num=%d runs: %s", len(layers), plan.batch_num, record_file)
+    return variables
+
+
+def _counter(graph: Any, place: str, tensors: Sequence[Any]) -> tuple[Any, Any]:
+    """A variable, and a tensor that adds one to it in each run and gives what it was before: each run gets its own.
+
+    A run that fails before it has computed `tensors` does not count.
+    """
+    import tensorflow as tf
+
+    with graph.as_default():
+        # Of a resource, TensorFlow would not say that it was not initialized.
+        variable = tf.compat.v1.Variable(
+            0, trainable=False, dtype=tf.int32, name=f"{place}/calibrated_batches", use_resource=False
+        )
+        with tf.control_dependencies(list(tensors)):
+            return variable, tf.raw_ops.CountUpTo(ref=variable, limit=MOST, name=f"{place}/count")
 
 
 class Calibration:
-    """Fills up while sessions run; its record file has an empty entry for each layer until all have seen all passes.
+    """Fills up while sessions run; its record file has an empty entry for each layer until all have read all passes.
 
-    `error` is what ended it, if anything did. The counters of passes set to zero start it anew; a finished record stays
-    until the next one is finished.
+    `probes.error` is what ended it, if anything did. The counters of passes set to zero start it anew; a finished
+    record stays until the next one is finished.
     """
 
     def __init__(self, graph: Graph, layers: Mapping[str, Layer], plan: Plan, record_file: Path) -> None:
         """`layers` are those that the plan puts into INT8, in graph order."""
-        self.error: Exception | None = None
+        self.probes = Probes()
         self._graph = graph
         self._layers = layers
         self._plan = plan
         self._path = record_file
-        self._lock = Lock()
         self._finished = False
         self._begin()
-        write_text(record_file, skeleton_text(key for layer in layers.values() for key in layer.records))
+        write_text(record_file, empty_record(key for layer in layers.values() for key in layer.records))
         _CALIBRATIONS[record_file.resolve()] = self
 
-    def see(self, name: str, number: Array, *activations: Array) -> None:
+    def add(self, name: str, number: Array, *activations: Array) -> None:
         """Take in what a layer reads in one pass, of which no two have the same `number`.
 
         Raises TrialError where that holds NaN or infinity, or is too large for memory; of the last layer in the last
         pass, also where the values of any layer have no scale.
         """
-        with self._lock:
-            if int(number) in self._passes[name]:
-                self._begin_anew()
-            if self.error is not None or len(self._passes[name]) == self._plan.batch_num:
-                return
-            self._passes[name].add(int(number))
-            try:
-                _check_finite(name, len(self._passes[name]), activations)
-                self._collectors.add(name, activations)
-                if not self._waiting():
-                    self._finish()
-            except Exception as error:
-                self.error = error
-                raise
+        if int(number) in self._inputs.passes[name]:
+            self._begin_anew()
+        if self.probes.error is not None or not self._inputs.waiting:
+            return
+        self._inputs.add(name, *activations, number=int(number))
+        if not self._inputs.waiting:
+            self._finish()
 
     def progress(self) -> str:
-        """Which layers have not seen all passes, and how many they have.
+        """Which layers have not read all passes, and how many they have.
 
         For example: conv, dense: 1 of 2 passes.
         """
-        waiting: dict[int, list[str]] = {}
-        for name in self._waiting():
-            waiting.setdefault(len(self._passes[name]), []).append(name)
-        return "; ".join(f"{shown(names)}: {n} of {self._plan.batch_num} passes" for n, names in waiting.items())
+        names: dict[int, list[str]] = {}
+        for name, passes in self._inputs.waiting.items():
+            names.setdefault(passes, []).append(name)
+        return "; ".join(f"{listed(some)}: {passes} of {self._plan.batch_num} passes" for passes, some in names.items())
 
     def _begin(self) -> None:
-        self.error = None
-        self._passes: dict[str, set[int]] = {name: set() for name in self._layers}
-        self._collectors = Collectors(self._plan, self._layers)
+        self.probes.error = None
+        self._inputs = LayerInputs(self._plan, self._layers, refuse_nan=True)
 
     def _begin_anew(self) -> None:
-        if self._finished and not self._waiting():
+        if self._finished and not self._inputs.waiting:
             text = "variables were initialized again: the next batch_num=%d passes calibrate anew; until then %s stays"
             log().warning(text, self._plan.batch_num, self._path)
         self._begin()
 
-    def _waiting(self) -> list[str]:
-        return [name for name, passes in self._passes.items() if len(passes) < self._plan.batch_num]
-
     def _finish(self) -> None:
         log().info("all data is there: computing the scales of %d layers", len(self._layers))
-        statistics = self._collectors.statistics()
-        self._collectors = Collectors(self._plan, self._layers)  # lets go of what was collected
+        statistics = self._inputs.statistics()
         save_record(Calibrator(self._graph, self._layers, statistics).record(self._plan), self._path)
         self._finished = True
         log().info("the calibration is finished: %s", self._path)
@@ -108,18 +160,23 @@ def calibration_of(record_file: Path) -> Calibration | None:
     return _CALIBRATIONS.get(record_file.resolve())
 
 
-def shown(names: Sequence[str]) -> str:
-    """Names for a sentence; of many, the first.
+def empty_record(names: Iterable[str]) -> str:
+    """The text of a record before its calibration is finished: an entry for every name, with nothing in it.
 
-    >>> shown(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
+    >>> print(empty_record(["conv"]), end="")
+    record {
+      key: "conv"
+      value {
+      }
+    }
     """
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return "".join(f"record {{\n  key: {json.dumps(name)}\n  value {{\n  }}\n}}\n" for name in names)
 
 
-def _check_finite(name: str, number: int, activations: Sequence[Array]) -> None:
-    wrong = sum(values.size - int(np.count_nonzero(np.isfinite(values))) for values in activations)
-    if wrong:
-        what = f"its input holds {wrong} NaN or infinite values in pass {number}"
-        raise TrialError(name, what, hint="leave the layer in float (quant_enable false), or repair the data or model")
+def empty_entries(text: str) -> tuple[str, ...]:
+    """The names of empty entries in a record's text.
+
+    >>> empty_entries(empty_record(["conv", "dense"]))
+    ('conv', 'dense')
+    """
+    return tuple(json.loads(key) for key in EMPTY_ENTRY.findall(text))

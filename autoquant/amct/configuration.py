@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autoquant.amct.calibration import shown
+from autoquant.amct.arguments import listed, output_path
+from autoquant.amct.live_graph import LiveModel, read_live
 from autoquant.amct.logs import log
-from autoquant.amct.opened import read_live
-from autoquant.amct.paths import output_path
 from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
-from autoquant.formats.config_json import save_config
+from autoquant.formats.config_json import load_config, save_config
 from autoquant.tuning.study.trial import count_layers
 
 
@@ -48,17 +47,26 @@ def create_quant_config(
     plan = plan_of(cfg, survey)
     save_config(plan, output_path(config_file), layers=survey.by_name)
     if survey.rejected:
-        names = shown([rejected.name for rejected in survey.rejected])
+        names = listed([rejected.name for rejected in survey.rejected])
         log().info("cannot be quantized, `autoquant inspect` says why: %s", names)
     log().info("%d of %d layers are to be quantized: %s", count_layers(plan.int8), len(survey.layers), config_file)
 
 
-def check_constants_stay(plan: Plan, config: Path) -> None:
-    """Raise PlanError where a plan wants other constants than those of the graph that the user has."""
+def read_for_config(graph: Any, config: Path, outputs: Sequence[str]) -> tuple[LiveModel, Plan]:
+    """A tf.Graph as a config wants it fused, and the plan of the config for its layers.
+
+    Raises as `read_live`, and PlanError for what is no config of this graph, or wants of it what cannot be done.
+    """
+    model = read_live(graph, fusion=load_config(config).fusion, outputs=outputs)
+    plan = load_config(config, layers=model.survey.by_name, rejected=model.survey.rejected)
     if plan.equalize:
         what = "equalize gives the model other weights, which the graph that is calibrated cannot have"
         hint = "set it to false; `autoquant quantize MODEL --config CONFIG --calibration DATA` can equalize"
         raise PlanError(f"{config}: autoquant.equalize", what, hint=hint)
+    if plan.bias_correction != "none":  # which takes data beyond what a graph calibrates itself with
+        what = f"biases corrected ({plan.bias_correction}) are not supported for graphs that calibrate themselves"
+        raise PlanError("autoquant.bias_correction", what, hint="remove it, or give the config to `autoquant quantize`")
+    return model, plan
 
 
 def _cfg(skip_layers: Sequence[str], batch_num: int, activation_offset: bool) -> CalibrationCfg:

@@ -1,31 +1,24 @@
-"""What judges a model for automatic calibration: the base of a user's evaluator, and one that only calibrates."""
+"""The user's evaluator: what it overrides, and what it says of the float model and of others compared with that."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoquant.errors import DataError, UsageError, did_you_mean
+from autoquant.amct.arguments import check_object, not_overridden
+from autoquant.errors import DataError
 
-TYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
-    {
-        name: np.dtype(name)
-        for name in (
-            *("float16", "float32", "float64", "int8", "int16", "int32", "int64"),
-            *("uint8", "uint16", "uint32", "uint64", "bool"),
-        )
-    }
-)
-"""What a file of numbers may hold, in the byte order of this machine."""
+if TYPE_CHECKING:
+    from autoquant.amct.live_graph import Probes
 
-
-OWN = "give an evaluator of your own with evaluate() and metric_eval()"
+METHODS = ("calibration", "evaluate", "metric_eval")
+HINT = "override it in the evaluator's class"
 
 
 class AutoCalibrationEvaluatorBase:
@@ -36,153 +29,98 @@ class AutoCalibrationEvaluatorBase:
 
     def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
         """Run the outputs in a session, once for each batch of calibration data."""
-        self._missing("calibration(graph, outputs)")
+        raise not_overridden(self, "calibration(graph, outputs)", hint=HINT)
 
     def evaluate(self, graph: Any, outputs: Sequence[str]) -> Any:
         """The metric of the graph on the evaluation data; any object that `metric_eval` understands."""
-        self._missing("evaluate(graph, outputs)")
+        raise not_overridden(self, "evaluate(graph, outputs)", hint=HINT)
 
     def metric_eval(self, original_metric: Any, new_metric: Any) -> tuple[bool, Any]:
         """Whether the new metric satisfies the requirement, and the loss against the original one, a number."""
-        self._missing("metric_eval(original_metric, new_metric)")
-
-    def _missing(self, method: str) -> NoReturn:
-        raise UsageError(
-            type(self).__name__, f"has no {method} of its own", hint="override it in the evaluator's class"
-        )
+        raise not_overridden(self, "metric_eval(original_metric, new_metric)", hint=HINT)
 
 
-class GraphEvaluator(AutoCalibrationEvaluatorBase):
-    """Calibrates with raw numbers from files; it cannot evaluate.
-
-    Args:
-        data_dir: a folder for each input, joined by ';': "data/in1/;data/in2/". Its files `*.bin`, in ascending order
-            of their names, are the batches of that input; each holds one array of the input's shape, row by row.
-        input_shape: name and shape of each input, in the order of the folders: "input:32,224,224,3;boxes:32,4".
-        data_types: what the files of each input hold: "float32;float64".
-
-    Raises:
-        UsageError: one of the three cannot be read, or they are of different lengths.
-        DataError: a folder is missing or empty, folders differ in their number of files, a file has another size.
-    """
-
-    def __init__(self, data_dir: str, input_shape: str, data_types: str) -> None:
-        folders, shapes, types = (_parts(text) for text in (data_dir, input_shape, data_types))
-        if not len(folders) == len(shapes) == len(types):
-            what = f"names {len(shapes)} inputs, data_dir {len(folders)} folders and data_types {len(types)} types"
-            raise UsageError("input_shape", what, hint="give as many of each, joined by ';'")
-        self._inputs = [
-            _Input.read(Path(folder), shape, kind) for folder, shape, kind in zip(folders, shapes, types, strict=True)
-        ]
-        _check_same_inputs(self._inputs)
-
-    @property
-    def batch_num(self) -> int:
-        """How many batches there are: files of each input."""
-        return len(self._inputs[0].files)
-
-    def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
-        """Run the outputs once for every batch, after initializing the graph's variables.
-
-        Raises UsageError where the graph has no such input, or one of another shape, or another is not fed.
-        """
-        import tensorflow as tf
-
-        placeholders = _placeholders(graph)
-        for given in self._inputs:
-            if given.name not in placeholders:
-                hint = did_you_mean(given.name, placeholders, otherwise=f"its inputs are {', '.join(placeholders)}")
-                raise UsageError("input_shape", f"the graph has no input '{given.name}'", hint=hint)
-            shape = graph.get_tensor_by_name(f"{given.name}:0").shape
-            if not shape.is_compatible_with(given.shape):
-                what = f"gives '{given.name}' the shape {given.shape}, but in the graph it has {shape}"
-                raise UsageError("input_shape", what, hint="give the shape of one batch as the graph takes it")
-        for name in _needed(graph, outputs):
-            if name not in {given.name for given in self._inputs}:
-                what = f"says nothing of '{name}': you must feed a value for placeholder tensor '{name}'"
-                raise UsageError("input_shape", what, hint="add its shape, folder and type")
-        with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
-            session.run(tf.compat.v1.global_variables_initializer())
-            for number in range(self.batch_num):
-                session.run(list(outputs), {f"{given.name}:0": given.load(number) for given in self._inputs})
-
-    def evaluate(self, graph: Any, outputs: Sequence[str]) -> Any:
-        """Raise UsageError: there is nothing to judge by."""
-        raise UsageError("GraphEvaluator", "only calibrates: it has no metric", hint=OWN)
-
-    def metric_eval(self, original_metric: Any, new_metric: Any) -> tuple[bool, Any]:
-        """Raise UsageError: there is nothing to judge by."""
-        raise UsageError("GraphEvaluator", "only calibrates: it has no requirement", hint=OWN)
+class RequirementError(DataError, ValueError):
+    """The evaluator's requirement is one that not even the float model satisfies."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Input:
-    """One input and its files, one a batch."""
+class Judgement:
+    """Whether a model satisfies the requirement, and its loss as the evaluator gives it, any object."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    files: tuple[Path, ...]
+    satisfied: bool
+    loss: Any
+
+    @property
+    def number(self) -> float | None:
+        """The loss, where it is a finite number."""
+        loss = self.loss.item() if isinstance(self.loss, np.ndarray) and self.loss.ndim == 0 else self.loss
+        return float(loss) if isinstance(loss, Real) and math.isfinite(loss) else None
+
+    @property
+    def violation(self) -> float:
+        """0 where it is satisfied, else how far from it: the loss, or 1 where that is not a positive number."""
+        number = self.number
+        return 0.0 if self.satisfied else number if number is not None and number > 0.0 else 1.0
+
+    def __str__(self) -> str:
+        """In words."""
+        loss = in_short(self.loss) if self.number is None else f"{self.number:.6g}"
+        return f"{'satisfies' if self.satisfied else 'does not satisfy'}, loss {loss}"
+
+
+FAILED = Judgement(False, math.inf)
+"""Of what could not be built."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An evaluator, the outputs that it is to run, and the metric of the float model."""
+
+    evaluator: Any
+    outputs: tuple[str, ...]
+    original: Any = field(repr=False)
 
     @classmethod
-    def read(cls, folder: Path, shape: str, kind: str) -> _Input:
-        name, _, sizes = shape.rpartition(":")
-        if not name or not all(size.strip().isdecimal() and int(size) for size in sizes.split(",")):
-            what = f"cannot read '{shape}'"
-            raise UsageError("input_shape", what, hint="give a name and positive sizes, such as input:32,224,224,3")
-        if kind not in TYPES:
-            hint = did_you_mean(kind, TYPES, otherwise=f"it can be {', '.join(TYPES)}")
-            raise UsageError("data_types", f"unknown '{kind}'", hint=hint)
-        if not folder.is_dir():
-            raise DataError(str(folder), "there is no such folder", hint=f"put the files of '{name}' there")
-        files = tuple(sorted(path for path in folder.iterdir() if path.suffix == ".bin"))
-        if not files:
-            raise DataError(str(folder), "holds no .bin file", hint=f"put the files of '{name}' there")
-        given = cls(name.removesuffix(":0"), tuple(int(size) for size in sizes.split(",")), TYPES[kind], files)
-        given.check_sizes()
-        return given
+    def of(cls, evaluator: Any, outputs: tuple[str, ...], graph: Any) -> Judge:
+        """Evaluate the float model, a tf.Graph.
 
-    def check_sizes(self) -> None:
-        """Raise DataError where a file is not one array of the shape."""
-        expected = math.prod(self.shape) * self.dtype.itemsize
-        for path in self.files:
-            if (size := path.stat().st_size) != expected:
-                shape = ",".join(map(str, self.shape))
-                what = f"holds {size} bytes, but {self.dtype.name} of shape {shape} for '{self.name}' takes {expected}"
-                raise DataError(str(path), what, hint="each file must hold exactly one array of that shape")
+        Raises UsageError where the evaluator is none, and RequirementError where it does not take the float model for
+        as good as itself.
+        """
+        check_object("evaluator", evaluator, METHODS, base="AutoCalibrationEvaluatorBase")
+        judge = cls(evaluator, outputs, evaluator.evaluate(graph, list(outputs)))
+        if not judge.compare(judge.original).satisfied:
+            what = (
+                "Compare between original_accuracy and original_accuracy can not satisfy the acc requirement, "
+                "please check the metric_eval() function"
+            )
+            hint = "metric_eval(original, original) must return (True, loss): a model that loses nothing is good enough"
+            raise RequirementError(type(evaluator).__name__, what, hint=hint)
+        return judge
 
-    def load(self, number: int) -> np.ndarray[Any, Any]:
-        """The array of one batch."""
-        return np.fromfile(self.files[number], self.dtype).reshape(self.shape)
+    def calibrate(self, graph: Any, probes: Probes) -> None:
+        """Let the evaluator run a graph. What it raises is raised as it is, but errors of probes are their own."""
+        try:
+            self.evaluator.calibration(graph, list(self.outputs))
+        except Exception as error:
+            probes.raise_error(error)
+            raise
+        probes.raise_error()
 
+    def evaluate(self, graph: Any) -> Judgement:
+        """Evaluate a quantized model, a tf.Graph, and compare."""
+        return self.compare(self.evaluator.evaluate(graph, list(self.outputs)))
 
-def _parts(text: str) -> list[str]:
-    """What stands between the ';'; one at the end is nothing."""
-    return [part.strip() for part in text.strip().removesuffix(";").split(";")]
-
-
-def _check_same_inputs(inputs: Sequence[_Input]) -> None:
-    first = inputs[0]
-    for place, other in enumerate(inputs[1:], start=1):
-        if other.name in {given.name for given in inputs[:place]}:
-            raise UsageError("input_shape", f"'{other.name}' appears twice", hint="name each input once")
-        if len(other.files) != len(first.files):
-            folder, batches = str(other.files[0].parent), len(first.files)
-            what = f"holds {len(other.files)} files for '{other.name}', but there are {batches} for '{first.name}'"
-            raise DataError(folder, what, hint="each input needs as many files as there are batches")
+    def compare(self, metric: Any) -> Judgement:
+        """What the evaluator says of a metric. Raises DataError where that is not a pair of bool and loss."""
+        answer = self.evaluator.metric_eval(self.original, metric)
+        if not isinstance(answer, tuple | list) or len(answer) != 2 or not isinstance(answer[0], bool | np.bool_):
+            what = f"metric_eval() returned {answer!r}"
+            raise DataError(type(self.evaluator).__name__, what, hint="it must return (satisfied, loss), a bool first")
+        return Judgement(bool(answer[0]), answer[1])
 
 
-def _placeholders(graph: Any) -> list[str]:
-    return [op.name for op in graph.get_operations() if op.type.startswith("Placeholder")]
-
-
-def _needed(graph: Any, outputs: Sequence[str]) -> list[str]:
-    """The placeholders that the outputs depend on, and that have no default."""
-    stack = [graph.get_tensor_by_name(output if ":" in output else f"{output}:0").op for output in outputs]
-    seen: dict[str, str] = {}
-    while stack:
-        op = stack.pop()
-        if op.name not in seen:
-            seen[op.name] = op.type
-            stack.extend([*(tensor.op for tensor in op.inputs), *op.control_inputs])
-    return [name for name, kind in seen.items() if kind in ("Placeholder", "PlaceholderV2")]
+def in_short(metric: Any) -> str:
+    """A metric of any kind in one line that is not too long."""
+    return shorten(str(metric), 100)

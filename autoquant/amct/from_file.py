@@ -1,4 +1,4 @@
-"""A frozen .pb calibrated from its file to its INT8 model, in one call."""
+"""A frozen .pb calibrated by an evaluator, from its file to its INT8 model, in one call."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoquant.amct.arguments import output_names
+from autoquant.amct.calibration import calibration_of, quantize_model
 from autoquant.amct.configuration import create_quant_config
-from autoquant.amct.evaluators import calibrate_with
-from autoquant.amct.live import quantize_model
-from autoquant.amct.saving import output_names, save_model
+from autoquant.amct.saving import SavedModel, save_model
+from autoquant.errors import DataError, UsageError
+from autoquant.evaluation.data.plugins import load_file, user_error
 from autoquant.model.load import load
 from autoquant.model.shapes import imported
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """The files that were written: the last two by `save_model`, all others beside them."""
+class CalibratedModel(SavedModel):
+    """The files that were written: those of `save_model`, and beside them what they were made by."""
 
     config: Path
     record: Path
-    model: Path
-    mapping: Path
 
 
 def calibrate_file(
@@ -34,7 +34,7 @@ def calibrate_file(
     batch_num: int = 1,
     calibration_config: str | Path | None = None,
     simulation: bool = True,
-) -> Calibrated:
+) -> CalibratedModel:
     """Calibrate a frozen .pb by what `evaluator.calibration(graph, outputs)` runs, and write its INT8 model.
 
     `calibration_config` is a simplified configuration, `.cfg`, with a batch_num of its own. In the folder of
@@ -48,4 +48,56 @@ def calibrate_file(
     quantize_model(graph, config, record, list(names))
     calibrate_with(evaluator, graph, names, record)
     saved = save_model(model, names, record, save_path, simulation=simulation)
-    return Calibrated(config, record, saved.model, saved.mapping)
+    return CalibratedModel(saved.model, saved.mapping, config, record)
+
+
+def open_evaluator(path: Path) -> Any:
+    """The one object of a .py file that has a method `calibration(graph, outputs)`.
+
+    Raises DataError where the file cannot be imported, UsageError where it has no such object or several.
+    """
+    if path.suffix != ".py":
+        raise UsageError("--evaluator", f"'{path}' is not a .py file", hint="give the Python file of an evaluator")
+    values = vars(load_file(str(path), path)).items()
+    found = {id(value): name for name, value in values if not name.startswith("__") and _calibrates(value)}
+    if len(found) != 1:
+        which = f"several objects ({', '.join(found.values())})" if found else "no object"
+        hint = "make one instance of the evaluator's class in it, such as evaluator = Evaluator()"
+        raise UsageError(str(path), f"has {which} with a method calibration(graph, outputs)", hint=hint)
+    return next(value for _, value in values if id(value) in found)
+
+
+def calibrate_with(evaluator: Any, graph: Any, outputs: Sequence[str], record_file: Path) -> None:
+    """Let an evaluator run the calibration of a graph.
+
+    Raises what ended the calibration of `record_file`, where something did; DataError for whatever else goes wrong in
+    the evaluator, with its file and line.
+    """
+    import tensorflow as tf
+
+    where = type(evaluator).__name__
+    try:
+        evaluator.calibration(graph, list(outputs))
+    except Exception as error:
+        calibration = calibration_of(record_file)
+        if calibration is not None:
+            calibration.probes.raise_error(error)
+        if isinstance(error, tf.errors.OpError):
+            what = f"TensorFlow cannot run the model: {sentence(error.message)}"
+            raise DataError(where, what, hint="check what calibration(graph, outputs) feeds and runs") from error
+        raise user_error(where, error) from error
+
+
+def sentence(message: str) -> str:
+    """What an error of TensorFlow says, without where in Python its node was made.
+
+    >>> sentence("Graph execution error:\\n\\nDetected at node 'x'\\nNode: 'x'\\nYou must feed a value\\n\\t [[x]]")
+    'You must feed a value'
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or [message]
+    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
+    return lines[nodes[0] + 1] if nodes else lines[0]
+
+
+def _calibrates(value: Any) -> bool:
+    return not isinstance(value, type) and callable(getattr(value, "calibration", None))

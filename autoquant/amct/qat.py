@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.amct.arguments import output_names, output_path
 from autoquant.amct.fake_quant import FAKE, fake_before, grid_of, without_fakes
 from autoquant.amct.logs import log
-from autoquant.amct.matching import Matched
-from autoquant.amct.paths import output_path
-from autoquant.amct.saving import CONVERTIBLE, Saved, output_names, write_quantized
+from autoquant.amct.saving import CONVERTIBLE, RecordedModel, SavedModel, write_quantized
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import ModelError
 from autoquant.formats.record_text import save_record
@@ -35,7 +34,7 @@ def convert_qat_model(
     record_file: str | Path | None = None,
     *,
     simulation: bool = True,
-) -> Saved:
+) -> SavedModel:
     """Replace the FakeQuants of a trained, frozen .pb by INT8 layers with the scales that were trained.
 
     A layer becomes INT8 where its input comes from a FakeQuantWithMinMaxVars or -Args, and its weight from one of those
@@ -65,7 +64,7 @@ def convert_qat_model(
     if changed:
         graph = prepared(plain, outputs=names, fusion=Fusion(skip=changed))
         record = {name: replace(one, skip_fusion=name in changed) for name, one in record.items()}
-    saved = write_quantized(Matched(graph, survey(graph).by_name, record), save_path, simulation=simulation)
+    saved = write_quantized(RecordedModel(graph, survey(graph).by_name, record), save_path, simulation=simulation)
     if record_file is not None:
         save_record(record, output_path(record_file))
     return saved

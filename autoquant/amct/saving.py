@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 
-from autoquant.amct.calibration import calibration_of, shown
+import numpy as np
+
+from autoquant.amct.arguments import listed, output_names, output_path
+from autoquant.amct.calibration import calibration_of, empty_entries
 from autoquant.amct.logs import log
-from autoquant.amct.matching import Matched, check_weights, matched
-from autoquant.amct.paths import output_path
-from autoquant.amct.skeleton import unfinished
-from autoquant.errors import PlanError, UsageError
+from autoquant.calibration.record import LayerRecord, Record
+from autoquant.errors import PlanError, UsageError, did_you_mean
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.names import node_of
+from autoquant.model.fusion import Fusion
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer, Survey
+from autoquant.model.layers import survey
+from autoquant.model.load import load
+from autoquant.model.names import canonical, node_of
 from autoquant.model.nodes import sizes
+from autoquant.model.opening import prepared
+from autoquant.quantization.affine import Array
+from autoquant.quantization.balance import balanced_weight
+from autoquant.quantization.weights import weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.study.trial import count_layers
 
 CONVERTIBLE = ("AvgPool", "Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "MatMul")
 """Operators that convert_model and convert_qat_model take, as in AMCT."""
+CLOSE = 1e-4
+"""Relative error of scales that count as the same."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedModel:
     """The files that were written."""
 
     model: Path
     mapping: Path
+
+
+@dataclass(frozen=True)
+class RecordedModel:
+    """A model opened as a record was made for it, its layers, and what of the record its outputs depend on."""
+
+    graph: Graph
+    layers: Mapping[str, Layer]
+    record: Record
 
 
 def save_model(
@@ -39,7 +59,7 @@ def save_model(
     save_path: str | Path,
     *,
     simulation: bool = True,
-) -> Saved:
+) -> SavedModel:
     """Write the INT8 model of a calibration, after the runs that `quantize_model` waits for.
 
     Args:
@@ -56,8 +76,8 @@ def save_model(
     """
     path = Path(record_file)
     _check_finished(path)
-    model = matched(Path(pb_model), output_names(outputs), load_record(path), path)
-    check_weights(model, path)
+    model = open_recorded(Path(pb_model), output_names(outputs), load_record(path), path)
+    _check_weights(model, path)
     return write_quantized(model, save_path, simulation=simulation)
 
 
@@ -68,7 +88,7 @@ def convert_model(
     save_path: str | Path,
     *,
     simulation: bool = True,
-) -> Saved:
+) -> SavedModel:
     """Write the INT8 model of a record that the user made, with scales of his own.
 
     Arguments are those of `save_model`. Layers are of the types in CONVERTIBLE, without dilation where they are
@@ -81,28 +101,39 @@ def convert_model(
         if entry.shift_bit:
             what = f"shift_bit is not support, please delete shift_bit of layer {name}"
             raise PlanError(str(path), what, hint="scales of your own are used without it")
-    model = matched(Path(pb_model), output_names(outputs), record, path)
+    model = open_recorded(Path(pb_model), output_names(outputs), record, path)
     for name in model.record:
         _check_convertible(model, name, path)
     return write_quantized(model, save_path, simulation=simulation)
 
 
-def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
-    """Names of output tensors from a list, or from one text with ';' between them.
+def open_recorded(pb_model: Path, outputs: Sequence[str], record: Record, where: Path) -> RecordedModel:
+    """Open the model of a record, which was read from `where`.
 
-    Raises UsageError for none, and for what is not a name.
+    Layers that the outputs do not depend on are left out, with a warning. Raises ModelError as `open_model`, and
+    PlanError where the record names what the model does not have, or what cannot be quantized.
     """
-    names = outputs.split(";") if isinstance(outputs, str) else outputs
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        what = f"expected names of tensors, got {shorten(repr(outputs), 100)}"
-        raise UsageError("outputs", what, hint='give a list of texts, such as ["logits:0"]')
-    found = tuple(name.strip() for name in names if name.strip())
-    if not found:
-        raise UsageError("outputs", "no output is named", hint='give names of tensors, such as ["logits:0"]')
-    return found
+    loaded = load(pb_model)
+    for name in record:
+        if node_of(name) not in loaded.nodes:
+            near = did_you_mean(name, loaded.nodes, otherwise="please match the model and the record")
+            raise PlanError(f"{where}: {name}", f"find {name} failure in {pb_model}", hint=near)
+    unfused = frozenset(name for name, entry in record.items() if entry.skip_fusion)
+    graph = prepared(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
+    found = survey(graph)
+    needed = loaded.ancestors(*map(canonical, outputs))
+    kept = {name: entry for name, entry in record.items() if node_of(name) in needed}
+    if not kept:
+        raise PlanError(str(where), "the outputs depend on none of its layers", hint="give the outputs of the model")
+    if len(kept) < len(record):
+        log().warning("left out, as the outputs do not depend on it: %s", listed(sorted(record.keys() - kept.keys())))
+    known = {key for layer in found.by_name.values() for key in layer.records}
+    for name in kept.keys() - known:
+        raise _not_a_layer(found, name, where)
+    return RecordedModel(graph, found.by_name, kept)
 
 
-def write_quantized(model: Matched, save_path: str | Path, *, simulation: bool) -> Saved:
+def write_quantized(model: RecordedModel, save_path: str | Path, *, simulation: bool) -> SavedModel:
     """Write a model in INT8 and the map of its nodes; `save_path` is a prefix, whose folder is made."""
     if not Path(save_path).name or str(save_path).endswith(("/", "\\")):
         raise UsageError("save_path", f"'{save_path}' names a folder", hint="give a prefix, such as outputs/mobilenet")
@@ -110,29 +141,29 @@ def write_quantized(model: Matched, save_path: str | Path, *, simulation: bool) 
     path = output_path(Path(save_path).with_name(target.file_name(Path(save_path).name)))
     target.save(model.graph, model.layers, model.record, path)
     log().info("%d layers are in INT8: %s", count_layers(model.record), path)
-    return Saved(path, quant_json_path(path))
+    return SavedModel(path, quant_json_path(path))
 
 
 def _check_finished(path: Path) -> None:
     """Raise what ended the calibration of this record, or PlanError where a layer still waits for passes."""
     calibration = calibration_of(path)
-    if calibration is not None and calibration.error is not None:
-        raise calibration.error
+    if calibration is not None:
+        calibration.probes.raise_error()
     try:
-        waiting = unfinished(path.read_text(encoding="utf-8", errors="replace"))
+        waiting = empty_entries(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return  # reading the record tells why
     if not waiting and calibration is not None and (missing := calibration.progress()):
         log().warning("%s is of the calibration before the one that waits for %s", path, missing)
     if waiting:
-        told = shown(waiting) if calibration is None else calibration.progress()
-        what = f"no layers to be quantized, please ensure calibration is finished: waiting for {told}"
+        names = listed(waiting) if calibration is None else calibration.progress()
+        what = f"no layers to be quantized, please ensure calibration is finished: waiting for {names}"
         runs = "run outputs that depend on these layers batch_num times, in one session made after quantize_model"
         runs += " in which variables are initialized once"
         raise PlanError(str(path), what, hint=f"{runs}, or set their quant_enable to false")
 
 
-def _check_convertible(model: Matched, name: str, path: Path) -> None:
+def _check_convertible(model: RecordedModel, name: str, path: Path) -> None:
     layer = model.layers.get(name)
     op = model.graph.nodes[node_of(name)].op
     if layer is None or op not in CONVERTIBLE:
@@ -142,3 +173,35 @@ def _check_convertible(model: Matched, name: str, path: Path) -> None:
     if op == "DepthwiseConv2dNative" and dilation > 1:
         what = f"its dilation is {dilation}; convert_model takes depthwise convolutions of dilation 1 only"
         raise PlanError(f"{path}: {name}", what, hint="remove its record")
+
+
+def _check_weights(model: RecordedModel, where: Path) -> None:
+    """Raise PlanError where a weight's scales are not those that calibration gives the weights of this model."""
+    for name, entry in model.record.items():
+        layer = model.layers.get(name)
+        weight = model.graph.constant(layer.weight) if layer is not None and layer.weight else None
+        if layer is None or weight is None or not entry.scale_w:
+            continue
+        if entry.balance:
+            weight = balanced_weight(weight, np.array(entry.balance), layer.operator.input_axis)
+        if not any(_has_scales(layer, weight, entry, algorithm) for algorithm in layer.can.weight_algorithms):
+            what = "its scale_w is not what calibration gives the weight of this model"
+            hint = (
+                "calibrate this model with these outputs (calib_outputs), or use convert_model for scales of your own"
+            )
+            raise PlanError(f"{where}: {name}", what, hint=hint)
+
+
+def _has_scales(layer: Layer, weight: Array, entry: LayerRecord, algorithm: str) -> bool:
+    """Whether an algorithm gives a weight the scales of a record."""
+    axes = layer.channel_axes if len(entry.scale_w) > 1 else None
+    scales = weight_scales(layer.name, weight, axes, bits=entry.weight_bits, algorithm=algorithm)
+    return scales.size == len(entry.scale_w) and np.allclose(scales, entry.scale_w, rtol=CLOSE, atol=0.0)
+
+
+def _not_a_layer(found: Survey, name: str, where: Path) -> PlanError:
+    reason = next((f": {one.reason}" for one in found.rejected if one.name == node_of(name)), "")
+    hint = did_you_mean(name, found.by_name, otherwise="`autoquant inspect` lists the layers")
+    return PlanError(
+        f"{where}: {name}", f"layer {name} cannot be quantized{reason}", hint="remove its record" if reason else hint
+    )

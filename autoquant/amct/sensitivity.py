@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.amct.objects import by_name_or_own
-from autoquant.errors import UsageError
+from autoquant.amct.arguments import by_name_or_own, not_overridden
+from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.quantization.affine import Array
 
 
@@ -24,8 +24,7 @@ class SensitivityBase:
 
     def compare(self, original_output: Array, fakequant_output: Array) -> float:
         """One number for two arrays of equal shape: what the layer gives for one batch in float, and in INT8."""
-        name = type(self).__name__
-        raise UsageError(name, "has no compare(original, fakequant) of its own", hint="override it in its class")
+        raise not_overridden(self, "compare(original, fakequant)")
 
 
 class CosineSimilaritySensitivity(SensitivityBase):
@@ -34,14 +33,9 @@ class CosineSimilaritySensitivity(SensitivityBase):
     def compare(self, original_output: Array, fakequant_output: Array) -> float:
         """1 where the float output is all zero, 0 where only the other is."""
         original, fakequant = _flat(original_output), _flat(fakequant_output)
-        if not original.any():
-            return 1.0
-        if not fakequant.any():
+        if original.any() and not fakequant.any():
             return 0.0
-        # Scaled to 1, no square can overflow or vanish.
-        original, fakequant = original / np.abs(original).max(), fakequant / np.abs(fakequant).max()
-        cosine = float(original @ fakequant) / float(np.linalg.norm(original) * np.linalg.norm(fakequant))
-        return 0.5 + 0.5 * min(max(cosine, -1.0), 1.0)
+        return 0.5 + 0.5 * cosine_similarity(original, fakequant)
 
 
 class MseSensitivity(SensitivityBase):

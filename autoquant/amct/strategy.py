@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from autoquant.amct.objects import by_name_or_own
-from autoquant.errors import UsageError
+from autoquant.amct.arguments import by_name_or_own, not_overridden
 
 
 class AutoCalibrationStrategyBase:
@@ -20,7 +19,7 @@ class AutoCalibrationStrategyBase:
 
     def initialize(self, ranking_info: dict[str, float]) -> None:
         """Take the layers that may be rolled back, with their scores: the larger, the less INT8 changes the layer."""
-        self._missing("initialize(ranking_info)")
+        raise not_overridden(self, "initialize(ranking_info)")
 
     def update_quant_config(self, metric_eval: tuple[bool, Any]) -> dict[str, Any]:
         """Say what is next, given whether the last configuration satisfied the requirement, and with which loss.
@@ -28,10 +27,7 @@ class AutoCalibrationStrategyBase:
         Returns {'stop_flag': bool, 'roll_back_config': {layer: True in INT8, False in float}}. With the stop flag set
         the configuration is the final one. The loss of a configuration that could not be built is infinite.
         """
-        self._missing("update_quant_config(metric_eval)")
-
-    def _missing(self, method: str) -> NoReturn:
-        raise UsageError(type(self).__name__, f"has no {method} of its own", hint="override it in its class")
+        raise not_overridden(self, "update_quant_config(metric_eval)")
 
 
 class BinarySearchStrategy(AutoCalibrationStrategyBase):

@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from autoquant.amct.judging import FAILED, Judge, Judgement
+from autoquant.amct.arguments import output_path
+from autoquant.amct.evaluator import FAILED, Judge, Judgement
 from autoquant.amct.logs import LOG, log
-from autoquant.amct.paths import output_path
 from autoquant.amct.roll_back import RollBack, RollBackSpace
 from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError

@@ -61,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _calibrated(args: argparse.Namespace) -> Any:
-    from autoquant.amct.evaluator import GraphEvaluator
-    from autoquant.amct.evaluators import open_evaluator
-    from autoquant.amct.from_file import calibrate_file
+    from autoquant.amct.from_file import calibrate_file, open_evaluator
+    from autoquant.amct.graph_evaluator import GraphEvaluator
     from autoquant.formats.calibration_cfg import load_cfg
 
     evaluator: Any

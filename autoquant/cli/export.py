@@ -13,7 +13,7 @@ from autoquant.cli.words import number
 from autoquant.errors import MET, MISSED
 
 if TYPE_CHECKING:
-    from autoquant.amct.from_file import Calibrated
+    from autoquant.amct.from_file import CalibratedModel
     from autoquant.tuning.export import Export
 
 
@@ -68,7 +68,7 @@ def scores(saved: Export) -> list[str]:
     return [*lines, *(f"changed {change}" for change in found.changes)]
 
 
-def written(saved: Export | Calibrated) -> str:
+def written(saved: Export | CalibratedModel) -> str:
     """The files that were written, a line each."""
     lines = [f"config  {saved.config}", f"record  {saved.record}", f"model   {saved.model}"]
     return "\n".join(lines if saved.mapping is None else [*lines, f"mapping {saved.mapping}"])

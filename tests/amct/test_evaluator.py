@@ -1,133 +1,109 @@
-"""The evaluator of raw files, and the base of a user's own."""
+"""What an evaluator may answer, and whose error is raised."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase, GraphEvaluator
-from autoquant.errors import AutoquantError, DataError, UsageError
+from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase, Judge, Judgement, RequirementError
+from autoquant.amct.live_graph import Probes
+from autoquant.errors import DataError, UsageError
 
 
-def write(folder: Path, *arrays: Any, names: Sequence[str] = "abc") -> Path:
-    folder.mkdir(exist_ok=True)
-    for name, array in zip(names, arrays, strict=False):
-        array.tofile(folder / f"{name}.bin")
-    return folder
+class Evaluator:
+    """Judges a number: `answer` is what it says of one that is not the original."""
+
+    def __init__(self, answer: Any = None, error: Exception | None = None) -> None:
+        self.answer = answer
+        self.error = error
+
+    def calibration(self, graph: Callable[..., Any], outputs: list[Any]) -> None:
+        graph()
+        if self.error:
+            raise self.error
+
+    def evaluate(self, graph: int, outputs: list[str]) -> int:
+        return graph
+
+    def metric_eval(self, original_metric: int, new_metric: int) -> Any:
+        return (True, 0.0) if original_metric == new_metric else self.answer
 
 
-def ones(count: int, kind: type = np.float32) -> list[Any]:
-    return [np.full((2, 3), number, kind) for number in range(count)]
+@pytest.mark.parametrize("answer", [True, (1.0, 0.5), None, (True, 0.0, 0.0), (1, 0.0)])
+def test_an_answer_that_does_not_say_whether_it_is_satisfied(answer: Any) -> None:
+    judge = Judge.of(Evaluator(answer), ("y:0",), 1)
+    with pytest.raises(DataError, match=r"Evaluator: metric_eval\(\) returned .*; it must return \(satisfied, loss\)"):
+        judge.evaluate(2)
 
 
-@pytest.fixture
-def counting() -> tuple[Any, list[Any]]:
-    """A graph `left` * `right` -> `product`, and what was run through it; a variable must be initialized."""
-    import tensorflow as tf
-
-    graph, seen = tf.Graph(), []
-    with graph.as_default():
-        left = tf.compat.v1.placeholder(tf.float32, (None, 3), name="left")
-        right = tf.compat.v1.placeholder(tf.float64, (None, 3), name="right")
-        scale = tf.compat.v1.get_variable("scale", initializer=1.0, use_resource=False)
-        look = tf.numpy_function(lambda a, b: seen.append((a.copy(), b.copy())), [left, right], [])
-        with tf.control_dependencies([look]):
-            tf.multiply(left * scale, tf.cast(right, tf.float32), name="product")
-        tf.identity(left * scale, name="half")
-    return graph, seen
-
-
-def test_every_file_is_run_once_in_the_order_of_names(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
-    graph, seen = counting
-    rng = np.random.default_rng(3)
-    lefts = rng.normal(size=(3, 2, 3)).astype(np.float32)
-    rights = rng.normal(size=(3, 2, 3))
-    write(tmp_path / "l", *lefts, names=["b10", "b2", "a"])  # in the order of names: a, b10, b2
-    write(tmp_path / "r", *rights)
-    (tmp_path / "l" / "notes.txt").write_text("not data")
-    evaluator = GraphEvaluator(f"{tmp_path}/l/;{tmp_path}/r/", "left:2,3;right:0:2,3", "float32;float64")
-    assert evaluator.batch_num == 3
-    evaluator.calibration(graph, ["product:0"])
-    expected = [(lefts[2], rights[0]), (lefts[0], rights[1]), (lefts[1], rights[2])]
-    assert len(seen) == 3
-    for (left, right), (wanted_left, wanted_right) in zip(seen, expected, strict=True):
-        np.testing.assert_array_equal(left, wanted_left)
-        np.testing.assert_array_equal(right, wanted_right)
-
-
-def test_an_input_that_the_outputs_do_not_need_may_be_left_out(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
-    write(tmp_path / "l", *ones(2))
-    GraphEvaluator(f"{tmp_path}/l", "left:0:2,3", "float32").calibration(counting[0], ["half:0"])
-
-
-def test_an_input_that_is_not_fed(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
-    write(tmp_path / "l", *ones(2))
-    evaluator = GraphEvaluator(f"{tmp_path}/l;", "left:2,3;", "float32;")
-    with pytest.raises(UsageError, match="you must feed a value for placeholder tensor 'right'; add its shape"):
-        evaluator.calibration(counting[0], ["product:0"])
-
-
-def test_an_input_that_the_graph_does_not_have(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
-    write(tmp_path / "l", *ones(2))
-    with pytest.raises(UsageError, match="the graph has no input 'lft'; did you mean 'left'"):
-        GraphEvaluator(f"{tmp_path}/l", "lft:2,3", "float32").calibration(counting[0], ["half:0"])
-
-
-def test_a_shape_that_the_graph_does_not_take(tmp_path: Path, counting: tuple[Any, list[Any]]) -> None:
-    write(tmp_path / "l", *ones(2))
-    with pytest.raises(UsageError, match=r"gives 'left' the shape \(3, 2\), but in the graph it has \(None, 3\); give"):
-        GraphEvaluator(f"{tmp_path}/l", "left:3,2", "float32").calibration(counting[0], ["half:0"])
-
-
-def test_it_cannot_evaluate(tmp_path: Path) -> None:
-    evaluator = GraphEvaluator(str(write(tmp_path / "l", *ones(1))), "left:2,3", "float32")
-    for call in (evaluator.evaluate, evaluator.metric_eval):
-        with pytest.raises(UsageError, match=r"only calibrates.*; give an evaluator of your own"):
-            call(None, [])
-
-
-BAD = [
-    ("{l};{l}", "left:2,3", "float32", UsageError, "names 1 inputs, data_dir 2 folders and data_types 1 types"),
-    ("{l}", "left", "float32", UsageError, "input_shape: cannot read 'left'; give a name and positive sizes"),
-    ("{l}", "left:2,-3", "float32", UsageError, "cannot read 'left:2,-3'"),
-    ("{l}", "left:2,0", "float32", UsageError, "cannot read 'left:2,0'"),
-    ("{l}", "left:", "float32", UsageError, "cannot read 'left:'"),
-    ("{l}", ":2,3", "float32", UsageError, "cannot read ':2,3'"),
-    ("{l}", "left:2,3", "flaot32", UsageError, "data_types: unknown 'flaot32'; did you mean 'float32'?"),
-    ("{l};{l}", "left:2,3;left:2,3", "float32;float32", UsageError, "'left' appears twice"),
-    ("{root}/nowhere", "left:2,3", "float32", DataError, "nowhere: there is no such folder"),
-    ("{empty}", "left:2,3", "float32", DataError, "empty: holds no .bin file"),
-    (
-        "{l};{one}",
-        "left:2,3;right:2,3",
-        "float32;float32",
-        DataError,
-        "one: holds 1 files for 'right', but there are 2",
-    ),
-    (
-        "{l}",
-        "left:2,3",
-        "float64",
-        DataError,
-        "l/a.bin: holds 24 bytes, but float64 of shape 2,3 for 'left' takes 48",
-    ),
+LOSSES = [
+    (False, 0.25, 0.25, 0.25),
+    (False, np.float32(0.5), 0.5, 0.5),
+    (False, np.array(0.5), 0.5, 0.5),
+    (np.False_, -0.5, -0.5, 1.0),
+    (False, math.nan, None, 1.0),
+    (False, math.inf, None, 1.0),
+    (False, "much", None, 1.0),
+    (False, np.zeros(3), None, 1.0),
+    (True, 0.75, 0.75, 0.0),
+    (np.True_, None, None, 0.0),
 ]
 
 
-@pytest.mark.parametrize(("data", "shape", "kind", "error", "message"), BAD, ids=[row[-1][:50] for row in BAD])
-def test_what_is_refused(
-    tmp_path: Path, data: str, shape: str, kind: str, error: type[AutoquantError], message: str
-) -> None:
-    folders = {"l": write(tmp_path / "l", *ones(2)), "one": write(tmp_path / "one", *ones(1))}
-    folders["empty"] = write(tmp_path / "empty")
-    with pytest.raises(error) as caught:
-        GraphEvaluator(data.format(root=tmp_path, **folders), shape, kind)
-    assert message in str(caught.value)
-    assert caught.value.hint
+@pytest.mark.parametrize(("satisfied", "loss", "number", "violation"), LOSSES, ids=[str(row[:2]) for row in LOSSES])
+def test_a_loss_of_any_kind(satisfied: Any, loss: Any, number: float | None, violation: float) -> None:
+    judgement = Judge.of(Evaluator((satisfied, loss)), (), 1).evaluate(2)
+    assert (judgement.satisfied, judgement.number, judgement.violation) == (bool(satisfied), number, violation)
+    assert str(judgement).startswith("satisfies, loss" if satisfied else "does not satisfy, loss")
+
+
+def test_what_is_no_evaluator() -> None:
+    with pytest.raises(UsageError, match=r"evaluator: object has no method calibration\(\); derive it from"):
+        Judge.of(object(), (), 1)
+    with pytest.raises(UsageError, match=r"evaluator: Evaluator is a class; give an object of it: Evaluator\(\)"):
+        Judge.of(Evaluator, (), 1)
+
+
+def test_the_original_must_satisfy() -> None:
+    class Never(Evaluator):
+        def metric_eval(self, original_metric: int, new_metric: int) -> tuple[bool, float]:
+            return False, 0.0
+
+    with pytest.raises(RequirementError, match="Compare between original_accuracy and original_accuracy") as caught:
+        Judge.of(Never(), (), 1)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("TensorFlow's"), None])
+def test_the_first_error_of_a_probe_is_the_one_that_is_raised(error: Exception | None) -> None:
+    """Whatever else the evaluator raises, or swallows."""
+    probes = Probes()
+
+    def fail(number: int) -> None:
+        raise ZeroDivisionError(f"mine {number}")
+
+    def graph() -> None:
+        for number in range(3):
+            with suppress(ZeroDivisionError):
+                probes.call(fail, number)
+
+    with pytest.raises(ZeroDivisionError, match="mine 0"):
+        Judge(Evaluator(error=error), (), 1).calibrate(graph, probes)
+
+
+def test_an_error_of_the_evaluator_is_raised_as_it_is() -> None:
+    with pytest.raises(KeyError, match="theirs"):
+        Judge(Evaluator(error=KeyError("theirs")), (), 1).calibrate(lambda: None, Probes())
+
+
+def test_a_judgement_in_words() -> None:
+    assert str(Judgement(True, 0.1234567891)) == "satisfies, loss 0.123457"
+    assert len(str(Judgement(False, np.zeros(1000)))) < 130
 
 
 def test_a_base_that_is_not_overridden() -> None:

@@ -1,4 +1,4 @@
-"""Twins of layers of every kind."""
+"""Layers of every kind, compared with their INT8 selves."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.amct.judging import Judge
-from autoquant.amct.observing import observe
-from autoquant.amct.opened import LiveModel, read_live
+from autoquant.amct.evaluator import Judge
+from autoquant.amct.layer_inputs import observe
+from autoquant.amct.live_graph import LiveModel, read_live
 from autoquant.amct.ranking import PREFIX, Scores, rank, ranking_text
 from autoquant.amct.sensitivity import CosineSimilaritySensitivity, MseSensitivity
 from autoquant.calibration.plan import Plan, layer_plan
@@ -80,7 +80,7 @@ def test_every_kind_of_layer(every_kind: LiveModel, dmq: float | None) -> None:
     assert all(0.999 < score < 1.0 for score in ranking.values())
 
 
-def test_only_layers_of_the_plan_have_twins(every_kind: LiveModel) -> None:
+def test_only_layers_of_the_plan_are_compared(every_kind: LiveModel) -> None:
     graphs = []
 
     class Watching(Evaluator):
@@ -100,7 +100,7 @@ def test_scores_are_means_of_the_first_batches_and_the_larger_the_better() -> No
     better, worse = Scores(CosineSimilaritySensitivity(), 2), Scores(MseSensitivity(), 2)
     for fake in ([1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]):  # cos 1, 0, -1; squared errors 0, 2, 4
         for scores in (better, worse):
-            scores.see("a", np.array([1.0, 0.0]), np.array(fake))
+            scores.add("a", np.array([1.0, 0.0]), np.array(fake))
     assert better.mean("a") == pytest.approx(0.75)
     assert worse.mean("a") == pytest.approx(-0.5)
 

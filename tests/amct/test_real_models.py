@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import autoquant as amct
-from autoquant.amct.opened import live_activations, read_live
+from autoquant.amct.live_graph import live_activations, read_live
 from autoquant.model.shapes import imported
 
 CONFIG, RECORD = Path("config.json"), Path("record.txt")

@@ -58,3 +58,19 @@ def _distribution(scores: Array, *, probabilities: bool, single: bool) -> Array:
 def _relative_error(plain: Array, quantized: Array) -> Array:
     size = np.maximum(np.square(plain).sum(axis=1), np.finfo(np.float64).tiny)
     return np.asarray(np.square(quantized - plain).sum(axis=1) / size)
+
+
+def cosine_similarity(plain: Array, quantized: Array) -> float:
+    """The cosine of the angle between two arrays of equal size, in [-1, 1].
+
+    1 where the FP32 one is all zero, 0 where only the other is.
+
+    >>> cosine_similarity(np.array([3.0, 4.0]), np.array([4.0, -3.0]))
+    0.0
+    """
+    one, other = plain.astype(np.float64).ravel(), quantized.astype(np.float64).ravel()
+    if not one.any() or not other.any():
+        return 0.0 if one.any() else 1.0
+    one, other = one / np.abs(one).max(), other / np.abs(other).max()  # no square can overflow or vanish
+    cosine = float(one @ other) / float(np.linalg.norm(one) * np.linalg.norm(other))
+    return min(max(cosine, -1.0), 1.0)

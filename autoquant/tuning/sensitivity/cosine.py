@@ -10,8 +10,8 @@ import numpy as np
 from autoquant.calibration.plan import Plan, fitted_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import TrialError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
+from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.targets.tensorflow import quantized
 from autoquant.tuning.sensitivity.request import SensitivityRequest
 
@@ -28,8 +28,8 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
     graph, engine = request.model.graph, TensorFlowEngine()
     calibrator = Calibrator(graph, request.layers, request.statistics)
     results = {name: request.layers[name].bias or request.layers[name].node for name in request.candidates}
-    with closing(engine.open_graph(graph, sorted(set(results.values())))) as plain:
-        expected = [plain(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
+    with closing(engine.open_graph(graph, sorted(set(results.values())))) as runner:
+        plain = [runner(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
     found: dict[str, float] = {}
     for name, each in request.candidates.items():
         try:
@@ -39,16 +39,7 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
             found[name] = -np.inf
             continue
         with closing(engine.open_graph(alone, [results[name]])) as runner:
-            outputs = [runner(batch.inputs)[results[name]] for batch in request.sample_subset.batches(BATCH)]
-        found[name] = _cosine([part[results[name]] for part in expected], outputs)
+            outputs = [runner(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
+        one, other = (np.concatenate([part[results[name]].ravel() for part in parts]) for parts in (plain, outputs))
+        found[name] = cosine_similarity(one, other)
     return found
-
-
-def _cosine(plain: list[Array], quantized_: list[Array]) -> float:
-    products = np.zeros(3)
-    for p, q in zip(plain, quantized_, strict=True):
-        one, other = p.astype(np.float64).ravel(), q.astype(np.float64).ravel()
-        products += one @ other, one @ one, other @ other
-    if products[1] == 0.0:
-        return 1.0
-    return float(products[0] / np.sqrt(products[1] * products[2])) if products[2] else 0.0

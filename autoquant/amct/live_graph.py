@@ -1,13 +1,13 @@
-"""A live tf.Graph, read as a model: normalized, with its layers."""
+"""A live tf.Graph: read as a model, and watched while sessions run it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
-from autoquant.calibration.plan import Plan
-from autoquant.errors import ModelError, PlanError, UsageError
+from autoquant.errors import ModelError, UsageError
 from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen, found_inputs, found_outputs
@@ -18,7 +18,7 @@ from autoquant.model.opening import prepared
 from autoquant.model.shapes import tensor_name
 
 CALIBRATED = "autoquant_calibrated"
-"""The collection of a tf.Graph that holds the names of its probes."""
+"""The collection of a tf.Graph that holds the names of its calibration's probes."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,6 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
     return LiveModel(normalized, survey(normalized))
 
 
-def check_no_correction(plan: Plan) -> None:
-    """Raise PlanError where biases are to be corrected, which takes data beyond what a graph calibrates itself with."""
-    if plan.bias_correction != "none":
-        what = f"biases corrected ({plan.bias_correction}) are not supported for graphs that calibrate themselves"
-        raise PlanError("autoquant.bias_correction", what, hint="remove it, or give the config to `autoquant quantize`")
-
-
 def live_activations(graph: Any, layer: Layer) -> list[Any]:
     """The tensors of a tf.Graph that a layer of it reads as data. Raises ModelError where one is not to be found."""
     try:
@@ -71,3 +64,50 @@ def live_activations(graph: Any, layer: Layer) -> list[Any]:
         what = f"what it reads was made by rewriting the graph ({error.args[0]})"
         hint = "switch quant_enable off for it, or add it to skip_fusion_layers"
         raise ModelError(layer.name, what, hint=hint) from None
+
+
+class Probes:
+    """Python functions that read tensors of a tf.Graph whenever sessions run operators of it.
+
+    `error` is the first that one of them raised: TensorFlow turns it into an error of its own, which a user's evaluator
+    may swallow.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._lock = Lock()
+
+    def attach(self, graph: Any, node: str, tensors: Sequence[Any], read: Callable[..., None], *, name: str) -> Any:
+        """Call `read` with the values of `tensors` before each run of the operator `node` of a tf.Graph.
+
+        No tensor of the graph gets another name or another reader, so whatever the user runs keeps working. `tensors`
+        must not depend on `node`. `read` gets one array each, which is TensorFlow's own memory: copy what is kept. No
+        two probes are called at the same time, whatever number of threads run sessions. What `read` raises ends the
+        session's run, whose error then holds the message. Sessions that ran `node` before do not notice the change:
+        TensorFlow runs the graph that it knows.
+
+        Returns the tf.Operation, called `name`.
+        """
+        import tensorflow as tf
+
+        def call(*arrays: Any) -> None:
+            self.call(read, *arrays)
+
+        with graph.as_default():
+            probe = tf.numpy_function(call, list(tensors), [], name=name)
+        graph.get_operation_by_name(node)._add_control_input(probe)
+        return probe
+
+    def call(self, read: Callable[..., None], *arrays: Any) -> None:
+        """Call a function as its probe does."""
+        with self._lock:
+            try:
+                read(*arrays)
+            except Exception as error:
+                self.error = self.error or error
+                raise
+
+    def raise_error(self, cause: Exception | None = None) -> None:
+        """Raise the first error of a probe, if there is one, in place of what became of it."""
+        if self.error is not None:
+            raise self.error from cause

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import autoquant as amct
-from autoquant.amct.evaluators import calibrate_with, open_evaluator
+from autoquant.amct.from_file import calibrate_with, open_evaluator
 from autoquant.errors import DataError, TrialError, UsageError
 
 FILE = Path("evaluator.py")

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from tiny_model import Tiny
 
 import autoquant as amct
-from autoquant.amct.calibration import calibration_of
-from autoquant.amct.skeleton import unfinished
+from autoquant.amct.calibration import calibration_of, empty_entries
 from autoquant.errors import ModelError, PlanError, TrialError, UsageError
 from autoquant.formats.record_text import load_record
 
@@ -89,11 +88,11 @@ def test_the_graph_computes_what_it_did_and_gains_a_variable_a_layer(live: Any, 
 
 def test_the_record_is_a_skeleton_until_batch_num_passes_are_done(live: Any, images: NDArray[Any]) -> None:
     configured(live, batch_num=2)
-    assert unfinished(RECORD.read_text()) == ("conv", "depthwise", "dense")
+    assert empty_entries(RECORD.read_text()) == ("conv", "depthwise", "dense")
     with Session(live) as session:
         session.initialize()
         session.run(images[:32])
-        assert unfinished(RECORD.read_text()) == ("conv", "depthwise", "dense")
+        assert empty_entries(RECORD.read_text()) == ("conv", "depthwise", "dense")
         session.run(images[32:])
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 
@@ -205,7 +204,7 @@ def test_a_placeholder_that_is_not_fed_is_named_and_such_a_run_does_not_count(li
         ):
             session._session.run("scores:0")
         session.run(images)
-        assert unfinished(RECORD.read_text())
+        assert empty_entries(RECORD.read_text())
         session.run(images)
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 

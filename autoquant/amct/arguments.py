@@ -1,0 +1,91 @@
+"""Arguments of AMCT's functions, checked before the work: names of outputs, where files go, the user's own objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from textwrap import shorten
+from typing import Any
+
+from autoquant.errors import UsageError, did_you_mean
+from autoquant.files import unwritable
+
+LISTED = 5
+"""Names that a sentence lists where there are more of them."""
+
+
+def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
+    """Names of output tensors from a list, or from one text with ';' between them.
+
+    Raises UsageError for none, and for what is not a name.
+    """
+    names = outputs.split(";") if isinstance(outputs, str) else outputs
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        what = f"expected names of tensors, got {shorten(repr(outputs), 100)}"
+        raise UsageError("outputs", what, hint='give a list of texts, such as ["logits:0"]')
+    found = tuple(name.strip() for name in names if name.strip())
+    if not found:
+        raise UsageError("outputs", "no output is named", hint='give names of tensors, such as ["logits:0"]')
+    return found
+
+
+def output_path(path: str | Path) -> Path:
+    """The path in full, its folder made, as AMCT does; a file that is there is overwritten later. Raises RunError."""
+    full = Path(path).absolute()
+    try:
+        full.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(full.parent, error) from error
+    return full
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunError where no file can be written beside this one."""
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def check_object(argument: str, given: Any, methods: Iterable[str], *, base: str) -> None:
+    """Raise UsageError for a class instead of an object, and for an object that lacks one of the methods."""
+    if isinstance(given, type):
+        raise UsageError(argument, f"{given.__name__} is a class", hint=f"give an object of it: {given.__name__}()")
+    for method in methods:
+        if not callable(getattr(given, method, None)):
+            what = f"{type(given).__name__} has no method {method}()"
+            raise UsageError(argument, what, hint=f"derive it from {base}")
+
+
+def by_name_or_own(
+    argument: str, given: Any, known: Mapping[str, Callable[[], Any]], methods: Iterable[str], *, base: str
+) -> Any:
+    """A new object of a known name, or of its class, whose name ends with the argument's; or the user's own, checked.
+
+    Raises UsageError.
+    """
+    if not isinstance(given, str):
+        check_object(argument, given, methods, base=base)
+        return given
+    name = given.removesuffix(argument.capitalize())
+    if name not in known:
+        hint = did_you_mean(given, known, otherwise=f"it can be {', '.join(known)}, or an object of your own")
+        raise UsageError(argument, f"unknown '{given}'", hint=hint)
+    return known[name]()
+
+
+def not_overridden(given: Any, method: str, *, hint: str = "override it in its class") -> UsageError:
+    """What a base raises for a method that the user's class does not override."""
+    return UsageError(type(given).__name__, f"has no {method} of its own", hint=hint)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a sentence; of many, the first.
+
+    >>> listed(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

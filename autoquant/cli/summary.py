@@ -88,9 +88,9 @@ def _missed_later(result: SearchResult) -> bool:
 def _missed_holdout(certificate: Certificate) -> str:
     """What was missed on the holdout: by all samples, or by a group."""
     where = f"on {counted(certificate.samples, 'holdout sample')}"
-    if not within(certificate.drop, certificate.allowed):
-        return f"{where} the drop is {number(certificate.drop)}, more than {number(certificate.allowed)}"
-    max_drop = certificate.guard_allowed or 0.0
+    if not within(certificate.drop, certificate.max_drop):
+        return f"{where} the drop is {number(certificate.drop)}, more than {number(certificate.max_drop)}"
+    max_drop = certificate.guard_max_drop or 0.0
     missed = [group for group in certificate.guard if not within(group.lower, max_drop)]
     drops = _first([f"{group.label} {number(group.drop)}" for group in missed])
     return f"{where} {counted(len(missed), 'group')} proven to drop more than {number(max_drop)}: {drops}"
@@ -135,7 +135,7 @@ def _certificate(result: SearchResult) -> Iterator[Row]:
     if certificate.left_out:
         yield "", f"{certificate.left_out:,} more left out, which are search or calibration samples too"
     bound = f"{at_most(certificate.upper_bound)} with {_confidence(certificate)}"
-    yield "", f"drop {number(certificate.drop)}, {bound} (max drop {number(certificate.allowed)})"
+    yield "", f"drop {number(certificate.drop)}, {bound} (max drop {number(certificate.max_drop)})"
     origin = certificate.origin
     yield "", f"measured on {origin.engine}, {origin.kernels}; bound: {certificate.method}"
     digests = {"FP32": origin.model, "INT8": origin.int8_model, "data": origin.data}
@@ -150,9 +150,9 @@ def _certificate(result: SearchResult) -> Iterator[Row]:
 
 def _groups(certificate: Certificate) -> Iterator[Row]:
     """The groups that are guarded, those with the largest drop."""
-    if not certificate.guard or certificate.guard_allowed is None:
+    if not certificate.guard or certificate.guard_max_drop is None:
         return
-    count, max_drop, shown = len(certificate.guard), certificate.guard_allowed, certificate.guard[:MOST]
+    count, max_drop, shown = len(certificate.guard), certificate.guard_max_drop, certificate.guard[:MOST]
     worst = f"; the {len(shown)} with the largest drop" if count > len(shown) else ""
     yield "guard", f"{counted(count, 'group')}, max drop {number(max_drop)} each{worst}:"
     rows = [

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from autoquant.formats.strict import Fields
+from autoquant.errors import InputError
+from autoquant.files import write_text
+from autoquant.formats.strict import Fields, load_object
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,6 +49,25 @@ def without_nulls(facts: Any) -> Any:
 def json_text(facts: Any) -> str:
     """The text of a JSON file, keys sorted; raises ValueError for NaN and infinity."""
     return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def file_facts(value: Any) -> dict[str, Any]:
+    """What a JSON file of a dataclass holds: its version, and all that is known."""
+    return {"version": 1, **without_nulls(encode(value))}
+
+
+def save(value: Any, path: Path) -> None:
+    """Write a dataclass to a JSON file, whole or not at all. Raises RunError."""
+    write_text(path, json_text(file_facts(value)))
+
+
+def load(kind: type[T], path: Path, error: type[InputError], *, hint: str) -> T:
+    """Read what `save` wrote, and nothing else. Raises `error` that names the file and the key."""
+    found = load_object(path, error, hint=hint)
+    found.only("version", [1], 0)
+    value = decode(kind, found)
+    found.done()
+    return value
 
 
 def decode(kind: type[T], found: Fields, **elsewhere: Any) -> T:

@@ -10,7 +10,6 @@ nodes of the graph that was quantized, which is the user's after batch norms and
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from autoquant.errors import PlanError
-from autoquant.files import write_text
-from autoquant.formats.strict import Fields, json_object, read_text
-
-AGAIN = "save the quantized model again"
+from autoquant.formats.codec import load, save
 
 
 @dataclass(frozen=True)
@@ -49,33 +45,11 @@ def quant_json_path(model: Path) -> Path:
     return model.with_name(f"{model.stem.removesuffix('_quantized')}_quant.json")
 
 
-def quant_json_text(value: QuantJson) -> str:
-    """The text of a file, keys sorted."""
-    facts = {"version": 1, "sha256": value.sha256, "nodes": dict(value.nodes)}
-    return json.dumps(facts, indent=1, sort_keys=True) + "\n"
-
-
 def save_quant_json(value: QuantJson, path: Path) -> None:
     """Write a file, whole or not at all. Raises RunError."""
-    write_text(path, quant_json_text(value))
+    save(value, path)
 
 
 def load_quant_json(path: Path) -> QuantJson:
-    """Read a file. Raises PlanError."""
-    return parse_quant_json(read_text(path, hint=AGAIN), str(path))
-
-
-def parse_quant_json(text: str, where: str) -> QuantJson:
-    """Read the text of a file. Raises PlanError that names `where` and the key."""
-    fields = json_object(text, where, PlanError, hint=AGAIN)
-    fields.only("version", [1], 0)
-    digest, nodes = fields.needed("sha256", str), fields.nested(fields.raw("nodes"), "nodes")
-    fields.done()
-    listed = {name: _names(nodes, name, value) for name, value in nodes.rest().items()}
-    return fields.build(lambda: QuantJson(digest, listed))
-
-
-def _names(nodes: Fields, key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise nodes.error(key, f"expected a list of names, got {value!r}", hint=AGAIN)
-    return tuple(value)
+    """Read a file. Raises PlanError that names the key."""
+    return load(QuantJson, path, PlanError, hint="save the quantized model again")

@@ -8,7 +8,6 @@ from typing import Any
 
 from autoquant.reports.ablations import Pair
 from autoquant.reports.explanation import Explanation
-from autoquant.tuning.certification.certificate_json import certificate_facts
 
 
 def explanation_facts(found: Explanation) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def explanation_facts(found: Explanation) -> dict[str, Any]:
         "run": str(run.run),
         **asdict(run.terms),
         "best": run.best.facts() if run.best else None,
-        "certificate": certificate_facts(run.certificate) if run.certificate else None,
+        "certificate": run.certificate.facts() if run.certificate else None,
         "trials": len(run.trials),
         "unended_trials": run.unended,
         "evaluated_samples": run.samples,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
-from autoquant.tuning.certification.certificate_json import certificate_facts
+from autoquant.formats.codec import json_text
 from autoquant.tuning.result import SearchResult
 
 
@@ -33,7 +32,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "qdq_ops": best.qdq_ops if best else None,
         "latency": result.latency.facts() if result.latency else None,
         "verification": result.verification.facts() if result.verification else None,
-        "certificate": certificate_facts(result.certificate) if result.certificate else None,
+        "certificate": result.certificate.facts() if result.certificate else None,
         "uncertified": result.uncertified,
         "search_samples": result.search_samples,
         "trials": len(result.trials),
@@ -54,4 +53,4 @@ def result_text(result: SearchResult) -> str:
     facts["costly_layers"] = [
         {"layer": name, "relative_error": error if math.isfinite(error) else None} for name, error in result.costly
     ]
-    return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json_text(facts)

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from autoquant.errors import RunError
-from autoquant.tuning.certification.certificate import Certificate
-from autoquant.tuning.certification.certificate_json import load_certificate
+from autoquant.tuning.certification.certificate import Certificate, load_certificate
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.study.score_json import SCORE, Terms, load_trial
 from autoquant.tuning.study.trial import Trial, best

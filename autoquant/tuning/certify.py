@@ -12,13 +12,17 @@ from pathlib import Path
 from autoquant.errors import AutoquantError, InputError, RunError
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.files import write_text
-from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certification.certificate_json import certificate_text, load_certificate
+from autoquant.tuning.certification.certificate import (
+    Certificate,
+    Origin,
+    Verdict,
+    load_certificate,
+    save_certificate,
+)
 from autoquant.tuning.certification.compute import compute_certificate
 from autoquant.tuning.certification.guard import Groups, groups_of
 from autoquant.tuning.certification.holdout import holdout_subset
-from autoquant.tuning.certification.holdout_log import Look, looks_of, record
+from autoquant.tuning.certification.holdout_log import HoldoutEvaluation, add_to_holdout_log, read_holdout_log
 from autoquant.tuning.events import Warned
 from autoquant.tuning.finalize import costly_layers
 from autoquant.tuning.result import Ended, SearchResult
@@ -43,7 +47,7 @@ def certify(session: SearchSession, result: SearchResult) -> SearchResult:
     best, model, splits = result.best, result.model, session.splits
     if best is None or model is None or result.verdict is Verdict.MISSED:
         return result
-    evaluations = looks_of(session.folder)
+    evaluations = read_holdout_log(session.folder)
     if any(one.trial == best.number and one.verdict is Verdict.MISSED for one in evaluations):
         return _missed(session, result, best)
     if result.ended is Ended.INTERRUPTED:
@@ -77,12 +81,12 @@ def _missed(session: SearchSession, result: SearchResult, best: Trial) -> Search
     certificate = load_certificate(path) if path.exists() else None
     if certificate is not None and certificate.verdict is not Verdict.MISSED:
         certificate = None
-    gone = "" if certificate else f"trial {best.number} missed on the holdout, by looks.json; {path} is gone"
+    gone = "" if certificate else f"trial {best.number} missed on the holdout, by holdout_log.json; {path} is gone"
     layers = costly_layers(session, best.plan) if result.ended is not Ended.INTERRUPTED else ()
     return replace(result, verdict=Verdict.MISSED, certificate=certificate, uncertified=gone, costly=layers)
 
 
-def _refusal(before: Sequence[Look], trial: int, model: str) -> str:
+def _refusal(before: Sequence[HoldoutEvaluation], trial: int, model: str) -> str:
     """Why a holdout that was evaluated before, if it was, does not certify this trial with this model any more."""
     others = [one.trial for one in before if one.trial != trial]
     if others:
@@ -93,7 +97,7 @@ def _refusal(before: Sequence[Look], trial: int, model: str) -> str:
     return ""
 
 
-def _stored(folder: RunFolder, before: Sequence[Look]) -> Certificate | None:
+def _stored(folder: RunFolder, before: Sequence[HoldoutEvaluation]) -> Certificate | None:
     """The certificate of an earlier evaluation of the same model and holdout, where it is still there."""
     paths = [folder.trial(one.trial) / CERTIFICATE for one in before]
     found = [load_certificate(path) for path in paths if path.exists()]
@@ -122,8 +126,9 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
         left_out=splits.left_out,
         seed=request.seed,
     )
-    record(Look(subset.data.digest, trial, digest, certificate.verdict), session.folder)
-    write_text(model.with_name(CERTIFICATE), certificate_text(certificate))
+    evaluation = HoldoutEvaluation(subset.data.digest, trial, digest, certificate.verdict)
+    add_to_holdout_log(evaluation, session.folder)
+    save_certificate(certificate, model.with_name(CERTIFICATE))
     return certificate
 
 

@@ -19,7 +19,7 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.model import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
-from autoquant.tuning.certification.certificate_json import load_certificate
+from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder

@@ -14,7 +14,7 @@ from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.certification.holdout_log import looks_of
+from autoquant.tuning.certification.holdout_log import read_holdout_log
 from autoquant.tuning.certify import certify
 from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.finalize import finalize, verify
@@ -104,7 +104,7 @@ def _search(
     for text in (*doubts, *_doubts(inputs)):
         hear(Warned(text))
     try:
-        looks_of(folder)  # what is damaged is told before hours are spent
+        read_holdout_log(folder)  # what is damaged is told before hours are spent
         session = prepare(inputs, folder, hear, clock, begin)
         ended = run_trials(session)
         result = finalize(session, ended)

@@ -109,7 +109,7 @@ def certificate() -> Callable[..., Certificate]:
 
     def make(verdict: Verdict = Verdict.CERTIFIED, **more: Any) -> Certificate:
         facts = {"metric": "top1", "baseline": 0.75, "score": 0.6875, "drop": 0.0625, "upper_bound": 0.09375}
-        facts |= {"allowed": 0.125, "confidence": 0.95, "samples": 400, "method": "exact", "suspicious": False}
+        facts |= {"max_drop": 0.125, "confidence": 0.95, "samples": 400, "method": "exact", "suspicious": False}
         facts |= {"losses": 1030, "gains": 5}
         origin = Origin("litert 2.3.0", "xnnpack 15 on x86_64", *("0" * 64, "1" * 64, "2" * 64))
         return Certificate(verdict=verdict, origin=origin, **{**facts, **more})

@@ -73,7 +73,7 @@ def found(trial: Callable[..., Trial]) -> Explanation:
         score=0.8125,
         drop=0.0625,
         upper_bound=0.1875,
-        allowed=0.125,
+        max_drop=0.125,
         confidence=0.95,
         samples=80,
         method="exact paired (trinomial)",

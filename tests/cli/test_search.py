@@ -77,7 +77,12 @@ def test_certified_on_data_of_its_own(files: Files, others: Path, capsys: pytest
     claim = stored["certificate"]
     assert claim == json.loads(Path("run/best/certificate.json").read_text())
     assert (stored["verdict"], stored["search_samples"]) == (claim["verdict"], 80) == ("certified", 80)
-    assert (claim["samples"], claim["confidence"], claim["allowed"], claim["guard_allowed"]) == (400, 0.9, 100.0, 50.0)
+    assert (claim["samples"], claim["confidence"], claim["max_drop"], claim["guard_max_drop"]) == (
+        400,
+        0.9,
+        100.0,
+        50.0,
+    )
     assert float(found[1]) == pytest.approx(claim["upper_bound"], abs=5e-5)
     part = np.load(others)
     error = np.square(outputs(Path(stored["model"]), part["x"]).astype(np.float64) - part["y"]).mean(axis=1)

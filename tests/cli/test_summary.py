@@ -111,7 +111,7 @@ def test_no_bound_is_named_as_such(trial: Trials, result: Results, certificate: 
     assert rows[2] == ("", "drop 0.0625, no bound with 95% confidence (max drop 0.1250)")
     assert rows[-1] == ("", "a certificate takes at least 100 holdout samples: --certify DATA")
     groups = (GroupBound("small", 1, 0.0, math.inf, -math.inf),)
-    rows = certified_rows(trial, result, certificate(Verdict.MET, guard=groups, guard_allowed=0.25))
+    rows = certified_rows(trial, result, certificate(Verdict.MET, guard=groups, guard_max_drop=0.25))
     assert rows[-1][1].split() == ["small", "0.0000", "-", "1", "undecided"]
 
 
@@ -159,7 +159,7 @@ def group(label: str, drop: float, upper: float, lower: float = -1.0) -> GroupBo
 
 def test_groups_that_are_guarded(trial: Trials, result: Results, certificate: Certificates) -> None:
     groups = (group("left", 0.375, 0.5, 0.3), group("right side", 0.25, 0.5), group("up", 0.0, 0.125))
-    rows = certified_rows(trial, result, certificate(Verdict.MET, guard=groups, guard_allowed=0.25))
+    rows = certified_rows(trial, result, certificate(Verdict.MET, guard=groups, guard_max_drop=0.25))
     assert rows[5] == ("guard", "3 groups, max drop 0.2500 each:")
     assert [words for _, words in rows[6:]] == [
         "group         drop  at most  samples     within",
@@ -168,13 +168,13 @@ def test_groups_that_are_guarded(trial: Trials, result: Results, certificate: Ce
         "up          0.0000   0.1250    1,500        yes",
     ]
     many = tuple(group(str(number), 0.0, 0.25) for number in range(7))
-    rows = certified_rows(trial, result, certificate(guard=many, guard_allowed=0.25))
+    rows = certified_rows(trial, result, certificate(guard=many, guard_max_drop=0.25))
     assert rows[5] == ("guard", "7 groups, max drop 0.2500 each; the 5 with the largest drop:")
     assert len(rows[6:]) == 1 + 5
 
 
 def test_groups_without_holdout_samples_are_named(trial: Trials, result: Results, certificate: Certificates) -> None:
-    facts = {"guard": (group("left", 0.0, 0.1),), "guard_allowed": 0.25}
+    facts = {"guard": (group("left", 0.0, 0.1),), "guard_max_drop": 0.25}
     _, words = certified_rows(trial, result, certificate(Verdict.MET, **facts, unseen=("7", "9")))[-1]
     assert words == "groups without holdout samples, which stay uncertified: 7, 9; --certify DATA that has some"
     _, words = certified_rows(trial, result, certificate(Verdict.MET, **facts, unseen=tuple("abcdefg")))[-1]
@@ -197,7 +197,7 @@ def test_missed_because_of_groups(
     count: int, words: str, trial: Trials, result: Results, certificate: Certificates
 ) -> None:
     groups = tuple(group(f"g{number}", 0.5, 0.75, 0.375) for number in range(count))
-    claim = certificate(Verdict.MISSED, guard=(*groups, group("well", 0.0, 0.1)), guard_allowed=0.25)
+    claim = certificate(Verdict.MISSED, guard=(*groups, group("well", 0.0, 0.1)), guard_max_drop=0.25)
     best = trial(1, drop=0.0625)
     missed = result(best, best=best, met=True, verdict=claim.verdict, certificate=claim)
     assert exit_code(missed) == 1

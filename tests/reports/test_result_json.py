@@ -14,7 +14,6 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.reports.result_json import result_facts, result_text
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certification.certificate_json import certificate_text
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.trial import State, Trial
 
@@ -39,7 +38,7 @@ CLAIM = Certificate(
     score=0.625,
     drop=0.125,
     upper_bound=0.25,
-    allowed=0.25,
+    max_drop=0.25,
     confidence=0.9,
     samples=200,
     method="exact",
@@ -48,7 +47,7 @@ CLAIM = Certificate(
     losses=30,
     gains=5,
     guard=(GroupBound("left", 100, 0.125, 0.5, -0.25, 15, 2),),
-    guard_allowed=0.5,
+    guard_max_drop=0.5,
 )
 
 
@@ -121,7 +120,7 @@ def test_every_trial_and_costly_layers(error: float, written: float | None) -> N
 def test_a_certificate_is_as_in_its_own_file() -> None:
     facts = json.loads(result_text(result(DONE, best=DONE, verdict=Verdict.CERTIFIED, certificate=CLAIM)))
     assert facts["verdict"] == facts["certificate"]["verdict"] == "certified"
-    assert facts["certificate"] == json.loads(certificate_text(CLAIM))
+    assert facts["certificate"] == json.loads(json.dumps(CLAIM.facts()))
 
 
 def test_why_there_is_no_certificate() -> None:

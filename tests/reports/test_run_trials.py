@@ -13,8 +13,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import RunError
 from autoquant.formats.config_json import save_config
 from autoquant.reports.run_trials import read_trials
-from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certification.certificate_json import certificate_text
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict, save_certificate
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.score_json import Terms, write_score
 from autoquant.tuning.study.trial import State
@@ -106,7 +105,7 @@ CERTIFICATE = Certificate(
     score=0.875,
     drop=0.0,
     upper_bound=0.0625,
-    allowed=0.125,
+    max_drop=0.125,
     confidence=0.95,
     samples=80,
     method="exact paired (trinomial)",
@@ -118,7 +117,7 @@ CERTIFICATE = Certificate(
 def test_a_certificate_is_read_where_there_is_one(run: RunFolder, add: Callable[..., Any]) -> None:
     add(0, score=0.75)
     path = run.trial(0) / "certificate.json"
-    path.write_text(certificate_text(CERTIFICATE))
+    save_certificate(CERTIFICATE, path)
     assert read_trials(run.path).certificate == CERTIFICATE
     path.write_text("{}")
     with pytest.raises(RunError, match=r"certificate.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, inf, isinf
@@ -61,8 +62,8 @@ class GroupBound:
     label: str
     samples: int
     drop: float
-    upper: float
-    lower: float
+    upper: float = math.inf
+    lower: float = -math.inf
     losses: int | None = None
     gains: int | None = None
 

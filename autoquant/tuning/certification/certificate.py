@@ -1,7 +1,8 @@
-"""What may be claimed of a search's winner, from the one look at samples that the search has not seen.
+"""What may be claimed of a search's winner, from one evaluation on a holdout; certificate.json beside its model.
 
 The data of the search chose the winner, so its drop there looks better than it is. On data that had no part in that,
-the upper bound of the drop holds with the stated confidence for whatever model was chosen, and however.
+the upper bound of the drop holds with the stated confidence for whatever model was chosen, and however. In the file
+what is not known is left out, such as discordant pairs of a metric that has none, and so is a bound that is infinite.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
+from autoquant.errors import RunError
 from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.formats.codec import file_facts, load, save
 
 
 class Verdict(StrEnum):
     """What is claimed.
 
-    CERTIFIED: the upper bound is allowed, and that of every group. MISSED: the drop itself is not allowed, or a group
-    is proven to lose more than it may. MET: anything between.
+    CERTIFIED: the upper bound is within tolerance, and that of every group. MISSED: the drop itself is not, or that of
+    a group is proven not to be. MET: anything between.
     """
 
     CERTIFIED = "certified"
@@ -30,7 +35,7 @@ class Verdict(StrEnum):
 class Origin:
     """What was measured, on what: engine and kernels as a person calls them; SHA-256 (hex) of models and data.
 
-    `model` is the FP32 model, `int8_model` the file that is certified, `data` the certification part.
+    `model` is the FP32 model, `int8_model` the file that is certified, `data` the holdout.
     """
 
     engine: str
@@ -50,17 +55,17 @@ def require_digests(*digests: str) -> None:
             raise ValueError(f"a digest has 64 hexadecimal digits, got {digest!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The claim. Scores, `drop`, `upper_bound` and what is allowed are in units of the metric.
+    """The claim. Scores, drops and `upper_bound` are in units of the metric.
 
     With probability `confidence` the true drop is at most `upper_bound`, which `method` says how it was found; it is
     infinite where these samples bound nothing, and so are the bounds of groups. `losses` and `gains` count discordant
-    pairs, None where the metric has none. `guard` has groups, the worst first, each allowed `guard_allowed`, and
-    `unseen` those of the evaluation data without a sample here, so that nothing is known of them. `needed_samples` are
-    about how many would certify at the rates seen, where that is what is missing. `left_out` counts samples that were
-    to certify and did not, as search or calibration have them too. `suspicious`: INT8 is better than FP32 by more than
-    chance, so the baseline may not be what it should be.
+    pairs, None where the metric has none. `guard` has groups, the worst first, each within tolerance up to
+    `guard_max_drop`, and `unseen` those of the evaluation data without a sample here, so that nothing is known of them.
+    `needed_samples` are about how many would certify at the rates seen, where that is what is missing. `left_out`
+    counts samples that were to certify and did not, as search or calibration have them too. `suspicious`: INT8 is
+    better than FP32 by more than chance, so the baseline may not be what it should be.
     """
 
     verdict: Verdict
@@ -68,8 +73,8 @@ class Certificate:
     baseline: float
     score: float
     drop: float
-    upper_bound: float
-    allowed: float
+    upper_bound: float = math.inf
+    max_drop: float
     confidence: float
     samples: int
     method: str
@@ -79,12 +84,12 @@ class Certificate:
     gains: int | None = None
     needed_samples: int | None = None
     guard: tuple[GroupBound, ...] = ()
-    guard_allowed: float | None = None
+    guard_max_drop: float | None = None
     left_out: int = 0
     unseen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = [self.baseline, self.score, self.drop, self.allowed, self.guard_allowed or 0.0]
+        numbers = [self.baseline, self.score, self.drop, self.max_drop, self.guard_max_drop or 0.0]
         numbers += [group.drop for group in self.guard]
         if not all(map(math.isfinite, numbers)):
             raise ValueError("the numbers of a certificate are finite")
@@ -95,5 +100,19 @@ class Certificate:
             raise ValueError("what is certified has a bound, and so has every group")
         if not 0.0 < self.confidence < 1.0 or self.samples < 1:
             raise ValueError(f"confidence is in (0, 1), samples are some, got {self.confidence}, {self.samples}")
-        if self.guard and self.guard_allowed is None:
-            raise ValueError("groups are guarded, so it is said what each is allowed")
+        if self.guard and self.guard_max_drop is None:
+            raise ValueError("groups are guarded, so there is a largest drop of each")
+
+    def facts(self) -> dict[str, Any]:
+        """The object of certificate.json."""
+        return file_facts(self)
+
+
+def save_certificate(certificate: Certificate, path: Path) -> None:
+    """Write a certificate.json, whole or not at all. Raises RunError."""
+    save(certificate, path)
+
+
+def load_certificate(path: Path) -> Certificate:
+    """Read a certificate.json. Raises RunError that names the key."""
+    return load(Certificate, path, RunError, hint="take the file as the search wrote it")

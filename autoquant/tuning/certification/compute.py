@@ -88,7 +88,7 @@ def compute_certificate(
         score=metric.combine(rows),
         drop=found.seen.drop,
         upper_bound=found.bound.value,
-        allowed=max_drop,
+        max_drop=max_drop,
         confidence=confidence,
         samples=found.seen.samples,
         method=found.bound.method,
@@ -98,7 +98,7 @@ def compute_certificate(
         gains=found.seen.gains,
         needed_samples=_needed(found, max_drop, each, confidence) if short else None,
         guard=found.guard,
-        guard_allowed=each if found.guard else None,
+        guard_max_drop=each if found.guard else None,
         left_out=left_out,
         unseen=unseen,
     )

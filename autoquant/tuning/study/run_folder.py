@@ -1,6 +1,6 @@
 """A run's folder: what is in it, and how it stays whole whatever happens.
 
-run.toml  space.toml  study.journal  looks.json  result.json
+run.toml  space.toml  study.journal  holdout_log.json  result.json
 baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
 corrections/   of biases, and what they are computed from
 trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json]
@@ -42,7 +42,7 @@ class RunFolder:
         self.statistics_equalized = path / "statistics-equalized.npz"
         self.corrections = path / "corrections"
         self.operators = path / "operators.npz"
-        self.looks = path / "looks.json"
+        self.holdout_log = path / "holdout_log.json"
         self.result = path / "result.json"
         self.best = path / "best"
 

@@ -214,7 +214,7 @@ def test_the_guard_holds_every_group() -> None:
     good = guarded(5, each=0.05)
     assert good.verdict is Verdict.CERTIFIED
     assert [group.label for group in good.guard] == ["dog", "cat"]
-    assert good.guard_allowed == guarded(5, each=None).guard_allowed == 0.05
+    assert good.guard_max_drop == guarded(5, each=None).guard_max_drop == 0.05
     open_ = guarded(15, each=0.04)  # 3 % of dogs lost, surely no more than about 5 %
     assert open_.verdict is Verdict.MET
     assert open_.needed_samples is not None and open_.needed_samples > 1000
@@ -222,7 +222,7 @@ def test_the_guard_holds_every_group() -> None:
     broken = guarded(30, each=0.02)
     assert broken.verdict is Verdict.MISSED
     assert broken.guard[0].lower > 0.02
-    assert certificate(3, 1, 1000).guard_allowed is None
+    assert certificate(3, 1, 1000).guard_max_drop is None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_guard_holds_every_group() -> None:
         {"upper_bound": -np.inf},
         {"confidence": 1.0},
         {"samples": 0},
-        {"guard_allowed": np.nan},
+        {"guard_max_drop": np.nan},
     ],
 )
 def test_a_certificate_is_of_numbers(change: dict[str, Any]) -> None:
@@ -245,8 +245,8 @@ def test_a_certificate_is_of_numbers(change: dict[str, Any]) -> None:
 def test_digests_are_whole_and_guards_have_a_limit() -> None:
     with pytest.raises(ValueError, match="64 hexadecimal"):
         replace(ORIGIN, data="abc")
-    with pytest.raises(ValueError, match="what each is allowed"):
-        replace(guarded(5, each=0.05), guard_allowed=None)
+    with pytest.raises(ValueError, match="a largest drop of each"):
+        replace(guarded(5, each=0.05), guard_max_drop=None)
 
 
 def test_false_certification_stays_below_the_stated_rate_over_whole_selections() -> None:

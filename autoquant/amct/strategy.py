@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autoquant.amct.arguments import by_name_or_own, not_overridden
+from autoquant.tuning.sampling.rank_and_bisect import bisect
 
 
 class AutoCalibrationStrategyBase:
@@ -39,24 +40,16 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
     def initialize(self, ranking_info: dict[str, float]) -> None:
         """Sort the layers, the worst first; equals stay in the order given."""
         self._layers = sorted(ranking_info, key=lambda name: ranking_info[name])
-        self._left, self._right = 0, len(self._layers) - 1
-        self._probed: int | None = None
-        self._satisfying = self._right  # all in float is float
+        self._satisfied: dict[int, bool] = {}
+        self._in_float = 0
 
     def update_quant_config(self, metric_eval: tuple[bool, Any]) -> dict[str, Any]:
         """The layers up to the middle of what is left in float; at the end, the shortest that satisfied."""
-        satisfied, _ = metric_eval
-        if self._probed is not None and satisfied:
-            self._satisfying, self._right = self._probed, self._probed - 1
-        elif self._probed is not None:
-            self._left = self._probed + 1
-        if self._left > self._right:
-            return {"stop_flag": True, "roll_back_config": self._in_float_up_to(self._satisfying)}
-        self._probed = (self._left + self._right) // 2
-        return {"stop_flag": False, "roll_back_config": self._in_float_up_to(self._probed)}
-
-    def _in_float_up_to(self, last: int) -> dict[str, bool]:
-        return {name: place > last for place, name in enumerate(self._layers)}
+        self._satisfied[self._in_float] = metric_eval[0]
+        step = bisect(len(self._layers), self._satisfied.get)
+        self._in_float = step.number
+        roll_back = {name: place >= step.number for place, name in enumerate(self._layers)}
+        return {"stop_flag": step.done, "roll_back_config": roll_back}
 
 
 @dataclass(frozen=True, slots=True)

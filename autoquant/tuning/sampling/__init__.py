@@ -1,1 +1,1 @@
-"""What to try next, as a function of the history alone; only samplers.py, proposer.py and mirror.py know Optuna."""
+"""What to try next, as a function of the history alone; only samplers.py, guided.py and shadow_study.py know Optuna."""

@@ -14,7 +14,7 @@ from autoquant.calibration.plan import Plan, check_plan
 from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
@@ -126,7 +126,7 @@ def export(
     target: str | None = None,
     io: str | None = None,
     simulation: bool = True,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
     **given: Any,
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.

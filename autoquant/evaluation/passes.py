@@ -19,7 +19,7 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress
@@ -38,7 +38,7 @@ class CalibrationRunner:
     engine: Engine
     data: Dataset
     batch_size: int
-    on_progress: Progress = no_progress
+    on_progress: OnProgress = no_progress
 
     def moments(self, model: Model, axes: Mapping[str, int], batch_num: int) -> Mapping[str, Moments]:
         """Moments of tensors of a float model, each with the axis that numbers its channels, over `batch_num` batches.
@@ -79,7 +79,7 @@ def calibrate(
     exact: bool = False,
     sketched: Collection[str] = (),
     cache: Path | None = None,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Statistics:
     """Statistics of every layer's inputs from one FP32 pass, or those in the file `cache` if of this model and data.
 
@@ -118,7 +118,7 @@ def calibrate(
 
 
 def _activations(
-    runner: Runner, data: Dataset, edges: Sequence[int], size: int, on_progress: Progress
+    runner: Runner, data: Dataset, edges: Sequence[int], size: int, on_progress: OnProgress
 ) -> Iterator[Iterator[Mapping[str, Array]]]:
     """What is new up to each number of samples in `edges`, `size` samples at a time."""
     order = calibration_order(data)

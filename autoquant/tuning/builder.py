@@ -11,7 +11,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model, Program
@@ -85,7 +85,7 @@ def builder_of_plan(
     data: Dataset,
     *,
     batch_size: int,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Builder:
     """A builder for one plan: its INT8 layers alone are calibrated, on `data`.
 

@@ -17,7 +17,7 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.targets.table import TARGETS
@@ -62,7 +62,7 @@ class EngineChooser:
     data: Dataset
     of_classes: bool
     batch_size: int
-    on_progress: Progress
+    on_progress: OnProgress
     in_float: Sequence[Layer] = ()
 
     def choose(self) -> EngineChoice:
@@ -168,5 +168,5 @@ class EngineChooser:
 
 
 def _figures(what: str, compared: Comparison) -> dict[str, Any]:
-    found = {"samples": compared.samples, "alike": compared.alike, "difference": compared.difference}
+    found = {"samples": compared.samples, "agreement": compared.agreement, "difference": compared.difference}
     return {f"{what}_{name}": value for name, value in found.items() if isfinite(value)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.codec import json_text
 from autoquant.formats.config_json import load_config
@@ -137,7 +137,7 @@ def export_trial(
     target: str | None,
     io: str | None,
     simulation: bool,
-    on_progress: Progress,
+    on_progress: OnProgress,
     **given: Any,
 ) -> Export:
     """Copy the files of a trial, or build them again: for another target, or where the model was deleted.
@@ -215,7 +215,7 @@ def _copy_certificate(trial: StoredTrial, made: Export) -> None:
 
 
 def _transfer(
-    trial: StoredTrial, to: Path, target: str, io: str, on_progress: Progress, given: Mapping[str, Any]
+    trial: StoredTrial, to: Path, target: str, io: str, on_progress: OnProgress, given: Mapping[str, Any]
 ) -> Export:
     """Build the trial's plan anew for a target, and score it there."""
     request = SearchRequest.from_table(trial.request, str(trial.run.request), call="export", **given)

@@ -14,14 +14,14 @@ from autoquant.errors import TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.names import is_tensor
 from autoquant.quiet import no_progress
 from autoquant.tuning.builder import Builder
 
 
 def layer_output_errors(
-    builder: Builder, scorer: SampleScorer, plan: Plan, folder: Path, on_progress: Progress = no_progress
+    builder: Builder, scorer: SampleScorer, plan: Plan, folder: Path, on_progress: OnProgress = no_progress
 ) -> tuple[tuple[str, float], ...]:
     """Layers and the relative error of the first output when only that layer is INT8, largest first.
 

@@ -12,7 +12,7 @@ from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.passes import CalibrationRunner, calibrate
 from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import Tolerance, worst_score
 from autoquant.tuning import events
@@ -221,7 +221,7 @@ class _Preparation:
         problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.candidates)
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
 
-    def _on_progress(self, what: str) -> Progress:
+    def _on_progress(self, what: str) -> OnProgress:
         return lambda done, total: self.listener(events.Progress(what, done, total))
 
 

@@ -13,7 +13,7 @@ from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, SequentialScore, StoppingRules
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.model import Model
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
@@ -33,7 +33,7 @@ class Scorer(Protocol):
     """Scores the file that was saved for a plan."""
 
     def score(
-        self, path: Path, rules: StoppingRules, on_part: Callable[[str], None], on_progress: Progress
+        self, path: Path, rules: StoppingRules, on_part: Callable[[str], None], on_progress: OnProgress
     ) -> SequentialScore:
         """Load a file and score it until the rules stop it; calls `on_part` when load and score are done.
 
@@ -92,7 +92,7 @@ class Session:
         """The seconds of the budget that are used."""
         return self.seconds_before + self.clock() - self.begin
 
-    def on_progress(self, what: str) -> Progress:
+    def on_progress(self, what: str) -> OnProgress:
         """A callback that tells the listener how far something is."""
         return lambda done, total: self.listener(events.Progress(what, done, total))
 

@@ -13,7 +13,7 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import require_labels
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import score_baseline
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.formats.config_json import load_config
@@ -54,7 +54,7 @@ def transfer(
     folder: Path,
     *,
     check: Callable[[str, str], None],
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Transferred:
     """Build the plan of a config.json for the request's target into a folder, and score what was saved.
 

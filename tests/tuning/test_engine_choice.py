@@ -96,9 +96,9 @@ def test_litert_scores_and_its_figures_are_kept(searched: Search, engine: str) -
     assert result.warnings == ()
     assert searched.engine["name"] == "litert"
     assert searched.engine["version"].startswith("litert ")
-    assert (searched.engine["float_samples"], searched.engine["float_alike"]) == (200, 1.0)
+    assert (searched.engine["float_samples"], searched.engine["float_agreement"]) == (200, 1.0)
     assert searched.engine["float_difference"] < 1e-5
-    assert (searched.engine["int8_samples"], searched.engine["int8_alike"]) == (200, 1.0)
+    assert (searched.engine["int8_samples"], searched.engine["int8_agreement"]) == (200, 1.0)
     assert searched.engine["int8_difference"] < 0.25
     assert (searched.score["engine"], searched.baselines) == ("litert", 1)
 
@@ -157,7 +157,7 @@ def test_a_first_int8_model_that_differs(searched: Search, far_off: None) -> Non
     assert searched.engine["name"] == searched.score["engine"] == "tensorflow"
     assert searched.engine["int8_difference"] > 0.25 and searched.engine["float_difference"] < 1e-5
     assert searched.baselines == 2
-    assert "the first INT8 model's outputs differ on LiteRT: 100.00% of 200 samples alike" in result.warnings[0]
+    assert "the first INT8 model's outputs differ on LiteRT: 100.00% of 200 samples agree" in result.warnings[0]
 
 
 def test_asked_for_litert_where_it_differs(searched: Search, far_off: None) -> None:

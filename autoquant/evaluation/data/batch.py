@@ -35,7 +35,7 @@ class Sample(NamedTuple):
     label: Array | None
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Raw samples in a fixed order, numbered from 0, that can be read again and again."""
 
     @property

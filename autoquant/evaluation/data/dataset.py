@@ -13,7 +13,7 @@ import numpy as np
 
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
-from autoquant.evaluation.data.batch import Array, Batch, Source
+from autoquant.evaluation.data.batch import Array, Batch, SampleSource
 from autoquant.evaluation.data.conform import check_no_nan, conform
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.images import ImageFolder
@@ -39,7 +39,7 @@ class Dataset:
     of the user's, of samples or preprocessing, are called in the thread that reads; images are decoded in others.
     """
 
-    source: Source
+    source: SampleSource
     inputs: tuple[InputSpec, ...]
     preprocess: Preprocess | None = None
     label_offset: int = 0
@@ -141,7 +141,7 @@ def open_data(
     return data
 
 
-def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None) -> Source:
+def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None) -> SampleSource:
     names = [input_.name for input_ in inputs]
     if isinstance(spec, Mapping):
         return open_arrays("data", {key: np.asarray(array) for key, array in spec.items()}, names)
@@ -166,7 +166,7 @@ def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] 
     raise _missing(path)
 
 
-def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> Source:
+def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> SampleSource:
     if len(pair) != 2:
         raise DataError("data", f"is a tuple of {len(pair)}", hint="give (x, y), or (x, None) without labels")
     if len(names) != 1:

@@ -19,13 +19,13 @@ FORMS = "yield x, (x, y) or ({'input': x}, y)"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the counting pass saw: how many samples, their digest, the form of each batch, a checksum of the first."""
+class FirstPass:
+    """The counting pass: how many samples, their digest, the form of each batch, a checksum of the first."""
 
     count: int
     digest: str
     forms: tuple[str, ...]
-    first: int
+    checksum: int
 
 
 class FunctionSource:
@@ -50,10 +50,10 @@ class FunctionSource:
     @property
     def digest(self) -> str:
         """Of all samples and labels."""
-        return self._seen.digest
+        return self._first_pass.digest
 
     def __len__(self) -> int:
-        return self._seen.count
+        return self._first_pass.count
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """One pass over the function, without keeping what is not chosen."""
@@ -72,7 +72,7 @@ class FunctionSource:
             start = stop
 
     @cached_property
-    def _seen(self) -> Seen:
+    def _first_pass(self) -> FirstPass:
         digest, count, first = hashlib.sha256(), 0, 0
         forms: list[str] = []
         for batch in self._batches():
@@ -82,23 +82,23 @@ class FunctionSource:
             for array in _arrays(batch):
                 digest.update(np.ascontiguousarray(array).data)
             count += len(batch)
-        return Seen(count, digest.hexdigest(), tuple(forms), first)
+        return FirstPass(count, digest.hexdigest(), tuple(forms), first)
 
     def _checked(self) -> Iterator[Batch]:
         """Batches of a pass that must equal the counting pass, as far as one can see at no cost."""
         hint = "it must yield the same batches in the same order each time: no shuffling, no shared iterator"
-        seen, number = self._seen, -1
+        first, number = self._first_pass, -1
         for number, batch in enumerate(self._batches()):
-            if number == len(seen.forms):
+            if number == len(first.forms):
                 raise DataError(self.name, f"yielded more than the {number} batches of its first pass", hint=hint)
-            if (form := _form(batch)) != seen.forms[number]:
-                what = f"batch {number} is {form}, in the first pass it was {seen.forms[number]}"
+            if (form := _form(batch)) != first.forms[number]:
+                what = f"batch {number} is {form}, in the first pass it was {first.forms[number]}"
                 raise DataError(self.name, what, hint=hint)
-            if number == 0 and _checksum(batch) != seen.first:
+            if number == 0 and _checksum(batch) != first.checksum:
                 raise DataError(self.name, "the first batch differs from that of its first pass", hint=hint)
             yield batch
-        if number + 1 < len(seen.forms):
-            what = f"yielded {number + 1} batches in a later pass, {len(seen.forms)} in the first"
+        if number + 1 < len(first.forms):
+            what = f"yielded {number + 1} batches in a later pass, {len(first.forms)} in the first"
             raise DataError(self.name, what, hint=hint)
 
     def _batches(self) -> Iterator[Batch]:

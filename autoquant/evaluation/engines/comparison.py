@@ -14,8 +14,8 @@ from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.quiet import no_progress
 
 SAMPLES, MOST = 512, 4096
-"""So many samples are compared; where they leave it open whether enough are alike, more and more, up to MOST or all."""
-ALIKE = 0.999
+"""So many samples are compared; where they leave it open whether enough agree, more and more, up to MOST or all."""
+MIN_AGREEMENT = 0.999
 """The least share of samples that must get the same class."""
 TIE = 1e-6
 """Scores this close, relative to the highest, are equal to float32, a few of whose steps it is: neither comes first."""
@@ -36,23 +36,23 @@ behind. What is added to the error of quantization is independent of it, so the 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What came of it: over `samples`, the share that is `alike`, and the `difference` of the output that differs most.
+    """The `agreement`, a share of the `samples`, and the `difference` of the output that differs most.
 
-    A sample is alike where each output that is scores of classes has the same highest one, but for ties, and each that
-    is integers the same values. `difference` is rms(ours - theirs) / rms(what it is relative to), in float64 over all
-    values; NaN where any output has one.
+    Engines agree on a sample where each output that is scores of classes has the same highest one, but for ties, and
+    each that is integers the same values. `difference` is rms(ours - theirs) / rms(what it is relative to), in float64
+    over all values; NaN where any output has one.
     """
 
     samples: int
-    alike: float
+    agreement: float
     difference: float
 
     def within(self, bound: float) -> bool:
-        """Whether enough samples are alike, and outputs differ by no more than this."""
-        return self.alike >= ALIKE and self.difference <= bound
+        """Whether they agree on enough samples, and outputs differ by no more than this."""
+        return self.agreement >= MIN_AGREEMENT and self.difference <= bound
 
     def __str__(self) -> str:
-        return f"{self.alike:.2%} of {self.samples} samples alike, outputs differ by {self.difference:.2g}"
+        return f"{self.agreement:.2%} of {self.samples} samples agree, outputs differ by {self.difference:.2g}"
 
 
 def compare(
@@ -74,20 +74,20 @@ def compare(
     """
     order = np.random.default_rng(0).permutation(len(data))[:MOST]
     sums: dict[str, _Sums] = {}
-    done, alike = 0, 0
+    done, agreed = 0, 0
     for stop in _stops(len(order)):
         for batch in data.subset(order[done:stop]).batches(batch_size):
             found, wanted = run_batch(ours, batch), run_batch(theirs, batch)
             before = wanted if plain is None else run_batch(plain, batch)
             for name in wanted:
                 sums.setdefault(name, _Sums()).add(found[name], wanted[name], before[name])
-            alike += int(_alike(found, wanted, of_classes=of_classes).sum())
+            agreed += int(_agreed(found, wanted, of_classes=of_classes).sum())
             done += len(batch)
             on_progress(done, max(stop, done))
-        if alike >= ALIKE * done:
+        if agreed >= MIN_AGREEMENT * done:
             break
     differences = [each.difference(quantized=plain is not None) for each in sums.values()]
-    return Comparison(done, alike / done, math.nan if any(map(math.isnan, differences)) else max(differences))
+    return Comparison(done, agreed / done, math.nan if any(map(math.isnan, differences)) else max(differences))
 
 
 def _stops(total: int) -> Iterator[int]:
@@ -119,15 +119,15 @@ class _Sums:
         return float(apart / scale) if scale else math.inf
 
 
-def _alike(ours: Outputs, theirs: Outputs, *, of_classes: bool) -> Array:
-    """Which samples are alike, (batch,)."""
-    alike = np.ones(len(next(iter(theirs.values()))), bool)
+def _agreed(ours: Outputs, theirs: Outputs, *, of_classes: bool) -> Array:
+    """On which samples they agree, (batch,)."""
+    agreed = np.ones(len(next(iter(theirs.values()))), bool)
     for name, wanted in theirs.items():
         if wanted.dtype.kind != "f":
-            alike &= (ours[name] == wanted).reshape(len(wanted), -1).all(axis=1)
+            agreed &= (ours[name] == wanted).reshape(len(wanted), -1).all(axis=1)
         elif of_classes and wanted.ndim == 2 and wanted.shape[1] > 1:
-            alike &= _same_class(ours[name], wanted)
-    return alike
+            agreed &= _same_class(ours[name], wanted)
+    return agreed
 
 
 def _same_class(ours: Array, theirs: Array) -> Array:

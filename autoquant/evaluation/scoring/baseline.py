@@ -1,4 +1,4 @@
-"""The FP32 model on the evaluation data: run once, checked, scored, kept."""
+"""The FP32 model on the evaluation data: run once, checked, scored, cached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,14 +26,14 @@ from autoquant.evaluation.scoring.checks import (
     check_not_constant,
     check_not_one_class,
 )
-from autoquant.evaluation.scoring.score import Progress, Score, score_of, stack_rows
+from autoquant.evaluation.scoring.score import OnProgress, Score, score_of, stack_rows
 from autoquant.evaluation.statistics.stream_order import margins_of
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress
 
 VERSION = 4
 SMALL = 64 * 1024
-"""Bytes of outputs a sample that are kept until all samples were seen, to look at them together."""
+"""Bytes of outputs a sample that are kept until all samples were run, to check them together."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def score_baseline(
     *,
     batch_size: int,
     cache: Path | None,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> Baseline:
     """The FP32 model's outputs and score, measured, or those in the file `cache` if of this model, data and engine."""
     key = digest_of(
@@ -96,7 +95,7 @@ def measure_baseline(
     *,
     batch_size: int,
     key: str,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Baseline:
     """Run the FP32 model over the data, once, and its first batch twice.
 
@@ -107,7 +106,8 @@ def measure_baseline(
     try:
         _check_first(runner, next(iter(data.batches(batch_size))), numbers)
         kept: list[Outputs] = []
-        seen: list[Seen] = []
+        outputs_to_check: list[Outputs] = []
+        labels_to_check: list[Array] = []
         rows: list[Array] = []
         margins: list[Array] = []
         done = 0
@@ -115,7 +115,11 @@ def measure_baseline(
             for batch, outputs in pairs:
                 check_finite(outputs, numbers[done:])
                 rows.append(metric.measure(outputs, batch.labels, outputs))
-                seen.append(_seen(outputs, batch.labels, metric))
+                checked = _to_check(outputs, metric)
+                # Copies: a view would hold the whole batch.
+                outputs_to_check.append({name: array[checked].copy() for name, array in outputs.items()})
+                if batch.labels is not None:
+                    labels_to_check.append(batch.labels[checked])
                 if metric.of_classes:
                     scores = class_scores(first_output(outputs), metric.name)
                     margins.append(margins_of(scores, metric.threshold, metric.k))
@@ -123,7 +127,7 @@ def measure_baseline(
                     kept.append(outputs)
                 done += len(batch)
                 on_progress(done, len(data))
-        warnings = _check_all(seen, metric)
+        warnings = _check_all(outputs_to_check, labels_to_check, metric)
         score = score_of(metric, stack_rows(metric, rows))
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
@@ -161,20 +165,10 @@ def load_baseline(path: Path, *, key: str) -> Baseline | None:
     return Baseline(key, outputs, score, tuple(facts["warnings"]), entry.arrays.get("margins"))
 
 
-class Seen(NamedTuple):
-    """What is kept of a batch to look at all of them together."""
-
-    outputs: Outputs
-    labels: Array | None
-
-
-def _seen(outputs: Outputs, labels: Array | None, metric: Metric) -> Seen:
-    """All samples of a batch where a metric of classes needs them and they are small, else the first two."""
+def _to_check(outputs: Outputs, metric: Metric) -> slice:
+    """The samples of a batch to keep: all where a metric of classes needs them and they are small, else two."""
     size, count = sum(array.nbytes for array in outputs.values()), len(next(iter(outputs.values())))
-    if metric.of_classes and size <= SMALL * count:
-        return Seen(outputs, labels)
-    # Copies: a view would hold the whole batch.
-    return Seen({name: array[:2].copy() for name, array in outputs.items()}, None if labels is None else labels[:2])
+    return slice(count if metric.of_classes and size <= SMALL * count else 2)
 
 
 def _check_first(runner: Runner, batch: Batch, numbers: Array | range) -> None:
@@ -184,22 +178,21 @@ def _check_first(runner: Runner, batch: Batch, numbers: Array | range) -> None:
     check_deterministic(once, again)
 
 
-def _check_all(seen: Sequence[Seen], metric: Metric) -> tuple[str, ...]:
-    """Look at all batches together, unless their outputs' shapes differ, as of images of several sizes.
+def _check_all(outputs: Sequence[Outputs], labels: Sequence[Array], metric: Metric) -> tuple[str, ...]:
+    """Check all batches together, unless their outputs' shapes differ, as of images of several sizes.
 
     What a person should know is returned.
     """
-    if len({tuple(array.shape[1:] for array in outputs.values()) for outputs, _ in seen}) > 1:
+    if len({tuple(array.shape[1:] for array in part.values()) for part in outputs}) > 1:
         return ()
-    outputs = {name: np.concatenate([part.outputs[name] for part in seen]) for name in seen[0].outputs}
-    check_not_constant(outputs)
+    whole = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
+    check_not_constant(whole)
     if not metric.of_classes:
         return ()
-    given = [labels for _, labels in seen if labels is not None]
-    labels = np.concatenate(given) if given else None
-    check_not_one_class(outputs, labels)
-    if labels is None or not metric.needs_labels:
+    truth = np.concatenate(labels) if labels else None
+    check_not_one_class(whole, truth)
+    if truth is None or not metric.needs_labels:
         return ()
-    check_label_offset(outputs, labels)
-    warning = check_baseline_above_chance(outputs, labels)
+    check_label_offset(whole, truth)
+    warning = check_baseline_above_chance(whole, truth)
     return (warning,) if warning else ()

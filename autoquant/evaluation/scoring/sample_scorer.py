@@ -26,7 +26,7 @@ from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
 from autoquant.evaluation.metrics.divergence import divergence
 from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.scoring.score import Progress, Score, score_of
+from autoquant.evaluation.scoring.score import OnProgress, Score, score_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
 from autoquant.evaluation.statistics.stream_order import stream_order
@@ -142,7 +142,7 @@ class SampleScorer:
         path: Path,
         rules: StoppingRules,
         on_part: Callable[[str], None] = lambda part: None,
-        on_progress: Progress = no_progress,
+        on_progress: OnProgress = no_progress,
     ) -> SequentialScore:
         """Score a file until the rules stop it. Calls `on_part` when load and score are done. Raises as `measure`."""
         with closing(self.engine.open_file(path, self.program)) as runner:
@@ -151,7 +151,7 @@ class SampleScorer:
         on_part("score")
         return score
 
-    def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: Progress = no_progress) -> Score:
+    def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: OnProgress = no_progress) -> Score:
         """Score a file on all samples, on another engine where one is given. Raises TrialError."""
         with closing((engine or self.engine).open_file(path, self.program)) as runner:
             return self.subset.evaluate(runner, batch_size=self.batch_size, on_progress=on_progress)
@@ -160,7 +160,7 @@ class SampleScorer:
 class _TrialScoring:
     """One trial, and the samples that it was scored on so far, each once: their rows, by place in the subset."""
 
-    def __init__(self, scorer: SampleScorer, runner: Runner, on_progress: Progress) -> None:
+    def __init__(self, scorer: SampleScorer, runner: Runner, on_progress: OnProgress) -> None:
         self._scorer = scorer
         self._subset = scorer.subset
         self._runner = runner

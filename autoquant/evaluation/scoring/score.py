@@ -19,7 +19,7 @@ from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.quiet import no_progress
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
 OnOutputs = Callable[[slice, Outputs], None]
 """Called with the places of a batch's samples in the data, and the model's outputs for them."""
@@ -49,7 +49,7 @@ def measure(
     *,
     batch_size: int,
     reference: Callable[[slice], Outputs] | None = None,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
     on_outputs: OnOutputs | None = None,
 ) -> Array:
     """The metric's rows of every sample. `reference` gives FP32 outputs by place, for metrics that compare with them.

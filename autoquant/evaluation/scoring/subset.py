@@ -14,7 +14,7 @@ from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.score import (
     OnOutputs,
-    Progress,
+    OnProgress,
     Score,
     as_trial_error,
     measure,
@@ -61,7 +61,7 @@ class EvaluationSubset:
         sign = 1.0 if self.metric.higher_is_better else -1.0
         return np.asarray(sign * (self.score.rows[places].astype(np.float64) - rows))
 
-    def evaluate(self, runner: Runner, *, batch_size: int, on_progress: Progress = no_progress) -> Score:
+    def evaluate(self, runner: Runner, *, batch_size: int, on_progress: OnProgress = no_progress) -> Score:
         """Score an opened model on all samples. Raises as `measure`, and TrialError for a score that is not finite."""
         rows = self.measure(runner, np.arange(len(self)), batch_size=batch_size, on_progress=on_progress)
         with as_trial_error():
@@ -73,7 +73,7 @@ class EvaluationSubset:
         places: Array,
         *,
         batch_size: int,
-        on_progress: Progress = no_progress,
+        on_progress: OnProgress = no_progress,
         on_outputs: OnOutputs | None = None,
     ) -> Array:
         """The metric's rows of the samples at these ascending places. Raises as `score.measure`."""

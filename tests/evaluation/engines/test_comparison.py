@@ -11,7 +11,7 @@ import pytest
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.engines.comparison import ALIKE, FLOAT_BOUND, INT8_BOUND, Comparison, compare
+from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, MIN_AGREEMENT, Comparison, compare
 from autoquant.model.model import InputSpec
 
 RANDOM = np.random.default_rng(5)
@@ -56,7 +56,7 @@ def test_the_same_is_the_same() -> None:
 def test_differences_are_relative_to_the_outputs() -> None:
     x = RANDOM.normal(size=(300, 4)).astype(np.float32)
     got = found(Fake(y=lambda x: x * np.float32(1.0625)), Fake(y=same), x)
-    assert (got.samples, got.alike) == (300, 1.0)
+    assert (got.samples, got.agreement) == (300, 1.0)
     assert got.difference == pytest.approx(0.0625, rel=1e-6)
     assert got.within(0.07) and not got.within(0.06)
 
@@ -67,7 +67,7 @@ def test_differences_of_int8_are_relative_to_what_quantization_does() -> None:
     runners = (Fake(y=lambda x: np.round(x * 4 + np.float32(0.1)) / 4), Fake(y=lambda x: np.round(x * 4) / 4))
     got = found(*runners, x, plain=Fake(y=same), of_classes=False)
     assert got.difference == pytest.approx(rms(ours - theirs) / rms(theirs - x), rel=1e-4)
-    assert got.alike == 1.0
+    assert got.agreement == 1.0
 
 
 def test_float_rounding_is_never_too_much_where_quantization_does_nothing() -> None:
@@ -83,7 +83,7 @@ def test_the_output_that_differs_most_counts() -> None:
     assert found(ours, Fake(near=same, far=same), x).difference == pytest.approx(0.5)
 
 
-def test_nothing_is_alike_without_numbers() -> None:
+def test_nothing_agrees_without_numbers() -> None:
     x = RANDOM.normal(size=(40, 3)).astype(np.float32)
     got = found(Fake(y=lambda x: x * np.float32(np.nan)), Fake(y=same), x)
     assert math.isnan(got.difference) and not got.within(math.inf)
@@ -124,19 +124,19 @@ def test_classes_must_be_the_same_in_999_of_1000(size: int, wrong: int, samples:
     x[:, 2] = size
     x[first[:wrong], 2] = np.arange(wrong)
     got = found(swapped(wrong), Fake(y=same), x)
-    assert (got.samples, got.alike) == (samples, 1 - wrong / samples)
-    assert (got.alike >= ALIKE) is enough
+    assert (got.samples, got.agreement) == (samples, 1 - wrong / samples)
+    assert (got.agreement >= MIN_AGREEMENT) is enough
 
 
 def test_no_more_than_4096_samples_are_compared() -> None:
     x = numbered(5000)
     got = found(swapped(5000), Fake(y=same), x)
-    assert got.samples == 4096 and got.alike == 0.0
+    assert got.samples == 4096 and got.agreement == 0.0
 
 
 def test_what_is_not_of_classes_need_not_have_the_same_highest() -> None:
     x = numbered(100)
-    assert found(swapped(100), Fake(y=same), x, of_classes=False).alike == 1.0
+    assert found(swapped(100), Fake(y=same), x, of_classes=False).agreement == 1.0
 
 
 def test_integers_must_be_the_same() -> None:
@@ -160,11 +160,11 @@ def test_progress_is_told() -> None:
 
 
 def test_it_can_be_read() -> None:
-    assert str(Comparison(512, 0.998, 0.0123)) == "99.80% of 512 samples alike, outputs differ by 0.012"
+    assert str(Comparison(512, 0.998, 0.0123)) == "99.80% of 512 samples agree, outputs differ by 0.012"
 
 
-@pytest.mark.parametrize(("apart", "alike"), [(0.0, 1.0), (1e-7, 1.0), (1e-5, 0.0)])
-def test_which_of_two_equal_scores_comes_first_is_no_difference(apart: float, alike: float) -> None:
+@pytest.mark.parametrize(("apart", "agreement"), [(0.0, 1.0), (1e-7, 1.0), (1e-5, 0.0)])
+def test_which_of_two_equal_scores_comes_first_is_no_difference(apart: float, agreement: float) -> None:
     """Saturated scores tie; one engine's rounding puts this class first, another's that."""
 
     def first(x: Any) -> Any:
@@ -173,4 +173,4 @@ def test_which_of_two_equal_scores_comes_first_is_no_difference(apart: float, al
     def second(x: Any) -> Any:
         return np.stack([np.full(len(x), 1.0 - apart), np.full(len(x), 1.0 + 1e-7), np.zeros(len(x))], axis=1)
 
-    assert found(Fake(y=second), Fake(y=first), np.zeros((100, 4), np.float32)).alike == alike
+    assert found(Fake(y=second), Fake(y=first), np.zeros((100, 4), np.float32)).agreement == agreement

@@ -23,7 +23,7 @@ from autoquant.evaluation.scoring.sample_scorer import (
     SequentialScore,
     StoppingRules,
 )
-from autoquant.evaluation.scoring.score import Progress
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import InputSpec
 from autoquant.quiet import no_progress
@@ -89,7 +89,7 @@ def score(
     by: SampleScorer | None = None,
     *,
     batch_size: int = 50,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
     **rules: Any,
 ) -> SequentialScore:
     """Score a model, by default on top-1 of all samples; `rules` are StoppingRules other than usual."""

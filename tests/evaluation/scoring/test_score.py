@@ -18,7 +18,7 @@ from autoquant.evaluation.data.preprocessing import Custom
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.scoring.score import Progress, Score, measure, score_of
+from autoquant.evaluation.scoring.score import OnProgress, Score, measure, score_of
 from autoquant.model.model import InputSpec
 from autoquant.quiet import no_progress
 
@@ -45,7 +45,7 @@ def evaluate(
     *,
     batch_size: int,
     reference: Callable[[slice], Outputs] | None = None,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Score:
     rows = measure(runner, data, metric, batch_size=batch_size, reference=reference, on_progress=on_progress)
     return score_of(metric, rows)

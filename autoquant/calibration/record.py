@@ -8,20 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.calibration.channels import Channels
 from autoquant.calibration.plan import WEIGHT_BITS, LayerPlan, Plan, check_plan
-from autoquant.calibration.ranges import RangeAlgorithm
-from autoquant.calibration.seen import Seen
+from autoquant.calibration.scales import IN_FLOAT, Factors, Scales
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import PlanError, TrialError
+from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program
-from autoquant.quantization.affine import EPSILON, Affine, Array, Range, asymmetric, in_float16, symmetric
-from autoquant.quantization.balance import balance_factors, balanced_weight, input_maxima
+from autoquant.quantization.affine import EPSILON, Affine, Array, in_float16
+from autoquant.quantization.balance import balanced_weight, input_maxima
 from autoquant.quantization.weights import weight_scales
-
-Factors = tuple[float, ...]
-IN_FLOAT = "leave the layer in float: add it to skip_layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +65,8 @@ class Calibrator:
     def __init__(self, program: Program, layers: Mapping[str, Layer], statistics: Statistics) -> None:
         self._program = program
         self._layers = layers
-        self._statistics = statistics
-        self._ranges: dict[tuple[str, int, RangeAlgorithm, bool, Factors], Range] = {}
-        self._factors: dict[tuple[str, int, float], Factors] = {}
-        self._scales: dict[tuple[str, bool, int, str, Factors], tuple[float, ...]] = {}
+        self._scales = Scales(statistics)
+        self._of_weights: dict[tuple[str, bool, int, str, Factors], tuple[float, ...]] = {}
 
     def record(self, plan: Plan) -> Record:
         """Scale and offset of every INT8 layer of the plan.
@@ -91,46 +84,22 @@ class Calibrator:
 
     def _entries(self, layer: Layer, settings: LayerPlan, plan: Plan) -> Iterator[tuple[str, LayerRecord]]:
         """The record of each activation of one layer, with its name."""
-        balance = () if settings.dmq is None else self._balance(layer, settings.dmq, plan.batch_num)
+        balance = self._scales.factors(layer, settings, plan.batch_num, lambda channels: self._input_maxima(layer))
         scale_w = self._weight_scales(layer, settings, balance) if layer.weight else ()
+        skip_fusion = layer.weight is not None and not plan.fusion.allows(layer.name)
         for name, tensor in zip(layer.records, layer.activations, strict=True):
-            activation = self._activation(name, layer, tensor, settings, plan.batch_num, balance)
-            yield (
-                name,
-                LayerRecord(
-                    _float16(name, activation) if plan.fp16_scales else activation,
-                    scale_w,
-                    balance,
-                    settings.weight_bits,
-                    skip_fusion=layer.weight is not None and not plan.fusion.allows(layer.name),
-                ),
+            activation = self._scales.affine(
+                name, tensor, settings, plan.batch_num, axis=layer.data_axis, factors=balance
             )
+            activation = _float16(name, activation) if plan.fp16_scales else activation
+            yield name, LayerRecord(activation, scale_w, balance, settings.weight_bits, skip_fusion=skip_fusion)
 
-    def _activation(
-        self, name: str, layer: Layer, tensor: str, settings: LayerPlan, batch_num: int, balance: Factors
-    ) -> Affine:
-        key = (tensor, batch_num, settings.activation, settings.asymmetric, balance)
-        if key not in self._ranges:
-            seen = self._seen(layer, tensor, batch_num, balance)
-            self._ranges[key] = chosen_range(name, seen, settings)
-        return affine_of(name, self._ranges[key], settings)
-
-    def _seen(self, layer: Layer, tensor: str, batch_num: int, balance: Factors) -> Seen:
-        if not balance:
-            return self._statistics.seen(tensor, batch_num)
-        return self._statistics.channels(tensor, layer.data_axis, batch_num).divided(np.array(balance))
-
-    def _balance(self, layer: Layer, strength: float, batch_num: int) -> Factors:
-        key = (layer.name, batch_num, strength)
-        if key not in self._factors:
-            channels = self._statistics.channels(layer.activations[0], layer.data_axis, batch_num)
-            weights = input_maxima(self._weight(layer), layer.operator.input_axis)
-            self._factors[key] = factors_of(layer.name, channels, weights, strength)
-        return self._factors[key]
+    def _input_maxima(self, layer: Layer) -> Array:
+        return input_maxima(self._weight(layer), layer.operator.input_axis)
 
     def _weight_scales(self, layer: Layer, settings: LayerPlan, balance: Factors) -> tuple[float, ...]:
         key = (layer.name, settings.channel_wise, settings.weight_bits, settings.weight_algorithm, balance)
-        if key not in self._scales:
+        if key not in self._of_weights:
             weight = self._weight(layer)
             if balance:
                 weight = balanced_weight(weight, np.array(balance, np.float32), layer.operator.input_axis)
@@ -138,47 +107,13 @@ class Calibrator:
             scales = weight_scales(
                 layer.name, weight, axes, bits=settings.weight_bits, algorithm=settings.weight_algorithm
             )
-            self._scales[key] = tuple(map(float, scales))
-        return self._scales[key]
+            self._of_weights[key] = tuple(map(float, scales))
+        return self._of_weights[key]
 
     def _weight(self, layer: Layer) -> Array:
         weight = self._program.constant(layer.weight) if layer.weight else None
         assert weight is not None, layer.name
         return weight
-
-
-def chosen_range(name: str, seen: Seen, settings: LayerPlan) -> Range:
-    """The range of what was seen of a tensor, by a layer's settings.
-
-    `name` is what errors call it. Raises TrialError where there is nothing to choose a range from.
-    """
-    if seen.nonfinite:
-        what = f"its input held {seen.nonfinite} NaN or infinite values"
-        raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
-    if not seen.count:
-        what = "its input was empty in every calibration batch"
-        raise TrialError(name, what, hint=f"calibrate with representative data, or {IN_FLOAT}")
-    return settings.activation(seen, symmetric=not settings.asymmetric)
-
-
-def factors_of(layer: str, inputs: Channels, weights: Array, strength: float) -> Factors:
-    """By what to balance each channel of a layer's input; `weights` are the largest of each in its weight, (channels,).
-
-    Raises PlanError where there are not as many.
-    """
-    largest = inputs.largest
-    if len(largest) != len(weights):  # groups, where the file leaves the channels of the input open
-        what = f"its input has {len(largest)} channels, its weight {len(weights)}: they cannot be balanced"
-        raise PlanError(layer, what, hint="remove dmq_balancer_param")
-    return tuple(map(float, balance_factors(largest, weights, strength)))
-
-
-def affine_of(name: str, seen: Range, settings: LayerPlan) -> Affine:
-    """Scale and offset of a range. Raises TrialError, with the name, where it is too large to have a scale."""
-    try:
-        return (asymmetric if settings.asymmetric else symmetric)(seen)
-    except ValueError as error:
-        raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error
 
 
 def _float16(name: str, activation: Affine) -> Affine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +17,18 @@ from autoquant.model.fusion import EVERYTHING
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.litert.kinds import KINDS
+from autoquant.model.litert.kinds import KINDS, Kind
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.model import Model
-from autoquant.quantization.affine import Affine, Array
+from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.litert_assignment import assigned
-from autoquant.targets.litert_balance import Balance, Balancer, between
-from autoquant.targets.litert_bias import add_to_biases
-from autoquant.targets.litert_file import count_qdq_ops, prepared, quantized, with_constants
+from autoquant.targets.litert_balance import Balance, between
+from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
+from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepared, quantized, with_constants
 from autoquant.targets.litert_library import Int8
 from autoquant.targets.litert_operators import INT8_ENDS, able, data_near
-from autoquant.targets.litert_ranges import Ranges
-from autoquant.targets.litert_weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class LiteRTTarget:
         """All that an operator which can be INT8 reads or makes, by name."""
         lite = _lite(model)
         near = data_near(lite, able(lite), self.io)
-        return {flatbuffer.tensor_name(lite.subgraph.tensors[index]) for index in near}
+        return {lite.name_of(index) for index in near}
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
         """What calibrates and saves .tflite files."""
@@ -87,15 +85,13 @@ def _lite(model: Model) -> LiteGraph:
 
 
 class LiteRTCompiler:
-    """Makes INT8 .tflite files of one model."""
+    """Writes INT8 .tflite files of one model."""
 
     def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics, io: str) -> None:
         self._lite = lite
         self._layers = layers
         self._io = io
-        self._ranges = Ranges(lite, statistics)
-        self._balancer = Balancer(lite, layers, statistics)
-        self._weights = Weights(lite)
+        self._calibrator = LiteCalibrator(lite, layers, statistics)
 
     def compile(
         self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
@@ -103,73 +99,58 @@ class LiteRTCompiler:
         """Write the file of a plan. Raises as `Compiler.compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
-        balance = self._balancer.balance(plan)
-        int8 = self._int8(plan, balance)
+        operators = assigned(self._lite, self._lite.layers.keys() - plan.int8.keys(), self._io)
+        scales = self._calibrator.scales(plan, operators, self._io)
         on_step("calibrate")
-        model = quantized(with_constants(self._prepared, self._constants(balance)), int8)
-        add_to_biases(model, dict(self._biases(model, corrections)), corrections)
+        model = quantized(self._float_model(scales.balance), self._int8(plan, operators, scales))
+        layers = self._operators(model, plan)
+        add_to_biases(model, {name: layers[name] for name in corrections}, corrections)
         write_bytes(path, flatbuffer.write(model))
         on_step("save")
-        return Int8File(dict(self._record(model, plan, balance)), count_qdq_ops(model))
+        return Int8File(dict(self._record(model, layers, scales.balance)), count_qdq_ops(model))
 
     def reference(self, plan: Plan) -> LiteGraph:
-        """The float model with the constants of the plan's balanced layers. Raises as `make`."""
+        """The float model with the constants of the plan's balanced layers. Raises as `compile`."""
         check_plan(plan, self._layers)
-        constants = self._constants(self._balancer.balance(plan))
-        if not constants:
+        balance = self._calibrator.balance(plan)
+        if not balance.constants:
             return self._lite
-        return replace(self._lite, content=flatbuffer.write(with_constants(self._prepared, constants)))
+        return replace(self._lite, content=flatbuffer.write(self._float_model(balance)))
 
-    def _constants(self, balance: Balance) -> Mapping[int, Array]:
-        return {self._lite.tensors[name]: value for name, value in balance.constants.items()}
+    def _int8(self, plan: Plan, operators: Collection[int], scales: LiteScales) -> Int8:
+        tensor_wise = {self._lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}
+        channel_wise = {index: index not in tensor_wise for index in operators}
+        return Int8(channel_wise, scales.activations, scales.weights, ends=self._io == INT8_ENDS)
 
-    def _biases(self, model: Any, names: Iterable[str]) -> Iterator[tuple[str, tuple[Any, int]]]:
-        """Of layers the operator in the model (ModelT), and which of its inputs is the bias."""
-        makers = {int(tensor): op for op in model.subgraphs[0].operators for tensor in op.outputs}
-        for name in names:
-            layer = self._layers[name]
-            yield name, (makers[int(self._operator(layer).outputs[0])], self._kind(layer).bias)
+    def _float_model(self, balance: Balance) -> Any:
+        """The float model (ModelT), balanced."""
+        constants = {self._lite.tensors[name]: value for name, value in balance.constants.items()}
+        return with_constants(self._prepared, constants)
 
     @cached_property
     def _prepared(self) -> Any:
         return prepared(flatbuffer.read(self._lite.content))
 
-    def _int8(self, plan: Plan, balance: Balance) -> Int8:
-        """What is INT8 under a plan, with all scales."""
-        lite = self._lite
-        operators = assigned(lite, lite.layers.keys() - plan.int8.keys(), self._io)
-        activations = self._ranges.affines(plan, operators, self._io, balance.seen)
-        weights = {}
-        for name, settings in plan.int8.items():
-            layer = self._layers[name]
-            if layer.weight is not None:
-                scale_d = activations[layer.activations[0]].scale
-                weights[layer.weight] = self._weights.scales(layer, settings, scale_d, balance.constants)
-        tensor_wise = {lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}
-        channel_wise = {index: index not in tensor_wise for index in operators}
-        return Int8(channel_wise, activations, weights, ends=self._io == INT8_ENDS)
+    def _operators(self, model: Any, plan: Plan) -> Mapping[str, tuple[Any, Kind]]:
+        """The operator (OperatorT) that makes the result of each INT8 layer in a model (ModelT), and its kind."""
+        makers = {int(tensor): op for op in model.subgraphs[0].operators for tensor in op.outputs}
+        places = {name: self._lite.layers[name] for name in self._layers if name in plan.int8}
+        results = {name: int(self._lite.subgraph.operators[index].outputs[0]) for name, index in places.items()}
+        return {name: (makers[results[name]], KINDS[self._lite.kind(index)]) for name, index in places.items()}
 
-    def _record(self, model: Any, plan: Plan, balance: Balance) -> Iterator[tuple[str, LayerRecord]]:
+    def _record(
+        self, model: Any, layers: Mapping[str, tuple[Any, Kind]], balance: Balance
+    ) -> Iterator[tuple[str, LayerRecord]]:
         """Scale and offset of each INT8 layer, as the model (ModelT) has them."""
-        graph = model.subgraphs[0]
-        makers = {int(tensor): op for op in graph.operators for tensor in op.outputs}
-        for name, layer in self._layers.items():
-            if name not in plan.int8:
-                continue
-            op = makers[int(self._operator(layer).outputs[0])]
-            kind = self._kind(layer)
-            weight = graph.tensors[op.inputs[kind.weight]] if layer.weight and kind.weight is not None else None
+        tensors = model.subgraphs[0].tensors
+        for name, (op, kind) in layers.items():
+            layer = self._layers[name]
+            weight = tensors[op.inputs[kind.weight]] if layer.weight and kind.weight is not None else None
             scale_w = () if weight is None else tuple(map(float, weight.quantization.scale))
             for number, entry in enumerate(layer.records):
-                data = graph.tensors[op.inputs[kind.data + number]].quantization
+                data = tensors[op.inputs[kind.data + number]].quantization
                 affine = Affine(float(data.scale[0]), int(data.zeroPoint[0]))
                 yield entry, LayerRecord(affine, scale_w, balance.factors.get(name, ()))
-
-    def _operator(self, layer: Layer) -> Any:
-        return self._lite.subgraph.operators[self._lite.layers[layer.name]]
-
-    def _kind(self, layer: Layer) -> Any:
-        return KINDS[flatbuffer.op_name(self._lite.model, self._operator(layer))]
 
 
 def _check_possible(plan: Plan) -> None:

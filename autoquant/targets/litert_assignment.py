@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, able, all_data
 
@@ -66,7 +65,7 @@ def conversions(lite: LiteGraph, int8: Collection[int], io: str) -> tuple[Conver
     inside = ends.union(int8)
     found = []
     for flow in flows(lite):
-        name = flatbuffer.tensor_name(lite.subgraph.tensors[flow.tensor])
+        name = lite.name_of(flow.tensor)
         if flow.maker in inside and not inside.issuperset(flow.readers):
             found.append(Conversion(name, "DEQUANTIZE"))
         elif flow.maker not in inside and not inside.isdisjoint(flow.readers):
@@ -109,7 +108,7 @@ def conversion_edges(
         if readers <= {maker}:
             continue
         to_float, to_int8 = next(numbers), next(numbers)
-        dequantize, quantize = costs(flatbuffer.tensor_name(lite.subgraph.tensors[flow.tensor]))
+        dequantize, quantize = costs(lite.name_of(flow.tensor))
         yield (maker, to_float), dequantize
         yield (to_int8, maker), quantize
         yield from (((to_float, reader), endless) for reader in readers)
@@ -135,7 +134,7 @@ def minimum_cut(capacities: Mapping[tuple[int, int], int]) -> Cut:
 
 
 def _reads_shape(lite: LiteGraph, index: int) -> bool:
-    return flatbuffer.op_name(lite.model, lite.subgraph.operators[index]) in SHAPE_READERS
+    return lite.kind(index) in SHAPE_READERS
 
 
 def _fixed(lite: LiteGraph, in_float: Collection[str], io: str) -> Mapping[int, int]:

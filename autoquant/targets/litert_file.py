@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
+from autoquant.errors import TrialError
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.kinds import Kind
 from autoquant.quantization.affine import Array
+from autoquant.quantization.weights import INT32
 from autoquant.targets.litert_library import Int8, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS
 
@@ -47,8 +50,30 @@ def quantized(model: Any, int8: Int8) -> Any:
     quantize_operators(model, result, int8)
     _keep_outputs(result, model.subgraphs[0].outputs)
     _ask_shapes_of_int8(result)
-    _drop_unread(result.subgraphs[0])
+    flatbuffer.drop_unread(result.subgraphs[0], lambda op: len(op.outputs) > 0)
     return result
+
+
+def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], corrections: Mapping[str, Array]) -> None:
+    """Add to the INT32 biases of layers, in place, what `corrections` say in real units, (channels,).
+
+    `layers` gives the operator (OperatorT) of each, and its kind. Raises TrialError where one would exceed INT32.
+    """
+    graph = model.subgraphs[0]
+    for name, correction in corrections.items():
+        op, kind = layers[name]
+        assert kind.bias is not None, name
+        tensor = copy(graph.tensors[op.inputs[kind.bias]])
+        steps = flatbuffer.value_of(model, tensor)
+        assert steps is not None, name
+        scales = np.asarray(tensor.quantization.scale, np.float64)
+        corrected = steps + np.rint(correction / scales)
+        if not (np.abs(corrected) <= INT32.max).all():  # NaN fails too
+            what = "its corrected bias exceeds int32"
+            raise TrialError(name, what, hint="leave the layer in float: add it to skip_layers")
+        tensor.buffer = flatbuffer.add_buffer(model, corrected.astype(np.int32).view(np.uint8))
+        graph.tensors.append(tensor)  # others may read the one that it was
+        op.inputs[kind.bias] = len(graph.tensors) - 1
 
 
 def count_qdq_ops(model: Any) -> int:
@@ -97,13 +122,3 @@ def _ask_shapes_of_int8(model: Any) -> None:
     for op in graph.operators:
         if flatbuffer.op_name(model, op) in SHAPE_READERS:
             op.inputs = [sources.get(int(index), index) for index in op.inputs]
-
-
-def _drop_unread(graph: Any) -> None:
-    """Remove operators whose results nobody reads."""
-    while True:
-        read = {int(index) for op in graph.operators for index in op.inputs} | {int(index) for index in graph.outputs}
-        kept = [op for op in graph.operators if not len(op.outputs) or not read.isdisjoint(map(int, op.outputs))]
-        if len(kept) == len(graph.operators):
-            return
-        graph.operators = kept

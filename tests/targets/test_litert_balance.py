@@ -15,7 +15,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError
 from autoquant.model.litert import flatbuffer
 from autoquant.quantization.balance import balance_factors
-from autoquant.targets.litert_balance import Balancer
+from autoquant.targets.litert_calibration import LiteCalibrator
 from autoquant.targets.litert_file import prepared, with_constants
 
 CHANNELS = 6
@@ -60,7 +60,7 @@ def plan_of(net: LiteNetwork, dmq: float | None) -> Plan:
 
 
 def test_the_float_model_computes_what_it_did(net: LiteNetwork) -> None:
-    balance = Balancer(net.lite, net.layers, net.statistics).balance(plan_of(net, 0.5))
+    balance = LiteCalibrator(net.lite, net.layers, net.statistics).balance(plan_of(net, 0.5))
     assert list(balance.factors) == ["second"]
     model = prepared(flatbuffer.read(net.lite.content))
     changed = with_constants(model, {net.lite.tensors[name]: value for name, value in balance.constants.items()})

@@ -35,9 +35,10 @@ def found(
 ) -> NDArray[Any]:
     code = getattr(BuiltinOperator, name)
     model = SimpleNamespace(operatorCodes=[SimpleNamespace(builtinCode=code, deprecatedBuiltinCode=0)])
-    op = SimpleNamespace(opcodeIndex=0, builtinOptions=None)
+    subgraph = SimpleNamespace(operators=[SimpleNamespace(opcodeIndex=0, builtinOptions=None)])
+    lite: Any = SimpleNamespace(model=model, subgraph=subgraph, layers={"layer": 0})
     settings = LayerPlan(weight_algorithm=algorithm, channel_wise=channel_wise)
-    return scales_of(layer(weight.shape, axis), weight, model, op, settings)
+    return scales_of(layer(weight.shape, axis), weight, lite, settings)
 
 
 def octav(rows: NDArray[Any], iterations: int = 10) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,16 @@ def add_constant(model: Any, graph: Any, name: str, value: Array) -> int:
     tensor.hasRank = True
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def drop_unread(graph: Any, superfluous: Callable[[Any], bool]) -> None:
+    """Remove the operators of a subgraph whose results nothing reads, and that are `superfluous` then."""
+    while True:
+        read = {int(index) for op in graph.operators for index in op.inputs} | {int(index) for index in graph.outputs}
+        left = [op for op in graph.operators if not read.isdisjoint(map(int, op.outputs)) or not superfluous(op)]
+        if len(left) == len(graph.operators):
+            return
+        graph.operators = left
 
 
 def add_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str], *, key: str = SIGNATURE) -> None:

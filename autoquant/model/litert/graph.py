@@ -42,15 +42,24 @@ class LiteGraph:
     @cached_property
     def tensors(self) -> Mapping[str, int]:
         """Index of each tensor by name."""
-        names = map(flatbuffer.tensor_name, self.subgraph.tensors)
-        return MappingProxyType({name: index for index, name in enumerate(names)})
+        return MappingProxyType({self.name_of(index): index for index in range(len(self.subgraph.tensors))})
 
     def operator(self, layer: str) -> tuple[str, int, str]:
         """What a layer is in the file: kind of operator, its index, and the name of its result."""
         index = self.layers[layer]
-        op = self.subgraph.operators[index]
-        result = flatbuffer.tensor_name(self.subgraph.tensors[op.outputs[0]])
-        return flatbuffer.op_name(self.model, op), index, result
+        return self.kind(index), index, self.name_of(self.subgraph.operators[index].outputs[0])
+
+    def kind(self, operator: int) -> str:
+        """The kind of an operator, such as CONV_2D."""
+        return flatbuffer.op_name(self.model, self.subgraph.operators[operator])
+
+    def name_of(self, tensor: int) -> str:
+        """The name of a tensor."""
+        return flatbuffer.tensor_name(self.subgraph.tensors[tensor])
+
+    def value_of(self, tensor: int) -> Array | None:
+        """The value of a tensor that is a constant, or None."""
+        return flatbuffer.value_of(self.model, self.subgraph.tensors[tensor])
 
     @cached_property
     def makers(self) -> Mapping[int, int]:
@@ -70,4 +79,4 @@ class LiteGraph:
     def constant(self, tensor: str) -> Array | None:
         """The value of a tensor that is a constant, or None."""
         index = self.tensors.get(tensor)
-        return None if index is None else flatbuffer.value_of(self.model, self.subgraph.tensors[index])
+        return None if index is None else self.value_of(index)

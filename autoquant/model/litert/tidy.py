@@ -33,7 +33,7 @@ def tidy(model: Any) -> None:
     for graph in model.subgraphs:
         _own_constants(model, graph)
     _fix_reshapes(model)
-    _drop_dead(model)
+    flatbuffer.drop_unread(model.subgraphs[0], lambda op: flatbuffer.op_name(model, op) in STATELESS)
     for graph in model.subgraphs:
         _drop_unused_tensors(model, graph)
     _drop_unused_buffers(model)
@@ -126,20 +126,6 @@ def _is_batch_of(model: Any, graph: Any, makers: Mapping[int, Any], size: int, d
     shape_of_data = whole is not None and flatbuffer.op_name(model, whole) == "SHAPE" and int(whole.inputs[0]) == data
     first = [value is not None and value.tolist() == [want] for value, want in zip(bounds, (0, 1, 1), strict=True)]
     return shape_of_data and all(first) and part.builtinOptions.shrinkAxisMask == 1
-
-
-def _drop_dead(model: Any) -> None:
-    graph = model.subgraphs[0]
-    while True:
-        read = {int(index) for op in graph.operators for index in op.inputs} | {int(index) for index in graph.outputs}
-        kept = [
-            op
-            for op in graph.operators
-            if not read.isdisjoint(map(int, op.outputs)) or flatbuffer.op_name(model, op) not in STATELESS
-        ]
-        if len(kept) == len(graph.operators):
-            return
-        graph.operators = kept
 
 
 def _drop_unused_tensors(model: Any, graph: Any) -> None:

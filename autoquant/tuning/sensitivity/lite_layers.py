@@ -13,9 +13,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.quantization.affine import QMAX
-from autoquant.targets.litert_balance import Balancer
-from autoquant.targets.litert_ranges import Ranges
-from autoquant.targets.litert_weights import Weights
+from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 
 
@@ -26,32 +24,28 @@ def fake_quantized_layers(request: SensitivityRequest) -> Iterator[tuple[Candida
     """
     lite = request.model.program
     assert isinstance(lite, LiteGraph)
-    ranges, weights = Ranges(lite, request.statistics), Weights(lite)
-    balancer = Balancer(lite, request.layers, request.statistics)
+    calibrator = LiteCalibrator(lite, request.layers, request.statistics)
     for name, each in request.candidates.items():
         for number, settings in enumerate(each):
             plan = Plan({name: settings}, request.batches)
             check_plan(plan, request.layers)
             try:
-                yield (name, number), _fake_quantized(lite, request.layers[name], plan, ranges, weights, balancer)
+                scales = calibrator.scales(plan, [lite.layers[name]], "float32")
             except TrialError:
                 continue
+            yield (name, number), _fake_quantized(lite, request.layers[name], scales)
 
 
-def _fake_quantized(
-    lite: LiteGraph, layer: Layer, plan: Plan, ranges: Ranges, weights: Weights, balancer: Balancer
-) -> FakeQuantized:
+def _fake_quantized(lite: LiteGraph, layer: Layer, scales: LiteScales) -> FakeQuantized:
     kind, index, _ = lite.operator(layer.name)
-    known, balance = KINDS[kind], balancer.balance(plan)
-    affines = ranges.affines(plan, [index], "float32", balance.seen)
-    data = {known.data + number: affines[tensor] for number, tensor in enumerate(layer.activations)}
+    known, balance = KINDS[kind], scales.balance
+    data = {known.data + number: scales.activations[tensor] for number, tensor in enumerate(layer.activations)}
     factors, constants = balance.factors.get(layer.name), {}
     if layer.weight is not None and known.weight is not None:
-        scale_d = data[known.data].scale
-        scales = weights.scales(layer, plan.int8[layer.name], scale_d, balance.constants)
+        own = scales.weights[layer.weight]
         value = balance.constants.get(layer.weight, lite.constant(layer.weight))
         assert value is not None, layer.weight
         # LiteRT's kernels take -127..127 steps.
-        constants[known.weight] = np.asarray(np.clip(np.rint(value / scales), -QMAX, QMAX) * scales, np.float32)
+        constants[known.weight] = np.asarray(np.clip(np.rint(value / own), -QMAX, QMAX) * own, np.float32)
     inverse = None if factors is None else np.float32(1.0) / np.array(factors, np.float32)
     return FakeQuantized(layer.name, index, data, constants, inverse)

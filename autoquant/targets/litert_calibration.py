@@ -1,58 +1,85 @@
-"""Scale and offset of each tensor that INT8 operators of a .tflite read or make, by the settings of layers near it."""
+"""Scales of all that is INT8 in a .tflite under a plan: of data by the settings of the layers near it, of weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.calibration.ranges import RangeAlgorithm
-from autoquant.calibration.record import affine_of, chosen_range
-from autoquant.calibration.seen import Seen
+from autoquant.calibration.scales import Scales
 from autoquant.calibration.statistics import Statistics
-from autoquant.model.litert import flatbuffer
+from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import Affine, Range
+from autoquant.quantization.affine import Affine, Array
+from autoquant.targets.litert_balance import Balance, balanced
 from autoquant.targets.litert_operators import data_near, data_of, keeping_scale
-
-Instead = Mapping[str, tuple[Seen, tuple[float, ...]]]
-"""Tensor -> what would have been seen of it, balanced by these factors."""
+from autoquant.targets.litert_weights import scales_of, with_room
 
 
-class Ranges:
-    """Chooses ranges from statistics; what two plans have in common is computed once."""
+@dataclass(frozen=True, slots=True)
+class LiteScales:
+    """Scales by name of the tensor, of data and of weights, and what balancing changed before."""
 
-    def __init__(self, lite: LiteGraph, statistics: Statistics) -> None:
+    activations: Mapping[str, Affine]
+    weights: Mapping[str, Array]
+    balance: Balance
+
+
+class LiteCalibrator:
+    """Turns plans into scales from statistics; what two plans have in common is computed once."""
+
+    def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics) -> None:
         self._lite = lite
-        self._statistics = statistics
-        self._kept: dict[tuple[str, int, RangeAlgorithm, bool, tuple[float, ...]], Range] = {}
+        self._layers = layers
+        self._scales = Scales(statistics)
+        self._of_weights: dict[tuple[str, bool, str], Array] = {}
 
-    def affines(self, plan: Plan, int8: Collection[int], io: str, balanced: Instead) -> Mapping[str, Affine]:
-        """Scale and offset of each tensor that is to be INT8, by name.
+    def balance(self, plan: Plan) -> Balance:
+        """What balancing changes. Raises as `balanced`."""
+        return balanced(self._lite, self._layers, plan, self._scales)
 
-        Tensors that must have the same scale have the same; `balanced` tensors are seen as it says. Raises PlanError
-        where the statistics lack a tensor, TrialError where one has no scale.
+    def scales(self, plan: Plan, int8: Collection[int], io: str) -> LiteScales:
+        """Scales for INT8 operators, by index, and inputs and outputs of type `io`.
+
+        Raises PlanError where the statistics lack a tensor, TrialError where a tensor has no scale, or a weight or bias
+        holds NaN or infinity.
         """
+        balance = self.balance(plan)
+        activations = self._activations(plan, int8, io, balance)
+        weights = {}
+        for name, settings in plan.int8.items():
+            layer = self._layers[name]
+            if layer.weight is not None:
+                scales = self._weight_scales(layer, settings, balance.constants)
+                bias = balance.constants.get(layer.bias, self._lite.constant(layer.bias)) if layer.bias else None
+                weights[layer.weight] = with_room(layer, scales, bias, activations[layer.activations[0]].scale)
+        return LiteScales(activations, weights, balance)
+
+    def _activations(self, plan: Plan, int8: Collection[int], io: str, balance: Balance) -> Mapping[str, Affine]:
+        """Scale and offset of each tensor that is to be INT8; tensors that must have the same have the same."""
         finder = LayerFinder(self._lite, plan, int8)
         found: dict[int, Affine] = {}
         for tensor in data_near(self._lite, int8, io):
             source = finder.source(tensor)
             if source not in found:
-                layer = finder.layer(source)
-                found[source] = self._affine(self._name(source), plan.int8[layer], plan.batch_num, balanced)
+                name, settings = self._lite.name_of(source), plan.int8[finder.layer(source)]
+                axis, factors = balance.divided.get(name, (-1, ()))
+                found[source] = self._scales.affine(name, name, settings, plan.batch_num, axis=axis, factors=factors)
             found[tensor] = found[source]
-        return {self._name(tensor): affine for tensor, affine in found.items()}
+        return {self._lite.name_of(tensor): affine for tensor, affine in found.items()}
 
-    def _affine(self, tensor: str, settings: LayerPlan, batch_num: int, balanced: Instead) -> Affine:
-        seen, factors = balanced.get(tensor, (None, ()))
-        key = (tensor, batch_num, settings.activation, settings.asymmetric, factors)
-        if key not in self._kept:
-            seen = self._statistics.seen(tensor, batch_num) if seen is None else seen
-            self._kept[key] = chosen_range(tensor, seen, settings)
-        return affine_of(tensor, self._kept[key], settings)
-
-    def _name(self, tensor: int) -> str:
-        return flatbuffer.tensor_name(self._lite.subgraph.tensors[tensor])
+    def _weight_scales(self, layer: Layer, settings: LayerPlan, changed: Mapping[str, Array]) -> Array:
+        """Scales of a layer's weight, which is among the `changed` constants where it is balanced."""
+        assert layer.weight is not None, layer.name
+        if layer.weight in changed:
+            return scales_of(layer, changed[layer.weight], self._lite, settings)
+        key = layer.name, settings.channel_wise, settings.weight_algorithm
+        if key not in self._of_weights:
+            weight = self._lite.constant(layer.weight)
+            assert weight is not None, layer.weight
+            self._of_weights[key] = scales_of(layer, weight, self._lite, settings)
+        return self._of_weights[key]
 
 
 class LayerFinder:

@@ -1,0 +1,88 @@
+"""Scale and offset of a tensor, from what calibration saw of it: first its range, then the affine map of that range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from autoquant.calibration.plan import LayerPlan
+from autoquant.calibration.ranges import RangeAlgorithm
+from autoquant.calibration.seen import Seen
+from autoquant.calibration.statistics import Statistics
+from autoquant.errors import PlanError, TrialError
+from autoquant.model.layer import Layer
+from autoquant.quantization.affine import Affine, Array, Range, asymmetric, symmetric
+from autoquant.quantization.balance import balance_factors
+
+Factors = tuple[float, ...]
+"""By what the channels of a tensor are divided when it is balanced, one each; empty where it is not."""
+IN_FLOAT = "leave the layer in float: add it to skip_layers"
+
+
+class Scales:
+    """Chooses scales of tensors and balance factors of layers; what two plans have in common is computed once."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._balanced: dict[tuple[str, int, Factors], Seen] = {}
+        self._ranges: dict[tuple[str, int, RangeAlgorithm, bool, Factors], Range] = {}
+        self._factors: dict[tuple[str, int, float], Factors] = {}
+
+    def affine(
+        self, name: str, tensor: str, settings: LayerPlan, batch_num: int, *, axis: int = -1, factors: Factors = ()
+    ) -> Affine:
+        """Scale and offset of a tensor by a layer's settings, its channels, on `axis`, divided by `factors`.
+
+        `name` is what errors call it. Raises PlanError where the statistics lack it, TrialError where it has no scale.
+        """
+        key = tensor, batch_num, settings.activation, settings.asymmetric, factors
+        if key not in self._ranges:
+            self._ranges[key] = _range(name, self._seen(tensor, batch_num, axis, factors), settings)
+        return _affine(name, self._ranges[key], settings)
+
+    def factors(self, layer: Layer, settings: LayerPlan, batch_num: int, maxima: Callable[[int], Array]) -> Factors:
+        """By what to divide each channel of a layer's input; empty where its settings do not balance it.
+
+        `maxima` gives the largest absolute weight of each of so many input channels, (channels,). Raises PlanError
+        where the channels were not calibrated, or the weight has not as many.
+        """
+        if settings.dmq is None:
+            return ()
+        key = layer.name, batch_num, settings.dmq
+        if key not in self._factors:
+            inputs = self._statistics.channels(layer.activations[0], layer.data_axis, batch_num).largest
+            weights = maxima(len(inputs))
+            if len(inputs) != len(weights):  # groups, where the file leaves the channels of the input open
+                what = f"its input has {len(inputs)} channels, its weight {len(weights)}: they cannot be balanced"
+                raise PlanError(layer.name, what, hint="remove dmq_balancer_param")
+            self._factors[key] = tuple(map(float, balance_factors(inputs, weights, settings.dmq)))
+        return self._factors[key]
+
+    def _seen(self, tensor: str, batch_num: int, axis: int, factors: Factors) -> Seen:
+        if not factors:
+            return self._statistics.seen(tensor, batch_num)
+        key = tensor, batch_num, factors
+        if key not in self._balanced:
+            channels = self._statistics.channels(tensor, axis, batch_num)
+            self._balanced[key] = channels.divided(np.array(factors))
+        return self._balanced[key]
+
+
+def _range(name: str, seen: Seen, settings: LayerPlan) -> Range:
+    """The range of what was seen of a tensor. Raises TrialError where there is nothing to choose a range from."""
+    if seen.nonfinite:
+        what = f"its input held {seen.nonfinite} NaN or infinite values"
+        raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
+    if not seen.count:
+        what = "its input was empty in every calibration batch"
+        raise TrialError(name, what, hint=f"calibrate with representative data, or {IN_FLOAT}")
+    return settings.activation(seen, symmetric=not settings.asymmetric)
+
+
+def _affine(name: str, seen: Range, settings: LayerPlan) -> Affine:
+    """Scale and offset of a range. Raises TrialError where it is too large to have a scale."""
+    try:
+        return (asymmetric if settings.asymmetric else symmetric)(seen)
+    except ValueError as error:
+        raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error

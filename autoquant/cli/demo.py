@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import note
-from autoquant.cli.screen import listening, prepared, tell
+from autoquant.cli.screen import listening, prepared, show_result
 from autoquant.cli.words import number
 from autoquant.files import unwritable
 from autoquant.tuning.study.run_folder import RunFolder
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 listener=listener,
                 **target,
             )
-    return tell(result, args, before=lesson(result), after=commands(files, **target))
+    return show_result(result, args, before=lesson(result), after=commands(files, **target))
 
 
 def unused(folder: Path) -> Path:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from autoquant.tuning.study.trial import Trial
 
 MOST = 8
-"""Rows of a table: more do not help to see what mattered, and --json has all."""
+"""Rows of a table; --json has all."""
 MOST_NAMES = 3
 """Layers that are named beside each other."""
 UNKNOWN = "-"
@@ -51,7 +51,7 @@ def float_layers_table(effects: Sequence[Retreat], objective: str) -> Block:
 
 
 def legend(pairs: Sequence[Pair]) -> Iterator[str]:
-    """What the columns mean, where there are any."""
+    """The meaning of the columns."""
     over = sorted({pair.divergence.samples for pair in pairs if pair.divergence})
     if over:
         samples = f"{over[0]:,}" if len(over) == 1 else f"{over[0]:,} to {over[-1]:,}"

@@ -61,7 +61,7 @@ def text(found: Explanation, *, columns: int | None) -> str:
 
 
 def cost(found: Explanation) -> Iterator[tuple[str, str]]:
-    """The best plan, its cost, and the effort of the trials; labels and what they say."""
+    """The best plan, its cost, and the effort of the trials, as rows with labels."""
     from autoquant.tuning.study.choices import MACS
 
     run, terms, best = found.run, found.run.terms, found.run.best

@@ -48,7 +48,7 @@ class PlainScreen:
 
 
 def trial_lines(trial: Trial, state: State, *, verbose: bool) -> Iterator[str]:
-    """What came out of a trial, which is in the state."""
+    """The lines of a trial that has ended; the state has it."""
     reason = f", {trial.failure}" if trial.failure else ""
     figures = ", ".join(f"{heading} {cell}" for heading, cell in cells(trial, state).items() if cell)
     is_best = state.best is not None and state.best.number == trial.number

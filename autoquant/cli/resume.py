@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoquant.cli import arguments
-from autoquant.cli.screen import listening, prepared, tell
+from autoquant.cli.screen import listening, prepared, show_result
 from autoquant.tuning.study.run_folder import RunFolder
 
 AS_BEFORE = "as the run was started"
@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         result = api.resume(args.run, listener=listener, **arguments.options_for(args, SearchRequest))
-    return tell(result, args)
+    return show_result(result, args)

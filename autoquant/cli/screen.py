@@ -1,4 +1,4 @@
-"""What surrounds a search: the process, the screen that shows events, and the result printed."""
+"""The process of a search, the screen that listens to it, and the result printed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def listening(args: argparse.Namespace) -> Iterator[Listener]:
         yield screen
 
 
-def tell(
+def show_result(
     result: SearchResult,
     args: argparse.Namespace,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from autoquant.cli import arguments
-from autoquant.cli.screen import listening, prepared, tell
+from autoquant.cli.screen import listening, prepared, show_result
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -122,4 +122,4 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         result = api.run_search(request, run=getattr(args, "run", None), listener=listener)
-    return tell(result, args)
+    return show_result(result, args)

@@ -1,4 +1,4 @@
-"""What `autoquant inspect --sensitivity` shows: a table with bars, the most sensitive layer first."""
+"""The table of `autoquant inspect --sensitivity`, with bars, the most sensitive layer first."""
 
 from __future__ import annotations
 

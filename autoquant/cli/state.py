@@ -1,4 +1,4 @@
-"""What the screen of a running search shows: all events so far as one value, and its rows for terminal and log."""
+"""The state of a running search, made of its events, and the rows that terminal and log show of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from autoquant.tuning.study.trial import Trial
 RECENT = 6
 """Trials that are shown."""
 Row = tuple[str, str]
-"""A label, and what it says."""
+"""A label and its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known so far. `used` seconds of the budget were used at time `at`."""
+    """All that is known of a search. `used` seconds of the budget were used at time `at`."""
 
     opened: Opened | None = None
     baseline: BaselineScored | None = None
@@ -120,7 +120,7 @@ def _pace(before: Pace | None, event: Progress, now: float) -> Pace:
 
 
 def facts(state: State) -> Iterator[Row]:
-    """What the search works on: a log has a line of it when it is known, or changes."""
+    """Model, data, folder and baseline: a log has a line of each when it is known, or changes."""
     opened, baseline, parts = state.opened, state.baseline, state.divided
     if opened is not None:
         yield "model", f"{opened.model}: {counted(opened.layers, 'layer')}, {macs(opened.macs)} multiply-adds"
@@ -170,7 +170,7 @@ def ended(state: State) -> Iterator[Row]:
 
 
 def verdict(trial: Trial, state: State) -> str:
-    """What is known of a trial: 'met' and 'missed' are about the tolerance, on all samples of the search."""
+    """The verdict of a trial: 'met' and 'missed' are about the tolerance, on all samples of the search."""
     if trial.state is TrialState.FAILED or state.baseline is None:
         return "failed"
     if trial.undecided:

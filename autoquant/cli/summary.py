@@ -25,7 +25,7 @@ WIDEST = "thorough"
 DIGITS = 12
 """Of a digest; certificate.json has all."""
 Row = tuple[str, str]
-"""A label, which may be empty, and what it says."""
+"""A label, which may be empty, and its text."""
 
 
 def summary(result: SearchResult) -> list[Row]:
@@ -86,7 +86,7 @@ def _missed_later(result: SearchResult) -> bool:
 
 
 def _missed_holdout(certificate: Certificate) -> str:
-    """What was missed on the holdout: by all samples, or by a group."""
+    """How the holdout was missed: by all samples, or by groups."""
     where = f"on {counted(certificate.samples, 'holdout sample')}"
     if not within(certificate.drop, certificate.max_drop):
         return f"{where} the drop is {number(certificate.drop)}, more than {number(certificate.max_drop)}"

@@ -18,7 +18,7 @@ UNLIMITED = 10_000
 STYLES = MappingProxyType({"certified": "bold green", "met": "bold green", "missed": "bold red"})
 """Label -> its style; others are bold."""
 Block = Sequence["Table | Text | str"]
-"""What stands together on a page."""
+"""Parts of a page with no empty line between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Table:
 
 
 def labelled(rows: Iterable[tuple[str, str]], *, columns: int | None = None) -> list[Text]:
-    """Labels, which may be empty, and what they say beside them, folded to so many columns."""
+    """Rows with their labels, which may be empty, in front, folded to so many columns."""
     from rich.text import Text
 
     known = list(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from autoquant import __version__
+from autoquant.array import Array
 from autoquant.cache import digest_of
 from autoquant.calibration.moments import Moments, collect_moments
 from autoquant.calibration.statistics import VERSION, Statistics, collect, load_statistics, save_statistics
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import Engine, Runner
@@ -32,7 +33,8 @@ PART = 1 << 25
 class CalibrationRunner:
     """Runs models over calibration data, the same samples in the same order for all of them.
 
-    A plan's `batch_num` counts batches of `batch_size` samples.
+    A plan's `batch_num` counts batches of `batch_size` samples. They are drawn from all over the data: data is often
+    sorted by class, and its first batches are not like the rest.
     """
 
     engine: Engine
@@ -40,99 +42,73 @@ class CalibrationRunner:
     batch_size: int
     on_progress: OnProgress = no_progress
 
+    def statistics(
+        self,
+        model: Model,
+        layers: Mapping[str, Layer],
+        batch_nums: Sequence[int],
+        *,
+        tensors: Collection[str] = (),
+        balanced: Collection[str] = (),
+        exact: bool = False,
+        sketched: Collection[str] = (),
+        cache: Path | None = None,
+    ) -> Statistics:
+        """Statistics of every layer's inputs from one pass, or those in the file `cache` if of this model and data.
+
+        Statistics of `tensors` are collected beside. Inputs of the layers named in `balanced` are seen channel by
+        channel as well. `exact` keeps every value of the inputs of all layers but those in `sketched`; otherwise memory
+        does not grow with the data. What is exact is not kept in a file.
+
+        Raises DataError when there are fewer batches than asked for, TrialError when exact values are too many.
+        """
+        data, size, wanted = self.data, self.batch_size, sorted(set(batch_nums))
+        if wanted[-1] > batches_in(data, size):
+            what = f"holds {batches_in(data, size)} batches of {size}, but batch_num is {wanted[-1]}"
+            hint = "give more calibration data, a smaller batch size or a smaller batch_num"
+            raise DataError(data.name, what, hint=hint)
+        watched = sorted({*tensors, *(tensor for layer in layers.values() for tensor in layer.activations)})
+        channels = sorted({(tensor, layers[name].data_axis) for name in balanced for tensor in layers[name].rescaled})
+        values = {tensor for name in layers.keys() - set(sketched) if exact for tensor in layers[name].activations}
+        versions = (VERSION, __version__, self.engine.version)
+        source = (model.digest, *model.program.inputs, data.digest, size)
+        key = digest_of(*versions, *source, wanted, watched, channels, sorted(values))
+        statistics = load_statistics(cache, key=key) if cache and not exact else None
+        if statistics is not None:
+            return statistics
+        with closing(self.engine.open_graph(model.program, watched)) as runner:
+            parts = zip(wanted, self._parts(model, runner, [number * size for number in wanted]), strict=True)
+            statistics = collect(parts, key=key, exact=values, channels=channels, threads=cores())
+        if cache and not exact:
+            save_statistics(statistics, cache)
+        return statistics
+
     def moments(self, model: Model, axes: Mapping[str, int], batch_num: int) -> Mapping[str, Moments]:
         """Moments of tensors of a float model, each with the axis that numbers its channels, over `batch_num` batches.
 
         Raises TrialError where the model does not run, DataError where the data cannot be read.
         """
-        runner = self.engine.open_graph(model.program, sorted(axes))
-        try:
-            return collect_moments(self._run(runner, part_size(model, runner, self.data), batch_num), axes)
-        finally:
-            runner.close()
+        with closing(self.engine.open_graph(model.program, sorted(axes))) as runner:
+            return collect_moments(next(self._parts(model, runner, [batch_num * self.batch_size])), axes)
 
     def samples(self, count: int) -> Mapping[str, Array]:
         """Inputs by name of the first samples of the calibration, `count` of them or all there are, as one batch."""
-        return next(self._subset(count).batches(count)).inputs
+        return next(self.data.subset(calibration_order(self.data)[:count]).batches(count)).inputs
 
-    def _subset(self, count: int) -> Dataset:
-        return self.data.subset(calibration_order(self.data)[:count])
+    def _parts(self, model: Model, runner: Runner, edges: Sequence[int]) -> Iterator[Iterator[Mapping[str, Array]]]:
+        """The tensors of the samples that are new up to each number of samples in `edges`, some samples at a time."""
+        order, size = calibration_order(self.data), part_size(model, runner, self.data)
+        done, total = 0, min(len(self.data), edges[-1])
 
-    def _run(self, runner: Runner, size: int, batch_num: int) -> Iterator[Mapping[str, Array]]:
-        samples, done = self._subset(batch_num * self.batch_size), 0
-        for batch in samples.batches(size):
-            yield runner(batch.inputs)
-            done += len(batch)
-            self.on_progress(done, len(samples))
+        def run(samples: Dataset) -> Iterator[Mapping[str, Array]]:
+            nonlocal done
+            for batch in samples.batches(size):
+                yield runner(batch.inputs)
+                done += len(batch)
+                self.on_progress(done, total)
 
-
-def calibrate(
-    engine: Engine,
-    model: Model,
-    layers: Mapping[str, Layer],
-    data: Dataset,
-    batch_nums: Sequence[int],
-    *,
-    batch_size: int,
-    tensors: Collection[str] = (),
-    balanced: Collection[str] = (),
-    exact: bool = False,
-    sketched: Collection[str] = (),
-    cache: Path | None = None,
-    on_progress: OnProgress = no_progress,
-) -> Statistics:
-    """Statistics of every layer's inputs from one FP32 pass, or those in the file `cache` if of this model and data.
-
-    Statistics of `tensors` are collected beside. Inputs of the layers named in `balanced` are seen channel by channel
-    as well. `exact` keeps every value of the inputs of all layers but those in `sketched`; otherwise memory does not
-    grow with the data. What is exact is not kept in a file.
-
-    Samples are drawn from all over the data, always the same ones: data is often sorted by class, and its first
-    batches are not like the rest. Raises DataError when there are fewer batches than asked for, TrialError when exact
-    values are too many.
-    """
-    wanted = sorted(set(batch_nums))
-    available = batches_in(data, batch_size)
-    if wanted[-1] > available:
-        what = f"holds {available} batches of {batch_size}, but batch_num is {wanted[-1]}"
-        raise DataError(data.name, what, hint="give more calibration data, a smaller batch size or a smaller batch_num")
-    watched = sorted({*tensors, *(tensor for layer in layers.values() for tensor in layer.activations)})
-    channels = sorted({(tensor, layers[name].data_axis) for name in balanced for tensor in layers[name].rescaled})
-    values = {tensor for name in layers.keys() - set(sketched) if exact for tensor in layers[name].activations}
-    versions = (VERSION, __version__, engine.version)
-    source = (model.digest, *model.program.inputs, data.digest, batch_size)
-    key = digest_of(*versions, *source, wanted, watched, channels, sorted(values))
-    statistics = load_statistics(cache, key=key) if cache and not exact else None
-    if statistics is None:
-        runner = engine.open_graph(model.program, watched)
-        try:
-            edges = [number * batch_size for number in wanted]
-            size = part_size(model, runner, data)
-            parts = zip(wanted, _activations(runner, data, edges, size, on_progress), strict=True)
-            statistics = collect(parts, key=key, exact=values, channels=channels, threads=cores())
-        finally:
-            runner.close()
-        if cache and not exact:
-            save_statistics(statistics, cache)
-    return statistics
-
-
-def _activations(
-    runner: Runner, data: Dataset, edges: Sequence[int], size: int, on_progress: OnProgress
-) -> Iterator[Iterator[Mapping[str, Array]]]:
-    """What is new up to each number of samples in `edges`, `size` samples at a time."""
-    order = calibration_order(data)
-    done, total = 0, min(len(data), edges[-1])
-
-    def run(samples: Dataset) -> Iterator[Mapping[str, Array]]:
-        nonlocal done
-        for batch in samples.batches(size):
-            yield runner(batch.inputs)
-            done += len(batch)
-            on_progress(done, total)
-
-    for start, stop in pairwise([0, *edges]):
-        yield run(data.subset(order[start:stop]))
+        for start, stop in pairwise([0, *edges]):
+            yield run(self.data.subset(order[start:stop]))
 
 
 def calibration_order(data: Dataset) -> Array:

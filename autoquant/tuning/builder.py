@@ -10,7 +10,7 @@ from pathlib import Path
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
-from autoquant.evaluation.passes import CalibrationRunner, calibrate
+from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
@@ -89,24 +89,20 @@ def builder_of_plan(
 ) -> Builder:
     """A builder for one plan: its INT8 layers alone are calibrated, on `data`.
 
-    Raises as `calibrate`, and as `equalized` where the plan wants that.
+    Raises as `CalibrationRunner.statistics`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
     calibration = CalibrationRunner(engine, data, batch_size, on_progress)
     if plan.equalize:
         model = equalized(model, workload.layers, calibration, plan.batch_num)
-    statistics = calibrate(
-        engine,
+    statistics = calibration.statistics(
         model,
         layers,
-        data,
         [plan.batch_num],
-        batch_size=batch_size,
         tensors=target.tensors(model, layers),
         balanced=[name for name, settings in plan.int8.items() if settings.dmq is not None],
         exact=plan.exact or False,
         sketched=plan.sketched,
-        on_progress=on_progress,
     )
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration))

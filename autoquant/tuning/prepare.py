@@ -9,7 +9,7 @@ from autoquant.errors import DataError
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.passes import CalibrationRunner, calibrate
+from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.score import OnProgress
@@ -186,17 +186,13 @@ class _Preparation:
         if equalize:
             calibration = self._calibration(engine, "equalization")
             model = equalized(model, layers, calibration, max(batch_nums))
-        statistics = calibrate(
-            engine,
+        statistics = self._calibration(engine, "calibration").statistics(
             model,
             inputs.space.layers,
-            inputs.splits.calibration,
             batch_nums,
-            batch_size=inputs.request.batch_size,
             tensors=inputs.target.tensors(model, layers),
             balanced=inputs.space.balanced,
             cache=self.folder.statistics_equalized if equalize else self.folder.statistics,
-            on_progress=self._on_progress("calibration"),
         )
         self.listener(events.Calibrated(max(batch_nums)))
         return ModelVariant(model, inputs.target.compiler(model, layers, statistics))

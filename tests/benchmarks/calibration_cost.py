@@ -28,7 +28,7 @@ import numpy as np
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.litert import LiteRTEngine
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.passes import batches_in, calibrate
+from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.evaluation.scoring.score import measure
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
@@ -63,8 +63,9 @@ class Bench:
         """Calibration, kept in a file that is not there yet."""
         path.unlink(missing_ok=True)
         number = batches_in(self.data, self.size)
-        options: dict[str, Any] = {"tensors": self.tensors, "balanced": balanced, "kept": path}
-        calibrate(self.engine, self.model, self.layers, self.data, [number], batch_size=self.size, **options)
+        options: dict[str, Any] = {"tensors": self.tensors, "balanced": balanced, "cache": path}
+        calibration = CalibrationRunner(self.engine, self.data, self.size)
+        calibration.statistics(self.model, self.layers, [number], **options)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -34,7 +34,7 @@ from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.engines.tensorflow import TensorFlowRunner
-from autoquant.evaluation.passes import batches_in, calibrate
+from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Model, is_lite, open_model
 from autoquant.targets.base import Target
@@ -155,7 +155,8 @@ def _calibrated(target: Target, model: Model, data: Dataset, batch_size: int) ->
     workload = Workload.of(target, model, data)
     tensors = target.tensors(model, workload.layers)
     engine, batches = open_engine(TARGETS[target.name].runtime), [batches_in(data, batch_size)]
-    return workload, calibrate(engine, model, workload.layers, data, batches, batch_size=batch_size, tensors=tensors)
+    calibration = CalibrationRunner(engine, data, batch_size)
+    return workload, calibration.statistics(model, workload.layers, batches, tensors=tensors)
 
 
 def _engine(target: str, model: Model, workload: Workload) -> Engine:

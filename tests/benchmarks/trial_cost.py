@@ -30,7 +30,7 @@ from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.passes import CalibrationRunner, batches_in, calibrate
+from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules
 from autoquant.evaluation.scoring.subset import EvaluationSubset
@@ -122,12 +122,11 @@ def _open(arguments: argparse.Namespace) -> Opened:
     balanced = [name for name, layer in layers.items() if layer.can.balanceable] if arguments.dmq else []
     tensors = target.tensors(model, workload.layers)
     begin = time.perf_counter()
-    statistics = calibrate(
-        engine, model, layers, samples.calibration, [batches], batch_size=size, tensors=tensors, balanced=balanced
-    )
+    calibration = CalibrationRunner(engine, samples.calibration, size)
+    statistics = calibration.statistics(model, layers, [batches], tensors=tensors, balanced=balanced)
     seconds = time.perf_counter() - begin
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
-    corrector = Corrector(target, workload.layers, CalibrationRunner(engine, samples.calibration, size))
+    corrector = Corrector(target, workload.layers, calibration)
     builder = Builder(model, workload, target, lambda plan: prepared, corrector)
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
     scorer = SampleScorer.of(engine, model.program, subset, seed=0, batch_size=size)

@@ -12,7 +12,7 @@ from autoquant.calibration.record import Calibrator
 from autoquant.calibration.seen import Seen
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.evaluation.passes import calibrate
+from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.layers import survey
 from autoquant.model.model import open_model
 from autoquant.quantization.affine import Affine
@@ -42,8 +42,9 @@ def test_ifmr_of_sketches_is_that_of_all_values(real_data: Path, model: str, uni
     data = open_data((images.astype(np.float32), None), opened.inputs)
     plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})
     statistics, records = {}, {}
+    calibration = CalibrationRunner(TensorFlowEngine(), data, IMAGES)
     for exact in (False, True):
-        statistics[exact] = calibrate(TensorFlowEngine(), opened, layers, data, [1], batch_size=IMAGES, exact=exact)
+        statistics[exact] = calibration.statistics(opened, layers, [1], exact=exact)
         records[exact] = Calibrator(opened.graph, layers, statistics[exact]).record(plan)
     sketched, kept = ({name: record[name].activation for name in layers} for record in (records[False], records[True]))
     apart = {name: abs(sketched[name].scale / kept[name].scale - 1.0) for name in layers}

@@ -19,10 +19,10 @@ from autoquant.calibration.record import Calibrator
 from autoquant.calibration.sketch import Sketch
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import DataError, PlanError
-from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.evaluation.passes import PART, batches_in, calibrate, part_size
+from autoquant.evaluation.passes import PART, CalibrationRunner, batches_in, part_size
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.model import InputSpec, Model, Program, open_model
@@ -66,15 +66,9 @@ def test_statistics_are_of_the_float_model(tiny: Tiny, opened: tuple[Model, dict
     """Every layer's input, against a plain run of the samples that were fed."""
     model, layers = opened
     engine, seen = Watching(), []
-    statistics = calibrate(
-        engine,
-        model,
-        layers,
-        open_data(tiny.calibration, model.inputs),
-        [2, 1],
-        batch_size=30,
-        on_progress=lambda done, total: seen.append((done, total)),
-    )
+    data = open_data(tiny.calibration, model.inputs)
+    calibration = CalibrationRunner(engine, data, 30, lambda done, total: seen.append((done, total)))
+    statistics = calibration.statistics(model, layers, [2, 1])
     images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     tensors = [layer.activations[0] for layer in layers.values()]
     runner = TensorFlowEngine().open_graph(model.graph, tensors)
@@ -95,12 +89,12 @@ def test_samples_come_from_all_over_the_data(opened: tuple[Model, dict[str, Laye
     values = np.arange(300, dtype=np.float32)
     data = open_data((np.broadcast_to(values[:, None, None, None], (300, 8, 8, 2)), None), model.inputs)
     engine = Watching()
-    calibrate(engine, model, layers, data, [1, 3], batch_size=50)
+    CalibrationRunner(engine, data, 50).statistics(model, layers, [1, 3])
     fed = np.concatenate([inputs["image"][:, 0, 0, 0] for inputs in engine.fed[1:]])
     for batch in (fed[:50], fed[50:150]):
         assert np.histogram(batch, bins=3, range=(0, 300))[0].min() >= len(batch) // 6
     again = Watching()
-    calibrate(again, model, layers, data, [1, 3], batch_size=50)
+    CalibrationRunner(again, data, 50).statistics(model, layers, [1, 3])
     np.testing.assert_array_equal(np.concatenate([i["image"][:, 0, 0, 0] for i in again.fed[1:]]), fed)
 
 
@@ -108,7 +102,7 @@ def test_too_little_calibration_data(tiny: Tiny, opened: tuple[Model, dict[str, 
     model, layers = opened
     data = open_data(tiny.calibration, model.inputs)
     with pytest.raises(DataError, match="holds 4 batches of 20, but batch_num is 5; give more calibration data"):
-        calibrate(TensorFlowEngine(), model, layers, data, [1, 5], batch_size=20)
+        CalibrationRunner(TensorFlowEngine(), data, 20).statistics(model, layers, [1, 5])
     assert batches_in(data, 20) == 4
 
 
@@ -153,9 +147,9 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(
 
     engine = Watching()
 
-    def run(**changed: Any) -> Statistics:
-        options = {"batch_size": 20, "cache": tmp_path / "statistics.npz", **changed}
-        return calibrate(engine, model, layers, options.pop("data", data), [1], **options)
+    def run(*, batch_size: int = 20, data: Dataset = data) -> Statistics:
+        calibration = CalibrationRunner(engine, data, batch_size)
+        return calibration.statistics(model, layers, [1], cache=tmp_path / "statistics.npz")
 
     first = run()
     again = run()
@@ -174,7 +168,7 @@ def test_what_was_kept_without_channels_is_not_used_for_them(
     data, engine = open_data(tiny.calibration, model.inputs), Watching()
     cache = tmp_path / "statistics.npz"
     runs = [
-        calibrate(engine, model, layers, data, [1], batch_size=20, cache=cache, balanced=balanced)
+        CalibrationRunner(engine, data, 20).statistics(model, layers, [1], cache=cache, balanced=balanced)
         for balanced in ([], ["conv"], ["conv", "dense"], ["dense", "conv"])
     ]
     assert engine.opened == 3
@@ -187,7 +181,9 @@ def test_channels_of_the_layers_to_balance(tiny: Tiny, opened: tuple[Model, dict
     """Per-channel maxima are those of the values themselves."""
     model, layers = opened
     data, engine = open_data(tiny.calibration, model.inputs), Watching()
-    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, balanced=["conv", "dense"], exact=exact)
+    statistics = CalibrationRunner(engine, data, 20).statistics(
+        model, layers, [1], balanced=["conv", "dense"], exact=exact
+    )
     images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     expected = np.abs(images).max(axis=(0, 1, 2))
     np.testing.assert_array_equal(statistics.channels("image", -1, 1).largest, expected)
@@ -200,9 +196,11 @@ def test_all_values(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path
     """Of every layer but those for which a sketch serves; nothing of that is written to a file, or read from one."""
     model, layers = opened
     data, engine, cache = open_data(tiny.calibration, model.inputs), Watching(), tmp_path / "statistics.npz"
-    calibrate(TensorFlowEngine(), model, layers, data, [1], batch_size=20, cache=cache)
+    CalibrationRunner(TensorFlowEngine(), data, 20).statistics(model, layers, [1], cache=cache)
     written = cache.read_bytes()
-    statistics = calibrate(engine, model, layers, data, [1], batch_size=20, cache=cache, exact=True, sketched=["dense"])
+    statistics = CalibrationRunner(engine, data, 20).statistics(
+        model, layers, [1], cache=cache, exact=True, sketched=["dense"]
+    )
     images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
     np.testing.assert_array_equal(statistics.seen("image", 1).values()[0], np.sort(images.ravel()))
     assert isinstance(statistics.seen(layers["depthwise"].activations[0], 1), Exact)
@@ -223,7 +221,7 @@ def test_both_factors_of_a_product(tmp_path: Path) -> None:
     layers = survey(model.graph).by_name
     values = np.random.default_rng(1).normal(size=(20, 2, 5, 3)).astype(np.float32)
     data = open_data((values, None), model.inputs)
-    statistics = calibrate(TensorFlowEngine(), model, layers, data, [2], batch_size=10, exact=True)
+    statistics = CalibrationRunner(TensorFlowEngine(), data, 10).statistics(model, layers, [2], exact=True)
     plan = Plan({"product": layer_plan(layers["product"], MinMax())}, 2)
     record = Calibrator(model.graph, layers, statistics).record(plan)
     assert list(record) == ["product", "product:1"]

@@ -12,7 +12,7 @@ from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.passes import calibrate
+from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.sensitivity.request import SensitivityRequest
@@ -39,13 +39,10 @@ def sensitivity_request(model: Model, x: Any, *, target: str = "tensorflow", **o
     data = open_data((np.asarray(x, np.float32), None), model.inputs)
     own = open_target(target)
     layers = Workload.of(own, model, data).layers
-    statistics = calibrate(
-        open_engine(TARGETS[target].runtime),
+    statistics = CalibrationRunner(open_engine(TARGETS[target].runtime), data, BATCH).statistics(
         model,
         layers,
-        data,
         [-(-len(data) // BATCH)],
-        batch_size=BATCH,
         tensors=own.tensors(model, layers),
         balanced=[name for name, layer in layers.items() if layer.can.balanceable],
     )

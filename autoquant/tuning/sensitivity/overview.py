@@ -11,7 +11,7 @@ from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
 from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.passes import batches_in, calibrate
+from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, is_lite
 from autoquant.targets.table import TARGETS, open_target
@@ -62,15 +62,9 @@ def look_over(path: str, model: Model, layers: Mapping[str, Layer], request: Dat
     batches = min(batches_in(data, request.batch_size), -(-CALIBRATION_SAMPLES // request.batch_size))
     workload = Workload.of(own, model, data)
     known = {name: layer for name, layer in layers.items() if name in workload.layers}
-    statistics = calibrate(
-        open_engine(TARGETS[own.name].runtime),
-        model,
-        {name: workload.layers[name] for name in known},
-        data,
-        [batches],
-        batch_size=request.batch_size,
-        tensors=own.tensors(model, workload.layers),
-    )
+    calibration = CalibrationRunner(open_engine(TARGETS[own.name].runtime), data, request.batch_size)
+    wanted = {name: workload.layers[name] for name in known}
+    statistics = calibration.statistics(model, wanted, [batches], tensors=own.tensors(model, workload.layers))
     candidates = {name: [layer_plan(layer, one) for one in SETTINGS.values()] for name, layer in known.items()}
     asked = SensitivityRequest(
         model=model, layers=workload.layers, candidates=candidates, statistics=statistics, data=data

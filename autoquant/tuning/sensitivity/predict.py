@@ -15,7 +15,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.passes import CalibrationRunner, calibrate
+from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
@@ -115,23 +115,19 @@ class Predictor:
         plan, model = self.space.plan(parameters), self.source
         workload = Workload.of(target, model, self.samples)
         if plan.equalize:
-            calibrating = CalibrationRunner(engine, self.samples, self.batch_size)
-            model = equalized(model, workload.layers, calibrating, plan.batch_num)
+            calibration = CalibrationRunner(engine, self.samples, self.batch_size)
+            model = equalized(model, workload.layers, calibration, plan.batch_num)
         asked = {
             unit: [offer.settings for offer in each if offer.settings is not None]
             for unit, each in offered.items()
             if unit in workload.layers
         }
-        statistics = calibrate(
-            engine,
+        statistics = CalibrationRunner(engine, self.samples, self.batch_size, self._on_progress).statistics(
             model,
             {unit: workload.layers[unit] for unit in asked},
-            self.samples,
             [plan.batch_num],
-            batch_size=self.batch_size,
             tensors=target.tensors(model, workload.layers),
             balanced=[unit for unit, each in asked.items() if any(one.dmq is not None for one in each)],
-            on_progress=lambda done, total: self.listener(Progress("sensitivity of layers", done, total)),
         )
         return SensitivityRequest(
             model=model,
@@ -141,6 +137,9 @@ class Predictor:
             data=self.samples,
             of_classes=self.of_classes,
         )
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self.listener(Progress("sensitivity of layers", done, total))
 
     def _answered(self, request: SensitivityRequest) -> Sensitivities:
         try:

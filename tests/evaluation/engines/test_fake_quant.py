@@ -19,7 +19,7 @@ from autoquant.errors import TrialError
 from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.fake_quant_layers import step_of
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.evaluation.passes import calibrate
+from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey
@@ -393,7 +393,7 @@ def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
     layers = {layer.name: layer for layer in survey(model.graph).layers}
     engine = FakeQuantEngine.of(model.graph, layers.values())
     balanced = [name for name, layer in layers.items() if layer.can.balanceable]
-    statistics = calibrate(engine, model, layers, samples.calibration, [1], batch_size=50, balanced=balanced)
+    statistics = CalibrationRunner(engine, samples.calibration, 50).statistics(model, layers, [1], balanced=balanced)
     images = samples.evaluation.subset(np.arange(500))
     plain = scores(TensorFlowEngine().open_graph(model.program), images)
     return Real(model, layers, engine, statistics, images, plain)

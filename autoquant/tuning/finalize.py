@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, RunError, TrialError
+from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.run_latency import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
 from autoquant.model.model import is_lite
+from autoquant.model.names import is_tensor
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.events import Warned
-from autoquant.tuning.layer_errors import layer_output_errors
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
@@ -106,13 +112,44 @@ def costly_layers(session: SearchSession, plan: Plan) -> tuple[tuple[str, float]
     """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
     try:
         with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=PASSING) as folder:
-            on_progress = session.on_progress("costly layers")
-            return layer_output_errors(session.builder, session.scorer, plan, Path(folder), on_progress)
+            return layer_output_errors(session, plan, Path(folder))
     except KeyboardInterrupt:
         return ()
     except (AutoquantError, OSError, MemoryError) as error:
         session.listener(Warned(f"the costliest layers could not be measured: {error}"))
         return ()
+
+
+def layer_output_errors(session: SearchSession, plan: Plan, folder: Path) -> tuple[tuple[str, float], ...]:
+    """Layers and the relative error of the first output when only that layer is INT8, largest first.
+
+    The error is |y - y_fp32| / |y_fp32|, Euclidean norms over a batch of evaluation samples; infinite where the layer
+    alone cannot be built or run. `folder` is for the models that this takes.
+    """
+    scorer, on_progress = session.scorer, session.on_progress("costly layers")
+    batch = next(scorer.subset.data.batches(scorer.batch_size))
+    with closing(scorer.open_float()) as plain:
+        reference = run_batch(plain, batch)
+    found: dict[str, float] = {}
+    layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
+    for done, (name, settings) in enumerate(layers.items(), start=1):
+        alone = replace(plan, layers={name: settings})
+        try:
+            path = session.builder.build(alone, folder).path
+            with closing(scorer.engine.open_file(path, scorer.program)) as runner:
+                found[name] = relative_error(run_batch(runner, batch), reference)
+        except TrialError:
+            found[name] = np.inf
+        on_progress(done, len(layers))
+    return tuple(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def relative_error(outputs: Outputs, reference: Mapping[str, np.ndarray]) -> float:
+    """|y - r| / |r| of the first output, Euclidean norms, float64."""
+    name = next(iter(reference))
+    expected = reference[name].astype(np.float64)
+    error = np.linalg.norm(outputs[name].astype(np.float64) - expected)
+    return float(error / max(float(np.linalg.norm(expected)), np.finfo(np.float64).tiny))
 
 
 def _latency(session: SearchSession, model: Path) -> Latency | None:

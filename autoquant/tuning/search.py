@@ -34,7 +34,7 @@ OTHER_VERSIONS = "the run was started with other versions of its libraries: scor
 def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock, report: Report) -> SearchResult:
     """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again.
 
-    `report` is called with the result while the run is still ours, to write about it.
+    `report` is called with the result while the run is still locked, to write about it.
     """
     begin = clock()
     folder = RunFolder(run)
@@ -68,15 +68,16 @@ def resume_search(run: Path, listener: Listener, clock: Clock, report: Report, *
         stored = folder.read_request()
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
         model = model_of(request)
-        _same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
+        _check_same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
         inputs = open_inputs(request, folder.read_space(), model)
-        _same(run, request, stored["digests"], inputs.digests())
-        doubts = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
+        _check_same(run, request, stored["digests"], inputs.digests())
+        warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
         folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
-        return _search(inputs, folder, listener, clock, begin, report, doubts)
+        return _search(inputs, folder, listener, clock, begin, report, warnings)
 
 
-def _same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
+def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    """Raise RunError where model, data or metric are not what the run was started with."""
     for what, digest in digests.items():
         if stored[what] != digest:
             given = getattr(request, what) or request.data
@@ -92,20 +93,21 @@ def _search(
     clock: Clock,
     begin: float,
     report: Report,
-    doubts: Iterable[str] = (),
+    known: Iterable[str] = (),
 ) -> SearchResult:
+    """Tell the story; `known` are warnings to begin with."""
     warnings: list[str] = []
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if isinstance(event, Warned):
             warnings.append(event.text)
         listener(event)
 
-    for text in (*doubts, *_doubts(inputs)):
-        hear(Warned(text))
+    for text in (*known, *_warnings(inputs)):
+        listen(Warned(text))
     try:
-        read_holdout_log(folder)  # what is damaged is told before hours are spent
-        session = prepare(inputs, folder, hear, clock, begin)
+        read_holdout_log(folder)  # so that damage is reported before hours are spent
+        session = prepare(inputs, folder, listen, clock, begin)
         ended = run_trials(session)
         result = finalize(session, ended)
         result = verify(session, result)
@@ -117,7 +119,7 @@ def _search(
     result = replace(result, warnings=tuple(warnings))
     try:
         report(result)
-    except RunError as error:  # the verdict is known, and is told all the same
+    except RunError as error:  # the verdict is known, and is reported all the same
         listener(Warned(str(error)))
     listener(Finished(result))
     return result
@@ -131,8 +133,8 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
     return type(error)(error.where, error.what, hint=hint)
 
 
-def _doubts(inputs: Inputs) -> Iterator[str]:
-    """What a person should know before it begins."""
+def _warnings(inputs: Inputs) -> Iterator[str]:
+    """What the user should know before the search begins."""
     if inputs.workload.unit != MACS:
         yield f"multiply-adds are not known for every layer: shares are of {inputs.workload.unit} instead"
     if inputs.request.allow_overlap:
@@ -140,7 +142,7 @@ def _doubts(inputs: Inputs) -> Iterator[str]:
 
 
 def _versions(request: SearchRequest) -> dict[str, str]:
-    """What makes and scores the models of this request; one of a .tflite needs no TensorFlow."""
+    """The versions of what builds and scores the models of this request; a .tflite needs no TensorFlow."""
     names = {"numpy", "optuna", "ai-edge-litert", *TARGETS[request.target].packages}
     if not is_lite(request.model):
         names.add("tensorflow")  # which opens it

@@ -149,7 +149,7 @@ def export(
 
 
 def explain(run: str | Path) -> Explanation:
-    """What a run found out: what each setting and each float layer bought, and why layers of the best are in float.
+    """Explain a run: the measured effect of each setting and of each float layer, and why layers are in float.
 
     All of it was measured by its trials. The run may be going on, or have been cut off; the model is not needed. Raises
     RunError where there is no run, no trial of it has ended, or a file of one is damaged.

@@ -12,7 +12,7 @@ from autoquant.cli.words import number, percent
 
 if TYPE_CHECKING:
     from autoquant.calibration.plan import LayerPlan, Plan
-    from autoquant.reports.ablations import Bought, Pair, Retreat
+    from autoquant.reports.ablations import FloatFallbackEffect, Pair, SettingEffect
     from autoquant.reports.plan_changes import Change
     from autoquant.tuning.study.trial import Trial
 
@@ -26,7 +26,7 @@ ALWAYS = ("activation", "channel_wise")
 """Settings of layers that are named even where they are the default."""
 
 
-def settings_table(settings: Sequence[Bought]) -> Block:
+def settings_table(settings: Sequence[SettingEffect]) -> Block:
     """The effect of settings, a row each; those changed together in one."""
     rows = []
     for one in settings:
@@ -36,7 +36,7 @@ def settings_table(settings: Sequence[Bought]) -> Block:
     return _table(("effect of settings", "instead of"), rows)
 
 
-def float_layers_table(effects: Sequence[Retreat], objective: str) -> Block:
+def float_layers_table(effects: Sequence[FloatFallbackEffect], objective: str) -> Block:
     """The effect of layers in float, and their cost: in INT8 share, or in what else was minimized."""
     from autoquant.tuning.study.choices import MACS
 
@@ -80,8 +80,8 @@ def plan_words(plan: Plan) -> str:
 
 def _figures(pair: Pair) -> tuple[str, str, str, str]:
     """The figures of two trials, as NUMBERS has them."""
-    losses, gain, numbers = pair.divergence, pair.gain, f"{pair.before.number}, {pair.after.number}"
-    divergence = f"{losses.before:.3g} -> {losses.after:.3g}" if losses else UNKNOWN
+    divergences, gain, numbers = pair.divergence, pair.gain, f"{pair.before.number}, {pair.after.number}"
+    divergence = f"{divergences.before:.3g} -> {divergences.after:.3g}" if divergences else UNKNOWN
     if gain is None:
         return divergence, UNKNOWN, UNKNOWN, numbers
     interval = "" if _exact(pair) else interval_words(gain.low, gain.high)
@@ -109,21 +109,21 @@ def _changed(change: Change) -> tuple[str, str]:
 
 
 def _of_the_model(plan: Plan) -> Iterator[str]:
-    from autoquant.reports.plan_changes import WHOLE
+    from autoquant.reports.plan_changes import PLAN_SETTINGS
     from autoquant.tuning.study.space import setting_words
 
     default = type(plan)({})
-    for setting in WHOLE:
+    for setting in PLAN_SETTINGS:
         value = getattr(plan, setting)
         if setting == "batch_num" or value != getattr(default, setting):
             yield setting_words(setting, value)
 
 
 def _of_layers(layers: list[LayerPlan]) -> Iterator[str]:
-    from autoquant.reports.plan_changes import OF_LAYERS, value_of
+    from autoquant.reports.plan_changes import LAYER_SETTINGS, value_of
     from autoquant.tuning.study.space import setting_words
 
-    for setting in OF_LAYERS if layers else ():
+    for setting in LAYER_SETTINGS if layers else ():
         values = Counter(value_of(settings, setting) for settings in layers)
         default = value_of(type(layers[0])(), setting)
         if len(values) > 1:

@@ -40,20 +40,19 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the run, and explain it."""
     from autoquant.reports.explanation import explain_run
-    from autoquant.reports.explanation_json import explanation_facts
 
     found = explain_run(Path(args.run))
-    say(json_text(explanation_facts(found)) if args.json else text(found, columns=terminal_columns(sys.stdout)))
+    say(json_text(found.facts()) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
 
 
 def text(found: Explanation, *, columns: int | None) -> str:
     """The best plan and its cost, measured effects, and the reasons of its float layers, in so many columns."""
-    shown = [one.pair for one in found.settings[:MOST]] + [one.pair for one in found.retreats[:MOST]]
+    shown = [one.pair for one in found.settings[:MOST]] + [one.pair for one in found.float_fallbacks[:MOST]]
     blocks: list[Block] = [
         labelled(cost(found), columns=columns),
         settings_table(found.settings),
-        float_layers_table(found.retreats, found.run.terms.objective_name),
+        float_layers_table(found.float_fallbacks, found.run.terms.objective_name),
         [*legend(shown)],
         _float_layers(found, columns),
     ]
@@ -110,7 +109,7 @@ def reasons(found: Explanation) -> Iterator[str]:
     """Why layers are in float; those of one reason together, the reason indented below their names."""
 
     def shown_by(one: FloatLayer) -> tuple[str, int]:
-        return one.why.value, -1 if one.trial is None else one.trial.number
+        return one.reason.value, -1 if one.trial is None else one.trial.number
 
     if found.float_layers:
         verb = "is" if len(found.float_layers) == 1 else "are"
@@ -125,17 +124,17 @@ def reasons(found: Explanation) -> Iterator[str]:
 
 
 def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
-    from autoquant.reports.float_layers import Why
+    from autoquant.reports.float_layers import Reason
 
     one, run = group[0], found.run
     if one.trial is None:
-        beside = "" if one.why is Why.NEVER else " beside most of these INT8 layers and with a verdict"
+        beside = "" if one.reason is Reason.NEVER else " beside most of these INT8 layers and with a verdict"
         return f"no trial had {_them(group)} in INT8{beside}"
-    if one.why is Why.FAILED:
+    if one.reason is Reason.FAILED:
         return f"trial {one.trial.number} failed because of it: {one.trial.failure}"
     interval = "" if one.trial.score is not None else interval_words(one.trial.low, one.trial.high)
     drop = f"trial {one.trial.number}, {_difference(group)}: drop {drop_words(one.trial)}{interval}"
-    if one.why is Why.OUT:
+    if one.reason is Reason.NOT_WITHIN:
         return f"{drop}, {'screened out' if one.trial.undecided else 'not within tolerance'}"
     best = run.best.objective if run.best else one.trial.objective
     share = f"{percent(one.trial.objective)} of the float model's, not {percent(best)}"
@@ -145,13 +144,13 @@ def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
 def _difference(group: Sequence[FloatLayer]) -> str:
     """How the trial behind a reason differs from the best plan."""
     one = group[0]
-    if one.exact:
+    if one.isolated:
         return "which has it in INT8 and is otherwise the same"
-    more = len(one.beside) + 1 - len(group)
+    more = len(one.int8_only_in_trial) + 1 - len(group)
     words = [
         f"with {_them(group)}" + (f" and {counted(more, 'more layer')}" if more else "") + " in INT8",
-        *([f"without {len(one.without)} of these"] if one.without else []),
-        *([] if one.alike else ["with other settings"]),
+        *([f"without {len(one.int8_only_in_best)} of these"] if one.int8_only_in_best else []),
+        *([] if one.same_settings else ["with other settings"]),
     ]
     return ", ".join(words)
 

@@ -1,18 +1,21 @@
-"""What settings and float layers bought: differences measured between trials that differ in nothing else."""
+"""The measured effect of each setting and of each float layer, from pairs of trials that differ only in it."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from autoquant.calibration.plan import Plan
+from autoquant.formats.codec import encode
 from autoquant.reports.plan_changes import (
     Change,
     changes,
     distance,
-    offered,
+    layers_by_value,
     same_layers,
     same_settings,
     value_of,
@@ -22,7 +25,7 @@ from autoquant.tuning.study.trial import State, Trial
 NEAREST = 100
 """Trials, the closest to the best plan, that are compared with each other: all pairs of more take long to look at."""
 TOGETHER = 3
-"""The most settings that are told of together where none was changed alone."""
+"""The most settings whose effect together is shown where none was changed alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class Gain:
     """By how much a drop became smaller, with the ends of its interval; the three are one where both are exact."""
 
     estimate: float
-    low: float
-    high: float
+    low: float = -math.inf
+    high: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,11 @@ class Pair:
 
     @property
     def gain(self) -> Gain | None:
-        """What the drop gained, None where one is not known. Its interval holds where those of both drops hold."""
+        """The gain in drop, None where one is not known. Its interval holds where those of both drops hold."""
         one, other = self.before, self.after
         if one.drop is None or other.drop is None:
             return None
-        (one_low, one_high), (other_low, other_high) = ends(one), ends(other)
+        (one_low, one_high), (other_low, other_high) = _interval(one), _interval(other)
         return Gain(one.drop - other.drop, one_low - other_high, one_high - other_low)
 
     @property
@@ -86,28 +89,35 @@ class Pair:
             return True, self.divergence.before - self.divergence.after
         return False, self.gain.estimate if self.gain else 0.0
 
+    def facts(self) -> dict[str, Any]:
+        """Both trials and the differences, as JSON has it; what is not known is null."""
+        trials = {"before": self.before.facts(), "after": self.after.facts()}
+        return {**trials, "divergence": encode(self.divergence), "gain": encode(self.gain)}
+
 
 @dataclass(frozen=True)
-class Bought:
-    """What settings bought: one change, or several where the search made none of these alone."""
+class SettingEffect:
+    """The effect of a change of a setting, or of several changes where no two trials differ in one of these alone."""
 
     changes: tuple[Change, ...]
     pair: Pair
 
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it: `layers` of a change are those it was made in, none for a setting of the whole plan."""
+        names = ("setting", "before", "after", "layers")
+        return {"changes": [{name: encode(one)[name] for name in names} for one in self.changes], **self.pair.facts()}
+
 
 @dataclass(frozen=True)
-class Retreat:
-    """What it bought that `layers` went back to float; what it cost is in the trials' objectives and shares."""
+class FloatFallbackEffect:
+    """The effect of `layers` being in float; the cost of that is in the trials' objectives and shares."""
 
     layers: tuple[str, ...]
     pair: Pair
 
-
-def ends(trial: Trial) -> tuple[float, float]:
-    """The ends (low, high) of the interval of a drop that is known; no limits where an estimate came without."""
-    assert trial.drop is not None
-    unknown = (trial.drop, trial.drop) if trial.state is State.DONE else (-float("inf"), float("inf"))
-    return unknown[0] if trial.low is None else trial.low, unknown[1] if trial.high is None else trial.high
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"layers": list(self.layers), **self.pair.facts()}
 
 
 def ranked_pairs(trials: Sequence[Trial], best: Trial | None) -> list[Pair]:
@@ -129,46 +139,53 @@ def ranked_pairs(trials: Sequence[Trial], best: Trial | None) -> list[Pair]:
     return sorted((pair for pair in pairs if pair.measured), key=rank)
 
 
-def settings_bought(pairs: Sequence[Pair], best: Trial | None) -> list[Bought]:
+def setting_effects(pairs: Sequence[Pair], best: Trial | None) -> list[SettingEffect]:
     """For every kind of change the first pair that isolates it; for those that none isolates, the fewest together.
 
     The second of each pair is the one with what the best plan has, or where that has neither, the better one.
     """
     plan = best.plan if best else None
-    known = offered({id(plan): plan for pair in pairs for plan in (pair.before.plan, pair.after.plan)}.values())
-    alone: dict[object, Bought] = {}
-    several: list[Bought] = []
+    known = layers_by_value({id(plan): plan for pair in pairs for plan in (pair.before.plan, pair.after.plan)}.values())
+    alone: dict[object, SettingEffect] = {}
+    several: list[SettingEffect] = []
     for pair in pairs:
         before, after = pair.before.plan, pair.after.plan
         found = changes(before, after, known, most=TOGETHER) if same_layers(before, after) else None
         if found and len(found) == 1:
-            alone.setdefault(found[0].kind, Bought(found, pair))
+            alone.setdefault(found[0].kind, SettingEffect(found, pair))
         elif found:
-            several.append(Bought(found, pair))
+            several.append(SettingEffect(found, pair))
     together = _together(sorted(several, key=lambda one: len(one.changes)), set(alone), plan)
     every = [_oriented(one, plan) for one in (*_of_the_best(list(alone.values()), plan), *together)]
     return sorted(every, key=lambda one: one.pair.order, reverse=True)
 
 
-def retreats(pairs: Sequence[Pair], best: Trial | None) -> list[Retreat]:
-    """For every layer the first pair that differs in nothing but that it went back to float.
+def float_fallback_effects(pairs: Sequence[Pair], best: Trial | None) -> list[FloatFallbackEffect]:
+    """For every layer the first pair that differs only in its being in float.
 
-    Those float layers of the best plan that no pair isolates are told of together where a pair isolates that.
+    Those float layers of the best plan that no pair isolates are shown together where a pair isolates that.
     """
-    found: dict[str, Retreat] = {}
-    several: list[Retreat] = []
+    found: dict[str, FloatFallbackEffect] = {}
+    several: list[FloatFallbackEffect] = []
     for pair in pairs:
-        layers = _retreated(pair) or _retreated(pair := pair.reversed)
+        layers = _fallen_back(pair) or _fallen_back(pair := pair.reversed)
         if len(layers) == 1:
-            found.setdefault(layers[0], Retreat(layers, pair))
+            found.setdefault(layers[0], FloatFallbackEffect(layers, pair))
         elif layers and best is not None and pair.after.number == best.number:
-            several.append(Retreat(layers, pair))
+            several.append(FloatFallbackEffect(layers, pair))
     smallest = sorted(several, key=lambda one: len(one.layers))[:1]
     together = [one for one in smallest if not found.keys() >= set(one.layers)]
     return sorted([*found.values(), *together], key=lambda one: one.pair.order, reverse=True)
 
 
-def _retreated(pair: Pair) -> tuple[str, ...]:
+def _interval(trial: Trial) -> tuple[float, float]:
+    """The interval (low, high) of a drop that is known; without ends where an estimate came without."""
+    assert trial.drop is not None
+    unknown = (trial.drop, trial.drop) if trial.state is State.DONE else (-math.inf, math.inf)
+    return unknown[0] if trial.low is None else trial.low, unknown[1] if trial.high is None else trial.high
+
+
+def _fallen_back(pair: Pair) -> tuple[str, ...]:
     """The layers that the second has in float and the first in INT8, if that is all; none otherwise."""
     before, after = pair.before.plan, pair.after.plan
     mine, others = before.int8, after.int8
@@ -177,7 +194,7 @@ def _retreated(pair: Pair) -> tuple[str, ...]:
     return tuple(name for name in mine if name not in others)
 
 
-def _of_the_best(alone: Sequence[Bought], plan: Plan | None) -> list[Bought]:
+def _of_the_best(alone: Sequence[SettingEffect], plan: Plan | None) -> list[SettingEffect]:
     """Of the changes of a setting those from or to what the best plan has, where there are any."""
     if plan is None:
         return list(alone)
@@ -185,16 +202,16 @@ def _of_the_best(alone: Sequence[Bought], plan: Plan | None) -> list[Bought]:
     return [one for one in alone if one.changes[0].setting not in about or _favours(one.changes[0], plan)]
 
 
-def _together(several: Sequence[Bought], told: set[object], plan: Plan | None) -> Iterator[Bought]:
-    """Those that tell of a setting of the best plan of which nothing was told yet."""
+def _together(several: Sequence[SettingEffect], shown: set[object], plan: Plan | None) -> Iterator[SettingEffect]:
+    """Those with a setting of the best plan whose effect is not shown yet."""
     for one in several:
         kinds = {change.kind for change in one.changes if plan is None or _favours(change, plan)}
-        if kinds - told:
-            told |= kinds
+        if kinds - shown:
+            shown |= kinds
             yield one
 
 
-def _oriented(one: Bought, plan: Plan | None) -> Bought:
+def _oriented(one: SettingEffect, plan: Plan | None) -> SettingEffect:
     favour = sum(_favours(change, plan) for change in one.changes) if plan else 0
     if favour > 0 or (favour == 0 and one.pair.order[1] >= 0.0):
         return one
@@ -203,8 +220,8 @@ def _oriented(one: Bought, plan: Plan | None) -> Bought:
 
 def _favours(change: Change, plan: Plan) -> int:
     """1 where the plan has what is after the change, in most of its layers, -1 what is before it, 0 for neither."""
-    held = [plan.int8[name] for name in change.layers if name in plan.int8] if change.layers else [plan]
-    values = Counter(value_of(settings, change.setting) for settings in held)
+    affected = [plan.int8[name] for name in change.layers if name in plan.int8] if change.layers else [plan]
+    values = Counter(value_of(settings, change.setting) for settings in affected)
     if not values:
         return 0
     ((most, _),) = values.most_common(1)

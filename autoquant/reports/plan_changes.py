@@ -1,4 +1,4 @@
-"""In what two plans differ: one setting, several, or layers that went back to float."""
+"""In what two plans differ: one setting, several, or layers that are in float in one of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.tuning.study.space import label
 
 Value = bool | int | float | str | None
-WHOLE = tuple(entry.name for entry in fields(Plan) if entry.name != "layers")
+PLAN_SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name != "layers")
 """Settings of a plan as a whole."""
-OF_LAYERS = tuple(entry.name for entry in fields(LayerPlan))
+LAYER_SETTINGS = tuple(entry.name for entry in fields(LayerPlan))
 """Settings that each layer has for itself."""
-Offered = Mapping[tuple[str, Value], frozenset[str]]
+LayersByValue = Mapping[tuple[str, Value], frozenset[str]]
 """A setting and a value of it -> the layers that have had it in any plan."""
 
 
@@ -43,12 +43,12 @@ class Change:
         return self.setting, frozenset([self.before, self.after]), self.layers if self.single else ()
 
 
-def offered(plans: Iterable[Plan]) -> Offered:
+def layers_by_value(plans: Iterable[Plan]) -> LayersByValue:
     """Which layers have had which values: what a layer never had, it may not be able to have."""
     found: dict[tuple[str, Value], set[str]] = {}
     for plan in plans:
         for name, settings in plan.int8.items():
-            for setting in OF_LAYERS:
+            for setting in LAYER_SETTINGS:
                 found.setdefault((setting, value_of(settings, setting)), set()).add(name)
     return {key: frozenset(names) for key, names in found.items()}
 
@@ -75,19 +75,19 @@ def distance(one: Plan, other: Plan) -> int:
     """In how many settings of the whole, and in how many layers, two plans differ."""
     names = one.layers.keys() | other.layers.keys()
     layers = [name for name in names if one.layers.get(name) != other.layers.get(name)]
-    return len(layers) + len([setting for setting in WHOLE if getattr(one, setting) != getattr(other, setting)])
+    return len(layers) + len([setting for setting in PLAN_SETTINGS if getattr(one, setting) != getattr(other, setting)])
 
 
 def same_settings(one: Plan, other: Plan) -> bool:
     """Whether two plans differ in nothing but which layers are in INT8."""
     mine, others = one.int8, other.int8
-    return all(getattr(one, setting) == getattr(other, setting) for setting in WHOLE) and all(
+    return all(getattr(one, setting) == getattr(other, setting) for setting in PLAN_SETTINGS) and all(
         settings == others[name] for name, settings in mine.items() if name in others
     )
 
 
-def changes(before: Plan, after: Plan, known: Offered, *, most: int) -> tuple[Change, ...] | None:
-    """The settings in which two plans of the same INT8 layers differ; None where that cannot be told as so few changes.
+def changes(before: Plan, after: Plan, known: LayersByValue, *, most: int) -> tuple[Change, ...] | None:
+    """The settings in which two plans of the same INT8 layers differ; None where these are more than `most`.
 
     A setting of layers counts as one change where it becomes the same in all layers that have ever had both values, or
     where it changes in one layer alone.
@@ -100,13 +100,13 @@ def changes(before: Plan, after: Plan, known: Offered, *, most: int) -> tuple[Ch
     return tuple(found)
 
 
-def _changes(before: Plan, after: Plan, known: Offered) -> Iterator[Change | None]:
-    for setting in WHOLE:
+def _changes(before: Plan, after: Plan, known: LayersByValue) -> Iterator[Change | None]:
+    for setting in PLAN_SETTINGS:
         if getattr(before, setting) != getattr(after, setting):
             yield Change(setting, value_of(before, setting), value_of(after, setting))
     mine, others = before.int8, after.int8
     differing = [name for name in mine if mine[name] != others[name]]
-    for setting in OF_LAYERS if differing else ():
+    for setting in LAYER_SETTINGS if differing else ():
         pairs = {name: (value_of(mine[name], setting), value_of(others[name], setting)) for name in differing}
         changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         if changed:
@@ -114,7 +114,7 @@ def _changes(before: Plan, after: Plan, known: Offered) -> Iterator[Change | Non
 
 
 def _one_change(
-    setting: str, changed: Mapping[str, tuple[Value, Value]], known: Offered, int8: frozenset[str]
+    setting: str, changed: Mapping[str, tuple[Value, Value]], known: LayersByValue, int8: frozenset[str]
 ) -> Change | None:
     if len(set(changed.values())) > 1:
         return None

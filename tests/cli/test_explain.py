@@ -13,9 +13,9 @@ import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli.explain import reasons, text
 from autoquant.cli.main import main
-from autoquant.reports.explanation import Explanation, explained
-from autoquant.reports.float_layers import FloatLayer, Why
-from autoquant.reports.plan_changes import OF_LAYERS, WHOLE
+from autoquant.reports.explanation import Explanation, explain_trials
+from autoquant.reports.float_layers import FloatLayer, Reason
+from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS
 from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.study.score_json import Terms
@@ -38,7 +38,7 @@ BEST = Plan({**BALANCED.layers, "conv2": None})
 @pytest.fixture(scope="module")
 def searched(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that went through its whole budget."""
-    folder = tmp_path_factory.mktemp("explained")
+    folder = tmp_path_factory.mktemp("explain_trials")
     (folder / "space.toml").write_text(SPACE)
     options: dict[str, Any] = {
         "metric": "mse",
@@ -80,7 +80,7 @@ def found(trial: Callable[..., Trial]) -> Explanation:
         origin=Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64),
         suspicious=False,
     )
-    return explained(RunTrials(Path("my run"), TERMS, tuple(trials), trials[2], 1, certificate))
+    return explain_trials(RunTrials(Path("my run"), TERMS, tuple(trials), trials[2], 1, certificate))
 
 
 def test_the_screen_shows_cost_effects_and_why_layers_are_in_float(found: Any) -> None:
@@ -115,7 +115,7 @@ def test_it_fits_the_screen(found: Explanation, columns: int) -> None:
     assert "~0.5000 -> 0.1875" in " ".join(" ".join(lines).split())
 
 
-def floats(*groups: tuple[str, Why, dict[str, Any]]) -> tuple[FloatLayer, ...]:
+def floats(*groups: tuple[str, Reason, dict[str, Any]]) -> tuple[FloatLayer, ...]:
     """Float layers, each group for one reason."""
     return tuple(FloatLayer(name, why, **facts) for names, why, facts in groups for name in names)
 
@@ -123,38 +123,38 @@ def floats(*groups: tuple[str, Why, dict[str, Any]]) -> tuple[FloatLayer, ...]:
 @pytest.mark.parametrize(
     ("names", "why", "facts", "told"),
     [
-        ("x", Why.NEVER, {}, "no trial had it in INT8"),
-        ("xy", Why.NEVER, {}, "no trial had them in INT8"),
-        ("x", Why.UNTRIED, {}, "no trial had it in INT8 beside most of these INT8 layers and with a verdict"),
-        ("x", Why.FAILED, {"trial": 3}, "trial 3 failed because of it: fc: overflow"),
+        ("x", Reason.NEVER, {}, "no trial had it in INT8"),
+        ("xy", Reason.NEVER, {}, "no trial had them in INT8"),
+        ("x", Reason.UNTRIED, {}, "no trial had it in INT8 beside most of these INT8 layers and with a verdict"),
+        ("x", Reason.FAILED, {"trial": 3}, "trial 3 failed because of it: fc: overflow"),
         (
             "x",
-            Why.OUT,
-            {"trial": 0, "alike": True},
+            Reason.NOT_WITHIN,
+            {"trial": 0, "same_settings": True},
             "trial 0, which has it in INT8 and is otherwise the same: drop ~0.5000 (0.25 to 0.7), not within tolerance",
         ),
         (
             "xy",
-            Why.OUT,
-            {"trial": 1, "alike": True, "beside": ("y", "z")},
+            Reason.NOT_WITHIN,
+            {"trial": 1, "same_settings": True, "int8_only_in_trial": ("y", "z")},
             "trial 1, with them and 1 more layer in INT8: drop 0.1875, not within tolerance",
         ),
         (
             "x",
-            Why.OUT,
-            {"trial": 1, "without": ("a", "b")},
+            Reason.NOT_WITHIN,
+            {"trial": 1, "int8_only_in_best": ("a", "b")},
             "trial 1, with it in INT8, without 2 of these, with other settings: drop 0.1875, not within tolerance",
         ),
         (
             "x",
-            Why.NO_BETTER,
-            {"trial": 2, "alike": True},
+            Reason.NO_BETTER,
+            {"trial": 2, "same_settings": True},
             "trial 2, which has it in INT8 and is otherwise the same: drop 0.0625, within tolerance; "
             "but macs 37.5% of the float model's, not 37.5%",
         ),
     ],
 )
-def test_reasons_in_words(found: Explanation, names: str, why: Why, facts: dict[str, Any], told: str) -> None:
+def test_reasons_in_words(found: Explanation, names: str, why: Reason, facts: dict[str, Any], told: str) -> None:
     known = {**facts, "trial": found.run.trials[facts["trial"]]} if facts else {}
     shown = [*reasons(replace(found, float_layers=floats((names, why, known))))]
     assert shown[1:] == [f"  {', '.join(names)}", f"    {told}"]
@@ -164,7 +164,9 @@ def test_what_is_too_much_for_one_screen_is_counted(found: Explanation) -> None:
     many = replace(
         found,
         settings=found.settings * 11,
-        float_layers=floats(*((f"{n}", Why.OUT, {"trial": replace(found.run.trials[1], number=n)}) for n in range(9))),
+        float_layers=floats(
+            *((f"{n}", Reason.NOT_WITHIN, {"trial": replace(found.run.trials[1], number=n)}) for n in range(9))
+        ),
     )
     shown = text(many, columns=None).splitlines()
     assert "... and 3 more, which --json lists" in shown
@@ -181,7 +183,7 @@ def test_what_else_was_minimized_is_told_in_place_of_the_share(found: Explanatio
 
 def test_a_run_in_which_everything_failed(trial: Callable[..., Trial]) -> None:
     failed = trial(0, drop=None, failure="out of memory")
-    shown = text(explained(RunTrials(Path("my run"), TERMS, (failed,), None)), columns=None).splitlines()
+    shown = text(explain_trials(RunTrials(Path("my run"), TERMS, (failed,), None)), columns=None).splitlines()
     assert [" ".join(line.split()) for line in shown] == [
         "run my run (litert): FP32 top1 0.7500, max drop 0.1250",
         "best none, as no trial finished; the last one failed: out of memory",
@@ -190,7 +192,7 @@ def test_a_run_in_which_everything_failed(trial: Callable[..., Trial]) -> None:
 
 
 def test_every_setting_of_layers_has_its_words() -> None:
-    assert set(OF_LAYERS) <= SETTING_WORDS.keys() <= {*OF_LAYERS, *WHOLE, QUANT_ENABLE}
+    assert set(LAYER_SETTINGS) <= SETTING_WORDS.keys() <= {*LAYER_SETTINGS, *PLAN_SETTINGS, QUANT_ENABLE}
 
 
 def test_a_real_run_from_the_command_line(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +232,7 @@ sys.exit(",".join(heavy & set(sys.modules)) or code)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_cannot_be_explained_is_an_error(
+def test_what_cannot_be_explain_trials_is_an_error(
     tmp_path: Path, searched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explain", "nowhere"]) == 2

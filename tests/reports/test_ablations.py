@@ -9,7 +9,7 @@ import pytest
 
 from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.reports.ablations import Divergences, Gain, Pair, ranked_pairs, retreats, settings_bought
+from autoquant.reports.ablations import Divergences, Gain, Pair, float_fallback_effects, ranked_pairs, setting_effects
 from autoquant.tuning.study.trial import State, Trial
 
 PLAIN, BALANCED, MINMAX = LayerPlan(), LayerPlan(dmq=0.5), LayerPlan(MinMax())
@@ -22,17 +22,17 @@ def plan(settings: LayerPlan = PLAIN, *, float_layers: str = "", **whole: Any) -
 
 def told(trials: Any, best: Any = None) -> Any:
     """Of settings: what changed to what, and the numbers of the trials."""
-    found = settings_bought(ranked_pairs(trials, best), best)
+    found = setting_effects(ranked_pairs(trials, best), best)
     return [({c.setting: c.after for c in one.changes}, one.pair.before.number, one.pair.after.number) for one in found]
 
 
 def left(trials: Any, best: Any = None) -> Any:
     """The same of layers that went back to float."""
-    found = retreats(ranked_pairs(trials, best), best)
+    found = float_fallback_effects(ranked_pairs(trials, best), best)
     return [("".join(one.layers), one.pair.before.number, one.pair.after.number) for one in found]
 
 
-def test_losses_are_compared_over_the_same_samples_alone(ended: Any) -> None:
+def test_divergences_are_compared_over_the_same_samples_alone(ended: Any) -> None:
     """The most that both have seen."""
     less, same = (ended(number, plan(), divergences=(2.0 - number,), divergence_samples=64) for number in (0, 1))
     more, most = (ended(number, plan(), divergences=(0.5, 0.25 * number), divergence_samples=128) for number in (2, 3))
@@ -55,11 +55,11 @@ def test_losses_are_compared_over_the_same_samples_alone(ended: Any) -> None:
         ({}, {"score": 0.625}, None),
     ],
 )
-def test_what_a_drop_gained_is_as_uncertain_as_both(ended: Any, before: Any, after: Any, gain: Any) -> None:
+def test_the_gain_in_drop_is_as_uncertain_as_both(ended: Any, before: Any, after: Any, gain: Any) -> None:
     assert Pair(ended(0, plan(), **before), ended(1, plan(), **after)).gain == gain
 
 
-def test_a_pair_that_differs_in_one_setting_shows_what_it_bought(ended: Any) -> None:
+def test_a_pair_that_differs_in_one_setting_shows_its_effect(ended: Any) -> None:
     trials = [
         ended(0, plan(), drop=0.5, divergences=(2.0,), divergence_samples=64),
         ended(1, plan(BALANCED), score=0.5, divergences=(0.5,), divergence_samples=64),

@@ -1,4 +1,4 @@
-"""What is told of a run as a whole; its parts are tested in test_bought.py and test_float_layers.py."""
+"""What is explained of a run as a whole; its parts are tested in test_ablations.py and test_float_layers.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.reports.explanation import explained
-from autoquant.reports.float_layers import Why
+from autoquant.reports.explanation import explain_trials
+from autoquant.reports.float_layers import Reason
 from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.trial import State, Trial
@@ -31,20 +31,20 @@ def test_the_story_of_a_small_run(ended: Any) -> None:
         ended(1, EQUALIZED, score=0.5, divergence_samples=64, divergences=(0.25,)),
         ended(2, BEST, score=0.75, divergence_samples=64, divergences=(0.125,)),
     ]
-    found = explained(run_of(trials, trials[2]))
-    (bought,), (retreat,), (layer,) = found.settings, found.retreats, found.float_layers
-    assert [change.setting for change in bought.changes] == ["equalize"]
-    assert (bought.pair.before, bought.pair.after) == (trials[0], trials[1])
-    assert retreat.pair.gain is not None
-    assert (retreat.layers, retreat.pair.gain.estimate) == (("b",), 0.25)
-    assert (retreat.pair.before.int8_share, retreat.pair.after.int8_share) == (1.0, 0.5)
-    assert (layer.name, layer.why, layer.trial, layer.exact) == ("b", Why.OUT, trials[1], True)
+    found = explain_trials(run_of(trials, trials[2]))
+    (setting,), (fallback,), (layer,) = found.settings, found.float_fallbacks, found.float_layers
+    assert [change.setting for change in setting.changes] == ["equalize"]
+    assert (setting.pair.before, setting.pair.after) == (trials[0], trials[1])
+    assert fallback.pair.gain is not None
+    assert (fallback.layers, fallback.pair.gain.estimate) == (("b",), 0.25)
+    assert (fallback.pair.before.int8_share, fallback.pair.after.int8_share) == (1.0, 0.5)
+    assert (layer.name, layer.reason, layer.trial, layer.isolated) == ("b", Reason.NOT_WITHIN, trials[1], True)
 
 
 @pytest.mark.parametrize("facts", [{"state": State.FAILED, "failure": "overflow"}, {"divergences": ()}])
-def test_without_a_best_no_layer_is_explained(ended: Callable[..., Trial], facts: Any) -> None:
-    found = explained(run_of([ended(0, BEST, **facts), ended(1, PLAIN, **facts)], None))
-    assert (found.settings, found.retreats, found.float_layers) == ((), (), ())
+def test_without_a_best_no_layer_is_explain_trials(ended: Callable[..., Trial], facts: Any) -> None:
+    found = explain_trials(run_of([ended(0, BEST, **facts), ended(1, PLAIN, **facts)], None))
+    assert (found.settings, found.float_fallbacks, found.float_layers) == ((), (), ())
 
 
 def test_many_trials_are_no_more_work_than_the_closest(ended: Any) -> None:
@@ -56,5 +56,5 @@ def test_many_trials_are_no_more_work_than_the_closest(ended: Any) -> None:
     ]
     whole = dict.fromkeys(layers, LayerPlan())
     pair = [ended(300, Plan(whole, batch_num=2), drop=0.5), ended(301, Plan(whole, batch_num=3), score=0.75)]
-    found = explained(run_of([*far, *pair], pair[1])).settings
+    found = explain_trials(run_of([*far, *pair], pair[1])).settings
     assert (300, 301) in {(one.pair.before.number, one.pair.after.number) for one in found}

@@ -8,7 +8,7 @@ import pytest
 
 from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.reports.plan_changes import Change, changes, distance, offered, same_settings
+from autoquant.reports.plan_changes import Change, changes, distance, layers_by_value, same_settings
 
 PLAIN = LayerPlan()
 SETTINGS = {
@@ -36,7 +36,7 @@ def test_a_setting_of_layers_is_one_change_where_all_change_that_can_have_it(
     setting: str, before: bool | str | None, after: Any
 ) -> None:
     one, other = plan("abc"), plan("ABc", SETTINGS[setting])
-    (change,) = changes(one, other, offered([one, other]), most=3) or ()
+    (change,) = changes(one, other, layers_by_value([one, other]), most=3) or ()
     assert change == Change(setting, before, after, ("a", "b"))
     assert change.reversed == Change(setting, after, before, ("a", "b"))
 
@@ -54,28 +54,28 @@ def test_a_setting_of_layers_is_one_change_where_all_change_that_can_have_it(
 )
 def test_what_counts_as_one_change(before: str, after: str, others: list[str], found: tuple[str, ...] | None) -> None:
     plans = [plan(letters) for letters in (before, after, *others)]
-    told = changes(plans[0], plans[1], offered(plans), most=1)
+    told = changes(plans[0], plans[1], layers_by_value(plans), most=1)
     assert (None if told is None else tuple(name for one in told for name in one.layers)) == found
 
 
 def test_a_single_layer_is_told_of_as_one() -> None:
     one, other, third = plan("abc"), plan("Abc"), plan("aBc")
-    (change,) = changes(one, other, offered([one, other, third]), most=1) or ()
+    (change,) = changes(one, other, layers_by_value([one, other, third]), most=1) or ()
     assert change.single
-    (change,) = changes(one, other, offered([one, other]), most=1) or ()
+    (change,) = changes(one, other, layers_by_value([one, other]), most=1) or ()
     assert not change.single
 
 
 def test_settings_of_the_whole_and_no_more_than_most() -> None:
     one, other = plan("ab", batch_num=8), plan("AB", equalize=True, bias_correction="analytic")
-    found = changes(one, other, offered([one, other]), most=4)
+    found = changes(one, other, layers_by_value([one, other]), most=4)
     assert {(change.setting, change.before, change.after) for change in found or ()} == {
         ("batch_num", 8, 1),
         ("equalize", False, True),
         ("bias_correction", "none", "analytic"),
         ("dmq", None, 0.5),
     }
-    assert changes(one, other, offered([one, other]), most=3) is None
+    assert changes(one, other, layers_by_value([one, other]), most=3) is None
 
 
 @pytest.mark.parametrize(

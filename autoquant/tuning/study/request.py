@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
@@ -18,7 +17,6 @@ from autoquant.tuning.study.choices import (
     GUIDED,
     MACS,
     TENSORFLOW,
-    TPE,
     check_sampler,
     check_scoring,
     check_target,
@@ -31,8 +29,6 @@ IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
 NOTHING = "none"
 """What `certify` is where nothing is to be certified."""
-EARLIER: Mapping[str, Any] = MappingProxyType({"sampler": TPE, "certify": NOTHING, "allow_overlap": True})
-"""What holds for runs of earlier versions, which go on as they began: their trials have seen all evaluation data."""
 
 
 class DataOptions(TypedDict, total=False):
@@ -117,12 +113,12 @@ class SearchRequest(DataRequest):
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
     target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a .tflite.
 
-    `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once its fate is decided; over
-    the whole run that is wrong with probability `error_rate` at most. `certify` is data that the search does not see,
-    on which the best is scored once; without it half of `data` is kept aside for that, and 'none' is nothing. The
-    certificate holds with probability `confidence`. `guard` holds every class ('class'), or every group that an array
-    of the data numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of
-    data, which then do not certify.
+    `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
+    decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
+    and the best is scored on once; without it half of `data` is, and with 'none' there is none. The certificate holds
+    with probability `confidence`. `guard` holds every class ('class'), or every group that an array of the data
+    numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of data, which
+    then do not certify.
     """
 
     model: str | Path
@@ -198,8 +194,7 @@ class SearchRequest(DataRequest):
         Raises RunError for what was in memory and is not given, or for a file of another kind.
         """
         known = {entry.name for entry in fields(cls)}
-        values: dict[str, Any] = {} if "sampler" in table else dict(EARLIER)
-        values |= {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
         for key in changed:
             if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
                 hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"

@@ -75,14 +75,6 @@ def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, An
     assert request.as_table()["space"] == str(space)
 
 
-def test_a_run_from_before_there_were_targets_goes_on_as_it_was() -> None:
-    table = {"model": "m", "data": "d", "tolerance": "1%", "space": "quick", "max_trials": 3, "batch_size": 20}
-    asked: dict[str, Any] = {"model": "m", "data": "d", "space": "quick", "max_trials": 3, "batch_size": 20}
-    # Its trials came from TPE, and have seen all evaluation data: nothing of it can certify any more.
-    assert read(table) == SearchRequest(**asked, sampler="tpe", certify="none", allow_overlap=True)
-    assert read(table, certify="other").certify == "other"
-
-
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("model.pb", "x.npz"):

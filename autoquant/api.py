@@ -40,7 +40,7 @@ from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import Checked
-    from autoquant.tuning.sensitivity.overview import Overview
+    from autoquant.tuning.sensitivity.measure import Overview
 
 
 def search(
@@ -259,10 +259,11 @@ def inspect(
     survey = looked_at.survey(lowered, {})
     if request is None:
         return Inspection(lowered, survey)
-    from autoquant.tuning.sensitivity.overview import look_over
+    from autoquant.tuning.sensitivity.measure import measure_overview
 
+    data = open_dataset(request, opened, request.calibration)
     layers = {layer.name: layer for layer in survey.layers}
-    return Inspection(lowered, survey, look_over(str(model), opened, layers, request))
+    return Inspection(lowered, survey, measure_overview(opened, layers, data, batch_size=request.batch_size))
 
 
 def check(model: str | Path, record: str | Path | None = None) -> Checked:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tokenize
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,17 @@ def read_cache(path: Path, *, key: str, version: int) -> CacheEntry | None:
             return CacheEntry(header["facts"], {name: stored[name] for name in stored.files if name != "header"})
     except DAMAGED:
         return None
+
+
+def cached(path: Path | None, compute: Callable[[], CacheEntry], *, key: str, version: int) -> CacheEntry:
+    """What the cache has under a key, or what is computed now and written there; without a path only computed."""
+    entry = None if path is None else read_cache(path, key=key, version=version)
+    if entry is None:
+        entry = compute()
+        if path is not None:
+            path.parent.mkdir(exist_ok=True)
+            write_cache(path, entry, key=key, version=version)
+    return entry
 
 
 def digest_of(*facts: object) -> str:

@@ -10,7 +10,7 @@ from autoquant.cli.words import counted, percent
 
 if TYPE_CHECKING:
     from autoquant.api import Inspection
-    from autoquant.tuning.sensitivity.overview import Overview
+    from autoquant.tuning.sensitivity.measure import Overview
 
 BAR = 24
 """Characters of the longest bar."""
@@ -40,7 +40,7 @@ def facts(found: Inspection) -> dict[str, Any]:
     overview = found.sensitivity
     if overview is None:
         return {}
-    from autoquant.tuning.sensitivity.overview import SETTINGS
+    from autoquant.tuning.sensitivity.measure import SETTINGS
 
     layers = {
         name: {setting: value if isfinite(value) else None for setting, value in zip(SETTINGS, values, strict=True)}

@@ -211,10 +211,11 @@ class _Preparation:
             batch_size=request.batch_size,
             of_classes=inputs.metric.of_classes,
             folder=self.folder.path,
-            listener=self.listener,
+            on_progress=self._on_progress("sensitivity of layers"),
+            warn=lambda text: self.listener(events.Warned(text)),
         )
         total = len(measured.scorer.subset)
-        problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.candidates)
+        problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.predict)
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
 
     def _on_progress(self, what: str) -> OnProgress:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoquant import __version__
-from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
+from autoquant.cache import CacheEntry, cached, digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
 from autoquant.evaluation.data.batch import Array
@@ -124,17 +124,15 @@ class Corrector:
         return digest_of(*versions, self.target, *source, *sorted(self.layers), *facts)
 
     def _once(self, key: str, compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
-        """What was kept under a key, or is now computed and kept: a vector for each layer."""
+        """A vector for each layer, from the cache or computed."""
+
+        def entry() -> CacheEntry:
+            found = compute()
+            return CacheEntry({"layers": list(found)}, {str(n): values for n, values in enumerate(found.values())})
+
         path = self.cache / f"{key[:16]}.npz" if self.cache else None
-        stored = read_cache(path, key=key, version=VERSION) if path else None
-        if stored is not None:
-            return {name: stored.arrays[str(number)] for number, name in enumerate(stored.header["layers"])}
-        found = compute()
-        if path is not None:
-            path.parent.mkdir(exist_ok=True)
-            arrays = {str(number): values for number, values in enumerate(found.values())}
-            write_cache(path, CacheEntry({"layers": list(found)}, arrays), key=key, version=VERSION)
-        return found
+        known = cached(path, entry, key=key, version=VERSION)
+        return {name: known.arrays[str(number)] for number, name in enumerate(known.header["layers"])}
 
 
 def correctable(layer: Layer) -> bool:

@@ -1,35 +1,28 @@
-"""What layers are predicted to lose with the settings that a search space offers them."""
+"""Predict how much each layer changes the outputs in INT8, with the settings that a search space offers it."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from autoquant import __version__
-from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
+from autoquant.cache import CacheEntry, cached, digest_of
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.passes import CalibrationRunner
+from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
 from autoquant.model.names import is_tensor
-from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.engine_choice import LITERT
-from autoquant.tuning.events import Listener, Progress, Warned
-from autoquant.tuning.repairs.equalization import equalized
 from autoquant.tuning.sensitivity.divergence import divergence
-from autoquant.tuning.sensitivity.measure import measure_sensitivity
+from autoquant.tuning.sensitivity.measure import calibrated_request, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Prediction, Predictions, Sensitivities, SensitivityRequest
-from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
-from autoquant.tuning.study.workload import Workload
 
 VERSION = 1
 MOST = 24
@@ -38,14 +31,14 @@ TOO_LARGE = 1.0
 """Nats in all beyond which gradients only say that layers are broken, not by how much."""
 
 
-class Offer(NamedTuple):
+class Option(NamedTuple):
     """Parameters of a layer's own, and the settings that they mean; None in float."""
 
     parameters: Parameters
     settings: LayerPlan | None
 
 
-def offers(space: SearchSpace, unit: str, parameters: Parameters) -> Iterator[Offer]:
+def options(space: SearchSpace, unit: str, parameters: Parameters) -> Iterator[Option]:
     """What a space offers a layer, or an operator's input, under settings of the whole model, preferred first."""
     own = {name: choices for name, choices in space.dimensions.items() if name.rpartition(":")[0] == unit}
     switch = switch_of(unit)
@@ -59,14 +52,14 @@ def offers(space: SearchSpace, unit: str, parameters: Parameters) -> Iterator[Of
     else:
         chosen = [first, *({**first, name: value} for name, choices in own.items() for value in choices[1:])]
     for one in chosen:
-        yield Offer(one, space.layer_plan(unit, {**given, **one}))
+        yield Option(one, space.layer_plan(unit, {**given, **one}))
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts on the model as it was given, whose layers are called as those of the target.
+    """Predicts divergences on the model as it was given, whose layers are called as those of the target.
 
-    `samples` are calibration data; `folder` is where predictions are kept.
+    `samples` are calibration data; `folder` is that of the cache. `warn` is told where the predictions are worse.
     """
 
     source: Model
@@ -75,107 +68,88 @@ class Predictor:
     batch_size: int
     of_classes: bool
     folder: Path
-    listener: Listener
+    on_progress: OnProgress
+    warn: Callable[[str], None]
 
-    def candidates(self, parameters: Parameters) -> Predictions:
-        """What each layer can have under these settings of the whole model, and the loss that is predicted of it.
+    def predict(self, parameters: Parameters) -> Predictions:
+        """What each unit can have under these settings of the whole model, and the divergence of that.
 
-        Layers that cannot be looked at are predicted to lose nothing: the trials will tell.
+        Units that cannot be measured are predicted to change nothing: the trials will tell.
         """
-        offered = self._offered(parameters)
-        key = self._key(offered, parameters)
+        options_of = self._options(parameters)
+        key = self._key(options_of, parameters)
         path = self.folder / f"sensitivity-{key[:16]}.npz"
-        entry = read_cache(path, key=key, version=VERSION)
-        if entry is None:
-            found = self._answered(self._request(offered, parameters))
-            entry = CacheEntry({unit: list(losses) for unit, losses in found.values.items()}, {})
-            write_cache(path, entry, key=key, version=VERSION)
-        return {unit: tuple(_candidates(each, entry.header.get(unit))) for unit, each in offered.items()}
+
+        def compute() -> CacheEntry:
+            found = self._sensitivities(self._request(options_of, parameters))
+            return CacheEntry({unit: list(values) for unit, values in found.values.items()}, {})
+
+        entry = cached(path, compute, key=key, version=VERSION)
+        return {unit: tuple(_predictions(each, entry.header.get(unit))) for unit, each in options_of.items()}
 
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
         parameters = next(self.space.starts()).parameters
-        request = self._request(self._offered(parameters), parameters)
+        request = self._request(self._options(parameters), parameters)
         if isinstance(self.source.program, LiteGraph):
-            found = {name: -losses[0] for name, losses in self._answered(request).values.items()}
+            found = {name: -values[0] for name, values in self._sensitivities(request).values.items()}
         else:
             from autoquant.tuning.sensitivity.cosine import cosines
 
             found = dict(cosines(request))
         return {name: found.get(name, 0.0) for name in self.space.layers}
 
-    def _offered(self, parameters: Parameters) -> Mapping[str, Sequence[Offer]]:
+    def _options(self, parameters: Parameters) -> Mapping[str, Sequence[Option]]:
         units = [unit for unit in self.space.layers if unit not in self.space.always_float]
-        return {unit: tuple(offers(self.space, unit, parameters)) for unit in units}
+        return {unit: tuple(options(self.space, unit, parameters)) for unit in units}
 
-    def _request(self, offered: Mapping[str, Sequence[Offer]], parameters: Parameters) -> SensitivityRequest:
-        """What is to be found out; it takes a calibration of the model as it was given."""
-        target = open_target(LITERT if isinstance(self.source.program, LiteGraph) else TENSORFLOW)
-        engine = open_engine(TARGETS[target.name].runtime)
-        plan, model = self.space.plan(parameters), self.source
-        workload = Workload.of(target, model, self.samples)
-        if plan.equalize:
-            calibration = CalibrationRunner(engine, self.samples, self.batch_size)
-            model = equalized(model, workload.layers, calibration, plan.batch_num)
-        asked = {
-            unit: [offer.settings for offer in each if offer.settings is not None]
-            for unit, each in offered.items()
-            if unit in workload.layers
-        }
-        statistics = CalibrationRunner(engine, self.samples, self.batch_size, self._on_progress).statistics(
-            model,
-            {unit: workload.layers[unit] for unit in asked},
-            [plan.batch_num],
-            tensors=target.tensors(model, workload.layers),
-            balanced=[unit for unit, each in asked.items() if any(one.dmq is not None for one in each)],
-        )
-        return SensitivityRequest(
-            model=model,
-            layers=workload.layers,
-            candidates=asked,
-            statistics=statistics,
-            data=self.samples,
+    def _request(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> SensitivityRequest:
+        """Ask for all options in INT8; it takes a calibration of the model as it was given."""
+        plan = self.space.plan(parameters)
+        return calibrated_request(
+            self.source,
+            self.samples,
+            {unit: [one.settings for one in each if one.settings is not None] for unit, each in options_of.items()},
+            batch_size=self.batch_size,
+            batch_num=plan.batch_num,
             of_classes=self.of_classes,
+            equalize=plan.equalize,
+            on_progress=self.on_progress,
         )
 
-    def _on_progress(self, done: int, total: int) -> None:
-        self.listener(Progress("sensitivity of layers", done, total))
-
-    def _answered(self, request: SensitivityRequest) -> Sensitivities:
+    def _sensitivities(self, request: SensitivityRequest) -> Sensitivities:
         try:
             found = measure_sensitivity(request)
         except ModelError as error:
-            self.listener(Warned(f"{error}; each layer is assumed to lose nothing until trials show otherwise"))
+            self.warn(f"{error}; each layer is assumed to lose nothing until trials show otherwise")
             return Sensitivities({}, "none", 0, str(error))
         if found.method != "fisher" or _total(found) <= TOO_LARGE:
             return found
         try:
             return divergence(request, reason="the errors of layers are too large for gradients")
         except (ModelError, TrialError) as error:
-            self.listener(
-                Warned(f"{error}; layers are ranked by gradients, though their errors are too large for that")
-            )
+            self.warn(f"{error}; layers are ranked by gradients, though their errors are too large for that")
             return found
 
-    def _key(self, offered: Mapping[str, Sequence[Offer]], parameters: Parameters) -> str:
+    def _key(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> str:
         plan = self.space.plan(parameters)
         settings = [
             f"{unit} {sorted(own.items())} {config_text(Plan({unit: one}))}"
-            for unit, each in offered.items()
+            for unit, each in options_of.items()
             for own, one in each
         ]
         facts = (__version__, self.source.digest, self.samples.digest, self.batch_size, self.of_classes)
         return digest_of(*facts, plan.batch_num, plan.equalize, *settings)
 
 
-def _candidates(each: Sequence[Offer], losses: Sequence[float] | None) -> Iterator[Prediction]:
-    """Each offer with its loss; one in float loses nothing, and so does what was not looked at."""
-    found = itertools.repeat(0.0) if losses is None else iter(losses)
-    for offer in each:
-        yield Prediction(offer.parameters, 0.0 if offer.settings is None else next(found))
+def _predictions(each: Sequence[Option], divergences: Sequence[float] | None) -> Iterator[Prediction]:
+    """Each option with its divergence; 0 for one in float, and for what was not measured."""
+    found = itertools.repeat(0.0) if divergences is None else iter(divergences)
+    for option in each:
+        yield Prediction(option.parameters, 0.0 if option.settings is None else next(found))
 
 
 def _total(found: Sensitivities) -> float:
-    """What all layers lose together, each with its best settings."""
-    best = (min(losses, default=0.0) for losses in found.values.values())
-    return sum(loss for loss in best if math.isfinite(loss))
+    """The divergences of all layers together, each with its best settings."""
+    best = (min(values, default=0.0) for values in found.values.values())
+    return sum(value for value in best if math.isfinite(value))

@@ -50,7 +50,7 @@ class SensitivityRequest:
     """Asks for the sensitivity of every candidate of every layer in `candidates`.
 
     `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
-    LiteRT, or a .tflite. Of the statistics, those of `batch_num` batches are used, by default the most that there are.
+    LiteRT, or a .tflite. Of the statistics, those of the most batches are used.
     At most so many `samples` of the data are looked at, from all over it. `of_classes` says that outputs (batch,
     columns) are scores of classes. `seed` is for what is drawn. Raises PlanError for a candidate of no layer.
     """
@@ -61,7 +61,6 @@ class SensitivityRequest:
     statistics: Statistics
     data: Dataset
     of_classes: bool = True
-    batch_num: int | None = None
     samples: int = SAMPLES
     seed: int = 0
 
@@ -76,7 +75,7 @@ class SensitivityRequest:
     @property
     def batches(self) -> int:
         """The number of batches whose statistics are used."""
-        return max(self.statistics.batch_nums) if self.batch_num is None else self.batch_num
+        return max(self.statistics.batch_nums)
 
     @property
     def sample_subset(self) -> Dataset:

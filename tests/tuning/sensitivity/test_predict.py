@@ -17,10 +17,10 @@ from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.model.litert.convert import convert
 from autoquant.model.model import Model, open_model
+from autoquant.quiet import no_progress
 from autoquant.targets.table import open_target
-from autoquant.tuning.events import Event, Warned
 from autoquant.tuning.sensitivity import predict
-from autoquant.tuning.sensitivity.predict import MOST, Predictor, offers
+from autoquant.tuning.sensitivity.predict import MOST, Predictor, options
 from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
@@ -35,12 +35,12 @@ def space(text: str, layers: Any = LAYERS) -> SearchSpace:
 
 
 def test_every_combination_of_a_layers_own_settings_the_preferred_first() -> None:
-    found = list(offers(space("[layer]\nquant_enable = [true, false]\nact_algo = ['ifmr', 'minmax']"), "l1", {}))
-    assert [offer.parameters for offer in found] == [{"l1:activation": "ifmr"}, {"l1:activation": "minmax"}]
-    assert [type(offer.settings.activation) for offer in found if offer.settings] == [Ifmr, MinMax]
+    found = list(options(space("[layer]\nquant_enable = [true, false]\nact_algo = ['ifmr', 'minmax']"), "l1", {}))
+    assert [option.parameters for option in found] == [{"l1:activation": "ifmr"}, {"l1:activation": "minmax"}]
+    assert [type(option.settings.activation) for option in found if option.settings] == [Ifmr, MinMax]
     text = "[layer]\nact_algo = ['ifmr', 'minmax']\nweight_algorithm = ['minmax', 'mse']\nasymmetric = [true, false]"
-    found = list(offers(space(text), "l1", {}))
-    assert len({tuple(offer.parameters.items()) for offer in found}) == len(found) == 8
+    found = list(options(space(text), "l1", {}))
+    assert len({tuple(option.parameters.items()) for option in found}) == len(found) == 8
     assert found[0].parameters == {"l1:asymmetric": True, "l1:activation": "ifmr", "l1:weight_algorithm": "minmax"}
 
 
@@ -48,7 +48,7 @@ def test_settings_of_the_whole_model_are_as_they_are_given() -> None:
     """And so is a choice that one makes for all layers."""
     offered = space("[global]\nasymmetric = [true, false]\n[layer]\nquant_enable = [true, false]\nact_algo = 'minmax'")
     for value in (True, False):
-        (one,) = offers(offered, "l0", {"asymmetric": value, "l0:quant_enable": False})
+        (one,) = options(offered, "l0", {"asymmetric": value, "l0:quant_enable": False})
         assert one.settings is not None
         assert (one.parameters, one.settings.asymmetric) == ({}, value)  # in INT8, whatever the plan has
 
@@ -62,7 +62,7 @@ def test_of_too_many_combinations_those_that_change_one_thing() -> None:
     channel_wise = [true, false]
     """
     assert MOST < 4 * 2 * 2 * 2
-    found = list(offers(space(text), "l2", {}))
+    found = list(options(space(text), "l2", {}))
     first = found[0].parameters
     changed = [{name: value for name, value in one.parameters.items() if first[name] != value} for one in found]
     assert changed[0] == {}
@@ -98,7 +98,7 @@ class Opened:
     """A predictor for the tiny model, and what it told."""
 
     def __init__(self, tiny: Any, folder: Path, *, target: str = "tensorflow", text: str = SPACE) -> None:
-        self.heard: list[Event] = []
+        self.warnings: list[str] = []
         self.source = open_model(tiny) if isinstance(tiny, Path) else open_model(tiny.model)
         self.folder, self.target, self.text = folder, target, text
 
@@ -108,7 +108,13 @@ class Opened:
         target = open_target(self.target)
         layers = Workload.of(target, target.lowered(given), data).layers
         offered = SearchSpace(parse_space(changed.pop("text", self.text), "space"), list(layers.values()), batches=3)
-        options = {"batch_size": 20, "of_classes": True, "folder": self.folder, "listener": self.heard.append}
+        options = {
+            "batch_size": 20,
+            "of_classes": True,
+            "folder": self.folder,
+            "on_progress": no_progress,
+            "warn": self.warnings.append,
+        }
         return Predictor(given, offered, data, **{**options, **changed})
 
 
@@ -117,8 +123,8 @@ def opened(tiny: Any, tmp_path: Path) -> Opened:
     return Opened(tiny, tmp_path)
 
 
-def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, asked: Asked) -> None:
-    found = opened(tiny.calibration).candidates({})
+def test_candidates_are_the_options_with_their_losses(opened: Opened, tiny: Any, asked: Asked) -> None:
+    found = opened(tiny.calibration).predict({})
     assert list(found) == ["conv", "depthwise", "dense"]
     assert [(one.parameters, one.divergence) for one in found["dense"]] == [
         ({"dense:activation": "minmax"}, 0.001),
@@ -131,18 +137,18 @@ def test_candidates_are_the_offers_with_their_losses(opened: Opened, tiny: Any, 
 
 def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None:
     """Clipping most of a layer's input costs more than nothing; by gradients or, as too much is lost, by measuring."""
-    found = opened(tiny.calibration).candidates({})
+    found = opened(tiny.calibration).predict({})
     for unit in ("conv", "depthwise", "dense"):
         whole, clipped = (one.divergence for one in found[unit])
         assert 0.0 < whole < 0.02
         assert clipped > 5 * whole
-    assert not any(isinstance(event, Warned) for event in opened.heard)
+    assert opened.warnings == []
 
 
 def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any, asked: Asked) -> None:
     first = opened(tiny.calibration)
-    one = first.candidates({})
-    assert opened(tiny.calibration).candidates({}) == one
+    one = first.predict({})
+    assert opened(tiny.calibration).predict({}) == one
     assert len(asked.requests) == 1
     changed = [
         opened(tiny.calibration, batch_size=10),
@@ -154,7 +160,7 @@ def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any
         opened(tiny.calibration, text=f"[global]\nequalize = true\n{SPACE}"),
     ]
     for count, other in enumerate(changed, start=2):
-        other.candidates({})
+        other.predict({})
         assert len(asked.requests) == count
     assert len(list(opened.folder.glob("sensitivity-*.npz"))) == 1 + len(changed)
 
@@ -162,12 +168,12 @@ def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any
 def test_settings_of_the_whole_model_are_predicted_each(opened: Opened, tiny: Any, asked: Asked) -> None:
     text = f"[global]\nbatch_num = [3, 1]\nequalize = [false, true]\n{SPACE}"
     predictor = opened(tiny.calibration, text=text)
-    predictor.candidates({"batch_num": 3, "equalize": False})
-    predictor.candidates({"batch_num": 1, "equalize": True})
+    predictor.predict({"batch_num": 3, "equalize": False})
+    predictor.predict({"batch_num": 1, "equalize": True})
     plain, repaired = asked.requests
     assert (plain.batches, repaired.batches) == (3, 1)
     assert (plain.model.digest == opened.source.digest, repaired.model.digest == opened.source.digest) == (True, False)
-    predictor.candidates({"batch_num": 1, "equalize": True, "conv:quant_enable": False})  # the layers' own do not count
+    predictor.predict({"batch_num": 1, "equalize": True, "conv:quant_enable": False})  # the layers' own do not count
     assert len(asked.requests) == 2
 
 
@@ -175,7 +181,7 @@ def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, 
     """Its layers are called alike, and gradients are there."""
     text = '[layer]\nquant_enable = [true, false]\nweight_algorithm = ["minmax", "octav"]\n'
     opened = Opened(tiny, tmp_path, target="litert", text=text)
-    found = opened(tiny.calibration).candidates({})
+    found = opened(tiny.calibration).predict({})
     (request,) = asked.requests
     assert request.model is opened.source
     assert request.layers["dense"].op == "MatMul"
@@ -190,7 +196,7 @@ def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path) -> None:
     path.write_bytes(convert(open_model(tiny.model).graph).content)
     opened = Opened(path, tmp_path, target="litert")
     predictor = opened(tiny.calibration)
-    found = predictor.candidates({})
+    found = predictor.predict({})
     assert len(found) == 3
     for whole, clipped in found.values():
         assert 0.0 <= whole.divergence < clipped.divergence < np.inf
@@ -209,7 +215,7 @@ def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
     assert list(ranking) == ["conv", "depthwise", "dense"]
     assert ranking["conv"] == 0.0  # always in float: nobody asks
     assert 0.9 < ranking["dense"] < 1.0
-    request = predictor._request(predictor._offered({}), {})
+    request = predictor._request(predictor._options({}), {})
     assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(request)
 
 
@@ -223,7 +229,7 @@ def test_inputs_of_operators_that_are_in_float_lose_nothing(tmp_path: Path, aske
     (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(60, 4, 4, 2)).astype("f"))
     text = '[layer]\nquant_enable = [true, false]\n[[override]]\ntypes = "AddV2"\nquant_enable = [true, false]'
-    found = Opened(tmp_path / "net.pb", tmp_path, text=text)(tmp_path / "data.npz").candidates({})
+    found = Opened(tmp_path / "net.pb", tmp_path, text=text)(tmp_path / "data.npz").predict({})
     assert [(one.parameters, one.divergence) for one in found["add:0"]] == [
         ({"add:0:quant_enable": True}, 0.001),
         ({"add:0:quant_enable": False}, 0.0),
@@ -238,9 +244,9 @@ def test_where_neither_way_is_open_the_trials_must_tell(
         raise ModelError("tiny", "has no gradient", hint="none")
 
     monkeypatch.setattr(predict, "measure_sensitivity", refused)
-    found = opened(tiny.calibration).candidates({})
+    found = opened(tiny.calibration).predict({})
     assert {one.divergence for each in found.values() for one in each} == {0.0}
-    (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
+    (warned,) = opened.warnings
     assert warned.startswith("tiny: has no gradient")
     assert "assumed to lose nothing" in warned
 
@@ -262,7 +268,7 @@ def test_errors_too_large_for_gradients_are_measured(
 
     monkeypatch.setattr(predict, "measure_sensitivity", by_gradients)
     monkeypatch.setattr(predict, "divergence", by_measuring)
-    found = opened(tiny.calibration).candidates({})
+    found = opened(tiny.calibration).predict({})
     assert calls == ["the errors of layers are too large for gradients"] * measured
     assert found["conv"][0].divergence == (0.5 if measured else loss)
 
@@ -279,8 +285,8 @@ def test_where_measuring_fails_what_gradients_say_is_kept(
 
     monkeypatch.setattr(predict, "measure_sensitivity", by_gradients)
     monkeypatch.setattr(predict, "divergence", refused)
-    assert opened(tiny.calibration).candidates({})["conv"][0].divergence == 2.0
-    (warned,) = (event.text for event in opened.heard if isinstance(event, Warned))
+    assert opened(tiny.calibration).predict({})["conv"][0].divergence == 2.0
+    (warned,) = opened.warnings
     assert warned.startswith("tiny: does not convert")
     assert "ranked by gradients" in warned
 
@@ -293,12 +299,12 @@ def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is
 
     monkeypatch.setattr(predict, "measure_sensitivity", partly)
     for _ in range(2):
-        found = opened(tiny.calibration).candidates({})
+        found = opened(tiny.calibration).predict({})
         assert [one.divergence for one in found["conv"]] == [0.1, np.inf]
         monkeypatch.setattr(predict, "measure_sensitivity", None)  # once was enough
 
 
 def test_what_is_always_in_float_is_not_asked_of(opened: Opened, tiny: Any, asked: Asked) -> None:
     text = SPACE + '[[override]]\nlayers = "conv"\nquant_enable = false\n'
-    assert set(opened(tiny.calibration, text=text).candidates({})) == {"depthwise", "dense"}
+    assert set(opened(tiny.calibration, text=text).predict({})) == {"depthwise", "dense"}
     assert set(asked.requests[0].candidates) == {"depthwise", "dense"}

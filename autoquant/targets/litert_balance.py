@@ -12,11 +12,10 @@ from autoquant.calibration.plan import Plan
 from autoquant.calibration.scales import Factors, Scales
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
-from autoquant.model.litert.balance import balance_source
+from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.quantization.affine import Array
-from autoquant.targets.litert_operators import data_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +56,17 @@ def balanced(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, scales: S
 
 def between(lite: LiteGraph, operator: int) -> tuple[str, ...]:
     """The tensors before the data of a layer that has a source, up to what that makes, nearest first."""
-    source = balance_source(lite, operator)
-    tensor = int(lite.subgraph.operators[operator].inputs[KINDS[lite.kind(operator)].data])
-    names = []
-    while lite.makers[tensor] != source:
-        (tensor,) = data_of(lite, lite.subgraph.operators[lite.makers[tensor]].inputs)
-        names.append(lite.name_of(tensor))
-    return tuple(names)
+    way = balance_way(lite, operator)
+    return () if way is None else tuple(lite.name_of(lite.subgraph.operators[index].inputs[0]) for index in way.between)
 
 
 def _changes(lite: LiteGraph, layer: Layer, factors: Array) -> Iterator[tuple[str, int, Array]]:
     """Which constants are multiplied, along which axis, by what: the layer's weight, and all of its source."""
     operator = lite.layers[layer.name]
-    source = balance_source(lite, operator)
-    assert source is not None and layer.weight is not None, layer.name
+    way = balance_way(lite, operator)
+    assert way is not None and layer.weight is not None, layer.name
     yield layer.weight, KINDS[lite.kind(operator)].input_axis, factors
-    kind, inputs = KINDS[lite.kind(source)], lite.subgraph.operators[source].inputs
+    kind, inputs = KINDS[lite.kind(way.source)], lite.subgraph.operators[way.source].inputs
     assert kind.weight is not None, layer.name
     yield lite.name_of(inputs[kind.weight]), kind.output_axis, 1.0 / factors
     if kind.bias is not None and kind.bias < len(inputs) and inputs[kind.bias] >= 0:

@@ -11,7 +11,7 @@ import numpy as np
 
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.litert import flatbuffer, matching
+from autoquant.model.litert import matching
 from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, laid_out
@@ -37,24 +37,20 @@ BIAS_INPUT: Mapping[str, int | None] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A layer in a .tflite: the index and the kind of its operator, and which of its inputs are what.
+    """A layer in a .tflite: the index of its operator, and which of its inputs are what.
 
     `data` are the inputs that are quantized, one for each activation of the layer. `bias` is the operator that adds the
     bias, itself or an ADD behind it, and the input of that.
     """
 
     operator: int
-    kind: str
     data: tuple[int, ...]
     weight: int | None
     bias: tuple[int, int] | None
 
     def constants(self, lite: LiteGraph, weight: Array | None) -> Mapping[int, Array]:
         """The operator's input that is a weight of TensorFlow's layout, in the layout of the file."""
-        if self.weight is None or weight is None:
-            return {}
-        transposed = is_transposed(lite.subgraph.operators[self.operator], self.kind)
-        return {self.weight: laid_out(weight, self.kind, transposed=transposed)}
+        return {} if self.weight is None or weight is None else {self.weight: _laid_out(lite, self.operator, weight)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +80,43 @@ def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Place
     return Places(MappingProxyType(found), MappingProxyType(reasons))
 
 
-def is_transposed(op: Any, kind: str) -> bool:
-    """Whether an operator takes its second factor transposed."""
-    return kind == "BATCH_MATMUL" and bool(op.builtinOptions.adjY)
-
-
 def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) -> Place | str:
     """A layer's place, or why it has none; operators `named` carry its name."""
     weight = None if layer.weight is None else _constant(graph, layer.weight)
-    kinds = {index: flatbuffer.op_name(lite.model, op) for index, op in enumerate(lite.subgraph.operators)}
-    fitting = [index for index, kind in kinds.items() if kind in MADE_OF[layer.op]]
-    candidates = [i for i in fitting if (i in named if weight is None else _has_weight(lite, i, kinds[i], weight))]
+    fitting = [index for index in range(len(lite.subgraph.operators)) if lite.kind(index) in MADE_OF[layer.op]]
+    candidates = [
+        index for index in fitting if (index in named if weight is None else _has_weight(lite, index, weight))
+    ]
     if len(candidates) > 1:
         candidates = [index for index in candidates if index in named]
     if len(candidates) != 1:
         return "the converter left no operator for it"
     (index,) = candidates
-    op, kind = lite.subgraph.operators[index], kinds[index]
     if layer.tensor_only:
-        return Place(index, kind, (_operand(layer, lite, op),), None, None)
+        return Place(index, (_operand(layer, lite, lite.subgraph.operators[index]),), None, None)
     data = (layer.operator.data,) if len(layer.activations) == 1 else (0, 1)
     if weight is None:
-        return Place(index, kind, data, None, None)
+        return Place(index, data, None, None)
     bias = None if layer.bias is None else _constant(graph, graph.nodes[layer.bias].input[1])
-    return _with_bias(Place(index, kind, data, 1, None), lite, bias)
+    return _with_bias(Place(index, data, 1, None), lite, bias)
 
 
-def _has_weight(lite: LiteGraph, index: int, kind: str, weight: Array) -> bool:
+def _has_weight(lite: LiteGraph, operator: int, weight: Array) -> bool:
     """Whether the weight of an operator is a layer's, unchanged."""
-    op = lite.subgraph.operators[index]
-    there = _value(lite, op.inputs[1])
-    return there is not None and _equal(there, laid_out(weight, kind, transposed=is_transposed(op, kind)))
+    there = _value(lite, lite.subgraph.operators[operator].inputs[1])
+    return there is not None and _equal(there, _laid_out(lite, operator, weight))
+
+
+def _laid_out(lite: LiteGraph, operator: int, weight: Array) -> Array:
+    """A weight of TensorFlow's layout in that of an operator."""
+    kind = lite.kind(operator)
+    transposed = kind == "BATCH_MATMUL" and bool(lite.subgraph.operators[operator].builtinOptions.adjY)
+    return laid_out(weight, kind, transposed=transposed)
 
 
 def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str:
     """The place with that of its bias, or why it has none."""
-    op, own = lite.subgraph.operators[place.operator], BIAS_INPUT.get(place.kind)
+    op, own = lite.subgraph.operators[place.operator], BIAS_INPUT.get(lite.kind(place.operator))
     there = _value(lite, op.inputs[own]) if own is not None and own < len(op.inputs) else None
     if there is not None and own is not None and bias is not None and _equal(there, bias):
         return replace(place, bias=(place.operator, own))
@@ -143,7 +140,7 @@ def _operand(layer: Layer, lite: LiteGraph, op: Any) -> int:
 
 
 def _value(lite: LiteGraph, tensor: int) -> Array | None:
-    return None if tensor < 0 else flatbuffer.value_of(lite.model, lite.subgraph.tensors[tensor])
+    return None if tensor < 0 else lite.value_of(tensor)
 
 
 def _constant(graph: Graph, tensor: str) -> Array:

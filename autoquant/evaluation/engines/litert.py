@@ -16,7 +16,7 @@ from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.fixed_batch import fixed_batch, run_fixed
-from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import sentence
 from autoquant.model.model import Program
@@ -80,10 +80,7 @@ def fetching(graph: LiteGraph, fetches: Sequence[str] | None) -> bytes:
     for name in fetches:
         if name not in graph.tensors:
             raise ModelError(name, "is not a tensor of the .tflite", hint="`autoquant inspect` lists the layers")
-    model = flatbuffer.read(graph.content)
-    model.subgraphs[0].outputs = [graph.tensors[name] for name in fetches]
-    flatbuffer.add_signature(model, graph.inputs, fetches)
-    return flatbuffer.write(model)
+    return LiteBuilder(graph).write({name: graph.tensors[name] for name in fetches})
 
 
 def _converted(graph: Program, fetches: Sequence[str] | None) -> bytes:

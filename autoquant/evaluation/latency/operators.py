@@ -13,6 +13,7 @@ from autoquant.array import Array
 from autoquant.evaluation.latency.models import feed, opened
 from autoquant.evaluation.latency.rounds import Budget, interleaved
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.builder import hold_int8, operator_code
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
 from autoquant.model.names import canonical
@@ -118,10 +119,7 @@ def conversion(kind: str, shape: Sequence[int]) -> Operator:
     from ai_edge_litert import schema_py_generated as schema
 
     alone, sub = _empty_model(schema)
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
-    code.version = 2 if kind == DEQUANTIZE else 1  # INT8 is read from version 2 on
-    alone.operatorCodes = [code]
+    alone.operatorCodes = [operator_code(getattr(schema.BuiltinOperator, kind))]
     types = [schema.TensorType.FLOAT32, schema.TensorType.INT8]
     if kind == DEQUANTIZE:
         types.reverse()
@@ -130,9 +128,7 @@ def conversion(kind: str, shape: Sequence[int]) -> Operator:
         tensor.name, tensor.buffer, tensor.type = f"t{number}".encode(), 0, type_
         tensor.shape = np.asarray(shape, np.int32)
         if type_ == schema.TensorType.INT8:
-            tensor.quantization = schema.QuantizationParametersT()
-            tensor.quantization.scale = np.array([2.0**-7], np.float32)
-            tensor.quantization.zeroPoint = np.array([0], np.int64)
+            hold_int8(tensor, scale=2.0**-7, zero=0)
         sub.tensors.append(tensor)
     op = schema.OperatorT()
     op.opcodeIndex, op.inputs, op.outputs = 0, [0], [1]

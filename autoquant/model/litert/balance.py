@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
@@ -17,62 +19,81 @@ APART = frozenset({"AVERAGE_POOL_2D", "LEAKY_RELU", "MAX_POOL_2D", "MEAN", "PAD"
 """Operators that can leave channels apart and pass a positive factor of each of them on."""
 
 
-def balance_source(lite: LiteGraph, layer: int) -> int | None:
-    """Index of the operator into whose output channels the factors of a layer's input channels can be folded exactly.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From the data of a layer back to the layer that makes them: the index of its operator, and its channels.
+
+    `between` are the indices of the operators on the way, last first. A layer may read several of each channel.
+    """
+
+    source: int
+    channels: int
+    between: tuple[int, ...]
+
+
+def way_back(
+    lite: LiteGraph, tensor: int, channels: int, passes: Callable[[LiteGraph, int, int], int | None]
+) -> Way | None:
+    """The way from a tensor of so many channels back to a layer, where nothing else reads what lies on it.
+
+    `passes` gives how many channels are before an operator, given those behind it; None where it is no part of a way.
+    """
+    between: list[int] = []
+    while (maker := lite.makers.get(tensor)) is not None:
+        if len(lite.readers.get(tensor, ())) != 1 or tensor in lite.subgraph.outputs:
+            return None
+        if lite.kind(maker) in PRODUCERS:
+            return Way(maker, channels, tuple(between))
+        before = passes(lite, maker, channels)
+        if before is None:
+            return None
+        between.append(maker)
+        tensor, channels = int(lite.subgraph.operators[maker].inputs[0]), before
+    return None
+
+
+def balance_way(lite: LiteGraph, layer: int) -> Way | None:
+    """The way to the operator into whose output channels factors of a layer's input channels can be folded exactly.
 
     `layer` is the index of the layer's operator. Its data come from a convolution or fully connected layer with a
     constant weight and an activation that is NONE or RELU, perhaps through operators that leave channels apart, and
     nothing else reads what lies between. None where that is not so, and for convolutions with groups.
     """
-    graph = lite.subgraph
-    reader = graph.operators[layer]
-    kind = flatbuffer.op_name(lite.model, reader)
+    reader, kind = lite.subgraph.operators[layer], lite.kind(layer)
     if kind not in KINDS or KINDS[kind].weight is None or kind == "BATCH_MATMUL":
         return None
     tensor = int(reader.inputs[KINDS[kind].data])
-    channels = _channels(lite, tensor)
+    channels = size_of(lite, tensor, -1)
     if channels is None or (kind == "CONV_2D" and size_of(lite, reader.inputs[1], -1) != channels):
         return None
-    while True:
-        source = lite.makers.get(tensor)
-        if source is None or len(lite.readers.get(tensor, ())) != 1 or tensor in graph.outputs:
-            return None
-        op = graph.operators[source]
-        if flatbuffer.op_name(lite.model, op) in PRODUCERS:
-            return source if _takes_factors(lite, op) else None
-        if not keeps_apart(lite, op, channels):
-            return None
-        tensor = int(op.inputs[0])
+    way = way_back(lite, tensor, channels, apart)
+    return way if way is not None and _takes_factors(lite, lite.subgraph.operators[way.source]) else None
 
 
 def _takes_factors(lite: LiteGraph, op: Any) -> bool:
-    constant = all(
-        flatbuffer.value_of(lite.model, lite.subgraph.tensors[index]) is not None
-        for index in op.inputs[1:]
-        if index >= 0
-    )
+    constant = all(lite.value_of(index) is not None for index in op.inputs[1:] if index >= 0)
     return constant and op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
 
 
-def keeps_apart(lite: LiteGraph, op: Any, channels: int) -> bool:
-    """Whether an operator's result is f times as large in a channel where its data are, for every f > 0."""
-    kind = flatbuffer.op_name(lite.model, op)
+def apart(lite: LiteGraph, operator: int, channels: int) -> int | None:
+    """The channels, where an operator's result is f times as large in one where its data are, for every f > 0."""
+    return channels if _keeps_apart(lite, operator, channels) else None
+
+
+def _keeps_apart(lite: LiteGraph, operator: int, channels: int) -> bool:
+    op, kind = lite.subgraph.operators[operator], lite.kind(operator)
     if kind not in APART or size_of(lite, op.inputs[0], -1) != channels or size_of(lite, op.outputs[0], -1) != channels:
         return False
     if kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
         return op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
     if kind == "PAD":  # with zeros; channels that are only moved would still be as many
-        sizes = flatbuffer.value_of(lite.model, lite.subgraph.tensors[op.inputs[1]])
+        sizes = lite.value_of(op.inputs[1])
         return sizes is not None and not sizes[-1].any()
     if kind == "MEAN":
-        axes = flatbuffer.value_of(lite.model, lite.subgraph.tensors[op.inputs[1]])
+        axes = lite.value_of(op.inputs[1])
         rank = len(flatbuffer.shape_of(lite.subgraph.tensors[op.inputs[0]]))
         return axes is not None and rank - 1 not in axes.reshape(-1) % rank
     return True
-
-
-def _channels(lite: LiteGraph, tensor: int) -> int | None:
-    return size_of(lite, tensor, -1)
 
 
 def size_of(lite: LiteGraph, tensor: int, axis: int) -> int | None:

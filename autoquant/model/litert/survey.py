@@ -13,7 +13,7 @@ from autoquant.errors import ModelError
 from autoquant.model.input_shapes import Shape
 from autoquant.model.layer import Layer, Rejected, Survey
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.balance import balance_source
+from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind
 from autoquant.model.litert.shapes import tensor_shapes
@@ -54,7 +54,7 @@ def _layer(lite: LiteGraph, name: str, op: Any, shapes: Sequence[Shape], batch: 
     data = [op.inputs[kind.data]] if weight is not None or kind.weight is None else [op.inputs[0], op.inputs[1]]
     bias = _input(op, kind.bias)
     macs = _macs(op, kind, shapes)
-    balanceable = weight is not None and balance_source(lite, lite.layers[name]) is not None
+    balanceable = weight is not None and balance_way(lite, lite.layers[name]) is not None
     return Layer(
         name=name,
         op=lite.ops.get(name, kind.op),

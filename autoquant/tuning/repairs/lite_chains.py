@@ -6,15 +6,13 @@ As `graph_chains` does it for graphs of TensorFlow: operators of other kinds, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
 
 from autoquant.model.layer import Layer
-from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, keeps_apart, size_of
+from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, Way, apart, size_of, way_back
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
@@ -30,18 +28,6 @@ FUNCTIONS = ActivationFunctionType
 CLIPPING = FUNCTIONS.RELU6
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """From a layer back to another, by the index of its operator; `channels` that pass, operators between, last first.
-
-    Where they come to a layer of more inputs, each has several of those.
-    """
-
-    source: int
-    channels: int
-    between: tuple[Any, ...]
-
-
 def find_chains(lite: LiteGraph, layers: Mapping[str, Layer]) -> Chains:
     """All links between layers of a float .tflite; for RELU6 see `find_chains` for graphs."""
     names = {lite.layers[name]: name for name, layer in layers.items() if layer.weight is not None}
@@ -54,7 +40,8 @@ def with_constants(lite: LiteGraph, layers: Mapping[str, Layer], changed: Mappin
     """The same program with other constants of layers, float32."""
     builder = LiteBuilder(lite)
     for name, own in changed.items():
-        op, kind = _operator(lite, lite.layers[name])
+        kind, index, _ = lite.operator(name)
+        op = lite.subgraph.operators[index]
         builder.replace_constant(int(op.inputs[WEIGHT]), laid_out(own.weight, kind))
         if own.bias is not None:
             builder.replace_constant(int(op.inputs[BIAS]), own.bias)
@@ -63,11 +50,11 @@ def with_constants(lite: LiteGraph, layers: Mapping[str, Layer], changed: Mappin
 
 def constants_of(lite: LiteGraph, index: int) -> Constants:
     """The weight and the bias of the operator of a layer."""
-    op, kind = _operator(lite, index)
+    op, kind = lite.subgraph.operators[index], lite.kind(index)
     there = len(op.inputs) > BIAS and op.inputs[BIAS] >= 0
     return Constants(
-        _read(_value(lite, op.inputs[WEIGHT]), kind, size_of(lite, op.inputs[0], -1)),
-        _value(lite, op.inputs[BIAS]) if there else None,
+        _read(_constant(lite, op.inputs[WEIGHT]), kind, size_of(lite, op.inputs[0], -1)),
+        _constant(lite, op.inputs[BIAS]) if there else None,
         kind == "DEPTHWISE_CONV_2D",
     )
 
@@ -81,33 +68,28 @@ def _read(weight: Array, kind: str, inputs: int | None) -> Array:
     return weight.reshape(*weight.shape[1:3], inputs or weight.shape[3], -1)
 
 
-def _operator(lite: LiteGraph, index: int) -> tuple[Any, str]:
-    op = lite.subgraph.operators[index]
-    return op, flatbuffer.op_name(lite.model, op)
-
-
-def _value(lite: LiteGraph, tensor: int) -> Array:
-    value = flatbuffer.value_of(lite.model, lite.subgraph.tensors[tensor])
+def _constant(lite: LiteGraph, tensor: int) -> Array:
+    value = lite.value_of(tensor)
     assert value is not None, tensor
     return value
 
 
 def _link_to(lite: LiteGraph, names: Mapping[int, str], index: int) -> Iterator[Link]:
     """The link that ends with the layer of an operator, if there is one."""
-    way = _way(lite, index) if _operator(lite, index)[1] in PRODUCERS else None
+    way = _way(lite, index)
     if way is None or way.source not in names:
         return
     first, second = constants_of(lite, way.source), constants_of(lite, index)
     if first.outputs != way.channels:
         return
-    op, _ = _operator(lite, way.source)
+    op = lite.subgraph.operators[way.source]
     clips = op.builtinOptions.fusedActivationFunction == CLIPPING or "RELU6" in _kinds(lite, way)
     shifts = first.bias is not None and second.bias is not None and _never_padded(lite, index, way)
     yield Link(
         names[way.source],
         names[index],
         way.channels,
-        tensor=flatbuffer.tensor_name(lite.subgraph.tensors[op.outputs[0]]),
+        tensor=lite.name_of(op.outputs[0]),
         axis=-1,
         shifts=shifts,
         rectified=_rectified(lite, way),
@@ -117,56 +99,53 @@ def _link_to(lite: LiteGraph, names: Mapping[int, str], index: int) -> Iterator[
 
 def _way(lite: LiteGraph, index: int) -> Way | None:
     """How channels come to a layer from the one before it, where factors pass that nothing else would see."""
-    op, kind = _operator(lite, index)
-    tensor, between = int(op.inputs[0]), list[Any]()
-    channels = size_of(lite, tensor, -1)
-    if channels is None or constants_of(lite, index).weight.shape[-2] % channels:
+    op, kind = lite.subgraph.operators[index], lite.kind(index)
+    channels = size_of(lite, int(op.inputs[0]), -1)
+    if kind not in PRODUCERS or channels is None or constants_of(lite, index).weight.shape[-2] % channels:
         return None
-    while True:
-        maker = lite.makers.get(tensor)
-        if maker is None or len(lite.readers.get(tensor, ())) != 1 or tensor in lite.subgraph.outputs:
-            return None
-        op, kind = _operator(lite, maker)
-        if kind in PRODUCERS:
-            fits = op.builtinOptions.fusedActivationFunction in (*HOMOGENEOUS, CLIPPING)
-            return Way(maker, channels, tuple(between)) if fits else None
-        tensor = int(op.inputs[0])
-        if kind == "RESHAPE":
-            before = size_of(lite, tensor, -1)
-            if before is None or channels % before:
-                return None
-            channels = before
-        elif kind != "RELU6" and not keeps_apart(lite, op, channels):
-            return None
-        between.append(op)
+    way = way_back(lite, int(op.inputs[0]), channels, _before)
+    fitting = (*HOMOGENEOUS, CLIPPING)
+    return (
+        way if way and lite.subgraph.operators[way.source].builtinOptions.fusedActivationFunction in fitting else None
+    )
+
+
+def _before(lite: LiteGraph, operator: int, channels: int) -> int | None:
+    """The channels of an operator's data that come round again and again in those of its result."""
+    if lite.kind(operator) == "RELU6":
+        return channels
+    if lite.kind(operator) != "RESHAPE":
+        return apart(lite, operator, channels)
+    before = size_of(lite, lite.subgraph.operators[operator].inputs[0], -1)
+    return before if before is not None and channels % before == 0 else None
 
 
 def _kinds(lite: LiteGraph, way: Way) -> set[str]:
-    return {flatbuffer.op_name(lite.model, op) for op in way.between}
+    return set(map(lite.kind, way.between))
 
 
 def _rectified(lite: LiteGraph, way: Way) -> bool:
     """Whether anything between is other than linear."""
-    windows = [op for op in way.between if flatbuffer.op_name(lite.model, op) in WINDOWS]
-    ops = [lite.subgraph.operators[way.source], *windows]
+    fusing = [way.source, *(index for index in way.between if lite.kind(index) in WINDOWS)]
+    ops = [lite.subgraph.operators[index] for index in fusing]
     fused = any(op.builtinOptions.fusedActivationFunction != FUNCTIONS.NONE for op in ops)
     return fused or bool(_kinds(lite, way) & {"LEAKY_RELU", "RELU", "RELU6"})
 
 
 def _never_padded(lite: LiteGraph, index: int, way: Way) -> bool:
     """Whether a layer sees no zeros beside what the layer before it makes."""
-    op, kind = _operator(lite, index)
+    op, kind = lite.subgraph.operators[index], lite.kind(index)
     if "PAD" in _kinds(lite, way):
         return False
     if kind == "FULLY_CONNECTED":
         return True
-    return op.builtinOptions.padding == Padding.VALID or _value(lite, op.inputs[WEIGHT]).shape[1:3] == (1, 1)
+    return op.builtinOptions.padding == Padding.VALID or _constant(lite, op.inputs[WEIGHT]).shape[1:3] == (1, 1)
 
 
 def _top(lite: LiteGraph, tensor: int) -> float:
     """A bound for values from 0 up; infinite where it is not known that they are."""
     while (maker := lite.makers.get(tensor)) is not None:
-        op, kind = _operator(lite, maker)
+        op, kind = lite.subgraph.operators[maker], lite.kind(maker)
         if kind == "RELU6" or (kind in PRODUCERS and op.builtinOptions.fusedActivationFunction == CLIPPING):
             return SIX
         if kind not in WITHIN:

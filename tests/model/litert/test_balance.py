@@ -10,7 +10,7 @@ from graph_writing import normal, placeholder
 
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.balance import balance_source
+from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.convert import convert
 
 RNG = np.random.default_rng(3)
@@ -70,11 +70,12 @@ def test_factors_go_into_the_layer_before_and_nothing_changes(
     ran_lite: Callable[[bytes, Mapping[str, Any]], Mapping[str, Any]],
 ) -> None:
     lite = convert(build(lambda: tf.identity(write(placeholder(None, 6, 6, 2)), name="y")))
-    source = balance_source(lite, lite.layers["second"])
-    assert source == lite.layers["first"]
+    way = balance_way(lite, lite.layers["second"])
+    assert way is not None
+    assert way.source == lite.layers["first"]
     x = normal(RNG, 2, 6, 6, 2)
     want = ran_lite(lite.content, {"x": x})["y"]
-    np.testing.assert_allclose(ran_lite(balanced(lite, source), {"x": x})["y"], want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ran_lite(balanced(lite, way.source), {"x": x})["y"], want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("write", APART.values(), ids=APART.keys())
@@ -82,7 +83,7 @@ def test_where_factors_would_change_the_result_there_is_no_source(
     write: Callable[[Any], Any], build: Callable[..., Graph]
 ) -> None:
     lite = convert(build(lambda: tf.identity(write(placeholder(None, 6, 6, 2)), name="y")))
-    assert balance_source(lite, lite.layers["second"]) is None
+    assert balance_way(lite, lite.layers["second"]) is None
 
 
 def test_an_output_of_the_model_keeps_its_values(build: Callable[..., Graph]) -> None:
@@ -91,7 +92,7 @@ def test_an_output_of_the_model_keeps_its_values(build: Callable[..., Graph]) ->
 
     graph = build(write, outputs=("seen", "second"))
     lite = convert(graph)
-    assert balance_source(lite, lite.layers["second"]) is None
+    assert balance_way(lite, lite.layers["second"]) is None
 
 
 def balanced(lite: Any, source: int) -> bytes:

@@ -15,6 +15,7 @@ from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, SequentialScore, StoppingRules
 from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.model import Model
+from autoquant.targets.base import OnStep
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
@@ -32,10 +33,8 @@ Clock = Callable[[], float]
 class Scorer(Protocol):
     """Scores the file that was saved for a plan."""
 
-    def score(
-        self, path: Path, rules: StoppingRules, on_part: Callable[[str], None], on_progress: OnProgress
-    ) -> SequentialScore:
-        """Load a file and score it until the rules stop it; calls `on_part` when load and score are done.
+    def score(self, path: Path, rules: StoppingRules, on_step: OnStep, on_progress: OnProgress) -> SequentialScore:
+        """Load a file and score it until the rules stop it; calls `on_step` when load and score are done.
 
         Raises TrialError where it cannot be run.
         """

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.engines.engine import run_batch
-from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
+from autoquant.array import Array
+from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.engines.engine import Runner
+from autoquant.evaluation.engines.litert import LiteRTEngine
+from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.score import score_of, stack_rows
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
@@ -58,27 +61,13 @@ class Verification:
         return asdict(self)
 
 
-def verify(
-    path: Path,
-    program: Program,
-    part: EvaluationSubset,
-    *,
-    clock: Callable[[], float],
-) -> Verification:
+def verify(path: Path, program: Program, subset: EvaluationSubset, *, clock: Callable[[], float]) -> Verification:
     """Run some samples from all over the data on both kinds of kernels. Raises TrialError where one does not run."""
     fast, slow = LiteRTEngine(), LiteRTEngine(reference=True)
-    one = fast.open_file(path, program)
-    try:
-        other = slow.open_file(path, program)
-        try:
-            seen = list(_compared(one, other, part, clock))
-        finally:
-            other.close()
+    with closing(fast.open_file(path, program)) as one, closing(slow.open_file(path, program)) as other:
+        xnnpack, reference = _measured((one, other), subset, clock)
         kernels = {name: dict(Counter(operators)) for name, operators in one.kernels().items()}
-    finally:
-        one.close()
-    samples = sum(len(one.result) for one in seen)
-    result, expected = (np.concatenate([getattr(p, name).reshape(-1) for p in seen]) for name in ("result", "expected"))
+    result, expected = (np.concatenate([part.reshape(-1) for part in run.outputs]) for run in (xnnpack, reference))
     scale = max(float(np.linalg.norm(expected)), np.finfo(np.float64).tiny)
     return Verification(
         litert=fast.version,
@@ -86,53 +75,47 @@ def verify(
         features=cpu_features(),
         threads=fast.threads,
         kernels=kernels,
-        samples=samples,
+        samples=sum(map(len, xnnpack.outputs)),
         relative_difference=float(np.linalg.norm(result - expected)) / scale,
         largest_difference=float(np.abs(result - expected).max(initial=0.0)),
-        agreement=_agreement(seen),
-        score=score_of(part.metric, stack_rows(part.metric, [one.rows for one in seen])).value,
-        reference_score=score_of(part.metric, stack_rows(part.metric, [one.reference_rows for one in seen])).value,
+        agreement=_agreement(xnnpack.outputs, reference.outputs),
+        score=xnnpack.score(subset.metric),
+        reference_score=reference.score(subset.metric),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some samples: the first output on both kernels, float64, and the rows of the metric."""
+class _Measured:
+    """What one kind of kernels gives for each part of the samples: the first output, float64, and the metric's rows."""
 
-    result: Array
-    expected: Array
-    rows: Array
-    reference_rows: Array
+    def __init__(self) -> None:
+        self.outputs: list[Array] = []
+        self.rows: list[Array] = []
+
+    def record(self, places: slice, outputs: Outputs) -> None:
+        """Add the first output of a batch."""
+        self.outputs.append(next(iter(outputs.values())).astype(np.float64))
+
+    def score(self, metric: Metric) -> float:
+        """The metric's value."""
+        return score_of(metric, stack_rows(metric, self.rows)).value
 
 
-def _compared(
-    one: LiteRTRunner,
-    other: LiteRTRunner,
-    part: EvaluationSubset,
-    clock: Callable[[], float],
-) -> Iterator[_Part]:
-    data, metric = part.data, part.metric
-    chosen = np.unique(np.linspace(0, len(data) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
-    end, done = clock() + SECONDS, 0
-    for batch in data.subset(chosen).batches(PART):
-        wanted = part.reference(chosen[done : done + len(batch)]) if metric.needs_reference else None
-        result, expected = run_batch(one, batch), run_batch(other, batch)
-        name = next(iter(result))
-        yield _Part(
-            result[name].astype(np.float64),
-            expected[name].astype(np.float64),
-            metric.measure(result, batch.labels, wanted),
-            metric.measure(expected, batch.labels, wanted),
-        )
-        done += len(batch)
+def _measured(runners: Sequence[Runner], subset: EvaluationSubset, clock: Callable[[], float]) -> Sequence[_Measured]:
+    """Run the same samples on each, in parts, as long as there is time."""
+    chosen = np.unique(np.linspace(0, len(subset) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
+    found, end = [_Measured() for _ in runners], clock() + SECONDS
+    for places in np.split(chosen, range(PART, len(chosen), PART)):
+        for runner, own in zip(runners, found, strict=True):
+            own.rows.append(subset.measure(runner, places, batch_size=PART, on_outputs=own.record))
         if clock() >= end:
-            return
+            break
+    return found
 
 
-def _agreement(parts: list[_Part]) -> float | None:
-    if any(part.result.ndim != 2 or part.result.shape[1] < 2 for part in parts):
+def _agreement(ours: Sequence[Array], theirs: Sequence[Array]) -> float | None:
+    if any(part.ndim != 2 or part.shape[1] < 2 for part in ours):
         return None
-    same = [part.result.argmax(axis=1) == part.expected.argmax(axis=1) for part in parts]
+    same = [one.argmax(axis=1) == other.argmax(axis=1) for one, other in zip(ours, theirs, strict=True)]
     return float(np.concatenate(same).mean())
 
 

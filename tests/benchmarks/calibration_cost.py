@@ -29,7 +29,9 @@ from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.litert import LiteRTEngine
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in
-from autoquant.evaluation.scoring.score import measure
+from autoquant.evaluation.scoring.baseline import Baseline
+from autoquant.evaluation.scoring.score import Score
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model, open_model
 from autoquant.targets.table import open_target
@@ -55,7 +57,8 @@ class Bench:
         """The FP32 pass."""
         runner = self.engine.open_graph(self.model.program)
         try:
-            measure(runner, self.data, open_metric("top1"), batch_size=self.size)
+            baseline = Baseline("", (), Score(0.0, np.zeros(len(self.data))))
+            EvaluationSubset.of(self.data, open_metric("top1"), baseline).evaluate(runner, batch_size=self.size)
         finally:
             runner.close()
 

@@ -30,7 +30,9 @@ from autoquant.evaluation.data.preprocessing import KERAS
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.scoring.score import measure
+from autoquant.evaluation.scoring.baseline import Baseline
+from autoquant.evaluation.scoring.score import Score
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Model, open_model
 
 BATCH = 32
@@ -114,7 +116,8 @@ def _plain_pass(runner: Runner, data: Dataset) -> None:
 
 
 def _pass(runner: Runner, data: Dataset) -> None:
-    measure(runner, data, open_metric("top1"), batch_size=BATCH)
+    baseline = Baseline("", (), Score(0.0, np.zeros(len(data))))
+    EvaluationSubset.of(data, open_metric("top1"), baseline).evaluate(runner, batch_size=BATCH)
 
 
 def _report(images: int, side: int, found: dict[str, list[float]]) -> None:

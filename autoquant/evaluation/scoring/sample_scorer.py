@@ -12,7 +12,7 @@ was scored then than all samples may, even if nothing else is lost, is screened 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,7 @@ from autoquant.evaluation.statistics.stream_order import stream_order
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.model.model import Program
 from autoquant.quiet import no_progress
+from autoquant.targets.base import OnStep
 
 PROBE_SIZES = (64, 128, 256)
 """Samples of the probe set after which the mean divergence from FP32 is told; every trial is scored on the first 64."""
@@ -141,14 +142,14 @@ class SampleScorer:
         self,
         path: Path,
         rules: StoppingRules,
-        on_part: Callable[[str], None] = lambda part: None,
+        on_step: OnStep = no_progress,
         on_progress: OnProgress = no_progress,
     ) -> SequentialScore:
-        """Score a file until the rules stop it. Calls `on_part` when load and score are done. Raises as `measure`."""
+        """Score a file until the rules stop it. Calls `on_step` when load and score are done. Raises as `measure`."""
         with closing(self.engine.open_file(path, self.program)) as runner:
-            on_part("load")
+            on_step("load")
             score = _TrialScoring(self, runner, on_progress).run(rules)
-        on_part("score")
+        on_step("score")
         return score
 
     def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: OnProgress = no_progress) -> Score:

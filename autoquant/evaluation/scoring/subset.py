@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.engines.engine import Runner
+from autoquant.evaluation.data.prefetch import prefetched
+from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.score import (
-    OnOutputs,
-    OnProgress,
-    Score,
-    as_trial_error,
-    measure,
-    score_of,
-)
+from autoquant.evaluation.scoring.score import OnOutputs, OnProgress, Score, score_of, stack_rows
 from autoquant.quiet import no_progress
 
 
@@ -64,7 +62,7 @@ class EvaluationSubset:
     def evaluate(self, runner: Runner, *, batch_size: int, on_progress: OnProgress = no_progress) -> Score:
         """Score an opened model on all samples. Raises as `measure`, and TrialError for a score that is not finite."""
         rows = self.measure(runner, np.arange(len(self)), batch_size=batch_size, on_progress=on_progress)
-        with as_trial_error():
+        with _as_trial_error():
             return score_of(self.metric, rows)
 
     def measure(
@@ -76,13 +74,31 @@ class EvaluationSubset:
         on_progress: OnProgress = no_progress,
         on_outputs: OnOutputs | None = None,
     ) -> Array:
-        """The metric's rows of the samples at these ascending places. Raises as `score.measure`."""
-        return measure(
-            runner,
-            self.data.subset(places),
-            self.metric,
-            batch_size=batch_size,
-            reference=(lambda batch: self.reference(places[batch])) if self.metric.needs_reference else None,
-            on_progress=on_progress,
-            on_outputs=on_outputs,
-        )
+        """The metric's rows of the samples at these ascending places.
+
+        The model runs in a thread of its own, unless the data is at hand, and is at rest when this returns or raises;
+        data and metric stay in the caller's thread. Raises TrialError where the model does not run or the metric does
+        not take its outputs; DataError where the data cannot be read.
+        """
+        data, metric, rows, done = self.data.subset(places), self.metric, list[Array](), 0
+        with prefetched(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
+            for batch, outputs in pairs:
+                own = slice(done, done + len(batch))
+                reference = self.reference(places[own]) if metric.needs_reference else None
+                with _as_trial_error():
+                    rows.append(metric.measure(outputs, batch.labels, reference))
+                if on_outputs is not None:
+                    on_outputs(own, outputs)
+                done += len(batch)
+                on_progress(done, len(data))
+        with _as_trial_error():
+            return stack_rows(metric, rows)
+
+
+@contextmanager
+def _as_trial_error() -> Iterator[None]:
+    """Raise a metric's DataError as TrialError: it took the FP32 outputs; what it refuses now is this model's doing."""
+    try:
+        yield
+    except DataError as error:
+        raise TrialError(error.where, error.what, hint=error.hint) from error

@@ -28,9 +28,9 @@ PRIOR, WEIGHT = 0.7, 3.0
 
 
 def corrections(parts: Array, measured: Array) -> Array:
-    """By which factor each unit's predicted divergence is to be multiplied; shape (units,).
+    """By which factor each tunable's predicted divergence is to be multiplied; shape (tunables,).
 
-    `parts`, shape (trials, units), are the predicted divergences of the units that a trial had in INT8, 0 for the
+    `parts`, shape (trials, tunables), are the predicted divergences of the tunables that a trial had in INT8, 0 for the
     others; `measured`, shape (trials,), above 0, is what was measured of the trial, in any unit: only ratios matter.
     """
     sums = parts.sum(axis=1)

@@ -83,9 +83,9 @@ class Infeasible:
         if self._same(trial.parameters, parameters, {unit_of(name) for name in self._settings} - in_float):
             yield int8
 
-    def _same(self, one: Parameters, other: Parameters, units: Collection[str]) -> bool:
-        """Whether these units have the same settings, whether or not their layers are in INT8."""
-        return all(one[name] == other[name] for name in self._settings if unit_of(name) in units)
+    def _same(self, one: Parameters, other: Parameters, tunables: Collection[str]) -> bool:
+        """Whether these tunables have the same settings, whether or not their layers are in INT8."""
+        return all(one[name] == other[name] for name in self._settings if unit_of(name) in tunables)
 
     @cached_property
     def _settings(self) -> tuple[str, ...]:

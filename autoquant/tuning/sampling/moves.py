@@ -90,8 +90,8 @@ def alternatives(plans: Plans) -> Iterator[Move]:
         if layer in int8 or not any(cut <= int8 | {layer} for cut in cuts):
             continue
         more = plans.plan(int8 | {layer})
-        for unit in dict.fromkeys([layer, max(sorted(int8), key=plans.divergences.__getitem__, default=layer)]):
-            for prediction in plans.predictions.get(unit, ()):
+        for tunable in dict.fromkeys([layer, max(sorted(int8), key=plans.divergences.__getitem__, default=layer)]):
+            for prediction in plans.predictions.get(tunable, ()):
                 if math.isfinite(prediction.divergence):
                     words = ", ".join(f"{name} {value}" for name, value in prediction.parameters.items())
                     yield from _moves(plans, {**more, **prediction.parameters}, changed=words)

@@ -19,7 +19,7 @@ from autoquant.tuning.study.trial import State, Trial
 
 
 def divergence_of(predictions: tuple[Prediction, ...], parameters: Parameters) -> float:
-    """The predicted divergence of a unit as `parameters` have it; for settings without a prediction the worst."""
+    """The predicted divergence of a tunable as `parameters` have it; for settings without a prediction the worst."""
     for prediction in predictions:
         if all(parameters.get(name) == value for name, value in prediction.parameters.items()):
             return _number(prediction.divergence)
@@ -32,14 +32,14 @@ def best_of(predictions: tuple[Prediction, ...]) -> Prediction:
 
 
 def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
-    """The same plan with the best settings of every unit."""
+    """The same plan with the best settings of every tunable."""
     best = {name: value for own in predictions.values() if own for name, value in best_of(own).parameters.items()}
     return {**parameters, **best}
 
 
 def predicted(parameters: Parameters, predictions: Predictions) -> float:
-    """The sum of the predicted divergences of all units in INT8."""
-    return math.fsum(_divergence_in(unit, parameters, predictions) for unit in predictions)
+    """The sum of the predicted divergences of all tunables in INT8."""
+    return math.fsum(_divergence_in(tunable, parameters, predictions) for tunable in predictions)
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ class Plans:
 
     @cached_property
     def factors(self) -> Mapping[str, float]:
-        """Unit -> what its predicted divergence is to be multiplied by, fitted to trials whose drop is not far off."""
+        """Tunable -> the factor of its predicted divergence, fitted to trials whose drop is not far off."""
         far = FAR * self.history.max_drop
         near = [trial for trial, drop in self._known if trial.divergence is not None and abs(drop) < far]
-        parts = np.array([[self._raw(unit, trial.parameters) for unit in self.predictions] for trial in near])
+        parts = np.array([[self._raw(tunable, trial.parameters) for tunable in self.predictions] for trial in near])
         measured = np.array([trial.divergence for trial in near], dtype=np.float64)
         found = corrections(parts.reshape(len(near), len(self.predictions)), measured)
         return dict(zip(self.predictions, found.tolist(), strict=True))
 
     def divergence(self, parameters: Parameters) -> float:
         """The predicted divergence of a plan, corrected."""
-        return math.fsum(self._raw(unit, parameters) * self.factors[unit] for unit in self.predictions)
+        return math.fsum(self._raw(tunable, parameters) * self.factors[tunable] for tunable in self.predictions)
 
     @cached_property
     def divergences(self) -> Mapping[str, float]:
@@ -135,17 +135,17 @@ class Plans:
         return trial.undecided and any(other.state is State.DONE for other in others)
 
     def _sum(self, parameters: Parameters) -> float:
-        return sum(self._raw(unit, parameters) for unit in self.predictions)
+        return sum(self._raw(tunable, parameters) for tunable in self.predictions)
 
-    def _raw(self, unit: str, parameters: Parameters) -> float:
-        """What was predicted for a unit at first; nothing where it is in every plan and cannot be predicted."""
-        divergence = _divergence_in(unit, parameters, self.predictions)
-        return divergence if math.isfinite(divergence) or unit in self.problem.layers else 0.0
+    def _raw(self, tunable: str, parameters: Parameters) -> float:
+        """What was predicted for a tunable at first; nothing where it is in every plan and cannot be predicted."""
+        divergence = _divergence_in(tunable, parameters, self.predictions)
+        return divergence if math.isfinite(divergence) or tunable in self.problem.layers else 0.0
 
 
-def _divergence_in(unit: str, parameters: Parameters, predictions: Predictions) -> float:
-    """The predicted divergence of a unit; 0 in float."""
-    return divergence_of(predictions.get(unit, ()), parameters) if parameters.get(switch_of(unit), True) else 0.0
+def _divergence_in(tunable: str, parameters: Parameters, predictions: Predictions) -> float:
+    """The predicted divergence of a tunable; 0 in float."""
+    return divergence_of(predictions.get(tunable, ()), parameters) if parameters.get(switch_of(tunable), True) else 0.0
 
 
 def _number(divergence: float) -> float:

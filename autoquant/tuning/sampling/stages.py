@@ -115,7 +115,7 @@ def halve(plans: Plans) -> Suggestion | None:
         (layer for layer, found in plans.divergences.items() if math.isfinite(found) and problem.gains[layer] > 0.0),
         key=lambda layer: (plans.divergences[layer], -problem.gains[layer]),
     )
-    always = any(unit not in problem.layers and not is_tensor(unit) for unit in plans.predictions)
+    always = any(tunable not in problem.layers and not is_tensor(tunable) for tunable in plans.predictions)
     sizes = [len(order) >> halvings for halvings in range(1, len(order).bit_length() + always)]
     for count in sizes:
         point = plans.plan(frozenset(order[:count]))

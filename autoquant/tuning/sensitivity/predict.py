@@ -38,12 +38,12 @@ class Option(NamedTuple):
     settings: LayerPlan | None
 
 
-def options(space: SearchSpace, unit: str, parameters: Parameters) -> Iterator[Option]:
+def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterator[Option]:
     """What a space offers a layer, or an operator's input, under settings of the whole model, preferred first."""
-    own = {name: choices for name, choices in space.dimensions.items() if name.rpartition(":")[0] == unit}
-    switch = switch_of(unit)
+    own = {name: choices for name, choices in space.dimensions.items() if name.rpartition(":")[0] == tunable}
+    switch = switch_of(tunable)
     given = {name: value for name, value in parameters.items() if ":" not in name}
-    if not is_tensor(unit):  # whether it is in INT8 is the planner's to choose
+    if not is_tensor(tunable):  # whether it is in INT8 is the planner's to choose
         own.pop(switch, None)
         given[switch] = True
     first = {name: choices[0] for name, choices in own.items()}
@@ -52,7 +52,7 @@ def options(space: SearchSpace, unit: str, parameters: Parameters) -> Iterator[O
     else:
         chosen = [first, *({**first, name: value} for name, choices in own.items() for value in choices[1:])]
     for one in chosen:
-        yield Option(one, space.layer_plan(unit, {**given, **one}))
+        yield Option(one, space.layer_plan(tunable, {**given, **one}))
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Predictor:
     warn: Callable[[str], None]
 
     def predict(self, parameters: Parameters) -> Predictions:
-        """What each unit can have under these settings of the whole model, and the divergence of that.
+        """What each tunable can have under these settings of the whole model, and the divergence of that.
 
-        Units that cannot be measured are predicted to change nothing: the trials will tell.
+        Tunables that cannot be measured are predicted to change nothing: the trials will tell.
         """
         options_of = self._options(parameters)
         key = self._key(options_of, parameters)
@@ -82,10 +82,10 @@ class Predictor:
 
         def compute() -> CacheEntry:
             found = self._sensitivities(self._request(options_of, parameters))
-            return CacheEntry({unit: list(values) for unit, values in found.values.items()}, {})
+            return CacheEntry({tunable: list(values) for tunable, values in found.values.items()}, {})
 
         entry = cached(path, compute, key=key, version=VERSION)
-        return {unit: tuple(_predictions(each, entry.header.get(unit))) for unit, each in options_of.items()}
+        return {tunable: tuple(_predictions(each, entry.header.get(tunable))) for tunable, each in options_of.items()}
 
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
@@ -100,8 +100,8 @@ class Predictor:
         return {name: found.get(name, 0.0) for name in self.space.layers}
 
     def _options(self, parameters: Parameters) -> Mapping[str, Sequence[Option]]:
-        units = [unit for unit in self.space.layers if unit not in self.space.always_float]
-        return {unit: tuple(options(self.space, unit, parameters)) for unit in units}
+        tunables = [tunable for tunable in self.space.layers if tunable not in self.space.always_float]
+        return {tunable: tuple(options(self.space, tunable, parameters)) for tunable in tunables}
 
     def _request(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> SensitivityRequest:
         """Ask for all options in INT8; it takes a calibration of the model as it was given."""
@@ -109,7 +109,10 @@ class Predictor:
         return calibrated_request(
             self.source,
             self.samples,
-            {unit: [one.settings for one in each if one.settings is not None] for unit, each in options_of.items()},
+            {
+                tunable: [one.settings for one in each if one.settings is not None]
+                for tunable, each in options_of.items()
+            },
             batch_size=self.batch_size,
             batch_num=plan.batch_num,
             of_classes=self.of_classes,
@@ -134,8 +137,8 @@ class Predictor:
     def _key(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> str:
         plan = self.space.plan(parameters)
         settings = [
-            f"{unit} {sorted(own.items())} {config_text(Plan({unit: one}))}"
-            for unit, each in options_of.items()
+            f"{tunable} {sorted(own.items())} {config_text(Plan({tunable: one}))}"
+            for tunable, each in options_of.items()
             for own, one in each
         ]
         facts = (__version__, self.source.digest, self.samples.digest, self.batch_size, self.of_classes)

@@ -27,9 +27,9 @@ CandidateKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Settings that a unit can have, and the divergence that is predicted when it alone is in INT8 with them.
+    """Settings that a tunable can have, and the divergence that is predicted when it alone is in INT8 with them.
 
-    `parameters` are all of the unit's own dimensions but its layer's switch; `divergence` is in nats, or in whatever
+    `parameters` are all of the tunable's own dimensions but its layer's switch; `divergence` is in nats, or in whatever
     the trials measure theirs; NaN and infinity say that it cannot be in INT8 with these settings.
     """
 
@@ -38,10 +38,10 @@ class Prediction:
 
 
 Predictions = Mapping[str, tuple[Prediction, ...]]
-"""Unit -> what it can have, the preferred first, which wins where divergences are equal.
+"""Tunable -> what it can have, the preferred first, which wins where divergences are equal.
 
-Units are the layers with a switch, layers that are always in INT8, and inputs of operators with dimensions of their own
-(whose switch is one of these). A layer with a switch and no other dimension has one prediction without parameters.
+Tunables are the layers with a switch, layers that are always in INT8, and inputs of operators with dimensions of their
+own (whose switch is one of these). A layer with a switch and no other dimension has one prediction without parameters.
 """
 
 

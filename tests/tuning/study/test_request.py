@@ -94,7 +94,7 @@ def test_what_was_in_memory_must_be_given_again(name: str, value: Any) -> None:
     with pytest.raises(RunError) as caught:
         read(table)
     assert str(caught.value) == (
-        f"run.toml: {name} was given in memory when this run was started; "
+        f"run.toml: {name} was in memory when this run was started; "
         f"give it again in Python: autoquant.resume(run, {name}=...)"
     )
     assert getattr(read(table, **{name: value}), name) is value

@@ -102,7 +102,7 @@ def _table(words: tuple[str, str], rows: Sequence[Sequence[str]]) -> Block:
 
 def _changed(change: Change) -> tuple[str, str]:
     """The new value of a setting, and the one before."""
-    from autoquant.tuning.study.space import setting_words
+    from autoquant.tuning.study.setting_words import setting_words
 
     where = f" in {change.layers[0]}" if change.single else ""
     return setting_words(change.setting, change.after) + where, setting_words(change.setting, change.before)
@@ -110,7 +110,7 @@ def _changed(change: Change) -> tuple[str, str]:
 
 def _of_the_model(plan: Plan) -> Iterator[str]:
     from autoquant.reports.plan_changes import PLAN_SETTINGS
-    from autoquant.tuning.study.space import setting_words
+    from autoquant.tuning.study.setting_words import setting_words
 
     default = type(plan)({})
     for setting in PLAN_SETTINGS:
@@ -121,7 +121,7 @@ def _of_the_model(plan: Plan) -> Iterator[str]:
 
 def _of_layers(layers: list[LayerPlan]) -> Iterator[str]:
     from autoquant.reports.plan_changes import LAYER_SETTINGS, value_of
-    from autoquant.tuning.study.space import setting_words
+    from autoquant.tuning.study.setting_words import setting_words
 
     for setting in LAYER_SETTINGS if layers else ():
         values = Counter(value_of(settings, setting) for settings in layers)

@@ -1,1 +1,1 @@
-"""What is written about a run."""
+"""What a run found out, read from its files or its result, for explain, result.json and other JSON."""

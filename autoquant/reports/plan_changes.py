@@ -8,7 +8,7 @@ from functools import cache
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.ranges import RangeAlgorithm
-from autoquant.tuning.study.space import label
+from autoquant.tuning.study.setting_words import label
 
 Value = bool | int | float | str | None
 PLAN_SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name != "layers")

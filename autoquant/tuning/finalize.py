@@ -24,7 +24,7 @@ from autoquant.tuning.events import Warned
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
-from autoquant.tuning.study.run_folder import PASSING
+from autoquant.tuning.study.run_folder import TEMPORARY
 from autoquant.tuning.study.score_json import add_to_score, write_score
 from autoquant.tuning.study.trial import State, Trial, best
 from autoquant.tuning.trials import keep_best
@@ -111,7 +111,7 @@ def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
 def costly_layers(session: SearchSession, plan: Plan) -> tuple[tuple[str, float], ...]:
     """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
     try:
-        with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=PASSING) as folder:
+        with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=TEMPORARY) as folder:
             return layer_output_errors(session, plan, Path(folder))
     except KeyboardInterrupt:
         return ()

@@ -33,7 +33,7 @@ from autoquant.targets.litert_assignment import (
 from autoquant.targets.litert_operators import INT8_ENDS, able
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.choices import LATENCY
-from autoquant.tuning.study.run_folder import PASSING
+from autoquant.tuning.study.run_folder import TEMPORARY
 from autoquant.tuning.study.space import SearchSpace
 
 TICKS = 10**8
@@ -104,7 +104,7 @@ def open_latency(
     key = digest_of(__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(space.fullest))
     times = read_times(cache, key)
     if times is None:
-        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=PASSING) as folder:
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=TEMPORARY) as folder:
             int8 = _made(builder, space.fullest, Path(folder) / "int8.tflite")
         times = measured_times(lite, int8, one_batch(builder.model, evaluation))
         write_times(cache, key, times)

@@ -51,7 +51,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
             return _search(inputs, folder, listener, clock, begin, report)
         except AutoquantError:
             if not folder.journal.exists():
-                folder.remove_beginnings(folder_too=made)
+                folder.remove_files_of_start(folder_too=made)
             raise
 
 

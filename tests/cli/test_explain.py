@@ -19,7 +19,7 @@ from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS
 from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.study.score_json import Terms
-from autoquant.tuning.study.space import QUANT_ENABLE, SETTING_WORDS
+from autoquant.tuning.study.setting_words import QUANT_ENABLE, SETTING_WORDS
 from autoquant.tuning.study.trial import State, Trial
 
 SPACE = """

@@ -1,1 +1,1 @@
-"""What may be claimed of the best model, and the log of holdout evaluations."""
+"""The certificate of the best model, computed from an evaluation on the holdout, and the log of these evaluations."""

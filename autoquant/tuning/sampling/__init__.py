@@ -1,1 +1,1 @@
-"""What to try next, as a function of the history alone; only samplers.py, guided.py and shadow_study.py know Optuna."""
+"""The next point to try, chosen from the trials alone. Optuna: only samplers.py, guided.py and shadow_study.py."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.problem import canonical_key, unit_of
-from autoquant.tuning.study.space import Choice, Parameters, Suggestion, setting_words
+from autoquant.tuning.study.setting_words import setting_words
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion
 
 SAMPLES = (64, 128, 256)
 """Samples for each single change, for combinations, for the best few."""

@@ -11,7 +11,8 @@ from autoquant.tuning.sampling.plans import Plans, predicted, with_best
 from autoquant.tuning.sampling.problem import canonical_key, globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW
 from autoquant.tuning.sensitivity.request import Predictions
-from autoquant.tuning.study.space import Parameters, Suggestion, setting_words, switch_of
+from autoquant.tuning.study.setting_words import setting_words
+from autoquant.tuning.study.space import Parameters, Suggestion, switch_of
 from autoquant.tuning.study.trial import State
 
 MATERIAL = 0.9

@@ -1,8 +1,8 @@
-"""A run's folder: what is in it, and how it stays whole whatever happens.
+"""The folder of a run: the paths in it, and the operations that never leave it half done.
 
 run.toml  space.toml  study.journal  holdout_log.json  result.json
 baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
-corrections/   of biases, and what they are computed from
+corrections/   bias corrections, and the statistics they are computed from
 trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json]
 best -> trials/0007
 """
@@ -24,12 +24,12 @@ from autoquant.formats.space_toml import SpaceFile, parse_space
 
 LOCK = ".lock"
 CERTIFICATE = "certificate.json"
-PASSING = ".passing-"
-"""What the names of folders begin with that are there for a moment."""
+TEMPORARY = ".temporary-"
+"""The prefix of folders that are removed again, also where the process that made them died."""
 
 
 class RunFolder:
-    """The paths of a run, and the few operations that must not leave it half done."""
+    """The paths of a run, and operations on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,13 +47,13 @@ class RunFolder:
         self.best = path / "best"
 
     def refuse_existing(self) -> None:
-        """Raise RunError when there is anything where a new run is to be."""
+        """Raise RunError where a new run would meet anything."""
         if (self.path.exists() or self.path.is_symlink()) and not _is_empty_folder(self.path):
             hint = f"`autoquant resume {self.path}` goes on with it; or choose another --run"
             raise RunError(str(self.path), "exists already", hint=hint)
 
     def create(self) -> bool:
-        """Make the folder; give whether it was not there before. Raises RunError when that cannot be."""
+        """Make the folder; returns whether it was not there before. Raises RunError."""
         before = self.path.is_dir()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,9 @@ class RunFolder:
             raise unwritable(self.path, error) from error
         return not before
 
-    def remove_beginnings(self, *, folder_too: bool) -> None:
+    def remove_files_of_start(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
-        for file in self._beginnings():
+        for file in self._files_of_start():
             with suppress(OSError):
                 file.unlink()
         shutil.rmtree(self.corrections, ignore_errors=True)
@@ -71,9 +71,9 @@ class RunFolder:
             with suppress(OSError):
                 self.path.rmdir()
 
-    def _beginnings(self) -> tuple[Path, ...]:
-        kept = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
-        return (self.request, self.space, *kept, self.path / LOCK)
+    def _files_of_start(self) -> tuple[Path, ...]:
+        caches = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
+        return (self.request, self.space, *caches, self.path / LOCK)
 
     def require_run(self) -> None:
         """Raise RunError when there is no run in the folder."""
@@ -95,7 +95,7 @@ class RunFolder:
         return folder
 
     def point_best(self, number: int) -> None:
-        """Let `best` be this trial, in one step that cannot be seen half done."""
+        """Point `best` at this trial, atomically."""
         target = Path("trials") / f"{number:04d}"
         if self.best.is_symlink() and self.best.readlink() == target:
             return
@@ -165,25 +165,25 @@ class RunFolder:
             yield
 
     def _mend(self) -> None:
-        """Remove what a process that was killed left: half-written files, its lock on the journal, a line of that."""
-        for left in (*self.path.glob(".*.tmp"), Path(f"{self.journal}.lock")):
+        """Remove what a killed process leaves: half-written files, its lock on the journal, half a line in that."""
+        for file in (*self.path.glob(".*.tmp"), Path(f"{self.journal}.lock")):
             with suppress(FileNotFoundError):
-                left.unlink()
-        for folder in self.path.glob(f"{PASSING}*"):
+                file.unlink()
+        for folder in self.path.glob(f"{TEMPORARY}*"):
             shutil.rmtree(folder, ignore_errors=True)
         if not self.journal.is_file():
             return
-        with self.journal.open("rb+") as file:
-            content = file.read()
+        with self.journal.open("rb+") as journal:
+            content = journal.read()
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
-                file.truncate(whole)
+                journal.truncate(whole)
 
 
 def _is_empty_folder(path: Path) -> bool:
-    """Whether there is nothing in it but what a search leaves that dies before there is a run."""
-    begun = {LOCK, "space.toml"}
-    return path.is_dir() and all(file.name in begun or file.match(".*.tmp") for file in path.iterdir())
+    """Whether there is nothing in it but the files of a search that died before there was a run."""
+    started = {LOCK, "space.toml"}
+    return path.is_dir() and all(file.name in started or file.match(".*.tmp") for file in path.iterdir())
 
 
 def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:

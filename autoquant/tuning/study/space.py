@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
 from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
-from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
+from autoquant.calibration.ranges import Ifmr
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import Override, SpaceFile, Table
 from autoquant.model.layer import Layer
 from autoquant.model.names import is_tensor
+from autoquant.tuning.study.setting_words import QUANT_ENABLE, choice_label, setting_words
 
 Choice = bool | int | str
 Parameters = Mapping[str, Choice]
-QUANT_ENABLE = "quant_enable"
 DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "activation": (Ifmr(),),
@@ -27,14 +27,14 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "weight_algorithm": ("minmax",),
     }
 )
-"""Setting of a layer -> what holds where the file says nothing: what AMCT does."""
+"""Setting of a layer -> its choices where the file names none: what AMCT does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
     """A point to try, why, in which phase of the search, and on how many samples at most: None until it is decided.
 
-    `note` is what a sampler of Optuna noted of it, and wants to find again.
+    `note` is what a sampler of Optuna wants to know of it when it chooses others.
     """
 
     parameters: Parameters
@@ -45,7 +45,7 @@ class Suggestion:
 
 
 class SearchSpace:
-    """What may be chosen. A dimension with one choice is not a dimension: Optuna never hears of it.
+    """The dimensions of a search with their choices; those with a single choice are left out.
 
     Names of dimensions: `batch_num`, `equalize`, `bias_correction`, `<setting>` where one choice holds for all layers,
     `<layer>:<setting>` otherwise.
@@ -53,7 +53,7 @@ class SearchSpace:
     """
 
     def __init__(self, file: SpaceFile, layers: Sequence[Layer], *, batches: int) -> None:
-        """Raise SpaceError where a pattern or type matches nothing. `batches` is what calibration data there is."""
+        """Raise SpaceError where a pattern or type matches nothing. `batches` counts those of the calibration data."""
         for override in file.overrides:
             _check_matches(override, layers)
         self.layers: Mapping[str, Layer] = {layer.name: layer for layer in _offered(file, layers)}
@@ -150,25 +150,8 @@ def switch_of(name: str) -> str:
     return f"{name}:{QUANT_ENABLE}"
 
 
-def label(setting: RangeAlgorithm) -> str:
-    """A range setting in words: its algorithm, and the parameters that are not the default.
-
-    >>> label(Ifmr(max_percentile=0.9999))
-    'ifmr max_percentile=0.9999'
-    """
-    name = range_name(setting)
-    default = asdict(RANGES[name]())
-    return " ".join([name, *(f"{key}={value}" for key, value in asdict(setting).items() if value != default[key])])
-
-
 def _labels(values: Sequence[Any]) -> tuple[Choice, ...]:
-    return tuple(value if isinstance(value, bool | int | str) else _label(value) for value in values)
-
-
-def _label(value: RangeAlgorithm | float | None) -> str:
-    if value is None:
-        return "no dmq"
-    return f"dmq {value}" if isinstance(value, float) else label(value)
+    return tuple(value if isinstance(value, bool | int | str) else choice_label(value) for value in values)
 
 
 def _dimension(name: str, choices: Sequence[Choice]) -> Iterator[tuple[str, tuple[Choice, ...]]]:
@@ -194,10 +177,10 @@ def _offered(file: SpaceFile, layers: Sequence[Layer]) -> Iterator[Layer]:
 
 
 def _table(file: SpaceFile, layer: Layer) -> Table:
-    """What is offered to one layer itself, as far as it can have it; empty where the model's choice holds."""
+    """The choices of one layer itself, as far as it can have them; empty where those of the whole model hold."""
     own = [override.table for override in file.overrides if _matches(override, layer)]
     tables = [*reversed(own), file.layer]  # the last override that says something wins
-    # What is quantized only where it is asked for is asked for by its name or its type.
+    # An input of an operator is quantized only where an override names it or its type.
     enable = _first(tables[:-1], QUANT_ENABLE) or (False,) if layer.tensor_only else _first(tables, QUANT_ENABLE)
     found: dict[str, Any] = {QUANT_ENABLE: enable or (True,)}
     for setting, default in DEFAULTS.items():
@@ -208,12 +191,12 @@ def _table(file: SpaceFile, layer: Layer) -> Table:
 
 
 def _first(tables: Sequence[Table], setting: str) -> tuple[Any, ...]:
-    """What the first table offers that says something of a setting."""
+    """The choices of a setting in the first table that has any."""
     return next((getattr(table, setting) for table in tables if getattr(table, setting)), ())
 
 
 def _possible(layer: Layer, setting: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """What a layer can have of the values of a setting, each once."""
+    """The values of a setting that a layer can have, each once."""
     return tuple(dict.fromkeys(getattr(layer_plan(layer, **{setting: value}), setting) for value in values))
 
 
@@ -245,29 +228,3 @@ def _why(chosen: Mapping[str, Choice]) -> str:
     """In words: 'all INT8: minmax, per-channel'."""
     words = [setting_words(name, value) for name, value in chosen.items()]
     return "all INT8" + (": " + ", ".join(words) if words else "")
-
-
-def setting_words(name: str, value: Any) -> str:
-    """A value of a setting in words: of a plan, or of a dimension of the whole model.
-
-    >>> setting_words("batch_num", 8), setting_words("channel_wise", False), setting_words("dmq", None)
-    ('8 batches', 'per-tensor', 'no dmq')
-    """
-    return SETTING_WORDS[name](value) if name in SETTING_WORDS else f"{name} {value}"
-
-
-SETTING_WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
-    {
-        "batch_num": lambda count: f"{count} batches" if count != 1 else "1 batch",
-        "equalize": lambda on: "equalized" if on else "not equalized",
-        "bias_correction": lambda how: "biases not corrected" if how == "none" else f"biases corrected ({how})",
-        "activation": str,
-        "asymmetric": lambda on: "asymmetric" if on else "symmetric",
-        "channel_wise": lambda on: "per-channel" if on else "per-tensor",
-        "weight_bits": lambda bits: f"{bits}-bit weights",
-        "dmq": lambda value: value if isinstance(value, str) else _label(value),
-        "weight_algorithm": lambda name: f"weights by {name}",
-        QUANT_ENABLE: lambda on: "tensors quantized" if on else "tensors in float",
-    }
-)
-"""Setting -> how a value of it is written on screens and in trials; others are written as they are."""

@@ -20,7 +20,8 @@ from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.model import Model, is_lite, open_model
+from autoquant.model.model import Model, is_lite
+from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.reports.explanation import Explanation, explain_run
 from autoquant.reports.result_json import result_text

@@ -18,7 +18,7 @@ from autoquant.errors import PlanError, UsageError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.table import open_target
 
 CONFIG = {

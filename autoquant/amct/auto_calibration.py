@@ -27,7 +27,8 @@ from autoquant.files import write_text
 from autoquant.model.layer import Survey
 from autoquant.model.layers import survey
 from autoquant.model.load import load
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder, Stopwatch

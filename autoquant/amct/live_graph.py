@@ -8,13 +8,13 @@ from threading import Lock
 from typing import Any
 
 from autoquant.errors import ModelError, UsageError
-from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen, found_inputs, found_outputs
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
+from autoquant.model.load import prepare
+from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.names import canonical
-from autoquant.model.opening import prepared
 from autoquant.model.shapes import tensor_name
 
 CALIBRATED = "autoquant_calibrated"
@@ -51,7 +51,7 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
         raise ModelError("graph", what, hint=hint)
     if outputs:
         outputs = tuple(dict.fromkeys([*chosen(loaded).outputs, *map(canonical, outputs)]))
-    normalized = prepared(loaded, outputs=outputs, fusion=fusion)
+    normalized = prepare(loaded, outputs=outputs, fusion=fusion)
     return LiveModel(normalized, survey(normalized))
 
 

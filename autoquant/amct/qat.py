@@ -16,13 +16,12 @@ from autoquant.amct.saving import CONVERTIBLE, RecordedModel, SavedModel, write_
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import ModelError
 from autoquant.formats.record_text import save_record
-from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.load import load
-from autoquant.model.opening import prepared
+from autoquant.model.load import load, prepare
+from autoquant.model.model import Fusion
 from autoquant.quantization.affine import Array
 from autoquant.quantization.weights import by_channel
 
@@ -58,11 +57,11 @@ def convert_qat_model(
         what = "has no FakeQuant operator: it was not trained for INT8"
         raise ModelError(str(pb_model), what, hint="calibrate it: create_quant_config, quantize_model, save_model")
     plain = without_fakes(trained)
-    graph = prepared(plain, outputs=names)
+    graph = prepare(plain, outputs=names)
     record = _record(trained, graph)
     changed = _changed(plain, graph, names, record)
     if changed:
-        graph = prepared(plain, outputs=names, fusion=Fusion(skip=changed))
+        graph = prepare(plain, outputs=names, fusion=Fusion(skip=changed))
         record = {name: replace(one, skip_fusion=name in changed) for name, one in record.items()}
     saved = write_quantized(RecordedModel(graph, survey(graph).by_name, record), save_path, simulation=simulation)
     if record_file is not None:
@@ -113,7 +112,7 @@ def _by_channel(layer: Layer, fake: Any, scales: Array) -> Array:
 
 def _changed(plain: Graph, graph: Graph, outputs: Sequence[str], record: Record) -> frozenset[str]:
     """The layers of the record whose weights a fusion has changed."""
-    apart = prepared(plain, outputs=outputs, fusion=Fusion(enabled=False))
+    apart = prepare(plain, outputs=outputs, fusion=Fusion(enabled=False))
     before, after = survey(apart).by_name, survey(graph).by_name
 
     def same(name: str) -> bool:

@@ -15,14 +15,13 @@ from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError, UsageError, did_you_mean
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
-from autoquant.model.load import load
+from autoquant.model.load import load, prepare
+from autoquant.model.model import Fusion
 from autoquant.model.names import canonical, node_of
 from autoquant.model.nodes import sizes
-from autoquant.model.opening import prepared
 from autoquant.quantization.affine import Array
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import weight_scales
@@ -119,7 +118,7 @@ def open_recorded(pb_model: Path, outputs: Sequence[str], record: Record, where:
             near = did_you_mean(name, loaded.nodes, otherwise="please match the model and the record")
             raise PlanError(f"{where}: {name}", f"find {name} failure in {pb_model}", hint=near)
     unfused = frozenset(name for name, entry in record.items() if entry.skip_fusion)
-    graph = prepared(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
+    graph = prepare(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
     found = survey(graph)
     needed = loaded.ancestors(*map(canonical, outputs))
     kept = {name: entry for name, entry in record.items() if node_of(name) in needed}

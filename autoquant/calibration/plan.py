@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.calibration.ranges import Hfmg, Ifmr, MinMax, RangeAlgorithm
 from autoquant.errors import AutoquantError, PlanError, did_you_mean
-from autoquant.model.fusion import EVERYTHING, Fusion
+from autoquant.model.model import EVERYTHING, Fusion
 
 if TYPE_CHECKING:  # which loads TensorFlow, and plans are read before that is waited for
     from autoquant.model.layer import Layer

@@ -13,8 +13,8 @@ from autoquant.formats.activation import FP16
 from autoquant.formats.calibration_cfg_proto import overrides, present_fields, read_message, settings, tensor_settings
 from autoquant.formats.layer_settings import Given, no_input, settled
 from autoquant.formats.strict import read_text
-from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.layer import Layer, Survey
+from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.operators import OPERATORS
 
 TYPES = tuple(name for name, operator in OPERATORS.items() if not operator.tensor_only)

@@ -15,8 +15,8 @@ from autoquant.formats.activation import FP16
 from autoquant.formats.config_layer import read_activation, read_layer, read_ours
 from autoquant.formats.layer_settings import Given, no_input, settled
 from autoquant.formats.strict import Fields
-from autoquant.model.fusion import Fusion
 from autoquant.model.layer import Layer
+from autoquant.model.model import Fusion
 from autoquant.model.names import is_tensor
 
 EXTRA = "autoquant"

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from autoquant.model.carriers import carried, source_of
-from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Array, Graph
+from autoquant.model.model import Fusion
 from autoquant.model.names import canonical, node_of
 from autoquant.model.shapes import imported, static_shape, tensor_name
 from autoquant.model.sources import BATCH_NORMS, Channels, Linear, channel_axis

@@ -11,8 +11,8 @@ from tensorflow.core.framework import types_pb2
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph, attr_of, const_shape
-from autoquant.model.input_shapes import Shape
 from autoquant.model.layer import Layer, Rejected, Survey
+from autoquant.model.model import Shape
 from autoquant.model.nodes import channels_first, sizes, weight_of
 from autoquant.model.operators import OPERATORS, Operator
 from autoquant.model.restrictions import objection

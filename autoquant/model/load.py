@@ -1,24 +1,50 @@
-"""Reading model files: each format becomes a frozen graph with inputs and outputs."""
+"""Files of TensorFlow: each format becomes a frozen graph, and that a normalized one with named inputs and outputs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2
+from tensorflow.python.framework import dtypes
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.interface import found_inputs
+from autoquant.model.interface import check_runnable, chosen, found_inputs, needed_inputs
 from autoquant.model.load_keras import load_keras
 from autoquant.model.load_saved_model import load_saved_model
+from autoquant.model.model import EVERYTHING, Fusion, InputSpec, Model
+from autoquant.model.normalize import check_fusion, normalize
+from autoquant.model.shapes import imported, placeholder_shape
 
 EXPECTED = "a frozen .pb, a SavedModel folder, a .keras or an .h5 file is expected"
+
+
+def open_graph(path: Path, *, inputs: Sequence[str], outputs: Sequence[str], fusion: Fusion) -> Model:
+    """Open a frozen .pb, a SavedModel folder, a .keras or .h5 file, as `open_model` says."""
+    graph = prepare(load(path), inputs=inputs, outputs=outputs, fusion=fusion)
+    specs = tuple(_spec(graph.nodes[name]) for name in graph.inputs)
+    return Model(path.resolve().stem, graph, specs, digest_of(path))
+
+
+def prepare(
+    loaded: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = (), fusion: Fusion = EVERYTHING
+) -> Graph:
+    """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
+    frozen = chosen(loaded, inputs=inputs, outputs=outputs)
+    check_fusion(frozen, fusion)
+    imported(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
+    graph = normalize(frozen, fusion)
+    if not inputs:
+        graph = replace(graph, inputs=needed_inputs(graph)).pruned()
+    check_runnable(graph)
+    return graph
 
 
 def load(path: Path) -> Graph:
@@ -67,3 +93,8 @@ def digest_of(path: Path) -> str:
         digest.update(f"{part.relative_to(path).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return str(digest.hexdigest())
+
+
+def _spec(node: Any) -> InputSpec:
+    dtype = np.dtype(dtypes.as_dtype(node.attr["dtype"].type).as_numpy_dtype)
+    return InputSpec(node.name, dtype, placeholder_shape(node))

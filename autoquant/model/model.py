@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from autoquant.errors import ModelError, UsageError
-from autoquant.model.fusion import EVERYTHING, Fusion
+from autoquant.errors import ModelError
 
 if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.model.graph import Graph
 
 LITE = ".tflite"
+Shape = tuple[int | None, ...]
+"""Sizes of the dimensions of a tensor; None is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,26 @@ class InputSpec:
 
     name: str
     dtype: np.dtype[Any]
-    shape: tuple[int | None, ...] | None
+    shape: Shape | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """Whether operators take up the batch norms, multiplications and additions behind them, and which do not.
+
+    `skip` names nodes that stay apart; users name operators with a weight, because a record can say it of no other.
+    """
+
+    enabled: bool = True
+    skip: frozenset[str] = frozenset()
+
+    def allows(self, *names: str) -> bool:
+        """Whether nodes of these names may become one."""
+        return self.enabled and self.skip.isdisjoint(names)
+
+
+EVERYTHING = Fusion()
+"""Fuse all that can be fused."""
 
 
 class Program(Protocol):
@@ -75,31 +94,23 @@ def is_lite(model: str | Path) -> bool:
     return Path(model).suffix.lower() == LITE
 
 
-def open_model(
-    path: str | Path,
-    *,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    fusion: Fusion = EVERYTHING,
-    signature: str | None = None,
-) -> Model:
-    """Open a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file; raises ModelError where that cannot be.
+def shape_for_one_sample(name: str, stated: Shape | None, given: tuple[int, ...] | None) -> Shape | None:
+    """The shape of an input for one sample: as stated, open batches set to 1, other open sizes as given.
 
-    `inputs` and `outputs`, with or without ':0', override what a file of TensorFlow says; an input inside the graph
-    cuts off all that is before it. Inputs that were found, not asked for, and that no output needs are left out.
-    `fusion` says what is joined with the layer before it; raises PlanError where that names what is not there.
-    `signature` chooses one of several in a .tflite file, the only kind for which TensorFlow is not loaded.
+    What is given is the shape of one sample or of a batch. A size that neither tells stays None. Raises ModelError
+    where the two contradict each other.
     """
-    path = Path(path)
-    if is_lite(path):
-        from autoquant.model.litert.load import load_lite
-
-        if inputs or outputs:
-            hint = "leave them out; --signature chooses among several"
-            raise UsageError("--inputs, --outputs", "are for files of TensorFlow, not for a .tflite", hint=hint)
-        return load_lite(path, signature=signature)
-    if signature is not None:
-        raise UsageError("--signature", "is for .tflite files", hint="choose with --inputs and --outputs")
-    from autoquant.model.opening import open_graph
-
-    return open_graph(path, inputs=inputs, outputs=outputs, fusion=fusion)
+    if stated is None:
+        return None if given is None else (1, *given[1:])
+    if given is None or not stated:
+        return tuple(1 if size is None and axis == 0 else size for axis, size in enumerate(stated))
+    sample = given if len(given) == len(stated) - 1 else given[1:]
+    if len(given) not in (len(stated), len(stated) - 1) or any(
+        size not in (None, wanted) for size, wanted in zip(stated[1:], sample, strict=True)
+    ):
+        raise ModelError(
+            name,
+            f"shape {given} is given but the file says {stated}",
+            hint="give the sizes that the file leaves open (None), and keep the others",
+        )
+    return (stated[0] or 1, *sample)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from autoquant.errors import ModelError, PlanError, did_you_mean
 from autoquant.model.folding import fold_constants
-from autoquant.model.fusion import EVERYTHING, Fusion
 from autoquant.model.graph import Graph
+from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.operators import OPERATORS
 from autoquant.model.rules import CLEANING, Rule, folding
 from autoquant.model.sources import BATCH_NORMS

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from autoquant.model.affine import READERS, fold_affine
-from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph, attr_of, make_node
+from autoquant.model.model import Fusion
 from autoquant.model.names import canonical, node_of
 
 Rule = Callable[[Graph, Any], Graph | None]

@@ -12,7 +12,7 @@ from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph, attr_of, make_node
-from autoquant.model.input_shapes import Shape, merged
+from autoquant.model.model import Shape, shape_for_one_sample
 
 
 def tensor_name(tensor: str) -> str:
@@ -84,7 +84,7 @@ def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = M
                 name, "a shape is given but this is not an input", hint=f"inputs: {', '.join(graph.inputs)}"
             )
     nodes = [graph.nodes[name] for name in graph.inputs]
-    shapes = [merged(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
+    shapes = [shape_for_one_sample(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
     return graph.edit(
         put=[make_placeholder(n.name, n.attr["dtype"].type, s) for n, s in zip(nodes, shapes, strict=True)]
     )

@@ -13,13 +13,12 @@ from autoquant.calibration.record import LayerRecord
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError
 from autoquant.files import write_bytes
-from autoquant.model.fusion import EVERYTHING
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, Kind
 from autoquant.model.litert.survey import survey_lite
-from autoquant.model.model import Model
+from autoquant.model.model import EVERYTHING, Model
 from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep

@@ -14,7 +14,8 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.rounds import LEAST, Budget
 from autoquant.evaluation.latency.run_latency import layer_of, lite_of
-from autoquant.model.model import LITE, is_lite, open_model
+from autoquant.model.model import LITE, is_lite
+from autoquant.model.open import open_model
 from autoquant.tuning.study.run_folder import RunFolder
 
 BUDGET = Budget(seconds=3.0, rounds=1000)

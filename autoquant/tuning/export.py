@@ -16,7 +16,7 @@ from autoquant.formats.codec import json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.certification.certificate import load_certificate

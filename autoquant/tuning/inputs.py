@@ -11,7 +11,8 @@ from autoquant.evaluation.metrics.metric import Metric, require_labels
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.certification.guard import check_guard

@@ -12,7 +12,7 @@ from tiny_model import Tiny
 
 from autoquant.amct.live_graph import CALIBRATED, Probes, live_activations, read_live
 from autoquant.errors import ModelError, UsageError
-from autoquant.model.fusion import Fusion
+from autoquant.model.model import Fusion
 
 
 def test_a_live_graph_has_the_layers_of_its_file(live: Any) -> None:

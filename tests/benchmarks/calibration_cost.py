@@ -33,7 +33,8 @@ from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.targets.table import open_target
 from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.study.request import DataRequest

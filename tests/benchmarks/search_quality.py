@@ -30,7 +30,7 @@ from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.data.preprocessing import open_preprocess
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.table import open_target
 from autoquant.tuning.result import SearchResult
 

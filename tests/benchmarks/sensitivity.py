@@ -36,7 +36,8 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.engines.tensorflow import TensorFlowRunner
 from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.model.graph import Graph, GraphDef
-from autoquant.model.model import Model, is_lite, open_model
+from autoquant.model.model import Model, is_lite
+from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder

@@ -35,7 +35,8 @@ from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.repairs.bias_correction import Corrector

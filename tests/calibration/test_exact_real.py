@@ -14,7 +14,7 @@ from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.layers import survey
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.quantization.affine import Affine
 
 IMAGES = 200

@@ -11,9 +11,9 @@ from autoquant.calibration.ranges import RANGES, Ifmr, MinMax
 from autoquant.calibration.record import Calibrator, LayerRecord
 from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, TrialError
-from autoquant.model.fusion import Fusion
 from autoquant.model.graph import Graph, make_const
 from autoquant.model.layer import Layer
+from autoquant.model.model import Fusion
 from autoquant.quantization.affine import Affine
 
 CONV = np.array([[[[127.0, -64.0, 0.0]]]], np.float32)

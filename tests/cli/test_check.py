@@ -9,7 +9,7 @@ from autoquant.calibration.record import LayerRecord
 from autoquant.cli.main import main
 from autoquant.formats.record_text import save_record
 from autoquant.model.layers import survey
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.quantization.affine import Affine
 from autoquant.targets.tensorflow import TensorFlowTarget
 

@@ -25,7 +25,8 @@ from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import PART, CalibrationRunner, batches_in, part_size
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.model import InputSpec, Model, Program, open_model
+from autoquant.model.model import InputSpec, Model, Program
+from autoquant.model.open import open_model
 from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 

@@ -12,8 +12,8 @@ from autoquant.calibration.plan import LayerPlan, Plan, check_plan
 from autoquant.calibration.ranges import RANGES, Ifmr
 from autoquant.errors import PlanError
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, parse_cfg, plan_of
-from autoquant.model.fusion import Fusion
 from autoquant.model.layer import Survey
+from autoquant.model.model import Fusion
 
 YOLO = """
 # One setting for everything, with the colons that many write before a brace.

@@ -14,8 +14,8 @@ from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import PlanError
 from autoquant.formats.config_json import config_text, load_config, parse_config, save_config
 from autoquant.formats.config_reading import GLOBAL
-from autoquant.model.fusion import Fusion
 from autoquant.model.layer import Abilities, Layer, Survey
+from autoquant.model.model import Fusion
 
 FRACTION = st.floats(0.5, 1.0, exclude_min=True)
 IFMR = st.builds(

@@ -12,8 +12,8 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax
 from autoquant.errors import PlanError
 from autoquant.formats.config_json import parse_config
-from autoquant.model.fusion import Fusion
 from autoquant.model.layer import Abilities, Survey
+from autoquant.model.model import Fusion
 
 
 def test_a_config_as_amct_writes_it_with_every_default(found: Survey) -> None:

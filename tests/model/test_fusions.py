@@ -11,8 +11,8 @@ import pytest
 from graph_writing import NORMS, SMALL, normal, ops, placeholder
 
 from autoquant.model.graph import Graph
-from autoquant.model.model import open_model
 from autoquant.model.normalize import normalize
+from autoquant.model.open import open_model
 
 pytestmark = [
     # Keras converts its variables by a protocol of NumPy 1, which NumPy 2 announces the end of.

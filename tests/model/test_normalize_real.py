@@ -13,8 +13,8 @@ import pytest
 from autoquant.model.graph import Graph
 from autoquant.model.interface import chosen
 from autoquant.model.load import load
-from autoquant.model.model import open_model
 from autoquant.model.normalize import normalize
+from autoquant.model.open import open_model
 from autoquant.model.shapes import tensor_name
 
 BATCH_NORM = {"Mul", "AddV2", "Add", "Sub", "Rsqrt", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}

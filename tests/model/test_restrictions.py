@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Survey
 from autoquant.model.layers import survey
-from autoquant.model.model import open_model
 from autoquant.model.normalize import normalize
+from autoquant.model.open import open_model
 
 KERNEL = np.ones((3, 3, 2, 3), np.float32)
 DEPTHWISE = np.ones((3, 3, 2, 1), np.float32)

@@ -13,7 +13,8 @@ from autoquant.calibration.ranges import MinMax
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.sensitivity.request import SensitivityRequest
 from autoquant.tuning.study.workload import Workload

@@ -20,7 +20,7 @@ from autoquant.errors import PlanError, RunError
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.model.graph import Graph
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.repairs.equalization import equalized_program
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.ranges import Percentile
 from autoquant.errors import PlanError, RunError, TrialError
-from autoquant.model.fusion import Fusion
+from autoquant.model.model import Fusion
 from autoquant.quantization.affine import Affine
 from autoquant.targets.litert import LiteRTTarget
 from autoquant.targets.litert_assignment import assigned, conversions

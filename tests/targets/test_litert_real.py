@@ -11,7 +11,7 @@ import pytest
 from lite_networks import LiteNetwork, SavedLite, calibrated
 from numpy.typing import NDArray
 
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.litert import LiteRTTarget
 
 BED = ("bed/evaluation.npz", "bed/calibration.npz", lambda x: x.astype(np.float32) / np.float32(127.5) - 1)

@@ -24,7 +24,8 @@ from autoquant.formats.quant_json import QuantJson, load_quant_json
 from autoquant.model.graph import GraphDef, make_node
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES
 from autoquant.targets.attributes import FLOAT, type_attr

@@ -18,7 +18,7 @@ import autoquant
 from autoquant.cli.summary import exit_code
 from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict, load_certificate
 from autoquant.tuning.certification.holdout_log import read_holdout_log

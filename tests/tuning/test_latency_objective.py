@@ -23,7 +23,7 @@ from autoquant.evaluation.latency.rounds import Budget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.load import load_lite
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.litert import LiteRTTarget
 from autoquant.tuning import latency_objective
 from autoquant.tuning.latency_objective import EstimatedLatency

@@ -19,7 +19,7 @@ from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
 from autoquant.tuning.result import Ended, SearchResult

@@ -10,7 +10,7 @@ import pytest
 from tiny_model import Tiny
 
 from autoquant.model.litert.convert import convert
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 
 FROM_PYTHON = """
 import sys, autoquant

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoquant.model.graph import Graph, const_shape
-from autoquant.model.input_shapes import Shape
+from autoquant.model.model import Shape
 from autoquant.model.names import node_of
 from autoquant.model.nodes import channels_first
 from autoquant.model.operators import OPERATORS

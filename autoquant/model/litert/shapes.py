@@ -8,10 +8,10 @@ from types import MappingProxyType
 import numpy as np
 
 from autoquant.errors import ModelError
-from autoquant.model.input_shapes import Shape, merged
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import plain_interpreter, run, sentence
+from autoquant.model.model import Shape, shape_for_one_sample
 
 
 def stated_shapes(lite: LiteGraph) -> Mapping[str, Shape]:
@@ -35,7 +35,7 @@ def tensor_shapes(
             raise ModelError(
                 name, "a shape is given but this is not an input", hint=f"inputs: {', '.join(lite.inputs)}"
             )
-    wanted = {name: merged(name, shape, input_shapes.get(name)) for name, shape in stated.items()}
+    wanted = {name: shape_for_one_sample(name, shape, input_shapes.get(name)) for name, shape in stated.items()}
     sizes = {name: tuple(size for size in shape or () if size is not None) for name, shape in wanted.items()}
     if any(len(sizes[name]) < len(shape or ()) for name, shape in wanted.items()):
         return tuple(map(flatbuffer.shape_of, lite.subgraph.tensors))

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from autoquant.errors import ModelError
-from autoquant.model.input_shapes import Shape
 from autoquant.model.layer import Layer, Rejected, Survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind
 from autoquant.model.litert.shapes import tensor_shapes
+from autoquant.model.model import Shape
 
 
 def survey_lite(lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Survey:

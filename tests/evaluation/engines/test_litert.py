@@ -15,7 +15,7 @@ from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner, fetc
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph, GraphDef, make_node
 from autoquant.model.litert.convert import convert
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.model.shapes import make_placeholder
 from autoquant.targets.attributes import FLOAT
 

@@ -19,7 +19,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.matching import equal_but_for_factors
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 
 RNG = np.random.default_rng(1)
 

@@ -20,7 +20,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.survey import survey_lite
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.model.shapes import imported
 
 RNG = np.random.default_rng(6)
@@ -331,7 +331,7 @@ def test_elsewhere_it_stays_fixed(
 def test_tensorflow_is_not_loaded(saved: Path) -> None:
     code = """
 import sys
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.model.litert.survey import survey_lite
 assert survey_lite(open_model(sys.argv[1]).program).layers
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
@@ -344,7 +344,7 @@ import sys
 from pathlib import Path
 from autoquant.errors import AutoquantError
 from autoquant.model.litert.survey import survey_lite
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
         survey_lite(open_model(path).program)

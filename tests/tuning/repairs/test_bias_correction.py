@@ -17,7 +17,8 @@ from autoquant.calibration.ranges import MinMax
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.repairs.bias_correction import SAMPLES, Corrector

@@ -15,7 +15,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.repairs.equalization import ModelVariants, equalized

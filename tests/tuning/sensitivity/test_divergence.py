@@ -18,7 +18,8 @@ from autoquant.calibration.plan import layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.litert.convert import convert
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.tuning.sensitivity import divergence as module
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher

@@ -16,7 +16,8 @@ from autoquant.evaluation.data.dataset import open_data
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.model.litert.convert import convert
-from autoquant.model.model import Model, open_model
+from autoquant.model.model import Model
+from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.targets.table import open_target
 from autoquant.tuning.sensitivity import predict

@@ -14,7 +14,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
-from autoquant.model.model import open_model
+from autoquant.model.open import open_model
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict

@@ -21,7 +21,7 @@ SCHEMA = Path(__file__).with_name("calibration_config_tf.proto")
 MIGRATION_STRENGTH = 0.5
 """The migration strength of a `dmq_balancer {}` without a number."""
 NUQ = "non-uniform quantization (NUQ) is not supported, as hardware gains nothing by it"
-REFUSED: Mapping[str, str] = MappingProxyType(
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "ada_quantize": "is for PyTorch only",
         "enable_auto_nuq": NUQ,
@@ -54,9 +54,9 @@ def present_fields(message: Any, where: str) -> dict[str, Any]:
         field.name: field.enum_type.values_by_number[value].name if field.enum_type else value
         for field, value in message.ListFields()
     }
-    for name in filter(REFUSED.get, present):
+    for name in filter(UNSUPPORTED.get, present):
         if present[name] is not False:
-            raise PlanError(where, f"{name}: {REFUSED[name]}", hint="remove it")
+            raise PlanError(where, f"{name}: {UNSUPPORTED[name]}", hint="remove it")
     return present
 
 

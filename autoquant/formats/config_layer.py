@@ -17,7 +17,7 @@ from autoquant.formats.strict import Fields
 
 WEIGHTS: Mapping[str, str] = MappingProxyType({"minmax": "arq_quantize", "mse": "mse", "octav": "octav"})
 """Weight algorithm -> wts_algo. AMCT has the first; the others are our own."""
-NOT_BUILT: Mapping[str, str] = MappingProxyType(
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "nuq_quantize": "non-uniform quantization (nuq_quantize) is not supported, as hardware gains nothing by it",
         "ada_quantize": "ada_quantize is for PyTorch only",
@@ -56,9 +56,7 @@ def read_layer(fields: Fields) -> tuple[bool, Given]:
     """Whether a layer is to be quantized, and the settings that its object gives. Raises PlanError."""
     enabled = fields.take("quant_enable", True)
     given = read_activation(fields.sub("activation_quant_params")) | _read_weight(fields.sub("weight_quant_params"))
-    dmq = fields.optional("dmq_balancer_param", float)
-    if dmq is not None:
-        given["dmq"] = dmq
+    given |= _present(dmq=fields.optional("dmq_balancer_param", float))
     fields.done()
     fields.build(lambda: LayerPlan(**given))
     return enabled, given
@@ -70,10 +68,9 @@ def read_activation(fields: Fields) -> dict[str, Any]:
     what = f"num_bits of an activation must be 8, got {bits}: INT4 and INT16 are not supported"
     fields.require(bits == 8, "num_bits", what, hint="set it to 8, or leave the layer in float")
     asymmetric = fields.optional("asymmetric", bool, hint="true for an offset, false for none")
-    given = {} if asymmetric is None else {"asymmetric": asymmetric}
     activation = _read_amct(fields)
     fields.done()
-    return {**given, "activation": activation}
+    return _present(asymmetric=asymmetric, activation=activation)
 
 
 def read_ours(fields: Fields) -> RangeAlgorithm:
@@ -107,7 +104,7 @@ def _defaults(name: str) -> Mapping[str, Any]:
 
 
 def _elsewhere(name: str) -> str:
-    ours = 'give it under "autoquant": {"activation_quant_params": {...}}, without which AMCT can read the file'
+    ours = 'put it under "autoquant": {"activation_quant_params": {...}}, without which AMCT can read the file'
     return ours if name in RANGES else "try ifmr, the default"
 
 
@@ -119,24 +116,23 @@ def _two_numbers(fields: Fields, bounds: list[Any]) -> tuple[float, float]:
 
 
 def _read_weight(fields: Fields) -> dict[str, Any]:
-    given: dict[str, Any] = {}
     bits = fields.optional("num_bits", int, hint="8, or for Conv2D 7 or 6")
-    if bits is not None:
-        given["weight_bits"] = bits
     name = fields.optional("wts_algo", str, hint="for example 'arq_quantize'")
-    if name is not None:
-        given["weight_algorithm"] = _weight_algorithm(fields, name)
+    algorithm = None if name is None else _weight_algorithm(fields, name)
     channel_wise = fields.optional("channel_wise", bool, hint="true for a scale per channel, false for one")
-    if channel_wise is not None:
-        given["channel_wise"] = channel_wise
     fields.done()
-    return given
+    return _present(weight_bits=bits, weight_algorithm=algorithm, channel_wise=channel_wise)
+
+
+def _present(**given: Any) -> dict[str, Any]:
+    """The settings that are there."""
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _weight_algorithm(fields: Fields, name: str) -> str:
     found = {theirs: ours for ours, theirs in WEIGHTS.items()}
-    if name in NOT_BUILT:
-        raise fields.error("wts_algo", NOT_BUILT[name], hint="use arq_quantize")
+    if name in UNSUPPORTED:
+        raise fields.error("wts_algo", UNSUPPORTED[name], hint="use arq_quantize")
     if name not in found:
         what = f"wts_algo must be one of {', '.join(found)}, got {name!r}"
         raise fields.error("wts_algo", what, hint=did_you_mean(name, found, otherwise="use arq_quantize"))

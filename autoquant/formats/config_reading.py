@@ -20,7 +20,7 @@ from autoquant.model.model import Fusion
 from autoquant.model.names import is_tensor
 
 EXTRA = "autoquant"
-REFUSED: Mapping[str, str] = MappingProxyType(
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "joint_quant": "joint quantization of Eltwise operators is not supported",
         "weight_offset": "weights are symmetric: they have no offset",
@@ -34,7 +34,7 @@ GLOBAL = frozenset(
         "do_fusion",
         EXTRA,
         "fakequant_precision_mode",
-        *REFUSED,
+        *UNSUPPORTED,
         "skip_fusion_layers",
         "tensor_quantize",
         "version",
@@ -50,7 +50,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     """
     version = fields.take("version", 1)
     fields.require(version == 1, "version", f"version must be 1, got {version}", hint="set it to 1")
-    for key, reason in REFUSED.items():
+    for key, reason in UNSUPPORTED.items():
         fields.require(not fields.take(key, False), key, f"{key} true: {reason}", hint="set it to false")
     offset = fields.take("activation_offset", True)
     extra = fields.sub(EXTRA)

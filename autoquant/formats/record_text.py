@@ -21,7 +21,7 @@ from autoquant.quantization.affine import QMAX, QMIN, Affine, in_float16
 SCHEMA = Path(__file__).with_name("scale_offset_record.proto")
 PRUNED = "the layer was pruned, and pruning is not supported"
 RECURRENT = "recurrent layers are not quantized"
-NOT_BUILT: Mapping[str, str] = MappingProxyType(
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "cluster": "non-uniform quantization (NUQ) is not supported, as hardware gains nothing by it",
         "prune_consumer": PRUNED,
@@ -133,8 +133,8 @@ def _check_finished(key: str, value: Any, where: str) -> None:
 def _check_possible(value: Any, where: str) -> None:
     """Raise PlanError where a record asks for what cannot be carried out."""
     given = {field.name: found for field, found in value.ListFields()}
-    for name in filter(NOT_BUILT.get, given):
-        raise PlanError(where, f"{name}: {NOT_BUILT[name]}", hint="leave the layer out, which keeps it in float")
+    for name in filter(UNSUPPORTED.get, given):
+        raise PlanError(where, f"{name}: {UNSUPPORTED[name]}", hint="leave the layer out, which keeps it in float")
     choices: dict[str, tuple[str, ...]] = {name: (only,) for name, only in ONLY.items()}
     choices |= {"wts_type": tuple(WEIGHT_TYPES), "fakequant_precision_mode": ("DEFAULT", FP16)}
     for name, possible in choices.items():

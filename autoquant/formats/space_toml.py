@@ -1,12 +1,11 @@
-"""Search space files: what the search may choose, as TOML. The presets lie in `search_spaces/`."""
+"""Search space files: what the search may choose, as TOML. The presets are in `search_spaces/`."""
 
 from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, NoneType
@@ -22,7 +21,7 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What one table of the file offers for each setting, preferred value first; empty where it says nothing.
+    """The choices of one table of the file for each setting, preferred value first; empty where there are none.
 
     `dmq` holds migration strengths, None for no balancing.
     """
@@ -102,15 +101,13 @@ def parse_space(text: str, where: str) -> SpaceFile:
 
 
 def _whole(fields: Fields) -> Mapping[str, tuple[Any, ...]]:
-    """What is chosen of the plan itself."""
+    """Settings of the plan itself."""
     batch_num = _choices(fields, "batch_num", int) or (1,)
     for number in batch_num:
         if number < 1:
             raise fields.error("batch_num", f"must be greater than zero, got {number}", hint="for example [1, 16]")
     equalize = _choices(fields, "equalize", bool) or (False,)
-    bias_correction = _choices(fields, "bias_correction", str) or ("none",)
-    for name in bias_correction:
-        _known(fields, "bias_correction", name, CORRECTIONS)
+    bias_correction = _choices(fields, "bias_correction", str, CORRECTIONS) or ("none",)
     return MappingProxyType({"batch_num": batch_num, "equalize": equalize, "bias_correction": bias_correction})
 
 
@@ -122,7 +119,7 @@ def _table(fields: Fields, kind: str) -> Table:
         _choices(fields, "asymmetric", bool),
         _choices(fields, "channel_wise", bool),
         _strengths(fields),
-        _weight_algorithms(fields),
+        _choices(fields, "weight_algorithm", str, WEIGHT_ALGORITHMS),
     )
     fields.done()
     return table
@@ -148,39 +145,20 @@ def _strengths(fields: Fields) -> tuple[float | None, ...]:
     return _each_once(fields, "dmq_balancer", strengths)
 
 
-def _weight_algorithms(fields: Fields) -> tuple[str, ...]:
-    algorithms = _choices(fields, "weight_algorithm", str)
-    for name in algorithms:
-        _known(fields, "weight_algorithm", name, WEIGHT_ALGORITHMS)
-    return algorithms
-
-
 def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
     """Every algorithm with every combination of its parameters."""
     settings: list[RangeAlgorithm] = []
-    algorithms = _choices(fields, "act_algo", str)
+    algorithms = _choices(fields, "act_algo", str, RANGES)
     for name in algorithms:
-        _known(fields, "act_algo", name, RANGES)
         kind, parameters = RANGES[name], fields.sub(name)
         grid = {key: _choices(parameters, key, type(value)) or (value,) for key, value in asdict(kind()).items()}
         parameters.done()
-        for values in itertools.product(*grid.values()):
-            chosen: dict[str, Any] = dict(zip(grid, values, strict=True))
-            settings.append(_build(parameters, kind, chosen))
+        chosen = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        settings += [parameters.build(partial(kind, **values)) for values in chosen]
     for name in RANGES:
         if name not in algorithms and fields.sub(name).rest():
             raise fields.error(name, "has parameters but is not in act_algo", hint=f'add "{name}" to act_algo')
     return tuple(settings)
-
-
-def _known(fields: Fields, key: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        near = get_close_matches(name, known, n=1) or sorted(known)
-        raise fields.error(key, f"unknown '{name}'", hint=f"try '{near[0]}'")
-
-
-def _build(parameters: Fields, kind: Callable[..., RangeAlgorithm], values: Mapping[str, Any]) -> RangeAlgorithm:
-    return parameters.build(lambda: kind(**values))
 
 
 def _list(fields: Fields, key: str) -> list[Any]:
@@ -190,8 +168,8 @@ def _list(fields: Fields, key: str) -> list[Any]:
     return value or []
 
 
-def _choices(fields: Fields, key: str, kind: type) -> tuple[Any, ...]:
-    """A list of values of one kind, each once; a single value stands for a list of one; () when not there."""
+def _choices(fields: Fields, key: str, kind: type, known: Collection[str] = ()) -> tuple[Any, ...]:
+    """A list of values of one kind, each once, and of those `known`; a single value is a list of one, none is ()."""
     value = fields.raw(key)
     if value is None:
         return ()
@@ -200,6 +178,8 @@ def _choices(fields: Fields, key: str, kind: type) -> tuple[Any, ...]:
         values = [as_float(v) for v in values]
     if not values or any(type(v) is not kind for v in values):
         raise fields.error(key, f"expected a list of {kind.__name__}, got {value!r}", hint="at least one value")
+    for name in values if known else ():
+        fields.chosen(key, name, sorted(known))
     return _each_once(fields, key, values)
 
 

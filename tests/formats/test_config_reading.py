@@ -145,7 +145,7 @@ BAD = [
     (ACTIVATION % '"act_algo": "ifrm"', f"{IN_ACTIVATION}.act_algo: act_algo must be ifmr or hfmg, got 'ifrm'; try if"),
     (
         ACTIVATION % '"act_algo": "minmax"',
-        f"{IN_ACTIVATION}.act_algo: act_algo must be ifmr or hfmg, got 'minmax'; give it under \"autoquant\"",
+        f"{IN_ACTIVATION}.act_algo: act_algo must be ifmr or hfmg, got 'minmax'; put it under \"autoquant\"",
     ),
     (
         ACTIVATION % '"max_percentile": 0.5',

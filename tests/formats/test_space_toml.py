@@ -168,7 +168,7 @@ BAD = [
     ),
     ("[layer]\nact_algo = 'hfmg'\n[layer.hfmg]\nnum_of_bins = 4095", "my.toml.layer.hfmg: num_of_bins 4095 must be in"),
     ("[[override]]\nasymmetric = true", "my.toml.override[0]: says for no layer; give layers ="),
-    ("[[override]]\nlayers = 'a'\nact_algo = 'x'", "my.toml.override[0].act_algo: unknown 'x'; try"),
+    ("[[override]]\nlayers = 'a'\nact_algo = 'x'", "my.toml.override[0].act_algo: unknown 'x'; it can be"),
     (
         "[override]\nlayers = 'a'",
         "my.toml.override: expected a list of tables, got {'layers': 'a'}; begin each with [[",

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan
 from autoquant.errors import PlanError, did_you_mean
-from autoquant.formats.activation import FP16
 from autoquant.formats.calibration_cfg_proto import overrides, present_fields, read_message, settings, tensor_settings
-from autoquant.formats.layer_settings import Given, no_input, settled
+from autoquant.formats.layer_settings import FP16, Given, no_input, settled
 from autoquant.formats.strict import read_text
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import EVERYTHING, Fusion

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES
 from autoquant.errors import PlanError
-from autoquant.formats.activation import AMCT
-from autoquant.formats.layer_settings import Given
+from autoquant.formats.layer_settings import AMCT, Given
 from autoquant.formats.text_proto import message_class, parse_text
 
 T = TypeVar("T")

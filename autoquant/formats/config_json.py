@@ -10,10 +10,10 @@ from typing import Any
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.formats.activation import FP16, parameters
 from autoquant.formats.codec import json_text
 from autoquant.formats.config_layer import activation_object, is_ours, layer_object
 from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
+from autoquant.formats.layer_settings import FP16, parameters
 from autoquant.formats.strict import json_object, read_text
 from autoquant.model.layer import Layer, Rejected
 from autoquant.model.names import is_tensor

@@ -11,8 +11,7 @@ from typing import Any
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import did_you_mean
-from autoquant.formats.activation import AMCT, parameters
-from autoquant.formats.layer_settings import Given
+from autoquant.formats.layer_settings import AMCT, Given, parameters
 from autoquant.formats.strict import Fields
 
 WEIGHTS: Mapping[str, str] = MappingProxyType({"minmax": "arq_quantize", "mse": "mse", "octav": "octav"})

@@ -11,9 +11,8 @@ from typing import Any
 from autoquant.calibration.plan import CORRECTIONS, LayerPlan, Plan
 from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.errors import InputError, did_you_mean
-from autoquant.formats.activation import FP16
 from autoquant.formats.config_layer import read_activation, read_layer, read_ours
-from autoquant.formats.layer_settings import Given, no_input, settled
+from autoquant.formats.layer_settings import FP16, Given, no_input, settled
 from autoquant.formats.strict import Fields
 from autoquant.model.layer import Layer
 from autoquant.model.model import Fusion

@@ -1,17 +1,33 @@
-"""What a file says of one layer, joined with what a layer of its kind can have."""
+"""Settings of one layer in AMCT's files: the names of range algorithms, and settings joined with their defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan, layer_plan
+from autoquant.calibration.ranges import Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.model.layer import Layer
 
+AMCT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"ifmr": ("max_percentile", "min_percentile", "search_range", "search_step"), "hfmg": ("num_of_bins",)}
+)
+"""Algorithm -> its parameters in config.json. The others of RANGES are our own."""
+FP16 = "FORCE_FP16_QUANT"
+"""The fakequant_precision_mode that rounds scales of activations to float16."""
 Given = Mapping[str, Any]
-"""Settings by their name in LayerPlan, as many as a file gives."""
+"""Settings in a file, by their names in LayerPlan."""
+
+
+def parameters(setting: RangeAlgorithm) -> dict[str, Any]:
+    """An algorithm and its parameters as config.json has them: the two ends of IFMR's search are one list."""
+    values = asdict(setting)
+    if isinstance(setting, Ifmr):
+        values["search_range"] = [values.pop("search_start"), values.pop("search_end")]
+    return {"act_algo": range_name(setting), **values}
 
 
 def settled(layer: Layer, given: Given, *, otherwise: Given, where: str) -> LayerPlan:

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.formats.activation import FP16
+from autoquant.formats.layer_settings import FP16
 from autoquant.formats.strict import read_text
 from autoquant.formats.text_proto import message_class, parse_text
 from autoquant.quantization.affine import QMAX, QMIN, Affine, in_float16

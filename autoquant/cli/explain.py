@@ -48,11 +48,12 @@ def run(args: argparse.Namespace) -> int:
 
 def text(found: Explanation, *, columns: int | None) -> str:
     """The best plan and its cost, measured effects, and the reasons of its float layers, in so many columns."""
+    terms = found.run.terms
     shown = [one.pair for one in found.settings[:MOST]] + [one.pair for one in found.float_fallbacks[:MOST]]
     blocks: list[Block] = [
         labelled(cost(found), columns=columns),
         settings_table(found.settings),
-        float_layers_table(found.float_fallbacks, found.run.terms.objective_name),
+        float_layers_table(found.float_fallbacks, terms.objective_name),
         [*legend(shown)],
         _float_layers(found, columns),
     ]

@@ -56,5 +56,6 @@ def trial_lines(trial: Trial, state: State, *, verbose: bool) -> Iterator[str]:
     yield f"trial {trial.number}: {verdict(trial, state)}{reason}; {figures}; {trial.why}{best}"
     if verbose:
         parts = ", ".join(f"{part} {spent:.2f} s" for part, spent in trial.seconds.items())
-        in_float = ", ".join(name for name, settings in trial.plan.layers.items() if settings is None)
+        layers = trial.plan.layers
+        in_float = ", ".join(name for name, settings in layers.items() if settings is None)
         yield f"trial {trial.number}: {parts or 'no times'}; in float: {in_float or 'none'}"

@@ -37,21 +37,21 @@ def table(found: Inspection) -> Block:
 
 def facts(found: Inspection) -> dict[str, Any]:
     """For scripts: one number for each layer and range algorithm, null where it cannot be calibrated."""
-    overview = found.sensitivity
-    if overview is None:
+    if found.sensitivity is None:
         return {}
     from autoquant.tuning.sensitivity.measure import SETTINGS
 
+    result = found.sensitivity.found
     layers = {
         name: {setting: value if isfinite(value) else None for setting, value in zip(SETTINGS, values, strict=True)}
-        for name, values in overview.found.values.items()
+        for name, values in result.values.items()
     }
-    how = {"method": overview.found.method, "reason": overview.found.reason, "samples": overview.found.samples}
+    how = {"method": result.method, "reason": result.reason, "samples": result.samples}
     return {"sensitivity": {**how, "unit": "nats", "layers": layers}}
 
 
 def heading(overview: Overview) -> list[str]:
-    """What the numbers mean."""
+    """The meaning of the numbers, and how they were found."""
     found = overview.found
     how = "by gradients" if found.method == "fisher" else "one layer at a time"
     because = [f"as {found.reason}"] if found.reason else []

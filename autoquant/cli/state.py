@@ -135,9 +135,10 @@ def facts(state: State) -> Iterator[Row]:
     if baseline is not None:
         limits = accepted(baseline.score, baseline.worst_score, baseline.max_drop)
         yield "FP32", f"{baseline.metric} {number(baseline.score)}; {limits}"
-    if state.resumed is not None:
-        best_before = f"; best is trial {state.resumed.best.number}" if state.resumed.best else ""
-        yield "resumed", f"after {counted(len(state.resumed.trials), 'trial')}{best_before}"
+    resumed = state.resumed
+    if resumed is not None:
+        best_before = f"; best is trial {resumed.best.number}" if resumed.best else ""
+        yield "resumed", f"after {counted(len(resumed.trials), 'trial')}{best_before}"
 
 
 def running(state: State) -> Iterator[Row]:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoquant.amct.arguments import check_writable, listed, output_names, output_path
-from autoquant.amct.auto_files import Files
+from autoquant.amct.auto_files import HISTORY, Files, History
 from autoquant.amct.configuration import read_for_config
-from autoquant.amct.evaluator import Judge, in_short
+from autoquant.amct.evaluator import EvaluatorError, Judge, in_short, load_saved
 from autoquant.amct.layer_inputs import observe
 from autoquant.amct.live_graph import LiveModel
 from autoquant.amct.logs import log
 from autoquant.amct.ranking import rank, ranking_text
-from autoquant.amct.roll_back import Advice, RollBackSpace
+from autoquant.amct.roll_back import RollBackSpace, StrategySampler
 from autoquant.amct.sensitivity import open_sensitivity
 from autoquant.amct.strategy import TpeStrategy, open_strategy
-from autoquant.amct.trials import HISTORY, Bench, History, run_trials
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
 from autoquant.files import write_text
-from autoquant.model.layer import Survey
+from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
-from autoquant.tuning.builder import Builder, Stopwatch
+from autoquant.tuning.builder import Builder
+from autoquant.tuning.objective import Macs
 from autoquant.tuning.repairs.equalization import ModelVariant
+from autoquant.tuning.result import Ended
 from autoquant.tuning.sampling.samplers import tpe
-from autoquant.tuning.study.study import Study
+from autoquant.tuning.session import Budget, Session
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.score_json import Terms
+from autoquant.tuning.study.space import Suggestion
+from autoquant.tuning.study.study import Sampler, Study
 from autoquant.tuning.study.trial import Trial, best
 from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.trials import run_trials
 
 
 def accuracy_based_auto_calibration(
@@ -79,7 +87,7 @@ def accuracy_based_auto_calibration(
 
     What the evaluator, the strategy or the sensitivity raise is raised as it is.
     """
-    names, measure, chosen = output_names(outputs), open_sensitivity(sensitivity), open_strategy(strategy)
+    names, measure, strategy = output_names(outputs), open_sensitivity(sensitivity), open_strategy(strategy)
     files = Files.of(save_dir, Path(model_file), record_file)
     for path in (files.model, files.record, output_path(HISTORY)):
         check_writable(path)
@@ -91,17 +99,17 @@ def accuracy_based_auto_calibration(
     calibrator = Calibrator(model.graph, found.by_name, observe(live, plan, judge))
     ranking = rank(live, plan, calibrator, judge, measure)
     write_text(files.ranking, ranking_text(ranking))
-    named, workload = replace(model, name=files.prefix.name), Workload.from_layers(found.by_name)
-    target = TensorFlowTarget()
-    prepared = ModelVariant(named, GraphCompiler(target, model.graph, found.by_name, calibrator))
-    builder = Builder(named, workload, target, lambda plan: prepared)
-    bench = Bench(builder, RollBackSpace(plan), judge)
+    builder = _builder(replace(model, name=files.prefix.name), found.by_name, calibrator)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:
-        trials, kept = _searched(bench, chosen, ranking, Path(folder))
-        if kept is None:
+        space = RollBackSpace(plan)
+        trials, final = _search(builder, space, strategy, ranking, judge, RunFolder(Path(folder)))
+        if final is None:
             files.remove_model()
-            raise _unreachable(str(model_file), trials, chosen)
-        _finish(bench, kept, files, Path(folder) / "final")
+            raise _unreachable(str(model_file), trials, strategy)
+        _finish(builder, final.plan, judge, files, Path(folder) / "final")
+    in_float = [name for name, int8 in space.roll_back(final.plan).items() if not int8]
+    log().info("%d layers in INT8, back in float: %s", len(final.plan.int8), ", ".join(in_float) or "none")
+    log().info("the quantized model is %s", files.model)
 
 
 def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file: Path) -> tuple[Model, Survey, Plan]:
@@ -117,27 +125,59 @@ def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file
     return model, found, plan
 
 
-def _searched(
-    bench: Bench, strategy: Any, ranking: Mapping[str, float], folder: Path
+def _builder(model: Model, layers: Mapping[str, Layer], calibrator: Calibrator) -> Builder:
+    """What builds INT8 models of plans, all from the same calibration."""
+    target = TensorFlowTarget()
+    variant = ModelVariant(model, GraphCompiler(target, model.graph, layers, calibrator))
+    return Builder(model, Workload.from_layers(layers), target, lambda plan: variant)
+
+
+def _search(
+    builder: Builder, space: RollBackSpace, strategy: Any, ranking: Mapping[str, float], judge: Judge, run: RunFolder
 ) -> tuple[Sequence[Trial], Trial | None]:
     """All trials of the study that the strategy drives, and the one to keep, if any satisfies.
 
     That is the one with which the strategy ended; else, or where that does not satisfy, the one with the most in INT8.
     """
-    history, journal = History(), folder / "study.journal"
+    sampler = StrategySampler(strategy, ranking, space, judge.judgement_of)
     if isinstance(strategy, TpeStrategy):
-        study = Study(journal, bench.space, tpe(bench.space, seed=strategy.seed, startup=1), max_drop=0.0)
-        run_trials(bench, study, history, folder, limit=strategy.trials)
-        return study.trials(), best(_satisfying(study), 0.0)
-    advice = Advice(strategy, ranking, history.judged)
-    study = Study(journal, bench.space, advice.suggest, max_drop=0.0)
-    run_trials(bench, study, history, folder, limit=None)
-    final = (trial for trial in _satisfying(study) if bench.space.roll_back(trial.plan) == advice.final)
-    return study.trials(), next(final, None) or best(_satisfying(study), 0.0)
+        session = _session(builder, space, tpe(space, seed=strategy.seed, startup=1), judge, run, strategy.trials)
+    else:
+        session = _session(builder, space, sampler, judge, run)
+    try:
+        ended = run_trials(session)
+    except EvaluatorError as error:
+        raise error.raised from error.raised.__cause__
+    if ended is Ended.INTERRUPTED:
+        raise KeyboardInterrupt
+    trials = session.study.trials()
+    satisfying = [trial for trial in trials if trial.meets(space.max_drop)]
+    ended_with = (trial for trial in satisfying if space.roll_back(trial.plan) == sampler.final)
+    return trials, next(ended_with, None) or best(satisfying, space.max_drop)
 
 
-def _satisfying(study: Study) -> list[Trial]:
-    return [trial for trial in study.trials() if trial.meets(0.0)]
+def _session(
+    builder: Builder, space: RollBackSpace, sampler: Sampler, judge: Judge, run: RunFolder, max_trials: float = inf
+) -> Session:
+    """A session in which the evaluator scores trials; where all layers in INT8 satisfy, nothing more is tried."""
+
+    def suggest(trials: Sequence[Trial]) -> Suggestion | None:
+        return None if trials[0].meets(space.max_drop) else sampler(trials)
+
+    objective = Macs(builder.workload, None)
+    return Session(
+        builder=builder,
+        scorer=judge,
+        space=space,
+        study=Study(run.journal, space, suggest, max_drop=space.max_drop),
+        objective=objective,
+        terms=Terms("loss", 0.0, space.max_drop, builder.target.name, "evaluator", objective.name),
+        budget=Budget(max_trials, max_failures=inf),
+        folder=run,
+        listener=History(space, judge),
+        clock=time.monotonic,
+        begin=time.monotonic(),
+    )
 
 
 def _unreachable(model: str, trials: Sequence[Trial], strategy: Any) -> AutoquantError:
@@ -155,16 +195,13 @@ def _unreachable(model: str, trials: Sequence[Trial], strategy: Any) -> Autoquan
     return AutoquantError(model, what, hint=hint)
 
 
-def _finish(bench: Bench, kept: Trial, files: Files, folder: Path) -> None:
+def _finish(builder: Builder, plan: Plan, judge: Judge, files: Files, folder: Path) -> None:
     """Build the plan that is kept once more, and see that the files that stay satisfy."""
     folder.mkdir()
-    judged = bench.judge.evaluate(bench.opened(kept.plan, folder, Stopwatch()))
-    if not judged.satisfied:
+    judgement = judge.evaluate(load_saved(builder.build(plan, folder).path))
+    if not judgement.satisfied:
         files.remove_model()
-        what = f"the final configuration satisfied before, but evaluated again it {judged}"
+        what = f"the final configuration satisfied before, but evaluated again it {judgement}"
         hint = "evaluate() must return the same metric for the same model: use the same data each time, and all of it"
         raise DataError("evaluator.evaluate()", what, hint=hint)
     files.take_over(folder / files.model.name)
-    in_float = [name for name, int8 in bench.space.roll_back(kept.plan).items() if not int8]
-    log().info("%d layers in INT8, back in float: %s", len(kept.plan.int8), ", ".join(in_float) or "none")
-    log().info("the quantized model is %s", files.model)

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from autoquant.amct.arguments import output_path
-from autoquant.files import unwritable, write_bytes
+from autoquant.amct.evaluator import Judge
+from autoquant.amct.logs import LOG, log
+from autoquant.amct.roll_back import RollBackSpace
+from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning.events import Event, TrialEnded
 
+HISTORY = LOG.parent / "accuracy_based_auto_calibration_record.json"
+"""Made in the working directory; written anew, whole, after each trial."""
 FINAL = "accuracy_based_auto_calibration_final_config.json"
 RANKING = "accuracy_based_auto_calibration_ranking_information.json"
+
+
+@dataclass
+class History:
+    """Listens to a session, and writes down what became of each configuration."""
+
+    space: RollBackSpace
+    judge: Judge
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        """Write it down, on disk as well."""
+        if not isinstance(event, TrialEnded):
+            return
+        roll_back, judgement = self.space.roll_back(event.trial.plan), self.judge.judgement_of(event.trial)
+        metric_eval = [judgement.satisfied, judgement.number]
+        self.entries.append({"roll_back_config": roll_back, "metric_eval": metric_eval})
+        write_text(output_path(HISTORY), json.dumps(self.entries, indent=2, allow_nan=False) + "\n")
+        outcome = event.trial.failure or judgement
+        log().info("%d of %d layers in INT8: %s", sum(roll_back.values()), len(roll_back), outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autoquant.amct.arguments import check_object, not_overridden
-from autoquant.errors import DataError
+from autoquant.errors import AutoquantError, DataError
+from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.score import OnProgress, Score
+from autoquant.targets.base import OnStep
+from autoquant.tuning.study.trial import Trial
 
 if TYPE_CHECKING:
     from autoquant.amct.live_graph import Probes
@@ -73,13 +78,22 @@ FAILED = Judgement(False, math.inf)
 """Of what could not be built."""
 
 
+class EvaluatorError(Exception):
+    """Carries an error of the evaluator past the trial loop, which would take it for a failure of the plan."""
+
+    def __init__(self, raised: Exception) -> None:
+        super().__init__(raised)
+        self.raised = raised
+
+
 @dataclass(frozen=True)
 class Judge:
-    """An evaluator, the outputs that it is to run, and the metric of the float model."""
+    """An evaluator, the outputs that it is to run, and the metric of the float model; scores trials for a session."""
 
     evaluator: Any
     outputs: tuple[str, ...]
     original: Any = field(repr=False)
+    _judgements: dict[int, Judgement] = field(default_factory=dict)
 
     @classmethod
     def of(cls, evaluator: Any, outputs: tuple[str, ...], graph: Any) -> Judge:
@@ -119,6 +133,35 @@ class Judge:
             what = f"metric_eval() returned {answer!r}"
             raise DataError(type(self.evaluator).__name__, what, hint="it must return (satisfied, loss), a bool first")
         return Judgement(bool(answer[0]), answer[1])
+
+    def score(self, path: Path, rules: StoppingRules, on_step: OnStep, on_progress: OnProgress) -> SequentialScore:
+        """As Scorer has it; the score is the loss, the drop how far the model is from satisfying.
+
+        What the evaluator raises is raised in an EvaluatorError, where the trial loop would catch it.
+        """
+        graph = load_saved(path)
+        on_step("load")
+        try:
+            judgement = self.evaluate(graph)
+        except (AutoquantError, MemoryError) as error:
+            raise EvaluatorError(error) from error
+        on_step("score")
+        self._judgements[rules.number] = judgement
+        drop = judgement.violation
+        score = Score(drop if judgement.number is None else judgement.number, np.zeros(0))
+        return SequentialScore(1, score, drop, drop, drop, judgement.satisfied, (), 0)
+
+    def judgement_of(self, trial: Trial) -> Judgement:
+        """What the evaluator said of a trial that ended."""
+        return self._judgements.get(trial.number, FAILED)
+
+
+def load_saved(path: Path) -> Any:
+    """A saved .pb as a tf.Graph. Raises TrialError."""
+    from autoquant.evaluation.engines.tensorflow import tf_graph_of
+    from autoquant.model.graph import GraphDef
+
+    return tf_graph_of(GraphDef.FromString(path.read_bytes()), path.name)
 
 
 def in_short(metric: Any) -> str:

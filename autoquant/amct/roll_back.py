@@ -1,4 +1,4 @@
-"""Rolling layers back to float, as points of a study: the space of what may be, and who chooses in it."""
+"""Rolling layers back to float, as points of a study: the space of what may be, and a strategy that chooses in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from autoquant.amct.evaluator import Judgement
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
@@ -42,50 +43,54 @@ class RollBackSpace:
         }
         return replace(self._plan, layers=layers)
 
+    def may_be_float(self, name: str) -> bool:
+        """Never: which layers go back is for the strategy alone to say."""
+        return False
+
     def roll_back(self, plan: Plan) -> RollBack:
-        """What became of each layer of the space in one of its plans."""
-        return {name: name in plan.int8 for name in self._plan.int8}
+        """Which layers of the space one of its plans has in INT8."""
+        return {name: name in plan.int8 for name in self.layers}
 
 
-class Advice:
-    """A strategy's configurations, each as a point of the space.
+class StrategySampler:
+    """Suggests what an object of AutoCalibrationStrategyBase says.
 
     `final` is the configuration that it ended with: None as long as it goes on, and where it ended in all float.
     """
 
     def __init__(
-        self, strategy: Any, ranking: Mapping[str, float], judged: Callable[[RollBack], tuple[bool, Any]]
+        self, strategy: Any, ranking: Mapping[str, float], space: RollBackSpace, judged: Callable[[Trial], Judgement]
     ) -> None:
-        """`judged` gives what became of a configuration: whether it satisfied, and the loss."""
+        """`judged` gives what the evaluator said of a trial that ended."""
         self.final: RollBack | None = None
         self._strategy = strategy
         self._ranking = ranking
+        self._space = space
         self._judged = judged
         self._last: RollBack | None = None
         self._ended = False
 
-    def __call__(self) -> Parameters | None:
+    def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
         """The next configuration; None after the final one, and where nothing is left in INT8.
 
-        Raises UsageError where the strategy does not say what it must.
+        The strategy learns what became of the one before. Raises UsageError where it does not say what it must.
         """
         if self._ended:
             return None
         if self._last is None:
             self._strategy.initialize(dict(self._ranking))
             self._last = dict.fromkeys(self._ranking, True)
-        self._ended, self._last = self._read(self._strategy.update_quant_config(self._judged(self._last)))
+        trial = next(trial for trial in trials if self._space.roll_back(trial.plan) == self._last)
+        judgement = self._judged(trial)
+        step = self._strategy.update_quant_config((judgement.satisfied, judgement.loss))
+        self._ended, self._last = self._read(step)
         if not any(self._last.values()):
             self._ended = True
             return None
         if self._ended:
             self.final = self._last
-        return {switch_of(name): int8 for name, int8 in self._last.items()}
-
-    def suggest(self, trials: Sequence[Trial]) -> Suggestion | None:
-        """The same for a study, whatever its trials."""
-        point = self()
-        return None if point is None else Suggestion(point, type(self._strategy).__name__)
+        point = {switch_of(name): int8 for name, int8 in self._last.items()}
+        return Suggestion(point, type(self._strategy).__name__)
 
     def _read(self, step: Any) -> tuple[bool, RollBack]:
         """Whether a step is the last, and its configuration; layers that it does not name are in INT8."""

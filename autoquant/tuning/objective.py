@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,16 +23,19 @@ FLOAT_BYTES, BIAS_BYTES = 4, 4
 
 @dataclass(frozen=True)
 class Macs:
-    """The share of multiply-adds left in float, as the workload counts them; `fullest` has all in INT8 that may be."""
+    """The share of multiply-adds left in float, as the workload counts them.
+
+    `fullest` has all in INT8 that may be; None where a search must not end as soon as it has as little in float.
+    """
 
     workload: Workload
-    fullest: Plan
+    fullest: Plan | None
     name: str = MACS
 
     @property
     def lowest(self) -> float:
         """That of the fullest plan."""
-        return self(self.fullest)
+        return -inf if self.fullest is None else self(self.fullest)
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""

@@ -23,7 +23,7 @@ from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.space import SearchSpace
-from autoquant.tuning.study.study import Study
+from autoquant.tuning.study.study import Space, Study
 from autoquant.tuning.study.workload import Objective
 
 Clock = Callable[[], float]
@@ -45,13 +45,15 @@ class Scorer(Protocol):
 class Budget:
     """When a search ends though it could go on, and what its early decisions may risk.
 
-    It ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within tolerance.
-    Any trial of the run is decided wrongly with probability `error_rate` at most.
+    It ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within tolerance;
+    also after `max_failures` in a row that no layer explains, as another plan will not cure what is wrong. Any trial of
+    the run is decided wrongly with probability `error_rate` at most.
     """
 
     max_trials: float = math.inf
     timeout: float = math.inf
     stop_on_target: bool = False
+    max_failures: float = 10
     error_rate: float = 0.05
 
 
@@ -65,7 +67,7 @@ class Session:
 
     builder: Builder
     scorer: Scorer
-    space: SearchSpace
+    space: Space
     study: Study
     objective: Objective
     terms: Terms
@@ -104,6 +106,7 @@ class SearchSession(Session):
     """
 
     scorer: SampleScorer
+    space: SearchSpace
     request: SearchRequest
     source: Model
     splits: DataSplits

@@ -19,9 +19,6 @@ from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.score_json import write_score
 from autoquant.tuning.study.trial import State, Trial, best
 
-MAX_FAILURES = 10
-"""So many failures in a row that no layer explains end a search: another plan will not cure what is wrong."""
-
 
 def run_trials(session: Session) -> Ended:
     """Run trials until there is a reason to end; an interruption is one, and leaves everything in order."""
@@ -55,7 +52,7 @@ def _run(session: Session) -> Ended:
         session.listener(TrialEnded(trial, kept, len(session.study.trials()), session.seconds_used()))
         if not trial.at_fault:
             failures = failures + 1 if trial.state is State.FAILED else 0
-        if failures == MAX_FAILURES:
+        if failures == session.budget.max_failures:
             return Ended.FAILURES
 
 

@@ -410,6 +410,22 @@ def test_what_the_evaluator_raises_is_raised_as_it_is(
         calibrate(Broken(place))
 
 
+@pytest.mark.parametrize("error", [TrialError("data", "is gone"), MemoryError("mine")])
+def test_what_the_evaluator_raises_of_a_trial_is_no_failure_of_that(
+    calibrate: Callable[..., list[tuple[set[str], bool]]], error: Exception
+) -> None:
+    class Raising(Evaluator):
+        def evaluate(self, graph: Any, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+            if self.calls.count("evaluate") == 2:
+                raise error
+            return super().evaluate(graph, outputs)
+
+    with pytest.raises(type(error)) as caught:
+        calibrate(Raising())
+    assert caught.value is error
+    assert history() == [(set(), False)]
+
+
 def test_what_was_tried_is_on_disk_when_something_ends_it(
     calibrate: Callable[..., list[tuple[set[str], bool]]],
 ) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from autoquant.amct.roll_back import Advice, RollBackSpace
+from autoquant.amct.evaluator import Judgement
+from autoquant.amct.roll_back import RollBackSpace, StrategySampler
 from autoquant.amct.strategy import BinarySearchStrategy
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.errors import UsageError
+from autoquant.tuning.study.space import Suggestion
+from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "never": None, "b": LayerPlan(MinMax(), asymmetric=False), "x:0": LayerPlan()}, 3)
 RANKING = {"c": 0.1, "a": 0.2, "b": 0.3, "d": 0.4}
+SPACE = RollBackSpace(Plan({name: LayerPlan() for name in RANKING}, 3))
 
 
 def test_the_space_of_a_plan() -> None:
@@ -46,44 +51,44 @@ def step(stop: bool, **layers: bool) -> dict[str, Any]:
     return {"stop_flag": stop, "roll_back_config": layers}
 
 
-def test_a_strategy_is_told_of_what_it_gave_last() -> None:
+def in_float(trial: Trial) -> str:
+    return "".join(name for name, int8 in SPACE.roll_back(trial.plan).items() if not int8)
+
+
+def play(strategy: Any, judged: Callable[[Trial], Judgement]) -> tuple[list[str], dict[str, bool] | None]:
+    """The layers in float of each trial of a strategy, which begins with all in INT8, and its final configuration."""
+    trials: list[Trial] = []
+    sampler = StrategySampler(strategy, RANKING, SPACE, judged)
+    suggestion: Suggestion | None = next(SPACE.starts())
+    while suggestion is not None:
+        point = suggestion.parameters
+        trials.append(Trial(len(trials), State.DONE, SPACE.plan(point), suggestion.why, parameters=point, drop=0.0))
+        suggestion = sampler(trials)
+    assert sampler(trials) is None
+    return [in_float(trial) for trial in trials], None if sampler.final is None else dict(sampler.final)
+
+
+def test_a_strategy_learns_what_became_of_what_it_said_last() -> None:
     """First of all layers in INT8. Layers that it does not name are in INT8 too."""
     strategy = Fixed(step(False, a=False), step(True, a=False, b=False))
-    advice = Advice(strategy, RANKING, lambda layers: (layers["b"], sum(layers.values())))
-    assert not hasattr(strategy, "ranking")
-    assert advice() == {"c:quant_enable": True, "a:quant_enable": False, "b:quant_enable": True, "d:quant_enable": True}
-    before = advice.final
-    assert before is None
-    assert advice() == {
-        "c:quant_enable": True,
-        "a:quant_enable": False,
-        "b:quant_enable": False,
-        "d:quant_enable": True,
-    }
-    assert advice.final == {"c": True, "a": False, "b": False, "d": True}
-    assert advice() is None
+    configurations, final = play(strategy, lambda trial: Judgement("b" not in in_float(trial), len(in_float(trial))))
+    assert configurations == ["", "a", "ab"]
+    assert final == {"c": True, "a": False, "b": False, "d": True}
     assert strategy.ranking == RANKING
-    assert strategy.told == [(True, 4), (True, 3)]
+    assert strategy.told == [(True, 0), (True, 1)]
 
 
 @pytest.mark.parametrize("stop", [True, False])
 def test_all_in_float_is_the_end(stop: bool) -> None:
-    advice = Advice(Fixed(step(stop, a=False, b=False, c=False, d=False)), RANKING, lambda layers: (False, 1.0))
-    assert advice() is None
-    assert advice() is None
-    before = advice.final
-    assert before is None
+    strategy = Fixed(step(stop, a=False, b=False, c=False, d=False))
+    assert play(strategy, lambda trial: Judgement(False, 1.0)) == ([""], None)
 
 
 def test_bisection_through_a_space() -> None:
     """Two of four must go back: the first two, then one, which is too few, so the first two stay."""
-    advice = Advice(BinarySearchStrategy(), RANKING, lambda layers: (not layers["a"], 0.0))
-    in_float = []
-    while (point := advice()) is not None:
-        in_float.append({name for name, int8 in point.items() if not int8})
-    first = {"c:quant_enable", "a:quant_enable"}
-    assert in_float == [first, {"c:quant_enable"}, first]
-    assert advice.final == {"c": False, "a": False, "b": True, "d": True}
+    configurations, final = play(BinarySearchStrategy(), lambda trial: Judgement("a" in in_float(trial), 0.0))
+    assert configurations == ["", "ca", "c", "ca"]
+    assert final == {"c": False, "a": False, "b": True, "d": True}
 
 
 STEPS = [
@@ -97,4 +102,4 @@ STEPS = [
 @pytest.mark.parametrize(("given", "message"), STEPS)
 def test_a_strategy_that_does_not_say_what_it_must(given: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Advice(Fixed(given), RANKING, lambda layers: (False, 1.0))()
+        play(Fixed(given), lambda trial: Judgement(False, 1.0))

@@ -40,6 +40,10 @@ class Space(Protocol):
 
     def plan(self, parameters: Parameters) -> Plan: ...  # noqa: D102
 
+    def may_be_float(self, name: str) -> bool:
+        """Whether a plan may leave a layer in float because another failed in INT8."""
+        ...
+
 
 class Sampler(Protocol):
     """Chooses the points that follow the starting points."""

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from autoquant.evaluation.data.batch import Sample
+from autoquant.evaluation.data.prefetch import in_order
 
-MOST = 2**30
-"""Bytes of decoded samples that a source keeps at most."""
-AROUND = 512
+MAX_ROOM = 2**30
+"""Bytes of decoded samples that a source caches at most."""
+OVERHEAD = 512
 """Bytes that the objects around a sample's values take, about."""
 
 
 class Decoder:
-    """Samples by number, from a function that decodes one; those decoded first are kept for later passes.
+    """Samples by number, from a function that decodes one; those decoded first are cached for later passes.
 
-    At most `room` bytes are kept; by default those of `room_for_samples`. Kept samples must not be written to.
+    At most `room` bytes are cached; by default those of `room_for_samples`. Cached samples must not be written to.
     """
 
     def __init__(self, room: int | None = None) -> None:
         self._room = room_for_samples() if room is None else room
-        self._kept: dict[int, Sample] = {}
+        self._cached: dict[int, Sample] = {}
 
     def samples(self, decode: Callable[[int], Sample], numbers: Iterable[int], ahead: int) -> Iterator[Sample]:
         """The samples of these numbers in this order; up to `ahead` of them are decoded before they are asked for.
@@ -34,28 +34,27 @@ class Decoder:
         with the iterator: at its end, when it is closed, and when it is given up.
         """
         threads = cores()
-        waiting: deque[tuple[int, Sample | Future[Sample]]] = deque()
         pool = ThreadPoolExecutor(threads, thread_name_prefix="autoquant-decode")
+
+        def start(number: int) -> Future[Sample]:
+            if number not in self._cached:
+                return pool.submit(decode, number)
+            done = Future[Sample]()
+            done.set_result(self._cached[number])
+            return done
+
         try:
-            for number in map(int, numbers):
-                kept = self._kept.get(number)
-                waiting.append((number, pool.submit(decode, number) if kept is None else kept))
-                if len(waiting) > max(ahead, threads):
-                    yield self._take(*waiting.popleft())
-            while waiting:
-                yield self._take(*waiting.popleft())
+            for number, sample in in_order(start, map(int, numbers), max(ahead, threads)):
+                self._cache(number, sample)
+                yield sample
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _take(self, number: int, made: Sample | Future[Sample]) -> Sample:
-        if isinstance(made, Sample):
-            return made
-        sample = made.result()
-        size = AROUND + sum(array.nbytes for array in sample.inputs.values())
-        if size <= self._room and number not in self._kept:
+    def _cache(self, number: int, sample: Sample) -> None:
+        size = OVERHEAD + sum(array.nbytes for array in sample.inputs.values())
+        if number not in self._cached and size <= self._room:
             self._room -= size
-            self._kept[number] = sample
-        return sample
+            self._cached[number] = sample
 
 
 def cores() -> int:
@@ -64,15 +63,15 @@ def cores() -> int:
 
 
 def room_for_samples(root: Path = Path("/")) -> int:
-    """A quarter of the memory that is free, in bytes, at most MOST; the limit of a container (cgroup 2) counts.
+    """A quarter of the memory that is free, in bytes, at most MAX_ROOM; the limit of a container (cgroup 2) counts.
 
-    Where a system does not say how much is free, a quarter of MOST.
+    Where a system does not say how much is free, a quarter of MAX_ROOM.
     """
     group = root / "sys" / "fs" / "cgroup"
     free = [1024 * kib for kib in _numbers(root / "proc" / "meminfo", r"MemAvailable:\s*(\d+) kB")]
     limit, used = _numbers(group / "memory.max", r"^\d+"), _numbers(group / "memory.current", r"^\d+")
     free += [most - now for most, now in zip(limit, used, strict=False)]  # no limit is the word "max"
-    return max(0, min(MOST, min(free) // 4)) if free else MOST // 4
+    return max(0, min(MAX_ROOM, min(free) // 4)) if free else MAX_ROOM // 4
 
 
 def _numbers(path: Path, pattern: str) -> list[int]:

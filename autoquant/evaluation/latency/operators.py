@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.array import Array
 from autoquant.evaluation.latency.models import feed, opened
@@ -86,11 +87,9 @@ def cut_out(model: Any, op: Any, shapes: Mapping[int, tuple[int, ...]]) -> tuple
 
     Constants, quantization, options and a fused activation stay. `shapes` are those of all other tensors, by index.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = model.subgraphs[0]
     outputs = {int(index) for index in op.outputs}
-    alone, sub = _empty_model(schema)
+    alone, sub = _empty_model()
     alone.operatorCodes = [model.operatorCodes[op.opcodeIndex]]
     place = {-1: -1}
     inputs: list[int] = []
@@ -116,25 +115,19 @@ def cut_out(model: Any, op: Any, shapes: Mapping[int, tuple[int, ...]]) -> tuple
 
 def conversion(kind: str, shape: Sequence[int]) -> Operator:
     """A QUANTIZE or DEQUANTIZE of an activation of this shape."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    alone, sub = _empty_model(schema)
+    alone, sub = _empty_model()
     alone.operatorCodes = [operator_code(getattr(schema.BuiltinOperator, kind))]
-    types = [schema.TensorType.FLOAT32, schema.TensorType.INT8]
-    if kind == DEQUANTIZE:
-        types.reverse()
-    for number, type_ in enumerate(types):
+    for name in ("read", "made"):
         tensor = schema.TensorT()
-        tensor.name, tensor.buffer, tensor.type = f"t{number}".encode(), 0, type_
+        tensor.name, tensor.buffer, tensor.type = name.encode(), 0, schema.TensorType.FLOAT32
         tensor.shape = np.asarray(shape, np.int32)
-        if type_ == schema.TensorType.INT8:
-            hold_int8(tensor, scale=2.0**-7, zero=0)
         sub.tensors.append(tensor)
+    hold_int8(sub.tensors[kind == QUANTIZE], scale=2.0**-7, zero=0)
     op = schema.OperatorT()
     op.opcodeIndex, op.inputs, op.outputs = 0, [0], [1]
     sub.operators, sub.inputs, sub.outputs = [op], [0], [1]
-    values = np.zeros(tuple(shape), flatbuffer.DTYPES[types[0]])
-    return Operator("t1", kind, flatbuffer.write(alone), (values,))
+    values = np.zeros(tuple(shape), np.float32 if kind == QUANTIZE else np.int8)
+    return Operator("made", kind, flatbuffer.write(alone), (values,))
 
 
 def operator_seconds(
@@ -173,7 +166,7 @@ def _tensors_of(op: Any) -> Iterator[int]:
     yield from dict.fromkeys(int(index) for group in groups for index in group if index >= 0)
 
 
-def _empty_model(schema: Any) -> tuple[Any, Any]:
+def _empty_model() -> tuple[Any, Any]:
     """A model (ModelT) of one subgraph (SubGraphT) without anything in it."""
     model, sub = schema.ModelT(), schema.SubGraphT()
     model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], [sub]  # buffer 0 is empty in every file

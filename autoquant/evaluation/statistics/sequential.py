@@ -129,11 +129,6 @@ class SequentialTest:
         return self._decision
 
     @property
-    def draws(self) -> int:
-        """How many values were added."""
-        return sum(map(len, self._values))
-
-    @property
     def estimate(self) -> float:
         """The mean of the values so far, of which there must be one."""
         if not self._values:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Sample
-from autoquant.evaluation.data.decoding import AROUND, MOST, Decoder, cores, room_for_samples
+from autoquant.evaluation.data.decoding import MAX_ROOM, OVERHEAD, Decoder, cores, room_for_samples
 
 GIB = 2**30
 
@@ -95,7 +95,7 @@ def test_kept_samples_are_not_decoded_again() -> None:
 
 
 def test_as_many_are_kept_as_there_is_room_for() -> None:
-    decode, decoder = Decoding(size=1000), Decoder(3 * (1000 + AROUND) + 999)
+    decode, decoder = Decoding(size=1000), Decoder(3 * (1000 + OVERHEAD) + 999)
     list(decoder.samples(decode, range(10), 4))
     decode.calls.clear()
     assert numbers(decoder.samples(decode, range(10), 4)) == list(range(10))
@@ -139,11 +139,11 @@ def system(root: Path, free: int | None, limit: str | None = None, used: int = 0
     [
         (4 * 2**20, None, 0, GIB),
         (2 * 2**20, None, 0, GIB // 2),
-        (64 * 2**20, None, 0, MOST),
-        (64 * 2**20, "max", 5, MOST),
+        (64 * 2**20, None, 0, MAX_ROOM),
+        (64 * 2**20, "max", 5, MAX_ROOM),
         (64 * 2**20, str(3 * GIB), 1 * GIB, GIB // 2),
         (64 * 2**20, str(GIB), GIB + 5, 0),
-        (None, None, 0, MOST // 4),
+        (None, None, 0, MAX_ROOM // 4),
     ],
 )
 def test_a_quarter_of_what_is_free(tmp_path: Path, free: int | None, limit: str | None, used: int, room: int) -> None:
@@ -151,4 +151,4 @@ def test_a_quarter_of_what_is_free(tmp_path: Path, free: int | None, limit: str 
 
 
 def test_here_there_is_some_room() -> None:
-    assert 0 < room_for_samples() <= MOST
+    assert 0 < room_for_samples() <= MAX_ROOM

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.model.graph import Array, Graph
+from autoquant.model.graph import Array, Graph, changed_node
 from autoquant.model.names import node_of
 from autoquant.model.sources import Change, Channels, Source, batch_norm_of, linear_of, read_once
 
@@ -25,9 +25,7 @@ class Carrier:
 
     def taking(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
         """Each part takes its slice of the map and gets a new name; the node itself gets `name`."""
-        node = type(self.node)()
-        node.CopyFrom(self.node)
-        node.name = name
+        node = changed_node(self.node, name=name)
         put, moved, start = [node], {self.node.name: name}, 0
         for number, (index, part) in enumerate(self.parts.items()):
             own = slice(start, start + part.channels.count)

@@ -46,6 +46,17 @@ def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> A
     return node
 
 
+def changed_node(node: Any, *, name: str = "", op: str = "", inputs: Iterable[str] | None = None) -> Any:
+    """A copy of a node with another name, operator or inputs, where given."""
+    changed = NodeDef()
+    changed.CopyFrom(node)
+    changed.name, changed.op = name or node.name, op or node.op
+    if inputs is not None:
+        del changed.input[:]
+        changed.input.extend(inputs)
+    return changed
+
+
 def make_const(name: str, value: Array) -> Any:
     """A Const node that holds `value`."""
     node = NodeDef(name=name, op="Const")
@@ -162,7 +173,8 @@ class Graph:
         touched = set(drop)
         for old, new in redirect.items():
             for reader in self.consumers[node_of(old)]:
-                nodes[reader] = _with_inputs(nodes[reader], {canonical(old): canonical(new)})
+                edges = (canonical(new) if edge == canonical(old) else edge for edge in nodes[reader].input)
+                nodes[reader] = changed_node(nodes[reader], inputs=edges)
                 touched.add(reader)
         for name in drop:
             del nodes[name]
@@ -232,10 +244,7 @@ def _bare(node: Any) -> Any:
     ties = [key for key in ("_class", "_output_shapes") if key in node.attr]
     if edges == list(node.input) and not ties and not node.device:
         return node
-    bare = NodeDef()
-    bare.CopyFrom(node)
-    del bare.input[:]
-    bare.input.extend(edges)
+    bare = changed_node(node, inputs=edges)
     bare.device = ""
     for key in ties:
         del bare.attr[key]
@@ -249,11 +258,3 @@ def _sources(node: Any | None) -> set[str]:
 def _copied(mapping: Mapping[str, T]) -> dict[str, T]:
     # The copy of a proxy is that of its dict, ten times as fast as dict(proxy).
     return mapping.copy() if isinstance(mapping, MappingProxyType) else dict(mapping)
-
-
-def _with_inputs(node: Any, renamed: Mapping[str, str]) -> Any:
-    changed = NodeDef()
-    changed.CopyFrom(node)
-    del changed.input[:]
-    changed.input.extend(renamed.get(edge, edge) for edge in node.input)
-    return changed

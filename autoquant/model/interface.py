@@ -12,7 +12,7 @@ from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, make_node
+from autoquant.model.graph import Graph, changed_node, make_node
 from autoquant.model.names import canonical, node_of
 from autoquant.model.shapes import imported, make_placeholder, static_shape, tensor_name
 
@@ -125,10 +125,7 @@ def _renamed_input(graph: Graph, old: str, wanted: str) -> tuple[Graph, str]:
     if wanted == old:
         return graph, old
     name = graph.free_name(wanted)
-    node = type(graph.nodes[old])()
-    node.CopyFrom(graph.nodes[old])
-    node.name = name
-    return graph.edit(put=[node], drop=[old], redirect={old: name}), name
+    return graph.edit(put=[changed_node(graph.nodes[old], name=name)], drop=[old], redirect={old: name}), name
 
 
 def _known(graph: Graph, name: str, kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from autoquant.model.graph import Array, Graph, attr_of, data_format, make_const, make_node
+from autoquant.model.graph import Array, Graph, attr_of, changed_node, data_format, make_const, make_node
 from autoquant.model.names import node_of
 from autoquant.model.nodes import channels_first
 from autoquant.model.operators import OPERATORS
@@ -144,8 +144,8 @@ class BatchNorm:
             make_const(_own_name(graph, self.node, 1, "gamma"), gamma),
             make_const(_own_name(graph, self.node, 2, "beta"), beta),
         ]
-        node = _with_input(_with_input(self.node, 1, consts[0].name), 2, consts[1].name)
-        node.name = name
+        edges = [self.node.input[0], consts[0].name, consts[1].name, *self.node.input[3:]]
+        node = changed_node(self.node, name=name, inputs=edges)
         return Change((*consts, node), {self.node.name: name})
 
 
@@ -202,7 +202,4 @@ def _own_name(graph: Graph, node: Any, index: int, kind: str) -> str:
 
 
 def _with_input(node: Any, index: int, tensor: str) -> Any:
-    changed = type(node)()
-    changed.CopyFrom(node)
-    changed.input[index] = tensor
-    return changed
+    return changed_node(node, inputs=[tensor if place == index else edge for place, edge in enumerate(node.input)])

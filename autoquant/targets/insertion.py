@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.model.graph import Array, Graph, make_const
+from autoquant.model.graph import Array, Graph, changed_node, make_const
 from autoquant.model.layer import Layer
 from autoquant.model.names import node_of
 from autoquant.quantization.balance import balanced_weight
@@ -70,7 +70,7 @@ def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correc
     if layer.operator.weight is not None and weight:
         edges[layer.operator.weight] = weight[-1].node.name
     inner = layer.name if layer.bias else graph.free_name(f"{layer.name}/quant_op")
-    parts.append(Part(_renamed(float_node, inner, edges), (layer.name,)))
+    parts.append(Part(changed_node(float_node, name=inner, inputs=edges), (layer.name,)))
     packed = deq_scales(layer.name, [one.activation for one in records], record.scale_w, record.shift_bit)
     scale = make_const(graph.free_name(f"{layer.name}/dequant/deq_scale"), packed)
     source = bias[-1].node.name if bias else inner
@@ -87,7 +87,7 @@ def _tensor(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
     anti = anti_quant_node(name, parts[-1].node.name, record.activation)
     edges = list(float_node.input)
     edges[index] = anti.name
-    return [*parts, Part(anti, (node_of(edge),)), Part(_renamed(float_node, layer.node, edges), (layer.node,))]
+    return [*parts, Part(anti, (node_of(edge),)), Part(changed_node(float_node, inputs=edges), (layer.node,))]
 
 
 def _prefix(layer: Layer, index: int) -> str:
@@ -131,7 +131,7 @@ def _bias(graph: Graph, layer: Layer, record: LayerRecord, correction: Array | N
     integers = quantize_bias(layer.name, value, record.activation.scale, scales)
     steps = make_const(graph.free_name(f"{prefix}/bias"), integers)
     cast = bias_cast_node(graph.free_name(f"{prefix}/Cast"), steps.name)
-    adding = _renamed(node, graph.free_name(f"{prefix}/BiasAdd"), [layer.name, cast.name])
+    adding = changed_node(node, name=graph.free_name(f"{prefix}/BiasAdd"), inputs=[layer.name, cast.name])
     return [Part(steps, of), Part(cast, of), Part(adding, (layer.bias,))]
 
 
@@ -139,12 +139,3 @@ def _value(graph: Graph, tensor: str) -> Array:
     value = graph.constant(tensor)
     assert value is not None, tensor
     return value
-
-
-def _renamed(node: Any, name: str, inputs: Sequence[str]) -> Any:
-    copy = type(node)()
-    copy.CopyFrom(node)
-    copy.name = name
-    del copy.input[:]
-    copy.input.extend(inputs)
-    return copy

@@ -15,16 +15,16 @@ from autoquant.calibration.record import Calibrator, Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
 from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path, save_quant_json
-from autoquant.model.graph import Graph
+from autoquant.model.graph import Graph, changed_node
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.model import Model
+from autoquant.model.names import node_of
 from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.fitting import fitted
 from autoquant.targets.insertion import Part, layer_parts
-from autoquant.targets.requantization import without_relu6
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +154,23 @@ def _stands_for(graph: Graph, int8: Graph, parts: list[Part]) -> Mapping[str, tu
     """For each node that is not that of the float graph, those that it stands for; unchanged nodes are shared."""
     of = {part.node.name: part.stands_for for part in parts}
     return {name: of.get(name, (name,)) for name, node in int8.nodes.items() if graph.nodes.get(name) is not node}
+
+
+def without_relu6(graph: Graph) -> Graph:
+    """Let a Relu6 be a Relu where all that read it are quantizers that clip below 6, so that nothing changes.
+
+    AMCT's rule ("requant"): (127 - offset) / scale < 6 with the attributes of AscendQuant. Then 6 and all above it
+    become 127.
+    """
+    relu6 = [node for node in graph.nodes.values() if node.op == "Relu6" and node.name not in graph.output_nodes]
+    return graph.edit(put=[changed_node(node, op="Relu") for node in relu6 if _only_clipped(graph, node.name)])
+
+
+def _only_clipped(graph: Graph, name: str) -> bool:
+    readers = [graph.nodes[reader] for reader in graph.consumers[name]]
+    return bool(readers) and all(
+        reader.op == "AscendQuant"
+        and node_of(reader.input[0]) == name
+        and (127 - reader.attr["offset"].f) / reader.attr["scale"].f < 6.0
+        for reader in readers
+    )

@@ -436,7 +436,7 @@ def test_a_tflite_is_quantized_without_tensorflow(chain: LiteNetwork, tmp_path: 
     from autoquant.calibration.plan import Plan, layer_plan
     from autoquant.calibration.ranges import MinMax
     from autoquant.calibration.statistics import collect
-    from autoquant.model.model import open_model
+    from autoquant.model.open import open_model
     from autoquant.targets.table import open_target
     folder, target = Path(sys.argv[1]), open_target("litert")
     model = target.lowered(open_model(folder / "float.tflite"))

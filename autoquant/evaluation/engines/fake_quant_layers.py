@@ -1,4 +1,4 @@
-"""The layers of a saved graph that are not those of the float graph, in real units, as kernels in float take them."""
+"""The layers of a saved INT8 graph, dequantized: what its integers stand for, in real units."""
 
 from __future__ import annotations
 

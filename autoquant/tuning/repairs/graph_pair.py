@@ -1,4 +1,4 @@
-"""A graph of the TensorFlow target beside the float graph that it was made from, in one."""
+"""An INT8 graph of the TensorFlow target beside the float graph that it was made from, in one graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An INT8 .tflite beside the float one that it was made from, in one with kernels in float.
+"""An INT8 .tflite, fake-quantized, beside the float one that it was made from, in one file.
 
     float   x ---------------------------> operator --------------------------------> activation -> y
     INT8    x -> QUANTIZE -> DEQUANTIZE -> operator(its integers * scale) -> SUB --> activation -> QUANTIZE -> ...

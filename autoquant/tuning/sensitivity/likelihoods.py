@@ -1,4 +1,4 @@
-"""What an output says, so that a change of it can be counted in nats: probabilities of classes, or plain values.
+"""How a change of an output is measured in nats: as one of class probabilities, or of plain values.
 
 Each kind has a divergence, and a factor S of its Fisher information F = S S^T, by which that is sampled: for random
 signs e, E[(S e)(S e)^T] = F. To second order the divergence of a change d of the output is d^T F d / 2 (Kullback,

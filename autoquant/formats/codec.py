@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 ELSEWHERE: Mapping[str, Any] = MappingProxyType({"elsewhere": True})
-"""Metadata of a field that is kept somewhere else than in the object: whoever reads that gives its value."""
+"""Metadata of a field that is not in the object: whoever reads that passes its value."""
 
 
 def encode(value: Any) -> Any:
@@ -71,9 +71,9 @@ def load(kind: type[T], path: Path, error: type[InputError], *, hint: str) -> T:
 
 
 def decode(kind: type[T], found: Fields, **elsewhere: Any) -> T:
-    """The dataclass whose `encode` is an object; `elsewhere` are the fields that are kept there.
+    """The dataclass whose `encode` is an object; `elsewhere` are the values of fields that are not in it.
 
-    Other keys are left to be taken, or refused by `found.done()`; in objects inside they are refused. Raises the error
+    Other keys are left to be read, or refused by `found.done()`; in objects inside they are refused. Raises the error
     of `found`, with the path, for what is missing, of another kind, or refused by the dataclass itself.
     """
     hints, values = _hints(kind), dict(elsewhere)

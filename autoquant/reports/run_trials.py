@@ -55,13 +55,13 @@ def read_trials(run: Path) -> RunTrials:
         raise RunError(str(run), "no trial of it has ended yet", hint=f"wait, or go on with `autoquant resume {run}`")
     loaded = sorted(map(load_trial, ended), key=lambda pair: pair[0].number)
     trials, (terms, *_) = zip(*loaded, strict=True)
-    kept = _kept(folder, trials, terms.max_drop)
-    certificate = _certificate(folder.trial(kept.number)) if kept else None
-    return RunTrials(run, terms, trials, kept, len(folders) - len(ended), certificate)
+    best_trial = _best_trial(folder, trials, terms.max_drop)
+    certificate = _certificate(folder.trial(best_trial.number)) if best_trial else None
+    return RunTrials(run, terms, trials, best_trial, len(folders) - len(ended), certificate)
 
 
-def _kept(folder: RunFolder, trials: Sequence[Trial], max_drop: float) -> Trial | None:
-    """The trial that `best` points to; where that is no link, as in a copy, or not there yet, the one it would be."""
+def _best_trial(folder: RunFolder, trials: Sequence[Trial], max_drop: float) -> Trial | None:
+    """The trial that `best` points to; else, as in a copy without links, the best one."""
     pointed = folder.best.resolve().name
     linked = next((trial for trial in trials if folder.trial(trial.number).name == pointed), None)
     return linked or best(trials, max_drop)

@@ -72,7 +72,7 @@ class Curve:
 def fit_curve(divergences: Sequence[float], drops: Sequence[float], max_drop: float, *, typical: float) -> Curve:
     """The curve through trials of known divergence and drop, those near the largest drop within counting most.
 
-    Without any, `typical` is the divergence that is taken to be critical, with little trust in it. Divergences are
+    Without any, `typical` is assumed to be the critical divergence, with little trust in it. Divergences are
     above 0.
     """
     least = LEAST * max_drop if max_drop > 0.0 else 1e-9

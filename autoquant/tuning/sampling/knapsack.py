@@ -17,7 +17,7 @@ STEPS = 100_000
 HiGHS takes 0.999999 for 1: with whole numbers of this size that decides nothing.
 """
 LEFT_OVER = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n"
-"""What HiGHS prints once in a thousand programs, for its developers, whatever it is told."""
+"""What HiGHS prints once in a thousand programs, for its developers, whatever its options say."""
 NODES = 2_000
 """So many branches at most: a limit in time would not give the same plan on every machine."""
 
@@ -40,11 +40,11 @@ def most_gain(
     gain = np.array([gains[name] for name in names], dtype=np.float64)
     cost = np.array([costs[name] for name in names], dtype=np.float64)
     chosen = _solve(gain, cost, bound, np.array(rows, dtype=np.float64).reshape(len(rows), len(names)))
-    return frozenset(name for name, taken in zip(names, chosen, strict=True) if taken)
+    return frozenset(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
 
 
 def _solve(gain: Array, cost: Array, bound: float, cuts: Array) -> NDArray[np.bool_]:
-    """Gains are told in steps, and all costs together count for half of one: they only break ties."""
+    """Gains are counted in steps, and all costs together count for half of one: they only break ties."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     whole = bound if 0.0 < bound < math.inf else float(cost.sum()) or 1.0

@@ -41,7 +41,7 @@ class Race:
 
 
 def race(history: History, reference: Parameters) -> Race:
-    """The race around `reference`, which is not repeated. What is running is taken to have lost."""
+    """The race around `reference`, which is not repeated. Running trials are treated as losers."""
     few, more, most = (min(samples, history.problem.total) for samples in SAMPLES)
     singles = [{**reference, name: value} for name, value in _changes(history, reference)]
     for point in singles:

@@ -52,5 +52,5 @@ def suggest_from_copy(
             over = {"drop": trial.drop - max_drop}
             study.add_trial(create_trial(value=trial.objective, constraints=over, **shared))
     while True:
-        asked = study.ask(distributions)
-        yield dict(asked.params), dict(study.get_trials(deepcopy=False)[asked.number].system_attrs)
+        suggested = study.ask(distributions)
+        yield dict(suggested.params), dict(study.get_trials(deepcopy=False)[suggested.number].system_attrs)

@@ -1,4 +1,4 @@
-"""What a search can be asked for by name: targets, engines, types, objectives; and which of them go together."""
+"""The names of targets, engines, types, samplers and objectives, and which of them go together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IO_TYPES = tuple(sorted({io for row in TARGETS.values() for io in row.io_types})
 """What the inputs and outputs of an INT8 model can be, for one target or another."""
 GUIDED, TPE, AMCT = "guided", "tpe", "amct"
 SAMPLERS = (GUIDED, TPE, "random", "nsgaii", AMCT)
-"""What chooses the plans: our own (tuning/guided), the default; samplers of Optuna; AMCT's ranking and bisection."""
+"""Samplers: our own (tuning/sampling/guided.py), the default; those of Optuna; AMCT's ranking and bisection."""
 OBJECTIVES = (MACS, BYTES, LATENCY)
 """What a search minimizes: multiply-adds in float, bytes of weights, or time."""
 
@@ -60,7 +60,7 @@ def check_sampler(sampler: str) -> None:
 
 
 def default_space(target: str) -> str:
-    """The preset that is searched where none is given: the one called like the target, where there is one."""
+    """The preset for a search without a space: the one called like the target, where there is one."""
     return target if target in presets() else DEFAULT
 
 
@@ -71,7 +71,7 @@ def _check_known(option: str, value: str, known: Collection[str]) -> None:
 
 
 def _others(can: Callable[[Row], bool]) -> str:
-    """The targets that can do something, as they are asked for."""
+    """The options of the targets that can do something."""
     return _or(f"--target {name}" for name, row in TARGETS.items() if can(row))
 
 

@@ -1,4 +1,4 @@
-"""What was asked of a search."""
+"""The request of a search: all of its options, and how run.toml keeps them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from autoquant.tuning.study.choices import (
 )
 
 CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify"})
-"""What may be given anew when a run goes on: its trials stay comparable."""
+"""What may change when a run is resumed: its trials stay comparable."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
 NOTHING = "none"
-"""What `certify` is where nothing is to be certified."""
+"""The value of `certify` for no holdout and no certificate."""
 
 
 class DataOptions(TypedDict, total=False):
@@ -171,7 +171,7 @@ class SearchRequest(DataRequest):
             object.__setattr__(self, "space", default_space(self.target))
 
     def as_table(self) -> dict[str, Any]:
-        """What run.toml keeps of it: paths made absolute, unset values left out."""
+        """The table of run.toml: paths made absolute, unset values left out."""
         table: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
@@ -189,9 +189,10 @@ class SearchRequest(DataRequest):
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, *, call: str = "resume", **changed: Any) -> SearchRequest:
-        """What `as_table` kept, with some values given anew; `call` is the function for which this is.
+        """The request of a table by `as_table`, with some values changed; `call` is the function to name in an error.
 
-        Raises RunError for what was in memory and is not given, or for a file of another kind.
+        Raises UsageError for what may not change, RunError for what was in memory and is not among the changed values,
+        or for a table of another kind.
         """
         known = {entry.name for entry in fields(cls)}
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}

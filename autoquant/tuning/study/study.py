@@ -51,7 +51,7 @@ class Sampler(Protocol):
     def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
         """The next point, given all trials by number, running ones too; None where nothing is left to try.
 
-        It is asked again where the point means a plan that was tried: of that a trial more is among them then.
+        It is called again where the point means a plan that was tried, with that trial among them.
         """
         ...
 
@@ -103,16 +103,16 @@ class Study:
         for _ in range(attempts):
             if not self._waits():
                 return None
-            asked = self._study.ask(self._distributions)
-            trial = self._pending(asked)
+            handle = self._study.ask(self._distributions)
+            trial = self._pending(handle)
             earlier = self._known.get(config_text(trial.plan))
             if not trial.plan.int8:
-                asked.set_user_attr("skipped", "no layer in INT8")
-                self._study.tell(asked, state=TrialState.PRUNED)
+                handle.set_user_attr("skipped", "no layer in INT8")
+                self._study.tell(handle, state=TrialState.PRUNED)
             elif earlier is not None and _answers(earlier, trial.max_samples):
-                self._repeat(asked, trial, earlier)
+                self._repeat(handle, trial, earlier)
             else:
-                self._running[trial.number] = asked
+                self._running[trial.number] = handle
                 return trial
         return None
 
@@ -157,7 +157,7 @@ class Study:
         """Whether a point waits to be tried; where none does, the sampler gives the next."""
         if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return True
-        running = {number: self._pending(asked) for number, asked in self._running.items()}
+        running = {number: self._pending(handle) for number, handle in self._running.items()}
         known = {**self._trials, **self._repeats, **running}
         suggestion = self._sampler([known[number] for number in sorted(known)])
         if suggestion is not None:
@@ -168,27 +168,27 @@ class Study:
         attributes = {name: getattr(suggestion, name) for name in SUGGESTED}
         self._study.enqueue_trial(dict(suggestion.parameters), attributes, skip_if_exists=skip_if_exists)
 
-    def _pending(self, asked: optuna.Trial | FrozenTrial) -> Trial:
+    def _pending(self, handle: optuna.Trial | FrozenTrial) -> Trial:
         """A trial of which nothing is known yet but what was suggested."""
-        suggested = {name: asked.user_attrs[name] for name in SUGGESTED}
-        plan = self._space.plan(asked.params)
-        return Trial(asked.number, State.RUNNING, plan, parameters=asked.params, **suggested)
+        suggested = {name: handle.user_attrs[name] for name in SUGGESTED}
+        plan = self._space.plan(handle.params)
+        return Trial(handle.number, State.RUNNING, plan, parameters=handle.params, **suggested)
 
     def _remember(self, trial: Trial) -> None:
         """Of several trials of one plan, the last one knows most."""
         self._trials[trial.number] = trial
         self._known[config_text(trial.plan)] = trial
 
-    def _repeat(self, asked: optuna.Trial, trial: Trial, earlier: Trial) -> None:
+    def _repeat(self, handle: optuna.Trial, trial: Trial, earlier: Trial) -> None:
         """Tell Optuna of a plan that was tried before how it ended then."""
         known = self._study.get_trials(deepcopy=False)[earlier.number]
-        asked.set_user_attr("repeats", earlier.number)
+        handle.set_user_attr("repeats", earlier.number)
         if known.state is TrialState.COMPLETE:
             for name, value in known.constraints.items():
-                asked.set_constraint(name, value)
-            self._study.tell(asked, known.value)
+                handle.set_constraint(name, value)
+            self._study.tell(handle, known.value)
         else:
-            self._study.tell(asked, state=TrialState.PRUNED)
+            self._study.tell(handle, state=TrialState.PRUNED)
         self._repeats[trial.number] = _repeated(trial, earlier)
 
     def _retry_cut_off(self) -> None:

@@ -1,4 +1,4 @@
-"""What a score on LiteRT rests on: the kernels that ran, the machine, and how far other kernels come out elsewhere.
+"""Verify a score on LiteRT: the kernels that ran, the machine, and how far the reference kernels differ.
 
 Integer kernels round differently, each within its rules; through many layers one-step differences grow. So a score
 belongs to the kernels it was measured on, and the reference kernels, which define what an operator computes, tell how

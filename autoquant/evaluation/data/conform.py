@@ -1,4 +1,4 @@
-"""Whether data fits a model's input, and its cast to the input's type."""
+"""Check data against a model's input, and cast it to the input's type."""
 
 from __future__ import annotations
 

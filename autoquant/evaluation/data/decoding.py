@@ -1,4 +1,4 @@
-"""Decoding on all cores, in order, and only once for as many samples as memory has room for."""
+"""Decode samples on all cores, in order, and cache as many as memory has room for."""
 
 from __future__ import annotations
 

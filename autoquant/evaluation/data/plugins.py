@@ -1,4 +1,4 @@
-"""Functions of the user's own: found by name, and blamed by line."""
+"""Load functions of the user's by name, and tell their errors with the line."""
 
 from __future__ import annotations
 

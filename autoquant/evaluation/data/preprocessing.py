@@ -1,4 +1,4 @@
-"""From raw samples to what a model was trained on."""
+"""Preprocessing: from raw samples to what a model takes."""
 
 from __future__ import annotations
 

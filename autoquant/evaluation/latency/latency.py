@@ -1,4 +1,4 @@
-"""How long models take side by side: what was measured, and what may be said of it."""
+"""Latencies of models measured side by side, and what can be concluded from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of LiteRT opened to be timed: their inputs fed once, all else done before."""
+"""Open .tflite models to be timed, with their inputs set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of every operator of a model in float and in INT8, and of conversions, measured once a run and kept."""
+"""Times of every operator of a model in float and in INT8, and of conversions, measured once a run and cached."""
 
 from __future__ import annotations
 

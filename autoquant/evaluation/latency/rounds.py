@@ -1,4 +1,4 @@
-"""Calls timed in turns, and what else the machine was doing meanwhile."""
+"""Time calls in turns, and measure what other processes did meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What classifiers' outputs and labels look like, brought into one form."""
+"""Class scores and labels of classifiers, in one form."""
 
 from __future__ import annotations
 

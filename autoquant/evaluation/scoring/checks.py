@@ -1,4 +1,4 @@
-"""Is the FP32 model fed and scored as it should be? Asked before anything is searched."""
+"""Checks that the FP32 model is fed and scored as it should be, before anything is searched."""
 
 from __future__ import annotations
 

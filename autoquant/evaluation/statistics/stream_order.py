@@ -1,4 +1,4 @@
-"""In which order a trial's samples are evaluated, and how few of them still give an unbiased view of the drop."""
+"""The order in which a trial's samples are evaluated, with weights for an unbiased estimate of the drop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large the true drop of a 0/1 metric may be, exactly, from paired samples.
+"""The exact upper confidence bound of the true drop of a 0/1 metric, from paired samples.
 
 Of n pairs, `losses` are right in FP32 and wrong in INT8, `gains` the other way round; both are discordant, D together.
 In the trinomial model a pair is discordant with probability psi, and then a loss with probability theta, so that the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
@@ -170,9 +170,16 @@ class Study:
 
     def _pending(self, handle: optuna.Trial | FrozenTrial) -> Trial:
         """A trial of which nothing is known yet but what was suggested."""
-        suggested = {name: handle.user_attrs[name] for name in SUGGESTED}
         plan = self._space.plan(handle.params)
-        return Trial(handle.number, State.RUNNING, plan, parameters=handle.params, **suggested)
+        return Trial(handle.number, State.RUNNING, plan, parameters=handle.params, **self._suggested(handle))
+
+    def _suggested(self, handle: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+        """What was suggested with the point of a trial. Raises RunError where that is not known."""
+        known = handle.user_attrs
+        if not known.keys() >= set(SUGGESTED):
+            hint = "was it written by another version of autoquant? start a new run"
+            raise RunError(f"{self._journal}:trial {handle.number}", "does not say what was suggested", hint=hint)
+        return {name: known[name] for name in SUGGESTED}
 
     def _remember(self, trial: Trial) -> None:
         """Of several trials of one plan, the last one knows most."""
@@ -203,9 +210,8 @@ class Study:
             complete = known.keys() == self._distributions.keys()
             attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
             if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
-                suggested = {name: trial.user_attrs[name] for name in SUGGESTED}
                 facts = {"why": f"retry of trial {trial.number}", "retries": trial.number, "attempt": attempt}
-                self._study.enqueue_trial(known, {**suggested, **facts})
+                self._study.enqueue_trial(known, {**self._suggested(trial), **facts})
 
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""

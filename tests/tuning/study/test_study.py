@@ -17,7 +17,7 @@ from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.sampling.samplers import tpe
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, Suggestion
-from autoquant.tuning.study.study import ATTEMPTS, Study
+from autoquant.tuning.study.study import ATTEMPTS, NAME, Study
 from autoquant.tuning.study.trial import State, Trial
 from autoquant.tuning.study.workload import MACS, Workload
 
@@ -328,6 +328,20 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
     journal.write_text(journal.read_text().replace('"drop":0.0', '"drop":"none"'))
     with pytest.raises(RunError, match=r"study\.journal:trial 0\.drop: expected float, got 'none'"):
         open_listed(tmp_path)
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize")
+    study.enqueue_trial(dict(point()), {"why": "all INT8", "limit": None})
+    assert study.ask(dict(study_distributions())).number == 0
+    with pytest.raises(RunError, match=r"study\.journal:trial 0: does not say what was suggested; was it written by"):
+        open_listed(tmp_path)
+
+
+def study_distributions() -> Mapping[str, optuna.distributions.BaseDistribution]:
+    dimensions = space_of().dimensions
+    return {name: optuna.distributions.CategoricalDistribution(choices) for name, choices in dimensions.items()}
 
 
 def test_a_sampler_is_asked_again_where_a_point_means_a_plan_that_was_tried(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from real_cases import CASES, TIGHT, Case, Parts, check_claim, right, searched
+from real_cases import CASES, TIGHT, Case, SplitPositions, check_claim, right, searched
 from super_resolution import FP32, OUTPUT, images, psnr
 
 import autoquant
@@ -52,7 +52,7 @@ def test_search(real_data: Path, tmp_path: Path, name: str) -> None:
     assert result.model is not None
     before = right(case, real_data, Plain.of(float_file(case, real_data, tmp_path)))
     after = right(case, real_data, Plain.of(result.model))
-    parts = Parts.of(tmp_path / "run", len(after))
+    parts = SplitPositions.of(tmp_path / "run", len(after))
     assert (result.baseline, result.score) == (before[parts.search].mean(), after[parts.search].mean())
     # The runtimes of TensorFlow and LiteRT round differently: one sample may fall to another class.
     assert before.mean() == pytest.approx(case.fp32, abs=1.5 / len(before))

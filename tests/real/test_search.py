@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_cases import CASES, TIGHT, Case, Parts, check_claim, right, searched
+from real_cases import CASES, TIGHT, Case, SplitPositions, check_claim, right, searched
 
 import autoquant
 
@@ -38,7 +38,7 @@ def test_search(real_data: Path, tmp_path: Path, name: str) -> None:
     assert quantized.total() >= sum(case.layers.values()) - case.in_float
     before = plain_right((real_data / case.model).with_suffix(".pb"), case, real_data, case.output)
     after = plain_right(result.model, case, real_data, inspection.model.graph.outputs[0])
-    parts = Parts.of(tmp_path / "run", len(after))
+    parts = SplitPositions.of(tmp_path / "run", len(after))
     assert before.mean() == pytest.approx(case.fp32, abs=1e-9)  # as published
     assert result.baseline == pytest.approx(before[parts.search].mean(), abs=1e-9)
     # LiteRT, which scores the trials, rounds a few values otherwise; the best is certified, or scored, in TensorFlow.

@@ -55,7 +55,7 @@ CASES = {
         {"Conv2D": 14, "DepthwiseConv2dNative": 13, "AvgPool": 1, "MatMul": 1},
         {"scale": "1/255"},
         lambda x: x * np.float32(1 / 255),
-        decided=False,  # 1 % of those kept aside are three images and a half
+        decided=False,  # 1 % of the holdout are three images and a half
     ),
     **{
         # Evaluation sample 252 is one of the calibration samples as well.
@@ -111,30 +111,30 @@ def right(case: Case, real_data: Path, predict: Callable[[Any], Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which evaluation samples a run was searched on, and which were kept aside, as positions, ascending."""
+class SplitPositions:
+    """Which evaluation samples a run was searched on, and which are the holdout, as positions, ascending."""
 
     search: Any
-    certification: Any
+    holdout: Any
 
     @classmethod
-    def of(cls, run: Path, samples: int) -> Parts:
+    def of(cls, run: Path, samples: int) -> SplitPositions:
         """From what the folder of the run says; they are all of the data, and none is in both."""
         stored = np.load(run / "splits.npz")
         parts = cls(stored["search"], stored["holdout"])
         np.testing.assert_array_equal(
-            np.sort(np.concatenate([parts.search, parts.certification])), np.arange(samples), strict=False
+            np.sort(np.concatenate([parts.search, parts.holdout])), np.arange(samples), strict=False
         )
         return parts
 
 
-def check_claim(case: Case, result: SearchResult, parts: Parts, before: Any, after: Any) -> None:
+def check_claim(case: Case, result: SearchResult, parts: SplitPositions, before: Any, after: Any) -> None:
     """The verdict, and the certificate where there is one, from the right answers of FP32 and INT8, (samples,)."""
     allowed = before.mean() * float(case.tolerance.rstrip("%")) / 100
     assert result.max_drop == pytest.approx(allowed, abs=1e-12)
     assert result.drop is not None
     assert result.drop <= allowed + 1e-9
-    claim, kept = result.certificate, parts.certification
+    claim, kept = result.certificate, parts.holdout
     if claim is None:
         assert result.verdict is Verdict.MET
         assert len(kept) == 0

@@ -199,7 +199,7 @@ def test_data_used_for_both_is_refused_or_told(tiny: Tiny, tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"200 of 200 samples for calibration are for evaluation too .*--allow-overlap"):
         autoquant.search(tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **options)
     assert not (tmp_path / "same").exists()
-    with pytest.raises(DataError, match=r"64 of 64 samples for certification are for calibration too"):
+    with pytest.raises(DataError, match=r"64 of 64 samples for the holdout are for calibration too"):
         autoquant.search(
             tiny.model,
             tiny.evaluation,

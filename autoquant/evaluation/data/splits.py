@@ -57,8 +57,8 @@ class DataSplits:
         """Raise DataError where calibration, evaluation and a holdout of its own share a sample, by its content."""
         check_disjoint("calibration", self.calibration, "evaluation", self.evaluation)
         if self.holdout is not None and self.has_own_holdout:
-            check_disjoint("certification", self.holdout, "evaluation", self.evaluation)
-            check_disjoint("certification", self.holdout, "calibration", self.calibration)
+            check_disjoint("the holdout", self.holdout, "evaluation", self.evaluation)
+            check_disjoint("the holdout", self.holdout, "calibration", self.calibration)
 
 
 def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None) -> DataSplits:

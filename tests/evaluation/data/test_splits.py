@@ -64,8 +64,8 @@ def test_samples_of_both_are_refused_by_number() -> None:
     ("holdout", "shared"),
     [
         (X[300:400], None),
-        (X[90:200], "for certification are for evaluation too"),
-        (X[190:300], "for certification are for calibration too"),
+        (X[90:200], "for the holdout are for evaluation too"),
+        (X[190:300], "for the holdout are for calibration too"),
     ],
 )
 def test_a_holdout_of_its_own_shares_nothing_with_the_rest(holdout: Array, shared: str | None) -> None:

@@ -49,36 +49,36 @@ def check_writable(path: Path) -> None:
         raise unwritable(path.parent, error) from error
 
 
-def check_object(argument: str, given: Any, methods: Iterable[str], *, base: str) -> None:
+def check_object(argument: str, value: Any, methods: Iterable[str], *, base: str) -> None:
     """Raise UsageError for a class instead of an object, and for an object that lacks one of the methods."""
-    if isinstance(given, type):
-        raise UsageError(argument, f"{given.__name__} is a class", hint=f"give an object of it: {given.__name__}()")
+    if isinstance(value, type):
+        raise UsageError(argument, f"{value.__name__} is a class", hint=f"give an object of it: {value.__name__}()")
     for method in methods:
-        if not callable(getattr(given, method, None)):
-            what = f"{type(given).__name__} has no method {method}()"
+        if not callable(getattr(value, method, None)):
+            what = f"{type(value).__name__} has no method {method}()"
             raise UsageError(argument, what, hint=f"derive it from {base}")
 
 
 def by_name_or_own(
-    argument: str, given: Any, known: Mapping[str, Callable[[], Any]], methods: Iterable[str], *, base: str
+    argument: str, value: Any, known: Mapping[str, Callable[[], Any]], methods: Iterable[str], *, base: str
 ) -> Any:
     """A new object of a known name, or of its class, whose name ends with the argument's; or the user's own, checked.
 
     Raises UsageError.
     """
-    if not isinstance(given, str):
-        check_object(argument, given, methods, base=base)
-        return given
-    name = given.removesuffix(argument.capitalize())
+    if not isinstance(value, str):
+        check_object(argument, value, methods, base=base)
+        return value
+    name = value.removesuffix(argument.capitalize())
     if name not in known:
-        hint = did_you_mean(given, known, otherwise=f"it can be {', '.join(known)}, or an object of your own")
-        raise UsageError(argument, f"unknown '{given}'", hint=hint)
+        hint = did_you_mean(value, known, otherwise=f"it can be {', '.join(known)}, or an object of your own")
+        raise UsageError(argument, f"unknown '{value}'", hint=hint)
     return known[name]()
 
 
-def not_overridden(given: Any, method: str, *, hint: str = "override it in its class") -> UsageError:
+def not_overridden(value: Any, method: str, *, hint: str = "override it in its class") -> UsageError:
     """What a base raises for a method that the user's class does not override."""
-    return UsageError(type(given).__name__, f"has no {method} of its own", hint=hint)
+    return UsageError(type(value).__name__, f"has no {method} of its own", hint=hint)
 
 
 def listed(names: Sequence[str]) -> str:

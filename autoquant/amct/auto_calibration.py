@@ -81,7 +81,7 @@ def accuracy_based_auto_calibration(
         ModelError, PlanError: the model or the config cannot be used.
         RequirementError: the float model does not satisfy the evaluator, compared with itself.
         DataError: the evaluator calibrates with fewer than batch_num batches, or gives what it must not.
-        RunError: nothing can be written to a folder; this is told before the evaluator is called.
+        RunError: nothing can be written to a folder; this is found before the evaluator is called.
         TrialError: no layer can be INT8, because of what calibration saw.
         AutoquantError: no configuration satisfies. There is no quantized model then, not even one of an earlier call.
 
@@ -135,7 +135,7 @@ def _builder(model: Model, layers: Mapping[str, Layer], calibrator: Calibrator) 
 def _search(
     builder: Builder, space: RollBackSpace, strategy: Any, ranking: Mapping[str, float], judge: Judge, run: RunFolder
 ) -> tuple[Sequence[Trial], Trial | None]:
-    """All trials of the study that the strategy drives, and the one to keep, if any satisfies.
+    """All trials of the study that the strategy drives, and the final one, if any satisfies.
 
     That is the one with which the strategy ended; else, or where that does not satisfy, the one with the most in INT8.
     """
@@ -196,7 +196,7 @@ def _unreachable(model: str, trials: Sequence[Trial], strategy: Any) -> Autoquan
 
 
 def _finish(builder: Builder, plan: Plan, judge: Judge, files: Files, folder: Path) -> None:
-    """Build the plan that is kept once more, and see that the files that stay satisfy."""
+    """Build the final plan once more, see that its model satisfies, and put the files where they belong."""
     folder.mkdir()
     judgement = judge.evaluate(load_saved(builder.build(plan, folder).path))
     if not judgement.satisfied:

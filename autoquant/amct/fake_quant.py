@@ -9,6 +9,7 @@ import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from autoquant.errors import ModelError
+from autoquant.model.folding import foldable
 from autoquant.model.graph import Graph, attr_of, make_node
 from autoquant.model.names import node_of
 from autoquant.quantization.affine import EPSILON, QMIN, Affine, Array
@@ -94,7 +95,7 @@ def fake_before(graph: Graph, tensor: str) -> Any | None:
 
 def without_fakes(graph: Graph) -> Graph:
     """The graph with its FakeQuants of activations removed; those of constants stay, to be computed once."""
-    constant = _constant_nodes(graph)
+    constant = foldable(graph)
     for name in [node.name for node in graph.nodes.values() if node.op in FAKE and node.name not in constant]:
         source = graph.nodes[name].input[0]
         if name in graph.output_nodes:
@@ -103,15 +104,6 @@ def without_fakes(graph: Graph) -> Graph:
         else:
             graph = graph.edit(drop=[name], redirect={name: source})
     return graph
-
-
-def _constant_nodes(graph: Graph) -> frozenset[str]:
-    """The nodes that depend on constants alone."""
-    known: set[str] = set()
-    for node in graph.ordered():
-        if node.op == "Const" or (node.input and all(node_of(edge) in known for edge in node.input)):
-            known.add(node.name)
-    return frozenset(known)
 
 
 def _range(graph: Graph, node: Any) -> tuple[Array, Array]:

@@ -38,9 +38,7 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         if not len(folders) == len(shapes) == len(types):
             what = f"names {len(shapes)} inputs, data_dir {len(folders)} folders and data_types {len(types)} types"
             raise UsageError("input_shape", what, hint="give as many of each, joined by ';'")
-        self._inputs = [
-            _Input.read(Path(folder), shape, kind) for folder, shape, kind in zip(folders, shapes, types, strict=True)
-        ]
+        self._inputs = [_read(Path(folder), *rest) for folder, *rest in zip(folders, shapes, types, strict=True)]
         _check_same_inputs(self._inputs)
 
     @property
@@ -55,23 +53,23 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         """
         import tensorflow as tf
 
-        placeholders = _placeholders(graph)
-        for given in self._inputs:
-            if given.name not in placeholders:
-                hint = did_you_mean(given.name, placeholders, otherwise=f"its inputs are {', '.join(placeholders)}")
-                raise UsageError("input_shape", f"the graph has no input '{given.name}'", hint=hint)
-            shape = graph.get_tensor_by_name(f"{given.name}:0").shape
-            if not shape.is_compatible_with(given.shape):
-                what = f"gives '{given.name}' the shape {given.shape}, but in the graph it has {shape}"
+        placeholders = [op.name for op in graph.get_operations() if op.type.startswith("Placeholder")]
+        for one in self._inputs:
+            if one.name not in placeholders:
+                hint = did_you_mean(one.name, placeholders, otherwise=f"its inputs are {', '.join(placeholders)}")
+                raise UsageError("input_shape", f"the graph has no input '{one.name}'", hint=hint)
+            shape = graph.get_tensor_by_name(f"{one.name}:0").shape
+            if not shape.is_compatible_with(one.shape):
+                what = f"gives '{one.name}' the shape {one.shape}, but in the graph it has {shape}"
                 raise UsageError("input_shape", what, hint="give the shape of one batch as the graph takes it")
         for name in _needed(graph, outputs):
-            if name not in {given.name for given in self._inputs}:
+            if name not in {one.name for one in self._inputs}:
                 what = f"says nothing of '{name}': you must feed a value for placeholder tensor '{name}'"
                 raise UsageError("input_shape", what, hint="add its shape, folder and type")
         with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
             session.run(tf.compat.v1.global_variables_initializer())
             for number in range(self.batch_num):
-                session.run(list(outputs), {f"{given.name}:0": given.load(number) for given in self._inputs})
+                session.run(list(outputs), {f"{one.name}:0": one.load(number) for one in self._inputs})
 
     def evaluate(self, graph: Any, outputs: Sequence[str]) -> Any:
         """Raise UsageError: there is nothing to judge by."""
@@ -91,36 +89,33 @@ class _Input:
     dtype: np.dtype[Any]
     files: tuple[Path, ...]
 
-    @classmethod
-    def read(cls, folder: Path, shape: str, kind: str) -> _Input:
-        name, _, sizes = shape.rpartition(":")
-        if not name or not all(size.strip().isdecimal() and int(size) for size in sizes.split(",")):
-            what = f"cannot read '{shape}'"
-            raise UsageError("input_shape", what, hint="give a name and positive sizes, such as input:32,224,224,3")
-        if kind not in TYPES:
-            hint = did_you_mean(kind, TYPES, otherwise=f"it can be {', '.join(TYPES)}")
-            raise UsageError("data_types", f"unknown '{kind}'", hint=hint)
-        if not folder.is_dir():
-            raise DataError(str(folder), "there is no such folder", hint=f"put the files of '{name}' there")
-        files = tuple(sorted(path for path in folder.iterdir() if path.suffix == ".bin"))
-        if not files:
-            raise DataError(str(folder), "holds no .bin file", hint=f"put the files of '{name}' there")
-        given = cls(name.removesuffix(":0"), tuple(int(size) for size in sizes.split(",")), np.dtype(kind), files)
-        given.check_sizes()
-        return given
-
-    def check_sizes(self) -> None:
-        """Raise DataError where a file is not one array of the shape."""
-        expected = math.prod(self.shape) * self.dtype.itemsize
-        for path in self.files:
-            if (size := path.stat().st_size) != expected:
-                shape = ",".join(map(str, self.shape))
-                what = f"holds {size} bytes, but {self.dtype.name} of shape {shape} for '{self.name}' takes {expected}"
-                raise DataError(str(path), what, hint="each file must hold exactly one array of that shape")
-
     def load(self, number: int) -> np.ndarray[Any, Any]:
         """The array of one batch."""
         return np.fromfile(self.files[number], self.dtype).reshape(self.shape)
+
+
+def _read(folder: Path, spec: str, kind: str) -> _Input:
+    """One input by its folder, its name and shape, and the type of its numbers. Raises UsageError and DataError."""
+    name, _, sizes = spec.rpartition(":")
+    if not name or not all(size.strip().isdecimal() and int(size) for size in sizes.split(",")):
+        what = f"cannot read '{spec}'"
+        raise UsageError("input_shape", what, hint="give a name and positive sizes, such as input:32,224,224,3")
+    if kind not in TYPES:
+        hint = did_you_mean(kind, TYPES, otherwise=f"it can be {', '.join(TYPES)}")
+        raise UsageError("data_types", f"unknown '{kind}'", hint=hint)
+    if not folder.is_dir():
+        raise DataError(str(folder), "there is no such folder", hint=f"put the files of '{name}' there")
+    files = tuple(sorted(path for path in folder.iterdir() if path.suffix == ".bin"))
+    if not files:
+        raise DataError(str(folder), "holds no .bin file", hint=f"put the files of '{name}' there")
+    name, shape, dtype = name.removesuffix(":0"), tuple(int(size) for size in sizes.split(",")), np.dtype(kind)
+    expected = math.prod(shape) * dtype.itemsize
+    for path in files:
+        if (size := path.stat().st_size) != expected:
+            shown = ",".join(map(str, shape))
+            what = f"holds {size} bytes, but {kind} of shape {shown} for '{name}' takes {expected}"
+            raise DataError(str(path), what, hint="each file must hold exactly one array of that shape")
+    return _Input(name, shape, dtype, files)
 
 
 def _parts(text: str) -> list[str]:
@@ -131,7 +126,7 @@ def _parts(text: str) -> list[str]:
 def _check_same_inputs(inputs: Sequence[_Input]) -> None:
     first = inputs[0]
     for place, other in enumerate(inputs[1:], start=1):
-        if other.name in {given.name for given in inputs[:place]}:
+        if other.name in {one.name for one in inputs[:place]}:
             raise UsageError("input_shape", f"'{other.name}' appears twice", hint="name each input once")
         if len(other.files) != len(first.files):
             folder, batches = str(other.files[0].parent), len(first.files)
@@ -139,17 +134,13 @@ def _check_same_inputs(inputs: Sequence[_Input]) -> None:
             raise DataError(folder, what, hint="each input needs as many files as there are batches")
 
 
-def _placeholders(graph: Any) -> list[str]:
-    return [op.name for op in graph.get_operations() if op.type.startswith("Placeholder")]
-
-
 def _needed(graph: Any, outputs: Sequence[str]) -> list[str]:
     """The placeholders that the outputs depend on, and that have no default."""
     stack = [graph.get_tensor_by_name(output if ":" in output else f"{output}:0").op for output in outputs]
-    seen: dict[str, str] = {}
+    types: dict[str, str] = {}
     while stack:
         op = stack.pop()
-        if op.name not in seen:
-            seen[op.name] = op.type
+        if op.name not in types:
+            types[op.name] = op.type
             stack.extend([*(tensor.op for tensor in op.inputs), *op.control_inputs])
-    return [name for name, kind in seen.items() if kind in ("Placeholder", "PlaceholderV2")]
+    return [name for name, kind in types.items() if kind in ("Placeholder", "PlaceholderV2")]

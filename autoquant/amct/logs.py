@@ -1,4 +1,4 @@
-"""What AMCT's functions tell while they work: to standard error, and to a log file in the working directory."""
+"""What AMCT's functions report while they work: to standard error, and to a log file in the working directory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LogFile(logging.Handler):
     """Appends to LOG, opened for each of its few lines, so that it is always that of the working directory."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line. What cannot be written is told once; it ends no calibration."""
+        """Write one line. Where that fails, say so once, and go on without the file."""
         try:
             LOG.parent.mkdir(exist_ok=True)
             with LOG.open("a", encoding="utf-8") as file:
@@ -47,15 +47,15 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
     Levels are 'debug', 'info', 'warning' and 'error', in any case; each shows what is as severe or more. Raises
     UsageError for another.
     """
-    shown, saved = _level("print_level", print_level), _level("save_level", save_level)
+    printed, saved = _level("print_level", print_level), _level("save_level", save_level)
     logger = logging.getLogger(NAME)
     for old in [handler for handler in logger.handlers if isinstance(handler, (Console, LogFile))]:
         logger.removeHandler(old)
-    for handler, level in ((Console(), shown), (LogFile(), saved)):
+    for handler, level in ((Console(), printed), (LogFile(), saved)):
         handler.setLevel(level)
         handler.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - [autoquant]: %(message)s"))
         logger.addHandler(handler)
-    logger.setLevel(min(shown, saved))
+    logger.setLevel(min(printed, saved))
     logger.propagate = False
 
 

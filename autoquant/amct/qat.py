@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.load import load, prepare
 from autoquant.model.model import Fusion
-from autoquant.quantization.affine import Array
 from autoquant.quantization.weights import by_channel
 
 
@@ -38,7 +37,7 @@ def convert_qat_model(
 
     A layer becomes INT8 where its input comes from a FakeQuantWithMinMaxVars or -Args, and its weight from one of those
     or from a FakeQuantWithMinMaxVarsPerChannel. All FakeQuants are removed, those that no layer reads as well. Where a
-    batch norm behind a layer would change its weights, it stays apart (`skip_fusion`): they were trained as they are.
+    batch norm behind a layer would change its weights, it is not fused (`skip_fusion`): they were trained as they are.
 
     Args:
         pb_model: the frozen .pb, in inference mode.
@@ -92,32 +91,24 @@ def _record(trained: Graph, graph: Graph) -> Record:
 
 def _scales(trained: Graph, layer: Layer, fake: Any) -> tuple[float, ...]:
     """One scale of the weight, or one for each output channel. Raises ModelError where they are along another axis."""
-    scales = grid_of(trained, fake).weight(fake.name)
-    if scales.size > 1:
-        scales = _by_channel(layer, fake, scales)
-    return tuple(map(float, scales))
-
-
-def _by_channel(layer: Layer, fake: Any, scales: Array) -> Array:
+    scales, per_channel = grid_of(trained, fake).weight(fake.name), layer.can.per_channel
+    if scales.size == 1:
+        return tuple(map(float, scales))
     if scales.size == layer.weight_shape[-1]:
         rows = by_channel(np.broadcast_to(scales, layer.weight_shape), layer.channel_axes)
-        if (rows == rows[:, :1]).all() and (layer.can.per_channel or (rows == rows[0, 0]).all()):
-            return np.asarray(rows[:, 0] if layer.can.per_channel else rows[0, :1])
+        if (rows == rows[:, :1]).all() and (per_channel or (rows == rows[0, 0]).all()):
+            return tuple(map(float, rows[:, 0] if per_channel else rows[0, :1]))
     what = f"quantizes the weight of '{layer.name}' ({layer.op}) with {scales.size} ranges"
-    hint = (
-        "train again with one range for each output channel" if layer.can.per_channel else "train again with one range"
-    )
+    hint = "train again with one range for each output channel" if per_channel else "train again with one range"
     raise ModelError(fake.name, what, hint=f"{hint} (FakeQuantWithMinMaxVars has one)")
 
 
 def _changed(plain: Graph, graph: Graph, outputs: Sequence[str], record: Record) -> frozenset[str]:
     """The layers of the record whose weights a fusion has changed."""
-    apart = prepare(plain, outputs=outputs, fusion=Fusion(enabled=False))
-    before, after = survey(apart).by_name, survey(graph).by_name
 
-    def same(name: str) -> bool:
-        was = apart.constant(before[name].weight or name) if name in before else None
-        now = graph.constant(after[name].weight or name)
-        return (was is None and now is None) or (was is not None and now is not None and np.array_equal(was, now))
+    def weights(graph: Graph) -> Mapping[str, Any]:
+        return {name: graph.constant(layer.weight) for name, layer in survey(graph).by_name.items() if layer.weight}
 
-    return frozenset(name for name in record if not same(name))
+    before = weights(prepare(plain, outputs=outputs, fusion=Fusion(enabled=False)))
+    after = weights(graph)
+    return frozenset(name for name in record if not np.array_equal(before.get(name, ()), after.get(name, ())))

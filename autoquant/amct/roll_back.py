@@ -96,12 +96,12 @@ class StrategySampler:
         """Whether a step is the last, and its configuration; layers that it does not name are in INT8."""
         who = type(self._strategy).__name__
         try:
-            stop, given = bool(step["stop_flag"]), dict(step["roll_back_config"])
+            stop, config = bool(step["stop_flag"]), dict(step["roll_back_config"])
         except (TypeError, KeyError, ValueError):
             hint = "it must return {'stop_flag': bool, 'roll_back_config': {layer: bool}}"
             raise UsageError(who, f"update_quant_config() returned {step!r}", hint=hint) from None
-        for layer in given:
+        for layer in config:
             if layer not in self._ranking:
                 what = f"update_quant_config() names '{layer}', which is not in the ranking"
                 raise UsageError(who, what, hint=did_you_mean(layer, self._ranking, otherwise=INITIALIZED))
-        return stop, {layer: bool(given.get(layer, True)) for layer in self._ranking}
+        return stop, {layer: bool(config.get(layer, True)) for layer in self._ranking}

@@ -16,7 +16,7 @@ from autoquant.errors import PlanError, UsageError, did_you_mean
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.model.graph import Graph
-from autoquant.model.layer import Layer, Survey
+from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.load import load, prepare
 from autoquant.model.model import Fusion
@@ -120,16 +120,18 @@ def open_recorded(pb_model: Path, outputs: Sequence[str], record: Record, where:
     unfused = frozenset(name for name, entry in record.items() if entry.skip_fusion)
     graph = prepare(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
     found = survey(graph)
-    needed = loaded.ancestors(*map(canonical, outputs))
-    kept = {name: entry for name, entry in record.items() if node_of(name) in needed}
-    if not kept:
+    ancestors = loaded.ancestors(*map(canonical, outputs))
+    needed = {name: entry for name, entry in record.items() if node_of(name) in ancestors}
+    if not needed:
         raise PlanError(str(where), "the outputs depend on none of its layers", hint="give the outputs of the model")
-    if len(kept) < len(record):
-        log().warning("left out, as the outputs do not depend on it: %s", listed(sorted(record.keys() - kept.keys())))
-    known = {key for layer in found.by_name.values() for key in layer.records}
-    for name in kept.keys() - known:
-        raise _not_a_layer(found, name, where)
-    return RecordedModel(graph, found.by_name, kept)
+    if len(needed) < len(record):
+        log().warning("left out, as the outputs do not depend on it: %s", listed(sorted(record.keys() - needed.keys())))
+    for name in needed.keys() - {key for layer in found.by_name.values() for key in layer.records}:
+        reason = next((f": {one.reason}" for one in found.rejected if one.name == node_of(name)), "")
+        near = did_you_mean(name, found.by_name, otherwise="`autoquant inspect` lists the layers")
+        hint = "remove its record" if reason else near
+        raise PlanError(f"{where}: {name}", f"layer {name} cannot be quantized{reason}", hint=hint)
+    return RecordedModel(graph, found.by_name, needed)
 
 
 def write_quantized(model: RecordedModel, save_path: str | Path, *, simulation: bool) -> SavedModel:
@@ -158,8 +160,8 @@ def _check_finished(path: Path) -> None:
         names = listed(waiting) if calibration is None else calibration.progress()
         what = f"no layers to be quantized, please ensure calibration is finished: waiting for {names}"
         runs = "run outputs that depend on these layers batch_num times, in one session made after quantize_model"
-        runs += " in which variables are initialized once"
-        raise PlanError(str(path), what, hint=f"{runs}, or set their quant_enable to false")
+        once = "in which variables are initialized once"
+        raise PlanError(str(path), what, hint=f"{runs} {once}, or set their quant_enable to false")
 
 
 def _check_convertible(model: RecordedModel, name: str, path: Path) -> None:
@@ -185,10 +187,8 @@ def _check_weights(model: RecordedModel, where: Path) -> None:
             weight = balanced_weight(weight, np.array(entry.balance), layer.operator.input_axis)
         if not any(_has_scales(layer, weight, entry, algorithm) for algorithm in layer.can.weight_algorithms):
             what = "its scale_w is not what calibration gives the weight of this model"
-            hint = (
-                "calibrate this model with these outputs (calib_outputs), or use convert_model for scales of your own"
-            )
-            raise PlanError(f"{where}: {name}", what, hint=hint)
+            way_out = "calibrate this model with these outputs (calib_outputs)"
+            raise PlanError(f"{where}: {name}", what, hint=f"{way_out}, or use convert_model for scales of your own")
 
 
 def _has_scales(layer: Layer, weight: Array, entry: LayerRecord, algorithm: str) -> bool:
@@ -196,11 +196,3 @@ def _has_scales(layer: Layer, weight: Array, entry: LayerRecord, algorithm: str)
     axes = layer.channel_axes if len(entry.scale_w) > 1 else None
     scales = weight_scales(layer.name, weight, axes, bits=entry.weight_bits, algorithm=algorithm)
     return scales.size == len(entry.scale_w) and np.allclose(scales, entry.scale_w, rtol=CLOSE, atol=0.0)
-
-
-def _not_a_layer(found: Survey, name: str, where: Path) -> PlanError:
-    reason = next((f": {one.reason}" for one in found.rejected if one.name == node_of(name)), "")
-    hint = did_you_mean(name, found.by_name, otherwise="`autoquant inspect` lists the layers")
-    return PlanError(
-        f"{where}: {name}", f"layer {name} cannot be quantized{reason}", hint="remove its record" if reason else hint
-    )

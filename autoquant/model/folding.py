@@ -27,8 +27,8 @@ def fold_constants(graph: Graph) -> Graph:
     Random and stateful operators are left, and results above 1 MiB that are over four times as large as the constants
     they are made from.
     """
-    foldable = _foldable(graph)
-    wanted = _read_outside(graph, foldable)
+    folded = foldable(graph)
+    wanted = _read_outside(graph, folded)
     values = _evaluate(graph, wanted) if wanted else {}
     kept = {tensor: value for tensor, value in values.items() if not _blown_up(graph, tensor, value.nbytes)}
     broken = {node_of(tensor) for tensor in wanted if tensor not in kept}  # all outputs of a node, or none
@@ -45,7 +45,7 @@ def fold_constants(graph: Graph) -> Graph:
     return graph.edit(redirect=redirect).edit(put=consts).pruned()
 
 
-def _foldable(graph: Graph) -> frozenset[str]:
+def foldable(graph: Graph) -> frozenset[str]:
     """Nodes, other than Const, that depend on constants alone."""
     known: set[str] = set()
     found: set[str] = set()
@@ -65,12 +65,12 @@ def _is_pure(node: Any) -> bool:
     return not any(value.WhichOneof("value") == "func" or value.list.func for value in node.attr.values())
 
 
-def _read_outside(graph: Graph, foldable: frozenset[str]) -> list[str]:
+def _read_outside(graph: Graph, folded: frozenset[str]) -> list[str]:
     """Tensors of foldable nodes that other nodes or the outputs of the graph need."""
-    wanted = dict.fromkeys(output for output in graph.outputs if node_of(output) in foldable)
+    wanted = dict.fromkeys(output for output in graph.outputs if node_of(output) in folded)
     for node in graph.nodes.values():
-        if node.name not in foldable:
-            wanted |= dict.fromkeys(canonical(edge) for edge in node.input if node_of(edge) in foldable)
+        if node.name not in folded:
+            wanted |= dict.fromkeys(canonical(edge) for edge in node.input if node_of(edge) in folded)
     # Outputs keep their names, and 'a:1' is not a name for a Const: such a node stays.
     bound = {node_of(output) for output in graph.outputs if ":" in output}
     return [tensor for tensor in wanted if node_of(tensor) not in bound]

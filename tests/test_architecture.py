@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,11 @@ LAYERS = (
     ("evaluation/scoring",),
     ("evaluation/passes",),
     ("evaluation/latency",),
+    ("tuning/study",),
+    ("tuning/repairs",),
+    ("tuning/sensitivity",),
+    ("tuning/sampling",),
+    ("tuning/certification",),
     ("tuning",),
     ("amct", "reports"),
     ("common",),
@@ -110,6 +116,16 @@ def test_imports_point_one_way(file: str) -> None:
 )
 def test_the_test_sees_every_way_to_import(text: str, found: list[str]) -> None:
     assert later("formats/x.py", set(imported(ast.parse(text), "autoquant.formats"))) == found
+
+
+def test_no_files_import_each_other() -> None:
+    known = {"autoquant." + file.removesuffix(".py").replace("/", "."): file for file in FILES}
+    graph = {
+        file: {known[name] for found in imports_of(file) for name in (found, found.rpartition(".")[0]) if name in known}
+        for file in FILES
+    }
+    assert "tuning/study/space.py" in graph["tuning/study/trial.py"]
+    TopologicalSorter(graph).prepare()  # CycleError names the files
 
 
 @pytest.mark.parametrize(("package", "owners"), OWNERS.items())

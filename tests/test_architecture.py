@@ -19,12 +19,12 @@ from autoquant.formats.space_toml import presets
 PACKAGE = Path(autoquant.__file__).parent
 LAYERS = (
     ("array", "errors", "files", "cache", "quiet"),
+    ("evaluation/statistics",),
     ("model",),
     ("quantization",),
     ("calibration",),
     ("formats",),
     ("targets",),
-    ("evaluation/statistics",),
     ("evaluation/data",),
     ("evaluation/metrics",),
     ("evaluation/engines",),

@@ -38,6 +38,11 @@ def test_asymmetric_against_the_formula(low: float, high: float) -> None:
     assert -128 <= affine.offset <= 127
 
 
+@pytest.mark.parametrize(("low", "offset"), [(-62.5, -128 + 62), (-63.5, -128 + 64), (-0.5, -128), (-1.5, -128 + 2)])
+def test_a_zero_point_between_two_steps_is_the_even_one(low: float, offset: int) -> None:
+    assert asymmetric(Range(low, low + 255.0)) == Affine(1.0, offset)
+
+
 @given(SIDE, SIDE)
 def test_symmetric_against_the_formula(low: float, high: float) -> None:
     assume(has_scale(low, high))

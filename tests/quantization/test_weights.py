@@ -75,8 +75,19 @@ def test_depthwise_channels_are_in_the_order_of_the_output() -> None:
 
 
 def test_one_scale_broadcasts_over_channels() -> None:
-    weight = np.array([[127.0, -254.0]], np.float32)
-    assert quantize_weight(weight, np.array([2.0], np.float32), (1,)).tolist() == [[64, -127]]  # 63.5 rounds to even
+    weight = np.array([[126.0, -254.0]], np.float32)
+    assert quantize_weight(weight, np.array([2.0], np.float32), (1,)).tolist() == [[63, -127]]
+
+
+TIES = {62.5: 62, 63.5: 64, -62.5: -62, -63.5: -64, 0.5: 0, -0.5: 0}
+
+
+@pytest.mark.parametrize(("steps", "rounded"), TIES.items())
+def test_ties_are_rounded_to_even(steps: float, rounded: int) -> None:
+    """Half up would differ at 62.5, half away from zero at 62.5 and -62.5."""
+    weight, scale = np.array([[2.0 * steps]], np.float32), np.array([2.0], np.float32)
+    assert quantize_weight(weight, scale, (1,)).tolist() == [[rounded]]
+    assert quantize_bias("layer", np.array([steps], np.float32), 0.5, scale).tolist() == [rounded]
 
 
 def test_a_channel_of_zeros_has_scale_one() -> None:

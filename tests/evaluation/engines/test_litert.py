@@ -52,6 +52,12 @@ def test_int8_takes_and_gives_real_numbers() -> None:
     assert got[1, 0] in (-65.0, -66.0) and got[1, 1] == 62.0
 
 
+@pytest.mark.parametrize(("steps", "rounded"), [(62.5, 62), (63.5, 64), (-62.5, -62), (-63.5, -64), (0.5, 0)])
+def test_ties_of_an_int8_input_are_rounded_to_even(steps: float, rounded: int) -> None:
+    runner = LiteRTEngine().open_graph(int8_copy(scale_in=0.5, zero_in=0, scale_out=0.5, zero_out=0))
+    assert runner({"x": np.array([[0.5 * steps, 0.0]], np.float32)})["y"].tolist() == [[0.5 * rounded, 0.0]]
+
+
 def test_int8_takes_integers_as_they_are() -> None:
     runner = LiteRTEngine().open_graph(int8_copy(scale_in=0.5, zero_in=3, scale_out=0.5, zero_out=3))
     np.testing.assert_allclose(runner({"x": np.array([[3, 5]], np.int8)})["y"], [[0.0, 1.0]])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Never
 
@@ -14,8 +15,15 @@ from numpy.typing import NDArray
 from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.scoring.baseline import Baseline, load_baseline, measure_baseline, save_baseline
-from autoquant.model.model import InputSpec
+from autoquant.evaluation.scoring.baseline import (
+    Baseline,
+    load_baseline,
+    measure_baseline,
+    save_baseline,
+    score_baseline,
+)
+from autoquant.model.model import InputSpec, Model, Program
+from autoquant.quiet import no_progress
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 4))
 RNG = np.random.default_rng(3)
@@ -171,3 +179,61 @@ def test_round_trip_and_nothing_stale(tmp_path: Path) -> None:
     assert load_baseline(tmp_path / "absent.npz", key="k") is None
     path.write_bytes(path.read_bytes()[:-40])
     assert load_baseline(path, key="k") is None
+
+
+@dataclass
+class FakeEngine:
+    """An engine of a version, whose runner gives its input; counts how often the model is opened."""
+
+    name: str = "fake"
+    version: str = "fake 1"
+    opened: int = 0
+
+    def open_graph(self, graph: Program, fetches: Sequence[str] | None = None) -> Fake:
+        self.opened += 1
+        return Fake(lambda x: x)
+
+    def open_file(self, path: Path, graph: Program) -> Fake:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FakeProgram:
+    outputs: tuple[str, ...] = ("y",)
+
+
+def opened_again(cache: Path, **changed: Any) -> bool:
+    """Whether a baseline is measured, not read from a cache, where what it is of is this or differs so."""
+    of: dict[str, Any] = {"version": "fake 1", "model": "m", "outputs": ("y",), "x": X, "metric": "top1", "size": 10}
+    of |= changed
+    engine: Any = FakeEngine(version=of["version"])
+    program: Any = FakeProgram(of["outputs"])
+    score_baseline(
+        engine,
+        Model("m", program, (), of["model"]),
+        open_data((of["x"], LABELS), [SPEC]),
+        open_metric(of["metric"]),
+        batch_size=of["size"],
+        cache=cache,
+        on_progress=no_progress,
+    )
+    return bool(engine.opened)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"version": "fake 2"},
+        {"model": "other"},
+        {"outputs": ("z",)},
+        {"x": 2 * X},
+        {"metric": "agreement"},
+        {"size": 20},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_cached_baseline_is_of_the_engine_model_data_and_metric(changed: dict[str, Any], tmp_path: Path) -> None:
+    cache = tmp_path / "baseline.npz"
+    assert opened_again(cache)
+    assert not opened_again(cache)
+    assert opened_again(cache, **changed)

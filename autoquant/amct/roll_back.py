@@ -67,32 +67,32 @@ class StrategySampler:
         self._ranking = ranking
         self._space = space
         self._judged = judged
-        self._last: RollBack | None = None
-        self._ended = False
+        self._trials: Sequence[Trial] = ()
+        self._suggestions = self._play()
 
     def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
         """The next configuration; None after the final one, and where nothing is left in INT8.
 
         The strategy learns what became of the one before. Raises UsageError where it does not say what it must.
         """
-        if self._ended:
-            return None
-        if self._last is None:
-            self._strategy.initialize(dict(self._ranking))
-            self._last = dict.fromkeys(self._ranking, True)
-        trial = next(trial for trial in trials if self._space.roll_back(trial.plan) == self._last)
-        judgement = self._judged(trial)
-        step = self._strategy.update_quant_config((judgement.satisfied, judgement.loss))
-        self._ended, self._last = self._read(step)
-        if not any(self._last.values()):
-            self._ended = True
-            return None
-        if self._ended:
-            self.final = self._last
-        point = {switch_of(name): int8 for name, int8 in self._last.items()}
-        return Suggestion(point, type(self._strategy).__name__)
+        self._trials = trials
+        return next(self._suggestions, None)
 
-    def _read(self, step: Any) -> tuple[bool, RollBack]:
+    def _play(self) -> Iterator[Suggestion]:
+        self._strategy.initialize(dict(self._ranking))
+        stop, config = False, dict.fromkeys(self._ranking, True)
+        while not stop:
+            trial = next(trial for trial in self._trials if self._space.roll_back(trial.plan) == config)
+            judgement = self._judged(trial)
+            stop, config = self._read(self._strategy.update_quant_config((judgement.satisfied, judgement.loss)))
+            if not any(config.values()):
+                return
+            if stop:
+                self.final = config
+            point = {switch_of(name): int8 for name, int8 in config.items()}
+            yield Suggestion(point, type(self._strategy).__name__)
+
+    def _read(self, step: Any) -> tuple[bool, dict[str, bool]]:
         """Whether a step is the last, and its configuration; layers that it does not name are in INT8."""
         who = type(self._strategy).__name__
         try:

@@ -11,8 +11,8 @@ from autoquant.amct.arguments import listed
 from autoquant.amct.evaluator import Judge
 from autoquant.amct.live_graph import LiveModel, Probes, live_activations
 from autoquant.calibration.channels import ChannelCollector
+from autoquant.calibration.distribution import Collector
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.calibration.seen import Collector
 from autoquant.calibration.statistics import Statistics, collector
 from autoquant.errors import DataError, TrialError
 from autoquant.model.layer import Layer
@@ -64,8 +64,8 @@ class LayerInputs:
 
     def statistics(self) -> Statistics:
         """What has been collected, which it lets go of. Raises TrialError where there is no memory to sort values."""
-        tensors = {tensor: one.seen() for tensor, one in self._tensors.items()}
-        channels = {place: one.seen() for place, one in self._channels.items()}
+        tensors = {tensor: one.distribution() for tensor, one in self._tensors.items()}
+        channels = {place: one.channels() for place, one in self._channels.items()}
         for collectors in (self._tensors, self._channels, self._collectors):
             collectors.clear()
         return Statistics("live", {self._batch_num: tensors}, {self._batch_num: channels})

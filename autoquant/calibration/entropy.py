@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.percentile import with_zero
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Array, Range
 
 BINS = 2048
@@ -30,15 +30,15 @@ class Entropy:
     more than the larger of its neighbours.
     """
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """From -threshold to threshold, within what was seen; the widest of equals."""
-        whole = with_zero(seen.low, seen.high)
+        whole = with_zero(distribution.low, distribution.high)
         reach = max(-whole.low, whole.high)
         if reach == 0.0:
             return whole
         width = reach / BINS
         low, high = (-BINS, BINS) if symmetric else (math.floor(whole.low / width), math.ceil(whole.high / width))
-        counts = _without_peak(seen.histogram(np.arange(low, high + 1) * width), -low)
+        counts = _without_peak(distribution.histogram(np.arange(low, high + 1) * width), -low)
         thresholds = np.arange(BINS, LEVELS // 2 - 1, -STRIDE)
         begins, ends = np.maximum(-thresholds, low) - low, np.minimum(thresholds, high) - low
         enough = ends - begins >= LEVELS

@@ -63,7 +63,7 @@ class Exact:
         return np.diff(below).astype(np.float64)
 
 
-class Keeper:
+class ExactCollector:
     """Keeps every value, as float32: four bytes a value, and as much again when they are put in order."""
 
     def __init__(self, name: str, *, limit: int = LIMIT) -> None:
@@ -91,7 +91,7 @@ class Keeper:
         self._count += len(finite)
         self._parts.append(finite)
 
-    def seen(self) -> Exact:
+    def distribution(self) -> Exact:
         """All values so far. Raises TrialError where there is no memory to put them in order."""
         try:
             ordered = np.concatenate([np.zeros(0, np.float32), *self._parts])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.levels import Levels, first_least, legal, saved, symmetric_levels
 from autoquant.calibration.percentile import with_zero
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, Range, symmetric_scales
 
 BIN_NUMBERS = (1024, 2048, 4096, 8192)
@@ -36,13 +36,13 @@ class Hfmg:
         if self.num_of_bins not in BIN_NUMBERS:
             raise ValueError(f"num_of_bins {self.num_of_bins} must be in {list(BIN_NUMBERS)}")
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """The window of least error, the first of equals; everything where none has a legal scale."""
-        whole = with_zero(seen.low, seen.high)
-        if seen.high - seen.low < EPSILON:
+        whole = with_zero(distribution.low, distribution.high)
+        if distribution.high - distribution.low < EPSILON:
             return whole
-        edges = np.linspace(seen.low, seen.high, self.num_of_bins + 1)
-        counts = seen.histogram(edges)
+        edges = np.linspace(distribution.low, distribution.high, self.num_of_bins + 1)
+        counts = distribution.histogram(edges)
         left, right = np.array(windows(counts)).T
         lows, highs = np.minimum(edges[left], 0.0), np.maximum(edges[right], 0.0)
         scales = symmetric_scales(lows, highs) if symmetric else (highs - lows) / (QMAX - QMIN)
@@ -50,7 +50,7 @@ class Hfmg:
         if not rows.size:
             return whole
         levels = (symmetric_levels if symmetric else _cells)(lows[rows], highs[rows])
-        best = rows[first_least(histogram_errors(edges, counts, levels), levels, seen.count)]
+        best = rows[first_least(histogram_errors(edges, counts, levels), levels, distribution.count)]
         return Range(float(lows[best]), float(highs[best]))
 
 

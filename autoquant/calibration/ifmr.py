@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.levels import Levels, first_least, legal, squared_errors
 from autoquant.calibration.percentile import check_fraction, with_zero
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import QMAX, QMIN, Array, Range, symmetric_scales
 
 MOST_STEPS = 100_000
@@ -47,10 +47,11 @@ class Ifmr:
             what = f"search_step {self.search_step} divides {bounds} into more than {MOST_STEPS:,} steps"
             raise ValueError(f"{what}: to try them all takes too long")
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """The candidate of least squared error, the first of equals; the percentiles where none has a legal scale."""
         start = with_zero(
-            seen.smallest(_kth(self.min_percentile, seen.count)), seen.largest(_kth(self.max_percentile, seen.count))
+            distribution.smallest(_kth(self.min_percentile, distribution.count)),
+            distribution.largest(_kth(self.max_percentile, distribution.count)),
         )
         ratios = self._ratios()
         lows, highs = start.low * (ratios if symmetric else np.ones(len(ratios))), start.high * ratios
@@ -60,7 +61,7 @@ class Ifmr:
             return start
         bounds = _clipped(lows[rows], highs[rows], symmetric=symmetric)
         levels = _levels(*bounds, scales[rows])
-        best = rows[first_least(squared_errors(seen, levels), levels, seen.count)]
+        best = rows[first_least(squared_errors(distribution, levels), levels, distribution.count)]
         return Range(float(lows[best]), float(highs[best]))
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.calibration.seen import Seen
+from autoquant.calibration.distribution import Distribution
 from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, symmetric_scales
 
 CHUNK = 1 << 20
@@ -50,13 +50,13 @@ def legal(scales: Array) -> Array:
     return np.flatnonzero((scales >= EPSILON) & (scales <= 1.0 / EPSILON))
 
 
-def squared_errors(seen: Seen, levels: Levels) -> Array:
+def squared_errors(distribution: Distribution, levels: Levels) -> Array:
     """Sum over all values of (nearest level - value)^2, one a row, float64.
 
     It is what it would be if all values went to the last level, less what each midpoint saves: a value x below the
     midpoint t between two levels w apart goes one level down, which saves (x - upper)^2 - (x - lower)^2 = 2w (t - x).
     """
-    values, counts = seen.values()
+    values, counts = distribution.values()
     errors = np.zeros(levels.start.shape)
     for begin in range(0, len(values), CHUNK):
         part = slice(begin, begin + CHUNK)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.levels import Levels, legal, squared_errors, symmetric_levels
 from autoquant.calibration.percentile import with_zero
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import QMAX, QMIN, Array, Range, symmetric_scales
 
 FRACTIONS = np.append(2.0 ** (-np.arange(255) / 32.0), 0.0)
@@ -27,30 +27,30 @@ class Mse:
     that this finds the least. With offset 0 both bounds move together, and one turn tries all there is.
     """
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """The candidate of least squared error; everything where none has a legal scale."""
-        whole = with_zero(seen.low, seen.high)
+        whole = with_zero(distribution.low, distribution.high)
         if symmetric:
-            return _best(seen, whole.low * FRACTIONS, whole.high * FRACTIONS, symmetric=True) or whole
+            return _best(distribution, whole.low * FRACTIONS, whole.high * FRACTIONS, symmetric=True) or whole
         lows, highs = np.unique(whole.low * FRACTIONS), np.unique(whole.high * FRACTIONS)[::-1]
         found = whole
         for _ in range(TURNS):
             before = found
-            found = _best(seen, np.full(highs.shape, found.low), highs, symmetric=False) or found
-            found = _best(seen, lows, np.full(lows.shape, found.high), symmetric=False) or found
+            found = _best(distribution, np.full(highs.shape, found.low), highs, symmetric=False) or found
+            found = _best(distribution, lows, np.full(lows.shape, found.high), symmetric=False) or found
             if found == before:
                 break
         return found
 
 
-def _best(seen: Seen, lows: Array, highs: Array, *, symmetric: bool) -> Range | None:
+def _best(distribution: Distribution, lows: Array, highs: Array, *, symmetric: bool) -> Range | None:
     """The range of least error, the first of equals; None where none has a legal scale."""
     scales = symmetric_scales(lows, highs) if symmetric else (highs - lows) / (QMAX - QMIN)
     rows = legal(scales)
     if not rows.size:
         return None
     levels = (symmetric_levels if symmetric else _asymmetric_levels)(lows[rows], highs[rows])
-    best = rows[int(squared_errors(seen, levels).argmin())]
+    best = rows[int(squared_errors(distribution, levels).argmin())]
     return Range(float(lows[best]), float(highs[best]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autoquant.calibration.seen import Seen
+from autoquant.calibration.distribution import Distribution
 from autoquant.quantization.affine import Range
 
 
@@ -13,9 +13,9 @@ from autoquant.quantization.affine import Range
 class MinMax:
     """Cover everything that was seen."""
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """From the smallest to the largest value."""
-        return with_zero(seen.low, seen.high)
+        return with_zero(distribution.low, distribution.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Percentile:
     def __post_init__(self) -> None:
         check_fraction("fraction", self.fraction)
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """Leave out the same number of values, (1 - fraction) / 2 of all, at either end."""
-        k = 1 + math.floor((1.0 - self.fraction) / 2.0 * seen.count)
-        return with_zero(seen.smallest(k), seen.largest(k))
+        k = 1 + math.floor((1.0 - self.fraction) / 2.0 * distribution.count)
+        return with_zero(distribution.smallest(k), distribution.largest(k))
 
 
 def with_zero(low: float, high: float) -> Range:

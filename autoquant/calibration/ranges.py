@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.entropy import Entropy
 from autoquant.calibration.hfmg import Hfmg
 from autoquant.calibration.ifmr import Ifmr
 from autoquant.calibration.mse import Mse
 from autoquant.calibration.percentile import MinMax, Percentile
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range
 
 __all__ = ["RANGES", "Entropy", "Hfmg", "Ifmr", "MinMax", "Mse", "Percentile", "RangeAlgorithm", "range_name"]
@@ -28,8 +28,8 @@ class RangeAlgorithm(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    def __call__(self, seen: Seen, *, symmetric: bool) -> Range:
-        """The range; `symmetric` says that it will be used with offset 0. `seen` holds at least one value."""
+    def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
+        """The range; `symmetric` says that it will be used with offset 0. `distribution` holds at least one value."""
         ...
 
 

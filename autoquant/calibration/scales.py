@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RangeAlgorithm
-from autoquant.calibration.seen import Seen
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, TrialError
 from autoquant.model.layer import Layer
@@ -25,7 +25,7 @@ class Scales:
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
-        self._balanced: dict[tuple[str, int, Factors], Seen] = {}
+        self._balanced: dict[tuple[str, int, Factors], Distribution] = {}
         self._ranges: dict[tuple[str, int, RangeAlgorithm, bool, Factors], Range] = {}
         self._factors: dict[tuple[str, int, float], Factors] = {}
 
@@ -38,7 +38,7 @@ class Scales:
         """
         key = tensor, batch_num, settings.activation, settings.asymmetric, factors
         if key not in self._ranges:
-            self._ranges[key] = _range(name, self._seen(tensor, batch_num, axis, factors), settings)
+            self._ranges[key] = _range(name, self._distribution(tensor, batch_num, axis, factors), settings)
         return _affine(name, self._ranges[key], settings)
 
     def factors(self, layer: Layer, settings: LayerPlan, batch_num: int, maxima: Callable[[int], Array]) -> Factors:
@@ -59,9 +59,9 @@ class Scales:
             self._factors[key] = tuple(map(float, balance_factors(inputs, weights, settings.dmq)))
         return self._factors[key]
 
-    def _seen(self, tensor: str, batch_num: int, axis: int, factors: Factors) -> Seen:
+    def _distribution(self, tensor: str, batch_num: int, axis: int, factors: Factors) -> Distribution:
         if not factors:
-            return self._statistics.seen(tensor, batch_num)
+            return self._statistics.distribution(tensor, batch_num)
         key = tensor, batch_num, factors
         if key not in self._balanced:
             channels = self._statistics.channels(tensor, axis, batch_num)
@@ -69,20 +69,20 @@ class Scales:
         return self._balanced[key]
 
 
-def _range(name: str, seen: Seen, settings: LayerPlan) -> Range:
+def _range(name: str, distribution: Distribution, settings: LayerPlan) -> Range:
     """The range of what was seen of a tensor. Raises TrialError where there is nothing to choose a range from."""
-    if seen.nonfinite:
-        what = f"its input held {seen.nonfinite} NaN or infinite values"
+    if distribution.nonfinite:
+        what = f"its input held {distribution.nonfinite} NaN or infinite values"
         raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
-    if not seen.count:
+    if not distribution.count:
         what = "its input was empty in every calibration batch"
         raise TrialError(name, what, hint=f"calibrate with representative data, or {IN_FLOAT}")
-    return settings.activation(seen, symmetric=not settings.asymmetric)
+    return settings.activation(distribution, symmetric=not settings.asymmetric)
 
 
-def _affine(name: str, seen: Range, settings: LayerPlan) -> Affine:
+def _affine(name: str, interval: Range, settings: LayerPlan) -> Affine:
     """Scale and offset of a range. Raises TrialError where it is too large to have a scale."""
     try:
-        return (asymmetric if settings.asymmetric else symmetric)(seen)
+        return (asymmetric if settings.asymmetric else symmetric)(interval)
     except ValueError as error:
         raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error

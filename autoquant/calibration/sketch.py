@@ -97,9 +97,9 @@ class Sketcher:
         """Count `values`, float32 of any shape, each as often as `counts` (same shape, 1 or more) says."""
         self._row.add(values.reshape(1, -1), None if counts is None else counts.reshape(1, -1))
 
-    def seen(self) -> Sketch:
+    def distribution(self) -> Sketch:
         """What has been seen so far; nothing at all gives one empty bin at zero."""
-        return self._row.seen()[0]
+        return self._row.distributions()[0]
 
 
 class RowSketcher:
@@ -141,7 +141,7 @@ class RowSketcher:
             self._counts = self._counts.astype(np.int64, copy=False)
         self._count(values, counts, finite)
 
-    def seen(self) -> tuple[Sketch, ...]:
+    def distributions(self) -> tuple[Sketch, ...]:
         """What has been seen so far of each row; nothing at all gives one empty bin at zero."""
         counts = self._counts.astype(np.min_scalar_type(-1 - int(self._counts.max(initial=0))))
         parts = (self._used, self._low, self._high, self._width, self._first, self._nonfinite)

@@ -14,8 +14,8 @@ import numpy as np
 
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.calibration.channels import ChannelCollector, Channels
-from autoquant.calibration.exact import Keeper
-from autoquant.calibration.seen import Collector, Seen
+from autoquant.calibration.distribution import Collector, Distribution
+from autoquant.calibration.exact import ExactCollector
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import PlanError
 from autoquant.quantization.affine import Array
@@ -37,7 +37,7 @@ class Statistics:
     """
 
     key: str
-    tensors: Mapping[int, Mapping[str, Seen]]
+    tensors: Mapping[int, Mapping[str, Distribution]]
     slices: Mapping[int, Slices] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -45,7 +45,7 @@ class Statistics:
         """The numbers of batches after which it was kept what had been seen."""
         return tuple(sorted(self.tensors))
 
-    def seen(self, tensor: str, batch_num: int) -> Seen:
+    def distribution(self, tensor: str, batch_num: int) -> Distribution:
         """What was seen of a tensor in the first `batch_num` batches. Raises PlanError when that was not kept."""
         self._check(batch_num)
         if tensor not in self.tensors[batch_num]:
@@ -69,7 +69,7 @@ class Statistics:
 
 def collector(name: str, *, exact: bool) -> Collector:
     """What takes in a tensor: every value, or a sketch. `name` is what errors call it."""
-    return Keeper(name) if exact else Sketcher()
+    return ExactCollector(name) if exact else Sketcher()
 
 
 def collect(
@@ -90,7 +90,7 @@ def collect(
     """
     whole: dict[str, Collector] = {}
     sliced = {(name, axis): ChannelCollector(name, axis, exact=name in exact) for name, axis in channels}
-    tensors: dict[int, Mapping[str, Seen]] = {}
+    tensors: dict[int, Mapping[str, Distribution]] = {}
     slices: dict[int, Slices] = {}
     with ThreadPoolExecutor(threads) as pool:
         for batch_num, parts in stages:
@@ -100,8 +100,8 @@ def collect(
                 del part  # its memory may be used for the next one
                 for thread in [pool.submit(_take_in, shared) for _ in range(threads)]:
                     thread.result()
-            tensors[batch_num] = {name: one.seen() for name, one in whole.items()}
-            slices[batch_num] = {place: one.seen() for place, one in sliced.items()}
+            tensors[batch_num] = {name: one.distribution() for name, one in whole.items()}
+            slices[batch_num] = {place: one.channels() for place, one in sliced.items()}
     return Statistics(key, tensors, slices)
 
 
@@ -141,7 +141,7 @@ def load_statistics(path: Path, *, key: str) -> Statistics | None:
     entry = read_cache(path, key=key, version=VERSION)
     if entry is None:
         return None
-    tensors: dict[int, dict[str, Seen]] = {}
+    tensors: dict[int, dict[str, Distribution]] = {}
     slices: dict[int, dict[tuple[str, int], Channels]] = {}
     index = entry.header["sketches"]
     if set(entry.arrays) != {f"{part}{number}" for part in PARTS for number in range(len(index))}:
@@ -165,7 +165,7 @@ def _entries(statistics: Statistics) -> Iterator[tuple[Mapping[str, Any], list[S
             yield {"batch_num": batch_num, "tensor": name, "axis": axis}, _as_sketches(channels.each)
 
 
-def _as_sketches(each: Iterable[Seen]) -> list[Sketch]:
+def _as_sketches(each: Iterable[Distribution]) -> list[Sketch]:
     seen = list(each)
     sketches = [one for one in seen if isinstance(one, Sketch)]
     if len(sketches) < len(seen):

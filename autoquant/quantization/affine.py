@@ -48,23 +48,23 @@ class Affine:
             raise ValueError(f"offset must be in [{QMIN}, {QMAX}], got {self.offset}")
 
 
-def asymmetric(seen: Range) -> Affine:
+def asymmetric(interval: Range) -> Affine:
     """Map [low, high] onto -128..127. Raises ValueError when the scale is beyond 1 / EPSILON.
 
     >>> asymmetric(Range(0.0, 255.0))
     Affine(scale=1.0, offset=-128)
     """
-    scale = _legal((seen.high - seen.low) / (QMAX - QMIN))
-    return Affine(scale, int(np.clip(QMIN - np.rint(seen.low / scale), QMIN, QMAX)))
+    scale = _legal((interval.high - interval.low) / (QMAX - QMIN))
+    return Affine(scale, int(np.clip(QMIN - np.rint(interval.low / scale), QMIN, QMAX)))
 
 
-def symmetric(seen: Range) -> Affine:
+def symmetric(interval: Range) -> Affine:
     """Map zero onto 0, and the side that reaches further onto 127 or -128. Raises ValueError as `asymmetric`.
 
     >>> symmetric(Range(-1.0, 0.5)).scale
     0.0078125
     """
-    return Affine(_legal(float(symmetric_scales(np.array(seen.low), np.array(seen.high)))), 0)
+    return Affine(_legal(float(symmetric_scales(np.array(interval.low), np.array(interval.high)))), 0)
 
 
 def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:

@@ -280,7 +280,7 @@ def test_more_than_memory_holds_names_the_layer_and_hfmg(
 
     from autoquant.calibration import exact
 
-    monkeypatch.setattr(exact.Keeper.__init__, "__kwdefaults__", {"limit": 1000})
+    monkeypatch.setattr(exact.ExactCollector.__init__, "__kwdefaults__", {"limit": 1000})
     configured(live, batch_num=1)
     with Session(live) as session:
         session.initialize()
@@ -307,7 +307,7 @@ def test_sketches_and_hfmg_need_no_memory_for_all_values(
 ) -> None:
     from autoquant.calibration import exact
 
-    monkeypatch.setattr(exact.Keeper.__init__, "__kwdefaults__", {"limit": 0})
+    monkeypatch.setattr(exact.ExactCollector.__init__, "__kwdefaults__", {"limit": 0})
     configured(live, batch_num=1, **changes)
     calibrated(live, images)
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]

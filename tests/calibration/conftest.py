@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.calibration.exact import Keeper
-from autoquant.calibration.seen import Collector, Seen
+from autoquant.calibration.distribution import Collector, Distribution
+from autoquant.calibration.exact import ExactCollector
 from autoquant.calibration.sketch import Sketcher
 
 RNG = np.random.default_rng(3)
@@ -36,7 +36,7 @@ def values(request: pytest.FixtureRequest) -> Any:
     return DISTRIBUTIONS[request.param].astype(np.float32)
 
 
-COLLECTORS: dict[str, Callable[[], Collector]] = {"sketch": Sketcher, "exact": lambda: Keeper("x")}
+COLLECTORS: dict[str, Callable[[], Collector]] = {"sketch": Sketcher, "exact": lambda: ExactCollector("x")}
 
 
 @pytest.fixture(params=COLLECTORS)
@@ -46,24 +46,24 @@ def new_collector(request: pytest.FixtureRequest) -> Callable[[], Collector]:
 
 
 @pytest.fixture
-def see(new_collector: Callable[[], Collector]) -> Callable[..., Seen]:
+def see(new_collector: Callable[[], Collector]) -> Callable[..., Distribution]:
     """What is seen of some batches."""
     return lambda *batches: _seen(new_collector(), *batches)
 
 
 @pytest.fixture
-def exact() -> Callable[..., Seen]:
+def exact() -> Callable[..., Distribution]:
     """What is seen of some batches, every value kept."""
-    return lambda *batches: _seen(Keeper("x"), *batches)
+    return lambda *batches: _seen(ExactCollector("x"), *batches)
 
 
 @pytest.fixture
-def sketched() -> Callable[..., Seen]:
+def sketched() -> Callable[..., Distribution]:
     """What is seen of some batches, as a sketch."""
     return lambda *batches: _seen(Sketcher(), *batches)
 
 
-def _seen(collector: Collector, *batches: Any) -> Seen:
+def _seen(collector: Collector, *batches: Any) -> Distribution:
     for batch in batches:
         collector.add(np.asarray(batch, np.float32))
-    return collector.seen()
+    return collector.distribution()

@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Channels
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
-from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import BLOCK, Sketch, Sketcher
 from autoquant.errors import TrialError
 
@@ -38,7 +38,7 @@ def collected(batches: list[Any], axis: int = -1, *, exact: bool = False) -> Cha
     collector = ChannelCollector("x", axis, exact=exact)
     for batch in batches:
         collector.add(batch)
-    return collector.seen()
+    return collector.channels()
 
 
 @KINDS
@@ -54,7 +54,7 @@ def test_each_channel_is_seen_by_itself(axis: int, exact: bool) -> None:
         assert exact == isinstance(seen, Exact) and (exact or len(seen.values()[0]) <= CHANNEL_BINS + 2)
 
 
-def facts(sketch: Seen) -> dict[str, Any]:
+def facts(sketch: Distribution) -> dict[str, Any]:
     assert isinstance(sketch, Sketch)
     return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
 
@@ -63,7 +63,7 @@ def sketched(rows: list[np.ndarray]) -> Sketch:
     sketcher = Sketcher(bins=CHANNEL_BINS)
     for row in rows:
         sketcher.add(row)
-    return sketcher.seen()
+    return sketcher.distribution()
 
 
 @given(batches_of_channels(), st.randoms())

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.entropy import Entropy, divergences
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range
 
 symmetric_or_not = pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
@@ -50,7 +50,7 @@ def test_against_both_distributions_written_out(counts: np.ndarray, cuts: list[t
 class Thresholds:
     """The divergence of each threshold, in bins of which 2048 reach to the largest absolute value, bin by bin."""
 
-    def __init__(self, seen: Seen, *, symmetric: bool) -> None:
+    def __init__(self, seen: Distribution, *, symmetric: bool) -> None:
         low, high = min(seen.low, 0.0), max(seen.high, 0.0)
         self.bin = max(-low, high) / 2048
         self.ends = (-2048, 2048) if symmetric else (math.floor(low / self.bin), math.ceil(high / self.bin))
@@ -68,7 +68,9 @@ class Thresholds:
 
 
 @symmetric_or_not
-def test_the_threshold_of_least_divergence(see: Callable[..., Seen], values: NDArray[Any], symmetric: bool) -> None:
+def test_the_threshold_of_least_divergence(
+    see: Callable[..., Distribution], values: NDArray[Any], symmetric: bool
+) -> None:
     """The one that was found, and every twelfth of all."""
     seen = see(values)
     found, thresholds = Entropy()(seen, symmetric=symmetric), Thresholds(seen, symmetric=symmetric)
@@ -80,20 +82,20 @@ def test_the_threshold_of_least_divergence(see: Callable[..., Seen], values: NDA
 
 @symmetric_or_not
 def test_a_sketch_serves_as_well_as_all_values(
-    exact: Callable[..., Seen], sketched: Callable[..., Seen], values: NDArray[Any], symmetric: bool
+    exact: Callable[..., Distribution], sketched: Callable[..., Distribution], values: NDArray[Any], symmetric: bool
 ) -> None:
     thresholds = Thresholds(exact(values), symmetric=symmetric)
     first, second = (thresholds.of(Entropy()(seen(values), symmetric=symmetric)) for seen in (exact, sketched))
     assert thresholds.loss(second) <= thresholds.loss(first) + 1e-3
 
 
-def test_an_outlier_is_clipped(see: Callable[..., Seen]) -> None:
+def test_an_outlier_is_clipped(see: Callable[..., Distribution]) -> None:
     values = np.append(np.random.default_rng(0).normal(size=100_000), 40.0)
     for symmetric in (False, True):
         assert 3.0 < Entropy()(see(values), symmetric=symmetric).high < 10.0
 
 
-def test_zeros_of_a_relu_do_not_count(exact: Callable[..., Seen]) -> None:
+def test_zeros_of_a_relu_do_not_count(exact: Callable[..., Distribution]) -> None:
     """Zero is exact whatever the range: three quarters of zeros more leave the threshold where it is."""
     values = np.abs(np.random.default_rng(0).normal(size=50_000))
     with_zeros = Entropy()(exact(values, np.zeros(150_000)), symmetric=False)
@@ -101,6 +103,6 @@ def test_zeros_of_a_relu_do_not_count(exact: Callable[..., Seen]) -> None:
 
 
 @pytest.mark.parametrize("value", [5.0, -5.0, 0.0, 1e-45, -3e38])
-def test_a_constant(see: Callable[..., Seen], value: float) -> None:
+def test_a_constant(see: Callable[..., Distribution], value: float) -> None:
     single = float(np.float32(value))
     assert Entropy()(see([value] * 7), symmetric=False) == Range(min(single, 0.0), max(single, 0.0))

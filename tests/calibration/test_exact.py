@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.calibration.exact import LIMIT, Exact, Keeper
+from autoquant.calibration.exact import LIMIT, Exact, ExactCollector
 from autoquant.errors import TrialError
 
 
@@ -18,7 +18,7 @@ def test_the_limit_is_that_of_amct() -> None:
 
 def test_too_many_values() -> None:
     """In all batches together, those that are not finite too; the message names the tensor and three ways out."""
-    keeper = Keeper("conv1", limit=5)
+    keeper = ExactCollector("conv1", limit=5)
     keeper.add(np.array([1.0, math.nan], np.float32))
     keeper.add(np.zeros((1, 3), np.float32))
     with pytest.raises(TrialError) as caught:
@@ -28,8 +28,8 @@ def test_too_many_values() -> None:
         'use act_algo hfmg, or sketches ("exact": false), or a smaller batch_num or batch size'
     )
     with pytest.raises(TrialError, match="and 6 are more than 5"):
-        Keeper("conv1", limit=5).add(np.array([1.0, 2.0], np.float32), np.array([4, 2]))
-    assert keeper.seen().count == 4
+        ExactCollector("conv1", limit=5).add(np.array([1.0, 2.0], np.float32), np.array([4, 2]))
+    assert keeper.distribution().count == 4
 
 
 def no_memory(*_: object, **__: object) -> None:
@@ -38,20 +38,20 @@ def no_memory(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("function", ["array", "concatenate"], ids=["while keeping", "while ordering"])
 def test_no_memory(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = Keeper("conv1")
+    keeper = ExactCollector("conv1")
     more = np.array([2.0], np.float32)
     keeper.add(np.array([1.0], np.float32))
     monkeypatch.setattr(np, function, no_memory)
     with pytest.raises(TrialError, match=r"conv1: calibration is too large: .* fit into memory; use act_algo hfmg"):
         if function == "array":
             keeper.add(more)
-        keeper.seen()
+        keeper.distribution()
 
 
 def test_values_take_no_second_copy_when_nothing_is_new() -> None:
-    keeper = Keeper("x")
+    keeper = ExactCollector("x")
     keeper.add(np.array([3.0, 1.0], np.float32))
-    first = keeper.seen()
+    first = keeper.distribution()
     assert first.ordered.tolist() == [1.0, 3.0] and first.ordered.dtype == np.float32
     assert first.values()[1].strides == (0,)  # one count for all
 

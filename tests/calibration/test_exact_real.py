@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.record import Calibrator
-from autoquant.calibration.seen import Seen
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import CalibrationRunner
@@ -24,7 +24,7 @@ STEP = 0.01
 """Candidates are this far apart, as a share of the percentile."""
 
 
-def ifmr_error(seen: Seen, affine: Affine) -> float:
+def ifmr_error(seen: Distribution, affine: Affine) -> float:
     """Mean squared error as IFMR has it, by the definition: clipping and rounding, no rounding of the offset."""
     values, scale = seen.values()[0].astype(np.float64), affine.scale
     low = min(seen.low, 0.0)
@@ -53,5 +53,5 @@ def test_ifmr_of_sketches_is_that_of_all_values(real_data: Path, model: str, uni
     assert len(other) <= 0.1 * len(layers)
     for name in other:
         assert apart[name] <= 5 * STEP
-        seen = statistics[True].seen(layers[name].activations[0], 1)
+        seen = statistics[True].distribution(layers[name].activations[0], 1)
         assert ifmr_error(seen, sketched[name]) <= 1.001 * ifmr_error(seen, kept[name])

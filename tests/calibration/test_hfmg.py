@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.hfmg import BIN_NUMBERS, Hfmg, histogram_errors, windows
 from autoquant.calibration.levels import Levels
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range
 
 COUNTS = st.lists(st.integers(0, 30), min_size=8, max_size=64).filter(lambda counts: sum(counts) > 0)
@@ -95,7 +95,7 @@ def test_clipping_costs_the_same_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
-def test_the_window_of_least_error(see: Callable[..., Seen], values: NDArray[Any], symmetric: bool) -> None:
+def test_the_window_of_least_error(see: Callable[..., Distribution], values: NDArray[Any], symmetric: bool) -> None:
     """Every eighth window, judged bin by bin, is no better than the one that was found, and that is one of them."""
     seen = see(values)
     found = Hfmg()(seen, symmetric=symmetric)
@@ -116,7 +116,7 @@ def test_the_window_of_least_error(see: Callable[..., Seen], values: NDArray[Any
     assert error(*candidates[place]) <= min(others) * (1 + 1e-6)
 
 
-def test_all_bin_numbers_come_to_much_the_same(exact: Callable[..., Seen]) -> None:
+def test_all_bin_numbers_come_to_much_the_same(exact: Callable[..., Distribution]) -> None:
     values = np.random.default_rng(0).laplace(size=40_000)
     highs = [Hfmg(bins)(exact(values), symmetric=True).high for bins in BIN_NUMBERS]
     assert BIN_NUMBERS == (1024, 2048, 4096, 8192)
@@ -124,12 +124,12 @@ def test_all_bin_numbers_come_to_much_the_same(exact: Callable[..., Seen]) -> No
 
 
 @pytest.mark.parametrize("value", [5.0, -5.0, 0.0, 1e-30])
-def test_a_constant(see: Callable[..., Seen], value: float) -> None:
+def test_a_constant(see: Callable[..., Distribution], value: float) -> None:
     single = float(np.float32(value))
     assert Hfmg()(see([value] * 7), symmetric=False) == Range(min(single, 0.0), max(single, 0.0))
 
 
-def test_without_a_legal_scale_everything_is_covered(see: Callable[..., Seen]) -> None:
+def test_without_a_legal_scale_everything_is_covered(see: Callable[..., Distribution]) -> None:
     assert Hfmg()(see([-3e38, 3e38]), symmetric=False) == Range(-float(np.float32(3e38)), float(np.float32(3e38)))
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ifmr import Ifmr
-from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import Sketcher
 from autoquant.quantization.affine import Range
 
@@ -66,7 +66,7 @@ class Reference:
 @symmetric_or_not
 @each_setting
 def test_all_values_give_the_candidate_of_the_reference(
-    exact: Callable[..., Seen], values: NDArray[Any], setting: Ifmr, symmetric: bool
+    exact: Callable[..., Distribution], values: NDArray[Any], setting: Ifmr, symmetric: bool
 ) -> None:
     found = setting(exact(*np.array_split(values, 3)), symmetric=symmetric)
     expected = Reference(values, setting, symmetric=symmetric).best()
@@ -77,7 +77,7 @@ def test_all_values_give_the_candidate_of_the_reference(
 @symmetric_or_not
 @each_setting
 def test_a_sketch_gives_one_that_is_as_good(
-    sketched: Callable[..., Seen], values: NDArray[Any], setting: Ifmr, symmetric: bool
+    sketched: Callable[..., Distribution], values: NDArray[Any], setting: Ifmr, symmetric: bool
 ) -> None:
     found = setting(sketched(*np.array_split(values, 3)), symmetric=symmetric)
     reference = Reference(values, setting, symmetric=symmetric)
@@ -102,26 +102,26 @@ def test_any_values(values: list[float], symmetric: bool) -> None:
 
 
 @pytest.mark.parametrize("step", [0, 1, 29, 59, 60])
-def test_there_are_61_candidates(exact: Callable[..., Seen], step: int) -> None:
+def test_there_are_61_candidates(exact: Callable[..., Distribution], step: int) -> None:
     """Many values at a hundred levels of one candidate, and the largest value, from which candidates are counted."""
     ratio = 0.7 + 0.01 * step
     values = np.append(np.repeat(np.arange(1, 101) * ratio / 255.0, 2000), 1.0)
     assert Ifmr()(exact(values), symmetric=False).high == pytest.approx(ratio, rel=1e-12)
 
 
-def test_an_image_is_exact(see: Callable[..., Seen]) -> None:
+def test_an_image_is_exact(see: Callable[..., Distribution]) -> None:
     """Values k / 255 have no error at all at ratio 1."""
     found = Ifmr()(see(np.random.default_rng(0).integers(0, 256, size=5000) / 255.0), symmetric=False)
     assert found.high == pytest.approx(1.0, abs=1e-12)
     assert found.low == 0.0
 
 
-def test_one_hot_inputs_take_the_first_ratio_without_error(see: Callable[..., Seen]) -> None:
+def test_one_hot_inputs_take_the_first_ratio_without_error(see: Callable[..., Distribution]) -> None:
     """So do 1.02 and 1.25, whose steps are 1 / 250 and 1 / 204."""
     assert Ifmr()(see([0.0] * 999, [1.0]), symmetric=False).high == pytest.approx(1.0, abs=1e-12)
 
 
-def test_only_the_upper_bound_moves_unless_symmetric(see: Callable[..., Seen]) -> None:
+def test_only_the_upper_bound_moves_unless_symmetric(see: Callable[..., Distribution]) -> None:
     values = np.append(np.random.default_rng(0).laplace(size=40_000), [20.0, -15.0])
     setting = Ifmr(max_percentile=1.0, min_percentile=1.0)
     asymmetric = setting(see(values), symmetric=False)
@@ -131,7 +131,9 @@ def test_only_the_upper_bound_moves_unless_symmetric(see: Callable[..., Seen]) -
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(1.0, -1000.0, 999.0), (0.75, -501.0, 500.0)])
-def test_percentiles_are_where_it_starts(exact: Callable[..., Seen], fraction: float, low: float, high: float) -> None:
+def test_percentiles_are_where_it_starts(
+    exact: Callable[..., Distribution], fraction: float, low: float, high: float
+) -> None:
     """Of 2000 values the (2000 - 1500)-th largest and smallest; both candidates are multiples of that."""
     found = Ifmr(fraction, fraction, search_start=1.0, search_end=1.5, search_step=0.5)(
         exact(np.arange(-1000.0, 1000.0)), symmetric=False
@@ -141,13 +143,15 @@ def test_percentiles_are_where_it_starts(exact: Callable[..., Seen], fraction: f
 
 @symmetric_or_not
 @pytest.mark.parametrize("value", [0.0, 1e-30, 3e38], ids=["zeros", "tiny", "huge"])
-def test_without_a_legal_candidate_the_start_is_kept(see: Callable[..., Seen], value: float, symmetric: bool) -> None:
+def test_without_a_legal_candidate_the_start_is_kept(
+    see: Callable[..., Distribution], value: float, symmetric: bool
+) -> None:
     found = Ifmr()(see([value] * 9), symmetric=symmetric)
     assert found.high == np.float32(value)
     assert found.low == 0.0
 
 
-def test_a_candidate_without_a_legal_scale_does_not_win(see: Callable[..., Seen]) -> None:
+def test_a_candidate_without_a_legal_scale_does_not_win(see: Callable[..., Distribution]) -> None:
     """Of two candidates that are too small or too large for a scale, only the other is left."""
     small, large = 255 * 2.0**-23, 255 * 2.0**23
     setting = Ifmr(search_start=0.5, search_end=1.5, search_step=1.0)
@@ -174,7 +178,7 @@ def test_what_a_relu6_reads_gives_a_scale_as_published() -> None:
     for spread in (2.0, 3.0, 4.0):
         sketcher = Sketcher()
         sketcher.add(np.clip(rng.normal(0.0, spread, size=200_000), 0.0, 6.0).astype(np.float32))
-        ratios.add(round(Ifmr()(sketcher.seen(), symmetric=False).high / 6.0, 2))
+        ratios.add(round(Ifmr()(sketcher.distribution(), symmetric=False).high / 6.0, 2))
     assert ratios <= {0.97, 0.98, 0.99, 1.0, 1.02}
 
 

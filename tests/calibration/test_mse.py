@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.mse import FRACTIONS, Mse
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range, asymmetric, symmetric
 
 VALUES = st.lists(st.floats(-8.0, 8.0, width=32), min_size=2, max_size=30).filter(lambda v: max(map(abs, v)) > 1e-2)
@@ -55,7 +55,7 @@ def test_symmetric_is_the_least_of_all(values: list[float]) -> None:
     assert no_worse(error(array, found, offset=False), others, array)
 
 
-def test_both_bounds_together_are_as_good_as_can_be(exact: Callable[..., Seen], values: NDArray[Any]) -> None:
+def test_both_bounds_together_are_as_good_as_can_be(exact: Callable[..., Distribution], values: NDArray[Any]) -> None:
     """Against all pairs of bounds on a coarser grid: the descent ends in no other valley."""
     found = Mse()(exact(values), symmetric=False)
     array = values.astype(np.float64)
@@ -65,7 +65,7 @@ def test_both_bounds_together_are_as_good_as_can_be(exact: Callable[..., Seen], 
     assert error(array, found, offset=True) <= 1.02 * min(others) + 1e-12 * len(array)
 
 
-def test_a_long_tail_on_one_side_is_clipped_there(see: Callable[..., Seen]) -> None:
+def test_a_long_tail_on_one_side_is_clipped_there(see: Callable[..., Distribution]) -> None:
     """Of 400,000 values in [-1, 1] and one at 4: s^2 / 12 each, s the step, against (4 - high)^2, is least near 2."""
     values = np.append(np.random.default_rng(0).uniform(-1.0, 1.0, size=400_000), [4.0])
     found = Mse()(see(values), symmetric=False)
@@ -76,5 +76,7 @@ def test_a_long_tail_on_one_side_is_clipped_there(see: Callable[..., Seen]) -> N
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1e-30, 3e38], ids=["zeros", "tiny", "huge"])
-def test_without_a_legal_scale_everything_is_covered(see: Callable[..., Seen], value: float, symmetric: bool) -> None:
+def test_without_a_legal_scale_everything_is_covered(
+    see: Callable[..., Distribution], value: float, symmetric: bool
+) -> None:
     assert Mse()(see([value] * 9), symmetric=symmetric) == Range(0.0, float(np.float32(value)))

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.percentile import MinMax, Percentile, with_zero
-from autoquant.calibration.seen import Seen
 from autoquant.quantization.affine import Range
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.99, 0.999, 1.0])
-def test_percentile_against_numpy(see: Callable[..., Seen], values: NDArray[Any], fraction: float) -> None:
+def test_percentile_against_numpy(see: Callable[..., Distribution], values: NDArray[Any], fraction: float) -> None:
     found = Percentile(fraction)(see(values), symmetric=False)
     tail = (1.0 - fraction) / 2.0
     ordered = np.sort(values.astype(np.float64))
@@ -29,7 +29,7 @@ def test_percentile_against_numpy(see: Callable[..., Seen], values: NDArray[Any]
         assert np.mean(side < sign * bound) <= tail + 1e-9
 
 
-def test_minmax_is_exact(see: Callable[..., Seen], values: NDArray[Any]) -> None:
+def test_minmax_is_exact(see: Callable[..., Distribution], values: NDArray[Any]) -> None:
     found = MinMax()(see(*np.array_split(values, 3)), symmetric=False)
     assert (found.low, found.high) == (min(values.min(), 0.0), max(values.max(), 0.0))
 

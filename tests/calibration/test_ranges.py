@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.exact import Exact
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
-from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import Sketcher
 from autoquant.quantization.affine import Range, asymmetric, symmetric
 
@@ -52,7 +52,7 @@ def test_a_range_lies_within_what_was_seen_and_zero(
     sketcher.add(array)
     reach = WIDEST.get(range_name(kind()), 1.0) * (1 + 1e-9)
     low, high = min(float(array[0]), 0.0), max(float(array[-1]), 0.0)
-    for seen in (Exact(array), sketcher.seen()):
+    for seen in (Exact(array), sketcher.distribution()):
         found = kind()(seen, symmetric=not offset)
         assert low * reach <= found.low <= 0.0 <= found.high <= high * reach
 
@@ -70,7 +70,9 @@ def test_values_twice_as_large_have_a_range_twice_as_large(
     for factor in (1.0, 2.0**power):
         sketcher = Sketcher()
         sketcher.add(array * np.float32(factor))
-        both.append([kind()(s, symmetric=not offset) for s in (Exact(array * np.float32(factor)), sketcher.seen())])
+        both.append(
+            [kind()(s, symmetric=not offset) for s in (Exact(array * np.float32(factor)), sketcher.distribution())]
+        )
     for one, other in zip(*both, strict=True):
         assert other == Range(one.low * 2.0**power, one.high * 2.0**power)
 
@@ -85,7 +87,11 @@ def step_error(values: np.ndarray, found: Range, *, offset: bool) -> float:
 @symmetric_or_not
 @pytest.mark.parametrize("name", sorted(set(RANGES) - {"entropy"}))
 def test_a_sketch_serves_as_well_as_all_values(
-    name: str, exact: Callable[..., Seen], sketched: Callable[..., Seen], values: NDArray[Any], offset: bool
+    name: str,
+    exact: Callable[..., Distribution],
+    sketched: Callable[..., Distribution],
+    values: NDArray[Any],
+    offset: bool,
 ) -> None:
     """INT8's error by the sketch's range is within 3 % of that by all values, where there are many values."""
     first, second = (
@@ -100,7 +106,7 @@ def test_a_sketch_serves_as_well_as_all_values(
 @each_algorithm
 @pytest.mark.parametrize("values", [[-3.0, -1.0], [1.0, 3.0], [0.0], [-2.0, 5.0], [1e-45], [-3.4e38, 3.4e38]])
 def test_few_and_extreme_values(
-    kind: Callable[..., Any], see: Callable[..., Seen], values: list[float], offset: bool
+    kind: Callable[..., Any], see: Callable[..., Distribution], values: list[float], offset: bool
 ) -> None:
     found = kind()(see(values), symmetric=not offset)
     assert -math.inf < found.low <= 0.0 <= found.high < math.inf

@@ -20,7 +20,7 @@ def sketched(*batches: np.ndarray) -> Sketch:
     sketcher = Sketcher()
     for batch in batches:
         sketcher.add(batch)
-    return sketcher.seen()
+    return sketcher.distribution()
 
 
 def edges(sketch: Sketch) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_fewer_bins(values: list[float], bins: int) -> None:
     sketcher = Sketcher(bins=bins)
     for part in np.array_split(batch, 2):
         sketcher.add(part)
-    sketch = sketcher.seen()
+    sketch = sketcher.distribution()
     assert len(sketch.counts) <= bins
     np.testing.assert_array_equal(sketch.counts, binned(batch, sketch))
 
@@ -106,7 +106,7 @@ def test_counts_beyond_int32() -> None:
     sketcher = Sketcher()
     for _ in range(3):  # the first still fits
         sketcher.add(np.array([1.0, 2.0, np.nan], np.float32), np.array([2**30, 1, 9]))
-    sketch = sketcher.seen()
+    sketch = sketcher.distribution()
     assert (sketch.count, sketch.counts.max(), sketch.nonfinite) == (3 * 2**30 + 3, 3 * 2**30, 27)
     assert [part.tolist() for part in sketch.values()][1] == [1, 3 * 2**30 - 1, 2, 1]
 
@@ -135,9 +135,9 @@ def test_nothing_seen() -> None:
 def test_a_sketch_does_not_change_when_more_is_seen() -> None:
     sketcher = Sketcher()
     sketcher.add(np.array([1.0, 2.0], np.float32))
-    before = sketcher.seen()
+    before = sketcher.distribution()
     sketcher.add(np.array([1.5, 2.0], np.float32))
-    assert (before.count, sketcher.seen().count) == (2, 4)
+    assert (before.count, sketcher.distribution().count) == (2, 4)
 
 
 @given(VALUES | LIKELY, st.data())

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoquant.calibration import statistics
+from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.exact import Exact
-from autoquant.calibration.seen import Seen
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.calibration.statistics import Statistics, collect, load_statistics, save_statistics
 from autoquant.errors import PlanError
@@ -28,7 +28,7 @@ def both(batch: Mapping[str, np.ndarray]) -> Iterable[Mapping[str, np.ndarray]]:
     yield {"double": 2 * batch["x"][1:]}
 
 
-def facts(sketch: Seen) -> dict[str, Any]:
+def facts(sketch: Distribution) -> dict[str, Any]:
     assert isinstance(sketch, Sketch)
     return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
 
@@ -37,7 +37,7 @@ def sketch_of(*arrays: np.ndarray) -> Sketch:
     sketcher = Sketcher()
     for array in arrays:
         sketcher.add(array)
-    return sketcher.seen()
+    return sketcher.distribution()
 
 
 def everything(kept: Statistics) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -59,18 +59,18 @@ def test_a_snapshot_is_the_sketch_of_the_batches_before_it() -> None:
     assert kept.batch_nums == (1, 3)
     for n in (1, 3):
         values = [batch["x"] for batch in BATCHES[:n]]
-        assert facts(kept.seen("input", n)) == facts(sketch_of(*values))
-        assert facts(kept.seen("double", n)) == facts(sketch_of(*(2 * value for value in values)))
+        assert facts(kept.distribution("input", n)) == facts(sketch_of(*values))
+        assert facts(kept.distribution("double", n)) == facts(sketch_of(*(2 * value for value in values)))
 
 
 def test_all_values_of_some_tensors() -> None:
     kept = collect(stages(1, 3), key="k", exact=["double"])
     for n in (1, 3):
         doubled = 2 * np.concatenate([batch["x"] for batch in BATCHES[:n]])
-        seen = kept.seen("double", n)
+        seen = kept.distribution("double", n)
         assert isinstance(seen, Exact)
         np.testing.assert_array_equal(seen.ordered, np.sort(doubled.ravel()))
-        assert isinstance(kept.seen("input", n), Sketch)
+        assert isinstance(kept.distribution("input", n), Sketch)
 
 
 @pytest.mark.parametrize("exact", [[], ["input"]], ids=["sketches", "exact"])
@@ -119,17 +119,17 @@ def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict[str,
             del part
             assert held[-1]() is None
 
-    assert collect([(20, parts())], key="", **options).seen("x", 20).count == 20 * 40 * 20 * 30
+    assert collect([(20, parts())], key="", **options).distribution("x", 20).count == 20 * 40 * 20 * 30
 
 
 def test_what_was_not_kept() -> None:
     kept = collect(stages(1, 3), key="k", channels=[("input", -1)])
     with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
-        kept.seen("input", 2)
+        kept.distribution("input", 2)
     with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
         kept.channels("input", -1, 2)
     with pytest.raises(PlanError, match="other: was not calibrated; calibrate the layer that reads it"):
-        kept.seen("other", 1)
+        kept.distribution("other", 1)
     for tensor, axis in (("double", -1), ("input", 1)):
         with pytest.raises(PlanError, match=f"{tensor}: was not calibrated channel by channel; .* dmq_balancer_param"):
             kept.channels(tensor, axis, 1)

@@ -76,7 +76,7 @@ def test_statistics_are_of_the_float_model(tiny: Tiny, opened: tuple[Model, dict
     for batch_num in (1, 2):
         whole = runner({"image": images[: 30 * batch_num]})
         for tensor in tensors:
-            sketch = statistics.seen(tensor, batch_num)
+            sketch = statistics.distribution(tensor, batch_num)
             assert sketch.count == whole[tensor].size
             assert sketch.low == pytest.approx(whole[tensor].min(), rel=1e-6)
             assert sketch.high == pytest.approx(whole[tensor].max(), rel=1e-6)
@@ -155,7 +155,9 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(
     first = run()
     again = run()
     assert engine.opened == 1
-    for one, other in zip(again.seen("image", 1).values(), first.seen("image", 1).values(), strict=True):
+    for one, other in zip(
+        again.distribution("image", 1).values(), first.distribution("image", 1).values(), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
     run(batch_size=10)
     run(batch_size=10, data=open_data(tiny.evaluation, model.inputs))
@@ -203,9 +205,9 @@ def test_all_values(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path
         model, layers, [1], cache=cache, exact=True, sketched=["dense"]
     )
     images = np.concatenate([inputs["image"] for inputs in engine.fed[1:]])
-    np.testing.assert_array_equal(statistics.seen("image", 1).values()[0], np.sort(images.ravel()))
-    assert isinstance(statistics.seen(layers["depthwise"].activations[0], 1), Exact)
-    assert isinstance(statistics.seen(layers["dense"].activations[0], 1), Sketch)
+    np.testing.assert_array_equal(statistics.distribution("image", 1).values()[0], np.sort(images.ravel()))
+    assert isinstance(statistics.distribution(layers["depthwise"].activations[0], 1), Exact)
+    assert isinstance(statistics.distribution(layers["dense"].activations[0], 1), Sketch)
     assert cache.read_bytes() == written
 
 

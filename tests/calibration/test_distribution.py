@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoquant.calibration.seen import Collector, Seen
+from autoquant.calibration.distribution import Collector, Distribution
 
 PARTS = [
     [[0.5, -1.25], [], [[3.0, 3.0], [0.0, -7.5]]],
@@ -22,14 +22,14 @@ PARTS = [
 
 
 @pytest.mark.parametrize("batches", PARTS)
-def test_numbers_and_order_statistics(see: Callable[..., Seen], batches: list[Any]) -> None:
+def test_numbers_and_order_statistics(see: Callable[..., Distribution], batches: list[Any]) -> None:
     seen = see(*batches)
     ordered = np.sort(np.concatenate([np.ravel(batch) for batch in batches]).astype(np.float32)).astype(np.float64)
     assert (seen.count, seen.nonfinite, seen.low, seen.high) == (len(ordered), 0, ordered[0], ordered[-1])
     assert (seen.smallest(1), seen.largest(1)) == (ordered[0], ordered[-1])
 
 
-def test_values_are_ascending_and_stand_for_all(see: Callable[..., Seen], values: NDArray[Any]) -> None:
+def test_values_are_ascending_and_stand_for_all(see: Callable[..., Distribution], values: NDArray[Any]) -> None:
     seen = see(*np.array_split(values, 3))
     found, counts = seen.values()
     assert (np.diff(found) >= 0).all()
@@ -39,7 +39,7 @@ def test_values_are_ascending_and_stand_for_all(see: Callable[..., Seen], values
     np.testing.assert_allclose(np.repeat(found, counts), np.sort(values), atol=bin_)
 
 
-def test_order_statistics_are_within_a_bin(see: Callable[..., Seen], values: NDArray[Any]) -> None:
+def test_order_statistics_are_within_a_bin(see: Callable[..., Distribution], values: NDArray[Any]) -> None:
     seen, ordered = see(values), np.sort(values).astype(np.float64)
     bin_ = (ordered[-1] - ordered[0]) / 2**13
     for k in (1, 2, 10, len(values)):
@@ -47,7 +47,7 @@ def test_order_statistics_are_within_a_bin(see: Callable[..., Seen], values: NDA
         assert seen.largest(k) == pytest.approx(ordered[-k], abs=bin_)
 
 
-def test_histogram_against_numpy(see: Callable[..., Seen]) -> None:
+def test_histogram_against_numpy(see: Callable[..., Distribution]) -> None:
     """On edges that are bins' edges, a sketch has what all values have."""
     values = np.random.default_rng(0).integers(-700, 900, size=5000) / 64
     edges = np.arange(-720, 921, 16) / 64
@@ -58,7 +58,7 @@ def test_histogram_against_numpy(see: Callable[..., Seen]) -> None:
     np.testing.assert_array_equal(see(between).histogram(inner), np.histogram(between, inner)[0])
 
 
-def test_histogram_over_what_was_seen_holds_everything(see: Callable[..., Seen], values: NDArray[Any]) -> None:
+def test_histogram_over_what_was_seen_holds_everything(see: Callable[..., Distribution], values: NDArray[Any]) -> None:
     seen = see(values)
     for bins in (1, 100, 1024, 8192):
         counts = seen.histogram(np.linspace(seen.low, seen.high, bins + 1))
@@ -67,7 +67,7 @@ def test_histogram_over_what_was_seen_holds_everything(see: Callable[..., Seen],
 
 
 @pytest.mark.parametrize("at", [0.0, 6.0, -6.0])
-def test_a_peak_at_an_end_belongs_to_the_bin_above_it(see: Callable[..., Seen], at: float) -> None:
+def test_a_peak_at_an_end_belongs_to_the_bin_above_it(see: Callable[..., Distribution], at: float) -> None:
     """The least and the largest value are often one value seen many times: zero after a ReLU, six after a ReLU6."""
     edges = np.arange(-4.0, 5.0) * 2.0
     counts = see(np.full(50, at), [0.0]).histogram(edges)
@@ -80,19 +80,19 @@ def test_counted_values_are_values_seen_so_often(new_collector: Callable[[], Col
     values, counts = np.array([[1.5, math.nan], [-2.0, 7.0]], np.float32), np.array([[3, 2], [1, 4]])
     counted.add(values, counts)
     repeated.add(np.repeat(values.ravel(), counts.ravel()))
-    first, second = counted.seen(), repeated.seen()
+    first, second = counted.distribution(), repeated.distribution()
     assert (first.low, first.high, first.count, first.nonfinite) == (-2.0, 7.0, 8, 2)
     assert (second.low, second.high, second.count, second.nonfinite) == (-2.0, 7.0, 8, 2)
     for mine, theirs in zip(first.values(), second.values(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_what_is_not_finite_is_counted_apart(see: Callable[..., Seen]) -> None:
+def test_what_is_not_finite_is_counted_apart(see: Callable[..., Distribution]) -> None:
     seen = see([1.0, math.nan, 3.0], [math.inf, -math.inf], [2.0])
     assert (seen.low, seen.high, seen.count, seen.nonfinite) == (1.0, 3.0, 3, 3)
 
 
-def test_nothing_seen(see: Callable[..., Seen]) -> None:
+def test_nothing_seen(see: Callable[..., Distribution]) -> None:
     for seen in (see(), see([])):
         assert (seen.low, seen.high, seen.count, seen.nonfinite) == (0.0, 0.0, 0, 0)
         assert [part.tolist() for part in seen.values()] == [[], []]
@@ -104,8 +104,8 @@ def test_what_was_seen_does_not_change_when_more_is_added_or_the_batch_is_overwr
     collector, batch = new_collector(), np.array([1.0, 2.0], np.float32)
     collector.add(batch)
     batch[:] = 9.0
-    before = collector.seen()
+    before = collector.distribution()
     collector.add(np.array([1.5, -3.0], np.float32))
     assert (before.low, before.high, before.count) == (1.0, 2.0, 2)
-    after = collector.seen()
+    after = collector.distribution()
     assert (after.low, after.high, after.count) == (-3.0, 2.0, 4)

@@ -1,4 +1,4 @@
-"""What calibration saw of one tensor, and what collects it."""
+"""The distribution of one tensor's values in calibration, and what collects it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 from autoquant.quantization.affine import Array
 
 
-class Seen(Protocol):
+class Distribution(Protocol):
     """What calibration saw of one tensor: a sketch of it, or every value.
 
     `low` and `high` are the smallest and the largest finite value, `count` the number of finite values, `nonfinite` of
@@ -47,6 +47,6 @@ class Collector(Protocol):
         """Take in `values`, float32 of any shape, each as often as `counts` (same shape, whole numbers) says."""
         ...
 
-    def seen(self) -> Seen:
+    def distribution(self) -> Distribution:
         """What has been seen so far; it does not change when more is added."""
         ...

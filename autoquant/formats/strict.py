@@ -116,7 +116,7 @@ def as_float(value: Any) -> Any:
     return float(value) if type(value) is int and abs(value) <= 2**53 else value
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, for json.loads as object_pairs_hook; raises ValueError for a key that appears twice."""
     twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
     if twice:
@@ -130,7 +130,7 @@ def json_object(text: str, where: str, error: type[InputError], *, hint: str) ->
     Raises `error` where it is none, has a key twice, or has NaN or infinity, which are no JSON.
     """
     try:
-        found = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
+        found = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as wrong:
         raise error(where, f"is not valid JSON: {wrong}", hint=hint) from None
     return Fields(found, f"{where}:$", error)

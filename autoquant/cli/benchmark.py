@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from autoquant.cli import arguments
 from autoquant.cli.output import say
 from autoquant.cli.process import sigterm_as_ctrl_c, working
-from autoquant.cli.tables import Block, Table, page
+from autoquant.cli.tables import UNKNOWN, Block, Table, page
 from autoquant.cli.words import counted, milliseconds, percent, spread
 from autoquant.formats.codec import json_text
 
 if TYPE_CHECKING:
     from autoquant.evaluation.latency.latency import Latency, OperatorTime
 
-UNKNOWN = "-"
 SLOWEST = 10
 """Operators that are shown; --json has all."""
 

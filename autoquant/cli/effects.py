@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from autoquant.cli.tables import Block, Table
+from autoquant.cli.tables import UNKNOWN, Block, Table
 from autoquant.cli.words import number, percent
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ MOST = 8
 """Rows of a table; --json has all."""
 MOST_NAMES = 3
 """Layers that are named beside each other."""
-UNKNOWN = "-"
 NUMBERS = ("divergence", "drop", "gain", "trials")
 ALWAYS = ("activation", "channel_wise")
 """Settings of layers that are named even where they are the default."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autoquant.cli import arguments, sensitivity
 from autoquant.cli.output import say, terminal_columns
 from autoquant.cli.process import needs_tensorflow, working
-from autoquant.cli.tables import Block, Table, page
+from autoquant.cli.tables import UNKNOWN, Block, Table, page
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 from autoquant.formats.codec import json_text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoquant.api import Inspection
     from autoquant.model.layer import Layer
 
-UNKNOWN = "?"
+OPEN = "?"
 OPTIONAL = "not quantized by default"
 HOW = "to quantize these, add an override to a search space, or tensor_quantize to config.json"
 MOST_TENSORS = 8
@@ -163,10 +163,10 @@ def _layers(found: Inspection) -> Block:
                 layer.name,
                 layer.op,
                 *([str(operators[layer.name])] if operators else []),
-                _shape(layer.weight_shape) if layer.weight else "-",
+                _shape(layer.weight_shape) if layer.weight else UNKNOWN,
                 _shape(layer.output_shape),
-                UNKNOWN if layer.macs is None else f"{layer.macs:,}",
-                UNKNOWN if part is None else percent(part),
+                OPEN if layer.macs is None else f"{layer.macs:,}",
+                OPEN if part is None else percent(part),
                 f"{layer.parameters:,}",
             ]
         )
@@ -189,4 +189,4 @@ def _rejected(found: Inspection) -> Block:
 
 
 def _shape(shape: Sequence[int | None] | None) -> str:
-    return "x".join(UNKNOWN if size is None else str(size) for size in shape) if shape is not None else UNKNOWN
+    return "x".join(OPEN if size is None else str(size) for size in shape) if shape is not None else OPEN

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from autoquant.cli.tables import Block, Table
+from autoquant.cli.tables import UNKNOWN, Block, Table
 from autoquant.cli.words import counted, percent
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 BAR = 24
 """Characters of the longest bar."""
-UNKNOWN = "-"
 IMPOSSIBLE = "cannot be calibrated"
 
 

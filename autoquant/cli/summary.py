@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
-from autoquant.cli.tables import Table
+from autoquant.cli.tables import UNKNOWN, Table
 from autoquant.cli.words import accepted, at_most, counted, duration, number, percent, spread
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
 from autoquant.evaluation.latency.latency import Latency
@@ -156,7 +156,7 @@ def _groups(certificate: Certificate) -> Iterator[Row]:
     worst = f"; the {len(shown)} with the largest drop" if count > len(shown) else ""
     yield "guard", f"{counted(count, 'group')}, max drop {number(max_drop)} each{worst}:"
     rows = [
-        (one.label, number(one.drop), "-" if math.isinf(one.upper) else number(one.upper), f"{one.samples:,}", word)
+        (one.label, number(one.drop), UNKNOWN if math.isinf(one.upper) else number(one.upper), f"{one.samples:,}", word)
         for one, word in ((one, _group_verdict(one, max_drop)) for one in shown)
     ]
     yield from _below(Table(("group", "drop", "at most", "samples", "within"), rows, words=1).lines())

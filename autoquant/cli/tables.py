@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
+UNKNOWN = "-"
+"""A cell whose value is not known, or not there."""
 UNLIMITED = 10_000
 """Columns that no line fills."""
 STYLES = MappingProxyType({"certified": "bold green", "met": "bold green", "missed": "bold red"})
@@ -45,15 +47,16 @@ class Table:
         ]
 
     def paragraphs(self) -> list[str]:
-        """The first heading, then two lines a row: its first cell, and the others behind their headings.
+        """The first heading, then two lines a row: its first cell, and the others, as far as known, with headings.
 
-        >>> Table(("a", "b"), [("ccc", "10")]).paragraphs()
+        >>> Table(("a", "b", "c"), [("ccc", "10", UNKNOWN)]).paragraphs()
         ['a', 'ccc', '  b 10']
         """
         found = [self.headings[0]]
         for first, *others in self.rows:
             named = zip(self.headings[1:], others, strict=True)
-            found += [first, "  " + ", ".join(f"{heading} {cell}" for heading, cell in named if heading)]
+            known = [f"{heading} {cell}" for heading, cell in named if heading and cell != UNKNOWN]
+            found += [first, "  " + ", ".join(known)]
         return found
 
 

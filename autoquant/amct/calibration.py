@@ -15,6 +15,7 @@ from autoquant.amct.configuration import read_for_config
 from autoquant.amct.layer_inputs import LayerInputs
 from autoquant.amct.live_graph import CALIBRATED, Probes, live_activations
 from autoquant.amct.logs import log
+from autoquant.array import Array
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import UsageError
@@ -22,7 +23,6 @@ from autoquant.files import write_text
 from autoquant.formats.record_text import save_record
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.quantization.affine import Array
 
 MOST = 2**31 - 1
 """Runs that can be counted."""

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
 from autoquant.model.folding import foldable
-from autoquant.model.graph import Graph, attr_of, make_node
-from autoquant.model.names import node_of
-from autoquant.quantization.affine import EPSILON, QMIN, Affine, Array
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import attr_of, make_node
+from autoquant.model.operators import node_of
+from autoquant.quantization.affine import EPSILON, QMIN, Affine
 
 WITH_RANGES = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 FAKE = WITH_RANGES | {"FakeQuantWithMinMaxArgs"}

@@ -10,6 +10,7 @@ import numpy as np
 from autoquant.amct.arguments import listed
 from autoquant.amct.evaluator import Judge
 from autoquant.amct.live_graph import LiveModel, Probes, live_activations
+from autoquant.array import Array
 from autoquant.calibration.channels import ChannelCollector
 from autoquant.calibration.distribution import Collector
 from autoquant.calibration.plan import LayerPlan, Plan
@@ -17,7 +18,6 @@ from autoquant.calibration.statistics import Statistics, collector
 from autoquant.errors import DataError, TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.shapes import imported
-from autoquant.quantization.affine import Array
 
 
 class LayerInputs:

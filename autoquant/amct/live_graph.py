@@ -9,12 +9,12 @@ from typing import Any
 
 from autoquant.errors import ModelError, UsageError
 from autoquant.model.graph import Graph
-from autoquant.model.interface import chosen, found_inputs, found_outputs
+from autoquant.model.interface import found_inputs, found_outputs, select_interface
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
-from autoquant.model.load import prepare
 from autoquant.model.model import EVERYTHING, Fusion
-from autoquant.model.names import canonical
+from autoquant.model.open import prepare_graph
+from autoquant.model.operators import canonical
 from autoquant.model.shapes import tensor_name
 
 CALIBRATED = "autoquant_calibrated"
@@ -50,8 +50,8 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
         hint = "import the frozen .pb by itself into a new tf.Graph, and feed its inputs, without a tf.data pipeline"
         raise ModelError("graph", what, hint=hint)
     if outputs:
-        outputs = tuple(dict.fromkeys([*chosen(loaded).outputs, *map(canonical, outputs)]))
-    normalized = prepare(loaded, outputs=outputs, fusion=fusion)
+        outputs = tuple(dict.fromkeys([*select_interface(loaded).outputs, *map(canonical, outputs)]))
+    normalized = prepare_graph(loaded, outputs=outputs, fusion=fusion)
     return LiveModel(normalized, survey(normalized))
 
 

@@ -17,11 +17,12 @@ from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import ModelError
 from autoquant.formats.record_text import save_record
 from autoquant.model.graph import Graph
-from autoquant.model.interface import chosen
+from autoquant.model.interface import select_interface
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.load import load, prepare
+from autoquant.model.load import load
 from autoquant.model.model import Fusion
+from autoquant.model.open import prepare_graph
 from autoquant.quantization.weights import by_channel
 
 
@@ -51,16 +52,16 @@ def convert_qat_model(
         TrialError: a bias exceeds INT32.
     """
     names = output_names(outputs)
-    trained = chosen(load(Path(pb_model)), outputs=names)
+    trained = select_interface(load(Path(pb_model)), outputs=names)
     if not any(node.op in FAKE for node in trained.nodes.values()):
         what = "has no FakeQuant operator: it was not trained for INT8"
         raise ModelError(str(pb_model), what, hint="calibrate it: create_quant_config, quantize_model, save_model")
     plain = without_fakes(trained)
-    graph = prepare(plain, outputs=names)
+    graph = prepare_graph(plain, outputs=names)
     record = _record(trained, graph)
     changed = _changed(plain, graph, names, record)
     if changed:
-        graph = prepare(plain, outputs=names, fusion=Fusion(skip=changed))
+        graph = prepare_graph(plain, outputs=names, fusion=Fusion(skip=changed))
         record = {name: replace(one, skip_fusion=name in changed) for name, one in record.items()}
     saved = write_quantized(RecordedModel(graph, survey(graph).by_name, record), save_path, simulation=simulation)
     if record_file is not None:
@@ -109,6 +110,6 @@ def _changed(plain: Graph, graph: Graph, outputs: Sequence[str], record: Record)
     def weights(graph: Graph) -> Mapping[str, Any]:
         return {name: graph.constant(layer.weight) for name, layer in survey(graph).by_name.items() if layer.weight}
 
-    before = weights(prepare(plain, outputs=outputs, fusion=Fusion(enabled=False)))
+    before = weights(prepare_graph(plain, outputs=outputs, fusion=Fusion(enabled=False)))
     after = weights(graph)
     return frozenset(name for name in record if not np.array_equal(before.get(name, ()), after.get(name, ())))

@@ -15,14 +15,14 @@ from typing import Any
 from autoquant.amct.evaluator import Judge
 from autoquant.amct.live_graph import LiveModel, Probes
 from autoquant.amct.logs import log
+from autoquant.array import Array
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record
 from autoquant.errors import DataError, TrialError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.names import node_of
+from autoquant.model.operators import node_of
 from autoquant.model.shapes import imported, make_placeholder, tensor_name
-from autoquant.quantization.affine import Array
 from autoquant.targets.tensorflow import quantized
 
 PREFIX = "autoquant_ranking"

@@ -11,6 +11,7 @@ import numpy as np
 from autoquant.amct.arguments import listed, output_names, output_path
 from autoquant.amct.calibration import calibration_of, empty_entries
 from autoquant.amct.logs import log
+from autoquant.array import Array
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import PlanError, UsageError, did_you_mean
 from autoquant.formats.quant_json import quant_json_path
@@ -18,11 +19,11 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.load import load, prepare
+from autoquant.model.load import load
 from autoquant.model.model import Fusion
-from autoquant.model.names import canonical, node_of
 from autoquant.model.nodes import sizes
-from autoquant.quantization.affine import Array
+from autoquant.model.open import prepare_graph
+from autoquant.model.operators import canonical, node_of
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
@@ -118,7 +119,7 @@ def open_recorded(pb_model: Path, outputs: Sequence[str], record: Record, where:
             near = did_you_mean(name, loaded.nodes, otherwise="please match the model and the record")
             raise PlanError(f"{where}: {name}", f"find {name} failure in {pb_model}", hint=near)
     unfused = frozenset(name for name, entry in record.items() if entry.skip_fusion)
-    graph = prepare(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
+    graph = prepare_graph(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
     found = survey(graph)
     ancestors = loaded.ancestors(*map(canonical, outputs))
     needed = {name: entry for name, entry in record.items() if node_of(name) in ancestors}

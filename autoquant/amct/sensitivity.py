@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from autoquant.amct.arguments import by_name_or_own, not_overridden
+from autoquant.array import Array
 from autoquant.evaluation.metrics.divergence import cosine_similarity
-from autoquant.quantization.affine import Array
 
 
 class SensitivityBase:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Collector, Distribution
 from autoquant.calibration.exact import LIMIT, Exact, ExactCollector
 from autoquant.calibration.sketch import RowSketcher, Sketcher
-from autoquant.quantization.affine import Array
 
 CHANNEL_BINS = 1 << 10
 """Most bins of the sketch of one channel."""

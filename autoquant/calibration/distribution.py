@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from autoquant.quantization.affine import Array
+from autoquant.array import Array
 
 
 class Distribution(Protocol):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.percentile import with_zero
-from autoquant.quantization.affine import Array, Range
+from autoquant.quantization.affine import Range
 
 BINS = 2048
 """Bins of the histogram from zero to the largest absolute value."""

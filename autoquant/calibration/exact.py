@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
-from autoquant.quantization.affine import Array
 
 LIMIT = 2**31 - 1
 """Most values of one tensor, as in AMCT."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.levels import Levels, first_least, legal, saved, symmetric_levels
 from autoquant.calibration.percentile import with_zero
-from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, Range, symmetric_scales
+from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Range, symmetric_scales
 
 BIN_NUMBERS = (1024, 2048, 4096, 8192)
 STEPS = 100_000

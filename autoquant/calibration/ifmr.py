@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.levels import Levels, first_least, legal, squared_errors
 from autoquant.calibration.percentile import check_fraction, with_zero
-from autoquant.quantization.affine import QMAX, QMIN, Array, Range, symmetric_scales
+from autoquant.quantization.affine import QMAX, QMIN, Range, symmetric_scales
 
 MOST_STEPS = 100_000
 

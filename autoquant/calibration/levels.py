@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
-from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Array, symmetric_scales
+from autoquant.quantization.affine import EPSILON, QMAX, QMIN, symmetric_scales
 
 CHUNK = 1 << 20
 """Values that are worked on at once: bounds memory where every value was kept."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.quantization.affine import Array
+from autoquant.array import Array
 
 
 @dataclass(frozen=True, eq=False)

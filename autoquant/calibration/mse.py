@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.levels import Levels, legal, squared_errors, symmetric_levels
 from autoquant.calibration.percentile import with_zero
-from autoquant.quantization.affine import QMAX, QMIN, Array, Range, symmetric_scales
+from autoquant.quantization.affine import QMAX, QMIN, Range, symmetric_scales
 
 FRACTIONS = np.append(2.0 ** (-np.arange(255) / 32.0), 0.0)
 """What share of the largest (or smallest) value a bound may be: from all of it down to 1/245, 2 % apart, and none."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.plan import WEIGHT_BITS, LayerPlan, Plan, check_plan
 from autoquant.calibration.scales import IN_FLOAT, Factors, Scales
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program
-from autoquant.quantization.affine import EPSILON, Affine, Array, in_float16
+from autoquant.quantization.affine import EPSILON, Affine, in_float16
 from autoquant.quantization.balance import balanced_weight, input_maxima
 from autoquant.quantization.weights import weight_scales
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, TrialError
 from autoquant.model.layer import Layer
-from autoquant.quantization.affine import Affine, Array, Range, asymmetric, symmetric
+from autoquant.quantization.affine import Affine, Range, asymmetric, symmetric
 from autoquant.quantization.balance import balance_factors
 
 Factors = tuple[float, ...]

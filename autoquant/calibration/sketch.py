@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.quantization.affine import Array
+from autoquant.array import Array
 
 BINS = 1 << 14
 """Most bins of a sketch. INT8 has 255 steps, so a step covers at least 32 bins."""

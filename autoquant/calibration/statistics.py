@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.calibration.channels import ChannelCollector, Channels
 from autoquant.calibration.distribution import Collector, Distribution
 from autoquant.calibration.exact import ExactCollector
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import PlanError
-from autoquant.quantization.affine import Array
 
 VERSION = 4
 """Version of the cache; part of the key, so that a file of another version is never used."""

@@ -16,7 +16,7 @@ from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
 from autoquant.formats.layer_settings import FP16, parameters
 from autoquant.formats.strict import json_object, read_text
 from autoquant.model.layer import Layer, Rejected
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 
 NO_LAYERS: Mapping[str, Layer] = MappingProxyType({})
 

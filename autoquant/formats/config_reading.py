@@ -16,7 +16,7 @@ from autoquant.formats.layer_settings import FP16, Given, no_input, settled
 from autoquant.formats.strict import Fields
 from autoquant.model.layer import Layer
 from autoquant.model.model import Fusion
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 
 EXTRA = "autoquant"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(

@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.model.carriers import carried, source_of
-from autoquant.model.graph import Array, Graph
+from autoquant.model.graph import Graph
 from autoquant.model.model import Fusion
-from autoquant.model.names import canonical, node_of
-from autoquant.model.shapes import imported, static_shape, tensor_name
+from autoquant.model.operators import canonical, node_of
+from autoquant.model.shapes import static_shape, traced_tensor
 from autoquant.model.sources import BATCH_NORMS, Channels, Linear, channel_axis
 
 
@@ -82,8 +83,7 @@ def _ranked(graph: Graph, affine: PerChannel, channels: Channels) -> Channels:
     values = [value for value in (affine.scale, affine.shift) if value is not None]
     if channels.rank or not any(v.ndim > channels.least_rank and v.size in (1, channels.count) for v in values):
         return channels
-    part = replace(graph, inputs=(), outputs=(affine.data,)).pruned()
-    shape = static_shape(imported(part).get_tensor_by_name(tensor_name(affine.data)))
+    shape = static_shape(traced_tensor(graph, affine.data))
     return channels if shape is None else replace(channels, rank=len(shape))
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.model.graph import Array, Graph, changed_node
-from autoquant.model.names import node_of
+from autoquant.array import Array
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import changed_node
+from autoquant.model.operators import node_of
 from autoquant.model.sources import Change, Channels, Source, batch_norm_of, linear_of, read_once
 
 

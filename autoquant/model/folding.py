@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from tensorflow.python.framework import op_def_registry
 
-from autoquant.model.graph import Array, Graph, make_const
-from autoquant.model.names import canonical, node_of
-from autoquant.model.shapes import imported, tensor_name
+from autoquant.array import Array
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import calls_functions, make_const
+from autoquant.model.operators import canonical, node_of
+from autoquant.model.shapes import imported, tensor_of
 
 LARGE = 2**20  # bytes; below it a result may be any number of times larger than what it is made from
 GROWTH = 4
@@ -62,7 +64,7 @@ def _is_pure(node: Any) -> bool:
     definition = op_def_registry.get(node.op)
     if definition is None or definition.is_stateful or node.op in CONTROL_FLOW or "Random" in node.op:
         return False
-    return not any(value.WhichOneof("value") == "func" or value.list.func for value in node.attr.values())
+    return not calls_functions(node)
 
 
 def _read_outside(graph: Graph, folded: frozenset[str]) -> list[str]:
@@ -84,7 +86,7 @@ def _evaluate(graph: Graph, wanted: list[str]) -> dict[str, Array]:
     tf_graph = imported(Graph(MappingProxyType(dict(part)), (), tuple(wanted), graph.library))
     tensors = {}
     for name in wanted:
-        tensor = tf_graph.get_tensor_by_name(tensor_name(name))
+        tensor = tensor_of(tf_graph, name)
         if tensor.dtype.is_numpy_compatible and not tensor.dtype.is_quantized:
             size = (tensor.shape.num_elements() or 0) * max(tensor.dtype.size or 1, 1)
             if not _blown_up(graph, name, size):

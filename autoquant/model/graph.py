@@ -10,70 +10,16 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
+from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import tensor_util
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
-from autoquant.model.names import canonical, node_of
+from autoquant.model.nodes import changed_node
+from autoquant.model.operators import canonical, node_of
 
-Array = NDArray[Any]
 T = TypeVar("T")
-NodeDef = node_def_pb2.NodeDef
 GraphDef = graph_pb2.GraphDef
-
-
-def data_format(node: Any) -> bytes:
-    """NHWC, or NCHW where channels come first; a node that does not say has them last."""
-    return bytes(attr_of(node, "data_format").s) or b"NHWC"
-
-
-def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> Any:
-    """A NodeDef; attributes are bool, int, float or bytes, or an AttrValue message for anything else."""
-    node = NodeDef(name=name, op=op)
-    node.input.extend(inputs)
-    for key, value in attrs.items():
-        if isinstance(value, bool):
-            node.attr[key].b = value
-        elif isinstance(value, int):
-            node.attr[key].i = value
-        elif isinstance(value, float):
-            node.attr[key].f = value
-        elif isinstance(value, bytes):
-            node.attr[key].s = value
-        else:
-            node.attr[key].CopyFrom(value)
-    return node
-
-
-def changed_node(node: Any, *, name: str = "", op: str = "", inputs: Iterable[str] | None = None) -> Any:
-    """A copy of a node with another name, operator or inputs, where given."""
-    changed = NodeDef()
-    changed.CopyFrom(node)
-    changed.name, changed.op = name or node.name, op or node.op
-    if inputs is not None:
-        del changed.input[:]
-        changed.input.extend(inputs)
-    return changed
-
-
-def make_const(name: str, value: Array) -> Any:
-    """A Const node that holds `value`."""
-    node = NodeDef(name=name, op="Const")
-    tensor = tensor_util.make_tensor_proto(value)
-    node.attr["dtype"].type = tensor.dtype
-    node.attr["value"].tensor.CopyFrom(tensor)
-    return node
-
-
-def attr_of(node: Any, key: str) -> Any:
-    """An attribute, empty where the node does not state it; reading `node.attr[key]` would write it there."""
-    return node.attr[key] if key in node.attr else attr_value_pb2.AttrValue()
-
-
-def const_shape(node: Any) -> tuple[int, ...]:
-    """The shape of a Const node, without decoding its values."""
-    return tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
 
 
 @dataclass(frozen=True)
@@ -172,9 +118,10 @@ class Graph:
         nodes = _copied(self.nodes)
         touched = set(drop)
         for old, new in redirect.items():
+            was, now = canonical(old), canonical(new)
             for reader in self.consumers[node_of(old)]:
-                edges = (canonical(new) if edge == canonical(old) else edge for edge in nodes[reader].input)
-                nodes[reader] = changed_node(nodes[reader], inputs=edges)
+                edges = nodes[reader].input
+                nodes[reader] = changed_node(nodes[reader], inputs=[now if edge == was else edge for edge in edges])
                 touched.add(reader)
         for name in drop:
             del nodes[name]

@@ -6,24 +6,39 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, changed_node, make_node
-from autoquant.model.names import canonical, node_of
-from autoquant.model.shapes import imported, make_placeholder, static_shape, tensor_name
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import changed_node, make_node
+from autoquant.model.operators import canonical, node_of
+from autoquant.model.shapes import imported, make_placeholder, static_shape, tensor_of, traced_tensor
 
-VARIABLES = frozenset(
-    {"Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "TemporaryVariable", "AutoReloadVariable"}
-)
 NO_OUTPUT = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print"})
-QUANTIZED = frozenset(
-    {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
+VARIABLE = (
+    "is a variable ({}): the graph is not frozen",
+    "freeze it, or give the SavedModel folder that it came from",
 )
-BRANCHES = frozenset({"Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"})
+QUANTIZED = (
+    "is an operator of AMCT ({}): the model is quantized already",
+    "give the float model that it was made from",
+)
+BRANCH = (
+    "is control flow of TensorFlow 1 ({})",
+    "export an inference graph: is_training a constant, no loops",
+)
+REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    dict.fromkeys(("Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"), VARIABLE)
+    | dict.fromkeys(("TemporaryVariable", "AutoReloadVariable"), VARIABLE)
+    | dict.fromkeys(("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant"), QUANTIZED)
+    | dict.fromkeys(("QuantIfmr", "QuantArq", "SearchN"), QUANTIZED)
+    | dict.fromkeys(("Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"), BRANCH)
+)
+"""Operator that no float inference graph has -> what is wrong with it, and the way out."""
 
 
 def found_inputs(graph: Graph) -> tuple[str, ...]:
@@ -51,7 +66,7 @@ def _may_be_output(node: Any) -> bool:
     return definition is None or bool(definition.output_arg)
 
 
-def chosen(graph: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Graph:
+def select_interface(graph: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Graph:
     """The graph between these inputs and outputs, where given, else between its own; raises ModelError."""
     if outputs:
         graph = replace(graph, outputs=tuple(_known(graph, name, "output") for name in outputs))
@@ -68,7 +83,9 @@ def chosen(graph: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] =
         raise ModelError("graph", "no output depends on an input", hint="name the outputs with --outputs")
     graph = graph.pruned()
     for node in graph.nodes.values():
-        _refuse(node)
+        if node.op in REFUSED:
+            what, hint = REFUSED[node.op]
+            raise ModelError(node.name, what.format(node.op), hint=hint)
     return graph if inputs else replace(graph, inputs=needed_inputs(graph) or graph.inputs).pruned()
 
 
@@ -82,19 +99,15 @@ def check_runnable(graph: Graph) -> None:
     """Raise ModelError where an output needs what is not fed, or no output needs an input."""
     for name, node in graph.nodes.items():
         if node.op.startswith("Placeholder") and name not in graph.inputs and node.op != "PlaceholderWithDefault":
-            raise ModelError(
-                ", ".join(graph.outputs), f"depends on '{name}', which is not fed", hint=f"add {name} to --inputs"
-            )
+            what = f"depends on '{name}', which is not fed"
+            raise ModelError(", ".join(graph.outputs), what, hint=f"add {name} to --inputs")
     missing = [name for name in graph.inputs if name not in needed_inputs(graph)]
     if missing or not graph.inputs:
-        raise ModelError(
-            ", ".join(graph.outputs),
-            f"does not depend on {', '.join(missing) or 'any input'}",
-            hint="check --inputs and --outputs",
-        )
+        what = f"does not depend on {', '.join(missing) or 'any input'}"
+        raise ModelError(", ".join(graph.outputs), what, hint="check --inputs and --outputs")
 
 
-def renamed(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterable[tuple[str, str]]) -> Graph:
+def rename_interface(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterable[tuple[str, str]]) -> Graph:
     """Call inputs (node -> name) and outputs ((tensor, name) pairs) by their names, made fit for nodes.
 
     An input gets its name, an output an Identity of its name; where another node has it, the name with a number.
@@ -109,8 +122,7 @@ def renamed(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterable[tuple[
         tensor = taken.get(node_of(tensor), canonical(tensor))
         if tensor != node_name(wanted):
             name = graph.free_name(node_name(wanted))
-            dtype = tf_graph.get_tensor_by_name(tensor_name(tensor)).dtype.as_datatype_enum
-            value = attr_value_pb2.AttrValue(type=dtype)
+            value = attr_value_pb2.AttrValue(type=tensor_of(tf_graph, tensor).dtype.as_datatype_enum)
             graph, tensor = graph.edit(put=[make_node(name, "Identity", [tensor], T=value)]), name
         names.append(tensor)
     return replace(graph, outputs=tuple(names))
@@ -136,7 +148,7 @@ def _known(graph: Graph, name: str, kind: str) -> str:
     node = graph.nodes.get(node_of(tensor))
     if node is not None and re.fullmatch(r":\d+", tensor.removeprefix(node.name)):
         try:
-            imported(replace(graph, outputs=(node.name,)).pruned()).get_tensor_by_name(tensor)
+            traced_tensor(graph, tensor)
         except KeyError:
             raise ModelError(name, f"'{node.name}' has no such output", hint=f"try '{node.name}'") from None
         return tensor
@@ -152,7 +164,7 @@ def _opened(graph: Graph, tensor: str) -> Graph:
     node = graph.nodes[node_of(tensor)]
     if node.op == "Placeholder":
         return graph
-    inner = imported(replace(graph, outputs=(node.name,), inputs=()).pruned()).get_tensor_by_name(tensor_name(tensor))
+    inner = traced_tensor(graph, tensor)
     name = tensor.replace(":", "_")
     placeholder = make_placeholder(name, inner.dtype.as_datatype_enum, static_shape(inner))
     if name != tensor:
@@ -163,24 +175,3 @@ def _opened(graph: Graph, tensor: str) -> Graph:
     if any(node_of(edge) == name and edge != name for edge in others):
         raise ModelError(tensor, "cannot be an input: its other outputs are read too", hint="feed what reads it")
     return graph.edit(put=[placeholder])
-
-
-def _refuse(node: Any) -> None:
-    if node.op in VARIABLES:
-        raise ModelError(
-            node.name,
-            f"is a variable ({node.op}): the graph is not frozen",
-            hint="freeze it, or give the SavedModel folder that it came from",
-        )
-    if node.op in QUANTIZED:
-        raise ModelError(
-            node.name,
-            f"is an operator of AMCT ({node.op}): the model is quantized already",
-            hint="give the float model that it was made from",
-        )
-    if node.op in BRANCHES:
-        raise ModelError(
-            node.name,
-            f"is control flow of TensorFlow 1 ({node.op})",
-            hint="export an inference graph: is_training a constant, no loops",
-        )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 
-from autoquant.model.names import node_of
-from autoquant.model.operators import OPERATORS, Operator
+from autoquant.errors import ModelError
+from autoquant.model.model import Shape
+from autoquant.model.operators import OPERATORS, Operator, node_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Layer:
     weight_shape: tuple[int, ...]
     channel_axes: tuple[int, ...]
     bias: str | None
-    output_shape: tuple[int | None, ...] | None
+    output_shape: Shape | None
     macs: int | None
     groups: int = 1
     abilities: Abilities | None = None
@@ -127,3 +128,17 @@ class Survey:
     def by_name(self) -> Mapping[str, Layer]:
         """Everything that a plan may name."""
         return MappingProxyType({layer.name: layer for layer in (*self.layers, *self.tensors)})
+
+
+def no_layers(where: str, what: str, rejected: Sequence[Rejected], known: Iterable[str], *, again: str) -> ModelError:
+    """The error for a model without any layer: it names those that look like one and are none, or what is `known`."""
+    shown = "; ".join(f"'{one.name}' ({one.op}): {one.reason}" for one in rejected[:5])
+    more = f"; and {len(rejected) - 5} more" if len(rejected) > 5 else ""
+    listed = f"{shown}{more}" if rejected else f"it has no {', '.join(known)}"
+    hint = f"change what the reasons name, and {again} again" if rejected else "is this the whole model?"
+    return ModelError(where, f"{what}: {listed}", hint=hint)
+
+
+def product(shape: Shape | None, factor: int) -> int | None:
+    """The number of values of a tensor, times a factor; None where a size is not known."""
+    return None if shape is None or None in shape else prod(size or 0 for size in shape) * factor

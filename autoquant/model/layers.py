@@ -1,4 +1,4 @@
-"""Finds the layers of a graph: operators that can be quantized, and those that look like it but cannot."""
+"""Finds the layers of a graph: operators that can be quantized, and those that look like it but cannot, with why."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, attr_of, const_shape
-from autoquant.model.layer import Layer, Rejected, Survey
-from autoquant.model.model import Shape
-from autoquant.model.nodes import channels_first, sizes, weight_of
-from autoquant.model.operators import OPERATORS, Operator
-from autoquant.model.restrictions import objection
-from autoquant.model.shapes import for_one_sample, imported, placeholder_shape, static_shape, tensor_name
+from autoquant.model.graph import Graph
+from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
+from autoquant.model.model import Shape, fixed_batch
+from autoquant.model.nodes import attr_of, channels_first, const_shape, sizes
+from autoquant.model.operators import OPERATORS, Operator, node_of
+from autoquant.model.shapes import for_one_sample, imported, stated_shapes, static_shape, tensor_of
+
+NOT_AMCT = "AMCT does not quantize it"
+BODY = "operators inside its body stay in float"
+FUSED = "it was fused by an optimizer; export the graph without that"
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("Conv3DBackpropInputV2", "Einsum", "BatchMatMulV3", "AvgPool3D", "MaxPool3D"), NOT_AMCT)
+    | dict.fromkeys(("_FusedConv2D", "_FusedDepthwiseConv2dNative", "_FusedMatMul"), FUSED)
+    | dict.fromkeys(("If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"), BODY)
+    | dict.fromkeys(("PartitionedCall", "StatefulPartitionedCall"), BODY)
+)
+"""Operator -> why it is never quantized, for those that a reader of the table would look for."""
 
 
 def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Survey:
@@ -26,16 +36,16 @@ def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = Mappin
     ModelError if nothing can be quantized.
     """
     tf_graph = imported(for_one_sample(graph, input_shapes))
-    batch = _fixed_batch(graph)
+    batch = fixed_batch(stated_shapes(graph))
 
     def shape_of(tensor: str) -> Shape | None:
-        return static_shape(tf_graph.get_tensor_by_name(tensor_name(tensor)))
+        return static_shape(tensor_of(tf_graph, tensor))
 
     layers: list[Layer] = []
     tensors: list[Layer] = []
     rejected: list[Rejected] = []
     for node in graph.ordered():
-        reason = objection(graph, node)
+        reason = _objection(graph, node)
         if reason is not None:
             rejected.append(Rejected(node.name, node.op, reason))
         elif node.op in OPERATORS and OPERATORS[node.op].tensor_only:
@@ -43,7 +53,8 @@ def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = Mappin
         elif node.op in OPERATORS:
             layers.append(_layer(graph, node, {t: shape_of(t) for t in (node.name, *node.input)}, batch))
     if not layers:
-        raise ModelError("graph", "has no layer that can be quantized" + _listed(rejected), hint=_way_out(rejected))
+        known = [name for name, operator in OPERATORS.items() if not operator.tensor_only]
+        raise no_layers("graph", "has no layer that can be quantized", rejected, known, again="export")
     return Survey(tuple(layers), tuple(tensors), tuple(rejected))
 
 
@@ -58,7 +69,7 @@ def _inputs(graph: Graph, node: Any, shape: Shape | None) -> list[Layer]:
 
 def _layer(graph: Graph, node: Any, shapes: Mapping[str, Shape | None], batch: int) -> Layer:
     operator = OPERATORS[node.op]
-    weight = weight_of(graph, node)
+    weight = _weight_of(graph, node)
     data = (node.input[operator.data],) if weight or operator.weight is None else tuple(node.input)
     weight_shape = () if weight is None else const_shape(graph.nodes[weight])
     reader = graph.single_consumer(node.name)
@@ -90,19 +101,15 @@ def _macs(
 ) -> int | None:
     """Multiply-adds for the whole batch."""
     if node.op == "Conv2DBackpropInput":  # every value of the data meets every weight of its channel
-        return _product(shapes[node.input[operator.data]], prod(weight_shape) // weight_shape[operator.input_axis])
+        return product(shapes[node.input[operator.data]], prod(weight_shape) // weight_shape[operator.input_axis])
     if operator.weight is None:
-        return _product(shapes[node.name], prod(sizes(node, "ksize")))
+        return product(shapes[node.name], prod(sizes(node, "ksize")))
     if not weight_shape:
         shared = (shapes[node.input[0]] or (None,))[-1]
-        return None if shared is None else _product(shapes[node.name], shared)
+        return None if shared is None else product(shapes[node.name], shared)
     # Each output value takes as many multiply-adds as its channel has weights.
     per_value = prod(size for axis, size in enumerate(weight_shape) if axis not in operator.channel_axes)
-    return _product(shapes[node.name], per_value)
-
-
-def _product(shape: Shape | None, factor: int) -> int | None:
-    return None if shape is None or None in shape else prod(size or 0 for size in shape) * factor
+    return product(shapes[node.name], per_value)
 
 
 def _is_bias(graph: Graph, reader: Any, node: Any) -> bool:
@@ -111,21 +118,69 @@ def _is_bias(graph: Graph, reader: Any, node: Any) -> bool:
     return same and graph.constant(reader.input[1]) is not None
 
 
-def _fixed_batch(graph: Graph) -> int:
-    """The batch size where the file fixes it, else 1: the first dimension of the first input that has several."""
-    for name in graph.inputs:
-        shape = placeholder_shape(graph.nodes[name])
-        if shape is not None and len(shape) > 1:
-            return shape[0] or 1
-    return 1
+def _weight_of(graph: Graph, node: Any) -> str | None:
+    """The node of a layer's weight; None for a pooling, and for a product of two activations."""
+    index = OPERATORS[node.op].weight
+    if index is None:
+        return None
+    source = graph.nodes[node_of(node.input[index])]
+    if OPERATORS[node.op].rank is None and not (source.op == "Const" and len(const_shape(source)) == 2):
+        return None
+    return str(source.name)
 
 
-def _listed(rejected: list[Rejected]) -> str:
-    shown = "; ".join(f"'{r.name}' ({r.op}): {r.reason}" for r in rejected[:5])
-    more = f"; and {len(rejected) - 5} more" if len(rejected) > 5 else ""
-    known = ", ".join(name for name, operator in OPERATORS.items() if not operator.tensor_only)
-    return f": {shown}{more}" if rejected else f": it has no {known}"
+def _objection(graph: Graph, node: Any) -> str | None:
+    """Why a node that looks like a layer is none, as a sentence; None where it is one, or looks like nothing."""
+    operator = OPERATORS.get(node.op)
+    if operator is None:
+        return UNSUPPORTED.get(node.op)
+    if operator.tensor_only:
+        return None
+    if attr_of(node, "T").type != types_pb2.DT_FLOAT:
+        kind = types_pb2.DataType.Name(attr_of(node, "T").type)
+        return f"computes in {kind.removeprefix('DT_').lower()}, not in float"
+    return _form(graph, node) or (None if _weight_of(graph, node) is None else _objection_to_weight(graph, node))
 
 
-def _way_out(rejected: list[Rejected]) -> str:
-    return "change what the reasons name, and export again" if rejected else "is this the whole model?"
+def _form(graph: Graph, node: Any) -> str | None:
+    """What of the operator's own attributes and place AMCT does not quantize."""
+    for attribute in ("transpose_a", "transpose_b", "adj_x", "adj_y"):
+        if attr_of(node, attribute).b:
+            return f"it transposes a factor ({attribute})"
+    dilations = sizes(node, "dilations")
+    if node.op == "DepthwiseConv2dNative" and max(sizes(node, "strides")) > 1 and max(dilations, default=1) > 1:
+        return "it has both a stride and a dilation above 1"
+    if node.op == "Conv3D" and dilations[:1] > (1,):
+        return f"its dilation in depth is {dilations[0]}, not 1"
+    if node.op == "Conv2DBackpropInput" and max(dilations, default=1) > 1:
+        return f"its dilation is {max(dilations)}, not 1"
+    if node.op == "Conv2D" and _is_conv1d(graph, node):
+        return "it is a Conv1D (ExpandDims, Conv2D, Squeeze): AMCT does not quantize those"
+    return None
+
+
+def _objection_to_weight(graph: Graph, node: Any) -> str | None:
+    edge = node.input[OPERATORS[node.op].weight or 0]
+    weight = graph.nodes[node_of(edge)]
+    if weight.op != "Const":
+        fed = [name for name in graph.inputs if name in graph.ancestors(weight.name)]
+        return f"its weight '{edge}' is not constant" + (f": it depends on the input '{fed[0]}'" if fed else "")
+    others = [name for name in graph.consumers[weight.name] if name != node.name]
+    if others:
+        return f"its weight '{weight.name}' is shared with '{others[0]}'"
+    if not np.isfinite(np.asarray(graph.constant(weight.name))).all():
+        return f"its weight '{weight.name}' holds NaN or infinity"
+    return None
+
+
+def _is_conv1d(graph: Graph, node: Any) -> bool:
+    """Whether a convolution stands between an ExpandDims and a Squeeze of one axis, as tf.nn.conv1d writes it."""
+    before, behind = graph.nodes[node_of(node.input[0])], graph.single_consumer(node.name)
+    while behind is not None and behind.op == "BiasAdd":
+        behind = graph.single_consumer(behind.name)
+    if before.op != "ExpandDims" or behind is None or behind.op != "Squeeze":
+        return False
+    axis = graph.constant(before.input[1])
+    spatial = (2, 3) if channels_first(node) else (1, 2)
+    squeezed = [axis % 4 for axis in attr_of(behind, "squeeze_dims").list.i]
+    return axis is not None and int(axis.item()) % 4 in spatial and squeezed == [int(axis.item()) % 4]

@@ -1,50 +1,29 @@
-"""Files of TensorFlow: each format becomes a frozen graph, and that a normalized one with named inputs and outputs."""
+"""Reads files of TensorFlow as frozen graphs with named inputs and outputs: frozen .pb, SavedModel, Keras 2 and 3."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2
-from tensorflow.python.framework import dtypes
+from tensorflow.core.protobuf import saved_model_pb2
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.interface import check_runnable, chosen, found_inputs, needed_inputs
-from autoquant.model.load_keras import load_keras
-from autoquant.model.load_saved_model import load_saved_model
-from autoquant.model.model import EVERYTHING, Fusion, InputSpec, Model
-from autoquant.model.normalize import check_fusion, normalize
-from autoquant.model.shapes import imported, placeholder_shape
+from autoquant.model.interface import found_inputs, rename_interface
+from autoquant.model.nodes import calls_functions
+from autoquant.model.operators import node_of
 
 EXPECTED = "a frozen .pb, a SavedModel folder, a .keras or an .h5 file is expected"
-
-
-def open_graph(path: Path, *, inputs: Sequence[str], outputs: Sequence[str], fusion: Fusion) -> Model:
-    """Open a frozen .pb, a SavedModel folder, a .keras or .h5 file, as `open_model` says."""
-    graph = prepare(load(path), inputs=inputs, outputs=outputs, fusion=fusion)
-    specs = tuple(_spec(graph.nodes[name]) for name in graph.inputs)
-    return Model(path.resolve().stem, graph, specs, digest_of(path))
-
-
-def prepare(
-    loaded: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = (), fusion: Fusion = EVERYTHING
-) -> Graph:
-    """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
-    frozen = chosen(loaded, inputs=inputs, outputs=outputs)
-    check_fusion(frozen, fusion)
-    imported(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
-    graph = normalize(frozen, fusion)
-    if not inputs:
-        graph = replace(graph, inputs=needed_inputs(graph)).pruned()
-    check_runnable(graph)
-    return graph
+WHOLE = "is the file whole?"
+SERVING = "serving_default"
+INTERNAL = "__saved_model_init_op"
 
 
 def load(path: Path) -> Graph:
@@ -68,33 +47,175 @@ def load_frozen(path: Path) -> Graph:
     try:
         graph_def.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint="is the file whole?") from error
+        raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint=WHOLE) from error
     if not any(node.op for node in graph_def.node):
-        raise ModelError(str(path), "holds no graph: it has no nodes", hint="is the file whole?")
+        raise ModelError(str(path), "holds no graph: it has no nodes", hint=WHOLE)
     graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
     return replace(graph, inputs=found_inputs(graph))
+
+
+def load_saved_model(path: Path) -> Graph:
+    """The signature 'serving_default', else the only one. Inputs and outputs are called as in the signature."""
+    file = path / "saved_model.pb"
+    if not file.is_file():
+        raise ModelError(str(path), "is a folder without saved_model.pb", hint="is it the folder of a SavedModel?")
+    saved = saved_model_pb2.SavedModel()
+    try:
+        saved.ParseFromString(file.read_bytes())
+    except DecodeError as error:
+        raise ModelError(str(file), "is damaged", hint="export the model again") from error
+    if not saved.meta_graphs:
+        raise ModelError(str(file), "holds no graph", hint="export the model again")
+    meta = next((m for m in saved.meta_graphs if "serve" in m.meta_info_def.tags), saved.meta_graphs[0])
+    key = _signature_key(path, meta.signature_def)
+    try:
+        if meta.HasField("object_graph_def"):
+            return _load_functions(path, key)
+        return _load_session(path, list(meta.meta_info_def.tags), meta.signature_def[key])
+    except ModelError:
+        raise
+    except Exception as error:  # whatever TensorFlow's loaders and kernels raise, it is the file that is at fault
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        raise ModelError(str(path), f"TensorFlow cannot load it: {said}", hint="export it again") from error
+
+
+def _signature_key(path: Path, signatures: Mapping[str, Any]) -> str:
+    keys = [key for key in signatures if key != INTERNAL]
+    if SERVING in keys:
+        return SERVING
+    if len(keys) != 1:
+        what = f"has signatures {', '.join(sorted(keys))} and none is '{SERVING}'" if keys else "has no signature"
+        raise ModelError(str(path), what, hint=f"save it with signatures={{'{SERVING}': ...}}")
+    return keys[0]
+
+
+def _load_functions(path: Path, key: str) -> Graph:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # to be kept: its variables die with it
+    function = loaded.signatures[key]
+    inputs = list(function.structured_input_signature[1])
+    frozen = _frozen(function)
+    fed = [tensor.op.name for tensor in frozen.inputs if tensor.dtype != tf.resource]  # those are tables
+    names = dict(zip(fed, sorted(inputs), strict=True))  # arguments by name come sorted, as the outputs do
+    outputs = zip((t.name for t in frozen.outputs), sorted(function.structured_outputs), strict=True)
+    return _named(frozen.graph.as_graph_def(), inputs=names, outputs=list(outputs))
+
+
+def _load_session(path: Path, tags: list[str], signature: Any) -> Graph:
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_from_session_graph
+    from tensorflow.python.util import deprecation
+
+    outputs = [(signature.outputs[key].name, key) for key in sorted(signature.outputs)]
+    with deprecation.silence(), tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.saved_model.loader.load(session, tags, str(path))
+        graph_def = convert_variables_to_constants_from_session_graph(
+            session, session.graph.as_graph_def(), [node_of(name) for name, _ in outputs]
+        )
+    names = {node_of(signature.inputs[key].name): key for key in sorted(signature.inputs)}
+    return _named(graph_def, inputs=names, outputs=outputs)
+
+
+def load_keras(path: Path) -> Graph:
+    """The model in inference mode. Inputs are called as its inputs, outputs as the layers that make them."""
+    model = _keras_model(path)
+    try:
+        inputs = list(model.inputs)
+    except (AttributeError, ValueError) as error:
+        what = "its inputs are not known: it is a subclassed model, or was never built"
+        raise ModelError(str(path), what, hint="export it as a SavedModel: model.export(folder)") from error
+    try:
+        frozen = _frozen(_traced(model, inputs))
+    except Exception as error:  # Keras and TensorFlow raise anything here, and the model is at fault
+        what = f"cannot be traced: {_last_line(error)}"
+        raise ModelError(str(path), what, hint="export it as a SavedModel") from error
+    names = [getattr(t, "name", "") or f"input_{i}" for i, t in enumerate(inputs)]
+    makers = list(getattr(model, "output_names", ())) or [model.layers[-1].name]  # a Sequential has one
+    return _named(
+        frozen.graph.as_graph_def(),
+        inputs={tensor.op.name: name for tensor, name in zip(frozen.inputs, names, strict=True)},
+        outputs=[(tensor.name, name) for tensor, name in zip(frozen.outputs, makers, strict=True)],
+    )
+
+
+def _keras_model(path: Path) -> Any:
+    import keras
+
+    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(str(path), "is not a Keras file, or is incomplete", hint=WHOLE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old files and optimizers: nothing that a user could act on
+            return keras.models.load_model(path, compile=False, custom_objects=_keras_2_layers())
+    except Exception as error:  # Keras raises anything from KeyError to BadZipFile for a damaged file
+        own_code = any(word in str(error) for word in ("Could not locate", "Unknown layer", "Lambda", "lambda"))
+        hint = "export it as a SavedModel instead: model.export(folder)" if own_code else WHOLE
+        raise ModelError(str(path), f"Keras cannot load it: {_last_line(error)}", hint=hint) from error
+
+
+def _keras_2_layers() -> dict[str, Any]:
+    """Layers whose Keras 2 configuration has keys that Keras 3 refuses, though they say nothing."""
+    import keras
+
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]  # Keras has no types
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            return super().from_config({key: value for key, value in config.items() if key != "groups"})
+
+    return {"DepthwiseConv2D": DepthwiseConv2D}
+
+
+def _traced(model: Any, inputs: list[Any]) -> Any:
+    import keras
+    import tensorflow as tf
+
+    single = isinstance(model, keras.Sequential)  # one input, and no structure that holds it
+
+    def call(*tensors: Any) -> Any:
+        fed = tensors[0] if single else keras.tree.pack_sequence_as(model.input, list(tensors))
+        return keras.tree.flatten(model(fed, training=False))
+
+    specs = [tf.TensorSpec(tuple(tensor.shape), tensor.dtype) for tensor in inputs]
+    return tf.function(call).get_concrete_function(*specs)
+
+
+def _last_line(error: Exception) -> str:
+    """What Keras says at the bottom of its long explanations."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("Exception encountered:")] or lines[-1:]
+    return (told[-1].removeprefix("Exception encountered:").strip() if told else type(error).__name__)[:300]
+
+
+def _frozen(function: Any) -> Any:
+    """The concrete function with its variables as constants and its calls inlined."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    # Lowered control flow needs control edges, which a Graph does not keep: If and While stay functions.
+    return convert_variables_to_constants_v2(function, lower_control_flow=False)
+
+
+def _named(graph_def: Any, *, inputs: Mapping[str, str], outputs: list[tuple[str, str]]) -> Graph:
+    """A Graph of what the outputs need; `inputs` maps node -> name, `outputs` holds (tensor, name)."""
+    present = {node.name for node in graph_def.node}
+    fed = [name for name in inputs if name in present]
+    graph = Graph.from_graph_def(graph_def, inputs=fed, outputs=[tensor for tensor, _ in outputs])
+    graph = _without_idle_library(graph.pruned())
+    return rename_interface(graph, inputs={name: inputs[name] for name in graph.inputs}, outputs=outputs)
+
+
+def _without_idle_library(graph: Graph) -> Graph:
+    """Inlined functions are still in the library; a graph that calls none needs none of them."""
+    if graph.library is None:
+        return graph
+    functions = {function.signature.name for function in graph.library.function}
+    for node in graph.nodes.values():
+        if node.op in functions or calls_functions(node):
+            return graph
+    return Graph(graph.nodes, graph.inputs, graph.outputs)
 
 
 LOADERS: Mapping[str, Callable[[Path], Graph]] = MappingProxyType(
     {".h5": load_keras, ".hdf5": load_keras, ".keras": load_keras, ".pb": load_frozen}
 )
 """Suffix -> how to read the file; a folder is a SavedModel."""
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph and variables."""
-    digest: Any = hashlib.sha256()
-    if path.is_file():
-        digest.update(path.read_bytes())
-        return str(digest.hexdigest())
-    for part in [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]:
-        content = part.read_bytes()
-        # Lengths keep what belongs to a name apart from what belongs to the bytes.
-        digest.update(f"{part.relative_to(path).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return str(digest.hexdigest())
-
-
-def _spec(node: Any) -> InputSpec:
-    dtype = np.dtype(dtypes.as_dtype(node.attr["dtype"].type).as_numpy_dtype)
-    return InputSpec(node.name, dtype, placeholder_shape(node))

@@ -1,14 +1,15 @@
-"""A model, opened: its inside between named inputs and outputs, whatever file it came from."""
+"""A model between named inputs and outputs, whatever file it came from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
 
 if TYPE_CHECKING:  # which loads TensorFlow
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # which loads TensorFlow
 
 LITE = ".tflite"
 Shape = tuple[int | None, ...]
-"""Sizes of the dimensions of a tensor; None is open."""
+"""Sizes of a tensor, None where one is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class InputSpec:
 class Fusion:
     """Whether operators take up the batch norms, multiplications and additions behind them, and which do not.
 
-    `skip` names nodes that stay apart; users name operators with a weight, because a record can say it of no other.
+    `skip` names nodes that are not fused; users name operators with a weight, because a record can say it of no other.
     """
 
     enabled: bool = True
@@ -44,11 +45,10 @@ class Fusion:
 
 
 EVERYTHING = Fusion()
-"""Fuse all that can be fused."""
 
 
 class Program(Protocol):
-    """The inside of a float model: a `Graph` of TensorFlow, or a `LiteGraph`, the content of a .tflite file."""
+    """What a float model computes: a `Graph` of TensorFlow, or a `LiteGraph`, the content of a .tflite file."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Program(Protocol):
         """Names of what it computes."""
         ...
 
-    def constant(self, tensor: str) -> NDArray[Any] | None:
+    def constant(self, tensor: str) -> Array | None:
         """The value of a tensor that is a constant, or None."""
         ...
 
@@ -94,12 +94,21 @@ def is_lite(model: str | Path) -> bool:
     return Path(model).suffix.lower() == LITE
 
 
-def shape_for_one_sample(name: str, stated: Shape | None, given: tuple[int, ...] | None) -> Shape | None:
-    """The shape of an input for one sample: as stated, open batches set to 1, other open sizes as given.
+def one_sample_shapes(
+    stated: Mapping[str, Shape | None], given: Mapping[str, tuple[int, ...]]
+) -> dict[str, Shape | None]:
+    """The shapes of inputs for one sample: those that the file states, with open batches set to 1, joined with `given`.
 
-    What is given is the shape of one sample or of a batch. A size that neither tells stays None. Raises ModelError
-    where the two contradict each other.
+    A shape in `given` is that of one sample or of a batch, whose size does not count. A size that neither tells stays
+    None. Raises ModelError where the two contradict each other, or `given` names what is no input.
     """
+    for name in given:
+        if name not in stated:
+            raise ModelError(name, "a shape is given but this is not an input", hint=f"inputs: {', '.join(stated)}")
+    return {name: _joined(name, shape, given.get(name)) for name, shape in stated.items()}
+
+
+def _joined(name: str, stated: Shape | None, given: tuple[int, ...] | None) -> Shape | None:
     if stated is None:
         return None if given is None else (1, *given[1:])
     if given is None or not stated:
@@ -108,9 +117,11 @@ def shape_for_one_sample(name: str, stated: Shape | None, given: tuple[int, ...]
     if len(given) not in (len(stated), len(stated) - 1) or any(
         size not in (None, wanted) for size, wanted in zip(stated[1:], sample, strict=True)
     ):
-        raise ModelError(
-            name,
-            f"shape {given} is given but the file says {stated}",
-            hint="give the sizes that the file leaves open (None), and keep the others",
-        )
+        hint = "give the sizes that the file leaves open (None), and keep the others"
+        raise ModelError(name, f"shape {given} is given but the file says {stated}", hint=hint)
     return (stated[0] or 1, *sample)
+
+
+def fixed_batch(shapes: Mapping[str, Shape | None]) -> int:
+    """The batch size where the file fixes it, else 1: the first size of the first input that has several."""
+    return next((shape[0] or 1 for shape in shapes.values() if shape is not None and len(shape) > 1), 1)

@@ -1,31 +1,87 @@
-"""What the nodes of a graph say about the operators in them."""
+"""Nodes of a graph (NodeDef messages): how they are made and copied, and what their attributes say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autoquant.model.graph import Graph, attr_of, const_shape
-from autoquant.model.names import node_of
-from autoquant.model.operators import OPERATORS
+from tensorflow.core.framework import attr_value_pb2, node_def_pb2
+from tensorflow.python.framework import tensor_util
+
+from autoquant.array import Array
+
+NodeDef = node_def_pb2.NodeDef
+
+
+def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> Any:
+    """A NodeDef; attributes are bool, int, float or bytes, or an AttrValue message for anything else."""
+    node = NodeDef(name=name, op=op)
+    node.input.extend(inputs)
+    for key, value in attrs.items():
+        if isinstance(value, bool):
+            node.attr[key].b = value
+        elif isinstance(value, int):
+            node.attr[key].i = value
+        elif isinstance(value, float):
+            node.attr[key].f = value
+        elif isinstance(value, bytes):
+            node.attr[key].s = value
+        else:
+            node.attr[key].CopyFrom(value)
+    return node
+
+
+def make_const(name: str, value: Array) -> Any:
+    """A Const node that holds `value`."""
+    node = NodeDef(name=name, op="Const")
+    tensor = tensor_util.make_tensor_proto(value)
+    node.attr["dtype"].type = tensor.dtype
+    node.attr["value"].tensor.CopyFrom(tensor)
+    return node
+
+
+def changed_node(node: Any, *, name: str = "", op: str = "", inputs: Iterable[str] | None = None) -> Any:
+    """A copy of a node with another name, operator or inputs, where given."""
+    changed = NodeDef()
+    changed.CopyFrom(node)
+    changed.name, changed.op = name or node.name, op or node.op
+    if inputs is not None:
+        del changed.input[:]
+        changed.input.extend(inputs)
+    return changed
+
+
+def with_inputs(node: Any, tensors: Mapping[int, str]) -> Any:
+    """A copy of a node that reads other tensors as some of its inputs, given by their index."""
+    return changed_node(node, inputs=[tensors.get(index, edge) for index, edge in enumerate(node.input)])
+
+
+def attr_of(node: Any, key: str) -> Any:
+    """An attribute, empty where the node does not state it; reading `node.attr[key]` would write it there."""
+    return node.attr[key] if key in node.attr else attr_value_pb2.AttrValue()
+
+
+def const_shape(node: Any) -> tuple[int, ...]:
+    """The shape of a Const node, without decoding its values."""
+    return tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
+
+
+def calls_functions(node: Any) -> bool:
+    """Whether an attribute names functions of the graph's library, as those of If and While do."""
+    return any(value.WhichOneof("value") == "func" or value.list.func for value in node.attr.values())
+
+
+def data_format(node: Any) -> bytes:
+    """NHWC, or NCHW where channels come first; a node that does not say has them last."""
+    return bytes(attr_of(node, "data_format").s) or b"NHWC"
 
 
 def channels_first(node: Any) -> bool:
     """Whether the data of a node has its channels right behind the batch: NCHW, NCDHW."""
-    return bytes(attr_of(node, "data_format").s).startswith(b"NC")
+    return data_format(node).startswith(b"NC")
 
 
 def sizes(node: Any, attribute: str) -> tuple[int, ...]:
     """A list of whole numbers of a convolution or pooling, for its spatial axes alone: strides, dilations, ksize."""
     values = tuple(attr_of(node, attribute).list.i)
     return values[2:] if channels_first(node) else values[1:-1]
-
-
-def weight_of(graph: Graph, node: Any) -> str | None:
-    """The node of a layer's weight; None for a pooling, and for a product of two activations."""
-    index = OPERATORS[node.op].weight
-    if index is None:
-        return None
-    source = graph.nodes[node_of(node.input[index])]
-    if OPERATORS[node.op].rank is None and not (source.op == "Const" and len(const_shape(source)) == 2):
-        return None
-    return str(source.name)

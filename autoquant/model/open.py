@@ -1,12 +1,18 @@
-"""Opening a model file of any kind; TensorFlow is loaded only for its own."""
+"""Opens a model file: read, normalized, and checked. TensorFlow is loaded for its own files, and not for a .tflite."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoquant.errors import UsageError
 from autoquant.model.model import EVERYTHING, Fusion, Model, is_lite
+
+if TYPE_CHECKING:  # which loads TensorFlow
+    from autoquant.model.graph import Graph
 
 
 def open_model(
@@ -34,6 +40,39 @@ def open_model(
         return load_lite(path, signature=signature)
     if signature is not None:
         raise UsageError("--signature", "is for .tflite files", hint="choose with --inputs and --outputs")
-    from autoquant.model.load import open_graph
+    from autoquant.model.load import load
+    from autoquant.model.shapes import input_specs
 
-    return open_graph(path, inputs=inputs, outputs=outputs, fusion=fusion)
+    graph = prepare_graph(load(path), inputs=inputs, outputs=outputs, fusion=fusion)
+    return Model(path.resolve().stem, graph, input_specs(graph), digest_of(path))
+
+
+def prepare_graph(
+    loaded: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = (), fusion: Fusion = EVERYTHING
+) -> Graph:
+    """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
+    from autoquant.model.interface import check_runnable, needed_inputs, select_interface
+    from autoquant.model.normalize import check_fusion, normalize
+    from autoquant.model.shapes import imported
+
+    frozen = select_interface(loaded, inputs=inputs, outputs=outputs)
+    check_fusion(frozen, fusion)
+    imported(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
+    graph = normalize(frozen, fusion)
+    if not inputs:
+        graph = replace(graph, inputs=needed_inputs(graph)).pruned()
+    check_runnable(graph)
+    return graph
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph and variables."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for part in [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]:
+        content = part.read_bytes()
+        # Lengths tell what belongs to a name from what belongs to the bytes.
+        digest.update(f"{part.relative_to(path).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()

@@ -1,18 +1,22 @@
-"""TensorFlow's own view of a graph: is it sound, and what shapes have its tensors."""
+"""TensorFlow's own view of a graph: whether it is sound, and the shapes and types of its tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import dtypes, op_def_registry
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, attr_of, make_node
-from autoquant.model.model import Shape, shape_for_one_sample
+from autoquant.model.graph import Graph
+from autoquant.model.model import InputSpec, Shape, one_sample_shapes
+from autoquant.model.nodes import attr_of, make_node
+from autoquant.model.operators import node_of
 
 
 def tensor_name(tensor: str) -> str:
@@ -30,9 +34,8 @@ def imported(graph: Graph) -> Any:
         try:
             tf.graph_util.import_graph_def(graph.to_graph_def(), name="")
         except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
-            raise ModelError(
-                "graph", _sentence(error), hint="is the file whole, and does TensorFlow run it?"
-            ) from error
+            hint = "is the file whole, and does TensorFlow run it?"
+            raise ModelError("graph", _sentence(error), hint=hint) from error
     return tf_graph
 
 
@@ -41,11 +44,18 @@ def check_operators(graph: Graph) -> None:
     functions = set() if graph.library is None else {f.signature.name for f in graph.library.function}
     for node in graph.nodes.values():
         if node.op not in functions and op_def_registry.get(node.op) is None:
-            raise ModelError(
-                node.name,
-                f"TensorFlow has no operator '{node.op}'",
-                hint="custom operators cannot be opened: export the model without it",
-            )
+            hint = "custom operators cannot be opened: export the model without it"
+            raise ModelError(node.name, f"TensorFlow has no operator '{node.op}'", hint=hint)
+
+
+def tensor_of(tf_graph: Any, tensor: str) -> Any:
+    """The tf.Tensor of a name in our spelling, where 'a' stands for 'a:0'. Raises KeyError where there is none."""
+    return tf_graph.get_tensor_by_name(tensor_name(tensor))
+
+
+def traced_tensor(graph: Graph, tensor: str) -> Any:
+    """The tf.Tensor of a graph cut down to what makes it. Raises KeyError where its node has no such output."""
+    return tensor_of(imported(replace(graph, inputs=(), outputs=(node_of(tensor),)).pruned()), tensor)
 
 
 def static_shape(tensor: Any) -> Shape | None:
@@ -78,16 +88,21 @@ def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = M
     A shape in `input_shapes` is that of one sample or of a batch, whose size does not count. Raises ModelError where it
     contradicts the file's.
     """
-    for name in input_shapes:
-        if name not in graph.inputs:
-            raise ModelError(
-                name, "a shape is given but this is not an input", hint=f"inputs: {', '.join(graph.inputs)}"
-            )
-    nodes = [graph.nodes[name] for name in graph.inputs]
-    shapes = [shape_for_one_sample(node.name, placeholder_shape(node), input_shapes.get(node.name)) for node in nodes]
-    return graph.edit(
-        put=[make_placeholder(n.name, n.attr["dtype"].type, s) for n, s in zip(nodes, shapes, strict=True)]
-    )
+    nodes = {name: graph.nodes[name] for name in graph.inputs}
+    shapes = one_sample_shapes(stated_shapes(graph), input_shapes)
+    return graph.edit(put=[make_placeholder(name, nodes[name].attr["dtype"].type, shapes[name]) for name in nodes])
+
+
+def stated_shapes(graph: Graph) -> dict[str, Shape | None]:
+    """The shapes that the inputs of a graph state."""
+    return {name: placeholder_shape(graph.nodes[name]) for name in graph.inputs}
+
+
+def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
+    """What the inputs of a graph take."""
+    types = (dtypes.as_dtype(graph.nodes[name].attr["dtype"].type).as_numpy_dtype for name in graph.inputs)
+    shapes = stated_shapes(graph).items()
+    return tuple(InputSpec(name, np.dtype(kind), shape) for (name, shape), kind in zip(shapes, types, strict=True))
 
 
 def _sentence(error: Exception) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from autoquant.model.graph import Array, Graph, attr_of, changed_node, data_format, make_const, make_node
-from autoquant.model.names import node_of
-from autoquant.model.nodes import channels_first
-from autoquant.model.operators import OPERATORS
+from autoquant.array import Array
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import attr_of, changed_node, channels_first, data_format, make_const, make_node, with_inputs
+from autoquant.model.operators import OPERATORS, node_of
 
 BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 
@@ -108,7 +108,7 @@ class Linear:
         index = OPERATORS[self.op.op].weight or 0
         weight_node = make_const(_own_name(graph, self.op, index, "weight"), weight)
         bias_node = make_const(graph.free_name(f"{name}/bias"), bias)
-        op = _with_input(self.op, index, weight_node.name)
+        op = with_inputs(self.op, {index: weight_node.name})
         added = make_node(
             name,
             "BiasAdd",
@@ -144,8 +144,7 @@ class BatchNorm:
             make_const(_own_name(graph, self.node, 1, "gamma"), gamma),
             make_const(_own_name(graph, self.node, 2, "beta"), beta),
         ]
-        edges = [self.node.input[0], consts[0].name, consts[1].name, *self.node.input[3:]]
-        node = changed_node(self.node, name=name, inputs=edges)
+        node = changed_node(with_inputs(self.node, {1: consts[0].name, 2: consts[1].name}), name=name)
         return Change((*consts, node), {self.node.name: name})
 
 
@@ -199,7 +198,3 @@ def _own_name(graph: Graph, node: Any, index: int, kind: str) -> str:
     """The name of a constant input that nothing else reads, or a new one."""
     old = node_of(node.input[index])
     return old if graph.single_consumer(old) is not None else graph.free_name(f"{node.name}/{kind}")
-
-
-def _with_input(node: Any, index: int, tensor: str) -> Any:
-    return changed_node(node, inputs=[tensor if place == index else edge for place, edge in enumerate(node.input)])

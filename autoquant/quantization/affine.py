@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from autoquant.array import Array
 
 QMIN, QMAX = -128, 127
 EPSILON = float(np.finfo(np.float32).eps)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoquant.quantization.affine import EPSILON, Array
+from autoquant.array import Array
+from autoquant.quantization.affine import EPSILON
 
 
 def balance_factors(inputs: Array, weights: Array, strength: float) -> Array:

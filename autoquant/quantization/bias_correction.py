@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoquant.quantization.affine import Array
+from autoquant.array import Array
 from autoquant.quantization.weights import by_channel
 
 

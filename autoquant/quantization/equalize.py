@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.quantization.affine import Array
+from autoquant.array import Array
 
 VERSION = 1
 """Version of what is computed here; part of the digests of equalized models."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
-from autoquant.quantization.affine import EPSILON, Array, symmetric_scales
+from autoquant.quantization.affine import EPSILON, symmetric_scales
 
 INT32 = np.iinfo(np.int32)
 CLIPS = np.concatenate([np.linspace(0.2, 0.9, 15), np.linspace(0.91, 1.0, 19)])

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from autoquant.formats.codec import encode
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.reports.plan_changes import distance, same_settings
 from autoquant.tuning.study.trial import State, Trial
 

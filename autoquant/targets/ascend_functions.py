@@ -14,7 +14,8 @@ import numpy as np
 from tensorflow.core.framework import function_pb2, op_def_pb2
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
-from autoquant.model.graph import Graph, attr_of, make_const, make_node
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import attr_of, make_const, make_node
 from autoquant.targets.attributes import (
     FLOAT,
     INT8,

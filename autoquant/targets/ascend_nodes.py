@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
-from autoquant.model.graph import make_node
-from autoquant.model.nodes import channels_first, sizes
+from autoquant.model.nodes import channels_first, make_node, sizes
 from autoquant.model.operators import OPERATORS
-from autoquant.quantization.affine import Affine, Array
+from autoquant.quantization.affine import Affine
 from autoquant.quantization.weights import spread
 from autoquant.targets.attributes import FLOAT, INT32, cast, type_attr
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from autoquant.array import Array
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, Program
-from autoquant.quantization.affine import Array
 from autoquant.quiet import no_progress
 
 Corrections = Mapping[str, Array]

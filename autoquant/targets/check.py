@@ -10,7 +10,7 @@ from pathlib import Path
 from autoquant.calibration.record import Record
 from autoquant.errors import ModelError
 from autoquant.formats.quant_json import load_quant_json, quant_json_path
-from autoquant.model.names import node_of
+from autoquant.model.operators import node_of
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.fitting import MATCH, fitted
 from autoquant.targets.int8_layers import check_layer, int8_layers

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.record import LayerRecord
-from autoquant.model.graph import Array, Graph, changed_node, make_const
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.names import node_of
+from autoquant.model.nodes import changed_node, make_const
+from autoquant.model.operators import node_of
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import quantize_bias, quantize_weight
 from autoquant.targets.ascend_nodes import (

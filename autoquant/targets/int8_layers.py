@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.model.graph import attr_of, const_shape
 from autoquant.model.layer import Layer
-from autoquant.model.nodes import channels_first
+from autoquant.model.nodes import attr_of, channels_first, const_shape
 from autoquant.model.operators import OPERATORS
 from autoquant.targets import ascend_nodes as made
 from autoquant.targets.attributes import FLOAT

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.scales import Factors, Scales
 from autoquant.errors import TrialError
@@ -15,7 +16,6 @@ from autoquant.model.layer import Layer
 from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
-from autoquant.quantization.affine import Array
 
 
 @dataclass(frozen=True, slots=True)

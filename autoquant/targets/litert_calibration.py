@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+from autoquant.array import Array
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.scales import Scales
 from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import Affine, Array
+from autoquant.quantization.affine import Affine
 from autoquant.targets.litert_balance import Balance, balanced
 from autoquant.targets.litert_operators import data_near, data_of, keeping_scale
 from autoquant.targets.litert_weights import scales_of, with_room

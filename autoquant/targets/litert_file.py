@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.kinds import Kind
-from autoquant.quantization.affine import Array
 from autoquant.quantization.weights import INT32
 from autoquant.targets.litert_library import Int8, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS

@@ -19,8 +19,9 @@ from litert_quantizer.transformation_performer import TransformationPerformer
 from litert_quantizer.utils.constrained_ops_utils import get_constrained_op_list
 from litert_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_CODE_TO_NAME, get_op_scope
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
-from autoquant.quantization.affine import QMAX, QMIN, Affine, Array
+from autoquant.quantization.affine import QMAX, QMIN, Affine
 
 ALGORITHMS: Mapping[str, Any] = MappingProxyType({"minmax": naive_min_max_quantize, "mse": mse, "octav": octav})
 """Name of a weight algorithm in a plan -> the library's module that computes it."""

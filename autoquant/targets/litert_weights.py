@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.plan import LayerPlan
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import Array
 from autoquant.targets.litert_library import operator_weight_scales, row_scales
 
 LEAST = 1e-11

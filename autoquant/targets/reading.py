@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from autoquant.array import Array
 from autoquant.errors import ModelError, PlanError
-from autoquant.model.graph import Array, Graph, GraphDef
-from autoquant.model.names import node_of
+from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.operators import node_of
 
 AGAIN = "the file or the record was changed after it was saved: save it again, from the float model"
 

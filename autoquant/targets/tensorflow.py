@@ -15,11 +15,12 @@ from autoquant.calibration.record import Calibrator, Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
 from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path, save_quant_json
-from autoquant.model.graph import Graph, changed_node
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.model import Model
-from autoquant.model.names import node_of
+from autoquant.model.nodes import changed_node
+from autoquant.model.operators import node_of
 from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep

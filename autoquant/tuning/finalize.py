@@ -18,7 +18,7 @@ from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.run_latency import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
 from autoquant.model.model import is_lite
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.events import Warned
 from autoquant.tuning.result import Ended, SearchResult

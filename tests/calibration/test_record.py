@@ -11,9 +11,10 @@ from autoquant.calibration.ranges import RANGES, Ifmr, MinMax
 from autoquant.calibration.record import Calibrator, LayerRecord
 from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, TrialError
-from autoquant.model.graph import Graph, make_const
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.model import Fusion
+from autoquant.model.nodes import make_const
 from autoquant.quantization.affine import Affine
 
 CONV = np.array([[[[127.0, -64.0, 0.0]]]], np.float32)

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from autoquant.model.graph import Graph, make_const, make_node
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import make_const, make_node
 from autoquant.model.normalize import normalize
 from autoquant.model.shapes import make_placeholder
 

@@ -6,8 +6,9 @@ import pytest
 from tensorflow.core.framework import attr_value_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, GraphDef, const_shape, make_const, make_node
-from autoquant.model.names import canonical, node_of
+from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.nodes import const_shape, make_const, make_node
+from autoquant.model.operators import canonical, node_of
 
 
 def chain(length: int) -> Graph:

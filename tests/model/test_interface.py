@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, GraphDef, make_node
-from autoquant.model.interface import check_runnable, chosen, found_inputs, found_outputs, node_name, renamed
+from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.interface import (
+    check_runnable,
+    found_inputs,
+    found_outputs,
+    node_name,
+    rename_interface,
+    select_interface,
+)
+from autoquant.model.nodes import make_node
 from autoquant.model.shapes import make_placeholder
 
 
@@ -32,14 +40,14 @@ def heads(build: Callable[..., Graph]) -> Graph:
 def test_inputs_are_placeholders_and_outputs_what_nobody_reads(heads: Graph) -> None:
     assert found_inputs(heads) == ("x",)
     assert found_outputs(heads) == ("probabilities", "total")
-    graph = chosen(heads)
+    graph = select_interface(heads)
     assert graph.outputs == ("probabilities", "total")
     assert not {"idle", "NoOp"} & set(graph.nodes)
 
 
 @pytest.mark.parametrize("name", ["total", "total:0"])
 def test_outputs_can_be_asked_for(heads: Graph, name: str) -> None:
-    graph = chosen(heads, outputs=[name])
+    graph = select_interface(heads, outputs=[name])
     assert graph.outputs == ("total",)
     assert "probabilities" not in graph.nodes
 
@@ -56,11 +64,11 @@ def test_outputs_can_be_asked_for(heads: Graph, name: str) -> None:
 )
 def test_an_unknown_name_is_answered_with_the_nearest(heads: Graph, asked: dict[str, list[str]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        chosen(heads, **asked)
+        select_interface(heads, **asked)
 
 
 def test_an_input_inside_the_graph_cuts_off_what_is_before(heads: Graph, run: Callable[..., list[Any]]) -> None:
-    graph = chosen(heads, inputs=["hidden:0"], outputs=["total"])
+    graph = select_interface(heads, inputs=["hidden:0"], outputs=["total"])
     assert graph.inputs == ("hidden",)
     assert "x" not in graph.nodes
     node = graph.nodes["hidden"]
@@ -77,7 +85,7 @@ def test_outputs_are_found_behind_the_inputs_asked_for(build: Callable[..., Grap
         tf.nn.relu(tf.nn.elu(x, name="inner"), name="y")
         tf.nn.relu(x, name="other")
 
-    assert chosen(build(write, outputs=()), inputs=["inner"]).outputs == ("y",)
+    assert select_interface(build(write, outputs=()), inputs=["inner"]).outputs == ("y",)
 
 
 def test_the_second_output_of_a_node_can_be_an_input(
@@ -90,11 +98,11 @@ def test_the_second_output_of_a_node_can_be_an_input(
         first, second = tf.split(x, 2, name="split")
         tf.subtract(first, second, name="y")
 
-    graph = chosen(build(write), inputs=["x", "split:1"])
+    graph = select_interface(build(write), inputs=["x", "split:1"])
     assert graph.inputs == ("x", "split_1")
     np.testing.assert_array_equal(run(graph, {"x": [1.0, 2, 3, 4], "split_1": [10.0, 20]})[0], [-9.0, -18.0])
     with pytest.raises(ModelError, match="other outputs are read too"):
-        chosen(build(write), inputs=["split:0"])
+        select_interface(build(write), inputs=["split:0"])
 
 
 def test_a_placeholder_with_default_can_be_an_input(build: Callable[..., Graph], run: Callable[..., list[Any]]) -> None:
@@ -104,7 +112,7 @@ def test_a_placeholder_with_default_can_be_an_input(build: Callable[..., Graph],
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
         tf.multiply(x, tf.compat.v1.placeholder_with_default(3.0, [], name="rate"), name="y")
 
-    graph = chosen(build(write), inputs=["x", "rate"])
+    graph = select_interface(build(write), inputs=["x", "rate"])
     assert graph.nodes["rate"].op == "Placeholder"
     np.testing.assert_array_equal(run(graph, {"x": [1.0, 2.0], "rate": 5.0})[0], [5.0, 10.0])
 
@@ -118,9 +126,9 @@ def test_inputs_that_no_output_needs_are_left_out_unless_asked_for(build: Callab
         tf.nn.relu(x, name="y")
 
     graph = build(write, inputs=("x", "labels"))
-    assert chosen(graph).inputs == ("x",)
+    assert select_interface(graph).inputs == ("x",)
     with pytest.raises(ModelError, match="y: does not depend on labels; check --inputs"):
-        check_runnable(chosen(graph, inputs=["x", "labels"]))
+        check_runnable(select_interface(graph, inputs=["x", "labels"]))
 
 
 def test_what_an_output_needs_must_be_fed(build: Callable[..., Graph]) -> None:
@@ -131,16 +139,16 @@ def test_what_an_output_needs_must_be_fed(build: Callable[..., Graph]) -> None:
         tf.add(x, tf.compat.v1.placeholder(tf.float32, [2], name="z"), name="y")
 
     with pytest.raises(ModelError, match="y: depends on 'z', which is not fed; add z to --inputs"):
-        check_runnable(chosen(build(write), inputs=["x"]))
+        check_runnable(select_interface(build(write), inputs=["x"]))
 
 
 def test_a_graph_without_input_or_output_is_refused(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     with pytest.raises(ModelError, match="no Placeholder to feed; name its inputs with --inputs"):
-        chosen(build(lambda: tf.add(1.0, 2.0, name="y"), inputs=()))
+        select_interface(build(lambda: tf.add(1.0, 2.0, name="y"), inputs=()))
     with pytest.raises(ModelError, match="no output depends on an input"):
-        chosen(build(lambda: tf.compat.v1.placeholder(tf.float32, name="x"), outputs=()))
+        select_interface(build(lambda: tf.compat.v1.placeholder(tf.float32, name="x"), outputs=()))
 
 
 def test_variables_and_old_control_flow_are_refused(build: Callable[..., Graph]) -> None:
@@ -158,13 +166,13 @@ def test_variables_and_old_control_flow_are_refused(build: Callable[..., Graph])
         tf.identity(tf.raw_ops.Merge(inputs=[off, tf.nn.relu(on)])[0], name="y")
 
     with pytest.raises(ModelError, match=r"v: is a variable \(VariableV2\): the graph is not frozen; freeze it"):
-        chosen(build(with_variable))
+        select_interface(build(with_variable))
     with pytest.raises(ModelError, match=r"control flow of TensorFlow 1 \((Switch|Merge)\)"):
-        chosen(build(with_branch, inputs=("x", "p")))
+        select_interface(build(with_branch, inputs=("x", "p")))
 
 
 def test_names_of_users_become_names_of_nodes(heads: Graph, run: Callable[..., list[Any]]) -> None:
-    graph = renamed(heads, inputs={"x": "my image"}, outputs=[("total:0", "total"), ("probabilities:0", "x")])
+    graph = rename_interface(heads, inputs={"x": "my image"}, outputs=[("total:0", "total"), ("probabilities:0", "x")])
     assert graph.inputs == ("my_image",)
     assert graph.outputs == ("total", "x")
     total, probabilities = run(graph, {"my_image": np.ones((1, 4))})
@@ -173,7 +181,7 @@ def test_names_of_users_become_names_of_nodes(heads: Graph, run: Callable[..., l
 
 
 def test_a_name_that_is_taken_gets_a_number(heads: Graph) -> None:
-    graph = renamed(heads, inputs={"x": "hidden"}, outputs=[("total:0", "probabilities")])
+    graph = rename_interface(heads, inputs={"x": "hidden"}, outputs=[("total:0", "probabilities")])
     assert (graph.inputs, graph.outputs) == (("hidden_1",), ("probabilities_1",))
 
 
@@ -189,4 +197,4 @@ def test_a_model_that_is_quantized_already_is_refused(op: str) -> None:
     nodes = [make_placeholder("x", 1, (None, 2)), make_node("q", op, ["x"])]
     graph = Graph.from_graph_def(GraphDef(node=nodes), inputs=["x"], outputs=["q"])
     with pytest.raises(ModelError, match=rf"q: is an operator of AMCT \({op}\): the model is quantized already"):
-        chosen(graph)
+        select_interface(graph)

@@ -12,9 +12,8 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
-from autoquant.model.names import is_tensor
 from autoquant.model.normalize import normalize
-from autoquant.model.operators import OPERATORS
+from autoquant.model.operators import OPERATORS, is_tensor
 
 
 def placeholder(*shape: int | None, name: str = "x", dtype: str = "float32") -> Any:

@@ -12,9 +12,9 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.load import digest_of, load
+from autoquant.model.load import load
 from autoquant.model.model import InputSpec
-from autoquant.model.open import open_model
+from autoquant.model.open import digest_of, open_model
 
 pytestmark = [
     # Keras converts its variables by a protocol of NumPy 1, which NumPy 2 announces the end of.

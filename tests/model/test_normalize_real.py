@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from autoquant.model.graph import Graph
-from autoquant.model.interface import chosen
+from autoquant.model.interface import select_interface
 from autoquant.model.load import load
 from autoquant.model.normalize import normalize
 from autoquant.model.open import open_model
@@ -50,7 +50,7 @@ def test_a_real_model_computes_the_same_without_its_batch_norms(
         with np.load(real_data / data / "calibration.npz") as stored:
             x = stored["x"][:16].astype(np.float32) / np.float32(divisor) - np.float32(minus)
     assert len(model.inputs) == 1
-    frozen = chosen(load(real_data / path), outputs=outputs)
+    frozen = select_interface(load(real_data / path), outputs=outputs)
     assert model.graph.outputs == frozen.outputs
     fed = {model.inputs[0].name: x}
     for before, after in zip(run(frozen, fed), run(model.graph, fed), strict=True):
@@ -65,7 +65,7 @@ def test_a_graph_is_not_changed_by_being_normalized(real_data: Path) -> None:
     def serialized(graph: Graph) -> dict[str, bytes]:
         return {name: node.SerializeToString(deterministic=True) for name, node in graph.nodes.items()}
 
-    graph = chosen(load(real_data / "cifar10" / "resnet8.pb"))
+    graph = select_interface(load(real_data / "cifar10" / "resnet8.pb"))
     before = serialized(graph)
     normalize(graph)
     assert serialized(graph) == before

@@ -7,7 +7,8 @@ import pytest
 from tensorflow.core.framework import attr_value_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, make_node
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import make_node
 from autoquant.model.shapes import for_one_sample, imported, make_placeholder, placeholder_shape, tensor_name
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoquant.calibration.plan import Plan
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.study.trial import State, Trial
 
 

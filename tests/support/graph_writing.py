@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from autoquant.model.graph import Graph, attr_of
+from autoquant.model.graph import Graph
+from autoquant.model.nodes import attr_of
 
 NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 SMALL = {"Mul", "RealDiv", "Add", "AddV2", "Sub", "Rsqrt", *NORMS}

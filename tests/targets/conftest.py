@@ -12,8 +12,8 @@ from lite_networks import LiteNetwork, calibrated
 
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey
-from autoquant.model.load import prepare
 from autoquant.model.model import Model
+from autoquant.model.open import prepare_graph
 from autoquant.targets.litert import LiteRTTarget
 
 
@@ -25,7 +25,7 @@ def network() -> Callable[..., Network]:
     def made(write: Callable[..., Any], *, outputs: tuple[str, ...] = ("y",), **shapes: Any) -> Network:
         with tf.Graph().as_default() as tf_graph:
             write(*(tf.compat.v1.placeholder(tf.float32, shape, name=name) for name, shape in shapes.items()))
-        graph = prepare(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=list(shapes), outputs=outputs))
+        graph = prepare_graph(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=list(shapes), outputs=outputs))
         return Network(graph, survey(graph).by_name)
 
     return made
@@ -46,7 +46,7 @@ def lite_network() -> Callable[..., LiteNetwork]:
     ) -> LiteNetwork:
         with tf.Graph().as_default() as tf_graph:
             write(tf.compat.v1.placeholder(tf.float32, shape, name="x"))
-        graph = prepare(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
+        graph = prepare_graph(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
         sizes = tuple(size or 24 for size in shape)
         x = np.random.default_rng(5).normal(size=sizes).astype(np.float32) if x is None else x
         return calibrated(LiteRTTarget().lowered(Model("net", graph, (), "")), x)

@@ -18,7 +18,8 @@ from tensorflow.core.framework import types_pb2
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import AutoquantError, ModelError, PlanError
-from autoquant.model.graph import GraphDef, make_const, make_node
+from autoquant.model.graph import GraphDef
+from autoquant.model.nodes import make_const, make_node
 from autoquant.quantization.affine import Affine
 from autoquant.targets.attributes import FLOAT, type_attr
 from autoquant.targets.check import check

@@ -14,7 +14,8 @@ from graph_networks import Network
 from numpy.typing import NDArray
 
 from autoquant.calibration.record import LayerRecord
-from autoquant.model.graph import GraphDef, attr_of
+from autoquant.model.graph import GraphDef
+from autoquant.model.nodes import attr_of
 from autoquant.quantization.affine import Affine
 from autoquant.targets.check import check
 

@@ -21,10 +21,11 @@ from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.quant_json import QuantJson, load_quant_json
-from autoquant.model.graph import GraphDef, make_node
+from autoquant.model.graph import GraphDef
 from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.model import Model
+from autoquant.model.nodes import make_node
 from autoquant.model.open import open_model
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.quantization.affine import Affine, Array
+from autoquant.quantization.affine import Affine
 from autoquant.quantization.weights import spread
 from autoquant.targets.int8_layers import Int8Layer, int8_layers
 from autoquant.targets.reading import Saved

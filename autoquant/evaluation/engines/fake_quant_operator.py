@@ -15,10 +15,11 @@ from typing import Any
 
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 
+from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
-from autoquant.quantization.affine import Affine, Array
+from autoquant.quantization.affine import Affine
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.litert import matching
-from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, laid_out
 from autoquant.model.litert.matching import parts_of
-from autoquant.model.names import node_of
+from autoquant.model.operators import node_of
 
 ROUNDING = 1e-6
 """Constants are the same where they differ by no more than this, relative to their largest."""

@@ -23,8 +23,8 @@ from autoquant.evaluation.latency.operators import (
 from autoquant.evaluation.latency.rounds import Budget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.litert.shapes import tensor_shapes
-from autoquant.model.names import canonical
+from autoquant.model.litert.interpreter import tensor_shapes
+from autoquant.model.operators import canonical
 from autoquant.targets.litert_assignment import flows
 
 VERSION = 2

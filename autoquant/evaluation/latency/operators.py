@@ -17,7 +17,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import hold_int8, operator_code
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
-from autoquant.model.names import canonical
+from autoquant.model.operators import canonical
 
 QUANTIZE, DEQUANTIZE = "QUANTIZE", "DEQUANTIZE"
 

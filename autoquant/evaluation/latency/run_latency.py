@@ -10,7 +10,7 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.model.model import Model, is_lite
-from autoquant.model.names import canonical
+from autoquant.model.operators import canonical
 from autoquant.targets.table import open_target
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.interpreter import plain_interpreter, run
 
 TOLERANCE = 1e-4

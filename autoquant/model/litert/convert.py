@@ -1,4 +1,4 @@
-"""A graph of TensorFlow becomes a float .tflite, once a run; its layers are found again among the operators."""
+"""Converts a graph of TensorFlow to a float .tflite, once a run, and finds its layers again among the operators."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.matching import match
-from autoquant.model.litert.placeholders import with_ranks
 from autoquant.model.litert.tidy import tidy
-from autoquant.model.shapes import tensor_name
+from autoquant.model.model import Shape
+from autoquant.model.nodes import channels_first, const_shape
+from autoquant.model.operators import OPERATORS, node_of
+from autoquant.model.shapes import make_placeholder, placeholder_shape, tensor_of
 from autoquant.quiet import stderr_held_back
 
 ANOTHER_TARGET = "or choose --target tensorflow"
+SAME_SHAPE = frozenset(
+    {"Add", "AddV2", "BiasAdd", "Cast", "Identity", "Maximum", "Minimum", "Mul", "RealDiv", "Relu", "Relu6", "Sub"}
+)
+"""Operators whose result has the shape of their data, where they have no other operand or a number or a vector."""
 
 
 def convert(graph: Graph) -> LiteGraph:
@@ -25,7 +31,7 @@ def convert(graph: Graph) -> LiteGraph:
     Inputs of unknown rank get the one that the layers behind them need. Raises ModelError, with the operator, where the
     converter refuses.
     """
-    model = flatbuffer.read(_converted(with_ranks(graph)))
+    model = flatbuffer.read(_converted(_with_ranks(graph)))
     _put_in_order(model, graph)
     flatbuffer.add_signature(model, graph.inputs, graph.outputs)
     tidy(model)
@@ -44,8 +50,8 @@ def _converted(graph: Graph) -> bytes:
 
     wrapped = tf.compat.v1.wrap_function(build, [])
     function = wrapped.prune(
-        [wrapped.graph.get_tensor_by_name(tensor_name(name)) for name in graph.inputs],
-        [wrapped.graph.get_tensor_by_name(tensor_name(name)) for name in graph.outputs],
+        [tensor_of(wrapped.graph, name) for name in graph.inputs],
+        [tensor_of(wrapped.graph, name) for name in graph.outputs],
     )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], wrapped)
     try:
@@ -83,3 +89,42 @@ def _put_in_order(model: Any, graph: Graph) -> None:
 def _ordered(lite: Any, tensors: Sequence[int], names: Sequence[str]) -> list[int]:
     by_name = {flatbuffer.tensor_name(lite.tensors[index]): int(index) for index in tensors}
     return [by_name[name] for name in names] if by_name.keys() == set(names) else [int(index) for index in tensors]
+
+
+def _with_ranks(graph: Graph) -> Graph:
+    """Inputs of unknown rank take as many dimensions as the layers that read them, and their channels; sizes stay open.
+
+    The converter needs that much. Inputs of which no layer tells are left as they are.
+    """
+    nodes = [graph.nodes[name] for name in graph.inputs]
+    shapes = {node.name: _needed(graph, node.name) for node in nodes if placeholder_shape(node) is None}
+    known = [(graph.nodes[name], shape) for name, shape in shapes.items() if shape is not None]
+    return graph.edit(put=[make_placeholder(node.name, node.attr["dtype"].type, shape) for node, shape in known])
+
+
+def _needed(graph: Graph, name: str) -> Shape | None:
+    """The shape that the first layer behind a node needs there, through operators that keep it."""
+    for reader in (graph.nodes[reader] for reader in graph.consumers[name]):
+        operator = OPERATORS.get(reader.op)
+        if operator is not None and operator.rank is not None and node_of(reader.input[operator.data]) == name:
+            return _data_shape(graph, reader)
+        if reader.op in SAME_SHAPE and all(_small(graph, edge) for edge in reader.input if node_of(edge) != name):
+            found = _needed(graph, reader.name)
+            if found is not None:
+                return found
+    return None
+
+
+def _data_shape(graph: Graph, node: Any) -> Shape:
+    operator = OPERATORS[node.op]
+    channels = None
+    if operator.weight is not None:
+        weight = graph.nodes[node_of(node.input[operator.weight])]
+        channels = const_shape(weight)[operator.input_axis] if weight.op == "Const" else None
+    open_sizes = (None,) * ((operator.rank or 0) - 2)
+    return (None, channels, *open_sizes) if channels_first(node) else (None, *open_sizes, channels)
+
+
+def _small(graph: Graph, edge: str) -> bool:
+    value = graph.constant(edge)
+    return value is not None and value.ndim <= 1

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from autoquant.array import Array
+
 BUILTINS: Mapping[int, str] = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
 }

@@ -8,8 +8,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from autoquant.array import Array
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.flatbuffer import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,18 @@
-"""LiteRT's interpreter, as far as it takes one to find out about a model."""
+"""What LiteRT's interpreter says of a model: whether it runs, and the shapes of its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from autoquant.model.litert.flatbuffer import Array
+import numpy as np
+
+from autoquant.array import Array
+from autoquant.errors import ModelError
+from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.model import Shape, one_sample_shapes
 
 
 def plain_interpreter(content: bytes) -> Any:
@@ -39,3 +46,37 @@ def run(interpreter: Any, values: Sequence[Array]) -> None:
 def sentence(error: Exception) -> str:
     """What LiteRT says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def stated_shapes(lite: LiteGraph) -> Mapping[str, Shape]:
+    """Shapes of the inputs as the file states them; sizes that are open are None."""
+    tensors = [lite.subgraph.tensors[index] for index in lite.subgraph.inputs]
+    return dict(zip(lite.inputs, map(flatbuffer.shape_of, tensors), strict=True))
+
+
+def tensor_shapes(
+    lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+) -> tuple[Shape, ...]:
+    """Shape of each tensor by index, for one sample where the batch is open.
+
+    `input_shapes` gives the shape of one sample, or of a batch, for inputs whose sizes the file leaves open. Where a
+    size stays unknown, shapes are those of the file, with None for what is open. Raises ModelError where the shapes
+    contradict the file, or LiteRT cannot run the model.
+    """
+    wanted = one_sample_shapes(stated_shapes(lite), input_shapes)
+    sizes = {name: tuple(size for size in shape or () if size is not None) for name, shape in wanted.items()}
+    if any(len(sizes[name]) < len(shape or ()) for name, shape in wanted.items()):
+        return tuple(map(flatbuffer.shape_of, lite.subgraph.tensors))
+    return _allocated(lite, sizes)
+
+
+def _allocated(lite: LiteGraph, sizes: Mapping[str, tuple[int, ...]]) -> tuple[Shape, ...]:
+    """The shapes after a run on zeros: only that settles those that depend on values."""
+    interpreter = plain_interpreter(lite.content)
+    dtypes = [detail["dtype"] for detail in interpreter.get_input_details()]
+    try:
+        run(interpreter, [np.zeros(sizes[name], dtype) for name, dtype in zip(lite.inputs, dtypes, strict=True)])
+    except (RuntimeError, ValueError) as error:
+        raise ModelError("model", f"LiteRT cannot run it: {sentence(error)}", hint=f"inputs were {sizes}") from error
+    shapes = {int(one["index"]): tuple(map(int, one["shape"])) for one in interpreter.get_tensor_details()}
+    return tuple(shapes.get(index, ()) for index in range(len(lite.subgraph.tensors)))

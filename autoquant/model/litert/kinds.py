@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from autoquant.array import Array
 from autoquant.model.layer import Abilities
-from autoquant.model.litert.flatbuffer import Array
 
 CLIPPED = ("minmax", "mse", "octav")
 

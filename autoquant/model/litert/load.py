@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from autoquant.errors import ModelError
+from autoquant.errors import ModelError, did_you_mean
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.batch import with_open_batch
 from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound
-from autoquant.model.litert.flatbuffer import DTYPES, shape_of, tensor_name
+from autoquant.model.litert.flatbuffer import DTYPES, tensor_name
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.litert.interpreter import plain_interpreter, sentence
+from autoquant.model.litert.interpreter import plain_interpreter, sentence, stated_shapes, tensor_shapes
 from autoquant.model.litert.kinds import KINDS
-from autoquant.model.litert.shapes import tensor_shapes
-from autoquant.model.litert.signatures import keep_signature
 from autoquant.model.litert.tidy import tidy
 from autoquant.model.model import InputSpec, Model
 
@@ -34,7 +33,7 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
     content = _content(path)
     model = _objects(path, content)
     check_sound(model, where=str(path))
-    inputs, outputs = keep_signature(model, signature, where=str(path))
+    inputs, outputs = _keep_signature(model, signature, where=str(path))
     check_inputs(model, inputs, where=str(path))
     check_operators(model, where=str(path))
     check_float(model, where=str(path))
@@ -71,6 +70,49 @@ def _objects(path: Path, content: bytes) -> Any:
         raise ModelError(str(path), f"is damaged: {sentence(error)}", hint=WHOLE) from error
 
 
+def _keep_signature(model: Any, wanted: str | None, *, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Leave only the subgraph of one signature in a file's objects; returns the names of its inputs and outputs.
+
+    Without any signature the first subgraph gets one, with the names of its tensors. Raises ModelError where there are
+    several and none is chosen, or not the one that is.
+    """
+    chosen = _signature(model, wanted, where)
+    number = 0 if chosen is None else int(chosen.subgraphIndex)
+    graph = model.subgraphs[number]
+    inputs = _interface_names(graph, graph.inputs, () if chosen is None else chosen.inputs)
+    outputs = _interface_names(graph, graph.outputs, () if chosen is None else chosen.outputs)
+    model.subgraphs = [graph, *(other for other in model.subgraphs if other is not graph)]
+    key = flatbuffer.SIGNATURE if chosen is None else chosen.signatureKey.decode(errors="replace")
+    flatbuffer.add_signature(model, inputs, outputs, key=key)
+    return inputs, outputs
+
+
+def _signature(model: Any, wanted: str | None, where: str) -> Any | None:
+    known = {signature.signatureKey.decode(errors="replace"): signature for signature in model.signatureDefs or ()}
+    if wanted is not None and wanted not in known:
+        listed = f"it has: {', '.join(known)}" if known else "it has none: leave out --signature"
+        raise ModelError(where, f"has no signature '{wanted}'", hint=did_you_mean(wanted, known, otherwise=listed))
+    if wanted is None and len(known) > 1:
+        raise ModelError(where, f"has several signatures: {', '.join(known)}", hint="choose one with --signature")
+    return known[wanted] if wanted is not None else next(iter(known.values()), None)
+
+
+def _interface_names(graph: Any, tensors: Iterable[int], entries: Iterable[Any]) -> tuple[str, ...]:
+    """Names of inputs or outputs, each another: those that the signature gives, else those of the tensors."""
+    given: dict[int, list[str]] = {}
+    for entry in entries:
+        given.setdefault(int(entry.tensorIndex), []).append(entry.name.decode(errors="replace"))
+    found: list[str] = []
+    for index in map(int, tensors):
+        name = (
+            given[index].pop(0)
+            if given.get(index)
+            else flatbuffer.tensor_name(graph.tensors[index]) or f"tensor_{index}"
+        )
+        found.append(name if name not in found else f"{name}_{len(found)}")
+    return tuple(found)
+
+
 def _layers(model: Any) -> dict[str, int]:
     """Index of each operator that is a layer by its kind, called as its result is."""
     graph = model.subgraphs[0]
@@ -82,8 +124,6 @@ def _layers(model: Any) -> dict[str, int]:
 
 
 def _specs(lite: LiteGraph) -> tuple[InputSpec, ...]:
-    tensors = [lite.subgraph.tensors[index] for index in lite.subgraph.inputs]
-    return tuple(
-        InputSpec(name, DTYPES[tensor.type], shape_of(tensor))
-        for name, tensor in zip(lite.inputs, tensors, strict=True)
-    )
+    types = (DTYPES[lite.subgraph.tensors[index].type] for index in lite.subgraph.inputs)
+    shapes = stated_shapes(lite).items()
+    return tuple(InputSpec(name, dtype, shape) for (name, shape), dtype in zip(shapes, types, strict=True))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from autoquant.model.graph import Graph, attr_of
+from autoquant.array import Array
+from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.kinds import KINDS, laid_out
-from autoquant.model.names import node_of
-from autoquant.model.operators import OPERATORS
+from autoquant.model.nodes import attr_of
+from autoquant.model.operators import OPERATORS, node_of
 
 ROUNDING = 1e-5
 """Weights are the same where they differ by no more than this, relative to the largest of their channel."""

@@ -14,8 +14,8 @@ from autoquant.model.layer import Layer, Rejected, Survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.interpreter import tensor_shapes
 from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind
-from autoquant.model.litert.shapes import tensor_shapes
 from autoquant.model.model import Shape
 
 

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.kinds import KINDS
-from autoquant.model.names import canonical
+from autoquant.model.operators import canonical
 
 STATELESS = frozenset(
     {"ADD", "CAST", "CONCATENATION", "GATHER", "MUL", "PACK", "RANK", "REDUCE_PROD", "RESHAPE", "SHAPE", "SLICE"}

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.moments import Moments
 from autoquant.errors import TrialError
-from autoquant.quantization.affine import Array
 from autoquant.quantization.equalize import LayerPair, Sizes, absorbable, absorbed, equalizing_factors, scaled
 
 SIX = 6.0

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.model.graph import Graph, attr_of, make_const
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.names import node_of
-from autoquant.model.nodes import channels_first, sizes
+from autoquant.model.nodes import attr_of, channels_first, make_const, sizes
+from autoquant.model.operators import node_of
 from autoquant.model.sources import Channels, Linear, linear_of, read_once
 from autoquant.tuning.repairs.chains import SIX, Chains, Constants, Link, largest_results
 

@@ -15,10 +15,11 @@ from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.engine import Renamed
 from autoquant.evaluation.engines.fake_quant_layers import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.model.graph import Graph, make_const, make_node
+from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program
-from autoquant.model.names import node_of
+from autoquant.model.nodes import make_const, make_node
+from autoquant.model.operators import node_of
 from autoquant.quantization.balance import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
 from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
 
+from autoquant.array import Array
 from autoquant.model.layer import Layer
 from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, Way, apart, size_of, way_back
 from autoquant.model.litert.builder import LiteBuilder
-from autoquant.model.litert.flatbuffer import Array
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import laid_out
 from autoquant.tuning.repairs.chains import SIX, Chains, Constants, Link, largest_results

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Objective

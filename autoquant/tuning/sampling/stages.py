@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.plans import Plans, predicted, with_best
 from autoquant.tuning.sampling.problem import canonical_key, globals_of, int8_of, start_of

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
@@ -20,7 +21,6 @@ from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake
 from autoquant.evaluation.engines.litert import LiteRTRunner
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import Array
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
 from autoquant.tuning.sensitivity.request import CandidateKey, Sensitivities, SensitivityRequest
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine, TensorFlowRunner
 from autoquant.evaluation.passes import part_size
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.names import node_of
+from autoquant.model.operators import node_of
 from autoquant.model.shapes import imported, tensor_name
-from autoquant.quantization.affine import Affine, Array
+from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_nodes import inverse_factors
 from autoquant.tuning.sensitivity.graph_layers import (
     QuantizedLayer,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan
 from autoquant.calibration.record import Calibrator, LayerRecord
 from autoquant.errors import ModelError, TrialError
@@ -15,7 +16,7 @@ from autoquant.evaluation.engines.fake_quant_places import find_places
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import QMAX, QMIN, Affine, Array
+from autoquant.quantization.affine import QMAX, QMIN, Affine
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import by_channel, quantize_weight, spread
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from autoquant.quantization.affine import Array
+from autoquant.array import Array
 
 SUMS_TO_ONE = 1e-3
 LEAST = 1e-12

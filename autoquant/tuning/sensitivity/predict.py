@@ -18,7 +18,7 @@ from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.measure import calibrated_request, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Prediction, Predictions, Sensitivities, SensitivityRequest

@@ -13,7 +13,7 @@ from autoquant.calibration.ranges import Ifmr
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import Override, SpaceFile, Table
 from autoquant.model.layer import Layer
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.study.setting_words import QUANT_ENABLE, choice_label, setting_words
 
 Choice = bool | int | str

@@ -11,7 +11,7 @@ from typing import Any
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.formats.codec import ELSEWHERE, encode
-from autoquant.model.names import is_tensor
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.study.space import Parameters
 
 

@@ -16,9 +16,10 @@ from autoquant.errors import TrialError
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.fixed_batch import fixed_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
-from autoquant.model.graph import Graph, GraphDef, make_const, make_node
+from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.litert.convert import convert
 from autoquant.model.model import Model
+from autoquant.model.nodes import make_const, make_node
 from autoquant.model.open import open_model
 from autoquant.model.shapes import make_placeholder
 from autoquant.targets.attributes import FLOAT, INT32, type_attr

@@ -23,9 +23,8 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey
 from autoquant.model.litert import flatbuffer
-from autoquant.model.load import prepare
 from autoquant.model.model import Fusion, Model
-from autoquant.model.open import open_model
+from autoquant.model.open import open_model, prepare_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.reading import read_saved
 from autoquant.targets.tensorflow import TensorFlowTarget
@@ -49,7 +48,7 @@ def graph_of(write: Callable[..., Any], *, fusion: bool = True, **shapes: Any) -
     with tf.Graph().as_default() as tf_graph:
         write(*(tf.compat.v1.placeholder(tf.float32, shape, name=name) for name, shape in shapes.items()))
     graph = Graph.from_graph_def(tf_graph.as_graph_def(), inputs=list(shapes), outputs=["y"])
-    return prepare(graph, fusion=Fusion(enabled=fusion))
+    return prepare_graph(graph, fusion=Fusion(enabled=fusion))
 
 
 def both(graph: Graph, record: Any, folder: Path, feeds: Any) -> tuple[Any, Any]:

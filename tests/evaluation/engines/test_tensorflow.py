@@ -7,8 +7,9 @@ from tiny_model import Tiny
 
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.model.graph import Graph, GraphDef, make_node
+from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.litert.convert import convert
+from autoquant.model.nodes import make_node
 from autoquant.model.open import open_model
 from autoquant.model.shapes import make_placeholder
 from autoquant.targets.attributes import FLOAT

@@ -13,8 +13,8 @@ from autoquant.errors import TrialError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.graph import Graph
 from autoquant.model.layers import survey
-from autoquant.model.load import prepare
 from autoquant.model.model import Model
+from autoquant.model.open import prepare_graph
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.repairs.equalization import equalized_program
 from autoquant.tuning.repairs.graph_chains import find_chains
@@ -138,7 +138,7 @@ class Both:
 
         with tf.Graph().as_default() as tf_graph:
             write(Net(), tf.compat.v1.placeholder(tf.float32, (None, 8, 8, 3), name="x"))
-        graph = prepare(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
+        graph = prepare_graph(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=outputs))
         self.target, self.engine = open_target(target), open_engine(TARGETS[target].runtime)
         self.model = self.target.lowered(Model("net", graph, (), ""))
         self.layers = self.target.survey(self.model, {}).by_name
@@ -351,5 +351,5 @@ def surveyed(write: Any) -> Any:
 
     with tf.Graph().as_default() as tf_graph:
         write(Net(), tf.compat.v1.placeholder(tf.float32, (None, 8, 8, 3), name="x"))
-    graph = prepare(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=["y"]))
+    graph = prepare_graph(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=["y"]))
     return graph, survey(graph).by_name

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.graph import Graph
-from autoquant.model.load import prepare
 from autoquant.model.model import Fusion
 from autoquant.model.normalize import check_fusion, normalize
+from autoquant.model.open import prepare_graph
 
 
 def conv(x: Any, rng: np.random.Generator, channels: int = 4) -> Any:
@@ -222,7 +222,7 @@ MESSAGES = [
 def test_a_name_that_cannot_be_kept_apart_is_refused(network: Graph, name: str, message: str) -> None:
     for enabled in (True, False):
         with pytest.raises(PlanError, match=re.escape(message)):
-            prepare(network, fusion=Fusion(enabled, frozenset({"first", name})))
+            prepare_graph(network, fusion=Fusion(enabled, frozenset({"first", name})))
 
 
 @pytest.mark.parametrize("name", ["first", "group0", "last"])

@@ -32,8 +32,8 @@ from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
+from autoquant.tuning.inputs import open_dataset
 from autoquant.tuning.result import SearchResult
-from autoquant.tuning.samples import open_dataset
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder

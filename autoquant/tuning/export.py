@@ -16,6 +16,7 @@ from autoquant.formats.codec import json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
+from autoquant.formats.strict import load_object
 from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
@@ -73,11 +74,13 @@ def remove_claims(made: Export) -> None:
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial of a run on disk: its folder, the facts of its score.json, and the tables of run.toml."""
+    """A trial of a run on disk: its folder, what its score.json says, and the tables of run.toml."""
 
     run: RunFolder
     folder: Path
-    facts: Mapping[str, Any]
+    number: int
+    score: float | None
+    engine: str
     request: Mapping[str, Any]
     digests: Mapping[str, str]
 
@@ -92,8 +95,11 @@ class StoredTrial:
         if not ((source / "record.txt").is_file() and (source / SCORE).is_file()):
             what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
             raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
-        facts = json.loads((source / SCORE).read_text(encoding="utf-8"))
-        return cls(folder, source, facts, tables["request"], tables["digests"])
+        hint = "put the file back, or export another trial with --trial"
+        facts = load_object(source / SCORE, RunError, hint=hint)
+        facts.only("version", [1], 0)
+        scored = facts.needed("number", int), facts.optional("score", float), facts.needed("engine", str)
+        return cls(folder, source, *scored, tables["request"], tables["digests"])
 
     @property
     def target(self) -> str:
@@ -119,8 +125,7 @@ class StoredTrial:
     def files(self, to: Path, target: Target) -> Export:
         """The files to write for it."""
         made = make_export(to, target.file_name(Path(self.request["model"]).stem))
-        facts = self.facts
-        return replace(made, trial=int(facts["number"]), score=facts["score"], engine=str(facts["engine"]))
+        return replace(made, trial=self.number, score=self.score, engine=self.engine)
 
     def check_same(self, what: str, digest: str) -> None:
         """Raise RunError where the model or data is not what the run was started with."""
@@ -223,5 +228,6 @@ def _transfer(
     made = trial.files(to, open_target(target, io=io))
     remove_claims(made)
     found = transfer(request, trial.config, to, check=trial.check_same, on_progress=on_progress)
-    write_text(to / SCORE, json_text({**found.facts(), "found_with": dict(trial.facts)}))
+    found_with = json.loads((trial.folder / SCORE).read_text(encoding="utf-8"))
+    write_text(to / SCORE, json_text({**found.facts(), "found_with": found_with}))
     return replace(made, transferred=found)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from autoquant.cache import digest_of
-from autoquant.evaluation.data.splits import DataSplits
+from autoquant.evaluation.data.dataset import Dataset, open_data
+from autoquant.evaluation.data.preprocessing import open_preprocess
+from autoquant.evaluation.data.splits import DataSplits, split_calibration
 from autoquant.evaluation.metrics.metric import Metric, require_labels
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in
@@ -16,8 +19,7 @@ from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.certification.guard import check_guard
-from autoquant.tuning.samples import open_splits
-from autoquant.tuning.study.request import NOTHING, SearchRequest
+from autoquant.tuning.study.request import NOTHING, DataRequest, SearchRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
 
@@ -72,3 +74,27 @@ def open_inputs(request: SearchRequest, space_file: SpaceFile, model: Model) -> 
     batches = batches_in(splits.calibration, request.batch_size)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
     return Inputs(request, target, source, model, splits, workload, space, space_file, metric)
+
+
+def open_splits(request: DataRequest, model: Model, *, seed: int, certify: Any = None) -> DataSplits:
+    """Open the data of a request, and a holdout where `certify` gives data for it.
+
+    Without `calibration` of its own some is split off, drawn by the seed, and nothing of the same content is left in
+    the evaluation data.
+    """
+    evaluation = open_dataset(request, model, request.data)
+    holdout = None if certify is None else open_dataset(request, model, certify)
+    if request.calibration is not None:
+        return DataSplits.of(evaluation, open_dataset(request, model, request.calibration), holdout)
+    return split_calibration(evaluation, seed, holdout)
+
+
+def open_dataset(request: DataRequest, model: Model, spec: Any) -> Dataset:
+    """Open evaluation or calibration data as the request says."""
+    return open_data(
+        spec,
+        model.inputs,
+        preprocess=open_preprocess(request.preprocess, scale=request.scale, mean=request.mean, std=request.std),
+        label_offset=request.label_offset,
+        image_size=request.image_size,
+    )

@@ -20,8 +20,7 @@ from autoquant.formats.config_json import load_config
 from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
-from autoquant.tuning.inputs import model_of
-from autoquant.tuning.samples import open_splits
+from autoquant.tuning.inputs import model_of, open_splits
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.workload import Workload
 

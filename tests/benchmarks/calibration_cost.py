@@ -36,7 +36,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.table import open_target
-from autoquant.tuning.samples import open_dataset
+from autoquant.tuning.inputs import open_dataset
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 

@@ -41,8 +41,8 @@ from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder
+from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.equalization import ModelVariant
-from autoquant.tuning.samples import open_splits
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher
 from autoquant.tuning.sensitivity.likelihoods import likelihood_of

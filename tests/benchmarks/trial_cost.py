@@ -39,9 +39,9 @@ from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, Stopwatch
+from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant
-from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 from autoquant.tuning.study.workload import Workload
 

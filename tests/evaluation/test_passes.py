@@ -27,7 +27,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.layers import survey
 from autoquant.model.model import InputSpec, Model, Program
 from autoquant.model.open import open_model
-from autoquant.tuning.samples import open_splits
+from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.study.request import DataRequest
 
 

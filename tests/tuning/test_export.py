@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,14 @@ def test_another_model_in_its_place(tiny: Tiny, tmp_path: Path) -> None:
     graph_def.versions.min_consumer = 1
     model.write_bytes(graph_def.SerializeToString())
     assert "is not what the run was started with" in refused(run, tmp_path / "out", target="litert")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "is not valid JSON"), ('{"version": 0}', "version"), ('{"version": 1}', "number: is missing")],
+)
+def test_a_damaged_score_is_refused(runs: dict[str, SearchResult], tmp_path: Path, text: str, words: str) -> None:
+    shutil.copytree(runs["tensorflow"].run, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "best" / "score.json").write_text(text)
+    with pytest.raises(RunError, match=words):
+        autoquant.export(tmp_path / "run", tmp_path / "out")

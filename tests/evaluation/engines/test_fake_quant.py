@@ -28,8 +28,8 @@ from autoquant.model.open import open_model, prepare_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.reading import read_saved
 from autoquant.targets.tensorflow import TensorFlowTarget
+from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.equalization import equalized_program
-from autoquant.tuning.samples import open_splits
 from autoquant.tuning.study.request import DataRequest
 
 STEP, OFFSET = 0.125, -3

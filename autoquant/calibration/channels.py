@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.calibration.distribution import Collector, Distribution
-from autoquant.calibration.exact import LIMIT, Exact, ExactCollector
+from autoquant.calibration.distribution import LIMIT, Collector, Distribution, Exact, ExactCollector
 from autoquant.calibration.sketch import RowSketcher, Sketcher
 
 CHANNEL_BINS = 1 << 10

@@ -9,7 +9,6 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
-from autoquant.calibration.percentile import with_zero
 from autoquant.quantization.affine import Range
 
 BINS = 2048
@@ -33,7 +32,7 @@ class Entropy:
 
     def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """From -threshold to threshold, within what was seen; the widest of equals."""
-        whole = with_zero(distribution.low, distribution.high)
+        whole = Range.covering(distribution.low, distribution.high)
         reach = max(-whole.low, whole.high)
         if reach == 0.0:
             return whole

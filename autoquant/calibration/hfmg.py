@@ -9,9 +9,8 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
-from autoquant.calibration.levels import Levels, first_least, legal, saved, symmetric_levels
-from autoquant.calibration.percentile import with_zero
-from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Range, symmetric_scales
+from autoquant.calibration.squared_error import Levels, best_range, first_least, saved, symmetric_levels
+from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Range
 
 BIN_NUMBERS = (1024, 2048, 4096, 8192)
 STEPS = 100_000
@@ -39,20 +38,19 @@ class Hfmg:
 
     def __call__(self, distribution: Distribution, *, symmetric: bool) -> Range:
         """The window of least error, the first of equals; everything where none has a legal scale."""
-        whole = with_zero(distribution.low, distribution.high)
+        whole = Range.covering(distribution.low, distribution.high)
         if distribution.high - distribution.low < EPSILON:
             return whole
         edges = np.linspace(distribution.low, distribution.high, self.num_of_bins + 1)
         counts = distribution.histogram(edges)
         left, right = np.array(windows(counts)).T
+
+        def best(lows: Array, highs: Array, scales: Array) -> int:
+            levels = symmetric_levels(scales) if symmetric else _cells(lows, highs)
+            return first_least(histogram_errors(edges, counts, levels), levels, distribution.count)
+
         lows, highs = np.minimum(edges[left], 0.0), np.maximum(edges[right], 0.0)
-        scales = symmetric_scales(lows, highs) if symmetric else (highs - lows) / (QMAX - QMIN)
-        rows = legal(scales)
-        if not rows.size:
-            return whole
-        levels = (symmetric_levels if symmetric else _cells)(lows[rows], highs[rows])
-        best = rows[first_least(histogram_errors(edges, counts, levels), levels, distribution.count)]
-        return Range(float(lows[best]), float(highs[best]))
+        return best_range(lows, highs, best, symmetric=symmetric) or whole
 
 
 def windows(counts: Array) -> list[tuple[int, int]]:

@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Protocol
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.entropy import Entropy
 from autoquant.calibration.hfmg import Hfmg
-from autoquant.calibration.ifmr import Ifmr
-from autoquant.calibration.mse import Mse
-from autoquant.calibration.percentile import MinMax, Percentile
+from autoquant.calibration.percentile import Ifmr, MinMax, Percentile
+from autoquant.calibration.squared_error import Mse
 from autoquant.quantization.affine import Range
 
 __all__ = ["RANGES", "Entropy", "Hfmg", "Ifmr", "MinMax", "Mse", "Percentile", "RangeAlgorithm", "range_name"]

@@ -15,8 +15,7 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.calibration.channels import ChannelCollector, Channels
-from autoquant.calibration.distribution import Collector, Distribution
-from autoquant.calibration.exact import ExactCollector
+from autoquant.calibration.distribution import Collector, Distribution, ExactCollector
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import PlanError
 

@@ -29,6 +29,11 @@ class Range:
         if not -math.inf < self.low <= 0.0 <= self.high < math.inf:  # NaN fails too
             raise ValueError(f"a range is finite and contains zero, got [{self.low}, {self.high}]")
 
+    @classmethod
+    def covering(cls, low: float, high: float) -> Range:
+        """The interval [low, high], widened to contain zero."""
+        return cls(min(low, 0.0), max(high, 0.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Affine:

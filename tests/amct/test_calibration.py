@@ -278,9 +278,9 @@ def test_more_than_memory_holds_names_the_layer_and_hfmg(
 ) -> None:
     import tensorflow as tf
 
-    from autoquant.calibration import exact
+    from autoquant.calibration.distribution import ExactCollector
 
-    monkeypatch.setattr(exact.ExactCollector.__init__, "__kwdefaults__", {"limit": 1000})
+    monkeypatch.setattr(ExactCollector.__init__, "__kwdefaults__", {"limit": 1000})
     configured(live, batch_num=1)
     with Session(live) as session:
         session.initialize()
@@ -305,9 +305,9 @@ def test_more_than_memory_holds_names_the_layer_and_hfmg(
 def test_sketches_and_hfmg_need_no_memory_for_all_values(
     live: Any, images: NDArray[Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, dict[str, Any]]
 ) -> None:
-    from autoquant.calibration import exact
+    from autoquant.calibration.distribution import ExactCollector
 
-    monkeypatch.setattr(exact.ExactCollector.__init__, "__kwdefaults__", {"limit": 0})
+    monkeypatch.setattr(ExactCollector.__init__, "__kwdefaults__", {"limit": 0})
     configured(live, batch_num=1, **changes)
     calibrated(live, images)
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]

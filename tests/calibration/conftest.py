@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.calibration.distribution import Collector, Distribution
-from autoquant.calibration.exact import ExactCollector
+from autoquant.calibration.distribution import Collector, Distribution, ExactCollector
 from autoquant.calibration.sketch import Sketcher
 
 RNG = np.random.default_rng(3)

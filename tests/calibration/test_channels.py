@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Channels
-from autoquant.calibration.distribution import Distribution
-from autoquant.calibration.exact import Exact
+from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
 from autoquant.calibration.sketch import BLOCK, Sketch, Sketcher
 from autoquant.errors import TrialError

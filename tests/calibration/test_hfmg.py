@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.hfmg import BIN_NUMBERS, Hfmg, histogram_errors, windows
-from autoquant.calibration.levels import Levels
+from autoquant.calibration.squared_error import Levels
 from autoquant.quantization.affine import Range
 
 COUNTS = st.lists(st.integers(0, 30), min_size=8, max_size=64).filter(lambda counts: sum(counts) > 0)

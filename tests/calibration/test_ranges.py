@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoquant.calibration.distribution import Distribution
-from autoquant.calibration.exact import Exact
+from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.calibration.sketch import Sketcher
 from autoquant.quantization.affine import Range, asymmetric, symmetric

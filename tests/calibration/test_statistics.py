@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoquant.calibration import statistics
-from autoquant.calibration.distribution import Distribution
-from autoquant.calibration.exact import Exact
+from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.calibration.statistics import Statistics, collect, load_statistics, save_statistics
 from autoquant.errors import PlanError

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny_model import Tiny
 
-from autoquant.calibration.exact import Exact
+from autoquant.calibration.distribution import Exact
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.record import Calibrator

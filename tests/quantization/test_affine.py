@@ -137,3 +137,10 @@ def test_no_range(low: float, high: float) -> None:
 def test_no_affine(scale: float, offset: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Affine(scale, offset)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(1.0, 2.0, (0.0, 2.0)), (-2.0, -1.0, (-2.0, 0.0)), (-1.0, 1.0, (-1.0, 1.0))]
+)
+def test_a_range_covers_zero(low: float, high: float, expected: tuple[float, float]) -> None:
+    assert Range.covering(low, high) == Range(*expected)

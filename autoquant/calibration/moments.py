@@ -24,36 +24,23 @@ def collect_moments(parts: Iterable[Mapping[str, Array]], axes: Mapping[str, int
 
     A tensor that was empty in every part is left out.
     """
-    found: dict[str, _Running] = {}
+    sums: dict[str, tuple[Moments, int]] = {}
     for part in parts:
         for name, axis in axes.items():
-            _see(found, name, np.moveaxis(part[name], axis, -1))
+            values = np.moveaxis(part[name], axis, -1)
+            rows = values.reshape(-1, values.shape[-1])
+            if len(rows):
+                sums[name] = _added(sums.get(name), rows)
+            del values, rows
         del part  # what made it may need the memory for the next one
-    return {name: running.moments() for name, running in found.items()}
+    return {name: Moments(of.low, of.high, of.mean / count) for name, (of, count) in sums.items()}
 
 
-def _see(found: dict[str, _Running], name: str, values: Array) -> None:
-    rows = values.reshape(-1, values.shape[-1])
-    if len(rows):
-        found.setdefault(name, _Running(rows.shape[1])).add(rows)
-
-
-class _Running:
-    """What was seen so far of one tensor."""
-
-    def __init__(self, channels: int) -> None:
-        self._low = np.full(channels, np.inf)
-        self._high = np.full(channels, -np.inf)
-        self._sum = np.zeros(channels)
-        self._count = 0
-
-    def add(self, rows: Array) -> None:
-        """Take in (values, channels), not empty."""
-        self._low = np.minimum(self._low, rows.min(axis=0))
-        self._high = np.maximum(self._high, rows.max(axis=0))
-        self._sum += rows.sum(axis=0, dtype=np.float64)
-        self._count += len(rows)
-
-    def moments(self) -> Moments:
-        """Of all of it."""
-        return Moments(self._low.astype(np.float64), self._high.astype(np.float64), self._sum / self._count)
+def _added(before: tuple[Moments, int] | None, rows: Array) -> tuple[Moments, int]:
+    """Moments with sums for means, and their number of values, after some more: (values, channels), not empty."""
+    low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+    total = rows.sum(axis=0, dtype=np.float64)
+    if before is None:
+        return Moments(low, high, total), len(rows)
+    of, count = before
+    return Moments(np.minimum(of.low, low), np.maximum(of.high, high), of.mean + total), count + len(rows)

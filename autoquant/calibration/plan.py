@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoquant.calibration.ranges import Hfmg, Ifmr, MinMax, RangeAlgorithm
 from autoquant.errors import AutoquantError, PlanError, did_you_mean
@@ -115,14 +115,14 @@ def layer_plan(
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A plan that a target can carry out, and what that took: sentences with the name of a layer in front."""
+class Adaptation:
+    """A plan that a target can carry out, and what was changed for that, in sentences that begin with a layer."""
 
     plan: Plan
     changes: tuple[str, ...]
 
 
-def fitted_plan(plan: Plan, layers: Mapping[str, Layer]) -> Fitted:
+def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
     """A plan made for another target, as far as one with these layers can carry it out.
 
     What the target does not quantize is left in float, or out of the plan; settings that a layer cannot have become
@@ -132,26 +132,13 @@ def fitted_plan(plan: Plan, layers: Mapping[str, Layer]) -> Fitted:
     changes: list[str] = []
     for name, settings in plan.int8.items():
         if name in layers:
-            plans[name] = possible = _possible(layers[name], settings)
-            changes += [f"{name}: {change}" for change in _changes(settings, possible)]
+            plans[name] = _possible(layers[name], settings)
+            changes += [f"{name}: {limit.change}" for limit in _limits(layers[name], settings)]
         else:
             changes.append(f"{name}: in float, as this target does not quantize it")
-    fitted = replace(plan, layers=plans)
-    check_plan(fitted, layers)
-    return Fitted(fitted, tuple(changes))
-
-
-def _changes(asked: LayerPlan, possible: LayerPlan) -> Iterator[str]:
-    if asked.channel_wise != possible.channel_wise:
-        yield "one scale for its weight, not one per channel"
-    if asked.asymmetric != possible.asymmetric:
-        yield "symmetric, without an offset"
-    if asked.weight_bits != possible.weight_bits:
-        yield f"weights of {possible.weight_bits} bits, not {asked.weight_bits}"
-    if asked.weight_algorithm != possible.weight_algorithm:
-        yield f"weights by {possible.weight_algorithm}, not {asked.weight_algorithm}"
-    if asked.dmq != possible.dmq:
-        yield f"not balanced, instead of dmq {asked.dmq}"
+    adapted = replace(plan, layers=plans)
+    check_plan(adapted, layers)
+    return Adaptation(adapted, tuple(changes))
 
 
 def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
@@ -165,30 +152,42 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
         if name not in layers:
             hint = did_you_mean(name, layers, otherwise="`autoquant inspect` lists the layers")
             raise PlanError(name, "is not a quantizable layer of this model", hint=hint)
-        _check_layer(layers[name], settings)
+        for limit in _limits(layers[name], settings):
+            raise PlanError(name, limit.what, hint=limit.hint)
     if both := two_inputs(layers[name] for name in plan.int8):
         what = f"'{both[0]}' of the same operator is quantized already"
         raise PlanError(both[1], what, hint="only one input of an operator can be: remove one of the two")
 
 
-def _check_layer(layer: Layer, settings: LayerPlan) -> None:
-    """Raise PlanError where a layer of this kind cannot have these settings."""
-    possible = _possible(layer, settings)
-    if settings.channel_wise != possible.channel_wise:
-        raise PlanError(layer.name, f"channel_wise must be false for layer type {layer.op}", hint="set it to false")
-    if settings.asymmetric != possible.asymmetric:
+class _Limit(NamedTuple):
+    """A setting that a layer cannot have: what it has instead, why not what was asked, and the way out."""
+
+    change: str
+    what: str
+    hint: str
+
+
+def _limits(layer: Layer, asked: LayerPlan) -> Iterator[_Limit]:
+    """The settings of a plan that the layer cannot have."""
+    possible = _possible(layer, asked)
+    if asked.channel_wise != possible.channel_wise:
+        what = f"channel_wise must be false for layer type {layer.op}"
+        yield _Limit("one scale for its weight, not one per channel", what, "set it to false")
+    if asked.asymmetric != possible.asymmetric:
         what = "asymmetric must be false: both of its factors are activations"
-        raise PlanError(layer.name, what, hint="set it to false")
-    if settings.weight_bits != possible.weight_bits:
+        yield _Limit("symmetric, without an offset", what, "set it to false")
+    if asked.weight_bits != possible.weight_bits:
         other = f"are for Conv2D only, not for layer type {layer.op}"
         whose = "are not possible on this target" if layer.op == "Conv2D" else other
-        what = f"weights of {settings.weight_bits} bits {whose}"
-        raise PlanError(layer.name, what, hint="set num_bits to 8")
-    if settings.weight_algorithm != possible.weight_algorithm:
-        what = f"weights by {settings.weight_algorithm} are not possible for layer type {layer.op} on this target"
-        raise PlanError(layer.name, what, hint="set wts_algo to arq_quantize")
-    if settings.dmq != possible.dmq:
-        raise PlanError(layer.name, _why_unbalanced(layer), hint="remove dmq_balancer_param")
+        change = f"weights of {possible.weight_bits} bits, not {asked.weight_bits}"
+        yield _Limit(change, f"weights of {asked.weight_bits} bits {whose}", "set num_bits to 8")
+    if asked.weight_algorithm != possible.weight_algorithm:
+        change = f"weights by {possible.weight_algorithm}, not {asked.weight_algorithm}"
+        what = f"weights by {asked.weight_algorithm} are not possible for layer type {layer.op} on this target"
+        yield _Limit(change, what, "set wts_algo to arq_quantize")
+    if asked.dmq != possible.dmq:
+        change = f"not balanced, instead of dmq {asked.dmq}"
+        yield _Limit(change, _why_unbalanced(layer), "remove dmq_balancer_param")
 
 
 def _why_unbalanced(layer: Layer) -> str:

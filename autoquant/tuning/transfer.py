@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoquant.calibration.plan import fitted_plan
+from autoquant.calibration.plan import adapt_plan
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import require_labels
 from autoquant.evaluation.metrics.table import open_metric
@@ -72,7 +72,7 @@ def transfer(
     target, engine = open_target(request.target, io=request.io), open_engine(TARGETS[request.target].runtime)
     model = target.lowered(opened)
     workload = Workload.of(target, model, samples.evaluation)
-    fitted = fitted_plan(load_config(config), workload.layers)
+    fitted = adapt_plan(load_config(config), workload.layers)
     plan = replace(fitted.plan, exact=None)
     size = request.batch_size
     baseline = score_baseline(

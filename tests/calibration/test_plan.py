@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autoquant.calibration.plan import LayerPlan, Plan, check_plan, fitted_plan, layer_plan
+from autoquant.calibration.plan import LayerPlan, Plan, adapt_plan, check_plan, layer_plan
 from autoquant.calibration.ranges import Entropy, Hfmg, MinMax
 from autoquant.errors import PlanError
 from autoquant.model.layer import Abilities, Layer
@@ -166,7 +166,7 @@ def test_a_plan_of_another_target_as_far_as_this_one_can() -> None:
         "gone": None,
         "pool:0": LayerPlan(channel_wise=False),
     }
-    fitted = fitted_plan(Plan(asked, 4, fp16_scales=True, exact=True), ELSEWHERE)
+    fitted = adapt_plan(Plan(asked, 4, fp16_scales=True, exact=True), ELSEWHERE)
     plans = {
         "conv1": LayerPlan(MinMax()),
         "depthwise": LayerPlan(Hfmg(), asymmetric=False),
@@ -192,18 +192,18 @@ def test_what_has_no_weight_has_no_algorithm_for_it(name: str) -> None:
 
 
 def test_factors_of_two_activations_become_symmetric() -> None:
-    fitted = fitted_plan(Plan({"attention": LayerPlan(channel_wise=False)}), LAYERS)
+    fitted = adapt_plan(Plan({"attention": LayerPlan(channel_wise=False)}), LAYERS)
     assert fitted.plan.int8 == {"attention": LayerPlan(asymmetric=False, channel_wise=False)}
     assert fitted.changes == ("attention: symmetric, without an offset",)
 
 
 def test_a_plan_that_fits_is_not_changed() -> None:
     plan = Plan({"conv1": LayerPlan(weight_bits=7, dmq=0.2), "fc": None, "add:1": LayerPlan(channel_wise=False)}, 3)
-    fitted = fitted_plan(plan, LAYERS)
+    fitted = adapt_plan(plan, LAYERS)
     assert (fitted.plan, fitted.changes) == (plan, ())
 
 
 @pytest.mark.parametrize("layers", [{"volume": LayerPlan()}, {"volume": LayerPlan(), "conv1": None}])
 def test_a_plan_of_which_nothing_is_left(layers: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="plan: no layer is to be quantized"):
-        fitted_plan(Plan(layers), LAYERS)
+        adapt_plan(Plan(layers), LAYERS)

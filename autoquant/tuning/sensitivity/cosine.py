@@ -7,7 +7,7 @@ from contextlib import closing
 
 import numpy as np
 
-from autoquant.calibration.plan import Plan, fitted_plan
+from autoquant.calibration.plan import Plan, adapt_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
@@ -33,7 +33,7 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
     found: dict[str, float] = {}
     for name, each in request.candidates.items():
         try:
-            plan = fitted_plan(Plan({name: each[0]}, request.batches), request.layers).plan
+            plan = adapt_plan(Plan({name: each[0]}, request.batches), request.layers).plan
             alone = quantized(graph, request.layers, calibrator.record(plan))
         except TrialError:
             found[name] = -np.inf

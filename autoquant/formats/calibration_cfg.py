@@ -10,7 +10,7 @@ from pathlib import Path
 from autoquant.calibration.plan import LayerPlan, Plan, check_plan
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.formats.calibration_cfg_proto import overrides, present_fields, read_message, settings, tensor_settings
-from autoquant.formats.layer_settings import FP16, Given, no_input, settled
+from autoquant.formats.layer_settings import FP16, Given, unknown_input, with_defaults
 from autoquant.formats.strict import read_text
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import EVERYTHING, Fusion
@@ -97,8 +97,8 @@ def plan_of(cfg: CalibrationCfg, survey: Survey) -> Plan:
     plans = {layer.name: _layer_plan(cfg, layer) for layer in survey.layers}
     for name, given in cfg.tensors.items():
         if name not in tensors:
-            raise no_input(f"{cfg.where}: tensor_quantize", name, survey.by_name)
-        plans[name] = settled(tensors[name], given, otherwise=_offset(cfg), where=f"{cfg.where}: {name}")
+            raise unknown_input(f"{cfg.where}: tensor_quantize", name, survey.by_name)
+        plans[name] = with_defaults(tensors[name], given, otherwise=_offset(cfg), where=f"{cfg.where}: {name}")
     plan = Plan(plans, cfg.batch_num, cfg.fusion, cfg.fp16_scales)
     if not plan.int8:
         raise PlanError(cfg.where, "Except skip_layers, no layer needs to quantize.", hint="skip fewer layers")
@@ -113,7 +113,7 @@ def _layer_plan(cfg: CalibrationCfg, layer: Layer) -> LayerPlan | None:
     if layer.name in cfg.skip_layers or layer.op in cfg.skip_layer_types:
         return None
     given = {**cfg.types.get(layer.op, {}), **cfg.layers.get(layer.name, {})}
-    return settled(layer, given, otherwise={**_offset(cfg), **cfg.common}, where=f"{cfg.where}: {layer.name}")
+    return with_defaults(layer, given, otherwise={**_offset(cfg), **cfg.common}, where=f"{cfg.where}: {layer.name}")
 
 
 def _offset(cfg: CalibrationCfg) -> Given:

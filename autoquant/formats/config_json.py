@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.calibration.ranges import Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.codec import json_text
-from autoquant.formats.config_layer import activation_object, is_ours, layer_object
-from autoquant.formats.config_reading import EXTRA, GLOBAL, read_plan
-from autoquant.formats.layer_settings import FP16, parameters
+from autoquant.formats.config_reading import EXTRA, GLOBAL, WTS_ALGO, read_plan
+from autoquant.formats.layer_settings import AMCT, FP16, parameters
 from autoquant.formats.strict import json_object, read_text
 from autoquant.model.layer import Layer, Rejected
 from autoquant.model.operators import is_tensor
@@ -43,7 +43,7 @@ def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
     for name, settings in plan.layers.items():
         if not is_tensor(name):
             weight = name not in layers or layers[name].weight is not None
-            config[name] = layer_object(settings, weight=weight)
+            config[name] = _layer_object(settings, weight=weight)
     extra = _extra(plan)
     return json_text(config | ({EXTRA: extra} if extra else {}))
 
@@ -75,18 +75,45 @@ def parse_config(
     return read_plan(fields, layers, {one.name: one.reason for one in rejected})
 
 
+def _layer_object(settings: LayerPlan | None, *, weight: bool) -> dict[str, Any]:
+    """A layer's object; `weight` says whether it has one."""
+    if settings is None:
+        return {"quant_enable": False}
+    made: dict[str, Any] = {"quant_enable": True, "activation_quant_params": _activation_object(settings)}
+    if settings.dmq is not None:
+        made["dmq_balancer_param"] = settings.dmq
+    if weight:
+        made["weight_quant_params"] = {
+            "channel_wise": settings.channel_wise,
+            "num_bits": settings.weight_bits,
+            "wts_algo": WTS_ALGO[settings.weight_algorithm],
+        }
+    return made
+
+
+def _activation_object(settings: LayerPlan) -> dict[str, Any]:
+    """A layer's activation_quant_params: where the range algorithm is none of AMCT's, those of AMCT's default."""
+    chosen = Ifmr() if _is_ours(settings.activation) else settings.activation
+    return {"asymmetric": settings.asymmetric, "num_bits": 8, **parameters(chosen)}
+
+
+def _is_ours(setting: RangeAlgorithm) -> bool:
+    """Whether AMCT does not have the algorithm."""
+    return range_name(setting) not in AMCT
+
+
 def _tensor_object(name: str, settings: LayerPlan) -> dict[str, Any]:
     operator, _, index = name.rpartition(":")
     return {
         "layer_name": operator,
         "input_index": int(index),
-        "activation_quant_params": activation_object(settings),
+        "activation_quant_params": _activation_object(settings),
     }
 
 
 def _extra(plan: Plan) -> dict[str, Any]:
     """Settings that AMCT does not have."""
-    ours = {name: parameters(s.activation) for name, s in plan.int8.items() if is_ours(s.activation)}
+    ours = {name: parameters(s.activation) for name, s in plan.int8.items() if _is_ours(s.activation)}
     repairs: dict[str, Any] = {} if plan.exact is None else {"exact": plan.exact}
     if plan.equalize:
         repairs["equalize"] = True

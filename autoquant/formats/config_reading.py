@@ -1,18 +1,18 @@
-"""Reading the objects of a config.json into a plan, checked against the layers of a model where they are known."""
+"""Reads the objects of a config.json as a plan, checked against the layers of a model where they are known."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 from autoquant.calibration.plan import CORRECTIONS, LayerPlan, Plan
-from autoquant.calibration.ranges import RangeAlgorithm
+from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import InputError, did_you_mean
-from autoquant.formats.config_layer import read_activation, read_layer, read_ours
-from autoquant.formats.layer_settings import FP16, Given, no_input, settled
+from autoquant.formats.layer_settings import AMCT, FP16, Given, parameters, unknown_input, with_defaults
 from autoquant.formats.strict import Fields
 from autoquant.model.layer import Layer
 from autoquant.model.model import Fusion
@@ -26,6 +26,14 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     }
 )
 """Switches of AMCT that can only be off, and why."""
+WTS_ALGO: Mapping[str, str] = MappingProxyType({"minmax": "arq_quantize", "mse": "mse", "octav": "octav"})
+"""Weight algorithm -> wts_algo. AMCT has the first; the others are our own."""
+UNSUPPORTED_WEIGHTS: Mapping[str, str] = MappingProxyType(
+    {
+        "nuq_quantize": "non-uniform quantization (nuq_quantize) is not supported, as hardware gains nothing by it",
+        "ada_quantize": "ada_quantize is for PyTorch only",
+    }
+)
 GLOBAL = frozenset(
     {
         "activation_offset",
@@ -58,7 +66,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     correction = extra.only("bias_correction", CORRECTIONS, "none")
     algorithms = extra.sub("activation_quant_params")
     extra.done()
-    ours = {name: read_ours(algorithms.nested(value, name)) for name, value in algorithms.rest().items()}
+    ours = {name: _read_ours(algorithms.nested(value, name)) for name, value in algorithms.rest().items()}
     batch_num = fields.take("batch_num", 1)
     what = f"batch_num must be greater than zero, got {batch_num}"
     fields.require(batch_num > 0, "batch_num", what, hint="for example 1")
@@ -110,8 +118,8 @@ class _Layers:
         fields.require(index >= 0, "input_index", f"must be 0 or more, got {index}", hint="for example 0")
         name = f"{operator}:{index}"
         if self.known and name not in self.known:
-            raise no_input(fields.where, name, self.known)
-        given = read_activation(fields.sub("activation_quant_params"))
+            raise unknown_input(fields.where, name, self.known)
+        given = _read_activation(fields.sub("activation_quant_params"))
         fields.done()
         return name, self._settings(name, given, channel_wise=False, fields=fields)
 
@@ -123,7 +131,7 @@ class _Layers:
             raise self._no_layer(name)
         fields = self.fields.nested(value, name)
         channel_wise = "weight_quant_params" in fields
-        enabled, given = read_layer(fields)
+        enabled, given = _read_layer(fields)
         settings = self._settings(name, given, channel_wise=channel_wise, fields=fields)
         return settings if enabled else None
 
@@ -132,7 +140,7 @@ class _Layers:
         if name in self.ours:
             given = {**given, "activation": self.ours[name]}
         if name in self.known:
-            return settled(self.known[name], given, otherwise={"asymmetric": self.offset}, where=fields.where)
+            return with_defaults(self.known[name], given, otherwise={"asymmetric": self.offset}, where=fields.where)
         return LayerPlan(**{"asymmetric": self.offset, "channel_wise": channel_wise, **given})
 
     def _no_layer(self, name: str) -> InputError:
@@ -147,3 +155,90 @@ class _Layers:
             known = [known for known in (*self.known, *GLOBAL) if not is_tensor(known)]
             hint = did_you_mean(name, known, otherwise="`autoquant inspect` lists the layers")
         return self.fields.error(name, what, hint=hint)
+
+
+def _read_layer(fields: Fields) -> tuple[bool, Given]:
+    """Whether a layer is to be quantized, and the settings that its object gives. Raises PlanError."""
+    enabled = fields.take("quant_enable", True)
+    given = _read_activation(fields.sub("activation_quant_params")) | _read_weight(fields.sub("weight_quant_params"))
+    given |= _present(dmq=fields.optional("dmq_balancer_param", float))
+    fields.done()
+    fields.build(lambda: LayerPlan(**given))
+    return enabled, given
+
+
+def _read_activation(fields: Fields) -> dict[str, Any]:
+    """The settings in an activation_quant_params. Raises PlanError."""
+    bits = fields.take("num_bits", 8)
+    what = f"num_bits of an activation must be 8, got {bits}: INT4 and INT16 are not supported"
+    fields.require(bits == 8, "num_bits", what, hint="set it to 8, or leave the layer in float")
+    asymmetric = fields.optional("asymmetric", bool, hint="true for an offset, false for none")
+    activation = _read_amct(fields)
+    fields.done()
+    return _present(asymmetric=asymmetric, activation=activation)
+
+
+def _read_ours(fields: Fields) -> RangeAlgorithm:
+    """A range algorithm that AMCT does not have, its parameters called as in RANGES. Raises PlanError."""
+    name = fields.only("act_algo", sorted(RANGES.keys() - AMCT.keys()), "minmax")
+    values = {key: fields.take(key, default) for key, default in asdict(RANGES[name]()).items()}
+    fields.done()
+    return fields.build(lambda: RANGES[name](**values))
+
+
+def _read_amct(fields: Fields) -> RangeAlgorithm:
+    name = fields.take("act_algo", "ifmr")
+    fields.require(name in AMCT, "act_algo", f"act_algo must be ifmr or hfmg, got {name!r}", hint=_elsewhere(name))
+    own = [key for key in AMCT[name] if key in fields] or [f"act_algo {name}"]
+    other = [key for others in AMCT.keys() - {name} for key in AMCT[others] if key in fields]
+    for key in other[:1]:
+        what = f"{own} and {other} can not appear at same time"
+        raise fields.error(key, what, hint="keep the parameters of one algorithm")
+    default = _defaults(name)
+    values = {key: fields.take(key, default[key]) for key in AMCT[name]}
+    if "search_range" in values:
+        start, end = _two_numbers(fields, values.pop("search_range"))
+        values |= {"search_start": start, "search_end": end}
+    return fields.build(lambda: RANGES[name](**values))
+
+
+@cache
+def _defaults(name: str) -> Mapping[str, Any]:
+    """The defaults of an algorithm, cached: files have one in every layer."""
+    return MappingProxyType(parameters(RANGES[name]()))
+
+
+def _elsewhere(name: str) -> str:
+    ours = 'put it under "autoquant": {"activation_quant_params": {...}}, without which AMCT can read the file'
+    return ours if name in RANGES else "try ifmr, the default"
+
+
+def _two_numbers(fields: Fields, bounds: list[Any]) -> tuple[float, float]:
+    right = len(bounds) == 2 and all(type(bound) in (int, float) for bound in bounds)
+    what = f"expected two numbers, got {bounds!r}"
+    fields.require(right, "search_range", what, hint="for example [0.7, 1.3]")
+    return fields.build(lambda: (float(bounds[0]), float(bounds[1])))
+
+
+def _read_weight(fields: Fields) -> dict[str, Any]:
+    bits = fields.optional("num_bits", int, hint="8, or for Conv2D 7 or 6")
+    name = fields.optional("wts_algo", str, hint="for example 'arq_quantize'")
+    algorithm = None if name is None else _weight_algorithm(fields, name)
+    channel_wise = fields.optional("channel_wise", bool, hint="true for a scale per channel, false for one")
+    fields.done()
+    return _present(weight_bits=bits, weight_algorithm=algorithm, channel_wise=channel_wise)
+
+
+def _present(**given: Any) -> dict[str, Any]:
+    """The settings that are there."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _weight_algorithm(fields: Fields, name: str) -> str:
+    found = {theirs: ours for ours, theirs in WTS_ALGO.items()}
+    if name in UNSUPPORTED_WEIGHTS:
+        raise fields.error("wts_algo", UNSUPPORTED_WEIGHTS[name], hint="use arq_quantize")
+    if name not in found:
+        what = f"wts_algo must be one of {', '.join(found)}, got {name!r}"
+        raise fields.error("wts_algo", what, hint=did_you_mean(name, found, otherwise="use arq_quantize"))
+    return found[name]

@@ -30,8 +30,8 @@ def parameters(setting: RangeAlgorithm) -> dict[str, Any]:
     return {"act_algo": range_name(setting), **values}
 
 
-def settled(layer: Layer, given: Given, *, otherwise: Given, where: str) -> LayerPlan:
-    """`given` as it is, the rest from `otherwise` as far as the layer can have that.
+def with_defaults(layer: Layer, given: Given, *, otherwise: Given, where: str) -> LayerPlan:
+    """The settings that are given, and where one is not, that of `otherwise` as far as the layer can have it.
 
     Raises PlanError at `where`, which names the layer, when it cannot have what is given.
     """
@@ -43,7 +43,7 @@ def settled(layer: Layer, given: Given, *, otherwise: Given, where: str) -> Laye
     return settings
 
 
-def no_input(where: str, name: str, layers: Mapping[str, Layer]) -> PlanError:
+def unknown_input(where: str, name: str, layers: Mapping[str, Layer]) -> PlanError:
     """The error for an input, `<operator>:<index>`, that is none of those that can be quantized."""
     operator, _, index = name.rpartition(":")
     if operator in layers and not layers[operator].tensor_only:

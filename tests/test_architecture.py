@@ -45,12 +45,7 @@ LAYERS = (
 """Each imports only from its own and from earlier ones."""
 OWNERS = {
     "litert_quantizer": ("targets/litert_library.py",),
-    "optuna": (
-        "tuning/study/study.py",
-        "tuning/sampling/guided.py",
-        "tuning/sampling/samplers.py",
-        "tuning/sampling/shadow_study.py",
-    ),
+    "optuna": ("tuning/study/study.py", "tuning/sampling/samplers.py"),
     "rich": ("cli/",),
 }
 """Who alone may import what."""

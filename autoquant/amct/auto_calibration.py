@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoquant.amct.arguments import check_writable, listed, output_names, output_path
-from autoquant.amct.auto_files import HISTORY, Files, History
-from autoquant.amct.configuration import read_for_config
+from autoquant.amct.calibration import read_for_config
 from autoquant.amct.evaluator import EvaluatorError, Judge, in_short, load_saved
-from autoquant.amct.layer_inputs import observe
 from autoquant.amct.live_graph import LiveModel
-from autoquant.amct.logs import log
-from autoquant.amct.ranking import rank, ranking_text
-from autoquant.amct.roll_back import RollBackSpace, StrategySampler
-from autoquant.amct.sensitivity import open_sensitivity
-from autoquant.amct.strategy import TpeStrategy, open_strategy
+from autoquant.amct.logs import LOG, log
+from autoquant.amct.ranking import observe, open_sensitivity, rank, ranking_text
+from autoquant.amct.strategy import RollBackSpace, StrategySampler, TpeStrategy, open_strategy
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
-from autoquant.files import write_text
+from autoquant.files import unwritable, write_bytes, write_text
+from autoquant.formats.quant_json import quant_json_path
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.load import load
@@ -33,18 +32,23 @@ from autoquant.model.open import open_model
 from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder
+from autoquant.tuning.events import Event, TrialEnded
 from autoquant.tuning.objective import Macs
 from autoquant.tuning.repairs.equalization import ModelVariant
 from autoquant.tuning.result import Ended
 from autoquant.tuning.sampling.samplers import tpe
 from autoquant.tuning.session import Budget, Session
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.space import Suggestion
 from autoquant.tuning.study.study import Sampler, Study
-from autoquant.tuning.study.trial import Trial, best
+from autoquant.tuning.study.trial import Terms, Trial, best
 from autoquant.tuning.study.workload import Workload
 from autoquant.tuning.trials import run_trials
+
+HISTORY = LOG.parent / "accuracy_based_auto_calibration_record.json"
+"""Made in the working directory; written anew, whole, after each trial."""
+FINAL = "accuracy_based_auto_calibration_final_config.json"
+RANKING = "accuracy_based_auto_calibration_ranking_information.json"
 
 
 def accuracy_based_auto_calibration(
@@ -205,3 +209,69 @@ def _finish(builder: Builder, plan: Plan, judge: Judge, files: Files, folder: Pa
         hint = "evaluate() must return the same metric for the same model: use the same data each time, and all of it"
         raise DataError("evaluator.evaluate()", what, hint=hint)
     files.take_over(folder / files.model.name)
+
+
+@dataclass
+class History:
+    """Listens to a session, and writes down what became of each configuration."""
+
+    space: RollBackSpace
+    judge: Judge
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        """Write it down, on disk as well."""
+        if not isinstance(event, TrialEnded):
+            return
+        roll_back, judgement = self.space.roll_back(event.trial.plan), self.judge.judgement_of(event.trial)
+        metric_eval = [judgement.satisfied, judgement.number]
+        self.entries.append({"roll_back_config": roll_back, "metric_eval": metric_eval})
+        write_text(output_path(HISTORY), json.dumps(self.entries, indent=2, allow_nan=False) + "\n")
+        outcome = event.trial.failure or judgement
+        log().info("%d of %d layers in INT8: %s", sum(roll_back.values()), len(roll_back), outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where everything goes: what begins with the prefix, what lies beside that, and the record."""
+
+    prefix: Path
+    record: Path
+
+    @classmethod
+    def of(cls, save_dir: str | Path, model_file: Path, record_file: str | Path) -> Files:
+        """As `accuracy_based_auto_calibration` says; folders are made. Raises RunError."""
+        folder = str(save_dir).endswith(("/", os.sep)) or Path(save_dir).is_dir()
+        prefix = Path(save_dir) / model_file.stem if folder else Path(save_dir)
+        return cls(output_path(prefix), output_path(record_file))
+
+    @property
+    def model(self) -> Path:
+        """The quantized model."""
+        return self.prefix.with_name(TensorFlowTarget().file_name(self.prefix.name))
+
+    @property
+    def config(self) -> Path:
+        """The final config."""
+        return self.prefix.with_name(FINAL)
+
+    @property
+    def ranking(self) -> Path:
+        """The layers and their scores."""
+        return self.prefix.with_name(RANKING)
+
+    def remove_model(self) -> None:
+        """Leave no quantized model, which would be that of an earlier call."""
+        for path in (self.model, quant_json_path(self.model)):
+            path.unlink(missing_ok=True)
+
+    def take_over(self, model: Path) -> None:
+        """Move a model, and what lies beside it, to where it belongs. Raises RunError."""
+        for source, to in ((model.with_name("record.txt"), self.record), (model.with_name("config.json"), self.config)):
+            write_bytes(to, source.read_bytes())
+        try:
+            self.remove_model()  # a model never lies beside what describes another
+            model.replace(self.model)
+            quant_json_path(model).replace(quant_json_path(self.model))
+        except OSError as error:
+            raise unwritable(self.model, error) from error

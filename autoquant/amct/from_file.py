@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.amct.arguments import output_names
-from autoquant.amct.calibration import calibration_of, quantize_model
-from autoquant.amct.configuration import create_quant_config
+from autoquant.amct.calibration import calibration_of, create_quant_config, quantize_model
 from autoquant.amct.saving import SavedModel, save_model
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.plugins import load_file, user_error

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from autoquant.amct.arguments import by_name_or_own, listed, not_overridden
 from autoquant.amct.evaluator import Judge
-from autoquant.amct.live_graph import LiveModel, Probes
+from autoquant.amct.live_graph import LayerInputs, LiveModel, Probes, live_activations
 from autoquant.amct.logs import log
 from autoquant.array import Array
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record
+from autoquant.calibration.statistics import Statistics
 from autoquant.errors import DataError, TrialError
+from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
@@ -26,6 +32,64 @@ from autoquant.model.shapes import imported, make_placeholder, tensor_name
 from autoquant.targets.tensorflow import quantized
 
 PREFIX = "autoquant_ranking"
+
+
+class SensitivityBase:
+    """Compares a layer's output in float with that in INT8; a user's own overrides `compare`.
+
+    AMCT rolls back the layers with the smallest numbers first, so a number must be large where the two are alike.
+    A measure that is large where they differ says so with `higher_is_better = False`.
+    """
+
+    higher_is_better = True
+
+    def compare(self, original_output: Array, fakequant_output: Array) -> float:
+        """One number for two arrays of equal shape: what the layer gives for one batch in float, and in INT8."""
+        raise not_overridden(self, "compare(original, fakequant)")
+
+
+class CosineSimilaritySensitivity(SensitivityBase):
+    """0.5 + 0.5 cos of the angle between the two, in [0, 1]; 1 where they have the same direction."""
+
+    def compare(self, original_output: Array, fakequant_output: Array) -> float:
+        """1 where the float output is all zero, 0 where only the other is."""
+        original, fakequant = _flat(original_output), _flat(fakequant_output)
+        if original.any() and not fakequant.any():
+            return 0.0
+        return 0.5 + 0.5 * cosine_similarity(original, fakequant)
+
+
+class MseSensitivity(SensitivityBase):
+    """Mean squared difference; with `do_normalization` as a part of the float output's mean square, if that is not 0.
+
+    It is 0 where the two are equal.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, do_normalization: bool = False) -> None:
+        self.do_normalization = do_normalization
+
+    def compare(self, original_output: Array, fakequant_output: Array) -> float:
+        """In squared units of the output, or without unit when normalized."""
+        original, fakequant = _flat(original_output), _flat(fakequant_output)
+        error = float(np.mean((original - fakequant) ** 2)) if original.size else 0.0
+        power = float(np.mean(original**2)) if self.do_normalization and original.any() else 1.0
+        return error / power
+
+
+SENSITIVITIES: Mapping[str, Callable[[], SensitivityBase]] = MappingProxyType(
+    {"CosineSimilarity": CosineSimilaritySensitivity, "Mse": MseSensitivity}
+)
+
+
+def open_sensitivity(sensitivity: Any) -> Any:
+    """A measure by name, or the user's own object with a method `compare`. Raises UsageError."""
+    return by_name_or_own("sensitivity", sensitivity, SENSITIVITIES, ["compare"], base="SensitivityBase")
+
+
+def _flat(output: Array) -> Array:
+    return np.asarray(output, np.float64).reshape(-1)
 
 
 @dataclass
@@ -54,6 +118,26 @@ class Scores:
             what = f"ran {name} in {len(scores)} of {self.batch_num} batches when it was called again"
             raise DataError("evaluator.calibration()", what, hint="it must run the same outputs each time")
         return math.fsum(scores) / len(scores)
+
+
+def observe(model: LiveModel, plan: Plan, judge: Judge) -> Statistics:
+    """Let the evaluator calibrate the model, and collect what all INT8 layers of the plan read.
+
+    Raises DataError where it runs fewer than `batch_num` batches, TrialError where values are too many for memory, and
+    whatever the evaluator raises. What is wrong with the values of a layer is found when its scales are computed.
+    """
+    graph, probes, inputs = imported(model.graph), Probes(), LayerInputs(plan, model.survey.by_name)
+    for name in plan.int8:
+        layer = model.survey.by_name[name]
+        read, place = partial(inputs.add, name), f"{name.replace(':', '_')}/observed"
+        probes.attach(graph, layer.node, live_activations(graph, layer), read, name=place)
+    judge.calibrate(graph, probes)
+    if inputs.waiting:
+        names, fewest = listed([*inputs.waiting]), min(inputs.waiting.values())
+        what = f"ran {names} in {fewest} of {plan.batch_num} batches: the calibration is not finished"
+        hint = "run the outputs at least batch_num times, or lower batch_num in the config"
+        raise DataError("evaluator.calibration()", what, hint=hint)
+    return inputs.statistics()
 
 
 def rank(model: LiveModel, plan: Plan, calibrator: Calibrator, judge: Judge, sensitivity: Any) -> dict[str, float]:

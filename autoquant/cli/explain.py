@@ -27,8 +27,7 @@ from autoquant.formats.codec import json_text
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from autoquant.reports.explanation import Explanation
-    from autoquant.reports.float_layers import FloatLayer
+    from autoquant.reports.explanation import Explanation, FloatLayer
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -125,7 +124,7 @@ def reasons(found: Explanation) -> Iterator[str]:
 
 
 def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
-    from autoquant.reports.float_layers import Reason
+    from autoquant.reports.explanation import Reason
 
     one, run = group[0], found.run
     if one.trial is None:

@@ -14,15 +14,16 @@ from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.tuning.certification.certificate import (
     Certificate,
+    HoldoutEvaluation,
     Origin,
     Verdict,
+    add_to_holdout_log,
     load_certificate,
+    read_holdout_log,
     save_certificate,
 )
 from autoquant.tuning.certification.compute import compute_certificate
-from autoquant.tuning.certification.guard import Groups, groups_of
-from autoquant.tuning.certification.holdout import holdout_subset
-from autoquant.tuning.certification.holdout_log import HoldoutEvaluation, add_to_holdout_log, read_holdout_log
+from autoquant.tuning.certification.holdout import Groups, groups_of, holdout_subset
 from autoquant.tuning.events import Warned
 from autoquant.tuning.finalize import costly_layers
 from autoquant.tuning.result import Ended, SearchResult

@@ -24,7 +24,7 @@ from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
-from autoquant.tuning.study.score_json import SCORE
+from autoquant.tuning.study.trial import SCORE
 from autoquant.tuning.transfer import Transferred, transfer
 
 

@@ -25,8 +25,7 @@ from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
 from autoquant.tuning.study.run_folder import TEMPORARY
-from autoquant.tuning.study.score_json import add_to_score, write_score
-from autoquant.tuning.study.trial import State, Trial, best
+from autoquant.tuning.study.trial import State, Trial, add_to_score, best, write_score
 from autoquant.tuning.trials import keep_best
 
 CLOSEST = 3

@@ -18,7 +18,7 @@ from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
-from autoquant.tuning.certification.guard import check_guard
+from autoquant.tuning.certification.holdout import check_guard
 from autoquant.tuning.study.request import NOTHING, DataRequest, SearchRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload

@@ -29,8 +29,8 @@ from autoquant.tuning.sensitivity.predict import Predictor
 from autoquant.tuning.session import Budget, Clock, SearchSession
 from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.study import Sampler, Study
+from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import MACS, Objective
 
 

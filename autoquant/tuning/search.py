@@ -14,7 +14,7 @@ from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.certification.holdout_log import read_holdout_log
+from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
 from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.finalize import finalize, verify

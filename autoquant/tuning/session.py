@@ -21,9 +21,9 @@ from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.study import Space, Study
+from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import Objective
 
 Clock = Callable[[], float]

@@ -16,8 +16,7 @@ from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
-from autoquant.tuning.study.score_json import write_score
-from autoquant.tuning.study.trial import State, Trial, best
+from autoquant.tuning.study.trial import State, Trial, best, write_score
 
 
 def run_trials(session: Session) -> Ended:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoquant.amct.fake_quant import fake_before, grid_of, nudged, without_fakes
+from autoquant.amct.qat import fake_before, grid_of, nudged, without_fakes
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 

@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from autoquant.amct.evaluator import Judge
-from autoquant.amct.layer_inputs import observe
 from autoquant.amct.live_graph import LiveModel, read_live
-from autoquant.amct.ranking import PREFIX, Scores, rank, ranking_text
-from autoquant.amct.sensitivity import CosineSimilaritySensitivity, MseSensitivity
+from autoquant.amct.ranking import (
+    PREFIX,
+    CosineSimilaritySensitivity,
+    MseSensitivity,
+    Scores,
+    observe,
+    rank,
+    ranking_text,
+)
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import DataError

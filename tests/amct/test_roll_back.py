@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from autoquant.amct.evaluator import Judgement
-from autoquant.amct.roll_back import RollBackSpace, StrategySampler
-from autoquant.amct.strategy import BinarySearchStrategy
+from autoquant.amct.strategy import BinarySearchStrategy, RollBackSpace, StrategySampler
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.errors import UsageError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from autoquant.amct.sensitivity import (
+from autoquant.amct.ranking import (
     SENSITIVITIES,
     CosineSimilaritySensitivity,
     MseSensitivity,

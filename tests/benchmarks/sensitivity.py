@@ -25,7 +25,7 @@ from statistics import median
 import numpy as np
 from scipy.stats import spearmanr
 
-from autoquant.amct.sensitivity import SENSITIVITIES
+from autoquant.amct.ranking import SENSITIVITIES
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.statistics import Statistics
 from autoquant.evaluation.data.batch import Array

@@ -13,14 +13,11 @@ import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli.explain import reasons, text
 from autoquant.cli.main import main
-from autoquant.reports.explanation import Explanation, explain_trials
-from autoquant.reports.float_layers import FloatLayer, Reason
+from autoquant.reports.explanation import Explanation, FloatLayer, Reason, RunTrials, explain_trials
 from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS
-from autoquant.reports.run_trials import RunTrials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.score_json import Terms
 from autoquant.tuning.study.setting_words import QUANT_ENABLE, SETTING_WORDS
-from autoquant.tuning.study.trial import State, Trial
+from autoquant.tuning.study.trial import State, Terms, Trial
 
 SPACE = """
 [global]

@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.reports.explanation import explain_trials
-from autoquant.reports.float_layers import Reason
-from autoquant.reports.run_trials import RunTrials
-from autoquant.tuning.study.score_json import Terms
-from autoquant.tuning.study.trial import State, Trial
+from autoquant.reports.explanation import Reason, RunTrials, explain_trials
+from autoquant.tuning.study.trial import State, Terms, Trial
 
 TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")
 PLAIN = Plan({"a": LayerPlan(), "b": LayerPlan()})

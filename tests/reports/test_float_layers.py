@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.reports.float_layers import Reason, float_layers
+from autoquant.reports.explanation import Reason, float_layers
 from autoquant.tuning.study.trial import State
 
 OUT = {"drop": 0.5}

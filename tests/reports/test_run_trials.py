@@ -12,11 +12,10 @@ import pytest
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import RunError
 from autoquant.formats.config_json import save_config
-from autoquant.reports.run_trials import read_trials
+from autoquant.reports.explanation import read_trials
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict, save_certificate
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.score_json import Terms, write_score
-from autoquant.tuning.study.trial import State
+from autoquant.tuning.study.trial import State, Terms, write_score
 
 PLAN = Plan({"conv": LayerPlan(dmq=0.5), "fc": None}, batch_num=4, equalize=True)
 TERMS = Terms("top1", 0.75, 0.125, "litert", "litert", "macs")

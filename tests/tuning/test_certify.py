@@ -20,8 +20,7 @@ from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.model.open import open_model
 from autoquant.tuning import events
-from autoquant.tuning.certification.certificate import Verdict, load_certificate
-from autoquant.tuning.certification.holdout_log import read_holdout_log
+from autoquant.tuning.certification.certificate import Verdict, load_certificate, read_holdout_log
 from autoquant.tuning.certify import SUSPICIOUS
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.run_folder import RunFolder

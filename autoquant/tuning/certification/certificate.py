@@ -3,6 +3,9 @@
 The data of the search chose the winner, so its drop there looks better than it is. On data that had no part in that,
 the upper bound of the drop holds with the stated confidence for whatever model was chosen, and however. In the file
 what is not known is left out, such as discordant pairs of a metric that has none, and so is a bound that is infinite.
+
+A certificate is beside a model, and the next one takes its place. To holdout_log.json evaluations are only ever added,
+so that none is forgotten when another one follows.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from typing import Any
 from autoquant.errors import RunError
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.formats.codec import file_facts, load, save
+from autoquant.tuning.study.run_folder import RunFolder
+
+AGAIN = "it records which holdout samples were used: restore the file as the search wrote it, or start a new run"
 
 
 class Verdict(StrEnum):
@@ -116,3 +122,38 @@ def save_certificate(certificate: Certificate, path: Path) -> None:
 def load_certificate(path: Path) -> Certificate:
     """Read a certificate.json. Raises RunError that names the key."""
     return load(Certificate, path, RunError, hint="take the file as the search wrote it")
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutEvaluation:
+    """A trial was scored on the holdout: SHA-256 (hex) of that data and of its model file, and the verdict."""
+
+    data: str
+    trial: int
+    model: str
+    verdict: Verdict
+
+    def __post_init__(self) -> None:
+        require_digests(self.data, self.model)
+        if self.trial < 0:
+            raise ValueError(f"trials count from 0, got {self.trial}")
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutLog:
+    """The evaluations of a run, in order."""
+
+    evaluations: tuple[HoldoutEvaluation, ...]
+
+
+def read_holdout_log(folder: RunFolder) -> tuple[HoldoutEvaluation, ...]:
+    """The evaluations of a run, in order. Raises RunError that names the key."""
+    if not folder.holdout_log.exists():
+        return ()
+    return load(HoldoutLog, folder.holdout_log, RunError, hint=AGAIN).evaluations
+
+
+def add_to_holdout_log(evaluation: HoldoutEvaluation, folder: RunFolder) -> None:
+    """Add an evaluation to those of the run, once. Raises RunError."""
+    evaluations = tuple(dict.fromkeys([*read_holdout_log(folder), evaluation]))
+    save(HoldoutLog(evaluations), folder.holdout_log)

@@ -1,42 +1,25 @@
-"""The guided sampler: what to try next, a function of the trials and of nothing else."""
+"""The guided sampler: its stages, from the start over the race and the knapsack to the last recheck."""
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
-
-from autoquant.tuning.sampling import stages
+from autoquant.model.operators import is_tensor
 from autoquant.tuning.sampling.history import THRESHOLD, History
-from autoquant.tuning.sampling.infeasible import Infeasible
 from autoquant.tuning.sampling.moves import next_move, remaining_gain
-from autoquant.tuning.sampling.plans import Plans
-from autoquant.tuning.sampling.problem import Problem, unit_of
-from autoquant.tuning.sampling.race import race
-from autoquant.tuning.study.space import Parameters, Suggestion
-from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.sampling.plans import Plans, predicted, with_best
+from autoquant.tuning.sampling.problem import Problem, canonical_key, globals_of, int8_of, start_of
+from autoquant.tuning.sampling.race import FEW, race
+from autoquant.tuning.sensitivity.request import Predictions
+from autoquant.tuning.study.setting_words import setting_words
+from autoquant.tuning.study.space import Parameters, Suggestion, switch_of
+from autoquant.tuning.study.trial import State, Trial
 
-HALF = 3
-"""So many of the dimensions that are off, and so many of the others, may TPE choose around the incumbent."""
-SUBSETS, ATTEMPTS = 20, 10
-"""So many choices of dimensions, and so many points in each, are looked at for one that is worth trying."""
 Around = Callable[[History, Trial], Suggestion | None]
 """Chooses a point around the incumbent once all else is used up, if any is worth trying."""
-
-
-@dataclass(frozen=True)
-class Guided:
-    """Suggests what `propose` does, and TPE around the incumbent at last."""
-
-    problem: Problem
-    seed: int = 0
-
-    def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
-        """The next point; None at the end."""
-        return propose(trials, self.problem, around=partial(tpe_around, seed=self.seed))
+MATERIAL = 0.9
+"""Better settings are tried where the predicted divergence falls below this share of what it was."""
 
 
 def propose(
@@ -51,15 +34,15 @@ def propose(
     history = History(tuple(trials), problem, THRESHOLD)
     if history.finished:
         return None
-    reference = stages.reference_of(history)
-    first = stages.start(history, reference)
+    reference = _reference(history)
+    first = _start(history, reference)
     if first is not None:
         return first
     winner, near, found = reference, [reference], None
     if not any(trial.within for trial in history.trials_of(reference)):
         raced = race(history, reference)
         winner, near = raced.winner, list(raced.near)
-        found = raced.next or stages.winner(history, raced.ranked, reference)
+        found = raced.next or _race_winner(history, raced.ranked, reference)
     return found or _predicted(history, winner, near, around)
 
 
@@ -70,48 +53,133 @@ def _predicted(history: History, winner: Parameters, near: Sequence[Parameters],
     """
     predictions = history.problem.sensitivities(winner)
     if history.incumbent is None:
-        found = stages.settings(history, winner, predictions)
+        found = _best_settings(history, winner, predictions)
     else:
-        found = stages.retry_close_race_losers(history, near)
+        found = _retry_close_race_losers(history, near)
     if found is not None:
         return found
-    plans = Plans(history, stages.base_of(history, winner, predictions), predictions)
+    plans = Plans(history, _base(history, winner, predictions), predictions)
     found = next_move(plans)
     if found is not None:
         return found
     if remaining_gain(plans) <= history.threshold * history.total_gain:
-        return stages.rescore_undecided(plans)  # of plans with other settings, where there are any
+        return _rescore_undecided(plans)  # of plans with other settings, where there are any
     if history.incumbent is None:
-        return stages.halve(plans) or stages.rescore_undecided(plans)
-    return stages.rescore_undecided(plans) or around(history, history.incumbent)
+        return _halve(plans) or _rescore_undecided(plans)
+    return _rescore_undecided(plans) or around(history, history.incumbent)
 
 
-def tpe_around(history: History, incumbent: Trial, *, seed: int) -> Suggestion | None:
-    """The incumbent with a few dimensions of layers chosen by TPE, if that gains more; None if nothing does."""
-    from optuna.samplers import TPESampler
+def _reference(history: History) -> Parameters:
+    """The all-INT8 start, minus layers that caused it to fail."""
+    point = start_of(history.problem)
+    while True:
+        faults = {trial.at_fault for trial in history.trials_of(point) if trial.state is State.FAILED}
+        faults &= int8_of(point, history.problem)
+        if not faults:
+            return point
+        point = {**point, **{switch_of(layer): False for layer in faults}}
 
-    from autoquant.tuning.sampling.shadow_study import seeded, suggest_from_copy
 
-    problem, infeasible, trials = history.problem, Infeasible(history), history.trials
-    for subset in range(SUBSETS):
-        own = seeded(seed, len(trials), subset)
-        few = _few(problem, incumbent.parameters, np.random.default_rng(own))
-        points = suggest_from_copy(
-            trials,
-            {name: problem.dimensions[name] for name in few},
-            sampler=TPESampler(seed=own, multivariate=True),
-            max_drop=problem.max_drop,
-        )
-        for some, _ in itertools.islice(points, ATTEMPTS):
-            point = {**incumbent.parameters, **some}
-            if infeasible.is_open(point):
-                return Suggestion(point, f"TPE around trial {incumbent.number}", "tpe")
+def _start(history: History, reference: Parameters) -> Suggestion | None:
+    """Everything in INT8."""
+    if history.already_known(reference):
+        return None
+    words = ", ".join(setting_words(*item) for item in globals_of(reference).items())
+    return Suggestion(reference, f"all INT8: {words}" if words else "all INT8", "start")
+
+
+def _race_winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Suggestion | None:
+    """The race's winner, until it is decided; after each near miss the next best.
+
+    A near miss was undecided, or took all samples to be found not within tolerance: one that is as good may be within.
+    """
+    for place, point in enumerate(ranked):
+        if not history.already_known(point):
+            why = "winner of the race" if place == 0 else "race runner-up of a near miss"
+            return Suggestion(point, f"{why}: {_changed(point, reference)}", "winner")
+        ended = [
+            trial
+            for trial in history.trials_of(point)
+            if trial.max_samples is None and trial.state is not State.RUNNING
+        ]
+        missed = any(trial.state is State.DONE or trial.undecided for trial in ended)
+        if any(trial.within for trial in ended) or not missed:
+            return None
     return None
 
 
-def _few(problem: Problem, point: Parameters, random: np.random.Generator) -> tuple[str, ...]:
-    """Some dimensions of layers, by chance: of those that are off, layers in float above all, and of the others."""
-    free = [name for name in problem.dimensions if unit_of(name)]
-    off = [name for name in free if point[name] is False]
-    others = [name for name in free if name not in off]
-    return tuple(sorted(str(name) for names in (off, others) for name in random.permutation(names)[:HALF]))
+def _best_settings(history: History, point: Parameters, predictions: Predictions) -> Suggestion | None:
+    """The race's winner with the best settings of every layer, where these promise much."""
+    better = with_best(point, predictions)
+    before, after = predicted(point, predictions), predicted(better, predictions)
+    if history.already_known(better) or not after < MATERIAL * before:
+        return None
+    change = f"predicted divergence {after:.3g} instead of {before:.3g}"
+    return Suggestion(better, f"best settings of every layer: {change}", "settings")
+
+
+def _retry_close_race_losers(history: History, points: Sequence[Parameters]) -> Suggestion | None:
+    """What raced near the winner, where that just missed: as it is, then with the best settings of every layer.
+
+    Which of few samples fall to another class is chance, so one of several as good plans may be within tolerance.
+    """
+    problem, first = history.problem, points[0]
+    if not any(map(history.near_miss, history.trials_of(first))) or not history.improves(first):
+        return None
+    for point in points:
+        if not history.already_known(point):
+            why = f"race runner-up near a near miss: {_changed(point, first)}"
+            return Suggestion(point, why, "winner")
+    for point in points[:FEW]:
+        better = with_best(point, problem.sensitivities(point))
+        if not history.already_known(better):
+            why = f"best settings of every layer, near a near miss: {_changed(point, first)}"
+            return Suggestion(better, why, "settings")
+    return None
+
+
+def _changed(point: Parameters, other: Parameters) -> str:
+    words = [setting_words(*item) for item in globals_of(point).items() if other[item[0]] != item[1]]
+    return ", ".join(words) or "as it was"
+
+
+def _base(history: History, point: Parameters, predictions: Predictions) -> Parameters:
+    """The settings to go on with: the best by prediction, unless these were tried and are worse than the winner's."""
+    better = with_best(point, predictions)
+    if canonical_key(better, history.problem) == canonical_key(point, history.problem):
+        return point
+    tried = history.trials_of(better)
+    material = predicted(better, predictions) < MATERIAL * predicted(point, predictions)
+    before, after = history.compared([point, better])
+    if not material or (any(trial.state is not State.RUNNING for trial in tried) and after > before):
+        return point
+    return better
+
+
+def _halve(plans: Plans) -> Suggestion | None:
+    """Half of the layers in float, then three quarters, down to one in INT8: those of least predicted divergence.
+
+    Down to none where other layers are in INT8 in every plan.
+    """
+    problem = plans.problem
+    order = sorted(
+        (layer for layer, found in plans.divergences.items() if math.isfinite(found) and problem.gains[layer] > 0.0),
+        key=lambda layer: (plans.divergences[layer], -problem.gains[layer]),
+    )
+    always = any(tunable not in problem.layers and not is_tensor(tunable) for tunable in plans.predictions)
+    sizes = [len(order) >> halvings for halvings in range(1, len(order).bit_length() + always)]
+    for count in sizes:
+        point = plans.plan(frozenset(order[:count]))
+        if not plans.history.already_known(point) and not plans.infeasible.excludes(point):
+            why = f"nothing within tolerance yet: the {count} layers of least predicted divergence in INT8"
+            return Suggestion(point, why, "halving")
+    return None
+
+
+def _rescore_undecided(plans: Plans) -> Suggestion | None:
+    """What was undecided, on all samples, once there is nothing better to try."""
+    trial = plans.infeasible.next_recheck()
+    if trial is None:
+        return None
+    why = f"rescore: trial {trial.number}, which was undecided, on all samples"
+    return Suggestion(trial.parameters, why, "rescore", plans.problem.total)

@@ -13,7 +13,7 @@ from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.model.model import InputSpec
-from autoquant.tuning.certification.guard import Groups, check_guard, groups_of
+from autoquant.tuning.certification.holdout import Groups, check_guard, groups_of
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 2))
 X = np.arange(12, dtype=np.float32).reshape(6, 2)

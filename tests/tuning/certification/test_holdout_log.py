@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from autoquant.errors import RunError
 from autoquant.formats.codec import encode
-from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.certification.holdout_log import HoldoutEvaluation, add_to_holdout_log, read_holdout_log
+from autoquant.tuning.certification.certificate import HoldoutEvaluation, Verdict, add_to_holdout_log, read_holdout_log
 from autoquant.tuning.study.run_folder import RunFolder
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.tuning.sampling.fit import Curve, corrections, fit_curve
+from autoquant.tuning.sampling.plans import Curve, corrections, fit_curve
 
 
 def test_a_layer_that_was_misjudged_is_found() -> None:

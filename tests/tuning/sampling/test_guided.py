@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from guided_problems import Played, Synthetic, play, random_problem, trial_of
 
-from autoquant.tuning.sampling.guided import Guided, propose
-from autoquant.tuning.sampling.history import History
-from autoquant.tuning.sampling.infeasible import Infeasible
+from autoquant.tuning.sampling.guided import propose
+from autoquant.tuning.sampling.history import History, Infeasible
 from autoquant.tuning.sampling.problem import canonical_key, gain_of, int8_of, start_of, with_int8
+from autoquant.tuning.sampling.samplers import Guided
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.trial import State, Trial
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoquant.tuning.sampling.knapsack import most_gain
+from autoquant.tuning.sampling.moves import most_gain
 
 
 def exhaustive(

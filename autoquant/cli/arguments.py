@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -44,15 +44,39 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(self.prog.rpartition(" ")[2], message, hint=f"see `{self.prog} --help`")
 
 
+def add(
+    group: Any,
+    options: Mapping[str, str],
+    *,
+    required: Collection[str] = (),
+    default: Any = argparse.SUPPRESS,
+    **kinds: Callable[[str], Any],
+) -> None:
+    """Add options to a parser or group: `--name METAVAR`, or `--name` alone for a switch, each with its help.
+
+    `kinds` read the values of those that are not text.
+    """
+    for words, text in options.items():
+        name, _, metavar = words.partition(" ")
+        if metavar:
+            kind = kinds.get(name.strip("-").replace("-", "_"))
+            needed = name in required
+            group.add_argument(name, metavar=metavar, type=kind, required=needed, default=default, help=text)
+        else:
+            group.add_argument(name, action="store_true", default=default, help=text)
+
+
 def add_model(parser: Parser) -> None:
     """MODEL, its inputs, outputs and signature."""
     parser.add_argument(
         "model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
     )
-    group = parser.add_argument_group("model")
-    group.add_argument("--inputs", metavar="A,B", type=names, help="names of inputs, where the file does not say")
-    group.add_argument("--outputs", metavar="A,B", type=names, help="names of outputs, where the file does not say")
-    group.add_argument("--signature", metavar="KEY", help="which of several signatures of a .tflite")
+    options = {
+        "--inputs A,B": "names of inputs, where the file does not say",
+        "--outputs A,B": "names of outputs, where the file does not say",
+        "--signature KEY": "which of several signatures of a .tflite",
+    }
+    add(parser.add_argument_group("model"), options, inputs=names, outputs=names)
 
 
 def add_target(parser: Parser) -> Any:
@@ -61,11 +85,8 @@ def add_target(parser: Parser) -> Any:
     from autoquant.tuning.study.request import SearchRequest
 
     group = parser.add_argument_group("target")
-    group.add_argument(
-        "--target",
-        metavar="T",
-        help=f"where the INT8 model is to run: {' or '.join(TARGETS)} (default {SearchRequest.target})",
-    )
+    what = f"where the INT8 model is to run: {' or '.join(TARGETS)} (default {SearchRequest.target})"
+    add(group, {"--target T": what})
     return group
 
 
@@ -74,62 +95,51 @@ def add_io(group: Any) -> None:
     from autoquant.tuning.study.choices import IO_TYPES
     from autoquant.tuning.study.request import SearchRequest
 
-    group.add_argument(
-        "--io",
-        metavar="TYPE",
-        help=f"inputs and outputs of the INT8 .tflite: {' or '.join(IO_TYPES)} (default {SearchRequest.io})",
-    )
+    what = f"inputs and outputs of the INT8 .tflite: {' or '.join(IO_TYPES)} (default {SearchRequest.io})"
+    add(group, {"--io TYPE": what})
 
 
 def add_reading(parser: Parser, *, labels: bool) -> None:
     """How data is read and preprocessed."""
     from autoquant.tuning.study.request import DataRequest
 
+    options = {
+        "--preprocess P": "as the model was trained: tf (x/127.5 - 1), torch, caffe (as Keras names them), "
+        "or module:function",
+        "--scale S": "(x*S - M)/D: a number, a fraction (1/255), or one a channel",
+        "--mean M": "likewise: --mean 0.485,0.456,0.406",
+        "--std D": "likewise",
+        **({"--label-offset N": "added to every label (for example 1 or -1)"} if labels else {}),
+        "--image-size H,W": "images are resized to this",
+        "--batch-size N": f"samples at a time (default {DataRequest.batch_size})",
+    }
     group = parser.add_argument_group("how the data is read")
-    group.add_argument(
-        "--preprocess",
-        metavar="P",
-        help="as the model was trained: tf (x/127.5 - 1), torch, caffe (as Keras names them), or module:function",
-    )
-    group.add_argument("--scale", metavar="S", help="(x*S - M)/D: a number, a fraction (1/255), or one a channel")
-    group.add_argument("--mean", metavar="M", help="likewise: --mean 0.485,0.456,0.406")
-    group.add_argument("--std", metavar="D", help="likewise")
-    if labels:
-        group.add_argument("--label-offset", metavar="N", type=int, help="added to every label (for example 1 or -1)")
-    group.add_argument("--image-size", metavar="H,W", type=image_size, help="images are resized to this")
-    group.add_argument(
-        "--batch-size", metavar="N", type=int, help=f"samples at a time (default {DataRequest.batch_size})"
-    )
+    add(group, options, label_offset=int, image_size=image_size, batch_size=int)
 
 
 def add_certify(group: Any, *, otherwise: str) -> None:
     """The data that the best model is certified on; `otherwise` is the default in words."""
-    group.add_argument(
-        "--certify",
-        metavar="DATA",
-        help="the holdout: data that the search does not see and the best model is scored on, once; none for no "
-        "certificate "
-        f"(default: {otherwise})",
-    )
+    what = "the holdout: data that the search does not see and the best model is scored on, once; none for no "
+    add(group, {"--certify DATA": f"{what}certificate (default: {otherwise})"})
 
 
 def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     """When a search ends; `trials` and `timeout` are the defaults in words."""
-    group = parser.add_argument_group("budget")
-    group.add_argument("--max-trials", metavar="N", type=int, help=f"trials in all (default: {trials})")
-    group.add_argument(
-        "--timeout", metavar="T", type=seconds, help=f"such as 90, 90s, 30m, 2h, 1h30m (default: {timeout})"
-    )
-    group.add_argument("--stop-on-target", action="store_true", help="end at the first trial within tolerance")
+    options = {
+        "--max-trials N": f"trials in all (default: {trials})",
+        "--timeout T": f"such as 90, 90s, 30m, 2h, 1h30m (default: {timeout})",
+        "--stop-on-target": "end at the first trial within tolerance",
+    }
+    add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds)
 
 
 def add_screen(parser: Parser) -> None:
     """The screen: progress goes to standard error, the result to standard output."""
     group = parser.add_argument_group("screen")
-    group.add_argument("--plain", action="store_true", default=False, help="one line per event, as without a terminal")
-    group.add_argument("--json", action="store_true", default=False, help="print the result as one JSON object")
+    add(group, {"--plain": "one line per event, as without a terminal"}, default=False)
+    add(group, {"--json": "print the result as one JSON object"}, default=False)
     only = group.add_mutually_exclusive_group()
-    only.add_argument("--quiet", action="store_true", default=False, help="print the verdict and the model, or errors")
+    add(only, {"--quiet": "print the verdict and the model, or errors"}, default=False)
     add_verbose(only)
 
 
@@ -146,15 +156,13 @@ def add_simulation(parser: Parser) -> None:
 
 def add_json(parser: Parser) -> None:
     """--json of commands that print tables, and --verbose."""
-    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object instead of tables")
+    add(parser, {"--json": "print one JSON object instead of tables"}, default=False)
     add_verbose(parser)
 
 
 def add_verbose(group: Any) -> None:
     """--verbose, which every command has."""
-    group.add_argument(
-        "--verbose", action="store_true", default=False, help="more lines, TensorFlow's own too; tracebacks"
-    )
+    add(group, {"--verbose": "more lines, TensorFlow's own too; tracebacks"}, default=False)
 
 
 def options_for(args: argparse.Namespace, request: type) -> dict[str, Any]:

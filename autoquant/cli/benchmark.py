@@ -31,13 +31,13 @@ def add_arguments(parser: arguments.Parser) -> None:
         help="a .tflite, a run whose best model is one, or a model of TensorFlow, which is converted to a float "
         ".tflite; the first is what the others are compared with",
     )
-    threads, batch = BenchmarkRequest.threads, BenchmarkRequest.batch_size
-    parser.add_argument("--threads", metavar="N", type=int, help=f"threads of LiteRT (default {threads})")
-    parser.add_argument("--batch-size", metavar="N", type=int, help=f"samples at a time (default {batch})")
-    parser.add_argument("--repeat", metavar="N", type=int, help="rounds (default: as many as three seconds allow)")
-    parser.add_argument(
-        "--image-size", metavar="H,W", type=arguments.image_size, help="of images, where the model leaves it open"
-    )
+    options = {
+        "--threads N": f"threads of LiteRT (default {BenchmarkRequest.threads})",
+        "--batch-size N": f"samples at a time (default {BenchmarkRequest.batch_size})",
+        "--repeat N": "rounds (default: as many as three seconds allow)",
+        "--image-size H,W": "of images, where the model leaves it open",
+    }
+    arguments.add(parser, options, threads=int, batch_size=int, repeat=int, image_size=arguments.image_size)
     arguments.add_json(parser)
 
 

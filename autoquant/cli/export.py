@@ -20,21 +20,14 @@ if TYPE_CHECKING:
 def add_arguments(parser: arguments.Parser) -> None:
     """The run and the folder."""
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
-    parser.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
-    parser.add_argument("--trial", metavar="N", type=int, default=None, help="another trial than the best")
-    parser.add_argument(
-        "--target",
-        metavar="T",
-        default=None,
-        help="build the same plan for the other target, litert or tensorflow, and score it there; exit code 1 where it "
-        "is not within the run's tolerance (default: the target of the run)",
-    )
-    parser.add_argument(
-        "--io",
-        metavar="TYPE",
-        default=None,
-        help="type of a .tflite's inputs and outputs: float32, int8 (default: as in the run)",
-    )
+    options = {
+        "--to DIR": "where config.json, record.txt and the model go",
+        "--trial N": "another trial than the best",
+        "--target T": "build the same plan for the other target, litert or tensorflow, and score it there; exit code 1 "
+        "where it is not within the run's tolerance (default: the target of the run)",
+        "--io TYPE": "type of a .tflite's inputs and outputs: float32, int8 (default: as in the run)",
+    }
+    arguments.add(parser, options, required=("--to",), default=None, trial=int)
     arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 

@@ -32,13 +32,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_model(parser)
     arguments.add_target(parser)
     group = parser.add_argument_group("sensitivity")
-    group.add_argument(
-        "--sensitivity",
-        action="store_true",
-        default=False,
-        help="how much each layer changes the output when it alone is quantized; needs --calibration",
-    )
-    group.add_argument("--calibration", metavar="DATA", help="samples; labels are not needed")
+    what = "how much each layer changes the output when it alone is quantized; needs --calibration"
+    arguments.add(group, {"--sensitivity": what}, default=False)
+    arguments.add(group, {"--calibration DATA": "samples; labels are not needed"})
     arguments.add_reading(parser, labels=False)
     arguments.add_json(parser)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autoquant.amct.saving import convert_model, save_model
     from autoquant.api import benchmark, check, explain, export, inspect, quantize, resume, search
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AutoCalibrationEvaluatorBase",
     "GraphEvaluator",

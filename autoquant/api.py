@@ -40,7 +40,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
-    from autoquant.targets.check import Checked
+    from autoquant.targets.check import CheckResult
     from autoquant.tuning.sensitivity.measure import Overview
 
 
@@ -267,7 +267,7 @@ def inspect(
     return Inspection(lowered, survey, measure_overview(opened, layers, data, batch_size=request.batch_size))
 
 
-def check(model: str | Path, record: str | Path | None = None) -> Checked:
+def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
     """Compare a quantized .pb with its record: by default record.txt in the same folder.
 
     Raises ModelError where the file is not a quantized graph, PlanError where anything is not as the record says.

@@ -29,7 +29,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
 from autoquant.model.shapes import imported, make_placeholder, tensor_name
-from autoquant.targets.tensorflow import quantized
+from autoquant.targets.tensorflow import quantize
 
 PREFIX = "autoquant_ranking"
 
@@ -186,7 +186,7 @@ def _add_copies(tf_graph: Any, graph: Graph, layer: Layer, record: Record) -> li
     alone = graph.edit(put=placeholders, redirect=names)
     alone = replace(alone, inputs=tuple(read), outputs=(layer.bias or layer.node,)).pruned()
     inside = replace(layer, activations=tuple(names[edge] for edge in layer.activations))
-    copies = {"float": alone, "int8": quantized(alone, {layer.name: inside}, record)}
+    copies = {"float": alone, "int8": quantize(alone, {layer.name: inside}, record)}
     return [_import(tf_graph, copy, read, f"{_place(layer.name)}/{kind}") for kind, copy in copies.items()]
 
 

@@ -11,7 +11,7 @@ from autoquant.cli.process import working
 from autoquant.cli.words import counted
 
 if TYPE_CHECKING:
-    from autoquant.targets.check import Checked
+    from autoquant.targets.check import CheckResult
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def text(found: Checked) -> str:
+def text(found: CheckResult) -> str:
     """A line for every kind of thing that was checked, then "ok"."""
     kinds = ", ".join(f"{number} {op}" for op, number in found.layers.items())
     left_out = [f"left out   in the record, not in the graph: {', '.join(found.left_out)}"] if found.left_out else []

@@ -40,16 +40,16 @@ from autoquant.targets.ascend_nodes import (
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NewNode:
     """A node of an INT8 graph, and the nodes of the float graph that it stands for."""
 
     node: Any
     stands_for: tuple[str, ...]
 
 
-def layer_parts(
+def layer_nodes(
     graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None = None
-) -> list[Part]:
+) -> list[NewNode]:
     """All nodes of one INT8 layer; those that carry the name of a float node replace it.
 
     `records` has one entry for each of the layer's activations, and fits the layer. `correction` is added to its bias,
@@ -59,7 +59,7 @@ def layer_parts(
     return _tensor(graph, layer, records[0]) if layer.tensor_only else _operator(graph, layer, records, correction)
 
 
-def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None) -> list[Part]:
+def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None) -> list[NewNode]:
     float_node, record = graph.nodes[layer.name], records[0]
     weight = _weight(graph, layer, record) if layer.weight else []
     bias = _bias(graph, layer, record, correction) if layer.bias else []
@@ -72,16 +72,16 @@ def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correc
     if layer.operator.weight is not None and weight:
         edges[layer.operator.weight] = weight[-1].node.name
     inner = layer.name if layer.bias else graph.free_name(f"{layer.name}/quant_op")
-    parts.append(Part(changed_node(float_node, name=inner, inputs=edges), (layer.name,)))
+    parts.append(NewNode(changed_node(float_node, name=inner, inputs=edges), (layer.name,)))
     packed = deq_scales(layer.name, [one.activation for one in records], record.scale_w, record.shift_bit)
     scale = make_const(graph.free_name(f"{layer.name}/dequant/deq_scale"), packed)
     source = bias[-1].node.name if bias else inner
     own = (layer.name, layer.bias) if layer.bias else (layer.name,)
     dequant = dequant_node(own[-1], source, scale.name, float_node)
-    return [*parts, Part(scale, (layer.name,)), Part(dequant, own)]
+    return [*parts, NewNode(scale, (layer.name,)), NewNode(dequant, own)]
 
 
-def _tensor(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
+def _tensor(graph: Graph, layer: Layer, record: LayerRecord) -> list[NewNode]:
     index = int(layer.name.rpartition(":")[2])
     float_node, edge = graph.nodes[layer.node], layer.activations[0]
     parts = _quant(graph, layer, float_node, index, edge, record)
@@ -89,24 +89,24 @@ def _tensor(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
     anti = anti_quant_node(name, parts[-1].node.name, record.activation)
     edges = list(float_node.input)
     edges[index] = anti.name
-    return [*parts, Part(anti, (node_of(edge),)), Part(changed_node(float_node, inputs=edges), (layer.node,))]
+    return [*parts, NewNode(anti, (node_of(edge),)), NewNode(changed_node(float_node, inputs=edges), (layer.node,))]
 
 
 def _prefix(layer: Layer, index: int) -> str:
     return f"{layer.node}/act_quant_{index}" if index else f"{layer.node}/act_quant"
 
 
-def _quant(graph: Graph, layer: Layer, node: Any, index: int, tensor: str, record: LayerRecord) -> list[Part]:
+def _quant(graph: Graph, layer: Layer, node: Any, index: int, tensor: str, record: LayerRecord) -> list[NewNode]:
     """The nodes from an activation to its integers."""
     prefix, of, parts = _prefix(layer, index), (node_of(tensor),), []
     if record.balance:
         factors = make_const(graph.free_name(f"{prefix}/balance"), inverse_factors(record.balance, node))
         balanced = balance_node(graph.free_name(f"{prefix}/Mul"), tensor, factors.name)
-        parts, tensor = [Part(factors, of), Part(balanced, of)], balanced.name
-    return [*parts, Part(quant_node(graph.free_name(f"{prefix}/AscendQuant"), tensor, record.activation), of)]
+        parts, tensor = [NewNode(factors, of), NewNode(balanced, of)], balanced.name
+    return [*parts, NewNode(quant_node(graph.free_name(f"{prefix}/AscendQuant"), tensor, record.activation), of)]
 
 
-def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
+def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[NewNode]:
     """The INT8 weight, its offsets and AscendWeightQuant."""
     assert layer.weight is not None
     weight = _value(graph, layer.weight)
@@ -119,10 +119,10 @@ def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[Part]:
     steps = make_const(graph.free_name(f"{prefix}/weight"), integers)
     offset_w = make_const(graph.free_name(f"{prefix}/offset_w"), offsets)
     quant = weight_quant_node(graph.free_name(f"{prefix}/AscendWeightQuant"), steps.name, offset_w.name)
-    return [Part(node, of) for node in (steps, offset_w, quant)]
+    return [NewNode(node, of) for node in (steps, offset_w, quant)]
 
 
-def _bias(graph: Graph, layer: Layer, record: LayerRecord, correction: Array | None) -> list[Part]:
+def _bias(graph: Graph, layer: Layer, record: LayerRecord, correction: Array | None) -> list[NewNode]:
     """The INT32 bias, its Cast and the BiasAdd."""
     assert layer.bias is not None
     node = graph.nodes[layer.bias]
@@ -134,7 +134,7 @@ def _bias(graph: Graph, layer: Layer, record: LayerRecord, correction: Array | N
     steps = make_const(graph.free_name(f"{prefix}/bias"), integers)
     cast = bias_cast_node(graph.free_name(f"{prefix}/Cast"), steps.name)
     adding = changed_node(node, name=graph.free_name(f"{prefix}/BiasAdd"), inputs=[layer.name, cast.name])
-    return [Part(steps, of), Part(cast, of), Part(adding, (layer.bias,))]
+    return [NewNode(steps, of), NewNode(cast, of), NewNode(adding, (layer.bias,))]
 
 
 def _value(graph: Graph, tensor: str) -> Array:

@@ -22,12 +22,12 @@ from autoquant.model.model import EVERYTHING, Model
 from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
-from autoquant.targets.litert_assignment import assigned
-from autoquant.targets.litert_balance import Balance, between
+from autoquant.targets.litert_assignment import assign_int8
+from autoquant.targets.litert_balance import Balance, tensors_between
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
-from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepared, quantized, with_constants
+from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepare, quantize, with_constants
 from autoquant.targets.litert_library import Int8
-from autoquant.targets.litert_operators import INT8_ENDS, able, data_near
+from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LiteRTTarget:
         lite = _lite(model)
         found = survey_lite(lite, input_shapes)
         layers = [
-            replace(layer, between=between(lite, lite.layers[layer.name])) if layer.can.balanceable else layer
+            replace(layer, between=tensors_between(lite, lite.layers[layer.name])) if layer.can.balanceable else layer
             for layer in found.layers
         ]
         return replace(found, layers=tuple(layers))
@@ -70,7 +70,7 @@ class LiteRTTarget:
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
         """All that an operator which can be INT8 reads or makes, by name."""
         lite = _lite(model)
-        near = data_near(lite, able(lite), self.io)
+        near = data_near(lite, quantizable(lite), self.io)
         return {lite.name_of(index) for index in near}
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
@@ -98,10 +98,10 @@ class LiteRTCompiler:
         """Write the file of a plan. Raises as `Compiler.compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
-        operators = assigned(self._lite, self._lite.layers.keys() - plan.int8.keys(), self._io)
+        operators = assign_int8(self._lite, self._lite.layers.keys() - plan.int8.keys(), self._io)
         scales = self._calibrator.scales(plan, operators, self._io)
         on_step("calibrate")
-        model = quantized(self._float_model(scales.balance), self._int8(plan, operators, scales))
+        model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales))
         layers = self._operators(model, plan)
         add_to_biases(model, {name: layers[name] for name in corrections}, corrections)
         write_bytes(path, flatbuffer.write(model))
@@ -128,7 +128,7 @@ class LiteRTCompiler:
 
     @cached_property
     def _prepared(self) -> Any:
-        return prepared(flatbuffer.read(self._lite.content))
+        return prepare(flatbuffer.read(self._lite.content))
 
     def _operators(self, model: Any, plan: Plan) -> Mapping[str, tuple[Any, Kind]]:
         """The operator (OperatorT) that makes the result of each INT8 layer in a model (ModelT), and its kind."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, able, all_data
+from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, quantizable
 
 Cost = TypeVar("Cost", int, float)
 INT8, FLOAT = 0, 1
@@ -37,7 +37,7 @@ class Flow:
 INPUTS, OUTPUTS = -1, -2
 
 
-def assigned(lite: LiteGraph, in_float: Collection[str], io: str) -> frozenset[int]:
+def assign_int8(lite: LiteGraph, in_float: Collection[str], io: str) -> frozenset[int]:
     """Indices of the operators in INT8.
 
     Layers are INT8 except those named `in_float`; operators that LiteRT Quantizer cannot make INT8 are float. Inputs
@@ -47,7 +47,7 @@ def assigned(lite: LiteGraph, in_float: Collection[str], io: str) -> frozenset[i
     That is a minimum cut whose source is INT8, and its sink float.
     """
     fixed = _fixed(lite, in_float, io)
-    free = sorted(able(lite) - fixed.keys())
+    free = sorted(quantizable(lite) - fixed.keys())
     nodes = dict(fixed) | {index: number for number, index in enumerate(free, start=2)}
     endless = 2 * len(all_data(lite)) + 1
     edges = conversion_edges(lite, nodes, lambda tensor: (1, 1), endless=endless, first=2 + len(free))
@@ -139,7 +139,7 @@ def _reads_shape(lite: LiteGraph, index: int) -> bool:
 
 def _fixed(lite: LiteGraph, in_float: Collection[str], io: str) -> Mapping[int, int]:
     """Operators and ends about which there is no choice, with their side."""
-    possible = able(lite)
+    possible = quantizable(lite)
     end = INT8 if io == INT8_ENDS else FLOAT
     fixed = {INPUTS: end, OUTPUTS: end}
     fixed |= {index: FLOAT for index in range(len(lite.subgraph.operators)) if index not in possible}

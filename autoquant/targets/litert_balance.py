@@ -31,7 +31,7 @@ class Balance:
     divided: Mapping[str, tuple[int, Factors]]
 
 
-def balanced(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, scales: Scales) -> Balance:
+def balance_layers(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, scales: Scales) -> Balance:
     """What the plan changes, with factors from `scales`.
 
     Raises PlanError where the channels of a layer were not calibrated, TrialError where a weight would exceed float32.
@@ -54,7 +54,7 @@ def balanced(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, scales: S
     return Balance(factors, constants, divided)
 
 
-def between(lite: LiteGraph, operator: int) -> tuple[str, ...]:
+def tensors_between(lite: LiteGraph, operator: int) -> tuple[str, ...]:
     """The tensors before the data of a layer that has a source, up to what that makes, nearest first."""
     way = balance_way(lite, operator)
     return () if way is None else tuple(lite.name_of(lite.subgraph.operators[index].inputs[0]) for index in way.between)

@@ -13,9 +13,9 @@ from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.quantization.affine import Affine
-from autoquant.targets.litert_balance import Balance, balanced
-from autoquant.targets.litert_operators import data_near, data_of, keeping_scale
-from autoquant.targets.litert_weights import scales_of, with_room
+from autoquant.targets.litert_balance import Balance, balance_layers
+from autoquant.targets.litert_operators import data_near, data_of, scale_keepers
+from autoquant.targets.litert_weights import raised_for_bias, scales_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class LiteCalibrator:
         self._of_weights: dict[tuple[str, bool, str], Array] = {}
 
     def balance(self, plan: Plan) -> Balance:
-        """What balancing changes. Raises as `balanced`."""
-        return balanced(self._lite, self._layers, plan, self._scales)
+        """What balancing changes. Raises as `balance_layers`."""
+        return balance_layers(self._lite, self._layers, plan, self._scales)
 
     def scales(self, plan: Plan, int8: Collection[int], io: str) -> LiteScales:
         """Scales for INT8 operators, by index, and inputs and outputs of type `io`.
@@ -54,7 +54,7 @@ class LiteCalibrator:
             if layer.weight is not None:
                 scales = self._weight_scales(layer, settings, balance.constants)
                 bias = balance.constants.get(layer.bias, self._lite.constant(layer.bias)) if layer.bias else None
-                weights[layer.weight] = with_room(layer, scales, bias, activations[layer.activations[0]].scale)
+                weights[layer.weight] = raised_for_bias(layer, scales, bias, activations[layer.activations[0]].scale)
         return LiteScales(activations, weights, balance)
 
     def _activations(self, plan: Plan, int8: Collection[int], io: str, balance: Balance) -> Mapping[str, Affine]:
@@ -88,7 +88,7 @@ class LayerFinder:
 
     def __init__(self, lite: LiteGraph, plan: Plan, int8: Collection[int]) -> None:
         self._lite = lite
-        self._keeping = keeping_scale(lite) & frozenset(int8)
+        self._keeping = scale_keepers(lite) & frozenset(int8)
         self._layers = {lite.layers[name]: name for name in plan.int8}
 
     def source(self, tensor: int) -> int:

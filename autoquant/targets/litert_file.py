@@ -18,7 +18,7 @@ from autoquant.targets.litert_library import Int8, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS
 
 
-def prepared(model: Any) -> Any:
+def prepare(model: Any) -> Any:
     """The model (ModelT), changed in place: the kinds of operators are where LiteRT Quantizer looks for them.
 
     Files of before 2020 have them in another place.
@@ -32,7 +32,7 @@ def prepared(model: Any) -> Any:
 
 
 def with_constants(model: Any, constants: Mapping[int, Array]) -> Any:
-    """A model like a `prepared` one, with other constants, float32, by index of the tensor."""
+    """A prepared model with other constants, float32, by index of the tensor."""
     if not constants:
         return model
     result = _fresh(model)
@@ -41,8 +41,8 @@ def with_constants(model: Any, constants: Mapping[int, Array]) -> Any:
     return result
 
 
-def quantized(model: Any, int8: Int8) -> Any:
-    """A new model (ModelT) with operators in INT8; the one given, which is `prepared`, stays as it is.
+def quantize(model: Any, int8: Int8) -> Any:
+    """A new model (ModelT) with operators in INT8; the one given, which is prepared, stays as it is.
 
     Tensors keep their indices, inputs and outputs their names too. Raises TrialError where LiteRT Quantizer refuses.
     """

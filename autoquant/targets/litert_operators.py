@@ -20,7 +20,7 @@ MODELS = 4
 
 
 @lru_cache(MODELS)
-def able(lite: LiteGraph) -> frozenset[int]:
+def quantizable(lite: LiteGraph) -> frozenset[int]:
     """Indices of the operators that can be INT8: LiteRT Quantizer can do them, and they have float data.
 
     An operator with a weight must be one of the layers, because only plans quantize weights.
@@ -36,7 +36,7 @@ def able(lite: LiteGraph) -> frozenset[int]:
 
 
 @lru_cache(MODELS)
-def keeping_scale(lite: LiteGraph) -> frozenset[int]:
+def scale_keepers(lite: LiteGraph) -> frozenset[int]:
     """Indices of the operators whose results in INT8 have scale and offset of their only data input."""
     return frozenset(
         index

@@ -43,7 +43,7 @@ def clipped_scales(rows: Array, algorithm: str) -> Array:
     return np.where(scales > LEAST, scales, np.float32(1.0))
 
 
-def with_room(layer: Layer, scales: Array, bias: Array | None, scale_d: float) -> Array:
+def raised_for_bias(layer: Layer, scales: Array, bias: Array | None, scale_d: float) -> Array:
     """The scales, raised where the bias would have more than BIAS_STEPS steps of scale_d times them.
 
     That takes weights 2^30 times as small as the bias, which it makes no difference to round. Shape as it was. Raises

@@ -24,8 +24,8 @@ from autoquant.model.operators import node_of
 from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
-from autoquant.targets.fitting import fitted
-from autoquant.targets.insertion import Part, layer_parts
+from autoquant.targets.insertion import NewNode, layer_nodes
+from autoquant.targets.record_layers import record_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class TensorFlowTarget:
     ) -> None:
         """Write the graph with the layers of the record in INT8, and which of its nodes stand for which.
 
-        `corrections` are added to biases. Raises as `quantized`, and RunError where nothing can be written.
+        `corrections` are added to biases. Raises as `quantize`, and RunError where nothing can be written.
         """
         parts = _parts(graph, layers, record, corrections)
         int8 = _assembled(graph, parts, simulation=self.simulation)
@@ -104,7 +104,7 @@ class GraphCompiler:
         return self.graph
 
 
-def quantized(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:
+def quantize(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:
     """The graph with the layers of the record in INT8, and the functions that run it.
 
     Raises PlanError where the record does not fit the model, TrialError where a bias exceeds INT32 or scales multiply
@@ -133,15 +133,15 @@ def _write(path: Path, graph_def: Any, stands_for: Mapping[str, tuple[str, ...]]
     save_quant_json(QuantJson(sha256(content).hexdigest(), stands_for), mapping)
 
 
-def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record, corrections: Corrections) -> list[Part]:
+def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record, corrections: Corrections) -> list[NewNode]:
     return [
         part
-        for layer, entries in fitted(layers, record)
-        for part in layer_parts(graph, layer, entries, corrections.get(layer.name))
+        for layer, entries in record_layers(layers, record)
+        for part in layer_nodes(graph, layer, entries, corrections.get(layer.name))
     ]
 
 
-def _assembled(graph: Graph, parts: list[Part], *, simulation: bool) -> Graph:
+def _assembled(graph: Graph, parts: list[NewNode], *, simulation: bool) -> Graph:
     edited = without_relu6(graph.edit(put=[part.node for part in parts]).pruned())
     functions = function_pb2.FunctionDefLibrary()
     if simulation:
@@ -151,7 +151,7 @@ def _assembled(graph: Graph, parts: list[Part], *, simulation: bool) -> Graph:
     return Graph(edited.nodes, graph.inputs, graph.outputs, functions if functions.function else None)
 
 
-def _stands_for(graph: Graph, int8: Graph, parts: list[Part]) -> Mapping[str, tuple[str, ...]]:
+def _stands_for(graph: Graph, int8: Graph, parts: list[NewNode]) -> Mapping[str, tuple[str, ...]]:
     """For each node that is not that of the float graph, those that it stands for; unchanged nodes are shared."""
     of = {part.node.name: part.stands_for for part in parts}
     return {name: of.get(name, (name,)) for name, node in int8.nodes.items() if graph.nodes.get(name) is not node}

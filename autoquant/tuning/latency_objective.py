@@ -25,12 +25,12 @@ from autoquant.targets.litert_assignment import (
     INPUTS,
     INT8,
     OUTPUTS,
-    assigned,
+    assign_int8,
     conversion_edges,
     conversions,
     minimum_cut,
 )
-from autoquant.targets.litert_operators import INT8_ENDS, able
+from autoquant.targets.litert_operators import INT8_ENDS, quantizable
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.run_folder import TEMPORARY
@@ -56,7 +56,7 @@ class EstimatedLatency:
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        int8 = assigned(self.lite, [name for name in self.lite.layers if name not in plan.int8], self.io)
+        int8 = assign_int8(self.lite, [name for name in self.lite.layers if name not in plan.int8], self.io)
         converted = [(one.kind, one.tensor) for one in conversions(self.lite, int8, self.io)]
         return self.times.total(int8, converted) / self.all_float
 
@@ -79,7 +79,7 @@ def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]
     """
     lite, times, endless = latency.lite, latency.times, 10.0 * latency.all_float
     banned = {index for name, index in lite.layers.items() if name in latency.always_float}
-    free = able(lite) - banned
+    free = quantizable(lite) - banned
     end = INT8 if latency.io == INT8_ENDS else FLOAT
     node = {INPUTS: end, OUTPUTS: end} | {index: index + 2 for index in range(len(times.in_float))}
     in_float = np.nan_to_num(times.in_float)

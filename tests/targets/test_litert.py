@@ -21,7 +21,7 @@ from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.model.model import Fusion
 from autoquant.quantization.affine import Affine
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.targets.litert_assignment import assigned, conversions
+from autoquant.targets.litert_assignment import assign_int8, conversions
 
 
 def constant(*shape: int) -> Any:
@@ -150,7 +150,7 @@ def test_operators_between_layers_are_int8(lite_network: Callable[..., LiteNetwo
     made = net.make(path, net.plan())
     saved = net.saved(path)
     assert wanted <= set(saved.kinds)
-    assert made.qdq_ops == 2 == len(conversions(net.lite, assigned(net.lite, (), "float32"), "float32"))
+    assert made.qdq_ops == 2 == len(conversions(net.lite, assign_int8(net.lite, (), "float32"), "float32"))
     assert error(net, saved) < 0.05
 
 

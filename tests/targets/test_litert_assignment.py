@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_assignment import Conversion, assigned, conversions
+from autoquant.targets.litert_assignment import Conversion, assign_int8, conversions
 
 LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
 """A layer, an operator about which there is a choice, one that LiteRT Quantizer cannot do, one that reads a shape."""
@@ -84,7 +84,7 @@ def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case
     ]
     costs = [counted_conversions(operators, outputs, one, ends) for one in tried]
     best = [one for one, cost in zip(tried, costs, strict=True) if cost == min(costs)]
-    found = assigned(lite, in_float, "int8" if ends else "float32")
+    found = assign_int8(lite, in_float, "int8" if ends else "float32")
     assert found == {n for one in best for n, int8 in one.items() if int8}, "all that is INT8 in any of the best"
     assert len(conversions(lite, found, "int8" if ends else "float32")) == min(costs)
 
@@ -113,11 +113,11 @@ def test_small_graphs_by_hand(
     kinds: list[str],
 ) -> None:
     lite = graph(operators, outputs)
-    assert assigned(lite, in_float, "float32") == int8
+    assert assign_int8(lite, in_float, "float32") == int8
     wanted = tuple(Conversion(*pair.split()) for pair in kinds)
-    assert conversions(lite, assigned(lite, in_float, "float32"), "float32") == wanted
+    assert conversions(lite, assign_int8(lite, in_float, "float32"), "float32") == wanted
 
 
 def test_a_weight_that_is_no_layer_s_stays_in_float() -> None:
     lite = graph([(LAYER, [0]), ("CONV_2D", [1]), (FREE, [2])], [3])
-    assert assigned(lite, (), "float32") == {0}
+    assert assign_int8(lite, (), "float32") == {0}

@@ -16,7 +16,7 @@ from autoquant.errors import PlanError
 from autoquant.model.litert import flatbuffer
 from autoquant.quantization.balance import balance_factors
 from autoquant.targets.litert_calibration import LiteCalibrator
-from autoquant.targets.litert_file import prepared, with_constants
+from autoquant.targets.litert_file import prepare, with_constants
 
 CHANNELS = 6
 SIZES = np.array([1.0, 30.0, 0.1, 5.0, 300.0, 0.02], np.float32)
@@ -62,7 +62,7 @@ def plan_of(net: LiteNetwork, dmq: float | None) -> Plan:
 def test_the_float_model_computes_what_it_did(net: LiteNetwork) -> None:
     balance = LiteCalibrator(net.lite, net.layers, net.statistics).balance(plan_of(net, 0.5))
     assert list(balance.factors) == ["second"]
-    model = prepared(flatbuffer.read(net.lite.content))
+    model = prepare(flatbuffer.read(net.lite.content))
     changed = with_constants(model, {net.lite.tensors[name]: value for name, value in balance.constants.items()})
 
     output = SavedLite(flatbuffer.write(changed))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoquant.calibration.plan import LayerPlan
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
-from autoquant.targets.litert_weights import BIAS_STEPS, scales_of, with_room
+from autoquant.targets.litert_weights import BIAS_STEPS, raised_for_bias, scales_of
 
 SHAPES = {
     "CONV_2D": ((5, 3, 3, 2), 0),
@@ -90,7 +90,7 @@ def test_a_bias_has_room_and_no_scale_shrinks(
     scales: list[float], bias: list[float], scale_d: float, channel_wise: bool
 ) -> None:
     given_scales = np.array(scales if channel_wise else scales[:1], np.float64).reshape(-1, 1, 1, 1)
-    raised = with_room(layer((3, 1, 1, 1), 0), given_scales, np.array(bias, np.float32), scale_d)
+    raised = raised_for_bias(layer((3, 1, 1, 1), 0), given_scales, np.array(bias, np.float32), scale_d)
     assert raised.shape == given_scales.shape
     assert (raised >= given_scales.astype(np.float32)).all()
     steps = np.abs(bias) / (scale_d * raised.reshape(-1))
@@ -106,4 +106,4 @@ def test_what_is_not_finite_names_the_layer(value: float) -> None:
     with pytest.raises(TrialError, match="layer: its weights hold NaN or infinity"):
         found("FULLY_CONNECTED", weight, 0)
     with pytest.raises(TrialError, match="layer: its bias holds NaN or infinity"):
-        with_room(layer((3, 2), 0), np.ones((3, 1)), np.full(3, value, np.float32), 1.0)
+        raised_for_bias(layer((3, 2), 0), np.ones((3, 1)), np.full(3, value, np.float32), 1.0)

@@ -17,7 +17,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.nodes import make_node
 from autoquant.quantization.affine import Affine
 from autoquant.targets.attributes import FLOAT, type_attr
-from autoquant.targets.tensorflow import quantized
+from autoquant.targets.tensorflow import quantize
 
 
 def f32(value: float) -> float:
@@ -49,7 +49,7 @@ def made(network: Callable[..., Network], request: pytest.FixtureRequest) -> Net
 
 def int8(made: Network, *activations: Affine, **more: Any) -> Graph:
     record = {f"layer{i}": LayerRecord(affine, (0.03125,), **more) for i, affine in enumerate(activations)}
-    return quantized(made.graph, made.layers, record)
+    return quantize(made.graph, made.layers, record)
 
 
 @pytest.mark.parametrize("made", [False], indirect=True)
@@ -97,4 +97,4 @@ def test_it_stays_where_it_is_an_output(network: Callable[..., Network]) -> None
     record = {"layer0": LayerRecord(BELOW, (0.03125,))}
     for outputs, op in ((("y", "layer0"), "Relu6"), (("layer0",), "Relu")):
         made = network(write, outputs=outputs, x=(None, 5))
-        assert quantized(made.graph, made.layers, record).nodes["y"].op == op
+        assert quantize(made.graph, made.layers, record).nodes["y"].op == op

@@ -30,7 +30,7 @@ from autoquant.model.open import open_model
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES
 from autoquant.targets.attributes import FLOAT, type_attr
-from autoquant.targets.tensorflow import TensorFlowTarget, quantized
+from autoquant.targets.tensorflow import TensorFlowTarget, quantize
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_form_is_that_of_amct(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]
 
 def test_every_tensor_keeps_its_name_and_unit(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     model, layers = opened
-    int8 = quantized(model.graph, layers, records(tiny, per_channel=True))
+    int8 = quantize(model.graph, layers, records(tiny, per_channel=True))
     images = np.load(tiny.evaluation)["x"][:20]
     engine = TensorFlowEngine()
     names = [layers["conv"].bias or "", "depthwise", "scores"]
@@ -180,7 +180,7 @@ def test_every_tensor_keeps_its_name_and_unit(tiny: Tiny, opened: tuple[Model, d
 def test_layers_not_in_the_record_stay_float(tiny: Tiny, opened: tuple[Model, dict[str, Layer]]) -> None:
     model, layers = opened
     record = {"dense": records(tiny, per_channel=True)["dense"]}
-    int8 = quantized(model.graph, layers, record)
+    int8 = quantize(model.graph, layers, record)
     assert int8.nodes["conv"] is model.graph.nodes["conv"]
     assert sum(node.op == "AscendQuant" for node in int8.nodes.values()) == 1
 
@@ -191,14 +191,14 @@ def test_names_of_the_users_nodes_are_left_alone(tiny: Tiny, opened: tuple[Model
     record = records(tiny, per_channel=True)
     images = {"image": np.load(tiny.evaluation)["x"][:20]}
     engine = TensorFlowEngine()
-    want = engine.open_graph(quantized(model.graph, layers, record))(images)["scores"]
+    want = engine.open_graph(quantize(model.graph, layers, record))(images)["scores"]
     relu = next(name for name, node in model.graph.nodes.items() if node.op == "Relu" and "conv" in node.input[0])
     for taken in ("depthwise/quant_op", "conv/weight_quant/weight", "conv/bias_quant/BiasAdd"):
         other = make_node(taken, "Relu", [relu], T=type_attr(FLOAT))
         graph = model.graph.edit(put=[other], redirect={relu: taken})
         found = {layer.name: layer for layer in survey(graph).layers}
         assert found["depthwise"].activations[0] == taken
-        int8 = quantized(graph, found, record)
+        int8 = quantize(graph, found, record)
         assert int8.nodes[taken] is other
         np.testing.assert_array_equal(engine.open_graph(int8)(images)["scores"], want)
 
@@ -207,7 +207,7 @@ def test_bias_beyond_int32_names_the_layer(opened: tuple[Model, dict[str, Layer]
     model, layers = opened
     tiny_scale = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(2e-7))
     with pytest.raises(TrialError, match=r"dense: its quantized bias .* exceeds int32; leave the layer in float"):
-        quantized(model.graph, layers, {"dense": tiny_scale})
+        quantize(model.graph, layers, {"dense": tiny_scale})
 
 
 @pytest.mark.parametrize("scale_w", [1e-45, 5e-32])
@@ -216,7 +216,7 @@ def test_scales_whose_product_vanishes_name_the_layer(opened: tuple[Model, dict[
     model, layers = opened
     least = LayerRecord(Affine(float(np.float32(2e-7)), 0), f32(scale_w))
     with pytest.raises(TrialError, match="depthwise: the product of its scales is beyond float32; leave the layer"):
-        quantized(model.graph, layers, {"depthwise": least})
+        quantize(model.graph, layers, {"depthwise": least})
 
 
 def test_the_map_tells_what_stands_for_what(tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
-from autoquant.targets.reading import Saved, read_saved
+from autoquant.targets.saved_graph import SavedGraph, read_saved_graph
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class FakeQuantEngine:
 
     def open_file(self, path: Path, graph: Program) -> LiteRTRunner:
         """Open a saved .pb. Raises TrialError where a layer of it cannot be fake-quantized."""
-        content = self.content(read_saved(path))
+        content = self.content(read_saved_graph(path))
         return LiteRTRunner(content, graph.inputs, graph.outputs, threads=self.litert.threads)
 
-    def content(self, saved: Saved) -> bytes:
+    def content(self, saved: SavedGraph) -> bytes:
         """The .tflite that computes what a saved graph of this model computes. Raises TrialError as `open_file`."""
         quantized = dequantized_layers(saved, self.graph)
         in_float = self.layers.keys() - {layer.layer.name for layer in quantized}

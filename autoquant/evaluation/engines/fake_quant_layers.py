@@ -15,7 +15,7 @@ from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Affine
 from autoquant.quantization.weights import spread
 from autoquant.targets.int8_layers import Int8Layer, int8_layers
-from autoquant.targets.reading import Saved
+from autoquant.targets.saved_graph import SavedGraph
 
 OTHER_ENGINE = "choose --engine tensorflow"
 
@@ -36,7 +36,7 @@ class DequantizedLayer:
     bias: Array | None = None
 
 
-def dequantized_layers(saved: Saved, graph: Graph) -> list[DequantizedLayer]:
+def dequantized_layers(saved: SavedGraph, graph: Graph) -> list[DequantizedLayer]:
     """The layers that are quantized in a saved graph. `graph` is the float graph that it was made from.
 
     Raises PlanError where the file is not whole, TrialError where its layers have a form that real numbers cannot say.
@@ -44,7 +44,7 @@ def dequantized_layers(saved: Saved, graph: Graph) -> list[DequantizedLayer]:
     return [_dequantized(saved, graph, found) for found in int8_layers(saved).values()]
 
 
-def changed_layers(saved: Saved, graph: Graph, layers: Iterable[Layer]) -> Iterator[DequantizedLayer]:
+def changed_layers(saved: SavedGraph, graph: Graph, layers: Iterable[Layer]) -> Iterator[DequantizedLayer]:
     """Those of layers, in float in a saved graph, that have another weight or bias in it than in the float graph.
 
     Raises PlanError where a constant is none.
@@ -63,7 +63,7 @@ def changed_layers(saved: Saved, graph: Graph, layers: Iterable[Layer]) -> Itera
             yield DequantizedLayer(layer, weight=weight, bias=bias)
 
 
-def _dequantized(saved: Saved, graph: Graph, found: Int8Layer) -> DequantizedLayer:
+def _dequantized(saved: SavedGraph, graph: Graph, found: Int8Layer) -> DequantizedLayer:
     layer = found.layer
     quants = [saved.graph.nodes[name] for name in layer.activations]
     activations = tuple(_affine(quant) for quant in quants)
@@ -84,7 +84,7 @@ def _affine(quant: Any) -> Affine:
     return Affine(step_of(quant.attr["scale"].f), int(quant.attr["offset"].f))
 
 
-def _factors(saved: Saved, graph: Graph, quant: Any) -> Array | None:
+def _factors(saved: SavedGraph, graph: Graph, quant: Any) -> Array | None:
     """What the channels of a balanced layer's data are multiplied by before they are quantized."""
     before = saved.source(quant, 0) if ":" not in quant.input[0] else None
     balanced = before is not None and before.op == "Mul" and before.name not in graph.nodes
@@ -103,7 +103,7 @@ def step_of(inverse: float) -> float:
     return float(next((step for step in around if np.float32(1.0) / step == wanted), near))
 
 
-def _scales(saved: Saved, found: Int8Layer) -> Array:
+def _scales(saved: SavedGraph, found: Int8Layer) -> Array:
     """The products of the scales of data and weight, for each channel or one for all, float64."""
     packed = saved.constant(found.end, 1, np.uint64)
     if (packed >> np.uint64(32)).any():
@@ -111,7 +111,7 @@ def _scales(saved: Saved, found: Int8Layer) -> Array:
     return packed.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def _bias(saved: Saved, adding: Any) -> Array:
+def _bias(saved: SavedGraph, adding: Any) -> Array:
     return saved.constant(saved.source(adding, 1), 0, np.int32).astype(np.float64)
 
 

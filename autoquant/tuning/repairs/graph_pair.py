@@ -23,7 +23,7 @@ from autoquant.model.operators import node_of
 from autoquant.quantization.balance import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
 from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
-from autoquant.targets.reading import Saved, read_saved
+from autoquant.targets.saved_graph import SavedGraph, read_saved_graph
 
 FLOAT_PREFIX = "autoquant/float/"
 """What the names of the float nodes begin with."""
@@ -34,7 +34,7 @@ MEANS = "autoquant/mean/"
 class GraphPair:
     """See `FloatInt8Pair`."""
 
-    saved: Saved
+    saved: SavedGraph
     graph: Graph
     layers: Mapping[str, Layer]
 
@@ -42,7 +42,7 @@ class GraphPair:
     def of(cls, path: Path, reference: Program, layers: Collection[Layer]) -> GraphPair:
         """Read a saved graph. Raises ModelError where it is none."""
         assert isinstance(reference, Graph)
-        return cls(read_saved(path), reference, MappingProxyType({layer.name: layer for layer in layers}))
+        return cls(read_saved_graph(path), reference, MappingProxyType({layer.name: layer for layer in layers}))
 
     def input_axis(self, layer: Layer) -> int:
         """See `FloatInt8Pair`."""

@@ -12,7 +12,7 @@ from autoquant.calibration.record import Calibrator
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.metrics.divergence import cosine_similarity
-from autoquant.targets.tensorflow import quantized
+from autoquant.targets.tensorflow import quantize
 from autoquant.tuning.sensitivity.request import SensitivityRequest
 
 BATCH = 64
@@ -34,7 +34,7 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
     for name, each in request.candidates.items():
         try:
             plan = adapt_plan(Plan({name: each[0]}, request.batches), request.layers).plan
-            alone = quantized(graph, request.layers, calibrator.record(plan))
+            alone = quantize(graph, request.layers, calibrator.record(plan))
         except TrialError:
             found[name] = -np.inf
             continue

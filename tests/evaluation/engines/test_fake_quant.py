@@ -26,7 +26,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.model import Fusion, Model
 from autoquant.model.open import open_model, prepare_graph
 from autoquant.quantization.affine import Affine
-from autoquant.targets.reading import read_saved
+from autoquant.targets.saved_graph import read_saved_graph
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.equalization import equalized_program
@@ -292,7 +292,7 @@ def test_layers_that_quantize_a_tensor_alike_share_it(
     record = {f"layer{i}": LayerRecord(Affine(s, 1), scales(random, 1)) for i, s in enumerate((STEP, scale))}
     graph = graph_of(write, x=(None, 5))
     check_same(graph, record, tmp_path, x=on_grid(random, 6, 5))
-    content = FakeQuantEngine.of(graph, survey(graph).layers).content(read_saved(tmp_path / "model.pb"))
+    content = FakeQuantEngine.of(graph, survey(graph).layers).content(read_saved_graph(tmp_path / "model.pb"))
     model = flatbuffer.read(content)
     assert [flatbuffer.op_name(model, op) for op in model.subgraphs[0].operators].count("QUANTIZE") == pairs
 
@@ -327,7 +327,7 @@ def test_the_float_weights_are_left_out(random: np.random.Generator, tmp_path: P
     TensorFlowTarget().save(graph, layers, {"y": LayerRecord(Affine(STEP, OFFSET), (0.015625,))}, tmp_path / "model.pb")
     engine = FakeQuantEngine.of(graph, layers.values())
     before = bytes(engine.lite.content)
-    content = engine.content(read_saved(tmp_path / "model.pb"))
+    content = engine.content(read_saved_graph(tmp_path / "model.pb"))
     assert weight.nbytes < len(content) < 1.5 * weight.nbytes
     assert engine.lite.content == flatbuffer.write(engine.lite.model) == before  # shared, and left alone
 

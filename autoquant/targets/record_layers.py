@@ -13,7 +13,7 @@ MATCH = "please match the model and the record"
 CALIBRATE = "please check the data calibration process"
 
 
-def fitted(
+def record_layers(
     layers: Mapping[str, Layer], record: Record, *, model: str = "the model"
 ) -> list[tuple[Layer, tuple[LayerRecord, ...]]]:
     """The layers that the record names, in its order, each with an entry for every activation.

@@ -12,7 +12,7 @@ from graph_networks import Network
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError
 from autoquant.quantization.affine import Affine
-from autoquant.targets.fitting import fitted
+from autoquant.targets.record_layers import record_layers
 
 SYMMETRIC, ASYMMETRIC = Affine(0.5, 0), Affine(0.5, -7)
 
@@ -114,7 +114,7 @@ WRONG = {
 @pytest.mark.parametrize(("record", "message"), WRONG.values(), ids=WRONG)
 def test_what_does_not_fit_is_named(layers: Mapping[str, Any], record: dict[str, LayerRecord], message: str) -> None:
     with pytest.raises(PlanError, match="^" + re.escape(message)):
-        fitted(layers, record)
+        record_layers(layers, record)
 
 
 def test_what_fits_comes_in_the_order_of_the_record(layers: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ def test_what_fits_comes_in_the_order_of_the_record(layers: Mapping[str, Any]) -
         "dense": entry(1),
         "pool": entry(0, ASYMMETRIC),
     }
-    found = [(layer.name, entries) for layer, entries in fitted(layers, record)]
+    found = [(layer.name, entries) for layer, entries in record_layers(layers, record)]
     assert found == [
         ("y:1", (record["y:1"],)),
         ("product", (record["product"], record["product:1"])),

@@ -21,16 +21,16 @@ AGAIN = "the file or the record was changed after it was saved: save it again, f
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedGraph:
     """The graph of a saved file and the digest (SHA-256, hex) of its bytes; `where` is what errors call it.
 
-    `seen` are the nodes that were found to be what they should be.
+    `checked` are the nodes that were found to be what they should be.
     """
 
     graph: Graph
     digest: str
     where: str
-    seen: set[str] = field(default_factory=set)
+    checked: set[str] = field(default_factory=set)
 
     def error(self, place: str, what: str, *, hint: str = AGAIN) -> PlanError:
         """What to tell about a node, or about an attribute of one."""
@@ -54,7 +54,7 @@ class Saved:
         for key in sorted({*node.attr, *expected.attr}):
             if _encoded(node, key) != _encoded(expected, key):
                 raise self.error(f"{node.name}.{key}", f"is {_shown(node, key)}, expected is {_shown(expected, key)}")
-        self.seen.add(node.name)
+        self.checked.add(node.name)
 
     def read_by(self, node: Any, reader: Any) -> None:
         """Raise PlanError unless one node, and no other, reads another one."""
@@ -88,7 +88,7 @@ class Saved:
             raise self.error(f"{node_of(reader.input[index])}.value", what)
 
 
-def read_saved(path: Path) -> Saved:
+def read_saved_graph(path: Path) -> SavedGraph:
     """Read a saved .pb. Raises ModelError where it is none, or not whole."""
     try:
         content = path.read_bytes()
@@ -100,7 +100,7 @@ def read_saved(path: Path) -> Saved:
     except DecodeError as error:
         raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint="give a quantized .pb") from error
     graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
-    return Saved(graph, sha256(content).hexdigest(), path.name)
+    return SavedGraph(graph, sha256(content).hexdigest(), path.name)
 
 
 def _encoded(node: Any, key: str) -> bytes | None:

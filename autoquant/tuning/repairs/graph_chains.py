@@ -15,7 +15,7 @@ import numpy as np
 
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.nodes import attr_of, channels_first, make_const, sizes
+from autoquant.model.nodes import attr_of, changed_node, channels_first, make_const, sizes
 from autoquant.model.operators import node_of
 from autoquant.model.sources import Channels, Linear, linear_of, read_once
 from autoquant.tuning.repairs.chains import SIX, Chains, Constants, Link, largest_results
@@ -57,10 +57,8 @@ def _nodes(graph: Graph, layer: Layer, own: Constants) -> Iterator[Any]:
         if graph.single_consumer(node_of(adding.input[1])) is not None:
             yield make_const(node_of(adding.input[1]), value)
             return
-        node = type(adding)()  # others read its constant too
-        node.CopyFrom(adding)
-        node.input[1] = graph.free_name(f"{layer.bias}/bias")
-        yield from (make_const(node.input[1], value), node)
+        own_bias = graph.free_name(f"{layer.bias}/bias")  # others read its constant too
+        yield from (make_const(own_bias, value), changed_node(adding, inputs=[adding.input[0], own_bias]))
 
 
 def _link_to(graph: Graph, layers: Mapping[str, Layer], layer: Layer) -> Iterator[Link]:

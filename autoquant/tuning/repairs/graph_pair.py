@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +18,7 @@ from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program
-from autoquant.model.nodes import make_const, make_node
+from autoquant.model.nodes import changed_node, make_const, make_node
 from autoquant.model.operators import node_of
 from autoquant.quantization.balance import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
@@ -67,31 +67,24 @@ class GraphPair:
 
     def joined(self) -> Graph:
         """The graph of both; the mean error of a layer is called MEANS and its name."""
-        corrected = {layer.bias: layer for layer in self.layers.values() if layer.bias is not None}
-        nodes = dict(self.saved.graph.nodes)
-        for end in corrected:
-            for reader in self.saved.graph.consumers[end]:
-                nodes[reader] = _reading(nodes[reader], {end: f"{MEANS}{end}/corrected"})
-        for node in self._float_nodes():
-            nodes[node.name] = node
-        for end, layer in corrected.items():
-            for node in _correcting(end, layer):
-                nodes[node.name] = node
+        ends = {layer.bias: layer for layer in self.layers.values() if layer.bias is not None}
+        correcting = (node for end, layer in ends.items() for node in _correcting(end, layer))
+        both = self.saved.graph.edit(
+            put=[*self._float_nodes(ends), *correcting],
+            redirect={end: f"{MEANS}{end}/corrected" for end in ends},
+        )
         library = function_pb2.FunctionDefLibrary()
         library.CopyFrom(functions_for(self.saved.graph))
         if self.graph.library is not None:
             library.MergeFrom(self.graph.library)
-        return Graph(MappingProxyType(nodes), self.graph.inputs, self.graph.outputs, library)
+        return replace(both, inputs=self.graph.inputs, outputs=self.graph.outputs, library=library)
 
-    def _float_nodes(self) -> Iterator[Any]:
-        """The nodes that biases depend on, but for the inputs, which both share."""
-        ends = [layer.bias for layer in self.layers.values() if layer.bias is not None]
-        kept = self.graph.ancestors(*ends).keys() - set(self.graph.inputs)
-        for name in kept:
-            edges = self.graph.nodes[name].input
-            node = _reading(self.graph.nodes[name], {e: FLOAT_PREFIX + e for e in edges if node_of(e) in kept})
-            node.name = FLOAT_PREFIX + name
-            yield node
+    def _float_nodes(self, ends: Collection[str]) -> Iterator[Any]:
+        """The float nodes that biases depend on, but for the inputs, which both share."""
+        own = self.graph.ancestors(*ends).keys() - set(self.graph.inputs)
+        for node in map(self.graph.nodes.__getitem__, own):
+            inputs = (FLOAT_PREFIX + edge if node_of(edge) in own else edge for edge in node.input)
+            yield changed_node(node, name=FLOAT_PREFIX + node.name, inputs=inputs)
 
 
 def _correcting(end: str, layer: Layer) -> Iterator[Any]:
@@ -105,24 +98,10 @@ def _correcting(end: str, layer: Layer) -> Iterator[Any]:
     else:
         others, values = [0], f"{prefix}/rows"
         yield make_const(f"{prefix}/shape", np.array([-1, layer.channels], np.int32))
-        yield make_node(
-            values,
-            "Reshape",
-            [f"{prefix}/difference", f"{prefix}/shape"],
-            T=type_attr(FLOAT),
-            Tshape=type_attr(INT32),
-        )
+        edges = f"{prefix}/difference", f"{prefix}/shape"
+        yield make_node(values, "Reshape", edges, T=type_attr(FLOAT), Tshape=type_attr(INT32))
     yield make_const(f"{prefix}/axes", np.array(others, np.int32))
     yield make_node(
         mean, "Mean", [values, f"{prefix}/axes"], T=type_attr(FLOAT), Tidx=type_attr(INT32), keep_dims=first
     )
     yield in_float(f"{prefix}/corrected", "Sub", end, mean)
-
-
-def _reading(node: Any, instead: Mapping[str, str]) -> Any:
-    """A copy of a node that reads other tensors."""
-    copy = type(node)()
-    copy.CopyFrom(node)
-    del copy.input[:]
-    copy.input.extend(instead.get(edge, edge) for edge in node.input)
-    return copy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -42,7 +43,7 @@ class Corrector:
 
     target: Target
     layers: Mapping[str, Layer]
-    calibrating: CalibrationRunner
+    calibration: CalibrationRunner
     cache: Path | None = None
     _means: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
@@ -83,7 +84,7 @@ class Corrector:
         def computed() -> Mapping[str, Array]:
             layers = [layer for layer in self.layers.values() if correctable(layer)]
             axes = {layer.activations[0]: layer.data_axis for layer in layers}
-            moments = self.calibrating.moments(model, axes, plan.batch_num)
+            moments = self.calibration.moments(model, axes, plan.batch_num)
             return {one.name: moments[one.activations[0]].mean for one in layers if one.activations[0] in moments}
 
         key = self._key(model, plan, plan.batch_num)
@@ -98,29 +99,26 @@ class Corrector:
         """
         sums = {name: np.zeros(layer.channels) for name, layer in layers.items()}
         count = 0
-        runner = pair.open()
-        try:
+        with closing(pair.open()) as runner:
             for inputs in self._batches(layers):
                 size = len(next(iter(inputs.values())))
                 _add(sums, runner(inputs), size)
                 count += size
-                self.calibrating.on_progress(count, SAMPLES)
-        finally:
-            runner.close()
+                self.calibration.on_progress(count, SAMPLES)
         return {name: -total / count for name, total in sums.items()}
 
     def _batches(self, layers: Mapping[str, Layer]) -> Iterator[Mapping[str, Array]]:
         shapes = (layer.output_shape or () for layer in layers.values())
         largest = max(prod(size or 1 for size in shape[1:]) for shape in shapes)
         size = max(1, LARGEST // (4 * largest))
-        samples = self.calibrating.samples(SAMPLES)
+        samples = self.calibration.samples(SAMPLES)
         for start in range(0, len(next(iter(samples.values()))), size):
             yield {name: values[start : start + size] for name, values in samples.items()}
 
     def _key(self, model: Model, plan: Plan, *facts: object) -> str:
-        calibrating = self.calibrating
-        source = (model.digest, plan.equalize, calibrating.data.digest, calibrating.batch_size)
-        versions = (VERSION, __version__, calibrating.engine.version)
+        calibration = self.calibration
+        source = (model.digest, plan.equalize, calibration.data.digest, calibration.batch_size)
+        versions = (VERSION, __version__, calibration.engine.version)
         return digest_of(*versions, self.target, *source, *sorted(self.layers), *facts)
 
     def _once(self, key: str, compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:

@@ -7,6 +7,7 @@ it. What is before the layer is computed once, for the float model and for all v
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,10 +83,9 @@ def _measured(lite: LiteGraph, group: Variants, data: Dataset, of_classes: bool)
     for number, variant in enumerate(group.values()):
         own = _add_variant(builder, variant)
         tensors |= {f"{number}/{name}": own[index] for name, index in outputs.items() if index in own}
-    runner = LiteRTRunner(builder.write(tensors), lite.inputs, list(tensors), cores())
     likelihoods: dict[str, Likelihood] = {}
     total = np.zeros(len(group))
-    try:
+    with closing(LiteRTRunner(builder.write(tensors), lite.inputs, list(tensors), cores())) as runner:
         for batch in data.batches(BATCH):
             found = runner(batch.inputs)
             for name in outputs:
@@ -94,8 +94,6 @@ def _measured(lite: LiteGraph, group: Variants, data: Dataset, of_classes: bool)
                 for number in range(len(group)):
                     if f"{number}/{name}" in found:
                         total[number] += _sum(likelihood.divergence(before, found[f"{number}/{name}"]))
-    finally:
-        runner.close()
     return [float(value) / len(data) for value in total]
 
 

@@ -13,6 +13,7 @@ The error of a layer's own output, where an INT8 kernel rounds that too, is coun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,9 @@ def _read_outputs(request: SensitivityRequest, data: Dataset) -> tuple[int, Mapp
     """How many samples to run at once, and how to read each output of real numbers."""
     graph = request.model.graph
     made = [request.layers[name].node for name in request.candidates]
-    runner = TensorFlowEngine().open_graph(graph, list(dict.fromkeys([*graph.outputs, *made])))
-    try:
+    with closing(TensorFlowEngine().open_graph(graph, list(dict.fromkeys([*graph.outputs, *made])))) as runner:
         size = part_size(request.model, runner, data)
         found = runner(next(data.batches(size)).inputs)
-    finally:
-        runner.close()
     real = [name for name in graph.outputs if found[name].dtype == np.float32]
     if not real:
         raise ModelError(request.model.name, "has no output of float32", hint="choose another one with --outputs")
@@ -82,11 +80,8 @@ def _read_outputs(request: SensitivityRequest, data: Dataset) -> tuple[int, Mapp
 
 def _measured(products: Any, graph: Graph, data: Dataset, size: int) -> list[float]:
     """Half the mean square of each candidate's products."""
-    runner = TensorFlowRunner(products, graph.inputs, [PRODUCTS])
-    try:
+    with closing(TensorFlowRunner(products, graph.inputs, [PRODUCTS])) as runner:
         squares = [np.square(runner(b.inputs)[PRODUCTS].astype(np.float64)).sum(axis=0) for b in data.batches(size)]
-    finally:
-        runner.close()
     means: Array = np.sum(squares, axis=0) / (2 * len(data))
     return [float(mean) if np.isfinite(mean) else np.inf for mean in means]
 

@@ -273,12 +273,12 @@ class Untouchable:
 def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
     corrector = bench.builder.corrector
     assert corrector is not None
-    calibrating = replace(corrector.calibrating, batch_size=COUNT)
-    first = Corrector(corrector.target, corrector.layers, calibrating, tmp_path / "kept")
+    calibration = replace(corrector.calibration, batch_size=COUNT)
+    first = Corrector(corrector.target, corrector.layers, calibration, tmp_path / "kept")
     again = Corrector(
         corrector.target,
         corrector.layers,
-        replace(calibrating, engine=Untouchable(calibrating.engine.version)),  # type: ignore[arg-type]
+        replace(calibration, engine=Untouchable(calibration.engine.version)),  # type: ignore[arg-type]
         tmp_path / "kept",
     )
     plans = [bench.plan(*LAYERS, bias_correction=kind) for kind in ("analytic", "empirical")]
@@ -302,7 +302,7 @@ def test_of_several_batches_the_mean_is_taken(
     record = bench.builder.prepared(plan).compiler.compile(plan, tmp_path / "model").record
     monkeypatch.setattr("autoquant.tuning.repairs.bias_correction.LARGEST", 4 * 64 * 16)  # 16 samples
     assert bench.builder.corrector is not None
-    samples = bench.builder.corrector.calibrating.samples(SAMPLES)["x"]
+    samples = bench.builder.corrector.calibration.samples(SAMPLES)["x"]
     parts = [expected(weights, part, record, "empirical") for part in np.split(samples, (16, 32))]
     found = bench.corrections(plan)
     for name in LAYERS:
@@ -311,8 +311,8 @@ def test_of_several_batches_the_mean_is_taken(
 
 
 def test_no_more_samples_than_needed(bench: Bench) -> None:
-    calibrating = CalibrationRunner(open_engine(bench.runtime), bench.data, 10)
-    assert len(calibrating.samples(SAMPLES)["x"]) == COUNT
+    calibration = CalibrationRunner(open_engine(bench.runtime), bench.data, 10)
+    assert len(calibration.samples(SAMPLES)["x"]) == COUNT
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

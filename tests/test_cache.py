@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoquant.cache import CacheEntry, read_cache, write_cache
+from autoquant.cache import CacheEntry, cached, read_cache, write_cache
 from autoquant.errors import RunError
 
 ENTRY = CacheEntry(
@@ -64,3 +64,22 @@ def test_a_damaged_file_is_never_used(file: Path, data: Any) -> None:
 def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be written"):
         write_cache(tmp_path / "absent" / "cache.npz", ENTRY, key="k", version=1)
+
+
+def test_an_entry_is_computed_once_for_a_key(tmp_path: Path) -> None:
+    computed: list[str] = []
+
+    def entry(key: str) -> CacheEntry:
+        def compute() -> CacheEntry:
+            computed.append(key)
+            return CacheEntry({"key": key}, {})
+
+        return cached(tmp_path / "folder" / "cache.npz", compute, key=key, version=1)
+
+    assert [entry(key).header["key"] for key in ("a", "a", "b", "b", "a")] == ["a", "a", "b", "b", "a"]
+    assert computed == ["a", "b", "a"]
+
+
+def test_without_a_file_an_entry_is_computed_each_time() -> None:
+    computed = [cached(None, lambda: ENTRY, key="a", version=1) for _ in range(2)]
+    assert [one is ENTRY for one in computed] == [True, True]

@@ -27,16 +27,9 @@ from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
 from autoquant.model.shapes import imported, tensor_name
-from autoquant.quantization.affine import Affine
+from autoquant.quantization.affine import QMAX, QMIN, Affine
 from autoquant.targets.ascend_nodes import inverse_factors
-from autoquant.tuning.sensitivity.graph_layers import (
-    QuantizedLayer,
-    WeightKey,
-    data_places,
-    limits_of,
-    quantized_layers,
-    real_weight,
-)
+from autoquant.tuning.sensitivity.graph_layers import QuantizedLayer, quantized_layers
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
 from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 
@@ -149,17 +142,17 @@ class _FakeQuantizer:
         self._graph = graph
         self._tf_graph = tf_graph
         self._activations: dict[tuple[str, Affine, tuple[float, ...], int], Any] = {}
-        self._weights: dict[WeightKey, Any] = {}
+        self._weights: dict[tuple[object, ...], Any] = {}
 
     def output(self, one: QuantizedLayer) -> Any:
         """What the operator makes of its quantized input and weight."""
         op = self._tf_graph.get_operation_by_name(one.layer.node)
         inputs = list(op.inputs)
-        for place, tensor, affine in zip(data_places(one.layer), one.layer.activations, one.activations, strict=True):
-            inputs[place] = self._activation(one, tensor, affine)
-        if one.weight is not None:
+        for place, tensor, record in zip(_data_places(one.layer), one.layer.activations, one.records, strict=True):
+            inputs[place] = self._activation(one, tensor, record.activation)
+        if one.layer.weight is not None:
             assert one.layer.operator.weight is not None, one.layer.name
-            inputs[one.layer.operator.weight] = self._weight(one.layer, one.weight)
+            inputs[one.layer.operator.weight] = self._weight(one)
         attributes = dict(op.node_def.attr)
         made = self._tf_graph.create_op(op.type, inputs, [output.dtype for output in op.outputs], attrs=attributes)
         return made.outputs[0]
@@ -172,13 +165,20 @@ class _FakeQuantizer:
             values = self._tf_graph.get_tensor_by_name(tensor_name(tensor))
             if one.balance:
                 values = values * inverse_factors(one.balance, self._graph.nodes[one.layer.node])
-            low, high = limits_of(affine)
+            low, high = ((end - affine.offset) * affine.scale for end in (QMIN, QMAX))
             self._activations[key] = tf.quantization.fake_quant_with_min_max_args(values, low, high)
         return self._activations[key]
 
-    def _weight(self, layer: Layer, key: WeightKey) -> Any:
+    def _weight(self, one: QuantizedLayer) -> Any:
         import tensorflow as tf
 
-        if key not in self._weights:
-            self._weights[key] = tf.constant(real_weight(self._graph, layer, key))
-        return self._weights[key]
+        if one.weight_key not in self._weights:
+            self._weights[one.weight_key] = tf.constant(one.real_weight(self._graph))
+        return self._weights[one.weight_key]
+
+
+def _data_places(layer: Layer) -> tuple[int, ...]:
+    """Which inputs of the layer's operator are quantized, one for each activation."""
+    if layer.tensor_only:
+        return (int(layer.name.rpartition(":")[2]),)
+    return (layer.operator.data,) if len(layer.activations) == 1 else tuple(range(len(layer.activations)))

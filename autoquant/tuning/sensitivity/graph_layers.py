@@ -16,30 +16,35 @@ from autoquant.evaluation.engines.fake_quant_places import find_places
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import QMAX, QMIN, Affine
 from autoquant.quantization.balance import balanced_weight
 from autoquant.quantization.weights import by_channel, quantize_weight, spread
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 
 
 @dataclass(frozen=True, slots=True)
-class WeightKey:
-    """What decides a quantized weight."""
-
-    layer: str
-    scales: tuple[float, ...]
-    balance: tuple[float, ...]
-    bits: int
-
-
-@dataclass(frozen=True, slots=True)
 class QuantizedLayer:
-    """One candidate of a layer: scale and offset of each activation, divided by `balance` before, and its weight."""
+    """One candidate of a layer, by its entries in a record, one for each activation."""
 
     layer: Layer
-    activations: tuple[Affine, ...]
-    balance: tuple[float, ...]
-    weight: WeightKey | None
+    records: tuple[LayerRecord, ...]
+
+    @property
+    def balance(self) -> tuple[float, ...]:
+        """The factors that its activation is divided by, and its weight multiplied; empty without."""
+        return self.records[0].balance
+
+    @property
+    def weight_key(self) -> tuple[object, ...]:
+        """What decides its weight."""
+        first = self.records[0]
+        return self.layer.name, first.scale_w, first.balance, first.weight_bits
+
+    def real_weight(self, graph: Graph) -> Array:
+        """Its weight as INT8 has it, in real units, float32, of the graph's layout."""
+        first, axes = self.records[0], self.layer.channel_axes
+        weight, scales = _balanced(graph, self.layer, first.balance), np.array(first.scale_w, np.float32)
+        steps = quantize_weight(weight, scales, axes, bits=first.weight_bits)
+        return np.asarray(steps * spread(scales, weight.ndim, weight.shape, axes), np.float32)
 
 
 def quantized_layers(request: SensitivityRequest) -> Mapping[CandidateKey, QuantizedLayer]:
@@ -58,7 +63,9 @@ def quantized_layers(request: SensitivityRequest) -> Mapping[CandidateKey, Quant
                 record = calibrator.record(plan)
             except TrialError:
                 continue
-            found[name, number] = _quantized(graph, layers[name], settings, [record[n] for n in layers[name].records])
+            first, *others = (record[entry] for entry in layers[name].records)
+            own = _with_algorithm(graph, layers[name], settings, first)
+            found[name, number] = QuantizedLayer(layers[name], (own, *others))
     return found
 
 
@@ -74,29 +81,9 @@ def converted_layers(request: SensitivityRequest, lite: LiteGraph) -> Iterator[t
     for key, one in quantized_layers(request).items():
         place = places.found[one.layer.name]
         factors = np.float32(1.0) / np.array(one.balance, np.float32) if one.balance else None
-        constants = {} if one.weight is None else place.constants(lite, real_weight(graph, one.layer, one.weight))
-        data = dict(zip(place.data, one.activations, strict=True))
+        constants = place.constants(lite, one.real_weight(graph)) if one.layer.weight else {}
+        data = {number: record.activation for number, record in zip(place.data, one.records, strict=True)}
         yield key, FakeQuantized(one.layer.name, place.operator, data, constants, factors)
-
-
-def real_weight(graph: Graph, layer: Layer, key: WeightKey) -> Array:
-    """The weight as INT8 has it, in real units, float32, of the graph's layout."""
-    weight = _balanced(graph, layer, key.balance)
-    scales = np.array(key.scales, np.float32)
-    steps = quantize_weight(weight, scales, layer.channel_axes, bits=key.bits)
-    return np.asarray(steps * spread(scales, weight.ndim, weight.shape, layer.channel_axes), np.float32)
-
-
-def limits_of(affine: Affine) -> tuple[float, float]:
-    """The real numbers that become -128 and 127."""
-    return (QMIN - affine.offset) * affine.scale, (QMAX - affine.offset) * affine.scale
-
-
-def data_places(layer: Layer) -> tuple[int, ...]:
-    """Which inputs of the layer's operator are quantized, one for each activation."""
-    if layer.tensor_only:
-        return (int(layer.name.rpartition(":")[2]),)
-    return (layer.operator.data,) if len(layer.activations) == 1 else tuple(range(len(layer.activations)))
 
 
 def _able(layer: Layer) -> Layer:
@@ -105,19 +92,14 @@ def _able(layer: Layer) -> Layer:
     return replace(layer, abilities=Abilities(bool(layer.channel_axes), balanceable, WEIGHT_BITS, WEIGHT_ALGORITHMS))
 
 
-def _quantized(graph: Graph, layer: Layer, settings: LayerPlan, entries: list[LayerRecord]) -> QuantizedLayer:
-    """The layer by its entries in a record, but the scales of its weight by the algorithm of its settings."""
-    first, weight = entries[0], None
-    if layer.weight is not None:
-        weight = WeightKey(layer.name, first.scale_w, first.balance, first.weight_bits)
-        if settings.weight_algorithm != "minmax":
-            from autoquant.targets.litert_weights import clipped_scales
+def _with_algorithm(graph: Graph, layer: Layer, settings: LayerPlan, record: LayerRecord) -> LayerRecord:
+    """The entry of a layer with the scales of its weight by the algorithm of its settings."""
+    if layer.weight is None or settings.weight_algorithm == "minmax":
+        return record
+    from autoquant.targets.litert_weights import clipped_scales
 
-            axes = layer.channel_axes if settings.channel_wise else None
-            rows = by_channel(_balanced(graph, layer, first.balance), axes)
-            scales = clipped_scales(rows, settings.weight_algorithm)
-            weight = replace(weight, scales=tuple(map(float, scales)))
-    return QuantizedLayer(layer, tuple(entry.activation for entry in entries), first.balance, weight)
+    rows = by_channel(_balanced(graph, layer, record.balance), layer.channel_axes if settings.channel_wise else None)
+    return replace(record, scale_w=tuple(map(float, clipped_scales(rows, settings.weight_algorithm))))
 
 
 def _balanced(graph: Graph, layer: Layer, balance: tuple[float, ...]) -> Array:

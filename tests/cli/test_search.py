@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,12 +196,21 @@ mean.higher_is_better = False
 """
 
 
-@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+@pytest.fixture
+def sigint_heard() -> Iterator[None]:
+    """SIGINT is Ctrl-C, also where pytest was started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_heard")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_interrupted_in_the_second_trial(
-    files: Files, signal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    files: Files, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path(f"stop_{signal}.py").write_text(METRIC.format(file="run/trials/0001/record.txt", signal=signal))
-    words = search(files, "--tolerance", "0", "--max-trials", "5", "--metric", f"stop_{signal}:mean")
+    Path(f"stop_{name}.py").write_text(METRIC.format(file="run/trials/0001/record.txt", signal=name))
+    words = search(files, "--tolerance", "0", "--max-trials", "5", "--metric", f"stop_{name}:mean")
     assert main(words) == 130
     captured = capsys.readouterr()
     assert re.search(r"^ended +interrupted$", captured.out, re.MULTILINE)

@@ -24,8 +24,7 @@ from autoquant.model.model import Fusion
 from autoquant.model.nodes import sizes
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical, node_of
-from autoquant.quantization.balance import balanced_weight
-from autoquant.quantization.weights import weight_scales
+from autoquant.quantization.weights import balanced_weight, weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.study.trial import count_layers
 

@@ -1,8 +1,8 @@
-"""What calibration saw of one tensor, channel by channel: what it takes to balance its channels."""
+"""What calibration saw of tensors channel by channel: what it takes to balance channels, and to repair layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,35 +51,58 @@ class ChannelCollector:
         self._axis = axis
         self._exact = exact
         self._limit = limit
-        self._rows: _ExactRows | RowSketcher | None = None
+        self._sketches: RowSketcher | None = None
+        self._values: list[ExactCollector] = []
 
     def add(self, values: Array) -> None:
         """Take in `values`, float32, with as many channels as before. Raises TrialError as `ExactCollector.add`."""
         last = np.moveaxis(values, self._axis, -1)
         rows = last.reshape(-1, last.shape[-1]).T  # a view of channels that are last in memory
-        if self._rows is None:
-            self._rows = self._collector(len(rows))
-        self._rows.add(rows)
+        if self._exact:  # every channel gets as many values as any other
+            self._values = self._values or [ExactCollector(self._name, limit=self._limit // len(rows)) for _ in rows]
+            for collector, row in zip(self._values, rows, strict=True):
+                collector.add(row)
+        else:
+            self._sketches = self._sketches or RowSketcher(len(rows), bins=CHANNEL_BINS)
+            self._sketches.add(rows)
 
     def channels(self) -> Channels:
         """What has been seen so far; it does not change when more is added."""
-        return Channels(self._name, () if self._rows is None else self._rows.distributions())
-
-    def _collector(self, channels: int) -> _ExactRows | RowSketcher:
-        if self._exact:  # every channel gets as many values as any other
-            return _ExactRows([ExactCollector(self._name, limit=self._limit // channels) for _ in range(channels)])
-        return RowSketcher(channels, bins=CHANNEL_BINS)
+        exact = tuple(collector.distribution() for collector in self._values)
+        return Channels(self._name, exact if self._sketches is None else self._sketches.distributions())
 
 
-class _ExactRows:
-    """Every value of each row of a matrix."""
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of each channel over everything seen, three vectors (channels,), float64; NaN where a channel held NaN."""
 
-    def __init__(self, collectors: Sequence[ExactCollector]) -> None:
-        self._collectors = collectors
+    low: Array
+    high: Array
+    mean: Array
 
-    def add(self, values: Array) -> None:
-        for collector, row in zip(self._collectors, values, strict=True):
-            collector.add(row)
 
-    def distributions(self) -> tuple[Distribution, ...]:
-        return tuple(collector.distribution() for collector in self._collectors)
+def collect_moments(parts: Iterable[Mapping[str, Array]], axes: Mapping[str, int]) -> Mapping[str, Moments]:
+    """See the tensors that `axes` names, each with the axis that numbers its channels, part by part.
+
+    A tensor that was empty in every part is left out.
+    """
+    sums: dict[str, tuple[Moments, int]] = {}
+    for part in parts:
+        for name, axis in axes.items():
+            values = np.moveaxis(part[name], axis, -1)
+            rows = values.reshape(-1, values.shape[-1])
+            if len(rows):
+                sums[name] = _added(sums.get(name), rows)
+            del values, rows
+        del part  # what made it may need the memory for the next one
+    return {name: Moments(of.low, of.high, of.mean / count) for name, (of, count) in sums.items()}
+
+
+def _added(before: tuple[Moments, int] | None, rows: Array) -> tuple[Moments, int]:
+    """Moments with sums for means, and their number of values, after some more: (values, channels), not empty."""
+    low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+    total = rows.sum(axis=0, dtype=np.float64)
+    if before is None:
+        return Moments(low, high, total), len(rows)
+    of, count = before
+    return Moments(np.minimum(of.low, low), np.maximum(of.high, high), of.mean + total), count + len(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,25 +92,16 @@ class Plan:
         return frozenset(name for name, settings in self.int8.items() if isinstance(settings.activation, Hfmg | MinMax))
 
 
-def layer_plan(
-    layer: Layer,
-    activation: RangeAlgorithm | None = None,
-    *,
-    asymmetric: bool = True,
-    channel_wise: bool = True,
-    weight_bits: int = 8,
-    dmq: float | None = None,
-    weight_algorithm: str = "minmax",
-) -> LayerPlan:
-    """The settings asked for, as far as the layer can have them."""
+def layer_plan(layer: Layer, settings: LayerPlan = LayerPlan()) -> LayerPlan:
+    """These settings, as far as the layer can have them."""
     weights = layer.can.weight_algorithms if layer.weight is not None else ()
-    return LayerPlan(
-        activation or Ifmr(),
-        asymmetric=asymmetric and not layer.symmetric_only,
-        channel_wise=channel_wise and layer.can.per_channel,
-        weight_bits=weight_bits if weight_bits in layer.can.weight_bits else 8,
-        dmq=dmq if layer.can.balanceable else None,
-        weight_algorithm=weight_algorithm if weight_algorithm in weights else "minmax",
+    return replace(
+        settings,
+        asymmetric=settings.asymmetric and not layer.symmetric_only,
+        channel_wise=settings.channel_wise and layer.can.per_channel,
+        weight_bits=settings.weight_bits if settings.weight_bits in layer.can.weight_bits else 8,
+        dmq=settings.dmq if layer.can.balanceable else None,
+        weight_algorithm=settings.weight_algorithm if settings.weight_algorithm in weights else "minmax",
     )
 
 
@@ -132,7 +123,7 @@ def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
     changes: list[str] = []
     for name, settings in plan.int8.items():
         if name in layers:
-            plans[name] = _possible(layers[name], settings)
+            plans[name] = layer_plan(layers[name], settings)
             changes += [f"{name}: {limit.change}" for limit in _limits(layers[name], settings)]
         else:
             changes.append(f"{name}: in float, as this target does not quantize it")
@@ -169,7 +160,7 @@ class _Limit(NamedTuple):
 
 def _limits(layer: Layer, asked: LayerPlan) -> Iterator[_Limit]:
     """The settings of a plan that the layer cannot have."""
-    possible = _possible(layer, asked)
+    possible = layer_plan(layer, asked)
     if asked.channel_wise != possible.channel_wise:
         what = f"channel_wise must be false for layer type {layer.op}"
         yield _Limit("one scale for its weight, not one per channel", what, "set it to false")
@@ -196,11 +187,6 @@ def _why_unbalanced(layer: Layer) -> str:
     if layer.groups > 1:
         return "a convolution with groups of channels cannot be balanced"
     return "it cannot be balanced on this target"
-
-
-def _possible(layer: Layer, settings: LayerPlan) -> LayerPlan:
-    """These settings as far as the layer can have them."""
-    return layer_plan(layer, **{entry.name: getattr(settings, entry.name) for entry in fields(settings)})
 
 
 def two_inputs(layers: Iterable[Layer]) -> tuple[str, str] | None:

@@ -16,8 +16,7 @@ from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program
 from autoquant.quantization.affine import EPSILON, Affine, in_float16
-from autoquant.quantization.balance import balanced_weight, input_maxima
-from autoquant.quantization.weights import weight_scales
+from autoquant.quantization.weights import balanced_weight, input_maxima, weight_scales
 
 
 @dataclass(frozen=True, slots=True)

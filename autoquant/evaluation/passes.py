@@ -14,7 +14,7 @@ import numpy as np
 from autoquant import __version__
 from autoquant.array import Array
 from autoquant.cache import digest_of
-from autoquant.calibration.moments import Moments, collect_moments
+from autoquant.calibration.channels import Moments, collect_moments
 from autoquant.calibration.statistics import VERSION, Statistics, collect, load_statistics, save_statistics
 from autoquant.errors import DataError
 from autoquant.evaluation.data.dataset import Dataset

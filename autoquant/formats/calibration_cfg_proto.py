@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,11 +10,10 @@ from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RANGES
 from autoquant.errors import PlanError
 from autoquant.formats.layer_settings import AMCT, Given
-from autoquant.formats.text_proto import message_class, parse_text
+from autoquant.formats.text_proto import parse_text, shipped_message
 
 T = TypeVar("T")
 
-SCHEMA = Path(__file__).with_name("calibration_config_tf.proto")
 MIGRATION_STRENGTH = 0.5
 """The migration strength of a `dmq_balancer {}` without a number."""
 NUQ = "non-uniform quantization (NUQ) is not supported, as hardware gains nothing by it"
@@ -41,7 +38,7 @@ def read_message(text: str, where: str) -> Any:
     """An AMCTConfig, read once without oneofs to find what appears twice, and once with them. Raises PlanError."""
     what = "is not a calibration config (message AMCTConfig)"
     for last_wins in (False, True):
-        message = _class(oneofs=last_wins)()
+        message = shipped_message("calibration_config_tf.proto", "AMCTConfig", oneofs=last_wins)()
         hint = "correct the text, of which calibration_config_tf.proto gives the form"
         parse_text(text, message, where, what=what, hint=hint, last_wins=last_wins)
     return message
@@ -122,8 +119,3 @@ def _checked(make: Callable[[], T], where: str) -> T:
         return make()
     except ValueError as error:
         raise PlanError(where, str(error), hint="correct the value") from None
-
-
-@cache
-def _class(*, oneofs: bool) -> Any:
-    return message_class(SCHEMA.read_text(encoding="utf-8"), "AMCTConfig", oneofs=oneofs)

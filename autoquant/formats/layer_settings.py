@@ -35,7 +35,7 @@ def with_defaults(layer: Layer, given: Given, *, otherwise: Given, where: str) -
 
     Raises PlanError at `where`, which names the layer, when it cannot have what is given.
     """
-    settings = replace(layer_plan(layer, **otherwise), **given)
+    settings = replace(layer_plan(layer, LayerPlan(**otherwise)), **given)
     try:
         check_plan(Plan({layer.name: settings}), {layer.name: layer})
     except PlanError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,10 +14,10 @@ from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.layer_settings import FP16
 from autoquant.formats.strict import read_text
-from autoquant.formats.text_proto import message_class, parse_text
+from autoquant.formats.text_proto import parse_text, shipped_message
 from autoquant.quantization.affine import QMAX, QMIN, Affine, in_float16
 
-SCHEMA = Path(__file__).with_name("scale_offset_record.proto")
+MESSAGE = ("scale_offset_record.proto", "ScaleOffsetRecord")
 PRUNED = "the layer was pruned, and pruning is not supported"
 RECURRENT = "recurrent layers are not quantized"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
@@ -37,7 +36,7 @@ WEIGHT_TYPES: Mapping[str, int] = MappingProxyType({"INT8": 8, "INT7": 7, "INT6"
 
 def record_text(record: Record) -> str:
     """The text of a record, layers in the order given."""
-    message = _message()()
+    message = shipped_message(*MESSAGE)()
     for name, layer in record.items():
         value = message.record.add(key=name).value
         value.scale_d, value.offset_d = layer.activation.scale, layer.activation.offset
@@ -64,7 +63,7 @@ def parse_record(text: str, where: str) -> Record:
     FORCE_FP16_QUANT the scale is rounded to float16. Raises PlanError that names `where` and the layer, or the line
     and column: no record or an unfinished one, a layer twice, values out of range, and what cannot be carried out.
     """
-    message = _message()()
+    message = shipped_message(*MESSAGE)()
     parse_text(
         text,
         message,
@@ -91,11 +90,6 @@ def parse_record(text: str, where: str) -> Record:
 def load_record(path: Path) -> Record:
     """Read a record file. Raises PlanError."""
     return parse_record(read_text(path, hint="give a record file"), str(path))
-
-
-@cache
-def _message() -> Any:
-    return message_class(SCHEMA.read_text(encoding="utf-8"), "ScaleOffsetRecord")
 
 
 def _layer(entry: Any, where: str) -> LayerRecord:

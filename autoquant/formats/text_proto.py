@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -11,6 +13,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from autoquant.errors import PlanError
 
 _Proto = descriptor_pb2.FieldDescriptorProto
+
+
+@cache
+def shipped_message(file: str, top: str, *, oneofs: bool = True) -> Any:
+    """The class of message `top` of a .proto file beside this one, as `message_class` makes it."""
+    return message_class(Path(__file__).with_name(file).read_text(encoding="utf-8"), top, oneofs=oneofs)
 
 
 def message_class(schema: str, top: str, *, oneofs: bool = True) -> Any:

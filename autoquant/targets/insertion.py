@@ -24,8 +24,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.nodes import changed_node, make_const
 from autoquant.model.operators import node_of
-from autoquant.quantization.balance import balanced_weight
-from autoquant.quantization.weights import quantize_bias, quantize_weight
+from autoquant.quantization.weights import balanced_weight, quantize_bias, quantize_weight
 from autoquant.targets.ascend_nodes import (
     anti_quant_node,
     balance_node,

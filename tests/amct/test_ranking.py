@@ -21,7 +21,7 @@ from autoquant.amct.ranking import (
     rank,
     ranking_text,
 )
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import DataError
 
@@ -72,7 +72,7 @@ class Evaluator:
 def whole(model: LiveModel, **settings: Any) -> Plan:
     """Every layer, and the first input of every operator that is quantized by its input."""
     names = [name for name in model.survey.by_name if not name.endswith(":1")]
-    return Plan({name: layer_plan(model.survey.by_name[name], **settings) for name in names}, len(BATCHES))
+    return Plan({name: layer_plan(model.survey.by_name[name], LayerPlan(**settings)) for name in names}, len(BATCHES))
 
 
 @pytest.mark.parametrize("dmq", [None, 0.5])

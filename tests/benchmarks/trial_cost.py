@@ -24,7 +24,7 @@ from statistics import median
 
 import numpy as np
 
-from autoquant.calibration.plan import CORRECTIONS, Plan, layer_plan
+from autoquant.calibration.plan import CORRECTIONS, LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
@@ -154,7 +154,8 @@ def _plan(opened: Opened, number: int, dmq: float | None) -> Plan:
     return Plan(
         {
             name: layer_plan(
-                layer, activation=Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr(), dmq=dmq
+                layer,
+                LayerPlan(activation=Ifmr(max_percentile=0.9999) if number and name == changed else Ifmr(), dmq=dmq),
             )
             for name, layer in layers.items()
         },

@@ -89,7 +89,7 @@ def test_weight_algorithm() -> None:
     ],
 )
 def test_what_is_asked_for_as_far_as_the_layer_can_have_it(name: str, expected: LayerPlan) -> None:
-    plan = layer_plan(LAYERS[name], MinMax(), weight_bits=6, dmq=0.5)
+    plan = layer_plan(LAYERS[name], LayerPlan(MinMax(), weight_bits=6, dmq=0.5))
     assert plan == expected
     check_plan(Plan({name: plan}), LAYERS)
 
@@ -188,7 +188,7 @@ def test_a_plan_of_another_target_as_far_as_this_one_can() -> None:
 @pytest.mark.parametrize("name", ["pool", "attention", "add:0"])
 def test_what_has_no_weight_has_no_algorithm_for_it(name: str) -> None:
     layer = replace(LAYERS[name], abilities=Abilities(False, False, (8,), ("minmax", "octav")))
-    assert layer_plan(layer, weight_algorithm="octav").weight_algorithm == "minmax"
+    assert layer_plan(layer, LayerPlan(weight_algorithm="octav")).weight_algorithm == "minmax"
 
 
 def test_factors_of_two_activations_become_symmetric() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tiny_model import Tiny
 
 from autoquant.calibration.distribution import Exact
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.record import Calibrator
 from autoquant.calibration.sketch import Sketch
@@ -225,7 +225,7 @@ def test_both_factors_of_a_product(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=(20, 2, 5, 3)).astype(np.float32)
     data = open_data((values, None), model.inputs)
     statistics = CalibrationRunner(TensorFlowEngine(), data, 10).statistics(model, layers, [2], exact=True)
-    plan = Plan({"product": layer_plan(layers["product"], MinMax())}, 2)
+    plan = Plan({"product": layer_plan(layers["product"], LayerPlan(MinMax()))}, 2)
     record = Calibrator(model.graph, layers, statistics).record(plan)
     assert list(record) == ["product", "product:1"]
     for name, array in (("product", values), ("product:1", matrices)):

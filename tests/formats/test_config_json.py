@@ -130,7 +130,7 @@ def test_save_and_load_for_a_model(found: Survey, data: st.DataObject) -> None:
     for name, layer in layers.items():
         asked = data.draw(LAYER_PLAN)
         settings = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name != "activation"}
-        plans[name] = data.draw(st.sampled_from([None, layer_plan(layer, asked.activation, **settings)]))
+        plans[name] = data.draw(st.sampled_from([None, layer_plan(layer, LayerPlan(asked.activation, **settings))]))
     plan = Plan(plans, fusion=Fusion(skip=frozenset({"conv"})))
     text = config_text(plan, layers=layers)
     assert parse_config(text, "config.json", layers=layers) == plan == parse_config(text, "config.json")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.table import open_engine
@@ -47,7 +47,7 @@ def sensitivity_request(model: Model, x: Any, *, target: str = "tensorflow", **o
         tensors=own.tensors(model, layers),
         balanced=[name for name, layer in layers.items() if layer.can.balanceable],
     )
-    candidates = {name: [layer_plan(layer, MinMax())] for name, layer in layers.items()}
+    candidates = {name: [layer_plan(layer, LayerPlan(MinMax()))] for name, layer in layers.items()}
     asked: dict[str, Any] = {
         "model": model,
         "layers": layers,

@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.schema_py_generated import TensorType
 
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.statistics import Statistics, collect
 from autoquant.model.layer import Layer
@@ -38,7 +38,7 @@ class LiteNetwork:
 
     def plan(self, *in_float: str, activation: Any = None, **settings: Any) -> Plan:
         activation = activation or MinMax()
-        plans = {name: layer_plan(layer, activation, **settings) for name, layer in self.layers.items()}
+        plans = {name: layer_plan(layer, LayerPlan(activation, **settings)) for name, layer in self.layers.items()}
         return Plan({name: None if name in in_float else plan for name, plan in plans.items()})
 
     def make(self, path: Path, plan: Plan, *, io: str = "float32") -> Int8File:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tiny_model import Tiny
 
-from autoquant.calibration.moments import Moments, collect_moments
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.channels import Moments, collect_moments
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.calibration.statistics import collect
 from autoquant.errors import PlanError, RunError
@@ -38,7 +38,10 @@ class Bench:
 
     def plan(self, *int8: str) -> Plan:
         return Plan(
-            {name: layer_plan(layer, MinMax()) if name in int8 else None for name, layer in self.layers.items()}
+            {
+                name: layer_plan(layer, LayerPlan(MinMax())) if name in int8 else None
+                for name, layer in self.layers.items()
+            }
         )
 
     def outputs(self, path: Path) -> Any:

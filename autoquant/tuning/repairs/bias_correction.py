@@ -21,7 +21,7 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import config_text
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
-from autoquant.quantization.bias_correction import mean_shift
+from autoquant.quantization.equalize import mean_shift
 from autoquant.targets.base import NO_CORRECTIONS, Compiler, Corrections, Target
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.repairs.programs import FloatInt8Pair, repairs_of

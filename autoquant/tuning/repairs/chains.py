@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.calibration.moments import Moments
+from autoquant.calibration.channels import Moments
 from autoquant.errors import TrialError
 from autoquant.quantization.equalize import LayerPair, Sizes, absorbable, absorbed, equalizing_factors, scaled
 

@@ -20,7 +20,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.model import Program
 from autoquant.model.nodes import changed_node, make_const, make_node
 from autoquant.model.operators import node_of
-from autoquant.quantization.balance import balanced_weight
+from autoquant.quantization.weights import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
 from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
 from autoquant.targets.saved_graph import SavedGraph, read_saved_graph

@@ -16,8 +16,7 @@ from autoquant.evaluation.engines.fake_quant_places import find_places
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.balance import balanced_weight
-from autoquant.quantization.weights import by_channel, quantize_weight, spread
+from autoquant.quantization.weights import balanced_weight, by_channel, quantize_weight, spread
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 
 

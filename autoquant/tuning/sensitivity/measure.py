@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from types import MappingProxyType
 
-from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
@@ -115,6 +115,8 @@ def measure_overview(model: Model, layers: Mapping[str, Layer], data: Dataset, *
     `layers` are those of any target, whose names are the same. Raises as `measure_sensitivity`.
     """
     batches = min(batches_in(data, batch_size), -(-CALIBRATION_SAMPLES // batch_size))
-    candidates = {name: [layer_plan(layer, one) for one in SETTINGS.values()] for name, layer in layers.items()}
+    candidates = {
+        name: [layer_plan(layer, LayerPlan(one)) for one in SETTINGS.values()] for name, layer in layers.items()
+    }
     request = calibrated_request(model, data, candidates, batch_size=batch_size, batch_num=batches)
     return Overview(measure_sensitivity(request))

@@ -142,7 +142,7 @@ class SearchSpace:
             key, offered = (f"{name}:{setting}", own) if own else (setting, getattr(self._shared, setting))
             by_label = dict(zip(_labels(offered), offered, strict=True))
             chosen[setting] = by_label[parameters.get(key, next(iter(by_label)))]
-        return layer_plan(self.layers[name], **chosen)
+        return layer_plan(self.layers[name], LayerPlan(**chosen))
 
 
 def switch_of(name: str) -> str:
@@ -197,7 +197,7 @@ def _first(tables: Sequence[Table], setting: str) -> tuple[Any, ...]:
 
 def _possible(layer: Layer, setting: str, values: Sequence[Any]) -> tuple[Any, ...]:
     """The values of a setting that a layer can have, each once."""
-    return tuple(dict.fromkeys(getattr(layer_plan(layer, **{setting: value}), setting) for value in values))
+    return tuple(dict.fromkeys(getattr(layer_plan(layer, LayerPlan(**{setting: value})), setting) for value in values))
 
 
 def _matches(override: Override, layer: Layer) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.calibration.moments import collect_moments
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.channels import collect_moments
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import Ifmr
 from autoquant.calibration.record import LayerRecord
 from autoquant.calibration.statistics import collect
@@ -401,7 +401,7 @@ def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
 @pytest.mark.parametrize("dmq", [None, 0.5], ids=["plain", "balanced"])
 def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, tmp_path: Path, dmq: Any) -> None:
     """Of 500 images; a value that is rounded to another step moves the layers behind, so outputs differ a little."""
-    plan = Plan({name: layer_plan(layer, Ifmr(), dmq=dmq) for name, layer in real.layers.items()}, 1)
+    plan = Plan({name: layer_plan(layer, LayerPlan(Ifmr(), dmq=dmq)) for name, layer in real.layers.items()}, 1)
     path = tmp_path / "model.pb"
     TensorFlowTarget().compiler(real.model, real.layers, real.statistics).compile(plan, path)
     engines = (real.engine, TensorFlowEngine())
@@ -460,7 +460,7 @@ def test_equalized_graphs_with_layers_in_float(
     changed = [name for name, one in layers.items() if not np.array_equal(*weights_of(graph, model.graph, one))]
     assert changed == ["one", "deep", "two", "dense"]
     statistics = collect([(1, [seen(model.graph, target.tensors(model, layers))])], key="")
-    plans = {name: None if name in in_float else layer_plan(layer, Ifmr()) for name, layer in layers.items()}
+    plans = {name: None if name in in_float else layer_plan(layer, LayerPlan(Ifmr())) for name, layer in layers.items()}
     target.compiler(model, layers, statistics).compile(Plan(plans, equalize=True), tmp_path / "model.pb")
     engines = (FakeQuantEngine.of(graph, layers.values()), TensorFlowEngine())
     ours, theirs = (engine.open_file(tmp_path / "model.pb", graph)({"x": x})["y"] for engine in engines)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import autoquant
-from autoquant.calibration.plan import Plan, layer_plan
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.table import open_engine
@@ -40,7 +40,9 @@ class Bench:
 
     def plan(self, *int8: str, bias_correction: str, **settings: Any) -> Plan:
         layers = self.builder.workload.layers
-        plans = {name: layer_plan(layers[name], MinMax(), **settings) if name in int8 else None for name in LAYERS}
+        plans = {
+            name: layer_plan(layers[name], LayerPlan(MinMax(), **settings)) if name in int8 else None for name in LAYERS
+        }
         return Plan(plans, 1, bias_correction=bias_correction)
 
     def corrections(self, plan: Plan) -> Any:
@@ -100,7 +102,7 @@ def made_bench(target_name: str, file: Path, x: Any) -> Bench:
     model = target.lowered(opened)
     data = open_data((x, None), opened.inputs)
     workload = Workload.of(target, model, data)
-    able = {name: layer_plan(layer, MinMax(), dmq=0.5) for name, layer in workload.layers.items()}
+    able = {name: layer_plan(layer, LayerPlan(MinMax(), dmq=0.5)) for name, layer in workload.layers.items()}
     builder = builder_of_plan(Plan(able), model, workload, target, open_engine(runtime), data, batch_size=len(x))
     return Bench(runtime, model, data, builder)
 
@@ -236,7 +238,7 @@ def test_a_layer_on_the_grid_of_int8_needs_no_correction(target: str, kind: str,
     path.write_bytes(graph.as_graph_def().SerializeToString())
     bench = made_bench(target, path, x)
     (layer,) = bench.builder.workload.layers.values()
-    plan = Plan({layer.name: layer_plan(layer, MinMax())}, 1, bias_correction=kind)
+    plan = Plan({layer.name: layer_plan(layer, LayerPlan(MinMax()))}, 1, bias_correction=kind)
     (found,) = bench.corrections(plan).values()
     assert np.abs(found).max() < 1e-4  # of sums up to 9,000
 
@@ -250,7 +252,9 @@ def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
         assert bench.builder.corrector is not None
         layers = bench.builder.workload.layers
         plan = Plan(
-            {name: layer_plan(layer, MinMax()) for name, layer in layers.items()}, 1, bias_correction="analytic"
+            {name: layer_plan(layer, LayerPlan(MinMax())) for name, layer in layers.items()},
+            1,
+            bias_correction="analytic",
         )
         found[target] = set(
             bench.builder.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler)

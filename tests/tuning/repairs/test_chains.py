@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.calibration.moments import collect_moments
+from autoquant.calibration.channels import collect_moments
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.graph import Graph

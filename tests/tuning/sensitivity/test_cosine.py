@@ -11,7 +11,7 @@ import pytest
 from asking import opened, sensitivity_request
 from numpy.typing import NDArray
 
-from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
 from autoquant.model.model import Model
 from autoquant.tuning.sensitivity.cosine import cosines
@@ -65,7 +65,7 @@ def test_of_what_a_layer_gives_with_its_bias(model: Model) -> None:
 def test_only_the_first_candidate_counts(model: Model) -> None:
     asked = sensitivity_request(model, X)
     layer = asked.layers["one"]
-    both = [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6))]
+    both = [layer_plan(layer, LayerPlan(MinMax())), layer_plan(layer, LayerPlan(Percentile(0.6)))]
     one, other = (cosines(replace(asked, candidates={"one": order})) for order in (both, both[::-1]))
     assert one == {"one": cosines(asked)["one"]}
     assert other["one"] < one["one"] - 0.01

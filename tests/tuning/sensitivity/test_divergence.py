@@ -14,7 +14,7 @@ from asking import opened, sensitivity_request
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 
-from autoquant.calibration.plan import layer_plan
+from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
 from autoquant.errors import ModelError, PlanError
 from autoquant.model.litert.convert import convert
@@ -99,7 +99,11 @@ def test_of_a_tflite(lite: Model) -> None:
 def test_groups_change_nothing_and_balancing_does(lite: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = sensitivity_request(lite, X, target="litert")
     candidates = {
-        name: [layer_plan(layer, MinMax()), layer_plan(layer, Percentile(0.6)), layer_plan(layer, MinMax(), dmq=0.5)]
+        name: [
+            layer_plan(layer, LayerPlan(MinMax())),
+            layer_plan(layer, LayerPlan(Percentile(0.6))),
+            layer_plan(layer, LayerPlan(MinMax(), dmq=0.5)),
+        ]
         for name, layer in asked.layers.items()
     }
     found = divergence(replace(asked, candidates=candidates)).values

@@ -198,5 +198,5 @@ def test_without_a_gradient_it_says_where(tmp_path: Path) -> None:
     asked = sensitivity_request(opened(tmp_path, write, (None, 4)), np.random.default_rng(9).normal(size=(32, 4)))
     with pytest.raises(ModelError, match=r"before.*no gradient"):
         fisher(asked)
-    behind = {"behind": [layer_plan(asked.layers["behind"], MinMax())]}
+    behind = {"behind": [layer_plan(asked.layers["behind"], LayerPlan(MinMax()))]}
     assert fisher(replace(asked, candidates=behind)).values.keys() == {"behind"}

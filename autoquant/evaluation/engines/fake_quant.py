@@ -103,7 +103,7 @@ class FakeQuantEngine:
             raise TrialError(name, f"cannot be fake-quantized on LiteRT: {reason}", hint=OTHER_ENGINE)
         place = self.places[name]
         constants = place.constants(self.lite, layer.weight)
-        data = dict(zip(place.data, layer.activations, strict=False))  # a layer in float has none
+        data = dict(zip(place.data, layer.activations, strict=True)) if layer.activations else {}
         yield FakeQuantized(name, place.operator, data, constants, layer.factors)
         if layer.bias is not None and place.bias is not None:
             operator, number = place.bias

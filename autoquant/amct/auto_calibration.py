@@ -176,7 +176,7 @@ def _session(
         study=Study(run.journal, space, suggest, max_drop=space.max_drop),
         objective=objective,
         terms=Terms("loss", 0.0, space.max_drop, builder.target.name, "evaluator", objective.name),
-        budget=Budget(max_trials, max_failures=inf),
+        budget=Budget(max_trials=max_trials, max_failures=inf),
         folder=run,
         listener=History(space, judge),
         clock=time.monotonic,

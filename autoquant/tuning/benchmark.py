@@ -12,13 +12,13 @@ from typing import TypedDict
 from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.latency.rounds import LEAST, Budget
+from autoquant.evaluation.latency.rounds import LEAST, RoundsBudget
 from autoquant.evaluation.latency.run_latency import layer_of, lite_of
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model
 from autoquant.tuning.study.run_folder import RunFolder
 
-BUDGET = Budget(seconds=3.0, rounds=1000)
+BUDGET = RoundsBudget(seconds=3.0, rounds=1000)
 
 
 class BenchmarkOptions(TypedDict, total=False):
@@ -52,9 +52,9 @@ class BenchmarkRequest:
                 raise UsageError(option, f"must be at least {least}, got {value}", hint=f"for example {2 * least}")
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> RoundsBudget:
         """What of time and rounds ends it."""
-        return BUDGET if self.repeat is None else Budget(seconds=math.inf, rounds=self.repeat)
+        return BUDGET if self.repeat is None else RoundsBudget(seconds=math.inf, rounds=self.repeat)
 
 
 def lite_file(path: str | Path) -> Path | None:

@@ -84,7 +84,12 @@ class _Preparation:
                 engine=scorer.engine.name,
                 objective_name=objective.name,
             ),
-            budget=Budget(request.max_trials, request.timeout, request.stop_on_target, request.error_rate),
+            budget=Budget(
+                max_trials=request.max_trials,
+                timeout=request.timeout,
+                stop_on_target=request.stop_on_target,
+                error_rate=request.error_rate,
+            ),
             folder=self.folder,
             listener=self.listener,
             clock=clock,

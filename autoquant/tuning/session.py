@@ -41,7 +41,7 @@ class Scorer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """When a search ends though it could go on, and what its early decisions may risk.
 

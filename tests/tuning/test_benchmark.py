@@ -11,7 +11,7 @@ from lite_models import Pair
 from tiny_model import Tiny
 
 from autoquant.errors import ModelError, RunError, UsageError
-from autoquant.evaluation.latency.rounds import Budget
+from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.tuning.benchmark import BenchmarkRequest, benchmark, lite_file
 
 QUICK = BenchmarkRequest(repeat=3)
@@ -89,5 +89,5 @@ def test_options_out_of_range(option: str, value: int) -> None:
 
 
 def test_rounds_that_are_asked_for_are_not_cut_short() -> None:
-    assert BenchmarkRequest(repeat=7).budget == Budget(seconds=math.inf, rounds=7)
-    assert BenchmarkRequest().budget == Budget(seconds=3.0, rounds=1000)
+    assert BenchmarkRequest(repeat=7).budget == RoundsBudget(seconds=math.inf, rounds=7)
+    assert BenchmarkRequest().budget == RoundsBudget(seconds=3.0, rounds=1000)

@@ -19,7 +19,7 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
-from autoquant.evaluation.latency.rounds import Budget
+from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.load import load_lite
@@ -138,7 +138,7 @@ def test_what_is_measured_is_of_every_operator(lite_pair: Pair, tmp_path: Path) 
     lite = load_lite(tmp_path / "m.tflite").program
     assert isinstance(lite, LiteGraph)
     int8 = lite_models.quantized(lite.content, lite_pair.images)
-    times = measured_times(lite, int8, [lite_pair.images], Budget(seconds=0.01, rounds=3))
+    times = measured_times(lite, int8, [lite_pair.images], RoundsBudget(seconds=0.01, rounds=3))
     assert times.in_float.shape == times.in_int8.shape == (len(lite.subgraph.operators),)
     assert np.isfinite(times.in_float).all()
     assert np.isfinite(times.in_int8).all()

@@ -151,7 +151,7 @@ def test_arrays_and_functions(tiny: Tiny, tmp_path: Path) -> None:
         tiny.model, (stored["x"], stored["y"]), metric=margin, tolerance="20%", run=tmp_path / "run"
     )
     assert result.verdict is Verdict.MET
-    with pytest.raises(RunError, match=r"data was given in memory .* autoquant.resume\(run, data="):
+    with pytest.raises(RunError, match=r"data was in memory .* autoquant.resume\(run, data="):
         autoquant.resume(result.run)
     again = autoquant.resume(result.run, data=(stored["x"], stored["y"]), metric=margin)
     assert again.score == result.score

@@ -12,7 +12,7 @@ from autoquant.array import Array
 from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTime, Spread
 from autoquant.evaluation.latency.models import opened
 from autoquant.evaluation.latency.operators import operator_seconds, operators_of, side_by_side
-from autoquant.evaluation.latency.rounds import Budget, interleaved, noise, seconds_of_others
+from autoquant.evaluation.latency.rounds import RoundsBudget, interleaved, noise, seconds_of_others
 
 
 def measure_latency(
@@ -20,7 +20,7 @@ def measure_latency(
     samples: Sequence[Array],
     *,
     threads: int = 1,
-    budget: Budget | None = None,
+    budget: RoundsBudget | None = None,
     layers: Mapping[str, str] = MappingProxyType({}),
     clock: Callable[[], float] = time.perf_counter,
     others: Callable[[], float | None] = seconds_of_others,
@@ -31,7 +31,7 @@ def measure_latency(
     that computes a tensor. `others` gives the processor time that other processes used so far. Raises ModelError where
     a model cannot be run.
     """
-    budget = budget or Budget()
+    budget = budget or RoundsBudget()
     calls = [opened(name, content, samples, threads=threads).invoke for name, content in models.items()]
     begin, before = clock(), others()
     times = interleaved(calls, clock, budget)

@@ -20,7 +20,7 @@ from autoquant.evaluation.latency.operators import (
     operators_of,
     side_by_side,
 )
-from autoquant.evaluation.latency.rounds import Budget
+from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import tensor_shapes
@@ -28,7 +28,7 @@ from autoquant.model.operators import canonical
 from autoquant.targets.litert_assignment import flows
 
 VERSION = 2
-BUDGET = Budget(seconds=4.0, rounds=200)
+BUDGET = RoundsBudget(seconds=4.0, rounds=200)
 """For all operators together."""
 
 
@@ -57,7 +57,9 @@ class OperatorTimes:
         return float(np.nansum(np.where(chosen, self.expected_int8, self.in_float))) + conversions
 
 
-def measured_times(lite: LiteGraph, int8: bytes, samples: Sequence[Array], budget: Budget = BUDGET) -> OperatorTimes:
+def measured_times(
+    lite: LiteGraph, int8: bytes, samples: Sequence[Array], budget: RoundsBudget = BUDGET
+) -> OperatorTimes:
     """Time the operators of a float model and of an INT8 model made of it on a batch of samples, on one thread."""
     shapes = tensor_shapes(lite, {name: array.shape for name, array in zip(lite.inputs, samples, strict=True)})
     sizes = {

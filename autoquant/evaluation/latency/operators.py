@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.array import Array
 from autoquant.evaluation.latency.models import feed, opened
-from autoquant.evaluation.latency.rounds import Budget, interleaved
+from autoquant.evaluation.latency.rounds import RoundsBudget, interleaved
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import hold_int8, operator_code
 from autoquant.model.litert.interpreter import plain_interpreter
@@ -131,7 +131,7 @@ def conversion(kind: str, shape: Sequence[int]) -> Operator:
 
 
 def operator_seconds(
-    models: Sequence[Sequence[Operator]], *, threads: int, clock: Callable[[], float], budget: Budget
+    models: Sequence[Sequence[Operator]], *, threads: int, clock: Callable[[], float], budget: RoundsBudget
 ) -> list[list[float]]:
     """Least seconds of each operator of each model, all of them measured in turns.
 

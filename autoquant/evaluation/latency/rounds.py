@@ -22,7 +22,7 @@ VARIED = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RoundsBudget:
     """A measurement ends after `rounds`, or `seconds` if that is earlier."""
 
     seconds: float = 1.5
@@ -33,7 +33,7 @@ class Budget:
             raise ValueError(f"a budget has more than 0 seconds and at least {LEAST} rounds, got {self}")
 
 
-def interleaved(calls: Sequence[Callable[[], None]], clock: Callable[[], float], budget: Budget) -> Array:
+def interleaved(calls: Sequence[Callable[[], None]], clock: Callable[[], float], budget: RoundsBudget) -> Array:
     """Seconds of each call in each round, shape (rounds, calls): one after the other, then all of them again.
 
     Every call is warmed up; before each that is timed comes one that is not, as the call before it was another's and

@@ -23,7 +23,7 @@ FLOAT, INT8 = "FP32", "INT8"
 def run_latency(model: Model, evaluation: Dataset, best: Path) -> Latency | None:
     """Time the float model and the file of a plan on real samples, on one thread; None for a file of another runtime.
 
-    It takes some seconds, as `latency_rounds.Budget` has it. Raises ModelError where a file cannot be run.
+    It takes some seconds, as `latency_rounds.RoundsBudget` has it. Raises ModelError where a file cannot be run.
     """
     if not is_lite(best):
         return None

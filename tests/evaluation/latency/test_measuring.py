@@ -17,10 +17,10 @@ from autoquant.evaluation.latency.latency import Latency, Spread
 from autoquant.evaluation.latency.measuring import measure_latency
 from autoquant.evaluation.latency.models import feed, opened, random_samples
 from autoquant.evaluation.latency.operators import conversion
-from autoquant.evaluation.latency.rounds import LEAST, Budget
+from autoquant.evaluation.latency.rounds import LEAST, RoundsBudget
 from autoquant.model.litert import flatbuffer
 
-QUICK = Budget(seconds=math.inf, rounds=4)
+QUICK = RoundsBudget(seconds=math.inf, rounds=4)
 
 
 class Turns:

@@ -23,7 +23,7 @@ from autoquant.evaluation.latency.operators import (
     operators_of,
     side_by_side,
 )
-from autoquant.evaluation.latency.rounds import Budget
+from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.interpreter import plain_interpreter
 
@@ -166,7 +166,7 @@ def test_the_least_time_counts_and_what_a_call_takes_is_taken_off(lite_pair: Pai
     rounds = [[7.0, 5.0, 3.0, 9.0], [5.0, 4.0, 8.0, 2.0], [6.0, 4.0, 3.0, 2.0]]
     steps = [0.0, *(step for took in rounds for second in took for step in (0.25, second))]
     ticks = itertools.accumulate([*steps, 0.0])
-    budget = Budget(seconds=math.inf, rounds=3)
+    budget = RoundsBudget(seconds=math.inf, rounds=3)
     assert operator_seconds([operators[:2], operators[2:]], threads=1, clock=lambda: next(ticks), budget=budget) == [
         [3.0, 2.0],
         [1.0],

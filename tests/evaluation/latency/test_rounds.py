@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoquant.evaluation.latency.rounds import LEAST, Budget, interleaved, noise, seconds_of_others
+from autoquant.evaluation.latency.rounds import LEAST, RoundsBudget, interleaved, noise, seconds_of_others
 
 
 class Machine:
@@ -36,7 +36,7 @@ class Machine:
 def test_calls_take_turns_each_warmed_up_and_the_second_of_two_is_timed() -> None:
     machine = Machine()
     calls = [machine.call("a", 1.0), machine.call("b", 10.0)]
-    times = interleaved(calls, machine.clock, Budget(seconds=math.inf, rounds=4))
+    times = interleaved(calls, machine.clock, RoundsBudget(seconds=math.inf, rounds=4))
     assert "".join(machine.log) == "ab" + "aabb" * 4
     assert times.tolist() == [[n, 10.0 * n] for n in (3, 5, 7, 9)]
 
@@ -45,7 +45,7 @@ def test_it_ends_when_the_time_is_used_but_not_before_there_are_quartiles() -> N
     def rounds(seconds: float) -> int:
         machine = Machine()
         calls = [lambda: setattr(machine, "now", machine.now + 1.0)] * 2  # a round takes 4
-        return len(interleaved(calls, machine.clock, Budget(seconds=seconds, rounds=100)))
+        return len(interleaved(calls, machine.clock, RoundsBudget(seconds=seconds, rounds=100)))
 
     assert rounds(20.0) == 5
     assert rounds(20.5) == 6
@@ -56,7 +56,7 @@ def test_it_ends_when_the_time_is_used_but_not_before_there_are_quartiles() -> N
 @pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": math.nan}, {"rounds": LEAST - 1}])
 def test_a_budget_is_one(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="more than 0 seconds and at least 3 rounds"):
-        Budget(**wrong)
+        RoundsBudget(**wrong)
 
 
 QUIET = np.array([[1.0, 2.0], [1.05, 2.0], [1.0, 2.1], [1.0, 2.0]])

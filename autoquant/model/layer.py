@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from autoquant.errors import ModelError
 from autoquant.model.model import Shape
-from autoquant.model.operators import OPERATORS, Operator, node_of
+from autoquant.model.operators import OPERATORS, OperatorKind, node_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Layer:
         return node_of(self.name)
 
     @property
-    def operator(self) -> Operator:
+    def operator(self) -> OperatorKind:
         """How its operator is quantized."""
         return OPERATORS[self.op]
 

@@ -14,7 +14,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
 from autoquant.model.model import Shape, fixed_batch
 from autoquant.model.nodes import attr_of, channels_first, const_shape, sizes
-from autoquant.model.operators import OPERATORS, Operator, node_of
+from autoquant.model.operators import OPERATORS, OperatorKind, node_of
 from autoquant.model.shapes import for_one_sample, imported, stated_shapes, static_shape, tensor_of
 
 NOT_AMCT = "AMCT does not quantize it"
@@ -89,7 +89,9 @@ def _layer(graph: Graph, node: Any, shapes: Mapping[str, Shape | None], batch: i
     )
 
 
-def _groups(node: Any, operator: Operator, weight_shape: tuple[int, ...], shapes: Mapping[str, Shape | None]) -> int:
+def _groups(
+    node: Any, operator: OperatorKind, weight_shape: tuple[int, ...], shapes: Mapping[str, Shape | None]
+) -> int:
     """Groups of input channels of a convolution; 1 where the channels of its data are not known."""
     data = shapes[node.input[operator.data]]
     channels = data[1 if channels_first(node) else -1] if data else None
@@ -97,7 +99,7 @@ def _groups(node: Any, operator: Operator, weight_shape: tuple[int, ...], shapes
 
 
 def _macs(
-    node: Any, operator: Operator, weight_shape: tuple[int, ...], shapes: Mapping[str, Shape | None]
+    node: Any, operator: OperatorKind, weight_shape: tuple[int, ...], shapes: Mapping[str, Shape | None]
 ) -> int | None:
     """Multiply-adds for the whole batch."""
     if node.op == "Conv2DBackpropInput":  # every value of the data meets every weight of its channel

@@ -23,7 +23,7 @@ def is_tensor(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class OperatorKind:
     """How an operator is quantized.
 
     `data` and `weight` are indices of its inputs; `channel_axes` the axes of the weight that number output channels,
@@ -41,21 +41,21 @@ class Operator:
     tensor_only: bool = False
 
 
-BATCHED = Operator(None, weight=1, channel_axes=(1,), input_axis=0)
-OPERATORS: Mapping[str, Operator] = MappingProxyType(
+BATCHED = OperatorKind(None, weight=1, channel_axes=(1,), input_axis=0)
+OPERATORS: Mapping[str, OperatorKind] = MappingProxyType(
     {
-        "Add": Operator(None, tensor_only=True),
-        "AddV2": Operator(None, tensor_only=True),
-        "AvgPool": Operator(4),
+        "Add": OperatorKind(None, tensor_only=True),
+        "AddV2": OperatorKind(None, tensor_only=True),
+        "AvgPool": OperatorKind(4),
         "BatchMatMul": BATCHED,
         "BatchMatMulV2": BATCHED,
-        "Conv2D": Operator(4, weight=1, channel_axes=(3,), input_axis=2, per_channel=True),
+        "Conv2D": OperatorKind(4, weight=1, channel_axes=(3,), input_axis=2, per_channel=True),
         # Its inputs are the shape of the result, the weight (height, width, out, in) and the data.
-        "Conv2DBackpropInput": Operator(4, data=2, weight=1, channel_axes=(2,), input_axis=3, per_channel=True),
-        "Conv3D": Operator(5, weight=1, channel_axes=(4,), input_axis=3),
-        "DepthwiseConv2dNative": Operator(4, weight=1, channel_axes=(2, 3), input_axis=2, per_channel=True),
-        "MatMul": Operator(2, weight=1, channel_axes=(1,), input_axis=0),
-        "MaxPool": Operator(4, tensor_only=True),
+        "Conv2DBackpropInput": OperatorKind(4, data=2, weight=1, channel_axes=(2,), input_axis=3, per_channel=True),
+        "Conv3D": OperatorKind(5, weight=1, channel_axes=(4,), input_axis=3),
+        "DepthwiseConv2dNative": OperatorKind(4, weight=1, channel_axes=(2, 3), input_axis=2, per_channel=True),
+        "MatMul": OperatorKind(2, weight=1, channel_axes=(1,), input_axis=0),
+        "MaxPool": OperatorKind(4, tensor_only=True),
     }
 )
 """Operator -> how it is quantized. A BatchMatMul has a weight only where its second factor is a constant matrix."""

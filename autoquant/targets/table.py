@@ -10,7 +10,7 @@ from autoquant.targets.base import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TargetInfo:
     """A target, and what is known of it before it is made: that imports its library, which may take seconds.
 
     `make` takes what `open_target` does. `engines` are the names of those that can run what it saves, its own runtime
@@ -44,9 +44,9 @@ def _tensorflow(io: str, simulation: bool) -> Target:
     return TensorFlowTarget(simulation=simulation)
 
 
-TARGETS: Mapping[str, Row] = MappingProxyType(
+TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
     {
-        "litert": Row(
+        "litert": TargetInfo(
             _litert,
             engines=("litert",),
             io_types=("float32", "int8"),
@@ -54,7 +54,7 @@ TARGETS: Mapping[str, Row] = MappingProxyType(
             runs_here=True,
             packages=("litert-quantizer",),
         ),
-        "tensorflow": Row(
+        "tensorflow": TargetInfo(
             _tensorflow,
             engines=("tensorflow", "litert"),
             io_types=("float32",),

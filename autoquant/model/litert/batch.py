@@ -46,10 +46,7 @@ def _free_reshapes(model: Any) -> None:
             continue
         shape = flatbuffer.value_of(model, graph.tensors[op.inputs[1]])
         if shape is not None and shape.ndim == 1 and shape[:1] == 1 and (shape > 0).all():
-            name = flatbuffer.tensor_name(graph.tensors[op.outputs[0]]) + "/shape"
-            value = np.concatenate([[-1], shape[1:]]).astype(np.int32)
-            op.inputs = [int(op.inputs[0]), flatbuffer.add_constant(model, graph, name, value)]
-            op.builtinOptions, op.builtinOptionsType = None, 0
+            flatbuffer.set_shape(model, op, [-1, *shape[1:].tolist()])
 
 
 def _samples(model: Any) -> Sequence[Sequence[Array]]:

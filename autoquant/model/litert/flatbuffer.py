@@ -95,6 +95,14 @@ def add_constant(model: Any, graph: Any, name: str, value: Array) -> int:
     return len(graph.tensors) - 1
 
 
+def set_shape(model: Any, reshape: Any, shape: Sequence[int]) -> None:
+    """Let a RESHAPE of the first subgraph give a constant shape."""
+    graph = model.subgraphs[0]
+    name = tensor_name(graph.tensors[reshape.outputs[0]]) + "/shape"
+    reshape.inputs = [int(reshape.inputs[0]), add_constant(model, graph, name, np.array(shape, np.int32))]
+    reshape.builtinOptions, reshape.builtinOptionsType = None, schema.BuiltinOptions.NONE  # they would repeat the shape
+
+
 def drop_unread(graph: Any, superfluous: Callable[[Any], bool]) -> None:
     """Remove the operators of a subgraph whose results nothing reads, and that are `superfluous` then."""
     while True:

@@ -9,9 +9,6 @@ from itertools import count
 from math import prod
 from typing import Any
 
-import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.operators import canonical
@@ -86,11 +83,7 @@ def _fix_reshapes(model: Any) -> None:
             continue
         shape = _constant_shape(model, graph, op, makers)
         if shape is not None:
-            value = np.array(shape, np.int32)
-            name = flatbuffer.tensor_name(graph.tensors[op.outputs[0]]) + "/shape"
-            op.inputs = [int(op.inputs[0]), flatbuffer.add_constant(model, graph, name, value)]
-            op.builtinOptions = None  # it would repeat the shape
-            op.builtinOptionsType = schema.BuiltinOptions.NONE
+            flatbuffer.set_shape(model, op, shape)
 
 
 def _constant_shape(model: Any, graph: Any, op: Any, makers: Mapping[int, Any]) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ from autoquant.errors import UsageError, did_you_mean
 from autoquant.evaluation.engines.table import ENGINES
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.model.model import LITE, is_lite
-from autoquant.targets.table import TARGETS, Row
+from autoquant.targets.table import TARGETS, TargetInfo
 
 TENSORFLOW, FLOAT32, AUTO = "tensorflow", "float32", "auto"
 MACS, BYTES, LATENCY = "macs", "bytes", "latency"
@@ -70,7 +70,7 @@ def _check_known(option: str, value: str, known: Collection[str]) -> None:
         raise UsageError(option, f"unknown '{value}'", hint=hint)
 
 
-def _others(can: Callable[[Row], bool]) -> str:
+def _others(can: Callable[[TargetInfo], bool]) -> str:
     """The options of the targets that can do something."""
     return _or(f"--target {name}" for name, row in TARGETS.items() if can(row))
 

@@ -24,7 +24,7 @@ from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.quant_json import quant_json_path
-from autoquant.model.layer import Layer, Survey
+from autoquant.model.layer import Survey
 from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Model
@@ -102,8 +102,10 @@ def accuracy_based_auto_calibration(
     live = LiveModel(model.graph, found)
     calibrator = Calibrator(model.graph, found.by_name, observe(live, plan, judge))
     ranking = rank(live, plan, calibrator, judge, measure)
-    write_text(files.ranking, ranking_text(ranking))
-    builder = _builder(replace(model, name=files.prefix.name), found.by_name, calibrator)
+    write_text(files.prefix.with_name(RANKING), ranking_text(ranking))
+    named, target = replace(model, name=files.prefix.name), TensorFlowTarget()
+    variant = ModelVariant(named, GraphCompiler(target, model.graph, found.by_name, calibrator))
+    builder = Builder(named, Workload.from_layers(found.by_name), target, lambda plan: variant)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:
         space = RollBackSpace(plan)
         trials, final = _search(builder, space, strategy, ranking, judge, RunFolder(Path(folder)))
@@ -127,13 +129,6 @@ def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file
     plan = replace(wanted, layers={name: wanted.layers[name] for name in found.by_name if name in wanted.layers})
     check_plan(plan, found.by_name)
     return model, found, plan
-
-
-def _builder(model: Model, layers: Mapping[str, Layer], calibrator: Calibrator) -> Builder:
-    """What builds INT8 models of plans, all from the same calibration."""
-    target = TensorFlowTarget()
-    variant = ModelVariant(model, GraphCompiler(target, model.graph, layers, calibrator))
-    return Builder(model, Workload.from_layers(layers), target, lambda plan: variant)
 
 
 def _search(
@@ -250,16 +245,6 @@ class Files:
         """The quantized model."""
         return self.prefix.with_name(TensorFlowTarget().file_name(self.prefix.name))
 
-    @property
-    def config(self) -> Path:
-        """The final config."""
-        return self.prefix.with_name(FINAL)
-
-    @property
-    def ranking(self) -> Path:
-        """The layers and their scores."""
-        return self.prefix.with_name(RANKING)
-
     def remove_model(self) -> None:
         """Leave no quantized model, which would be that of an earlier call."""
         for path in (self.model, quant_json_path(self.model)):
@@ -267,8 +252,8 @@ class Files:
 
     def take_over(self, model: Path) -> None:
         """Move a model, and what lies beside it, to where it belongs. Raises RunError."""
-        for source, to in ((model.with_name("record.txt"), self.record), (model.with_name("config.json"), self.config)):
-            write_bytes(to, source.read_bytes())
+        write_bytes(self.record, model.with_name("record.txt").read_bytes())
+        write_bytes(self.prefix.with_name(FINAL), model.with_name("config.json").read_bytes())
         try:
             self.remove_model()  # a model never lies beside what describes another
             model.replace(self.model)

@@ -117,7 +117,10 @@ class Calibration:
         pass, also where the values of any layer have no scale.
         """
         if int(number) in self._inputs.passes[name]:
-            self._begin_anew()
+            if self._finished and not self._inputs.waiting:
+                what = "the next batch_num=%d passes calibrate anew; until then %s stays"
+                log().warning(f"variables were initialized again: {what}", self._plan.batch_num, self._path)
+            self._begin()
         if self.probes.error is not None or not self._inputs.waiting:
             return
         self._inputs.add(name, *activations, number=int(number))
@@ -137,12 +140,6 @@ class Calibration:
     def _begin(self) -> None:
         self.probes.error = None
         self._inputs = LayerInputs(self._plan, self._layers, refuse_nan=True)
-
-    def _begin_anew(self) -> None:
-        if self._finished and not self._inputs.waiting:
-            text = "variables were initialized again: the next batch_num=%d passes calibrate anew; until then %s stays"
-            log().warning(text, self._plan.batch_num, self._path)
-        self._begin()
 
     def _finish(self) -> None:
         log().info("all data is there: computing the scales of %d layers", len(self._layers))

@@ -58,7 +58,11 @@ def open_evaluator(path: Path) -> Any:
     if path.suffix != ".py":
         raise UsageError("--evaluator", f"'{path}' is not a .py file", hint="give the Python file of an evaluator")
     values = vars(load_file(str(path), path)).items()
-    found = {id(value): name for name, value in values if not name.startswith("__") and _calibrates(value)}
+    found = {
+        id(value): name
+        for name, value in values
+        if not name.startswith("__") and not isinstance(value, type) and callable(getattr(value, "calibration", None))
+    }
     if len(found) != 1:
         which = f"several objects ({', '.join(found.values())})" if found else "no object"
         hint = "make one instance of the evaluator's class in it, such as evaluator = Evaluator()"
@@ -96,7 +100,3 @@ def sentence(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()] or [message]
     nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
     return lines[nodes[0] + 1] if nodes else lines[0]
-
-
-def _calibrates(value: Any) -> bool:
-    return not isinstance(value, type) and callable(getattr(value, "calibration", None))

@@ -187,7 +187,12 @@ def grid_of(graph: Graph, node: Any) -> Grid:
     if bits != BITS:
         raise ModelError(node.name, f"has num_bits {bits}, not {BITS}", hint=f"train again with num_bits={BITS}")
     narrow = attr_of(node, "narrow_range").b
-    low, high = _range(graph, node)
+    if node.op in WITH_RANGES:
+        low, high = (np.atleast_1d(_constant(graph, node, edge)) for edge in node.input[1:3])
+    else:  # what a file leaves out is the operator's default
+        low, high = (
+            np.array([node.attr[key].f if key in node.attr else default]) for key, default in (("min", -6), ("max", 6))
+        )
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
         raise ModelError(node.name, "its min is above its max, or not finite", hint="train again, or remove it")
     return nudged(low, high, narrow=narrow)
@@ -212,17 +217,6 @@ def without_fakes(graph: Graph) -> Graph:
         else:
             graph = graph.edit(drop=[name], redirect={name: source})
     return graph
-
-
-def _range(graph: Graph, node: Any) -> tuple[Array, Array]:
-    """The smallest and largest values, vectors, that a FakeQuant was trained to keep apart."""
-    if node.op in WITH_RANGES:
-        low, high = (np.atleast_1d(_constant(graph, node, edge)) for edge in node.input[1:3])
-    else:  # what a file leaves out is the operator's default
-        low, high = (
-            np.array([node.attr[key].f if key in node.attr else default]) for key, default in (("min", -6), ("max", 6))
-        )
-    return low, high
 
 
 def _constant(graph: Graph, fake: Any, tensor: str) -> Array:

@@ -16,7 +16,6 @@ from autoquant.reports.plan_changes import (
     changes,
     distance,
     layers_by_value,
-    same_layers,
     same_settings,
     value_of,
 )
@@ -71,11 +70,6 @@ class Pair:
             return None
         (one_low, one_high), (other_low, other_high) = _interval(one), _interval(other)
         return Gain(one.drop - other.drop, one_low - other_high, one_high - other_low)
-
-    @property
-    def measured(self) -> bool:
-        """Whether there is anything to compare."""
-        return self.divergence is not None or self.gain is not None
 
     @property
     def reversed(self) -> Pair:
@@ -136,7 +130,7 @@ def ranked_pairs(trials: Sequence[Trial], best: Trial | None) -> list[Pair]:
         samples = pair.divergence.samples if pair.divergence else 0
         return min(far[one.number], far[other.number]), -exact, -samples, one.number, other.number
 
-    return sorted((pair for pair in pairs if pair.measured), key=rank)
+    return sorted((pair for pair in pairs if pair.divergence is not None or pair.gain is not None), key=rank)
 
 
 def setting_effects(pairs: Sequence[Pair], best: Trial | None) -> list[SettingEffect]:
@@ -150,7 +144,7 @@ def setting_effects(pairs: Sequence[Pair], best: Trial | None) -> list[SettingEf
     several: list[SettingEffect] = []
     for pair in pairs:
         before, after = pair.before.plan, pair.after.plan
-        found = changes(before, after, known, most=TOGETHER) if same_layers(before, after) else None
+        found = changes(before, after, known, most=TOGETHER) if before.int8.keys() == after.int8.keys() else None
         if found and len(found) == 1:
             alone.setdefault(found[0].kind, SettingEffect(found, pair))
         elif found:

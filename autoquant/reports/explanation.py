@@ -114,22 +114,12 @@ def read_trials(run: Path) -> RunTrials:
         raise RunError(str(run), "no trial of it has ended yet", hint=f"wait, or go on with `autoquant resume {run}`")
     loaded = sorted(map(load_trial, ended), key=lambda pair: pair[0].number)
     trials, (terms, *_) = zip(*loaded, strict=True)
-    best_trial = _best_trial(folder, trials, terms.max_drop)
-    certificate = _certificate(folder.trial(best_trial.number)) if best_trial else None
-    return RunTrials(run, terms, trials, best_trial, len(folders) - len(ended), certificate)
-
-
-def _best_trial(folder: RunFolder, trials: Sequence[Trial], max_drop: float) -> Trial | None:
-    """The trial that `best` points to; else, as in a copy without links, the best one."""
-    pointed = folder.best.resolve().name
+    pointed = folder.best.resolve().name  # in a copy without links, to nothing
     linked = next((trial for trial in trials if folder.trial(trial.number).name == pointed), None)
-    return linked or best(trials, max_drop)
-
-
-def _certificate(trial: Path) -> Certificate | None:
-    """What is claimed of a trial, None where nothing is. Raises RunError."""
-    path = trial / CERTIFICATE
-    return load_certificate(path) if path.is_file() else None
+    best_trial = linked or best(trials, terms.max_drop)
+    claimed = folder.trial(best_trial.number) / CERTIFICATE if best_trial else None
+    certificate = load_certificate(claimed) if claimed and claimed.is_file() else None
+    return RunTrials(run, terms, trials, best_trial, len(folders) - len(ended), certificate)
 
 
 class Reason(StrEnum):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from functools import cache
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.tuning.study.setting_words import label
 
 Value = bool | int | float | str | None
@@ -17,6 +16,7 @@ LAYER_SETTINGS = tuple(entry.name for entry in fields(LayerPlan))
 """Settings that each layer has for itself."""
 LayersByValue = Mapping[tuple[str, Value], frozenset[str]]
 """A setting and a value of it -> the layers that have had it in any plan."""
+algorithm_label = cache(label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,15 @@ def value_of(settings: Plan | LayerPlan, setting: str) -> Value:
     """The value of a setting, a range algorithm in words."""
     value = getattr(settings, setting)
     if setting == "activation":
-        return _label(value)
+        return algorithm_label(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-@cache
-def _label(algorithm: RangeAlgorithm) -> str:
-    return label(algorithm)
-
-
-def same_layers(one: Plan, other: Plan) -> bool:
-    """Whether two plans have the same layers in INT8."""
-    return one.int8.keys() == other.int8.keys()
 
 
 def distance(one: Plan, other: Plan) -> int:
     """In how many settings of the whole, and in how many layers, two plans differ."""
     names = one.layers.keys() | other.layers.keys()
-    layers = [name for name in names if one.layers.get(name) != other.layers.get(name)]
-    return len(layers) + len([setting for setting in PLAN_SETTINGS if getattr(one, setting) != getattr(other, setting)])
+    layers = sum(one.layers.get(name) != other.layers.get(name) for name in names)
+    return layers + sum(bool(getattr(one, setting) != getattr(other, setting)) for setting in PLAN_SETTINGS)
 
 
 def same_settings(one: Plan, other: Plan) -> bool:
@@ -94,9 +84,9 @@ def changes(before: Plan, after: Plan, known: LayersByValue, *, most: int) -> tu
     """
     found: list[Change] = []
     for change in _changes(before, after, known):
-        found += [change] if change else []
-        if change is None or len(found) > most:
+        if change is None or len(found) == most:
             return None
+        found.append(change)
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from autoquant.errors import AutoquantError, InputError, RunError
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
+from autoquant.formats.codec import save
 from autoquant.tuning.certification.certificate import (
     Certificate,
     HoldoutEvaluation,
@@ -20,7 +21,6 @@ from autoquant.tuning.certification.certificate import (
     add_to_holdout_log,
     load_certificate,
     read_holdout_log,
-    save_certificate,
 )
 from autoquant.tuning.certification.compute import compute_certificate
 from autoquant.tuning.certification.holdout import Groups, groups_of, holdout_subset
@@ -129,7 +129,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     )
     evaluation = HoldoutEvaluation(subset.data.digest, trial, digest, certificate.verdict)
     add_to_holdout_log(evaluation, session.folder)
-    save_certificate(certificate, model.with_name(CERTIFICATE))
+    save(certificate, model.with_name(CERTIFICATE))
     return certificate
 
 

@@ -42,7 +42,8 @@ def test_divergences_are_compared_over_the_same_samples_alone(ended: Any) -> Non
     assert Pair(more, most).divergence == Divergences(0.5, 0.75, 128)
     unknown = Pair(less, ended(4, plan()))
     assert unknown.divergence is None
-    assert not unknown.measured
+    assert unknown.gain is None
+    assert ranked_pairs([unknown.before, unknown.after], None) == []
 
 
 @pytest.mark.parametrize(

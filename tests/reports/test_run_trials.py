@@ -11,9 +11,10 @@ import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import RunError
+from autoquant.formats.codec import save
 from autoquant.formats.config_json import save_config
 from autoquant.reports.explanation import read_trials
-from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict, save_certificate
+from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Terms, write_score
 
@@ -116,7 +117,7 @@ CERTIFICATE = Certificate(
 def test_a_certificate_is_read_where_there_is_one(run: RunFolder, add: Callable[..., Any]) -> None:
     add(0, score=0.75)
     path = run.trial(0) / "certificate.json"
-    save_certificate(CERTIFICATE, path)
+    save(CERTIFICATE, path)
     assert read_trials(run.path).certificate == CERTIFICATE
     path.write_text("{}")
     with pytest.raises(RunError, match=r"certificate.json"):

@@ -114,11 +114,6 @@ class Certificate:
         return file_facts(self)
 
 
-def save_certificate(certificate: Certificate, path: Path) -> None:
-    """Write a certificate.json, whole or not at all. Raises RunError."""
-    save(certificate, path)
-
-
 def load_certificate(path: Path) -> Certificate:
     """Read a certificate.json. Raises RunError that names the key."""
     return load(Certificate, path, RunError, hint="take the file as the search wrote it")

@@ -10,10 +10,9 @@ from autoquant.tuning.sampling.history import THRESHOLD, History
 from autoquant.tuning.sampling.moves import next_move, remaining_gain
 from autoquant.tuning.sampling.plans import Plans, predicted, with_best
 from autoquant.tuning.sampling.problem import Problem, canonical_key, globals_of, int8_of, start_of
-from autoquant.tuning.sampling.race import FEW, race
+from autoquant.tuning.sampling.race import FEW, changed_words, race
 from autoquant.tuning.sensitivity.request import Predictions
-from autoquant.tuning.study.setting_words import setting_words
-from autoquant.tuning.study.space import Parameters, Suggestion, switch_of
+from autoquant.tuning.study.space import Parameters, Suggestion, all_int8_words, switch_of
 from autoquant.tuning.study.trial import State, Trial
 
 Around = Callable[[History, Trial], Suggestion | None]
@@ -31,7 +30,7 @@ def propose(
     nothing was within tolerance. Running trials are treated as failures, so what follows is what would follow then;
     None means that nothing can be tried before they have ended.
     """
-    history = History(tuple(trials), problem, THRESHOLD)
+    history = History(tuple(trials), problem)
     if history.finished:
         return None
     reference = _reference(history)
@@ -41,7 +40,7 @@ def propose(
     winner, near, found = reference, [reference], None
     if not any(trial.within for trial in history.trials_of(reference)):
         raced = race(history, reference)
-        winner, near = raced.winner, list(raced.near)
+        winner, near = raced.ranked[0], list(raced.near)
         found = raced.next or _race_winner(history, raced.ranked, reference)
     return found or _predicted(history, winner, near, around)
 
@@ -62,7 +61,7 @@ def _predicted(history: History, winner: Parameters, near: Sequence[Parameters],
     found = next_move(plans)
     if found is not None:
         return found
-    if remaining_gain(plans) <= history.threshold * history.total_gain:
+    if remaining_gain(plans) <= THRESHOLD * history.total_gain:
         return _rescore_undecided(plans)  # of plans with other settings, where there are any
     if history.incumbent is None:
         return _halve(plans) or _rescore_undecided(plans)
@@ -84,8 +83,7 @@ def _start(history: History, reference: Parameters) -> Suggestion | None:
     """Everything in INT8."""
     if history.already_known(reference):
         return None
-    words = ", ".join(setting_words(*item) for item in globals_of(reference).items())
-    return Suggestion(reference, f"all INT8: {words}" if words else "all INT8", "start")
+    return Suggestion(reference, all_int8_words(globals_of(reference)), "start")
 
 
 def _race_winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Suggestion | None:
@@ -96,7 +94,7 @@ def _race_winner(history: History, ranked: Sequence[Parameters], reference: Para
     for place, point in enumerate(ranked):
         if not history.already_known(point):
             why = "winner of the race" if place == 0 else "race runner-up of a near miss"
-            return Suggestion(point, f"{why}: {_changed(point, reference)}", "winner")
+            return Suggestion(point, f"{why}: {changed_words(point, reference)}", "winner")
         ended = [
             trial
             for trial in history.trials_of(point)
@@ -128,19 +126,14 @@ def _retry_close_race_losers(history: History, points: Sequence[Parameters]) -> 
         return None
     for point in points:
         if not history.already_known(point):
-            why = f"race runner-up near a near miss: {_changed(point, first)}"
+            why = f"race runner-up near a near miss: {changed_words(point, first)}"
             return Suggestion(point, why, "winner")
     for point in points[:FEW]:
         better = with_best(point, problem.sensitivities(point))
         if not history.already_known(better):
-            why = f"best settings of every layer, near a near miss: {_changed(point, first)}"
+            why = f"best settings of every layer, near a near miss: {changed_words(point, first)}"
             return Suggestion(better, why, "settings")
     return None
-
-
-def _changed(point: Parameters, other: Parameters) -> str:
-    words = [setting_words(*item) for item in globals_of(point).items() if other[item[0]] != item[1]]
-    return ", ".join(words) or "as it was"
 
 
 def _base(history: History, point: Parameters, predictions: Predictions) -> Parameters:

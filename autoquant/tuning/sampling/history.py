@@ -25,7 +25,6 @@ class History:
 
     trials: tuple[Trial, ...]
     problem: Problem
-    threshold: float = THRESHOLD
 
     @cached_property
     def by_plan(self) -> dict[frozenset[tuple[str, Choice]], list[Trial]]:
@@ -38,7 +37,8 @@ class History:
     @cached_property
     def incumbent(self) -> Trial | None:
         """The least objective among trials proven to be within tolerance; ties go to the smaller drop, the earlier."""
-        return min((trial for trial in self.trials if trial.within), key=_by_objective, default=None)
+        within = [trial for trial in self.trials if trial.within]
+        return min(within, key=lambda trial: (trial.objective, _drop(trial), trial.number), default=None)
 
     @property
     def finished(self) -> bool:
@@ -46,19 +46,12 @@ class History:
         if self.incumbent is None:
             return False
         lowest = self.problem.lowest
-        return self.incumbent.objective - lowest <= self.threshold * max(1.0 - lowest, 0.0)
+        return self.incumbent.objective - lowest <= THRESHOLD * max(1.0 - lowest, 0.0)
 
     @property
     def total_gain(self) -> float:
         """What there is to be gained in all."""
         return sum(gain for gain in self.problem.gains.values() if gain > 0.0)
-
-    @property
-    def incumbent_gain(self) -> float:
-        """What the incumbent gains; that of the model all in float where there is none."""
-        if self.incumbent is None:
-            return 0.0
-        return gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
 
     @property
     def max_drop(self) -> float:
@@ -71,12 +64,15 @@ class History:
         return missed and trial.drop is not None and trial.drop < FAR * self.max_drop
 
     def gain_over_incumbent(self, parameters: Parameters) -> float:
-        """What a plan gains more than the incumbent."""
-        return gain_of(int8_of(parameters, self.problem), self.problem) - self.incumbent_gain
+        """What a plan gains more than the incumbent, or than the model all in float where there is none."""
+        known = 0.0
+        if self.incumbent is not None:
+            known = gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
+        return gain_of(int8_of(parameters, self.problem), self.problem) - known
 
     def improves(self, parameters: Parameters) -> bool:
         """Whether a plan gains more than the incumbent, by enough to be worth a trial."""
-        return self.gain_over_incumbent(parameters) > self.threshold * self.total_gain
+        return self.gain_over_incumbent(parameters) > THRESHOLD * self.total_gain
 
     def trials_of(self, parameters: Parameters) -> list[Trial]:
         """The trials of a plan."""
@@ -123,8 +119,8 @@ def measures_of(trial: Trial) -> tuple[float, ...]:
     return found if trial.state is not State.FAILED and all(map(math.isfinite, found)) else ()
 
 
-def _by_objective(trial: Trial) -> tuple[float, float, int]:
-    return trial.objective, math.inf if trial.drop is None else trial.drop, trial.number
+def _drop(trial: Trial) -> float:
+    return math.inf if trial.drop is None else trial.drop
 
 
 def _reaches(trial: Trial, max_samples: int | None) -> bool:
@@ -151,7 +147,8 @@ class Infeasible:
         unclear = (
             layers
             for trial in self.history.trials
-            for layers in self._unclear(trial, base)
+            if trial.max_samples is None and not trial.within
+            for layers in self._int8(trial, base)
             if not (trial.undecided and any(layers <= more for more in within))
         )
         return _smallest([*self.proven_infeasible(base), *unclear])
@@ -179,9 +176,7 @@ class Infeasible:
                 layers <= int8_of(trial.parameters, problem) for layers in self.proven_infeasible(trial.parameters)
             )
         ]
-        return min(
-            doubts, key=lambda trial: (math.inf if trial.drop is None else trial.drop, trial.number), default=None
-        )
+        return min(doubts, key=lambda trial: (_drop(trial), trial.number), default=None)
 
     def _proven(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
         int8 = int8_of(trial.parameters, self.history.problem)
@@ -189,10 +184,6 @@ class Infeasible:
             if self._same(trial.parameters, parameters, {"", trial.at_fault}):
                 yield frozenset({trial.at_fault})
         elif trial.state is State.FAILED or trial.within is False:
-            yield from self._int8(trial, parameters)
-
-    def _unclear(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
-        if trial.max_samples is None and not trial.within:
             yield from self._int8(trial, parameters)
 
     def _int8(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:

@@ -43,15 +43,10 @@ def divergence_of(predictions: tuple[Prediction, ...], parameters: Parameters) -
     return max((_number(prediction.divergence) for prediction in predictions), default=0.0)
 
 
-def best_of(predictions: tuple[Prediction, ...]) -> Prediction:
-    """The least divergence; of equals the preferred."""
-    return min(predictions, key=lambda prediction: _number(prediction.divergence))
-
-
 def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
-    """The same plan with the best settings of every tunable."""
-    best = {name: value for own in predictions.values() if own for name, value in best_of(own).parameters.items()}
-    return {**parameters, **best}
+    """The same plan with the best settings of every tunable: of the least divergence, of equals the preferred."""
+    best = [min(own, key=lambda one: _number(one.divergence)).parameters for own in predictions.values() if own]
+    return {**parameters, **{name: value for settings in best for name, value in settings.items()}}
 
 
 def predicted(parameters: Parameters, predictions: Predictions) -> float:
@@ -143,16 +138,15 @@ class Plans:
     def _known(self) -> tuple[tuple[Trial, float], ...]:
         """Related trials whose drop was measured, with that, and whose predicted divergence is a number."""
         known = [(trial, trial.drop) for trial in self.related if trial.drop is not None and not self._rescored(trial)]
-        sound = [(trial, drop) for trial, drop in known if math.isfinite(drop)]
-        return tuple(pair for pair in sound if math.isfinite(self._sum(pair[0].parameters)))
+        return tuple((trial, drop) for trial, drop in known if math.isfinite(drop) and self._is_predicted(trial))
 
     def _rescored(self, trial: Trial) -> bool:
         """Whether a trial was undecided and its plan then scored on everything, which says more."""
         others = self.history.trials_of(trial.parameters)
         return trial.undecided and any(other.state is State.DONE for other in others)
 
-    def _sum(self, parameters: Parameters) -> float:
-        return sum(self._raw(tunable, parameters) for tunable in self.predictions)
+    def _is_predicted(self, trial: Trial) -> bool:
+        return math.isfinite(sum(self._raw(tunable, trial.parameters) for tunable in self.predictions))
 
     def _raw(self, tunable: str, parameters: Parameters) -> float:
         """What was predicted for a tunable at first; nothing where it is in every plan and cannot be predicted."""

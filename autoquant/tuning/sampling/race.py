@@ -5,13 +5,13 @@ As many points as there are choices, not combinations of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoquant.tuning.sampling.history import History
-from autoquant.tuning.sampling.problem import canonical_key, unit_of
+from autoquant.tuning.sampling.problem import canonical_key, globals_of, unit_of
 from autoquant.tuning.study.setting_words import setting_words
-from autoquant.tuning.study.space import Choice, Parameters, Suggestion
+from autoquant.tuning.study.space import Parameters, Suggestion
 
 SAMPLES = (64, 128, 256)
 """Samples for each single change, for combinations, for the best few."""
@@ -34,16 +34,12 @@ class Race:
     ranked: Sequence[Parameters]
     near: Sequence[Parameters]
 
-    @property
-    def winner(self) -> Parameters:
-        """The best so far."""
-        return self.ranked[0]
-
 
 def race(history: History, reference: Parameters) -> Race:
     """The race around `reference`, which is not repeated. Running trials are treated as losers."""
     few, more, most = (min(samples, history.problem.total) for samples in SAMPLES)
-    singles = [{**reference, name: value} for name, value in _changes(history, reference)]
+    whole = {name: choices for name, choices in history.problem.dimensions.items() if not unit_of(name)}
+    singles = [{**reference, name: c} for name, choices in whole.items() for c in choices if c != reference[name]]
     for point in singles:
         if not _measured(history, point, few):
             best = [history.best([reference, *singles])]
@@ -106,17 +102,16 @@ def _difference(point: Parameters, reference: Parameters) -> Parameters:
     return {name: value for name, value in point.items() if reference[name] != value}
 
 
-def _changes(history: History, reference: Parameters) -> Iterator[tuple[str, Choice]]:
-    for name, choices in history.problem.dimensions.items():
-        if not unit_of(name):
-            yield from ((name, value) for value in choices if value != reference[name])
-
-
 def _measured(history: History, point: Parameters, samples: int) -> bool:
     """Whether a point was measured on so many samples, or is running."""
     return history.samples(point) >= samples or history.already_known(point, samples)
 
 
 def _raced(point: Parameters, reference: Parameters, samples: int) -> Suggestion:
-    words = [setting_words(*item) for item in _difference(point, reference).items()] or ["as it was"]
-    return Suggestion(point, f"race {', '.join(words)} ({samples} samples)", "race", samples)
+    return Suggestion(point, f"race {changed_words(point, reference)} ({samples} samples)", "race", samples)
+
+
+def changed_words(point: Parameters, reference: Parameters) -> str:
+    """The settings of the whole model that are others, in words."""
+    changed = globals_of(_difference(point, reference))
+    return ", ".join(setting_words(*item) for item in changed.items()) or "as it was"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from autoquant.errors import UsageError, did_you_mean
@@ -72,8 +72,4 @@ def _check_known(option: str, value: str, known: Collection[str]) -> None:
 
 def _others(can: Callable[[TargetInfo], bool]) -> str:
     """The options of the targets that can do something."""
-    return _or(f"--target {name}" for name, row in TARGETS.items() if can(row))
-
-
-def _or(words: Iterable[str]) -> str:
-    return " or ".join(words)
+    return " or ".join(f"--target {name}" for name, row in TARGETS.items() if can(row))

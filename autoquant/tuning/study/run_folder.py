@@ -63,17 +63,14 @@ class RunFolder:
 
     def remove_files_of_start(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
-        for file in self._files_of_start():
+        caches = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
+        for file in (self.request, self.space, *caches, self.path / LOCK):
             with suppress(OSError):
                 file.unlink()
         shutil.rmtree(self.corrections, ignore_errors=True)
         if folder_too:
             with suppress(OSError):
                 self.path.rmdir()
-
-    def _files_of_start(self) -> tuple[Path, ...]:
-        caches = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
-        return (self.request, self.space, *caches, self.path / LOCK)
 
     def require_run(self) -> None:
         """Raise RunError when there is no run in the folder."""
@@ -190,9 +187,6 @@ def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:
     """TOML of tables of strings, numbers, booleans and lists of them, which is all that run.toml holds."""
     lines = []
     for name, values in table.items():
-        lines.append(f"[{name}]")
-        # Between JSON and TOML these values are written alike, but for DEL.
         written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-        lines += [f"{key} = {value}".replace("\x7f", "\\u007f") for key, value in written.items()]
-        lines.append("")
-    return "\n".join(lines)
+        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in written.items()), ""]
+    return "\n".join(lines).replace("\x7f", "\\u007f")  # DEL alone is written otherwise than in JSON

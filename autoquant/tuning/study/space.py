@@ -61,7 +61,8 @@ class SearchSpace:
         self._whole: Mapping[str, tuple[Any, ...]] = {**file.whole, "batch_num": batch_num}
         self._tables = {name: _table(file, layer) for name, layer in self.layers.items()}
         self._shared = file.shared
-        self.dimensions: Mapping[str, tuple[Choice, ...]] = dict(self._all_dimensions())
+        every = self._all_dimensions()
+        self.dimensions: Mapping[str, tuple[Choice, ...]] = {name: own for name, own in every if len(own) > 1}
         if all(is_tensor(name) for name in self._quantizable):
             raise SpaceError(file.where, "leaves every layer in float", hint="allow quant_enable = true somewhere")
 
@@ -99,16 +100,16 @@ class SearchSpace:
         first = {name: _switches_layer(name) or choices[0] for name, choices in self.dimensions.items()}
         shared = {name: choices for name, choices in self.dimensions.items() if ":" not in name}
         preferred = {name: choices[0] for name, choices in shared.items()}
-        yield Suggestion(first, _why(preferred))
+        yield Suggestion(first, all_int8_words(preferred))
         for name, choices in shared.items():
             for value in choices[1:]:
-                yield Suggestion({**first, name: value}, _why({name: value}))
+                yield Suggestion({**first, name: value}, all_int8_words({name: value}))
         varied = {name: c for name, c in self.dimensions.items() if ":" in name and not _switches_layer(name)}
         for setting in (*DEFAULTS, QUANT_ENABLE):
             own = {name: choices for name, choices in varied.items() if name.endswith(f":{setting}")}
             for value in dict.fromkeys(choice for choices in own.values() for choice in choices[1:]):
                 changed = {name: value for name, choices in own.items() if value in choices}
-                yield Suggestion({**first, **changed}, _why({setting: value}))
+                yield Suggestion({**first, **changed}, all_int8_words({setting: value}))
 
     @property
     def fullest(self) -> Plan:
@@ -120,16 +121,15 @@ class SearchSpace:
         return {name: table for name, table in self._tables.items() if True in table.quant_enable}
 
     def _all_dimensions(self) -> Iterator[tuple[str, tuple[Choice, ...]]]:
-        for name, choices in self._whole.items():
-            yield from _dimension(name, choices)
+        yield from self._whole.items()
         quantizable = self._quantizable
         for setting in DEFAULTS:
             if not all(getattr(table, setting) for table in quantizable.values()):
-                yield from _dimension(setting, _labels(getattr(self._shared, setting)))
+                yield setting, _labels(getattr(self._shared, setting))
         for name, table in quantizable.items():
-            yield from _dimension(switch_of(name), table.quant_enable)
+            yield switch_of(name), table.quant_enable
             for setting in DEFAULTS:
-                yield from _dimension(f"{name}:{setting}", _labels(getattr(table, setting)))
+                yield f"{name}:{setting}", _labels(getattr(table, setting))
 
     def layer_plan(self, name: str, parameters: Parameters) -> LayerPlan | None:
         """The settings of one layer, or of an operator's input, that Optuna's parameters mean; None in float."""
@@ -152,11 +152,6 @@ def switch_of(name: str) -> str:
 
 def _labels(values: Sequence[Any]) -> tuple[Choice, ...]:
     return tuple(value if isinstance(value, bool | int | str) else choice_label(value) for value in values)
-
-
-def _dimension(name: str, choices: Sequence[Choice]) -> Iterator[tuple[str, tuple[Choice, ...]]]:
-    if len(choices) > 1:
-        yield name, tuple(choices)
 
 
 def _switches_layer(dimension: str) -> bool:
@@ -224,7 +219,7 @@ def _check_matches(override: Override, layers: Sequence[Layer]) -> None:
             raise SpaceError(override.where, f"no layer is a '{kind}'", hint=f"this model has {kinds}")
 
 
-def _why(chosen: Mapping[str, Choice]) -> str:
-    """In words: 'all INT8: minmax, per-channel'."""
-    words = [setting_words(name, value) for name, value in chosen.items()]
-    return "all INT8" + (": " + ", ".join(words) if words else "")
+def all_int8_words(chosen: Mapping[str, Choice]) -> str:
+    """All layers in INT8 with these settings, in words: 'all INT8: minmax, per-channel'."""
+    words = ", ".join(setting_words(name, value) for name, value in chosen.items())
+    return f"all INT8: {words}" if words else "all INT8"

@@ -209,7 +209,8 @@ class Study:
             known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             complete = known.keys() == self._distributions.keys()
             attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
-            if _was_cut_off(trial) and complete and trial.number not in again and attempt <= ATTEMPTS:
+            cut_off = trial.state in (TrialState.RUNNING, TrialState.FAIL) and not _failed(trial)
+            if cut_off and complete and trial.number not in again and attempt <= ATTEMPTS:
                 facts = {"why": f"retry of trial {trial.number}", "retries": trial.number, "attempt": attempt}
                 self._study.enqueue_trial(known, {**self._suggested(trial), **facts})
 
@@ -247,11 +248,6 @@ def _has_ended(frozen: FrozenTrial) -> bool:
     if frozen.state is TrialState.FAIL:
         return _failed(frozen)
     return frozen.state.is_finished() and OUTCOME in frozen.user_attrs
-
-
-def _was_cut_off(frozen: FrozenTrial) -> bool:
-    running_or_failed = frozen.state in (TrialState.RUNNING, TrialState.FAIL)
-    return running_or_failed and not _failed(frozen)
 
 
 def _failed(frozen: FrozenTrial) -> bool:

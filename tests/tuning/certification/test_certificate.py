@@ -1,301 +1,144 @@
-"""What is certified, and how often wrongly, over whole selections."""
-
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from autoquant.errors import UsageError
-from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.metrics.table import METRICS
-from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
-from autoquant.evaluation.statistics.sequential import upper_of_mean
-from autoquant.evaluation.statistics.trinomial import exact_upper
-from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certification.compute import compute_certificate
-
-ORIGIN = Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64)
-
-
-def rows(losses: int, gains: int, samples: int) -> tuple[Array, Array]:
-    """Of FP32 and INT8, 0/1; half of what is not discordant is right in both."""
-    same = np.arange(samples - losses - gains) % 2
-    return np.concatenate([np.ones(losses), np.zeros(gains), same]), np.concatenate(
-        [np.zeros(losses), np.ones(gains), same]
-    )
-
-
-def certificate(losses: int, gains: int, samples: int, *, max_drop: float = 0.01, **options: Any) -> Certificate:
-    before, after = rows(losses, gains, samples)
-    chosen = {"metric": METRICS["top1"], "max_drop": max_drop, "confidence": 0.95, "origin": ORIGIN, **options}
-    return compute_certificate(before, after, **chosen)
-
-
-def test_certified() -> None:
-    found = certificate(3, 1, 1000)
-    assert found.verdict is Verdict.CERTIFIED
-    assert (found.samples, found.method) == (1000, EXACT)
-    assert (found.losses, found.gains) == (3, 1)
-    assert found.drop == pytest.approx(0.002)
-    assert found.baseline - found.score == pytest.approx(0.002)
-    assert found.upper_bound == exact_upper(3, 1, 1000, confidence=0.95) <= 0.01
-    assert found.needed_samples is None
-    assert not found.suspicious
-
-
-def test_met_says_how_many_samples_are_needed_and_these_do() -> None:
-    found = certificate(8, 3, 1000)
-    assert found.verdict is Verdict.MET
-    assert found.needed_samples is not None and found.needed_samples > 1000
-    times = found.needed_samples / 1000
-    again = certificate(round(8 * times), round(3 * times), found.needed_samples, max_drop=0.0101)
-    assert again.verdict is Verdict.CERTIFIED
-
-
-def test_met_at_the_very_edge_needs_more_than_any_number() -> None:
-    found = certificate(10, 0, 1000)
-    assert (found.verdict, found.needed_samples) == (Verdict.MET, None)
-
-
-def test_missed() -> None:
-    found = certificate(30, 3, 1000)
-    assert (found.verdict, found.needed_samples) == (Verdict.MISSED, None)
-
-
-def test_int8_that_is_better_than_fp32_is_suspicious() -> None:
-    found = certificate(1, 20, 1000)
-    assert found.suspicious
-    assert found.verdict is Verdict.CERTIFIED
-
-
-def test_a_metric_where_lower_is_better_has_bounds_from_the_bootstrap() -> None:
-    random = np.random.default_rng(0)
-    before = random.exponential(size=400)
-    after = before + random.normal(0.05, 0.1, 400)
-    found = compute_certificate(before, after, metric=METRICS["mse"], max_drop=0.1, confidence=0.95, origin=ORIGIN)
-    assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BOOTSTRAP, None)
-    assert found.drop == pytest.approx(after.mean() - before.mean())
-    assert found.upper_bound == upper_bound(after - before, confidence=0.95, binary=False).value
-    tight = compute_certificate(
-        before, after, metric=METRICS["mse"], max_drop=found.drop + 0.002, confidence=0.95, origin=ORIGIN
-    )
-    assert tight.verdict is Verdict.MET
-    assert tight.needed_samples == pytest.approx(400 * ((found.upper_bound - found.drop) / 0.002) ** 2, rel=0.01)
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """How much of what is to be found is found, 0 to 1, of each sample."""
-
-    name: str = "overlap"
-    higher_is_better: bool = True
-    per_sample: bool = True
-    bounds: tuple[float, float] = (0.0, 1.0)
-
-    def combine(self, rows: Array) -> float:
-        return float(rows.mean())
-
-
-def overlap(before: Array, after: Array, *, bounds: tuple[float, float] = (0.0, 1.0), **options: Any) -> Certificate:
-    chosen = {"max_drop": 0.05, "confidence": 0.95, "origin": ORIGIN, **options}
-    metric: Any = Overlap(bounds=bounds)
-    return compute_certificate(before, after, metric=metric, **chosen)
-
-
-@pytest.mark.parametrize("samples", [1, 3, 10, 99])
-def test_few_samples_of_a_metric_without_bounds_certify_nothing(samples: int) -> None:
-    rows = np.full(samples, 0.25)
-    found = compute_certificate(rows, rows, metric=METRICS["mse"], max_drop=0.1, confidence=0.95, origin=ORIGIN)
-    assert found.verdict is Verdict.MET
-    assert (found.upper_bound, found.method) == (np.inf, TOO_FEW)
-    assert found.needed_samples == 100
-
-
-@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
-def test_losses_of_a_metric_without_bounds_that_are_all_equal_certify_nothing(value: float) -> None:
-    rows = np.full(1000, value)
-    found = compute_certificate(rows, rows, metric=METRICS["mse"], max_drop=0.1, confidence=0.95, origin=ORIGIN)
-    assert (found.verdict, found.method, found.needed_samples) == (Verdict.MET, ALL_EQUAL, None)
-
-
-def test_a_group_without_samples_is_open() -> None:
-    before, groups = np.ones(1000), np.repeat([0, 1], 500)
-    assert overlap(before, before, groups=groups).verdict is Verdict.CERTIFIED
-    found = overlap(before, before, groups=groups, unseen=("2",))
-    assert (found.verdict, found.unseen, found.needed_samples) == (Verdict.MET, ("2",), None)
-    assert overlap(before, before - 0.5, groups=groups, unseen=("2",)).verdict is Verdict.MISSED
-    with pytest.raises(ValueError, match="every group"):
-        replace(found, verdict=Verdict.CERTIFIED)
-
-
-def test_groups_that_are_too_small_are_open() -> None:
-    random = np.random.default_rng(3)
-    before = random.exponential(size=1000)
-    after, groups = before + random.normal(0.0, 0.01, 1000), np.arange(1000) < 1
-    options: dict[str, Any] = {"metric": METRICS["mse"], "confidence": 0.95, "origin": ORIGIN}
-    assert compute_certificate(before, after, max_drop=0.5, **options).verdict is Verdict.CERTIFIED
-    found = compute_certificate(before, after, max_drop=0.5, groups=groups, **options)
-    assert (found.verdict, found.needed_samples) == (Verdict.MET, 100_000)
-    assert {group.label: group.upper < np.inf for group in found.guard} == {"True": False, "False": True}
-    parts = np.repeat(["many", "some", "few"], [900, 90, 10])
-    found = compute_certificate(before, after, max_drop=0.5, groups=parts, **options)
-    assert (found.verdict, found.needed_samples) == (Verdict.MET, 10_000)  # a hundred of the few
-
-
-def test_a_metric_with_bounds_has_a_bound_that_holds_for_any_number_of_samples() -> None:
-    before = np.full(200, 0.75)
-    after = before - np.repeat([0.25, 0.0], [4, 196])
-    found = overlap(before, after)
-    assert (found.verdict, found.method, found.losses) == (Verdict.CERTIFIED, BETTING, None)
-    assert found.drop == pytest.approx(0.005)
-    assert found.upper_bound == upper_of_mean(before - after, bound=1.0, alpha=0.05)
-    tight = overlap(before, after, max_drop=0.02)
-    assert tight.verdict is Verdict.MET
-    assert tight.needed_samples is not None
-    assert tight.needed_samples > 200
-    times = -(-tight.needed_samples // 200)
-    assert overlap(np.tile(before, times), np.tile(after, times), max_drop=0.02).verdict is Verdict.CERTIFIED
-    few = overlap(before[-3:], after[-3:])
-    assert (few.verdict, few.upper_bound > 0.5) == (Verdict.MET, True)
-
-
-def test_groups_of_a_metric_with_bounds_say_what_they_need() -> None:
-    before = np.full(1000, 0.75)
-    found = overlap(before, before, groups=np.repeat(["few", "many"], [50, 950]), guard_max_drop=0.1)
-    assert {group.label: group.upper <= 0.1 for group in found.guard} == {"few": False, "many": True}
-    assert found.verdict is Verdict.MET
-    assert found.needed_samples is not None
-    again = found.needed_samples
-    parts = [-(-again // 20), again * 19 // 20]
-    rows = np.full(sum(parts), 0.75)
-    assert (
-        overlap(rows, rows, groups=np.repeat(["few", "many"], parts), guard_max_drop=0.1).verdict is Verdict.CERTIFIED
-    )
-
-
-def test_what_only_happens_to_be_right_or_wrong_is_not_counted() -> None:
-    """A sample of this metric may lose 10, though none of these did."""
-    ones = np.ones(1000)
-    assert overlap(ones, ones).method == EXACT
-    assert overlap(ones, ones, bounds=(0.0, 10.0)).method == BETTING
-
-
-def test_a_metric_without_values_per_sample() -> None:
-    random = np.random.default_rng(1)
-    truth = random.integers(0, 2, 300).astype(float)
-    before = np.stack([truth + random.normal(size=300), truth], axis=1)
-    after = before + np.stack([random.normal(0, 0.05, 300), np.zeros(300)], axis=1)
-    options: dict[str, Any] = {"metric": METRICS["auc"], "confidence": 0.95, "origin": ORIGIN}
-    found = compute_certificate(before, after, max_drop=0.05, **options)
-    assert (found.verdict, found.method, found.samples) == (Verdict.CERTIFIED, BOOTSTRAP, 300)
-    assert found.drop < found.upper_bound < 0.02
-    assert not found.suspicious
-    with pytest.raises(UsageError, match="'auc' has no value for each sample"):
-        compute_certificate(before, after, max_drop=0.05, groups=truth, **options)
-
-
-def guarded(worst: int, *, each: float | None) -> Certificate:
-    """Two classes of 500, of which the second has all the losses."""
-    before = np.ones(1000)
-    after = np.ones(1000)
-    after[500 : 500 + worst] = 0.0
-    groups = np.repeat(["cat", "dog"], 500)
-    options: dict[str, Any] = {"metric": METRICS["top1"], "max_drop": 0.05, "confidence": 0.95, "origin": ORIGIN}
-    return compute_certificate(before, after, groups=groups, guard_max_drop=each, **options)
-
-
-def test_the_guard_holds_every_group() -> None:
-    good = guarded(5, each=0.05)
-    assert good.verdict is Verdict.CERTIFIED
-    assert [group.label for group in good.guard] == ["dog", "cat"]
-    assert good.guard_max_drop == guarded(5, each=None).guard_max_drop == 0.05
-    open_ = guarded(15, each=0.04)  # 3 % of dogs lost, surely no more than about 5 %
-    assert open_.verdict is Verdict.MET
-    assert open_.needed_samples is not None and open_.needed_samples > 1000
-    assert guarded(30, each=0.06).needed_samples is None
-    broken = guarded(30, each=0.02)
-    assert broken.verdict is Verdict.MISSED
-    assert broken.guard[0].lower > 0.02
-    assert certificate(3, 1, 1000).guard_max_drop is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"drop": np.nan},
-        {"upper_bound": np.nan},
-        {"upper_bound": np.inf},
-        {"upper_bound": -np.inf},
-        {"confidence": 1.0},
-        {"samples": 0},
-        {"guard_max_drop": np.nan},
-    ],
+from autoquant.errors import RunError
+from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.formats.codec import save
+from autoquant.tuning.certification.certificate import (
+    Certificate,
+    Origin,
+    Verdict,
+    load_certificate,
 )
-def test_a_certificate_is_of_numbers(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"finite|has a bound|confidence"):
-        replace(certificate(3, 1, 1000), **change)
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+uppers, lowers = numbers | st.just(math.inf), numbers | st.just(-math.inf)
+counts = st.integers(0, 10**9)
+maybe = st.none() | counts
+words = st.text(max_size=8)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+groups = st.builds(GroupBound, words, counts, numbers, uppers, lowers, maybe, maybe)
+certificates = st.builds(
+    Certificate,
+    verdict=st.sampled_from([Verdict.MET, Verdict.MISSED]),
+    metric=words,
+    baseline=numbers,
+    score=numbers,
+    drop=numbers,
+    upper_bound=numbers,
+    max_drop=numbers,
+    confidence=st.floats(0.001, 0.999),
+    samples=st.integers(1, 10**9),
+    method=words,
+    origin=st.builds(Origin, words, words, digests, digests, digests),
+    suspicious=st.booleans(),
+    losses=maybe,
+    gains=maybe,
+    needed_samples=maybe,
+    guard=st.lists(groups, max_size=3).map(tuple),
+    guard_max_drop=numbers,
+    left_out=counts,
+    unseen=st.lists(words, max_size=2).map(tuple),
+)
 
 
-def test_digests_are_whole_and_guards_have_a_limit() -> None:
-    with pytest.raises(ValueError, match="64 hexadecimal"):
-        replace(ORIGIN, data="abc")
-    with pytest.raises(ValueError, match="a largest drop of each"):
-        replace(guarded(5, each=0.05), guard_max_drop=None)
+def written(certificate: Certificate) -> str:
+    """The text of the file."""
+    with TemporaryDirectory() as folder:
+        save(certificate, Path(folder) / "file")
+        return (Path(folder) / "file").read_text()
 
 
-def test_false_certification_stays_below_the_stated_rate_over_whole_selections() -> None:
-    """30 models, all truly beyond the tolerance: the best on 1,000 samples of the search is certified on 1,000 more."""
-    random, runs, samples, allowed, confidence = np.random.default_rng(7), 2000, 1000, 0.01, 0.95
-    drops = allowed + np.linspace(0.0001, 0.004, 30)
-    discordant = 0.018
-    chance = np.stack([(discordant + drops) / 2, (discordant - drops) / 2, np.full(30, 1 - discordant)], axis=1)
-    naive, false, met = 0, 0, 0
-    verdict = cache(lambda losses, gains: certificate(losses, gains, samples, max_drop=allowed).verdict)
-    for _ in range(runs):
-        searched = random.multinomial(samples, chance)
-        seen = searched[:, 0] - searched[:, 1]
-        winner = int(np.argmin(seen))
-        naive += seen[winner] / samples <= allowed
-        losses, gains, _ = random.multinomial(samples, chance[winner])
-        fresh = verdict(int(losses), int(gains))
-        false += fresh is Verdict.CERTIFIED
-        met += fresh is Verdict.MET
-    print(
-        f"\nof {runs} selections, none truly within tolerance: the drop on the search part says 'within' in "
-        f"{naive / runs:.3f}, the certificate says 'certified' in {false / runs:.4f} (stated {1 - confidence:.2f}), "
-        f"'met, not certified' in {met / runs:.3f}"
-    )
-    assert false / runs <= 1 - confidence
-    assert naive / runs > 0.9
+def read(text: str) -> Certificate:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "file").write_text(text)
+        return load_certificate(Path(folder) / "file")
 
 
-@pytest.mark.parametrize("samples", [100, 320])
-def test_false_certification_of_sparse_losses_stays_below_the_stated_rate_over_whole_selections(samples: int) -> None:
-    """10 models that lose most of very few samples, all truly beyond the tolerance, by a metric between 0 and 1.
+@given(certificates)
+def test_what_was_written_is_read(certificate: Certificate) -> None:
+    text = written(certificate)
+    assert read(text) == certificate
+    facts = json.loads(text)
+    assert text == json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    assert facts["version"] == 1
 
-    A bootstrap of 100 certifies 12 % of them.
-    """
-    random, runs, lost, allowed, confidence = np.random.default_rng(8), 2000, 0.9, 0.018, 0.95
-    chances = np.linspace(1.01, 1.2, 10) * allowed / lost
-    before, naive, false = np.full(samples, 0.95), 0, 0
 
-    @cache
-    def verdict(losers: int) -> Verdict:
-        after = before - lost * (np.arange(samples) < losers)
-        return overlap(before, after, max_drop=allowed, confidence=confidence).verdict
+EXAMPLE = Certificate(
+    verdict=Verdict.MET,
+    metric="top1",
+    baseline=0.85,
+    score=0.845,
+    drop=0.005,
+    upper_bound=0.0107,
+    max_drop=0.01,
+    confidence=0.95,
+    samples=1000,
+    method="exact paired (trinomial)",
+    origin=Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64),
+    suspicious=False,
+    losses=8,
+    gains=3,
+    needed_samples=1503,
+    guard=(GroupBound("3", 100, 0.02, 0.08, -0.01),),
+    guard_max_drop=0.1,
+)
 
-    for _ in range(runs):
-        searched = lost * random.binomial(samples, chances) / samples
-        winner = int(np.argmin(searched))
-        naive += searched[winner] <= allowed
-        false += verdict(int(random.binomial(samples, chances[winner]))) is Verdict.CERTIFIED
-    print(
-        f"\nof {runs} selections, none truly within tolerance, the search part says 'within' in {naive / runs:.3f}, "
-        f"the certificate says 'certified' in {false / runs:.4f} (stated {1 - confidence:.2f})"
-    )
-    assert false / runs <= 1 - confidence
-    assert naive / runs > 0.9
+
+def test_the_file_is_plain_json() -> None:
+    facts = EXAMPLE.facts()
+    assert facts["verdict"] == "met, not certified"
+    assert facts["origin"]["kernels"] == "XNNPACK"
+    assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
+
+
+def test_a_bound_that_there_is_not_is_left_out() -> None:
+    without = replace(EXAMPLE, upper_bound=math.inf, guard=(GroupBound("3", 1, 0.5, math.inf, -math.inf),))
+    facts = without.facts()
+    assert "upper_bound" not in facts
+    assert facts["guard"] == [{"label": "3", "samples": 1, "drop": 0.5}]
+    assert read(written(without)) == without
+
+
+def changed(**changes: object) -> str:
+    facts = {**EXAMPLE.facts(), **changes}
+    return json.dumps({key: value for key, value in facts.items() if value != "gone"})
+
+
+WRONG = {
+    "no JSON": ("{", "file: is not valid JSON"),
+    "too deep": ("[" * 100_000, "file: is not valid JSON"),
+    "a list": ("[]", r"file:\$: expected an object"),
+    "twice": ('{"version": 1, "version": 1}', "'version' appears twice"),
+    "NaN": (changed(drop=float("nan")), "NaN is not a number"),
+    "too large": (changed().replace("0.0107", "1e999"), "finite"),
+    "version": (changed(version=2), r"file:\$\.version: unknown 2"),
+    "verdict": (changed(verdict="good"), r"file:\$\.verdict: unknown 'good'"),
+    "unknown": (changed(bound=1.0), r"file:\$\.bound: unknown key"),
+    "missing": (changed(drop="gone"), r"file:\$\.drop: is missing"),
+    "certified without a bound": (changed(upper_bound="gone", verdict="certified"), "has a bound"),
+    "kind": (changed(samples=1000.5), r"file:\$\.samples: expected int"),
+    "true is not a count": (changed(losses=True), r"file:\$\.losses: expected int"),
+    "digest": (changed(origin={**EXAMPLE.facts()["origin"], "data": "abc"}), "64 hexadecimal"),
+    "origin": (changed(origin="gone"), r"file:\$\.origin: is missing, expected an object"),
+    "group": (changed(guard=[{"label": "3"}]), r"file:\$\.guard\[0\]\.samples: is missing"),
+    "group's key": (changed(guard=[{**EXAMPLE.facts()["guard"][0], "worst": 1}]), "unknown key"),
+    "no groups": (changed(guard={}), r"file:\$\.guard: expected list"),
+    "labels": (changed(unseen=[1]), r"file:\$\.unseen\[0\]: expected str, got 1"),
+    "no largest drop": (changed(guard_max_drop="gone"), "a largest drop of each"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        read(text)

@@ -1,4 +1,4 @@
-"""The FP32 model on the holdout: some of the evaluation data, or others."""
+"""The holdout: how many samples it takes, and the FP32 model on it: some of the evaluation data, or others."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.data.splits import DataSplits
+from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.scoring.baseline import measure_baseline
+from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
+from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
+from autoquant.evaluation.statistics.bca import FEWEST
+from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.model.model import InputSpec
-from autoquant.tuning.certification.holdout import holdout_subset
+from autoquant.tuning.certification.holdout import holdout_subset, least_certifiable
 
 SPEC = InputSpec("x", np.dtype(np.float32), (None, 3))
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -81,3 +85,23 @@ def test_a_model_that_does_not_run_on_it_is_closed_all_the_same() -> None:
     with pytest.raises(DataError, match="--label-offset"):
         subset(own(LABELS + 1), model)
     assert model.closed == 1
+
+
+RIGHT, VALUES = np.ones(1000), np.random.default_rng(1).random(1000)
+BOUNDED = Metric("overlap", "overlap", lambda outputs, labels, reference: outputs["y"], bounds=(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "rows", "allowed", "least"),
+    [
+        (open_metric("top1"), RIGHT, 0.01, least_samples(0.01, 0.95)),
+        (open_metric("top1"), RIGHT, 0.0, None),
+        (open_metric("psnr"), VALUES, 0.1, FEWEST),
+        (BOUNDED, VALUES, 0.05, least_bounded(0.05, 0.95, reach=1.0)),
+        (BOUNDED, RIGHT, 0.05, least_samples(0.05, 0.95)),
+    ],
+    ids=["right answers", "tolerance of 0", "no bounds", "bounds", "bounds, and only right or wrong"],
+)
+def test_least_certifiable(metric: Metric, rows: Array, allowed: float, least: int | None) -> None:
+    baseline = Baseline("", (), Score(float(rows.mean()), rows))
+    assert least_certifiable(metric, baseline, max_drop=allowed, confidence=0.95) == least

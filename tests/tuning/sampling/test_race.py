@@ -46,7 +46,7 @@ def run(
         facts = {"state": State.FAILED} if measured is None else {"divergences": (measured,), "drop": 0.1}
         trials.append(trial(len(trials), suggestion.parameters, suggestion.max_samples, **facts))
         assert len(trials) < 20
-    return trials, dict(globals_of(raced.winner))
+    return trials, dict(globals_of(raced.ranked[0]))
 
 
 def true_divergence(parameters: Parameters) -> float:
@@ -107,4 +107,4 @@ def test_without_divergences_drops_are_compared() -> None:
     while (raced := race(History(tuple(trials), PROBLEM), START)).next is not None:
         point, samples = raced.next.parameters, raced.next.max_samples
         trials.append(trial(len(trials), point, samples, divergence_samples=0, drop=0.1 * true_divergence(point)))
-    assert globals_of(raced.winner) == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}
+    assert globals_of(raced.ranked[0]) == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}

@@ -24,7 +24,6 @@ from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.reports.explanation import Explanation, explain_run
-from autoquant.reports.result_json import result_text
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
@@ -33,7 +32,7 @@ from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import open_dataset
-from autoquant.tuning.result import SearchResult
+from autoquant.tuning.result import SearchResult, result_text
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder

@@ -67,7 +67,7 @@ def show_result(
 ) -> int:
     """Print the result, for people with rows `before` and `after` it; return the exit code."""
     from autoquant.cli.summary import brief, exit_code, summary
-    from autoquant.reports.result_json import result_facts
+    from autoquant.tuning.result import result_facts
 
     if args.json:
         say(json_text(result_facts(result)))

@@ -1,1 +1,1 @@
-"""What a run found out, read from its files or its result, for explain, result.json and other JSON."""
+"""What a run found out, read from its files, for explain and its JSON."""

@@ -20,9 +20,8 @@ from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.open import open_model
-from autoquant.reports.result_json import result_facts
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import Ended, SearchResult, result_facts
 from autoquant.tuning.verification import SECONDS, cpu_features, verify
 
 

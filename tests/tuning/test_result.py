@@ -12,9 +12,8 @@ import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.statistics.paired import GroupBound
-from autoquant.reports.result_json import result_facts, result_text
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import Ended, SearchResult, result_facts, result_text
 from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "b": None})

@@ -103,10 +103,6 @@ class History:
         found = self.compared(points)
         return points[found.index(min(found))]
 
-    def samples(self, parameters: Parameters) -> int:
-        """On how many samples the outputs of a plan were compared with FP32's at most."""
-        return max((trial.divergence_samples for trial in self.trials_of(parameters)), default=0)
-
 
 def measures_of(trial: Trial) -> tuple[float, ...]:
     """What is compared in a race, on more and more samples: divergences, or the drop where outputs are not compared.

@@ -143,8 +143,8 @@ def _everywhere(problem: Problem) -> Iterator[Parameters]:
 def _moves(plans: Plans, parameters: Parameters, *, changed: str = "", missed: int | None = None) -> Iterator[Move]:
     """A plan as a move, where it is worth one."""
     if plans.infeasible.is_open(parameters):
-        gain = plans.history.gain_over_incumbent(parameters)
-        yield Move(parameters, gain, plans.divergence(parameters), plans.chance(parameters), changed, missed)
+        gain, divergence = plans.history.gain_over_incumbent(parameters), plans.divergence(parameters)
+        yield Move(parameters, gain, divergence, plans.curve.chance(divergence), changed, missed)
 
 
 def _suggestion(plans: Plans, move: Move) -> Suggestion:

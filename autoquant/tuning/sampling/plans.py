@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 
 from autoquant.tuning.sampling.history import FAR, History, Infeasible
 from autoquant.tuning.sampling.problem import Problem, globals_of, with_int8
-from autoquant.tuning.sensitivity.request import Prediction, Predictions
+from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Parameters, switch_of
 from autoquant.tuning.study.trial import State, Trial
 
@@ -33,14 +33,6 @@ LEAST = 0.05
 """Drops below this share of the largest within tolerance count as that: they are noise, and have no logarithm."""
 PRIOR, WEIGHT = 0.7, 3.0
 """What the logarithm of the drop scatters by around the curve, before anything is measured; worth so many trials."""
-
-
-def divergence_of(predictions: tuple[Prediction, ...], parameters: Parameters) -> float:
-    """The predicted divergence of a tunable as `parameters` have it; for settings without a prediction the worst."""
-    for prediction in predictions:
-        if all(parameters.get(name) == value for name, value in prediction.parameters.items()):
-            return _number(prediction.divergence)
-    return max((_number(prediction.divergence) for prediction in predictions), default=0.0)
 
 
 def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
@@ -108,10 +100,6 @@ class Plans:
         typical = self.floor + sum(finite) / 10 or 1.0
         return fit_curve(divergences, drops, self.history.max_drop, typical=typical)
 
-    def chance(self, parameters: Parameters) -> float:
-        """That a plan is within tolerance, by the curve."""
-        return self.curve.chance(self.divergence(parameters))
-
     @property
     def near_misses(self) -> list[Trial]:
         """Related trials that just missed."""
@@ -155,8 +143,14 @@ class Plans:
 
 
 def _divergence_in(tunable: str, parameters: Parameters, predictions: Predictions) -> float:
-    """The predicted divergence of a tunable; 0 in float."""
-    return divergence_of(predictions.get(tunable, ()), parameters) if parameters.get(switch_of(tunable), True) else 0.0
+    """The predicted divergence of a tunable, 0 in float; for settings without a prediction the worst."""
+    if not parameters.get(switch_of(tunable), True):
+        return 0.0
+    own = predictions.get(tunable, ())
+    for prediction in own:
+        if all(parameters.get(name) == value for name, value in prediction.parameters.items()):
+            return _number(prediction.divergence)
+    return max((_number(prediction.divergence) for prediction in own), default=0.0)
 
 
 def _number(divergence: float) -> float:

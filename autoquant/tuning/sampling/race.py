@@ -104,7 +104,8 @@ def _difference(point: Parameters, reference: Parameters) -> Parameters:
 
 def _measured(history: History, point: Parameters, samples: int) -> bool:
     """Whether a point was measured on so many samples, or is running."""
-    return history.samples(point) >= samples or history.already_known(point, samples)
+    compared = any(trial.divergence_samples >= samples for trial in history.trials_of(point))
+    return compared or history.already_known(point, samples)
 
 
 def _raced(point: Parameters, reference: Parameters, samples: int) -> Suggestion:

@@ -114,7 +114,7 @@ class FakeQuantEngine:
 
 def _activations(layer: Layer, place: Place, lite: LiteGraph) -> Mapping[str, str]:
     """What a layer reads, and what its operator does; nothing where the channels are not on the same axis of both."""
-    tensors = [lite.subgraph.tensors[lite.subgraph.operators[place.operator].inputs[number]] for number in place.data]
+    tensors = [lite.subgraph.tensors[lite.operators[place.operator].inputs[number]] for number in place.data]
     last = (flatbuffer.shape_of(tensors[0]) or (None,))[-1]
     channels = layer.weight_shape[layer.operator.input_axis] * layer.groups if layer.weight else last
     if layer.data_axis != -1 or last != channels:

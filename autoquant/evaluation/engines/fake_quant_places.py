@@ -67,7 +67,7 @@ def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Place
     A layer has a place only where the operator's weight and bias are its own, unchanged.
     """
     named: dict[str, list[int]] = {}
-    for index, op in enumerate(lite.subgraph.operators):
+    for index, op in enumerate(lite.operators):
         for part in (part for output in op.outputs for part in parts_of(lite.subgraph.tensors[output])):
             named.setdefault(part, []).append(index)
     found, reasons = {}, {}
@@ -83,7 +83,7 @@ def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Place
 def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) -> Place | str:
     """A layer's place, or why it has none; operators `named` carry its name."""
     weight = None if layer.weight is None else _constant(graph, layer.weight)
-    fitting = [index for index in range(len(lite.subgraph.operators)) if lite.kind(index) in MADE_OF[layer.op]]
+    fitting = [index for index in range(len(lite.operators)) if lite.kind(index) in MADE_OF[layer.op]]
     candidates = [
         index for index in fitting if (index in named if weight is None else _has_weight(lite, index, weight))
     ]
@@ -93,7 +93,7 @@ def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) ->
         return "the converter left no operator for it"
     (index,) = candidates
     if layer.tensor_only:
-        return Place(index, (_operand(layer, lite, lite.subgraph.operators[index]),), None, None)
+        return Place(index, (_operand(layer, lite, lite.operators[index]),), None, None)
     data = (layer.operator.data,) if len(layer.activations) == 1 else (0, 1)
     if weight is None:
         return Place(index, data, None, None)
@@ -103,20 +103,20 @@ def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) ->
 
 def _has_weight(lite: LiteGraph, operator: int, weight: Array) -> bool:
     """Whether the weight of an operator is a layer's, unchanged."""
-    there = _value(lite, lite.subgraph.operators[operator].inputs[1])
+    there = _value(lite, lite.operators[operator].inputs[1])
     return there is not None and _equal(there, _laid_out(lite, operator, weight))
 
 
 def _laid_out(lite: LiteGraph, operator: int, weight: Array) -> Array:
     """A weight of TensorFlow's layout in that of an operator."""
     kind = lite.kind(operator)
-    transposed = kind == "BATCH_MATMUL" and bool(lite.subgraph.operators[operator].builtinOptions.adjY)
+    transposed = kind == "BATCH_MATMUL" and bool(lite.operators[operator].builtinOptions.adjY)
     return laid_out(weight, kind, transposed=transposed)
 
 
 def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str:
     """The place with that of its bias, or why it has none."""
-    op, own = lite.subgraph.operators[place.operator], BIAS_INPUT.get(lite.kind(place.operator))
+    op, own = lite.operators[place.operator], BIAS_INPUT.get(lite.kind(place.operator))
     there = _value(lite, op.inputs[own]) if own is not None and own < len(op.inputs) else None
     if there is not None and own is not None and bias is not None and _equal(there, bias):
         return replace(place, bias=(place.operator, own))
@@ -125,7 +125,7 @@ def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str
     if bias is None or not bias.any():
         return place
     readers = lite.readers.get(int(op.outputs[0]), ())
-    for number, tensor in enumerate(lite.subgraph.operators[readers[0]].inputs if len(readers) == 1 else ()):
+    for number, tensor in enumerate(lite.operators[readers[0]].inputs if len(readers) == 1 else ()):
         value = _value(lite, tensor)
         if value is not None and _equal(value.reshape(-1), bias):
             return replace(place, bias=(readers[0], number))

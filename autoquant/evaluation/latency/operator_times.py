@@ -21,7 +21,6 @@ from autoquant.evaluation.latency.operators import (
     side_by_side,
 )
 from autoquant.evaluation.latency.rounds import RoundsBudget
-from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import tensor_shapes
 from autoquant.model.operators import canonical
@@ -62,16 +61,13 @@ def measured_times(
 ) -> OperatorTimes:
     """Time the operators of a float model and of an INT8 model made of it on a batch of samples, on one thread."""
     shapes = tensor_shapes(lite, {name: array.shape for name, array in zip(lite.inputs, samples, strict=True)})
-    sizes = {
-        flatbuffer.tensor_name(lite.subgraph.tensors[flow.tensor]): prod(size or 1 for size in shapes[flow.tensor])
-        for flow in flows(lite)
-    }
+    sizes = {lite.name_of(flow.tensor): prod(size or 1 for size in shapes[flow.tensor]) for flow in flows(lite)}
     kinds = [(kind, size) for kind in (QUANTIZE, DEQUANTIZE) for size in sorted(set(sizes.values()))]
     models = [operators_of("float model", lite.content, samples), operators_of("INT8 model", int8, samples)]
     conversions = [conversion(kind, (size,)) for kind, size in kinds]
     *seconds, converted = operator_seconds([*models, conversions], threads=1, clock=time.perf_counter, budget=budget)
     found, converting = side_by_side(models, seconds), dict(zip(kinds, converted, strict=True))
-    own = [found.get(_key_at(lite, index), (None, None)) for index in range(len(lite.subgraph.operators))]
+    own = [found.get(_key_at(lite, index), (None, None)) for index in range(len(lite.operators))]
     in_float, in_int8 = np.array(own, np.float64).T
     return OperatorTimes(
         in_float,
@@ -82,9 +78,7 @@ def measured_times(
 
 
 def _key_at(lite: LiteGraph, index: int) -> tuple[str, str]:
-    op = lite.subgraph.operators[index]
-    name = flatbuffer.tensor_name(lite.subgraph.tensors[op.outputs[0]])
-    return flatbuffer.op_name(lite.model, op), canonical(name)
+    return lite.kind(index), canonical(lite.name_of(lite.operators[index].outputs[0]))
 
 
 def write_times(path: Path, key: str, times: OperatorTimes) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
-from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 
 PRODUCERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 HOMOGENEOUS = frozenset({ActivationFunctionType.NONE, ActivationFunctionType.RELU})
 """Functions with f(a x) = a f(x) for every a > 0."""
-APART = frozenset({"AVERAGE_POOL_2D", "LEAKY_RELU", "MAX_POOL_2D", "MEAN", "PAD", "RELU", "RESHAPE"})
-"""Operators that can leave channels apart and pass a positive factor of each of them on."""
+CHANNELWISE = frozenset({"AVERAGE_POOL_2D", "LEAKY_RELU", "MAX_POOL_2D", "MEAN", "PAD", "RELU", "RESHAPE"})
+"""Operators that can treat each channel by itself, and pass a positive factor of it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def way_back(
         if before is None:
             return None
         between.append(maker)
-        tensor, channels = int(lite.subgraph.operators[maker].inputs[0]), before
+        tensor, channels = int(lite.operators[maker].inputs[0]), before
     return None
 
 
@@ -56,18 +55,18 @@ def balance_way(lite: LiteGraph, layer: int) -> Way | None:
     """The way to the operator into whose output channels factors of a layer's input channels can be folded exactly.
 
     `layer` is the index of the layer's operator. Its data come from a convolution or fully connected layer with a
-    constant weight and an activation that is NONE or RELU, perhaps through operators that leave channels apart, and
-    nothing else reads what lies between. None where that is not so, and for convolutions with groups.
+    constant weight and an activation that is NONE or RELU, perhaps through operators that treat each channel by
+    itself, and nothing else reads what lies between. None where that is not so, and for convolutions with groups.
     """
-    reader, kind = lite.subgraph.operators[layer], lite.kind(layer)
+    reader, kind = lite.operators[layer], lite.kind(layer)
     if kind not in KINDS or KINDS[kind].weight is None or kind == "BATCH_MATMUL":
         return None
     tensor = int(reader.inputs[KINDS[kind].data])
-    channels = size_of(lite, tensor, -1)
-    if channels is None or (kind == "CONV_2D" and size_of(lite, reader.inputs[1], -1) != channels):
+    channels = lite.channels_of(tensor)
+    if channels is None or (kind == "CONV_2D" and lite.channels_of(reader.inputs[1]) != channels):
         return None
-    way = way_back(lite, tensor, channels, apart)
-    return way if way is not None and _takes_factors(lite, lite.subgraph.operators[way.source]) else None
+    way = way_back(lite, tensor, channels, channelwise)
+    return way if way is not None and _takes_factors(lite, lite.operators[way.source]) else None
 
 
 def _takes_factors(lite: LiteGraph, op: Any) -> bool:
@@ -75,14 +74,14 @@ def _takes_factors(lite: LiteGraph, op: Any) -> bool:
     return constant and op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
 
 
-def apart(lite: LiteGraph, operator: int, channels: int) -> int | None:
+def channelwise(lite: LiteGraph, operator: int, channels: int) -> int | None:
     """The channels, where an operator's result is f times as large in one where its data are, for every f > 0."""
-    return channels if _keeps_apart(lite, operator, channels) else None
+    return channels if _is_channelwise(lite, operator, channels) else None
 
 
-def _keeps_apart(lite: LiteGraph, operator: int, channels: int) -> bool:
-    op, kind = lite.subgraph.operators[operator], lite.kind(operator)
-    if kind not in APART or size_of(lite, op.inputs[0], -1) != channels or size_of(lite, op.outputs[0], -1) != channels:
+def _is_channelwise(lite: LiteGraph, operator: int, channels: int) -> bool:
+    op, kind = lite.operators[operator], lite.kind(operator)
+    if kind not in CHANNELWISE or any(lite.channels_of(t) != channels for t in (op.inputs[0], op.outputs[0])):
         return False
     if kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
         return op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
@@ -91,12 +90,6 @@ def _keeps_apart(lite: LiteGraph, operator: int, channels: int) -> bool:
         return sizes is not None and not sizes[-1].any()
     if kind == "MEAN":
         axes = lite.value_of(op.inputs[1])
-        rank = len(flatbuffer.shape_of(lite.subgraph.tensors[op.inputs[0]]))
+        rank = len(lite.shape_of(op.inputs[0]))
         return axes is not None and rank - 1 not in axes.reshape(-1) % rank
     return True
-
-
-def size_of(lite: LiteGraph, tensor: int, axis: int) -> int | None:
-    """A size in the shape that the file states for a tensor; None where that is open or there is no such axis."""
-    shape = flatbuffer.shape_of(lite.subgraph.tensors[tensor])
-    return shape[axis] if shape else None

@@ -46,7 +46,7 @@ def _free_reshapes(model: Any) -> None:
             continue
         shape = flatbuffer.value_of(model, graph.tensors[op.inputs[1]])
         if shape is not None and shape.ndim == 1 and shape[:1] == 1 and (shape > 0).all():
-            flatbuffer.set_shape(model, op, [-1, *shape[1:].tolist()])
+            flatbuffer.set_shape(model, op, [-1, *shape[1:]])
 
 
 def _samples(model: Any) -> Sequence[Sequence[Array]]:

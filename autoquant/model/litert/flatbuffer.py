@@ -76,6 +76,12 @@ def value_of(model: Any, tensor: Any) -> Array | None:
     return value.reshape(() if tensor.shape is None else tuple(tensor.shape))
 
 
+def input_of(op: Any, place: int | None) -> int | None:
+    """Index of the tensor that an operator has as this input; None where it has none."""
+    there = place is not None and place < len(op.inputs) and op.inputs[place] >= 0
+    return int(op.inputs[place]) if there else None
+
+
 def add_buffer(model: Any, data: Any) -> int:
     """Give the file another buffer of these bytes; returns its index."""
     buffer = schema.BufferT()

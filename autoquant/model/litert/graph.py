@@ -10,6 +10,7 @@ from typing import Any
 
 from autoquant.array import Array
 from autoquant.model.litert import flatbuffer
+from autoquant.model.model import Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,11 @@ class LiteGraph:
         """The subgraph (SubGraphT), likewise."""
         return self.model.subgraphs[0]
 
+    @property
+    def operators(self) -> Any:
+        """The operators (OperatorT) of the subgraph, in the order in which they run."""
+        return self.subgraph.operators
+
     @cached_property
     def tensors(self) -> Mapping[str, int]:
         """Index of each tensor by name."""
@@ -47,15 +53,24 @@ class LiteGraph:
     def operator(self, layer: str) -> tuple[str, int, str]:
         """What a layer is in the file: kind of operator, its index, and the name of its result."""
         index = self.layers[layer]
-        return self.kind(index), index, self.name_of(self.subgraph.operators[index].outputs[0])
+        return self.kind(index), index, self.name_of(self.operators[index].outputs[0])
 
     def kind(self, operator: int) -> str:
         """The kind of an operator, such as CONV_2D."""
-        return flatbuffer.op_name(self.model, self.subgraph.operators[operator])
+        return flatbuffer.op_name(self.model, self.operators[operator])
 
     def name_of(self, tensor: int) -> str:
         """The name of a tensor."""
         return flatbuffer.tensor_name(self.subgraph.tensors[tensor])
+
+    def shape_of(self, tensor: int) -> Shape:
+        """The shape that the file states for a tensor."""
+        return flatbuffer.shape_of(self.subgraph.tensors[tensor])
+
+    def channels_of(self, tensor: int) -> int | None:
+        """The last size of a tensor; None where that is open or the tensor is a number."""
+        shape = self.shape_of(tensor)
+        return shape[-1] if shape else None
 
     def value_of(self, tensor: int) -> Array | None:
         """The value of a tensor that is a constant, or None."""
@@ -64,14 +79,14 @@ class LiteGraph:
     @cached_property
     def makers(self) -> Mapping[int, int]:
         """For each tensor that an operator makes the operator's index."""
-        operators = enumerate(self.subgraph.operators)
+        operators = enumerate(self.operators)
         return MappingProxyType({int(tensor): index for index, op in operators for tensor in op.outputs})
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:
         """For each tensor that operators read their indices; one that reads it twice appears twice."""
         found: dict[int, tuple[int, ...]] = {}
-        for index, op in enumerate(self.subgraph.operators):
+        for index, op in enumerate(self.operators):
             for tensor in op.inputs:
                 found[int(tensor)] = (*found.get(int(tensor), ()), index)
         return MappingProxyType(found)

@@ -50,8 +50,7 @@ def sentence(error: Exception) -> str:
 
 def stated_shapes(lite: LiteGraph) -> Mapping[str, Shape]:
     """Shapes of the inputs as the file states them; sizes that are open are None."""
-    tensors = [lite.subgraph.tensors[index] for index in lite.subgraph.inputs]
-    return dict(zip(lite.inputs, map(flatbuffer.shape_of, tensors), strict=True))
+    return dict(zip(lite.inputs, map(lite.shape_of, lite.subgraph.inputs), strict=True))
 
 
 def tensor_shapes(

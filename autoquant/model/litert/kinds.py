@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from autoquant.array import Array
 from autoquant.model.layer import Abilities
@@ -62,6 +63,13 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(HOLDS_SUBGRAPHS, BODY)
 )
 """Operator -> why it is never quantized, for those that a reader of the table would look for."""
+
+
+def output_axis(kind: str, op: Any) -> int:
+    """The axis that numbers output channels in the weight of an operator (OperatorT) of this kind."""
+    if kind == "BATCH_MATMUL":
+        return -2 if op.builtinOptions.adjY else -1
+    return KINDS[kind].output_axis if kind in KINDS else -1
 
 
 def laid_out(weight: Array, kind: str, *, transposed: bool = False) -> Array:

@@ -13,7 +13,7 @@ from tensorflow.core.framework import types_pb2
 from autoquant.array import Array
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.kinds import KINDS, laid_out
+from autoquant.model.litert.kinds import KINDS, laid_out, output_axis
 from autoquant.model.nodes import attr_of
 from autoquant.model.operators import OPERATORS, node_of
 
@@ -125,14 +125,8 @@ def _same(graph: Graph, node: Any, model: Any, index: int) -> bool:
     if weight is None:
         return True
     lite = flatbuffer.value_of(model, model.subgraphs[0].tensors[op.inputs[1]])
-    axis = _output_axis(op, kind)
+    axis = output_axis(kind, op)
     return lite is not None and any(equal_but_for_factors(lite, laid, axis) for laid in _layouts(weight, kind))
-
-
-def _output_axis(op: Any, kind: str) -> int:
-    if kind == "BATCH_MATMUL":
-        return -2 if op.builtinOptions.adjY else -1
-    return KINDS[kind].output_axis if kind in KINDS else -1
 
 
 def _layouts(weight: Array, kind: str) -> Iterator[Array]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
-from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.balance import balance_way
+from autoquant.model.litert.flatbuffer import input_of
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import stated_shapes, tensor_shapes
-from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind
+from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind, output_axis
 from autoquant.model.model import Shape, fixed_batch
 
 
@@ -30,27 +30,28 @@ def survey_lite(lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = M
     layers: list[Layer] = []
     rejected = [Rejected(name, lite.ops.get(name, "?"), reason) for name, reason in lite.missing.items()]
     names = {index: name for name, index in lite.layers.items()}
-    for index, op in enumerate(lite.subgraph.operators):
-        kind, name = lite.kind(index), names.get(index) or lite.name_of(op.outputs[0])
+    for index, op in enumerate(lite.operators):
+        kind = lite.kind(index)
+        name = names.get(index) or lite.name_of(op.outputs[0])
         reason = UNSUPPORTED.get(kind) or (_objection(lite, op, KINDS[kind]) if index in names else None)
         if reason is not None:
             rejected.append(Rejected(name, lite.ops.get(name, kind), reason))
         elif index in names:
-            layers.append(_layer(lite, name, shapes, batch))
+            layers.append(_layer(lite, name, op, shapes, batch))
     if not layers:
         raise no_layers("model", "has no layer that can be INT8 in LiteRT", rejected, KINDS, again="convert")
     return Survey(tuple(layers), (), tuple(rejected))
 
 
-def _layer(lite: LiteGraph, name: str, shapes: Sequence[Shape], batch: int) -> Layer:
-    index = lite.layers[name]
-    op, kind = lite.subgraph.operators[index], KINDS[lite.kind(index)]
-    weight = _constant_weight(lite, op, kind)
-    weight_shape = () if weight is None else flatbuffer.shape_of(lite.subgraph.tensors[weight])
+def _layer(lite: LiteGraph, name: str, op: Any, shapes: Sequence[Shape], batch: int) -> Layer:
+    operator = lite.layers[name]
+    kind = KINDS[lite.kind(operator)]
+    weight, bias = input_of(op, kind.weight), input_of(op, kind.bias)
+    if weight is not None and lite.value_of(weight) is None:
+        weight = None  # a product of two activations
+    weight_shape = () if weight is None else lite.shape_of(weight)
     data = [op.inputs[kind.data]] if weight is not None or kind.weight is None else [op.inputs[0], op.inputs[1]]
-    bias = _input(op, kind.bias)
     macs = _macs(op, kind, shapes)
-    balanceable = weight is not None and balance_way(lite, index) is not None
     return Layer(
         name=name,
         op=lite.ops.get(name, kind.op),
@@ -58,12 +59,12 @@ def _layer(lite: LiteGraph, name: str, shapes: Sequence[Shape], batch: int) -> L
         data_axis=-1,
         weight=None if weight is None else lite.name_of(weight),
         weight_shape=tuple(size or 0 for size in weight_shape),
-        channel_axes=() if weight is None else (_output_axis(op, kind, len(weight_shape)),),
+        channel_axes=() if weight is None else (output_axis(lite.kind(operator), op) % len(weight_shape),),
         bias=None if bias is None else lite.name_of(bias),
         output_shape=shapes[op.outputs[0]],
         macs=None if macs is None else macs // batch,
         groups=_groups(op, kind, shapes),
-        abilities=kind.abilities(balanceable=balanceable),
+        abilities=kind.abilities(balanceable=weight is not None and balance_way(lite, operator) is not None),
     )
 
 
@@ -71,37 +72,18 @@ def _objection(lite: LiteGraph, op: Any, kind: Kind) -> str | None:
     """Why an operator that is a layer by its kind cannot be INT8; None where it can."""
     if kind.weight is None:
         return None
-    weight = int(op.inputs[kind.weight])
+    weight = op.inputs[kind.weight]
     name, value = lite.name_of(weight), lite.value_of(weight)
     if kind.op == "BatchMatMulV2":
         if lite.value_of(op.inputs[0]) is not None:
             return "its first factor is constant, where LiteRT expects data"
     elif value is None:
-        maker = lite.makers.get(weight)
+        maker = lite.makers.get(int(weight))
         source = "it is an input of the model" if maker is None else f"{lite.kind(maker)} makes it"
         return f"its weight '{name}' is not constant: {source}"
     if value is not None and not np.isfinite(value).all():
         return f"its weight '{name}' holds NaN or infinity"
     return None
-
-
-def _constant_weight(lite: LiteGraph, op: Any, kind: Kind) -> int | None:
-    """Index of the weight's tensor; None for a pooling, and for a product of two activations."""
-    index = _input(op, kind.weight)
-    return index if index is not None and lite.value_of(index) is not None else None
-
-
-def _input(op: Any, place: int | None) -> int | None:
-    """Index of the tensor that an operator has as this input; None where it has none."""
-    if place is None or place >= len(op.inputs) or op.inputs[place] < 0:
-        return None
-    return int(op.inputs[place])
-
-
-def _output_axis(op: Any, kind: Kind, rank: int) -> int:
-    if kind.op == "BatchMatMulV2":
-        return rank - 2 if op.builtinOptions.adjY else rank - 1
-    return kind.output_axis
 
 
 def _groups(op: Any, kind: Kind, shapes: Sequence[Shape]) -> int:

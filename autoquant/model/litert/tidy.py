@@ -56,8 +56,8 @@ def _own_constants(model: Any, graph: Any) -> None:
     for op in graph.operators:
         kind = KINDS.get(flatbuffer.op_name(model, op))
         for place in (kind.weight, kind.bias) if kind is not None else ():
-            index = None if place is None or place >= len(op.inputs) else int(op.inputs[place])
-            if place is None or index is None or index < 0:
+            index = flatbuffer.input_of(op, place)
+            if index is None:
                 continue
             tensor = graph.tensors[index]
             if flatbuffer.value_of(model, tensor) is None or (readers[index] == 1 and buffers[tensor.buffer] == 1):

@@ -13,7 +13,7 @@ from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
 
 from autoquant.array import Array
 from autoquant.model.layer import Layer
-from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, Way, apart, size_of, way_back
+from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, Way, channelwise, way_back
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import laid_out
@@ -41,7 +41,7 @@ def with_constants(lite: LiteGraph, layers: Mapping[str, Layer], changed: Mappin
     builder = LiteBuilder(lite)
     for name, own in changed.items():
         kind, index, _ = lite.operator(name)
-        op = lite.subgraph.operators[index]
+        op = lite.operators[index]
         builder.replace_constant(int(op.inputs[WEIGHT]), laid_out(own.weight, kind))
         if own.bias is not None:
             builder.replace_constant(int(op.inputs[BIAS]), own.bias)
@@ -50,10 +50,10 @@ def with_constants(lite: LiteGraph, layers: Mapping[str, Layer], changed: Mappin
 
 def constants_of(lite: LiteGraph, index: int) -> Constants:
     """The weight and the bias of the operator of a layer."""
-    op, kind = lite.subgraph.operators[index], lite.kind(index)
+    op, kind = lite.operators[index], lite.kind(index)
     there = len(op.inputs) > BIAS and op.inputs[BIAS] >= 0
     return Constants(
-        _read(_constant(lite, op.inputs[WEIGHT]), kind, size_of(lite, op.inputs[0], -1)),
+        _read(_constant(lite, op.inputs[WEIGHT]), kind, lite.channels_of(op.inputs[0])),
         _constant(lite, op.inputs[BIAS]) if there else None,
         kind == "DEPTHWISE_CONV_2D",
     )
@@ -82,7 +82,7 @@ def _link_to(lite: LiteGraph, names: Mapping[int, str], index: int) -> Iterator[
     first, second = constants_of(lite, way.source), constants_of(lite, index)
     if first.outputs != way.channels:
         return
-    op = lite.subgraph.operators[way.source]
+    op = lite.operators[way.source]
     clips = op.builtinOptions.fusedActivationFunction == CLIPPING or "RELU6" in _kinds(lite, way)
     shifts = first.bias is not None and second.bias is not None and _never_padded(lite, index, way)
     yield Link(
@@ -99,15 +99,13 @@ def _link_to(lite: LiteGraph, names: Mapping[int, str], index: int) -> Iterator[
 
 def _way(lite: LiteGraph, index: int) -> Way | None:
     """How channels come to a layer from the one before it, where factors pass that nothing else would see."""
-    op, kind = lite.subgraph.operators[index], lite.kind(index)
-    channels = size_of(lite, int(op.inputs[0]), -1)
+    op, kind = lite.operators[index], lite.kind(index)
+    channels = lite.channels_of(int(op.inputs[0]))
     if kind not in PRODUCERS or channels is None or constants_of(lite, index).weight.shape[-2] % channels:
         return None
     way = way_back(lite, int(op.inputs[0]), channels, _before)
     fitting = (*HOMOGENEOUS, CLIPPING)
-    return (
-        way if way and lite.subgraph.operators[way.source].builtinOptions.fusedActivationFunction in fitting else None
-    )
+    return way if way and lite.operators[way.source].builtinOptions.fusedActivationFunction in fitting else None
 
 
 def _before(lite: LiteGraph, operator: int, channels: int) -> int | None:
@@ -115,8 +113,8 @@ def _before(lite: LiteGraph, operator: int, channels: int) -> int | None:
     if lite.kind(operator) == "RELU6":
         return channels
     if lite.kind(operator) != "RESHAPE":
-        return apart(lite, operator, channels)
-    before = size_of(lite, lite.subgraph.operators[operator].inputs[0], -1)
+        return channelwise(lite, operator, channels)
+    before = lite.channels_of(lite.operators[operator].inputs[0])
     return before if before is not None and channels % before == 0 else None
 
 
@@ -127,14 +125,14 @@ def _kinds(lite: LiteGraph, way: Way) -> set[str]:
 def _rectified(lite: LiteGraph, way: Way) -> bool:
     """Whether anything between is other than linear."""
     fusing = [way.source, *(index for index in way.between if lite.kind(index) in WINDOWS)]
-    ops = [lite.subgraph.operators[index] for index in fusing]
+    ops = [lite.operators[index] for index in fusing]
     fused = any(op.builtinOptions.fusedActivationFunction != FUNCTIONS.NONE for op in ops)
     return fused or bool(_kinds(lite, way) & {"LEAKY_RELU", "RELU", "RELU6"})
 
 
 def _never_padded(lite: LiteGraph, index: int, way: Way) -> bool:
     """Whether a layer sees no zeros beside what the layer before it makes."""
-    op, kind = lite.subgraph.operators[index], lite.kind(index)
+    op, kind = lite.operators[index], lite.kind(index)
     if "PAD" in _kinds(lite, way):
         return False
     if kind == "FULLY_CONNECTED":
@@ -145,7 +143,7 @@ def _never_padded(lite: LiteGraph, index: int, way: Way) -> bool:
 def _top(lite: LiteGraph, tensor: int) -> float:
     """A bound for values from 0 up; infinite where it is not known that they are."""
     while (maker := lite.makers.get(tensor)) is not None:
-        op, kind = lite.subgraph.operators[maker], lite.kind(maker)
+        op, kind = lite.operators[maker], lite.kind(maker)
         if kind == "RELU6" or (kind in PRODUCERS and op.builtinOptions.fusedActivationFunction == CLIPPING):
             return SIX
         if kind not in WITHIN:

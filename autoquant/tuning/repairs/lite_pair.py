@@ -74,7 +74,7 @@ class LitePair:
         builder, names = LiteBuilder(self.lite), {self.lite.layers[name]: name for name in self.layers}
         means: dict[str, int] = {}
         now: dict[int, int] = {}  # a tensor of the float model -> what it is in the quantized one
-        for index, op in enumerate(self.lite.subgraph.operators):
+        for index, op in enumerate(self.lite.operators):
             quantized, results = builder.copied(index, now), [int(tensor) for tensor in op.outputs]
             fake_quantize(builder, quantized, self._fake_quantized(index), at=index)
             rounded = {result: affine for result in results if (affine := _affine(self._tensors[result])) is not None}
@@ -99,7 +99,7 @@ class LitePair:
 
     def _fake_quantized(self, index: int) -> FakeQuantized:
         """An operator of the float model as the INT8 model has it."""
-        op = self.lite.subgraph.operators[index]
+        op = self.lite.operators[index]
         there = {
             number: self._tensors[self._makers[int(op.outputs[0])].inputs[number]]
             for number, tensor in enumerate(op.inputs if len(op.outputs) else ())

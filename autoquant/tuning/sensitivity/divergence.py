@@ -121,7 +121,7 @@ class Suffix:
     @cached_property
     def operators(self) -> tuple[int, ...]:
         """Their indices."""
-        every = self.lite.subgraph.operators
+        every = self.lite.operators
         reached = set(map(int, every[self.operator].outputs))
         found = [self.operator]
         for index in range(self.operator + 1, len(every)):
@@ -133,7 +133,7 @@ class Suffix:
     @property
     def inputs(self) -> frozenset[int]:
         """The tensors that they read."""
-        return frozenset(int(t) for index in self.operators for t in self.lite.subgraph.operators[index].inputs)
+        return frozenset(int(t) for index in self.operators for t in self.lite.operators[index].inputs)
 
     @property
     def size(self) -> int:

@@ -49,7 +49,7 @@ BALANCED: dict[str, Callable[[Any], Any]] = {
     "flattened pixels": lambda x: dense(tf.reshape(mean(tf.nn.relu(first(x))), (-1, 4)), "second", 4, 3),
     "dense to dense": lambda x: dense(tf.nn.relu(dense(tf.reshape(x, (-1, 72)), "first", 72, 4)), "second", 4, 3),
 }
-APART: dict[str, Callable[[Any], Any]] = {
+CHANNELWISE: dict[str, Callable[[Any], Any]] = {
     "the input of the model": lambda x: conv(x, "second", 3, 3, 2, 3),
     "clipped": lambda x: second(tf.nn.relu6(first(x))),
     "not homogeneous": lambda x: second(tf.sigmoid(first(x))),
@@ -78,7 +78,7 @@ def test_factors_go_into_the_layer_before_and_nothing_changes(
     np.testing.assert_allclose(ran_lite(balanced(lite, way.source), {"x": x})["y"], want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("write", APART.values(), ids=APART.keys())
+@pytest.mark.parametrize("write", CHANNELWISE.values(), ids=CHANNELWISE.keys())
 def test_where_factors_would_change_the_result_there_is_no_source(
     write: Callable[[Any], Any], build: Callable[..., Graph]
 ) -> None:

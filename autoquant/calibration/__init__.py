@@ -1,1 +1,1 @@
-"""What calibration saw of each tensor, and the range algorithms that read it."""
+"""Statistics of tensors from one FP32 pass, and the plans, ranges, scales and records that come of them."""

@@ -28,7 +28,7 @@ class Channels:
         return np.array([max(-one.low, one.high) for one in self.each])
 
     def divided(self, factors: Array) -> Distribution:
-        """What would have been seen of the whole tensor, had each channel been divided by its factor, (channels,)."""
+        """The distribution of the whole tensor, each channel divided by its factor, (channels,)."""
         exact = all(isinstance(one, Exact) for one in self.each)
         whole: Collector = ExactCollector(self.name) if exact else Sketcher()
         values, times = zip(*(one.values() for one in self.each), strict=True)
@@ -67,7 +67,7 @@ class ChannelCollector:
             self._sketches.add(rows)
 
     def channels(self) -> Channels:
-        """What has been seen so far; it does not change when more is added."""
+        """The channels so far; they do not change when more is added."""
         exact = tuple(collector.distribution() for collector in self._values)
         return Channels(self._name, exact if self._sketches is None else self._sketches.distributions())
 

@@ -19,7 +19,7 @@ WAY_OUT = 'use act_algo hfmg, or sketches ("exact": false), or a smaller batch_n
 
 
 class Distribution(Protocol):
-    """What calibration saw of one tensor: a sketch of it, or every value.
+    """The values of one tensor in calibration: a sketch of them, or all.
 
     `low` and `high` are the smallest and the largest finite value, `count` the number of finite values, `nonfinite` of
     NaN and infinities.
@@ -59,13 +59,13 @@ class Collector(Protocol):
         ...
 
     def distribution(self) -> Distribution:
-        """What has been seen so far; it does not change when more is added."""
+        """The distribution so far; it does not change when more is added."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exact:
-    """What was seen of one tensor: `ordered` are all finite values, ascending; `nonfinite` counts the others."""
+    """All values of one tensor: `ordered` are the finite ones, ascending; `nonfinite` counts the others."""
 
     ordered: Array
     nonfinite: int = 0

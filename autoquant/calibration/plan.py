@@ -1,4 +1,4 @@
-"""What shall be done: which layers become INT8, and with which settings."""
+"""Plans: which layers become INT8, and with which settings."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
 
 
 class _Limit(NamedTuple):
-    """A setting that a layer cannot have: what it has instead, why not what was asked, and the way out."""
+    """A setting that a layer cannot have: the change to one it can have, the reason, and the way out."""
 
     change: str
     what: str

@@ -1,4 +1,4 @@
-"""Range algorithms: which real interval INT8 should cover, decided from what was seen.
+"""Range algorithms: which real interval INT8 should cover, by the distribution of a tensor.
 
 To add one: a file with a frozen dataclass of its parameters that can be called with what was seen, and a row in RANGES.
 """
@@ -20,7 +20,7 @@ __all__ = ["RANGES", "Entropy", "Hfmg", "Ifmr", "MinMax", "Mse", "Percentile", "
 
 
 class RangeAlgorithm(Protocol):
-    """Chooses the real range that INT8 should cover, from what calibration saw of one tensor.
+    """Chooses the real range that INT8 should cover, from the distribution of one tensor.
 
     A frozen dataclass of its parameters, so that two of equal parameters are equal.
     """

@@ -1,4 +1,4 @@
-"""What was measured under a plan: scale and offset of every INT8 layer."""
+"""Records: scale and offset of every INT8 layer of a plan."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Record = Mapping[str, LayerRecord]
 
 
 class Calibrator:
-    """Turns plans into records from statistics alone; what two plans have in common is computed once."""
+    """Turns plans into records from statistics alone; whatever plans share is computed once."""
 
     def __init__(self, program: Program, layers: Mapping[str, Layer], statistics: Statistics) -> None:
         self._program = program

@@ -1,4 +1,4 @@
-"""Scale and offset of a tensor, from what calibration saw of it: first its range, then the affine map of that range."""
+"""Scale and offset of a tensor from its distribution: first its range, then the affine map of that range."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_FLOAT = "leave the layer in float: add it to skip_layers"
 
 
 class Scales:
-    """Chooses scales of tensors and balance factors of layers; what two plans have in common is computed once."""
+    """Chooses scales of tensors and balance factors of layers; whatever plans share is computed once."""
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
@@ -71,7 +71,7 @@ class Scales:
 
 
 def _range(name: str, distribution: Distribution, settings: LayerPlan) -> Range:
-    """The range of what was seen of a tensor. Raises TrialError where there is nothing to choose a range from."""
+    """The range of a distribution. Raises TrialError where there is nothing to choose a range from."""
     if distribution.nonfinite:
         what = f"its input held {distribution.nonfinite} NaN or infinite values"
         raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")

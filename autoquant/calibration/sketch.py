@@ -21,7 +21,7 @@ FINEST = 2.0**-120
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """What was seen of one tensor.
+    """A histogram of the values of one tensor.
 
     Bin i counts the values in [(first + i) * width, (first + i + 1) * width), real units. `low` and `high` are the
     exact smallest and largest finite value, `count` the number of finite values, `nonfinite` of NaN and infinities.
@@ -98,7 +98,7 @@ class Sketcher:
         self._row.add(values.reshape(1, -1), None if counts is None else counts.reshape(1, -1))
 
     def distribution(self) -> Sketch:
-        """What has been seen so far; nothing at all gives one empty bin at zero."""
+        """The sketch so far; nothing at all gives one empty bin at zero."""
         return self._row.distributions()[0]
 
 
@@ -142,7 +142,7 @@ class RowSketcher:
         self._count(values, counts, finite)
 
     def distributions(self) -> tuple[Sketch, ...]:
-        """What has been seen so far of each row; nothing at all gives one empty bin at zero."""
+        """The sketch of each row so far; nothing at all gives one empty bin at zero."""
         counts = self._counts.astype(np.min_scalar_type(-1 - int(self._counts.max(initial=0))))
         parts = (self._used, self._low, self._high, self._width, self._first, self._nonfinite)
         facts = (part.tolist() for part in parts)

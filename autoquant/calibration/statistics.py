@@ -1,4 +1,4 @@
-"""One FP32 pass over the calibration data: what was seen of each tensor after each number of batches asked for."""
+"""Statistics of one FP32 pass over calibration data: distributions of tensors after each number of batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Slices = Mapping[tuple[str, int], Channels]
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What was seen by number of batches and tensor, and of some tensors by channel.
+    """Distributions by number of batches and tensor, and of some tensors by channel.
 
     `key` says of which model, data and preprocessing.
     """
@@ -41,18 +41,18 @@ class Statistics:
 
     @property
     def batch_nums(self) -> tuple[int, ...]:
-        """The numbers of batches after which it was kept what had been seen."""
+        """The numbers of batches after which there are distributions."""
         return tuple(sorted(self.tensors))
 
     def distribution(self, tensor: str, batch_num: int) -> Distribution:
-        """What was seen of a tensor in the first `batch_num` batches. Raises PlanError when that was not kept."""
+        """The distribution of a tensor in the first `batch_num` batches. Raises PlanError where there is none."""
         self._check(batch_num)
         if tensor not in self.tensors[batch_num]:
             raise PlanError(tensor, "was not calibrated", hint="calibrate the layer that reads it")
         return self.tensors[batch_num][tensor]
 
     def channels(self, tensor: str, axis: int, batch_num: int) -> Channels:
-        """The same by channel. Raises PlanError when that was not kept."""
+        """The same by channel. Raises PlanError where there is none."""
         self._check(batch_num)
         channels = self.slices.get(batch_num, {}).get((tensor, axis))
         if channels is None or not channels.each:
@@ -67,7 +67,7 @@ class Statistics:
 
 
 def collector(name: str, *, exact: bool) -> Collector:
-    """What takes in a tensor: every value, or a sketch. `name` is what errors call it."""
+    """The collector of a tensor: of every value, or of a sketch. `name` is what errors call it."""
     return ExactCollector(name) if exact else Sketcher()
 
 

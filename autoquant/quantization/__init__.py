@@ -1,1 +1,1 @@
-"""Affine INT8 arithmetic, plans and records."""
+"""INT8 arithmetic on arrays, by NumPy alone: affine maps, weights and biases, balancing, equalization."""

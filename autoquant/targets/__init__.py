@@ -1,1 +1,1 @@
-"""Where an INT8 model runs; decides where quantizers sit and what is saved."""
+"""Where an INT8 model runs: decides what can be quantized, where quantizers sit, and what is saved."""

@@ -1,7 +1,4 @@
-"""AMCT's operators as nodes, and the constants that they read, from what a record says.
-
-What is written, and what a saved file is checked against, is made here.
-"""
+"""AMCT's operators as nodes, and the constants that they read, from a record: for writing a graph and checking one."""
 
 from __future__ import annotations
 

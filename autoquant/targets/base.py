@@ -1,4 +1,4 @@
-"""What a target is: where an INT8 model runs, what of a model can be quantized there, and the file it takes."""
+"""The Protocols of a target and its compiler: where an INT8 model runs, what can be quantized there, its file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Int8File:
 
 
 class Compiler(Protocol):
-    """Makes INT8 files of one model from plans; what plans have in common is computed once."""
+    """Writes INT8 files of one model from plans; whatever plans share is computed once."""
 
     def compile(
         self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
@@ -45,7 +45,7 @@ class Compiler(Protocol):
 
         `corrections` are of INT8 layers that have a weight and a bias; what the plan says of bias correction is not
         looked at, as it takes data. Raises PlanError where the model cannot follow the plan, TrialError where a layer
-        cannot be quantized with what was seen of it, RunError where nothing can be written.
+        cannot be quantized with its statistics, RunError where nothing can be written.
         """
         ...
 
@@ -59,7 +59,7 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         ...
 
     def file_name(self, model: str) -> str:
@@ -87,5 +87,5 @@ class Target(Protocol):
         ...
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> Compiler:
-        """What makes INT8 files of a lowered model, equalized already where the plans want that."""
+        """The compiler of a lowered model, equalized already where the plans want that."""
         ...

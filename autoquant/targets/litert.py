@@ -74,7 +74,7 @@ class LiteRTTarget:
         return {lite.name_of(index) for index in near}
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
-        """What calibrates and saves .tflite files."""
+        """The compiler of .tflite files."""
         return LiteRTCompiler(_lite(model), layers, statistics, self.io)
 
 

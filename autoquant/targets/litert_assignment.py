@@ -1,4 +1,4 @@
-"""Which operators of a .tflite become INT8: the layers of the plan, and between them what saves most conversions."""
+"""Assigns INT8 or float to the operators of a .tflite: to layers by the plan, to others by the fewest conversions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tensor of data: what makes it and what reads it, each the index of an operator, INPUTS or OUTPUTS."""
+    """A tensor of data: its maker and its readers, each the index of an operator, INPUTS or OUTPUTS."""
 
     tensor: int
     maker: int

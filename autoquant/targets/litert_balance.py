@@ -20,7 +20,7 @@ from autoquant.model.litert.kinds import KINDS
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What balancing changes: factors by layer, constants of floats by name, and tensors whose channels are divided.
+    """The changes by balancing: factors by layer, float constants by name, and tensors whose channels are divided.
 
     `divided` gives for each such tensor the axis of its channels and their factors. With the constants the float model
     computes what it did, up to rounding.
@@ -32,7 +32,7 @@ class Balance:
 
 
 def balance_layers(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, scales: Scales) -> Balance:
-    """What the plan changes, with factors from `scales`.
+    """Balance the layers that the plan names, with factors from `scales`.
 
     Raises PlanError where the channels of a layer were not calibrated, TrialError where a weight would exceed float32.
     """

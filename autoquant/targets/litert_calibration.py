@@ -1,4 +1,4 @@
-"""Scales of all that is INT8 in a .tflite under a plan: of data by the settings of the layers near it, of weights."""
+"""Scales of everything in INT8 in a .tflite under a plan: of data, by the settings of layers nearby, and of weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autoquant.targets.litert_weights import raised_for_bias, scales_of
 
 @dataclass(frozen=True, slots=True)
 class LiteScales:
-    """Scales by name of the tensor, of data and of weights, and what balancing changed before."""
+    """Scales by name of the tensor, of data and of weights, after balancing."""
 
     activations: Mapping[str, Affine]
     weights: Mapping[str, Array]
@@ -28,7 +28,7 @@ class LiteScales:
 
 
 class LiteCalibrator:
-    """Turns plans into scales from statistics; what two plans have in common is computed once."""
+    """Turns plans into scales from statistics; whatever plans share is computed once."""
 
     def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics) -> None:
         self._lite = lite
@@ -37,7 +37,7 @@ class LiteCalibrator:
         self._of_weights: dict[tuple[str, bool, str], Array] = {}
 
     def balance(self, plan: Plan) -> Balance:
-        """What balancing changes. Raises as `balance_layers`."""
+        """The changes by balancing. Raises as `balance_layers`."""
         return balance_layers(self._lite, self._layers, plan, self._scales)
 
     def scales(self, plan: Plan, int8: Collection[int], io: str) -> LiteScales:

@@ -1,4 +1,4 @@
-"""A float .tflite becomes one with INT8 operators, by LiteRT Quantizer; and what the result says of itself."""
+"""Turns a float .tflite into one with INT8 operators, by LiteRT Quantizer; counts its Q/DQ operators."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _fresh(model: Any) -> Any:
 
 
 def _keep_outputs(model: Any, before: Iterable[int]) -> None:
-    """Let outputs that were converted have the name of what they were made from, and its place in the signature."""
+    """Give converted outputs the names of the tensors they convert, and their places in the signature."""
     graph = model.subgraphs[0]
     now = dict(zip(map(int, before), map(int, graph.outputs), strict=True))
     for signature in model.signatureDefs:

@@ -1,4 +1,4 @@
-"""What we use of LiteRT Quantizer, the package `litert_quantizer`: no other file knows its inside."""
+"""LiteRT Quantizer, the package `litert_quantizer`, as far as it is used: no other file knows its inside."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def row_scales(rows: Array, algorithm: str) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """What is INT8 in a model: operators by index, with their scales by name of the tensor.
+    """INT8 operators of a model, by index, with scales by name of the tensor.
 
     `operators` says of each whether its weight has one scale a channel; `ends` whether inputs and outputs are INT8.
     """
@@ -99,7 +99,7 @@ def quantize_operators(model: Any, copy: Any, int8: Int8) -> None:
 
 
 def _name(model: Any, op: Any) -> Any | None:
-    """What the library calls an operator (TFLOperationName), or None where it does not know it."""
+    """The library's name of an operator (TFLOperationName), or None where it has none."""
     code = model.operatorCodes[op.opcodeIndex]
     return TFL_OP_CODE_TO_NAME.get(max(code.builtinCode, code.deprecatedBuiltinCode))
 
@@ -130,7 +130,7 @@ def _weight_scales(name: Any, op: Any, weight: Array, algorithm: str, *, channel
 
 
 def min_max(affine: Affine) -> dict[str, Array]:
-    """What becomes -128 and 127, float64: both products are exact, and the library computes the same affine of them."""
+    """The real numbers of -128 and 127, float64: exact, so that the library computes the same affine again."""
     return {
         "min": np.array((QMIN - affine.offset) * affine.scale),
         "max": np.array((QMAX - affine.offset) * affine.scale),

@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from ai_edge_litert.schema_py_generated import TensorType
 
-from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_library import keeps_input_scale, quantizes_weight, supports_int8
 
@@ -16,7 +15,7 @@ INT8_ENDS = "int8"
 SHAPE_READERS = frozenset({"RANK", "SHAPE"})
 """Operators that read of a tensor only what shape it has: they take INT8 and float alike."""
 MODELS = 4
-"""Models of which it is kept what was found out."""
+"""Models of which answers are cached."""
 
 
 @lru_cache(MODELS)
@@ -51,7 +50,7 @@ def all_data(lite: LiteGraph) -> frozenset[int]:
     return frozenset(
         index
         for index, tensor in enumerate(lite.subgraph.tensors)
-        if tensor.type == TensorType.FLOAT32 and flatbuffer.value_of(lite.model, tensor) is None
+        if tensor.type == TensorType.FLOAT32 and lite.value_of(index) is None
     )
 
 

@@ -33,7 +33,7 @@ class SavedGraph:
     checked: set[str] = field(default_factory=set)
 
     def error(self, place: str, what: str, *, hint: str = AGAIN) -> PlanError:
-        """What to tell about a node, or about an attribute of one."""
+        """The error for a node, or for an attribute of one."""
         return PlanError(f"{self.where}: {place}", what, hint=hint)
 
     def source(self, reader: Any, index: int) -> Any:

@@ -11,7 +11,7 @@ from autoquant.targets.base import Target
 
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
-    """A target, and what is known of it before it is made: that imports its library, which may take seconds.
+    """Facts of a target that are known before its library is imported, which may take seconds.
 
     `make` takes what `open_target` does. `engines` are the names of those that can run what it saves, its own runtime
     first. `io_types` are what inputs and outputs can be, the default first. `takes_lite` says whether a float .tflite
@@ -28,7 +28,7 @@ class TargetInfo:
 
     @property
     def runtime(self) -> str:
-        """The engine that what it saves is made for."""
+        """The engine that its files are made for."""
         return self.engines[0]
 
 
@@ -64,7 +64,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
         ),
     }
 )
-"""Name -> what is known of it."""
+"""Name -> its facts."""
 
 
 def open_target(name: str, *, io: str = "float32", simulation: bool = True) -> Target:

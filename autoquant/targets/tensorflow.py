@@ -60,7 +60,7 @@ class TensorFlowTarget:
         return {tensor for layer in layers.values() for tensor in layer.activations}
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> GraphCompiler:
-        """What calibrates and saves graphs."""
+        """The compiler of graphs."""
         return GraphCompiler(self, model.graph, layers, Calibrator(model.graph, layers, statistics))
 
     def save(

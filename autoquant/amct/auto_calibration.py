@@ -33,7 +33,6 @@ from autoquant.model.shapes import imported
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.events import Event, TrialEnded
-from autoquant.tuning.objective import Macs
 from autoquant.tuning.repairs.equalization import ModelVariant
 from autoquant.tuning.result import Ended
 from autoquant.tuning.sampling.samplers import tpe
@@ -42,7 +41,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.space import Suggestion
 from autoquant.tuning.study.study import Sampler, Study
 from autoquant.tuning.study.trial import Terms, Trial, best
-from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.study.workload import Macs, Workload
 from autoquant.tuning.trials import run_trials
 
 HISTORY = LOG.parent / "accuracy_based_auto_calibration_record.json"

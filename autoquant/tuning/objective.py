@@ -1,77 +1,130 @@
-"""What a search minimizes: a number for each plan, 1.0 for the model all in float. A new one is a row here."""
+"""The objectives of a search: what it minimizes, a number for each plan, 1.0 for the model all in float.
+
+Latency is estimated from measured times of every operator in float and in INT8, and of conversions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import inf, prod
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
-from autoquant.calibration.plan import Plan
-from autoquant.errors import UsageError
+import numpy as np
+
+from autoquant import __version__
+from autoquant.cache import digest_of
+from autoquant.calibration.plan import Plan, layer_at_fault
+from autoquant.errors import PlanError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.model.layer import Layer
+from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
+from autoquant.evaluation.latency.run_latency import one_batch
+from autoquant.formats.config_json import config_text
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.targets.litert_assignment import (
+    FLOAT,
+    INPUTS,
+    INT8,
+    OUTPUTS,
+    assign_int8,
+    conversion_edges,
+    conversions,
+    minimum_cut,
+)
+from autoquant.targets.litert_operators import INT8_ENDS, quantizable
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.choices import BYTES, LATENCY, MACS
+from autoquant.tuning.study.run_folder import TEMPORARY
 from autoquant.tuning.study.space import SearchSpace
-from autoquant.tuning.study.workload import Objective, Workload
+from autoquant.tuning.study.workload import Bytes, Macs, Objective
 
-FLOAT_BYTES, BIAS_BYTES = 4, 4
-"""Bytes of a weight in float32, and of a bias, which is float32 or int32."""
+TICKS = 10**8
+"""The float model's time in whole numbers, which is what the minimum cut is computed in."""
 
 
-@dataclass(frozen=True)
-class Macs:
-    """The share of multiply-adds left in float, as the workload counts them.
+@dataclass(frozen=True, eq=False)
+class EstimatedLatency:
+    """The time of a plan relative to that of the float model, one batch on one thread.
 
-    `fullest` has all in INT8 that may be; None where a search must not end as soon as it has as little in float.
+    `always_float` are layers that no plan quantizes. Whether a plan can have `lowest` is not known, only that none has
+    less, but for some millionths: it is the fastest choice of operators, layers or not, with the conversions it needs.
     """
 
-    workload: Workload
-    fullest: Plan | None
-    name: str = MACS
-
-    @property
-    def lowest(self) -> float:
-        """That of the fullest plan."""
-        return -inf if self.fullest is None else self(self.fullest)
+    lite: LiteGraph
+    io: str
+    times: OperatorTimes
+    always_float: frozenset[str]
+    name: str = LATENCY
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        return 1.0 - self.workload.int8_share(plan)
+        int8 = assign_int8(self.lite, [name for name in self.lite.layers if name not in plan.int8], self.io)
+        converted = [(one.kind, one.tensor) for one in conversions(self.lite, int8, self.io)]
+        return self.times.total(int8, converted) / self.all_float
 
-
-@dataclass(frozen=True)
-class Bytes:
-    """The bytes of all layers' weights and biases, relative to those in float; raises UsageError where there are none.
-
-    A weight takes one byte in INT8, whatever bits it has, and four in float; a bias four.
-    """
-
-    layers: Mapping[str, Layer]
-    fullest: Plan
-    name: str = BYTES
-
-    def __post_init__(self) -> None:
-        if not any(layer.parameters for layer in self.layers.values()):
-            raise UsageError(f"--objective {BYTES}", "no layer of the model has a weight", hint=f"give {MACS}")
+    @cached_property
+    def lowest(self) -> float:
+        """The value of a minimum cut whose source is INT8, and its sink float."""
+        ticks = {edge: round(seconds * TICKS / self.all_float) for edge, seconds in _edges(self)}
+        return (minimum_cut(ticks).value + len(ticks)) / TICKS  # what was rounded away was less than one each
 
     @property
-    def lowest(self) -> float:
-        """That of the fullest plan."""
-        return self(self.fullest)
-
-    def __call__(self, plan: Plan) -> float:
-        """Of a plan."""
-        in_float = sum(_bytes(layer, FLOAT_BYTES) for layer in self.layers.values())
-        planned = sum(_bytes(layer, 1 if name in plan.int8 else FLOAT_BYTES) for name, layer in self.layers.items())
-        return planned / in_float
+    def all_float(self) -> float:
+        """Seconds of the float model, the sum over its operators."""
+        return float(np.nansum(self.times.in_float))
 
 
-def _bytes(layer: Layer, size: int) -> int:
-    weights = prod(layer.weight_shape) if layer.weight else 0
-    return weights * size + (layer.parameters - weights) * BIAS_BYTES
+def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]:
+    """Edges of the cut with the seconds that each costs: of an operator, a conversion, or endless.
+
+    An operator on the side of the source is in INT8, and cuts its edge to the sink.
+    """
+    lite, times, endless = latency.lite, latency.times, 10.0 * latency.all_float
+    banned = {index for name, index in lite.layers.items() if name in latency.always_float}
+    free = quantizable(lite) - banned
+    end = INT8 if latency.io == INT8_ENDS else FLOAT
+    node = {INPUTS: end, OUTPUTS: end} | {index: index + 2 for index in range(len(times.in_float))}
+    in_float = np.nan_to_num(times.in_float)
+    in_int8 = np.nan_to_num(times.expected_int8)
+    for index in range(len(in_float)):
+        yield (node[index], FLOAT), float(in_int8[index]) if index in free else endless
+        yield (INT8, node[index]), float(in_float[index])
+    conversions = {name: (times.dequantize[name], times.quantize[name]) for name in times.quantize}
+    yield from conversion_edges(lite, node, conversions.__getitem__, endless=endless, first=2 + len(in_float))
+
+
+def open_latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: str, cache: Path) -> EstimatedLatency:
+    """Measure what the estimate needs, or take it from the file of an earlier measurement of this very model.
+
+    INT8 operators are those of the file that is made of the fullest plan. Raises PlanError or TrialError where that
+    cannot be made even without the layers that are at fault.
+    """
+    lite = builder.model.program
+    assert isinstance(lite, LiteGraph)
+    key = digest_of(__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(space.fullest))
+    times = read_times(cache, key)
+    if times is None:
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=TEMPORARY) as folder:
+            int8 = _made(builder, space.fullest, Path(folder) / "int8.tflite")
+        times = measured_times(lite, int8, one_batch(builder.model, evaluation))
+        write_times(cache, key, times)
+    return EstimatedLatency(lite, io, times, space.always_float)
+
+
+def _made(builder: Builder, plan: Plan, path: Path) -> bytes:
+    """The file of a plan, or of what is left of it when layers that cannot be quantized are left in float."""
+    while True:
+        try:
+            builder.make(plan, path)
+            return path.read_bytes()
+        except (PlanError, TrialError) as error:
+            at_fault = layer_at_fault(error, plan)
+            if not at_fault or len(plan.int8) == 1:
+                raise
+            plan = replace(plan, layers={**plan.layers, at_fault: None})
 
 
 def open_objective(
@@ -92,13 +145,7 @@ def _weight_bytes(builder: Builder, space: SearchSpace, *_: object) -> Objective
     return Bytes(builder.workload.layers, space.fullest)
 
 
-def _latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: str, cache: Path) -> Objective:
-    from autoquant.tuning.latency_objective import open_latency
-
-    return open_latency(builder, space, evaluation, io=io, cache=cache)
-
-
 OBJECTIVES: Mapping[str, Callable[[Builder, SearchSpace, Dataset, str, Path], Objective]] = MappingProxyType(
-    {MACS: _macs, BYTES: _weight_bytes, LATENCY: _latency}
+    {MACS: _macs, BYTES: _weight_bytes, LATENCY: open_latency}
 )
 """Name -> how to make it."""

@@ -31,7 +31,7 @@ from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.study import Sampler, Study
 from autoquant.tuning.study.trial import Terms
-from autoquant.tuning.study.workload import MACS, Objective
+from autoquant.tuning.study.workload import MULTIPLY_ADDS, Objective
 
 
 def prepare(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock, begin: float) -> SearchSession:
@@ -245,7 +245,7 @@ def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:
         run=folder.path,
         model=inputs.model.name,
         layers=workload.size,
-        macs=sum(workload.costs.values()) if workload.unit == MACS else None,
+        macs=sum(workload.costs.values()) if workload.unit == MULTIPLY_ADDS else None,
         samples=len(inputs.splits.evaluation),
         calibration_samples=len(inputs.splits.calibration),
         max_trials=request.max_trials,

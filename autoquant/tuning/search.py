@@ -24,7 +24,7 @@ from autoquant.tuning.result import SearchResult
 from autoquant.tuning.session import Clock
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.workload import MACS
+from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
 
 Report = Callable[[SearchResult], None]
@@ -135,7 +135,7 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
 
 def _warnings(inputs: Inputs) -> Iterator[str]:
     """What the user should know before the search begins."""
-    if inputs.workload.unit != MACS:
+    if inputs.workload.unit != MULTIPLY_ADDS:
         yield f"multiply-adds are not known for every layer: shares are of {inputs.workload.unit} instead"
     if inputs.request.allow_overlap:
         yield "calibration and search may share samples: these flatter the score, and certify nothing"

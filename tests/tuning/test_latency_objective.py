@@ -25,8 +25,8 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.load import load_lite
 from autoquant.model.open import open_model
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.tuning import latency_objective
-from autoquant.tuning.latency_objective import EstimatedLatency
+from autoquant.tuning import objective as latency_objective
+from autoquant.tuning.objective import EstimatedLatency
 
 NAMES = ("conv", "depthwise", "dense")
 OPERATORS = ["CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED"]

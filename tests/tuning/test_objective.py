@@ -7,9 +7,9 @@ import pytest
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import UsageError
 from autoquant.model.layer import Layer
-from autoquant.tuning.objective import OBJECTIVES, Bytes, Macs
+from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.study.choices import OBJECTIVES as NAMES
-from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.study.workload import Bytes, Macs, Workload
 
 
 def layer(name: str, shape: tuple[int, ...], macs: int, *, bias: bool) -> Layer:

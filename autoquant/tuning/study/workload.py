@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf, prod
 from typing import Protocol
 
 from autoquant.calibration.plan import Plan
+from autoquant.errors import UsageError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.targets.base import Target
+from autoquant.tuning.study.choices import BYTES, MACS
 from autoquant.tuning.study.trial import count_layers
 
-MACS = "multiply-adds"
+MULTIPLY_ADDS = "multiply-adds"
+
+
+FLOAT_BYTES, BIAS_BYTES = 4, 4
+"""Bytes of a weight in float32, and of a bias, which is float32 or int32."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Workload:
         """What these layers cost."""
         macs = {name: layer.macs for name, layer in layers.items() if layer.macs is not None}
         if len(macs) == len(layers) and any(macs.values()):
-            return cls(layers, macs, MACS)
+            return cls(layers, macs, MULTIPLY_ADDS)
         parameters = {name: layer.parameters for name, layer in layers.items()}
         if any(parameters.values()):
             return cls(layers, parameters, "parameters")
@@ -71,3 +78,56 @@ class Objective(Protocol):
     def __call__(self, plan: Plan) -> float:
         """The value of a plan."""
         ...
+
+
+@dataclass(frozen=True)
+class Macs:
+    """The share of multiply-adds left in float, as the workload counts them.
+
+    `fullest` has all in INT8 that may be; None where a search must not end as soon as it has as little in float.
+    """
+
+    workload: Workload
+    fullest: Plan | None
+    name: str = MACS
+
+    @property
+    def lowest(self) -> float:
+        """That of the fullest plan."""
+        return -inf if self.fullest is None else self(self.fullest)
+
+    def __call__(self, plan: Plan) -> float:
+        """Of a plan."""
+        return 1.0 - self.workload.int8_share(plan)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """The bytes of all layers' weights and biases, relative to those in float; raises UsageError where there are none.
+
+    A weight takes one byte in INT8, whatever bits it has, and four in float; a bias four.
+    """
+
+    layers: Mapping[str, Layer]
+    fullest: Plan
+    name: str = BYTES
+
+    def __post_init__(self) -> None:
+        if not any(layer.parameters for layer in self.layers.values()):
+            raise UsageError(f"--objective {BYTES}", "no layer of the model has a weight", hint=f"give {MACS}")
+
+    @property
+    def lowest(self) -> float:
+        """That of the fullest plan."""
+        return self(self.fullest)
+
+    def __call__(self, plan: Plan) -> float:
+        """Of a plan."""
+        in_float = sum(_bytes(layer, FLOAT_BYTES) for layer in self.layers.values())
+        planned = sum(_bytes(layer, 1 if name in plan.int8 else FLOAT_BYTES) for name, layer in self.layers.items())
+        return planned / in_float
+
+
+def _bytes(layer: Layer, size: int) -> int:
+    weights = prod(layer.weight_shape) if layer.weight else 0
+    return weights * size + (layer.parameters - weights) * BIAS_BYTES

@@ -8,11 +8,10 @@ import pytest
 
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
-from autoquant.tuning.objective import Macs
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
 from autoquant.tuning.study.space import Parameters, SearchSpace
-from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.study.workload import Macs, Workload
 
 LAYERS = [
     Layer(f"l{i}", "Conv2D", (f"x{i}",), -1, f"w{i}", (3, 3, 2, 4), (3,), None, None, 10 * (i + 1)) for i in range(4)

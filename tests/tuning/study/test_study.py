@@ -19,13 +19,15 @@ from autoquant.tuning.sampling.samplers import tpe
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, Suggestion
 from autoquant.tuning.study.study import ATTEMPTS, NAME, Study
 from autoquant.tuning.study.trial import State, Trial
-from autoquant.tuning.study.workload import MACS, Workload
+from autoquant.tuning.study.workload import MULTIPLY_ADDS, Workload
 
 LAYERS = [
     Layer(f"l{i}", "Conv2D", (f"x{i}",), -1, f"w{i}", (3, 3, 2, 4), (3,), None, None, 10 * (i + 1)) for i in range(5)
 ]
 LAYER_NAMES = {layer.name for layer in LAYERS}
-WORKLOAD = Workload({layer.name: layer for layer in LAYERS}, {layer.name: layer.macs or 0 for layer in LAYERS}, MACS)
+WORKLOAD = Workload(
+    {layer.name: layer for layer in LAYERS}, {layer.name: layer.macs or 0 for layer in LAYERS}, MULTIPLY_ADDS
+)
 SPACE = """
 [global]
 batch_num = [2, 1]

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
-from autoquant.cli.output import say
+from autoquant.cli.output import UNKNOWN, Block, Table, page, say
 from autoquant.cli.process import sigterm_as_ctrl_c, working
-from autoquant.cli.tables import UNKNOWN, Block, Table, page
 from autoquant.cli.words import counted, milliseconds, percent, spread
 from autoquant.formats.codec import json_text
 

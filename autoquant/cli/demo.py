@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import note
-from autoquant.cli.screen import listening, prepared, show_result
+from autoquant.cli.process import prepared
 from autoquant.cli.words import number
 from autoquant.files import unwritable
 from autoquant.tuning.study.run_folder import RunFolder
@@ -45,6 +45,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, search, and suggest what to do next."""
+    from autoquant.cli.screen import listening
+    from autoquant.cli.summary import show_result
     from autoquant.tuning.study.choices import check_target
 
     target = {"target": args.target} if "target" in args else {}

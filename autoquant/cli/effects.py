@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from autoquant.cli.tables import UNKNOWN, Block, Table
+from autoquant.cli.output import UNKNOWN, Block, Table
 from autoquant.cli.words import number, percent
 
 if TYPE_CHECKING:

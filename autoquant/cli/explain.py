@@ -19,8 +19,7 @@ from autoquant.cli.effects import (
     plan_words,
     settings_table,
 )
-from autoquant.cli.output import say, terminal_columns
-from autoquant.cli.tables import Block, labelled, page, wrapped
+from autoquant.cli.output import Block, labelled, page, say, terminal_columns, wrapped
 from autoquant.cli.words import at_most, counted, duration, number, percent
 from autoquant.formats.codec import json_text
 

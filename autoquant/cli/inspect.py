@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autoquant.cli import arguments, sensitivity
-from autoquant.cli.output import say, terminal_columns
+from autoquant.cli import arguments
+from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_columns
 from autoquant.cli.process import needs_tensorflow, working
-from autoquant.cli.tables import UNKNOWN, Block, Table, page
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 from autoquant.formats.codec import json_text
@@ -25,6 +24,9 @@ OPTIONAL = "not quantized by default"
 HOW = "to quantize these, add an override to a search space, or tensor_quantize to config.json"
 MOST_TENSORS = 8
 """Inputs not quantized by default that are shown; --json has all."""
+BAR = 24
+"""Characters of the longest bar of a sensitivity."""
+IMPOSSIBLE = "cannot be calibrated"
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -68,7 +70,7 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
-    blocks: list[Block] = [_layers(found), _tensors(found), _rejected(found), sensitivity.table(found), [totals(found)]]
+    blocks: list[Block] = [_layers(found), _tensors(found), _rejected(found), _sensitivity(found), [totals(found)]]
     return page(blocks, columns=columns)
 
 
@@ -92,14 +94,14 @@ def facts(found: Inspection) -> dict[str, Any]:
                 "share": share(layer, layers),
                 "parameters": layer.parameters,
             }
-            | ({"litert": asdict(operators[layer.name])} if layer.name in operators else {})
+            | ({"litert": operators[layer.name]} if layer.name in operators else {})
             for layer in layers
         ],
         "tensors": [{"name": one.name, "op": one.op, "reads": one.activations[0]} for one in found.survey.tensors],
         "rejected": [{"name": one.name, "op": one.op, "reason": one.reason} for one in found.survey.rejected],
         "macs": total_macs(layers),
         "parameters": sum(layer.parameters for layer in layers),
-        **sensitivity.facts(found),
+        **_sensitivity_facts(found),
     }
 
 
@@ -127,26 +129,17 @@ def totals(found: Inspection) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """The operator of a .tflite that a layer became: its kind, its place among all, and the tensor that it makes."""
+def _operators(found: Inspection) -> Mapping[str, dict[str, Any]]:
+    """The operator of a .tflite that each layer became: its kind, its place among all, and the tensor that it makes.
 
-    kind: str
-    index: int
-    result: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.index}"
-
-
-def _operators(found: Inspection) -> Mapping[str, Operator]:
-    """What each layer became; empty where nothing was converted."""
+    Empty where nothing was converted.
+    """
     from autoquant.model.litert.graph import LiteGraph
 
-    lite = found.model.program
+    lite, parts = found.model.program, ("kind", "index", "result")
     if not isinstance(lite, LiteGraph):
         return {}
-    return {layer.name: Operator(*lite.operator(layer.name)) for layer in found.survey.layers}
+    return {layer.name: dict(zip(parts, lite.operator(layer.name), strict=True)) for layer in found.survey.layers}
 
 
 def _layers(found: Inspection) -> Block:
@@ -158,7 +151,7 @@ def _layers(found: Inspection) -> Block:
             [
                 layer.name,
                 layer.op,
-                *([str(operators[layer.name])] if operators else []),
+                *(["{kind} {index}".format(**operators[layer.name])] if operators else []),
                 _shape(layer.weight_shape) if layer.weight else UNKNOWN,
                 _shape(layer.output_shape),
                 OPEN if layer.macs is None else f"{layer.macs:,}",
@@ -186,3 +179,50 @@ def _rejected(found: Inspection) -> Block:
 
 def _shape(shape: Sequence[int | None] | None) -> str:
     return "x".join(OPEN if size is None else str(size) for size in shape) if shape is not None else OPEN
+
+
+def _sensitivity(found: Inspection) -> Block:
+    """A row for each layer, the highest first, and the meaning of the numbers; nothing without --sensitivity."""
+    overview = found.sensitivity
+    if overview is None:
+        return []
+    values, rows = overview.default, []
+    layers = sorted((one for one in found.survey.layers if one.name in values), key=lambda one: -values[one.name])
+    shares = [overview.share(layer.name) for layer in layers]
+    longest = max((share or 0.0 for share in shares), default=0.0)
+    for layer, share in zip(layers, shares, strict=True):
+        drawn = bar(share or 0.0, longest)
+        value = f"{values[layer.name]:.3g}" if math.isfinite(values[layer.name]) else IMPOSSIBLE
+        part = UNKNOWN if share is None else percent(share)
+        rows.append((layer.name, layer.op, overview.best(layer.name) or UNKNOWN, drawn, value, part))
+    measured = overview.found
+    how = "by gradients" if measured.method == "fisher" else "one layer at a time"
+    return [
+        Table(("layer", "operator", "best range", "", "sensitivity", "share"), rows, words=4),
+        "sensitivity: divergence of the output from FP32's, in nats, when this layer alone is quantized",
+        f"with default settings; found {how} on {counted(measured.samples, 'sample')}",
+        *([f"as {measured.reason}"] if measured.reason else []),
+    ]
+
+
+def _sensitivity_facts(found: Inspection) -> dict[str, Any]:
+    """For scripts: one number for each layer and range algorithm, null where it cannot be calibrated."""
+    if found.sensitivity is None:
+        return {}
+    from autoquant.tuning.sensitivity.measure import SETTINGS
+
+    result, layers = found.sensitivity.found, {}
+    for name, values in result.values.items():
+        known = (value if math.isfinite(value) else None for value in values)
+        layers[name] = dict(zip(SETTINGS, known, strict=True))
+    how = {"method": result.method, "reason": result.reason, "samples": result.samples}
+    return {"sensitivity": {**how, "unit": "nats", "layers": layers}}
+
+
+def bar(share: float, longest: float) -> str:
+    """A bar in proportion to the longest; all but 0 can be seen.
+
+    >>> bar(0.5, 1.0), bar(0.0, 1.0), bar(1e-9, 1.0)
+    ('############', '', '#')
+    """
+    return "#" * max(1, round(BAR * share / longest)) if share else ""

@@ -1,18 +1,134 @@
-"""Writing to standard output and standard error, also where the reader has left or the disk is full."""
+"""Text on standard output and standard error: rows with labels, tables, and how they are written.
+
+Tables become paragraphs on narrow screens; writing works also where the reader has left or the disk is full.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TextIO
 
-from autoquant.cli.tables import wrapped
 from autoquant.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 WIDEST = 100
 """Columns beyond which a sentence is hard to read."""
+UNKNOWN = "-"
+"""A cell whose value is not known, or not there."""
+UNLIMITED = 10_000
+"""Columns that no line fills."""
+STYLES = MappingProxyType({"certified": "bold green", "met": "bold green", "missed": "bold red"})
+"""Label -> its style; others are bold."""
+Block = Sequence["Table | Text | str"]
+"""Parts of a page with no empty line between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells below headings: the first `words` columns flush left, the others, numbers, flush right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 2
+
+    def lines(self) -> list[str]:
+        """One line for the headings, and one a row.
+
+        >>> Table(("a", "b"), [("ccc", "10")], words=1).lines()
+        ['a     b', 'ccc  10']
+        """
+        widths = [max(map(len, column)) for column in zip(self.headings, *self.rows, strict=True)]
+        return [
+            "  ".join(
+                f"{cell:{'<' if place < self.words else '>'}{width}}"
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in (self.headings, *self.rows)
+        ]
+
+    def paragraphs(self) -> list[str]:
+        """The first heading, then two lines a row: its first cell, and the others, as far as known, with headings.
+
+        >>> Table(("a", "b", "c"), [("ccc", "10", UNKNOWN)]).paragraphs()
+        ['a', 'ccc', '  b 10']
+        """
+        found = [self.headings[0]]
+        for first, *others in self.rows:
+            named = zip(self.headings[1:], others, strict=True)
+            known = [f"{heading} {cell}" for heading, cell in named if heading and cell != UNKNOWN]
+            found += [first, "  " + ", ".join(known)]
+        return found
+
+
+def labelled(rows: Iterable[tuple[str, str]], *, columns: int | None = None) -> list[Text]:
+    """Rows with their labels, which may be empty, in front, folded to so many columns."""
+    from rich.text import Text
+
+    known = list(rows)
+    width = max(len(label) for label, _ in known)
+    found = []
+    for label, words in known:
+        line = Text(wrapped(f"{label:{width}}  {words}", columns, indent=width + 2))
+        line.stylize(STYLES.get(label, "bold"), 0, width)
+        found.append(line)
+    return found
+
+
+def page(blocks: Iterable[Block], *, columns: int | None) -> str:
+    """Blocks with an empty line between them, coloured where standard output is a terminal, in so many columns.
+
+    A table that is wider becomes paragraphs; without `columns` nothing is folded: names are there to be copied.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    lines: list[Text] = []
+    for block in filter(None, blocks):
+        lines += [Text()] if lines else []
+        for part in block:
+            if isinstance(part, Text):
+                lines.append(part)
+            elif isinstance(part, str):
+                lines.append(Text(wrapped(part, columns)))
+            else:
+                head, *rows = part.lines()
+                if columns is not None and max(map(len, (head, *rows))) > columns:
+                    head, *rows = part.paragraphs()
+                lines += [Text(wrapped(head, columns), "bold"), *(Text(wrapped(row, columns)) for row in rows)]
+    file = io.StringIO()
+    console = Console(
+        file=file, width=UNLIMITED, force_terminal=sys.stdout.isatty() or None, highlight=False, markup=False
+    )
+    console.print(*lines, sep="\n", soft_wrap=True)
+    return file.getvalue()
+
+
+def wrapped(line: str, columns: int | None, *, indent: int = 4) -> str:
+    """Break a line between words where it is longer than `columns`; what continues it is indented.
+
+    >>> print(wrapped("autoquant: error: model.pb: does not exist", 30))
+    autoquant: error: model.pb:
+        does not exist
+    """
+    if columns is None or len(line) <= columns:
+        return line
+    return textwrap.fill(
+        line,
+        columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 @contextmanager

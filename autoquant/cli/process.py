@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
+from autoquant.cli.output import note
 from autoquant.errors import UsageError
 from autoquant.model.model import is_lite
 from autoquant.quiet import stderr_held_back
@@ -52,6 +53,16 @@ def working(args: argparse.Namespace, *, tensorflow: bool = True) -> Iterator[No
     with stdout_for_the_result():
         if tensorflow:
             import_tensorflow(verbose=args.verbose)
+        yield
+
+
+@contextmanager
+def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
+    """Inside, TensorFlow is there, if the model needs it; standard output is for the result, and SIGTERM is Ctrl-C."""
+    needed = needs_tensorflow(model)
+    if needed and not args.quiet:
+        note("loading TensorFlow ...")
+    with sigterm_as_ctrl_c(), working(args, tensorflow=needed):
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from autoquant.cli import arguments
-from autoquant.cli.screen import listening, prepared, show_result
+from autoquant.cli.process import prepared
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -71,6 +71,8 @@ def _add_certificate(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
+    from autoquant.cli.screen import listening
+    from autoquant.cli.summary import show_result
     from autoquant.tuning.study.request import SearchRequest
 
     options = arguments.options_for(args, SearchRequest)

@@ -1,20 +1,22 @@
-"""The final screen of a search: verdict, figures, and what to do next."""
+"""The result of a search, printed: verdict, figures, and what to do next."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import shlex
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
-from autoquant.cli.tables import UNKNOWN, Table
+from autoquant.cli.output import UNKNOWN, Table, labelled, page, say
 from autoquant.cli.words import accepted, at_most, counted, duration, number, percent, spread
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.evaluation.statistics.tolerance import within
+from autoquant.formats.codec import json_text
 from autoquant.tuning.certification.certificate import Certificate, Verdict
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import Ended, SearchResult, result_facts
 from autoquant.tuning.study.choices import MACS
 from autoquant.tuning.study.run_folder import RunFolder
 
@@ -26,6 +28,22 @@ DIGITS = 12
 """Of a digest; certificate.json has all."""
 Row = tuple[str, str]
 """A label, which may be empty, and its text."""
+
+
+def show_result(
+    result: SearchResult,
+    args: argparse.Namespace,
+    *,
+    before: Sequence[Row] = (),
+    after: Sequence[Row] = (),
+) -> int:
+    """Print the result, for people with rows `before` and `after` it; return the exit code."""
+    if args.json:
+        say(json_text(result_facts(result)))
+    else:
+        rows = brief(result) if args.quiet else [*before, *summary(result), *after]
+        say(page([labelled(rows)], columns=None))
+    return exit_code(result)
 
 
 def summary(result: SearchResult) -> list[Row]:

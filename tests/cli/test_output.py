@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoquant.cli.output import complain
-from autoquant.cli.tables import wrapped
+from autoquant.cli.output import complain, wrapped
 
 FULL = Path("/dev/full")
 SAY = "import sys\nfrom autoquant.cli.output import note, say\n"

@@ -10,8 +10,7 @@ import pytest
 from autoquant.cli import process
 from autoquant.cli.export import written
 from autoquant.cli.main import main
-from autoquant.cli.process import needs_tensorflow
-from autoquant.cli.screen import prepared
+from autoquant.cli.process import needs_tensorflow, prepared
 
 NOT_FOR_TENSORFLOW = "is a .tflite, of which --target tensorflow can make nothing; give --target litert"
 

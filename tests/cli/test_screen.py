@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from autoquant.cli.live import LiveScreen, render
+from autoquant.cli.screen import live_screen, render
 from autoquant.cli.state import State, update
 from autoquant.tuning.events import (
     BaselineScored,
@@ -167,7 +167,7 @@ def test_whatever_the_names_every_line_fits(
 def test_the_screen_redraws_what_it_is_told() -> None:
     file = io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
-    with LiveScreen(console, lambda: 0.0) as listener:
+    with live_screen(console, lambda: 0.0) as listener:
         listener(OPENED)
         listener(BASELINE)
     assert "top1 0.7500; accept INT8 >= 0.6250 (max drop 0.1250)" in file.getvalue()

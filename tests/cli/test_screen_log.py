@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from autoquant.cli.plain import PlainScreen
+from autoquant.cli.screen import PlainScreen
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,

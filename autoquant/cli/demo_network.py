@@ -38,32 +38,11 @@ class DemoFiles:
     calibration: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Digits for training and for evaluation; no image is in both."""
-
-    train_x: NDArray[np.float32]
-    train_y: NDArray[np.int64]
-    test_x: NDArray[np.float32]
-    test_y: NDArray[np.int64]
-
-
 def make_demo(folder: Path, *, seed: int = 0) -> DemoFiles:
     """Train the network and save it with its data in `folder`, which is made where missing.
 
     Takes about ten seconds. Sets the seeds of Python, NumPy and Keras. Raises UsageError without scikit-learn.
     """
-    digits = _digits(seed)
-    model = _train(digits, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = DemoFiles(folder / "digits.keras", folder / "evaluation.npz", folder / "calibration.npz")
-    model.save(files.model)
-    np.savez(files.evaluation, x=digits.test_x, y=digits.test_y)
-    np.savez(files.calibration, x=digits.train_x, y=digits.train_y)
-    return files
-
-
-def _digits(seed: int) -> Split:
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -74,7 +53,13 @@ def _digits(seed: int) -> Split:
     train_x, test_x, train_y, test_y = train_test_split(
         x, y, test_size=EVALUATION_IMAGES, stratify=y, random_state=seed
     )
-    return Split(train_x, train_y, test_x, test_y)
+    model = _train(train_x, train_y, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = DemoFiles(folder / "digits.keras", folder / "evaluation.npz", folder / "calibration.npz")
+    model.save(files.model)
+    np.savez(files.evaluation, x=test_x, y=test_y)
+    np.savez(files.calibration, x=train_x, y=train_y)
+    return files
 
 
 def shifted(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -84,11 +69,11 @@ def shifted(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([wide[:, i : i + height, j : j + width] for i in range(3) for j in range(3)])
 
 
-def _train(digits: Split, seed: int) -> Any:
+def _train(x: NDArray[np.float32], y: NDArray[np.int64], seed: int) -> Any:
     import keras
 
     keras.utils.set_random_seed(seed)
-    x, y = shifted(digits.train_x), np.tile(digits.train_y, 9)
+    x, y = shifted(x), np.tile(y, 9)
     steps = EPOCHS * -(-len(x) // BATCH)
     model = _network()
     model.compile(

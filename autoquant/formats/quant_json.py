@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from autoquant.errors import PlanError
-from autoquant.formats.codec import load, save
+from autoquant.formats.codec import load
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ def quant_json_path(model: Path) -> Path:
     return model.with_name(f"{model.stem.removesuffix('_quantized')}_quant.json")
 
 
-def save_quant_json(value: QuantJson, path: Path) -> None:
-    """Write a file, whole or not at all. Raises RunError."""
-    save(value, path)
-
-
 def load_quant_json(path: Path) -> QuantJson:
-    """Read a file. Raises PlanError that names the key."""
+    """Read a file that `save` of a QuantJson wrote. Raises PlanError that names the key."""
     return load(QuantJson, path, PlanError, hint="save the quantized model again")

@@ -14,7 +14,8 @@ from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
-from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path, save_quant_json
+from autoquant.formats.codec import save
+from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
@@ -130,7 +131,7 @@ def _write(path: Path, graph_def: Any, stands_for: Mapping[str, tuple[str, ...]]
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
         mapping.unlink(missing_ok=True)  # never beside a model that it does not describe
-    save_quant_json(QuantJson(sha256(content).hexdigest(), stands_for), mapping)
+    save(QuantJson(sha256(content).hexdigest(), stands_for), mapping)
 
 
 def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record, corrections: Corrections) -> list[NewNode]:

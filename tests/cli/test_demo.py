@@ -173,7 +173,7 @@ def test_network_reads_digits_and_one_weight_scale_per_layer_would_ruin_it(demo:
 
 
 def test_folders_are_made_where_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_network, "_train", lambda digits, seed: demo_network._network())  # that it learns is above
+    monkeypatch.setattr(demo_network, "_train", lambda x, y, seed: demo_network._network())  # that it learns is above
     made = make_demo(tmp_path / "new" / "folder")
     assert made.model.parent == tmp_path / "new" / "folder"
     assert all(path.is_file() for path in (made.model, made.evaluation, made.calibration))

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.errors import PlanError, RunError
+from autoquant.formats.codec import save
 from autoquant.formats.quant_json import (
     QuantJson,
     load_quant_json,
     quant_json_path,
-    save_quant_json,
 )
 
 DIGEST = "0123456789abcdef" * 4
@@ -29,12 +29,12 @@ values = st.builds(
 @given(values)
 def test_what_was_written_is_read(value: QuantJson) -> None:
     with TemporaryDirectory() as folder:
-        save_quant_json(value, Path(folder) / "file")
+        save(value, Path(folder) / "file")
         assert load_quant_json(Path(folder) / "file") == value
 
 
 def test_the_file_is_plain_json(tmp_path: Path) -> None:
-    save_quant_json(QuantJson(DIGEST, {"y": ("conv", "bias"), "a/b": ("a",)}), tmp_path / "net_quant.json")
+    save(QuantJson(DIGEST, {"y": ("conv", "bias"), "a/b": ("a",)}), tmp_path / "net_quant.json")
     assert json.loads((tmp_path / "net_quant.json").read_text()) == {
         "version": 1,
         "sha256": DIGEST,
@@ -96,4 +96,4 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="cannot be read"):
         load_quant_json(tmp_path / "bytes")
     with pytest.raises(RunError, match="cannot be written"):
-        save_quant_json(QuantJson(DIGEST, {}), tmp_path / "bytes" / "file")
+        save(QuantJson(DIGEST, {}), tmp_path / "bytes" / "file")

@@ -279,7 +279,7 @@ def test_a_map_is_never_beside_a_model_that_it_does_not_describe(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("autoquant.targets.tensorflow.save_quant_json", killed)
+        patch.setattr("autoquant.targets.tensorflow.save", killed)
         with pytest.raises(KeyboardInterrupt):
             target.save(model.graph, layers, {"conv": record["conv"]}, path)
     assert path.read_bytes() != before

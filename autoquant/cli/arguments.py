@@ -79,24 +79,17 @@ def add_model(parser: Parser) -> None:
     add(parser.add_argument_group("model"), options, inputs=names, outputs=names)
 
 
-def add_target(parser: Parser) -> Any:
-    """Where the INT8 model is to run; returns the group, for more options."""
+def add_target(parser: Parser, *, io: bool = False) -> Any:
+    """Where the INT8 model is to run, and with `io` the type of its inputs and outputs; returns the group, for more."""
     from autoquant.targets.table import TARGETS
-    from autoquant.tuning.study.request import SearchRequest
-
-    group = parser.add_argument_group("target")
-    what = f"where the INT8 model is to run: {' or '.join(TARGETS)} (default {SearchRequest.target})"
-    add(group, {"--target T": what})
-    return group
-
-
-def add_io(group: Any) -> None:
-    """The type of the INT8 model's inputs and outputs."""
     from autoquant.tuning.study.choices import IO_TYPES
     from autoquant.tuning.study.request import SearchRequest
 
-    what = f"inputs and outputs of the INT8 .tflite: {' or '.join(IO_TYPES)} (default {SearchRequest.io})"
-    add(group, {"--io TYPE": what})
+    target = f"where the INT8 model is to run: {' or '.join(TARGETS)} (default {SearchRequest.target})"
+    types = f"inputs and outputs of the INT8 .tflite: {' or '.join(IO_TYPES)} (default {SearchRequest.io})"
+    group = parser.add_argument_group("target")
+    add(group, {"--target T": target, **({"--io TYPE": types} if io else {})})
+    return group
 
 
 def add_reading(parser: Parser, *, labels: bool) -> None:

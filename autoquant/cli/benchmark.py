@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import UNKNOWN, Block, Table, page, say
 from autoquant.cli.process import sigterm_as_ctrl_c, working
 from autoquant.cli.words import counted, milliseconds, percent, spread
+from autoquant.evaluation.latency.latency import Latency, OperatorTime
 from autoquant.formats.codec import json_text
-
-if TYPE_CHECKING:
-    from autoquant.evaluation.latency.latency import Latency, OperatorTime
+from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
 
 SLOWEST = 10
 """Operators that are shown; --json has all."""
@@ -21,8 +19,6 @@ SLOWEST = 10
 
 def add_arguments(parser: arguments.Parser) -> None:
     """The models, and how they are measured."""
-    from autoquant.tuning.benchmark import BenchmarkRequest
-
     parser.add_argument(
         "models",
         metavar="MODEL",
@@ -42,8 +38,6 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print the times."""
-    from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
-
     options = arguments.options_for(args, BenchmarkRequest)
     BenchmarkRequest(**options)
     with sigterm_as_ctrl_c(), working(args, tensorflow=any(lite_file(model) is None for model in args.models)):

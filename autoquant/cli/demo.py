@@ -6,19 +6,18 @@ import argparse
 import itertools
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
+from autoquant.cli.demo_network import DemoFiles, make_demo
 from autoquant.cli.output import note
 from autoquant.cli.process import prepared
+from autoquant.cli.summary import show_result
 from autoquant.cli.words import number
 from autoquant.files import unwritable
+from autoquant.tuning.result import SearchResult
+from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from autoquant.cli.demo_network import DemoFiles
-    from autoquant.tuning.result import SearchResult
-    from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.study.trial import Trial
 
 FOLDER = "autoquant-demo"
 SPACE = "demo"
@@ -46,8 +45,6 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, search, and suggest what to do next."""
     from autoquant.cli.screen import listening
-    from autoquant.cli.summary import show_result
-    from autoquant.tuning.study.choices import check_target
 
     target = {"target": args.target} if "target" in args else {}
     check_target("", **target)
@@ -57,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
     with prepared(args, ""):
         if not args.quiet:
             note(INTRODUCTION)
-        files = _made(files_folder)
+        try:
+            files = make_demo(files_folder)
+        except OSError as error:
+            raise unwritable(files_folder, error) from error
         with listening(args) as listener:
             from autoquant import api
 
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
 def unused(folder: Path) -> Path:
     """The folder, or the first of folder-2, folder-3, ... that is not there yet, or empty."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
-    return next(path for path in itertools.chain([folder], numbered) if not path.exists() or _is_empty(path))
+    paths = itertools.chain([folder], numbered)
+    return next(path for path in paths if not path.exists() or (path.is_dir() and not any(path.iterdir())))
 
 
 def lesson(result: SearchResult) -> list[tuple[str, str]]:
@@ -105,17 +106,3 @@ def commands(files: DemoFiles, target: str = "") -> list[tuple[str, str]]:
         ("", f"autoquant inspect {model}{option}"),
         ("", f"autoquant search {model} --data {evaluation} --calibration {calibration} --tolerance 0.5%{option}"),
     ]
-
-
-def _made(folder: Path) -> DemoFiles:
-    from autoquant.cli.demo_network import make_demo
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is found before the training
-        return make_demo(folder)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())

@@ -48,13 +48,13 @@ def make_demo(folder: Path, *, seed: int = 0) -> DemoFiles:
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise UsageError("demo", "needs scikit-learn", hint="pip install 'autoquant[demo]'") from error
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is found before the training
     pixels, y = load_digits(return_X_y=True)
     x = (pixels / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)
     train_x, test_x, train_y, test_y = train_test_split(
         x, y, test_size=EVALUATION_IMAGES, stratify=y, random_state=seed
     )
     model = _train(train_x, train_y, seed)
-    folder.mkdir(parents=True, exist_ok=True)
     files = DemoFiles(folder / "digits.keras", folder / "evaluation.npz", folder / "calibration.npz")
     model.save(files.model)
     np.savez(files.evaluation, x=test_x, y=test_y)

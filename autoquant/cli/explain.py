@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli import arguments
-from autoquant.cli.effects import (
-    MOST,
-    drop_words,
-    float_layers_table,
-    interval_words,
-    legend,
-    plan_words,
-    settings_table,
-)
-from autoquant.cli.output import Block, labelled, page, say, terminal_columns, wrapped
+from autoquant.cli.output import UNKNOWN, Block, Row, Table, labelled, page, say, terminal_columns, wrapped
 from autoquant.cli.words import at_most, counted, duration, number, percent
 from autoquant.formats.codec import json_text
+from autoquant.reports.ablations import FloatFallbackEffect, Pair, SettingEffect
+from autoquant.reports.explanation import Explanation, FloatLayer, Reason, explain_run
+from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS, Change, value_of
+from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.setting_words import setting_words
+from autoquant.tuning.study.trial import Trial
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from autoquant.reports.explanation import Explanation, FloatLayer
+MOST = 8
+"""Rows of a table; --json has all."""
+MOST_NAMES = 3
+"""Layers that are named beside each other."""
+NUMBERS = ("divergence", "drop", "gain", "trials")
+ALWAYS = ("activation", "channel_wise")
+"""Settings of layers that are named even where they are the default."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -37,8 +39,6 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the run, and explain it."""
-    from autoquant.reports.explanation import explain_run
-
     found = explain_run(Path(args.run))
     say(json_text(found.facts()) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
 def text(found: Explanation, *, columns: int | None) -> str:
     """The best plan and its cost, measured effects, and the reasons of its float layers, in so many columns."""
+    from rich.text import Text
+
     terms = found.run.terms
     shown = [one.pair for one in found.settings[:MOST]] + [one.pair for one in found.float_fallbacks[:MOST]]
     blocks: list[Block] = [
@@ -53,15 +55,13 @@ def text(found: Explanation, *, columns: int | None) -> str:
         settings_table(found.settings),
         float_layers_table(found.float_fallbacks, terms.objective_name),
         [*legend(shown)],
-        _float_layers(found, columns),
+        [Text(wrapped(line, columns), "" if place else "bold") for place, line in enumerate(reasons(found))],
     ]
     return page(blocks, columns=columns)
 
 
-def cost(found: Explanation) -> Iterator[tuple[str, str]]:
+def cost(found: Explanation) -> Iterator[Row]:
     """The best plan, its cost, and the effort of the trials, as rows with labels."""
-    from autoquant.tuning.study.choices import MACS
-
     run, terms, best = found.run, found.run.terms, found.run.best
     max_drop = f"max drop {number(terms.max_drop)}"
     yield "run", f"{run.run} ({terms.target}): FP32 {terms.metric} {number(terms.baseline)}, {max_drop}"
@@ -71,21 +71,16 @@ def cost(found: Explanation) -> Iterator[tuple[str, str]]:
         met = "within tolerance" if best.meets(terms.max_drop) else "not within tolerance"
         score = "" if best.score is None else f"{terms.metric} {number(best.score)}, "
         yield "best", f"trial {best.number} ({best.why}): {score}drop {drop_words(best)}, {met}"
-        yield from _certificate(found)
+        claim = found.run.certificate
+        if claim is not None:
+            bound = f"{at_most(claim.upper_bound)} with {percent(claim.confidence)} confidence"
+            samples = counted(claim.samples, "sample")
+            yield "holdout", f"{claim.verdict}: drop {number(claim.drop)} on {samples}, {bound}"
         minimized = f"; {terms.objective_name} {percent(best.objective)} of the float model's"
         share = f"{best.int8_layers} of {best.layers} layers, {percent(best.int8_share)} of the model's work"
         yield "INT8", share + ("" if terms.objective_name == MACS else minimized)
         yield "settings", plan_words(best.plan)
     yield "effort", _effort(found)
-
-
-def _certificate(found: Explanation) -> Iterator[tuple[str, str]]:
-    claim = found.run.certificate
-    if claim is None:
-        return
-    bound = f"{at_most(claim.upper_bound)} with {percent(claim.confidence)} confidence"
-    samples = counted(claim.samples, "sample")
-    yield "holdout", f"{claim.verdict}: drop {number(claim.drop)} on {samples}, {bound}"
 
 
 def _effort(found: Explanation) -> str:
@@ -96,12 +91,6 @@ def _effort(found: Explanation) -> str:
     parts = ", ".join(f"{part} {duration(spent)}" for part, spent in run.seconds.items())
     trials, samples = counted(len(run.trials), "trial"), counted(run.samples, "sample")
     return f"{trials} ({ended}{unended}), {samples} evaluated; {parts or 'no times'}"
-
-
-def _float_layers(found: Explanation, columns: int | None) -> list[Text]:
-    from rich.text import Text
-
-    return [Text(wrapped(line, columns), "" if number else "bold") for number, line in enumerate(reasons(found))]
 
 
 def reasons(found: Explanation) -> Iterator[str]:
@@ -123,8 +112,6 @@ def reasons(found: Explanation) -> Iterator[str]:
 
 
 def _reason(group: Sequence[FloatLayer], found: Explanation) -> str:
-    from autoquant.reports.explanation import Reason
-
     one, run = group[0], found.run
     if one.trial is None:
         beside = "" if one.reason is Reason.NEVER else " beside most of these INT8 layers and with a verdict"
@@ -156,3 +143,99 @@ def _difference(group: Sequence[FloatLayer]) -> str:
 
 def _them(group: Sequence[FloatLayer]) -> str:
     return "it" if len(group) == 1 else "them"
+
+
+def settings_table(settings: Sequence[SettingEffect]) -> Block:
+    """The effect of settings, a row each; those changed together in one."""
+    rows = []
+    for one in settings:
+        words = [_changed(change) for change in one.changes]
+        after, before = (" and ".join(side) for side in zip(*words, strict=True))
+        rows.append((after, before, *_figures(one.pair)))
+    return _table(("effect of settings", "instead of"), rows)
+
+
+def float_layers_table(effects: Sequence[FloatFallbackEffect], objective: str) -> Block:
+    """The effect of layers in float, and their cost: in INT8 share, or in what else was minimized."""
+    rows = []
+    for one in effects:
+        left = len(one.layers) - MOST_NAMES
+        names = ", ".join(one.layers[:MOST_NAMES]) + (f" and {left} more" if left > 0 else "")
+        trials = (one.pair.before, one.pair.after)
+        costs = [trial.int8_share if objective == MACS else trial.objective for trial in trials]
+        rows.append((names, " -> ".join(map(percent, costs)), *_figures(one.pair)))
+    return _table(("effect of float layers", "share in INT8" if objective == MACS else objective), rows)
+
+
+def legend(pairs: Sequence[Pair]) -> Iterator[str]:
+    """The meaning of the columns."""
+    over = sorted({pair.divergence.samples for pair in pairs if pair.divergence})
+    if over:
+        samples = f"{over[0]:,}" if len(over) == 1 else f"{over[0]:,} to {over[-1]:,}"
+        yield f"divergence: mean divergence of outputs from FP32's, over the same {samples} samples in both trials"
+    if any(pair.gain is not None and not _exact(pair) for pair in pairs):
+        yield "~: estimated, as the trial was stopped early; an interval in brackets holds at the run's error rate"
+
+
+def drop_words(trial: Trial) -> str:
+    """A drop, with '~' in front where it is an estimate; negative where INT8 is better than FP32."""
+    if trial.drop is None:
+        return UNKNOWN
+    return number(trial.drop) if trial.score is not None else f"~{number(trial.drop)}"
+
+
+def interval_words(low: float | None, high: float | None) -> str:
+    """The interval of an estimate, where it has one."""
+    bounded = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+    return f" ({low:.2g} to {high:.2g})" if bounded else ""
+
+
+def plan_words(plan: Plan) -> str:
+    """The settings of a plan that are not the default, and of its layers with how many have them where they differ."""
+    return ", ".join([*_of_the_model(plan), *_of_layers(list(plan.int8.values()))])
+
+
+def _figures(pair: Pair) -> tuple[str, str, str, str]:
+    """The figures of two trials, as NUMBERS has them."""
+    divergences, gain, numbers = pair.divergence, pair.gain, f"{pair.before.number}, {pair.after.number}"
+    divergence = f"{divergences.before:.3g} -> {divergences.after:.3g}" if divergences else UNKNOWN
+    if gain is None:
+        return divergence, UNKNOWN, UNKNOWN, numbers
+    interval = "" if _exact(pair) else interval_words(gain.low, gain.high)
+    drops = f"{drop_words(pair.before)} -> {drop_words(pair.after)}"
+    return divergence, drops, number(gain.estimate) + interval, numbers
+
+
+def _exact(pair: Pair) -> bool:
+    return pair.before.score is not None and pair.after.score is not None
+
+
+def _table(words: tuple[str, str], rows: Sequence[Sequence[str]]) -> Block:
+    if not rows:
+        return []
+    left = [f"... and {len(rows) - MOST} more, which --json lists"] if len(rows) > MOST else []
+    return [Table((*words, *NUMBERS), rows[:MOST]), *left]
+
+
+def _changed(change: Change) -> tuple[str, str]:
+    """The new value of a setting, and the one before."""
+    where = f" in {change.layers[0]}" if change.single else ""
+    return setting_words(change.setting, change.after) + where, setting_words(change.setting, change.before)
+
+
+def _of_the_model(plan: Plan) -> Iterator[str]:
+    default = type(plan)({})
+    for setting in PLAN_SETTINGS:
+        value = getattr(plan, setting)
+        if setting == "batch_num" or value != getattr(default, setting):
+            yield setting_words(setting, value)
+
+
+def _of_layers(layers: list[LayerPlan]) -> Iterator[str]:
+    for setting in LAYER_SETTINGS if layers else ():
+        values = Counter(value_of(settings, setting) for settings in layers)
+        default = value_of(type(layers[0])(), setting)
+        if len(values) > 1:
+            yield ", ".join(f"{setting_words(setting, value)} ({times})" for value, times in values.most_common())
+        elif setting in ALWAYS or default not in values:
+            yield setting_words(setting, next(iter(values)))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import say
-from autoquant.cli.process import needs_tensorflow, working
+from autoquant.cli.process import working
 from autoquant.cli.words import number
 from autoquant.errors import MET, MISSED
+from autoquant.model.model import is_lite
+from autoquant.tuning.study.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from autoquant.amct.from_file import CalibratedModel
@@ -34,11 +36,10 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and print where the files are."""
-    from autoquant.tuning.study.run_folder import RunFolder
-
     folder = RunFolder(Path(args.run))
     folder.require_run()
-    with working(args, tensorflow=needs_tensorflow(folder.read_request()["request"]["model"])):
+    model = folder.read_request()["request"]["model"]
+    with working(args, tensorflow=not is_lite(model)):
         from autoquant import api
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}

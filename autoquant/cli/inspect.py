@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments
 from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_columns
-from autoquant.cli.process import needs_tensorflow, working
+from autoquant.cli.process import working
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 from autoquant.formats.codec import json_text
+from autoquant.model.model import is_lite
+from autoquant.tuning.study.choices import check_target
+from autoquant.tuning.study.request import DataRequest
 
 if TYPE_CHECKING:
     from autoquant.api import Inspection
@@ -43,15 +46,12 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the layers of the model."""
-    from autoquant.tuning.study.choices import check_target
-    from autoquant.tuning.study.request import DataRequest
-
     options = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
     reading = arguments.options_for(args, DataRequest)
     _check_sensitivity(args, reading)
     if "target" in options:
         check_target(args.model, target=options["target"])
-    with working(args, tensorflow=needs_tensorflow(args.model)):
+    with working(args, tensorflow=not is_lite(args.model)):
         from autoquant import api
 
         found = api.inspect(args.model, **options, **reading)

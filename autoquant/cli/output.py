@@ -28,6 +28,8 @@ UNLIMITED = 10_000
 """Columns that no line fills."""
 STYLES = MappingProxyType({"certified": "bold green", "met": "bold green", "missed": "bold red"})
 """Label -> its style; others are bold."""
+Row = tuple[str, str]
+"""A label, which may be empty, and its text."""
 Block = Sequence["Table | Text | str"]
 """Parts of a page with no empty line between them."""
 
@@ -69,7 +71,7 @@ class Table:
         return found
 
 
-def labelled(rows: Iterable[tuple[str, str]], *, columns: int | None = None) -> list[Text]:
+def labelled(rows: Iterable[Row], *, columns: int | None = None) -> list[Text]:
     """Rows with their labels, which may be empty, in front, folded to so many columns."""
     from rich.text import Text
 

@@ -59,16 +59,11 @@ def working(args: argparse.Namespace, *, tensorflow: bool = True) -> Iterator[No
 @contextmanager
 def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
     """Inside, TensorFlow is there, if the model needs it; standard output is for the result, and SIGTERM is Ctrl-C."""
-    needed = needs_tensorflow(model)
+    needed = not is_lite(model)
     if needed and not args.quiet:
         note("loading TensorFlow ...")
     with sigterm_as_ctrl_c(), working(args, tensorflow=needed):
         yield
-
-
-def needs_tensorflow(model: str | Path) -> bool:
-    """Whether a model is opened by TensorFlow, as all are but a .tflite."""
-    return not is_lite(model)
 
 
 def import_tensorflow(*, verbose: bool) -> None:

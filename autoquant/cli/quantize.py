@@ -7,13 +7,16 @@ import argparse
 from autoquant.cli import arguments
 from autoquant.cli.export import written
 from autoquant.cli.output import say
-from autoquant.cli.process import needs_tensorflow, working
+from autoquant.cli.process import working
+from autoquant.model.model import is_lite
+from autoquant.tuning.study.choices import check_target
+from autoquant.tuning.study.request import SearchRequest
 
 
 def add_arguments(parser: arguments.Parser) -> None:
     """The model, the plan, calibration data, and the folder."""
     arguments.add_model(parser)
-    arguments.add_io(arguments.add_target(parser))
+    arguments.add_target(parser, io=True)
     group = parser.add_argument_group("plan and data")
     group.add_argument("--config", metavar="FILE", required=True, help="a config.json that a search or export wrote")
     group.add_argument("--calibration", metavar="DATA", required=True, help="samples; labels are not needed")
@@ -25,13 +28,10 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantize, and print where the files are."""
-    from autoquant.tuning.study.choices import check_target
-    from autoquant.tuning.study.request import SearchRequest
-
     options = arguments.options_for(args, SearchRequest)
     target = {name: options[name] for name in ("target", "io") if name in options}
     check_target(args.model, **target, simulation=args.simulation)
-    with working(args, tensorflow=needs_tensorflow(args.model)):
+    with working(args, tensorflow=not is_lite(args.model)):
         from autoquant import api
 
         saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from autoquant.cli import arguments
 from autoquant.cli.process import prepared
+from autoquant.cli.summary import show_result
+from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
 AS_BEFORE = "as the run was started"
@@ -24,8 +26,6 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume, and print the result."""
     from autoquant.cli.screen import listening
-    from autoquant.cli.summary import show_result
-    from autoquant.tuning.study.request import SearchRequest
 
     run = RunFolder(Path(args.run))
     run.require_run()

@@ -6,25 +6,23 @@ import argparse
 
 from autoquant.cli import arguments
 from autoquant.cli.process import prepared
+from autoquant.cli.summary import show_result
+from autoquant.formats.space_toml import DEFAULT, presets
+from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
+from autoquant.tuning.study.request import SearchRequest
 
 
 def add_arguments(parser: arguments.Parser) -> None:
     """All options of a search."""
-    from autoquant.formats.space_toml import DEFAULT, presets
-    from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
-    from autoquant.tuning.study.request import SearchRequest
-
     parser.epilog = arguments.EXIT_CODES
     arguments.add_model(parser)
-    target = arguments.add_target(parser)
-    arguments.add_io(target)
     options = {
         "--engine E": f"what runs the models to score them: {', '.join(ENGINE_NAMES)} "
         f"(default {SearchRequest.engine}: LiteRT, where it computes what TensorFlow does)",
         "--objective O": "what to minimize in float: macs (multiply-adds), bytes (of weights), or latency, measured "
         f"on this machine (default {SearchRequest.objective})",
     }
-    arguments.add(target, options)
+    arguments.add(arguments.add_target(parser, io=True), options)
     options = {
         "--data DATA": "evaluation data: an .npz file, a folder of images by class, TFRecords, or module:function",
         "--calibration DATA": "calibration data, likewise (default: split off the evaluation data)",
@@ -54,8 +52,6 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def _add_certificate(parser: arguments.Parser) -> None:
     """How the best model is certified, and on which samples."""
-    from autoquant.tuning.study.request import SearchRequest
-
     group = parser.add_argument_group("certificate")
     arguments.add_certify(group, otherwise="half of the evaluation data, where that can be enough")
     options = {
@@ -72,8 +68,6 @@ def _add_certificate(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
     from autoquant.cli.screen import listening
-    from autoquant.cli.summary import show_result
-    from autoquant.tuning.study.request import SearchRequest
 
     options = arguments.options_for(args, SearchRequest)
     if "keep_models" in args:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from autoquant.cli.output import Row
 from autoquant.cli.words import accepted, counted, duration, macs, number, percent, share_words
 from autoquant.tuning.events import (
     BaselineScored,
@@ -27,8 +28,6 @@ from autoquant.tuning.study.trial import Trial
 
 RECENT = 6
 """Trials that are shown."""
-Row = tuple[str, str]
-"""A label and its text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
-from autoquant.cli.output import UNKNOWN, Table, labelled, page, say
+from autoquant.cli.output import UNKNOWN, Row, Table, labelled, page, say
 from autoquant.cli.words import accepted, at_most, counted, duration, number, percent, spread
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
 from autoquant.evaluation.latency.latency import Latency
@@ -26,8 +26,6 @@ WIDEST = "thorough"
 """The preset that offers most."""
 DIGITS = 12
 """Of a digest; certificate.json has all."""
-Row = tuple[str, str]
-"""A label, which may be empty, and its text."""
 
 
 def show_result(

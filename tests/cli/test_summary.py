@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from autoquant.cli.output import labelled, page
-from autoquant.cli.summary import Row, brief, exit_code, summary
+from autoquant.cli.output import Row, labelled, page
+from autoquant.cli.summary import brief, exit_code, summary
 from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTime, Spread
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.tuning.certification.certificate import Certificate, Verdict

@@ -10,7 +10,8 @@ import pytest
 from autoquant.cli import process
 from autoquant.cli.export import written
 from autoquant.cli.main import main
-from autoquant.cli.process import needs_tensorflow, prepared
+from autoquant.cli.process import prepared
+from autoquant.model.model import is_lite
 
 NOT_FOR_TENSORFLOW = "is a .tflite, of which --target tensorflow can make nothing; give --target litert"
 
@@ -37,7 +38,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_only_a_tflite_needs_no_tensorflow(
     model: str, needed: bool, loaded: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert needs_tensorflow(model) is needed is needs_tensorflow(Path(model))
+    assert is_lite(model) is is_lite(Path(model)) is not needed
     with prepared(argparse.Namespace(quiet=False, verbose=False), model):
         pass
     assert loaded == ["loaded"] * needed

@@ -9,12 +9,9 @@ import argparse
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from autoquant.errors import UsageError
-
-if TYPE_CHECKING:
-    from autoquant.evaluation.statistics.tolerance import Tolerance
 
 EXIT_CODES = """\
 exit codes:
@@ -206,14 +203,3 @@ def space(text: str) -> str:
 
     load_space(text)
     return text
-
-
-def tolerance(text: str) -> Tolerance:
-    """Read a tolerance. Raises UsageError.
-
-    >>> tolerance("1%")
-    Tolerance(value=0.01, relative=True)
-    """
-    from autoquant.evaluation.statistics.tolerance import Tolerance
-
-    return Tolerance.parse(text)

@@ -31,13 +31,8 @@ INT8 on it, and searches for settings that lose at most 2% of its accuracy."""
 def add_arguments(parser: arguments.Parser) -> None:
     """The target, the folder, and the screen."""
     parser.epilog = arguments.EXIT_CODES
-    parser.add_argument(
-        "--run",
-        metavar="DIR",
-        type=Path,
-        default=None,
-        help=f"the folder of the run; model and data go to DIR-files (default: all into {FOLDER})",
-    )
+    what = f"the folder of the run; model and data go to DIR-files (default: all into {FOLDER})"
+    arguments.add(parser, {"--run DIR": what}, default=None, run=Path)
     arguments.add_target(parser)
     arguments.add_screen(parser)
 

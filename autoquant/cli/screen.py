@@ -122,17 +122,16 @@ def render(state: State, now: float) -> RenderableType:
     rows = Table.grid(padding=(0, 2), expand=True)
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column(overflow="fold", ratio=1)
+    shown: list[tuple[str, RenderableType]] = []
     if state.opened is None:
-        rows.add_row("autoquant", "reading model and data ...")
-    for row in facts(state):
-        rows.add_row(*row)
+        shown.append(("autoquant", "reading model and data ..."))
+    shown += facts(state)
     if state.baseline is not None:
-        rows.add_row("best", Text(best(state), STYLES.get(verdict(state.best, state), "") if state.best else "dim"))
-    for row in running(state):
-        rows.add_row(*row)
+        shown.append(("best", Text(best(state), STYLES.get(verdict(state.best, state), "") if state.best else "dim")))
+    shown += running(state)
     if state.pace is not None:
-        rows.add_row("" if state.running else state.pace.what, _bar(state.pace, now))
-    for row in (*ended(state), *budget(state, now)):
+        shown.append(("" if state.running else state.pace.what, _bar(state.pace, now)))
+    for row in (*shown, *ended(state), *budget(state, now)):
         rows.add_row(*row)
     parts: list[RenderableType] = [rows]
     if state.recent:

@@ -7,6 +7,7 @@ import argparse
 from autoquant.cli import arguments
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
+from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
 from autoquant.tuning.study.request import SearchRequest
@@ -31,7 +32,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--tolerance T": "how much worse than FP32 the score may be: 0.005 (absolute) or 1%% (of the FP32 score)",
     }
     group = parser.add_argument_group("data and tolerance")
-    arguments.add(group, options, required=("--data", "--tolerance"), tolerance=arguments.tolerance)
+    arguments.add(group, options, required=("--data", "--tolerance"), tolerance=Tolerance.parse)
     _add_certificate(parser)
     arguments.add_budget(parser, trials=str(SearchRequest.max_trials), timeout="none")
     options = {
@@ -62,7 +63,7 @@ def _add_certificate(parser: arguments.Parser) -> None:
         "(default: --tolerance)",
         "--allow-overlap": "let calibration and search share samples; shared ones are left out of the holdout",
     }
-    arguments.add(group, options, confidence=float, guard_tolerance=arguments.tolerance)
+    arguments.add(group, options, confidence=float, guard_tolerance=Tolerance.parse)
 
 
 def run(args: argparse.Namespace) -> int:

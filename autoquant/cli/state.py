@@ -8,19 +8,7 @@ from dataclasses import dataclass, replace
 
 from autoquant.cli.output import Row
 from autoquant.cli.words import accepted, counted, duration, macs, number, percent, share_words
-from autoquant.tuning.events import (
-    BaselineScored,
-    Calibrated,
-    DataSplit,
-    Event,
-    Finished,
-    Opened,
-    Progress,
-    Resumed,
-    TrialEnded,
-    TrialStarted,
-    Warned,
-)
+from autoquant.tuning import events
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import MACS
 from autoquant.tuning.study.trial import State as TrialState
@@ -62,12 +50,12 @@ class Pace:
 class State:
     """All that is known of a search. `used` seconds of the budget were used at time `at`."""
 
-    opened: Opened | None = None
-    baseline: BaselineScored | None = None
-    divided: DataSplit | None = None
+    opened: events.Opened | None = None
+    baseline: events.BaselineScored | None = None
+    divided: events.DataSplit | None = None
     batches: int = 0
-    resumed: Resumed | None = None
-    running: TrialStarted | None = None
+    resumed: events.Resumed | None = None
+    running: events.TrialStarted | None = None
     pace: Pace | None = None
     recent: tuple[Trial, ...] = ()
     best: Trial | None = None
@@ -82,37 +70,37 @@ class State:
         return self.used if self.result or self.at is None else self.used + now - self.at
 
 
-def update(state: State, event: Event, now: float) -> State:
+def update(state: State, event: events.Event, now: float) -> State:
     """The state after an event at time `now`, in seconds of any clock."""
     match event:
-        case Opened():
+        case events.Opened():
             return replace(state, opened=event)
-        case BaselineScored():
+        case events.BaselineScored():
             return replace(state, baseline=event, pace=None)
-        case DataSplit():
+        case events.DataSplit():
             return replace(state, divided=event)
-        case Calibrated():
+        case events.Calibrated():
             return replace(state, batches=event.batches, pace=None)
-        case Resumed():
+        case events.Resumed():
             state = replace(state, resumed=event, recent=event.trials[-RECENT:], best=event.best)
             return replace(state, trials=len(event.trials), used=event.seconds, at=now)
-        case Progress():
+        case events.Progress():
             return replace(state, pace=_pace(state.pace, event, now))
-        case TrialStarted():
+        case events.TrialStarted():
             return replace(state, running=event, pace=None, at=now if state.at is None else state.at)
-        case TrialEnded():
+        case events.TrialEnded():
             recent = (*state.recent, event.trial)[-RECENT:]
             state = replace(state, running=None, pace=None, recent=recent, best=event.best)
             return replace(state, trials=event.trials, used=event.seconds, at=now)
-        case Warned():
+        case events.Warned():
             return replace(state, warnings=(*state.warnings, event.text))
-        case Finished():
+        case events.Finished():
             result = event.result
             state = replace(state, running=None, pace=None, result=result, best=result.best)
             return replace(state, trials=len(result.trials), used=result.seconds)
 
 
-def _pace(before: Pace | None, event: Progress, now: float) -> Pace:
+def _pace(before: Pace | None, event: events.Progress, now: float) -> Pace:
     if before is None or before.what != event.what or event.done < before.done:
         return Pace(event.what, event.done, event.total, now, event.done, now)
     return replace(before, done=event.done, total=event.total, at=now)

@@ -29,11 +29,7 @@ DIGITS = 12
 
 
 def show_result(
-    result: SearchResult,
-    args: argparse.Namespace,
-    *,
-    before: Sequence[Row] = (),
-    after: Sequence[Row] = (),
+    result: SearchResult, args: argparse.Namespace, *, before: Sequence[Row] = (), after: Sequence[Row] = ()
 ) -> int:
     """Print the result, for people with rows `before` and `after` it; return the exit code."""
     if args.json:

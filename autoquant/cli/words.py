@@ -98,9 +98,8 @@ def milliseconds(seconds: float) -> str:
 
 def spread(times: Spread) -> str:
     """A median time with its quartiles."""
-    return (
-        f"{milliseconds(times.median)} ({milliseconds(times.lower_quartile)} to {milliseconds(times.upper_quartile)})"
-    )
+    quartiles = f"{milliseconds(times.lower_quartile)} to {milliseconds(times.upper_quartile)}"
+    return f"{milliseconds(times.median)} ({quartiles})"
 
 
 def macs(count: int | None) -> str:

@@ -92,9 +92,13 @@ def parse_space(text: str, where: str) -> SpaceFile:
     whole = _whole(common)
     shared, layer = _table(common, "global"), _table(fields.sub("layer"), "layer")
     _disjoint(fields, shared, layer)
+    listed = fields.raw("override")
+    if not isinstance(listed, list | None):
+        hint = "begin each with [[override]]"
+        raise fields.error("override", f"expected a list of tables, got {listed!r}", hint=hint)
     overrides = tuple(
         _override(fields.nested(entry, f"override[{number}]"), f"{where}.override[{number}]")
-        for number, entry in enumerate(_list(fields, "override"))
+        for number, entry in enumerate(listed or ())
     )
     fields.done()
     return SpaceFile(where, text, whole, shared, layer, overrides)
@@ -159,13 +163,6 @@ def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
         if name not in algorithms and fields.sub(name).rest():
             raise fields.error(name, "has parameters but is not in act_algo", hint=f'add "{name}" to act_algo')
     return tuple(settings)
-
-
-def _list(fields: Fields, key: str) -> list[Any]:
-    value = fields.raw(key)
-    if not isinstance(value, list | None):
-        raise fields.error(key, f"expected a list of tables, got {value!r}", hint=f"begin each with [[{key}]]")
-    return value or []
 
 
 def _choices(fields: Fields, key: str, kind: type, known: Collection[str] = ()) -> tuple[Any, ...]:

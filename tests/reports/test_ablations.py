@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.calibration.ranges import MinMax
 from autoquant.reports.ablations import Divergences, Gain, Pair, float_fallback_effects, ranked_pairs, setting_effects
 from autoquant.tuning.study.trial import State, Trial
 

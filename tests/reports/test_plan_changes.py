@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from autoquant.calibration.percentile import MinMax
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.calibration.ranges import MinMax
 from autoquant.reports.plan_changes import Change, changes, distance, layers_by_value, same_settings
 
 PLAIN = LayerPlan()

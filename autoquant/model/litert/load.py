@@ -10,11 +10,16 @@ from typing import Any
 
 from autoquant.errors import ModelError, did_you_mean
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.batch import with_open_batch
 from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound
 from autoquant.model.litert.flatbuffer import DTYPES, tensor_name
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.litert.interpreter import plain_interpreter, sentence, stated_shapes, tensor_shapes
+from autoquant.model.litert.interpreter import (
+    plain_interpreter,
+    sentence,
+    stated_shapes,
+    tensor_shapes,
+    with_open_batch,
+)
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.litert.tidy import tidy
 from autoquant.model.model import InputSpec, Model

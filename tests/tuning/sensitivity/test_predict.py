@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.calibration.percentile import MinMax, Percentile
-from autoquant.calibration.ranges import Ifmr
+from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
 from autoquant.errors import AutoquantError, ModelError, TrialError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.formats.space_toml import parse_space

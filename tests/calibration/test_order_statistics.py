@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoquant.calibration.distribution import Distribution, Exact
-from autoquant.calibration.percentile import Ifmr, MinMax, Percentile
+from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
 from autoquant.calibration.sketch import Sketcher
 from autoquant.quantization.affine import Range
 

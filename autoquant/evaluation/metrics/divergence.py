@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from autoquant.array import Array
@@ -60,17 +62,20 @@ def _relative_error(plain: Array, quantized: Array) -> Array:
     return np.asarray(np.square(quantized - plain).sum(axis=1) / size)
 
 
-def cosine_similarity(plain: Array, quantized: Array) -> float:
-    """The cosine of the angle between two arrays of equal size, in [-1, 1].
+def cosine_similarity(plain: Sequence[Array], quantized: Sequence[Array]) -> float:
+    """The cosine of the angle between two vectors, each given in parts of the same sizes; in [-1, 1].
 
     1 where the FP32 one is all zero, 0 where only the other is.
 
-    >>> cosine_similarity(np.array([3.0, 4.0]), np.array([4.0, -3.0]))
+    >>> cosine_similarity([np.array([3.0]), np.array([4.0])], [np.array([4.0]), np.array([-3.0])])
     0.0
     """
-    one, other = plain.astype(np.float64).ravel(), quantized.astype(np.float64).ravel()
-    if not one.any() or not other.any():
-        return 0.0 if one.any() else 1.0
-    one, other = one / np.abs(one).max(), other / np.abs(other).max()  # no square can overflow or vanish
-    cosine = float(one @ other) / float(np.linalg.norm(one) * np.linalg.norm(other))
+    scales = [max(float(np.abs(part).max(initial=0.0)) for part in parts) for parts in (plain, quantized)]
+    if not all(scales):
+        return 0.0 if scales[0] else 1.0
+    products = np.zeros(3)
+    for parts in zip(plain, quantized, strict=True):  # scaled, so that no square can overflow or vanish
+        one, other = (part.astype(np.float64).ravel() / scale for part, scale in zip(parts, scales, strict=True))
+        products += one @ other, one @ one, other @ other
+    cosine = float(products[0] / np.sqrt(products[1] * products[2]))
     return min(max(cosine, -1.0), 1.0)

@@ -39,7 +39,6 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
             found[name] = -np.inf
             continue
         with closing(engine.open_graph(alone, [results[name]])) as runner:
-            outputs = [runner(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
-        one, other = (np.concatenate([part[results[name]].ravel() for part in parts]) for parts in (plain, outputs))
-        found[name] = cosine_similarity(one, other)
+            outputs = [runner(batch.inputs)[results[name]] for batch in request.sample_subset.batches(BATCH)]
+        found[name] = cosine_similarity([part[results[name]] for part in plain], outputs)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import ModelError, PlanError, RunError, TrialError, UsageError
-from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.scoring.score import OnProgress
-from autoquant.model.layer import Layer
-from autoquant.model.model import Model
+from autoquant.model.model import Program
 from autoquant.targets.table import TARGETS
+from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.study.choices import AUTO, TENSORFLOW
 
 if TYPE_CHECKING:  # which loads TensorFlow
@@ -49,32 +48,21 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class EngineChooser:
-    """Chooses the engine for one model.
+    """Chooses the engine of a run."""
 
-    `asked` is auto, litert or tensorflow; `target` the name of the target. `layers` are those that a plan may quantize,
-    `in_float` the others, whose constants it may change.
-    """
-
-    asked: str
-    target: str
-    model: Model
-    layers: Sequence[Layer]
-    data: Dataset
-    of_classes: bool
-    batch_size: int
+    inputs: Inputs
     on_progress: OnProgress
-    in_float: Sequence[Layer] = ()
 
     def choose(self) -> EngineChoice:
         """Choose an engine; LiteRT for a graph of TensorFlow only where the FP32 model computes the same there.
 
         Raises UsageError where LiteRT is asked for and does not compute what TensorFlow does.
         """
-        if self.asked == self._runtime or LITERT not in TARGETS[self.target].engines[1:]:
+        if self._requested == self._runtime or LITERT not in TARGETS[self.inputs.target.name].engines[1:]:
             return EngineChoice(open_engine(self._runtime))
         try:
             engine = self._fake_quant_engine()
-            compared = self._compared(engine.open_graph(self.model.program), self._open_float())
+            compared = self._compared(engine.open_graph(self._program), self._open_float())
         except (ModelError, TrialError) as error:
             return self.fall_back(f"{error.where}: {error.what}")
         figures = _figures("float", compared)
@@ -113,29 +101,38 @@ class EngineChooser:
 
     def fall_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> EngineChoice:
         """Choose TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""
-        if self.asked != AUTO:
+        if self._requested != AUTO:
             hint = f"leave it out, or give --engine {TENSORFLOW}"
-            raise UsageError(f"--engine {self.asked}", f"cannot be used for this model: {reason}", hint=hint)
+            raise UsageError(f"--engine {self._requested}", f"cannot be used for this model: {reason}", hint=hint)
         return EngineChoice(open_engine(TENSORFLOW), reason, figures)
 
     @property
+    def _requested(self) -> str:
+        return self.inputs.request.engine
+
+    @property
     def _runtime(self) -> str:
-        return TARGETS[self.target].runtime
+        return TARGETS[self.inputs.target.name].runtime
+
+    @property
+    def _program(self) -> Program:
+        return self.inputs.model.program
 
     def _fake_quant_engine(self) -> FakeQuantEngine:
         """LiteRT for this model. Raises ModelError where a layer cannot be fake-quantized on it."""
         from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 
-        engine = FakeQuantEngine.of(self.model.graph, [*self.layers, *self.in_float])
-        for layer in self.layers:
-            if reason := engine.reasons.get(layer.name):
-                raise ModelError(
-                    layer.name, f"cannot be fake-quantized on LiteRT: {reason}", hint=f"--engine {TENSORFLOW} can"
-                )
+        space = self.inputs.space
+        layers = sorted(space.layers.values(), key=lambda layer: layer.name in space.always_float)
+        engine = FakeQuantEngine.of(self.inputs.model.graph, layers)
+        for name in space.layers:
+            if name not in space.always_float and (reason := engine.reasons.get(name)):
+                what = f"cannot be fake-quantized on LiteRT: {reason}"
+                raise ModelError(name, what, hint=f"--engine {TENSORFLOW} can")
         return engine
 
     def _open_float(self) -> Runner:
-        return open_engine(TENSORFLOW).open_graph(self.model.program)
+        return open_engine(TENSORFLOW).open_graph(self._program)
 
     def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> Comparison | None:
         with tempfile.TemporaryDirectory() as folder:
@@ -145,8 +142,8 @@ class EngineChooser:
                     make(plan, path)
                 except (PlanError, TrialError):
                     continue  # the search will come to it, and say so
-                theirs = open_engine(TENSORFLOW).open_file(path, self.model.program)
-                return self._compared(engine.open_file(path, self.model.program), theirs, self._open_float())
+                theirs = open_engine(TENSORFLOW).open_file(path, self._program)
+                return self._compared(engine.open_file(path, self._program), theirs, self._open_float())
         return None
 
     def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:
@@ -155,9 +152,9 @@ class EngineChooser:
             return compare(
                 ours,
                 theirs,
-                self.data,
-                batch_size=self.batch_size,
-                of_classes=self.of_classes,
+                self.inputs.splits.evaluation,
+                batch_size=self.inputs.request.batch_size,
+                of_classes=self.inputs.metric.of_classes,
                 plain=plain,
                 on_progress=self.on_progress,
             )

@@ -103,7 +103,8 @@ class _Preparation:
 
     def _on_chosen_engine(self) -> _Measured:
         """Choose the engine, or take that of the run, and measure on it."""
-        chooser, stored = self._chooser(), self.folder.read_request().get("engine")
+        chooser = EngineChooser(self.inputs, self._on_progress("LiteRT beside TensorFlow"))
+        stored = self.folder.read_request().get("engine")
         choice = chooser.reopen(stored) if stored else chooser.choose()
         self._tell(choice)
         measured = self._measured(choice.engine)
@@ -116,20 +117,6 @@ class _Preparation:
             measured = self._measured(confirmed.engine)
         self.folder.write_request({**self.folder.read_request(), "engine": confirmed.as_table()})
         return measured
-
-    def _chooser(self) -> EngineChooser:
-        inputs, space = self.inputs, self.inputs.space
-        return EngineChooser(
-            asked=inputs.request.engine,
-            target=inputs.target.name,
-            model=inputs.model,
-            layers=[layer for name, layer in space.layers.items() if name not in space.always_float],
-            data=inputs.splits.evaluation,
-            of_classes=inputs.metric.of_classes,
-            batch_size=inputs.request.batch_size,
-            on_progress=self._on_progress("LiteRT beside TensorFlow"),
-            in_float=[space.layers[name] for name in space.always_float],
-        )
 
     def _tell(self, choice: EngineChoice) -> None:
         if choice.reason:

@@ -22,7 +22,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 
 MOST = 5
 """Layers, groups or operators that are named; result.json has all."""
-WIDEST = "thorough"
+LARGEST_SPACE = "thorough"
 """The preset that offers most."""
 DIGITS = 12
 """Of a digest; certificate.json has all."""
@@ -217,7 +217,8 @@ def _costly(result: SearchResult) -> Iterator[Row]:
 
 def _advice(result: SearchResult) -> Iterator[Row]:
     run = shlex.quote(str(result.run))
-    again = "search again with " + ("" if result.space == WIDEST else f"--space {WIDEST} or ") + "a larger --tolerance"
+    larger = "" if result.space == LARGEST_SPACE else f"--space {LARGEST_SPACE} or "
+    again = f"search again with {larger}a larger --tolerance"
     more = {
         Ended.TRIALS: f"more trials: autoquant resume {run} --max-trials {2 * len(result.trials)}",
         Ended.TIMEOUT: f"more time: autoquant resume {run} --timeout {math.ceil(2 * result.seconds)}s",

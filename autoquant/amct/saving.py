@@ -12,7 +12,7 @@ from autoquant.amct.arguments import listed, output_names, output_path
 from autoquant.amct.calibration import calibration_of, empty_entries
 from autoquant.amct.logs import log
 from autoquant.array import Array
-from autoquant.calibration.record import LayerRecord, Record
+from autoquant.calibration.record import LayerRecord, Record, float_weight
 from autoquant.errors import PlanError, UsageError, did_you_mean
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
@@ -24,7 +24,7 @@ from autoquant.model.model import Fusion
 from autoquant.model.nodes import sizes
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical, node_of
-from autoquant.quantization.weights import balanced_weight, weight_scales
+from autoquant.quantization.weights import weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.study.trial import count_layers
 
@@ -180,11 +180,9 @@ def _check_weights(model: RecordedModel, where: Path) -> None:
     """Raise PlanError where a weight's scales are not those that calibration gives the weights of this model."""
     for name, entry in model.record.items():
         layer = model.layers.get(name)
-        weight = model.graph.constant(layer.weight) if layer is not None and layer.weight else None
-        if layer is None or weight is None or not entry.scale_w:
+        if layer is None or layer.weight is None or not entry.scale_w:
             continue
-        if entry.balance:
-            weight = balanced_weight(weight, np.array(entry.balance), layer.operator.input_axis)
+        weight = float_weight(model.graph, layer, entry.balance)
         if not any(_has_scales(layer, weight, entry, algorithm) for algorithm in layer.can.weight_algorithms):
             what = "its scale_w is not what calibration gives the weight of this model"
             way_out = "calibrate this model with these outputs (calib_outputs)"

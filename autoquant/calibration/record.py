@@ -14,7 +14,7 @@ from autoquant.calibration.scales import IN_FLOAT, Factors, Scales
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
-from autoquant.model.model import Program
+from autoquant.model.model import Program, known_constant
 from autoquant.quantization.affine import EPSILON, Affine, in_float16
 from autoquant.quantization.weights import balanced_weight, input_maxima, weight_scales
 
@@ -95,14 +95,12 @@ class Calibrator:
             yield name, LayerRecord(activation, scale_w, balance, settings.weight_bits, skip_fusion=skip_fusion)
 
     def _input_maxima(self, layer: Layer) -> Array:
-        return input_maxima(self._weight(layer), layer.operator.input_axis)
+        return input_maxima(known_constant(self._program, layer.weight), layer.operator.input_axis)
 
     def _weight_scales(self, layer: Layer, settings: LayerPlan, balance: Factors) -> tuple[float, ...]:
         key = (layer.name, settings.channel_wise, settings.weight_bits, settings.weight_algorithm, balance)
         if key not in self._of_weights:
-            weight = self._weight(layer)
-            if balance:
-                weight = balanced_weight(weight, np.array(balance, np.float32), layer.operator.input_axis)
+            weight = float_weight(self._program, layer, balance)
             axes = layer.channel_axes if settings.channel_wise else None
             scales = weight_scales(
                 layer.name, weight, axes, bits=settings.weight_bits, algorithm=settings.weight_algorithm
@@ -110,10 +108,11 @@ class Calibrator:
             self._of_weights[key] = tuple(map(float, scales))
         return self._of_weights[key]
 
-    def _weight(self, layer: Layer) -> Array:
-        weight = self._program.constant(layer.weight) if layer.weight else None
-        assert weight is not None, layer.name
-        return weight
+
+def float_weight(program: Program, layer: Layer, balance: Factors = ()) -> Array:
+    """The weight of a layer, each input channel multiplied by its factor where there are any."""
+    weight = known_constant(program, layer.weight)
+    return balanced_weight(weight, np.array(balance, np.float32), layer.operator.input_axis) if balance else weight
 
 
 def _float16(name: str, activation: Affine) -> Affine:

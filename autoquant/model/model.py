@@ -89,6 +89,13 @@ class Model:
         return self.program
 
 
+def known_constant(program: Program, tensor: str | None) -> Array:
+    """The value of a tensor that is known to be a constant."""
+    value = None if tensor is None else program.constant(tensor)
+    assert value is not None, tensor
+    return value
+
+
 def is_lite(model: str | Path) -> bool:
     """Whether a model is a .tflite, by its name."""
     return Path(model).suffix.lower() == LITE

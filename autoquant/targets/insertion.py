@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.calibration.record import LayerRecord
+from autoquant.calibration.record import LayerRecord, float_weight
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
+from autoquant.model.model import known_constant
 from autoquant.model.nodes import changed_node, make_const
 from autoquant.model.operators import node_of
-from autoquant.quantization.weights import balanced_weight, quantize_bias, quantize_weight
+from autoquant.quantization.weights import quantize_bias, quantize_weight
 from autoquant.targets.ascend_nodes import (
     anti_quant_node,
     balance_node,
@@ -108,9 +109,7 @@ def _quant(graph: Graph, layer: Layer, node: Any, index: int, tensor: str, recor
 def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[NewNode]:
     """The INT8 weight, its offsets and AscendWeightQuant."""
     assert layer.weight is not None
-    weight = _value(graph, layer.weight)
-    if record.balance:
-        weight = balanced_weight(weight, np.array(record.balance, np.float32), layer.operator.input_axis)
+    weight = float_weight(graph, layer, record.balance)
     scales = np.array(record.scale_w, np.float32)
     offsets = zero_offsets(record.scale_w, weight.shape, layer.channel_axes)
     prefix, of = f"{layer.name}/weight_quant", (layer.weight,)
@@ -127,16 +126,10 @@ def _bias(graph: Graph, layer: Layer, record: LayerRecord, correction: Array | N
     node = graph.nodes[layer.bias]
     prefix, of = f"{layer.name}/bias_quant", (node_of(node.input[1]),)
     scales = np.array(record.scale_w, np.float32)
-    value = _value(graph, node.input[1])
+    value = known_constant(graph, node.input[1])
     value = value if correction is None else value.astype(np.float64) + correction
     integers = quantize_bias(layer.name, value, record.activation.scale, scales)
     steps = make_const(graph.free_name(f"{prefix}/bias"), integers)
     cast = bias_cast_node(graph.free_name(f"{prefix}/Cast"), steps.name)
     adding = changed_node(node, name=graph.free_name(f"{prefix}/BiasAdd"), inputs=[layer.name, cast.name])
     return [NewNode(steps, of), NewNode(cast, of), NewNode(adding, (layer.bias,))]
-
-
-def _value(graph: Graph, tensor: str) -> Array:
-    value = graph.constant(tensor)
-    assert value is not None, tensor
-    return value

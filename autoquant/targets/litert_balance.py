@@ -16,6 +16,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
+from autoquant.model.model import known_constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def balance_layers(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, sca
             factors[name] = own
             divided |= dict.fromkeys(layer.rescaled, (layer.data_axis, own))
             for tensor, axis, scale in _changes(lite, layer, np.array(own)):
-                constants[tensor] = _times(constants.get(tensor, _constant(lite, tensor)), axis, scale)
+                constants[tensor] = _times(constants.get(tensor, known_constant(lite, tensor)), axis, scale)
     for tensor, value in constants.items():
         if not np.isfinite(value).all():
             hint = "remove dmq_balancer_param of the layer that it belongs to, or of the one behind that"
@@ -73,16 +74,10 @@ def _changes(lite: LiteGraph, layer: Layer, factors: Array) -> Iterator[tuple[st
         yield lite.name_of(inputs[kind.bias]), 0, 1.0 / factors
 
 
-def _constant(lite: LiteGraph, name: str) -> Array:
-    value = lite.constant(name)
-    assert value is not None, name
-    return value
-
-
 def _input_maxima(lite: LiteGraph, layer: Layer, channels: int) -> Array:
     """The largest absolute value of each input channel; of a depthwise convolution over the outputs of each."""
     kind = KINDS[lite.kind(lite.layers[layer.name])]
-    weight = _constant(lite, layer.weight or "")
+    weight = known_constant(lite, layer.weight)
     largest = np.abs(np.moveaxis(weight, kind.input_axis, -1)).reshape(-1, weight.shape[kind.input_axis]).max(axis=0)
     whole = kind.op == "DepthwiseConv2dNative" and len(largest) % channels == 0
     return np.asarray(largest.reshape(channels, -1).max(axis=1) if whole else largest)

@@ -12,6 +12,7 @@ from autoquant.calibration.scales import Scales
 from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.model import known_constant
 from autoquant.quantization.affine import Affine
 from autoquant.targets.litert_balance import Balance, balance_layers
 from autoquant.targets.litert_operators import data_near, data_of, scale_keepers
@@ -77,8 +78,7 @@ class LiteCalibrator:
             return scales_of(layer, changed[layer.weight], self._lite, settings)
         key = layer.name, settings.channel_wise, settings.weight_algorithm
         if key not in self._of_weights:
-            weight = self._lite.constant(layer.weight)
-            assert weight is not None, layer.weight
+            weight = known_constant(self._lite, layer.weight)
             self._of_weights[key] = scales_of(layer, weight, self._lite, settings)
         return self._of_weights[key]
 

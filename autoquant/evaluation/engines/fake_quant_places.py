@@ -16,6 +16,7 @@ from autoquant.model.litert import matching
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, laid_out
 from autoquant.model.litert.matching import parts_of
+from autoquant.model.model import known_constant
 from autoquant.model.operators import node_of
 
 ROUNDING = 1e-6
@@ -82,7 +83,7 @@ def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Place
 
 def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) -> Place | str:
     """A layer's place, or why it has none; operators `named` carry its name."""
-    weight = None if layer.weight is None else _constant(graph, layer.weight)
+    weight = None if layer.weight is None else known_constant(graph, layer.weight)
     fitting = [index for index in range(len(lite.operators)) if lite.kind(index) in MADE_OF[layer.op]]
     candidates = [
         index for index in fitting if (index in named if weight is None else _has_weight(lite, index, weight))
@@ -97,7 +98,7 @@ def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) ->
     data = (layer.operator.data,) if len(layer.activations) == 1 else (0, 1)
     if weight is None:
         return Place(index, data, None, None)
-    bias = None if layer.bias is None else _constant(graph, graph.nodes[layer.bias].input[1])
+    bias = None if layer.bias is None else known_constant(graph, graph.nodes[layer.bias].input[1])
     return _with_bias(Place(index, data, 1, None), lite, bias)
 
 
@@ -141,12 +142,6 @@ def _operand(layer: Layer, lite: LiteGraph, op: Any) -> int:
 
 def _value(lite: LiteGraph, tensor: int) -> Array | None:
     return None if tensor < 0 else lite.value_of(tensor)
-
-
-def _constant(graph: Graph, tensor: str) -> Array:
-    value = graph.constant(tensor)
-    assert value is not None, tensor
-    return value
 
 
 def _equal(one: Array | None, other: Array) -> bool:

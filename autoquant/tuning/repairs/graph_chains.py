@@ -15,6 +15,7 @@ import numpy as np
 
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
+from autoquant.model.model import known_constant
 from autoquant.model.nodes import attr_of, changed_node, channels_first, make_const, sizes
 from autoquant.model.operators import node_of
 from autoquant.model.sources import Channels, Linear, linear_of, read_once
@@ -42,8 +43,7 @@ def with_constants(graph: Graph, layers: Mapping[str, Layer], changed: Mapping[s
 
 def constants_of(graph: Graph, layer: Layer) -> Constants:
     """The weight and the bias of a layer."""
-    weight = graph.constant(layer.weight or "")
-    assert weight is not None, layer.name
+    weight = known_constant(graph, layer.weight)
     bias = graph.constant(graph.nodes[layer.bias].input[1]) if layer.bias else None
     return Constants(weight, bias, layer.op == "DepthwiseConv2dNative")
 

@@ -17,7 +17,7 @@ from autoquant.evaluation.engines.fake_quant_layers import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.model import Program
+from autoquant.model.model import Program, known_constant
 from autoquant.model.nodes import changed_node, make_const, make_node
 from autoquant.model.operators import node_of
 from autoquant.quantization.weights import balanced_weight
@@ -54,8 +54,7 @@ class GraphPair:
             layer = self.layers.get(own.layer.name)
             if layer is None or own.weight is None:
                 continue
-            weight = self.graph.constant(layer.weight or "")
-            assert weight is not None, layer.name
+            weight = known_constant(self.graph, layer.weight)
             if own.factors is not None:
                 weight = balanced_weight(weight, np.float32(1.0) / own.factors, layer.operator.input_axis)
             yield layer, own.weight.astype(np.float64) - weight

@@ -28,7 +28,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
-from autoquant.model.model import Program
+from autoquant.model.model import Program, known_constant
 from autoquant.quantization.affine import Affine
 
 ACTIVATIONS: Mapping[int, int] = MappingProxyType(
@@ -65,8 +65,7 @@ class LitePair:
         """See `FloatInt8Pair`."""
         for name, layer in self.layers.items():
             kind, index, _ = self.lite.operator(name)
-            quantized, weight = self._fake_quantized(index).constants, self.lite.constant(layer.weight or "")
-            assert weight is not None, name
+            quantized, weight = self._fake_quantized(index).constants, known_constant(self.lite, layer.weight)
             yield layer, quantized[KINDS[kind].weight or 0].astype(np.float64) - weight
 
     def open(self) -> LiteRTRunner:

@@ -9,14 +9,14 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan
-from autoquant.calibration.record import Calibrator, LayerRecord
+from autoquant.calibration.record import Calibrator, LayerRecord, float_weight
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized
 from autoquant.evaluation.engines.fake_quant_places import find_places
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.weights import balanced_weight, by_channel, quantize_weight, spread
+from autoquant.quantization.weights import by_channel, quantize_weight, spread
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 
 
@@ -41,7 +41,7 @@ class QuantizedLayer:
     def real_weight(self, graph: Graph) -> Array:
         """Its weight as INT8 has it, in real units, float32, of the graph's layout."""
         first, axes = self.records[0], self.layer.channel_axes
-        weight, scales = _balanced(graph, self.layer, first.balance), np.array(first.scale_w, np.float32)
+        weight, scales = float_weight(graph, self.layer, first.balance), np.array(first.scale_w, np.float32)
         steps = quantize_weight(weight, scales, axes, bits=first.weight_bits)
         return np.asarray(steps * spread(scales, weight.ndim, weight.shape, axes), np.float32)
 
@@ -97,14 +97,5 @@ def _with_algorithm(graph: Graph, layer: Layer, settings: LayerPlan, record: Lay
         return record
     from autoquant.targets.litert_weights import clipped_scales
 
-    rows = by_channel(_balanced(graph, layer, record.balance), layer.channel_axes if settings.channel_wise else None)
+    rows = by_channel(float_weight(graph, layer, record.balance), layer.channel_axes if settings.channel_wise else None)
     return replace(record, scale_w=tuple(map(float, clipped_scales(rows, settings.weight_algorithm))))
-
-
-def _balanced(graph: Graph, layer: Layer, balance: tuple[float, ...]) -> Array:
-    """A layer's weight in float, balanced."""
-    weight = graph.constant(layer.weight) if layer.weight else None
-    assert weight is not None, layer.name
-    if not balance:
-        return weight
-    return balanced_weight(weight, np.array(balance, np.float32), layer.operator.input_axis)

@@ -14,7 +14,7 @@ from autoquant.calibration.plan import Plan, check_plan
 from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.scoring.score import OnProgress
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.files import write_text
 from autoquant.formats.config_json import load_config

@@ -14,8 +14,8 @@ import numpy as np
 
 from autoquant.amct.arguments import check_object, not_overridden
 from autoquant.errors import AutoquantError, DataError
+from autoquant.evaluation.metrics.metric import OnProgress, Score
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
-from autoquant.evaluation.scoring.score import OnProgress, Score
 from autoquant.targets.base import OnStep
 from autoquant.tuning.study.trial import Trial
 

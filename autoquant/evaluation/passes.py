@@ -20,7 +20,7 @@ from autoquant.errors import DataError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import Engine, Runner
-from autoquant.evaluation.scoring.score import OnProgress
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress

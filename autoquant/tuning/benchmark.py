@@ -11,8 +11,7 @@ from typing import TypedDict
 
 from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.latency.rounds import LEAST, RoundsBudget
+from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget
 from autoquant.evaluation.latency.run_latency import layer_of, lite_of
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model
@@ -90,8 +89,8 @@ def benchmark(
     `samples` is one batch for each input in the file's order; without it, numbers are random. Raises ModelError where a
     model cannot be opened or run, UsageError without any or with one twice.
     """
-    from autoquant.evaluation.latency.measuring import measure_latency
     from autoquant.evaluation.latency.models import random_samples
+    from autoquant.evaluation.latency.operators import measure_latency
 
     if not models:
         raise UsageError("MODEL", "there is none", hint="give one .tflite or more, the float one first")

@@ -10,8 +10,8 @@ from pathlib import Path
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.model import Model, Program

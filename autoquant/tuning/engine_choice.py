@@ -16,7 +16,7 @@ from autoquant.errors import ModelError, PlanError, RunError, TrialError, UsageE
 from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.scoring.score import OnProgress
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.model.model import Program
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.inputs import Inputs

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
-from autoquant.evaluation.scoring.score import OnProgress
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.codec import json_text
 from autoquant.formats.config_json import load_config

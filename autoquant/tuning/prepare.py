@@ -8,11 +8,10 @@ from functools import partial
 from autoquant.errors import DataError
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.metric import Metric, OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
-from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import Tolerance, worst_score
 from autoquant.tuning import events

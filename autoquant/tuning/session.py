@@ -11,9 +11,8 @@ from typing import Protocol
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.metric import Metric, OnProgress
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, SequentialScore, StoppingRules
-from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.model import Model
 from autoquant.targets.base import OnStep
 from autoquant.targets.table import TARGETS

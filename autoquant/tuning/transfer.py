@@ -10,10 +10,9 @@ from typing import Any
 
 from autoquant.calibration.plan import adapt_plan
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.metrics.metric import require_labels
+from autoquant.evaluation.metrics.metric import OnProgress, require_labels
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import score_baseline
-from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.formats.config_json import load_config

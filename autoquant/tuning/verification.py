@@ -21,8 +21,7 @@ from autoquant.array import Array
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.litert import LiteRTEngine
-from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.scoring.score import score_of, stack_rows
+from autoquant.evaluation.metrics.metric import Metric, score_of, stack_rows
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
 

@@ -27,10 +27,10 @@ import numpy as np
 
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.litert import LiteRTEngine
+from autoquant.evaluation.metrics.metric import Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model

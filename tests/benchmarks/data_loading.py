@@ -29,9 +29,9 @@ from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.preprocessing import KERAS
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
+from autoquant.evaluation.metrics.metric import Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Model
 from autoquant.model.open import open_model

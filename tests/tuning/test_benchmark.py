@@ -11,7 +11,7 @@ from lite_models import Pair
 from tiny_model import Tiny
 
 from autoquant.errors import ModelError, RunError, UsageError
-from autoquant.evaluation.latency.rounds import RoundsBudget
+from autoquant.evaluation.latency.latency import RoundsBudget
 from autoquant.tuning.benchmark import BenchmarkRequest, benchmark, lite_file
 
 QUICK = BenchmarkRequest(repeat=3)

@@ -18,8 +18,8 @@ from tiny_model import Tiny
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.evaluation.latency.latency import RoundsBudget
 from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
-from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.load import load_lite

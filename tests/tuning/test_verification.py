@@ -15,9 +15,9 @@ from tiny_model import Tiny
 
 import autoquant
 from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.metrics.metric import Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.open import open_model
 from autoquant.targets.litert import LiteRTTarget

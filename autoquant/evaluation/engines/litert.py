@@ -15,7 +15,7 @@ import numpy as np
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.decoding import cores
-from autoquant.evaluation.engines.fixed_batch import fixed_batch, run_fixed
+from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import sentence

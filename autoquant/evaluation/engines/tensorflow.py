@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.batch import Array
-from autoquant.evaluation.engines.fixed_batch import fixed_batch, run_fixed
+from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Program
 

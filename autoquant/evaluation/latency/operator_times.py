@@ -12,6 +12,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
+from autoquant.evaluation.latency.latency import RoundsBudget
 from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
     QUANTIZE,
@@ -20,7 +21,6 @@ from autoquant.evaluation.latency.operators import (
     operators_of,
     side_by_side,
 )
-from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import tensor_shapes
 from autoquant.model.operators import canonical

@@ -1,18 +1,29 @@
-"""Single operators cut out of a model, to be timed on the kernels that run them in it."""
+"""Models measured side by side, whole and operator by operator, each cut out and run on the kernels it has there."""
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.array import Array
+from autoquant.evaluation.latency.latency import (
+    Latency,
+    ModelTime,
+    OperatorTime,
+    RoundsBudget,
+    Spread,
+    interleaved,
+    noise,
+    seconds_of_others,
+)
 from autoquant.evaluation.latency.models import feed, opened
-from autoquant.evaluation.latency.rounds import RoundsBudget, interleaved
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import hold_int8, operator_code
 from autoquant.model.litert.interpreter import plain_interpreter
@@ -172,3 +183,43 @@ def _empty_model() -> tuple[Any, Any]:
     model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], [sub]  # buffer 0 is empty in every file
     sub.tensors = []
     return model, sub
+
+
+def measure_latency(
+    models: Mapping[str, bytes],
+    samples: Sequence[Array],
+    *,
+    threads: int = 1,
+    budget: RoundsBudget | None = None,
+    layers: Mapping[str, str] = MappingProxyType({}),
+    clock: Callable[[], float] = time.perf_counter,
+    others: Callable[[], float | None] = seconds_of_others,
+) -> Latency:
+    """Time models, by name, on one batch of samples in the order of their inputs; the first is the reference.
+
+    `budget` holds for the whole models, and once more for all of their operators. `layers` gives the name of the layer
+    that computes a tensor. `others` gives the processor time that other processes used so far. Raises ModelError where
+    a model cannot be run.
+    """
+    budget = budget or RoundsBudget()
+    calls = [opened(name, content, samples, threads=threads).invoke for name, content in models.items()]
+    begin, before = clock(), others()
+    times = interleaved(calls, clock, budget)
+    took, after = clock() - begin, others()
+    operators = [operators_of(name, content, samples) for name, content in models.items()]
+    seconds = operator_seconds(operators, threads=threads, clock=clock, budget=budget)
+    rows = [
+        OperatorTime(layers.get(tensor, tensor), kind, each)
+        for (kind, tensor), each in side_by_side(operators, seconds).items()
+    ]
+    return Latency(
+        threads=threads,
+        batch_size=len(samples[0]) if samples[0].ndim else 1,
+        rounds=len(times),
+        models=tuple(
+            ModelTime(name, Spread.of(own), Spread.of(times[:, 0] / own), sum(least) / float(np.min(own)))
+            for name, own, least in zip(models, times.T, seconds, strict=True)
+        ),
+        operators=tuple(sorted(rows, key=lambda row: -row.slowest)),
+        noise=noise(times, took, after - before if before is not None and after is not None else None),
+    )

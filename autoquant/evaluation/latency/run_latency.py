@@ -23,11 +23,11 @@ FLOAT, INT8 = "FP32", "INT8"
 def run_latency(model: Model, evaluation: Dataset, best: Path) -> Latency | None:
     """Time the float model and the file of a plan on real samples, on one thread; None for a file of another runtime.
 
-    It takes some seconds, as `latency_rounds.RoundsBudget` has it. Raises ModelError where a file cannot be run.
+    It takes some seconds, as `RoundsBudget` has it. Raises ModelError where a file cannot be run.
     """
     if not is_lite(best):
         return None
-    from autoquant.evaluation.latency.measuring import measure_latency
+    from autoquant.evaluation.latency.operators import measure_latency
 
     lite = lite_of(model)
     models = {FLOAT: lite.content, INT8: best.read_bytes()}

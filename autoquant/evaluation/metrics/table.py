@@ -9,9 +9,14 @@ from typing import Any
 
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.plugins import load_function, name_of, nearest
-from autoquant.evaluation.metrics.classification import agreement, area_under_curve, top_k
+from autoquant.evaluation.metrics.builtin import (
+    agreement,
+    area_under_curve,
+    mean_squared_error,
+    peak_signal_to_noise,
+    top_k,
+)
 from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.metrics.regression import mean_squared_error, peak_signal_to_noise
 from autoquant.evaluation.metrics.user_metric import user_metric
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

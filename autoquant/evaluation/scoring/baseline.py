@@ -14,10 +14,10 @@ from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.batch import Array, Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.data.prefetch import prefetched
+from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
-from autoquant.evaluation.metrics.labels import class_scores, first_output
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.builtin import class_scores
+from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, first_output, score_of, stack_rows
 from autoquant.evaluation.scoring.checks import (
     check_baseline_above_chance,
     check_deterministic,
@@ -26,7 +26,6 @@ from autoquant.evaluation.scoring.checks import (
     check_not_constant,
     check_not_one_class,
 )
-from autoquant.evaluation.scoring.score import OnProgress, Score, score_of, stack_rows
 from autoquant.evaluation.statistics.stream_order import margins_of
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress

@@ -6,7 +6,7 @@ import numpy as np
 
 from autoquant.errors import DataError, ModelError
 from autoquant.evaluation.data.batch import Array, Outputs
-from autoquant.evaluation.metrics.labels import class_labels
+from autoquant.evaluation.metrics.builtin import class_labels
 
 TOLERANCE = 1e-5
 """Relative difference of two runs that still counts as the same: threads may add numbers up in another order."""

@@ -25,8 +25,7 @@ from autoquant.array import Array
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
 from autoquant.evaluation.metrics.divergence import divergence
-from autoquant.evaluation.metrics.metric import Metric
-from autoquant.evaluation.scoring.score import OnProgress, Score, score_of
+from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
 from autoquant.evaluation.statistics.stream_order import stream_order

@@ -13,11 +13,10 @@ from autoquant.array import Array
 from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.data.prefetch import prefetched
+from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Runner, run_batch
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.metric import Metric, OnOutputs, OnProgress, Score, score_of, stack_rows
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.score import OnOutputs, OnProgress, Score, score_of, stack_rows
 from autoquant.quiet import no_progress
 
 

@@ -13,8 +13,8 @@ from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES
 from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner, batches_in
-from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model

@@ -14,7 +14,7 @@ from autoquant.cache import CacheEntry, cached, digest_of
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.scoring.score import OnProgress
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model

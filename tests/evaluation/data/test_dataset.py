@@ -15,7 +15,7 @@ import pytest
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset, open_data
-from autoquant.evaluation.data.prefetch import prefetched
+from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.data.preprocessing import KERAS, Custom, standardize
 from autoquant.model.model import InputSpec
 

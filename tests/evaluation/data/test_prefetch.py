@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoquant.evaluation.data.prefetch import prefetched
+from autoquant.evaluation.data.decoding import prefetched
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from tiny_model import Tiny
 
 from autoquant.errors import TrialError
-from autoquant.evaluation.engines.engine import Engine
-from autoquant.evaluation.engines.fixed_batch import fixed_batch
+from autoquant.evaluation.engines.engine import Engine, fixed_batch
 from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.litert.convert import convert

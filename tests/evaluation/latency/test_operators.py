@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from lite_models import Pair
 
 from autoquant.errors import ModelError
+from autoquant.evaluation.latency.latency import RoundsBudget
 from autoquant.evaluation.latency.models import opened
 from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
@@ -23,7 +24,6 @@ from autoquant.evaluation.latency.operators import (
     operators_of,
     side_by_side,
 )
-from autoquant.evaluation.latency.rounds import RoundsBudget
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.interpreter import plain_interpreter
 

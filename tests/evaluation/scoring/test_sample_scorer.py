@@ -12,6 +12,7 @@ import pytest
 
 from autoquant.array import Array
 from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.sample_scorer import (
@@ -23,7 +24,6 @@ from autoquant.evaluation.scoring.sample_scorer import (
     SequentialScore,
     StoppingRules,
 )
-from autoquant.evaluation.scoring.score import OnProgress
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import InputSpec
 from autoquant.quiet import no_progress

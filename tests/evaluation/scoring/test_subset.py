@@ -15,9 +15,9 @@ from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import Custom
 from autoquant.evaluation.engines.engine import run_batch
+from autoquant.evaluation.metrics.metric import Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.score import Score
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import InputSpec
 

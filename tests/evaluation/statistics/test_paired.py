@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from autoquant.array import Array
-from autoquant.evaluation.metrics.classification import area_under_curve
+from autoquant.evaluation.metrics.builtin import area_under_curve
 from autoquant.evaluation.statistics.paired import (
     ALL_EQUAL,
     BETTING,

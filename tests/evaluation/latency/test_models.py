@@ -12,12 +12,10 @@ from ai_edge_litert import schema_py_generated as schema
 from lite_models import Pair
 
 from autoquant.errors import ModelError
-from autoquant.evaluation.latency import measuring as latency_measuring
-from autoquant.evaluation.latency.latency import Latency, Spread
-from autoquant.evaluation.latency.measuring import measure_latency
+from autoquant.evaluation.latency import operators
+from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget, Spread
 from autoquant.evaluation.latency.models import feed, opened, random_samples
-from autoquant.evaluation.latency.operators import conversion
-from autoquant.evaluation.latency.rounds import LEAST, RoundsBudget
+from autoquant.evaluation.latency.operators import conversion, measure_latency
 from autoquant.model.litert import flatbuffer
 
 QUICK = RoundsBudget(seconds=math.inf, rounds=4)
@@ -81,9 +79,7 @@ def test_operators_of_both_in_one_line_with_the_names_of_layers(lite_pair: Pair)
 def test_operators_are_set_against_the_least_time_of_the_model(
     lite_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        latency_measuring, "operator_seconds", lambda models, **_: [[0.25] * len(own) for own in models]
-    )
+    monkeypatch.setattr(operators, "operator_seconds", lambda models, **_: [[0.25] * len(own) for own in models])
     found = measured(lite_pair, clock=Turns([(4.0, 8.0), (2.0, 5.0), (3.0, 6.0), (4.0, 7.0)]))
     counts = [sum(one.seconds[number] is not None for one in found.operators) for number in (0, 1)]
     covers = [model.operators_cover for model in found.models]

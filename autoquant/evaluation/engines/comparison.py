@@ -73,20 +73,20 @@ def compare(
     `run_batch`.
     """
     order = np.random.default_rng(0).permutation(len(data))[:MOST]
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, Array] = {}
     done, agreed = 0, 0
     for stop in _stops(len(order)):
         for batch in data.subset(order[done:stop]).batches(batch_size):
             found, wanted = run_batch(ours, batch), run_batch(theirs, batch)
             before = wanted if plain is None else run_batch(plain, batch)
             for name in wanted:
-                sums.setdefault(name, _Sums()).add(found[name], wanted[name], before[name])
+                sums[name] = sums.get(name, 0.0) + _squares(found[name], wanted[name], before[name])
             agreed += int(_agreed(found, wanted, of_classes=of_classes).sum())
             done += len(batch)
             on_progress(done, max(stop, done))
         if agreed >= MIN_AGREEMENT * done:
             break
-    differences = [each.difference(quantized=plain is not None) for each in sums.values()]
+    differences = [_difference(each, quantized=plain is not None) for each in sums.values()]
     return Comparison(done, agreed / done, math.nan if any(map(math.isnan, differences)) else max(differences))
 
 
@@ -99,24 +99,20 @@ def _stops(total: int) -> Iterator[int]:
     yield total
 
 
-class _Sums:
-    """Sums of squares of one output: of ours - theirs, of theirs - plain, of plain."""
+def _squares(ours: Array, theirs: Array, plain: Array) -> Array:
+    """Sums of squares of one output, (3,): of ours - theirs, of theirs - plain, of plain; 0 of integers."""
+    if theirs.dtype.kind != "f":
+        return np.zeros(3)
+    one, other, before = (array.astype(np.float64) for array in (ours, theirs, plain))
+    return np.asarray([(part * part).sum() for part in (one - other, other - before, before)])
 
-    def __init__(self) -> None:
-        self._squares = np.zeros(3)
 
-    def add(self, ours: Array, theirs: Array, plain: Array) -> None:
-        if theirs.dtype.kind != "f":
-            return
-        one, other, before = (array.astype(np.float64) for array in (ours, theirs, plain))
-        self._squares += [float((part * part).sum()) for part in (one - other, other - before, before)]
-
-    def difference(self, *, quantized: bool) -> float:
-        apart, moved, size = np.sqrt(self._squares).tolist()
-        scale = max(moved, size * FLOAT_BOUND / INT8_BOUND) if quantized else size
-        if apart == 0.0:
-            return 0.0
-        return float(apart / scale) if scale else math.inf
+def _difference(squares: Array, *, quantized: bool) -> float:
+    difference, moved, size = np.sqrt(squares).tolist()
+    scale = max(moved, size * FLOAT_BOUND / INT8_BOUND) if quantized else size
+    if difference == 0.0:
+        return 0.0
+    return float(difference / scale) if scale else math.inf
 
 
 def _agreed(ours: Outputs, theirs: Outputs, *, of_classes: bool) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,11 +78,8 @@ def score_baseline(
     )
     baseline = load_baseline(cache, key=key) if cache else None
     if baseline is None:
-        runner = engine.open_graph(model.program)
-        try:
+        with closing(engine.open_graph(model.program)) as runner:
             baseline = measure_baseline(runner, data, metric, batch_size=batch_size, key=key, on_progress=on_progress)
-        finally:
-            runner.close()
         if cache:
             save_baseline(baseline, cache)
     return baseline

@@ -191,7 +191,8 @@ class _TrialScoring:
         """Score in the trial's own order until the test decides, the trial is screened out, or no sample is left."""
         subset, total = self._subset, len(self._subset)
         order = stream_order(total, margins=subset.margins, seed=(self._scorer.seed, rules.number))
-        test = SequentialTest(rules.max_drop, bound=self._largest_drop() * order.largest, alpha=rules.alpha)
+        low, high = self._scorer.metric.bounds or (-math.inf, math.inf)
+        test = SequentialTest(rules.max_drop, bound=(high - low) * order.largest, alpha=rules.alpha)
         added, screened = 0, not len(self._scorer.low_margin_set)
         for stop in _checks(total):
             self._measure(order.order[:stop])
@@ -231,11 +232,6 @@ class _TrialScoring:
             self._rows = np.zeros((total, *rows.shape[1:]), rows.dtype)
         self._rows[new] = rows
         self._done[new] = True
-
-    def _largest_drop(self) -> float:
-        """The largest drop of a sample."""
-        low, high = self._scorer.metric.bounds or (-math.inf, math.inf)
-        return high - low
 
     def _drop(self) -> float:
         """The drop if no sample changes but those that were scored."""

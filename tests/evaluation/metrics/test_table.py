@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from autoquant.errors import DataError, UsageError
+from autoquant.errors import DataError, TrialError, UsageError
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.metrics.metric import require_labels
-from autoquant.evaluation.metrics.table import METRICS, open_metric
+from autoquant.evaluation.data.plugins import load_function
+from autoquant.evaluation.metrics.metric import Metric, require_labels
+from autoquant.evaluation.metrics.table import METRICS, open_metric, user_metric
 from autoquant.model.model import InputSpec
 
 SPEC = [InputSpec("input", np.dtype("float32"), (None, 2))]
@@ -22,6 +25,8 @@ CASES = {
     "psnr": (PIXELS, PIXELS[::-1].copy()),
     "auc": (CLASSES[:, :1], np.arange(20) % 2),
 }
+OUT = np.asarray([[1.0, 2.0], [5.0, 3.0], [0.0, 4.0]])
+LABELS = np.asarray([1, 1, 0])
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -119,3 +124,92 @@ def test_unknown_metrics(spec: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_metric(spec)
     assert str(caught.value).startswith(f"--metric: {told}")
+
+
+def flagged(function: Callable[[Any, Any], Any], **flags: object) -> Metric:
+    vars(function).update(flags)
+    return user_metric("mine:f", function)
+
+
+def test_values_of_samples() -> None:
+    metric = open_metric(lambda outputs, labels: np.abs(outputs[:, 0] - labels))
+    assert metric.per_sample and metric.higher_is_better and metric.needs_labels and not metric.needs_reference
+    rows = metric.measure({"o": OUT}, LABELS, None)
+    np.testing.assert_array_equal(rows, [0.0, 4.0, 0.0])
+    assert metric.combine(rows) == pytest.approx(4 / 3)
+
+
+def test_several_outputs_come_as_a_mapping() -> None:
+    metric = open_metric(lambda outputs, labels: outputs["a"] + outputs["b"])
+    np.testing.assert_array_equal(metric.measure({"a": LABELS, "b": LABELS}, LABELS, None), 2 * LABELS)
+
+
+@pytest.mark.parametrize("outputs", [{"o": OUT}, {"o": OUT, "labels": OUT[:, 0]}])
+def test_one_number_for_all(outputs: dict[str, np.ndarray]) -> None:
+    calls = []
+
+    def correlation(given: Any, labels: Any) -> float:
+        calls.append(given)
+        column = given if len(outputs) == 1 else given["o"]
+        return float(np.corrcoef(column[:, 0], labels)[0, 1])
+
+    metric = flagged(correlation, per_sample=False, higher_is_better=False)
+    rows = [
+        metric.measure({name: array[chosen] for name, array in outputs.items()}, LABELS[chosen], None)
+        for chosen in (slice(0, 2), slice(2, 3))
+    ]
+    assert not calls and not metric.higher_is_better
+    assert metric.combine(np.concatenate(rows)) == pytest.approx(np.corrcoef(OUT[:, 0], LABELS)[0, 1])
+    assert len(calls) == 1
+
+
+def test_without_labels() -> None:
+    metric = flagged(lambda outputs, labels: outputs[:, 0] if labels is None else None, needs_labels=False)
+    np.testing.assert_array_equal(metric.measure({"o": OUT}, None, None), OUT[:, 0])
+    whole = flagged(lambda outputs, labels: outputs.sum(), needs_labels=False, per_sample=False)
+    assert whole.combine(whole.measure({"o": OUT}, None, None)) == 15.0
+    with pytest.raises(DataError, match="needs labels; set its needs_labels = False"):
+        flagged(lambda outputs, labels: outputs[:, 0]).measure({"o": OUT}, None, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda outputs, labels: 0.5, "returned one number for 3 samples; return one value a sample, or set its attr"),
+        (lambda outputs, labels: outputs, "returned shape (3, 2) for 3 samples; return (3,)"),
+        (lambda outputs, labels: "good", "raised ValueError: could not convert string to float"),
+        (lambda outputs: 1.0, "raised TypeError"),
+    ],
+)
+def test_wrong_functions(function: Callable[..., Any], told: str) -> None:
+    with pytest.raises(DataError) as caught:
+        user_metric("mine:f", function).measure({"o": OUT}, LABELS, None)
+    assert caught.value.where == "mine:f"
+    assert told in str(caught.value)
+
+
+def test_a_whole_score_must_be_one_number() -> None:
+    metric = flagged(lambda outputs, labels: outputs, per_sample=False)
+    with pytest.raises(DataError, match=r"returned shape \(3, 2\), and per_sample = False; return one number"):
+        metric.combine(metric.measure({"o": OUT}, LABELS, None))
+
+
+def test_a_wrong_attribute() -> None:
+    with pytest.raises(DataError, match="its attribute 'higher_is_better' is 'yes'; make it True or False"):
+        flagged(lambda outputs, labels: 0.0, higher_is_better="yes")
+
+
+def test_an_exception_keeps_its_message_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def f(outputs, labels):\n    x = 1\n    return outputs['nothing']\n")
+    metric = user_metric("mine:f", load_function(f"{file}:f"))
+    with pytest.raises(DataError, match=r"mine:f: raised IndexError: .*mine\.py:3\)"):
+        metric.measure({"o": OUT}, LABELS, None)
+
+
+def test_nan_fails_the_trial() -> None:
+    metric = user_metric("mine:f", lambda outputs, labels: outputs[:, 0])
+    with pytest.raises(TrialError, match="output 'o' is NaN"):
+        metric.measure({"o": OUT * np.nan}, LABELS, None)
+    with pytest.raises(TrialError, match="mine:f returned NaN"):
+        user_metric("mine:f", lambda outputs, labels: labels * np.nan).measure({"o": OUT}, LABELS, None)

@@ -23,8 +23,6 @@ from autoquant.evaluation.data.records import RecordSource
 if TYPE_CHECKING:
     from autoquant.model.model import InputSpec
 
-__all__ = ["Batch", "Dataset", "open_data"]
-
 Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
 KINDS = "an .npz file, a folder of images, TFRecord files (*.tfrecord), or module:function"
 RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
@@ -150,7 +148,7 @@ def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] 
         return FunctionSource(name_of(spec), spec, names)
     path = Path(spec)
     if path.is_dir():
-        files = _record_files(path)
+        files = sorted({file for pattern in RECORDS for file in path.glob(pattern) if file.is_file()})
         return RecordSource(str(path), files, inputs, size) if files else ImageFolder(path, inputs, size)
     if path.is_file():
         if path.suffix == ".npz":
@@ -172,10 +170,6 @@ def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> SampleSource:
         raise UsageError("data", f"the model has inputs {', '.join(names)}", hint="give a mapping of arrays by name")
     labels = None if pair[1] is None else np.asarray(pair[1])
     return ArraySource("data", {names[0]: np.asarray(pair[0])}, labels)
-
-
-def _record_files(folder: Path) -> list[Path]:
-    return sorted({file for pattern in RECORDS for file in folder.glob(pattern) if file.is_file()})
 
 
 def _globbed(pattern: str) -> list[Path]:

@@ -134,7 +134,8 @@ class FunctionSource:
             what = f"yields inputs {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
             raise DataError(where, what, hint="name them as the model does")
         try:
-            batch = Batch({key: np.asarray(values[key]) for key in self._inputs}, _optional(labels))
+            inputs = {key: np.asarray(values[key]) for key in self._inputs}
+            batch = Batch(inputs, None if labels is None else np.asarray(labels))
         except ValueError as error:  # ragged lists
             raise DataError(where, f"is not an array: {error}", hint=FORMS) from error
         lengths = {len(array) if array.ndim else -1 for array in _arrays(batch)}
@@ -142,10 +143,6 @@ class FunctionSource:
             what = f"is not a batch: {_form(batch)}"
             raise DataError(where, what, hint="each must be an array of numbers whose first axis is the batch")
         return batch
-
-
-def _optional(labels: Any) -> Array | None:
-    return None if labels is None else np.asarray(labels)
 
 
 def _arrays(batch: Batch) -> Iterator[Array]:

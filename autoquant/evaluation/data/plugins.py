@@ -30,7 +30,8 @@ def load_function(spec: str) -> Callable[..., Any]:
         raise DataError(spec, "is not the name of a function", hint="write 'module:function' or 'file.py:function'")
     module = load_file(spec, Path(place)) if place.endswith(".py") else _load_module(spec, place)
     if not hasattr(module, name):
-        raise DataError(spec, f"'{place}' has no '{name}'", hint=nearest(name, _public(module)))
+        public = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise DataError(spec, f"'{place}' has no '{name}'", hint=nearest(name, public))
     function = getattr(module, name)
     if not callable(function):
         raise DataError(spec, f"'{name}' is a {type(function).__name__}, not a function")
@@ -40,7 +41,11 @@ def load_function(spec: str) -> Callable[..., Any]:
 def load_file(spec: str, path: Path) -> ModuleType:
     """The module of a .py file. Raises DataError at `spec` where it is not there or its import fails."""
     if not path.is_file():
-        raise DataError(spec, f"there is no file {path}", hint=nearest(path.name, _files(path.parent)))
+        raise DataError(
+            spec,
+            f"there is no file {path}",
+            hint=nearest(path.name, _files(path.parent)),
+        )
     path = path.resolve()
     name = f"autoquant_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
@@ -117,10 +122,6 @@ def _on_path(folder: Path) -> Iterator[None]:
 def _is_ours(filename: str) -> bool:
     path = Path(filename)
     return filename.startswith("<frozen") or path.is_relative_to(OURS) or path.parent == Path(importlib.__file__).parent
-
-
-def _public(module: ModuleType) -> list[str]:
-    return sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
 
 
 def _files(folder: Path) -> list[str]:

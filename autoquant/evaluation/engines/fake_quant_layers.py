@@ -66,7 +66,7 @@ def changed_layers(saved: SavedGraph, graph: Graph, layers: Iterable[Layer]) -> 
 def _dequantized(saved: SavedGraph, graph: Graph, found: Int8Layer) -> DequantizedLayer:
     layer = found.layer
     quants = [saved.graph.nodes[name] for name in layer.activations]
-    activations = tuple(_affine(quant) for quant in quants)
+    activations = tuple(Affine(step_of(quant.attr["scale"].f), int(quant.attr["offset"].f)) for quant in quants)
     if layer.tensor_only:  # AscendAntiQuant has the scale as it was
         return DequantizedLayer(layer, (replace(activations[0], scale=found.end.attr["scale"].f),))
     scales = _scales(saved, found)
@@ -78,10 +78,6 @@ def _dequantized(saved: SavedGraph, graph: Graph, found: Int8Layer) -> Dequantiz
     steps = spread(scales / activations[0].scale, integers.ndim, integers.shape, layer.channel_axes)
     bias = None if found.bias is None else _float32(_bias(saved, found.bias) * scales)
     return DequantizedLayer(layer, activations, _factors(saved, graph, quants[0]), _float32(integers * steps), bias)
-
-
-def _affine(quant: Any) -> Affine:
-    return Affine(step_of(quant.attr["scale"].f), int(quant.attr["offset"].f))
 
 
 def _factors(saved: SavedGraph, graph: Graph, quant: Any) -> Array | None:

@@ -72,13 +72,10 @@ def _shape(name: str, detail: Mapping[str, Any], batch: int, image_size: tuple[i
     if len(shape) == 4 and image_size is not None and (stated[1] < 0 or stated[2] < 0):
         stated[1:3] = image_size
     if any(size < 0 for size in stated[1:]):
-        what = f"leaves sizes of its input '{detail['name']}' open: {_open(stated)}"
+        sizes = "x".join("?" if size < 0 else str(size) for size in stated)
+        what = f"leaves sizes of its input '{detail['name']}' open: {sizes}"
         raise ModelError(name, what, hint="give --image-size for images")
     return (batch, *stated[1:])
-
-
-def _open(stated: Sequence[int]) -> str:
-    return "x".join("?" if size < 0 else str(size) for size in stated)
 
 
 def _random(generator: np.random.Generator, detail: Mapping[str, Any], shape: tuple[int, ...]) -> Array:

@@ -111,7 +111,7 @@ class SampleScorer:
         found: list[Array] = []
         with closing(engine.open_graph(program)) as runner:
             for batch in subset.data.subset(ascending).batches(batch_size):
-                found.extend(_first(run_batch(runner, batch)))
+                found.extend(next(iter(run_batch(runner, batch).values())))
         outputs = [found[place] for place in np.searchsorted(ascending, probe_set)]
         return cls(engine, program, subset, probe_set, outputs, seed, batch_size)
 
@@ -217,7 +217,7 @@ class _TrialScoring:
         probes = np.isin(new, self._scorer.probe_set)
 
         def record(batch: slice, outputs: Outputs) -> None:
-            first = _first(outputs)
+            first = next(iter(outputs.values()))
             for place in np.flatnonzero(probes[batch]):
                 self._outputs[int(new[batch][place])] = first[place].copy()  # a view would hold the whole batch
 
@@ -271,10 +271,6 @@ def _checks(total: int) -> Iterator[int]:
         yield stop
         stop = math.ceil(GROWTH * stop)
     yield total
-
-
-def _first(outputs: Outputs) -> Array:
-    return next(iter(outputs.values()))
 
 
 def _divergences(plain: Sequence[Array], quantized: Sequence[Array], *, of_classes: bool) -> Array:

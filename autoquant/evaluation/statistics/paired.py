@@ -10,9 +10,8 @@ from math import ceil, floor, inf, isinf
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.statistics.bca import FEWEST, mean_upper, statistic_upper
+from autoquant.evaluation.statistics.bounds import FEWEST, exact_upper, is_disproven, mean_upper, statistic_upper
 from autoquant.evaluation.statistics.sequential import times_needed, upper_of_mean
-from autoquant.evaluation.statistics.trinomial import exact_upper, is_disproven
 
 EXACT = "exact paired (trinomial)"
 BETTING = "betting (bounded mean)"
@@ -92,7 +91,7 @@ def paired_drop(drops: Array, *, binary: bool) -> PairedDrop:
 def upper_bound(drops: Array, *, confidence: float, binary: bool, reach: float | None = None, seed: int = 0) -> Bound:
     """The upper confidence bound of the true drop, from the drop of each sample (N,).
 
-    Of `binary` drops, -1, 0 or 1, it is exact (trinomial.py), and of others within `reach` of 0 it holds for any
+    Of `binary` drops, -1, 0 or 1, it is exact (bounds.py), and of others within `reach` of 0 it holds for any
     number of them (sequential.py). Where nobody knows how large a drop can be it is the bootstrap's, or none. Raises
     ValueError for no samples.
     """

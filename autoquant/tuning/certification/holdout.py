@@ -26,7 +26,7 @@ from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.metrics.metric import Metric, require_labels
 from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.evaluation.statistics.bca import FEWEST
+from autoquant.evaluation.statistics.bounds import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.tuning.certification.compute import counts_right
 from autoquant.tuning.study.request import NOTHING, SearchRequest

@@ -12,9 +12,9 @@ import pytest
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.metrics.table import METRICS
+from autoquant.evaluation.statistics.bounds import exact_upper
 from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
 from autoquant.evaluation.statistics.sequential import upper_of_mean
-from autoquant.evaluation.statistics.trinomial import exact_upper
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.certification.compute import compute_certificate
 

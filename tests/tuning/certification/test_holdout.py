@@ -16,7 +16,7 @@ from autoquant.evaluation.metrics.metric import Metric, Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.evaluation.statistics.bca import FEWEST
+from autoquant.evaluation.statistics.bounds import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.model.model import InputSpec
 from autoquant.tuning.certification.holdout import holdout_subset, least_certifiable

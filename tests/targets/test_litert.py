@@ -433,7 +433,7 @@ def test_a_tflite_is_quantized_without_tensorflow(chain: LiteNetwork, tmp_path: 
     code = """if True:
     import sys, numpy as np
     from pathlib import Path
-    from autoquant.calibration.plan import Plan, layer_plan
+    from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
     from autoquant.calibration.ranges import MinMax
     from autoquant.calibration.statistics import collect
     from autoquant.model.open import open_model
@@ -442,7 +442,7 @@ def test_a_tflite_is_quantized_without_tensorflow(chain: LiteNetwork, tmp_path: 
     model = target.lowered(open_model(folder / "float.tflite"))
     layers = target.survey(model, {}).by_name
     seen = {name: np.linspace(-1, 3, 50, dtype=np.float32) for name in target.tensors(model, layers)}
-    plan = Plan({name: layer_plan(layer, MinMax()) for name, layer in layers.items()})
+    plan = Plan({name: layer_plan(layer, LayerPlan(MinMax())) for name, layer in layers.items()})
     made = target.compiler(model, layers, collect([(1, [seen])], key="")).compile(plan, folder / "int8.tflite")
     print(len(made.record), made.qdq_ops, "tensorflow" in sys.modules)
     """

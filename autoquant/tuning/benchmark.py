@@ -12,7 +12,6 @@ from typing import TypedDict
 from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget
-from autoquant.evaluation.latency.run_latency import layer_of, lite_of
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model
 from autoquant.tuning.study.run_folder import RunFolder
@@ -107,6 +106,8 @@ def benchmark(
 
 def _content(path: Path, layers: dict[str, str]) -> bytes:
     """The .tflite of a model; layers of one that is converted are added to `layers`, by the tensor that they make."""
+    from autoquant.evaluation.latency.models import layer_of, lite_of
+
     file = lite_file(path)
     if file is None:
         lite = lite_of(open_model(path))

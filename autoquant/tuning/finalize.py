@@ -15,7 +15,7 @@ from autoquant.errors import AutoquantError, RunError, TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.latency.run_latency import run_latency
+from autoquant.evaluation.latency.operators import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
 from autoquant.model.model import is_lite
 from autoquant.model.operators import is_tensor

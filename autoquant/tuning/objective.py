@@ -20,8 +20,8 @@ from autoquant.cache import digest_of
 from autoquant.calibration.plan import Plan, layer_at_fault
 from autoquant.errors import PlanError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.latency.models import one_batch
 from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
-from autoquant.evaluation.latency.run_latency import one_batch
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_assignment import (

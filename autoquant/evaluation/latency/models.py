@@ -1,4 +1,4 @@
-"""Open .tflite models to be timed, with their inputs set."""
+"""Models to be timed: float .tflite files of models that are opened, and interpreters with their inputs set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,35 @@ import numpy as np
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.litert import Tensor
+from autoquant.model.litert.flatbuffer import tensor_name
+from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import run, sentence
+from autoquant.model.model import Model
+from autoquant.model.operators import canonical
+from autoquant.targets.table import open_target
+
+
+def lite_of(model: Model) -> LiteGraph:
+    """The float .tflite of a model, converted where it is one of TensorFlow. Raises ModelError."""
+    program = open_target("litert").lowered(model).program
+    assert isinstance(program, LiteGraph)
+    return program
+
+
+def layer_of(lite: LiteGraph) -> Mapping[str, str]:
+    """Tensor -> the layer that makes it."""
+    graph = lite.subgraph
+    made = {name: graph.tensors[graph.operators[index].outputs[0]] for name, index in lite.layers.items()}
+    return {canonical(tensor_name(tensor)): name for name, tensor in made.items()}
+
+
+def one_batch(model: Model, evaluation: Dataset) -> list[Array]:
+    """The first sample for each input, or as many as a model of a fixed batch size takes."""
+    size = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0]), 1)
+    batch = next(evaluation.batches(size))
+    return [batch.inputs[name] for name in model.program.inputs]
 
 
 def opened(name: str, content: bytes, samples: Sequence[Array], *, threads: int) -> Any:

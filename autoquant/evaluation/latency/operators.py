@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.array import Array
+from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.latency.latency import (
     Latency,
     ModelTime,
@@ -23,14 +25,17 @@ from autoquant.evaluation.latency.latency import (
     noise,
     seconds_of_others,
 )
-from autoquant.evaluation.latency.models import feed, opened
+from autoquant.evaluation.latency.models import feed, layer_of, lite_of, one_batch, opened
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import hold_int8, operator_code
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
+from autoquant.model.model import Model, is_lite
 from autoquant.model.operators import canonical
 
 QUANTIZE, DEQUANTIZE = "QUANTIZE", "DEQUANTIZE"
+FLOAT, INT8 = "FP32", "INT8"
+"""What the two models of a run are called."""
 
 
 @dataclass(frozen=True)
@@ -223,3 +228,15 @@ def measure_latency(
         operators=tuple(sorted(rows, key=lambda row: -row.slowest)),
         noise=noise(times, took, after - before if before is not None and after is not None else None),
     )
+
+
+def run_latency(model: Model, evaluation: Dataset, best: Path) -> Latency | None:
+    """Time the float model and the file of a plan on real samples, on one thread; None for a file of another runtime.
+
+    It takes some seconds, as `RoundsBudget` has it. Raises ModelError where a file cannot be run.
+    """
+    if not is_lite(best):
+        return None
+    lite = lite_of(model)
+    models = {FLOAT: lite.content, INT8: best.read_bytes()}
+    return measure_latency(models, one_batch(model, evaluation), layers=layer_of(lite))

@@ -134,7 +134,7 @@ class LiteRTCompiler:
         """The operator (OperatorT) that makes the result of each INT8 layer in a model (ModelT), and its kind."""
         makers = {int(tensor): op for op in model.subgraphs[0].operators for tensor in op.outputs}
         places = {name: self._lite.layers[name] for name in self._layers if name in plan.int8}
-        results = {name: int(self._lite.subgraph.operators[index].outputs[0]) for name, index in places.items()}
+        results = {name: int(self._lite.operators[index].outputs[0]) for name, index in places.items()}
         return {name: (makers[results[name]], KINDS[self._lite.kind(index)]) for name, index in places.items()}
 
     def _record(

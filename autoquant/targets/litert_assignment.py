@@ -142,7 +142,7 @@ def _fixed(lite: LiteGraph, in_float: Collection[str], io: str) -> Mapping[int, 
     possible = quantizable(lite)
     end = INT8 if io == INT8_ENDS else FLOAT
     fixed = {INPUTS: end, OUTPUTS: end}
-    fixed |= {index: FLOAT for index in range(len(lite.subgraph.operators)) if index not in possible}
+    fixed |= {index: FLOAT for index in range(len(lite.operators)) if index not in possible}
     return fixed | {
         index: FLOAT if name in in_float else INT8 for name, index in lite.layers.items() if index in possible
     }

@@ -58,7 +58,7 @@ def balance_layers(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, sca
 def tensors_between(lite: LiteGraph, operator: int) -> tuple[str, ...]:
     """The tensors before the data of a layer that has a source, up to what that makes, nearest first."""
     way = balance_way(lite, operator)
-    return () if way is None else tuple(lite.name_of(lite.subgraph.operators[index].inputs[0]) for index in way.between)
+    return () if way is None else tuple(lite.name_of(lite.operators[index].inputs[0]) for index in way.between)
 
 
 def _changes(lite: LiteGraph, layer: Layer, factors: Array) -> Iterator[tuple[str, int, Array]]:
@@ -67,7 +67,7 @@ def _changes(lite: LiteGraph, layer: Layer, factors: Array) -> Iterator[tuple[st
     way = balance_way(lite, operator)
     assert way is not None and layer.weight is not None, layer.name
     yield layer.weight, KINDS[lite.kind(operator)].input_axis, factors
-    kind, inputs = KINDS[lite.kind(way.source)], lite.subgraph.operators[way.source].inputs
+    kind, inputs = KINDS[lite.kind(way.source)], lite.operators[way.source].inputs
     assert kind.weight is not None, layer.name
     yield lite.name_of(inputs[kind.weight]), kind.output_axis, 1.0 / factors
     if kind.bias is not None and kind.bias < len(inputs) and inputs[kind.bias] >= 0:

@@ -94,7 +94,7 @@ class LayerFinder:
     def source(self, tensor: int) -> int:
         """The tensor that has the scale of this one because INT8 operators between them keep it; often itself."""
         while (maker := self._lite.makers.get(tensor)) in self._keeping:
-            (tensor,) = data_of(self._lite, self._lite.subgraph.operators[maker].inputs)
+            (tensor,) = data_of(self._lite, self._lite.operators[maker].inputs)
         return tensor
 
     def layer(self, tensor: int) -> str:
@@ -140,9 +140,9 @@ class LayerFinder:
         return self._lite.readers.get(tensor, ())
 
     def _behind(self, operator: int) -> list[int]:
-        results = self._lite.subgraph.operators[operator].outputs
+        results = self._lite.operators[operator].outputs
         return [reader for result in results for reader in self._readers(int(result))]
 
     def _before(self, operator: int) -> list[int]:
-        data = data_of(self._lite, self._lite.subgraph.operators[operator].inputs)
+        data = data_of(self._lite, self._lite.operators[operator].inputs)
         return [self._lite.makers[tensor] for tensor in data if tensor in self._lite.makers]

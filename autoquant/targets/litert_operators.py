@@ -27,7 +27,7 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
     layers = frozenset(lite.layers.values())
     return frozenset(
         index
-        for index, op in enumerate(lite.subgraph.operators)
+        for index, op in enumerate(lite.operators)
         if (index in layers or not quantizes_weight(lite.model, op))
         and supports_int8(lite.model, op)
         and not all_data(lite).isdisjoint(map(int, (*op.inputs, *op.outputs)))
@@ -39,7 +39,7 @@ def scale_keepers(lite: LiteGraph) -> frozenset[int]:
     """Indices of the operators whose results in INT8 have scale and offset of their only data input."""
     return frozenset(
         index
-        for index, op in enumerate(lite.subgraph.operators)
+        for index, op in enumerate(lite.operators)
         if keeps_input_scale(lite.model, op) and len(data_of(lite, op.inputs)) == 1
     )
 
@@ -62,7 +62,7 @@ def data_of(lite: LiteGraph, tensors: Iterable[int]) -> list[int]:
 
 def data_near(lite: LiteGraph, operators: Collection[int], io: str) -> list[int]:
     """Tensors that INT8 operators, and inputs and outputs if they are INT8, read or make; in order of index."""
-    near = {int(t) for index in operators for op in [lite.subgraph.operators[index]] for t in (*op.inputs, *op.outputs)}
+    near = {int(t) for index in operators for op in [lite.operators[index]] for t in (*op.inputs, *op.outputs)}
     if io == INT8_ENDS:
         near.update(map(int, (*lite.subgraph.inputs, *lite.subgraph.outputs)))
     return sorted(data_of(lite, near))

@@ -26,7 +26,7 @@ def scales_of(layer: Layer, weight: Array, lite: LiteGraph, settings: LayerPlan)
     if not np.isfinite(weight).all():
         hint = "repair the model, or leave the layer in float"
         raise TrialError(layer.name, "its weights hold NaN or infinity", hint=hint)
-    op = lite.subgraph.operators[lite.layers[layer.name]]
+    op = lite.operators[lite.layers[layer.name]]
     algorithm, channel_wise = settings.weight_algorithm, settings.channel_wise
     found = operator_weight_scales(lite.model, op, weight, algorithm, channel_wise=channel_wise)
     scales = found.astype(np.float64).reshape(_shape(layer, weight, settings))

@@ -35,8 +35,8 @@ def found(
 ) -> NDArray[Any]:
     code = getattr(BuiltinOperator, name)
     model = SimpleNamespace(operatorCodes=[SimpleNamespace(builtinCode=code, deprecatedBuiltinCode=0)])
-    subgraph = SimpleNamespace(operators=[SimpleNamespace(opcodeIndex=0, builtinOptions=None)])
-    lite: Any = SimpleNamespace(model=model, subgraph=subgraph, layers={"layer": 0})
+    operators = [SimpleNamespace(opcodeIndex=0, builtinOptions=None)]
+    lite: Any = SimpleNamespace(model=model, operators=operators, layers={"layer": 0})
     settings = LayerPlan(weight_algorithm=algorithm, channel_wise=channel_wise)
     return scales_of(layer(weight.shape, axis), weight, lite, settings)
 

@@ -43,7 +43,7 @@ class LiteBuilder:
         self._model.operatorCodes = list(lite.model.operatorCodes)
         self._model.buffers = list(lite.model.buffers)
         self._graph.tensors = list(lite.subgraph.tensors)
-        self._operators: list[Any] = list(lite.subgraph.operators)
+        self._operators: list[Any] = list(lite.operators)
         self._added: dict[int, list[Any]] = {}
         self._codes: dict[int, int] = {}
         self._rounded: dict[tuple[int, float, int], tuple[int, int]] = {}

@@ -47,7 +47,7 @@ def test_nothing_changed_is_the_same_file(lite: LiteGraph) -> None:
 
 def test_a_constant_is_replaced_in_the_new_file_alone(lite: LiteGraph, run: Run) -> None:
     before, builder = flatbuffer.write(lite.model), LiteBuilder(lite)
-    builder.replace_constant(int(lite.subgraph.operators[0].inputs[1]), 2.0 * WEIGHT.T)
+    builder.replace_constant(int(lite.operators[0].inputs[1]), 2.0 * WEIGHT.T)
     np.testing.assert_allclose(run(builder.write())["y"], np.maximum(X @ WEIGHT * 2.0, 0.0), rtol=1e-6)
     assert flatbuffer.write(lite.model) == before
 

@@ -78,7 +78,7 @@ def test_every_kind_of_layer_is_found_and_computes_the_same(
     graph = build(lambda: tf.identity(write(placeholder(None, 6, 6, 4)), name="y"))
     lite = convert(graph)
     name = "layer" if "layer" in graph.nodes else "layer/conv"
-    assert flatbuffer.op_name(lite.model, lite.subgraph.operators[lite.layers[name]]) == kind
+    assert flatbuffer.op_name(lite.model, lite.operators[lite.layers[name]]) == kind
     assert (len(lite.layers), dict(lite.missing)) == (1, {})
     for batch in (1, 3):
         x = np.random.default_rng(batch).normal(size=(batch, 6, 6, 4)).astype(np.float32)
@@ -113,7 +113,7 @@ def test_layers_of_equal_weights_are_told_apart(
     lite = convert(graph)
     assert 0 == lite.layers["first"] < lite.layers["second"]
     # Each has a weight of its own, which may become INT8 or not.
-    weights = {int(lite.subgraph.operators[index].inputs[1]) for index in lite.layers.values()}
+    weights = {int(lite.operators[index].inputs[1]) for index in lite.layers.values()}
     assert len(weights) == len({lite.subgraph.tensors[index].buffer for index in weights}) == 2
     x = normal(RNG, 3, 4)
     np.testing.assert_allclose(ran_lite(lite.content, {"x": x})["y"], run(graph, {"x": x})[0], rtol=1e-4, atol=1e-5)

@@ -203,6 +203,6 @@ def test_what_a_kind_can_is_what_the_quantizer_can(kind: str) -> None:
 
 
 def test_names_are_operators_of_the_file(lite: LiteGraph) -> None:
-    kinds = [flatbuffer.op_name(lite.model, lite.subgraph.operators[index]) for index in lite.layers.values()]
+    kinds = [flatbuffer.op_name(lite.model, lite.operators[index]) for index in lite.layers.values()]
     assert kinds == ["CONV_2D", "AVERAGE_POOL_2D", "FULLY_CONNECTED"]
     assert lite.operator("dense") == ("FULLY_CONNECTED", 3, "y")

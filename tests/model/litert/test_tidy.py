@@ -125,7 +125,7 @@ def test_a_constant_that_layers_share_is_given_to_each(build: Callable[..., Grap
         tf.nn.bias_add(tf.linalg.matmul(tf.sin(t), kernel, name="second"), bias, name="y")
 
     lite = convert(build(write))
-    operators = [lite.subgraph.operators[index] for index in lite.layers.values()]
+    operators = [lite.operators[index] for index in lite.layers.values()]
     constants = [int(index) for op in operators for index in op.inputs[1:]]
     assert len(constants) == 4 == len({lite.subgraph.tensors[index].buffer for index in constants})
     first, second = (flatbuffer.value_of(lite.model, lite.subgraph.tensors[op.inputs[1]]) for op in operators)

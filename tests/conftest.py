@@ -64,10 +64,10 @@ def run() -> Callable[..., list[Any]]:
     """Run a Graph on values by input: the values of its outputs."""
     import tensorflow as tf
 
-    from autoquant.model.shapes import imported, tensor_name
+    from autoquant.model.shapes import import_graph, tensor_name
 
     def ran(graph: Any, feeds: Mapping[str, Any]) -> list[Any]:
-        with tf.compat.v1.Session(graph=imported(graph)) as session:
+        with tf.compat.v1.Session(graph=import_graph(graph)) as session:
             fed = {tensor_name(name): value for name, value in feeds.items()}
             return [np.asarray(v) for v in session.run([tensor_name(o) for o in graph.outputs], fed)]
 

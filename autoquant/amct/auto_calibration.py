@@ -29,7 +29,7 @@ from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Model
 from autoquant.model.open import open_model
-from autoquant.model.shapes import imported
+from autoquant.model.shapes import import_graph
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.events import Event, TrialEnded
@@ -94,7 +94,7 @@ def accuracy_based_auto_calibration(
     files = Files.of(save_dir, Path(model_file), record_file)
     for path in (files.model, files.record, output_path(HISTORY)):
         check_writable(path)
-    tf_graph = imported(load(Path(model_file)))
+    tf_graph = import_graph(load(Path(model_file)))
     model, found, plan = _opened(Path(model_file), tf_graph, names, Path(config_file))
     judge = Judge.of(evaluator, names, tf_graph)
     log().info("the metric of the float model: %s", in_short(judge.original))

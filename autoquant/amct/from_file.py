@@ -13,7 +13,7 @@ from autoquant.amct.saving import SavedModel, save_model
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.plugins import load_file, user_error
 from autoquant.model.load import load
-from autoquant.model.shapes import imported
+from autoquant.model.shapes import import_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def calibrate_file(
     """
     folder, names = Path(save_path).parent, output_names(outputs)
     config, record = folder / "config.json", folder / "record.txt"
-    graph = imported(load(Path(model)))
+    graph = import_graph(load(Path(model)))
     create_quant_config(config, graph, batch_num=batch_num, config_defination=calibration_config)
     quantize_model(graph, config, record, list(names))
     calibrate_with(evaluator, graph, names, record)

@@ -16,7 +16,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.statistics import Statistics, collector
 from autoquant.errors import ModelError, TrialError, UsageError
 from autoquant.model.graph import Graph
-from autoquant.model.interface import found_inputs, found_outputs, select_interface
+from autoquant.model.interface import find_inputs, find_outputs, select_interface
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.layers import survey
 from autoquant.model.model import EVERYTHING, Fusion
@@ -51,8 +51,8 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
         what = "quantize_model has been called on it already"
         raise UsageError("graph", what, hint="import the .pb into a new tf.Graph, and give that")
     loaded = Graph.from_graph_def(graph.as_graph_def(), inputs=(), outputs=())
-    loaded = replace(loaded, inputs=found_inputs(loaded))
-    if not found_outputs(loaded):
+    loaded = replace(loaded, inputs=find_inputs(loaded))
+    if not find_outputs(loaded):
         what = "none of its outputs depends on a Placeholder"
         hint = "import the frozen .pb by itself into a new tf.Graph, and feed its inputs, without a tf.data pipeline"
         raise ModelError("graph", what, hint=hint)

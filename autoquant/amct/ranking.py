@@ -28,7 +28,7 @@ from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import imported, make_placeholder, tensor_name
+from autoquant.model.shapes import import_graph, make_placeholder, tensor_name
 from autoquant.targets.tensorflow import quantize
 
 PREFIX = "autoquant_ranking"
@@ -126,7 +126,7 @@ def observe(model: LiveModel, plan: Plan, judge: Judge) -> Statistics:
     Raises DataError where it runs fewer than `batch_num` batches, TrialError where values are too many for memory, and
     whatever the evaluator raises. What is wrong with the values of a layer is found when its scales are computed.
     """
-    graph, probes, inputs = imported(model.graph), Probes(), LayerInputs(plan, model.survey.by_name)
+    graph, probes, inputs = import_graph(model.graph), Probes(), LayerInputs(plan, model.survey.by_name)
     for name in plan.int8:
         layer = model.survey.by_name[name]
         read, place = partial(inputs.add, name), f"{name.replace(':', '_')}/observed"
@@ -146,7 +146,7 @@ def rank(model: LiveModel, plan: Plan, calibrator: Calibrator, judge: Judge, sen
     Numbers of a measure that goes the other way are negated. A layer that cannot be INT8 at all has minus infinity;
     raises the first TrialError where that is each of them, and whatever the evaluator and the measure raise.
     """
-    graph, probes, scores = imported(model.graph), Probes(), Scores(sensitivity, plan.batch_num)
+    graph, probes, scores = import_graph(model.graph), Probes(), Scores(sensitivity, plan.batch_num)
     impossible: dict[str, TrialError] = {}
     for name, settings in plan.int8.items():
         layer = model.survey.by_name[name]

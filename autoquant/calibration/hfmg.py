@@ -9,7 +9,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
-from autoquant.calibration.squared_error import Levels, best_range, first_least, saved, symmetric_levels
+from autoquant.calibration.squared_error import Levels, best_range, first_least, savings, symmetric_levels
 from autoquant.quantization.affine import EPSILON, QMAX, QMIN, Range
 
 BIN_NUMBERS = (1024, 2048, 4096, 8192)
@@ -104,7 +104,7 @@ def histogram_errors(edges: Array, counts: Array, levels: Levels) -> Array:
     # The mean of x^2 over a bin is that at its center, and its width squared over 12.
     squares = (centers**2 + width**2 / 12) @ counts
     away = squares - 2.0 * levels.last * (centers @ counts) + levels.last**2 * before[-1]
-    return np.asarray(away - saved(below, levels))
+    return np.asarray(away - savings(below, levels))
 
 
 def _cells(lows: Array, highs: Array) -> Levels:

@@ -90,7 +90,7 @@ def first_least(errors: Array, levels: Levels, count: int) -> int:
     return int(np.flatnonzero(errors <= errors.min() + noise)[0])
 
 
-def saved(below: Callable[[Array], Array], levels: Levels) -> Array:
+def savings(below: Callable[[Array], Array], levels: Levels) -> Array:
     """What all midpoints save, one a row; `below` gives the sum of t - x over all values x below each t."""
     sums = [below(levels.midpoints(slice(row, row + ROWS))).sum(axis=1) for row in range(0, len(levels.start), ROWS)]
     return np.asarray(2.0 * levels.step * np.concatenate(sums))
@@ -106,7 +106,7 @@ def _of_points(values: Array, counts: Array, levels: Levels) -> Array:
         return np.asarray(np.interp(t, values, table) + number * np.maximum(t - values[-1], 0.0))
 
     away = values**2 @ counts - 2.0 * levels.last * total + levels.last**2 * number
-    return np.asarray(away - saved(below, levels))
+    return np.asarray(away - savings(below, levels))
 
 
 @dataclass(frozen=True, slots=True)

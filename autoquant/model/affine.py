@@ -51,7 +51,7 @@ class PerChannel:
 
 
 def fold_affine(graph: Graph, node: Any, fusion: Fusion) -> Graph | None:
-    """Fold a node that READERS knows into what makes its data; None where that cannot take it up, or stays apart."""
+    """Fold a node that READERS knows into what makes its data; None where that cannot, or may not, take it up."""
     for affine in READERS[node.op](graph, node):
         source = source_of(graph, affine.data)
         if source is None or (isinstance(source, Linear) and source.bias is None and node.op == "BiasAdd"):
@@ -61,14 +61,14 @@ def fold_affine(graph: Graph, node: Any, fusion: Fusion) -> Graph | None:
         channels = _ranked(graph, affine, source.channels)
         scale = _vector(affine.scale, affine.axis, channels, 1.0)
         shift = _vector(affine.shift, affine.axis, channels, 0.0)
-        change = None if scale is None or shift is None else source.taking(graph, scale, shift, node.name)
+        change = None if scale is None or shift is None else source.fold(graph, scale, shift, node.name)
         if change is not None:
             return change.applied(graph)
     return None
 
 
 def _chain(graph: Graph, tensor: str) -> Iterator[str]:
-    """The nodes behind each other that end with this tensor, back to those that are neither folded nor carriers."""
+    """The nodes that lead to this tensor, back to those that are neither folded nor carriers."""
     node = graph.nodes[node_of(tensor)]
     yield node.name
     before = [node.input[index] for index in carried(node)]

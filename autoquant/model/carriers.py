@@ -25,14 +25,14 @@ class Carrier:
     parts: Mapping[int, Source]
     channels: Channels
 
-    def taking(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
+    def fold(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
         """Each part takes its slice of the map and gets a new name; the node itself gets `name`."""
         node = changed_node(self.node, name=name)
         put, moved, start = [node], {self.node.name: name}, 0
         for number, (index, part) in enumerate(self.parts.items()):
             own = slice(start, start + part.channels.count)
             node.input[index] = graph.free_name(f"{name}/{number}")
-            change = part.taking(graph, scale[own], shift[own], node.input[index])
+            change = part.fold(graph, scale[own], shift[own], node.input[index])
             if change is None:
                 return None
             put += change.put

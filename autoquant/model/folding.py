@@ -13,7 +13,7 @@ from autoquant.array import Array
 from autoquant.model.graph import Graph
 from autoquant.model.nodes import calls_functions, make_const
 from autoquant.model.operators import canonical, node_of
-from autoquant.model.shapes import imported, tensor_of
+from autoquant.model.shapes import import_graph, tensor_of
 
 LARGE = 2**20  # bytes; below it a result may be any number of times larger than what it is made from
 GROWTH = 4
@@ -83,7 +83,7 @@ def _evaluate(graph: Graph, wanted: list[str]) -> dict[str, Array]:
     import tensorflow as tf
 
     part = graph.ancestors(*wanted)
-    tf_graph = imported(Graph(MappingProxyType(dict(part)), (), tuple(wanted), graph.library))
+    tf_graph = import_graph(Graph(MappingProxyType(dict(part)), (), tuple(wanted), graph.library))
     tensors = {}
     for name in wanted:
         tensor = tensor_of(tf_graph, name)

@@ -16,7 +16,7 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.nodes import changed_node, make_node
 from autoquant.model.operators import canonical, node_of
-from autoquant.model.shapes import imported, make_placeholder, static_shape, tensor_of, traced_tensor
+from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of, traced_tensor
 
 NO_OUTPUT = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print"})
 VARIABLE = (
@@ -41,12 +41,12 @@ REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Operator that no float inference graph has -> what is wrong with it, and the way out."""
 
 
-def found_inputs(graph: Graph) -> tuple[str, ...]:
+def find_inputs(graph: Graph) -> tuple[str, ...]:
     """The Placeholders. One with a default counts as its default."""
     return tuple(name for name, node in graph.nodes.items() if node.op in {"Placeholder", "PlaceholderV2"})
 
 
-def found_outputs(graph: Graph) -> tuple[str, ...]:
+def find_outputs(graph: Graph) -> tuple[str, ...]:
     """The nodes that depend on an input and that nobody reads; of a node with several outputs the first."""
     reached: set[str] = set()
     stack = list(graph.inputs)
@@ -78,7 +78,7 @@ def select_interface(graph: Graph, *, inputs: Sequence[str] = (), outputs: Seque
     if not graph.inputs:
         raise ModelError("graph", "has no Placeholder to feed", hint="name its inputs with --inputs")
     if not graph.outputs:
-        graph = replace(graph, outputs=found_outputs(graph))
+        graph = replace(graph, outputs=find_outputs(graph))
     if not graph.outputs:
         raise ModelError("graph", "no output depends on an input", hint="name the outputs with --outputs")
     graph = graph.pruned()
@@ -116,7 +116,7 @@ def rename_interface(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterab
     for old, wanted in inputs.items():
         graph, taken[old] = _renamed_input(graph, old, node_name(wanted))
     graph = replace(graph, inputs=tuple(taken.get(name, name) for name in graph.inputs))
-    tf_graph = imported(graph)
+    tf_graph = import_graph(graph)
     names = []
     for tensor, wanted in outputs:
         tensor = taken.get(node_of(tensor), canonical(tensor))
@@ -152,7 +152,7 @@ def _known(graph: Graph, name: str, kind: str) -> str:
         except KeyError:
             raise ModelError(name, f"'{node.name}' has no such output", hint=f"try '{node.name}'") from None
         return tensor
-    own = graph.inputs if kind == "input" else graph.outputs or found_outputs(graph)
+    own = graph.inputs if kind == "input" else graph.outputs or find_outputs(graph)
     near = get_close_matches(name, own, 1, 0.4) or get_close_matches(name, graph.nodes, 1, 0.4)
     listed = ", ".join(own[:5])
     hint = f"did you mean '{near[0]}'?" if near else f"the graph's own: {listed}" if own else ""

@@ -1,4 +1,4 @@
-"""A layer: what is quantized together. And all of a model's layers, with what looks like one but is not."""
+"""A layer, which is what is quantized together, and the survey of all layers of a model."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All operators worth a look, in graph order; `tensors` are inputs that are quantized only where asked for."""
+    """The layers of a model, in graph order; `tensors` are inputs of operators, quantized only where asked for."""
 
     layers: tuple[Layer, ...]
     tensors: tuple[Layer, ...]

@@ -15,7 +15,7 @@ from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
 from autoquant.model.model import Shape, fixed_batch
 from autoquant.model.nodes import attr_of, channels_first, const_shape, sizes
 from autoquant.model.operators import OPERATORS, OperatorKind, node_of
-from autoquant.model.shapes import for_one_sample, imported, stated_shapes, static_shape, tensor_of
+from autoquant.model.shapes import for_one_sample, import_graph, stated_shapes, static_shape, tensor_of
 
 NOT_AMCT = "AMCT does not quantize it"
 BODY = "operators inside its body stay in float"
@@ -35,7 +35,7 @@ def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = Mappin
     `input_shapes` gives the shape of one sample, or of a batch, for inputs whose shape the file leaves open. Raises
     ModelError if nothing can be quantized.
     """
-    tf_graph = imported(for_one_sample(graph, input_shapes))
+    tf_graph = import_graph(for_one_sample(graph, input_shapes))
     batch = fixed_batch(stated_shapes(graph))
 
     def shape_of(tensor: str) -> Shape | None:

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.interface import found_inputs, rename_interface
+from autoquant.model.interface import find_inputs, rename_interface
 from autoquant.model.nodes import calls_functions
 from autoquant.model.operators import node_of
 
@@ -51,7 +51,7 @@ def load_frozen(path: Path) -> Graph:
     if not any(node.op for node in graph_def.node):
         raise ModelError(str(path), "holds no graph: it has no nodes", hint=WHOLE)
     graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
-    return replace(graph, inputs=found_inputs(graph))
+    return replace(graph, inputs=find_inputs(graph))
 
 
 def load_saved_model(path: Path) -> Graph:
@@ -181,7 +181,7 @@ def _traced(model: Any, inputs: list[Any]) -> Any:
 
 
 def _last_line(error: Exception) -> str:
-    """What Keras says at the bottom of its long explanations."""
+    """The reason, which Keras puts at the bottom of its long explanations."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("Exception encountered:")] or lines[-1:]
     return (told[-1].removeprefix("Exception encountered:").strip() if told else type(error).__name__)[:300]
@@ -205,7 +205,7 @@ def _named(graph_def: Any, *, inputs: Mapping[str, str], outputs: list[tuple[str
 
 
 def _without_idle_library(graph: Graph) -> Graph:
-    """Inlined functions are still in the library; a graph that calls none needs none of them."""
+    """The graph without its library of functions, where it calls none: inlined ones are still there."""
     if graph.library is None:
         return graph
     functions = {function.signature.name for function in graph.library.function}

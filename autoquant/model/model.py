@@ -33,7 +33,8 @@ class InputSpec:
 class Fusion:
     """Whether operators take up the batch norms, multiplications and additions behind them, and which do not.
 
-    `skip` names nodes that are not fused; users name operators with a weight, because a record can say it of no other.
+    None where not `enabled`; `skip` names nodes that are not fused. Users name operators with a weight, because a
+    record can say it of no other.
     """
 
     enabled: bool = True

@@ -90,7 +90,7 @@ def one_pass(graph: Graph, rules: Mapping[str, tuple[Rule, ...]]) -> Graph:
 
 def drop_identity(graph: Graph, node: Any) -> Graph | None:
     """Bypass a node that computes nothing."""
-    return bypassed(graph, node, node.input[0])
+    return bypass(graph, node, node.input[0])
 
 
 def drop_identity_n(graph: Graph, node: Any) -> Graph | None:
@@ -104,7 +104,7 @@ def take_default(graph: Graph, node: Any) -> Graph | None:
     """Let a PlaceholderWithDefault that is no input be its constant default."""
     if node.name in graph.inputs or graph.constant(node.input[0]) is None:
         return None
-    return bypassed(graph, node, node.input[0])
+    return bypass(graph, node, node.input[0])
 
 
 def drop_selecting_dropout(graph: Graph, node: Any) -> Graph | None:
@@ -127,7 +127,7 @@ def drop_multiplying_dropout(graph: Graph, node: Any) -> Graph | None:
     return None
 
 
-def bypassed(graph: Graph, node: Any, tensor: str) -> Graph | None:
+def bypass(graph: Graph, node: Any, tensor: str) -> Graph | None:
     """Let all read `tensor` instead of the node; an output keeps its name by an Identity. None if nothing changes."""
     if node.name not in graph.output_nodes:
         return graph.edit(drop=[node.name], redirect={node.name: tensor})
@@ -141,11 +141,11 @@ def _without_dropout(graph: Graph, node: Any, scaled: str) -> Graph | None:
     """`scaled` is x * scale or x / keep; what dropout gives in inference is x."""
     made_by = graph.nodes[node_of(scaled)]
     if made_by.op == "RealDiv" and _is_scalar(graph, made_by.input[1]):
-        return bypassed(graph, node, made_by.input[0])
+        return bypass(graph, node, made_by.input[0])
     if made_by.op == "Mul":
         for x, scale in (tuple(made_by.input), tuple(made_by.input)[::-1]):
             if _is_scalar(graph, scale):
-                return bypassed(graph, node, x)
+                return bypass(graph, node, x)
     return None
 
 

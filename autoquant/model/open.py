@@ -53,11 +53,11 @@ def prepare_graph(
     """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
     from autoquant.model.interface import check_runnable, needed_inputs, select_interface
     from autoquant.model.normalize import check_fusion, normalize
-    from autoquant.model.shapes import imported
+    from autoquant.model.shapes import import_graph
 
     frozen = select_interface(loaded, inputs=inputs, outputs=outputs)
     check_fusion(frozen, fusion)
-    imported(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
+    import_graph(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
     graph = normalize(frozen, fusion)
     if not inputs:
         graph = replace(graph, inputs=needed_inputs(graph)).pruned()

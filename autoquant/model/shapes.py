@@ -24,7 +24,7 @@ def tensor_name(tensor: str) -> str:
     return tensor if ":" in tensor else f"{tensor}:0"
 
 
-def imported(graph: Graph) -> Any:
+def import_graph(graph: Graph) -> Any:
     """A tf.Graph of the same nodes; raises ModelError where TensorFlow refuses them."""
     import tensorflow as tf
 
@@ -55,7 +55,7 @@ def tensor_of(tf_graph: Any, tensor: str) -> Any:
 
 def traced_tensor(graph: Graph, tensor: str) -> Any:
     """The tf.Tensor of a graph cut down to what makes it. Raises KeyError where its node has no such output."""
-    return tensor_of(imported(replace(graph, inputs=(), outputs=(node_of(tensor),)).pruned()), tensor)
+    return tensor_of(import_graph(replace(graph, inputs=(), outputs=(node_of(tensor),)).pruned()), tensor)
 
 
 def static_shape(tensor: Any) -> Shape | None:

@@ -64,7 +64,7 @@ class Source(Protocol):
         """Where its result has its channels."""
         ...
 
-    def taking(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
+    def fold(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
         """The change after which node `name` makes result * scale + shift, vectors over the channels in float64.
 
         What it computed before keeps no name. None where a constant would not be finite in float32.
@@ -98,7 +98,7 @@ class Linear:
         axis = 1 - (rank or 0) if channels_first(self.op) else -1
         return Channels(int(np.prod(self.per_channel)), axis, rank)
 
-    def taking(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
+    def fold(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
         """The operator with a scaled weight, and a BiasAdd behind it. In float64, rounded once to float32."""
         with np.errstate(over="ignore", invalid="ignore"):
             weight = (self.weight.astype(np.float64) * scale.reshape(self.per_channel)).astype(np.float32)
@@ -133,7 +133,7 @@ class BatchNorm:
         """The axis that it normalizes along."""
         return Channels(self.gamma.size, channel_axis(self.node), len(data_format(self.node)))
 
-    def taking(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
+    def fold(self, graph: Graph, scale: Array, shift: Array, name: str) -> Change | None:
         """The batch norm with another gamma and beta. In float64, rounded once to float32."""
         with np.errstate(over="ignore", invalid="ignore"):
             gamma = (self.gamma.astype(np.float64) * scale).astype(np.float32)

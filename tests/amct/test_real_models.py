@@ -11,7 +11,7 @@ import pytest
 
 import autoquant as amct
 from autoquant.amct.live_graph import live_activations, read_live
-from autoquant.model.shapes import imported
+from autoquant.model.shapes import import_graph
 
 CONFIG, RECORD = Path("config.json"), Path("record.txt")
 MODELS = {
@@ -36,7 +36,7 @@ def test_what_layers_read_is_the_same_in_the_live_graph(
     layers = model.survey.by_name.values()
     feeds = {f"{model.graph.inputs[0]}:0": np.random.default_rng(2).normal(size=shape)}
     values = []
-    for tf_graph in (graph, imported(model.graph)):
+    for tf_graph in (graph, import_graph(model.graph)):
         with tf.compat.v1.Session(graph=tf_graph) as session:
             values.append(session.run([live_activations(tf_graph, layer) for layer in layers], feeds))
     for live, normalized in zip(*values, strict=True):

@@ -10,8 +10,8 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.interface import (
     check_runnable,
-    found_inputs,
-    found_outputs,
+    find_inputs,
+    find_outputs,
     node_name,
     rename_interface,
     select_interface,
@@ -38,8 +38,8 @@ def heads(build: Callable[..., Graph]) -> Graph:
 
 
 def test_inputs_are_placeholders_and_outputs_what_nobody_reads(heads: Graph) -> None:
-    assert found_inputs(heads) == ("x",)
-    assert found_outputs(heads) == ("probabilities", "total")
+    assert find_inputs(heads) == ("x",)
+    assert find_outputs(heads) == ("probabilities", "total")
     graph = select_interface(heads)
     assert graph.outputs == ("probabilities", "total")
     assert not {"idle", "NoOp"} & set(graph.nodes)

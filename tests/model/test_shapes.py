@@ -9,7 +9,7 @@ from tensorflow.core.framework import attr_value_pb2
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.nodes import make_node
-from autoquant.model.shapes import for_one_sample, imported, make_placeholder, placeholder_shape, tensor_name
+from autoquant.model.shapes import for_one_sample, import_graph, make_placeholder, placeholder_shape, tensor_name
 
 
 def graph_of(*nodes: Any) -> Graph:
@@ -24,14 +24,14 @@ def test_a_placeholder_states_its_shape(shape: tuple[Any, ...] | None) -> None:
 def test_an_unknown_operator_is_named() -> None:
     graph = graph_of(make_placeholder("x", 1, (2,)), make_node("mine", "MyOwnOperator", ["x"]))
     with pytest.raises(ModelError, match="mine: TensorFlow has no operator 'MyOwnOperator'; custom operators"):
-        imported(graph)
+        import_graph(graph)
 
 
 def test_what_tensorflow_refuses_is_told_in_one_line() -> None:
     text = attr_value_pb2.AttrValue(type=7)
     graph = graph_of(make_placeholder("x", 1, (2,)), make_node("y", "Identity", ["x"], T=text))
     with pytest.raises(ModelError, match=r"TensorFlow refuses it: .*y") as caught:
-        imported(graph)
+        import_graph(graph)
     assert "\n" not in str(caught.value)
 
 

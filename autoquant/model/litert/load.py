@@ -38,7 +38,7 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
     content = _content(path)
     model = _objects(path, content)
     check_sound(model, where=str(path))
-    inputs, outputs = _keep_signature(model, signature, where=str(path))
+    inputs, outputs = _select_signature(model, signature, where=str(path))
     check_inputs(model, inputs, where=str(path))
     check_operators(model, where=str(path))
     check_float(model, where=str(path))
@@ -75,7 +75,7 @@ def _objects(path: Path, content: bytes) -> Any:
         raise ModelError(str(path), f"is damaged: {sentence(error)}", hint=WHOLE) from error
 
 
-def _keep_signature(model: Any, wanted: str | None, *, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _select_signature(model: Any, wanted: str | None, *, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Leave only the subgraph of one signature in a file's objects; returns the names of its inputs and outputs.
 
     Without any signature the first subgraph gets one, with the names of its tensors. Raises ModelError where there are

@@ -39,15 +39,15 @@ MADE_OF: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 @dataclass
-class Found:
-    """Where layers went. See LiteGraph for `layers`, `missing` and `ops`."""
+class Match:
+    """Where the layers of a graph are in a .tflite. See LiteGraph for `layers`, `missing` and `ops`."""
 
     layers: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     ops: dict[str, str] = field(default_factory=dict)
 
 
-def match(graph: Graph, model: Any) -> Found:
+def match(graph: Graph, model: Any) -> Match:
     """Find each operator of the graph that can be a layer; operators of such kinds that are left get their own names.
 
     A layer is found by its name among those that a result or a weight carries, or else by its weight; in either case
@@ -55,7 +55,7 @@ def match(graph: Graph, model: Any) -> Found:
     multiplication behind it. One without a weight can also have the name of what alone reads it.
     """
     wanted = [node for node in graph.ordered() if _is_layer(node)]
-    found = Found(ops={node.name: node.op for node in wanted})
+    found = Match(ops={node.name: node.op for node in wanted})
     taken: set[int] = set()
     results = _names(model, lambda op: op.outputs)
     constants = _names(model, lambda op: op.inputs[1:])
@@ -152,7 +152,7 @@ def equal_but_for_factors(value: Array, weight: Array, axis: int) -> bool:
     return bool((abs(theirs - factors[:, None] * ours).max(axis=1) <= bound).all())
 
 
-def _tell_missing(found: Found, model: Any, wanted: Sequence[str], named: Mapping[str, Sequence[int]]) -> None:
+def _tell_missing(found: Match, model: Any, wanted: Sequence[str], named: Mapping[str, Sequence[int]]) -> None:
     """Say why layers were not found."""
     operators = model.subgraphs[0].operators
     for name in wanted:
@@ -165,7 +165,7 @@ def _tell_missing(found: Found, model: Any, wanted: Sequence[str], named: Mappin
             found.missing[name] = CHANGED if kind in MADE_OF[found.ops[name]] else f"the converter made {kind} of it"
 
 
-def _name_others(found: Found, graph: Graph, model: Any) -> None:
+def _name_others(found: Match, graph: Graph, model: Any) -> None:
     """Operators of a layer's kind that come from none of the graph's layers: called as their result is."""
     lite = model.subgraphs[0]
     taken = set(found.layers.values())

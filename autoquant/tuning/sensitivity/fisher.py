@@ -26,7 +26,7 @@ from autoquant.evaluation.passes import part_size
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import imported, tensor_name
+from autoquant.model.shapes import import_graph, tensor_name
 from autoquant.quantization.affine import QMAX, QMIN, Affine
 from autoquant.targets.ascend_nodes import inverse_factors
 from autoquant.tuning.sensitivity.graph_layers import QuantizedLayer, quantized_layers
@@ -85,7 +85,7 @@ def _with_products(
     """A GraphDef that also has PRODUCTS, (batch, candidates): g . dy of each sample and candidate."""
     import tensorflow as tf
 
-    tf_graph = imported(graph)
+    tf_graph = import_graph(graph)
     with tf_graph.as_default():
         tf.compat.v1.set_random_seed(seed)
         layers = list({one.layer.node: one.layer for one in group}.values())

@@ -21,7 +21,7 @@ from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.open import open_model
-from autoquant.model.shapes import imported
+from autoquant.model.shapes import import_graph
 
 RNG = np.random.default_rng(6)
 
@@ -124,7 +124,7 @@ def test_a_signature_of_another_subgraph_brings_its_own(
 
 def quantized(graph: Any, **options: Any) -> bytes:
     """The graph converted with TensorFlow's own quantization."""
-    tf_graph = imported(graph)
+    tf_graph = import_graph(graph)
     with tf.compat.v1.Session(graph=tf_graph) as session:
         tensors = [tf_graph.get_tensor_by_name(name) for name in ("x:0", "y:0")]
         converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, tensors[:1], tensors[1:])

@@ -14,7 +14,7 @@ from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.tidy import tidy
-from autoquant.model.shapes import imported
+from autoquant.model.shapes import import_graph
 
 RNG = np.random.default_rng(4)
 
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(4)
 def raw(graph: Graph) -> Any:
     """What the converter makes of a graph, as objects."""
     (name,), (output,) = graph.inputs, graph.outputs
-    tf_graph = imported(graph)
+    tf_graph = import_graph(graph)
     with tf.compat.v1.Session(graph=tf_graph) as session:
         tensors = [tf_graph.get_tensor_by_name(f"{one}:0") for one in (name, output)]
         converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, tensors[:1], tensors[1:])

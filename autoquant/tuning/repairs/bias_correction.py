@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,15 +17,16 @@ from autoquant.cache import CacheEntry, cached, digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
 from autoquant.evaluation.data.batch import Array
+from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import config_text
 from autoquant.model.layer import Layer
-from autoquant.model.model import Model
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.model import Model, Program
 from autoquant.quantization.equalize import mean_shift
 from autoquant.targets.base import NO_CORRECTIONS, Compiler, Corrections, Target
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.repairs.programs import FloatInt8Pair, repairs_of
 
 SAMPLES = 128
 """Calibration samples over which the mean error of a layer is measured."""
@@ -32,6 +34,41 @@ LARGEST = 1 << 27
 """Bytes that the largest result of a layer may have while it is measured."""
 VERSION = 1
 """Of the arithmetic, and of what is kept."""
+
+
+class FloatInt8Pair(Protocol):
+    """A saved INT8 model, and the float model that it is the quantized form of.
+
+    It is of some layers, all with a weight and a bias, and INT8 in the file.
+    """
+
+    def weight_errors(self) -> Iterator[tuple[Layer, Array]]:
+        """Each layer with the error of its weight, W_q - W, float64, in the layout of the float model."""
+        ...
+
+    def input_axis(self, layer: Layer) -> int:
+        """The axis of a layer's weight that numbers input channels."""
+        ...
+
+    def open(self) -> Runner:
+        """A runner of both models, which gives by layer the mean over a batch of its INT8 result minus the float one.
+
+        That is of each output channel, before the activation. Behind each layer its mean error is taken off before
+        anything reads the result, so everything before a layer is quantized and corrected already, for this batch. A
+        model of a fixed batch size gives one row of channels after the other.
+        """
+        ...
+
+
+def open_pair(path: Path, reference: Program, layers: Collection[Layer]) -> FloatInt8Pair:
+    """Open a file that a target saved, beside its float model, for some layers. Raises ModelError where it is none."""
+    if isinstance(reference, LiteGraph):
+        from autoquant.tuning.repairs.lite_pair import LitePair
+
+        return LitePair.of(path, reference, layers)
+    from autoquant.tuning.repairs.graph_pair import GraphPair
+
+    return GraphPair.of(path, reference, layers)
 
 
 @dataclass(frozen=True)
@@ -65,7 +102,7 @@ class Corrector:
             path = Path(folder) / self.target.file_name("uncorrected")
             record = compiler.compile(plan, path).record
             reference = compiler.reference(plan)
-            pair = repairs_of(reference).open_pair(path, reference, layers.values())
+            pair = open_pair(path, reference, layers.values())
             if plan.bias_correction == "analytic":
                 return self._analytic(plan, model, record, pair)
             return self._empirical(layers, pair)

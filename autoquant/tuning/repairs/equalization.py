@@ -10,11 +10,11 @@ from autoquant.cache import digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.layer import Layer
+from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model, Program
 from autoquant.quantization.equalize import VERSION
 from autoquant.targets.base import Compiler
 from autoquant.tuning.repairs.chains import MomentsOf, equalized_constants
-from autoquant.tuning.repairs.programs import repairs_of
 
 
 class ModelVariant(NamedTuple):
@@ -44,9 +44,17 @@ def equalized_program(program: Program, layers: Mapping[str, Layer], moments_of:
 
     Raises TrialError where a constant would be beyond float32.
     """
-    repairs = repairs_of(program)
-    changed = equalized_constants(repairs.find_chains(program, layers), moments_of)
-    return repairs.with_constants(program, layers, changed) if changed else program
+    if isinstance(program, LiteGraph):
+        from autoquant.tuning.repairs import lite_chains
+
+        changed = equalized_constants(lite_chains.find_chains(program, layers), moments_of)
+        return lite_chains.with_constants(program, changed) if changed else program
+    from autoquant.model.graph import Graph
+    from autoquant.tuning.repairs import graph_chains
+
+    assert isinstance(program, Graph)
+    changed = equalized_constants(graph_chains.find_chains(program, layers), moments_of)
+    return graph_chains.with_constants(program, layers, changed) if changed else program
 
 
 def equalized(model: Model, layers: Mapping[str, Layer], runner: CalibrationRunner, batch_num: int) -> Model:

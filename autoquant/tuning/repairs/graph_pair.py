@@ -13,7 +13,7 @@ from tensorflow.core.framework import function_pb2
 
 from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.engine import Renamed
-from autoquant.evaluation.engines.fake_quant_layers import dequantized_layers
+from autoquant.evaluation.engines.fake_quant import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer

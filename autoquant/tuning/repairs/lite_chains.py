@@ -36,7 +36,7 @@ def find_chains(lite: LiteGraph, layers: Mapping[str, Layer]) -> Chains:
     return Chains(links, {name: constants_of(lite, lite.layers[name]) for name in layers if name in ends})
 
 
-def with_constants(lite: LiteGraph, layers: Mapping[str, Layer], changed: Mapping[str, Constants]) -> LiteGraph:
+def with_constants(lite: LiteGraph, changed: Mapping[str, Constants]) -> LiteGraph:
     """The same program with other constants of layers, float32."""
     builder = LiteBuilder(lite)
     for name, own in changed.items():

@@ -45,12 +45,12 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
     the statistics lack what they want.
     """
     if isinstance(request.model.program, LiteGraph):
-        from autoquant.tuning.sensitivity.lite_layers import fake_quantized_layers
+        from autoquant.tuning.sensitivity.candidates import fake_quantized_layers
 
         lite, variants = request.model.program, fake_quantized_layers(request)
     else:
         from autoquant.model.litert.convert import convert
-        from autoquant.tuning.sensitivity.graph_layers import converted_layers
+        from autoquant.tuning.sensitivity.candidates import converted_layers
 
         lite = convert(request.model.graph)
         variants = converted_layers(request, lite)

@@ -29,7 +29,7 @@ from autoquant.model.operators import node_of
 from autoquant.model.shapes import import_graph, tensor_name
 from autoquant.quantization.affine import QMAX, QMIN, Affine
 from autoquant.targets.ascend_nodes import inverse_factors
-from autoquant.tuning.sensitivity.graph_layers import QuantizedLayer, quantized_layers
+from autoquant.tuning.sensitivity.candidates import QuantizedLayer, quantized_layers
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
 from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from math import isfinite
 from types import MappingProxyType
 
-from autoquant.calibration.plan import LayerPlan, layer_plan
+import numpy as np
+
+from autoquant.calibration.plan import LayerPlan, Plan, adapt_plan, layer_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
+from autoquant.calibration.record import Calibrator
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES
 from autoquant.evaluation.engines.table import open_engine
+from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.model.layer import Layer
@@ -29,6 +34,8 @@ SETTINGS: Mapping[str, RangeAlgorithm] = MappingProxyType(
     {"ifmr": Ifmr(), "minmax": MinMax(), "percentile": Percentile()}
 )
 """Range algorithms that an overview compares, the default first; all else is as `layer_plan` has it."""
+
+BATCH = 64
 
 
 def measure_sensitivity(request: SensitivityRequest) -> Sensitivities:
@@ -84,6 +91,35 @@ def calibrated_request(
     return SensitivityRequest(
         model=model, layers=layers, candidates=known, statistics=statistics, data=data, of_classes=of_classes
     )
+
+
+def cosines(request: SensitivityRequest) -> Mapping[str, float]:
+    """AMCT's ranking: the cosine of each layer's float and INT8 outputs, its first candidate, over all samples.
+
+    For the layers of a TensorFlow graph. The INT8 output is that of the layer alone, from what it reads in float.
+    In [-1, 1]; 1 where both have the same direction or the float output is all 0. A layer that cannot be quantized has
+    -infinity, so that it is the first to stay in float; settings that AMCT has not become those that it has. Raises
+    TrialError where the model does not run.
+    """
+    from autoquant.targets.tensorflow import quantize
+
+    graph, engine = request.model.graph, open_engine("tensorflow")
+    calibrator = Calibrator(graph, request.layers, request.statistics)
+    results = {name: request.layers[name].bias or request.layers[name].node for name in request.candidates}
+    with closing(engine.open_graph(graph, sorted(set(results.values())))) as runner:
+        plain = [runner(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
+    found: dict[str, float] = {}
+    for name, each in request.candidates.items():
+        try:
+            plan = adapt_plan(Plan({name: each[0]}, request.batches), request.layers).plan
+            alone = quantize(graph, request.layers, calibrator.record(plan))
+        except TrialError:
+            found[name] = -np.inf
+            continue
+        with closing(engine.open_graph(alone, [results[name]])) as runner:
+            outputs = [runner(batch.inputs)[results[name]] for batch in request.sample_subset.batches(BATCH)]
+        found[name] = cosine_similarity([part[results[name]] for part in plain], outputs)
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.divergence import divergence
-from autoquant.tuning.sensitivity.measure import calibrated_request, measure_sensitivity
+from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Prediction, Predictions, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 
@@ -94,8 +94,6 @@ class Predictor:
         if isinstance(self.source.program, LiteGraph):
             found = {name: -values[0] for name, values in self._sensitivities(request).values.items()}
         else:
-            from autoquant.tuning.sensitivity.cosine import cosines
-
             found = dict(cosines(request))
         return {name: found.get(name, 0.0) for name in self.space.layers}
 

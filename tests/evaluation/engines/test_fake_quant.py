@@ -16,8 +16,7 @@ from autoquant.calibration.ranges import Ifmr
 from autoquant.calibration.record import LayerRecord
 from autoquant.calibration.statistics import collect
 from autoquant.errors import TrialError
-from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
-from autoquant.evaluation.engines.fake_quant_layers import step_of
+from autoquant.evaluation.engines.fake_quant import FakeQuantEngine, step_of
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.graph import Graph

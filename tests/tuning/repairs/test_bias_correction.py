@@ -21,8 +21,7 @@ from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
-from autoquant.tuning.repairs.bias_correction import SAMPLES, Corrector
-from autoquant.tuning.repairs.programs import repairs_of
+from autoquant.tuning.repairs.bias_correction import SAMPLES, Corrector, open_pair
 from autoquant.tuning.study.workload import Workload
 
 LAYERS = ("conv", "depthwise", "dense")
@@ -206,7 +205,7 @@ def test_means_of_corrected_layers_are_those_of_the_float_model(
         bench.builder.make(plan, path)
         layers = bench.builder.workload.layers
         plain_program = bench.builder.prepared(plan).compiler.reference(plan)
-        runner = repairs_of(plain_program).open_pair(path, plain_program, [layers[name] for name in LAYERS]).open()
+        runner = open_pair(path, plain_program, [layers[name] for name in LAYERS]).open()
         means[plan.bias_correction] = {name: np.array(value) for name, value in runner({"x": x}).items()}
         runner.close()
     for name in LAYERS:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
 from autoquant.model.model import Model
-from autoquant.tuning.sensitivity.cosine import cosines
+from autoquant.tuning.sensitivity.measure import cosines
 
 RNG = np.random.default_rng(3)
 FIRST, BIAS, SECOND = (RNG.normal(size=size).astype("f") for size in ((6, 5), (5,), (5, 3)))

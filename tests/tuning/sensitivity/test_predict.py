@@ -206,7 +206,7 @@ def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
-    from autoquant.tuning.sensitivity.cosine import cosines
+    from autoquant.tuning.sensitivity.measure import cosines
 
     text = '[layer]\nquant_enable = [true, false]\nact_algo = "minmax"\n'
     text += '[[override]]\nlayers = "conv"\nquant_enable = false\n'

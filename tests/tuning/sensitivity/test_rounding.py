@@ -9,7 +9,7 @@ import numpy as np
 from asking import opened, sensitivity_request
 
 from autoquant.targets.table import open_target
-from autoquant.tuning.sensitivity.lite_layers import fake_quantized_layers
+from autoquant.tuning.sensitivity.candidates import fake_quantized_layers
 
 WEIGHT = np.array([[127.0, 62.5, 63.5, -62.5, -63.5, 0.5, 1.5]], np.float32)
 

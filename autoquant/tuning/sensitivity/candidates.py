@@ -1,4 +1,4 @@
-"""Candidates of the layers of a TensorFlow graph: what they would be in INT8, in real units."""
+"""Candidates of layers: what they would be in INT8, in real units; of a TensorFlow graph, and of a .tflite."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan
+from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, check_plan
 from autoquant.calibration.record import Calibrator, LayerRecord, float_weight
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized
-from autoquant.evaluation.engines.fake_quant_places import find_places
-from autoquant.model.graph import Graph
 from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.kinds import KINDS
+from autoquant.model.model import Program, known_constant
+from autoquant.quantization.affine import QMAX
 from autoquant.quantization.weights import by_channel, quantize_weight, spread
+from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 
 
@@ -38,7 +40,7 @@ class QuantizedLayer:
         first = self.records[0]
         return self.layer.name, first.scale_w, first.balance, first.weight_bits
 
-    def real_weight(self, graph: Graph) -> Array:
+    def real_weight(self, graph: Program) -> Array:
         """Its weight as INT8 has it, in real units, float32, of the graph's layout."""
         first, axes = self.records[0], self.layer.channel_axes
         weight, scales = float_weight(graph, self.layer, first.balance), np.array(first.scale_w, np.float32)
@@ -73,6 +75,8 @@ def converted_layers(request: SensitivityRequest, lite: LiteGraph) -> Iterator[t
 
     Raises ModelError where the converter left no operator of a layer, and as `quantized_layers`.
     """
+    from autoquant.evaluation.engines.fake_quant_places import find_places
+
     graph = request.model.graph
     places = find_places(graph, [request.layers[name] for name in request.candidates], lite)
     for name, reason in places.reasons.items():
@@ -91,7 +95,7 @@ def _able(layer: Layer) -> Layer:
     return replace(layer, abilities=Abilities(bool(layer.channel_axes), balanceable, WEIGHT_BITS, WEIGHT_ALGORITHMS))
 
 
-def _with_algorithm(graph: Graph, layer: Layer, settings: LayerPlan, record: LayerRecord) -> LayerRecord:
+def _with_algorithm(graph: Program, layer: Layer, settings: LayerPlan, record: LayerRecord) -> LayerRecord:
     """The entry of a layer with the scales of its weight by the algorithm of its settings."""
     if layer.weight is None or settings.weight_algorithm == "minmax":
         return record
@@ -99,3 +103,36 @@ def _with_algorithm(graph: Graph, layer: Layer, settings: LayerPlan, record: Lay
 
     rows = by_channel(float_weight(graph, layer, record.balance), layer.channel_axes if settings.channel_wise else None)
     return replace(record, scale_w=tuple(map(float, clipped_scales(rows, settings.weight_algorithm))))
+
+
+def fake_quantized_layers(request: SensitivityRequest) -> Iterator[tuple[CandidateKey, FakeQuantized]]:
+    """Each candidate that can be calibrated, as its operator.
+
+    Raises PlanError where a layer cannot have the settings, or the statistics lack what they want.
+    """
+    lite = request.model.program
+    assert isinstance(lite, LiteGraph)
+    calibrator = LiteCalibrator(lite, request.layers, request.statistics)
+    for name, each in request.candidates.items():
+        for number, settings in enumerate(each):
+            plan = Plan({name: settings}, request.batches)
+            check_plan(plan, request.layers)
+            try:
+                scales = calibrator.scales(plan, [lite.layers[name]], "float32")
+            except TrialError:
+                continue
+            yield (name, number), _fake_quantized(lite, request.layers[name], scales)
+
+
+def _fake_quantized(lite: LiteGraph, layer: Layer, scales: LiteScales) -> FakeQuantized:
+    kind, index, _ = lite.operator(layer.name)
+    known, balance = KINDS[kind], scales.balance
+    data = {known.data + number: scales.activations[tensor] for number, tensor in enumerate(layer.activations)}
+    factors, constants = balance.factors.get(layer.name), {}
+    if layer.weight is not None and known.weight is not None:
+        own = scales.weights[layer.weight]
+        value = balance.constants.get(layer.weight, known_constant(lite, layer.weight))
+        # LiteRT's kernels take -127..127 steps.
+        constants[known.weight] = np.asarray(np.clip(np.rint(value / own), -QMAX, QMAX) * own, np.float32)
+    inverse = None if factors is None else np.float32(1.0) / np.array(factors, np.float32)
+    return FakeQuantized(layer.name, index, data, constants, inverse)

@@ -16,7 +16,6 @@ from autoquant.formats.codec import json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.formats.strict import load_object
 from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
@@ -24,7 +23,7 @@ from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
-from autoquant.tuning.study.trial import SCORE
+from autoquant.tuning.study.trial import SCORE, load_trial
 from autoquant.tuning.transfer import Transferred, transfer
 
 
@@ -95,11 +94,8 @@ class StoredTrial:
         if not ((source / "record.txt").is_file() and (source / SCORE).is_file()):
             what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
             raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
-        hint = "put the file back, or export another trial with --trial"
-        facts = load_object(source / SCORE, RunError, hint=hint)
-        facts.only("version", [1], 0)
-        scored = facts.needed("number", int), facts.optional("score", float), facts.needed("engine", str)
-        return cls(folder, source, *scored, tables["request"], tables["digests"])
+        scored, terms = load_trial(source)
+        return cls(folder, source, scored.number, scored.score, terms.engine, tables["request"], tables["digests"])
 
     @property
     def target(self) -> str:

@@ -240,3 +240,14 @@ def test_a_damaged_score_is_refused(runs: dict[str, SearchResult], tmp_path: Pat
     (tmp_path / "run" / "best" / "score.json").write_text(text)
     with pytest.raises(RunError, match=words):
         autoquant.export(tmp_path / "run", tmp_path / "out")
+
+
+def test_a_trial_that_was_stopped_early_is_exported_without_a_score(
+    runs: dict[str, SearchResult], tmp_path: Path
+) -> None:
+    shutil.copytree(runs["tensorflow"].run, tmp_path / "run", symlinks=True)
+    path = tmp_path / "run" / "best" / "score.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state": "stopped", "score": None, "within": None}))
+    made = autoquant.export(tmp_path / "run", tmp_path / "out")
+    assert made.score is None
+    assert made.model.is_file()

@@ -21,7 +21,7 @@ from autoquant.model.operators import is_tensor
 from autoquant.tuning.study.space import Parameters
 
 SCORE = "score.json"
-WAY_OUT = "put the file back, or remove the folder of that trial to have the others explained"
+WAY_OUT = "put the file back, or remove the folder of that trial"
 
 
 class State(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from autoquant.evaluation.data.batch import Array, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Runner, run_batch
+from autoquant.evaluation.statistics.stream_order import check_points
 from autoquant.quiet import no_progress
 
 SAMPLES, MOST = 512, 4096
@@ -75,7 +76,7 @@ def compare(
     order = np.random.default_rng(0).permutation(len(data))[:MOST]
     sums: dict[str, Array] = {}
     done, agreed = 0, 0
-    for stop in _stops(len(order)):
+    for stop in check_points(len(order), first=SAMPLES, growth=2.0):
         for batch in data.subset(order[done:stop]).batches(batch_size):
             found, wanted = run_batch(ours, batch), run_batch(theirs, batch)
             before = wanted if plain is None else run_batch(plain, batch)
@@ -88,15 +89,6 @@ def compare(
             break
     differences = [_difference(each, quantized=plain is not None) for each in sums.values()]
     return Comparison(done, agreed / done, math.nan if any(map(math.isnan, differences)) else max(differences))
-
-
-def _stops(total: int) -> Iterator[int]:
-    """Where to look whether it is enough: after 512 samples, 1,024, 2,048 and so on, and after all."""
-    stop = SAMPLES
-    while stop < total:
-        yield stop
-        stop *= 2
-    yield total
 
 
 def _squares(ours: Array, theirs: Array, plain: Array) -> Array:

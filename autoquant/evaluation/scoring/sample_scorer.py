@@ -12,7 +12,7 @@ was scored then than all samples may, even if nothing else is lost, is screened 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from autoquant.evaluation.metrics.divergence import divergence
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
-from autoquant.evaluation.statistics.stream_order import stream_order
+from autoquant.evaluation.statistics.stream_order import check_points, stream_order
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.model.model import Program
 from autoquant.quiet import no_progress
@@ -194,7 +194,7 @@ class _TrialScoring:
         low, high = self._scorer.metric.bounds or (-math.inf, math.inf)
         test = SequentialTest(rules.max_drop, bound=(high - low) * order.largest, alpha=rules.alpha)
         added, screened = 0, not len(self._scorer.low_margin_set)
-        for stop in _checks(total):
+        for stop in check_points(total, first=FIRST_CHECK, growth=GROWTH):
             self._measure(order.order[:stop])
             usable = order.usable(stop)
             test.add(order.values(subset.drops(self._rows, np.arange(total)), added, usable))
@@ -262,15 +262,6 @@ class _TrialScoring:
         sizes = [size for size in PROBE_SIZES if size <= len(outputs)] or [len(outputs)]
         means = tuple(float(each[:size].mean()) for size in sizes)
         return SequentialScore(int(self._done.sum()), score, drop, low, high, within, means, sizes[-1])
-
-
-def _checks(total: int) -> Iterator[int]:
-    """After how many samples the test is asked."""
-    stop = FIRST_CHECK
-    while stop < total:
-        yield stop
-        stop = math.ceil(GROWTH * stop)
-    yield total
 
 
 def _divergences(plain: Sequence[Array], quantized: Sequence[Array], *, of_classes: bool) -> Array:

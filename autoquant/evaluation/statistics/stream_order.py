@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -86,6 +87,18 @@ def _importance(margins: Array) -> Array:
     size = np.bincount(stratum)
     part = FALL ** np.arange(len(size))
     return np.asarray((part / part.sum() / size)[stratum])
+
+
+def check_points(total: int, *, first: int, growth: float) -> Iterator[int]:
+    """After how many samples to look whether they are enough: `first`, then `growth` times as many each, and all.
+
+    >>> list(check_points(100, first=32, growth=1.25))
+    [32, 40, 50, 63, 79, 99, 100]
+    """
+    while first < total:
+        yield first
+        first = math.ceil(growth * first)
+    yield total
 
 
 def margins_of(outputs: Array, threshold: float = 0.5, k: int = 1) -> Array:

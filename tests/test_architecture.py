@@ -106,7 +106,7 @@ def test_imports_point_one_way(file: str) -> None:
         ("from ..tuning import space", ["autoquant.tuning.space"]),
         ("def f():\n    from autoquant.api import search", ["autoquant.api.search"]),
         ("if TYPE_CHECKING:\n    from autoquant.api import search", ["autoquant.api.search"]),
-        ("from autoquant.model.layers import Layer\nfrom .strict import Fields\nimport numpy as np", []),
+        ("from autoquant.model.survey import Layer\nfrom .strict import Fields\nimport numpy as np", []),
     ],
 )
 def test_the_test_sees_every_way_to_import(text: str, found: list[str]) -> None:

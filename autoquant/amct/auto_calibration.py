@@ -25,11 +25,11 @@ from autoquant.errors import AutoquantError, DataError
 from autoquant.files import unwritable, write_bytes, write_text
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.model.layer import Survey
-from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.model.shapes import import_graph
+from autoquant.model.survey import survey_graph
 from autoquant.targets.tensorflow import GraphCompiler, TensorFlowTarget
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.events import Event, TrialEnded
@@ -121,7 +121,7 @@ def _opened(model_file: Path, tf_graph: Any, outputs: Sequence[str], config_file
     """The model between its inputs and the outputs, its layers, and what the config wants of those."""
     _, wanted = read_for_config(tf_graph, config_file, outputs)
     model = open_model(model_file, outputs=outputs, fusion=wanted.fusion)
-    found = survey(model.graph)
+    found = survey_graph(model.graph)
     unused = [name for name in wanted.int8 if name not in found.by_name]
     if unused:
         log().warning("left out, as the outputs do not depend on it: %s", listed(unused))

@@ -18,11 +18,11 @@ from autoquant.errors import ModelError, TrialError, UsageError
 from autoquant.model.graph import Graph
 from autoquant.model.interface import find_inputs, find_outputs, select_interface
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.layers import survey
 from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical
 from autoquant.model.shapes import tensor_name
+from autoquant.model.survey import survey_graph
 
 CALIBRATED = "autoquant_calibrated"
 """The collection of a tf.Graph that holds the names of its calibration's probes."""
@@ -59,7 +59,7 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
     if outputs:
         outputs = tuple(dict.fromkeys([*select_interface(loaded).outputs, *map(canonical, outputs)]))
     normalized = prepare_graph(loaded, outputs=outputs, fusion=fusion)
-    return LiveModel(normalized, survey(normalized))
+    return LiveModel(normalized, survey_graph(normalized))
 
 
 def live_activations(graph: Any, layer: Layer) -> list[Any]:

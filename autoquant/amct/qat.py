@@ -24,12 +24,12 @@ from autoquant.model.folding import foldable
 from autoquant.model.graph import Graph
 from autoquant.model.interface import select_interface
 from autoquant.model.layer import Layer
-from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Fusion
 from autoquant.model.nodes import attr_of, make_node
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import node_of
+from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import EPSILON, QMIN, Affine
 from autoquant.quantization.weights import by_channel
 
@@ -77,7 +77,7 @@ def convert_qat_model(
     if changed:
         graph = prepare_graph(plain, outputs=names, fusion=Fusion(skip=changed))
         record = {name: replace(one, skip_fusion=name in changed) for name, one in record.items()}
-    saved = write_quantized(RecordedModel(graph, survey(graph).by_name, record), save_path, simulation=simulation)
+    saved = write_quantized(RecordedModel(graph, survey_graph(graph).by_name, record), save_path, simulation=simulation)
     if record_file is not None:
         save_record(record, output_path(record_file))
     return saved
@@ -86,7 +86,7 @@ def convert_qat_model(
 def _record(trained: Graph, graph: Graph) -> Record:
     """The trained scales of every layer that has them, in graph order."""
     record: dict[str, LayerRecord] = {}
-    for layer in survey(graph).layers:
+    for layer in survey_graph(graph).layers:
         node = trained.nodes.get(layer.name)
         if node is None or layer.op not in CONVERTIBLE:
             continue
@@ -122,7 +122,9 @@ def _changed(plain: Graph, graph: Graph, outputs: Sequence[str], record: Record)
     """The layers of the record whose weights a fusion has changed."""
 
     def weights(graph: Graph) -> Mapping[str, Any]:
-        return {name: graph.constant(layer.weight) for name, layer in survey(graph).by_name.items() if layer.weight}
+        return {
+            name: graph.constant(layer.weight) for name, layer in survey_graph(graph).by_name.items() if layer.weight
+        }
 
     before = weights(prepare_graph(plain, outputs=outputs, fusion=Fusion(enabled=False)))
     after = weights(graph)

@@ -18,12 +18,12 @@ from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.layers import survey
 from autoquant.model.load import load
 from autoquant.model.model import Fusion
 from autoquant.model.nodes import sizes
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical, node_of
+from autoquant.model.survey import survey_graph
 from autoquant.quantization.weights import weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.study.trial import count_layers
@@ -119,7 +119,7 @@ def open_recorded(pb_model: Path, outputs: Sequence[str], record: Record, where:
             raise PlanError(f"{where}: {name}", f"find {name} failure in {pb_model}", hint=near)
     unfused = frozenset(name for name, entry in record.items() if entry.skip_fusion)
     graph = prepare_graph(loaded, outputs=outputs, fusion=Fusion(skip=unfused))
-    found = survey(graph)
+    found = survey_graph(graph)
     ancestors = loaded.ancestors(*map(canonical, outputs))
     needed = {name: entry for name, entry in record.items() if node_of(name) in ancestors}
     if not needed:

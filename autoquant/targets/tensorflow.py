@@ -18,10 +18,10 @@ from autoquant.formats.codec import save
 from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.layers import survey
 from autoquant.model.model import Model
 from autoquant.model.nodes import changed_node
 from autoquant.model.operators import node_of
+from autoquant.model.survey import survey_graph
 from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
@@ -54,7 +54,7 @@ class TensorFlowTarget:
 
     def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
         """The layers of AMCT."""
-        return survey(model.graph, input_shapes=input_shapes)
+        return survey_graph(model.graph, input_shapes=input_shapes)
 
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
         """The activations of the layers: nothing else is quantized."""

@@ -188,14 +188,14 @@ def _copy_model(trial: StoredTrial, made: Export, target: Target) -> bool:
 
 def _save_from_record(trial: StoredTrial, made: Export, *, simulation: bool) -> None:
     """Write the graph of TensorFlow that a record says."""
-    from autoquant.model.layers import survey
+    from autoquant.model.survey import survey_graph
     from autoquant.targets.tensorflow import TensorFlowTarget
 
     asked = trial.request
     model = open_model(asked["model"], inputs=asked.get("inputs", ()), outputs=asked.get("outputs", ()))
     trial.check_same("model", model.digest)
     record = load_record(trial.folder / made.record.name)
-    TensorFlowTarget(simulation=simulation).save(model.graph, survey(model.graph).by_name, record, made.model)
+    TensorFlowTarget(simulation=simulation).save(model.graph, survey_graph(model.graph).by_name, record, made.model)
 
 
 def _drop_simulation(made: Export) -> None:

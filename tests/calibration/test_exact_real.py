@@ -13,8 +13,8 @@ from autoquant.calibration.record import Calibrator
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.model.layers import survey
 from autoquant.model.open import open_model
+from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
 
 IMAGES = 200
@@ -37,7 +37,7 @@ def ifmr_error(seen: Distribution, affine: Affine) -> float:
 def test_ifmr_of_sketches_is_that_of_all_values(real_data: Path, model: str, unit: float) -> None:
     """Nearly all layers choose the same candidate, whose bounds differ by a bin; another one is as good."""
     opened = open_model(real_data / model)
-    layers = {layer.name: layer for layer in survey(opened.graph).layers}
+    layers = {layer.name: layer for layer in survey_graph(opened.graph).layers}
     images = np.load((real_data / model).with_name("calibration.npz"))["x"][:IMAGES] * np.float32(unit)
     data = open_data((images.astype(np.float32), None), opened.inputs)
     plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})

@@ -8,8 +8,8 @@ from cli_files import Files
 from autoquant.calibration.record import LayerRecord
 from autoquant.cli.main import main
 from autoquant.formats.record_text import save_record
-from autoquant.model.layers import survey
 from autoquant.model.open import open_model
+from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.tensorflow import TensorFlowTarget
 
@@ -20,7 +20,7 @@ RECORD = {"conv1": LayerRecord(Affine(0.125, -3), (0.5,) * 4), "fc": LayerRecord
 def saved(files: Files, tmp_path: Path) -> Path:
     model = open_model(files.model)
     path = tmp_path / "tiny_quantized.pb"
-    TensorFlowTarget().save(model.graph, survey(model.graph).by_name, RECORD, path)
+    TensorFlowTarget().save(model.graph, survey_graph(model.graph).by_name, RECORD, path)
     save_record(RECORD, tmp_path / "record.txt")
     return path
 
@@ -42,7 +42,7 @@ def test_a_record_elsewhere_and_a_file_for_converters(
     files: Files, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = open_model(files.model)
-    TensorFlowTarget(simulation=False).save(model.graph, survey(model.graph).by_name, RECORD, saved)
+    TensorFlowTarget(simulation=False).save(model.graph, survey_graph(model.graph).by_name, RECORD, saved)
     (tmp_path / "tiny_quant.json").unlink()
     (tmp_path / "record.txt").rename(tmp_path / "other.txt")
     assert main(["check", str(saved)]) == 2

@@ -24,9 +24,9 @@ from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import PART, CalibrationRunner, batches_in, part_size
 from autoquant.model.layer import Layer
-from autoquant.model.layers import survey
 from autoquant.model.model import InputSpec, Model, Program
 from autoquant.model.open import open_model
+from autoquant.model.survey import survey_graph
 from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.study.request import DataRequest
 
@@ -34,7 +34,7 @@ from autoquant.tuning.study.request import DataRequest
 @pytest.fixture(scope="module")
 def opened(tiny: Tiny) -> tuple[Model, dict[str, Layer]]:
     model = open_model(tiny.model)
-    return model, {layer.name: layer for layer in survey(model.graph).layers}
+    return model, {layer.name: layer for layer in survey_graph(model.graph).layers}
 
 
 class Watched:
@@ -221,7 +221,7 @@ def test_both_factors_of_a_product(tmp_path: Path) -> None:
         tf.linalg.matmul(x, tf.constant(matrices, name="factor"), name="product")
     (tmp_path / "product.pb").write_bytes(graph.as_graph_def().SerializeToString())
     model = open_model(tmp_path / "product.pb")
-    layers = survey(model.graph).by_name
+    layers = survey_graph(model.graph).by_name
     values = np.random.default_rng(1).normal(size=(20, 2, 5, 3)).astype(np.float32)
     data = open_data((values, None), model.inputs)
     statistics = CalibrationRunner(TensorFlowEngine(), data, 10).statistics(model, layers, [2], exact=True)

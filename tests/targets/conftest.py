@@ -11,9 +11,9 @@ from graph_networks import Network
 from lite_networks import LiteNetwork, calibrated
 
 from autoquant.model.graph import Graph
-from autoquant.model.layers import survey
 from autoquant.model.model import Model
 from autoquant.model.open import prepare_graph
+from autoquant.model.survey import survey_graph
 from autoquant.targets.litert import LiteRTTarget
 
 
@@ -26,7 +26,7 @@ def network() -> Callable[..., Network]:
         with tf.Graph().as_default() as tf_graph:
             write(*(tf.compat.v1.placeholder(tf.float32, shape, name=name) for name, shape in shapes.items()))
         graph = prepare_graph(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=list(shapes), outputs=outputs))
-        return Network(graph, survey(graph).by_name)
+        return Network(graph, survey_graph(graph).by_name)
 
     return made
 

@@ -17,8 +17,8 @@ from autoquant.calibration.statistics import collect
 from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.graph import Graph
-from autoquant.model.layers import survey
 from autoquant.model.model import Model
+from autoquant.model.survey import survey_graph
 from autoquant.targets.table import TARGETS, open_target
 
 WEIGHT = np.array([[127.0, 62.5, 63.5, -62.5, -63.5, 0.5, 1.5]], np.float32)
@@ -107,7 +107,7 @@ def test_activations_in_ascend_quant(tmp_path: Path) -> None:
 def test_activations_that_are_fake_quantized(tmp_path: Path) -> None:
     """LiteRT's QUANTIZE, in place of AscendQuant."""
     saved = dense("tensorflow", ENDS, tmp_path / "m")
-    runner = FakeQuantEngine.of(saved.graph, survey(saved.graph).layers).open_file(saved.path, saved.graph)
+    runner = FakeQuantEngine.of(saved.graph, survey_graph(saved.graph).layers).open_file(saved.path, saved.graph)
     found = runner({"x": np.array([*VALUES], np.float32)[:, None]})["y"]
     want = np.outer([*VALUES.values()], saved.weight) + np.array(saved.bias)
     np.testing.assert_array_equal(found, want)

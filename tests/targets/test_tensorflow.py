@@ -23,10 +23,10 @@ from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.quant_json import QuantJson, load_quant_json
 from autoquant.model.graph import GraphDef
 from autoquant.model.layer import Layer
-from autoquant.model.layers import survey
 from autoquant.model.model import Model
 from autoquant.model.nodes import make_node
 from autoquant.model.open import open_model
+from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES
 from autoquant.targets.attributes import FLOAT, type_attr
@@ -36,7 +36,7 @@ from autoquant.targets.tensorflow import TensorFlowTarget, quantize
 @pytest.fixture(scope="module")
 def opened(tiny: Tiny) -> tuple[Model, dict[str, Layer]]:
     model = open_model(tiny.model)
-    return model, {layer.name: layer for layer in survey(model.graph).layers}
+    return model, {layer.name: layer for layer in survey_graph(model.graph).layers}
 
 
 def f32(values: Any) -> tuple[float, ...]:
@@ -196,7 +196,7 @@ def test_names_of_the_users_nodes_are_left_alone(tiny: Tiny, opened: tuple[Model
     for taken in ("depthwise/quant_op", "conv/weight_quant/weight", "conv/bias_quant/BiasAdd"):
         other = make_node(taken, "Relu", [relu], T=type_attr(FLOAT))
         graph = model.graph.edit(put=[other], redirect={relu: taken})
-        found = {layer.name: layer for layer in survey(graph).layers}
+        found = {layer.name: layer for layer in survey_graph(graph).layers}
         assert found["depthwise"].activations[0] == taken
         int8 = quantize(graph, found, record)
         assert int8.nodes[taken] is other

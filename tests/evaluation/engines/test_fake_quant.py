@@ -20,10 +20,10 @@ from autoquant.evaluation.engines.fake_quant import FakeQuantEngine, step_of
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.graph import Graph
-from autoquant.model.layers import survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.model import Fusion, Model
 from autoquant.model.open import open_model, prepare_graph
+from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.saved_graph import read_saved_graph
 from autoquant.targets.tensorflow import TensorFlowTarget
@@ -52,7 +52,7 @@ def graph_of(write: Callable[..., Any], *, fusion: bool = True, **shapes: Any) -
 
 def both(graph: Graph, record: Any, folder: Path, feeds: Any) -> tuple[Any, Any]:
     """What a saved graph gives on LiteRT, and in TensorFlow."""
-    layers = survey(graph).by_name
+    layers = survey_graph(graph).by_name
     path = folder / "model.pb"
     TensorFlowTarget().save(graph, layers, record, path)
     engines = (FakeQuantEngine.of(graph, layers.values()), TensorFlowEngine())
@@ -201,7 +201,7 @@ def test_channels_first(random: np.random.Generator, tmp_path: Path) -> None:
 
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, 4), balance=(0.5, 4.0))}
     graph = graph_of(write, x=(None, 2, 5, 6))
-    layers = survey(graph).by_name
+    layers = survey_graph(graph).by_name
     TensorFlowTarget().save(graph, layers, record, tmp_path / "model.pb")
     engine = FakeQuantEngine.of(graph, layers.values())
     assert not engine.activations  # their channels are on another axis in the .tflite
@@ -291,7 +291,7 @@ def test_layers_that_quantize_a_tensor_alike_share_it(
     record = {f"layer{i}": LayerRecord(Affine(s, 1), scales(random, 1)) for i, s in enumerate((STEP, scale))}
     graph = graph_of(write, x=(None, 5))
     check_same(graph, record, tmp_path, x=on_grid(random, 6, 5))
-    content = FakeQuantEngine.of(graph, survey(graph).layers).content(read_saved_graph(tmp_path / "model.pb"))
+    content = FakeQuantEngine.of(graph, survey_graph(graph).layers).content(read_saved_graph(tmp_path / "model.pb"))
     model = flatbuffer.read(content)
     assert [flatbuffer.op_name(model, op) for op in model.subgraphs[0].operators].count("QUANTIZE") == pairs
 
@@ -322,7 +322,7 @@ def test_the_float_weights_are_left_out(random: np.random.Generator, tmp_path: P
         ops().MatMul(a=x, b=tf.constant(weight), name="y")
 
     graph = graph_of(write, x=(None, 60))
-    layers = survey(graph).by_name
+    layers = survey_graph(graph).by_name
     TensorFlowTarget().save(graph, layers, {"y": LayerRecord(Affine(STEP, OFFSET), (0.015625,))}, tmp_path / "model.pb")
     engine = FakeQuantEngine.of(graph, layers.values())
     before = bytes(engine.lite.content)
@@ -350,7 +350,9 @@ def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(
         tf.raw_ops.Mul(x=y, y=tf.constant(factors), name="y")
 
     graph = graph_of(write, fusion=False, x=(None, 7, 8, 3))
-    assert FakeQuantEngine.of(graph, survey(graph).layers).reasons == {"layer": "the converter left no operator for it"}
+    assert FakeQuantEngine.of(graph, survey_graph(graph).layers).reasons == {
+        "layer": "the converter left no operator for it"
+    }
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, 4))}
     with pytest.raises(TrialError, match="layer: cannot be fake-quantized on LiteRT: the converter left no operator"):
         both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
@@ -388,7 +390,7 @@ def real(real_data: Path, request: pytest.FixtureRequest) -> Real:
     data, options = REAL[request.param]
     model = open_model(real_data / request.param)
     samples = open_splits(DataRequest(data=str(real_data / data), **options), model, seed=0)
-    layers = {layer.name: layer for layer in survey(model.graph).layers}
+    layers = {layer.name: layer for layer in survey_graph(model.graph).layers}
     engine = FakeQuantEngine.of(model.graph, layers.values())
     balanced = [name for name, layer in layers.items() if layer.can.balanceable]
     statistics = CalibrationRunner(engine, samples.calibration, 50).statistics(model, layers, [1], balanced=balanced)
@@ -414,7 +416,7 @@ def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(
     real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = open_model(real_data / "cifar10" / "resnet8.pb")
-    layers = survey(model.graph).layers
+    layers = survey_graph(model.graph).layers
     engine = FakeQuantEngine.of(model.graph, layers)
     monkeypatch.setattr("autoquant.model.litert.convert.convert", lambda graph: pytest.fail("it is converted again"))
     names = sorted({name for layer in layers for name in layer.activations})
@@ -449,7 +451,7 @@ def test_equalized_graphs_with_layers_in_float(
 
     graph = graph_of(write, x=(None, 8, 8, 3))
     x = random.normal(size=(16, 8, 8, 3)).astype(np.float32)
-    target, layers = TensorFlowTarget(), survey(graph).by_name
+    target, layers = TensorFlowTarget(), survey_graph(graph).by_name
 
     def seen(program: Any, names: Any) -> Any:
         return TensorFlowEngine().open_graph(program, sorted(names))({"x": x})

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.layers import survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.matching import equal_but_for_factors
 from autoquant.model.open import open_model
+from autoquant.model.survey import survey_graph
 
 RNG = np.random.default_rng(1)
 
@@ -257,7 +257,7 @@ def test_layers_of_keras_models_are_found(tmp_path: Path) -> None:
     keras.Model(inputs, t).save(tmp_path / "net.keras")
     graph = open_model(tmp_path / "net.keras").graph
     lite = convert(graph)
-    assert lite.layers.keys() == {layer.name for layer in survey(graph).layers}
+    assert lite.layers.keys() == {layer.name for layer in survey_graph(graph).layers}
     assert len(lite.layers) == 7
     assert not lite.missing
 
@@ -274,7 +274,7 @@ def test_real_models(
 ) -> None:
     graph = open_model(real_data / name).graph
     lite: LiteGraph = convert(graph)
-    assert {layer.name for layer in survey(graph).layers} == lite.layers.keys()
+    assert {layer.name for layer in survey_graph(graph).layers} == lite.layers.keys()
     assert not lite.missing
     stated = flatbuffer.shape_of(lite.subgraph.tensors[lite.subgraph.inputs[0]])
     assert stated[0] is None

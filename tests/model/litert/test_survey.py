@@ -12,12 +12,12 @@ from litert_quantizer import algorithm_manager, qtyping
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.layers import survey
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.litert.survey import survey_lite
+from autoquant.model.survey import survey_graph
 
 RNG = np.random.default_rng(2)
 QUANTIZER = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
@@ -139,7 +139,7 @@ def test_a_product_of_two_activations_reads_both(
 
 
 def test_cost_and_names_are_those_of_the_tensorflow_graph(small: Graph, lite: LiteGraph) -> None:
-    want = {one.name: (one.op, one.macs, one.output_shape) for one in survey(small).layers}
+    want = {one.name: (one.op, one.macs, one.output_shape) for one in survey_graph(small).layers}
     found = {one.name: (one.op, one.macs, one.output_shape) for one in survey_lite(lite).layers}
     assert found == want
     assert found["conv"] == ("Conv2D", 36 * 4 * 9 * 2, (1, 6, 6, 4))

@@ -12,9 +12,9 @@ from autoquant.calibration.channels import collect_moments
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.graph import Graph
-from autoquant.model.layers import survey
 from autoquant.model.model import Model
 from autoquant.model.open import prepare_graph
+from autoquant.model.survey import survey_graph
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.repairs.equalization import equalized_program
 from autoquant.tuning.repairs.graph_chains import find_chains
@@ -352,4 +352,4 @@ def surveyed(write: Any) -> Any:
     with tf.Graph().as_default() as tf_graph:
         write(Net(), tf.compat.v1.placeholder(tf.float32, (None, 8, 8, 3), name="x"))
     graph = prepare_graph(Graph.from_graph_def(tf_graph.as_graph_def(), inputs=["x"], outputs=["y"]))
-    return graph, survey(graph).by_name
+    return graph, survey_graph(graph).by_name

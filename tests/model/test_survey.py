@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.layers import survey
 from autoquant.model.normalize import normalize
 from autoquant.model.operators import OPERATORS, is_tensor
+from autoquant.model.survey import survey_graph
 
 
 def placeholder(*shape: int | None, name: str = "x", dtype: str = "float32") -> Any:
@@ -139,7 +139,7 @@ def test_multiply_adds_for_one_sample(
     import tensorflow as tf
 
     graph = build(lambda: make()(tf.compat.v1.placeholder(tf.float32, shape, name="x")), outputs=("layer",))
-    (layer,) = survey(graph).layers
+    (layer,) = survey_graph(graph).layers
     assert (layer.output_shape, layer.macs) == (output_shape, macs)
 
 
@@ -153,7 +153,7 @@ def test_a_layer_says_what_it_reads_and_what_it_has(build: Callable[..., Graph])
         t = depthwise(t, ones(3, 3, 5, 2))
         tf.nn.relu(t, name="y")
 
-    first, second = survey(build(write)).layers
+    first, second = survey_graph(build(write)).layers
     shape = (1, 4, 4, 5)
     assert first == Layer("c", "Conv2D", ("before",), -1, "w", (1, 1, 2, 5), (3,), "b", shape, 160)
     assert (first.node, first.records, first.channels, first.parameters) == ("c", ("c",), 5, 15)
@@ -206,7 +206,7 @@ def only_layer(
         t = make()(tf.nn.relu(placeholder(*shape), name="before"))
         tf.nn.bias_add(t, ones(5), data_format, name="y")
 
-    (layer,) = survey(build(write)).layers
+    (layer,) = survey_graph(build(write)).layers
     return layer
 
 
@@ -259,7 +259,7 @@ def test_layers_without_a_weight(
 def test_groups_of_input_channels(
     build: Callable[..., Graph], shape: tuple[Any, ...], make: Callable[..., Any], groups: int
 ) -> None:
-    (layer,) = survey(build(lambda: make()(placeholder(*shape)), outputs=("layer",))).layers
+    (layer,) = survey_graph(build(lambda: make()(placeholder(*shape)), outputs=("layer",))).layers
     assert (layer.groups, layer.can.balanceable) == (groups, groups == 1)
 
 
@@ -271,7 +271,7 @@ def test_a_bias_may_be_that_of_another_layer_too(build: Callable[..., Graph]) ->
         t = tf.nn.bias_add(tf.matmul(placeholder(None, 3), ones(3, 3)), bias, name="first")
         tf.nn.bias_add(tf.matmul(t, ones(3, 3)), bias, name="y")
 
-    assert [layer.bias for layer in survey(build(write)).layers] == ["first", "y"]
+    assert [layer.bias for layer in survey_graph(build(write)).layers] == ["first", "y"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_what_is_no_bias(build: Callable[..., Graph], write: Callable[..., Any])
     import tensorflow as tf
 
     graph = build(lambda: tf.identity(write(tf, conv(ones(1, 1, 2, 5))(placeholder(None, 4, 4, 2))), name="y"))
-    assert survey(graph).layers[0].bias is None
+    assert survey_graph(graph).layers[0].bias is None
 
 
 def test_inputs_of_additions_and_max_pools_are_apart(build: Callable[..., Graph]) -> None:
@@ -304,7 +304,7 @@ def test_inputs_of_additions_and_max_pools_are_apart(build: Callable[..., Graph]
         double = tf.raw_ops.AddV2(x=tf.cast(t, tf.float64), y=tf.cast(t, tf.float64), name="double")
         tf.identity(tf.cast(size, tf.float64) * double, name="y")
 
-    found = survey(build(write))
+    found = survey_graph(build(write))
     assert [layer.name for layer in found.layers] == ["layer"]
     assert found.rejected == ()
     assert [(t.name, t.op, t.activations, t.data_axis) for t in found.tensors] == [
@@ -328,14 +328,14 @@ def test_open_shapes_can_be_given(
     build: Callable[..., Graph], given: tuple[int, ...], shape: tuple[int | None, ...]
 ) -> None:
     graph = build(lambda: conv(ones(3, 3, 3, 2))(placeholder(*shape)), outputs=("layer",))
-    assert survey(graph, input_shapes={"x": given}).layers[0].macs == 6 * 7 * 2 * 27
+    assert survey_graph(graph, input_shapes={"x": given}).layers[0].macs == 6 * 7 * 2 * 27
 
 
 def test_a_shape_of_unknown_rank_can_be_given_with_its_batch(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     graph = build(lambda: conv(ones(3, 3, 3, 2))(tf.compat.v1.placeholder(tf.float32, name="x")), outputs=("layer",))
-    assert survey(graph, input_shapes={"x": (8, 6, 7, 3)}).layers[0].macs == 6 * 7 * 2 * 27
+    assert survey_graph(graph, input_shapes={"x": (8, 6, 7, 3)}).layers[0].macs == 6 * 7 * 2 * 27
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_shape_that_contradicts_the_file_is_refused(
 ) -> None:
     graph = build(lambda: conv(ones(3, 3, 3, 2))(placeholder(None, 5, 5, 3)), outputs=("layer",))
     with pytest.raises(ModelError, match=message):
-        survey(graph, input_shapes=given)
+        survey_graph(graph, input_shapes=given)
 
 
 def test_a_dense_layer_over_a_sequence_counts_every_step(build: Callable[..., Graph]) -> None:
@@ -358,7 +358,7 @@ def test_a_dense_layer_over_a_sequence_counts_every_step(build: Callable[..., Gr
         t = tf.matmul(tf.reshape(x, [-1, 10]), ones(10, 7), name="m")
         tf.reshape(t, [-1, 12, 7], name="y")
 
-    assert survey(build(write)).layers[0].macs == 12 * 10 * 7
+    assert survey_graph(build(write)).layers[0].macs == 12 * 10 * 7
 
 
 def test_a_graph_without_a_layer_is_refused_with_the_reasons(build: Callable[..., Graph]) -> None:
@@ -366,10 +366,10 @@ def test_a_graph_without_a_layer_is_refused_with_the_reasons(build: Callable[...
 
     graph = build(lambda: tf.nn.avg_pool3d(placeholder(None, 4, 4, 4, 2), 2, 2, "SAME", name="y"))
     with pytest.raises(ModelError, match=r"no layer that can be quantized: 'y' \(AvgPool3D\): AMCT does not"):
-        survey(graph)
+        survey_graph(graph)
     plain = build(lambda: tf.nn.max_pool2d(placeholder(None, 4, 4, 2), 2, 2, "SAME", name="y"))
     with pytest.raises(ModelError, match=r"it has no AvgPool, BatchMatMul, BatchMatMulV2, Conv2D, .*, MatMul; is this"):
-        survey(plain)
+        survey_graph(plain)
 
 
 def test_layers_are_in_the_order_of_the_data(build: Callable[..., Graph]) -> None:
@@ -381,7 +381,7 @@ def test_layers_are_in_the_order_of_the_data(build: Callable[..., Graph]) -> Non
             t = tf.nn.relu(tf.matmul(t, ones(4, 4), name=f"m{i}") * ones(4))
         tf.identity(t, name="y")
 
-    found = survey(normalize(build(write)))
+    found = survey_graph(normalize(build(write)))
     assert [layer.name for layer in found.layers] == ["m0", "m1", "m2", "m3"]
     assert all(layer.bias is not None for layer in found.layers)
     assert found.rejected == ()

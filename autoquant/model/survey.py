@@ -29,7 +29,7 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
 """Operator -> why it is never quantized, for those that a reader of the table would look for."""
 
 
-def survey(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Survey:
+def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Survey:
     """Find the layers of a normalized graph, and what looks like one but is not.
 
     `input_shapes` gives the shape of one sample, or of a batch, for inputs whose shape the file leaves open. Raises

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Survey
-from autoquant.model.layers import survey
 from autoquant.model.normalize import normalize
 from autoquant.model.open import open_model
+from autoquant.model.survey import survey_graph
 
 KERNEL = np.ones((3, 3, 2, 3), np.float32)
 DEPTHWISE = np.ones((3, 3, 2, 1), np.float32)
@@ -171,7 +171,7 @@ def surveyed(build: Callable[..., Any], write: Callable[..., Any]) -> Survey:
         tf.nn.conv2d(x, ones(1, 1, 2, 3), 1, "SAME", name="good")
         tf.identity(write(x), name="y")
 
-    return survey(build(both, outputs=("good", "y")))
+    return survey_graph(build(both, outputs=("good", "y")))
 
 
 @pytest.mark.parametrize("what", REJECTED)
@@ -229,7 +229,7 @@ def test_a_fed_weight_names_the_input_it_depends_on(build: Callable[..., Graph])
         t = tf.matmul(tf.matmul(x, ones(2, 2), name="good"), tf.nn.relu(fed, name="w"), name="r")
         tf.identity(t, name="y")
 
-    found = survey(build(write, inputs=("x", "weights")))
+    found = survey_graph(build(write, inputs=("x", "weights")))
     assert [one.reason for one in found.rejected] == [
         "its weight 'w' is not constant: it depends on the input 'weights'"
     ]
@@ -265,7 +265,7 @@ def test_conv1d_is_not_quantized(build: Callable[..., Graph], what: str) -> None
         t = tf.reshape(CONV1D[what](x), [-1, 4])
         tf.matmul(t, ones(4, 2), name="y")
 
-    found = survey(normalize(build(write)))
+    found = survey_graph(normalize(build(write)))
     assert [layer.name for layer in found.layers] == ["y"]
     assert [(one.op, one.reason) for one in found.rejected] == [
         ("Conv2D", "it is a Conv1D (ExpandDims, Conv2D, Squeeze): AMCT does not quantize those")
@@ -283,7 +283,7 @@ def test_the_conv1d_of_keras_is_not_quantized(tmp_path: Path) -> None:
     ]
     model = keras.Sequential([keras.layers.Input((8, 2)), *layers, keras.layers.Flatten(), keras.layers.Dense(2)])
     model.save(tmp_path / "net.keras")
-    found = survey(open_model(tmp_path / "net.keras").graph)
+    found = survey_graph(open_model(tmp_path / "net.keras").graph)
     assert [layer.op for layer in found.layers] == ["MatMul"]
     assert [bool(re.match("it is a Conv1D", one.reason)) for one in found.rejected] == [True, True]
 
@@ -299,4 +299,4 @@ def test_a_convolution_of_images_without_a_channel_is_no_conv1d(
         t = tf.nn.conv2d(tf.expand_dims(x, expanded), ones(1, 1, 1, 1), 1, "SAME", name="r")
         tf.identity(tf.squeeze(t, squeezed), name="y")
 
-    assert [layer.name for layer in survey(build(write)).layers] == ["r"]
+    assert [layer.name for layer in survey_graph(build(write)).layers] == ["r"]

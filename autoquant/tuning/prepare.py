@@ -21,7 +21,7 @@ from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.objective import open_objective
 from autoquant.tuning.repairs.bias_correction import Corrector
-from autoquant.tuning.repairs.equalization import ModelVariant, ModelVariants, equalized
+from autoquant.tuning.repairs.equalization import ModelVariant, equalized, variants_of
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.predict import Predictor
@@ -131,7 +131,7 @@ class _Preparation:
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)
         self.listener(events.DataSplit(len(subset), len(splits.holdout or ()), splits.reason))
-        prepared = ModelVariants(partial(self._prepared, engine))
+        prepared = variants_of(partial(self._prepared, engine))
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
         scorer = SampleScorer.of(engine, model.program, subset, seed=request.seed, batch_size=request.batch_size)

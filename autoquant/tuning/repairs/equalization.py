@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from autoquant.cache import digest_of
@@ -24,19 +25,13 @@ class ModelVariant(NamedTuple):
     compiler: Compiler
 
 
-class ModelVariants:
-    """What plans quantize: the model as it is, or equalized; each is prepared when the first plan needs it."""
+def variants_of(prepare: Callable[[bool], ModelVariant]) -> Callable[[Plan], ModelVariant]:
+    """What plans quantize: the model as it is, or equalized; each is prepared when the first plan needs it.
 
-    def __init__(self, prepare: Callable[[bool], ModelVariant]) -> None:
-        """`prepare` is told whether to equalize."""
-        self._prepare = prepare
-        self._ready: dict[bool, ModelVariant] = {}
-
-    def __call__(self, plan: Plan) -> ModelVariant:
-        """What the plan quantizes. Raises as what prepares it."""
-        if plan.equalize not in self._ready:
-            self._ready[plan.equalize] = self._prepare(plan.equalize)
-        return self._ready[plan.equalize]
+    `prepare` is told whether to equalize.
+    """
+    prepared = cache(prepare)
+    return lambda plan: prepared(plan.equalize)
 
 
 def equalized_program(program: Program, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Program:

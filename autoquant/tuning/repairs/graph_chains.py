@@ -72,7 +72,8 @@ def _link_to(graph: Graph, layers: Mapping[str, Layer], layer: Layer) -> Iterato
     for node in reversed(passed):
         channels = READ_THROUGH[node.op](graph, node, channels) if channels is not None else None
     inputs = layer.weight_shape[layer.operator.input_axis]
-    if channels is None or channels.axis != _data_axis(graph, layer) or inputs % channels.count or layer.groups > 1:
+    axis = -3 if channels_first(graph.nodes[layer.name]) else -1
+    if channels is None or channels.axis != axis or inputs % channels.count or layer.groups > 1:
         return
     yield Link(
         first.name,
@@ -101,11 +102,6 @@ def _before(graph: Graph, tensor: str) -> Iterator[Any]:
         if node.op not in READ_THROUGH:
             return
         tensor = node.input[0]
-
-
-def _data_axis(graph: Graph, layer: Layer) -> int:
-    """The axis of a layer's data that has the channels, from the end."""
-    return -3 if channels_first(graph.nodes[layer.name]) else -1
 
 
 def _shifts(graph: Graph, first: Layer, second: Layer, passed: list[Any], source: Linear) -> bool:

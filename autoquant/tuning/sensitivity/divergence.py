@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
-from autoquant.array import Array
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
@@ -93,8 +92,9 @@ def _measured(lite: LiteGraph, group: Variants, data: Dataset, of_classes: bool)
                 likelihood = likelihoods.setdefault(name, likelihood_of(before, of_classes=of_classes))
                 for number in range(len(group)):
                     if f"{number}/{name}" in found:
-                        total[number] += _sum(likelihood.divergence(before, found[f"{number}/{name}"]))
-    return [float(value) / len(data) for value in total]
+                        divergences = likelihood.divergence(before, found[f"{number}/{name}"])
+                        total[number] += np.maximum(divergences, 0.0).sum()  # rounding can make them less than nothing
+    return [float(value) / len(data) if np.isfinite(value) else np.inf for value in total]
 
 
 def _real_outputs(lite: LiteGraph) -> Mapping[str, int]:
@@ -104,11 +104,6 @@ def _real_outputs(lite: LiteGraph) -> Mapping[str, int]:
     if not real:
         raise ModelError("model", "has no output of float32", hint="choose another one with --outputs")
     return real
-
-
-def _sum(divergences: Array) -> float:
-    total = float(np.maximum(divergences, 0.0).sum())  # rounding can make it less than nothing
-    return total if np.isfinite(total) else np.inf
 
 
 @dataclass(frozen=True)

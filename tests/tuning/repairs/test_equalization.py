@@ -18,7 +18,7 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.repairs.equalization import ModelVariants, equalized
+from autoquant.tuning.repairs.equalization import equalized, variants_of
 
 SIZES = np.array([1.0, 40.0, 0.02, 300.0], np.float32)
 SPACE = """
@@ -143,7 +143,7 @@ def test_each_model_is_prepared_once_and_when_it_is_needed() -> None:
         prepared.append(equalize)
         return equalize
 
-    by_plan = ModelVariants(prepare)
+    by_plan = variants_of(prepare)
     assert prepared == []
     wanted = [True, False, False, True]
     given: list[Any] = [by_plan(Plan({}, equalize=equalize)) for equalize in wanted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import prod
@@ -22,6 +22,7 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import config_text
 from autoquant.model.layer import Layer
+from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model, Program
 from autoquant.quantization.equalize import mean_shift
@@ -60,15 +61,18 @@ class FloatInt8Pair(Protocol):
         ...
 
 
-def open_pair(path: Path, reference: Program, layers: Collection[Layer]) -> FloatInt8Pair:
+def open_pair(path: Path, reference: Program, layers: Mapping[str, Layer]) -> FloatInt8Pair:
     """Open a file that a target saved, beside its float model, for some layers. Raises ModelError where it is none."""
     if isinstance(reference, LiteGraph):
         from autoquant.tuning.repairs.lite_pair import LitePair
 
-        return LitePair.of(path, reference, layers)
+        return LitePair(flatbuffer.read(path.read_bytes()), reference, layers)
+    from autoquant.model.graph import Graph
+    from autoquant.targets.saved_graph import read_saved_graph
     from autoquant.tuning.repairs.graph_pair import GraphPair
 
-    return GraphPair.of(path, reference, layers)
+    assert isinstance(reference, Graph)
+    return GraphPair(read_saved_graph(path), reference, layers)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Corrector:
             path = Path(folder) / self.target.file_name("uncorrected")
             record = compiler.compile(plan, path).record
             reference = compiler.reference(plan)
-            pair = open_pair(path, reference, layers.values())
+            pair = open_pair(path, reference, layers)
             if plan.bias_correction == "analytic":
                 return self._analytic(plan, model, record, pair)
             return self._empirical(layers, pair)

@@ -101,7 +101,9 @@ def equalized_constants(chains: Chains, moments_of: MomentsOf) -> Mapping[str, C
     factors = equalizing_factors(sizes, pairs)
     changed = dict(chains.constants)
     for link, factor in zip(chains.links, factors, strict=True):
-        changed[link.first] = _divided(changed[link.first], factor)
+        first = changed[link.first]
+        weight = scaled(first.weight, depthwise=first.depthwise, outputs=1.0 / factor)
+        changed[link.first] = replace(first, weight=weight, bias=None if first.bias is None else first.bias / factor)
         second = changed[link.second]
         weight = scaled(second.weight, depthwise=second.depthwise, inputs=factor)
         changed[link.second] = replace(second, weight=weight)
@@ -134,12 +136,6 @@ def _peaks(link: Link, bias: Array | None, seen: Moments | None) -> tuple[Array,
         low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
     peaks = np.maximum(peaks, np.maximum(-low, high))
     return peaks, high - low > CONSTANT * peaks
-
-
-def _divided(own: Constants, factors: Array) -> Constants:
-    """A layer whose output channels are divided by factors."""
-    weight = scaled(own.weight, depthwise=own.depthwise, outputs=1.0 / factors)
-    return replace(own, weight=weight, bias=None if own.bias is None else own.bias / factors)
 
 
 def _shifts(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,13 +15,13 @@ from autoquant.evaluation.engines.fake_quant import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
-from autoquant.model.model import Program, known_constant
+from autoquant.model.model import known_constant
 from autoquant.model.nodes import changed_node, make_const, make_node
 from autoquant.model.operators import node_of
 from autoquant.quantization.weights import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
 from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
-from autoquant.targets.saved_graph import SavedGraph, read_saved_graph
+from autoquant.targets.saved_graph import SavedGraph
 
 FLOAT_PREFIX = "autoquant/float/"
 """What the names of the float nodes begin with."""
@@ -37,12 +35,6 @@ class GraphPair:
     saved: SavedGraph
     graph: Graph
     layers: Mapping[str, Layer]
-
-    @classmethod
-    def of(cls, path: Path, reference: Program, layers: Collection[Layer]) -> GraphPair:
-        """Read a saved graph. Raises ModelError where it is none."""
-        assert isinstance(reference, Graph)
-        return cls(read_saved_graph(path), reference, MappingProxyType({layer.name: layer for layer in layers}))
 
     def input_axis(self, layer: Layer) -> int:
         """See `FloatInt8Pair`."""

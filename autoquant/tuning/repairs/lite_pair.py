@@ -9,11 +9,10 @@ Scales, zero points, weights and biases are those in the file. Operators that se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
-from autoquant.model.model import Program, known_constant
+from autoquant.model.model import known_constant
 from autoquant.quantization.affine import Affine
 
 ACTIVATIONS: Mapping[int, int] = MappingProxyType(
@@ -49,13 +48,6 @@ class LitePair:
     saved: Any
     lite: LiteGraph
     layers: Mapping[str, Layer]
-
-    @classmethod
-    def of(cls, path: Path, reference: Program, layers: Collection[Layer]) -> LitePair:
-        """Read a saved .tflite."""
-        assert isinstance(reference, LiteGraph)
-        known = MappingProxyType({layer.name: layer for layer in layers})
-        return cls(flatbuffer.read(path.read_bytes()), reference, known)
 
     def input_axis(self, layer: Layer) -> int:
         """See `FloatInt8Pair`."""

@@ -205,7 +205,7 @@ def test_means_of_corrected_layers_are_those_of_the_float_model(
         bench.builder.make(plan, path)
         layers = bench.builder.workload.layers
         plain_program = bench.builder.prepared(plan).compiler.reference(plan)
-        runner = open_pair(path, plain_program, [layers[name] for name in LAYERS]).open()
+        runner = open_pair(path, plain_program, {name: layers[name] for name in LAYERS}).open()
         means[plan.bias_correction] = {name: np.array(value) for name, value in runner({"x": x}).items()}
         runner.close()
     for name in LAYERS:

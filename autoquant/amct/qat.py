@@ -30,8 +30,7 @@ from autoquant.model.nodes import attr_of, make_node
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import node_of
 from autoquant.model.survey import survey_graph
-from autoquant.quantization.affine import EPSILON, QMIN, Affine
-from autoquant.quantization.weights import by_channel
+from autoquant.quantization.affine import EPSILON, QMIN, Affine, by_channel
 
 WITH_RANGES = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 FAKE = WITH_RANGES | {"FakeQuantWithMinMaxArgs"}

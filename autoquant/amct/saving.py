@@ -24,7 +24,7 @@ from autoquant.model.nodes import sizes
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical, node_of
 from autoquant.model.survey import survey_graph
-from autoquant.quantization.weights import weight_scales
+from autoquant.quantization.affine import weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.study.trial import count_layers
 

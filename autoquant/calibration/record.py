@@ -15,8 +15,7 @@ from autoquant.calibration.statistics import Statistics
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program, known_constant
-from autoquant.quantization.affine import EPSILON, Affine, in_float16
-from autoquant.quantization.weights import balanced_weight, input_maxima, weight_scales
+from autoquant.quantization.affine import EPSILON, Affine, balanced_weight, in_float16, input_maxima, weight_scales
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, TrialError
 from autoquant.model.layer import Layer
-from autoquant.quantization.affine import Affine, Range, asymmetric, symmetric
-from autoquant.quantization.weights import balance_factors
+from autoquant.quantization.affine import Affine, Range, asymmetric, balance_factors, symmetric
 
 Factors = tuple[float, ...]
 """By what the channels of a tensor are divided when it is balanced, one each; empty where it is not."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.quantization.weights import by_channel
+from autoquant.quantization.affine import by_channel
 
 VERSION = 1
 """Version of what is computed here; part of the digests of equalized models."""

@@ -12,8 +12,7 @@ from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.nodes import channels_first, make_node, sizes
 from autoquant.model.operators import OPERATORS
-from autoquant.quantization.affine import Affine
-from autoquant.quantization.weights import spread
+from autoquant.quantization.affine import Affine, spread
 from autoquant.targets.attributes import FLOAT, INT32, cast, type_attr
 
 

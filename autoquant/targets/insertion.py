@@ -25,7 +25,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.model import known_constant
 from autoquant.model.nodes import changed_node, make_const
 from autoquant.model.operators import node_of
-from autoquant.quantization.weights import quantize_bias, quantize_weight
+from autoquant.quantization.affine import quantize_bias, quantize_weight
 from autoquant.targets.ascend_nodes import (
     anti_quant_node,
     balance_node,

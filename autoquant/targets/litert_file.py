@@ -13,7 +13,7 @@ from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.kinds import Kind
-from autoquant.quantization.weights import INT32
+from autoquant.quantization.affine import INT32
 from autoquant.targets.litert_library import Int8, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS
 

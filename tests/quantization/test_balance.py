@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from autoquant.model.operators import OPERATORS
-from autoquant.quantization.weights import balance_factors, balanced_weight, input_maxima
+from autoquant.quantization.affine import balance_factors, balanced_weight, input_maxima
 
 EPSILON = float(np.finfo(np.float32).eps)
 SIZES = st.one_of(st.just(0.0), st.floats(2.0**-10, 2.0**10))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoquant.errors import TrialError
 from autoquant.model.operators import OPERATORS
-from autoquant.quantization.weights import by_channel, quantize_bias, quantize_weight, spread, weight_scales
+from autoquant.quantization.affine import by_channel, quantize_bias, quantize_weight, spread, weight_scales
 
 SHAPES = {
     "BatchMatMul": (5, 4),

@@ -14,7 +14,7 @@ from lite_networks import LiteNetwork, SavedLite
 from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError
 from autoquant.model.litert import flatbuffer
-from autoquant.quantization.weights import balance_factors
+from autoquant.quantization.affine import balance_factors
 from autoquant.targets.litert_calibration import LiteCalibrator
 from autoquant.targets.litert_file import prepare, with_constants
 

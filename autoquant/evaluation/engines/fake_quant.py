@@ -27,8 +27,7 @@ from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
-from autoquant.quantization.affine import Affine
-from autoquant.quantization.weights import spread
+from autoquant.quantization.affine import Affine, spread
 from autoquant.targets.int8_layers import Int8Layer, int8_layers
 from autoquant.targets.saved_graph import SavedGraph, read_saved_graph
 

@@ -18,7 +18,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.model import known_constant
 from autoquant.model.nodes import changed_node, make_const, make_node
 from autoquant.model.operators import node_of
-from autoquant.quantization.weights import balanced_weight
+from autoquant.quantization.affine import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
 from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
 from autoquant.targets.saved_graph import SavedGraph

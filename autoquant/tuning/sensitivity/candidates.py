@@ -16,8 +16,7 @@ from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.model import Program, known_constant
-from autoquant.quantization.affine import QMAX
-from autoquant.quantization.weights import by_channel, quantize_weight, spread
+from autoquant.quantization.affine import QMAX, by_channel, quantize_weight, spread
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 

@@ -21,7 +21,7 @@ from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical
-from autoquant.model.shapes import tensor_name
+from autoquant.model.shapes import tensor_of
 from autoquant.model.survey import survey_graph
 
 CALIBRATED = "autoquant_calibrated"
@@ -66,7 +66,7 @@ def live_activations(graph: Any, layer: Layer) -> list[Any]:
     """The tensors of a tf.Graph that a layer of it reads as data. Raises ModelError where one is not to be found."""
     try:
         graph.get_operation_by_name(layer.node)
-        return [graph.get_tensor_by_name(tensor_name(tensor)) for tensor in layer.activations]
+        return [tensor_of(graph, tensor) for tensor in layer.activations]
     except KeyError as error:
         what = f"what it reads was made by rewriting the graph ({error.args[0]})"
         hint = "switch quant_enable off for it, or add it to skip_fusion_layers"

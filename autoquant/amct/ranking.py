@@ -28,7 +28,7 @@ from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import import_graph, make_placeholder, tensor_name
+from autoquant.model.shapes import import_graph, make_placeholder, tensor_name, tensor_of
 from autoquant.targets.tensorflow import quantize
 
 PREFIX = "autoquant_ranking"
@@ -181,7 +181,7 @@ def _add_copies(tf_graph: Any, graph: Graph, layer: Layer, record: Record) -> li
     """
     edges = [edge for edge in graph.nodes[layer.node].input if graph.nodes[node_of(edge)].op != "Const"]
     names = {edge: f"{PREFIX}_{number}" for number, edge in enumerate(dict.fromkeys(edges))}
-    read = {name: tf_graph.get_tensor_by_name(tensor_name(edge)) for edge, name in names.items()}
+    read = {name: tensor_of(tf_graph, edge) for edge, name in names.items()}
     placeholders = [make_placeholder(name, tensor.dtype.as_datatype_enum, None) for name, tensor in read.items()]
     alone = graph.edit(put=placeholders, redirect=names)
     alone = replace(alone, inputs=tuple(read), outputs=(layer.bias or layer.node,)).pruned()

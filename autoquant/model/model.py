@@ -130,6 +130,6 @@ def _joined(name: str, stated: Shape | None, given: tuple[int, ...] | None) -> S
     return (stated[0] or 1, *sample)
 
 
-def fixed_batch(shapes: Mapping[str, Shape | None]) -> int:
+def stated_batch(shapes: Mapping[str, Shape | None]) -> int:
     """The batch size where the file fixes it, else 1: the first size of the first input that has several."""
     return next((shape[0] or 1 for shape in shapes.values() if shape is not None and len(shape) > 1), 1)

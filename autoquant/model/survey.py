@@ -12,7 +12,7 @@ from tensorflow.core.framework import types_pb2
 
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
-from autoquant.model.model import Shape, fixed_batch
+from autoquant.model.model import Shape, stated_batch
 from autoquant.model.nodes import attr_of, channels_first, const_shape, sizes
 from autoquant.model.operators import OPERATORS, OperatorKind, node_of
 from autoquant.model.shapes import for_one_sample, import_graph, stated_shapes, static_shape, tensor_of
@@ -36,7 +36,7 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
     ModelError if nothing can be quantized.
     """
     tf_graph = import_graph(for_one_sample(graph, input_shapes))
-    batch = fixed_batch(stated_shapes(graph))
+    batch = stated_batch(stated_shapes(graph))
 
     def shape_of(tensor: str) -> Shape | None:
         return static_shape(tensor_of(tf_graph, tensor))

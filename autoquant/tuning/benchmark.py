@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from autoquant.array import Array
 from autoquant.errors import ModelError, RunError, UsageError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model

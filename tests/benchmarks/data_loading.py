@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array, Batch, Sample, stacked
+from autoquant.array import Array
+from autoquant.evaluation.data.batch import Batch, Sample, stacked
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.preprocessing import KERAS

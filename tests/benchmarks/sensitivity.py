@@ -26,9 +26,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from autoquant.amct.ranking import SENSITIVITIES
+from autoquant.array import Array
 from autoquant.calibration.plan import Plan, layer_plan
 from autoquant.calibration.statistics import Statistics
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.fake_quant import FakeQuantEngine

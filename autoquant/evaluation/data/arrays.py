@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array, Batch, blocks, reading
+from autoquant.evaluation.data.batch import Batch, blocks, reading
 from autoquant.evaluation.data.plugins import nearest
 
 LABELS = ("y", "labels")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from autoquant.array import Array as Array
+from autoquant.array import Array
 from autoquant.errors import DataError
 
 if TYPE_CHECKING:

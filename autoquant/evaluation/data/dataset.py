@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
-from autoquant.evaluation.data.batch import Array, Batch, SampleSource, check_no_nan, conform
+from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.images import ImageFolder
 from autoquant.evaluation.data.plugins import load_function, name_of, nearest

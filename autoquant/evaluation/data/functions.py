@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array, Batch, Sample, stacked
+from autoquant.evaluation.data.batch import Batch, Sample, stacked
 from autoquant.evaluation.data.plugins import user_error
 
 FORMS = "yield x, (x, y) or ({'input': x}, y)"

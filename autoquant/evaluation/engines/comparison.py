@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.evaluation.data.batch import Array, Outputs
+from autoquant.array import Array
+from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Runner, run_batch
 from autoquant.evaluation.statistics.stream_order import check_points

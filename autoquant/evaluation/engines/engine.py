@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
-from autoquant.evaluation.data.batch import Array, Batch, Outputs
+from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.model.model import Program
 
 Run = Callable[[Sequence[Array]], list[Array]]

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import ModelError, TrialError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
 from autoquant.model.litert.builder import LiteBuilder

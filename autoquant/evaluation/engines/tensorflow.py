@@ -7,11 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
+from autoquant.array import Array
 from autoquant.errors import ModelError, TrialError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Program
+from autoquant.model.shapes import tensor_of
 
 
 class TensorFlowEngine:
@@ -76,11 +77,11 @@ class TensorFlowRunner:
         self._fetches = tuple(fetches)
         self._cut = cut
         graph = tf_graph_of(graph_def)
-        placeholders = [graph.get_tensor_by_name(f"{name}:0") for name in self._inputs]
+        placeholders = [tensor_of(graph, name) for name in self._inputs]
         self._batch = fixed_batch(p.shape.as_list() for p in placeholders if p.shape.rank)
         self._session = tf.compat.v1.Session(graph=graph, config=None if cut else _unfused(graph_def))
         self._call = self._session.make_callable(
-            [graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in self._fetches],
+            [tensor_of(graph, name) for name in self._fetches],
             feed_list=placeholders,
         )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.litert import Tensor
 from autoquant.model.litert.flatbuffer import tensor_name

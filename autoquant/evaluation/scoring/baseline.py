@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from autoquant import __version__
+from autoquant.array import Array
 from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
 from autoquant.errors import ModelError, TrialError
-from autoquant.evaluation.data.batch import Array, Batch, Outputs
+from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
-from autoquant.evaluation.data.batch import Array, Outputs
+from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.metrics.builtin import class_labels
 
 TOLERANCE = 1e-5

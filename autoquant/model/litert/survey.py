@@ -15,7 +15,7 @@ from autoquant.model.litert.flatbuffer import input_of
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import stated_shapes, tensor_shapes
 from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind, output_axis
-from autoquant.model.model import Shape, fixed_batch
+from autoquant.model.model import Shape, stated_batch
 
 
 def survey_lite(lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Survey:
@@ -26,7 +26,7 @@ def survey_lite(lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = M
     ModelError if nothing can be quantized.
     """
     shapes = tensor_shapes(lite, input_shapes)
-    batch = fixed_batch(stated_shapes(lite))
+    batch = stated_batch(stated_shapes(lite))
     layers: list[Layer] = []
     rejected = [Rejected(name, lite.ops.get(name, "?"), reason) for name, reason in lite.missing.items()]
     names = {index: name for name, index in lite.layers.items()}

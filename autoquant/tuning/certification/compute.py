@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import UsageError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.statistics.paired import (
     SUSPICIOUS,

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import (
     DataSplits,

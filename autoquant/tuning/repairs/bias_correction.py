@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from autoquant import __version__
+from autoquant.array import Array
 from autoquant.cache import CacheEntry, cached, digest_of
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Record
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import function_pb2
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 from autoquant.evaluation.engines.engine import Renamed
 from autoquant.evaluation.engines.fake_quant import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine

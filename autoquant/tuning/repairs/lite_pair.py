@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator, TensorType
 
-from autoquant.evaluation.data.batch import Array
+from autoquant.array import Array
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
 from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
 from autoquant.model.layer import Layer

@@ -26,7 +26,7 @@ from autoquant.evaluation.passes import part_size
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import import_graph, tensor_name
+from autoquant.model.shapes import import_graph, tensor_of
 from autoquant.quantization.affine import QMAX, QMIN, Affine
 from autoquant.targets.ascend_nodes import inverse_factors
 from autoquant.tuning.sensitivity.candidates import QuantizedLayer, quantized_layers
@@ -90,7 +90,7 @@ def _with_products(
         tf.compat.v1.set_random_seed(seed)
         layers = list({one.layer.node: one.layer for one in group}.values())
         gradients = _gradients(graph, tf_graph, layers, likelihoods)
-        batch = tf.shape(tf_graph.get_tensor_by_name(tensor_name(graph.inputs[0])))[0]
+        batch = tf.shape(tensor_of(tf_graph, graph.inputs[0]))[0]
         fake_quantizer = _FakeQuantizer(graph, tf_graph)
         products = []
         for one in group:
@@ -100,7 +100,7 @@ def _with_products(
                 continue
             # Only then: before the backward pass has come to the layer, nothing could be done with the error.
             with tf.control_dependencies([gradient]):
-                error = fake_quantizer.output(one) - tf_graph.get_tensor_by_name(tensor_name(one.layer.node))
+                error = fake_quantizer.output(one) - tensor_of(tf_graph, one.layer.node)
                 products.append(tf.reduce_sum(tf.reshape(gradient * error, [batch, -1]), axis=1))
         tf.stack(products, axis=1, name=PRODUCTS)
     return tf_graph.as_graph_def()
@@ -115,12 +115,12 @@ def _gradients(
     """
     import tensorflow as tf
 
-    outputs = [tf_graph.get_tensor_by_name(tensor_name(name)) for name in likelihoods]
+    outputs = [tensor_of(tf_graph, name) for name in likelihoods]
     directions = []
     for number, (output, likelihood) in enumerate(zip(outputs, likelihoods.values(), strict=True)):
         signs = tf.where(tf.random.uniform(tf.shape(output), seed=number) < 0.5, -1.0, 1.0)
         directions.append(likelihood.factor(output, signs))
-    made = [tf_graph.get_tensor_by_name(tensor_name(layer.node)) for layer in layers]
+    made = [tensor_of(tf_graph, layer.node) for layer in layers]
     try:
         found = tf.gradients(outputs, made, grad_ys=directions)
     except (LookupError, NotImplementedError, ValueError, TypeError) as error:
@@ -162,7 +162,7 @@ class _FakeQuantizer:
 
         key = (tensor, affine, one.balance, one.layer.data_axis)
         if key not in self._activations:
-            values = self._tf_graph.get_tensor_by_name(tensor_name(tensor))
+            values = tensor_of(self._tf_graph, tensor)
             if one.balance:
                 values = values * inverse_factors(one.balance, self._graph.nodes[one.layer.node])
             low, high = ((end - affine.offset) * affine.scale for end in (QMIN, QMAX))

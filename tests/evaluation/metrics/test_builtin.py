@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from autoquant.array import Array
 from autoquant.errors import DataError, TrialError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.metrics.builtin import (
     agreement,
     area_under_curve,

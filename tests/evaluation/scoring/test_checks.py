@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.scoring.checks import (
     check_baseline_above_chance,
     check_deterministic,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoquant.array import Array
 from autoquant.errors import UsageError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.metrics.table import METRICS
 from autoquant.evaluation.statistics.bounds import exact_upper
 from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Array
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.metrics.metric import Metric, Score

@@ -137,15 +137,11 @@ def open_objective(
     return OBJECTIVES[name](builder, space, evaluation, io, cache)
 
 
-def _macs(builder: Builder, space: SearchSpace, *_: object) -> Objective:
-    return Macs(builder.workload, space.fullest)
-
-
-def _weight_bytes(builder: Builder, space: SearchSpace, *_: object) -> Objective:
-    return Bytes(builder.workload.layers, space.fullest)
-
-
 OBJECTIVES: Mapping[str, Callable[[Builder, SearchSpace, Dataset, str, Path], Objective]] = MappingProxyType(
-    {MACS: _macs, BYTES: _weight_bytes, LATENCY: open_latency}
+    {
+        MACS: lambda builder, space, *_: Macs(builder.workload, space.fullest),
+        BYTES: lambda builder, space, *_: Bytes(builder.workload.layers, space.fullest),
+        LATENCY: open_latency,
+    }
 )
 """Name -> how to make it."""

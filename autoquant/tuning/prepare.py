@@ -96,7 +96,6 @@ class _Preparation:
             seconds_before=sum(sum(trial.seconds.values()) for trial in study.trials()),
             keep_all_models=request.keep_all_models,
             request=request,
-            source=inputs.source,
             splits=measured.splits,
         )
 

@@ -13,7 +13,6 @@ from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric, OnProgress
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, SequentialScore, StoppingRules
-from autoquant.model.model import Model
 from autoquant.targets.base import OnStep
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
@@ -99,15 +98,11 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSession(Session):
-    """A session whose trials are scored on evaluation data.
-
-    `source` is the model as it was given, before the target lowered it.
-    """
+    """A session whose trials are scored on evaluation data."""
 
     scorer: SampleScorer
     space: SearchSpace
     request: SearchRequest
-    source: Model
     splits: DataSplits
 
     @property

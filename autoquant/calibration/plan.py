@@ -61,7 +61,7 @@ class Plan:
     `fusion` is how the model must have been opened. `fp16_scales` rounds activation scales to float16 (AMCT's
     FORCE_FP16_QUANT). `exact` says whether to calibrate on all values, kept in memory, or on sketches; None leaves
     that to what carries the plan out. `equalize` makes channels of neighbouring layers alike before anything else is
-    done (model/equalization.py); `bias_correction`, one of CORRECTIONS, moves biases by the mean error that is left.
+    done; `bias_correction`, one of CORRECTIONS, moves biases by the mean error that is left.
     """
 
     layers: Mapping[str, LayerPlan | None]

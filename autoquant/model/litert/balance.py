@@ -76,20 +76,16 @@ def _takes_factors(lite: LiteGraph, op: Any) -> bool:
 
 def channelwise(lite: LiteGraph, operator: int, channels: int) -> int | None:
     """The channels, where an operator's result is f times as large in one where its data are, for every f > 0."""
-    return channels if _is_channelwise(lite, operator, channels) else None
-
-
-def _is_channelwise(lite: LiteGraph, operator: int, channels: int) -> bool:
     op, kind = lite.operators[operator], lite.kind(operator)
     if kind not in CHANNELWISE or any(lite.channels_of(t) != channels for t in (op.inputs[0], op.outputs[0])):
-        return False
+        return None
     if kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
-        return op.builtinOptions.fusedActivationFunction in HOMOGENEOUS
+        return channels if op.builtinOptions.fusedActivationFunction in HOMOGENEOUS else None
     if kind == "PAD":  # with zeros; channels that are only moved would still be as many
         sizes = lite.value_of(op.inputs[1])
-        return sizes is not None and not sizes[-1].any()
+        return channels if sizes is not None and not sizes[-1].any() else None
     if kind == "MEAN":
         axes = lite.value_of(op.inputs[1])
         rank = len(lite.shape_of(op.inputs[0]))
-        return axes is not None and rank - 1 not in axes.reshape(-1) % rank
-    return True
+        return channels if axes is not None and rank - 1 not in axes.reshape(-1) % rank else None
+    return channels

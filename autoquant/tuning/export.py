@@ -12,7 +12,7 @@ from typing import Any
 from autoquant.errors import RunError
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.files import unwritable, write_bytes, write_text
-from autoquant.formats.codec import json_text
+from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
@@ -225,5 +225,5 @@ def _transfer(
     remove_claims(made)
     found = transfer(request, trial.config, to, check=trial.check_same, on_progress=on_progress)
     found_with = json.loads((trial.folder / SCORE).read_text(encoding="utf-8"))
-    write_text(to / SCORE, json_text({**found.facts(), "found_with": found_with}))
+    write_text(to / SCORE, json_text({**encode(found), "found_with": found_with}))
     return replace(made, transferred=found)

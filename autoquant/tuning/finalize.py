@@ -17,6 +17,7 @@ from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.operators import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
+from autoquant.formats.codec import encode
 from autoquant.model.model import is_lite
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.certification.certificate import Verdict
@@ -217,5 +218,5 @@ def _compared(session: SearchSession, result: SearchResult, model: Path) -> Sear
     except (AutoquantError, MemoryError) as error:
         session.listener(Warned(f"the best model could not be compared with the reference kernels: {error}"))
         return result
-    add_to_score(model, "verification", found.facts())
+    add_to_score(model, "verification", encode(found))
     return replace(result, verification=found)

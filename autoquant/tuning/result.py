@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.formats.codec import json_text
+from autoquant.formats.codec import encode, json_text
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.study.trial import Trial
 
@@ -109,7 +109,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "objective": {"name": result.objective, "value": best.objective if best else None},
         "qdq_ops": best.qdq_ops if best else None,
         "latency": result.latency.facts() if result.latency else None,
-        "verification": result.verification.facts() if result.verification else None,
+        "verification": encode(result.verification),
         "certificate": result.certificate.facts() if result.certificate else None,
         "uncertified": result.uncertified,
         "search_samples": result.search_samples,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autoquant.calibration.plan import adapt_plan
 from autoquant.evaluation.engines.table import open_engine
@@ -40,10 +39,6 @@ class Transferred:
     met: bool
     samples: int
     changes: tuple[str, ...]
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
 
 
 def transfer(

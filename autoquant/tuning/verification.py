@@ -11,9 +11,8 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -54,10 +53,6 @@ class Verification:
     agreement: float | None
     score: float
     reference_score: float
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
 
 
 def verify(path: Path, program: Program, subset: EvaluationSubset, *, clock: Callable[[], float]) -> Verification:

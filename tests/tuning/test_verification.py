@@ -19,6 +19,7 @@ from autoquant.evaluation.metrics.metric import Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import Baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
+from autoquant.formats.codec import encode
 from autoquant.model.open import open_model
 from autoquant.targets.litert import LiteRTTarget
 from autoquant.tuning.result import Ended, SearchResult, result_facts
@@ -81,7 +82,7 @@ def test_it_stands_beside_the_model_and_in_the_result(found: SearchResult) -> No
     assert found.model is not None
     stored = json.loads(found.model.with_name("score.json").read_text())
     assert found.verification is not None
-    told = json.loads(json.dumps(found.verification.facts()))
+    told = json.loads(json.dumps(encode(found.verification)))
     assert stored["verification"] == told
     assert json.loads(json.dumps(result_facts(found)))["verification"] == told
     assert told["litert"].startswith("litert ")

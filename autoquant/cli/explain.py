@@ -19,7 +19,7 @@ from autoquant.reports.ablations import FloatFallbackEffect, Pair, SettingEffect
 from autoquant.reports.explanation import Explanation, FloatLayer, Reason, explain_run
 from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS, Change, value_of
 from autoquant.tuning.study.choices import MACS
-from autoquant.tuning.study.setting_words import setting_words
+from autoquant.tuning.study.space import setting_words
 from autoquant.tuning.study.trial import Trial
 
 MOST = 8

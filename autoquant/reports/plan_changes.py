@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.tuning.study.setting_words import label
+from autoquant.tuning.study.space import label
 
 Value = bool | int | float | str | None
 PLAN_SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name != "layers")

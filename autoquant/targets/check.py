@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.calibration.record import LayerRecord, Record
+from autoquant.calibration.record import MATCH, LayerRecord, Record, record_layers
 from autoquant.errors import ModelError
 from autoquant.formats.quant_json import load_quant_json, quant_json_path
 from autoquant.model.nodes import attr_of, channels_first
@@ -28,9 +28,7 @@ from autoquant.targets.ascend_nodes import (
     zero_offsets,
 )
 from autoquant.targets.attributes import FLOAT
-from autoquant.targets.int8_layers import Int8Layer, int8_layers
-from autoquant.targets.record_layers import MATCH, record_layers
-from autoquant.targets.saved_graph import AGAIN, SavedGraph, read_saved_graph
+from autoquant.targets.saved_graph import AGAIN, Int8Layer, SavedGraph, int8_layers, read_saved_graph
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from tensorflow.core.framework import function_pb2, graph_pb2
 
 from autoquant.calibration.plan import Plan
-from autoquant.calibration.record import Calibrator, Record
+from autoquant.calibration.record import Calibrator, Record, record_layers
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
 from autoquant.formats.codec import save
@@ -26,7 +26,6 @@ from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.insertion import NewNode, layer_nodes
-from autoquant.targets.record_layers import record_layers
 
 
 @dataclass(frozen=True, slots=True)

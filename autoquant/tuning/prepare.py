@@ -13,7 +13,7 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.evaluation.statistics.tolerance import Tolerance, worst_score
+from autoquant.evaluation.statistics.tolerance import worst_score
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.certification.holdout import make_holdout
@@ -166,7 +166,8 @@ class _Preparation:
             if score == 0.0:
                 hint = "are data, labels and preprocessing those of the model?"
                 raise DataError("baseline", "the FP32 model's score is 0: there is no accuracy to keep", hint=hint)
-            self.listener(events.Warned(_too_large(tolerance)))
+            meant = "" if tolerance.relative else f"; did you mean {tolerance.value:g}%?"
+            self.listener(events.Warned(f"tolerance {tolerance} is as large as the baseline score{meant}"))
         self.listener(events.BaselineScored(metric.name, score, max_drop, worst))
 
     def _prepared(self, engine: Engine, equalize: bool) -> ModelVariant:
@@ -217,11 +218,6 @@ def _why_on_all(metric: Metric) -> str:
     if not metric.per_sample:
         return f"the metric '{metric.name}' is not a mean over samples"
     return f"the metric '{metric.name}' has no bounds, so a subset proves nothing about all samples"
-
-
-def _too_large(tolerance: Tolerance) -> str:
-    meant = f"; did you mean {tolerance.value:g}%?" if not tolerance.relative else ""
-    return f"tolerance {tolerance} is as large as the baseline score{meant}"
 
 
 def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:

@@ -16,7 +16,7 @@ from autoquant.cli.main import main
 from autoquant.reports.explanation import Explanation, FloatLayer, Reason, RunTrials, explain_trials
 from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.study.setting_words import QUANT_ENABLE, SETTING_WORDS
+from autoquant.tuning.study.space import QUANT_ENABLE, SETTING_WORDS
 from autoquant.tuning.study.trial import State, Terms, Trial
 
 SPACE = """

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from graph_networks import Network
 
-from autoquant.calibration.record import LayerRecord
+from autoquant.calibration.record import LayerRecord, record_layers
 from autoquant.errors import PlanError
 from autoquant.quantization.affine import Affine
-from autoquant.targets.record_layers import record_layers
 
 SYMMETRIC, ASYMMETRIC = Affine(0.5, 0), Affine(0.5, -7)
 

@@ -28,8 +28,7 @@ from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
 from autoquant.quantization.affine import Affine, spread
-from autoquant.targets.int8_layers import Int8Layer, int8_layers
-from autoquant.targets.saved_graph import SavedGraph, read_saved_graph
+from autoquant.targets.saved_graph import Int8Layer, SavedGraph, int8_layers, read_saved_graph
 
 OTHER_ENGINE = "choose --engine tensorflow"
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.problem import canonical_key, globals_of, unit_of
-from autoquant.tuning.study.setting_words import setting_words
-from autoquant.tuning.study.space import Parameters, Suggestion
+from autoquant.tuning.study.space import Parameters, Suggestion, setting_words
 
 SAMPLES = (64, 128, 256)
 """Samples for each single change, for combinations, for the best few."""

@@ -14,8 +14,7 @@ from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
 from autoquant.errors import SpaceError
 from autoquant.formats.space_toml import load_space, parse_space, presets
 from autoquant.model.layer import Abilities, Layer
-from autoquant.tuning.study.setting_words import label
-from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.space import SearchSpace, label
 
 
 def layer(name: str, op: str) -> Layer:

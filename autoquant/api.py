@@ -16,7 +16,6 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.statistics.tolerance import Tolerance
-from autoquant.files import write_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.model.layer import Layer, Survey
@@ -32,10 +31,9 @@ from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import open_dataset
-from autoquant.tuning.result import SearchResult, result_text
+from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
-from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
@@ -100,7 +98,7 @@ def run_search(
 ) -> SearchResult:
     """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
     folder = Path(run) if run is not None else default_run(request.model)
-    return searching.start_search(request, folder, listener, clock, _report)
+    return searching.start_search(request, folder, listener, clock)
 
 
 def resume(
@@ -115,7 +113,7 @@ def resume(
     `changed` are options of the search given anew: max_trials, timeout, stop_on_target, keep_all_models, and whatever
     was given in memory. Raises RunError when model, data or metric are not those of the run.
     """
-    return searching.resume_search(Path(run), listener, clock, _report, **changed)
+    return searching.resume_search(Path(run), listener, clock, **changed)
 
 
 def export(
@@ -282,7 +280,3 @@ def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
 def default_run(model: str | Path) -> Path:
     """Where a search runs when nobody says: runs/<model>-<date>-<time>-<process>, which no other process chooses."""
     return Path("runs") / f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-
-
-def _report(result: SearchResult) -> None:
-    write_text(RunFolder(result.run).result, result_text(result))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,22 +20,18 @@ from autoquant.tuning.events import Event, Finished, Listener, Warned
 from autoquant.tuning.finalize import finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.prepare import prepare
-from autoquant.tuning.result import SearchResult
+from autoquant.tuning.result import SearchResult, result_text
 from autoquant.tuning.session import Clock
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
 
-Report = Callable[[SearchResult], None]
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"
 
 
-def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock, report: Report) -> SearchResult:
-    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again.
-
-    `report` is called with the result while the run is still locked, to write about it.
-    """
+def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock) -> SearchResult:
+    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again."""
     begin = clock()
     folder = RunFolder(run)
     folder.refuse_existing()
@@ -48,14 +44,14 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
         try:
             write_text(folder.space, inputs.space_file.text)
             folder.write_request(table)
-            return _search(inputs, folder, listener, clock, begin, report)
+            return _search(inputs, folder, listener, clock, begin)
         except AutoquantError:
             if not folder.journal.exists():
                 folder.remove_files_of_start(folder_too=made)
             raise
 
 
-def resume_search(run: Path, listener: Listener, clock: Clock, report: Report, **changed: Any) -> SearchResult:
+def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -> SearchResult:
     """Go on with a run, nothing finished lost.
 
     `changed` are fields of the request given anew: the budget, and what was in memory. Raises UsageError for others,
@@ -73,7 +69,7 @@ def resume_search(run: Path, listener: Listener, clock: Clock, report: Report, *
         _check_same(run, request, stored["digests"], inputs.digests())
         warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
         folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
-        return _search(inputs, folder, listener, clock, begin, report, warnings)
+        return _search(inputs, folder, listener, clock, begin, warnings)
 
 
 def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
@@ -92,7 +88,6 @@ def _search(
     listener: Listener,
     clock: Clock,
     begin: float,
-    report: Report,
     known: Iterable[str] = (),
 ) -> SearchResult:
     """Tell the story; `known` are warnings to begin with."""
@@ -118,7 +113,7 @@ def _search(
         raise _resumable(error, folder) from error
     result = replace(result, warnings=tuple(warnings))
     try:
-        report(result)
+        write_text(folder.result, result_text(result))
     except RunError as error:  # the verdict is known, and is reported all the same
         listener(Warned(str(error)))
     listener(Finished(result))

@@ -65,6 +65,8 @@ def times_needed(values: Array, max_drop: float, *, bound: float, alpha: float) 
     goal, short, enough = -math.log(alpha), 0.0, 1.0
     while _mean_capital(enough * logs) < goal:
         short, enough = enough, 2.0 * enough
+        if math.isinf(enough):
+            return None
     for _ in range(HALVINGS):
         middle = 0.5 * (short + enough)
         short, enough = (middle, enough) if _mean_capital(middle * logs) < goal else (short, middle)

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoquant.array import Array
@@ -56,6 +56,7 @@ def test_how_values_are_cut_into_parts_does_not_matter(values: list[float], cut:
 
 
 @given(streams, st.floats(-1.5, 1.9))
+@example([-4e-308], 0.0)
 def test_one_look_at_all_values_bounds_their_mean(values: list[float], max_drop: float) -> None:
     upper = upper_of_mean(np.asarray(values), bound=2.0, alpha=0.05)
     assert upper == 2.0 or capital(values, upper, -1) == pytest.approx(20.0, rel=1e-3)

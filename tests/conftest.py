@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fast_tests import is_fast, loads_heavy
 from hypothesis import HealthCheck, settings
 from tiny_model import Tiny
 
@@ -21,6 +24,50 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The fast tests alone try a quarter of the examples."""
+    if config.option.markexpr == "fast":
+        settings.register_profile("fast", settings.get_profile("untimed"), max_examples=25)
+        settings.load_profile("fast")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For the fast tests alone, what would load TensorFlow or LiteRT is not imported."""
+    return True if config.option.markexpr == "fast" and loads_heavy(collection_path) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the fast tests, where that is asked for: it takes a moment."""
+    if "fast" in config.option.markexpr:
+        for item in items:
+            if is_fast(getattr(item, "originalname", item.name), item.path):
+                item.add_marker("fast")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests in memory are no garbage: to look at them takes a second, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _fast_loads_nothing_heavy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the fast tests alone, each fails where TensorFlow or LiteRT is loaded after all."""
+    yield
+    if request.config.option.markexpr == "fast":
+        loaded = [name for name in ("tensorflow", "ai_edge_litert") if name in sys.modules]
+        if loaded:
+            pytest.fail(f"{loaded[0]} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Any:
+    """TensorFlow, for tests that let autoquant load it and do not import it themselves."""
+    import tensorflow as tf
+
+    return tf
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ def test_a_config_of_another_target_is_told_so(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_targets_and_types_that_there_are_not(config: Path, tmp_path: Path) -> None:
     wrong: list[dict[str, Any]] = [{"target": "tflite"}, {"io": "int8"}, {"target": "litert", "io": "uint8"}]
     for options in wrong:

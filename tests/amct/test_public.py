@@ -23,12 +23,14 @@ SIGNATURES = {
 """Name -> the arguments that may be given by position, as AMCT documents them."""
 
 
+@pytest.mark.usefixtures("tensorflow")
 @pytest.mark.parametrize(("name", "arguments"), SIGNATURES.items())
 def test_arguments_are_those_of_amct(name: str, arguments: str) -> None:
     parameters = inspect.signature(getattr(amct, name)).parameters.values()
     assert ", ".join(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD) == arguments
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_every_public_name_is_there() -> None:
     assert {name for name in amct.__all__ if getattr(amct, name).__module__.startswith("autoquant.amct")} == {
         *SIGNATURES,

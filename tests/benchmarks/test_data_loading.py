@@ -6,6 +6,7 @@ import data_loading
 import pytest
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     data_loading.main(["--images", "40", "--side", "16", "--width", "4", "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import search_quality
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_it_runs(real_data: Path) -> None:
     lines: list[Any] = []
     words = ["--models", "kws", "--targets", "litert", "--samplers", "guided,tpe", "--max-trials", "1"]

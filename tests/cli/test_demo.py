@@ -51,7 +51,7 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory, tensorflow: Any) -> Demo:
     place, out, err = tmp_path_factory.mktemp("demo"), io.StringIO(), io.StringIO()
     (place / "autoquant-demo").touch()
     with contextlib.chdir(place), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -60,7 +60,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 @pytest.fixture
-def trained_before(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+def trained_before(demo: Demo, monkeypatch: pytest.MonkeyPatch, tensorflow: Any) -> None:
     """The demo is given copies of what it made before, instead of training again."""
     made = demo.files
 
@@ -172,6 +172,7 @@ def test_network_reads_digits_and_one_weight_scale_per_layer_would_ruin_it(demo:
     assert _accuracy(model, x, y) < per_channel - 0.05
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_folders_are_made_where_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_network, "_train", lambda x, y, seed: demo_network._network())  # that it learns is above
     made = make_demo(tmp_path / "new" / "folder")

@@ -85,6 +85,7 @@ def test_what_cannot_be_is_told_before_tensorflow_is_waited_for(
     assert not list(Path().iterdir())
 
 
+@pytest.mark.usefixtures("tensorflow")
 @pytest.mark.parametrize(("model", "needed"), [("m.pb", True), ("m.tflite", False)])
 def test_resume_asks_the_run_for_its_model(
     model: str, needed: bool, loaded: list[str], capfd: pytest.CaptureFixture[str]

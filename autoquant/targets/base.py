@@ -44,7 +44,7 @@ class Compiler(Protocol):
         """Write the model: the layers of the plan in INT8, all other layers in float.
 
         `corrections` are of INT8 layers that have a weight and a bias; what the plan says of bias correction is not
-        looked at, as it takes data. Raises PlanError where the model cannot follow the plan, TrialError where a layer
+        used, as it takes data. Raises PlanError where the model cannot follow the plan, TrialError where a layer
         cannot be quantized with its statistics, RunError where nothing can be written.
         """
         ...

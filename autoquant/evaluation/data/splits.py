@@ -81,7 +81,7 @@ def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, ov
 
     There is no holdout where half has fewer than `least` samples; None says that no number is enough. Samples of the
     same content stay together: those that are in both halves go to the search, and so do those that are in the
-    calibration data, which is looked at where it may be `overlapping`.
+    calibration data, which is compared where it may be `overlapping`.
     """
     data, half = splits.evaluation, len(splits.evaluation) // 2
     if least is None:

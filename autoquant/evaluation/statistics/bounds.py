@@ -39,7 +39,7 @@ STEPS, FEW = (32, 8), 20
 As outcomes come and go at its edge, the p-value is not quite monotone in the drop; of many pairs each weighs little.
 """
 NEVER = 1e-4
-"""Part of the error that is given to numbers of discordant pairs too unlikely to be looked at."""
+"""Part of the error that is given to numbers of discordant pairs too unlikely to be considered."""
 PRECISION = 1e-3
 """Of the bound, as a part of its distance from the observed drop; it is rounded up."""
 FEWEST = 100

@@ -28,9 +28,9 @@ POPULATION = 12
 HALF = 3
 """So many of the dimensions that are off, and so many of the others, may TPE choose around the incumbent."""
 SUBSETS, POINTS = 20, 10
-"""So many choices of dimensions, and so many points in each, are looked at for one that is worth trying."""
+"""So many choices of dimensions, and so many points in each, are tried for one that is worth a trial."""
 ATTEMPTS = 50
-"""So many points are looked at for one that nobody has tried."""
+"""So many points are drawn for one that nobody has tried."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from autoquant.model.model import Model
 from autoquant.tuning.study.space import Parameters
 
 SAMPLES = 256
-"""So many calibration samples are looked at, where there are as many."""
+"""So many calibration samples are used, where there are as many."""
 
 Candidates = Mapping[str, Sequence[LayerPlan]]
 """For each layer the settings that it could have."""
@@ -51,7 +51,7 @@ class SensitivityRequest:
 
     `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
     LiteRT, or a .tflite. Of the statistics, those of the most batches are used.
-    At most so many `samples` of the data are looked at, from all over it. `of_classes` says that outputs (batch,
+    At most so many `samples` of the data are used, from all over it. `of_classes` says that outputs (batch,
     columns) are scores of classes. `seed` is for what is drawn. Raises PlanError for a candidate of no layer.
     """
 
@@ -79,7 +79,7 @@ class SensitivityRequest:
 
     @property
     def sample_subset(self) -> Dataset:
-        """The samples that are looked at, the same ones every time; calibration data is often sorted by class."""
+        """The samples that are used, the same ones every time; calibration data is often sorted by class."""
         return self.data.subset(np.random.default_rng(0).permutation(len(self.data))[: self.samples])
 
     def result_from(self, values: Mapping[CandidateKey, float], method: str, reason: str = "") -> Sensitivities:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from autoquant.amct.arguments import output_names, output_path
 from autoquant.amct.logs import log
@@ -26,7 +25,7 @@ from autoquant.model.interface import select_interface
 from autoquant.model.layer import Layer
 from autoquant.model.load import load
 from autoquant.model.model import Fusion
-from autoquant.model.nodes import attr_of, make_node
+from autoquant.model.nodes import FLOAT, AttrValue, attr_of, make_node
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import node_of
 from autoquant.model.survey import survey_graph
@@ -213,7 +212,7 @@ def without_fakes(graph: Graph) -> Graph:
     for name in [node.name for node in graph.nodes.values() if node.op in FAKE and node.name not in constant]:
         source = graph.nodes[name].input[0]
         if name in graph.output_nodes:
-            kind = attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
+            kind = AttrValue(type=FLOAT)
             graph = graph.edit(put=[make_node(name, "Identity", [source], T=kind)])
         else:
             graph = graph.edit(drop=[name], redirect={name: source})

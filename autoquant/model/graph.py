@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
-from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework import function_pb2, graph_pb2
 from tensorflow.python.framework import tensor_util
 
 from autoquant.array import Array
@@ -20,6 +20,7 @@ from autoquant.model.operators import canonical, node_of
 
 T = TypeVar("T")
 GraphDef = graph_pb2.GraphDef
+FunctionDefLibrary = function_pb2.FunctionDefLibrary
 
 
 @dataclass(frozen=True)

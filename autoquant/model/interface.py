@@ -9,12 +9,11 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.nodes import changed_node, make_node
+from autoquant.model.nodes import AttrValue, changed_node, make_node
 from autoquant.model.operators import canonical, node_of
 from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of, traced_tensor
 
@@ -122,7 +121,7 @@ def rename_interface(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterab
         tensor = taken.get(node_of(tensor), canonical(tensor))
         if tensor != node_name(wanted):
             name = graph.free_name(node_name(wanted))
-            value = attr_value_pb2.AttrValue(type=tensor_of(tf_graph, tensor).dtype.as_datatype_enum)
+            value = AttrValue(type=tensor_of(tf_graph, tensor).dtype.as_datatype_enum)
             graph, tensor = graph.edit(put=[make_node(name, "Identity", [tensor], T=value)]), name
         names.append(tensor)
     return replace(graph, outputs=tuple(names))

@@ -11,11 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph
+from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.interface import find_inputs, rename_interface
 from autoquant.model.nodes import calls_functions
 from autoquant.model.operators import node_of
@@ -43,7 +42,7 @@ def load_frozen(path: Path) -> Graph:
     """A frozen GraphDef in binary form."""
     if path.name == "saved_model.pb":
         raise ModelError(str(path), "is the graph of a SavedModel", hint=f"give its folder: {path.parent}")
-    graph_def = graph_pb2.GraphDef()
+    graph_def = GraphDef()
     try:
         graph_def.ParseFromString(path.read_bytes())
     except DecodeError as error:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tensorflow.core.framework import attr_value_pb2, node_def_pb2
+from tensorflow.core.framework import attr_value_pb2, node_def_pb2, types_pb2
 from tensorflow.python.framework import tensor_util
 
 from autoquant.array import Array
 
 NodeDef = node_def_pb2.NodeDef
+AttrValue = attr_value_pb2.AttrValue
+DataType = types_pb2.DataType
+FLOAT, INT8, INT32, INT64 = types_pb2.DT_FLOAT, types_pb2.DT_INT8, types_pb2.DT_INT32, types_pb2.DT_INT64
+UINT8, UINT64, BOOL, STRING = types_pb2.DT_UINT8, types_pb2.DT_UINT64, types_pb2.DT_BOOL, types_pb2.DT_STRING
 
 
 def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> Any:
@@ -58,7 +62,7 @@ def with_inputs(node: Any, tensors: Mapping[int, str]) -> Any:
 
 def attr_of(node: Any, key: str) -> Any:
     """An attribute, empty where the node does not state it; reading `node.attr[key]` would write it there."""
-    return node.attr[key] if key in node.attr else attr_value_pb2.AttrValue()
+    return node.attr[key] if key in node.attr else AttrValue()
 
 
 def const_shape(node: Any) -> tuple[int, ...]:

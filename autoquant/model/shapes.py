@@ -9,13 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import dtypes, op_def_registry
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.model import InputSpec, Shape, one_sample_shapes
-from autoquant.model.nodes import attr_of, make_node
+from autoquant.model.nodes import AttrValue, attr_of, make_node
 from autoquant.model.operators import node_of
 
 
@@ -73,13 +72,13 @@ def placeholder_shape(node: Any) -> Shape | None:
 
 def make_placeholder(name: str, dtype: int, shape: Shape | None) -> Any:
     """A Placeholder node; `dtype` is the number of TensorFlow's DataType."""
-    value = attr_value_pb2.AttrValue()
+    value = AttrValue()
     if shape is None:
         value.shape.unknown_rank = True
     for size in shape or ():
         value.shape.dim.add(size=-1 if size is None else size)
     value.shape.SetInParent()
-    return make_node(name, "Placeholder", dtype=attr_value_pb2.AttrValue(type=dtype), shape=value)
+    return make_node(name, "Placeholder", dtype=AttrValue(type=dtype), shape=value)
 
 
 def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Graph:

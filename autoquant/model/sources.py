@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from autoquant.array import Array
 from autoquant.model.graph import Graph
-from autoquant.model.nodes import attr_of, changed_node, channels_first, data_format, make_const, make_node, with_inputs
+from autoquant.model.nodes import (
+    FLOAT,
+    AttrValue,
+    attr_of,
+    changed_node,
+    channels_first,
+    data_format,
+    make_const,
+    make_node,
+    with_inputs,
+)
 from autoquant.model.operators import OPERATORS, node_of
 
 BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
@@ -113,7 +122,7 @@ class Linear:
             name,
             "BiasAdd",
             [op.name, bias_node.name],
-            T=attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT),
+            T=AttrValue(type=FLOAT),
             data_format=b"NCHW" if channels_first(op) else b"NHWC",  # for 5-D data too
         )
         gone = [] if self.bias_node is None else [self.bias_node.name]
@@ -171,7 +180,7 @@ def linear_of(graph: Graph, node: Any) -> Linear | None:
 
 def batch_norm_of(graph: Graph, node: Any) -> BatchNorm | None:
     """A batch norm whose gamma and beta can be changed."""
-    if node.op not in BATCH_NORMS or attr_of(node, "T").type != types_pb2.DT_FLOAT:
+    if node.op not in BATCH_NORMS or attr_of(node, "T").type != FLOAT:
         return None
     gamma, beta = (graph.constant(edge) for edge in node.input[1:3])
     return None if gamma is None or beta is None else BatchNorm(node, gamma, beta)
@@ -186,7 +195,7 @@ def read_once(graph: Graph, name: str) -> bool:
 
 def _operator(graph: Graph, node: Any) -> Linear | None:
     operator = OPERATORS.get(node.op)
-    if operator is None or operator.weight is None or attr_of(node, "T").type != types_pb2.DT_FLOAT:
+    if operator is None or operator.weight is None or attr_of(node, "T").type != FLOAT:
         return None
     weight = graph.constant(node.input[operator.weight])
     if weight is None or (operator.rank is None and weight.ndim != 2):

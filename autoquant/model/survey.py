@@ -8,12 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
 
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
 from autoquant.model.model import Shape, stated_batch
-from autoquant.model.nodes import attr_of, channels_first, const_shape, sizes
+from autoquant.model.nodes import FLOAT, DataType, attr_of, channels_first, const_shape, sizes
 from autoquant.model.operators import OPERATORS, OperatorKind, node_of
 from autoquant.model.shapes import for_one_sample, import_graph, stated_shapes, static_shape, tensor_of
 
@@ -60,7 +59,7 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
 
 def _inputs(graph: Graph, node: Any, shape: Shape | None) -> list[Layer]:
     """The inputs of an operator that is quantized by its input alone, without constants."""
-    if attr_of(node, "T").type != types_pb2.DT_FLOAT:
+    if attr_of(node, "T").type != FLOAT:
         return []  # additions of shapes and indices are no news
     data = [(index, edge) for index, edge in enumerate(node.input) if graph.constant(edge) is None]
     axis = 1 if channels_first(node) else -1
@@ -138,8 +137,8 @@ def _objection(graph: Graph, node: Any) -> str | None:
         return UNSUPPORTED.get(node.op)
     if operator.tensor_only:
         return None
-    if attr_of(node, "T").type != types_pb2.DT_FLOAT:
-        kind = types_pb2.DataType.Name(attr_of(node, "T").type)
+    if attr_of(node, "T").type != FLOAT:
+        kind = DataType.Name(attr_of(node, "T").type)
         return f"computes in {kind.removeprefix('DT_').lower()}, not in float"
     return _form(graph, node) or (None if _weight_of(graph, node) is None else _objection_to_weight(graph, node))
 

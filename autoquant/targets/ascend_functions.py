@@ -12,16 +12,10 @@ from typing import Any
 
 import numpy as np
 from tensorflow.core.framework import function_pb2, op_def_pb2
-from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
 from autoquant.model.graph import Graph
-from autoquant.model.nodes import attr_of, make_const, make_node
+from autoquant.model.nodes import FLOAT, INT8, INT32, UINT8, UINT64, AttrValue, attr_of, make_const, make_node
 from autoquant.targets.attributes import (
-    FLOAT,
-    INT8,
-    INT32,
-    UINT8,
-    UINT64,
     area_attribute,
     cast,
     element,

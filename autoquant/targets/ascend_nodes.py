@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
 from autoquant.array import Array
 from autoquant.errors import TrialError
-from autoquant.model.nodes import channels_first, make_node, sizes
+from autoquant.model.nodes import FLOAT, INT32, AttrValue, channels_first, make_node, sizes
 from autoquant.model.operators import OPERATORS
 from autoquant.quantization.affine import Affine, spread
-from autoquant.targets.attributes import FLOAT, INT32, cast, type_attr
+from autoquant.targets.attributes import cast, type_attr
 
 
 def quant_node(name: str, source: str, affine: Affine) -> Any:

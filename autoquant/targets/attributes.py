@@ -10,13 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
-from autoquant.model.nodes import make_const, make_node
-
-FLOAT, INT8, INT32, INT64 = types_pb2.DT_FLOAT, types_pb2.DT_INT8, types_pb2.DT_INT32, types_pb2.DT_INT64
-UINT8, UINT64, BOOL, STRING = types_pb2.DT_UINT8, types_pb2.DT_UINT64, types_pb2.DT_BOOL, types_pb2.DT_STRING
+from autoquant.model.nodes import BOOL, FLOAT, INT32, INT64, STRING, AttrValue, make_const, make_node
 
 
 def type_attr(kind: int) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from autoquant.calibration.record import MATCH, LayerRecord, Record, record_layers
 from autoquant.errors import ModelError
 from autoquant.formats.quant_json import load_quant_json, quant_json_path
-from autoquant.model.nodes import attr_of, channels_first
+from autoquant.model.nodes import FLOAT, attr_of, channels_first
 from autoquant.model.operators import node_of
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.ascend_nodes import (
@@ -27,7 +27,6 @@ from autoquant.targets.ascend_nodes import (
     weight_quant_node,
     zero_offsets,
 )
-from autoquant.targets.attributes import FLOAT
 from autoquant.targets.saved_graph import AGAIN, Int8Layer, SavedGraph, int8_layers, read_saved_graph
 
 

@@ -7,11 +7,11 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import TensorType
 
 from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.kinds import Kind
 from autoquant.quantization.affine import INT32
 from autoquant.targets.litert_library import Int8, quantize_operators
@@ -81,7 +81,7 @@ def count_qdq_ops(model: Any) -> int:
     graph = model.subgraphs[0]
     conversions = [op for op in graph.operators if flatbuffer.op_name(model, op) in ("DEQUANTIZE", "QUANTIZE")]
     ends = [{graph.tensors[op.inputs[0]].type, graph.tensors[op.outputs[0]].type} for op in conversions]
-    return sum(TensorType.FLOAT32 in types for types in ends)  # from INT8 to INT8 is no conversion
+    return sum(schema.TensorType.FLOAT32 in types for types in ends)  # from INT8 to INT8 is no conversion
 
 
 def _fresh(model: Any) -> Any:
@@ -111,7 +111,7 @@ def _keep_outputs(model: Any, before: Iterable[int]) -> None:
             entry.tensorIndex = now[entry.tensorIndex]
     for was, output in ((graph.tensors[was], graph.tensors[index]) for was, index in now.items() if was != index):
         output.name = was.name
-        was.name = was.name + (b"_int8" if was.type == TensorType.INT8 else b"_float32")
+        was.name = was.name + (b"_int8" if was.type == schema.TensorType.INT8 else b"_float32")
 
 
 def _ask_shapes_of_int8(model: Any) -> None:

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import OperatorT
 from litert_quantizer import algorithm_manager, default_policy, params_generator, qtyping, recipe_manager
 from litert_quantizer.algorithms.uniform_quantize import mse, naive_min_max_quantize, octav
 from litert_quantizer.algorithms.utils.common_utils import DRQ_OR_WEIGHT_ONLY_OPS, OpQuantConstraint
@@ -21,6 +20,7 @@ from litert_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_CODE_TO_NAME, get
 
 from autoquant.array import Array
 from autoquant.errors import TrialError
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.quantization.affine import QMAX, QMIN, Affine
 
 ALGORITHMS: Mapping[str, Any] = MappingProxyType({"minmax": naive_min_max_quantize, "mse": mse, "octav": octav})
@@ -28,7 +28,7 @@ ALGORITHMS: Mapping[str, Any] = MappingProxyType({"minmax": naive_min_max_quanti
 
 
 def supports_int8(model: Any, op: Any) -> bool:
-    """Whether the library can make an operator (OperatorT) of a model (ModelT) INT8."""
+    """Whether the library can make an operator (schema.OperatorT) of a model (ModelT) INT8."""
     name = _name(model, op)
     if name is None or default_policy.is_non_quantizable_composite_op(op):
         return False
@@ -89,7 +89,7 @@ def quantize_operators(model: Any, copy: Any, int8: Int8) -> None:
         )
         steps = TransformationInstructionsGenerator().quant_params_to_transformation_insts(params, copy, False)
         # What reads an output is operator -1 to it, and so its transformations change the last one. Let that be none.
-        nothing = OperatorT()
+        nothing = schema.OperatorT()
         nothing.inputs, nothing.outputs = [], []
         graph.operators.append(nothing)
         TransformationPerformer().transform_graph(steps, copy, enable_progress_bar=False)

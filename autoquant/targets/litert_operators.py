@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
-from ai_edge_litert.schema_py_generated import TensorType
-
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_library import keeps_input_scale, quantizes_weight, supports_int8
 
@@ -50,7 +49,7 @@ def all_data(lite: LiteGraph) -> frozenset[int]:
     return frozenset(
         index
         for index, tensor in enumerate(lite.subgraph.tensors)
-        if tensor.type == TensorType.FLOAT32 and lite.value_of(index) is None
+        if tensor.type == schema.TensorType.FLOAT32 and lite.value_of(index) is None
     )
 
 

@@ -8,15 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tensorflow.core.framework import function_pb2, graph_pb2
-
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record, record_layers
 from autoquant.calibration.statistics import Statistics
 from autoquant.files import written_whole
 from autoquant.formats.codec import save
 from autoquant.formats.quant_json import QuantJson, load_quant_json, quant_json_path
-from autoquant.model.graph import Graph
+from autoquant.model.graph import FunctionDefLibrary, Graph, GraphDef
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model
 from autoquant.model.nodes import changed_node
@@ -115,7 +113,7 @@ def quantize(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph
 
 def drop_simulation(path: Path) -> None:
     """Take the functions out of a saved graph that let it run in stock TensorFlow. Raises RunError."""
-    graph_def = graph_pb2.GraphDef.FromString(path.read_bytes())
+    graph_def = GraphDef.FromString(path.read_bytes())
     kept = [function for function in graph_def.library.function if function.signature.name not in NAMES]
     graph_def.ClearField("library")
     if kept:
@@ -143,7 +141,7 @@ def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record, correction
 
 def _assembled(graph: Graph, parts: list[NewNode], *, simulation: bool) -> Graph:
     edited = without_relu6(graph.edit(put=[part.node for part in parts]).pruned())
-    functions = function_pb2.FunctionDefLibrary()
+    functions = FunctionDefLibrary()
     if simulation:
         functions.CopyFrom(functions_for(edited))
     if graph.library is not None:

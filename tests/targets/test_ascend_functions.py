@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoquant.model.graph import Graph, GraphDef
-from autoquant.model.nodes import make_const, make_node
+from autoquant.model.nodes import FLOAT, make_const, make_node
 from autoquant.model.shapes import make_placeholder
 from autoquant.targets.ascend_functions import functions_for, library
-from autoquant.targets.attributes import FLOAT, type_attr
+from autoquant.targets.attributes import type_attr
 
 
 def graph_of(nodes: list[Any], functions: Any) -> Any:

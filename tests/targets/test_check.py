@@ -19,9 +19,9 @@ from tensorflow.core.framework import types_pb2
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import AutoquantError, ModelError, PlanError
 from autoquant.model.graph import GraphDef
-from autoquant.model.nodes import make_const, make_node
+from autoquant.model.nodes import FLOAT, make_const, make_node
 from autoquant.quantization.affine import Affine
-from autoquant.targets.attributes import FLOAT, type_attr
+from autoquant.targets.attributes import type_attr
 from autoquant.targets.check import check
 
 AFFINE = Affine(0.125, -3)

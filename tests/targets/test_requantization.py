@@ -14,9 +14,9 @@ from autoquant.calibration.record import LayerRecord
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.quant_json import load_quant_json
 from autoquant.model.graph import Graph
-from autoquant.model.nodes import make_node
+from autoquant.model.nodes import FLOAT, make_node
 from autoquant.quantization.affine import Affine
-from autoquant.targets.attributes import FLOAT, type_attr
+from autoquant.targets.attributes import type_attr
 from autoquant.targets.tensorflow import quantize
 
 

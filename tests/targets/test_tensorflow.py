@@ -24,12 +24,12 @@ from autoquant.formats.quant_json import QuantJson, load_quant_json
 from autoquant.model.graph import GraphDef
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
-from autoquant.model.nodes import make_node
+from autoquant.model.nodes import FLOAT, make_node
 from autoquant.model.open import open_model
 from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES
-from autoquant.targets.attributes import FLOAT, type_attr
+from autoquant.targets.attributes import type_attr
 from autoquant.targets.tensorflow import TensorFlowTarget, quantize
 
 

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ai_edge_litert.schema_py_generated import BuiltinOperator
-
 from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.quantization.affine import Affine
 
 
@@ -61,4 +60,4 @@ def _balanced(builder: LiteBuilder, tensor: int, wanted: FakeQuantized, at: int)
         hint = "choose --engine tensorflow, or remove dmq_balancer_param"
         raise TrialError(wanted.layer, what, hint=hint)
     factors = builder.constant(wanted.factors)
-    return builder.add(BuiltinOperator.MUL, [tensor, factors], builder.like(tensor), at=at)
+    return builder.add(schema.BuiltinOperator.MUL, [tensor, factors], builder.like(tensor), at=at)

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.array import Array
 from autoquant.evaluation.data.dataset import Dataset
@@ -28,6 +27,7 @@ from autoquant.evaluation.latency.latency import (
 from autoquant.evaluation.latency.models import feed, layer_of, lite_of, one_batch, opened
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import hold_int8, operator_code
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
 from autoquant.model.model import Model, is_lite

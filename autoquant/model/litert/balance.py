@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ai_edge_litert.schema_py_generated import ActivationFunctionType
-
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 
 PRODUCERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-HOMOGENEOUS = frozenset({ActivationFunctionType.NONE, ActivationFunctionType.RELU})
+HOMOGENEOUS = frozenset({schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU})
 """Functions with f(a x) = a f(x) for every a > 0."""
 CHANNELWISE = frozenset({"AVERAGE_POOL_2D", "LEAKY_RELU", "MAX_POOL_2D", "MEAN", "PAD", "RELU", "RESHAPE"})
 """Operators that can treat each channel by itself, and pass a positive factor of it on."""

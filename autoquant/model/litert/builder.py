@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from autoquant.array import Array
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 
 OPTIONS: Mapping[int, tuple[int, Callable[[], Any]]] = MappingProxyType(

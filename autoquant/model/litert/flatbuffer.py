@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated
 from ai_edge_litert.tools import flatbuffer_utils
 
 from autoquant.array import Array
+
+schema = schema_py_generated
+"""The objects of a .tflite, and the numbers of their enumerations."""
 
 BUILTINS: Mapping[int, str] = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)

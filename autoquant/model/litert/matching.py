@@ -8,13 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
 
 from autoquant.array import Array
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.kinds import KINDS, laid_out, output_axis
-from autoquant.model.nodes import attr_of
+from autoquant.model.nodes import FLOAT, attr_of
 from autoquant.model.operators import OPERATORS, node_of
 
 ROUNDING = 1e-5
@@ -79,7 +78,7 @@ def match(graph: Graph, model: Any) -> Match:
 
 
 def _is_layer(node: Any) -> bool:
-    return node.op in MADE_OF and attr_of(node, "T").type == types_pb2.DT_FLOAT
+    return node.op in MADE_OF and attr_of(node, "T").type == FLOAT
 
 
 def parts_of(tensor: Any) -> list[str]:

@@ -7,20 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import function_pb2
 
 from autoquant.array import Array
 from autoquant.evaluation.engines.engine import Renamed
 from autoquant.evaluation.engines.fake_quant import dequantized_layers
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
-from autoquant.model.graph import Graph
+from autoquant.model.graph import FunctionDefLibrary, Graph
 from autoquant.model.layer import Layer
 from autoquant.model.model import known_constant
-from autoquant.model.nodes import changed_node, make_const, make_node
+from autoquant.model.nodes import FLOAT, INT32, changed_node, make_const, make_node
 from autoquant.model.operators import node_of
 from autoquant.quantization.affine import balanced_weight
 from autoquant.targets.ascend_functions import functions_for
-from autoquant.targets.attributes import FLOAT, INT32, in_float, type_attr
+from autoquant.targets.attributes import in_float, type_attr
 from autoquant.targets.saved_graph import SavedGraph
 
 FLOAT_PREFIX = "autoquant/float/"
@@ -64,7 +63,7 @@ class GraphPair:
             put=[*self._float_nodes(ends), *correcting],
             redirect={end: f"{MEANS}{end}/corrected" for end in ends},
         )
-        library = function_pb2.FunctionDefLibrary()
+        library = FunctionDefLibrary()
         library.CopyFrom(functions_for(self.saved.graph))
         if self.graph.library is not None:
             library.MergeFrom(self.graph.library)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import ActivationFunctionType, Padding
 
 from autoquant.array import Array
 from autoquant.model.layer import Layer
 from autoquant.model.litert.balance import HOMOGENEOUS, PRODUCERS, Way, channelwise, way_back
 from autoquant.model.litert.builder import LiteBuilder
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import laid_out
 from autoquant.tuning.repairs.chains import SIX, Chains, Constants, Link, largest_results
@@ -24,7 +24,7 @@ WEIGHT, BIAS = 1, 2
 WINDOWS = frozenset({"AVERAGE_POOL_2D", "MAX_POOL_2D"})
 WITHIN = frozenset({"MEAN", "PAD", "RELU", "RESHAPE", *WINDOWS})
 """Operators whose results lie where their data do, if those are from 0 up."""
-FUNCTIONS = ActivationFunctionType
+FUNCTIONS = schema.ActivationFunctionType
 CLIPPING = FUNCTIONS.RELU6
 
 
@@ -137,7 +137,7 @@ def _never_padded(lite: LiteGraph, index: int, way: Way) -> bool:
         return False
     if kind == "FULLY_CONNECTED":
         return True
-    return op.builtinOptions.padding == Padding.VALID or _constant(lite, op.inputs[WEIGHT]).shape[1:3] == (1, 1)
+    return op.builtinOptions.padding == schema.Padding.VALID or _constant(lite, op.inputs[WEIGHT]).shape[1:3] == (1, 1)
 
 
 def _top(lite: LiteGraph, tensor: int) -> float:

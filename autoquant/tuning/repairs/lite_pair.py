@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator, TensorType
 
 from autoquant.array import Array
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
@@ -25,6 +24,7 @@ from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
 from autoquant.model.layer import Layer
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.model import known_constant
@@ -32,10 +32,10 @@ from autoquant.quantization.affine import Affine
 
 ACTIVATIONS: Mapping[int, int] = MappingProxyType(
     {
-        ActivationFunctionType.RELU: BuiltinOperator.RELU,
-        ActivationFunctionType.RELU_N1_TO_1: BuiltinOperator.RELU_N1_TO_1,
-        ActivationFunctionType.RELU6: BuiltinOperator.RELU6,
-        ActivationFunctionType.TANH: BuiltinOperator.TANH,
+        schema.ActivationFunctionType.RELU: schema.BuiltinOperator.RELU,
+        schema.ActivationFunctionType.RELU_N1_TO_1: schema.BuiltinOperator.RELU_N1_TO_1,
+        schema.ActivationFunctionType.RELU6: schema.BuiltinOperator.RELU6,
+        schema.ActivationFunctionType.TANH: schema.BuiltinOperator.TANH,
     }
 )
 """An activation within another operator -> the operator that does the same."""
@@ -116,7 +116,7 @@ def _correct(builder: LiteBuilder, index: int, quantized: Any) -> Corrected:
     plain, there = result if activation is None else builder.like(result), builder.like(result)
     for op, output in ((own, plain), (quantized, there)):
         op.outputs, op.builtinOptions = [output], copy(op.builtinOptions)
-        op.builtinOptions.fusedActivationFunction = ActivationFunctionType.NONE
+        op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
     builder.place(quantized, at=index)
     behind = index + 1
     if activation is not None:
@@ -126,9 +126,9 @@ def _correct(builder: LiteBuilder, index: int, quantized: Any) -> Corrected:
         builder.constant(np.arange(len(others), dtype=np.int32)),
         builder.like(result, [1] * len(others) + [channels]),
     )
-    difference = builder.add(BuiltinOperator.SUB, [there, plain], builder.like(result), at=behind)
-    error = builder.add(BuiltinOperator.MEAN, [difference, axes], mean, at=behind)
-    corrected = builder.add(BuiltinOperator.SUB, [there, error], builder.like(result), at=behind)
+    difference = builder.add(schema.BuiltinOperator.SUB, [there, plain], builder.like(result), at=behind)
+    error = builder.add(schema.BuiltinOperator.MEAN, [difference, axes], mean, at=behind)
+    corrected = builder.add(schema.BuiltinOperator.SUB, [there, error], builder.like(result), at=behind)
     if activation is not None:
         corrected = builder.add(activation, [corrected], builder.like(result), at=behind)
     return Corrected(error, corrected)
@@ -136,7 +136,7 @@ def _correct(builder: LiteBuilder, index: int, quantized: Any) -> Corrected:
 
 def _affine(tensor: Any) -> Affine | None:
     """Scale and offset of a tensor (TensorT) of INT8; None of another one."""
-    if tensor.type != TensorType.INT8:
+    if tensor.type != schema.TensorType.INT8:
         return None
     return Affine(float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
 

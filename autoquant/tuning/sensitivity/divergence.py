@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import TensorType
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
@@ -20,6 +19,7 @@ from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
 from autoquant.evaluation.engines.litert import LiteRTRunner
 from autoquant.model.litert.builder import LiteBuilder
+from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
 from autoquant.tuning.sensitivity.request import CandidateKey, Sensitivities, SensitivityRequest
@@ -100,7 +100,7 @@ def _measured(lite: LiteGraph, group: Variants, data: Dataset, of_classes: bool)
 def _real_outputs(lite: LiteGraph) -> Mapping[str, int]:
     """The outputs that are real numbers, and their tensors."""
     outputs = dict(zip(lite.outputs, map(int, lite.subgraph.outputs), strict=True))
-    real = {name: i for name, i in outputs.items() if lite.subgraph.tensors[i].type == TensorType.FLOAT32}
+    real = {name: i for name, i in outputs.items() if lite.subgraph.tensors[i].type == schema.TensorType.FLOAT32}
     if not real:
         raise ModelError("model", "has no output of float32", hint="choose another one with --outputs")
     return real

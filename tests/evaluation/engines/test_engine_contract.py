@@ -18,10 +18,10 @@ from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.litert.convert import convert
 from autoquant.model.model import Model
-from autoquant.model.nodes import make_const, make_node
+from autoquant.model.nodes import FLOAT, INT32, make_const, make_node
 from autoquant.model.open import open_model
 from autoquant.model.shapes import make_placeholder
-from autoquant.targets.attributes import FLOAT, INT32, type_attr
+from autoquant.targets.attributes import type_attr
 
 SAVED: dict[str, Callable[[Graph], bytes]] = {
     "litert": lambda graph: convert(graph).content,

@@ -9,10 +9,9 @@ from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.litert.convert import convert
-from autoquant.model.nodes import make_node
+from autoquant.model.nodes import FLOAT, make_node
 from autoquant.model.open import open_model
 from autoquant.model.shapes import make_placeholder
-from autoquant.targets.attributes import FLOAT
 
 
 def test_a_tflite_model_is_not_for_tensorflow(tiny: Tiny) -> None:

@@ -60,7 +60,10 @@ def test_neither_order_nor_batches_matter(values: list[float], splits: list[int]
     if random is not None:
         random.shuffle(shuffled)
     parts = sketched(*np.split(np.array(shuffled, np.float32), sorted(splits)))
-    assert (parts.low, parts.high, parts.width, parts.first) == (whole.low, whole.high, whole.width, whole.first)
+    assert parts.low == whole.low
+    assert parts.high == whole.high
+    assert parts.width == whole.width
+    assert parts.first == whole.first
     np.testing.assert_array_equal(parts.counts, whole.counts)
 
 

@@ -55,7 +55,10 @@ def test_all_of_it() -> None:
 
 def test_an_empty_file_offers_the_defaults() -> None:
     space = parse_space("", "my.toml")
-    assert (space.whole["batch_num"], space.shared, space.layer, space.overrides) == ((1,), Table(), Table(), ())
+    assert space.whole["batch_num"] == (1,)
+    assert space.shared == Table()
+    assert space.layer == Table()
+    assert space.overrides == ()
 
 
 def test_repairs_of_the_whole_model() -> None:

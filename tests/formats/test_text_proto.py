@@ -36,7 +36,10 @@ def read(text: str, *, oneofs: bool = True, last_wins: bool = False) -> Any:
 
 def test_a_message() -> None:
     message = read('count: 3 names: "a" names: "b"  # a comment\nkind: B part { size: 0.1 }')
-    assert (message.count, list(message.names), message.kind, message.part.size) == (3, ["a", "b"], 1, 0.1)
+    assert message.count == 3
+    assert list(message.names) == ["a", "b"]
+    assert message.kind == 1
+    assert message.part.size == 0.1
     assert message.HasField("part") and not message.HasField("other")
 
 

@@ -156,8 +156,14 @@ def test_a_layer_says_what_it_reads_and_what_it_has(build: Callable[..., Graph])
     first, second = survey_graph(build(write)).layers
     shape = (1, 4, 4, 5)
     assert first == Layer("c", "Conv2D", ("before",), -1, "w", (1, 1, 2, 5), (3,), "b", shape, 160)
-    assert (first.node, first.records, first.channels, first.parameters) == ("c", ("c",), 5, 15)
-    assert (second.bias, second.channel_axes, second.channels, second.parameters) == (None, (2, 3), 10, 90)
+    assert first.node == "c"
+    assert first.records == ("c",)
+    assert first.channels == 5
+    assert first.parameters == 15
+    assert second.bias is None
+    assert second.channel_axes == (2, 3)
+    assert second.channels == 10
+    assert second.parameters == 90
 
 
 # what, input shape, how it is made, axis of its input's channels, shape and channel axes of the weight, how many
@@ -238,7 +244,10 @@ def test_layers_without_a_weight(
     assert (layer.name, layer.op, layer.node) == ("layer", kind.split(",")[0], "layer")
     assert (len(layer.activations), layer.activations[0], layer.data_axis) == (reads, "before", -1)
     assert layer.records == ("layer", "layer:1")[:reads]
-    assert (layer.weight, layer.weight_shape, layer.channel_axes, layer.bias) == (None, (), (), None)
+    assert layer.weight is None
+    assert layer.weight_shape == ()
+    assert layer.channel_axes == ()
+    assert layer.bias is None
     assert (layer.parameters, layer.symmetric_only, layer.tensor_only) == (0, reads == 2, False)
     assert (layer.groups, layer.can.balanceable) == (1, False)
 

@@ -38,7 +38,10 @@ def test_the_story_of_a_small_run(ended: Any) -> None:
     assert fallback.pair.gain is not None
     assert (fallback.layers, fallback.pair.gain.estimate) == (("b",), 0.25)
     assert (fallback.pair.before.int8_share, fallback.pair.after.int8_share) == (1.0, 0.5)
-    assert (layer.name, layer.reason, layer.trial, layer.isolated) == ("b", Reason.NOT_WITHIN, trials[1], True)
+    assert layer.name == "b"
+    assert layer.reason == Reason.NOT_WITHIN
+    assert layer.trial == trials[1]
+    assert layer.isolated is True
 
 
 @pytest.mark.parametrize("facts", [{"state": State.FAILED, "failure": "overflow"}, {"divergences": ()}])
@@ -104,7 +107,10 @@ def test_the_trial_that_shows_it(ended: Any, others: Any, why: Any, number: Any)
 def test_how_that_trial_differs(ended: Any) -> None:
     best = ended(0, plan("abcd"), score=0.75)
     x, y = float_layers([best, ended(1, plan("acdxy"), **OUT)], best, 0.125)
-    assert (x.int8_only_in_best, x.int8_only_in_trial, x.same_settings, x.isolated) == (("b",), ("y",), True, False)
+    assert x.int8_only_in_best == ("b",)
+    assert x.int8_only_in_trial == ("y",)
+    assert x.same_settings is True
+    assert x.isolated is False
     assert (y.name, y.int8_only_in_trial) == ("y", ("x",))
     x, _ = float_layers([best, ended(1, plan("abcdx"), **OUT)], best, 0.125)
     assert (x.int8_only_in_best, x.int8_only_in_trial, x.isolated) == ((), (), True)

@@ -68,7 +68,10 @@ def test_what_a_search_writes_is_read_as_it_was(run: RunFolder, add: Callable[..
         add(12, score=0.75, samples=80),
     )
     found = read_trials(run.path)
-    assert (found.trials, found.terms, found.unended, found.certificate) == (trials, TERMS, 0, None)
+    assert found.trials == trials
+    assert found.terms == TERMS
+    assert found.unended == 0
+    assert found.certificate is None
     assert (found.best, found.samples) == (trials[4], 192)
     assert list(found.seconds.items()) == [("quantize", 0.5), ("calibrate", 1.0), ("score", 3.0), ("failed", 0.25)]
 

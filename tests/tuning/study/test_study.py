@@ -255,7 +255,10 @@ def test_what_is_suggested_with_a_point_is_known_of_the_trial(tmp_path: Path) ->
     study = open_listed(tmp_path, RACE, OTHER)
     first = next_of(study)
     assert (first.state, first.parameters, first.plan.batch_num) == (State.RUNNING, RACE.parameters, 2)
-    assert (first.why, first.phase, first.max_samples, first.note) == ("race: ifmr", "race", 64, RACE.note)
+    assert first.why == "race: ifmr"
+    assert first.phase == "race"
+    assert first.max_samples == 64
+    assert first.note == RACE.note
     study.finish(raced(first))
     second = next_of(study)
     assert (second.phase, second.max_samples, second.note) == ("", None, {})

@@ -66,7 +66,7 @@ def test_many_trials_are_no_more_work_than_the_closest(ended: Any) -> None:
 OUT = {"drop": 0.5}
 WITHIN = {"score": 0.75}
 OPEN = {"within": None, "max_samples": 64}
-ASIDE = {"drop": 0.5, "within": None}
+UNDECIDED = {"drop": 0.5, "within": None}
 FAILED = {"state": State.FAILED, "failure": "x: overflow", "at_fault": "x"}
 BALANCED = LayerPlan(dmq=0.5)
 
@@ -86,9 +86,9 @@ def plan(int8: str, settings: LayerPlan | None = None) -> Plan:
         ([("acdx", OUT)], Reason.NOT_WITHIN, 1),  # beside most of them
         ([("ax", OUT)], Reason.UNTRIED, None),  # beside few
         ([("abcdx", OPEN)], Reason.UNTRIED, None),
-        ([("abcdx", ASIDE)], Reason.NOT_WITHIN, 1),
-        ([("abcdx", ASIDE), ("abcdx", {"score": 0.5})], Reason.NOT_WITHIN, 2),
-        ([("abcdx", ASIDE), ("abcdx", WITHIN)], Reason.NO_BETTER, 2),
+        ([("abcdx", UNDECIDED)], Reason.NOT_WITHIN, 1),
+        ([("abcdx", UNDECIDED), ("abcdx", {"score": 0.5})], Reason.NOT_WITHIN, 2),
+        ([("abcdx", UNDECIDED), ("abcdx", WITHIN)], Reason.NO_BETTER, 2),
         ([("abcdx", {"state": State.FAILED, "failure": "y: overflow", "at_fault": "y"})], Reason.UNTRIED, None),
         ([("abcdxy", FAILED)], Reason.FAILED, 1),
         ([("abcdxy", OUT), ("abcdxy", FAILED)], Reason.FAILED, 2),

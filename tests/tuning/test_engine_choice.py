@@ -119,7 +119,7 @@ def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny
 
 
 def test_a_best_model_that_is_certified_is_scored_there_for_that(searched: Search) -> None:
-    """On what was kept aside; the samples of the search are not run once more."""
+    """On the holdout; the samples of the search are not run once more."""
     result = searched()
     assert result.certificate is not None
     assert result.certificate.origin.engine.startswith("tensorflow ")

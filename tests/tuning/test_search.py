@@ -81,7 +81,7 @@ def test_tolerance_missed_keeps_the_best_effort(hopeless: dict[str, Any]) -> Non
 
 
 def losing(tiny: Tiny) -> dict[str, NDArray[Any]]:
-    """Where no sample of these may be lost, all trials are set aside: what INT8 makes different is mostly wrong."""
+    """Where no sample of these may be lost, all trials are screened out: what INT8 makes different is mostly wrong."""
     rng = np.random.default_rng(5)
     images = rng.normal(size=(1500, 8, 8, 2)).astype(np.float32)
     found = plain_classes(tiny.model, images)

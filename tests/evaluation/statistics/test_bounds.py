@@ -51,7 +51,7 @@ def test_coverage_is_at_least_what_is_stated_for_every_truth(samples: int, confi
     right = bounds >= drops[..., None] - 1e-12
     covered = np.where(np.abs(drops) <= 1.0, (chances(every, samples, loss, gain) * right).sum(axis=-1), 1.0)
     assert covered.min() >= confidence - 2e-5
-    assert covered.min() <= confidence + 0.01  # and it is not bought with width
+    assert covered.min() <= confidence + 0.01  # and it is no wider than it must be
 
 
 def test_bounds_are_the_inverted_test_by_brute_force() -> None:

@@ -179,13 +179,15 @@ def test_the_drop_of_an_area_is_bounded_by_paired_resampling() -> None:
     score = truth + random.normal(size=count)
     before = np.stack([score, truth], axis=1)
     close = np.stack([score + 0.1 * random.normal(size=count), truth], axis=1)
-    apart = np.stack([truth + random.normal(size=count), truth], axis=1)
+    unlike = np.stack([truth + random.normal(size=count), truth], axis=1)
     options: dict[str, Any] = {"higher_is_better": True, "confidence": 0.95}
     drop = auc.combine(before) - auc.combine(close)
     bound = bootstrap_drop(before, close, auc.combine, **options)
     assert bound.method == BOOTSTRAP
     assert drop < bound.value < drop + 0.01  # as both see the same samples, they differ by little
-    assert bootstrap_drop(before, apart, auc.combine, **options).value > auc.combine(before) - auc.combine(apart) + 0.02
+    assert (
+        bootstrap_drop(before, unlike, auc.combine, **options).value > auc.combine(before) - auc.combine(unlike) + 0.02
+    )
     assert bootstrap_drop(before, before, auc.combine, **options).method == ALL_EQUAL
     assert bootstrap_drop(before[:99], close[:99], auc.combine, **options).method == TOO_FEW
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import opened, sensitivity_request
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sensitivity_requests import opened, sensitivity_request
 
 from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from asking import opened, sensitivity_request
+from sensitivity_requests import opened, sensitivity_request
 
 from autoquant.targets.table import open_target
 from autoquant.tuning.sensitivity.candidates import fake_quantized_layers

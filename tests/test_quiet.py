@@ -1,4 +1,4 @@
-"""What C++ writes past Python is held back, and nothing else."""
+"""The standard error of C++ is suppressed, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README shows must exist: commands with their options, presets, and the search space of its example."""
+"""The commands, options, presets and search space that the README shows exist."""
 
 from __future__ import annotations
 

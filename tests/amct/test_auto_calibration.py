@@ -402,7 +402,7 @@ class Broken(Evaluator):
 
 
 @pytest.mark.parametrize("place", ["calibration", "evaluate", "metric_eval"])
-def test_what_the_evaluator_raises_is_raised_as_it_is(
+def test_errors_of_the_evaluator_are_raised_unchanged(
     calibrate: Callable[..., list[tuple[set[str], bool]]], place: str
 ) -> None:
     with pytest.raises(KeyError, match=place):
@@ -410,7 +410,7 @@ def test_what_the_evaluator_raises_is_raised_as_it_is(
 
 
 @pytest.mark.parametrize("error", [TrialError("data", "is gone"), MemoryError("mine")])
-def test_what_the_evaluator_raises_of_a_trial_is_no_failure_of_that(
+def test_an_error_of_the_evaluator_does_not_fail_the_trial(
     calibrate: Callable[..., list[tuple[set[str], bool]]], error: Exception
 ) -> None:
     class Raising(Evaluator):
@@ -425,7 +425,7 @@ def test_what_the_evaluator_raises_of_a_trial_is_no_failure_of_that(
     assert history() == [(set(), False)]
 
 
-def test_what_was_tried_is_on_disk_when_something_ends_it(
+def test_the_history_is_on_disk_when_an_error_ends_it(
     calibrate: Callable[..., list[tuple[set[str], bool]]],
 ) -> None:
     class Dying(Evaluator):
@@ -453,7 +453,7 @@ class Swallowing(Evaluator):
 
 
 @pytest.mark.parametrize(("kind", "swallowed"), [(Evaluator, 0), (Swallowing, 1)])
-def test_what_a_measure_raises_is_raised_as_it_is(
+def test_errors_of_a_measure_are_raised_unchanged(
     calibrate: Callable[..., list[tuple[set[str], bool]]], kind: type[Evaluator], swallowed: int
 ) -> None:
     class Raising(SensitivityBase):

@@ -1,4 +1,4 @@
-"""What happens to a live graph, and what its runs write."""
+"""A live graph is calibrated by its runs."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_cfg_overrides_the_arguments(live: Any) -> None:
     }
 
 
-def test_what_is_written_can_be_used_as_it_is(live: Any) -> None:
+def test_a_written_configuration_can_be_used_unchanged(live: Any) -> None:
     amct.create_quant_config(CONFIG, live, ["conv"])
     assert len(amct.quantize_model(live, CONFIG, "record.txt")) == 2
 
@@ -108,7 +108,7 @@ def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(
         ({"config_defination": CFG}, "quant.cfg.*batch_nun"),
     ],
 )
-def test_what_cannot_be_asked_for(live: Any, arguments: dict[str, Any], message: str) -> None:
+def test_options_that_are_refused(live: Any, arguments: dict[str, Any], message: str) -> None:
     CFG.write_text("batch_nun: 2")
     with pytest.raises(PlanError, match=message):
         amct.create_quant_config(CONFIG, live, **arguments)

@@ -1,4 +1,4 @@
-"""What an evaluator may answer, and whose error is raised."""
+"""The answers of evaluators, and whose error is raised."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_loss_of_any_kind(satisfied: Any, loss: Any, number: float | None, vio
     assert str(judgement).startswith("satisfies, loss" if satisfied else "does not satisfy, loss")
 
 
-def test_what_is_no_evaluator() -> None:
+def test_objects_that_are_no_evaluator() -> None:
     with pytest.raises(UsageError, match=r"evaluator: object has no method calibration\(\); derive it from"):
         Judge.of(object(), (), 1)
     with pytest.raises(UsageError, match=r"evaluator: Evaluator is a class; give an object of it: Evaluator\(\)"):

@@ -96,7 +96,7 @@ def test_an_output_keeps_its_name(graph_of: Callable[..., Graph], run: Callable[
         ({"narrow_range": True}, "fake: is narrow_range, which is for weights"),
     ],
 )
-def test_what_int8_does_not_have_is_refused(
+def test_ranges_that_int8_does_not_have_are_refused(
     graph_of: Callable[..., Graph], options: dict[str, bool | float], message: str
 ) -> None:
     import tensorflow as tf

@@ -78,7 +78,7 @@ RUN = """import tensorflow as tf, numpy as np
         ),
     ],
 )
-def test_what_goes_wrong_in_an_evaluator_is_told_as_what_it_is(live: Any, body: str, error: Any, message: str) -> None:
+def test_errors_in_an_evaluator_keep_their_kind(live: Any, body: str, error: Any, message: str) -> None:
     evaluator = opened(CLASS.format(body=body) + "evaluator = Evaluator()")
     amct.create_quant_config("config.json", live)
     amct.quantize_model(live, "config.json", "record.txt")

@@ -119,7 +119,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("data", "shape", "kind", "error", "message"), BAD, ids=[row[-1][:50] for row in BAD])
-def test_what_is_refused(
+def test_refused_input_is_named(
     tmp_path: Path, data: str, shape: str, kind: str, error: type[AutoquantError], message: str
 ) -> None:
     folders = {"l": write(tmp_path / "l", *ones(2)), "one": write(tmp_path / "one", *ones(1))}

@@ -27,7 +27,7 @@ def test_reading_changes_nothing(live: Any) -> None:
     assert live.as_graph_def().SerializeToString(deterministic=True) == before
 
 
-def test_what_nobody_reads_is_an_output(built: Callable[[Callable[[], Any]], Any]) -> None:
+def test_tensors_without_readers_are_outputs(built: Callable[[Callable[[], Any]], Any]) -> None:
     import tensorflow as tf
 
     def write() -> None:
@@ -113,7 +113,7 @@ def test_graphs_that_cannot_be_quantized_are_refused(
         read_live(built(write), fusion=Fusion())
 
 
-def test_what_is_no_graph_is_refused(tiny: Tiny) -> None:
+def test_objects_that_are_no_graph_are_refused(tiny: Tiny) -> None:
     with pytest.raises(UsageError, match=r"graph: expected a tf.Graph, got PosixPath; import the frozen .pb"):
         read_live(tiny.model)
 
@@ -161,7 +161,7 @@ def test_a_probe_sees_its_tensors_before_the_operator_runs_and_only_then(relus: 
     assert [[array.tolist() for array in arrays] for arrays in seen] == [[[[-1.0, 0.0, 2.0]], [[0.0, 0.0, 2.0]]]]
 
 
-def test_what_a_probe_raises_reaches_the_user(relus: Any) -> None:
+def test_errors_of_a_probe_reach_the_user(relus: Any) -> None:
     import tensorflow as tf
 
     def see(values: object) -> None:

@@ -25,7 +25,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("name", "shape"), MODELS.items())
-def test_what_layers_read_is_the_same_in_the_live_graph(
+def test_activations_are_the_same_in_the_live_graph(
     real_data: Path, load_pb: Callable[[Path], Any], name: str, shape: tuple[int, ...]
 ) -> None:
     """Calibration sees tensors of the user's graph, under names of the normalized one."""

@@ -1,4 +1,4 @@
-"""What a calibration writes, against a computation of its own: IFMR and ARQ as AMCT documents them, in float64."""
+"""The scales of a calibration against IFMR and ARQ as AMCT documents them, computed here in float64."""
 
 from __future__ import annotations
 

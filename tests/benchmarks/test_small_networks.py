@@ -68,7 +68,7 @@ def trial(number: int, share: float, drop: float, samples: int) -> Trial:
     )
 
 
-def test_what_was_found_when() -> None:
+def test_best_trials_by_seconds_and_evaluations() -> None:
     trials = (trial(0, 1.0, 0.1, 100), trial(1, 0.5, 0.0, 100), trial(2, 0.8, 0.01, 900), trial(3, 0.9, 0.02, 100))
     result = SearchResult(
         verdict=Verdict.MET,

@@ -119,7 +119,7 @@ def test_divided_channels_against_divided_values(exact: bool) -> None:
 
 
 @KINDS
-def test_what_is_not_finite_stays_known(exact: bool) -> None:
+def test_nonfinite_values_stay_known(exact: bool) -> None:
     batch = BATCHES[0].copy()
     batch[0, 0, 0, :3] = np.nan
     batch[1, 1, 1, 3] = -np.inf

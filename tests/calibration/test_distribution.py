@@ -1,4 +1,4 @@
-"""What holds for everything that was seen, a sketch or all values."""
+"""The contract of both distributions: a sketch, or all values."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_counted_values_are_values_seen_so_often(new_collector: Callable[[], Col
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_what_is_not_finite_is_counted_apart(see: Callable[..., Distribution]) -> None:
+def test_nonfinite_values_are_counted_separately(see: Callable[..., Distribution]) -> None:
     seen = see([1.0, math.nan, 3.0], [math.inf, -math.inf], [2.0])
     assert (seen.low, seen.high, seen.count, seen.nonfinite) == (1.0, 3.0, 3, 3)
 
@@ -104,7 +104,7 @@ def test_nothing_seen(see: Callable[..., Distribution]) -> None:
         assert [part.tolist() for part in seen.values()] == [[], []]
 
 
-def test_what_was_seen_does_not_change_when_more_is_added_or_the_batch_is_overwritten(
+def test_a_distribution_does_not_change_when_more_is_added_or_the_batch_is_overwritten(
     new_collector: Callable[[], Collector],
 ) -> None:
     collector, batch = new_collector(), np.array([1.0, 2.0], np.float32)

@@ -1,4 +1,4 @@
-"""What a sketch makes different on real models: IFMR from all values against IFMR from sketches."""
+"""Real models: IFMR from all values against IFMR from sketches."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_relu6_of_the_published_record_lies_on_the_grid(real_data: Path) -> None
     assert sum(abs(ratio - 1.0) < 1e-6 for ratio in near) == 21
 
 
-def test_what_a_relu6_reads_gives_a_scale_as_published() -> None:
+def test_the_input_of_a_relu6_has_the_published_scale() -> None:
     """Where a share of the values is clipped to six, as in MobileNetV2, the ratio is one of those published."""
     rng, ratios = np.random.default_rng(0), set()
     for spread in (2.0, 3.0, 4.0):

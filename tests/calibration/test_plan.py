@@ -88,7 +88,7 @@ def test_weight_algorithm() -> None:
         ("add:0", LayerPlan(MinMax(), channel_wise=False)),
     ],
 )
-def test_what_is_asked_for_as_far_as_the_layer_can_have_it(name: str, expected: LayerPlan) -> None:
+def test_settings_apply_as_far_as_the_layer_can_have_them(name: str, expected: LayerPlan) -> None:
     plan = layer_plan(LAYERS[name], LayerPlan(MinMax(), weight_bits=6, dmq=0.5))
     assert plan == expected
     check_plan(Plan({name: plan}), LAYERS)
@@ -149,7 +149,7 @@ ELSEWHERE = {
         ),
     ],
 )
-def test_what_only_another_target_can(layers: dict[str, Any], message: str) -> None:
+def test_settings_of_another_target_only(layers: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError) as caught:
         check_plan(Plan(layers), ELSEWHERE)
     assert str(caught.value).startswith(message)
@@ -186,7 +186,7 @@ def test_a_plan_of_another_target_as_far_as_this_one_can() -> None:
 
 
 @pytest.mark.parametrize("name", ["pool", "attention", "add:0"])
-def test_what_has_no_weight_has_no_algorithm_for_it(name: str) -> None:
+def test_layers_without_weight_have_no_weight_algorithm(name: str) -> None:
     layer = replace(LAYERS[name], abilities=Abilities(False, False, (8,), ("minmax", "octav")))
     assert layer_plan(layer, LayerPlan(weight_algorithm="octav")).weight_algorithm == "minmax"
 

@@ -1,4 +1,4 @@
-"""What every range algorithm keeps to."""
+"""The contract of every range algorithm."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_a_bin_is_divided_among_those_that_it_lies_in() -> None:
     assert sketch.histogram(np.array([-9.0, -1.0, 1.0])).tolist() == [0.0, 4.0]
 
 
-def test_what_is_not_finite_is_counted_apart() -> None:
+def test_nonfinite_values_are_counted_separately() -> None:
     sketch = sketched(
         np.array([1.0, np.nan, 3.0], np.float32), np.array([np.inf, -np.inf], np.float32), np.array([2.0], np.float32)
     )

@@ -121,7 +121,7 @@ def test_nothing_of_a_part_is_held_when_the_next_is_asked_for(options: dict[str,
     assert collect([(20, parts())], key="", **options).distribution("x", 20).count == 20 * 40 * 20 * 30
 
 
-def test_what_was_not_kept() -> None:
+def test_statistics_that_were_not_collected() -> None:
     kept = collect(stages(1, 3), key="k", channels=[("input", -1)])
     with pytest.raises(PlanError, match="batch_num: 2 batches were not calibrated; there are 1, 3"):
         kept.distribution("input", 2)

@@ -30,7 +30,7 @@ def test_parts_of_a_time_add_up(hours: int, minutes: int, rest: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1h30", "30m1h", "-5", "1 h", "2d", "nan", "inf", "1e3", ".", "h"])
-def test_what_is_no_time_is_named(text: str) -> None:
+def test_invalid_times_are_named(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--timeout: cannot read '{text}'; give seconds, or")):
         seconds(text)
 
@@ -41,7 +41,7 @@ def test_names_and_sizes_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["96", "96x96", "0,96", "a,b", "1,2,3", "-1,5", ""])
-def test_what_is_no_size_is_named(text: str) -> None:
+def test_invalid_sizes_are_named(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--image-size: cannot read '{text}'")):
         image_size(text)
 
@@ -51,7 +51,7 @@ def test_an_empty_name_is_refused() -> None:
         names("a,")
 
 
-def test_what_is_not_given_is_left_to_the_request() -> None:
+def test_options_not_given_are_left_to_the_request() -> None:
     parser = Parser(prog="autoquant search")
     search.add_arguments(parser)
     args = parser.parse_args(["m.pb", "--data", "d.npz", "--tolerance", "1%"])
@@ -106,7 +106,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
     }
 
 
-def test_what_is_given_of_the_target_reaches_quantize() -> None:
+def test_target_options_reach_quantize() -> None:
     parser = Parser(prog="autoquant quantize")
     quantize.add_arguments(parser)
     words = "m.tflite --config c.json --calibration c.npz --to out --target litert --io int8 --signature serve"

@@ -111,7 +111,7 @@ RAW = ["--input_shape", "x:10,6,6,2", "--data_dir", "bins", "--data_types", "flo
         ([*MODEL, "--evaluator", "{evaluator}", "--batch_num", "3"], "waiting for conv1, conv2, fc: 2 of 3 passes"),
     ],
 )
-def test_what_cannot_be_used_ends_with_a_sentence(
+def test_unusable_input_ends_with_a_sentence(
     files: Files, bins: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     Path("c.cfg").write_text("batch_num: 1")

@@ -57,7 +57,7 @@ def test_a_folder_is_no_model(saved: Path, capsys: pytest.CaptureFixture[str]) -
     assert "there is no such file; give a quantized .pb" in capsys.readouterr().err
 
 
-def test_what_the_file_does_not_have_is_told(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_parts_of_the_file_are_told(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_record({**RECORD, "aside": RECORD["fc"]}, saved.with_name("record.txt"))
     assert main(["check", str(saved)]) == 0
     assert capsys.readouterr().out.splitlines()[2] == "left out   in the record, not in the graph: aside"

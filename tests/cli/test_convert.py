@@ -55,7 +55,7 @@ def test_functions_can_be_left_out(trained: Path) -> None:
         (["--model", "{model}", "--save_path", "net", "--outputs", "z:0"], "z:0: no such output in the graph"),
     ],
 )
-def test_what_cannot_be_used_ends_with_a_sentence(
+def test_unusable_input_ends_with_a_sentence(
     files: Files, trained: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     given = {"{model}": str(trained), "{float}": str(files.model)}

@@ -157,7 +157,7 @@ def test_reasons_in_words(found: Explanation, names: str, why: Reason, facts: di
     assert shown[1:] == [f"  {', '.join(names)}", f"    {told}"]
 
 
-def test_what_is_too_much_for_one_screen_is_counted(found: Explanation) -> None:
+def test_rows_beyond_one_screen_are_counted(found: Explanation) -> None:
     many = replace(
         found,
         settings=found.settings * 11,
@@ -171,7 +171,7 @@ def test_what_is_too_much_for_one_screen_is_counted(found: Explanation) -> None:
     assert len(shown) <= 50
 
 
-def test_what_else_was_minimized_is_told_in_place_of_the_share(found: Explanation) -> None:
+def test_another_objective_is_shown_in_place_of_the_share(found: Explanation) -> None:
     latency = replace(found, run=replace(found.run, terms=replace(TERMS, objective_name="latency")))
     shown = text(latency, columns=None).splitlines()
     assert "INT8      2 of 3 layers, 62.5% of the model's work; latency 37.5% of the float model's" in shown
@@ -229,9 +229,7 @@ sys.exit(",".join(heavy & set(sys.modules)) or code)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_cannot_be_explain_trials_is_an_error(
-    tmp_path: Path, searched: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unexplainable_trials_are_errors(tmp_path: Path, searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "nowhere"]) == 2
     assert "nowhere: is not a run" in capsys.readouterr().err
     score = searched / "trials/0001/score.json"

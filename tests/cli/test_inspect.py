@@ -64,7 +64,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-def test_what_has_no_weight_and_what_is_not_quantized_by_default(pools: Callable[..., Path]) -> None:
+def test_layers_without_weight_and_tensors_that_are_float_by_default(pools: Callable[..., Path]) -> None:
     found = api.inspect(pools(1))
     wide = [line.split() for line in text(found, columns=200).splitlines()]
     assert ["average", "AvgPool", "-", "1x2x2x2", "32", "33.3%", "0"] in wide
@@ -91,7 +91,7 @@ def test_of_many_additions_the_first_are_shown_and_all_are_in_json(pools: Callab
     assert lines[cut][1:4] == ["and", "13", "more,"]
 
 
-def test_what_cannot_be_quantized_is_listed_with_the_reason(tmp_path: Path) -> None:
+def test_rejected_operators_are_listed_with_the_reason(tmp_path: Path) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:

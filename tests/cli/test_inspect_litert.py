@@ -84,7 +84,7 @@ def test_one_of_several_signatures(converted: Path, tmp_path: Path, capsys: pyte
     assert (told["inputs"][0]["name"], told["outputs"]) == ("image", ["scores"])
 
 
-def test_what_cannot_be_int8_there_and_why(tmp_path: Path) -> None:
+def test_operators_that_cannot_be_int8_on_litert_and_why(tmp_path: Path) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(0)

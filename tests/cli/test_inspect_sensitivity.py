@@ -69,7 +69,7 @@ def test_a_tflite_is_measured_and_says_why(files: Files, tmp_path: Path) -> None
     assert len(re.findall("best range (ifmr|minmax|percentile)", narrow)) == 3
 
 
-def test_what_cannot_be_calibrated_is_shown_so(tmp_path: Path) -> None:
+def test_layers_that_cannot_be_calibrated_are_shown_so(tmp_path: Path) -> None:
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph:
@@ -92,7 +92,7 @@ def test_what_cannot_be_calibrated_is_shown_so(tmp_path: Path) -> None:
         (["--sensitivity", "--calibration", "no.npz"], "no.npz: there is no such file"),
     ],
 )
-def test_what_contradicts_itself_is_refused(
+def test_contradictory_options_are_refused(
     files: Files, capsys: pytest.CaptureFixture[str], given: list[str], said: str
 ) -> None:
     assert main(["inspect", str(files.model), *given]) == 2

@@ -51,7 +51,7 @@ def test_something_else_begins_anew() -> None:
 @pytest.mark.parametrize(
     "event", [BaselineScored("top1", 0.75, 0.125, 0.625), Calibrated(1), TrialStarted(0, "TPE", 2, 0.5)], ids=str
 )
-def test_what_ended_makes_no_progress(event: Event) -> None:
+def test_an_ended_trial_makes_no_progress(event: Event) -> None:
     assert update(update(State(), Progress("x", 1, 2), 0.0), event, 1.0).pace is None
 
 

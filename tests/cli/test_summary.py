@@ -224,7 +224,7 @@ def test_missed_says_by_how_much_and_which_layers_cost_the_most(trial: Trials, r
     ]
 
 
-def test_what_was_minimized_and_the_latency_are_told(trial: Trials, result: Results) -> None:
+def test_the_objective_and_the_latency_are_shown(trial: Trials, result: Results) -> None:
     one = Spread(1.0, 1.0, 1.0)
     models = (
         ModelTime("FP32", Spread(0.002, 0.0019, 0.0021), one),

@@ -1,4 +1,4 @@
-"""What commands do with the target: told early where it cannot be, and no TensorFlow for a .tflite."""
+"""Commands and targets: impossible ones are told early, and a .tflite needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_only_a_tflite_needs_no_tensorflow(
         ("demo --target lite", "--target: unknown 'lite'; did you mean 'litert'?"),
     ],
 )
-def test_what_cannot_be_is_told_before_tensorflow_is_waited_for(
+def test_impossible_targets_are_told_before_tensorflow_is_imported(
     words: str, message: str, loaded: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2

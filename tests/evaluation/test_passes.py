@@ -1,4 +1,4 @@
-"""What comes before the first trial."""
+"""The calibration pass."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_kept_statistics_are_used_only_for_what_they_are_of(
     assert engine.opened == 3
 
 
-def test_what_was_kept_without_channels_is_not_used_for_them(
+def test_statistics_cached_without_channels_are_not_used_for_them(
     tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
 ) -> None:
     model, layers = opened

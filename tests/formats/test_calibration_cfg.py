@@ -99,7 +99,7 @@ def test_every_field(found: Survey) -> None:
     check_plan(plan, found.by_name)
 
 
-def test_what_is_said_of_all_layers_is_not_said_of_inputs(found: Survey) -> None:
+def test_settings_of_all_layers_do_not_apply_to_inputs(found: Survey) -> None:
     plan = plan_of(parse_cfg(YOLO + 'tensor_quantize { layer_name: "max" input_index: 0 }', "yolo.cfg"), found)
     assert plan.layers["max:0"] == LayerPlan(channel_wise=False)
     text = 'common_config { ifmr_quantize { asymmetric: false } } tensor_quantize { layer_name: "max" input_index: 0 }'
@@ -152,7 +152,7 @@ def calibration_config(said: Mapping[str, Any]) -> str:
 
 
 @given(SETTINGS, SETTINGS, SETTINGS, st.none() | st.booleans())
-def test_what_goes_before_what(
+def test_the_order_of_precedence(
     found: Survey, common: dict[str, Any], kind: dict[str, Any], own: dict[str, Any], offset: bool | None
 ) -> None:
     """Layer before type before all before activation_offset, setting by setting; IFMR's parameters are one setting."""
@@ -290,7 +290,7 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[:60] for _, message in BAD])
-def test_what_is_refused(text: str, message: str) -> None:
+def test_refused_input_is_named(text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         parse_cfg(text, "c.cfg")
     assert str(caught.value).startswith(message)
@@ -298,7 +298,7 @@ def test_what_is_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), UNFIT, ids=[message[:60] for _, message in UNFIT])
-def test_what_a_model_cannot_have(found: Survey, text: str, message: str) -> None:
+def test_settings_that_the_model_cannot_have(found: Survey, text: str, message: str) -> None:
     cfg = parse_cfg(text, "c.cfg")
     with pytest.raises(PlanError) as caught:
         plan_of(cfg, found)
@@ -306,7 +306,7 @@ def test_what_a_model_cannot_have(found: Survey, text: str, message: str) -> Non
     assert caught.value.hint
 
 
-def test_what_stays_in_float_anyway_can_be_skipped(found: Survey) -> None:
+def test_layers_that_stay_in_float_anyway_can_be_skipped(found: Survey) -> None:
     cfg = parse_cfg('skip_layers: "shared" skip_layers: "max" skip_layer_types: "Conv3D"', "c.cfg")
     assert plan_of(cfg, found) == plan_of(CalibrationCfg("c.cfg"), found)
 

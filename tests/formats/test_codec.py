@@ -63,14 +63,14 @@ def read(text: str) -> Whole:
 
 
 @given(wholes)
-def test_what_was_encoded_is_decoded(whole: Whole) -> None:
+def test_decoding_inverts_encoding(whole: Whole) -> None:
     for facts in (encode(whole), without_nulls(encode(whole))):
         found = json_object(json_text(facts), "file", RunError, hint="")
         assert decode(Whole, found, secret=whole.secret) == whole
         found.done()
 
 
-def test_what_there_is_not_is_null_and_what_is_kept_elsewhere_is_not_there() -> None:
+def test_missing_values_are_null_and_fields_stored_elsewhere_are_left_out() -> None:
     assert encode(WHOLE) == {
         "number": 3,
         "colour": "blue",
@@ -106,7 +106,7 @@ def test_an_infinite_number_that_is_no_default_is_no_json() -> None:
         ({"seconds": {"score": "1s"}}, r"file:\$\.seconds\.score: expected float, got '1s'"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(changed: dict[str, object], message: str) -> None:
+def test_errors_name_their_place(changed: dict[str, object], message: str) -> None:
     with pytest.raises(RunError, match=message):
         read(json.dumps({**encode(WHOLE), **changed}))
 

@@ -98,7 +98,7 @@ def test_save_and_load(plan: Plan) -> None:
 
 
 @given(PLAN)
-def test_what_is_written_is_a_config_of_amct(plan: Plan) -> None:
+def test_a_written_config_is_one_of_amct(plan: Plan) -> None:
     config = json.loads(config_text(plan), object_pairs_hook=repeated)
     assert list(config) == sorted(config)
     config.pop("autoquant", None)

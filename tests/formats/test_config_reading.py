@@ -267,7 +267,7 @@ def test_weight_algorithms(found: Survey, written: str, algorithm: str) -> None:
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[:60] for _, message in BAD])
 @pytest.mark.parametrize("known", [False, True])
-def test_what_is_refused(found: Survey, text: str, message: str, known: bool) -> None:
+def test_refused_input_is_named(found: Survey, text: str, message: str, known: bool) -> None:
     with pytest.raises(PlanError) as caught:
         parse_config(text, "config.json", layers=found.by_name if known else {})
     assert str(caught.value).startswith(f"config.json:{message}")
@@ -275,14 +275,14 @@ def test_what_is_refused(found: Survey, text: str, message: str, known: bool) ->
 
 
 @pytest.mark.parametrize(("text", "message"), UNFIT, ids=[message[:60] for _, message in UNFIT])
-def test_what_a_model_cannot_have(found: Survey, text: str, message: str) -> None:
+def test_settings_that_the_model_cannot_have(found: Survey, text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         parse_config(text, "config.json", layers=found.by_name)
     assert str(caught.value).startswith(f"config.json:{message}")
     assert caught.value.hint
 
 
-def test_what_a_model_has_but_cannot_be_quantized(found: Survey) -> None:
+def test_operators_that_cannot_be_quantized(found: Survey) -> None:
     with pytest.raises(PlanError) as caught:
         parse_config('{"conv": {}, "shared": {}}', "config.json", layers=found.by_name, rejected=found.rejected)
     what = "layer shared does not support quant.: its weight 'w' is shared with 'conv9'"

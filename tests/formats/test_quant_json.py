@@ -27,7 +27,7 @@ values = st.builds(
 
 
 @given(values)
-def test_what_was_written_is_read(value: QuantJson) -> None:
+def test_reading_inverts_writing(value: QuantJson) -> None:
     with TemporaryDirectory() as folder:
         save(value, Path(folder) / "file")
         assert load_quant_json(Path(folder) / "file") == value

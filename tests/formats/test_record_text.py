@@ -68,7 +68,7 @@ def test_floats_have_no_more_digits_than_float32_needs() -> None:
     assert parse_record(text, "record.txt") == record
 
 
-def test_what_other_tools_write() -> None:
+def test_records_of_other_tools() -> None:
     text = """record { key: "conv" value { scale_d: 0.5 offset_d: 0 scale_w: 1 offset_w: 0 shift_bit: 0
         skip_fusion: false dst_type: 'INT8' act_type: "INT8" wts_type: "INT6" op_data_type: "FLOAT32"
         is_tensor_quantize: false fakequant_precision_mode: "DEFAULT" } }
@@ -178,7 +178,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[12:60] for _, message in BAD])
-def test_what_is_refused(text: str, message: str) -> None:
+def test_refused_input_is_named(text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         parse_record(text, "record.txt")
     assert str(caught.value).startswith(message)

@@ -183,7 +183,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[message[8:60] for _, message in BAD])
-def test_what_is_refused(text: str, message: str) -> None:
+def test_refused_input_is_named(text: str, message: str) -> None:
     with pytest.raises(SpaceError) as caught:
         parse_space(text, "my.toml")
     assert str(caught.value).startswith(message)

@@ -29,13 +29,13 @@ def test_values_without_a_default() -> None:
         read.needed("c", str)
 
 
-def test_what_must_be_right() -> None:
+def test_fields_that_must_be_right() -> None:
     fields().require(True, "a", "is wrong", hint="correct it")
     with pytest.raises(PlanError, match=r"f.json:\$.a: is wrong; correct it"):
         fields().require(False, "a", "is wrong", hint="correct it")
 
 
-def test_what_is_given_is_not_changed() -> None:
+def test_the_given_object_is_not_changed() -> None:
     given = {"a": 1}
     Fields(given, "$", PlanError).take("a", 0)
     assert given == {"a": 1}

@@ -232,7 +232,7 @@ def test_a_transposed_weight_is_scaled_along_its_own_axis(
 
 
 @pytest.mark.parametrize("keep", ["op", "bias"])
-def test_what_others_read_or_is_an_output_does_not_fold(build: Callable[..., Graph], keep: str) -> None:
+def test_tensors_with_other_readers_or_outputs_do_not_fold(build: Callable[..., Graph], keep: str) -> None:
     import tensorflow as tf
 
     def write(second_reader: bool = False) -> None:

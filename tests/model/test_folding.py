@@ -14,7 +14,7 @@ def ops(graph: Graph) -> list[str]:
     return sorted(node.op for node in graph.nodes.values() if node.op != "Const")
 
 
-def test_what_depends_on_constants_alone_is_computed_in_one_go(
+def test_nodes_of_constants_alone_are_computed_in_one_run(
     build: Callable[..., Graph], run: Callable[..., list[Any]]
 ) -> None:
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""What is folded into operators and batch norms; the numbers are those of AMCT's fusions in affine.py."""
+"""Operators and batch norms folded into operators; the numbers are those of AMCT's fusions in affine.py."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_9_constants_that_others_read_are_copied(build: Callable[..., Graph], ch
     assert check(before, after, x=normal(np.random.default_rng(17), 2, 3, 3, 5)) >= {"second", "y"}
 
 
-def test_what_reads_the_shape_alone_does_not_hinder_and_is_served(
+def test_readers_of_the_shape_alone_do_not_hinder_a_fusion(
     build: Callable[..., Graph], check: Callable[..., set[str]], batch_norm: Callable[..., Any]
 ) -> None:
     import tensorflow as tf

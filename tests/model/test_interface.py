@@ -131,7 +131,7 @@ def test_inputs_that_no_output_needs_are_left_out_unless_asked_for(build: Callab
         check_runnable(select_interface(graph, inputs=["x", "labels"]))
 
 
-def test_what_an_output_needs_must_be_fed(build: Callable[..., Graph]) -> None:
+def test_placeholders_that_an_output_needs_must_be_fed(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 
     def write() -> None:

@@ -313,7 +313,7 @@ def test_layers_of_ones_own_are_refused_with_the_way_out(tmp_path: Path) -> None
         ("hollow/saved_model.pb", "is the graph of a SavedModel; give its folder"),
     ],
 )
-def test_what_cannot_be_a_model_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_files_that_are_no_model_are_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "notes.onnx").write_text("x")
     for folder, content in (("empty", None), ("damaged", b"\xff\xff\xff"), ("hollow", b"")):
         (tmp_path / folder).mkdir()

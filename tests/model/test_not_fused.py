@@ -1,4 +1,4 @@
-"""What is not folded: because it would not compute the same, or because the user keeps it apart."""
+"""Operators that are not folded: they would not compute the same, or the user says so."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ DIRECT += ["batch norm that others read", "constant along the width", "batch nor
 
 
 @pytest.mark.parametrize("what", [*CARRIED, *DIRECT])
-def test_what_would_not_compute_the_same_is_not_folded(
+def test_operators_that_would_not_compute_the_same_are_not_folded(
     build: Callable[..., Graph], batch_norm: Callable[..., Any], what: str
 ) -> None:
     import tensorflow as tf
@@ -171,7 +171,7 @@ SKIPPED = [
 
 
 @pytest.mark.parametrize(("skip", "stay"), SKIPPED, ids=[" ".join(sorted(s)) or "nothing" for s, _ in SKIPPED])
-def test_what_the_user_names_stays_apart_and_nothing_else(
+def test_layers_that_the_user_names_are_not_fused_and_no_others(
     network: Graph, check: Callable[..., set[str]], skip: Any, stay: set[str]
 ) -> None:
     absorbed = {"bn", "scale", "add", "twice"}
@@ -189,7 +189,7 @@ def test_without_fusion_constants_are_folded_and_identities_gone_but_nothing_els
     check(network, after, x=normal(np.random.default_rng(3), 2, 4, 4, 4))
 
 
-def test_what_follows_a_layer_that_is_kept_apart_is_not_joined_either(
+def test_operators_behind_an_unfused_layer_are_not_fused_either(
     build: Callable[..., Graph], batch_norm: Callable[..., Any]
 ) -> None:
     import tensorflow as tf

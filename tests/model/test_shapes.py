@@ -27,7 +27,7 @@ def test_an_unknown_operator_is_named() -> None:
         import_graph(graph)
 
 
-def test_what_tensorflow_refuses_is_told_in_one_line() -> None:
+def test_errors_of_tensorflow_are_told_in_one_line() -> None:
     text = attr_value_pb2.AttrValue(type=7)
     graph = graph_of(make_placeholder("x", 1, (2,)), make_node("y", "Identity", ["x"], T=text))
     with pytest.raises(ModelError, match=r"TensorFlow refuses it: .*y") as caught:

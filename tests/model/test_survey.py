@@ -292,7 +292,7 @@ def test_a_bias_may_be_that_of_another_layer_too(build: Callable[..., Graph]) ->
     ],
     ids=["not constant", "not alone", "along another axis"],
 )
-def test_what_is_no_bias(build: Callable[..., Graph], write: Callable[..., Any]) -> None:
+def test_additions_that_are_no_bias(build: Callable[..., Graph], write: Callable[..., Any]) -> None:
     import tensorflow as tf
 
     graph = build(lambda: tf.identity(write(tf, conv(ones(1, 1, 2, 5))(placeholder(None, 4, 4, 2))), name="y"))

@@ -1,4 +1,4 @@
-"""What looks like a layer but is none, each with its reason."""
+"""Operators that look like layers but are none, each with its reason."""
 
 from __future__ import annotations
 
@@ -195,7 +195,9 @@ def test_the_reason_is_told(build: Callable[..., Graph], what: str) -> None:
     ],
     ids=["strided depthwise", "dilated depthwise", "strided and dilated Conv2D", "Conv3D within a plane", "deconv"],
 )
-def test_what_is_near_a_restriction_is_a_layer(build: Callable[..., Graph], write: Callable[..., Any]) -> None:
+def test_operators_at_the_edge_of_a_restriction_are_layers(
+    build: Callable[..., Graph], write: Callable[..., Any]
+) -> None:
     found = surveyed(build, write)
     assert [layer.name for layer in found.layers] == ["good", "r"]
     assert found.rejected == ()

@@ -75,7 +75,7 @@ def test_symmetric_error_is_at_most_half_a_step_up_to_127_steps(low: float, high
 
 @pytest.mark.parametrize("rule", BOTH)
 @given(low=SIDE, high=SIDE)
-def test_what_is_quantized_is_one_of_256_multiples_of_the_scale(
+def test_quantized_values_are_among_256_multiples_of_the_scale(
     rule: Callable[..., Any], low: float, high: float
 ) -> None:
     affine = rule(Range(-low, high))

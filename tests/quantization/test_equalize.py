@@ -127,7 +127,7 @@ def test_a_bias_takes_up_what_is_subtracted(depthwise: bool) -> None:
     np.testing.assert_allclose(made, layer(x, bias), rtol=1e-12, atol=1e-12)
 
 
-def test_what_can_be_absorbed() -> None:
+def test_how_much_bias_can_be_absorbed() -> None:
     low, high = np.array([-1.0, 2.0, -3.0, np.nan]), np.array([5.0, 4.0, -1.0, np.nan])
     np.testing.assert_array_equal(absorbable(low, high, rectified=True), [0.0, 2.0, 0.0, 0.0])
     np.testing.assert_array_equal(absorbable(low, high, rectified=False), [2.0, 3.0, -2.0, 0.0])

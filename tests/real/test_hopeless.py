@@ -1,4 +1,4 @@
-"""What it costs to see that a plan is hopeless: less than a quarter of the evaluation data, in the median."""
+"""The cost of stopping a hopeless trial: less than a quarter of the evaluation data, in the median."""
 
 from __future__ import annotations
 

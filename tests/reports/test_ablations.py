@@ -106,7 +106,7 @@ def test_alternatives_are_compared_with_what_the_best_plan_has_and_not_with_each
     assert {after for _, _, after in told(trials, trials[0])} == {0}
 
 
-def test_what_was_only_changed_together_is_told_of_together(ended: Any) -> None:
+def test_settings_that_only_changed_together_share_an_effect(ended: Any) -> None:
     trials = [ended(0, plan(), drop=0.5), ended(9, plan(BALANCED, equalize=True), score=0.75)]
     assert told(trials, trials[1]) == [({"dmq": 0.5, "equalize": True}, 0, 9)]
     alone = ended(4, plan(equalize=True), drop=0.25)

@@ -52,7 +52,9 @@ def test_a_setting_of_layers_is_one_change_where_all_change_that_can_have_it(
         ("abc", "abc", [], ()),
     ],
 )
-def test_what_counts_as_one_change(before: str, after: str, others: list[str], found: tuple[str, ...] | None) -> None:
+def test_settings_that_count_as_one_change(
+    before: str, after: str, others: list[str], found: tuple[str, ...] | None
+) -> None:
     plans = [plan(letters) for letters in (before, after, *others)]
     told = changes(plans[0], plans[1], layers_by_value(plans), most=1)
     assert (None if told is None else tuple(name for one in told for name in one.layers)) == found

@@ -49,7 +49,7 @@ def edited(path: Path, **facts: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
-def test_what_a_search_writes_is_read_as_it_was(run: RunFolder, add: Callable[..., Any]) -> None:
+def test_trials_that_a_search_wrote_are_read_unchanged(run: RunFolder, add: Callable[..., Any]) -> None:
     seconds = {"score": 2.0, "quantize": 0.5, "calibrate": 1.0}
     trials = (
         add(

@@ -1,4 +1,4 @@
-"""What `check` accepts, and that nothing that was changed afterwards gets past it."""
+"""`check` accepts saved models, and none that was changed afterwards."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def edited(path: Path, change: Callable[..., Any]) -> Path:
     return path
 
 
-def test_what_was_saved_is_accepted(made: Network, tmp_path: Path) -> None:
+def test_saved_models_are_accepted(made: Network, tmp_path: Path) -> None:
     for simulation in (True, False):
         found = check(made.save(RECORD, tmp_path / "net_quantized.pb", simulation=simulation), RECORD)
         assert found.layers == {"AddV2": 1, "AvgPool": 1, "BatchMatMulV2": 1, "Conv2D": 1}

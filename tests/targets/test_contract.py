@@ -1,4 +1,4 @@
-"""What every target promises, whatever it writes."""
+"""The contract of every target."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Bench:
         return self.engine.open_graph(self.model.program)({"image": self.images})["scores"]
 
 
-def test_what_is_said_of_targets_is_of_engines_and_packages_that_there_are() -> None:
+def test_the_table_of_targets_names_engines_and_packages_that_exist() -> None:
     for row in TARGETS.values():
         assert set(row.engines) <= set(ENGINES)
         assert row.io_types[0] == "float32"

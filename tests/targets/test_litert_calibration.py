@@ -101,7 +101,7 @@ def test_a_bias_has_room_and_no_scale_shrinks(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_names_the_layer(value: float) -> None:
+def test_nonfinite_values_name_the_layer(value: float) -> None:
     weight = np.full((3, 2), value, np.float32)
     with pytest.raises(TrialError, match="layer: its weights hold NaN or infinity"):
         found("FULLY_CONNECTED", weight, 0)

@@ -111,12 +111,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("record", "message"), WRONG.values(), ids=WRONG)
-def test_what_does_not_fit_is_named(layers: Mapping[str, Any], record: dict[str, LayerRecord], message: str) -> None:
+def test_layers_that_do_not_fit_the_record_are_named(
+    layers: Mapping[str, Any], record: dict[str, LayerRecord], message: str
+) -> None:
     with pytest.raises(PlanError, match="^" + re.escape(message)):
         record_layers(layers, record)
 
 
-def test_what_fits_comes_in_the_order_of_the_record(layers: Mapping[str, Any]) -> None:
+def test_layers_come_in_the_order_of_the_record(layers: Mapping[str, Any]) -> None:
     record = {
         "y:1": entry(0, ASYMMETRIC),
         "product:1": entry(),

@@ -71,7 +71,7 @@ def test_a_model_of_tensorflow_is_converted_and_its_layers_named(tiny: Tiny) -> 
     assert (found.threads, found.batch_size, found.statements) == (2, 5, ())
 
 
-def test_what_cannot_be_measured(files: Path) -> None:
+def test_models_that_cannot_be_measured(files: Path) -> None:
     with pytest.raises(UsageError, match="MODEL: there is none"):
         benchmark([], QUICK)
     with pytest.raises(UsageError, match="MODEL: one appears twice"):

@@ -247,7 +247,7 @@ def test_shared_samples_are_left_out_of_what_certifies_though_overlap_is_allowed
     assert (same.verdict, same.certificate) == (Verdict.MET, None)
 
 
-def test_what_calibrates_is_left_out_of_the_half_that_certifies(search: Search, pool: Known) -> None:
+def test_calibration_samples_are_left_out_of_the_holdout(search: Search, pool: Known) -> None:
     data = pool.data()
     certify, _ = pool.parts()
     calibration = {"x": data["x"][certify[:40]]}
@@ -298,7 +298,7 @@ def test_interrupted_while_it_is_certified(search: Search, pool: Known) -> None:
     assert autoquant.resume(result.run).verdict is Verdict.CERTIFIED
 
 
-def test_what_goes_wrong_is_told_and_the_result_is_kept(
+def test_errors_of_the_certification_are_told_and_the_result_is_kept(
     search: Search, pool: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
@@ -340,7 +340,7 @@ def test_a_second_finalist_is_not_certified_on_the_same_samples(search: Search, 
 
 
 @pytest.mark.parametrize("later", ["others", "none", "nothing"])
-def test_what_missed_stays_missed_whatever_is_given_later(search: Search, pool: Known, later: str) -> None:
+def test_a_missed_tolerance_stays_missed_with_other_data(search: Search, pool: Known, later: str) -> None:
     first = search(pool.data(losses=8))
     assert first.verdict is Verdict.MISSED
     search.heard.clear()
@@ -419,7 +419,7 @@ def test_the_samples_of_the_search_stay_the_same_whatever_certifies_later(
     assert np.load(second.run / "splits.npz")["search"].tolist() == pool.parts()[1].tolist()
 
 
-def test_what_the_search_has_seen_does_not_certify_it_later(search: Search, pool: Known) -> None:
+def test_samples_of_the_search_do_not_certify_it_later(search: Search, pool: Known) -> None:
     first = search(pool.data(), certify="none")
     again = autoquant.resume(first.run, certify=None)
     assert (again.verdict, again.certificate, again.search_samples) == (Verdict.MET, None, SAMPLES)

@@ -1,4 +1,4 @@
-"""What a search spends of --error-rate: each trial its share, all trials together no more."""
+"""A search spends its error rate: each trial its share, all trials together no more."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_the_other_target_gets_the_same_plan_and_a_score_of_its_own(
     assert set(load_record(made.record)) == set(plan.int8)
 
 
-def test_what_the_target_does_otherwise_is_told(runs: dict[str, SearchResult], tmp_path: Path) -> None:
+def test_differences_between_targets_are_told(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     """AMCT gives a MatMul one scale; LiteRT one per channel."""
     made = autoquant.export(runs["litert"].run, tmp_path / "out", target="tensorflow")
     assert made.transferred is not None
@@ -200,7 +200,7 @@ def refused(run: SearchResult, folder: Path, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_what_cannot_be(runs: dict[str, SearchResult], tmp_path: Path) -> None:
+def test_exports_that_are_refused(runs: dict[str, SearchResult], tmp_path: Path) -> None:
     assert "unknown 'litter'" in refused(runs["litert"], tmp_path, target="litter")
     assert "--io int8" in refused(runs["tensorflow"], tmp_path, io="int8")
     assert "--without-simulation: is for graphs" in refused(runs["litert"], tmp_path, simulation=False)

@@ -133,7 +133,7 @@ def test_the_lowest_is_reached_where_all_is_faster_in_int8(lite: LiteGraph) -> N
     assert found(plan("conv", "depthwise")) > found.lowest
 
 
-def test_what_is_measured_is_of_every_operator(lite_pair: Pair, tmp_path: Path) -> None:
+def test_times_are_measured_of_every_operator(lite_pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(lite_pair.in_float)
     lite = load_lite(tmp_path / "m.tflite").program
     assert isinstance(lite, LiteGraph)

@@ -1,4 +1,4 @@
-"""What a search minimizes, by hand."""
+"""The objectives of a search, by hand."""
 
 from __future__ import annotations
 

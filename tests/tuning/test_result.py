@@ -132,7 +132,7 @@ def test_why_there_is_no_certificate() -> None:
     ]
 
 
-def test_what_is_known_of_trials_that_were_stopped_early() -> None:
+def test_facts_of_trials_that_were_stopped_early() -> None:
     stored = json.loads(result_text(result(STOPPED, RACED, best=STOPPED)))
     assert stored["evaluated_samples"] == 128
     keys = ("state", "score", "drop", "low", "high", "within", "samples", "divergence", "divergence_samples", "phase")

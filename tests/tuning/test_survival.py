@@ -1,4 +1,4 @@
-"""What a search survives: interruptions, kills at any moment, full disks; and what it refuses to go on with."""
+"""A search survives interruptions, kills at any moment and full disks, and refuses to go on with other data."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def test_a_copy_without_links_goes_on(hopeless: dict[str, Any], tmp_path: Path) 
     assert len(autoquant.resume(copy, max_trials=3).trials) == 3
 
 
-def test_what_a_search_leaves_that_died_before_there_was_a_run(hopeless: dict[str, Any]) -> None:
+def test_a_search_that_died_before_its_first_trial(hopeless: dict[str, Any]) -> None:
     hopeless["run"].mkdir()
     for name in (".lock", "space.toml", ".run.toml.123.tmp"):
         (hopeless["run"] / name).write_text("")

@@ -180,7 +180,7 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
         ("nothing\n", ()),
     ],
 )
-def test_what_the_processor_can_do(tmp_path: Path, text: str, features: tuple[str, ...]) -> None:
+def test_features_of_the_processor(tmp_path: Path, text: str, features: tuple[str, ...]) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert cpu_features(tmp_path / "cpuinfo") == features
 

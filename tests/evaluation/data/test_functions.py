@@ -79,7 +79,7 @@ def test_the_digest_is_that_of_the_samples() -> None:
         (lambda x: x, "raised TypeError"),
     ],
 )
-def test_what_is_no_batch(give: Callable[..., Any], told: str) -> None:
+def test_results_that_are_no_batch(give: Callable[..., Any], told: str) -> None:
     with pytest.raises(DataError) as caught:
         list(FunctionSource("f", give, ["input"]).read(None, 8))
     assert told in str(caught.value)

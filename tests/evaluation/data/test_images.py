@@ -92,7 +92,7 @@ def test_later_passes_find_the_images_decoded_and_still_miss_those_that_cannot_b
         (folder / "cat" / "a.PNG").unlink(missing_ok=True)  # was decoded in the first pass
 
 
-def test_what_is_read_is_not_what_is_kept(folder: Path) -> None:
+def test_decoded_images_are_not_kept_in_memory(folder: Path) -> None:
     source = ImageFolder(folder, [spec(4, 6, 3)])
     for _ in range(2):
         (batch,) = source.read(np.asarray([0]), 1)

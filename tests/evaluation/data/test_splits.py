@@ -119,7 +119,7 @@ def test_copies_stay_together() -> None:
     assert len(search) + len(holdout) == 1000
 
 
-def test_what_calibration_has_too_is_not_in_the_holdout() -> None:
+def test_samples_of_calibration_are_not_in_the_holdout() -> None:
     found = split(calibration=X[:150])
     search, holdout = positions(found)
     assert holdout.min() >= 150
@@ -158,7 +158,7 @@ def test_there_is_no_holdout_where_it_cannot_be_enough(least: int | None, reason
     assert (found.holdout is None) == (found.search is found.evaluation) == bool(reason)
 
 
-def test_what_is_unseen_is_in_no_other_data() -> None:
+def test_unseen_samples_are_in_no_other_data() -> None:
     assert unseen_indices(data(X[:20]), data(X[15:30]), data(X[:2])).tolist() == list(range(2, 15))
 
 

@@ -134,7 +134,7 @@ def test_no_more_than_4096_samples_are_compared() -> None:
     assert got.samples == 4096 and got.agreement == 0.0
 
 
-def test_what_is_not_of_classes_need_not_have_the_same_highest() -> None:
+def test_outputs_that_are_no_classes_need_not_have_the_same_argmax() -> None:
     x = numbered(100)
     assert found(swapped(100), Fake(y=same), x, of_classes=False).agreement == 1.0
 

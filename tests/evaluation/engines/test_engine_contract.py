@@ -171,7 +171,7 @@ def test_inner_tensors_can_be_fetched_and_inputs_too(engine: Engine, model: Mode
     np.testing.assert_array_equal(fetched["image"], images)
 
 
-def test_what_is_fetched_is_the_tensor_and_not_what_follows_it(engine: Engine, model: Model, tiny: Tiny) -> None:
+def test_the_fetched_tensor_is_not_the_one_that_follows_it(engine: Engine, model: Model, tiny: Tiny) -> None:
     images = np.load(tiny.evaluation)["x"][:2]
     got = engine.open_graph(model.graph, ["conv"])({"image": images})["conv"]
     weight = tiny.weights["conv"].astype(np.float64)

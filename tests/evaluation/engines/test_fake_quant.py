@@ -412,9 +412,7 @@ def test_real_models_give_the_classes_that_they_give_in_tensorflow(real: Real, t
     assert np.sqrt(((ours - theirs) ** 2).mean()) < 0.15 * np.sqrt(((theirs - plain) ** 2).mean())
 
 
-def test_what_layers_read_is_fetched_from_the_model_as_it_was_converted(
-    real_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_activations_are_fetched_from_the_converted_model(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(real_data / "cifar10" / "resnet8.pb")
     layers = survey_graph(model.graph).layers
     engine = FakeQuantEngine.of(model.graph, layers)

@@ -1,4 +1,4 @@
-"""What only LiteRT does: files with integer inputs and outputs, tensors of a .tflite as outputs."""
+"""Features of LiteRT alone: files with integer inputs and outputs, tensors of a .tflite as outputs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_name_that_is_no_tensor_is_said(lite: LiteGraph) -> None:
         fetching(lite, ["nothing"])
 
 
-def test_what_is_no_tflite_is_said(lite: LiteGraph, tmp_path: Path) -> None:
+def test_files_that_are_no_tflite_are_named(lite: LiteGraph, tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"this is no model at all, however long it is")
     with pytest.raises(TrialError, match=r"LiteRT: the model does not open: .*; another version of ai-edge-litert"):

@@ -1,4 +1,4 @@
-"""What only TensorFlow refuses."""
+"""Files that TensorFlow alone refuses."""
 
 from __future__ import annotations
 

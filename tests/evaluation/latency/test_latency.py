@@ -1,4 +1,4 @@
-"""What is said of measured times."""
+"""Latency from measured times: ratios, spread and warnings."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_noise(times: NDArray[Any], others: float | None, said: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="only Linux tells")
-def test_what_this_process_does_is_not_of_others() -> None:
+def test_load_of_this_process_is_not_load_of_others() -> None:
     own, others = time.process_time(), seconds_of_others()
     while time.process_time() - own < 0.3:
         pass

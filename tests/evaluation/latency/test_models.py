@@ -133,7 +133,7 @@ def test_real_numbers_become_what_the_input_takes() -> None:
     assert (raw.dtype, raw.tolist()) == (np.int8, [-128, -64, 8, 127])
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_files_that_are_no_model_are_refused() -> None:
     with pytest.raises(ModelError, match="m: is not a model that LiteRT reads"):
         opened("m", b"nothing", [], threads=1)
     with pytest.raises(ModelError, match="m: is not a model that LiteRT reads"):

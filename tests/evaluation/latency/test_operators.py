@@ -109,7 +109,7 @@ def test_operators_of_both_versions_find_each_other(lite_pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_what_an_output_is_made_from_is_known_by_the_output(kind: str) -> None:
+def test_operators_are_known_by_the_output_they_lead_to(kind: str) -> None:
     """An output of a model is called as it was before there was a conversion at it."""
     model = flatbuffer.read(conversion(DEQUANTIZE if kind == "float32" else QUANTIZE, (4,)).content)
     graph = model.subgraphs[0]

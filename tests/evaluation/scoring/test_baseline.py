@@ -101,7 +101,7 @@ def mean(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
     [(1000 + np.arange(40), mean), (np.arange(40) % 4 + 1, mean), (X * 0.5, "mse")],
     ids=["identities", "from one", "vectors"],
 )
-def test_what_is_no_class_is_not_checked_as_one(labels: NDArray[Any], metric: Any) -> None:
+def test_outputs_that_are_no_classes_are_not_checked_as_such(labels: NDArray[Any], metric: Any) -> None:
     peak = np.asarray([0, 0, 99, 0], np.float32)
     peaked = lambda x: x + peak  # noqa: E731  # a name would say no more
     baseline, _ = measure(peaked, labels, metric)

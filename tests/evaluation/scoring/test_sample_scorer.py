@@ -174,7 +174,7 @@ BY_MARGIN = np.argsort(TOP[:, 0] - TOP[:, 1], kind="stable")
 RIGHT_BY_MARGIN = BY_MARGIN[~WRONG[BY_MARGIN]]
 
 
-def test_what_drops_more_than_all_may_where_margins_are_smallest_is_screened_out() -> None:
+def test_more_than_max_drop_on_low_margins_alone_is_screened_out() -> None:
     model = changed_at(RIGHT_BY_MARGIN[:5])
     found = score(model, max_drop=0.002)
     assert (found.within, found.score) == (None, None)
@@ -188,7 +188,7 @@ def test_what_drops_more_than_all_may_where_margins_are_smallest_is_screened_out
     assert within.drop == pytest.approx(0.0025, abs=1e-12)
 
 
-def test_what_loses_where_margins_are_large_is_scored_on_everything() -> None:
+def test_losses_at_large_margins_are_scored_on_everything() -> None:
     model = changed_at(RIGHT_BY_MARGIN[-5:])
     found = score(model, max_drop=0.002)
     assert (found.samples, found.within) == (COUNT, False)
@@ -206,7 +206,7 @@ def test_without_margins_nothing_is_screened_out() -> None:
     assert (found.samples, found.within) == (COUNT, False)
 
 
-def test_what_cannot_be_made_up_for_is_not_within_tolerance() -> None:
+def test_a_drop_that_no_gain_can_offset_is_not_within_tolerance() -> None:
     """FP32 agrees with itself on every sample, so nothing can be won where something is lost."""
     found = score(changed_at(BY_MARGIN[:5]), scorer("agreement"), max_drop=0.002)
     assert (found.within, found.score) == (False, None)

@@ -84,7 +84,7 @@ def test_a_part_of_the_samples_is_compared_with_its_own_reference(data: Dataset)
     np.testing.assert_array_equal(part.measure(Fake(lambda x: x), np.asarray([1, 3]), batch_size=3), np.ones(2))
 
 
-def test_what_the_user_wrote_runs_in_the_callers_thread_one_call_after_the_other() -> None:
+def test_user_functions_run_in_the_callers_thread_one_call_after_the_other() -> None:
     calls: list[tuple[str, int]] = []
 
     def note(what: str) -> None:

@@ -74,7 +74,7 @@ def test_a_bootstrap_of_little_bounds_nothing(values: Array, method: str) -> Non
     assert (found.value, found.method) == (np.inf, method)
 
 
-def test_what_is_bounded_has_a_bound_from_any_number_of_samples() -> None:
+def test_bounded_values_have_a_bound_from_any_number_of_samples() -> None:
     """Of n drops of 0 the gambler's capital is (1 + bet m / (1 - m))^n, averaged over bets, at a mean m."""
     uppers = [upper_bound(np.zeros(n), confidence=0.95, binary=False, reach=1.0).value for n in (1, 10, 100, 1000)]
     assert uppers[0] > 0.9

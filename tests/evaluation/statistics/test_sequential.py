@@ -102,7 +102,7 @@ def test_before_anything_was_seen() -> None:
         _ = test.estimate
 
 
-def test_what_is_certain_needs_no_value() -> None:
+def test_certain_decisions_need_no_value() -> None:
     assert SequentialTest(1.0, bound=1.0, alpha=0.05).decision is Decision.WITHIN
     assert SequentialTest(-1.5, bound=1.0, alpha=0.05).decision is Decision.EXCEEDED
 

@@ -89,7 +89,7 @@ def test_margins_are_of_scores(shape: tuple[int, ...]) -> None:
         margins_of(np.zeros(shape))
 
 
-def test_what_cannot_be_ordered() -> None:
+def test_invalid_margins_are_refused() -> None:
     with pytest.raises(ValueError, match="needs samples"):
         stream_order(0, margins=None, seed=0)
     with pytest.raises(ValueError, match="a margin for each"):

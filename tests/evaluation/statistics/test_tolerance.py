@@ -30,7 +30,7 @@ def test_parse(text: str | float, value: float, relative: bool, absolute: float)
 
 
 @pytest.mark.parametrize("text", ["", "%", "1%%", "one", "-0.1", "-1%", "nan", "nan%", "inf", "0,5", "1% of it", None])
-def test_what_is_no_tolerance(text: str) -> None:
+def test_texts_that_are_no_tolerance(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Tolerance.parse(text)
     assert str(caught.value) == (
@@ -52,7 +52,7 @@ def test_written_and_read(value: float, relative: bool) -> None:
 
 
 @given(st.decimals(0, 100, places=8), st.sampled_from(["", "%"]))
-def test_what_a_person_writes_is_kept_exactly(number: object, unit: str) -> None:
+def test_a_tolerance_is_kept_as_written(number: object, unit: str) -> None:
     tolerance = Tolerance.parse(f"{number}{unit}")
     assert Tolerance.parse(str(tolerance)) == tolerance
 

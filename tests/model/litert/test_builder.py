@@ -77,7 +77,7 @@ def test_data_are_rounded_to_int8_once_for_all_that_read_them_so(lite: LiteGraph
     np.testing.assert_allclose(run(content)["y"], np.maximum(inner @ WEIGHT, 0.0), rtol=1e-6)
 
 
-def test_what_is_rounded_later_is_rounded_again_for_earlier_readers(lite: LiteGraph) -> None:
+def test_a_tensor_rounded_later_is_rounded_again_for_earlier_readers(lite: LiteGraph) -> None:
     builder, x = LiteBuilder(lite), int(lite.subgraph.inputs[0])
     later = builder.quantize_dequantize(x, 0.25, 0, at=1)
     assert builder.quantize_dequantize(x, 0.25, 0, at=0) != later

@@ -129,7 +129,7 @@ def test_an_operator_that_is_no_layer_of_the_graph_is_called_after_its_node(buil
     assert layer == "sum/Einsum"
 
 
-def test_what_the_converter_removed_is_told(build: Callable[..., Graph]) -> None:
+def test_operators_that_the_converter_removed_are_told(build: Callable[..., Graph]) -> None:
     def write() -> None:
         t = tf.nn.avg_pool2d(placeholder(None, 4, 4, 2), 1, 1, "VALID", name="pool")
         tf.identity(tf.nn.conv2d(t, weight(1, 1, 2, 2), 1, "VALID", name="conv"), name="y")

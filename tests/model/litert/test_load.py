@@ -162,9 +162,7 @@ QUANTIZED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("options", "message"), QUANTIZED.values(), ids=QUANTIZED.keys())
-def test_what_is_quantized_already_is_refused(
-    options: dict[str, Any], message: str, large: Graph, tmp_path: Path
-) -> None:
+def test_quantized_models_are_refused(options: dict[str, Any], message: str, large: Graph, tmp_path: Path) -> None:
     path = tmp_path / "quantized.tflite"
     path.write_bytes(quantized(large, **options))
     with pytest.raises(ModelError, match=message):
@@ -209,7 +207,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("change", "message"), DAMAGED.items(), ids=lambda one: getattr(one, "__name__", ""))
-def test_what_cannot_be_used_says_why(change: Callable[[Any], None], message: str, saved: Path) -> None:
+def test_unusable_files_say_why(change: Callable[[Any], None], message: str, saved: Path) -> None:
     with pytest.raises(ModelError, match=message):
         open_model(edited(saved, change))
 

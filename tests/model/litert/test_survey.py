@@ -169,7 +169,7 @@ def test_a_fixed_batch_counts_for_one_sample(
     assert only(surveyed(write, 5, 6, 6, 4)[1]).macs == LAYERS["convolution"][4]
 
 
-def test_what_cannot_be_int8_and_why(build: Callable[..., Graph]) -> None:
+def test_operators_that_cannot_be_int8_and_why(build: Callable[..., Graph]) -> None:
     def write() -> None:
         x = placeholder(None, 4, 4, 4, 2)
         t = tf.nn.conv3d(x, weight(3, 3, 3, 2, 2), (1, 1, 1, 1, 1), "SAME", name="volume")
@@ -196,7 +196,7 @@ def test_a_model_without_layers_is_refused(build: Callable[..., Graph]) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_what_a_kind_can_is_what_the_quantizer_can(kind: str) -> None:
+def test_kinds_can_what_the_quantizer_can(kind: str) -> None:
     operator = qtyping.TFLOperationName(QUANTIZER.get(kind, kind))
     keys = {"minmax": "min_max_uniform_quantize", "mse": "MSE", "octav": "OCTAV"}
     able = [name for name, key in keys.items() if algorithm_manager.is_op_registered(key, operator)]

@@ -134,7 +134,7 @@ def test_a_constant_that_layers_share_is_given_to_each(build: Callable[..., Grap
     assert np.array_equal(first, second)
 
 
-def test_what_is_tidy_already_stays(lite: LiteGraph) -> None:
+def test_tidy_files_stay(lite: LiteGraph) -> None:
     model = flatbuffer.read(lite.content)
     tidy(model)
     assert flatbuffer.write(model) == lite.content

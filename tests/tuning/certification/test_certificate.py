@@ -65,7 +65,7 @@ def read(text: str) -> Certificate:
 
 
 @given(certificates)
-def test_what_was_written_is_read(certificate: Certificate) -> None:
+def test_reading_inverts_writing(certificate: Certificate) -> None:
     text = written(certificate)
     assert read(text) == certificate
     facts = json.loads(text)
@@ -139,6 +139,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_with_its_place(text: str, message: str) -> None:
+def test_errors_name_their_place(text: str, message: str) -> None:
     with pytest.raises(RunError, match=message):
         read(text)

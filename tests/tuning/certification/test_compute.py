@@ -1,4 +1,4 @@
-"""What is certified, and how often wrongly, over whole selections."""
+"""Verdicts of certificates, and how often they are wrong, over whole selections."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_groups_of_a_metric_with_bounds_say_what_they_need() -> None:
     )
 
 
-def test_what_only_happens_to_be_right_or_wrong_is_not_counted() -> None:
+def test_metrics_that_only_happen_to_be_zero_or_one_are_not_counted() -> None:
     """A sample of this metric may lose 10, though none of these did."""
     ones = np.ones(1000)
     assert overlap(ones, ones).method == EXACT

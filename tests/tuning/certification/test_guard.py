@@ -47,7 +47,7 @@ def test_an_array_of_the_data_numbers_groups(tmp_path: Path) -> None:
         (Y, "x", DataError, "has no array 'x' with one value"),
     ],
 )
-def test_what_is_no_group(labels: NDArray[Any] | None, guard: str, kind: type[DataError], says: str) -> None:
+def test_arrays_that_are_no_groups(labels: NDArray[Any] | None, guard: str, kind: type[DataError], says: str) -> None:
     with pytest.raises(kind, match=says):
         groups_of(opened(labels), guard)
 
@@ -76,7 +76,9 @@ def test_only_arrays_have_names() -> None:
         ("auc", "class", UsageError, "'auc' has no value for each sample"),
     ],
 )
-def test_what_cannot_be_guarded_is_told_beforehand(metric: str, guard: str, kind: Any, says: str) -> None:
+def test_metrics_that_cannot_be_guarded_are_told_before_the_search(
+    metric: str, guard: str, kind: Any, says: str
+) -> None:
     check_guard(opened(), "class", open_metric("top1"))
     with pytest.raises(kind, match=says):
         check_guard(opened(), guard, open_metric(metric))

@@ -22,7 +22,7 @@ FIRST = HoldoutEvaluation("a" * 64, 3, "b" * 64, Verdict.MET)
 
 
 @given(st.lists(evaluations, max_size=4, unique=True))
-def test_what_was_written_is_read(many: list[HoldoutEvaluation]) -> None:
+def test_reading_inverts_writing(many: list[HoldoutEvaluation]) -> None:
     with TemporaryDirectory() as path:
         for one in many:
             add_to_holdout_log(one, RunFolder(Path(path)))

@@ -273,7 +273,7 @@ class Untouchable:
         raise AssertionError("it was computed again")
 
 
-def test_what_was_computed_is_kept_under_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
+def test_corrections_are_cached_under_a_key_of_their_own(bench: Bench, tmp_path: Path) -> None:
     corrector = bench.builder.corrector
     assert corrector is not None
     calibration = replace(corrector.calibration, batch_size=COUNT)

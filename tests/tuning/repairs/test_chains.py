@@ -297,7 +297,7 @@ def test_chains_end(target: str, kind: str) -> None:
     assert both.watched == {}
 
 
-def test_what_leaves_float32_is_told(target: str) -> None:
+def test_factors_beyond_float32_are_told(target: str) -> None:
     """A bias of 3e38 becomes a hundred times as large."""
 
     def write(net: Net, x: Any) -> None:

@@ -54,7 +54,7 @@ def test_all_int8_within_is_the_end() -> None:
     assert problem.asked == 0
 
 
-def test_what_repairs_everything_is_found_before_anything_is_in_float() -> None:
+def test_settings_that_repair_everything_are_found_before_float_layers() -> None:
     problem = replace(scaled(random_problem(3), 20.0), harm=HARM)
     played = guided(problem)
     assert played.ended
@@ -121,7 +121,7 @@ class Luck(Screening):
         return self.max_drop * (0.5 if lucky else 1.5)
 
 
-def test_what_raced_near_a_near_miss_is_tried_once_something_is_within() -> None:
+def test_runners_up_of_a_race_are_tried_once_something_is_within() -> None:
     even = {f"l{number}": {"r0": 0.01} for number in range(4)}
     harm: dict[str, dict[Choice, float]] = {
         "bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}
@@ -150,7 +150,7 @@ class Doubting(Synthetic):
         return replace(ended, state=State.STOPPED, samples=self.total // 8, within=None, drop=1.2 * self.max_drop)
 
 
-def test_what_was_undecided_is_rescored_when_nothing_better_is_left() -> None:
+def test_undecided_trials_are_rescored_when_nothing_better_is_left() -> None:
     even = {f"l{number}": {"r0": 0.01} for number in range(4)}
     problem = Doubting(dict.fromkeys(even, 0.25), even, even, max_drop=0.01, total=400)
     played = guided(problem, budget=30.0)

@@ -83,7 +83,7 @@ def test_changes_that_spoil_each_other_are_not_put_together() -> None:
 
 
 @pytest.mark.parametrize("lost", [None, math.nan, math.inf])
-def test_what_failed_or_is_no_number_has_lost(lost: float | None) -> None:
+def test_failed_trials_and_nan_lose_a_race(lost: float | None) -> None:
     def divergence(parameters: Parameters) -> float | None:
         return lost if parameters["equalize"] else true_divergence(parameters)
 

@@ -1,4 +1,4 @@
-"""Who chooses the plans: each from the trials and the seed alone."""
+"""The samplers: each chooses plans from the trials and the seed alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured on LiteRT is what NumPy in float64 finds, and the door says why it is measured."""
+"""The divergence measured on LiteRT against NumPy in float64, and why it is measured."""
 
 from __future__ import annotations
 

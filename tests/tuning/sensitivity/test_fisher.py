@@ -86,7 +86,7 @@ def test_probabilities_and_logits_say_the_same(tmp_path: Path) -> None:
         assert sure.values[name] == pytest.approx(logits.values[name], rel=1e-3)
 
 
-def test_what_is_on_the_grid_does_not_change(tmp_path: Path) -> None:
+def test_weights_on_the_grid_do_not_change(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     x, weight = rng.integers(-128, 128, (64, 6)), rng.integers(-127, 128, (6, 3))
     x[0, :2], weight[0, 0] = (-128, 127), 127
@@ -169,7 +169,7 @@ def test_candidates_of_every_target_by_number(tmp_path: Path, monkeypatch: pytes
         assert values == pytest.approx(found[name], rel=1e-6)
 
 
-def test_what_cannot_be_calibrated_is_infinite(tmp_path: Path) -> None:
+def test_candidates_that_cannot_be_calibrated_are_infinite(tmp_path: Path) -> None:
     def write(tf: Any, x: Any) -> Any:
         y = tf.matmul(x, tf.constant(np.eye(4) * 3e38, tf.float32), name="huge")
         return tf.matmul(tf.nn.relu(x), tf.constant(np.eye(4), tf.float32), name="fine") + tf.tanh(y)

@@ -1,4 +1,4 @@
-"""What a space offers each layer, and what is predicted of that: by which way, over what, and once."""
+"""The candidates that a space offers each layer, and their predicted divergence."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None
     assert opened.warnings == []
 
 
-def test_what_was_found_is_kept_under_a_key_of_its_own(opened: Opened, tiny: Any, asked: Asked) -> None:
+def test_predictions_are_cached_under_a_key_of_their_own(opened: Opened, tiny: Any, asked: Asked) -> None:
     first = opened(tiny.calibration)
     one = first.predict({})
     assert opened(tiny.calibration).predict({}) == one
@@ -304,7 +304,7 @@ def test_a_layer_that_cannot_be_quantized_so_is_infinite_and_stays_so_when_it_is
         monkeypatch.setattr(predict, "measure_sensitivity", None)  # once was enough
 
 
-def test_what_is_always_in_float_is_not_asked_of(opened: Opened, tiny: Any, asked: Asked) -> None:
+def test_layers_always_in_float_are_not_predicted(opened: Opened, tiny: Any, asked: Asked) -> None:
     text = SPACE + '[[override]]\nlayers = "conv"\nquant_enable = false\n'
     assert set(opened(tiny.calibration, text=text).predict({})) == {"depthwise", "dense"}
     assert set(asked.requests[0].candidates) == {"depthwise", "dense"}

@@ -88,7 +88,7 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("name", "value"),
     [("data", (np.zeros(2), None)), ("calibration", [np.zeros(2)]), ("preprocess", np.negative), ("metric", np.hypot)],
 )
-def test_what_was_in_memory_must_be_given_again(name: str, value: Any) -> None:
+def test_arrays_and_functions_must_be_given_again(name: str, value: Any) -> None:
     table = SearchRequest(**{"model": "m", "data": "d", name: value}).as_table()
     assert table[name] == IN_MEMORY
     with pytest.raises(RunError) as caught:
@@ -101,7 +101,7 @@ def test_what_was_in_memory_must_be_given_again(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["target", "engine", "io", "objective", "signature"])
-def test_what_makes_trials_comparable_cannot_be_given_anew(name: str) -> None:
+def test_options_that_make_trials_comparable_cannot_be_changed(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name}: cannot change when a run is resumed"):
         read(FULL.as_table(), **{name: "litert"})
 

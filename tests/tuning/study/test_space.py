@@ -73,7 +73,7 @@ def test_presets(name: str) -> None:
     assert all(f"{one}:quant_enable" in offered.dimensions for one in layers)
 
 
-def test_what_amct_cannot_express_is_not_in_its_space() -> None:
+def test_settings_that_amct_cannot_express_are_not_in_its_space() -> None:
     dimensions = SearchSpace(load_space("amct"), ALL_KINDS, batches=100).dimensions
     words = {str(choice).split(" ")[0] for name, choices in dimensions.items() if ":act" in name for choice in choices}
     assert words == {"ifmr", "hfmg"}

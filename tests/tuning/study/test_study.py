@@ -108,14 +108,14 @@ def test_all_int8_with_each_setting_comes_first(tmp_path: Path) -> None:
     assert [trial.plan.batch_num for trial in trials] == [2, 1, 2]
 
 
-def test_what_is_told_is_read_back(tmp_path: Path) -> None:
+def test_finished_trials_are_read_back(tmp_path: Path) -> None:
     trials = play(open_study(tmp_path), 4)
     trials.append(failed(next_of(study := open_study(tmp_path))))
     study.finish(trials[-1])
     assert list(open_study(tmp_path).trials()) == trials
 
 
-def test_what_optuna_minimizes_is_the_objective_within_the_tolerance(tmp_path: Path) -> None:
+def test_optuna_minimizes_the_objective_within_the_tolerance(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     for value in (0.75, 1.25):
         study.finish(replace(done(next_of(study)), objective=value))
@@ -211,7 +211,7 @@ def test_trials_that_were_stopped_early(
     assert list(open_study(tmp_path).trials()) == [trial]
 
 
-def test_what_became_known_later_is_known_when_the_study_is_opened_again(tmp_path: Path) -> None:
+def test_facts_added_later_are_read_when_the_study_is_opened_again(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     study.finish(stopped(next_of(study), drop=0.02, low=-0.1, high=0.3))
     (trial,) = study.trials()
@@ -251,7 +251,7 @@ def raced(trial: Trial) -> Trial:
     return stopped(trial, divergences=(0.5,), divergence_samples=trial.max_samples, samples=trial.max_samples)
 
 
-def test_what_is_suggested_with_a_point_is_known_of_the_trial(tmp_path: Path) -> None:
+def test_facts_suggested_with_a_point_are_known_of_the_trial(tmp_path: Path) -> None:
     study = open_listed(tmp_path, RACE, OTHER)
     first = next_of(study)
     assert (first.state, first.parameters, first.plan.batch_num) == (State.RUNNING, RACE.parameters, 2)
@@ -291,7 +291,7 @@ def test_a_plan_that_was_scored_until_it_ended_by_itself_is_not_tried_again(
     assert next_of(study).plan.batch_num == 1
 
 
-def test_what_was_cut_off_is_proposed_again_as_it_was_suggested(tmp_path: Path) -> None:
+def test_interrupted_trials_are_proposed_again_as_suggested(tmp_path: Path) -> None:
     lost = next_of(open_listed(tmp_path, RACE))
     again = next_of(open_listed(tmp_path))
     assert again == replace(lost, number=1, why="retry of trial 0")

@@ -1,4 +1,4 @@
-"""What layers cost, and searches in which inputs of additions and poolings may be quantized too."""
+"""The multiply-adds of layers, and searches where inputs of additions and poolings may be quantized too."""
 
 from __future__ import annotations
 

@@ -188,17 +188,6 @@ def test_importing_autoquant_is_light() -> None:
     assert {"tensorflow", "keras", "numpy", "scipy", "optuna", "rich", "google"}.isdisjoint(loaded)
 
 
-@pytest.mark.parametrize("room", ["evaluation/statistics", "quantization", "tuning/sampling"])
-def test_rooms_of_numbers_load_nothing_heavy(room: str) -> None:
-    """Only files that own Optuna load it, as they run its samplers."""
-    files = [file for file in FILES if file.startswith(f"{room}/") and file not in OWNERS["optuna"]]
-    names = ["autoquant." + file.removesuffix(".py").replace("/", ".") for file in files]
-    code = f"import sys, {', '.join(names)}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "autoquant" in loaded
-    assert {"tensorflow", "keras", "ai_edge_litert", "litert_quantizer", "optuna", "rich"}.isdisjoint(loaded)
-
-
 def test_the_public_names_are_sorted_and_no_package_has_one_of_them() -> None:
     assert sorted(autoquant.__all__) == autoquant.__all__
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}

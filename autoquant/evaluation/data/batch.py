@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -72,17 +73,9 @@ def reading(path: Path, kind: type[Exception] = OSError) -> Iterator[None]:
 
 def stacked(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     """Put samples into batches of `size`; one ends early where the samples' shapes change."""
-    group: list[Sample] = []
-    for sample in samples:
-        if group and _shapes(sample) != _shapes(group[0]):
+    for _, alike in groupby(samples, _shapes):
+        while group := list(islice(alike, size)):
             yield _stack(group)
-            group = []
-        group.append(sample)
-        if len(group) == size:
-            yield _stack(group)
-            group = []
-    if group:
-        yield _stack(group)
 
 
 def blocks(indices: Array | None, total: int, size: int) -> Iterator[slice | Array]:

@@ -102,15 +102,9 @@ def run_fixed(run: Run, feeds: Sequence[Array], batch: int | None, *, cut: bool)
     size = len(feeds[0])
     if batch is None or batch == size:
         return run(feeds)
-    parts = [run(_filled(feeds, start, batch)) for start in range(0, size, batch)]
+    chosen = np.minimum(np.arange(-(-size // batch) * batch), size - 1).reshape(-1, batch)
+    parts = [run([feed[rows] for feed in feeds]) for rows in chosen]
     joined = [np.concatenate(arrays) if arrays[0].ndim else arrays[0] for arrays in zip(*parts, strict=True)]
-    padded = len(parts) * batch
     if cut:  # an inner tensor may have its samples on another axis
-        joined = [rows[:size] if rows.ndim and len(rows) == padded else rows for rows in joined]
+        joined = [rows[:size] if rows.ndim and len(rows) == chosen.size else rows for rows in joined]
     return joined
-
-
-def _filled(feeds: Sequence[Array], start: int, batch: int) -> list[Array]:
-    """`batch` samples from `start` on, the last one repeated where they end before."""
-    rows = np.minimum(np.arange(start, start + batch), len(feeds[0]) - 1)
-    return [feed[rows] for feed in feeds]

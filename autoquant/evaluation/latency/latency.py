@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ OTHERS = 0.3
 OTHERS_LEAST = 0.1
 VARIED = 0.2
 """Distance of the quartiles, as a share of the median, that makes a measurement doubtful."""
-
-
-class Compared(StrEnum):
-    """How a model's speed compares with that of the reference."""
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    UNCLEAR = "no clear difference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +50,6 @@ class ModelTime:
     seconds: Spread
     speed: Spread
     operators_cover: float = 1.0
-
-    @property
-    def compared(self) -> Compared:
-        """Faster or slower only where it was so in three rounds out of four."""
-        if self.speed.lower_quartile > 1.0:
-            return Compared.FASTER
-        return Compared.SLOWER if self.speed.upper_quartile < 1.0 else Compared.UNCLEAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +99,14 @@ class Latency:
         return {**encode(self), "statements": list(self.statements)}
 
 
-def speed_words(speed: Spread) -> str:
-    """A speed with its quartiles: '0.70 times the speed (0.69 to 0.72)'."""
-    return f"{speed.median:.2f} times the speed ({speed.lower_quartile:.2f} to {speed.upper_quartile:.2f})"
-
-
 def _statement(model: ModelTime, reference: str) -> str:
-    if model.compared is Compared.FASTER:
-        return f"{model.name} is faster than {reference} here: {speed_words(model.speed)}"
-    told = "it is slower" if model.compared is Compared.SLOWER else "there is no clear difference"
-    return f"{model.name} is not faster than {reference} here, {told}: {speed_words(model.speed)}"
+    """Faster or slower only where it was so in three rounds out of four."""
+    speed = model.speed
+    words = f"{speed.median:.2f} times the speed ({speed.lower_quartile:.2f} to {speed.upper_quartile:.2f})"
+    if speed.lower_quartile > 1.0:
+        return f"{model.name} is faster than {reference} here: {words}"
+    told = "it is slower" if speed.upper_quartile < 1.0 else "there is no clear difference"
+    return f"{model.name} is not faster than {reference} here, {told}: {words}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from autoquant.calibration.plan import Plan, layer_at_fault
 from autoquant.errors import PlanError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.latency.models import one_batch
-from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
+from autoquant.evaluation.latency.operator_times import OperatorTimes, cached_times, measured_times
 from autoquant.formats.config_json import config_text
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_assignment import (
@@ -105,13 +105,13 @@ def open_latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: 
     lite = builder.model.program
     assert isinstance(lite, LiteGraph)
     key = digest_of(__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(space.fullest))
-    times = read_times(cache, key)
-    if times is None:
+
+    def measured() -> OperatorTimes:
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=TEMPORARY) as folder:
             int8 = _made(builder, space.fullest, Path(folder) / "int8.tflite")
-        times = measured_times(lite, int8, one_batch(builder.model, evaluation))
-        write_times(cache, key, times)
-    return EstimatedLatency(lite, io, times, space.always_float)
+        return measured_times(lite, int8, one_batch(builder.model, evaluation))
+
+    return EstimatedLatency(lite, io, cached_times(cache, key, measured), space.always_float)
 
 
 def _made(builder: Builder, plan: Plan, path: Path) -> bytes:
@@ -127,16 +127,6 @@ def _made(builder: Builder, plan: Plan, path: Path) -> bytes:
             plan = replace(plan, layers={**plan.layers, at_fault: None})
 
 
-def open_objective(
-    name: str, builder: Builder, space: SearchSpace, evaluation: Dataset, *, io: str, cache: Path
-) -> Objective:
-    """The objective of this name; for latency it is measured first, which takes seconds, unless `cache` has it.
-
-    Raises UsageError where it says nothing of this model, PlanError or TrialError where nothing can be measured.
-    """
-    return OBJECTIVES[name](builder, space, evaluation, io, cache)
-
-
 OBJECTIVES: Mapping[str, Callable[[Builder, SearchSpace, Dataset, str, Path], Objective]] = MappingProxyType(
     {
         MACS: lambda builder, space, *_: Macs(builder.workload, space.fullest),
@@ -144,4 +134,7 @@ OBJECTIVES: Mapping[str, Callable[[Builder, SearchSpace, Dataset, str, Path], Ob
         LATENCY: open_latency,
     }
 )
-"""Name -> how to make it."""
+"""Name -> how to make it; for latency it is measured first, which takes seconds, unless the file, a cache, has it.
+
+Raises UsageError where it says nothing of this model, PlanError or TrialError where nothing can be measured.
+"""

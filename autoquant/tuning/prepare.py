@@ -19,7 +19,7 @@ from autoquant.tuning.builder import Builder
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
-from autoquant.tuning.objective import open_objective
+from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized, variants_of
 from autoquant.tuning.sampling.problem import SearchProblem
@@ -62,9 +62,8 @@ class _Preparation:
         self.listener(_opened(inputs, self.folder))
         measured = self._on_chosen_engine()
         evaluation, cache = measured.scorer.subset.data, self.folder.operators
-        objective = open_objective(
-            request.objective, measured.builder, inputs.space, evaluation, io=request.io, cache=cache
-        )
+        open_objective = OBJECTIVES[request.objective]
+        objective = open_objective(measured.builder, inputs.space, evaluation, request.io, cache)
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
         sampler = self._sampler(measured, objective, startup=len(starts))
         study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)

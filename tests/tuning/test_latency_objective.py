@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.latency.latency import RoundsBudget
-from autoquant.evaluation.latency.operator_times import OperatorTimes, measured_times, read_times, write_times
+from autoquant.evaluation.latency.operator_times import OperatorTimes, cached_times, measured_times
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.load import load_lite
@@ -143,14 +145,12 @@ def test_times_are_measured_of_every_operator(lite_pair: Pair, tmp_path: Path) -
     assert np.isfinite(times.in_float).all()
     assert np.isfinite(times.in_int8).all()
     assert set(times.quantize) == set(times.dequantize) == set(data(lite))
-    write_times(tmp_path / "kept.npz", "key", times)
-    again = read_times(tmp_path / "kept.npz", "key")
-    assert again is not None
-    assert np.array_equal(again.in_float, times.in_float)
-    assert np.array_equal(again.in_int8, times.in_int8)
-    assert (again.quantize, again.dequantize) == (times.quantize, times.dequantize)
-    assert read_times(tmp_path / "kept.npz", "another key") is None
-    assert read_times(tmp_path / "none.npz", "key") is None
+    other = replace(times, in_float=times.in_int8, in_int8=times.in_float)
+    for key, now, known in (("key", times, times), ("key", other, times), ("another key", other, other)):
+        found = cached_times(tmp_path / "kept.npz", key, partial(replace, now))
+        assert np.array_equal(found.in_float, known.in_float)
+        assert np.array_equal(found.in_int8, known.in_int8)
+        assert (found.quantize, found.dequantize) == (times.quantize, times.dequantize)
 
 
 def test_a_run_measures_once_and_keeps_what_it_minimized(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.cache import CacheEntry, read_cache, write_cache
+from autoquant.cache import CacheEntry, cached
 from autoquant.evaluation.latency.latency import RoundsBudget
 from autoquant.evaluation.latency.operators import (
     DEQUANTIZE,
@@ -67,7 +67,8 @@ def measured_times(
     conversions = [conversion(kind, (size,)) for kind, size in kinds]
     *seconds, converted = operator_seconds([*models, conversions], threads=1, clock=time.perf_counter, budget=budget)
     found, converting = side_by_side(models, seconds), dict(zip(kinds, converted, strict=True))
-    own = [found.get(_key_at(lite, index), (None, None)) for index in range(len(lite.operators))]
+    makes = [(lite.kind(at), canonical(lite.name_of(op.outputs[0]))) for at, op in enumerate(lite.operators)]
+    own = [found.get(made, (None, None)) for made in makes]
     in_float, in_int8 = np.array(own, np.float64).T
     return OperatorTimes(
         in_float,
@@ -77,21 +78,13 @@ def measured_times(
     )
 
 
-def _key_at(lite: LiteGraph, index: int) -> tuple[str, str]:
-    return lite.kind(index), canonical(lite.name_of(lite.operators[index].outputs[0]))
+def cached_times(path: Path, key: str, measure: Callable[[], OperatorTimes]) -> OperatorTimes:
+    """The times in a file, of an earlier measurement under the same key, or those that are measured and written now."""
 
+    def entry() -> CacheEntry:
+        times = measure()
+        conversions = {"quantize": times.quantize, "dequantize": times.dequantize}
+        return CacheEntry(conversions, {"in_float": times.in_float, "in_int8": times.in_int8})
 
-def write_times(path: Path, key: str, times: OperatorTimes) -> None:
-    """Write times to a file, under a key that says of what. Raises RunError when that cannot be."""
-    arrays = {"in_float": times.in_float, "in_int8": times.in_int8}
-    conversions = {"quantize": times.quantize, "dequantize": times.dequantize}
-    write_cache(path, CacheEntry(conversions, arrays), key=key, version=VERSION)
-
-
-def read_times(path: Path, key: str) -> OperatorTimes | None:
-    """What `write_times` wrote, or None when it is not there, damaged or of something else."""
-    entry = read_cache(path, key=key, version=VERSION)
-    if entry is None:
-        return None
-    arrays, conversions = entry.arrays, entry.header
-    return OperatorTimes(arrays["in_float"], arrays["in_int8"], conversions["quantize"], conversions["dequantize"])
+    found = cached(path, entry, key=key, version=VERSION)
+    return OperatorTimes(found.arrays["in_float"], found.arrays["in_int8"], **found.header)

@@ -11,6 +11,15 @@ from autoquant.errors import RunError
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise RunError, which names the path, where the system refuses what is done to it within."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+@contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path to write; it takes the name `path` only when everything was written and flushed.
 
@@ -18,12 +27,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        with writing(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         with suppress(OSError):  # what could not be written need not be there to remove
             temporary.unlink()

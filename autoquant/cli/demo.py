@@ -13,7 +13,7 @@ from autoquant.cli.output import note
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.cli.words import number
-from autoquant.files import unwritable
+from autoquant.files import writing
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.run_folder import RunFolder
@@ -49,10 +49,8 @@ def run(args: argparse.Namespace) -> int:
     with prepared(args, ""):
         if not args.quiet:
             note(INTRODUCTION)
-        try:
+        with writing(files_folder):
             files = make_demo(files_folder)
-        except OSError as error:
-            raise unwritable(files_folder, error) from error
         with listening(args) as listener:
             from autoquant import api
 

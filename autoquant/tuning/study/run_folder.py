@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError, SpaceError
-from autoquant.files import unwritable, write_text
+from autoquant.files import write_text, writing
 from autoquant.formats.space_toml import SpaceFile, parse_space
 
 LOCK = ".lock"
@@ -55,10 +55,8 @@ class RunFolder:
     def create(self) -> bool:
         """Make the folder; returns whether it was not there before. Raises RunError."""
         before = self.path.is_dir()
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
         return not before
 
     def remove_files_of_start(self, *, folder_too: bool) -> None:
@@ -84,11 +82,9 @@ class RunFolder:
     def make_trial(self, number: int) -> Path:
         """Make the folder of a trial, empty even if a process that died left something there."""
         folder = self.trial(number)
-        try:
+        with writing(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        except OSError as error:
-            raise unwritable(folder, error) from error
         return folder
 
     def point_best(self, number: int) -> None:
@@ -97,14 +93,12 @@ class RunFolder:
         if self.best.is_symlink() and self.best.readlink() == target:
             return
         temporary = self.path / ".best.tmp"
-        try:
+        with writing(self.best):
             temporary.unlink(missing_ok=True)
             if self.best.is_dir() and not self.best.is_symlink():  # what a copy makes that follows links
                 shutil.rmtree(self.best)
             temporary.symlink_to(target, target_is_directory=True)
             temporary.replace(self.best)
-        except OSError as error:
-            raise unwritable(self.best, error) from error
 
     def delete_models(self, names: Sequence[str], *, keep: int | None) -> None:
         """Remove the files of the models of all trials but one; `names` are those of one model, its own first."""
@@ -147,10 +141,8 @@ class RunFolder:
         except ImportError:  # not on Windows: there nobody is kept out
             yield
             return
-        try:
+        with writing(self.path):
             file = (self.path / LOCK).open("w")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

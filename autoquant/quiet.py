@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _STDOUT = threading.Lock()
@@ -19,12 +19,26 @@ def no_progress(*progress: object) -> None:
 
 
 @contextmanager
+def redirected(descriptor: int, other: int, flush: Callable[[], None]) -> Iterator[int]:
+    """Let what is written to a descriptor within go to another; gives one that leads where it went before.
+
+    `flush` hands on what is written but held by whoever writes, before and at the end.
+    """
+    flush()
+    kept = os.dup(descriptor)
+    os.dup2(other, descriptor)
+    try:
+        yield kept
+    finally:
+        flush()
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+@contextmanager
 def stderr_held_back(*, shown_if_it_fails: bool = False) -> Iterator[None]:
     """Drop what is written to descriptor 2 within; `shown_if_it_fails` shows it after all when an exception passes."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as said, redirected(2, said.fileno(), sys.stderr.flush) as kept:
         try:
             yield
         except Exception:
@@ -33,10 +47,6 @@ def stderr_held_back(*, shown_if_it_fails: bool = False) -> Iterator[None]:
                 with open(kept, "wb", closefd=False) as stderr:
                     shutil.copyfileobj(said, stderr)
             raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 @contextmanager
@@ -46,16 +56,12 @@ def stdout_without(words: bytes) -> Iterator[None]:
     What another thread writes meanwhile comes late, but comes.
     """
     with _STDOUT, tempfile.TemporaryFile() as said:
-        _flush_stdout()
-        kept = os.dup(1)
-        os.dup2(said.fileno(), 1)
         try:
-            yield
+            with redirected(1, said.fileno(), _flush_stdout):
+                yield
         finally:
-            _flush_stdout()
-            os.dup2(kept, 1)
             said.seek(0)
-            with os.fdopen(kept, "wb") as stdout:
+            with open(1, "wb", closefd=False) as stdout:
                 stdout.write(said.read().replace(words, b""))
 
 

@@ -8,15 +8,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
 from autoquant.cli.output import note
 from autoquant.errors import UsageError
 from autoquant.model.model import is_lite
-from autoquant.quiet import stderr_held_back
+from autoquant.quiet import redirected, stderr_held_back
 
 
 @contextmanager
@@ -25,26 +25,13 @@ def stdout_for_the_result() -> Iterator[None]:
 
     Standard output then holds the result and nothing else.
     """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with redirected(1, 2, sys.stdout.flush), redirect_stdout(sys.stderr):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+def sigterm_as_ctrl_c() -> AbstractContextManager[None]:
+    """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt."""
+    return _handled_by(signal.default_int_handler, signal.SIGTERM)
 
 
 @contextmanager
@@ -93,19 +80,24 @@ def import_tensorflow(*, verbose: bool) -> None:
 @contextmanager
 def _interrupts_kept() -> Iterator[None]:
     """Let an interruption take effect that Python swallowed, as it does in the callbacks of an import."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     heard: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         heard.append(number)
         raise KeyboardInterrupt
 
-    for number in before:
-        signal.signal(number, interrupt)
+    with _handled_by(interrupt, signal.SIGINT, signal.SIGTERM):
+        yield
+    if heard:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Let signals call a function within."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if heard:
-        raise KeyboardInterrupt
+        for number, own in before.items():
+            signal.signal(number, own)

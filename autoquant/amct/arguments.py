@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import Any
 
 from autoquant.errors import UsageError, did_you_mean
-from autoquant.files import unwritable
+from autoquant.files import writing
 
 LISTED = 5
 """Names that a sentence lists where there are more of them."""
@@ -33,20 +33,15 @@ def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
 def output_path(path: str | Path) -> Path:
     """The path in full, its folder made, as AMCT does; a file that is there is overwritten later. Raises RunError."""
     full = Path(path).absolute()
-    try:
+    with writing(full.parent):
         full.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(full.parent, error) from error
     return full
 
 
 def check_writable(path: Path) -> None:
     """Raise RunError where no file can be written beside this one."""
-    try:
-        with TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
+    with writing(path.parent), TemporaryFile(dir=path.parent):
+        pass
 
 
 def check_object(argument: str, value: Any, methods: Iterable[str], *, base: str) -> None:

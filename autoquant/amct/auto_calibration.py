@@ -22,7 +22,7 @@ from autoquant.amct.strategy import RollBackSpace, StrategySampler, TpeStrategy,
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
 from autoquant.errors import AutoquantError, DataError
-from autoquant.files import unwritable, write_bytes, write_text
+from autoquant.files import write_bytes, write_text, writing
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.model.layer import Survey
 from autoquant.model.load import load
@@ -253,9 +253,7 @@ class Files:
         """Move a model, and what lies beside it, to where it belongs. Raises RunError."""
         write_bytes(self.record, model.with_name("record.txt").read_bytes())
         write_bytes(self.prefix.with_name(FINAL), model.with_name("config.json").read_bytes())
-        try:
+        with writing(self.model):
             self.remove_model()  # a model never lies beside what describes another
             model.replace(self.model)
             quant_json_path(model).replace(quant_json_path(self.model))
-        except OSError as error:
-            raise unwritable(self.model, error) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.files import unwritable, write_bytes, write_text
+from autoquant.files import write_bytes, write_text, writing
 from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
@@ -55,10 +55,8 @@ def make_export(folder: Path, model: str) -> Export:
 
     Raises RunError where that cannot be, or where the folder holds the record of another model, which would be lost.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     made = Export(folder, folder / "config.json", folder / "record.txt", folder / model)
     if made.record.exists() and not made.model.exists():
         raise RunError(str(folder), f"holds the record of another model than {model}", hint="give another folder")

@@ -15,7 +15,7 @@ but not certified, with 1 when the budget is spent without meeting it (the best 
 when it is interrupted. Anything that is not an AutoquantError is a bug of ours: 70.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -31,6 +31,16 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
     """A hint for a name that is none: the closest of those that are, or what to say where none is close."""
     close = get_close_matches(name, list(known), n=1)
     return f"did you mean '{close[0]}'?" if close else otherwise
+
+
+def listed(names: Sequence[str], *, most: int = 5) -> str:
+    """Names for a sentence; of many, the first.
+
+    >>> listed(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class AutoquantError(Exception):

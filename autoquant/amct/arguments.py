@@ -11,9 +11,6 @@ from typing import Any
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.files import writing
 
-LISTED = 5
-"""Names that a sentence lists where there are more of them."""
-
 
 def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
     """Names of output tensors from a list, or from one text with ';' between them.
@@ -74,13 +71,3 @@ def by_name_or_own(
 def not_overridden(value: Any, method: str, *, hint: str = "override it in its class") -> UsageError:
     """What a base raises for a method that the user's class does not override."""
     return UsageError(type(value).__name__, f"has no {method} of its own", hint=hint)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a sentence; of many, the first.
-
-    >>> listed(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from autoquant.amct.arguments import check_writable, listed, output_names, output_path
+from autoquant.amct.arguments import check_writable, output_names, output_path
 from autoquant.amct.calibration import read_for_config
 from autoquant.amct.evaluator import EvaluatorError, Judge, in_short, load_saved
 from autoquant.amct.live_graph import LiveModel
@@ -21,7 +21,7 @@ from autoquant.amct.ranking import observe, open_sensitivity, rank, ranking_text
 from autoquant.amct.strategy import RollBackSpace, StrategySampler, TpeStrategy, open_strategy
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
-from autoquant.errors import AutoquantError, DataError
+from autoquant.errors import AutoquantError, DataError, listed
 from autoquant.files import write_bytes, write_text, writing
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.model.layer import Survey

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from autoquant.amct.arguments import listed, output_names, output_path
+from autoquant.amct.arguments import output_names, output_path
 from autoquant.amct.live_graph import CALIBRATED, LayerInputs, LiveModel, Probes, live_activations, read_live
 from autoquant.amct.logs import log
 from autoquant.array import Array
 from autoquant.calibration.plan import Plan, check_plan
 from autoquant.calibration.record import Calibrator
-from autoquant.errors import PlanError, UsageError
+from autoquant.errors import PlanError, UsageError, listed
 from autoquant.files import write_text
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
 from autoquant.formats.config_json import load_config, save_config

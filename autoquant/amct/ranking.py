@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.amct.arguments import by_name_or_own, listed, not_overridden
+from autoquant.amct.arguments import by_name_or_own, not_overridden
 from autoquant.amct.evaluator import Judge
 from autoquant.amct.live_graph import LayerInputs, LiveModel, Probes, live_activations
 from autoquant.amct.logs import log
@@ -23,7 +23,7 @@ from autoquant.array import Array
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.record import Calibrator, Record
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import DataError, TrialError
+from autoquant.errors import DataError, TrialError, listed
 from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer

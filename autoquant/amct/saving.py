@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from autoquant.amct.arguments import listed, output_names, output_path
+from autoquant.amct.arguments import output_names, output_path
 from autoquant.amct.calibration import calibration_of, empty_entries
 from autoquant.amct.logs import log
 from autoquant.array import Array
 from autoquant.calibration.record import LayerRecord, Record, float_weight
-from autoquant.errors import PlanError, UsageError, did_you_mean
+from autoquant.errors import PlanError, UsageError, did_you_mean, listed
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.model.graph import Graph

@@ -14,6 +14,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli import arguments
 from autoquant.cli.output import UNKNOWN, Block, Row, Table, labelled, page, say, terminal_columns, wrapped
 from autoquant.cli.words import at_most, counted, duration, number, percent
+from autoquant.errors import listed
 from autoquant.formats.codec import json_text
 from autoquant.reports.ablations import FloatFallbackEffect, Pair, SettingEffect
 from autoquant.reports.explanation import Explanation, FloatLayer, Reason, explain_run
@@ -159,10 +160,9 @@ def float_layers_table(effects: Sequence[FloatFallbackEffect], objective: str) -
     """The effect of layers in float, and their cost: in INT8 share, or in what else was minimized."""
     rows = []
     for one in effects:
-        left = len(one.layers) - MOST_NAMES
-        names = ", ".join(one.layers[:MOST_NAMES]) + (f" and {left} more" if left > 0 else "")
         trials = (one.pair.before, one.pair.after)
         costs = [trial.int8_share if objective == MACS else trial.objective for trial in trials]
+        names = listed(one.layers, most=MOST_NAMES)
         rows.append((names, " -> ".join(map(percent, costs)), *_figures(one.pair)))
     return _table(("effect of float layers", "share in INT8" if objective == MACS else objective), rows)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from autoquant.cli.benchmark import conditions, doubts, operator_table
 from autoquant.cli.output import UNKNOWN, Row, Table, labelled, page, say
 from autoquant.cli.words import accepted, at_most, counted, duration, number, percent, spread
-from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED
+from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED, listed
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.evaluation.statistics.tolerance import within
@@ -104,17 +104,12 @@ def _missed_holdout(certificate: Certificate) -> str:
         return f"{where} the drop is {number(certificate.drop)}, more than {number(certificate.max_drop)}"
     max_drop = certificate.guard_max_drop or 0.0
     missed = [group for group in certificate.guard if not within(group.lower, max_drop)]
-    drops = _first([f"{group.label} {number(group.drop)}" for group in missed])
+    drops = listed([f"{group.label} {number(group.drop)}" for group in missed], most=MOST)
     return f"{where} {counted(len(missed), 'group')} proven to drop more than {number(max_drop)}: {drops}"
 
 
 def _confidence(certificate: Certificate) -> str:
     return f"{certificate.confidence * 100:g}% confidence"
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more
 
 
 def _scores(result: SearchResult) -> Iterator[Row]:
@@ -173,7 +168,7 @@ def _groups(certificate: Certificate) -> Iterator[Row]:
     ]
     yield from _below(Table(("group", "drop", "at most", "samples", "within"), rows, words=1).lines())
     if certificate.unseen:
-        groups = _first(certificate.unseen)
+        groups = listed(certificate.unseen, most=MOST)
         yield "", f"groups without holdout samples, which stay uncertified: {groups}; --certify DATA that has some"
 
 

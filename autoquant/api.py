@@ -97,8 +97,9 @@ def run_search(
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
     """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
-    folder = Path(run) if run is not None else default_run(request.model)
-    return searching.start_search(request, folder, listener, clock)
+    # No other process chooses the same.
+    default = Path("runs") / f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    return searching.start_search(request, default if run is None else Path(run), listener, clock)
 
 
 def resume(
@@ -275,8 +276,3 @@ def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
     if not path.is_file():
         raise ModelError(str(path), "there is no such file", hint="give a quantized .pb")
     return compare(path, load_record(path.with_name("record.txt") if record is None else Path(record)))
-
-
-def default_run(model: str | Path) -> Path:
-    """Where a search runs when nobody says: runs/<model>-<date>-<time>-<process>, which no other process chooses."""
-    return Path("runs") / f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"

@@ -139,6 +139,4 @@ def _stored(kind: type[DataclassInstance]) -> list[Field[Any]]:
     return [entry for entry in fields(kind) if not entry.metadata.get("elsewhere")]
 
 
-@cache
-def _hints(kind: type[DataclassInstance]) -> dict[str, Any]:
-    return get_type_hints(kind)
+_hints = cache(get_type_hints)

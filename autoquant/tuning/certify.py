@@ -109,6 +109,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     """Score the best model, of this digest, on the holdout, and write down what may be claimed of it."""
     scorer, splits, request = session.scorer, session.splits, session.request
     subset = holdout_subset(splits, scorer.subset.baseline, session.metric, scorer.open_float, scorer.batch_size)
+    tolerance = request.guard_tolerance
     groups = _groups(session, subset) if request.guard else None
     engine, on_progress = session.open_runtime(), session.on_progress("certification")
     with closing(engine.open_file(model, scorer.program)) as runner:
@@ -123,7 +124,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
         origin=Origin(engine.version, kernels, session.builder.model.digest, digest, subset.data.digest),
         groups=groups.labels if groups else None,
         unseen=groups.unseen if groups else (),
-        guard_max_drop=_guard_max_drop(session, subset),
+        guard_max_drop=None if tolerance is None else tolerance.absolute(subset.baseline.score.value),
         left_out=splits.left_out,
         seed=request.seed,
     )
@@ -145,11 +146,6 @@ def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:
     except InputError as error:
         session.listener(Warned(f"only groups of the holdout are guarded: {error}"))
         return Groups(labels, ())
-
-
-def _guard_max_drop(session: SearchSession, subset: EvaluationSubset) -> float | None:
-    tolerance = session.request.guard_tolerance
-    return None if tolerance is None else tolerance.absolute(subset.baseline.score.value)
 
 
 def _kernels(runner: Runner) -> str:

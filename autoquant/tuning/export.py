@@ -110,12 +110,6 @@ class StoredTrial:
         """Its config.json."""
         return self.folder / "config.json"
 
-    @property
-    def record_is_complete(self) -> bool:
-        """Whether its record says all that was done to the model: repairs of weights and biases are not in it."""
-        plan = load_config(self.config)
-        return plan.bias_correction == "none" and not plan.equalize
-
     def files(self, to: Path, target: Target) -> Export:
         """The files to write for it."""
         made = make_export(to, target.file_name(Path(self.request["model"]).stem))
@@ -158,7 +152,8 @@ def export_trial(
 
 def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool) -> Export | None:
     """Copy a trial's files, its model rebuilt from the record where needed; None where that does not say enough."""
-    made, complete = trial.files(to, target), trial.record_is_complete
+    made, plan = trial.files(to, target), load_config(trial.config)
+    complete = plan.bias_correction == "none" and not plan.equalize  # repairs are not in a record
     copied = (simulation or not complete) and _copy_model(trial, made, target)
     if not copied and not (complete and trial.target == TENSORFLOW):
         return None

@@ -26,8 +26,8 @@ OBJECTIVES = (MACS, BYTES, LATENCY)
 
 def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:
     """Raise UsageError for a target or a type that there is not, and where they or the model contradict each other."""
-    _check_known("--target", target, TARGETS)
-    _check_known("--io", io, IO_TYPES)
+    check_known("--target", target, TARGETS)
+    check_known("--io", io, IO_TYPES)
     if io not in TARGETS[target].io_types:
         what = f"is not offered for --target {target}"
         raise UsageError(f"--io {io}", what, hint=f"leave it out, or give {_others(lambda row: io in row.io_types)}")
@@ -42,8 +42,8 @@ def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT
 
 def check_scoring(*, target: str, engine: str, objective: str) -> None:
     """Raise UsageError for an engine or objective that there is not, or not for this target."""
-    _check_known("--engine", engine, ENGINE_NAMES)
-    _check_known("--objective", objective, OBJECTIVES)
+    check_known("--engine", engine, ENGINE_NAMES)
+    check_known("--objective", objective, OBJECTIVES)
     if engine not in (AUTO, *TARGETS[target].engines):
         what = f"cannot run what --target {target} saves"
         others = _others(lambda row: engine in row.engines)
@@ -54,17 +54,13 @@ def check_scoring(*, target: str, engine: str, objective: str) -> None:
         raise UsageError(f"--objective {objective}", what, hint=f"give macs or bytes, or {others}")
 
 
-def check_sampler(sampler: str) -> None:
-    """Raise UsageError for a sampler that there is not."""
-    _check_known("--sampler", sampler, SAMPLERS)
-
-
 def default_space(target: str) -> str:
     """The preset for a search without a space: the one called like the target, where there is one."""
     return target if target in presets() else DEFAULT
 
 
-def _check_known(option: str, value: str, known: Collection[str]) -> None:
+def check_known(option: str, value: str, known: Collection[str]) -> None:
+    """Raise UsageError for a value that there is not."""
     if value not in known:
         hint = did_you_mean(value, known, otherwise=f"it can be {', '.join(known)}")
         raise UsageError(option, f"unknown '{value}'", hint=hint)

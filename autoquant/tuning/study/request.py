@@ -16,8 +16,9 @@ from autoquant.tuning.study.choices import (
     FLOAT32,
     GUIDED,
     MACS,
+    SAMPLERS,
     TENSORFLOW,
-    check_sampler,
+    check_known,
     check_scoring,
     check_target,
     default_space,
@@ -43,21 +44,16 @@ class DataOptions(TypedDict, total=False):
     batch_size: int
 
 
-class TargetOptions(TypedDict, total=False):
-    """Options that say where the INT8 model runs, for the signatures of functions that pass them on."""
-
-    target: str
-    io: str
-    signature: str
-
-
-class SearchOptions(DataOptions, TargetOptions, total=False):
+class SearchOptions(DataOptions, total=False):
     """The fields of a SearchRequest that have a default, but the tolerances."""
 
     calibration: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    signature: str
+    target: str
     engine: str
+    io: str
     objective: str
     metric: str | Callable[..., Any]
     space: str | Path
@@ -164,7 +160,7 @@ class SearchRequest(DataRequest):
         if self.guard and self.certify == NOTHING:
             what = "guards groups on the holdout, and --certify none leaves no holdout"
             raise UsageError(f"--guard {self.guard}", what, hint="leave one of them out")
-        check_sampler(self.sampler)
+        check_known("--sampler", self.sampler, SAMPLERS)
         check_target(self.model, target=self.target, io=self.io)
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
         if not self.space:

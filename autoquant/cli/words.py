@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from autoquant.evaluation.latency.latency import Spread
+from autoquant.evaluation.latency.latency import Spread
 
 EXACT = 1e-9
 """Smaller is binary rounding, not a difference."""

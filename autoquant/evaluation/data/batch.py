@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
-
-if TYPE_CHECKING:
-    from autoquant.model.model import InputSpec
+from autoquant.model.model import InputSpec
 
 Outputs = Mapping[str, Array]
 """A model's outputs for one batch, by name; the first axis is the batch."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,7 @@ from autoquant.evaluation.data.images import ImageFolder
 from autoquant.evaluation.data.plugins import load_function, name_of, nearest
 from autoquant.evaluation.data.preprocessing import Custom, Preprocess
 from autoquant.evaluation.data.records import RecordSource
-
-if TYPE_CHECKING:
-    from autoquant.model.model import InputSpec
+from autoquant.model.model import InputSpec
 
 Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
 KINDS = "an .npz file, a folder of images, TFRecord files (*.tfrecord), or module:function"

@@ -51,16 +51,13 @@ class Decoder:
 
         try:
             for number, sample in in_order(start, map(int, numbers), max(ahead, threads)):
-                self._cache(number, sample)
+                taken = OVERHEAD + sum(array.nbytes for array in sample.inputs.values())
+                if number not in self._cached and taken <= self._room:
+                    self._room -= taken
+                    self._cached[number] = sample
                 yield sample
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _cache(self, number: int, sample: Sample) -> None:
-        size = OVERHEAD + sum(array.nbytes for array in sample.inputs.values())
-        if number not in self._cached and size <= self._room:
-            self._room -= size
-            self._cached[number] = sample
 
 
 def cores() -> int:

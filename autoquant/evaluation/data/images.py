@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,7 @@ from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
-
-if TYPE_CHECKING:
-    from autoquant.model.model import InputSpec
+from autoquant.model.model import InputSpec
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 LUMA = np.asarray([0.2989, 0.587, 0.114], np.float32)  # as tf.image.rgb_to_grayscale

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
 from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.plugins import nearest
-
-if TYPE_CHECKING:
-    from autoquant.model.model import InputSpec
+from autoquant.model.model import InputSpec
 
 IMAGE = "image/encoded"
 LABEL = "image/class/label"

@@ -97,11 +97,8 @@ class Probes:
         """
         import tensorflow as tf
 
-        def call(*arrays: Any) -> None:
-            self.call(read, *arrays)
-
         with graph.as_default():
-            probe = tf.numpy_function(call, list(tensors), [], name=name)
+            probe = tf.numpy_function(lambda *arrays: self.call(read, *arrays), list(tensors), [], name=name)
         graph.get_operation_by_name(node)._add_control_input(probe)
         return probe
 
@@ -153,7 +150,11 @@ class LayerInputs:
             return
         passes.add(len(passes) if number is None else number)
         if self._refuse_nan:
-            _check_finite(name, len(passes), activations)
+            wrong = sum(values.size - int(np.count_nonzero(np.isfinite(values))) for values in activations)
+            if wrong:
+                what = f"its input holds {wrong} NaN or infinite values in pass {len(passes)}"
+                hint = "leave the layer in float (quant_enable false), or repair the data or model"
+                raise TrialError(name, what, hint=hint)
         for index, taker in self._collectors[name]:
             taker.add(activations[index])
 
@@ -183,10 +184,3 @@ class LayerInputs:
             if tensor not in self._tensors:
                 self._tensors[tensor] = collector(layer.name, exact=tensor in self._exact)
                 yield index, self._tensors[tensor]
-
-
-def _check_finite(name: str, number: int, activations: Sequence[Array]) -> None:
-    wrong = sum(values.size - int(np.count_nonzero(np.isfinite(values))) for values in activations)
-    if wrong:
-        what = f"its input holds {wrong} NaN or infinite values in pass {number}"
-        raise TrialError(name, what, hint="leave the layer in float (quant_enable false), or repair the data or model")

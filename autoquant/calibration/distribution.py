@@ -133,7 +133,10 @@ class ExactCollector:
             what = f"calibration is too large: it keeps all values, and {total} are more than {self._limit}"
             raise TrialError(self._name, what, hint=WAY_OUT)
         try:
-            finite = self._finite(values if counts is None else np.repeat(values.reshape(-1), counts.reshape(-1)))
+            every = values if counts is None else np.repeat(values.reshape(-1), counts.reshape(-1))
+            finite = np.array(every, np.float32).reshape(-1)
+            if not (mask := np.isfinite(finite)).all():
+                finite = finite[mask]
         except MemoryError as error:
             raise self._full(total) from error
         self._nonfinite = total - self._count - len(finite)
@@ -149,12 +152,6 @@ class ExactCollector:
             raise self._full(self._count) from error
         self._parts = [ordered]  # shared: neither changes it
         return Exact(ordered, self._nonfinite)
-
-    @staticmethod
-    def _finite(values: Array) -> Array:
-        flat = np.array(values, np.float32).reshape(-1)
-        finite = np.isfinite(flat)
-        return flat if finite.all() else flat[finite]
 
     def _full(self, count: int) -> TrialError:
         what = f"calibration is too large: it keeps all values, and {count} do not fit into memory"

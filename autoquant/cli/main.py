@@ -37,28 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is returned, never raised (autoquant/errors.py says which there are)."""
     words = list(sys.argv[1:] if argv is None else argv)
     with reader_may_leave(sys.stdout):
-        return _guarded(words)
-
-
-def _guarded(words: list[str]) -> int:
-    try:
-        return _run(words)
-    except SystemExit as end:  # argparse ends so after --help and --version
-        return int(end.code or 0)
-    except AutoquantError as error:
-        complain(f"autoquant: error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        complain("autoquant: interrupted")
-        return INTERRUPTED
-    except Exception as error:
-        message = f"internal error: {type(error).__name__}: {error}"
-        if "--verbose" in words:
-            complain(traceback.format_exc())
-            complain(f"autoquant: {message}, this is a bug in autoquant")
-        else:
-            complain(f"autoquant: {message}, this is a bug in autoquant; run again with --verbose for the traceback")
-        return INTERNAL
+        try:
+            return _run(words)
+        except SystemExit as end:  # argparse ends so after --help and --version
+            return int(end.code or 0)
+        except AutoquantError as error:
+            complain(f"autoquant: error: {error}")
+            return error.exit_code
+        except KeyboardInterrupt:
+            complain("autoquant: interrupted")
+            return INTERRUPTED
+        except Exception as error:
+            verbose = "--verbose" in words
+            if verbose:
+                complain(traceback.format_exc())
+            more = "" if verbose else "; run again with --verbose for the traceback"
+            message = f"internal error: {type(error).__name__}: {error}, this is a bug in autoquant{more}"
+            complain(f"autoquant: {message}")
+            return INTERNAL
 
 
 def _run(words: list[str]) -> int:

@@ -14,7 +14,7 @@ from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
-from autoquant.model.model import Model, Program
+from autoquant.model.model import Model
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
@@ -42,11 +42,6 @@ class Builder:
     target: Target
     prepared: Callable[[Plan], ModelVariant]
     corrector: Corrector | None = None
-
-    @property
-    def program(self) -> Program:
-        """The float model that files are the quantized form of."""
-        return self.model.program
 
     @property
     def file_name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
@@ -17,7 +18,6 @@ from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Com
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.model.model import Program
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.study.choices import AUTO, TENSORFLOW
@@ -62,7 +62,7 @@ class EngineChooser:
             return EngineChoice(open_engine(self._runtime))
         try:
             engine = self._fake_quant_engine()
-            compared = self._compared(engine.open_graph(self._program), self._open_float())
+            compared = self._compared(engine.open_graph(self.inputs.model.program), self._open_float())
         except (ModelError, TrialError) as error:
             return self.fall_back(f"{error.where}: {error.what}")
         figures = _figures("float", compared)
@@ -114,10 +114,6 @@ class EngineChooser:
     def _runtime(self) -> str:
         return TARGETS[self.inputs.target.name].runtime
 
-    @property
-    def _program(self) -> Program:
-        return self.inputs.model.program
-
     def _fake_quant_engine(self) -> FakeQuantEngine:
         """LiteRT for this model. Raises ModelError where a layer cannot be fake-quantized on it."""
         from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
@@ -132,23 +128,23 @@ class EngineChooser:
         return engine
 
     def _open_float(self) -> Runner:
-        return open_engine(TENSORFLOW).open_graph(self._program)
+        return open_engine(TENSORFLOW).open_graph(self.inputs.model.program)
 
     def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> Comparison | None:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.pb"
+            path, program = Path(folder) / "model.pb", self.inputs.model.program
             for plan in islice(plans, PLANS):
                 try:
                     make(plan, path)
                 except (PlanError, TrialError):
                     continue  # the search will come to it, and say so
-                theirs = open_engine(TENSORFLOW).open_file(path, self._program)
-                return self._compared(engine.open_file(path, self._program), theirs, self._open_float())
+                theirs = open_engine(TENSORFLOW).open_file(path, program)
+                return self._compared(engine.open_file(path, program), theirs, self._open_float())
         return None
 
     def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:
         """Compare two runners, and close all."""
-        try:
+        with closing(ours), closing(theirs), closing(plain) if plain is not None else nullcontext():
             return compare(
                 ours,
                 theirs,
@@ -158,10 +154,6 @@ class EngineChooser:
                 plain=plain,
                 on_progress=self.on_progress,
             )
-        finally:
-            for runner in (ours, theirs, plain):
-                if runner is not None:
-                    runner.close()
 
 
 def _figures(what: str, compared: Comparison) -> dict[str, Any]:

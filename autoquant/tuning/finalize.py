@@ -212,7 +212,7 @@ def _compared(session: SearchSession, result: SearchResult, model: Path) -> Sear
     from autoquant.tuning.verification import verify as compare_kernels
 
     try:
-        found = compare_kernels(model, session.builder.program, session.scorer.subset, clock=session.clock)
+        found = compare_kernels(model, session.scorer.program, session.scorer.subset, clock=session.clock)
     except RunError:
         raise
     except (AutoquantError, MemoryError) as error:

@@ -8,7 +8,7 @@ from functools import partial
 from autoquant.errors import DataError
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
-from autoquant.evaluation.metrics.metric import Metric, OnProgress
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
@@ -134,7 +134,9 @@ class _Preparation:
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
         scorer = SampleScorer.of(engine, model.program, subset, seed=request.seed, batch_size=request.batch_size)
         if not scorer.decides:
-            text = f"every trial is scored on all samples: {_why_on_all(inputs.metric)}"
+            bounds = "has no bounds, so a subset proves nothing about all samples"
+            why = bounds if inputs.metric.per_sample else "is not a mean over samples"
+            text = f"every trial is scored on all samples: the metric '{inputs.metric.name}' {why}"
             self.listener(events.Warned(text))
         builder = Builder(model, inputs.workload, inputs.target, prepared, corrector)
         return _Measured(builder, scorer, max_drop, splits)
@@ -210,13 +212,6 @@ class _Preparation:
 
     def _on_progress(self, what: str) -> OnProgress:
         return lambda done, total: self.listener(events.Progress(what, done, total))
-
-
-def _why_on_all(metric: Metric) -> str:
-    """Why some samples do not tell about all."""
-    if not metric.per_sample:
-        return f"the metric '{metric.name}' is not a mean over samples"
-    return f"the metric '{metric.name}' has no bounds, so a subset proves nothing about all samples"
 
 
 def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:

@@ -94,29 +94,21 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
     was minimized, 1.0 for the model all in float; `qdq_ops` counts Q/DQ operators between that and INT8.
     """
     best = result.best
+    same = ["metric", "baseline", "score", "score_tensorflow", "drop", "max_drop", "layers", "uncertified"]
+    same += ["search_samples", "evaluated_samples", "seconds"]
     return {
+        **{name: getattr(result, name) for name in same},
         "version": 1,
         "verdict": result.verdict.value,
-        "metric": result.metric,
-        "baseline": result.baseline,
-        "score": result.score,
-        "score_tensorflow": result.score_tensorflow,
-        "drop": result.drop,
-        "max_drop": result.max_drop,
         "int8_layers": best.int8_layers if best else 0,
-        "layers": result.layers,
         "int8_share": best.int8_share if best else 0.0,
         "objective": {"name": result.objective, "value": best.objective if best else None},
         "qdq_ops": best.qdq_ops if best else None,
         "latency": result.latency.facts() if result.latency else None,
         "verification": encode(result.verification),
         "certificate": result.certificate.facts() if result.certificate else None,
-        "uncertified": result.uncertified,
-        "search_samples": result.search_samples,
         "trials": len(result.trials),
         "best_trial": best.number if best else None,
-        "evaluated_samples": result.evaluated_samples,
-        "seconds": result.seconds,
         "ended": result.ended.value,
         "share_of": result.unit,
         "warnings": list(result.warnings),

@@ -107,7 +107,8 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         raise
     except (AutoquantError, MemoryError) as error:
         failure = str(error) or "out of memory; a smaller --batch-size may help"
-        at_fault = _at_fault(session, error, trial) if isinstance(error, AutoquantError) else ""
+        named = layer_at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
+        at_fault = named if session.space.may_be_float(named) else ""
         seconds = {"failed": session.clock() - begin}
         return replace(trial, state=State.FAILED, failure=failure, at_fault=at_fault, seconds=seconds)
     sound = all(map(math.isfinite, found.divergences))
@@ -125,12 +126,6 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         seconds=watch.laps,
         qdq_ops=built.qdq_ops,
     )
-
-
-def _at_fault(session: Session, error: AutoquantError, trial: Trial) -> str:
-    """The layer that an error names, if that may be left in float."""
-    name = layer_at_fault(error, trial.plan)
-    return name if session.space.may_be_float(name) else ""
 
 
 def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial | None:

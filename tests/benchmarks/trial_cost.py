@@ -97,7 +97,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         scorer.score(path, rules, watch.lap)
         trials.append(watch.laps)
         if both:
-            elsewhere.append(_pass(scorer, open_engine("tensorflow").open_file(path, builder.program)))
+            elsewhere.append(_pass(scorer, open_engine("tensorflow").open_file(path, builder.model.program)))
     _report(opened, median(passes), trials)
     if both:
         ratio = median(elsewhere) / median(trial["score"] for trial in trials)

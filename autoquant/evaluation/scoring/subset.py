@@ -11,7 +11,6 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, TrialError
-from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Runner, run_batch
@@ -49,10 +48,6 @@ class EvaluationSubset:
         """How far the FP32 model is from another answer, (samples,), where the metric is of classes."""
         return None if self.baseline.margins is None else self.baseline.margins[self.positions]
 
-    def reference(self, places: Array) -> Outputs:
-        """The FP32 outputs of samples of this subset, by place in it, for a metric that needs them."""
-        return self.baseline.reference(self.positions[places])
-
     def drops(self, rows: Array, places: Array) -> Array:
         """How much worse than FP32 the rows of some samples are, (samples,), by place, for rows that are numbers."""
         sign = 1.0 if self.metric.higher_is_better else -1.0
@@ -83,7 +78,8 @@ class EvaluationSubset:
         with prefetched(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
             for batch, outputs in pairs:
                 own = slice(done, done + len(batch))
-                reference = self.reference(places[own]) if metric.needs_reference else None
+                positions = self.positions[places[own]]
+                reference = self.baseline.reference(positions) if metric.needs_reference else None
                 with _as_trial_error():
                     rows.append(metric.measure(outputs, batch.labels, reference))
                 if on_outputs is not None:

@@ -1,7 +1,8 @@
-"""Files written whole: a temporary file beside the target, then a rename."""
+"""Files written whole: a temporary file beside the target, then a rename; and the digest of a file."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unwritable(path: Path, error: OSError) -> RunError:

@@ -6,12 +6,12 @@ import platform
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from hashlib import file_digest
 from pathlib import Path
 
 from autoquant.errors import AutoquantError, InputError, RunError
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
+from autoquant.files import sha256_of
 from autoquant.formats.codec import save
 from autoquant.tuning.certification.certificate import (
     Certificate,
@@ -56,7 +56,7 @@ def certify(session: SearchSession, result: SearchResult) -> SearchResult:
     if splits.holdout is None:
         return replace(result, uncertified=splits.reason)
     try:
-        digest = _digest(model)
+        digest = sha256_of(model)
         before = [one for one in evaluations if one.data == splits.holdout.digest]
         refusal = _refusal(before, best.number, digest)
         if refusal:
@@ -154,8 +154,3 @@ def _kernels(runner: Runner) -> str:
     counts = {kind: len(operators) for kind, operators in found().items()} if found else {}
     words = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
     return f"{words or 'stock kernels'} on {platform.machine()}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

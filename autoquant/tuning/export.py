@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.files import write_bytes, write_text, writing
+from autoquant.files import sha256_of, write_bytes, write_text, writing
 from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
@@ -202,9 +201,7 @@ def _copy_certificate(trial: StoredTrial, made: Export) -> None:
     certificate = trial.folder / CERTIFICATE
     if not certificate.is_file():
         return
-    with made.model.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-    if load_certificate(certificate).origin.int8_model == digest:
+    if load_certificate(certificate).origin.int8_model == sha256_of(made.model):
         write_bytes(made.folder / CERTIFICATE, certificate.read_bytes())
 
 

@@ -15,6 +15,7 @@ from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch, blocks, reading
 from autoquant.evaluation.data.plugins import nearest
+from autoquant.files import sha256_of
 
 LABELS = ("y", "labels")
 
@@ -54,8 +55,8 @@ class ArraySource:
     def digest(self) -> str:
         """Of the file's bytes, or of the arrays."""
         if self._path is not None:
-            with reading(self._path), self._path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            with reading(self._path):
+                return sha256_of(self._path)
         digest = hashlib.sha256()
         for key, array in (*sorted(self._whole.inputs.items()), ("labels", self._whole.labels)):
             if array is not None:

@@ -22,7 +22,7 @@ from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
-from autoquant.reports.explanation import Explanation, explain_run
+from autoquant.reports.explanation import Explanation, explain_trials, read_trials
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
@@ -153,7 +153,7 @@ def explain(run: str | Path) -> Explanation:
     All of it was measured by its trials. The run may be going on, or have been cut off; the model is not needed. Raises
     RunError where there is no run, no trial of it has ended, or a file of one is damaged.
     """
-    return explain_run(Path(run))
+    return explain_trials(read_trials(Path(run)))
 
 
 def quantize(

@@ -17,7 +17,7 @@ from autoquant.cli.words import at_most, counted, duration, number, percent
 from autoquant.errors import listed
 from autoquant.formats.codec import json_text
 from autoquant.reports.ablations import FloatFallbackEffect, Pair, SettingEffect
-from autoquant.reports.explanation import Explanation, FloatLayer, Reason, explain_run
+from autoquant.reports.explanation import Explanation, FloatLayer, Reason, explain_trials, read_trials
 from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS, Change, value_of
 from autoquant.tuning.study.choices import MACS
 from autoquant.tuning.study.space import setting_words
@@ -40,7 +40,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the run, and explain it."""
-    found = explain_run(Path(args.run))
+    found = explain_trials(read_trials(Path(args.run)))
     say(json_text(found.facts()) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
 
@@ -80,7 +80,7 @@ def cost(found: Explanation) -> Iterator[Row]:
         minimized = f"; {terms.objective_name} {percent(best.objective)} of the float model's"
         share = f"{best.int8_layers} of {best.layers} layers, {percent(best.int8_share)} of the model's work"
         yield "INT8", share + ("" if terms.objective_name == MACS else minimized)
-        yield "settings", plan_words(best.plan)
+        yield "settings", ", ".join([*_of_the_model(best.plan), *_of_layers(list(best.plan.int8.values()))])
     yield "effort", _effort(found)
 
 
@@ -190,11 +190,6 @@ def interval_words(low: float | None, high: float | None) -> str:
     return f" ({low:.2g} to {high:.2g})" if bounded else ""
 
 
-def plan_words(plan: Plan) -> str:
-    """The settings of a plan that are not the default, and of its layers with how many have them where they differ."""
-    return ", ".join([*_of_the_model(plan), *_of_layers(list(plan.int8.values()))])
-
-
 def _figures(pair: Pair) -> tuple[str, str, str, str]:
     """The figures of two trials, as NUMBERS has them."""
     divergences, gain, numbers = pair.divergence, pair.gain, f"{pair.before.number}, {pair.after.number}"
@@ -224,6 +219,7 @@ def _changed(change: Change) -> tuple[str, str]:
 
 
 def _of_the_model(plan: Plan) -> Iterator[str]:
+    """The settings of a plan that are not the default."""
     default = type(plan)({})
     for setting in PLAN_SETTINGS:
         value = getattr(plan, setting)
@@ -232,6 +228,7 @@ def _of_the_model(plan: Plan) -> Iterator[str]:
 
 
 def _of_layers(layers: list[LayerPlan]) -> Iterator[str]:
+    """The same of its layers, with how many have them where they differ."""
     for setting in LAYER_SETTINGS if layers else ():
         values = Counter(value_of(settings, setting) for settings in layers)
         default = value_of(type(layers[0])(), setting)

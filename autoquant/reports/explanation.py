@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autoquant.errors import RunError
-from autoquant.formats.codec import encode
+from autoquant.formats.codec import encode, file_facts
 from autoquant.model.operators import is_tensor
 from autoquant.reports.ablations import (
     FloatFallbackEffect,
@@ -52,7 +52,7 @@ class Explanation:
             "run": str(run.run),
             **encode(run.terms),
             "best": run.best.facts() if run.best else None,
-            "certificate": run.certificate.facts() if run.certificate else None,
+            "certificate": file_facts(run.certificate) if run.certificate else None,
             "trials": len(run.trials),
             "unended_trials": run.unended,
             "evaluated_samples": run.samples,
@@ -61,11 +61,6 @@ class Explanation:
             "float_fallbacks": [one.facts() for one in self.float_fallbacks],
             "float_layers": [one.facts() for one in self.float_layers],
         }
-
-
-def explain_run(run: Path) -> Explanation:
-    """Read a run, while it goes on or when it is over, and explain it. Raises RunError as `read_trials`."""
-    return explain_trials(read_trials(run))
 
 
 def explain_trials(run: RunTrials) -> Explanation:

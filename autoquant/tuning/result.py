@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.formats.codec import encode, json_text
+from autoquant.formats.codec import encode, file_facts, json_text
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.study.trial import Trial
 
@@ -106,7 +106,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "qdq_ops": best.qdq_ops if best else None,
         "latency": result.latency.facts() if result.latency else None,
         "verification": encode(result.verification),
-        "certificate": result.certificate.facts() if result.certificate else None,
+        "certificate": file_facts(result.certificate) if result.certificate else None,
         "trials": len(result.trials),
         "best_trial": best.number if best else None,
         "ended": result.ended.value,

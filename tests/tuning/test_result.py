@@ -12,6 +12,7 @@ import pytest
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.formats.codec import file_facts
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.result import Ended, SearchResult, result_facts, result_text
 from autoquant.tuning.study.trial import State, Trial
@@ -119,7 +120,7 @@ def test_every_trial_and_costly_layers(error: float, written: float | None) -> N
 def test_a_certificate_is_as_in_its_own_file() -> None:
     facts = json.loads(result_text(result(DONE, best=DONE, verdict=Verdict.CERTIFIED, certificate=CLAIM)))
     assert facts["verdict"] == facts["certificate"]["verdict"] == "certified"
-    assert facts["certificate"] == json.loads(json.dumps(CLAIM.facts()))
+    assert facts["certificate"] == json.loads(json.dumps(file_facts(CLAIM)))
 
 
 def test_why_there_is_no_certificate() -> None:

@@ -15,11 +15,10 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from autoquant.errors import RunError
 from autoquant.evaluation.statistics.paired import GroupBound
-from autoquant.formats.codec import file_facts, load, save
+from autoquant.formats.codec import load, save
 from autoquant.tuning.study.run_folder import RunFolder
 
 AGAIN = "it records which holdout samples were used: restore the file as the search wrote it, or start a new run"
@@ -108,10 +107,6 @@ class Certificate:
             raise ValueError(f"confidence is in (0, 1), samples are some, got {self.confidence}, {self.samples}")
         if self.guard and self.guard_max_drop is None:
             raise ValueError("groups are guarded, so there is a largest drop of each")
-
-    def facts(self) -> dict[str, Any]:
-        """The object of certificate.json."""
-        return file_facts(self)
 
 
 def load_certificate(path: Path) -> Certificate:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autoquant.errors import RunError
 from autoquant.evaluation.statistics.paired import GroupBound
-from autoquant.formats.codec import save
+from autoquant.formats.codec import file_facts, save
 from autoquant.tuning.certification.certificate import (
     Certificate,
     Origin,
@@ -95,7 +95,7 @@ EXAMPLE = Certificate(
 
 
 def test_the_file_is_plain_json() -> None:
-    facts = EXAMPLE.facts()
+    facts = file_facts(EXAMPLE)
     assert facts["verdict"] == "met, not certified"
     assert facts["origin"]["kernels"] == "XNNPACK"
     assert facts["guard"] == [{"label": "3", "samples": 100, "drop": 0.02, "upper": 0.08, "lower": -0.01}]
@@ -103,14 +103,14 @@ def test_the_file_is_plain_json() -> None:
 
 def test_a_bound_that_there_is_not_is_left_out() -> None:
     without = replace(EXAMPLE, upper_bound=math.inf, guard=(GroupBound("3", 1, 0.5, math.inf, -math.inf),))
-    facts = without.facts()
+    facts = file_facts(without)
     assert "upper_bound" not in facts
     assert facts["guard"] == [{"label": "3", "samples": 1, "drop": 0.5}]
     assert read(written(without)) == without
 
 
 def changed(**changes: object) -> str:
-    facts = {**EXAMPLE.facts(), **changes}
+    facts = {**file_facts(EXAMPLE), **changes}
     return json.dumps({key: value for key, value in facts.items() if value != "gone"})
 
 
@@ -128,10 +128,10 @@ WRONG = {
     "certified without a bound": (changed(upper_bound="gone", verdict="certified"), "has a bound"),
     "kind": (changed(samples=1000.5), r"file:\$\.samples: expected int"),
     "true is not a count": (changed(losses=True), r"file:\$\.losses: expected int"),
-    "digest": (changed(origin={**EXAMPLE.facts()["origin"], "data": "abc"}), "64 hexadecimal"),
+    "digest": (changed(origin={**file_facts(EXAMPLE)["origin"], "data": "abc"}), "64 hexadecimal"),
     "origin": (changed(origin="gone"), r"file:\$\.origin: is missing, expected an object"),
     "group": (changed(guard=[{"label": "3"}]), r"file:\$\.guard\[0\]\.samples: is missing"),
-    "group's key": (changed(guard=[{**EXAMPLE.facts()["guard"][0], "worst": 1}]), "unknown key"),
+    "group's key": (changed(guard=[{**file_facts(EXAMPLE)["guard"][0], "worst": 1}]), "unknown key"),
     "no groups": (changed(guard={}), r"file:\$\.guard: expected list"),
     "labels": (changed(unseen=[1]), r"file:\$\.unseen\[0\]: expected str, got 1"),
     "no largest drop": (changed(guard_max_drop="gone"), "a largest drop of each"),

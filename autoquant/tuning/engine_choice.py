@@ -58,11 +58,11 @@ class EngineChooser:
 
         Raises UsageError where LiteRT is asked for and does not compute what TensorFlow does.
         """
-        if self._requested == self._runtime or LITERT not in TARGETS[self.inputs.target.name].engines[1:]:
+        if self.inputs.request.engine == self._runtime or LITERT not in TARGETS[self.inputs.target.name].engines[1:]:
             return EngineChoice(open_engine(self._runtime))
         try:
-            engine = self._fake_quant_engine()
-            compared = self._compared(engine.open_graph(self.inputs.model.program), self._open_float())
+            engine, program = self._fake_quant_engine(), self.inputs.model.program
+            compared = self._compared(engine.open_graph(program), open_engine(TENSORFLOW).open_graph(program))
         except (ModelError, TrialError) as error:
             return self.fall_back(f"{error.where}: {error.what}")
         figures = _figures("float", compared)
@@ -101,14 +101,11 @@ class EngineChooser:
 
     def fall_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> EngineChoice:
         """Choose TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""
-        if self._requested != AUTO:
+        requested = self.inputs.request.engine
+        if requested != AUTO:
             hint = f"leave it out, or give --engine {TENSORFLOW}"
-            raise UsageError(f"--engine {self._requested}", f"cannot be used for this model: {reason}", hint=hint)
+            raise UsageError(f"--engine {requested}", f"cannot be used for this model: {reason}", hint=hint)
         return EngineChoice(open_engine(TENSORFLOW), reason, figures)
-
-    @property
-    def _requested(self) -> str:
-        return self.inputs.request.engine
 
     @property
     def _runtime(self) -> str:
@@ -127,19 +124,16 @@ class EngineChooser:
                 raise ModelError(name, what, hint=f"--engine {TENSORFLOW} can")
         return engine
 
-    def _open_float(self) -> Runner:
-        return open_engine(TENSORFLOW).open_graph(self.inputs.model.program)
-
     def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> Comparison | None:
         with tempfile.TemporaryDirectory() as folder:
-            path, program = Path(folder) / "model.pb", self.inputs.model.program
+            path, program, tensorflow = Path(folder) / "model.pb", self.inputs.model.program, open_engine(TENSORFLOW)
             for plan in islice(plans, PLANS):
                 try:
                     make(plan, path)
                 except (PlanError, TrialError):
                     continue  # the search will come to it, and say so
-                theirs = open_engine(TENSORFLOW).open_file(path, program)
-                return self._compared(engine.open_file(path, program), theirs, self._open_float())
+                theirs = tensorflow.open_file(path, program)
+                return self._compared(engine.open_file(path, program), theirs, tensorflow.open_graph(program))
         return None
 
     def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:

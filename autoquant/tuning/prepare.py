@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from autoquant.errors import DataError
 from autoquant.evaluation.data.splits import DataSplits
@@ -21,7 +21,7 @@ from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
 from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
-from autoquant.tuning.repairs.equalization import ModelVariant, equalized, variants_of
+from autoquant.tuning.repairs.equalization import ModelVariant, equalized
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.predict import Predictor
@@ -61,13 +61,12 @@ class _Preparation:
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
         measured = self._on_chosen_engine()
-        evaluation, cache = measured.scorer.subset.data, self.folder.operators
-        open_objective = OBJECTIVES[request.objective]
+        scorer, open_objective = measured.scorer, OBJECTIVES[request.objective]
+        evaluation, cache = scorer.subset.data, self.folder.operators
         objective = open_objective(measured.builder, inputs.space, evaluation, request.io, cache)
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
         sampler = self._sampler(measured, objective, startup=len(starts))
         study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)
-        scorer = measured.scorer
         return SearchSession(
             builder=measured.builder,
             scorer=scorer,
@@ -123,13 +122,23 @@ class _Preparation:
     def _measured(self, engine: Engine) -> _Measured:
         """Score the baseline on an engine, split the data, and prepare what builds and scores plans."""
         inputs, request, model = self.inputs, self.inputs.request, self.inputs.model
-        baseline = self._baseline(engine)
+        baseline = score_baseline(
+            engine,
+            model,
+            inputs.splits.evaluation,
+            inputs.metric,
+            batch_size=request.batch_size,
+            cache=self.folder.baseline,
+            on_progress=self._on_progress("baseline"),
+        )
+        for text in baseline.warnings:
+            self.listener(events.Warned(text))
         max_drop = request.tolerance.absolute(baseline.score.value)
         self._check_tolerance(baseline, max_drop)
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)
         self.listener(events.DataSplit(len(subset), len(splits.holdout or ()), splits.reason))
-        prepared = variants_of(partial(self._prepared, engine))
+        prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
         scorer = SampleScorer.of(engine, model.program, subset, seed=request.seed, batch_size=request.batch_size)
@@ -138,23 +147,8 @@ class _Preparation:
             why = bounds if inputs.metric.per_sample else "is not a mean over samples"
             text = f"every trial is scored on all samples: the metric '{inputs.metric.name}' {why}"
             self.listener(events.Warned(text))
-        builder = Builder(model, inputs.workload, inputs.target, prepared, corrector)
+        builder = Builder(model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector)
         return _Measured(builder, scorer, max_drop, splits)
-
-    def _baseline(self, engine: Engine) -> Baseline:
-        inputs = self.inputs
-        baseline = score_baseline(
-            engine,
-            inputs.model,
-            inputs.splits.evaluation,
-            inputs.metric,
-            batch_size=inputs.request.batch_size,
-            cache=self.folder.baseline,
-            on_progress=self._on_progress("baseline"),
-        )
-        for text in baseline.warnings:
-            self.listener(events.Warned(text))
-        return baseline
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:
         """Tell what the tolerance means. One that leaves right answers nothing to fall short of was hardly meant.

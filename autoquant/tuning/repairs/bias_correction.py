@@ -105,8 +105,7 @@ class Corrector:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.target.file_name("uncorrected")
             record = compiler.compile(plan, path).record
-            reference = compiler.reference(plan)
-            pair = open_pair(path, reference, layers)
+            pair = open_pair(path, compiler.reference(plan), layers)
             if plan.bias_correction == "analytic":
                 return self._analytic(plan, model, record, pair)
             return self._empirical(layers, pair)

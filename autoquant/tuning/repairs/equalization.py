@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from typing import NamedTuple
 
 from autoquant.cache import digest_of
-from autoquant.calibration.plan import Plan
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
@@ -23,15 +21,6 @@ class ModelVariant(NamedTuple):
 
     model: Model
     compiler: Compiler
-
-
-def variants_of(prepare: Callable[[bool], ModelVariant]) -> Callable[[Plan], ModelVariant]:
-    """What plans quantize: the model as it is, or equalized; each is prepared when the first plan needs it.
-
-    `prepare` is told whether to equalize.
-    """
-    prepared = cache(prepare)
-    return lambda plan: prepared(plan.equalize)
 
 
 def equalized_program(program: Program, layers: Mapping[str, Layer], moments_of: MomentsOf) -> Program:

@@ -171,13 +171,11 @@ class SearchRequest(DataRequest):
         table: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name in ("data", "calibration", "certify") and not isinstance(value, str | Path | None):
-                value = IN_MEMORY
-            elif isinstance(value, str | Path):
+            if isinstance(value, str | Path):
                 value = _absolute(str(value), path_too=entry.name in _PATHS)
             elif isinstance(value, Tolerance):
                 value = str(value)
-            elif callable(value):
+            elif callable(value) or (value is not None and entry.name in ("data", "calibration", "certify")):
                 value = IN_MEMORY
             if value is not None and value != math.inf and value != ():
                 table[entry.name] = list(value) if isinstance(value, tuple) else value

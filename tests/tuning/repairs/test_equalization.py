@@ -11,14 +11,13 @@ import pytest
 from tiny_model import Tiny
 
 import autoquant
-from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.certificate import Verdict
-from autoquant.tuning.repairs.equalization import equalized, variants_of
+from autoquant.tuning.repairs.equalization import equalized
 
 SIZES = np.array([1.0, 40.0, 0.02, 300.0], np.float32)
 SPACE = """
@@ -134,21 +133,6 @@ def test_digests_tell_models_apart(tiny: Tiny, unequal: Path) -> None:
     plain = target.lowered(open_model(tiny.model))
     only = {"conv": target.survey(plain, {}).by_name["conv"]}
     assert equalized(plain, only, calibrating, 1) is plain
-
-
-def test_each_model_is_prepared_once_and_when_it_is_needed() -> None:
-    prepared: list[bool] = []
-
-    def prepare(equalize: bool) -> Any:
-        prepared.append(equalize)
-        return equalize
-
-    by_plan = variants_of(prepare)
-    assert prepared == []
-    wanted = [True, False, False, True]
-    given: list[Any] = [by_plan(Plan({}, equalize=equalize)) for equalize in wanted]
-    assert given == wanted
-    assert prepared == [True, False]
 
 
 def test_the_costly_layers_are_those_of_the_equalized_model(tiny: Tiny, unequal: Path, tmp_path: Path) -> None:

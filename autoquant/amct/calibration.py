@@ -124,8 +124,13 @@ class Calibration:
         if self.probes.error is not None or not self._inputs.waiting:
             return
         self._inputs.add(name, *activations, number=int(number))
-        if not self._inputs.waiting:
-            self._finish()
+        if self._inputs.waiting:
+            return
+        log().info("all data is there: computing the scales of %d layers", len(self._layers))
+        statistics = self._inputs.statistics()
+        save_record(Calibrator(self._graph, self._layers, statistics).record(self._plan), self._path)
+        self._finished = True
+        log().info("the calibration is finished: %s", self._path)
 
     def progress(self) -> str:
         """Which layers have not read all passes, and how many they have.
@@ -140,13 +145,6 @@ class Calibration:
     def _begin(self) -> None:
         self.probes.error = None
         self._inputs = LayerInputs(self._plan, self._layers, refuse_nan=True)
-
-    def _finish(self) -> None:
-        log().info("all data is there: computing the scales of %d layers", len(self._layers))
-        statistics = self._inputs.statistics()
-        save_record(Calibrator(self._graph, self._layers, statistics).record(self._plan), self._path)
-        self._finished = True
-        log().info("the calibration is finished: %s", self._path)
 
 
 _CALIBRATIONS: WeakValueDictionary[Path, Calibration] = WeakValueDictionary()

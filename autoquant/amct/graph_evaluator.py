@@ -39,7 +39,14 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
             what = f"names {len(shapes)} inputs, data_dir {len(folders)} folders and data_types {len(types)} types"
             raise UsageError("input_shape", what, hint="give as many of each, joined by ';'")
         self._inputs = [_read(Path(folder), *rest) for folder, *rest in zip(folders, shapes, types, strict=True)]
-        _check_same_inputs(self._inputs)
+        first = self._inputs[0]
+        for place, other in enumerate(self._inputs[1:], start=1):
+            if other.name in {one.name for one in self._inputs[:place]}:
+                raise UsageError("input_shape", f"'{other.name}' appears twice", hint="name each input once")
+            if len(other.files) != len(first.files):
+                folder, batches = str(other.files[0].parent), len(first.files)
+                what = f"holds {len(other.files)} files for '{other.name}', but there are {batches} for '{first.name}'"
+                raise DataError(folder, what, hint="each input needs as many files as there are batches")
 
     @property
     def batch_num(self) -> int:
@@ -121,17 +128,6 @@ def _read(folder: Path, spec: str, kind: str) -> _Input:
 def _parts(text: str) -> list[str]:
     """What stands between the ';'; one at the end is nothing."""
     return [part.strip() for part in text.strip().removesuffix(";").split(";")]
-
-
-def _check_same_inputs(inputs: Sequence[_Input]) -> None:
-    first = inputs[0]
-    for place, other in enumerate(inputs[1:], start=1):
-        if other.name in {one.name for one in inputs[:place]}:
-            raise UsageError("input_shape", f"'{other.name}' appears twice", hint="name each input once")
-        if len(other.files) != len(first.files):
-            folder, batches = str(other.files[0].parent), len(first.files)
-            what = f"holds {len(other.files)} files for '{other.name}', but there are {batches} for '{first.name}'"
-            raise DataError(folder, what, hint="each input needs as many files as there are batches")
 
 
 def _needed(graph: Any, outputs: Sequence[str]) -> list[str]:

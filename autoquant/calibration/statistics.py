@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,10 +164,9 @@ def _entries(statistics: Statistics) -> Iterator[tuple[Mapping[str, Any], list[S
             yield {"batch_num": batch_num, "tensor": name, "axis": axis}, _as_sketches(channels.each)
 
 
-def _as_sketches(each: Iterable[Distribution]) -> list[Sketch]:
-    seen = list(each)
-    sketches = [one for one in seen if isinstance(one, Sketch)]
-    if len(sketches) < len(seen):
+def _as_sketches(each: Sequence[Distribution]) -> list[Sketch]:
+    sketches = [one for one in each if isinstance(one, Sketch)]
+    if len(sketches) < len(each):
         raise ValueError("values that were kept exactly are too large for a file")
     return sketches
 

@@ -96,10 +96,8 @@ def parse_space(text: str, where: str) -> SpaceFile:
     if not isinstance(listed, list | None):
         hint = "begin each with [[override]]"
         raise fields.error("override", f"expected a list of tables, got {listed!r}", hint=hint)
-    overrides = tuple(
-        _override(fields.nested(entry, f"override[{number}]"), f"{where}.override[{number}]")
-        for number, entry in enumerate(listed or ())
-    )
+    entries = (fields.nested(entry, f"override[{number}]") for number, entry in enumerate(listed or ()))
+    overrides = tuple(map(_override, entries))
     fields.done()
     return SpaceFile(where, text, whole, shared, layer, overrides)
 
@@ -129,11 +127,11 @@ def _table(fields: Fields, kind: str) -> Table:
     return table
 
 
-def _override(fields: Fields, where: str) -> Override:
+def _override(fields: Fields) -> Override:
     patterns, types = _choices(fields, "layers", str), _choices(fields, "types", str)
     if not patterns and not types:
-        raise SpaceError(where, "says for no layer", hint='give layers = ["conv1*"] or types = ["MatMul"]')
-    return Override(patterns, types, _table(fields, "override"), where)
+        raise SpaceError(fields.where, "says for no layer", hint='give layers = ["conv1*"] or types = ["MatMul"]')
+    return Override(patterns, types, _table(fields, "override"), fields.where)
 
 
 def _strengths(fields: Fields) -> tuple[float | None, ...]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoquant.cli.output import note
-from autoquant.cli.state import Pace, State, best, budget, cells, ended, facts, running, update, verdict
+from autoquant.cli.state import Pace, SearchState, best, budget, cells, ended, facts, running, update, verdict
 from autoquant.cli.words import duration
 from autoquant.tuning.events import Event, Listener, TrialEnded, Warned
 from autoquant.tuning.study.trial import Trial
@@ -61,7 +61,7 @@ class PlainScreen:
         self._clock = clock
         self._verbose = verbose
         self._begin = self._wrote = clock()
-        self._state = State()
+        self._state = SearchState()
 
     def __call__(self, event: Event) -> None:
         """Write what an event changed."""
@@ -78,13 +78,13 @@ class PlainScreen:
             self._wrote = now
             self._write(f"[{duration(now - self._begin):>6}] {line}")
 
-    def _lines(self, state: State) -> list[str]:
+    def _lines(self, state: SearchState) -> list[str]:
         begun = running(state) if self._verbose else ()
         warnings = (("warning", text) for text in state.warnings)
         return [f"{label}: {text}" for label, text in (*facts(state), *warnings, *begun, *ended(state))]
 
 
-def trial_lines(trial: Trial, state: State, *, verbose: bool) -> Iterator[str]:
+def trial_lines(trial: Trial, state: SearchState, *, verbose: bool) -> Iterator[str]:
     """The lines of a trial that has ended; the state has it."""
     reason = f", {trial.failure}" if trial.failure else ""
     figures = ", ".join(f"{heading} {cell}" for heading, cell in cells(trial, state).items() if cell)
@@ -104,7 +104,7 @@ def live_screen(console: Console, clock: Callable[[], float]) -> Iterator[Listen
 
     The last state stays on the screen, unless there never was one.
     """
-    state = State()
+    state = SearchState()
 
     def hear(event: Event) -> None:
         nonlocal state
@@ -117,7 +117,7 @@ def live_screen(console: Console, clock: Callable[[], float]) -> Iterator[Listen
             live.transient = state.opened is None
 
 
-def render(state: State, now: float) -> RenderableType:
+def render(state: SearchState, now: float) -> RenderableType:
     """What the screen shows at time `now`, at whatever width."""
     rows = Table.grid(padding=(0, 2), expand=True)
     rows.add_column(style="bold", no_wrap=True)
@@ -149,7 +149,7 @@ def _bar(pace: Pace, now: float) -> RenderableType:
     return grid
 
 
-def _trials(state: State) -> Table:
+def _trials(state: SearchState) -> Table:
     rows = [cells(trial, state) for trial in state.recent]
     headings = [heading for heading in rows[0] if any(row[heading] for row in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim", expand=True)

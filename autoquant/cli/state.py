@@ -11,8 +11,7 @@ from autoquant.cli.words import accepted, counted, duration, macs, number, perce
 from autoquant.tuning import events
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import MACS
-from autoquant.tuning.study.trial import State as TrialState
-from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.study.trial import State, Trial
 
 RECENT = 6
 """Trials that are shown."""
@@ -47,7 +46,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SearchState:
     """All that is known of a search. `used` seconds of the budget were used at time `at`."""
 
     opened: events.Opened | None = None
@@ -70,7 +69,7 @@ class State:
         return self.used if self.result or self.at is None else self.used + now - self.at
 
 
-def update(state: State, event: events.Event, now: float) -> State:
+def update(state: SearchState, event: events.Event, now: float) -> SearchState:
     """The state after an event at time `now`, in seconds of any clock."""
     match event:
         case events.Opened():
@@ -106,7 +105,7 @@ def _pace(before: Pace | None, event: events.Progress, now: float) -> Pace:
     return replace(before, done=event.done, total=event.total, at=now)
 
 
-def facts(state: State) -> Iterator[Row]:
+def facts(state: SearchState) -> Iterator[Row]:
     """Model, data, folder and baseline: a log has a line of each when it is known, or changes."""
     opened, baseline, parts = state.opened, state.baseline, state.divided
     if opened is not None:
@@ -128,14 +127,14 @@ def facts(state: State) -> Iterator[Row]:
         yield "resumed", f"after {counted(len(resumed.trials), 'trial')}{best_before}"
 
 
-def running(state: State) -> Iterator[Row]:
+def running(state: SearchState) -> Iterator[Row]:
     """The trial that is being carried out, if there is one."""
     if state.running is not None and state.opened is not None:
         one = state.running
         yield f"trial {one.number}", f"{one.why}; {share_words(one.int8_layers, state.opened.layers, one.int8_share)}"
 
 
-def best(state: State) -> str:
+def best(state: SearchState) -> str:
     """The best trial so far."""
     trial = state.best
     if trial is None or trial.drop is None:
@@ -144,33 +143,33 @@ def best(state: State) -> str:
     return f"{score}; {share_words(trial.int8_layers, trial.layers, trial.int8_share)}; trial {trial.number}"
 
 
-def budget(state: State, now: float) -> Iterator[Row]:
+def budget(state: SearchState, now: float) -> Iterator[Row]:
     """Trials and time, used and allowed."""
     if state.opened is not None:
         most = f" of {duration(state.opened.timeout)}" if math.isfinite(state.opened.timeout) else ""
         yield "budget", f"{state.trials} of {state.opened.max_trials} trials, {duration(state.used_at(now))}{most}"
 
 
-def ended(state: State) -> Iterator[Row]:
+def ended(state: SearchState) -> Iterator[Row]:
     """Why the search ended, once it has."""
     if state.result is not None:
         yield "ended", state.result.ended
 
 
-def verdict(trial: Trial, state: State) -> str:
+def verdict(trial: Trial, state: SearchState) -> str:
     """The verdict of a trial: 'met' and 'missed' are about the tolerance, on all samples of the search."""
-    if trial.state is TrialState.FAILED or state.baseline is None:
+    if trial.state is State.FAILED or state.baseline is None:
         return "failed"
     if trial.undecided:
         return "screened out"
-    met = trial.within if trial.state is TrialState.STOPPED else trial.meets(state.baseline.max_drop)
+    met = trial.within if trial.state is State.STOPPED else trial.meets(state.baseline.max_drop)
     return {True: "met", False: "missed", None: "undecided"}[met]
 
 
-def cells(trial: Trial, state: State) -> Mapping[str, str]:
+def cells(trial: Trial, state: SearchState) -> Mapping[str, str]:
     """The figures of a trial by their headings, empty where there is none; '~' marks an estimate."""
     objective = state.opened.objective if state.opened else MACS
-    estimate = "~" if trial.state is TrialState.STOPPED else ""
+    estimate = "~" if trial.state is State.STOPPED else ""
     return {
         "INT8": f"{trial.int8_layers}/{trial.layers}",
         "share": percent(trial.int8_share),

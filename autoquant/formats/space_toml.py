@@ -20,7 +20,7 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Choices:
     """The choices of one table of the file for each setting, preferred value first; empty where there are none.
 
     `dmq` holds migration strengths, None for no balancing.
@@ -40,7 +40,7 @@ class Override:
 
     patterns: tuple[str, ...]
     types: tuple[str, ...]
-    table: Table
+    table: Choices
     where: str
 
 
@@ -54,8 +54,8 @@ class SpaceFile:
     where: str
     text: str
     whole: Mapping[str, tuple[Any, ...]]
-    shared: Table
-    layer: Table
+    shared: Choices
+    layer: Choices
     overrides: tuple[Override, ...]
 
 
@@ -113,9 +113,9 @@ def _whole(fields: Fields) -> Mapping[str, tuple[Any, ...]]:
     return MappingProxyType({"batch_num": batch_num, "equalize": equalize, "bias_correction": bias_correction})
 
 
-def _table(fields: Fields, kind: str) -> Table:
+def _table(fields: Fields, kind: str) -> Choices:
     quant_enable = () if kind == "global" else _choices(fields, "quant_enable", bool)
-    table = Table(
+    table = Choices(
         quant_enable,
         _activations(fields),
         _choices(fields, "asymmetric", bool),
@@ -184,7 +184,7 @@ def _each_once(fields: Fields, key: str, values: Sequence[Any]) -> tuple[Any, ..
     return tuple(values)
 
 
-def _disjoint(fields: Fields, shared: Table, layer: Table) -> None:
+def _disjoint(fields: Fields, shared: Choices, layer: Choices) -> None:
     words = {"activation": "act_algo", "dmq": "dmq_balancer"}
     for key in ("activation", "asymmetric", "channel_wise", "dmq", "weight_algorithm"):
         word = words.get(key, key)

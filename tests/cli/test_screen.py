@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from autoquant.cli.screen import live_screen, render
-from autoquant.cli.state import State, update
+from autoquant.cli.state import SearchState, update
 from autoquant.tuning.events import (
     BaselineScored,
     DataSplit,
@@ -30,7 +30,7 @@ BASELINE = BaselineScored("top1", 0.75, 0.125, 0.625)
 
 def screen(*events: Event, width: int = 100, now: float = 0.0) -> str:
     """What is shown at `now` after events one second apart, from 1 s on."""
-    state = State()
+    state = SearchState()
     for second, event in enumerate(events, start=1):
         state = update(state, event, float(second))
     file = io.StringIO()

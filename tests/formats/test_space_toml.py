@@ -7,7 +7,7 @@ import pytest
 
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import SpaceError
-from autoquant.formats.space_toml import Override, Table, load_space, parse_space, presets
+from autoquant.formats.space_toml import Choices, Override, load_space, parse_space, presets
 
 TEXT = """
 version = 1
@@ -34,8 +34,8 @@ quant_enable = false
 def test_all_of_it() -> None:
     space = parse_space(TEXT, "my.toml")
     assert (space.where, space.text, space.whole["batch_num"]) == ("my.toml", TEXT, (8, 1))
-    assert space.shared == Table(asymmetric=(True,))
-    assert space.layer == Table(
+    assert space.shared == Choices(asymmetric=(True,))
+    assert space.layer == Choices(
         quant_enable=(True, False),
         activation=(
             MinMax(),
@@ -48,16 +48,16 @@ def test_all_of_it() -> None:
         ),
     )
     assert space.overrides == (
-        Override(("conv1*", "head"), (), Table(activation=(MinMax(),)), "my.toml.override[0]"),
-        Override((), ("MatMul",), Table(quant_enable=(False,)), "my.toml.override[1]"),
+        Override(("conv1*", "head"), (), Choices(activation=(MinMax(),)), "my.toml.override[0]"),
+        Override((), ("MatMul",), Choices(quant_enable=(False,)), "my.toml.override[1]"),
     )
 
 
 def test_an_empty_file_offers_the_defaults() -> None:
     space = parse_space("", "my.toml")
     assert space.whole["batch_num"] == (1,)
-    assert space.shared == Table()
-    assert space.layer == Table()
+    assert space.shared == Choices()
+    assert space.layer == Choices()
     assert space.overrides == ()
 
 
@@ -80,18 +80,18 @@ def test_a_balancer_has_strengths_and_false_for_none() -> None:
     space = parse_space(
         "[global]\ndmq_balancer = [false, 0.5]\n[[override]]\ntypes = 'MatMul'\ndmq_balancer = 0.2", "a"
     )
-    assert space.shared == Table(dmq=(None, 0.5))
-    assert space.overrides[0].table == Table(dmq=(0.2,))
-    assert parse_space("[layer]\ndmq_balancer = false", "a").layer == Table(dmq=(None,))
+    assert space.shared == Choices(dmq=(None, 0.5))
+    assert space.overrides[0].table == Choices(dmq=(0.2,))
+    assert parse_space("[layer]\ndmq_balancer = false", "a").layer == Choices(dmq=(None,))
 
 
 def test_weight_algorithms() -> None:
     space = parse_space(
         "[layer]\nweight_algorithm = ['octav', 'minmax']\n[[override]]\ntypes = 'MatMul'\nweight_algorithm = 'mse'", "a"
     )
-    assert space.layer == Table(weight_algorithm=("octav", "minmax"))
-    assert space.overrides[0].table == Table(weight_algorithm=("mse",))
-    assert parse_space("[global]\nweight_algorithm = 'octav'", "a").shared == Table(weight_algorithm=("octav",))
+    assert space.layer == Choices(weight_algorithm=("octav", "minmax"))
+    assert space.overrides[0].table == Choices(weight_algorithm=("mse",))
+    assert parse_space("[global]\nweight_algorithm = 'octav'", "a").shared == Choices(weight_algorithm=("octav",))
 
 
 def test_whole_numbers_stay_whole() -> None:

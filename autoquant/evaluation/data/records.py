@@ -27,7 +27,7 @@ HEADER, FOOTER = 12, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RecordTable:
     """What is known of each record, (records, 4): index of its file, offset and size in bytes, checksum; a digest."""
 
     records: Array
@@ -69,7 +69,7 @@ class RecordSource:
         return stacked(samples, size)
 
     @cached_property
-    def _table(self) -> Table:
+    def _table(self) -> RecordTable:
         found: list[tuple[int, ...]] = []
         digest = hashlib.sha256(self._form.key.encode())
         for number, file in enumerate(self._files):
@@ -77,7 +77,7 @@ class RecordSource:
                 found.append((number, offset, len(record), zlib.crc32(record)))
                 digest.update(len(record).to_bytes(8, "little"))
                 digest.update(record)
-        return Table(np.asarray(found, np.int64).reshape(-1, 4), digest.hexdigest())
+        return RecordTable(np.asarray(found, np.int64).reshape(-1, 4), digest.hexdigest())
 
     def _record(self, index: int) -> tuple[str, bytes]:
         """Where a record lies, for a person to read, and what it holds. Raises DataError if it is not what it was."""

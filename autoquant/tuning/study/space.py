@@ -11,7 +11,7 @@ from typing import Any
 from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import SpaceError
-from autoquant.formats.space_toml import Override, SpaceFile, Table
+from autoquant.formats.space_toml import Choices, Override, SpaceFile
 from autoquant.model.layer import Layer
 from autoquant.model.operators import is_tensor
 
@@ -116,7 +116,7 @@ class SearchSpace:
         return self.plan(next(self.starts()).parameters)
 
     @property
-    def _quantizable(self) -> Mapping[str, Table]:
+    def _quantizable(self) -> Mapping[str, Choices]:
         return {name: table for name, table in self._tables.items() if True in table.quant_enable}
 
     def _all_dimensions(self) -> Iterator[tuple[str, tuple[Choice, ...]]]:
@@ -170,7 +170,7 @@ def _offered(file: SpaceFile, layers: Sequence[Layer]) -> Iterator[Layer]:
             yield layer
 
 
-def _table(file: SpaceFile, layer: Layer) -> Table:
+def _table(file: SpaceFile, layer: Layer) -> Choices:
     """The choices of one layer itself, as far as it can have them; empty where those of the whole model hold."""
     own = [override.table for override in file.overrides if _matches(override, layer)]
     tables = [*reversed(own), file.layer]  # the last override that says something wins
@@ -181,10 +181,10 @@ def _table(file: SpaceFile, layer: Layer) -> Table:
         offered, shared = _first(tables, setting), getattr(file.shared, setting)
         possible = _possible(layer, setting, offered or shared or default)
         found[setting] = () if possible == shared and not offered else possible
-    return Table(**found)
+    return Choices(**found)
 
 
-def _first(tables: Sequence[Table], setting: str) -> tuple[Any, ...]:
+def _first(tables: Sequence[Choices], setting: str) -> tuple[Any, ...]:
     """The choices of a setting in the first table that has any."""
     return next((getattr(table, setting) for table in tables if getattr(table, setting)), ())
 

@@ -74,6 +74,7 @@ def stacked(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     for _, alike in groupby(samples, _shapes):
         while group := list(islice(alike, size)):
             yield _stack(group)
+            del group  # its memory may be used for the next one
 
 
 def blocks(indices: Array | None, total: int, size: int) -> Iterator[slice | Array]:

@@ -166,7 +166,8 @@ def _groups(certificate: Certificate) -> Iterator[Row]:
         (one.label, number(one.drop), UNKNOWN if math.isinf(one.upper) else number(one.upper), f"{one.samples:,}", word)
         for one, word in ((one, _group_verdict(one, max_drop)) for one in shown)
     ]
-    yield from _below(Table(("group", "drop", "at most", "samples", "within"), rows, words=1).lines())
+    table = Table(("group", "drop", "at most", "samples", "within"), rows, words=1)
+    yield from (("", line) for line in table.lines())
     if certificate.unseen:
         groups = listed(certificate.unseen, most=MOST)
         yield "", f"groups without holdout samples, which stay uncertified: {groups}; --certify DATA that has some"
@@ -177,16 +178,13 @@ def _group_verdict(group: GroupBound, max_drop: float) -> str:
     return "yes" if within(group.upper, max_drop) else "undecided" if within(group.lower, max_drop) else "no"
 
 
-def _below(lines: Sequence[str]) -> Iterator[Row]:
-    yield from (("", line) for line in lines)
-
-
 def _latency(latency: Latency | None) -> Iterator[Row]:
     if latency is None:
         return
     yield "here", ", ".join(f"{model.name} {spread(model.seconds)}" for model in latency.models)
     operators = operator_table(latency, [model.name for model in latency.models], most=MOST)
-    yield from _below([conditions(latency), *latency.statements, *doubts(latency), *operators.lines()])
+    lines = [conditions(latency), *latency.statements, *doubts(latency), *operators.lines()]
+    yield from (("", line) for line in lines)
 
 
 def _effort(result: SearchResult) -> Iterator[Row]:

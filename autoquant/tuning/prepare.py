@@ -61,9 +61,9 @@ class _Preparation:
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
         measured = self._on_chosen_engine()
-        scorer, open_objective = measured.scorer, OBJECTIVES[request.objective]
-        evaluation, cache = scorer.subset.data, self.folder.operators
-        objective = open_objective(measured.builder, inputs.space, evaluation, request.io, cache)
+        scorer, operators = measured.scorer, self.folder.operators
+        open_objective = OBJECTIVES[request.objective]
+        objective = open_objective(measured.builder, inputs.space, scorer.subset.data, request.io, operators)
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
         sampler = self._sampler(measured, objective, startup=len(starts))
         study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)

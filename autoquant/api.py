@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from autoquant.calibration.plan import Plan, check_plan
+from autoquant.calibration.plan import Plan, check_plan, layer_plan
 from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
@@ -39,6 +39,7 @@ from autoquant.tuning.study.workload import Workload
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
     from autoquant.tuning.sensitivity.measure import Overview
+    from autoquant.tuning.sensitivity.request import Between
 
 
 def search(
@@ -225,12 +226,14 @@ def benchmark(
 class Inspection:
     """A model in the form that a target quantizes, and what of it can be quantized there.
 
-    `sensitivity` is how much each layer changes the output, where that was asked for.
+    `sensitivity` is how much each layer changes the output, where that was asked for, and `between` the same of the
+    operators of a .tflite that are no layers.
     """
 
     model: Model
     survey: Survey
     sensitivity: Overview | None = None
+    between: Between | None = None
 
 
 def inspect(
@@ -262,7 +265,13 @@ def inspect(
 
     data = open_dataset(request, opened, request.calibration)
     layers = {layer.name: layer for layer in survey.layers}
-    return Inspection(lowered, survey, measure_overview(opened, layers, data, batch_size=request.batch_size))
+    overview = measure_overview(opened, layers, data, batch_size=request.batch_size)
+    if chosen == TENSORFLOW:
+        return Inspection(lowered, survey, overview)
+    plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})
+    workload, engine = Workload.of(looked_at, lowered, data), open_engine(TARGETS[chosen].runtime)
+    builder = builder_of_plan(plan, lowered, workload, looked_at, engine, data, batch_size=request.batch_size)
+    return Inspection(lowered, survey, overview, builder.measure_between(plan))
 
 
 def check(model: str | Path, record: str | Path | None = None) -> CheckResult:

@@ -27,6 +27,12 @@ INTERNAL = 70
 INTERRUPTED = 130
 
 
+IN_FLOAT = (
+    "leave the layer in float: quant_enable false in its config.json or search space, skip_layers in AMCT's functions"
+)
+"""The way out where a layer cannot be quantized."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
     """A hint for a name that is none: the closest of those that are, or what to say where none is close."""
     close = get_close_matches(name, list(known), n=1)

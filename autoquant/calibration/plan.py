@@ -61,7 +61,9 @@ class Plan:
     `fusion` is how the model must have been opened. `fp16_scales` rounds activation scales to float16 (AMCT's
     FORCE_FP16_QUANT). `exact` says whether to calibrate on all values, kept in memory, or on sketches; None leaves
     that to what carries the plan out. `equalize` makes channels of neighbouring layers alike before anything else is
-    done; `bias_correction`, one of CORRECTIONS, moves biases by the mean error that is left.
+    done; `bias_correction`, one of CORRECTIONS, moves biases by the mean error that is left. `float_operators` are the
+    operators of a .tflite that stay in float though they are no layers, by the names of their results; None leaves the
+    choice to whatever builds the plan.
     """
 
     layers: Mapping[str, LayerPlan | None]
@@ -71,6 +73,7 @@ class Plan:
     exact: bool | None = None
     equalize: bool = False
     bias_correction: str = "none"
+    float_operators: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_num < 1:
@@ -127,7 +130,9 @@ def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
             changes += [f"{name}: {limit.change}" for limit in _limits(layers[name], settings)]
         else:
             changes.append(f"{name}: in float, as this target does not quantize it")
-    adapted = replace(plan, layers=plans)
+    if plan.float_operators is not None:
+        changes.append("float_operators: chosen again, as they are those of another file")
+    adapted = replace(plan, layers=plans, float_operators=None)
     check_plan(adapted, layers)
     return Adaptation(adapted, tuple(changes))
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.plan import WEIGHT_BITS, LayerPlan, Plan, check_plan, two_inputs
-from autoquant.calibration.scales import IN_FLOAT, Factors, Scales
+from autoquant.calibration.scales import Factors, Scales
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import PlanError, TrialError, did_you_mean
+from autoquant.errors import IN_FLOAT, PlanError, TrialError, did_you_mean
 from autoquant.model.layer import Layer
 from autoquant.model.model import Program, known_constant
 from autoquant.quantization.affine import EPSILON, Affine, balanced_weight, in_float16, input_maxima, weight_scales

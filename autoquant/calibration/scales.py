@@ -11,13 +11,12 @@ from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.ranges import RangeAlgorithm
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import PlanError, TrialError
+from autoquant.errors import IN_FLOAT, PlanError, TrialError
 from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Affine, Range, asymmetric, balance_factors, symmetric
 
 Factors = tuple[float, ...]
 """By what the channels of a tensor are divided when it is balanced, one each; empty where it is not."""
-IN_FLOAT = "leave the layer in float: add it to skip_layers"
 
 
 class Scales:
@@ -30,15 +29,24 @@ class Scales:
         self._factors: dict[tuple[str, int, float], Factors] = {}
 
     def affine(
-        self, name: str, tensor: str, settings: LayerPlan, batch_num: int, *, axis: int = -1, factors: Factors = ()
+        self,
+        name: str,
+        tensor: str,
+        settings: LayerPlan,
+        batch_num: int,
+        *,
+        axis: int = -1,
+        factors: Factors = (),
+        what: str = "its input",
     ) -> Affine:
         """Scale and offset of a tensor by a layer's settings, its channels, on `axis`, divided by `factors`.
 
-        `name` is what errors call it. Raises PlanError where the statistics lack it, TrialError where it has no scale.
+        Errors say that it is `what` of `name`. Raises PlanError where the statistics lack it, TrialError where it has
+        no scale.
         """
         key = tensor, batch_num, settings.activation, settings.asymmetric, factors
         if key not in self._ranges:
-            self._ranges[key] = _range(name, self._distribution(tensor, batch_num, axis, factors), settings)
+            self._ranges[key] = _range(name, what, self._distribution(tensor, batch_num, axis, factors), settings)
         return _affine(name, self._ranges[key], settings)
 
     def factors(self, layer: Layer, settings: LayerPlan, batch_num: int, maxima: Callable[[int], Array]) -> Factors:
@@ -69,14 +77,14 @@ class Scales:
         return self._balanced[key]
 
 
-def _range(name: str, distribution: Distribution, settings: LayerPlan) -> Range:
+def _range(name: str, what: str, distribution: Distribution, settings: LayerPlan) -> Range:
     """The range of a distribution. Raises TrialError where there is nothing to choose a range from."""
     if distribution.nonfinite:
-        what = f"its input held {distribution.nonfinite} NaN or infinite values"
-        raise TrialError(name, what, hint=f"repair the calibration data, or {IN_FLOAT}")
+        held = f"{what} held {distribution.nonfinite} NaN or infinite values"
+        raise TrialError(name, held, hint=f"repair the calibration data, or {IN_FLOAT}")
     if not distribution.count:
-        what = "its input was empty in every calibration batch"
-        raise TrialError(name, what, hint=f"calibrate with representative data, or {IN_FLOAT}")
+        empty = f"{what} was empty in every calibration batch"
+        raise TrialError(name, empty, hint=f"calibrate with representative data, or {IN_FLOAT}")
     return settings.activation(distribution, symmetric=not settings.asymmetric)
 
 

@@ -81,6 +81,9 @@ def cost(found: Explanation) -> Iterator[Row]:
         share = f"{best.int8_layers} of {best.layers} layers, {percent(best.int8_share)} of the model's work"
         yield "INT8", share + ("" if terms.objective_name == MACS else minimized)
         yield "settings", ", ".join([*_of_the_model(best.plan), *_of_layers(list(best.plan.int8.values()))])
+        if best.plan.float_operators:
+            names = listed(sorted(best.plan.float_operators), most=MOST_NAMES)
+            yield "in float", f"{names}, which are no layers, but lose much in INT8"
     yield "effort", _effort(found)
 
 

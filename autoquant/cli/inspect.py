@@ -30,6 +30,7 @@ MOST_TENSORS = 8
 BAR = 24
 """Characters of the longest bar of a sensitivity."""
 IMPOSSIBLE = "cannot be calibrated"
+BEYOND = "beyond INT8"
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -70,8 +71,8 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
-    blocks: list[Block] = [_layers(found), _tensors(found), _rejected(found), _sensitivity(found), [totals(found)]]
-    return page(blocks, columns=columns)
+    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between)]
+    return page([*blocks, [totals(found)]], columns=columns)
 
 
 def facts(found: Inspection) -> dict[str, Any]:
@@ -205,6 +206,21 @@ def _sensitivity(found: Inspection) -> Block:
     ]
 
 
+def _between(found: Inspection) -> Block:
+    """What operators between layers lose in INT8, the most first, and which stay in float; only where any does."""
+    between = found.between
+    if between is None or not between.float_operators:
+        return []
+    losses = sorted(between.operators.items(), key=lambda pair: (-pair[1], pair[0]))
+    rows = [
+        (name, f"{loss:.3g}" if math.isfinite(loss) else BEYOND, "float" if name in between.float_operators else "")
+        for name, loss in losses[: max(MOST_TENSORS, len(between.float_operators))]
+    ]
+    left = len(losses) - len(rows)
+    more = [f"... and {left} more, which --json lists"] if left > 0 else []
+    return [Table(("between layers", "sensitivity", "stays in"), rows, words=1), *more]
+
+
 def _sensitivity_facts(found: Inspection) -> dict[str, Any]:
     """For scripts: one number for each layer and range algorithm, null where it cannot be calibrated."""
     if found.sensitivity is None:
@@ -216,7 +232,11 @@ def _sensitivity_facts(found: Inspection) -> dict[str, Any]:
         known = (value if math.isfinite(value) else None for value in values)
         layers[name] = dict(zip(SETTINGS, known, strict=True))
     how = {"method": result.method, "reason": result.reason, "samples": result.samples}
-    return {"sensitivity": {**how, "unit": "nats", "layers": layers}}
+    facts: dict[str, Any] = {"sensitivity": {**how, "unit": "nats", "layers": layers}}
+    if found.between is not None:
+        operators = {name: loss if math.isfinite(loss) else None for name, loss in found.between.operators.items()}
+        facts["between"] = {"operators": operators, "float_operators": sorted(found.between.float_operators)}
+    return facts
 
 
 def bar(share: float, longest: float) -> str:

@@ -12,7 +12,7 @@ from autoquant.calibration.ranges import Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.codec import json_text
-from autoquant.formats.config_reading import EXTRA, GLOBAL, WTS_ALGO, read_plan
+from autoquant.formats.config_reading import EXTRA, FLOAT_OPERATORS, GLOBAL, WTS_ALGO, read_plan
 from autoquant.formats.layer_settings import AMCT, FP16, parameters
 from autoquant.formats.strict import json_object, read_text
 from autoquant.model.layer import Layer, Rejected
@@ -119,6 +119,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
         repairs["equalize"] = True
     if plan.bias_correction != "none":
         repairs["bias_correction"] = plan.bias_correction
+    if plan.float_operators is not None:
+        repairs[FLOAT_OPERATORS] = sorted(plan.float_operators)
     return repairs | ({"activation_quant_params": ours} if ours else {})
 
 

@@ -19,6 +19,7 @@ from autoquant.model.model import Fusion
 from autoquant.model.operators import is_tensor
 
 EXTRA = "autoquant"
+FLOAT_OPERATORS = "float_operators"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "joint_quant": "joint quantization of Eltwise operators is not supported",
@@ -64,6 +65,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     exact = extra.optional("exact", bool, hint="true to calibrate on all values, false on sketches")
     equalize = extra.take("equalize", False)
     correction = extra.only("bias_correction", CORRECTIONS, "none")
+    in_float = frozenset(_names(extra, FLOAT_OPERATORS)) if FLOAT_OPERATORS in extra else None
     algorithms = extra.sub("activation_quant_params")
     extra.done()
     ours = {name: _read_ours(algorithms.nested(value, name)) for name, value in algorithms.rest().items()}
@@ -75,19 +77,23 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     plans = dict(_Layers(fields, layers, rejected, offset, ours).read())
     for name in (name for name in ours if name not in plans):
         raise algorithms.error(name, "no such layer in this file", hint="remove the entry")
-    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, correction))
+    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, correction, in_float))
 
 
 def _fusion(fields: Fields) -> Fusion:
     """The fusions before quantization."""
     enabled = fields.take("do_fusion", True)
-    skipped: list[Any] = fields.take("skip_fusion_layers", [])
-    right = all(type(name) is str for name in skipped)
-    what = f"expected a list of str, got {skipped!r}"
-    fields.require(right, "skip_fusion_layers", what, hint="give names of layers")
-    for name, times in Counter(skipped).items():
-        fields.require(times == 1, "skip_fusion_layers", f"'{name}' is there {times} times", hint="name it once")
-    return Fusion(enabled, frozenset(skipped))
+    return Fusion(enabled, frozenset(_names(fields, "skip_fusion_layers")))
+
+
+def _names(fields: Fields, key: str) -> list[str]:
+    """The list of names under a key, each once; empty where it is not there."""
+    names: list[Any] = fields.take(key, [])
+    right = all(type(name) is str for name in names)
+    fields.require(right, key, f"expected a list of str, got {names!r}", hint="give names of layers")
+    for name, times in Counter(names).items():
+        fields.require(times == 1, key, f"'{name}' is there {times} times", hint="name it once")
+    return names
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import TrialError
+from autoquant.errors import IN_FLOAT, TrialError
 
 QMIN, QMAX = -128, 127
 EPSILON = float(np.finfo(np.float32).eps)
@@ -173,8 +173,7 @@ def quantize_bias(layer: str, bias: Array, scale_d: float, scales: Array) -> Arr
     if outside.size:
         channel = outside[0]
         what = f"its quantized bias {steps[channel]:.10g} of channel {channel}, beyond [{INT32.min}, {INT32.max}],"
-        hint = "leave the layer in float: add it to skip_layers"
-        raise TrialError(layer, f"{what} exceeds int32", hint=hint)
+        raise TrialError(layer, f"{what} exceeds int32", hint=IN_FLOAT)
     return steps.astype(np.int32)
 
 

@@ -60,6 +60,7 @@ class Explanation:
             "settings": [one.facts() for one in self.settings],
             "float_fallbacks": [one.facts() for one in self.float_fallbacks],
             "float_layers": [one.facts() for one in self.float_layers],
+            "float_operators": sorted(run.best.plan.float_operators or ()) if run.best else [],
         }
 
 

@@ -10,8 +10,8 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.tuning.study.space import label
 
 Value = bool | int | float | str | None
-PLAN_SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name != "layers")
-"""Settings of a plan as a whole."""
+PLAN_SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name not in ("layers", "float_operators"))
+"""Settings of a plan as a whole; which operators between layers are in float follows from them."""
 LAYER_SETTINGS = tuple(entry.name for entry in fields(LayerPlan))
 """Settings that each layer has for itself."""
 LayersByValue = Mapping[tuple[str, Value], frozenset[str]]

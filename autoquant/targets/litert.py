@@ -24,7 +24,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.litert_assignment import assign_int8
 from autoquant.targets.litert_balance import Balance, tensors_between
-from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
+from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, TensorBetween
 from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepare, quantize, with_constants
 from autoquant.targets.litert_library import Int8
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
@@ -89,7 +89,7 @@ class LiteRTCompiler:
     def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics, io: str) -> None:
         self._lite = lite
         self._layers = layers
-        self._io = io
+        self.io = io
         self._calibrator = LiteCalibrator(lite, layers, statistics)
 
     def compile(
@@ -98,8 +98,8 @@ class LiteRTCompiler:
         """Write the file of a plan. Raises as `Compiler.compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
-        operators = assign_int8(self._lite, self._lite.layers.keys() - plan.int8.keys(), self._io)
-        scales = self._calibrator.scales(plan, operators, self._io)
+        operators = self._operators_in_int8(plan)
+        scales = self._calibrator.scales(plan, operators, self.io)
         on_step("calibrate")
         model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales))
         layers = self._operators(model, plan)
@@ -116,10 +116,19 @@ class LiteRTCompiler:
             return self._lite
         return replace(self._lite, content=flatbuffer.write(self._float_model(balance)))
 
+    def between(self, plan: Plan) -> tuple[TensorBetween, ...]:
+        """The tensors that a plan has in INT8 and no layer reads. Raises as `compile`."""
+        check_plan(plan, self._layers)
+        return self._calibrator.between(plan, self._operators_in_int8(plan), self.io)
+
+    def _operators_in_int8(self, plan: Plan) -> frozenset[int]:
+        in_float, free = self._lite.layers.keys() - plan.int8.keys(), plan.float_operators or ()
+        return assign_int8(self._lite, in_float, self.io, float_operators=free)
+
     def _int8(self, plan: Plan, operators: Collection[int], scales: LiteScales) -> Int8:
         tensor_wise = {self._lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}
         channel_wise = {index: index not in tensor_wise for index in operators}
-        return Int8(channel_wise, scales.activations, scales.weights, ends=self._io == INT8_ENDS)
+        return Int8(channel_wise, scales.activations, scales.weights, ends=self.io == INT8_ENDS)
 
     def _float_model(self, balance: Balance) -> Any:
         """The float model (ModelT), balanced."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from autoquant.errors import IN_FLOAT, PlanError, did_you_mean
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, quantizable
 
@@ -37,22 +38,38 @@ class Flow:
 INPUTS, OUTPUTS = -1, -2
 
 
-def assign_int8(lite: LiteGraph, in_float: Collection[str], io: str) -> frozenset[int]:
+def assign_int8(
+    lite: LiteGraph, in_float: Collection[str], io: str, *, float_operators: Collection[str] = ()
+) -> frozenset[int]:
     """Indices of the operators in INT8.
 
-    Layers are INT8 except those named `in_float`; operators that LiteRT Quantizer cannot make INT8 are float. Inputs
-    and outputs are of type `io`, float32 or int8. All other operators are such that there are the fewest conversions,
-    one for each tensor whatever number of operators read it converted; among equals as many as possible are INT8.
+    Layers are INT8 except those named `in_float`; operators that LiteRT Quantizer cannot make INT8 are float, and so
+    are `float_operators`, by the names of their results. Inputs and outputs are of type `io`, float32 or int8. All
+    other operators are such that there are the fewest conversions, one for each tensor whatever number of operators
+    read it converted; among equals as many as possible are INT8.
 
     That is a minimum cut whose source is INT8, and its sink float.
     """
-    fixed = _fixed(lite, in_float, io)
+    fixed = {**_fixed(lite, in_float, io), **dict.fromkeys(operators_of(lite, float_operators), FLOAT)}
     free = sorted(quantizable(lite) - fixed.keys())
     nodes = dict(fixed) | {index: number for number, index in enumerate(free, start=2)}
     endless = 2 * len(all_data(lite)) + 1
     edges = conversion_edges(lite, nodes, lambda tensor: (1, 1), endless=endless, first=2 + len(free))
     floating = minimum_cut(dict(edges)).floating
     return frozenset(index for index, node in nodes.items() if index >= 0 and node not in floating)
+
+
+def operators_of(lite: LiteGraph, results: Collection[str]) -> Iterator[int]:
+    """Indices of the operators that make results of these names. Raises PlanError where none does, or a layer."""
+    layers = {index: layer for layer, index in lite.layers.items()}
+    for name in sorted(results):
+        index = lite.makers.get(lite.tensors.get(name, -1))
+        if index is None:
+            hint = did_you_mean(name, [lite.name_of(result) for result in lite.makers], otherwise="remove it")
+            raise PlanError("float_operators", f"no operator of the .tflite makes '{name}'", hint=hint)
+        if index in layers:
+            raise PlanError("float_operators", f"'{name}' is the result of layer {layers[index]}", hint=IN_FLOAT)
+        yield index
 
 
 def conversions(lite: LiteGraph, int8: Collection[int], io: str) -> tuple[Conversion, ...]:

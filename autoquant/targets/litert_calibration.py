@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import known_constant
 from autoquant.quantization.affine import Affine
 from autoquant.targets.litert_balance import Balance, balance_layers
+from autoquant.targets.litert_finder import LayerFinder
 from autoquant.targets.litert_library import operator_weight_scales, row_scales
-from autoquant.targets.litert_operators import data_near, data_of, scale_keepers
+from autoquant.targets.litert_operators import FIXED_SCALES, data_near
 
 LEAST = 1e-11
 """Weights with a smaller scale are all 0. LiteRT Quantizer has its own limit for that, just below."""
@@ -34,6 +35,20 @@ class LiteScales:
     activations: Mapping[str, Affine]
     weights: Mapping[str, Array]
     balance: Balance
+
+
+@dataclass(frozen=True, slots=True)
+class TensorBetween:
+    """A tensor, by index, that is INT8 though no layer reads it; `affine` is None where it has no scale.
+
+    `layer` is the layer that makes it, '' where none does. `operators` are those besides layers that read or make it,
+    or what keeps its scale, by the names of their results: left in float, they leave it in float.
+    """
+
+    tensor: int
+    affine: Affine | None
+    layer: str
+    operators: tuple[str, ...]
 
 
 class LiteCalibrator:
@@ -73,11 +88,40 @@ class LiteCalibrator:
         for tensor in data_near(self._lite, int8, io):
             source = finder.source(tensor)
             if source not in found:
-                name, settings = self._lite.name_of(source), plan.int8[finder.layer(source)]
-                axis, factors = balance.divided.get(name, (-1, ()))
-                found[source] = self._scales.affine(name, name, settings, plan.batch_num, axis=axis, factors=factors)
+                found[source] = self._affine(source, plan, finder, balance)
             found[tensor] = found[source]
         return {self._lite.name_of(tensor): affine for tensor, affine in found.items()}
+
+    def _affine(self, tensor: int, plan: Plan, finder: LayerFinder, balance: Balance) -> Affine:
+        """Scale and offset of a tensor that keeps that of no other."""
+        name, settings = self._lite.name_of(tensor), plan.int8[finder.layer(tensor)]
+        axis, factors = balance.divided.get(name, (-1, ()))
+        where, what = finder.owner(tensor)
+        return self._scales.affine(where, name, settings, plan.batch_num, axis=axis, factors=factors, what=what)
+
+    def between(self, plan: Plan, int8: Collection[int], io: str) -> tuple[TensorBetween, ...]:
+        """The tensors that are INT8 where these operators are, and that no INT8 layer reads; in order of index.
+
+        Of several with one scale the first. Raises PlanError where the statistics lack one.
+        """
+        finder, balance = LayerFinder(self._lite, plan, int8), self.balance(plan)
+        near: dict[int, list[int]] = {}
+        for tensor in data_near(self._lite, int8, io):
+            near.setdefault(finder.source(tensor), []).append(tensor)
+        read = {self._lite.tensors[name] for layer in plan.int8 for name in self._layers[layer].activations}
+        return tuple(
+            self._between(source, same, plan, finder, balance) for source, same in near.items() if read.isdisjoint(same)
+        )
+
+    def _between(
+        self, source: int, same: Collection[int], plan: Plan, finder: LayerFinder, balance: Balance
+    ) -> TensorBetween:
+        maker = self._lite.makers.get(source)
+        affine = None if maker is None else FIXED_SCALES.get(self._lite.kind(maker))
+        if affine is None:
+            with suppress(TrialError):  # which means that there is none
+                affine = self._affine(source, plan, finder, balance)
+        return TensorBetween(source, affine, finder.maker(source), finder.operators_with(same))
 
     def _weight_scales(self, layer: Layer, settings: LayerPlan, changed: Mapping[str, Array]) -> Array:
         """Scales of a layer's weight, which is among the `changed` constants where it is balanced."""
@@ -89,71 +133,6 @@ class LiteCalibrator:
             weight = known_constant(self._lite, layer.weight)
             self._of_weights[key] = scales_of(layer, weight, self._lite, settings)
         return self._of_weights[key]
-
-
-class LayerFinder:
-    """Finds the layer whose settings hold for a tensor."""
-
-    def __init__(self, lite: LiteGraph, plan: Plan, int8: Collection[int]) -> None:
-        self._lite = lite
-        self._keeping = scale_keepers(lite) & frozenset(int8)
-        self._layers = {lite.layers[name]: name for name in plan.int8}
-
-    def source(self, tensor: int) -> int:
-        """The tensor that has the scale of this one because INT8 operators between them keep it; often itself."""
-        while (maker := self._lite.makers.get(tensor)) in self._keeping:
-            (tensor,) = data_of(self._lite, self._lite.operators[maker].inputs)
-        return tensor
-
-    def layer(self, tensor: int) -> str:
-        """The first INT8 layer that reads a tensor, directly or through INT8 operators that keep its scale.
-
-        Else the last one before it, whatever is between; else the first one behind it; else the first one of all.
-        """
-        made = [self._lite.makers[tensor]] if tensor in self._lite.makers else []
-        return (
-            self._first(self._readers(tensor), self._behind, through=self._keeping)
-            or self._first(made, self._before, sign=-1)
-            or self._first(self._readers(tensor), self._behind)
-            or self._layers[min(self._layers)]
-        )
-
-    def _first(
-        self,
-        start: Iterable[int],
-        following: Callable[[int], Iterable[int]],
-        *,
-        sign: int = 1,
-        through: Collection[int] | None = None,
-    ) -> str | None:
-        """The INT8 layer that comes first (last where `sign` is -1) among operators and those that follow them.
-
-        Those behind an operator have a higher index. `through` are the operators that are passed; None is all.
-        """
-        found = set(start)
-        waiting = [sign * operator for operator in found]
-        heapify(waiting)
-        while waiting:
-            operator = sign * heappop(waiting)
-            if operator in self._layers:
-                return self._layers[operator]
-            if through is None or operator in through:
-                new = set(following(operator)) - found
-                found |= new
-                for one in new:
-                    heappush(waiting, sign * one)
-        return None
-
-    def _readers(self, tensor: int) -> tuple[int, ...]:
-        return self._lite.readers.get(tensor, ())
-
-    def _behind(self, operator: int) -> list[int]:
-        results = self._lite.operators[operator].outputs
-        return [reader for result in results for reader in self._readers(int(result))]
-
-    def _before(self, operator: int) -> list[int]:
-        data = data_of(self._lite, self._lite.operators[operator].inputs)
-        return [self._lite.makers[tensor] for tensor in data if tensor in self._lite.makers]
 
 
 def scales_of(layer: Layer, weight: Array, lite: LiteGraph, settings: LayerPlan) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import TrialError
+from autoquant.errors import IN_FLOAT, TrialError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.kinds import Kind
@@ -70,7 +70,7 @@ def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], correction
         corrected = steps + np.rint(correction / scales)
         if not (np.abs(corrected) <= INT32.max).all():  # NaN fails too
             what = "its corrected bias exceeds int32"
-            raise TrialError(name, what, hint="leave the layer in float: add it to skip_layers")
+            raise TrialError(name, what, hint=IN_FLOAT)
         tensor.buffer = flatbuffer.add_buffer(model, corrected.astype(np.int32).view(np.uint8))
         graph.tensors.append(tensor)  # others may read the one that it was
         op.inputs[kind.bias] = len(graph.tensors) - 1

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.quantization.affine import Affine
 from autoquant.targets.litert_library import keeps_input_scale, quantizes_weight, supports_int8
 
 INT8_ENDS = "int8"
 """The type of inputs and outputs, where it is not float32."""
 SHAPE_READERS = frozenset({"RANK", "SHAPE"})
 """Operators that read of a tensor only what shape it has: they take INT8 and float alike."""
+FIXED_SCALES: Mapping[str, Affine] = MappingProxyType(
+    {"LOGISTIC": Affine(1 / 256, -128), "SOFTMAX": Affine(1 / 256, -128), "TANH": Affine(1 / 128, 0)}
+)
+"""Operator -> scale and offset that its result has in INT8, whatever was calibrated: LiteRT's kernels know no other."""
 MODELS = 4
 """Models of which answers are cached."""
 

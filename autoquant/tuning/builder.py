@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
@@ -14,11 +15,13 @@ from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
+from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.sensitivity.request import Between
 from autoquant.tuning.study.workload import Workload
 
 
@@ -34,7 +37,8 @@ class Built:
 class Builder:
     """Builds INT8 files of one model, which is in the form that the target lowers it to.
 
-    `prepared` gives what a plan quantizes. Without a `corrector` no plan may ask for `bias_correction`.
+    `prepared` gives what a plan quantizes. Without a `corrector` no plan may ask for `bias_correction`. `between` is
+    asked which operators between layers stay in float where a plan does not say; without it none.
     """
 
     model: Model
@@ -42,17 +46,28 @@ class Builder:
     target: Target
     prepared: Callable[[Plan], ModelVariant]
     corrector: Corrector | None = None
+    between: Callable[[Plan], Between] | None = None
 
     @property
     def file_name(self) -> str:
         """Name of the model's file in the folder of any plan."""
         return self.target.file_name(self.model.name)
 
+    def completed(self, plan: Plan) -> Plan:
+        """The plan with all chosen that it leaves open; finding out can take a pass over calibration data."""
+        measured = None if plan.float_operators is not None else self.measure_between(plan)
+        return plan if measured is None else replace(plan, float_operators=measured.float_operators)
+
+    def measure_between(self, plan: Plan) -> Between | None:
+        """What INT8 costs between layers; None where there is none but in layers."""
+        return self.between(plan) if self.between and isinstance(self.model.program, LiteGraph) else None
+
     def build(self, plan: Plan, folder: Path, on_step: Callable[[str], None] = no_progress) -> Built:
         """Write config.json, the model, and record.txt.
 
         Calls `on_step` when quantize, perhaps correct, calibrate and save are done. Raises PlanError or TrialError.
         """
+        plan = self.completed(plan)
         save_config(plan, folder / "config.json", layers=self.workload.layers)
         on_step("quantize")
         path = folder / self.file_name
@@ -62,6 +77,7 @@ class Builder:
 
     def make(self, plan: Plan, path: Path, on_step: Callable[[str], None] = no_progress) -> Int8File:
         """Write the model alone, its biases corrected where the plan wants that. Raises as `build`."""
+        plan = self.completed(plan)
         model, compiler = self.prepared(plan)
         corrections = NO_CORRECTIONS
         if plan.bias_correction != "none":
@@ -100,7 +116,38 @@ def builder_of_plan(
         sketched=plan.sketched,
     )
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
-    return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration))
+    between = measured_between(lambda plan: prepared, plan, data, of_classes=True, on_progress=on_progress)
+    return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
+
+
+def measured_between(
+    prepared: Callable[[Plan], ModelVariant],
+    fullest: Plan,
+    data: Dataset,
+    *,
+    of_classes: bool,
+    folder: Path | None = None,
+    on_progress: OnProgress = no_progress,
+    warn: Callable[[str], None] = no_progress,
+) -> Callable[[Plan], Between]:
+    """What tensors between layers lose, measured for the model as it is, or equalized, when a plan first asks.
+
+    `fullest` has in INT8 what any plan has.
+    """
+
+    @cache
+    def measured(equalize: bool) -> Between:
+        from autoquant.targets.litert import LiteRTCompiler
+        from autoquant.tuning.sensitivity.between import measure_between
+
+        plan = replace(fullest, equalize=equalize, float_operators=frozenset())
+        model, compiler = prepared(plan)
+        assert isinstance(compiler, LiteRTCompiler)
+        return measure_between(
+            model, compiler, plan, data, of_classes=of_classes, folder=folder, on_progress=on_progress, warn=warn
+        )
+
+    return lambda plan: measured(plan.equalize)
 
 
 class Stopwatch:

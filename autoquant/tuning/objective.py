@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -49,19 +49,22 @@ TICKS = 10**8
 class EstimatedLatency:
     """The time of a plan relative to that of the float model, one batch on one thread.
 
-    `always_float` are layers that no plan quantizes. Whether a plan can have `lowest` is not known, only that none has
-    less, but for some millionths: it is the fastest choice of operators, layers or not, with the conversions it needs.
+    `always_float` are layers that no plan quantizes; `completed` chooses what a plan leaves open. Whether a plan can
+    have `lowest` is not known, only that none has less, but for some millionths: it is the fastest choice of operators,
+    layers or not, with the conversions it needs.
     """
 
     lite: LiteGraph
     io: str
     times: OperatorTimes
     always_float: frozenset[str]
+    completed: Callable[[Plan], Plan] = field(default=lambda plan: plan)
     name: str = LATENCY
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        int8 = assign_int8(self.lite, [name for name in self.lite.layers if name not in plan.int8], self.io)
+        in_float, free = self.lite.layers.keys() - plan.int8.keys(), self.completed(plan).float_operators or ()
+        int8 = assign_int8(self.lite, in_float, self.io, float_operators=free)
         converted = [(one.kind, one.tensor) for one in conversions(self.lite, int8, self.io)]
         return self.times.total(int8, converted) / self.all_float
 
@@ -111,7 +114,7 @@ def open_latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: 
             int8 = _made(builder, space.fullest, Path(folder) / "int8.tflite")
         return measured_times(lite, int8, one_batch(builder.model, evaluation))
 
-    return EstimatedLatency(lite, io, cached_times(cache, key, measured), space.always_float)
+    return EstimatedLatency(lite, io, cached_times(cache, key, measured), space.always_float, builder.completed)
 
 
 def _made(builder: Builder, plan: Plan, path: Path) -> bytes:

@@ -15,7 +15,7 @@ from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import worst_score
 from autoquant.tuning import events
-from autoquant.tuning.builder import Builder
+from autoquant.tuning.builder import Builder, measured_between
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
@@ -147,7 +147,18 @@ class _Preparation:
             why = bounds if inputs.metric.per_sample else "is not a mean over samples"
             text = f"every trial is scored on all samples: the metric '{inputs.metric.name}' {why}"
             self.listener(events.Warned(text))
-        builder = Builder(model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector)
+        between = measured_between(
+            lambda plan: prepared(plan.equalize),
+            inputs.space.fullest,
+            splits.calibration,
+            of_classes=inputs.metric.of_classes,
+            folder=self.folder.path,
+            on_progress=self._on_progress("operators between layers"),
+            warn=self._warn,
+        )
+        builder = Builder(
+            model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector, between
+        )
         return _Measured(builder, scorer, max_drop, splits)
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:
@@ -198,11 +209,15 @@ class _Preparation:
             of_classes=inputs.metric.of_classes,
             folder=self.folder.path,
             on_progress=self._on_progress("sensitivity of layers"),
-            warn=lambda text: self.listener(events.Warned(text)),
+            warn=self._warn,
+            between=measured.builder.measure_between,
         )
         total = len(measured.scorer.subset)
         problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.predict)
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
+
+    def _warn(self, text: str) -> None:
+        self.listener(events.Warned(text))
 
     def _on_progress(self, what: str) -> OnProgress:
         return lambda done, total: self.listener(events.Progress(what, done, total))

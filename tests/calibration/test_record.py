@@ -10,7 +10,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax
 from autoquant.calibration.record import Calibrator, LayerRecord
 from autoquant.calibration.statistics import collect
-from autoquant.errors import PlanError, TrialError
+from autoquant.errors import IN_FLOAT, PlanError, TrialError
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.model import Fusion
@@ -151,7 +151,7 @@ def test_a_scale_beyond_float16() -> None:
         calibrator([[0.0, 255 * 65536.0]]).record(Plan({"conv": WHOLE}, fp16_scales=True))
     assert str(caught.value) == (
         "conv: its scale 6.55e+04 is beyond float16 (fakequant_precision_mode FORCE_FP16_QUANT); "
-        "set that mode to DEFAULT, or leave the layer in float: add it to skip_layers"
+        f"set that mode to DEFAULT, or {IN_FLOAT}"
     )
 
 
@@ -175,7 +175,7 @@ def test_inputs_without_a_scale(values: list[Any], message: str, exact: bool, dm
     with pytest.raises(TrialError) as caught:
         calibrator([[1.0]], values, exact=exact, channels=[("y", -1)]).record(Plan({"dense": settings}))
     assert str(caught.value).startswith(message)
-    assert str(caught.value).endswith("leave the layer in float: add it to skip_layers")
+    assert str(caught.value).endswith(IN_FLOAT)
 
 
 def test_the_second_factor_of_a_product_is_named() -> None:

@@ -46,6 +46,7 @@ PLAN = st.builds(
     st.none() | st.booleans(),
     st.booleans(),
     st.sampled_from(CORRECTIONS),
+    st.none() | st.frozensets(NAME, max_size=3),
 )
 
 AMCT_GLOBAL: dict[str, type] = {
@@ -175,6 +176,7 @@ def test_all_that_a_plan_can_say(found: Survey) -> None:
         exact=True,
         equalize=True,
         bias_correction="analytic",
+        float_operators=frozenset({"sum", "mask"}),
     )
     config = json.loads(config_text(plan, layers=found.by_name))
     ifmr = {"act_algo": "ifmr", "max_percentile": 0.999999, "min_percentile": 0.999999}
@@ -189,6 +191,7 @@ def test_all_that_a_plan_can_say(found: Survey) -> None:
             "bias_correction": "analytic",
             "equalize": True,
             "exact": True,
+            "float_operators": ["mask", "sum"],
         },
         "batch_num": 2,
         "conv": {

@@ -121,6 +121,9 @@ BAD = [
     ('{"autoquant": {"exact": 1}}', "$.autoquant.exact: expected bool, got 1; true to calibrate on all values"),
     ('{"autoquant": {"equalize": 1}}', "$.autoquant.equalize: expected bool, got 1"),
     ('{"autoquant": {"equalize": null}}', "$.autoquant.equalize: expected bool, got None"),
+    ('{"autoquant": {"float_operators": "sum"}}', "$.autoquant.float_operators: expected list, got 'sum'"),
+    ('{"autoquant": {"float_operators": [1]}}', "$.autoquant.float_operators: expected a list of str, got [1]"),
+    ('{"autoquant": {"float_operators": ["a", "a"]}}', "$.autoquant.float_operators: 'a' is there 2 times"),
     ('{"autoquant": {"bias_correction": true}}', "$.autoquant.bias_correction: "),
     (
         '{"autoquant": {"bias_correction": "empiric"}}',

@@ -401,15 +401,24 @@ def test_weights_of_fewer_bits_are_refused(chain: LiteNetwork, tmp_path: Path) -
         chain.make(tmp_path / "m", Plan(few))
 
 
-def test_values_without_a_scale_name_the_tensor(
+def test_values_without_a_scale_name_the_layer(
     lite_network: Callable[..., LiteNetwork], tmp_path: Path, random: np.random.Generator
 ) -> None:
     x = random.normal(size=(4, 8, 8, 4)).astype(np.float32)
     x[0, 0, 0, 0] = np.nan
     net = lite_network(lambda x: named(conv(x, "a")), IMAGE, x=x)
-    with pytest.raises(TrialError, match="x: its input held 1 NaN"):
+    with pytest.raises(TrialError, match="a: its input held 1 NaN"):
         net.make(tmp_path / "m", net.plan())
     assert not (tmp_path / "m").exists()
+
+
+def test_a_result_without_a_scale_names_the_layer_that_makes_it(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path
+) -> None:
+    x = np.full((4, 8, 8, 4), 1e9, np.float32)
+    net = lite_network(lambda x: named(conv(conv(x * 1e-9, "a") * 1e-3, "b", relu=False) * 1e12), IMAGE, x=x)
+    with pytest.raises(TrialError, match=r"b: calculate scale failed: .*quant_enable false in its config"):
+        net.make(tmp_path / "m", net.plan())
 
 
 def test_a_disk_that_refuses(chain: LiteNetwork, tmp_path: Path) -> None:

@@ -70,21 +70,24 @@ def networks(draw: Callable[..., Any]) -> tuple[Any, ...]:
     in_float = draw(
         st.sets(st.sampled_from([f"l{n}" for n, (kind, _) in enumerate(operators) if kind == LAYER] or ["-"]))
     )
-    return operators, outputs, in_float, draw(st.booleans())
+    made = [f"t{n + 1}" for n, (kind, _) in enumerate(operators) if kind == FREE]
+    float_operators = draw(st.sets(st.sampled_from(made))) if made else set()
+    return operators, outputs, in_float, draw(st.booleans()), float_operators
 
 
 @given(networks())
 def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case: tuple[Any, ...]) -> None:
-    operators, outputs, in_float, ends = case
+    operators, outputs, in_float, ends, float_operators = case
     lite = graph(operators, outputs)
     fixed = {n: kind == LAYER and f"l{n}" not in in_float for n, (kind, _) in enumerate(operators) if kind != FREE}
-    free = [n for n, (kind, _) in enumerate(operators) if kind == FREE]
+    fixed |= {int(name[1:]) - 1: False for name in float_operators}
+    free = [n for n, (kind, _) in enumerate(operators) if kind == FREE and n not in fixed]
     tried = [
         fixed | dict(zip(free, sides, strict=True)) for sides in itertools.product([False, True], repeat=len(free))
     ]
     costs = [counted_conversions(operators, outputs, one, ends) for one in tried]
     best = [one for one, cost in zip(tried, costs, strict=True) if cost == min(costs)]
-    found = assign_int8(lite, in_float, "int8" if ends else "float32")
+    found = assign_int8(lite, in_float, "int8" if ends else "float32", float_operators=float_operators)
     assert found == {n for one in best for n, int8 in one.items() if int8}, "all that is INT8 in any of the best"
     assert len(conversions(lite, found, "int8" if ends else "float32")) == min(costs)
 

@@ -91,6 +91,10 @@ class Dataset:
             return self
         return replace(self, indices=chosen if self.indices is None else self.indices[chosen])
 
+    def spread(self, count: int) -> Dataset:
+        """So many samples from all over it, the same ones every time, or all; data is often sorted by class."""
+        return self.subset(np.random.default_rng(0).permutation(len(self))[:count])
+
     def positions_in(self, whole: Dataset) -> Array:
         """Where these samples are in a dataset that they are a subset of, ascending."""
         own = np.arange(len(self.source)) if self.indices is None else self.indices

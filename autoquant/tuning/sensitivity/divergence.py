@@ -6,10 +6,11 @@ it. What is before the layer is computed once, for the float model and for all v
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,18 +22,31 @@ from autoquant.evaluation.engines.litert import LiteRTRunner
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.quantization.affine import Affine
+from autoquant.quiet import no_progress
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
-from autoquant.tuning.sensitivity.request import CandidateKey, Sensitivities, SensitivityRequest
+from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 
 GROUP = 1 << 28
 """Bytes of constants, counted for each variant that reads them, in one file."""
 OPERATORS = 4000
 """Operators that are added to one file."""
 BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedTensor:
+    """A tensor, by index, that is rounded to INT8 and back for whatever reads it."""
+
+    tensor: int
+    affine: Affine
+
+
 FLOAT = "float"
 """The outputs of the float model are called `float/<output>`, those of a variant `<number>/<output>`."""
 
-Variants = Mapping[CandidateKey, FakeQuantized]
+Variant = FakeQuantized | RoundedTensor
+Key = TypeVar("Key", bound=Hashable)
 
 
 def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivities:
@@ -53,18 +67,35 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
 
         lite = convert(request.model.graph)
         variants = converted_layers(request, lite)
-    samples, values = request.sample_subset, dict[CandidateKey, float]()
-    for group in _groups(lite, variants):
-        values |= zip(group, _measured(lite, group, samples, request.of_classes), strict=True)
+    values = divergences(lite, variants, request.sample_subset, of_classes=request.of_classes)
     return request.result_from(values, "divergence", reason)
 
 
-def _groups(lite: LiteGraph, variants: Iterable[tuple[CandidateKey, FakeQuantized]]) -> Iterator[Variants]:
+def divergences(
+    lite: LiteGraph,
+    variants: Iterable[tuple[Key, Variant]],
+    data: Dataset,
+    *,
+    of_classes: bool,
+    on_measured: Callable[[int], None] = no_progress,
+) -> dict[Key, float]:
+    """The mean divergence, in nats, of the outputs of each variant of a .tflite; infinite where it is no number.
+
+    `on_measured` is told now and then how many are done. Raises as `divergence`.
+    """
+    found: dict[Key, float] = {}
+    for group in _groups(lite, variants):
+        found |= zip(group, _measured(lite, list(group.values()), data, of_classes), strict=True)
+        on_measured(len(found))
+    return found
+
+
+def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterator[Mapping[Key, Variant]]:
     """Variants side by side, as many as one file takes."""
-    group: dict[CandidateKey, FakeQuantized] = {}
+    group: dict[Key, Variant] = {}
     size = operators = 0
     for key, variant in variants:
-        suffix = Suffix(lite, variant.operator)
+        suffix = Suffix.of(lite, variant)
         if group and (size + suffix.size > GROUP or operators + len(suffix.operators) > OPERATORS):
             yield group
             group, size, operators = {}, 0, 0
@@ -74,12 +105,12 @@ def _groups(lite: LiteGraph, variants: Iterable[tuple[CandidateKey, FakeQuantize
         yield group
 
 
-def _measured(lite: LiteGraph, group: Variants, data: Dataset, of_classes: bool) -> list[float]:
+def _measured(lite: LiteGraph, group: Sequence[Variant], data: Dataset, of_classes: bool) -> list[float]:
     """The mean divergence of each variant's outputs."""
     outputs = _real_outputs(lite)
     builder = LiteBuilder(lite)
     tensors = {f"{FLOAT}/{name}": index for name, index in outputs.items()}
-    for number, variant in enumerate(group.values()):
+    for number, variant in enumerate(group):
         own = _add_variant(builder, variant)
         tensors |= {f"{number}/{name}": own[index] for name, index in outputs.items() if index in own}
     likelihoods: dict[str, Likelihood] = {}
@@ -108,27 +139,25 @@ def _real_outputs(lite: LiteGraph) -> Mapping[str, int]:
 
 @dataclass(frozen=True)
 class Suffix:
-    """The operators of a .tflite, by index and in order, that an operator's result reaches, itself first."""
+    """The operators of a .tflite, by index and in order, that a variant reaches; its own operator is the first."""
 
     lite: LiteGraph
-    operator: int
+    operators: tuple[int, ...]
+    tensor: int | None = None
+
+    @classmethod
+    def of(cls, lite: LiteGraph, variant: Variant) -> Suffix:
+        """Find them."""
+        if isinstance(variant, RoundedTensor):
+            return cls(lite, tuple(_reached(lite, {variant.tensor}, after=-1)), variant.tensor)
+        results = set(map(int, lite.operators[variant.operator].outputs))
+        return cls(lite, (variant.operator, *_reached(lite, results, after=variant.operator)))
 
     @cached_property
-    def operators(self) -> tuple[int, ...]:
-        """Their indices."""
-        every = self.lite.operators
-        reached = set(map(int, every[self.operator].outputs))
-        found = [self.operator]
-        for index in range(self.operator + 1, len(every)):
-            if not reached.isdisjoint(map(int, every[index].inputs)):
-                found.append(index)
-                reached |= set(map(int, every[index].outputs))
-        return tuple(found)
-
-    @property
     def inputs(self) -> frozenset[int]:
-        """The tensors that they read."""
-        return frozenset(int(t) for index in self.operators for t in self.lite.operators[index].inputs)
+        """The tensors that they read, and that which is rounded."""
+        own = () if self.tensor is None else (self.tensor,)
+        return frozenset((*own, *(int(t) for index in self.operators for t in self.lite.operators[index].inputs)))
 
     @property
     def size(self) -> int:
@@ -145,18 +174,30 @@ class Suffix:
         return max((maker + 1 for maker in makers if maker not in own), default=0)
 
 
-def _add_variant(builder: LiteBuilder, variant: FakeQuantized) -> Mapping[int, int]:
+def _reached(lite: LiteGraph, tensors: Collection[int], *, after: int) -> Iterator[int]:
+    """The operators behind one of this index that any of the tensors reaches."""
+    reached = set(tensors)
+    for index in range(after + 1, len(lite.operators)):
+        if not reached.isdisjoint(map(int, lite.operators[index].inputs)):
+            yield index
+            reached |= set(map(int, lite.operators[index].outputs))
+
+
+def _add_variant(builder: LiteBuilder, variant: Variant) -> Mapping[int, int]:
     """Add the operators of a variant; gives for each tensor that they make again, the one that they made.
 
     Raises ModelError where one of them cannot be doubled.
     """
-    suffix = Suffix(builder.lite, variant.operator)
+    lite, suffix, own = builder.lite, Suffix.of(builder.lite, variant), dict[int, int]()
     if any(builder.tensor(tensor).isVariable for tensor in suffix.inputs if tensor >= 0):
-        raise ModelError(variant.layer, "an operator behind it keeps a state", hint="it cannot be measured alone")
-    own: dict[int, int] = {}
+        name = lite.name_of(variant.tensor) if isinstance(variant, RoundedTensor) else variant.layer
+        raise ModelError(name, "an operator behind it keeps a state", hint="it cannot be measured alone")
+    if isinstance(variant, RoundedTensor):
+        scale, zero = variant.affine.scale, variant.affine.offset
+        own[variant.tensor] = builder.quantize_dequantize(variant.tensor, scale, zero, at=suffix.ready)
     for index in suffix.operators:
         op = builder.copied(index, own)
-        if index == variant.operator:
+        if isinstance(variant, FakeQuantized) and index == variant.operator:
             fake_quantize(builder, op, variant, at=suffix.ready)
         own |= {tensor: builder.like(tensor) for tensor in op.outputs}
         op.outputs = [own[tensor] for tensor in op.outputs]

@@ -23,6 +23,8 @@ SUMS_TO_ONE = 1e-3
 LEAST = 1e-12
 """Probabilities below this count for nothing."""
 TINY = 1e-30
+FLAT = 1e-4
+"""Columns of an output that vary by less than this part of what the others do hold no more than noise."""
 
 
 class Likelihood(Protocol):
@@ -73,36 +75,40 @@ class Classes:
 class Values:
     """An output of any shape that is not a score of classes: each value the mean of a Gaussian.
 
-    Its deviation is the `scale` of the output times the root of the number of values in a sample, so that the
-    divergence is half the mean squared change relative to scale^2, for an image of any size.
+    Its deviation is the `scale` of its column, the last axis, times the root of the number of values in a sample, so
+    that the divergence is half the mean squared change relative to scale^2, for an image of any size. Columns have
+    scales of their own because one output can hold boxes, of hundreds of pixels, beside scores, below 1.
     """
 
-    scale: float
+    scale: tuple[float, ...]
 
     def divergence(self, before: Array, after: Array) -> Array:
         """Half the mean squared difference in units of the scale."""
-        change = (after.astype(np.float64) - before).reshape(len(before), -1)
-        return np.asarray(np.square(change).mean(axis=1) / (2.0 * self.scale**2))
+        change = ((after.astype(np.float64) - before) / np.array(self.scale)).reshape(len(before), -1)
+        return np.asarray(np.square(change).mean(axis=1) / 2.0)
 
     def factor(self, output: Any, signs: Any) -> Any:
         """Of F = 1 / (scale^2 values)."""
         import tensorflow as tf
 
         values = tf.cast(tf.size(output) // tf.shape(output)[0], output.dtype)
-        return signs / (self.scale * tf.sqrt(values))
+        return signs / (tf.constant(self.scale, output.dtype) * tf.sqrt(values))
 
 
 def likelihood_of(output: Array, *, of_classes: bool) -> Likelihood:
     """How to read an output, from its values for a few samples.
 
     `of_classes` says that rows of numbers are scores of classes: probabilities where they are in [0, 1] and add up to
-    1, or are single, and else logits. An output of another rank is values, whose scale is their standard deviation.
+    1, or are single, and else logits. Others are values, whose scale is the standard deviation of each column, but no
+    less than FLAT of the largest.
     """
     if of_classes and output.ndim == 2 and output.shape[1] > 0:
         within = bool((output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
         whole = output.shape[1] == 1 or bool((np.abs(output.sum(axis=1) - 1.0) <= SUMS_TO_ONE).all())
         return Classes(probabilities=within and whole)
-    return Values(float(output.std(dtype=np.float64)) or 1.0)
+    spread = np.atleast_1d(output.std(axis=tuple(range(max(output.ndim - 1, 1))), dtype=np.float64))
+    scale = np.maximum(spread, FLAT * spread.max(initial=0.0)) if spread.any() else np.ones_like(spread)
+    return Values(tuple(scale.tolist()))
 
 
 def _direction(p: Any, signs: Any) -> Any:

@@ -21,7 +21,7 @@ from autoquant.model.model import Model
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, measure_sensitivity
-from autoquant.tuning.sensitivity.request import Prediction, Predictions, Sensitivities, SensitivityRequest
+from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 
 VERSION = 1
@@ -60,6 +60,7 @@ class Predictor:
     """Predicts divergences on the model as it was given, whose layers are called as those of the target.
 
     `samples` are calibration data; `folder` is that of the cache. `warn` is told where the predictions are worse.
+    `between` gives what a plan of the whole model loses besides, where the target has more in INT8 than layers read.
     """
 
     source: Model
@@ -70,6 +71,7 @@ class Predictor:
     folder: Path
     on_progress: OnProgress
     warn: Callable[[str], None]
+    between: Callable[[Plan], Between | None]
 
     def predict(self, parameters: Parameters) -> Predictions:
         """What each tunable can have under these settings of the whole model, and the divergence of that.
@@ -85,7 +87,12 @@ class Predictor:
             return CacheEntry({tunable: list(values) for tunable, values in found.values.items()}, {})
 
         entry = cached(path, compute, key=key, version=VERSION)
-        return {tunable: tuple(_predictions(each, entry.header.get(tunable))) for tunable, each in options_of.items()}
+        between = self.between(self.space.plan(parameters))
+        results = {} if between is None else between.layers
+        return {
+            tunable: tuple(_predictions(each, entry.header.get(tunable), results.get(tunable, 0.0)))
+            for tunable, each in options_of.items()
+        }
 
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
@@ -143,11 +150,11 @@ class Predictor:
         return digest_of(*facts, plan.batch_num, plan.equalize, *settings)
 
 
-def _predictions(each: Sequence[Option], divergences: Sequence[float] | None) -> Iterator[Prediction]:
-    """Each option with its divergence; 0 for one in float, and for what was not measured."""
+def _predictions(each: Sequence[Option], divergences: Sequence[float] | None, result: float) -> Iterator[Prediction]:
+    """Each option with its divergence and that of its result; 0 for one in float, and for what was not measured."""
     found = itertools.repeat(0.0) if divergences is None else iter(divergences)
     for option in each:
-        yield Prediction(option.parameters, 0.0 if option.settings is None else next(found))
+        yield Prediction(option.parameters, 0.0 if option.settings is None else next(found) + result)
 
 
 def _total(found: Sensitivities) -> float:

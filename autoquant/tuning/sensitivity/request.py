@@ -45,6 +45,18 @@ own (whose switch is one of these). A layer with a switch and no other dimension
 """
 
 
+@dataclass(frozen=True)
+class Between:
+    """What INT8 costs between layers, in nats: by operator that is no layer, by layer whose result no other reads.
+
+    An operator has what the tensor that it holds costs most. `float_operators` are those to leave in float.
+    """
+
+    operators: Mapping[str, float]
+    layers: Mapping[str, float]
+    float_operators: frozenset[str]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SensitivityRequest:
     """Asks for the sensitivity of every candidate of every layer in `candidates`.
@@ -79,8 +91,8 @@ class SensitivityRequest:
 
     @property
     def sample_subset(self) -> Dataset:
-        """The samples that are used, the same ones every time; calibration data is often sorted by class."""
-        return self.data.subset(np.random.default_rng(0).permutation(len(self.data))[: self.samples])
+        """The samples that are used, the same ones every time."""
+        return self.data.spread(self.samples)
 
     def result_from(self, values: Mapping[CandidateKey, float], method: str, reason: str = "") -> Sensitivities:
         """The result from numbers of candidates; those that are not there cannot be quantized so."""

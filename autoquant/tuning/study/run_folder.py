@@ -62,7 +62,7 @@ class RunFolder:
     def remove_files_of_start(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
         caches = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
-        for file in (self.request, self.space, *caches, self.path / LOCK):
+        for file in (self.request, self.space, *caches, *self.path.glob("between-*.npz"), self.path / LOCK):
             with suppress(OSError):
                 file.unlink()
         shutil.rmtree(self.corrections, ignore_errors=True)

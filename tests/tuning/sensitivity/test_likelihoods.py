@@ -83,11 +83,11 @@ def test_sure_probabilities_give_no_infinity() -> None:
 
 def test_values_count_relative_to_their_scale_however_many_they_are() -> None:
     before, change = np.zeros((2, 3, 5, 1), np.float32), np.full((2, 3, 5, 1), 0.5, np.float32)
-    assert Values(2.0).divergence(before, before + change) == pytest.approx([0.03125] * 2)  # (0.5 / 2)^2 / 2
+    assert Values((2.0,)).divergence(before, before + change) == pytest.approx([0.03125] * 2)  # (0.5 / 2)^2 / 2
     import tensorflow as tf
 
     signs = np.where(np.random.default_rng(0).random(before.shape) < 0.5, -1, 1).astype(np.float32)
-    found = np.asarray(Values(2.0).factor(tf.constant(before), tf.constant(signs)))
+    found = np.asarray(Values((2.0,)).factor(tf.constant(before), tf.constant(signs)))
     np.testing.assert_allclose(np.square(found).sum(axis=(1, 2, 3)), 0.25, rtol=1e-6)
 
 
@@ -99,10 +99,24 @@ def test_values_count_relative_to_their_scale_however_many_they_are() -> None:
         ([[-1.0, 2.0]], True, Classes(probabilities=False)),
         ([[0.25], [1.0]], True, Classes(probabilities=True)),
         ([[0.25], [3.0]], True, Classes(probabilities=False)),
-        ([[1.0, 5.0], [5.0, 1.0]], False, Values(2.0)),
-        ([[[1.0, 5.0], [5.0, 1.0]]], True, Values(2.0)),
-        ([3.0, 3.0], True, Values(1.0)),
+        ([[1.0, 5.0], [5.0, 1.0]], False, Values((2.0, 2.0))),
+        ([[[1.0, 5.0], [5.0, 1.0]]], True, Values((2.0, 2.0))),
+        ([3.0, 3.0], True, Values((1.0,))),
+        ([[100.0, 0.5, 3.0], [300.0, 0.7, 3.0]], False, Values((100.0, 0.1, 0.01))),  # a flat column is not noise
     ],
 )
 def test_how_an_output_is_read(output: list[Any], of_classes: bool, expected: Classes | Values) -> None:
-    assert likelihood_of(np.array(output, np.float32), of_classes=of_classes) == expected
+    found = likelihood_of(np.array(output, np.float32), of_classes=of_classes)
+    if isinstance(expected, Values):
+        assert isinstance(found, Values)
+        assert found.scale == pytest.approx(expected.scale)
+    else:
+        assert found == expected
+
+
+def test_scores_beside_boxes_count_as_much() -> None:
+    before = np.random.default_rng(0).normal(size=(4, 50, 2)) * [100.0, 0.1]
+    read = likelihood_of(before, of_classes=True)
+    boxes, scores = (read.divergence(before, before + change).mean() for change in ([10.0, 0.0], [0.0, 0.01]))
+    assert boxes == pytest.approx(scores, rel=0.1)  # either is a tenth of what its column varies by
+    assert boxes == pytest.approx(0.1**2 / 2 / 2, rel=0.1)

@@ -21,7 +21,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.table import open_target
 from autoquant.tuning.sensitivity import predict
 from autoquant.tuning.sensitivity.predict import MOST, Predictor, options
-from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
+from autoquant.tuning.sensitivity.request import Between, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
 
@@ -114,6 +114,7 @@ class Opened:
             "folder": self.folder,
             "on_progress": no_progress,
             "warn": self.warnings.append,
+            "between": lambda plan: None,
         }
         return Predictor(given, offered, data, **{**options, **changed})
 
@@ -121,6 +122,12 @@ class Opened:
 @pytest.fixture
 def opened(tiny: Any, tmp_path: Path) -> Opened:
     return Opened(tiny, tmp_path)
+
+
+def test_what_is_lost_behind_a_layer_is_added(opened: Opened, tiny: Any, asked: Asked) -> None:
+    found = opened(tiny.calibration, between=lambda plan: Between({}, {"dense": 0.5}, frozenset())).predict({})
+    assert [one.divergence for one in found["dense"]] == [0.501, 0.502]
+    assert found["conv"] == opened(tiny.calibration).predict({})["conv"]
 
 
 def test_candidates_are_the_options_with_their_losses(opened: Opened, tiny: Any, asked: Asked) -> None:

@@ -1,0 +1,112 @@
+"""What INT8 costs between layers: which operators of a .tflite stay in float, and what the results of layers lose.
+
+A .tflite holds more in INT8 than its layers read: sums, attention masks, joined features, all that is between two
+layers. Each such tensor is rounded alone, and the divergence of the outputs measured. Of what layers do not make, the
+cheapest tensors stay in INT8 as long as they cost no more than BUDGET together; the operators of the others are left in
+float. What layers make is INT8 whenever they are, so that is added to what they are predicted to lose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from autoquant import __version__
+from autoquant.cache import CacheEntry, cached, digest_of
+from autoquant.calibration.plan import Plan
+from autoquant.errors import ModelError, TrialError
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.metrics.metric import OnProgress
+from autoquant.formats.config_json import config_text
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.model import Model
+from autoquant.quiet import no_progress
+from autoquant.targets.litert import LiteRTCompiler
+from autoquant.targets.litert_calibration import TensorBetween
+from autoquant.targets.litert_operators import FIXED_SCALES
+from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences
+from autoquant.tuning.sensitivity.request import Between
+
+VERSION = 1
+BUDGET = 1e-3
+"""Nats that all tensors in INT8 between layers may cost together: a tenth or less of what 1 % of accuracy takes."""
+SAMPLES, LEAST, PASSES = 64, 4, 256
+"""So many samples, or as few as it takes to run no more than PASSES times the model, but not fewer than LEAST."""
+
+
+def measure_between(
+    model: Model,
+    compiler: LiteRTCompiler,
+    plan: Plan,
+    data: Dataset,
+    *,
+    of_classes: bool,
+    folder: Path | None = None,
+    on_progress: OnProgress = no_progress,
+    warn: Callable[[str], None] = no_progress,
+) -> Between:
+    """Measure what the tensors lose that `plan`, of all layers in INT8, has in INT8 and no layer reads.
+
+    `data` are calibration samples; `folder` is that of the cache. `warn` is told where LiteRT cannot run a part of the
+    model on its own; then only what has no scale stays in float. Raises PlanError where the model cannot follow the
+    plan or the statistics lack a tensor.
+    """
+    key = digest_of(__version__, model.digest, data.digest, of_classes, config_text(plan), compiler.io)
+    path = None if folder is None else folder / f"between-{key[:16]}.npz"
+    lite = model.program
+    assert isinstance(lite, LiteGraph)
+
+    def compute() -> CacheEntry:
+        tensors = [one for one in compiler.between(plan) if not _is_rounded_score(lite, one)]
+        try:
+            losses = _losses(lite, tensors, data, of_classes, on_progress)
+        except (ModelError, TrialError) as error:
+            warn(f"{error}; operators between layers are assumed to lose nothing in INT8")
+            losses = {one.tensor: math.inf for one in tensors if one.affine is None}
+        return CacheEntry({"losses": {str(tensor): loss for tensor, loss in losses.items()}}, {})
+
+    found = cached(path, compute, key=key, version=VERSION).header["losses"]
+    return chosen(compiler.between(plan), {int(tensor): loss for tensor, loss in found.items()})
+
+
+def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float]) -> Between:
+    """Choose what stays in float, from nats by tensor; a tensor without any loses nothing."""
+    operators: dict[str, float] = {}
+    layers: dict[str, float] = {}
+    in_float: set[str] = set()
+    spent = 0.0
+    for one in sorted(tensors, key=lambda one: losses.get(one.tensor, 0.0)):
+        loss = losses.get(one.tensor, 0.0)
+        if one.layer:
+            layers[one.layer] = loss
+            continue
+        operators |= {name: max(operators.get(name, 0.0), loss) for name in one.operators}
+        spent += loss
+        if spent > BUDGET:
+            in_float.update(one.operators)
+    return Between(operators, layers, frozenset(in_float))
+
+
+def _losses(
+    lite: LiteGraph, tensors: Collection[TensorBetween], data: Dataset, of_classes: bool, on_progress: OnProgress
+) -> dict[int, float]:
+    """The divergence of each tensor alone, by its index; infinite where it has no scale."""
+    variants = {one.tensor: RoundedTensor(one.tensor, one.affine) for one in tensors if one.affine is not None}
+    cost = sum(len(Suffix.of(lite, variant).operators) for variant in variants.values()) / len(lite.operators)
+    count = min(max(int(PASSES / max(cost, 1.0)), LEAST), SAMPLES, len(data))
+    found = divergences(
+        lite,
+        variants.items(),
+        data.spread(count),
+        of_classes=of_classes,
+        on_measured=lambda done: on_progress(done, len(variants)),
+    )
+    return {one.tensor: found.get(one.tensor, math.inf) for one in tensors}
+
+
+def _is_rounded_score(lite: LiteGraph, one: TensorBetween) -> bool:
+    """Whether it is an output in steps of 1/256: of a small probability the logarithm makes more than anybody asks."""
+    maker = lite.makers.get(one.tensor)
+    is_output = one.tensor in set(map(int, lite.subgraph.outputs))
+    return is_output and maker is not None and lite.kind(maker) in FIXED_SCALES

@@ -1,0 +1,213 @@
+"""What INT8 costs between layers: measured losses against NumPy, and files that keep what rounding would destroy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from lite_networks import SavedLite
+
+from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
+from autoquant.calibration.ranges import MinMax
+from autoquant.errors import PlanError, TrialError
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.engines.table import open_engine
+from autoquant.model.open import open_model
+from autoquant.quantization.affine import Affine
+from autoquant.targets.litert_calibration import TensorBetween
+from autoquant.targets.table import open_target
+from autoquant.tuning.builder import Builder, builder_of_plan
+from autoquant.tuning.sensitivity.between import BUDGET, chosen
+from autoquant.tuning.sensitivity.divergence import RoundedTensor, divergences
+from autoquant.tuning.study.workload import Workload
+
+STEP = Affine(0.5, 0)
+
+
+def held(tensor: int, layer: str = "", *operators: str) -> TensorBetween:
+    return TensorBetween(tensor, STEP, layer, operators)
+
+
+def test_the_cheapest_stay_in_int8_as_long_as_they_cost_little_together() -> None:
+    tensors = [held(1, "", "a", "b"), held(2, "", "b", "c"), held(3, "", "d"), held(4, "", "e")]
+    found = chosen(tensors, {1: 0.6 * BUDGET, 2: 0.5 * BUDGET, 3: math.inf, 4: 0.1 * BUDGET})
+    assert found.float_operators == {"a", "b", "d"}
+    assert found.operators == {
+        "a": 0.6 * BUDGET,
+        "b": 0.6 * BUDGET,
+        "c": 0.5 * BUDGET,
+        "d": math.inf,
+        "e": 0.1 * BUDGET,
+    }
+
+
+def test_the_result_of_a_layer_is_that_layer_s_to_lose() -> None:
+    found = chosen([held(1, "conv", "sum"), held(2, "", "sum")], {1: math.inf})
+    assert found.layers == {"conv": math.inf}
+    assert found.float_operators == frozenset()
+
+
+class Network(NamedTuple):
+    """A network of TensorFlow in a file, its calibration data, and what is to be built of it."""
+
+    builder: Builder
+    plan: Plan
+    x: Any
+
+    def saved(self, folder: Path, plan: Plan | None = None) -> SavedLite:
+        folder.mkdir()
+        return SavedLite(self.builder.build(plan or self.plan, folder).path.read_bytes())
+
+    def error(self, saved: SavedLite) -> float:
+        """The error of the output, of each column relative to what that varies by; the largest."""
+        program: Any = self.builder.program
+        want = SavedLite(program.content).run(self.x)["y"]
+        change = (saved.run(self.x)["y"] - want).reshape(-1, want.shape[-1])
+        return float((np.square(change).mean(axis=0) ** 0.5 / want.reshape(-1, want.shape[-1]).std(axis=0)).max())
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Callable[..., Network]:
+    import tensorflow as tf
+
+    def made(write: Callable[[Any], Any], x: Any) -> Network:
+        with tf.Graph().as_default() as graph:
+            tf.identity(write(tf.compat.v1.placeholder(tf.float32, (None, *x.shape[1:]), name="x")), name="y")
+        (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+        np.savez(tmp_path / "data.npz", x=x)
+        target, opened = open_target("litert"), open_model(tmp_path / "net.pb")
+        data, lowered = open_data(tmp_path / "data.npz", opened.inputs), target.lowered(opened)
+        workload = Workload.of(target, lowered, data)
+        plan = Plan({name: layer_plan(layer, LayerPlan(MinMax())) for name, layer in workload.layers.items()})
+        builder = builder_of_plan(plan, lowered, workload, target, open_engine("litert"), data, batch_size=len(x))
+        return Network(builder, plan, x)
+
+    return made
+
+
+def constant(*shape: int, seed: int = 0) -> Any:
+    import tensorflow as tf
+
+    return tf.constant((np.random.default_rng([seed, *shape]).normal(size=shape) / shape[0] ** 0.5).astype(np.float32))
+
+
+def attention(x: Any, masked: float, *, select: bool) -> Any:
+    """Attention whose second half of keys is masked, by a sum or a choice."""
+    import tensorflow as tf
+
+    q, k, v = (tf.matmul(x, constant(x.shape[-1], 16, seed=seed), name=name) for seed, name in enumerate("qkv"))
+    scores = 4.0 * tf.matmul(q, k, transpose_b=True, name="qk")
+    keep = np.arange(x.shape[1]) < x.shape[1] // 2
+    if select:
+        scores = tf.where(tf.constant(keep), scores, tf.constant(masked, tf.float32))
+    else:
+        scores = tf.add(scores, tf.constant(np.where(keep, 0.0, masked).astype(np.float32)), name="mask")
+    return tf.matmul(tf.matmul(tf.nn.softmax(scores), v, name="pv"), constant(16, 5, seed=9), name="last")
+
+
+@pytest.mark.parametrize(("masked", "select"), [(-1e4, False), (-1e9, False), (-3.4e38, True), (-1e9, True)])
+def test_masked_attention(network: Callable[..., Network], tmp_path: Path, masked: float, select: bool) -> None:
+    x = np.random.default_rng(1).normal(size=(16, 8, 16)).astype(np.float32)
+    net = network(lambda x: attention(x, masked, select=select), x)
+    saved = net.saved(tmp_path / "a")
+    assert net.error(saved) < 0.1
+    assert {"SOFTMAX*", "SELECT_V2*" if select else "ADD*"} <= set(saved.kinds)
+    assert saved.kinds.count("BATCH_MATMUL") == 2, "what the mask does not touch is INT8"
+    everything = replace(net.plan, float_operators=frozenset())
+    if masked == -3.4e38:
+        with pytest.raises(TrialError, match=r"this tensor, which is to be INT8,|calculate scale failed"):
+            net.saved(tmp_path / "b", everything)
+    else:
+        assert net.error(net.saved(tmp_path / "b", everything)) > 0.4
+
+
+def test_a_mask_of_a_moderate_size_stays_in_int8(network: Callable[..., Network], tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(16, 8, 16)).astype(np.float32)
+    saved = network(lambda x: attention(x, -30.0, select=False), x).saved(tmp_path / "a")
+    assert "SOFTMAX" in saved.kinds
+    assert "ADD" in saved.kinds
+
+
+def features(x: Any) -> Any:
+    """Four features of unlike ranges, joined and normalized before the first layer."""
+    import tensorflow as tf
+
+    joined = tf.concat([x[:, 2:], x[:, :2]], axis=1)
+    normal = tf.nn.relu6((joined - [0.5, 0.0, 4e4, 50.0]) * [2.0, 0.004, 4e-5, 0.03] + 3.0)
+    hidden = tf.nn.relu(tf.matmul(normal, constant(4, 32), name="first"))
+    return tf.matmul(hidden, constant(32, 3), name="second")
+
+
+def test_raw_features_of_unlike_ranges(network: Callable[..., Network], tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    x = random.uniform([0, 20, 0, -500], [8e4, 80, 1, 500], size=(64, 4)).astype(np.float32)
+    net = network(features, x)
+    saved = net.saved(tmp_path / "a")
+    assert net.error(saved) < 0.05
+    assert saved.kinds.count("QUANTIZE") == 1, "one, behind what is normalized"
+    steps = saved.tensor(saved.operator("QUANTIZE").outputs[0]).quantization.scale
+    assert steps[0] < 0.1, "of what the first layer reads, not of the raw features"
+    assert "FULLY_CONNECTED*" not in saved.kinds
+
+
+def test_boxes_beside_scores_in_one_output(network: Callable[..., Network], tmp_path: Path) -> None:
+    def write(x: Any) -> Any:
+        import tensorflow as tf
+
+        hidden = tf.nn.relu(tf.matmul(x, constant(16, 32), name="first"))
+        boxes = 400.0 * tf.matmul(hidden, constant(32, 4), name="boxes")
+        return tf.concat([boxes, tf.sigmoid(tf.matmul(hidden, constant(32, 2), name="scores"))], axis=1)
+
+    net = network(write, np.random.default_rng(3).normal(size=(64, 16)).astype(np.float32))
+    saved = net.saved(tmp_path / "a", None)
+    assert net.error(saved) < 0.1
+    assert "CONCATENATION*" in saved.kinds
+    assert saved.kinds.count("FULLY_CONNECTED") == 3
+    assert net.error(net.saved(tmp_path / "b", replace(net.plan, float_operators=frozenset()))) > 0.5
+
+
+def test_a_config_says_what_stays_in_float(network: Callable[..., Network], tmp_path: Path) -> None:
+    from autoquant.formats.config_json import load_config
+
+    x = np.random.default_rng(1).normal(size=(16, 8, 16)).astype(np.float32)
+    net = network(lambda x: attention(x, -1e9, select=False), x)
+    first = net.saved(tmp_path / "a")
+    plan = load_config(tmp_path / "a" / "config.json", layers=net.builder.workload.layers)
+    assert "mask" in (plan.float_operators or ())
+    assert net.saved(tmp_path / "b", plan).content == first.content
+    with pytest.raises(
+        PlanError, match=r"float_operators: no operator of the .tflite makes 'maks'; did you mean 'mask'"
+    ):
+        net.saved(tmp_path / "c", replace(plan, float_operators=frozenset({"maks"})))
+    with pytest.raises(PlanError, match="is the result of layer last; leave the layer in float"):
+        net.saved(tmp_path / "d", replace(plan, float_operators=frozenset({"y"})))
+
+
+def test_what_a_tensor_loses_is_what_numpy_says(network: Callable[..., Network], tmp_path: Path) -> None:
+    def write(x: Any) -> Any:
+        import tensorflow as tf
+
+        hidden = tf.matmul(x, constant(16, 32), name="first")
+        return tf.matmul(tf.multiply(hidden, tf.sigmoid(hidden), name="t"), constant(32, 5), name="last")
+
+    net = network(write, np.random.default_rng(3).normal(size=(32, 16)).astype(np.float32))
+    lite: Any = net.builder.program
+    assert lite.kind(lite.makers[lite.tensors["t"]]) == "MUL"
+    affine = Affine(float(np.float32(0.3)), -7)
+    data = open_data(tmp_path / "data.npz", net.builder.model.inputs)
+    found = divergences(lite, [("t", RoundedTensor(lite.tensors["t"], affine))], data, of_classes=True)
+    t = SavedLite(lite.content).run(net.x, names=("t",))["t"].astype(np.float64)
+    rounded = (np.clip(np.rint(t / affine.scale) - 7, -128, 127) + 7) * affine.scale
+    weight = np.asarray(constant(32, 5), np.float64)
+    p, q = (log_softmax(values @ weight) for values in (t, rounded))
+    assert found["t"] == pytest.approx((np.exp(p) * (p - q)).sum(axis=1).mean(), rel=1e-3)
+    assert found["t"] > 1e-4
+
+
+def log_softmax(z: Any) -> Any:
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))

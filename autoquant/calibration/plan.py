@@ -130,8 +130,6 @@ def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
             changes += [f"{name}: {limit.change}" for limit in _limits(layers[name], settings)]
         else:
             changes.append(f"{name}: in float, as this target does not quantize it")
-    if plan.float_operators is not None:
-        changes.append("float_operators: chosen again, as they are those of another file")
     adapted = replace(plan, layers=plans, float_operators=None)
     check_plan(adapted, layers)
     return Adaptation(adapted, tuple(changes))

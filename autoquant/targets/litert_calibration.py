@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from autoquant.array import Array
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.scales import Scales
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import TrialError
+from autoquant.errors import IN_FLOAT, TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import known_constant
@@ -24,6 +25,8 @@ from autoquant.targets.litert_operators import FIXED_SCALES, data_near
 
 LEAST = 1e-11
 """Weights with a smaller scale are all 0. LiteRT Quantizer has its own limit for that, just below."""
+COARSEST = 256.0
+"""Steps of a layer's result that one of its products must be worth less of: XNNPACK refuses the model otherwise."""
 BIAS_STEPS = 2.0**30
 """Steps that a bias, INT32, may have: half of what there are, for the sums that are added."""
 
@@ -67,8 +70,8 @@ class LiteCalibrator:
     def scales(self, plan: Plan, int8: Collection[int], io: str) -> LiteScales:
         """Scales for INT8 operators, by index, and inputs and outputs of type `io`.
 
-        Raises PlanError where the statistics lack a tensor, TrialError where a tensor has no scale, or a weight or bias
-        holds NaN or infinity.
+        Raises PlanError where the statistics lack a tensor, TrialError where a tensor has no scale, a weight or bias
+        holds NaN or infinity, or the steps of an input are too coarse for the output.
         """
         balance = self.balance(plan)
         activations = self._activations(plan, int8, io, balance)
@@ -79,7 +82,18 @@ class LiteCalibrator:
                 scales = self._weight_scales(layer, settings, balance.constants)
                 bias = balance.constants.get(layer.bias, self._lite.constant(layer.bias)) if layer.bias else None
                 weights[layer.weight] = raised_for_bias(layer, scales, bias, activations[layer.activations[0]].scale)
+            self._check_products(layer, activations, weights)
         return LiteScales(activations, weights, balance)
+
+    def _check_products(self, layer: Layer, activations: Mapping[str, Affine], weights: Mapping[str, Array]) -> None:
+        """Raise TrialError where a step of a product is worth more steps of the result than a kernel takes."""
+        (result, *_) = self._lite.operators[self._lite.layers[layer.name]].outputs
+        largest = 1.0 if layer.weight is None else float(weights[layer.weight].max())
+        step = math.prod(activations[tensor].scale for tensor in layer.activations) * largest
+        worth = step / activations[self._lite.name_of(result)].scale
+        if worth >= COARSEST:
+            what = f"one step of its input is worth {worth:.4g} of its output, and LiteRT's kernels take less than 256"
+            raise TrialError(layer.name, what, hint=IN_FLOAT)
 
     def _activations(self, plan: Plan, int8: Collection[int], io: str, balance: Balance) -> Mapping[str, Affine]:
         """Scale and offset of each tensor that is to be INT8; tensors that must have the same have the same."""

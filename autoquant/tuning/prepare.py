@@ -203,6 +203,7 @@ class _Preparation:
         inputs, request = self.inputs, self.inputs.request
         predictor = Predictor(
             source=inputs.source,
+            lowered=inputs.model,
             space=inputs.space,
             samples=inputs.splits.calibration,
             batch_size=request.batch_size,

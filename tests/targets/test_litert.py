@@ -421,6 +421,23 @@ def test_a_result_without_a_scale_names_the_layer_that_makes_it(
         net.make(tmp_path / "m", net.plan())
 
 
+def test_a_step_of_the_input_that_is_worth_too_much_names_the_layer(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path, random: np.random.Generator
+) -> None:
+    """XNNPACK refuses such a file as a whole."""
+    x = np.concatenate([random.uniform(0, 8e4, (64, 1)), random.uniform(0, 1, (64, 3))], axis=1).astype(np.float32)
+
+    def write(x: Any) -> Any:
+        import tensorflow as tf
+
+        weight = np.concatenate([np.full((1, 8), 1e-6), random.normal(size=(3, 8))]).astype(np.float32)
+        return named(tf.matmul(x, tf.constant(weight), name="a"))
+
+    net = lite_network(write, (None, 4), x=x)
+    with pytest.raises(TrialError, match=r"a: one step of its input is worth \d+\S* of its output, .* less than 256"):
+        net.make(tmp_path / "m", net.plan())
+
+
 def test_a_disk_that_refuses(chain: LiteNetwork, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):

@@ -58,7 +58,8 @@ def quantized_layers(request: SensitivityRequest) -> Mapping[CandidateKey, Quant
     found = {}
     for name, each in request.candidates.items():
         for number, settings in enumerate(each):
-            plan = Plan({name: replace(settings, weight_algorithm="minmax")}, request.batches)
+            asymmetric = settings.asymmetric and not layers[name].symmetric_only  # which it may be on the target alone
+            plan = Plan({name: replace(settings, weight_algorithm="minmax", asymmetric=asymmetric)}, request.batches)
             try:
                 record = calibrator.record(plan)
             except TrialError:

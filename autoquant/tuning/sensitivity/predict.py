@@ -24,7 +24,7 @@ from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, me
 from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 
-VERSION = 1
+VERSION = 2
 MOST = 24
 """So many settings of a layer are all compared; of more only those that differ from the first in one thing."""
 TOO_LARGE = 1.0
@@ -59,11 +59,13 @@ def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterato
 class Predictor:
     """Predicts divergences on the model as it was given, whose layers are called as those of the target.
 
-    `samples` are calibration data; `folder` is that of the cache. `warn` is told where the predictions are worse.
-    `between` gives what a plan of the whole model loses besides, where the target has more in INT8 than layers read.
+    Layers that only the model has which the target `lowered` are measured there. `samples` are calibration data;
+    `folder` is that of the cache. `warn` is told where the predictions are worse. `between` gives what a plan of the
+    whole model loses besides, where the target has more in INT8 than layers read.
     """
 
     source: Model
+    lowered: Model
     space: SearchSpace
     samples: Dataset
     batch_size: int
@@ -83,8 +85,12 @@ class Predictor:
         path = self.folder / f"sensitivity-{key[:16]}.npz"
 
         def compute() -> CacheEntry:
-            found = self._sensitivities(self._request(options_of, parameters))
-            return CacheEntry({tunable: list(values) for tunable, values in found.values.items()}, {})
+            request = self._request(self.source, options_of, parameters)
+            others = {tunable: each for tunable, each in options_of.items() if tunable not in request.candidates}
+            found = dict(self._sensitivities(request).values)
+            if others and self.lowered.program is not self.source.program:
+                found |= self._sensitivities(self._request(self.lowered, others, parameters)).values
+            return CacheEntry({tunable: list(values) for tunable, values in found.items()}, {})
 
         entry = cached(path, compute, key=key, version=VERSION)
         between = self.between(self.space.plan(parameters))
@@ -97,7 +103,7 @@ class Predictor:
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
         parameters = next(self.space.starts()).parameters
-        request = self._request(self._options(parameters), parameters)
+        request = self._request(self.source, self._options(parameters), parameters)
         if isinstance(self.source.program, LiteGraph):
             found = {name: -values[0] for name, values in self._sensitivities(request).values.items()}
         else:
@@ -108,11 +114,13 @@ class Predictor:
         tunables = [tunable for tunable in self.space.layers if tunable not in self.space.always_float]
         return {tunable: tuple(options(self.space, tunable, parameters)) for tunable in tunables}
 
-    def _request(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> SensitivityRequest:
-        """Ask for all options in INT8; it takes a calibration of the model as it was given."""
+    def _request(
+        self, model: Model, options_of: Mapping[str, Sequence[Option]], parameters: Parameters
+    ) -> SensitivityRequest:
+        """Ask for all options in INT8 of the layers that a model has; it takes a calibration of that."""
         plan = self.space.plan(parameters)
         return calibrated_request(
-            self.source,
+            model,
             self.samples,
             {
                 tunable: [one.settings for one in each if one.settings is not None]

@@ -116,7 +116,7 @@ class Opened:
             "warn": self.warnings.append,
             "between": lambda plan: None,
         }
-        return Predictor(given, offered, data, **{**options, **changed})
+        return Predictor(given, target.lowered(given), offered, data, **{**options, **changed})
 
 
 @pytest.fixture
@@ -198,6 +198,22 @@ def test_for_litert_the_graph_of_tensorflow_is_asked(tiny: Any, tmp_path: Path, 
     ]
 
 
+def test_layers_that_only_the_target_has_are_measured_there(tiny: Any, tmp_path: Path) -> None:
+    """A product of two activations is no layer of a TensorFlow graph, but one of a .tflite."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4, 8), name="x")
+        tf.matmul(tf.matmul(x, tf.tanh(x), transpose_b=True, name="both"), tf.ones((1, 4, 3)), name="y")
+    (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(40, 4, 8)).astype(np.float32))
+    text = "[layer]\nquant_enable = [true, false]\n"
+    predictor = Opened(tmp_path / "net.pb", tmp_path, target="litert", text=text)(tmp_path / "data.npz")
+    found = predictor.predict({})
+    assert "both" in found
+    assert all(one.divergence > 1e-6 for each in found.values() for one in each)
+
+
 def test_of_a_tflite_it_is_measured(tiny: Any, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tflite"
     path.write_bytes(convert(open_model(tiny.model).graph).content)
@@ -222,7 +238,7 @@ def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
     assert list(ranking) == ["conv", "depthwise", "dense"]
     assert ranking["conv"] == 0.0  # always in float: nobody asks
     assert 0.9 < ranking["dense"] < 1.0
-    request = predictor._request(predictor._options({}), {})
+    request = predictor._request(predictor.source, predictor._options({}), {})
     assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(request)
 
 

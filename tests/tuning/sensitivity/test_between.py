@@ -65,7 +65,7 @@ class Network(NamedTuple):
 
     def error(self, saved: SavedLite) -> float:
         """The error of the output, of each column relative to what that varies by; the largest."""
-        program: Any = self.builder.program
+        program: Any = self.builder.model.program
         want = SavedLite(program.content).run(self.x)["y"]
         change = (saved.run(self.x)["y"] - want).reshape(-1, want.shape[-1])
         return float((np.square(change).mean(axis=0) ** 0.5 / want.reshape(-1, want.shape[-1]).std(axis=0)).max())
@@ -196,7 +196,7 @@ def test_what_a_tensor_loses_is_what_numpy_says(network: Callable[..., Network],
         return tf.matmul(tf.multiply(hidden, tf.sigmoid(hidden), name="t"), constant(32, 5), name="last")
 
     net = network(write, np.random.default_rng(3).normal(size=(32, 16)).astype(np.float32))
-    lite: Any = net.builder.program
+    lite: Any = net.builder.model.program
     assert lite.kind(lite.makers[lite.tensors["t"]]) == "MUL"
     affine = Affine(float(np.float32(0.3)), -7)
     data = open_data(tmp_path / "data.npz", net.builder.model.inputs)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoquant.tuning.sampling.moves import most_gain
+from autoquant.tuning.sampling import moves
+from autoquant.tuning.sampling.moves import FEW, most_gain
 
 
 def exhaustive(
@@ -39,11 +40,14 @@ def problems(draw: Callable[..., Any]) -> tuple[Any, ...]:
     return gains, costs, float(draw(st.integers(0, 80))), cuts
 
 
+@pytest.mark.parametrize("few", [0, FEW], ids=["by HiGHS", "by all subsets"])
 @settings(max_examples=60, deadline=None)
 @given(problems())
-def test_it_is_the_best_of_all_subsets(problem: tuple[Any, ...]) -> None:
+def test_it_is_the_best_of_all_subsets(few: int, problem: tuple[Any, ...]) -> None:
     gains, costs, bound, cuts = problem
-    chosen = most_gain(gains, costs, bound=bound, cuts=cuts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moves, "FEW", few)
+        chosen = most_gain(gains, costs, bound=bound, cuts=cuts)
     assert chosen is not None
     assert not any(cut <= chosen for cut in cuts)
     found = (sum(gains[name] for name in chosen), sum(costs[name] for name in chosen))

@@ -134,6 +134,21 @@ def seeded(seed: int, *more: int) -> int:
     return int(np.random.SeedSequence([seed, *more]).generate_state(1)[0])
 
 
+class _Shared(CategoricalDistribution):
+    """Choices that all trials of a copied study share: nothing changes them, and to copy and compare them takes long.
+
+    A study copies each trial that it is given.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = CategoricalDistribution.__hash__
+
+
 def suggest_from_copy(
     trials: Sequence[Trial],
     dimensions: Mapping[str, tuple[Choice, ...]],
@@ -148,9 +163,7 @@ def suggest_from_copy(
     a constraint, also one that was stopped early and is pruned in the study: so every sampler learns from it. With
     `noted`, it finds there what it noted of earlier trials.
     """
-    distributions: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(own) for name, own in dimensions.items()
-    }
+    distributions: dict[str, BaseDistribution] = {name: _Shared(own) for name, own in dimensions.items()}
     study = optuna.create_study(sampler=sampler)
     for trial in trials:
         shared: dict[str, Any] = {

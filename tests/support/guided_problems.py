@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.calibration.plan import Plan
-from autoquant.tuning.sampling.problem import gain_of, globals_of, int8_of
+from autoquant.tuning.sampling.problem import gain_of, globals_of, int8_of, with_int8
 from autoquant.tuning.sensitivity.request import Prediction
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.study import Sampler
@@ -122,16 +122,13 @@ class Synthetic:
             f"{layer}:act_algo": min(own, key=own.__getitem__) for layer, own in self.true.items()
         }
         best |= {name: min(own, key=own.__getitem__) for name, own in self.harm.items()}
-        found = 0.0
-        for switches in itertools.product((True, False), repeat=len(self.layers)):
-            chosen = dict(zip(map(switch_of, self.layers), switches, strict=True))
-            parameters = {
-                name: chosen.get(name, best.get(name, choices[0])) for name, choices in self.dimensions.items()
-            }
-            gain = gain_of(int8_of(parameters, self), self)
-            if gain > found and self.drop(parameters) <= self.max_drop:
-                found = gain
-        return found
+        settings = {name: best.get(name, choices[0]) for name, choices in self.dimensions.items()}
+        sizes = range(len(self.layers) + 1)
+        every = [some for size in sizes for some in itertools.combinations(self.layers, size)]
+        for gain, int8 in sorted(((gain_of(int8, self), int8) for int8 in every), reverse=True):
+            if self.drop(with_int8(settings, self, int8)) <= self.max_drop:
+                return max(gain, 0.0)
+        return 0.0
 
     def _harm(self, chosen: Parameters) -> float:
         return math.prod(self.harm[name][value] for name, value in chosen.items())

@@ -48,7 +48,7 @@ def upper_of_mean(values: Array, *, bound: float, alpha: float) -> float:
     """
     test = SequentialTest(bound, bound=bound, alpha=alpha)  # decided from the start: only the interval is asked for
     test.add(values)
-    return test.interval().high
+    return test.upper()
 
 
 def times_needed(values: Array, max_drop: float, *, bound: float, alpha: float) -> float | None:
@@ -143,28 +143,33 @@ class SequentialTest:
         So the interval agrees with the decision, which holds for all later times: `max_drop` is not inside once it is
         taken. Both ends together are right with probability 1 - 2 alpha.
         """
-        low, high = -self._bound, self._bound
-        if self._values:
-            values, counts = np.unique(np.concatenate(self._values), return_counts=True)
-            low = self._end(values, counts, Decision.EXCEEDED)
-            high = self._end(values, counts, Decision.WITHIN)
+        low = self._end(Decision.EXCEEDED)
         if self._decision is Decision.EXCEEDED:
             low = max(low, self._max_drop)
-        elif self._decision is Decision.WITHIN:
-            high = min(high, self._max_drop)
-        return Interval(low, max(low, high))
+        return Interval(low, max(low, self.upper()))
+
+    def upper(self) -> float:
+        """The upper end of the interval."""
+        high = self._end(Decision.WITHIN)
+        return min(high, self._max_drop) if self._decision is Decision.WITHIN else high
 
     def _crossed(self, values: Array, side: Decision) -> int:
         """The first value after which the capital on one side reaches 1 / alpha; their number if it never does."""
         gains = _gains(values, self._max_drop, self._bound, side)
         logs = self._logs[side][:, np.newaxis] + np.cumsum(np.log1p(BETS[:, np.newaxis] * gains), axis=1)
         self._logs[side] = logs[:, -1]
-        reached = _mean_capital(logs) >= -math.log(self._alpha)
+        goal = -math.log(self._alpha)
+        if logs.max() < goal:  # no mean of capitals is larger, and to compute them takes long
+            return len(values)
+        reached = _mean_capital(logs) >= goal
         return int(np.argmax(reached)) if reached.any() else len(values)
 
-    def _end(self, values: Array, counts: Array, side: Decision) -> float:
+    def _end(self, side: Decision) -> float:
         """The mean, farthest from the end of the range on this side, that its capital disproves; by halving."""
         disproven, left = (-self._bound, self._bound) if side is Decision.EXCEEDED else (self._bound, -self._bound)
+        if not self._values:
+            return disproven
+        values, counts = np.unique(np.concatenate(self._values), return_counts=True)
         for _ in range(HALVINGS):
             middle = 0.5 * (disproven + left)
             if _mean_capital(_capitals(values, counts, middle, self._bound, side)) >= -math.log(self._alpha):

@@ -72,17 +72,26 @@ def stream_order(count: int, *, margins: Array | None, seed: int | Sequence[int]
         raise ValueError(f"needs samples, and a margin for each or None, got {count} and {margins}")
     random = np.random.default_rng(seed)
     share = np.full(count, 1.0 / count) if margins is None else 0.5 / count + 0.5 * _importance(margins)
-    draws = random.choice(count, DRAWS * count, p=share / share.sum())
+    below = np.cumsum(share / share.sum())
+    draws = np.searchsorted(below / below[-1], random.random(DRAWS * count), side="right")  # as random.choice does
     weights = 1.0 / (count * share)
-    seen, first = np.unique(draws, return_index=True)
-    never = np.setdiff1d(np.arange(count), seen)
-    order = np.concatenate([seen[np.argsort(first)], random.permutation(never)])
+    first = _first_draws(draws, count)
+    never = np.flatnonzero(first == len(draws))
+    order = np.concatenate([np.argsort(first)[: count - len(never)], random.permutation(never)])
     return StreamOrder(order, draws, weights[draws], float(weights.max()))
+
+
+def _first_draws(draws: Array, count: int) -> Array:
+    """The first draw of each sample (N,); the number of draws for those never drawn."""
+    first = np.full(count, len(draws))
+    first[draws[::-1]] = np.arange(len(draws))[::-1]  # of several values for one place the last is kept
+    return first
 
 
 def _importance(margins: Array) -> Array:
     """Probabilities (N,), falling from stratum to stratum."""
-    rank = np.argsort(np.argsort(margins, kind="stable"), kind="stable")
+    rank = np.empty(len(margins), np.int64)
+    rank[np.argsort(margins, kind="stable")] = np.arange(len(margins))
     stratum = rank * min(STRATA, len(margins)) // len(margins)
     size = np.bincount(stratum)
     part = FALL ** np.arange(len(size))

@@ -65,8 +65,8 @@ def exact_upper(losses: int, gains: int, samples: int, *, confidence: float) -> 
     if min(losses, gains) < 0 or losses + gains > samples or samples < 1 or not 0.0 < confidence < 1.0:
         raise ValueError(f"needs {samples} pairs or fewer, a confidence in (0, 1), got {losses}, {gains}, {confidence}")
 
-    def disproven(drop: float) -> bool:
-        return is_disproven(drop, losses, gains, samples, confidence=confidence)
+    def disproven(*drops: float) -> list[bool]:
+        return _are_disproven(np.asarray(drops), losses, gains, samples, confidence=confidence)
 
     observed = (losses - gains) / samples
     most = _likely_psi(losses + gains, samples, GAMMA * (1.0 - confidence))[1]
@@ -74,7 +74,7 @@ def exact_upper(losses: int, gains: int, samples: int, *, confidence: float) -> 
     beyond = _crossing(disproven, observed, most, observed)
     while beyond < most:
         farther = np.linspace(beyond, min(beyond + 0.5 * (beyond - observed), most), steps + 2)[1:-1]
-        again = [float(drop) for drop in farther if not disproven(float(drop))]
+        again = [float(drop) for drop, out in zip(farther, disproven(*farther), strict=True) if not out]
         if not again:
             break
         beyond = _crossing(disproven, again[-1], most, observed)
@@ -83,16 +83,25 @@ def exact_upper(losses: int, gains: int, samples: int, *, confidence: float) -> 
 
 def is_disproven(drop: float, losses: int, gains: int, samples: int, *, confidence: float) -> bool:
     """Whether the counts disprove, with this confidence, that the true drop is this one."""
+    return _are_disproven(np.asarray([drop]), losses, gains, samples, confidence=confidence)[0]
+
+
+def _are_disproven(drops: Array, losses: int, gains: int, samples: int, *, confidence: float) -> list[bool]:
+    """The same of several drops (any,)."""
     alpha = 1.0 - confidence
     psi = _likely_psi(losses + gains, samples, GAMMA * alpha)
-    return GAMMA * alpha + _largest_tail(drop, losses, gains, samples, psi, alpha) <= alpha
+    tails = np.zeros(len(drops))
+    possible = np.maximum(psi[0], np.abs(drops)) <= psi[1]
+    if possible.any():
+        tails[possible] = _largest_tails(drops[possible], losses, gains, samples, psi, alpha)
+    return [bool(GAMMA * alpha + tail <= alpha) for tail in tails]
 
 
-def _crossing(disproven: Callable[[float], bool], possible: float, beyond: float, observed: float) -> float:
+def _crossing(disproven: Callable[[float], list[bool]], possible: float, beyond: float, observed: float) -> float:
     """A drop just above the largest possible one, by halving between one that is possible and one that is not."""
     while beyond - possible > PRECISION * (beyond - observed):
         middle = 0.5 * (possible + beyond)
-        possible, beyond = (possible, middle) if disproven(middle) else (middle, beyond)
+        possible, beyond = (possible, middle) if disproven(middle)[0] else (middle, beyond)
     return beyond
 
 
@@ -106,51 +115,67 @@ def _likely_psi(discordant: int, samples: int, gamma: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _largest_tail(drop: float, losses: int, gains: int, samples: int, psi: tuple[float, float], alpha: float) -> float:
-    """The largest probability, over psi, of an outcome that speaks against a drop as much as the observed one does."""
+def _largest_tails(
+    drops: Array, losses: int, gains: int, samples: int, psi: tuple[float, float], alpha: float
+) -> Array:
+    """The largest probability, over psi, of an outcome that speaks against a drop as much as the observed one does.
+
+    One for each of the drops (D,), at least one, none of which is beyond the interval of psi.
+    """
     from scipy.special import betainc
 
-    low, high = max(psi[0], abs(drop)), psi[1]
-    if low > high:
-        return 0.0
-    grid = np.linspace(math.sqrt(low), math.sqrt(high), GRID)[:, np.newaxis] ** 2
-    pairs = _likely_pairs(low, high, samples, alpha)
+    low, drop = np.maximum(psi[0], np.abs(drops)), drops[:, np.newaxis]
+    start, stop = np.sqrt(low)[:, np.newaxis], math.sqrt(psi[1])
+    grid = (np.arange(GRID) * ((stop - start) / (GRID - 1)) + start) ** 2  # (D, GRID)
+    grid[:, -1] = stop * stop
+    first, last = _likely_pairs(low, psi[1], samples, alpha)
+    pairs = np.arange(first.min(), last + 1)
     deviation = _deviation(pairs, drop, samples)
-    own = float(_deviation(np.asarray(losses + gains), drop, samples))
-    statistic = (losses - gains - samples * drop) / own if own else 0.0
+    own = _deviation(np.asarray(losses + gains), drop, samples)
+    statistic = (losses - gains - samples * drop) / np.where(own > 0.0, own, np.inf)
     most = np.floor((pairs + samples * drop + statistic * deviation) / 2 + 1e-9)  # losses of these and fewer count
-    chance = _binomial(pairs, samples, grid)
-    psi_of, pairs_of = np.nonzero((chance > NEVER * alpha / len(pairs)) & (most >= 0))
-    theta = np.clip((1.0 + drop / np.maximum(grid[psi_of, 0], 1e-300)) / 2, 0.0, 1.0)
-    counted, others = most[pairs_of] + 1.0, (pairs - most)[pairs_of]
-    below = np.where(others > 0.0, betainc(np.maximum(others, 1.0), counted, 1.0 - theta), 1.0)  # the binomial's cdf
-    tails = np.bincount(psi_of, chance[psi_of, pairs_of] * below, minlength=GRID)
-    return float((tails + np.maximum(1.0 - chance.sum(axis=1), 0.0)).max() + NEVER * alpha)
+    chance = _binomial(pairs, samples, grid.reshape(-1, 1))  # (D * GRID, pairs)
+    least, possible = NEVER * alpha / (last + 1.0 - first), most >= 0.0
+    if len(drops) > 1:
+        chance *= np.repeat(pairs >= first[:, np.newaxis], GRID, axis=0)
+        least, possible = np.repeat(least, GRID)[:, np.newaxis], np.repeat(possible, GRID, axis=0)
+    row, column = ((chance > least) & possible).nonzero()
+    gain = 1.0 - np.minimum(np.maximum((1.0 + drop / np.maximum(grid, 1e-300)) / 2, 0.0), 1.0)
+    counted = most[row // GRID, column]
+    others = pairs[column] - counted
+    below = betainc(np.maximum(others, 1.0), counted + 1.0, gain.ravel()[row])  # the binomial's cdf
+    below[others <= 0.0] = 1.0
+    tails = np.bincount(row, chance[row, column] * below, minlength=grid.size)
+    tails += np.maximum(1.0 - chance.sum(axis=1), 0.0)
+    return np.asarray(tails.reshape(grid.shape).max(axis=1) + NEVER * alpha)
 
 
-def _deviation(pairs: Array, drop: float, samples: int) -> Array:
+def _deviation(pairs: Array, drop: Array, samples: int) -> Array:
     """What losses - gains is divided by, given the number of discordant pairs."""
     share = np.sqrt((pairs / samples) ** 2 + drop**2)
     return np.asarray(np.sqrt(samples * np.maximum(share - drop**2, 0.0)))
 
 
-def _likely_pairs(low: float, high: float, samples: int, alpha: float) -> Array:
-    """Numbers of discordant pairs, all but a ten thousandth of alpha of what psi allows (Bernstein's inequality)."""
+def _likely_pairs(low: Array, high: float, samples: int, alpha: float) -> tuple[Array, int]:
+    """The fewest (D,) and most discordant pairs, all but a ten thousandth of alpha of what psi from low (D,) allows.
+
+    By Bernstein's inequality.
+    """
     much = math.log(2e4 / alpha)
-
-    def away(psi: float) -> float:
-        return math.sqrt(2 * samples * psi * (1 - psi) * much) + much
-
-    first, last = math.floor(samples * low - away(low)), math.ceil(samples * high + away(high))
-    return np.arange(max(first, 0), min(last, samples) + 1)
+    fewest = np.floor(samples * low - np.sqrt(2 * samples * low * (1 - low) * much) - much)
+    most = math.ceil(samples * high + math.sqrt(2 * samples * high * (1 - high) * much) + much)
+    return np.maximum(fewest, 0.0).astype(np.int64), min(most, samples)
 
 
 def _binomial(count: Array, samples: int, share: Array) -> Array:
     """Probability of `count` of `samples`, each with probability `share`."""
     from scipy.special import gammaln, xlog1py, xlogy
 
-    ways = gammaln(samples + 1) - gammaln(count + 1) - gammaln(samples - count + 1)
-    return np.asarray(np.exp(ways + xlogy(count, share) + xlog1py(samples - count, -share)))
+    others = samples - count
+    ways = gammaln(samples + 1) - gammaln(count + 1) - gammaln(others + 1)
+    # one logarithm for each share; 0 times that of 0 is 0
+    logs, others_logs = (np.maximum(each, -1e4) for each in (xlogy(1.0, share), xlog1py(1.0, -share)))
+    return np.asarray(np.exp(ways + count * logs + others * others_logs))
 
 
 def bca_upper(estimate: float, resampled: Array, jackknife: Array, *, confidence: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker("fast")
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Thousands of tests in memory are no garbage: to look at them takes a second, again and again."""
-    gc.collect()
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
-@pytest.fixture(autouse=True)
-def _fast_loads_nothing_heavy(request: pytest.FixtureRequest) -> Iterator[None]:
+def pytest_runtest_teardown(item: pytest.Item) -> None:
     """With the fast tests alone, each fails where TensorFlow or LiteRT is loaded after all."""
-    yield
-    if request.config.option.markexpr == "fast":
+    if item.config.option.markexpr == "fast":
         loaded = [name for name in ("tensorflow", "ai_edge_litert") if name in sys.modules]
         if loaded:
             pytest.fail(f"{loaded[0]} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)

@@ -8,6 +8,7 @@ asks for the fixture `tensorflow`, and one that forgets fails (conftest.py).
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,11 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 PLACES = (ROOT, TESTS / "support", TESTS / "benchmarks")
 """Where modules are found."""
+DEFINITION = re.compile(r"^(?:@|def |class )", re.MULTILINE)
 HEAVY = frozenset({"tensorflow", "keras", "ai_edge_litert", "litert_quantizer"})
 
 
+@cache
 def is_fast(test: str, path: Path) -> bool:
     """Whether the test function of that name in a file is fast."""
     if loads_heavy(path):
@@ -75,16 +78,32 @@ def loads_heavy(path: Path) -> bool:
     todo = [*([path] if path.is_file() else []), *_conftests(path)]
     while todo:
         place = todo.pop()
-        if place in seen:
+        if place in seen or place in _LIGHT:
             continue
         seen.add(place)
-        for module, name in _imported(place):
-            parts = [*module.split("."), name]
-            if parts[0] in HEAVY:
-                return True
-            files = (_file(".".join(parts[:length])) for length in range(1, len(parts) + 1))
-            todo += [file for file in files if file is not None]
+        loaded = _loaded(place)
+        if loaded is None:
+            return True
+        todo += loaded
+    _LIGHT.update(seen)
     return False
+
+
+_LIGHT: set[Path] = set()
+"""Files that were found to load nothing heavy, nor does what they import."""
+
+
+@cache
+def _loaded(path: Path) -> tuple[Path, ...] | None:
+    """Our files that are loaded when a file is imported; None where it imports something heavy."""
+    modules: set[str] = set()
+    for module, name in _imported(path):
+        parts = [*module.split("."), name]
+        if parts[0] in HEAVY:
+            return None
+        modules.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    files = map(_file, sorted(modules))
+    return tuple(file for file in files if file is not None)
 
 
 @cache
@@ -105,8 +124,12 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _imported(path: Path) -> tuple[tuple[str, str], ...]:
-    """Modules and names that are imported when a file is."""
-    return tuple(_imports(_tree(path)))
+    """Modules and names that are imported when a file is; imports stand above all definitions, as Ruff checks."""
+    head = DEFINITION.split(path.read_text(encoding="utf-8"), maxsplit=1)[0]
+    try:
+        return tuple(_imports(ast.parse(head)))
+    except SyntaxError:  # it was within a text
+        return tuple(_imports(_tree(path)))
 
 
 def _imports(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[str, str]]:

@@ -186,18 +186,22 @@ class Infeasible:
         """All layers in INT8 of a trial, where `parameters` have the same settings for all that was in INT8."""
         int8 = int8_of(trial.parameters, self.history.problem)
         in_float = set(self.history.problem.layers) - int8
-        if self._same(trial.parameters, parameters, {unit_of(name) for name in self._settings} - in_float):
+        if self._same(trial.parameters, parameters, self._settings.keys() - in_float):
             yield int8
 
     def _same(self, one: Parameters, other: Parameters, tunables: Collection[str]) -> bool:
         """Whether these tunables have the same settings, whether or not their layers are in INT8."""
-        return all(one[name] == other[name] for name in self._settings if unit_of(name) in tunables)
+        return all(one[name] == other[name] for unit in tunables for name in self._settings.get(unit, ()))
 
     @cached_property
-    def _settings(self) -> tuple[str, ...]:
-        """All dimensions but the layers' switches."""
+    def _settings(self) -> dict[str, list[str]]:
+        """Tunable, '' for the whole model -> its dimensions but the layers' switches."""
         switches = {switch_of(layer) for layer in self.history.problem.layers}
-        return tuple(name for name in self.history.problem.dimensions if name not in switches)
+        settings: dict[str, list[str]] = {}
+        for name in self.history.problem.dimensions:
+            if name not in switches:
+                settings.setdefault(unit_of(name), []).append(name)
+        return settings
 
 
 def _smallest(sets: Iterable[frozenset[str]]) -> Cuts:

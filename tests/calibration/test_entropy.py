@@ -24,12 +24,10 @@ def divergence(counts: np.ndarray, begin: int, end: int) -> float:
     p = inside.copy()
     p[0] += counts[:begin].sum()
     p[-1] += counts[end:].sum()
-    q = np.zeros(len(p))
-    for level in range(256):
-        bins = slice(len(p) * level // 256, len(p) * (level + 1) // 256)
-        held = p[bins] > 0
-        if held.any():
-            q[bins][held] = inside[bins].sum() / held.sum()
+    first = len(p) * np.arange(256) // 256  # bin of each of 256 levels
+    held, sums = (np.add.reduceat(each, first) for each in ((p > 0).astype(np.float64), inside))
+    level = np.repeat(sums / np.maximum(held, 1.0), np.diff(first, append=len(p)))
+    q = np.where(p > 0, level, 0.0)
     if (q[p > 0] == 0).any():
         return np.inf
     p, q = p / p.sum(), q / q.sum()

@@ -78,14 +78,16 @@ def _scores_and_labels(outputs: Outputs, labels: Array | None, reference: Output
 
 def _area(rows: Array) -> float:
     """The area, from ranks (Mann-Whitney)."""
-    from scipy.stats import rankdata
-
     positive = rows[:, 1] == 1.0
     count, others = int(positive.sum()), int((~positive).sum())
     if not count or not others:
         what = f"needs samples of both classes, there are {count} positive and {others} negative ones"
         raise DataError("metric auc", what, hint="give more data")
-    rank_sum = float(rankdata(rows[:, 0])[positive].sum())
+    if np.isnan(rows[:, 0]).any():
+        return np.nan
+    ordered, own = np.sort(rows[:, 0]), np.sort(rows[positive, 0])
+    ranks = (ordered.searchsorted(own, "left") + ordered.searchsorted(own, "right") + 1) / 2  # ties have their mean
+    rank_sum = float(ranks.sum())
     return (rank_sum - count * (count + 1) / 2) / (count * others)
 
 

@@ -90,13 +90,24 @@ class Reference:
         return self.range_of(self.ratios[place])
 
 
+REFERENCES: dict[tuple[bytes, Ifmr, bool], Reference] = {}
+
+
+def reference_of(values: np.ndarray, setting: Ifmr, *, symmetric: bool) -> Reference:
+    """The one of these values, which several tests ask for."""
+    key = (values.tobytes(), setting, symmetric)
+    if key not in REFERENCES:
+        REFERENCES[key] = Reference(values, setting, symmetric=symmetric)
+    return REFERENCES[key]
+
+
 @symmetric_or_not
 @each_setting
 def test_all_values_give_the_candidate_of_the_reference(
     exact: Callable[..., Distribution], values: NDArray[Any], setting: Ifmr, symmetric: bool
 ) -> None:
     found = setting(exact(*np.array_split(values, 3)), symmetric=symmetric)
-    expected = Reference(values, setting, symmetric=symmetric).best()
+    expected = reference_of(values, setting, symmetric=symmetric).best()
     assert found.low == pytest.approx(expected.low, rel=1e-12)
     assert found.high == pytest.approx(expected.high, rel=1e-12)
 
@@ -107,7 +118,7 @@ def test_a_sketch_gives_one_that_is_as_good(
     sketched: Callable[..., Distribution], values: NDArray[Any], setting: Ifmr, symmetric: bool
 ) -> None:
     found = setting(sketched(*np.array_split(values, 3)), symmetric=symmetric)
-    reference = Reference(values, setting, symmetric=symmetric)
+    reference = reference_of(values, setting, symmetric=symmetric)
     low, high = np.array([(r.low, r.high) for r in map(reference.range_of, reference.ratios)]).T
     place = int((np.abs(low - found.low) + np.abs(high - found.high)).argmin())
     bin_ = (float(values.max()) - float(values.min())) / 2**13

@@ -67,6 +67,7 @@ OWNERS = {
         "model/interface.py",
         "model/litert/convert.py",
         "model/load.py",
+        "model/loops.py",
         "model/nodes.py",
         "model/shapes.py",
         "targets/ascend_functions.py",

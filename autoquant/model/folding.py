@@ -11,16 +11,13 @@ from tensorflow.python.framework import op_def_registry
 
 from autoquant.array import Array
 from autoquant.model.graph import Graph
+from autoquant.model.loops import CONTROL_FLOW
 from autoquant.model.nodes import calls_functions, make_const
 from autoquant.model.operators import canonical, node_of
 from autoquant.model.shapes import import_graph, tensor_of
 
 LARGE = 2**20  # bytes; below it a result may be any number of times larger than what it is made from
 GROWTH = 4
-# Their outputs may be dead, which no constant can say.
-CONTROL_FLOW = frozenset(
-    {"Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "Exit", "NextIteration", "LoopCond"}
-)  # fmt: skip
 
 
 def fold_constants(graph: Graph) -> Graph:

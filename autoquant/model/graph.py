@@ -157,7 +157,7 @@ class Graph:
         return Graph(MappingProxyType(kept), self.inputs, self.outputs, self.library)
 
     def ordered(self) -> Iterator[Any]:
-        """Nodes, inputs before readers. Raises ModelError on a loop (control flow of TensorFlow 1 has them)."""
+        """Nodes, inputs before readers. Raises ModelError on a cycle (loops of TensorFlow 1 are such)."""
         done: set[str] = set()
         open_: set[str] = set()
         for start in self.nodes:
@@ -170,7 +170,7 @@ class Graph:
                     yield self.nodes[name]
                 elif name not in done:
                     if name in open_:
-                        raise ModelError(name, "the graph has a loop", hint="export an inference graph without loops")
+                        raise ModelError(name, "the graph has a cycle", hint="export an inference graph without cycles")
                     open_.add(name)
                     stack.append((name, True))
                     stack.extend((node_of(e), False) for e in self.nodes[name].input if node_of(e) not in done)

@@ -13,6 +13,7 @@ from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
+from autoquant.model.loops import UNREAD
 from autoquant.model.nodes import AttrValue, changed_node, make_node
 from autoquant.model.operators import canonical, node_of
 from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of, traced_tensor
@@ -28,7 +29,7 @@ QUANTIZED = (
 )
 BRANCH = (
     "is control flow of TensorFlow 1 ({})",
-    "export an inference graph: is_training a constant, no loops",
+    "freeze it with lower_control_flow=False; in an inference graph, is_training is a constant",
 )
 REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
     dict.fromkeys(("Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"), VARIABLE)
@@ -46,7 +47,10 @@ def find_inputs(graph: Graph) -> tuple[str, ...]:
 
 
 def find_outputs(graph: Graph) -> tuple[str, ...]:
-    """The nodes that depend on an input and that nobody reads; of a node with several outputs the first."""
+    """The nodes that depend on an input and that nobody reads; of a node with several outputs the first.
+
+    Results of a loop that nobody reads count where there is nothing else.
+    """
     reached: set[str] = set()
     stack = list(graph.inputs)
     while stack:
@@ -54,8 +58,9 @@ def find_outputs(graph: Graph) -> tuple[str, ...]:
         if name not in reached:
             reached.add(name)
             stack.extend(graph.consumers[name])
-    ends = (node for name, node in graph.nodes.items() if name in reached and not graph.consumers[name])
-    return tuple(node.name for node in ends if _may_be_output(node))
+    unread = (node for name, node in graph.nodes.items() if name in reached and not graph.consumers[name])
+    ends = [node for node in unread if _may_be_output(node)]
+    return tuple(node.name for node in ends if node.op != UNREAD) or tuple(node.name for node in ends)
 
 
 def _may_be_output(node: Any) -> bool:

@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.interface import find_inputs, rename_interface
+from autoquant.model.loops import with_functional_loops
 from autoquant.model.nodes import calls_functions
 from autoquant.model.operators import node_of
 
@@ -49,7 +50,7 @@ def load_frozen(path: Path) -> Graph:
         raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint=WHOLE) from error
     if not any(node.op for node in graph_def.node):
         raise ModelError(str(path), "holds no graph: it has no nodes", hint=WHOLE)
-    graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
+    graph = with_functional_loops(Graph.from_graph_def(graph_def, inputs=(), outputs=()))
     return replace(graph, inputs=find_inputs(graph))
 
 
@@ -190,7 +191,7 @@ def _frozen(function: Any) -> Any:
     """The concrete function with its variables as constants and its calls inlined."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    # Lowered control flow needs control edges, which a Graph does not keep: If and While stay functions.
+    # A Graph does not keep the control edges that lowered control flow needs: If and While stay functions.
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
@@ -199,7 +200,7 @@ def _named(graph_def: Any, *, inputs: Mapping[str, str], outputs: list[tuple[str
     present = {node.name for node in graph_def.node}
     fed = [name for name in inputs if name in present]
     graph = Graph.from_graph_def(graph_def, inputs=fed, outputs=[tensor for tensor, _ in outputs])
-    graph = _without_idle_library(graph.pruned())
+    graph = _without_idle_library(with_functional_loops(graph.pruned()))
     return rename_interface(graph, inputs={name: inputs[name] for name in graph.inputs}, outputs=outputs)
 
 

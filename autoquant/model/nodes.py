@@ -70,6 +70,11 @@ def const_shape(node: Any) -> tuple[int, ...]:
     return tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
 
 
+def function_of(name: str) -> Any:
+    """An attribute that names a function of the graph's library."""
+    return AttrValue(func=attr_value_pb2.NameAttrList(name=name))
+
+
 def calls_functions(node: Any) -> bool:
     """Whether an attribute names functions of the graph's library, as those of If and While do."""
     return any(value.WhichOneof("value") == "func" or value.list.func for value in node.attr.values())

@@ -14,6 +14,7 @@ from autoquant.errors import ModelError, PlanError, did_you_mean
 from autoquant.model.affine import READERS, fold_affine
 from autoquant.model.folding import fold_constants
 from autoquant.model.graph import Graph
+from autoquant.model.loops import LOOPS
 from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.nodes import attr_of, make_node
 from autoquant.model.operators import OPERATORS, canonical, node_of
@@ -30,7 +31,7 @@ def normalize(graph: Graph, fusion: Fusion = EVERYTHING) -> Graph:
     Constants are folded, Identity and Dropout are gone; batch norms too, as far as `fusion` allows. A node that was
     there before computes what it did, except for operators with a weight, whose result contains what was folded into
     them, and the constants that they read.
-    Raises ModelError for loops, for operators that TensorFlow does not know, and for batch norms in training mode.
+    Raises ModelError for cycles, for operators that TensorFlow does not know, and for batch norms in training mode.
     """
     graph = _cleaned(graph.pruned())
     _refuse_training(graph)
@@ -89,7 +90,9 @@ def one_pass(graph: Graph, rules: Mapping[str, tuple[Rule, ...]]) -> Graph:
 
 
 def drop_identity(graph: Graph, node: Any) -> Graph | None:
-    """Bypass a node that computes nothing."""
+    """Bypass a node that computes nothing, unless it names the result of a loop."""
+    if node.op == "Identity" and graph.nodes[node_of(node.input[0])].op in LOOPS:
+        return None  # a live graph of TensorFlow 1 knows that by this name alone
     return bypass(graph, node, node.input[0])
 
 

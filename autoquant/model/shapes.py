@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +14,11 @@ from tensorflow.python.framework import dtypes, op_def_registry
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.model import InputSpec, Shape, one_sample_shapes
-from autoquant.model.nodes import AttrValue, attr_of, make_node
+from autoquant.model.nodes import AttrValue, attr_of, calls_functions, make_node
 from autoquant.model.operators import node_of
+
+LONGEST = 10_000
+"""Milliseconds that a graph runs to tell its shapes."""
 
 
 def tensor_name(tensor: str) -> str:
@@ -62,6 +65,39 @@ def static_shape(tensor: Any) -> Shape | None:
     return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
+def sample_shapes(graph: Graph, tensors: Iterable[str]) -> Mapping[str, Shape | None]:
+    """Shapes of tensors of a graph whose inputs are of one sample (`for_one_sample`); sizes that are open are None.
+
+    Functions, such as the body of a loop, leave sizes open that are known once the graph runs: where all inputs have
+    sizes, it runs on zeros, for LONGEST at most.
+    """
+    tf_graph = import_graph(graph)
+    found = {tensor: static_shape(tensor_of(tf_graph, tensor)) for tensor in tensors}
+    unknown = [tensor for tensor, shape in found.items() if shape is None or None in shape]
+    fed = stated_shapes(graph)
+    if not unknown or not any(map(calls_functions, graph.nodes.values())):
+        return found
+    if any(shape is None or None in shape for shape in fed.values()):
+        return found
+    return found | _run_shapes(tf_graph, unknown, list(fed))
+
+
+def _run_shapes(tf_graph: Any, tensors: Sequence[str], inputs: Sequence[str]) -> dict[str, Shape]:
+    """Shapes of tensors in a run on zeros; of none where that fails."""
+    import tensorflow as tf
+
+    placeholders = [tensor_of(tf_graph, name) for name in inputs]
+    zeros = {one: np.zeros(one.shape.as_list(), one.dtype.as_numpy_dtype) for one in placeholders}
+    with tf_graph.as_default():
+        shapes = [tf.shape(tensor_of(tf_graph, tensor)) for tensor in tensors]
+    with tf.compat.v1.Session(graph=tf_graph) as session:
+        try:
+            found = session.run(shapes, zeros, options=tf.compat.v1.RunOptions(timeout_in_ms=LONGEST))
+        except tf.errors.OpError:  # zeros are no data: whether the model runs is found out with those
+            return {}
+    return {tensor: tuple(map(int, shape)) for tensor, shape in zip(tensors, found, strict=True)}
+
+
 def placeholder_shape(node: Any) -> Shape | None:
     """The shape that a Placeholder states; None for an unknown rank."""
     shape = attr_of(node, "shape").shape
@@ -72,13 +108,18 @@ def placeholder_shape(node: Any) -> Shape | None:
 
 def make_placeholder(name: str, dtype: int, shape: Shape | None) -> Any:
     """A Placeholder node; `dtype` is the number of TensorFlow's DataType."""
+    return make_node(name, "Placeholder", dtype=AttrValue(type=dtype), shape=shape_value(shape))
+
+
+def shape_value(shape: Shape | None) -> Any:
+    """An attribute that holds a shape."""
     value = AttrValue()
     if shape is None:
         value.shape.unknown_rank = True
     for size in shape or ():
         value.shape.dim.add(size=-1 if size is None else size)
     value.shape.SetInParent()
-    return make_node(name, "Placeholder", dtype=AttrValue(type=dtype), shape=value)
+    return value
 
 
 def for_one_sample(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Graph:

@@ -14,7 +14,7 @@ from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
 from autoquant.model.model import Shape, stated_batch
 from autoquant.model.nodes import FLOAT, DataType, attr_of, channels_first, const_shape, sizes
 from autoquant.model.operators import OPERATORS, OperatorKind, node_of
-from autoquant.model.shapes import for_one_sample, import_graph, stated_shapes, static_shape, tensor_of
+from autoquant.model.shapes import for_one_sample, sample_shapes, stated_shapes
 
 NOT_AMCT = "AMCT does not quantize it"
 BODY = "operators inside its body stay in float"
@@ -34,12 +34,10 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
     `input_shapes` gives the shape of one sample, or of a batch, for inputs whose shape the file leaves open. Raises
     ModelError if nothing can be quantized.
     """
-    tf_graph = import_graph(for_one_sample(graph, input_shapes))
+    known = [node for node in graph.nodes.values() if node.op in OPERATORS]
+    tensors_of_layers = {tensor: None for node in known for tensor in (node.name, *node.input)}
+    shapes = sample_shapes(for_one_sample(graph, input_shapes), tensors_of_layers)
     batch = stated_batch(stated_shapes(graph))
-
-    def shape_of(tensor: str) -> Shape | None:
-        return static_shape(tensor_of(tf_graph, tensor))
-
     layers: list[Layer] = []
     tensors: list[Layer] = []
     rejected: list[Rejected] = []
@@ -48,9 +46,9 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
         if reason is not None:
             rejected.append(Rejected(node.name, node.op, reason))
         elif node.op in OPERATORS and OPERATORS[node.op].tensor_only:
-            tensors += _inputs(graph, node, shape_of(node.name))
+            tensors += _inputs(graph, node, shapes[node.name])
         elif node.op in OPERATORS:
-            layers.append(_layer(graph, node, {t: shape_of(t) for t in (node.name, *node.input)}, batch))
+            layers.append(_layer(graph, node, shapes, batch))
     if not layers:
         known = [name for name, operator in OPERATORS.items() if not operator.tensor_only]
         raise no_layers("graph", "has no layer that can be quantized", rejected, known, again="export")

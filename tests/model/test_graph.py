@@ -104,7 +104,7 @@ def test_pruned_keeps_inputs_and_what_outputs_need() -> None:
     assert graph.pruned() is graph
 
 
-def test_ordered_puts_inputs_first_and_refuses_loops() -> None:
+def test_ordered_puts_inputs_first_and_refuses_cycles() -> None:
     graph = chain(4)
     backwards = Graph(MappingProxyType(dict(reversed(list(graph.nodes.items())))), graph.inputs, graph.outputs)
     order = [node.name for node in backwards.ordered()]
@@ -113,7 +113,7 @@ def test_ordered_puts_inputs_first_and_refuses_loops() -> None:
         order.index(node_of(edge)) < order.index(name) for name, node in graph.nodes.items() for edge in node.input
     )
     looped = graph.edit(put=[make_node("n0", "Relu", ["n3"])])
-    with pytest.raises(ModelError, match="loop"):
+    with pytest.raises(ModelError, match="cycle"):
         list(looped.ordered())
 
 

@@ -6,7 +6,8 @@
                           ^                          '--true--> body --> NextIteration --.
                           '--------------------------------------------------------------'
 
-An Enter without a Merge is a value that no iteration changes. Each Exit becomes an Identity of its name.
+An Enter without a Merge is a value that no iteration changes. Each Exit becomes an Identity of its name. As
+TensorFlow's gradient of a While expects, two numbers come before the values: of iterations, and of the most, or -1.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from autoquant.model.graph import FunctionDefLibrary, Graph
 from autoquant.model.model import Shape
-from autoquant.model.nodes import AttrValue, attr_of, changed_node, function_of, make_node
+from autoquant.model.nodes import INT32, AttrValue, attr_of, changed_node, function_of, make_const, make_node
 from autoquant.model.operators import node_of
 from autoquant.model.shapes import import_graph, make_placeholder, shape_value, static_shape, tensor_of
 
@@ -29,6 +32,7 @@ CONTROL_FLOW = frozenset(
 """Operators of TensorFlow 1 that loops and conditions are made of; their results may be dead."""
 LOOPS = frozenset({"StatelessWhile", "While"})
 """Operators that run a function again and again."""
+NUMBERS = ("iterations", "most_iterations")
 UNREAD = "Snapshot"
 """What an Exit that nothing reads becomes, so that it is an output of the graph only where it is asked for."""
 
@@ -132,12 +136,13 @@ def _replaced(graph: Graph, loop: Loop) -> Graph:
     function = name.replace("/", "_")
     body, shapes = _body(graph, loop, f"{function}_body")
     condition = _Function(graph, loop, shapes, (loop.predicate,)).definition(f"{function}_cond")
+    numbers = [make_const(graph.free_name(f"{name}/{NUMBERS[n]}"), np.array(-n, np.int32)) for n in range(2)]
     loop_node = make_node(
         name,
         "While",
-        [enter.input[0] for enter in loop.enters],
-        T=AttrValue(list=AttrValue.ListValue(type=[enter.attr["T"].type for enter in loop.enters])),
-        output_shapes=AttrValue(list=AttrValue.ListValue(shape=[shape_value(shape).shape for shape in shapes])),
+        [*(number.name for number in numbers), *(enter.input[0] for enter in loop.enters)],
+        T=AttrValue(list=AttrValue.ListValue(type=[INT32, INT32, *(enter.attr["T"].type for enter in loop.enters)])),
+        output_shapes=AttrValue(list=AttrValue.ListValue(shape=[shape_value(s).shape for s in ((), (), *shapes)])),
         cond=function_of(condition.signature.name),
         body=function_of(body.signature.name),
         parallel_iterations=attr_of(loop.enters[0], "parallel_iterations").i or 10,
@@ -145,13 +150,13 @@ def _replaced(graph: Graph, loop: Loop) -> Graph:
     ends = []
     for end, number in exits.items():
         op = "Identity" if graph.consumers[end] or end in graph.output_nodes else UNREAD
-        result = f"{name}:{number}" if number else name
-        ends.append(make_node(end, op, [result], T=graph.nodes[end].attr["T"]))
+        assert number is not None, end
+        ends.append(make_node(end, op, [f"{name}:{number + len(NUMBERS)}"], T=graph.nodes[end].attr["T"]))
     library = FunctionDefLibrary()
     if graph.library is not None:
         library.CopyFrom(graph.library)
     library.function.extend([condition, body])
-    edited = graph.edit(drop=sorted(inside), put=[loop_node, *ends])
+    edited = graph.edit(drop=sorted(inside), put=[*numbers, loop_node, *ends])
     return Graph(edited.nodes, graph.inputs, graph.outputs, library)
 
 
@@ -180,7 +185,7 @@ def _body(graph: Graph, loop: Loop, name: str) -> tuple[Any, list[Shape | None]]
         function = _Function(graph, loop, shapes, (*loop.following, *unchanged))
         joined = [_joined(was, now) for was, now in zip(shapes, function.shapes, strict=True)]
         if joined == shapes:
-            return function.definition(name), shapes
+            return function.definition(name, iteration=True), shapes
         shapes = joined
 
 
@@ -205,17 +210,15 @@ class _Function:
     def __init__(self, graph: Graph, loop: Loop, shapes: Sequence[Shape | None], results: Sequence[str]) -> None:
         part = _part(graph, results, loop.given)
         assert part is not None, loop.name
-        arguments = [graph.free_name(f"{loop.name}/value_{number}") for number in range(len(loop.enters))]
-        nodes = {
-            name: make_placeholder(name, enter.attr["T"].type, shape)
-            for name, enter, shape in zip(arguments, loop.enters, shapes, strict=True)
-        }
-        instead = {tensor: arguments[number] for tensor, number in loop.given.items()}
+        names = [graph.free_name(f"{loop.name}/value_{number}") for number in range(len(loop.enters))]
+        kinds = [enter.attr["T"].type for enter in loop.enters]
+        nodes = {one.name: one for one in map(make_placeholder, names, kinds, shapes)}
+        instead = {tensor: names[number] for tensor, number in loop.given.items()}
         for node in part.values():
             nodes[node.name] = changed_node(node, inputs=[instead.get(edge, edge) for edge in node.input])
         tensors = [instead.get(tensor, tensor) for tensor in results]
         self._graph = import_graph(Graph(MappingProxyType(nodes), (), tuple(tensors), graph.library))
-        self._arguments = [tensor_of(self._graph, argument) for argument in arguments]
+        self._values = [tensor_of(self._graph, name) for name in names]
         self._results = [tensor_of(self._graph, tensor) for tensor in tensors]
 
     @property
@@ -223,10 +226,15 @@ class _Function:
         """Those of the results."""
         return [static_shape(result) for result in self._results]
 
-    def definition(self, name: str) -> Any:
-        """The FunctionDef."""
+    def definition(self, name: str, *, iteration: bool = False) -> Any:
+        """The FunctionDef, which takes both numbers too; that of an `iteration` gives them, the first raised by 1."""
+        import tensorflow as tf
         from tensorflow.python.framework.graph_to_function_def import graph_to_function_def
 
-        found = graph_to_function_def(self._graph, self._graph.get_operations(), self._arguments, self._results)
+        with self._graph.as_default():
+            numbers = [tf.compat.v1.placeholder(tf.int32, (), name=number) for number in NUMBERS]
+            results = [numbers[0] + 1, numbers[1], *self._results] if iteration else self._results
+        operators = self._graph.get_operations()
+        found = graph_to_function_def(self._graph, operators, [*numbers, *self._values], results)
         found.signature.name = name
         return found

@@ -17,6 +17,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.load import load
 from autoquant.model.loops import with_functional_loops
 from autoquant.model.open import open_model, prepare_graph
+from autoquant.model.shapes import import_graph
 from autoquant.model.survey import BODY, survey_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -54,6 +55,22 @@ def test_sizes_that_need_an_open_input_stay_unknown(tmp_path: Path) -> None:
     assert front.macs is None
     front, hidden, head = survey_graph(open_model(path).graph, input_shapes={"x": (9, 4)}).layers
     assert (front.macs, hidden.macs, head.macs) == (9 * 4 * 8, 5 * 7, 7 * 3)
+
+
+def test_gradients_go_through_the_loop(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    network, x = recurrent("bidirectional"), sequences(4)
+    found = []
+    for lowered in (True, False):
+        graph = import_graph(open_model(freeze(network, tmp_path / "m.pb", lowered=lowered)).graph)
+        (layer,) = (op for op in graph.get_operations() if op.type == "MatMul" and "front" in op.name)
+        with graph.as_default(), tf.compat.v1.Session() as session:
+            output = graph.get_tensor_by_name("Identity:0")[:, 0]
+            (gradient,) = tf.gradients(output, layer.outputs)
+            found.append(session.run(gradient, {"x:0": x}))
+    assert np.abs(found[1]).max() > 1e-3
+    np.testing.assert_allclose(found[0], found[1], atol=1e-7)
 
 
 def of_tensorflow_1() -> None:

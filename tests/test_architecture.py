@@ -66,6 +66,7 @@ OWNERS = {
         "model/graph.py",
         "model/interface.py",
         "model/litert/convert.py",
+        "model/litert/lists.py",
         "model/load.py",
         "model/loops.py",
         "model/nodes.py",

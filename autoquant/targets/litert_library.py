@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import copy as shallow_copy
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -76,10 +77,12 @@ class Int8:
 
 
 def quantize_operators(model: Any, copy: Any, int8: Int8) -> None:
-    """Make operators of a model INT8, in a copy of it (both ModelT), which is changed in place.
+    """Make operators of a model's first subgraph INT8, in a copy of the model (both ModelT), which is changed in place.
 
     Raises TrialError where the library refuses.
     """
+    functions = copy.subgraphs[1:]
+    model, copy.subgraphs = _alone(model), copy.subgraphs[:1]
     graph = copy.subgraphs[0]
     ranges = {name: min_max(affine) for name, affine in int8.activations.items()}
     ranges |= {name: {"min": -QMAX * scales, "max": QMAX * scales} for name, scales in int8.weights.items()}
@@ -96,6 +99,14 @@ def quantize_operators(model: Any, copy: Any, int8: Int8) -> None:
         graph.operators.remove(nothing)
     except (RuntimeError, ValueError) as error:
         raise TrialError("LiteRT Quantizer", str(error), hint="leave what it names in float") from error
+    copy.subgraphs += functions
+
+
+def _alone(model: Any) -> Any:
+    """A model without the subgraphs that its first one runs: the library would take their inputs for the model's."""
+    alone = shallow_copy(model)
+    alone.subgraphs = model.subgraphs[:1]
+    return alone
 
 
 def _name(model: Any, op: Any) -> Any | None:

@@ -10,6 +10,7 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.lists import with_made_lists
 from autoquant.model.litert.matching import match
 from autoquant.model.litert.tidy import tidy
 from autoquant.model.model import Shape
@@ -31,7 +32,7 @@ def convert(graph: Graph) -> LiteGraph:
     Inputs of unknown rank get the one that the layers behind them need. Raises ModelError, with the operator, where the
     converter refuses.
     """
-    model = flatbuffer.read(_converted(_with_ranks(graph)))
+    model = flatbuffer.read(_converted(with_made_lists(_with_ranks(graph))))
     _put_in_order(model, graph)
     flatbuffer.add_signature(model, graph.inputs, graph.outputs)
     tidy(model)

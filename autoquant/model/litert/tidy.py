@@ -24,9 +24,11 @@ def tidy(model: Any) -> None:
     """Change the objects of a file in place; what its first subgraph computes stays the same, to the bit.
 
     Tensors that share a name, or have none, get another one, and none has a colon. Layers that share a constant get one
-    each. A reshape whose shape is worked out from that of its data, as flattening is written, gets a constant shape, as
-    SHAPE would ask for float data where INT8 is. Operators and tensors that nothing needs go.
+    each, and so does the first subgraph, of those that others have too. A reshape whose shape is worked out from that
+    of its data, as flattening is written, gets a constant shape, as SHAPE would ask for float data where INT8 is.
+    Operators and tensors that nothing needs go.
     """
+    _part_from_functions(model)
     for graph in model.subgraphs:
         _own_constants(model, graph)
     _fix_reshapes(model)
@@ -47,6 +49,14 @@ def _name_apart(tensors: Iterable[Any]) -> None:
             name = f"{wanted}_{next(numbers)}"
         taken.add(name)
         tensor.name = name.encode()
+
+
+def _part_from_functions(model: Any) -> None:
+    """Give the first subgraph buffers of its own for constants that others have too, as those of loops stay float."""
+    others = {tensor.buffer for graph in model.subgraphs[1:] for tensor in graph.tensors}
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.buffer in others and flatbuffer.value_of(model, tensor) is not None:
+            tensor.buffer = flatbuffer.add_buffer(model, model.buffers[tensor.buffer].data)
 
 
 def _own_constants(model: Any, graph: Any) -> None:

@@ -13,6 +13,7 @@ from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_colu
 from autoquant.cli.process import working
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
+from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import json_text
 from autoquant.model.model import is_lite
 from autoquant.tuning.study.choices import check_target
@@ -71,8 +72,8 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
-    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between)]
-    return page([*blocks, [totals(found)]], columns=columns)
+    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between, _totals)]
+    return page(blocks, columns=columns)
 
 
 def facts(found: Inspection) -> dict[str, Any]:
@@ -128,6 +129,19 @@ def totals(found: Inspection) -> str:
         f"{found.model.name}: {counted(len(layers), 'layer')} can be quantized, {cost}, {parameters:,} parameters; "
         f"{counted(len(found.survey.rejected), 'operator')} cannot"
     )
+
+
+def _totals(found: Inspection) -> Block:
+    """The totals, and behind them what a batch that a .tflite fixes means."""
+    from autoquant.model.litert.graph import LiteGraph
+
+    lite = found.model.program
+    shapes = [lite.shape_of(index) for index in lite.subgraph.inputs] if isinstance(lite, LiteGraph) else []
+    batch = fixed_batch(shapes)
+    if batch is None:
+        return [totals(found)]
+    together = "one by one" if batch == 1 else f"{batch} at once"
+    return [totals(found), f"the batch of the .tflite is fixed at {batch}: samples are run {together}"]
 
 
 def _operators(found: Inspection) -> Mapping[str, dict[str, Any]]:

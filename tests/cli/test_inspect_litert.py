@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import without_warnings_of_keras
 
 from autoquant import api
 from autoquant.cli.inspect import facts, text
@@ -98,3 +99,15 @@ def test_operators_that_cannot_be_int8_on_litert_and_why(tmp_path: Path) -> None
     told = [(one["name"], one["op"], one["reason"]) for one in facts(found)["rejected"]]
     assert told == [("volume", "Conv3D", "LiteRT has no INT8 kernel for it")]
     assert "LiteRT has no INT8 kernel for it" in text(found, columns=None)
+
+
+@pytest.mark.parametrize(("batch", "told"), [(1, "one by one"), (4, "4 at once"), (None, None)])
+def test_a_fixed_batch_is_told(batch: int | None, told: str | None, tmp_path: Path) -> None:
+    import keras
+
+    image = keras.Input((4,), batch_size=batch, name="x")
+    with without_warnings_of_keras():
+        keras.Model(image, keras.layers.Dense(2)(image)).save(tmp_path / "m.keras")
+        *_, last = text(api.inspect(tmp_path / "m.keras", target="litert"), columns=None).splitlines()
+    expected = f"the batch of the .tflite is fixed at {batch}: samples are run {told}"
+    assert last == expected if told else "1 layer can be quantized" in last

@@ -12,14 +12,14 @@ STEPS, FEATURES = 6, 4
 KINDS = ("lstm", "gru", "bidirectional", "stacked", "masked", "open steps", "states")
 
 
-def recurrent(kind: str) -> Any:
-    """Dense in front of and behind a recurrence; a Keras model with random weights."""
+def recurrent(kind: str, *, batch: int | None = None) -> Any:
+    """Dense in front of and behind a recurrence; a Keras model with random weights, of any batch or a fixed one."""
     import keras
 
     keras.utils.set_random_seed(3)
     layers = keras.layers
     steps = None if kind == "open steps" else STEPS
-    x = given = keras.Input((steps, FEATURES), name="x")
+    x = given = keras.Input((steps, FEATURES), batch_size=batch, name="x")
     x = layers.Masking()(x) if kind == "masked" else x
     x = layers.Dense(8, activation="relu", name="front")(x)
     states: list[Any] = []

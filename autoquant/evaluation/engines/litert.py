@@ -163,6 +163,7 @@ class LiteRTRunner:
             self._resize([feed.shape for feed in feeds])
             for tensor, feed in zip(self._inputs.values(), feeds, strict=True):
                 self._interpreter.set_tensor(tensor.index, feed)
+            self._interpreter.reset_all_variables()  # a fused LSTM would go on where the last batch ended
             self._interpreter.invoke()
             if viewed:
                 return [tensor.real(self._interpreter.tensor(tensor.index)()) for tensor in self._outputs]

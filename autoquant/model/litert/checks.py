@@ -8,6 +8,7 @@ from typing import Any
 
 from autoquant.errors import ModelError
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.functions import RUN, missing_subgraph
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS, KINDS
 
 INTEGERS = frozenset({"INT2", "INT4", "INT8", "INT16", "INT32", "UINT4", "UINT8", "UINT16"})
@@ -31,12 +32,15 @@ def check_inputs(model: Any, names: Sequence[str], *, where: str) -> None:
 
 
 def check_operators(model: Any, *, where: str) -> None:
-    """Raise ModelError where the first subgraph has control flow, a custom operator or a layer without its options."""
-    for op in model.subgraphs[0].operators:
+    """Raise ModelError for operators that run subgraphs, other than loops and conditions, and for custom ones.
+
+    Also for a layer without its options.
+    """
+    for graph, op in ((each, op) for each in model.subgraphs for op in each.operators):
         kind = flatbuffer.op_name(model, op)
-        name = flatbuffer.tensor_name(model.subgraphs[0].tensors[op.outputs[0]]) if len(op.outputs) else "?"
-        if kind in HOLDS_SUBGRAPHS:
-            hint = "export an inference model without control flow"
+        name = flatbuffer.tensor_name(graph.tensors[op.outputs[0]]) if len(op.outputs) else "?"
+        if kind in HOLDS_SUBGRAPHS and kind not in RUN:
+            hint = "export an inference model without it"
             raise ModelError(
                 where, f"holds a part of its own in {kind} ('{name}'), which cannot be quantized", hint=hint
             )
@@ -49,7 +53,11 @@ def check_operators(model: Any, *, where: str) -> None:
 
 def check_float(model: Any, *, where: str) -> None:
     """Raise ModelError where a tensor is quantized, or a weight is of half precision."""
-    graph = model.subgraphs[0]
+    for graph in model.subgraphs:
+        _check_float(graph, where)
+
+
+def _check_float(graph: Any, where: str) -> None:
     made = {int(index) for op in graph.operators for index in op.outputs} | {int(index) for index in graph.inputs}
     found: dict[str, str] = {}
     for index, tensor in enumerate(graph.tensors):
@@ -79,6 +87,8 @@ def _faults(model: Any) -> Iterator[str]:
     for graph in model.subgraphs:
         yield from _faults_of_tensors(model, graph)
         yield from _faults_of_operators(model, graph)
+        if (missing := missing_subgraph(model, graph)) is not None:
+            yield missing
 
 
 def _faults_of_tensors(model: Any, graph: Any) -> Iterator[str]:

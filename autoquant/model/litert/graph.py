@@ -15,8 +15,9 @@ from autoquant.model.model import Shape
 
 @dataclass(frozen=True, eq=False)
 class LiteGraph:
-    """A float .tflite in memory: one subgraph with one signature, tensors of distinct names, the batch open.
+    """A float .tflite in memory: one signature, tensors of distinct names, the batch open where the model allows it.
 
+    All but the first subgraph are run by operators of others, as the body of a loop is.
     `inputs` and `outputs` are the names in the signature, in the order of the subgraph's inputs and outputs. `layers`
     gives, for each layer's name, the index of its operator, of a kind in `kinds.KINDS` or one that cannot be INT8;
     `missing` says why a layer of the TensorFlow model has none of its own, and `ops` what layers, found or missing, are

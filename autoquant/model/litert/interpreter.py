@@ -44,6 +44,7 @@ def run(interpreter: Any, values: Sequence[Array]) -> None:
     interpreter.allocate_tensors()
     for index, value in zip(indices, values, strict=True):
         interpreter.set_tensor(index, value)
+    interpreter.reset_all_variables()
     interpreter.invoke()
 
 
@@ -141,7 +142,18 @@ def _tensors(content: bytes, values: Sequence[Array]) -> Mapping[int, Array] | N
         run(interpreter, values)
     except (RuntimeError, ValueError):
         return None
-    return {int(d["index"]): interpreter.get_tensor(d["index"]) for d in interpreter.get_tensor_details()}
+    found = (
+        (int(detail["index"]), _value(interpreter, detail["index"])) for detail in interpreter.get_tensor_details()
+    )
+    return {index: value for index, value in found if value is not None}
+
+
+def _value(interpreter: Any, index: int) -> Array | None:
+    """A tensor after a run; None where it has no memory, as what a loop gives and nothing reads."""
+    try:
+        return np.asarray(interpreter.get_tensor(index))
+    except ValueError:
+        return None
 
 
 def _same(outputs: Sequence[int], both: Mapping[int, Array], single: Sequence[Mapping[int, Array]]) -> bool:

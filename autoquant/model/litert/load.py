@@ -12,6 +12,7 @@ from autoquant.errors import ModelError, did_you_mean
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound
 from autoquant.model.litert.flatbuffer import DTYPES, tensor_name
+from autoquant.model.litert.functions import keep_subgraphs
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import (
     plain_interpreter,
@@ -33,7 +34,7 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
 
     The batch is open where the model allows that, whatever the file says. Raises ModelError where the file is none, or
     is damaged or quantized already, where it has several signatures and none is chosen, and where it has operators that
-    LiteRT does not know or that hold subgraphs.
+    LiteRT does not know or that run subgraphs, other than loops and conditions.
     """
     content = _content(path)
     model = _objects(path, content)
@@ -42,7 +43,6 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
     check_inputs(model, inputs, where=str(path))
     check_operators(model, where=str(path))
     check_float(model, where=str(path))
-    del model.subgraphs[1:]  # only control flow, and signatures that were not chosen, need those
     tidy(model)
     with_open_batch(model)
     lite = LiteGraph(flatbuffer.write(model), inputs, outputs, _layers(model))
@@ -76,7 +76,7 @@ def _objects(path: Path, content: bytes) -> Any:
 
 
 def _select_signature(model: Any, wanted: str | None, *, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Leave only the subgraph of one signature in a file's objects; returns the names of its inputs and outputs.
+    """Leave the subgraph of one signature, and what it runs, in a file's objects; names of its inputs and outputs.
 
     Without any signature the first subgraph gets one, with the names of its tensors. Raises ModelError where there are
     several and none is chosen, or not the one that is.
@@ -86,7 +86,7 @@ def _select_signature(model: Any, wanted: str | None, *, where: str) -> tuple[tu
     graph = model.subgraphs[number]
     inputs = _interface_names(graph, graph.inputs, () if chosen is None else chosen.inputs)
     outputs = _interface_names(graph, graph.outputs, () if chosen is None else chosen.outputs)
-    model.subgraphs = [graph, *(other for other in model.subgraphs if other is not graph)]
+    keep_subgraphs(model, number)
     key = flatbuffer.SIGNATURE if chosen is None else chosen.signatureKey.decode(errors="replace")
     flatbuffer.add_signature(model, inputs, outputs, key=key)
     return inputs, outputs

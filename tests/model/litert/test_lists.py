@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from recurrent import KINDS, freeze, predict, recurrent, sequences
 
+from autoquant.evaluation.engines.litert import LiteRTEngine
 from autoquant.model.graph import Graph
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.interpreter import plain_interpreter, run
@@ -64,6 +65,18 @@ def test_a_batch_that_is_not_the_inputs_is_that_of_what_the_loop_reads(tmp_path:
     data = sequences(3)
     lite = convert(open_model(tmp_path / "m.keras").graph)
     np.testing.assert_allclose(outputs(lite.content, data)[0], predict(network, data)[0], atol=1e-6)
+
+
+def test_a_fixed_batch_runs_one_by_one(tmp_path: Path) -> None:
+    network, x = recurrent("lstm", batch=1), sequences(5)
+    network.save(tmp_path / "m.keras")
+    lite = convert(open_model(tmp_path / "m.keras").graph)
+    (tmp_path / "m.tflite").write_bytes(lite.content)
+    model = open_model(tmp_path / "m.tflite")
+    assert model.inputs[0].shape == (1, 6, 4)
+    found = LiteRTEngine().open_graph(model.program)({"x": x})[model.program.outputs[0]]
+    wanted = np.concatenate([predict(network, x[i : i + 1])[0] for i in range(5)])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_lists_of_known_sizes_are_left_alone(build: Callable[..., Graph]) -> None:

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -212,17 +213,55 @@ def test_unusable_files_say_why(change: Callable[[Any], None], message: str, sav
         open_model(edited(saved, change))
 
 
-def test_control_flow_is_refused(build: Callable[..., Graph], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def looped(build: Callable[..., Graph]) -> bytes:
+    """A .tflite with a MatMul behind a loop."""
+
     def write() -> None:
         x = placeholder(None, 4)
         tf.compat.v1.enable_control_flow_v2()
         t = tf.while_loop(lambda t: tf.reduce_sum(t) < 10.0, lambda t: [t + 1.0], [tf.abs(x)])
-        tf.identity(tf.linalg.matmul(t[0] if isinstance(t, list) else t, tf.eye(4)), name="y")
+        tf.linalg.matmul(t[0] if isinstance(t, list) else t, 2.0 * tf.eye(4), name="y")
 
+    return convert(build(write)).content
+
+
+def behind_another(content: bytes) -> bytes:
+    """The same file with a copy of its condition as the first subgraph, and so another number for all others."""
+    model = flatbuffer.read(content)
+    options = next(op.builtinOptions for op in model.subgraphs[0].operators if flatbuffer.op_name(model, op) == "WHILE")
+    model.subgraphs.insert(0, deepcopy(model.subgraphs[options.condSubgraphIndex]))
+    options.condSubgraphIndex += 1
+    options.bodySubgraphIndex += 1
+    model.signatureDefs[0].subgraphIndex = 1
+    return flatbuffer.write(model)
+
+
+@pytest.mark.parametrize("change", [bytes, behind_another])
+def test_loops_are_kept_with_what_they_run(
+    change: Callable[[bytes], bytes], looped: bytes, tmp_path: Path, ran_lite: Callable[..., Any]
+) -> None:
     path = tmp_path / "loop.tflite"
-    path.write_bytes(convert(build(write)).content)
-    with pytest.raises(ModelError, match=r"holds a part of its own in WHILE .*, which cannot be quantized"):
-        open_model(path)
+    path.write_bytes(change(looped))
+    lite = open_model(path).program
+    assert isinstance(lite, LiteGraph)
+    assert len(lite.model.subgraphs) == 3
+    # abs(x) sums to 6: one is added to each until all sum to 10 or more.
+    found = ran_lite(lite.content, {"x": np.array([[1, -2, 3, 0]], np.float32)})
+    np.testing.assert_array_equal(found["y"], [[4, 6, 8, 2]])
+    assert [layer.op for layer in survey_lite(lite).layers] == ["MatMul"]
+
+
+def without_body(model: Any) -> None:
+    (loop,) = (op for op in model.subgraphs[0].operators if flatbuffer.op_name(model, op) == "WHILE")
+    loop.builtinOptions.bodySubgraphIndex = 9
+
+
+def test_a_loop_without_its_body_is_damaged(looped: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "loop.tflite"
+    path.write_bytes(looped)
+    with pytest.raises(ModelError, match=r"WHILE runs a part that is not there|is damaged or cut short"):
+        open_model(edited(path, without_body))
 
 
 def test_a_file_of_another_kind_or_cut_short_or_not_there(saved: Path, tmp_path: Path) -> None:

@@ -253,7 +253,15 @@ def build(folder: Path, name: str) -> None:
     folder.mkdir(parents=True)
     save(NETWORKS[name], folder, name)
     model = keras.models.load_model(model_in(folder), compile=False)
-    np.save(folder / "expected.npy", np.asarray(model.predict(arrays_of(folder, "evaluation"), verbose=0), np.float32))
+    arrays = {name: texts_as_bytes(value) for name, value in arrays_of(folder, "evaluation").items()}
+    np.save(folder / "expected.npy", np.asarray(model.predict(arrays, verbose=0), np.float32))
+
+
+def texts_as_bytes(value: Any) -> Any:
+    """Texts as Keras takes them; numbers as they are."""
+    import tensorflow as tf
+
+    return tf.constant(value) if value.dtype.kind == "U" else value
 
 
 STEPS: Mapping[str, Callable[[Path, Entry, str], Row]] = {"ours": ours, "others": others, "search": searched}

@@ -73,7 +73,8 @@ def application(name: str) -> Made:
     x = images(size)
     seen = x if _rescales(model) else x / np.float32(127.5) - 1
     _settle(model, seen[:32])
-    return model, {model.inputs[0].name: seen}, None
+    (given,) = (layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))
+    return model, {given: seen}, None
 
 
 def _rescales(model: Any) -> bool:
@@ -91,7 +92,7 @@ def _settle(model: Any, x: Any) -> None:
             layer.gamma.assign(0.2 * np.ones(layer.gamma.shape, np.float32))
     model(x, training=True)
     logits = np.asarray(model(x))
-    last = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][-1]
+    last = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense | keras.layers.Conv2D)][-1]
     kernel, bias = last.get_weights()
     spread = logits.std(axis=0) + 1e-12
     last.set_weights([kernel * (3 / spread), (bias - logits.mean(axis=0)) * (3 / spread)])
@@ -237,13 +238,13 @@ def conv1d() -> Made:
 
 
 def conv3d() -> Made:
-    """A convolution of volumes before convolutions of their sum."""
+    """Convolutions of volumes, the second over all of the time, before one of images."""
     import keras
     from keras import layers
 
     clip = keras.Input((6, 16, 16, 2), name="clip")
     x = layers.Conv3D(8, 3, padding="same", activation="relu")(clip)
-    x = layers.Reshape((16, 16, 8))(layers.MaxPooling3D((6, 1, 1))(x))
+    x = layers.Reshape((16, 16, 8))(layers.Conv3D(8, (6, 1, 1), activation="relu")(x))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3, activation="relu")(x))
     random = np.random.default_rng(0)
     kinds = random.integers(0, 3, 1256)
@@ -298,6 +299,7 @@ def half_precision() -> Made:
 def text() -> Made:
     """Strings, split into words by TextVectorization in front of an embedding."""
     import keras
+    import tensorflow as tf
     from keras import layers
 
     random = np.random.default_rng(0)
@@ -312,7 +314,7 @@ def text() -> Made:
     labels = (chosen % 3 == 0).sum(axis=1) > 4
     model = keras.Model(sentence, layers.Dense(2)(x))
     model.compile("adam", cross_entropy())
-    model.fit(sentences[:, None], labels.astype(np.int32), epochs=8, verbose=0)
+    model.fit(tf.constant(sentences[:, None]), labels.astype(np.int32), epochs=8, verbose=0)
     return model, {"sentence": sentences[:, None]}, labels.astype(np.int32)
 
 

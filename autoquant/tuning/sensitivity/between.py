@@ -2,14 +2,17 @@
 
 A .tflite holds more in INT8 than its layers read: sums, attention masks, joined features, all that is between two
 layers. Each such tensor is rounded alone, and the divergence of the outputs measured. Of what layers do not make, the
-cheapest tensors stay in INT8 as long as they cost no more than BUDGET together; the operators of the others are left in
-float. What layers make is INT8 whenever they are, so that is added to what they are predicted to lose.
+cheapest tensors stay in INT8 as long as they cost no more together than a part of what layers cost without them; the
+operators of the others are left in float. What layers make is INT8 whenever they are, so that is added to what they are
+predicted to lose.
 """
 
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoquant import __version__
@@ -25,12 +28,15 @@ from autoquant.quiet import no_progress
 from autoquant.targets.litert import LiteRTCompiler
 from autoquant.targets.litert_calibration import TensorBetween
 from autoquant.targets.litert_operators import FIXED_SCALES
-from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences
+from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences, file_divergence
 from autoquant.tuning.sensitivity.request import Between
 
 VERSION = 1
-BUDGET = 1e-3
-"""Nats that all tensors in INT8 between layers may cost together: a tenth or less of what 1 % of accuracy takes."""
+SHARE, BUDGETS = 0.25, (1e-3, 0.05)
+"""Tensors in INT8 between layers may cost together this share of what all layers cost without them, and so many nats
+at least, a tenth or less of what 1 % of accuracy takes, and at most: it may be a layer that costs as much which ends in
+float.
+"""
 SAMPLES, LEAST, PASSES = 64, 4, 256
 """So many samples, or as few as it takes to run no more than PASSES times the model, but not fewer than LEAST."""
 
@@ -59,18 +65,23 @@ def measure_between(
 
     def compute() -> CacheEntry:
         tensors = [one for one in compiler.between(plan) if not _is_rounded_score(lite, one)]
+        samples, (budget, most) = data.spread(SAMPLES), BUDGETS
         try:
-            losses = _losses(lite, tensors, data, of_classes, on_progress)
+            losses = _losses(lite, tensors, samples, of_classes, on_progress)
+            if sum(losses.values()) > budget:
+                of_layers = _loss_of_layers(lite, compiler, plan, tensors, samples, of_classes)
+                budget = min(max(budget, SHARE * of_layers), most)
         except (ModelError, TrialError) as error:
             warn(f"{error}; operators between layers are assumed to lose nothing in INT8")
             losses = {one.tensor: math.inf for one in tensors if one.affine is None}
-        return CacheEntry({"losses": {str(tensor): loss for tensor, loss in losses.items()}}, {})
+        return CacheEntry({"losses": {str(tensor): loss for tensor, loss in losses.items()}, "budget": budget}, {})
 
-    found = cached(path, compute, key=key, version=VERSION).header["losses"]
-    return chosen(compiler.between(plan), {int(tensor): loss for tensor, loss in found.items()})
+    found = cached(path, compute, key=key, version=VERSION).header
+    losses = {int(tensor): loss for tensor, loss in found["losses"].items()}
+    return chosen(compiler.between(plan), losses, budget=found["budget"])
 
 
-def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float]) -> Between:
+def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float], *, budget: float) -> Between:
     """Choose what stays in float, from nats by tensor; a tensor without any loses nothing."""
     operators: dict[str, float] = {}
     layers: dict[str, float] = {}
@@ -83,7 +94,7 @@ def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float]) -> Bet
             continue
         operators |= {name: max(operators.get(name, 0.0), loss) for name in one.operators}
         spent += loss
-        if spent > BUDGET:
+        if spent > budget:
             in_float.update(one.operators)
     return Between(operators, layers, frozenset(in_float))
 
@@ -94,7 +105,7 @@ def _losses(
     """The divergence of each tensor alone, by its index; infinite where it has no scale."""
     variants = {one.tensor: RoundedTensor(one.tensor, one.affine) for one in tensors if one.affine is not None}
     cost = sum(len(Suffix.of(lite, variant).operators) for variant in variants.values()) / len(lite.operators)
-    count = min(max(int(PASSES / max(cost, 1.0)), LEAST), SAMPLES, len(data))
+    count = max(int(PASSES / max(cost, 1.0)), LEAST)
     found = divergences(
         lite,
         variants.items(),
@@ -103,6 +114,25 @@ def _losses(
         on_measured=lambda done: on_progress(done, len(variants)),
     )
     return {one.tensor: found.get(one.tensor, math.inf) for one in tensors}
+
+
+def _loss_of_layers(
+    lite: LiteGraph,
+    compiler: LiteRTCompiler,
+    plan: Plan,
+    tensors: Collection[TensorBetween],
+    data: Dataset,
+    of_classes: bool,
+) -> float:
+    """The divergence of a file whose layers alone are INT8; nothing where it cannot be made or run."""
+    alone = replace(plan, float_operators=frozenset(name for one in tensors for name in one.operators))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layers.tflite"
+        try:
+            compiler.compile(alone, path)
+            return file_divergence(lite, path.read_bytes(), data, of_classes=of_classes)
+        except TrialError:
+            return 0.0
 
 
 def _is_rounded_score(lite: LiteGraph, one: TensorBetween) -> bool:

@@ -7,7 +7,7 @@ it. What is before the layer is computed once, for the float model and for all v
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -88,6 +88,21 @@ def divergences(
         found |= zip(group, _measured(lite, list(group.values()), data, of_classes), strict=True)
         on_measured(len(found))
     return found
+
+
+def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, *, of_classes: bool) -> float:
+    """The mean divergence, in nats, of the outputs of another file of the same model. Raises TrialError."""
+    names, total = list(_real_outputs(lite)), 0.0
+    likelihoods: dict[str, Likelihood] = {}
+    runners = (LiteRTRunner(one, lite.inputs, names, cores()) for one in (lite.content, content))
+    with ExitStack() as stack:
+        plain, other = (stack.enter_context(closing(runner)) for runner in runners)
+        for batch in data.batches(BATCH):
+            before, after = plain(batch.inputs), other(batch.inputs)
+            for name in names:
+                likelihood = likelihoods.setdefault(name, likelihood_of(before[name], of_classes=of_classes))
+                total += float(np.maximum(likelihood.divergence(before[name], after[name]), 0.0).sum())
+    return total / len(data) if np.isfinite(total) else np.inf
 
 
 def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterator[Mapping[Key, Variant]]:

@@ -22,7 +22,7 @@ from autoquant.quantization.affine import Affine
 from autoquant.targets.litert_calibration import TensorBetween
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
-from autoquant.tuning.sensitivity.between import BUDGET, chosen
+from autoquant.tuning.sensitivity.between import chosen
 from autoquant.tuning.sensitivity.divergence import RoundedTensor, divergences
 from autoquant.tuning.study.workload import Workload
 
@@ -35,19 +35,19 @@ def held(tensor: int, layer: str = "", *operators: str) -> TensorBetween:
 
 def test_the_cheapest_stay_in_int8_as_long_as_they_cost_little_together() -> None:
     tensors = [held(1, "", "a", "b"), held(2, "", "b", "c"), held(3, "", "d"), held(4, "", "e")]
-    found = chosen(tensors, {1: 0.6 * BUDGET, 2: 0.5 * BUDGET, 3: math.inf, 4: 0.1 * BUDGET})
+    found = chosen(tensors, {1: 0.6, 2: 0.5, 3: math.inf, 4: 0.1}, budget=1.0)
     assert found.float_operators == {"a", "b", "d"}
     assert found.operators == {
-        "a": 0.6 * BUDGET,
-        "b": 0.6 * BUDGET,
-        "c": 0.5 * BUDGET,
+        "a": 0.6,
+        "b": 0.6,
+        "c": 0.5,
         "d": math.inf,
-        "e": 0.1 * BUDGET,
+        "e": 0.1,
     }
 
 
 def test_the_result_of_a_layer_is_that_layer_s_to_lose() -> None:
-    found = chosen([held(1, "conv", "sum"), held(2, "", "sum")], {1: math.inf})
+    found = chosen([held(1, "conv", "sum"), held(2, "", "sum")], {1: math.inf}, budget=1.0)
     assert found.layers == {"conv": math.inf}
     assert found.float_operators == frozenset()
 

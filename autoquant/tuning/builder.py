@@ -116,7 +116,8 @@ def builder_of_plan(
         sketched=plan.sketched,
     )
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
-    between = measured_between(lambda plan: prepared, plan, data, of_classes=True, on_progress=on_progress)
+    # Nobody says what the outputs are: each column is to be kept, whatever the others hold.
+    between = measured_between(lambda plan: prepared, plan, data, of_classes=False, on_progress=on_progress)
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
 
 

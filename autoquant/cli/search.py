@@ -27,8 +27,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     options = {
         "--data DATA": "evaluation data: an .npz file, a folder of images by class, TFRecords, or module:function",
         "--calibration DATA": "calibration data, likewise (default: split off the evaluation data)",
-        "--metric M": "top1, top5, agreement (with the FP32 model; needs no labels), mse, psnr, auc, or "
-        f"module:function (default {SearchRequest.metric})",
+        "--metric M": "top1, top5, miou, mse, psnr, auc; agreement or sqnr, which compare with the FP32 model and need "
+        f"no labels; or module:function (default {SearchRequest.metric}); M@output=NAME scores one of several outputs",
         "--tolerance T": "how much worse than FP32 the score may be: 0.005 (absolute) or 1%% (of the FP32 score)",
     }
     group = parser.add_argument_group("data and tolerance")

@@ -121,7 +121,7 @@ def costly_layers(session: SearchSession, plan: Plan) -> tuple[tuple[str, float]
 
 
 def layer_output_errors(session: SearchSession, plan: Plan, folder: Path) -> tuple[tuple[str, float], ...]:
-    """Layers and the relative error of the first output when only that layer is INT8, largest first.
+    """Layers and the relative error of the first output that is scored when only that layer is INT8, largest first.
 
     The error is |y - y_fp32| / |y_fp32|, Euclidean norms over a batch of evaluation samples; infinite where the layer
     alone cannot be built or run. `folder` is for the models that this takes.
@@ -129,7 +129,7 @@ def layer_output_errors(session: SearchSession, plan: Plan, folder: Path) -> tup
     scorer, on_progress = session.scorer, session.on_progress("costly layers")
     batch = next(scorer.subset.data.batches(scorer.batch_size))
     with closing(scorer.open_float()) as plain:
-        reference = run_batch(plain, batch)
+        reference = session.metric.scored(run_batch(plain, batch))
     found: dict[str, float] = {}
     layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
     for done, (name, settings) in enumerate(layers.items(), start=1):
@@ -145,7 +145,7 @@ def layer_output_errors(session: SearchSession, plan: Plan, folder: Path) -> tup
 
 
 def relative_error(outputs: Outputs, reference: Mapping[str, np.ndarray]) -> float:
-    """|y - r| / |r| of the first output, Euclidean norms, float64."""
+    """|y - r| / |r| of the first output in `reference`, Euclidean norms, float64."""
     name = next(iter(reference))
     expected = reference[name].astype(np.float64)
     error = np.linalg.norm(outputs[name].astype(np.float64) - expected)

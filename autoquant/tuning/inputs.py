@@ -10,7 +10,7 @@ from autoquant.cache import digest_of
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import open_preprocess
 from autoquant.evaluation.data.splits import DataSplits, split_calibration
-from autoquant.evaluation.metrics.metric import Metric, require_labels
+from autoquant.evaluation.metrics.metric import Metric, require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
@@ -61,6 +61,7 @@ def model_of(request: SearchRequest) -> Model:
 def open_inputs(request: SearchRequest, space_file: SpaceFile, model: Model) -> Inputs:
     """Open all of a request but its model, which is open. Raises InputError."""
     metric = open_metric(request.metric)
+    require_output(metric, model.program.outputs)
     certify = None if request.certify == NOTHING else request.certify
     splits = open_splits(request, model, seed=request.seed, certify=certify)
     require_labels(metric, splits.evaluation)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoquant.calibration.plan import adapt_plan
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.metrics.metric import OnProgress, require_labels
+from autoquant.evaluation.metrics.metric import OnProgress, require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
@@ -62,6 +62,7 @@ def transfer(
     check("data", samples.evaluation.digest)
     check("calibration", samples.calibration.digest)
     metric = open_metric(request.metric)
+    require_output(metric, opened.program.outputs)
     require_labels(metric, samples.evaluation)
     target, engine = open_target(request.target, io=request.io), open_engine(TARGETS[request.target].runtime)
     model = target.lowered(opened)

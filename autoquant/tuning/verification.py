@@ -37,9 +37,9 @@ class Verification:
     """One INT8 file on XNNPACK and on LiteRT's reference kernels, both on the same `samples`.
 
     `kernels` counts, for XNNPACK and for LiteRT's own kernels, the operators by name that each ran.
-    `relative_difference` is |y - r| / |r| of the first output, Euclidean norms, `largest_difference` its largest single
-    one in units of the output; `agreement` the share of samples of the same top-1 class, None where outputs are no
-    classes. `score` and `reference_score` are of the metric.
+    `relative_difference` is |y - r| / |r| of the first output that is scored, Euclidean norms, `largest_difference` its
+    largest single one in units of the output; `agreement` the share of samples of the same top-1 class, None where
+    outputs are no classes. `score` and `reference_score` are of the metric.
     """
 
     litert: str

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.metrics.classes import are_classes, position_scores
+from autoquant.evaluation.metrics.metric import Metric
 
 SLACK = 1e-3
 """By how much rows of probabilities may miss 1, after an INT8 softmax has rounded them."""
@@ -14,19 +18,50 @@ TINY = 1e-12
 """The least probability: what an output has below it is no information."""
 
 
-def divergence(plain: Array, quantized: Array, *, of_classes: bool) -> Array:
+def sample_of(outputs: Outputs, place: int) -> Outputs:
+    """The outputs of one sample of a batch; copies, as a view would hold the whole batch."""
+    return {name: array[place].copy() for name, array in outputs.items()}
+
+
+def divergences(plain: Sequence[Outputs], quantized: Sequence[Outputs], metric: Metric) -> Array:
+    """The divergence of each sample, (samples,), the mean over the outputs that a metric scores."""
+    each = [_of_output([one[name] for one in plain], [one[name] for one in quantized], metric) for name in plain[0]]
+    return np.asarray(sum(each) / len(each))
+
+
+def _of_output(plain: Sequence[Array], quantized: Sequence[Array], metric: Metric) -> Array:
+    """The same of one output, whose shapes may differ from sample to sample."""
+    measure = partial(divergence, of_classes=metric.of_classes, axis=metric.axis)
+    if len({array.shape for array in plain}) == 1:
+        return measure(np.stack(plain), np.stack(quantized))
+    return np.concatenate([measure(p[None], q[None]) for p, q in zip(plain, quantized, strict=True)])
+
+
+def divergence(plain: Array, quantized: Array, *, of_classes: bool, axis: int | None = None) -> Array:
     """The divergence of each sample, (batch,), float64, at least 0; infinite where the quantized output is not finite.
 
-    Of scores of classes it is the Kullback-Leibler divergence in nats of the quantized distribution from the FP32 one;
-    scores are probabilities where all FP32 rows are, else logits, and a single column stands for two classes. Of other
-    outputs it is the squared error relative to the square of the FP32 output, Euclidean norms.
+    Of scores of classes, on `axis` (classes.py), it is the Kullback-Leibler divergence in nats of the quantized
+    distribution from the FP32 one, the mean over positions; scores are probabilities where all FP32 rows are, else
+    logits, and a single column stands for two classes. Of class numbers it is the share that differs, of other outputs
+    the squared error relative to the square of the FP32 output, Euclidean norms.
     """
     one = plain.reshape(len(plain), -1).astype(np.float64)
     other = quantized.reshape(len(quantized), -1).astype(np.float64)
     sound = np.asarray(np.isfinite(other).all(axis=1))
     other = np.where(sound[:, None], other, one)
-    found = _kullback_leibler(one, other) if of_classes else _relative_error(one, other)
+    if not of_classes:
+        found = _relative_error(one, other)
+    elif are_classes(plain):
+        found = np.asarray((one != other).mean(axis=1))
+    else:
+        found = _over_positions(one.reshape(plain.shape), other.reshape(plain.shape), axis)
     return np.where(sound, found, np.inf)
+
+
+def _over_positions(plain: Array, quantized: Array, axis: int | None) -> Array:
+    p, q = (position_scores(array, axis, "divergence") for array in (plain, quantized))
+    found = _kullback_leibler(p.reshape(-1, p.shape[2]), q.reshape(-1, p.shape[2]))
+    return np.asarray(found.reshape(p.shape[:2]).mean(axis=1))
 
 
 def _kullback_leibler(plain: Array, quantized: Array) -> Array:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError, TrialError
+from autoquant.errors import DataError, TrialError, UsageError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
 
+AT_OUTPUT = "@output="
+"""What comes before the name of the output that a metric scores, at the end of its spelling."""
+ANOTHER = "use another metric"
+"""The hint of a built-in metric that cannot take these outputs or labels; advice.py says which one can."""
+WITHOUT_LABELS = "`--metric sqnr`, which compares any outputs with FP32's, or, of classes, agreement"
 OnProgress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
 OnOutputs = Callable[[slice, Outputs], None]
-"""Called with the places of a batch's samples in the data, and the model's outputs for them."""
+"""Called with the places of a batch's samples in the data, and the model's outputs for them that are scored."""
 
 
 class Measure(Protocol):
     """Measures the outputs of one batch."""
 
     def __call__(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
-        """Rows, first axis the batch; `reference` are the FP32 model's outputs, where the metric needs them.
+        """Rows, first axis the batch, from the outputs that the metric scores (`Metric.scored`).
+
+        `reference` are those of the FP32 model, where the metric needs them.
 
         Raises DataError for labels or outputs that the metric cannot take, TrialError for NaN.
         """
@@ -38,13 +46,14 @@ def mean(rows: Array) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Scores a model's outputs; built-in metrics look at the first output only.
+    """Scores a model's outputs: the one called `output`, else the first, or with `all_outputs` all of them.
 
     `name` is as written after --metric; `key` identifies the arithmetic: equal keys give equal scores. `combine` makes
     the score of the rows of all batches, put together with np.concatenate. `per_sample` says that rows are numbers
     (batch,) and the score is their mean, and `bounds` what they can be at least and at most, None where that is not
-    known. `of_classes` says that the first output is scores of classes, and labels, where it needs them, are classes:
-    the FP32 margin is then that of the `k` highest, or of a single column from the `threshold`.
+    known; those of a metric of `shares` may be anything between, unless their type is bool. `of_classes` says that
+    outputs are scores of classes, on `axis` (classes.py), and labels, where it needs them, are classes: the FP32 margin
+    is then that of the `k` highest, or of a single column from the `threshold`.
     """
 
     name: str
@@ -56,16 +65,38 @@ class Metric:
     needs_reference: bool = False
     per_sample: bool = True
     bounds: tuple[float, float] | None = None
+    shares: bool = False
     of_classes: bool = False
+    axis: int | None = None
     k: int = 1
     threshold: float = 0.5
+    output: str = ""
+    all_outputs: bool = False
+
+    def names(self, outputs: Iterable[str]) -> tuple[str, ...]:
+        """The names, among those of a model's outputs, of what it scores."""
+        if self.output:
+            return (self.output,)
+        return tuple(outputs) if self.all_outputs else (next(iter(outputs)),)
+
+    def scored(self, outputs: Outputs) -> Outputs:
+        """Those of a model's outputs that it scores."""
+        return {name: outputs[name] for name in self.names(outputs)}
+
+
+def require_output(metric: Metric, outputs: Sequence[str]) -> None:
+    """Raise UsageError if the metric is to score an output that is none of the model's."""
+    if metric.output and metric.output not in outputs:
+        near = get_close_matches(metric.output, outputs, n=len(outputs), cutoff=0.0)
+        hint = f"its outputs, the nearest first: {', '.join(near)}"
+        raise UsageError(f"--metric {metric.name}", f"the model has no output '{metric.output}'", hint=hint)
 
 
 def require_labels(metric: Metric, data: Dataset) -> None:
     """Raise DataError if the metric needs labels that the data does not have."""
     if metric.needs_labels and not data.has_labels:
         what = f"has no labels, which the metric '{metric.name}' needs"
-        raise DataError(data.name, what, hint="add them, or use `--metric agreement`, which compares with the model")
+        raise DataError(data.name, what, hint=f"add them, or use {WITHOUT_LABELS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +137,30 @@ def score_of(metric: Metric, rows: Array) -> Score:
 def first_output(outputs: Outputs) -> Array:
     """The first output; raises TrialError if it has a NaN."""
     name, array = next(iter(outputs.items()))
+    require_numbers(name, array)
+    return array
+
+
+def require_numbers(name: str, array: Array) -> None:
+    """Raise TrialError if an output has a NaN."""
     if array.dtype.kind == "f" and np.isnan(array).any():
         bad = int(np.isnan(array).reshape(len(array), -1).any(axis=1).sum())
         raise TrialError("metric", f"output '{name}' is NaN for {bad} of {len(array)} samples")
-    return array
 
 
 def given_labels(labels: Array | None, who: str) -> Array:
     """The labels; raises DataError for None."""
     if labels is None:
-        raise DataError(f"metric {who}", "needs labels", hint="use `--metric agreement`, which does without")
+        raise DataError(f"metric {who}", "needs labels", hint=f"use {WITHOUT_LABELS}")
     return labels
+
+
+def given_reference(reference: Outputs | None, outputs: Outputs, who: str) -> Outputs:
+    """The FP32 model's outputs; raises TrialError where their shapes are others."""
+    if reference is None:
+        raise ValueError(f"{who} is with the reference outputs, and there are none")
+    for name, array in outputs.items():
+        if array.shape != reference[name].shape:
+            what = f"output '{name}' has shape {array.shape}, the FP32 model's {reference[name].shape}"
+            raise TrialError("metric", f"{who} compares equal shapes: {what}")
+    return reference

@@ -13,13 +13,14 @@ import numpy as np
 from autoquant import __version__
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
-from autoquant.errors import ModelError, TrialError
+from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
-from autoquant.evaluation.metrics.builtin import class_scores
-from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, first_output, score_of, stack_rows
+from autoquant.evaluation.metrics.advice import with_alternative
+from autoquant.evaluation.metrics.classes import sample_margins
+from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of, stack_rows
 from autoquant.evaluation.scoring.checks import (
     check_baseline_above_chance,
     check_deterministic,
@@ -27,12 +28,13 @@ from autoquant.evaluation.scoring.checks import (
     check_label_offset,
     check_not_constant,
     check_not_one_class,
+    check_positions,
+    one_position,
 )
-from autoquant.evaluation.statistics.stream_order import margins_of
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress
 
-VERSION = 4
+VERSION = 5
 SMALL = 64 * 1024
 """Bytes of outputs a sample that are kept until all samples were run, to check them together."""
 
@@ -41,9 +43,9 @@ SMALL = 64 * 1024
 class Baseline:
     """The FP32 model's score and outputs. `key` says of which model, data, metric, engine.
 
-    `outputs` are those of each batch for a metric that needs a reference, else of the first batch only. `margins` say
-    of each sample how far the FP32 model is from another answer, (samples,), where the metric is of classes. `warnings`
-    are what a person should know of it.
+    `outputs` are those that are scored, of each batch for a metric that needs a reference, else of the first batch
+    only. `margins` say of each sample how far the FP32 model is from another answer, (samples,), where the metric is of
+    classes. `warnings` are what a person should know of it.
     """
 
     key: str
@@ -112,17 +114,17 @@ def measure_baseline(
         with prefetched(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
             for batch, outputs in pairs:
                 check_finite(outputs, numbers[done:])
-                rows.append(metric.measure(outputs, batch.labels, outputs))
-                checked = _to_check(outputs, metric)
+                scored = metric.scored(outputs)
+                rows.append(_measured(metric, outputs, batch.labels))
+                checked = _to_check(scored, metric)
                 # Copies: a view would hold the whole batch.
-                outputs_to_check.append({name: array[checked].copy() for name, array in outputs.items()})
+                outputs_to_check.append({name: array[checked].copy() for name, array in scored.items()})
                 if batch.labels is not None:
                     labels_to_check.append(batch.labels[checked])
                 if metric.of_classes:
-                    scores = class_scores(first_output(outputs), metric.name)
-                    margins.append(margins_of(scores, metric.threshold, metric.k))
+                    margins.append(sample_margins(metric, scored.values()))
                 if metric.needs_reference or not kept:
-                    kept.append(outputs)
+                    kept.append(scored)
                 done += len(batch)
                 on_progress(done, len(data))
         warnings = _check_all(outputs_to_check, labels_to_check, metric)
@@ -130,6 +132,15 @@ def measure_baseline(
     except TrialError as error:
         raise ModelError(error.where, f"the FP32 model: {error.what}", hint=error.hint) from error
     return Baseline(key, tuple(kept), score, warnings, np.concatenate(margins) if margins else None)
+
+
+def _measured(metric: Metric, outputs: Outputs, labels: Array | None) -> Array:
+    """The rows of a batch. Raises DataError with a metric in its hint that takes these outputs, where this does not."""
+    scored = metric.scored(outputs)
+    try:
+        return metric.measure(scored, labels, scored)
+    except DataError as error:
+        raise with_alternative(error, metric, outputs, labels) from error
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:
@@ -183,14 +194,20 @@ def _check_all(outputs: Sequence[Outputs], labels: Sequence[Array], metric: Metr
     """
     if len({tuple(array.shape[1:] for array in part.values()) for part in outputs}) > 1:
         return ()
-    whole = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
+    whole: Outputs = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
     check_not_constant(whole)
     if not metric.of_classes:
         return ()
-    truth = np.concatenate(labels) if labels else None
+    scores = one_position(whole, metric)
+    if scores is None:
+        return _warnings(check_positions(whole, metric))
+    whole, truth = scores, np.concatenate(labels) if labels else None
     check_not_one_class(whole, truth)
     if truth is None or not metric.needs_labels:
         return ()
     check_label_offset(whole, truth)
-    warning = check_baseline_above_chance(whole, truth)
+    return _warnings(check_baseline_above_chance(whole, truth))
+
+
+def _warnings(warning: str | None) -> tuple[str, ...]:
     return (warning,) if warning else ()

@@ -7,7 +7,8 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
 from autoquant.evaluation.data.batch import Outputs
-from autoquant.evaluation.metrics.builtin import class_labels
+from autoquant.evaluation.metrics.classes import are_classes, class_labels, position_scores, predicted_positions
+from autoquant.evaluation.metrics.metric import Metric
 
 TOLERANCE = 1e-5
 """Relative difference of two runs that still counts as the same: threads may add numbers up in another order."""
@@ -46,6 +47,28 @@ def check_not_constant(outputs: Outputs) -> None:
     if count > 1 and all(map(_constant, outputs.values())):
         where = ", ".join(f"output '{name}'" for name in outputs)
         raise DataError(where, f"is the same for all {count} samples", hint=PREPROCESS)
+
+
+def one_position(outputs: Outputs, metric: Metric) -> Outputs | None:
+    """The first output as scores of classes (batch, classes), or None where it has several positions or no scores."""
+    name, array = next(iter(outputs.items()))
+    if are_classes(array):
+        return None
+    scores = position_scores(array, metric.axis, metric.name)
+    return {name: scores[:, 0]} if scores.shape[1] == 1 else None
+
+
+def check_positions(outputs: Outputs, metric: Metric) -> str | None:
+    """A warning if the first output has one class at all positions of all samples, so that INT8 cannot lose anything.
+
+    None for fewer than 10 samples.
+    """
+    name, array = next(iter(outputs.items()))
+    classes = predicted_positions(array, metric.axis, metric.threshold, metric.name)
+    if len(classes) < FEW or (classes != classes.flat[0]).any():
+        return None
+    where = f"everywhere in {len(classes)} samples"
+    return f"output '{name}' of the FP32 model has class {classes.flat[0]} {where}; {PREPROCESS}"
 
 
 def check_not_one_class(outputs: Outputs, labels: Array | None = None) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
-from autoquant.evaluation.metrics.divergence import divergence
+from autoquant.evaluation.metrics.divergence import divergences, sample_of
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
@@ -88,15 +88,15 @@ class SequentialScore:
 class SampleScorer:
     """Scores the files of all trials on the same samples.
 
-    `probe_set` are places of samples in the subset, and `probe_outputs` the FP32 model's first outputs for them, one
-    array a sample. `seed` is that of the trials' orders.
+    `probe_set` are places of samples in the subset, and `probe_outputs` the FP32 model's outputs for them that are
+    scored, one array of each a sample. `seed` is that of the trials' orders.
     """
 
     engine: Engine
     program: Program
     subset: EvaluationSubset
     probe_set: Array
-    probe_outputs: Sequence[Array]
+    probe_outputs: Sequence[Outputs]
     seed: int
     batch_size: int
 
@@ -108,10 +108,11 @@ class SampleScorer:
         # As trial 0 begins; none can have been chosen by them before it.
         probe_set = stream_order(len(subset), margins=subset.margins, seed=(seed, 0)).order[: PROBE_SIZES[-1]]
         ascending = np.sort(probe_set)
-        found: list[Array] = []
+        found: list[Outputs] = []
         with closing(engine.open_graph(program)) as runner:
             for batch in subset.data.subset(ascending).batches(batch_size):
-                found.extend(next(iter(run_batch(runner, batch).values())))
+                scored = subset.metric.scored(run_batch(runner, batch))
+                found.extend(sample_of(scored, place) for place in range(len(batch)))
         outputs = [found[place] for place in np.searchsorted(ascending, probe_set)]
         return cls(engine, program, subset, probe_set, outputs, seed, batch_size)
 
@@ -167,7 +168,7 @@ class _TrialScoring:
         self._on_progress = on_progress
         self._done = np.zeros(len(self._subset), bool)
         self._rows = np.zeros(0)
-        self._outputs: dict[int, Array] = {}
+        self._outputs: dict[int, Outputs] = {}
 
     def run(self, rules: StoppingRules) -> SequentialScore:
         """Score until the rules stop it."""
@@ -217,9 +218,8 @@ class _TrialScoring:
         probes = np.isin(new, self._scorer.probe_set)
 
         def record(batch: slice, outputs: Outputs) -> None:
-            first = next(iter(outputs.values()))
             for place in np.flatnonzero(probes[batch]):
-                self._outputs[int(new[batch][place])] = first[place].copy()  # a view would hold the whole batch
+                self._outputs[int(new[batch][place])] = sample_of(outputs, int(place))
 
         rows = self._subset.measure(
             self._runner,
@@ -229,7 +229,7 @@ class _TrialScoring:
             on_outputs=record,
         )
         if not before:
-            self._rows = np.zeros((total, *rows.shape[1:]), rows.dtype)
+            self._rows = np.zeros((total, *rows.shape[1:]), self._subset.score.rows.dtype)
         self._rows[new] = rows
         self._done[new] = True
 
@@ -257,16 +257,7 @@ class _TrialScoring:
         """The result, with mean divergences over the first of the probe set, as far as it was scored on them."""
         probes = takewhile(self._outputs.__contains__, self._scorer.probe_set.tolist())
         outputs = [self._outputs[place] for place in probes]
-        plain, of_classes = self._scorer.probe_outputs[: len(outputs)], self._scorer.metric.of_classes
-        each = _divergences(plain, outputs, of_classes=of_classes)
+        each = divergences(self._scorer.probe_outputs[: len(outputs)], outputs, self._scorer.metric)
         sizes = [size for size in PROBE_SIZES if size <= len(outputs)] or [len(outputs)]
         means = tuple(float(each[:size].mean()) for size in sizes)
         return SequentialScore(int(self._done.sum()), score, drop, low, high, within, means, sizes[-1])
-
-
-def _divergences(plain: Sequence[Array], quantized: Sequence[Array], *, of_classes: bool) -> Array:
-    """The divergence of each sample, (samples,), from one output a sample, whose shapes may differ."""
-    if len({array.shape for array in plain}) == 1:
-        return divergence(np.stack(plain), np.stack(quantized), of_classes=of_classes)
-    each = [divergence(p[None], q[None], of_classes=of_classes) for p, q in zip(plain, quantized, strict=True)]
-    return np.concatenate(each)

@@ -80,10 +80,11 @@ class EvaluationSubset:
                 own = slice(done, done + len(batch))
                 positions = self.positions[places[own]]
                 reference = self.baseline.reference(positions) if metric.needs_reference else None
+                scored = metric.scored(outputs)
                 with _as_trial_error():
-                    rows.append(metric.measure(outputs, batch.labels, reference))
+                    rows.append(metric.measure(scored, batch.labels, reference))
                 if on_outputs is not None:
-                    on_outputs(own, outputs)
+                    on_outputs(own, scored)
                 done += len(batch)
                 on_progress(done, len(data))
         with _as_trial_error():

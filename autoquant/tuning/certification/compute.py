@@ -107,8 +107,11 @@ def compute_certificate(
 def counts_right(metric: Metric, *rows: Array) -> bool:
     """Whether a metric counts right answers: its rows are 0 or 1, and by its bounds could be nothing larger.
 
-    What only happens to be 0 or 1 in the samples seen may be anything in others.
+    What only happens to be 0 or 1 in the samples seen may be anything in others: shares, where a sample has several
+    positions, and values beyond.
     """
+    if metric.shares:
+        return all(each.dtype == bool for each in rows)
     return metric.bounds == (0.0, 1.0) and is_binary(*rows)
 
 

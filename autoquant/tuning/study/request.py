@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.data.preprocessing import Numbers
+from autoquant.evaluation.metrics.metric import AT_OUTPUT
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.tuning.study.choices import (
     AUTO,
@@ -215,11 +216,12 @@ _PATHS = frozenset({"model", "data", "calibration", "certify", "space"})
 
 
 def _absolute(text: str, *, path_too: bool) -> str:
-    """A path made absolute: that of 'file.py:function', and with `path_too` any file, folder or pattern."""
+    """A path made absolute: that of 'file.py:function' or of a metric so called, and with `path_too` any path."""
     path = Path(text)
-    file, colon, function = text.rpartition(":")
+    spec, at_output, output = text.partition(AT_OUTPUT)
+    file, colon, function = spec.rpartition(":")
     if colon and Path(file).is_file():
-        return f"{Path(file).resolve()}:{function}"
+        return f"{Path(file).resolve()}:{function}{at_output}{output}"
     if path_too and path.exists():
         return str(path.resolve())
     if path_too and any(sign in text for sign in "*?["):

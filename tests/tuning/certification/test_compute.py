@@ -95,6 +95,7 @@ class Overlap:
     higher_is_better: bool = True
     per_sample: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
+    shares: bool = False
 
     def combine(self, rows: Array) -> float:
         return float(rows.mean())
@@ -182,6 +183,16 @@ def test_metrics_that_only_happen_to_be_zero_or_one_are_not_counted() -> None:
     ones = np.ones(1000)
     assert overlap(ones, ones).method == EXACT
     assert overlap(ones, ones, bounds=(0.0, 10.0)).method == BETTING
+
+
+@pytest.mark.parametrize(("kind", "method"), [(float, BETTING), (bool, EXACT)])
+def test_shares_that_are_all_one_are_not_counted_but_one_answer_a_sample_is(kind: type, method: str) -> None:
+    """FP32 agrees with itself everywhere, and so may INT8 in these samples: others may lose a part."""
+    ones: Array = np.ones(1000, kind)
+    options: dict[str, Any] = {"metric": METRICS["agreement"], "confidence": 0.95, "origin": ORIGIN}
+    found = compute_certificate(ones, ones, max_drop=0.01, **options)
+    assert (found.method, found.verdict) == (method, Verdict.CERTIFIED)
+    assert (found.losses, found.gains) == ((0, 0) if kind is bool else (None, None))
 
 
 def test_a_metric_without_values_per_sample() -> None:

@@ -98,8 +98,14 @@ BOUNDED = Metric("overlap", "overlap", lambda outputs, labels, reference: output
         (open_metric("psnr"), VALUES, 0.1, FEWEST),
         (BOUNDED, VALUES, 0.05, least_bounded(0.05, 0.95, reach=1.0)),
         (BOUNDED, RIGHT, 0.05, least_samples(0.05, 0.95)),
+        (open_metric("agreement"), RIGHT == 1, 0.05, least_samples(0.05, 0.95)),
+        (open_metric("agreement"), RIGHT, 0.05, least_bounded(0.05, 0.95, reach=1.0)),
+        (open_metric("sqnr"), 30 * RIGHT, 1.5, least_bounded(0.05, 0.95, reach=1.0)),
     ],
-    ids=["right answers", "tolerance of 0", "no bounds", "bounds", "bounds, and only right or wrong"],
+    ids=[
+        *("right answers", "tolerance of 0", "no bounds", "bounds", "bounds, and only right or wrong"),
+        *("one answer a sample", "shares", "decibels"),
+    ],
 )
 def test_least_certifiable(metric: Metric, rows: Array, allowed: float, least: int | None) -> None:
     baseline = Baseline("", (), Score(float(rows.mean()), rows))

@@ -21,6 +21,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.request import Between
 from autoquant.tuning.study.workload import Workload
 
@@ -117,7 +118,9 @@ def builder_of_plan(
     )
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     # Nobody says what the outputs are: each column is to be kept, whatever the others hold.
-    between = measured_between(lambda plan: prepared, plan, data, of_classes=False, on_progress=on_progress)
+    between = measured_between(
+        lambda plan: prepared, plan, data, OutputReading(of_classes=False), on_progress=on_progress
+    )
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
 
 
@@ -125,8 +128,8 @@ def measured_between(
     prepared: Callable[[Plan], ModelVariant],
     fullest: Plan,
     data: Dataset,
+    reading: OutputReading,
     *,
-    of_classes: bool,
     folder: Path | None = None,
     on_progress: OnProgress = no_progress,
     warn: Callable[[str], None] = no_progress,
@@ -144,9 +147,7 @@ def measured_between(
         plan = replace(fullest, equalize=equalize, float_operators=frozenset())
         model, compiler = prepared(plan)
         assert isinstance(compiler, LiteRTCompiler)
-        return measure_between(
-            model, compiler, plan, data, of_classes=of_classes, folder=folder, on_progress=on_progress, warn=warn
-        )
+        return measure_between(model, compiler, plan, data, reading, folder=folder, on_progress=on_progress, warn=warn)
 
     return lambda plan: measured(plan.equalize)
 

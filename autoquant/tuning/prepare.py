@@ -24,6 +24,7 @@ from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
+from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.predict import Predictor
 from autoquant.tuning.session import Budget, Clock, SearchSession
 from autoquant.tuning.study.choices import AMCT, GUIDED
@@ -151,7 +152,7 @@ class _Preparation:
             lambda plan: prepared(plan.equalize),
             inputs.space.fullest,
             splits.calibration,
-            of_classes=inputs.metric.of_classes,
+            self._reading,
             folder=self.folder.path,
             on_progress=self._on_progress("operators between layers"),
             warn=self._warn,
@@ -207,7 +208,7 @@ class _Preparation:
             space=inputs.space,
             samples=inputs.splits.calibration,
             batch_size=request.batch_size,
-            of_classes=inputs.metric.of_classes,
+            reading=self._reading,
             folder=self.folder.path,
             on_progress=self._on_progress("sensitivity of layers"),
             warn=self._warn,
@@ -216,6 +217,13 @@ class _Preparation:
         total = len(measured.scorer.subset)
         problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.predict)
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
+
+    @property
+    def _reading(self) -> OutputReading:
+        """Which outputs the metric scores, and as what."""
+        metric = self.inputs.metric
+        scored = metric.names(self.inputs.source.program.outputs)
+        return OutputReading(metric.of_classes, metric.of_classes, metric.axis, scored)
 
     def _warn(self, text: str) -> None:
         self.listener(events.Warned(text))

@@ -185,7 +185,7 @@ def _measured(opened: Opened, folder: Path, *, amct: bool) -> tuple[Values, Mapp
     program = builder.model.program
     runner = opened.engine.open_graph(program)
     before = _outputs(runner, opened.evaluation)
-    likelihood = likelihood_of(before, of_classes=request.of_classes)
+    likelihood = likelihood_of(before, request.reading)
     measured: dict[str, float] = {}
     others: dict[str, dict[str, float]] = {}
     for name, (settings,) in request.candidates.items():

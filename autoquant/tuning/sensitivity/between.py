@@ -29,6 +29,7 @@ from autoquant.targets.litert import LiteRTCompiler
 from autoquant.targets.litert_calibration import TensorBetween
 from autoquant.targets.litert_operators import FIXED_SCALES
 from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences, file_divergence
+from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.request import Between
 
 VERSION = 1
@@ -46,8 +47,8 @@ def measure_between(
     compiler: LiteRTCompiler,
     plan: Plan,
     data: Dataset,
+    reading: OutputReading,
     *,
-    of_classes: bool,
     folder: Path | None = None,
     on_progress: OnProgress = no_progress,
     warn: Callable[[str], None] = no_progress,
@@ -58,7 +59,7 @@ def measure_between(
     model on its own; then only what has no scale stays in float. Raises PlanError where the model cannot follow the
     plan or the statistics lack a tensor.
     """
-    key = digest_of(__version__, model.digest, data.digest, of_classes, config_text(plan), compiler.io)
+    key = digest_of(__version__, model.digest, data.digest, reading, config_text(plan), compiler.io)
     path = None if folder is None else folder / f"between-{key[:16]}.npz"
     lite = model.program
     assert isinstance(lite, LiteGraph)
@@ -67,9 +68,9 @@ def measure_between(
         tensors = [one for one in compiler.between(plan) if not _is_rounded_score(lite, one)]
         samples, (budget, most) = data.spread(SAMPLES), BUDGETS
         try:
-            losses = _losses(lite, tensors, samples, of_classes, on_progress)
+            losses = _losses(lite, tensors, samples, reading, on_progress)
             if sum(losses.values()) > budget:
-                of_layers = _loss_of_layers(lite, compiler, plan, tensors, samples, of_classes)
+                of_layers = _loss_of_layers(lite, compiler, plan, tensors, samples, reading)
                 budget = min(max(budget, SHARE * of_layers), most)
         except (ModelError, TrialError) as error:
             warn(f"{error}; operators between layers are assumed to lose nothing in INT8")
@@ -100,7 +101,7 @@ def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float], *, bud
 
 
 def _losses(
-    lite: LiteGraph, tensors: Collection[TensorBetween], data: Dataset, of_classes: bool, on_progress: OnProgress
+    lite: LiteGraph, tensors: Collection[TensorBetween], data: Dataset, reading: OutputReading, on_progress: OnProgress
 ) -> dict[int, float]:
     """The divergence of each tensor alone, by its index; infinite where it has no scale."""
     variants = {one.tensor: RoundedTensor(one.tensor, one.affine) for one in tensors if one.affine is not None}
@@ -110,7 +111,7 @@ def _losses(
         lite,
         variants.items(),
         data.spread(count),
-        of_classes=of_classes,
+        reading,
         on_measured=lambda done: on_progress(done, len(variants)),
     )
     return {one.tensor: found.get(one.tensor, math.inf) for one in tensors}
@@ -122,7 +123,7 @@ def _loss_of_layers(
     plan: Plan,
     tensors: Collection[TensorBetween],
     data: Dataset,
-    of_classes: bool,
+    reading: OutputReading,
 ) -> float:
     """The divergence of a file whose layers alone are INT8; nothing where it cannot be made or run."""
     alone = replace(plan, float_operators=frozenset(name for one in tensors for name in one.operators))
@@ -130,7 +131,7 @@ def _loss_of_layers(
         path = Path(folder) / "layers.tflite"
         try:
             compiler.compile(alone, path)
-            return file_divergence(lite, path.read_bytes(), data, of_classes=of_classes)
+            return file_divergence(lite, path.read_bytes(), data, reading)
         except TrialError:
             return 0.0
 

@@ -24,7 +24,7 @@ from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
-from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
+from autoquant.tuning.sensitivity.likelihoods import Likelihood, OutputReading, likelihood_of
 from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
 
 GROUP = 1 << 28
@@ -67,7 +67,7 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
 
         lite = convert(request.model.graph)
         variants = converted_layers(request, lite)
-    values = divergences(lite, variants, request.sample_subset, of_classes=request.of_classes)
+    values = divergences(lite, variants, request.sample_subset, request.reading)
     return request.result_from(values, "divergence", reason)
 
 
@@ -75,8 +75,8 @@ def divergences(
     lite: LiteGraph,
     variants: Iterable[tuple[Key, Variant]],
     data: Dataset,
+    reading: OutputReading,
     *,
-    of_classes: bool,
     on_measured: Callable[[int], None] = no_progress,
 ) -> dict[Key, float]:
     """The mean divergence, in nats, of the outputs of each variant of a .tflite; infinite where it is no number.
@@ -85,14 +85,14 @@ def divergences(
     """
     found: dict[Key, float] = {}
     for group in _groups(lite, variants):
-        found |= zip(group, _measured(lite, list(group.values()), data, of_classes), strict=True)
+        found |= zip(group, _measured(lite, list(group.values()), data, reading), strict=True)
         on_measured(len(found))
     return found
 
 
-def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, *, of_classes: bool) -> float:
+def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, reading: OutputReading) -> float:
     """The mean divergence, in nats, of the outputs of another file of the same model. Raises TrialError."""
-    names, total = list(_real_outputs(lite)), 0.0
+    names, total = list(_real_outputs(lite, reading)), 0.0
     likelihoods: dict[str, Likelihood] = {}
     runners = (LiteRTRunner(one, lite.inputs, names, cores()) for one in (lite.content, content))
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, *, of_classe
         for batch in data.batches(BATCH):
             before, after = plain(batch.inputs), other(batch.inputs)
             for name in names:
-                likelihood = likelihoods.setdefault(name, likelihood_of(before[name], of_classes=of_classes))
+                likelihood = likelihoods.setdefault(name, likelihood_of(before[name], reading))
                 total += float(np.maximum(likelihood.divergence(before[name], after[name]), 0.0).sum())
     return total / len(data) if np.isfinite(total) else np.inf
 
@@ -120,9 +120,9 @@ def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterato
         yield group
 
 
-def _measured(lite: LiteGraph, group: Sequence[Variant], data: Dataset, of_classes: bool) -> list[float]:
+def _measured(lite: LiteGraph, group: Sequence[Variant], data: Dataset, reading: OutputReading) -> list[float]:
     """The mean divergence of each variant's outputs."""
-    outputs = _real_outputs(lite)
+    outputs = _real_outputs(lite, reading)
     builder = LiteBuilder(lite)
     tensors = {f"{FLOAT}/{name}": index for name, index in outputs.items()}
     for number, variant in enumerate(group):
@@ -135,7 +135,7 @@ def _measured(lite: LiteGraph, group: Sequence[Variant], data: Dataset, of_class
             found = runner(batch.inputs)
             for name in outputs:
                 before = found[f"{FLOAT}/{name}"]
-                likelihood = likelihoods.setdefault(name, likelihood_of(before, of_classes=of_classes))
+                likelihood = likelihoods.setdefault(name, likelihood_of(before, reading))
                 for number in range(len(group)):
                     if f"{number}/{name}" in found:
                         divergences = likelihood.divergence(before, found[f"{number}/{name}"])
@@ -143,13 +143,13 @@ def _measured(lite: LiteGraph, group: Sequence[Variant], data: Dataset, of_class
     return [float(value) / len(data) if np.isfinite(value) else np.inf for value in total]
 
 
-def _real_outputs(lite: LiteGraph) -> Mapping[str, int]:
-    """The outputs that are real numbers, and their tensors."""
+def _real_outputs(lite: LiteGraph, reading: OutputReading) -> Mapping[str, int]:
+    """The outputs that are real numbers and count, and their tensors."""
     outputs = dict(zip(lite.outputs, map(int, lite.subgraph.outputs), strict=True))
     real = {name: i for name, i in outputs.items() if lite.subgraph.tensors[i].type == schema.TensorType.FLOAT32}
     if not real:
         raise ModelError("model", "has no output of float32", hint="choose another one with --outputs")
-    return real
+    return {name: real[name] for name in reading.counting(list(real))}
 
 
 @dataclass(frozen=True)

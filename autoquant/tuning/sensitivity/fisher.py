@@ -65,10 +65,10 @@ def _read_outputs(request: SensitivityRequest, data: Dataset) -> tuple[int, Mapp
     with closing(TensorFlowEngine().open_graph(graph, list(dict.fromkeys([*graph.outputs, *made])))) as runner:
         size = part_size(request.model, runner, data)
         found = runner(next(data.batches(size)).inputs)
-    real = [name for name in graph.outputs if found[name].dtype == np.float32]
+    real = request.reading.counting([name for name in graph.outputs if found[name].dtype == np.float32])
     if not real:
         raise ModelError(request.model.name, "has no output of float32", hint="choose another one with --outputs")
-    return size, {name: likelihood_of(found[name], of_classes=request.of_classes) for name in real}
+    return size, {name: likelihood_of(found[name], request.reading) for name in real}
 
 
 def _measured(products: Any, graph: Graph, data: Dataset, size: int) -> list[float]:

@@ -12,12 +12,14 @@ the next with labels, by 15 % with signs and the S below; of one with two classe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.evaluation.metrics.classes import class_axis, position_scores
 
 SUMS_TO_ONE = 1e-3
 LEAST = 1e-12
@@ -25,6 +27,27 @@ LEAST = 1e-12
 TINY = 1e-30
 FLAT = 1e-4
 """Columns of an output that vary by less than this part of what the others do hold no more than noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReading:
+    """Which outputs count, and as what: those called `outputs`, or all.
+
+    `of_classes` says that outputs (batch, columns) are scores of classes; with `positions` those of any rank are, on
+    `axis` (evaluation/metrics/classes.py).
+    """
+
+    of_classes: bool = True
+    positions: bool = False
+    axis: int | None = None
+    outputs: tuple[str, ...] = ()
+
+    def counting(self, real: Sequence[str]) -> list[str]:
+        """Those that count among the outputs of real numbers; all of them, where none does."""
+        return [name for name in real if name in self.outputs] or list(real)
+
+
+PLAIN = OutputReading()
 
 
 class Likelihood(Protocol):
@@ -41,17 +64,40 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """An output (batch, classes) of logits, or of `probabilities`; a single column is that of the first of two."""
+    """An output of logits, or of `probabilities`, the classes on `axis`; a single column is that of the first of two.
+
+    Of several positions the divergence is the mean of theirs.
+    """
 
     probabilities: bool
+    axis: int = 1
 
     def divergence(self, before: Array, after: Array) -> Array:
         """Sum over classes of p (log p - log q)."""
-        p, q = self._logarithms(before), self._logarithms(after)
-        return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
+        scores = position_scores(before, self.axis, "divergence")
+        p, q = self._logarithms(scores), self._logarithms(position_scores(after, self.axis, "divergence"))
+        return np.asarray((np.exp(p) * (p - q)).sum(axis=1).reshape(scores.shape[:2]).mean(axis=1))
 
     def factor(self, output: Any, signs: Any) -> Any:
-        """Of F = diag(p) - p p^T for logits; for probabilities, what becomes that behind the softmax they come from."""
+        """Of F = diag(p) - p p^T for logits; for probabilities, what becomes that behind the softmax they come from.
+
+        Of several positions F has one such block for each, divided by their number.
+        """
+        import tensorflow as tf
+
+        rank = len(output.shape)
+        if rank == 2:
+            return self._factor(output, signs)
+        order = [number for number in range(rank) if number != self.axis] + [self.axis]
+        scores, signed = (tf.transpose(tensor, order) for tensor in (output, signs))
+        rows = [-1, output.shape[self.axis]]
+        shape = tf.shape(scores)
+        found = tf.reshape(self._factor(tf.reshape(scores, rows), tf.reshape(signed, rows)), shape)
+        positions = tf.cast(tf.reduce_prod(shape[1:-1]), found.dtype)
+        return tf.transpose(found / tf.sqrt(positions), np.argsort(order))
+
+    def _factor(self, output: Any, signs: Any) -> Any:
+        """The same of one position, (any, classes)."""
         import tensorflow as tf
 
         if output.shape[-1] == 1:
@@ -62,8 +108,8 @@ class Classes:
         return _divided(_direction(p, signs), p) if self.probabilities else _direction(p, signs)
 
     def _logarithms(self, output: Array) -> Array:
-        """Of the probabilities of all classes, which add up to 1 exactly, (batch, classes), float64."""
-        scores = output.astype(np.float64)
+        """Of the probabilities of all classes, which add up to 1 exactly, (any, classes), float64."""
+        scores = output.reshape(-1, output.shape[2]).astype(np.float64)
         if scores.shape[1] == 1:
             other = 1.0 - scores if self.probabilities else np.zeros_like(scores)
             scores = np.concatenate([scores, other], axis=1)
@@ -95,17 +141,17 @@ class Values:
         return signs / (tf.constant(self.scale, output.dtype) * tf.sqrt(values))
 
 
-def likelihood_of(output: Array, *, of_classes: bool) -> Likelihood:
+def likelihood_of(output: Array, reading: OutputReading = PLAIN) -> Likelihood:
     """How to read an output, from its values for a few samples.
 
-    `of_classes` says that rows of numbers are scores of classes: probabilities where they are in [0, 1] and add up to
-    1, or are single, and else logits. Others are values, whose scale is the standard deviation of each column, but no
-    less than FLAT of the largest.
+    Scores of classes are probabilities where they are in [0, 1] and add up to 1, or are single, and else logits. Other
+    outputs are values, whose scale is the standard deviation of each column, but no less than FLAT of the largest.
     """
-    if of_classes and output.ndim == 2 and output.shape[1] > 0:
+    if reading.of_classes and output.size and (output.ndim == 2 or (reading.positions and output.ndim > 2)):
+        axis = class_axis(output, reading.axis if reading.positions else 1, "sensitivity")
         within = bool((output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
-        whole = output.shape[1] == 1 or bool((np.abs(output.sum(axis=1) - 1.0) <= SUMS_TO_ONE).all())
-        return Classes(probabilities=within and whole)
+        whole = output.shape[axis] == 1 or bool((np.abs(output.sum(axis=axis) - 1.0) <= SUMS_TO_ONE).all())
+        return Classes(probabilities=within and whole, axis=axis)
     spread = np.atleast_1d(output.std(axis=tuple(range(max(output.ndim - 1, 1))), dtype=np.float64))
     scale = np.maximum(spread, FLAT * spread.max(initial=0.0)) if spread.any() else np.ones_like(spread)
     return Values(tuple(scale.tolist()))

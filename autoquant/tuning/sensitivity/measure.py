@@ -27,6 +27,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.repairs.equalization import equalized
 from autoquant.tuning.sensitivity.divergence import divergence
+from autoquant.tuning.sensitivity.likelihoods import PLAIN, OutputReading
 from autoquant.tuning.sensitivity.request import Candidates, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -67,7 +68,7 @@ def calibrated_request(
     *,
     batch_size: int,
     batch_num: int,
-    of_classes: bool = True,
+    reading: OutputReading = PLAIN,
     equalize: bool = False,
     on_progress: OnProgress = no_progress,
 ) -> SensitivityRequest:
@@ -89,7 +90,7 @@ def calibrated_request(
         balanced=[name for name, each in known.items() if any(one.dmq is not None for one in each)],
     )
     return SensitivityRequest(
-        model=model, layers=layers, candidates=known, statistics=statistics, data=data, of_classes=of_classes
+        model=model, layers=layers, candidates=known, statistics=statistics, data=data, reading=reading
     )
 
 

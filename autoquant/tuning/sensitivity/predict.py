@@ -20,6 +20,7 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.divergence import divergence
+from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
@@ -69,7 +70,7 @@ class Predictor:
     space: SearchSpace
     samples: Dataset
     batch_size: int
-    of_classes: bool
+    reading: OutputReading
     folder: Path
     on_progress: OnProgress
     warn: Callable[[str], None]
@@ -128,7 +129,7 @@ class Predictor:
             },
             batch_size=self.batch_size,
             batch_num=plan.batch_num,
-            of_classes=self.of_classes,
+            reading=self.reading,
             equalize=plan.equalize,
             on_progress=self.on_progress,
         )
@@ -154,7 +155,7 @@ class Predictor:
             for tunable, each in options_of.items()
             for own, one in each
         ]
-        facts = (__version__, self.source.digest, self.samples.digest, self.batch_size, self.of_classes)
+        facts = (__version__, self.source.digest, self.samples.digest, self.batch_size, self.reading)
         return digest_of(*facts, plan.batch_num, plan.equalize, *settings)
 
 

@@ -14,6 +14,7 @@ from autoquant.errors import PlanError, did_you_mean
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.tuning.sensitivity.likelihoods import PLAIN, OutputReading
 from autoquant.tuning.study.space import Parameters
 
 SAMPLES = 256
@@ -63,8 +64,8 @@ class SensitivityRequest:
 
     `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
     LiteRT, or a .tflite. Of the statistics, those of the most batches are used.
-    At most so many `samples` of the data are used, from all over it. `of_classes` says that outputs (batch,
-    columns) are scores of classes. `seed` is for what is drawn. Raises PlanError for a candidate of no layer.
+    At most so many `samples` of the data are used, from all over it. `reading` says which outputs count, and as what.
+    `seed` is for what is drawn. Raises PlanError for a candidate of no layer.
     """
 
     model: Model
@@ -72,7 +73,7 @@ class SensitivityRequest:
     candidates: Candidates
     statistics: Statistics
     data: Dataset
-    of_classes: bool = True
+    reading: OutputReading = PLAIN
     samples: int = SAMPLES
     seed: int = 0
 

@@ -24,6 +24,7 @@ from autoquant.targets.table import open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.sensitivity.between import chosen
 from autoquant.tuning.sensitivity.divergence import RoundedTensor, divergences
+from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.study.workload import Workload
 
 STEP = Affine(0.5, 0)
@@ -200,7 +201,7 @@ def test_what_a_tensor_loses_is_what_numpy_says(network: Callable[..., Network],
     assert lite.kind(lite.makers[lite.tensors["t"]]) == "MUL"
     affine = Affine(float(np.float32(0.3)), -7)
     data = open_data(tmp_path / "data.npz", net.builder.model.inputs)
-    found = divergences(lite, [("t", RoundedTensor(lite.tensors["t"], affine))], data, of_classes=True)
+    found = divergences(lite, [("t", RoundedTensor(lite.tensors["t"], affine))], data, OutputReading())
     t = SavedLite(lite.content).run(net.x, names=("t",))["t"].astype(np.float64)
     rounded = (np.clip(np.rint(t / affine.scale) - 7, -128, 127) + 7) * affine.scale
     weight = np.asarray(constant(32, 5), np.float64)

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from scipy.special import expit, rel_entr, softmax
 
-from autoquant.tuning.sensitivity.likelihoods import Classes, Values, likelihood_of
+from autoquant.tuning.sensitivity.likelihoods import Classes, OutputReading, Values, likelihood_of
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32))
 
@@ -106,7 +107,7 @@ def test_values_count_relative_to_their_scale_however_many_they_are() -> None:
     ],
 )
 def test_how_an_output_is_read(output: list[Any], of_classes: bool, expected: Classes | Values) -> None:
-    found = likelihood_of(np.array(output, np.float32), of_classes=of_classes)
+    found = likelihood_of(np.array(output, np.float32), OutputReading(of_classes=of_classes))
     if isinstance(expected, Values):
         assert isinstance(found, Values)
         assert found.scale == pytest.approx(expected.scale)
@@ -116,7 +117,51 @@ def test_how_an_output_is_read(output: list[Any], of_classes: bool, expected: Cl
 
 def test_scores_beside_boxes_count_as_much() -> None:
     before = np.random.default_rng(0).normal(size=(4, 50, 2)) * [100.0, 0.1]
-    read = likelihood_of(before, of_classes=True)
+    read = likelihood_of(before)
     boxes, scores = (read.divergence(before, before + change).mean() for change in ([10.0, 0.0], [0.0, 0.01]))
     assert boxes == pytest.approx(scores, rel=0.1)  # either is a tenth of what its column varies by
     assert boxes == pytest.approx(0.1**2 / 2 / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "expected"),
+    [((3, 5), None, 1), ((3, 4, 5), None, 2), ((3, 1, 1, 5), None, 3), ((3, 5, 1, 1), None, 1), ((3, 5, 4, 6), 1, 1)],
+)
+def test_which_axis_is_that_of_classes_where_there_are_positions(
+    shape: tuple[int, ...], axis: int | None, expected: int
+) -> None:
+    scores = np.random.default_rng(0).normal(size=shape)
+    reading = OutputReading(positions=True, axis=axis)
+    assert likelihood_of(scores, reading) == Classes(probabilities=False, axis=expected)
+    assert likelihood_of(softmax(scores, axis=expected), reading) == Classes(probabilities=True, axis=expected)
+
+
+def test_the_divergence_of_positions_is_the_mean_of_theirs() -> None:
+    before, after = np.random.default_rng(1).normal(size=(2, 3, 4, 5, 6))
+    p, q = softmax(before, axis=1), softmax(after, axis=1)
+    expected = rel_entr(p, q).sum(axis=1).mean(axis=(1, 2))
+    np.testing.assert_allclose(Classes(False, 1).divergence(before, after), expected, rtol=1e-9)
+    np.testing.assert_allclose(Classes(True, 1).divergence(p, q), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1, 2, 3), 2), ((1, 3, 2), 1), ((1, 2, 1, 2), 1), ((1, 3, 1), 2)])
+def test_the_information_of_positions_is_that_of_each_over_their_number(shape: tuple[int, ...], axis: int) -> None:
+    import tensorflow as tf
+
+    logits = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    signs = np.array(list(product((-1.0, 1.0), repeat=logits.size)), np.float32).reshape(-1, *shape[1:])
+    repeated = tf.constant(np.repeat(logits, len(signs), axis=0))
+    found = np.asarray(Classes(False, axis).factor(repeated, tf.constant(signs)), np.float64)
+    rows = np.moveaxis(found, axis, -1).reshape(len(signs), -1)
+    each = np.moveaxis(logits.astype(np.float64), axis, -1).reshape(-1, shape[axis])
+    blocks = []
+    for row in each:
+        p = softmax(row) if len(row) > 1 else expit(row)
+        blocks.append((np.diag(p) - np.outer(p, p)) / len(each))
+    np.testing.assert_allclose(information(rows), block_diag(*blocks), atol=1e-6)
+
+
+def test_which_outputs_count() -> None:
+    assert OutputReading().counting(["a", "b"]) == ["a", "b"]
+    assert OutputReading(outputs=("b",)).counting(["a", "b"]) == ["b"]
+    assert OutputReading(outputs=("ids",)).counting(["a", "b"]) == ["a", "b"]  # class numbers have no gradient

@@ -20,6 +20,7 @@ from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.targets.table import open_target
 from autoquant.tuning.sensitivity import predict
+from autoquant.tuning.sensitivity.likelihoods import PLAIN, OutputReading
 from autoquant.tuning.sensitivity.predict import MOST, Predictor, options
 from autoquant.tuning.sensitivity.request import Between, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import SearchSpace
@@ -110,7 +111,7 @@ class Opened:
         offered = SearchSpace(parse_space(changed.pop("text", self.text), "space"), list(layers.values()), batches=3)
         options = {
             "batch_size": 20,
-            "of_classes": True,
+            "reading": PLAIN,
             "folder": self.folder,
             "on_progress": no_progress,
             "warn": self.warnings.append,
@@ -138,7 +139,7 @@ def test_candidates_are_the_options_with_their_losses(opened: Opened, tiny: Any,
         ({"dense:activation": "percentile fraction=0.9"}, 0.002),
     ]
     (request,) = asked.requests
-    assert request.of_classes
+    assert request.reading == PLAIN
     assert [type(one.activation) for one in request.candidates["conv"]] == [MinMax, Percentile]
 
 
@@ -159,7 +160,7 @@ def test_predictions_are_cached_under_a_key_of_their_own(opened: Opened, tiny: A
     assert len(asked.requests) == 1
     changed = [
         opened(tiny.calibration, batch_size=10),
-        opened(tiny.calibration, of_classes=False),
+        opened(tiny.calibration, reading=OutputReading(of_classes=False)),
         opened(tiny.evaluation),
         opened(tiny.calibration, source=replace(opened.source, digest="0" * 64)),
         opened(tiny.calibration, text=SPACE.replace("0.9", "0.8")),

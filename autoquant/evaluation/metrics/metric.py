@@ -32,7 +32,7 @@ class Measure(Protocol):
     def __call__(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         """Rows, first axis the batch, from the outputs that the metric scores (`Metric.scored`).
 
-        `reference` are those of the FP32 model, where the metric needs them.
+        `reference` is what is `kept` of the FP32 model's, where the metric needs it.
 
         Raises DataError for labels or outputs that the metric cannot take, TrialError for NaN.
         """
@@ -44,16 +44,22 @@ def mean(rows: Array) -> float:
     return float(np.mean(rows, dtype=np.float64))
 
 
+def whole(outputs: Outputs) -> Outputs:
+    """The outputs as they are."""
+    return outputs
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """Scores a model's outputs: the one called `output`, else the first, or with `all_outputs` all of them.
 
-    `name` is as written after --metric; `key` identifies the arithmetic: equal keys give equal scores. `combine` makes
-    the score of the rows of all batches, put together with np.concatenate. `per_sample` says that rows are numbers
-    (batch,) and the score is their mean, and `bounds` what they can be at least and at most, None where that is not
-    known; those of a metric of `shares` may be anything between, unless their type is bool. `of_classes` says that
-    outputs are scores of classes, on `axis` (classes.py), and labels, where it needs them, are classes: the FP32 margin
-    is then that of the `k` highest, or of a single column from the `threshold`.
+    `name` is as written after --metric; `key` identifies the arithmetic: equal keys give equal scores. `kept` is what
+    of the FP32 model's outputs is kept, and given as `reference`, where the metric needs them. `combine` makes the
+    score of the rows of all batches, put together with np.concatenate. `per_sample` says that rows are numbers (batch,)
+    and the score is their mean, and `bounds` what they can be at least and at most, None where that is not known; those
+    of a metric of `shares` may be anything between, unless their type is bool. `of_classes` says that outputs are
+    scores of classes, on `axis` (classes.py), and labels, where it needs them, are classes: the FP32 margin is then
+    that of the `k` highest, or of a single column from the `threshold`.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Metric:
     higher_is_better: bool = True
     needs_labels: bool = True
     needs_reference: bool = False
+    kept: Callable[[Outputs], Outputs] = whole
     per_sample: bool = True
     bounds: tuple[float, float] | None = None
     shares: bool = False
@@ -155,12 +162,15 @@ def given_labels(labels: Array | None, who: str) -> Array:
     return labels
 
 
-def given_reference(reference: Outputs | None, outputs: Outputs, who: str) -> Outputs:
-    """The FP32 model's outputs; raises TrialError where their shapes are others."""
+def given_reference(reference: Outputs | None, who: str) -> Outputs:
+    """The FP32 model's outputs."""
     if reference is None:
         raise ValueError(f"{who} is with the reference outputs, and there are none")
-    for name, array in outputs.items():
-        if array.shape != reference[name].shape:
-            what = f"output '{name}' has shape {array.shape}, the FP32 model's {reference[name].shape}"
-            raise TrialError("metric", f"{who} compares equal shapes: {what}")
     return reference
+
+
+def require_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Raise TrialError where an output has not the shape of the FP32 model's."""
+    if shape != wanted:
+        what = f"output '{name}' has shape {shape}, the FP32 model's {wanted}"
+        raise TrialError("metric", what, hint="what depends on the values in FP32 cannot be compared")

@@ -8,7 +8,7 @@ from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.metrics.classes import predicted_positions
-from autoquant.evaluation.metrics.metric import Metric, given_reference, require_numbers
+from autoquant.evaluation.metrics.metric import Metric, given_reference, require_numbers, require_shape
 
 SQNR_CAP = 30.0
 """dB; the error is a thousandth of the signal's power, 3 % of its amplitude."""
@@ -21,12 +21,17 @@ def agreement(name: str = "agreement", *, threshold: float = 0.5, axis: int | No
     the mean of theirs. Rows: bool where there is one position in all, else shares.
     """
 
-    def measure(outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
-        theirs = given_reference(reference, outputs, name)
-        parts = []
+    def classes(outputs: Outputs) -> Outputs:
         for output, array in outputs.items():
             require_numbers(output, array)
-            ours, wanted = (predicted_positions(each, axis, threshold, name) for each in (array, theirs[output]))
+        return {output: predicted_positions(each, axis, threshold, name) for output, each in outputs.items()}
+
+    def measure(outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
+        theirs = given_reference(reference, name)
+        parts = []
+        for output, ours in classes(outputs).items():
+            wanted = predicted_positions(theirs[output], axis, threshold, name)
+            require_shape(output, ours.shape, wanted.shape)
             parts.append(ours == wanted)
         if len(parts) == 1 and parts[0].shape[1] == 1:
             return np.asarray(parts[0][:, 0])
@@ -38,6 +43,7 @@ def agreement(name: str = "agreement", *, threshold: float = 0.5, axis: int | No
         measure,
         needs_labels=False,
         needs_reference=True,
+        kept=lambda outputs: {key: _small(array) for key, array in classes(outputs).items()},
         bounds=(0.0, 1.0),
         shares=True,
         of_classes=True,
@@ -55,7 +61,7 @@ def signal_to_noise(name: str = "sqnr", *, cap: float = SQNR_CAP) -> Metric:
     """
 
     def measure(outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
-        theirs = given_reference(reference, outputs, name)
+        theirs = given_reference(reference, name)
         return np.asarray(np.mean([_decibels(key, outputs[key], theirs[key], cap) for key in outputs], axis=0))
 
     return Metric(
@@ -69,9 +75,16 @@ def signal_to_noise(name: str = "sqnr", *, cap: float = SQNR_CAP) -> Metric:
     )
 
 
+def _small(classes: Array) -> Array:
+    """Class numbers in as few bytes as they take: maps of scores would have a hundred times as many."""
+    ends = classes.min(initial=0), classes.max(initial=0)
+    return classes.astype(np.promote_types(*map(np.min_scalar_type, ends)))
+
+
 def _decibels(name: str, ours: Array, theirs: Array, cap: float) -> Array:
     """(batch,), in float64. Raises TrialError for an output that is not finite."""
     require_numbers(name, ours)
+    require_shape(name, ours.shape, theirs.shape)
     if not np.isfinite(ours).all():
         raise TrialError("metric", f"output '{name}' is infinite")
     signal, quantized = (array.reshape(len(array), -1).astype(np.float64) for array in (theirs, ours))

@@ -43,7 +43,7 @@ SMALL = 64 * 1024
 class Baseline:
     """The FP32 model's score and outputs. `key` says of which model, data, metric, engine.
 
-    `outputs` are those that are scored, of each batch for a metric that needs a reference, else of the first batch
+    `outputs` are those that are scored: of each batch what the metric keeps for reference, or else of the first batch
     only. `margins` say of each sample how far the FP32 model is from another answer, (samples,), where the metric is of
     classes. `warnings` are what a person should know of it.
     """
@@ -115,7 +115,8 @@ def measure_baseline(
             for batch, outputs in pairs:
                 check_finite(outputs, numbers[done:])
                 scored = metric.scored(outputs)
-                rows.append(_measured(metric, outputs, batch.labels))
+                measured, reference = _measured(metric, outputs, batch.labels)
+                rows.append(measured)
                 checked = _to_check(scored, metric)
                 # Copies: a view would hold the whole batch.
                 outputs_to_check.append({name: array[checked].copy() for name, array in scored.items()})
@@ -124,7 +125,7 @@ def measure_baseline(
                 if metric.of_classes:
                     margins.append(sample_margins(metric, scored.values()))
                 if metric.needs_reference or not kept:
-                    kept.append(scored)
+                    kept.append(reference)
                 done += len(batch)
                 on_progress(done, len(data))
         warnings = _check_all(outputs_to_check, labels_to_check, metric)
@@ -134,11 +135,15 @@ def measure_baseline(
     return Baseline(key, tuple(kept), score, warnings, np.concatenate(margins) if margins else None)
 
 
-def _measured(metric: Metric, outputs: Outputs, labels: Array | None) -> Array:
-    """The rows of a batch. Raises DataError with a metric in its hint that takes these outputs, where this does not."""
+def _measured(metric: Metric, outputs: Outputs, labels: Array | None) -> tuple[Array, Outputs]:
+    """The rows of a batch, and the outputs to keep.
+
+    Raises DataError with a metric in its hint that takes these outputs, where this does not.
+    """
     scored = metric.scored(outputs)
     try:
-        return metric.measure(scored, labels, scored)
+        reference = metric.kept(scored) if metric.needs_reference else scored
+        return metric.measure(scored, labels, reference), reference
     except DataError as error:
         raise with_alternative(error, metric, outputs, labels) from error
 
@@ -196,7 +201,7 @@ def _check_all(outputs: Sequence[Outputs], labels: Sequence[Array], metric: Metr
         return ()
     whole: Outputs = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
     check_not_constant(whole)
-    if not metric.of_classes:
+    if not metric.of_classes or len(whole) > 1:  # of several outputs not all need be classes
         return ()
     scores = one_position(whole, metric)
     if scores is None:

@@ -35,6 +35,23 @@ def test_probabilities_that_were_rounded_to_steps_and_to_nothing() -> None:
     assert (found >= 0).all()
 
 
+def test_of_positions_it_is_the_mean_of_theirs_on_any_axis() -> None:
+    plain, quantized = RNG.normal(size=(2, 4, 3, 5, 7))
+    want = [
+        np.mean([entropy(softmax(a), softmax(b)) for a, b in zip(p.reshape(15, 7), q.reshape(15, 7), strict=True)])
+        for p, q in zip(plain, quantized, strict=True)
+    ]
+    np.testing.assert_allclose(divergence(plain, quantized, of_classes=True), want, rtol=1e-9)
+    first = (np.moveaxis(array, -1, 1) for array in (plain, quantized))
+    np.testing.assert_allclose(divergence(*first, of_classes=True, axis=1), want, rtol=1e-9)
+
+
+def test_of_class_numbers_it_is_the_share_that_differs() -> None:
+    plain, quantized = RNG.integers(0, 3, (2, 4, 5, 6))
+    found = divergence(plain, quantized, of_classes=True)
+    np.testing.assert_allclose(found, (plain != quantized).mean(axis=(1, 2)), rtol=1e-12)
+
+
 def test_other_outputs_by_relative_squared_error() -> None:
     plain, quantized = RNG.normal(size=(4, 3, 3, 2)), RNG.normal(size=(4, 3, 3, 2))
     want = [np.sum((q - p) ** 2) / np.sum(p**2) for p, q in zip(plain, quantized, strict=True)]

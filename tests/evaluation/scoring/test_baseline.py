@@ -60,10 +60,60 @@ def test_every_batch_once_and_the_first_three_times() -> None:
     np.testing.assert_array_equal(first["y"], X[:10])
 
 
-def test_a_reference_is_kept_whole() -> None:
-    baseline, _ = measure(lambda x: x, labels=None, metric="agreement")
-    assert baseline.score.value == 1.0
-    np.testing.assert_array_equal(np.concatenate([o["y"] for o in baseline.outputs]), X)
+@pytest.mark.parametrize(
+    ("metric", "score", "kept"), [("agreement", 1.0, X.argmax(axis=1)[:, None]), ("sqnr", 30.0, X)]
+)
+def test_what_a_reference_takes_is_kept_of_all_samples(metric: str, score: float, kept: NDArray[Any]) -> None:
+    baseline, _ = measure(lambda x: x, labels=None, metric=metric)
+    assert baseline.score.value == score
+    np.testing.assert_array_equal(np.concatenate([o["y"] for o in baseline.outputs]), kept)
+    chosen = np.asarray([3, 9, 10, 39])
+    np.testing.assert_array_equal(baseline.reference(chosen)["y"], kept[chosen])
+
+
+def several(x: NDArray[Any]) -> NDArray[Any]:
+    """Scores of three classes at two positions, of which the second always has class 0."""
+    return np.stack([x[:, :3], np.tile(np.asarray([9.0, 0, 0], np.float32), (len(x), 1))], axis=1)
+
+
+def test_positions_have_margins_and_shares() -> None:
+    baseline, _ = measure(several, labels=None, metric="agreement")
+    top = np.sort(several(X), axis=2)
+    margins = np.quantile(top[:, :, 2].astype(float) - top[:, :, 1], 0.1, axis=1)
+    assert baseline.margins is not None
+    np.testing.assert_allclose(baseline.margins, margins, rtol=1e-12)
+    assert baseline.score.rows.dtype == np.float64
+    assert baseline.warnings == ()
+
+
+def test_a_warning_for_one_class_everywhere() -> None:
+    def background(x: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(several(x) + np.asarray([100.0, 0.0, 0.0]))
+
+    (warning,) = measure(background, labels=None, metric="agreement")[0].warnings
+    assert warning.startswith("output 'y' of the FP32 model has class 0 everywhere in 40 samples; is the preprocessing")
+
+
+def test_only_what_is_scored_is_kept_and_checked() -> None:
+    class Two(Fake):
+        def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {"always": np.ones((len(inputs["x"]), 2)), **super().__call__(inputs)}
+
+    data = open_data((X, LABELS), [SPEC])
+    chosen = measure_baseline(Two(lambda x: x), data, open_metric("top1@output=y"), batch_size=10, key="k")
+    assert chosen.score.value == 1.0
+    assert [list(outputs) for outputs in chosen.outputs] == [["y"]]
+    with pytest.raises(DataError, match="output 'always': is the same for all 40 samples"):
+        measure_baseline(Two(lambda x: x), data, open_metric("agreement@output=always"), batch_size=10, key="k")
+    both = measure_baseline(Two(lambda x: x), data, open_metric("agreement"), batch_size=10, key="k")
+    assert [list(outputs) for outputs in both.outputs] == [["always", "y"]] * 4
+
+
+def test_a_metric_that_does_not_fit_leads_to_one_that_does() -> None:
+    with pytest.raises(DataError, match=r"metric top1: takes one score per class.*; use --metric agreement, or write"):
+        measure(several, labels=None)
+    with pytest.raises(DataError, match=r"metric psnr: outputs have shape.*; use --metric top1, or write"):
+        measure(lambda x: x, metric="psnr")
 
 
 def widened(x: np.ndarray) -> np.ndarray:

@@ -238,6 +238,42 @@ def test_a_reference_is_that_of_the_samples_at_hand() -> None:
     assert found.score.value == pytest.approx(same[positions].mean(), abs=1e-12)
 
 
+class Shares(Model):
+    """Two outputs: the scores, and maps of three positions, of which some have another class than the samples say."""
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        scores = super().__call__(inputs)["y"]
+        return {"scores": scores, "map": np.stack([scores, inputs["x"], np.roll(inputs["x"], 1, axis=1)], axis=1)}
+
+
+@pytest.mark.parametrize(("metric", "weights"), [("agreement", (1 / 2 + 1 / 6)), ("agreement@output=map", 1 / 3)])
+def test_shares_of_positions_and_of_outputs(metric: str, weights: float) -> None:
+    opened = open_metric(metric)
+    baseline = measure_baseline(Shares(), DATA, opened, batch_size=50, key="")
+    subset = EvaluationSubset.of(DATA, opened, baseline)
+    by = SampleScorer.of(Opens(Shares()), PROGRAM, subset, seed=3, batch_size=50)
+    model = flipped(0.25)
+    share = float((model.function(X).argmax(axis=1) != X.argmax(axis=1)).mean())
+    found = score(Shares(model.function), by, max_drop=0.9)
+    assert found.score is not None
+    assert found.drop == pytest.approx(share * weights, abs=1e-12)
+    stopped = score(Shares(model.function), by, max_drop=0.01)
+    assert stopped.within is False
+    assert stopped.low is not None and stopped.high is not None
+    assert stopped.samples < COUNT
+    assert 0.01 <= stopped.low <= share * weights <= stopped.high
+
+
+def test_the_divergence_is_the_mean_over_the_outputs_that_are_scored() -> None:
+    opened = open_metric("sqnr@60")
+    baseline = measure_baseline(Shares(), DATA, opened, batch_size=50, key="")
+    by = SampleScorer.of(Opens(Shares()), PROGRAM, EvaluationSubset.of(DATA, opened, baseline), seed=3, batch_size=50)
+    found = score(Shares(lambda x: 1.1 * x), by, max_samples=64)
+    # 0.1^2 of the scores' power, and a third of that of the map's, whose other two positions are exact
+    assert found.divergences == pytest.approx((0.01 * (1 + 1 / 3) / 2,), rel=1e-5)
+    assert found.divergence_samples == 64
+
+
 def error_of(outputs: Array, labels: Array) -> Any:
     return np.abs(outputs).max(axis=1)
 

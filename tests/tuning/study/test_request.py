@@ -77,9 +77,11 @@ def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, An
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("model.pb", "x.npz"):
+    for name in ("model.pb", "x.npz", "mine.py"):
         Path(name).touch()
-    table = SearchRequest(model=Path("model.pb"), data="x.npz", calibration="missing.npz").as_table()
+    metric = "mine.py:f@output=Identity:1"
+    table = SearchRequest(model=Path("model.pb"), data="x.npz", calibration="missing.npz", metric=metric).as_table()
+    assert table["metric"] == f"{tmp_path}/{metric}"
     assert (table["model"], table["data"]) == (str(tmp_path / "model.pb"), str(tmp_path / "x.npz"))
     assert table["calibration"] == "missing.npz"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import model_zoo
 import pytest
 from zoo_networks import images
 
 
-def test_rows_of_a_small_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_a_small_network(tmp_path: Path, capsys: pytest.CaptureFixture[str], tensorflow: Any) -> None:
     model_zoo.main(["--networks", "tabular", "--targets", "litert", "--folder", str(tmp_path)])
     heading, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert heading == list(model_zoo.HEADINGS)

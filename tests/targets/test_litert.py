@@ -482,3 +482,28 @@ def test_no_conversion_is_undone_by_the_next(chain: LiteNetwork, tmp_path: Path)
         assert not any(pair == ("DEQUANTIZE*", "QUANTIZE") for pair in pairwise(saved.kinds))
         read = {int(index) for op in saved.graph.operators for index in op.inputs} | set(map(int, saved.graph.outputs))
         assert all(int(op.outputs[0]) in read for op in saved.graph.operators)
+
+
+def test_a_conv1d_network_converts_only_at_the_ends(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
+    """As many operators in INT8, and as few conversions, as TFLiteConverter gives it."""
+    import tensorflow as tf
+
+    def conv1d(x: Any, name: str, padding: str, stride: int = 1, dilation: int = 1) -> Any:
+        weight = constant(3, int(x.shape[-1]), 4)
+        x = tf.nn.convolution(x, weight, stride, padding, dilations=dilation, name=name)
+        return tf.nn.relu(tf.nn.bias_add(x, constant(4)))
+
+    def write(x: Any) -> None:
+        x = conv1d(x, "plain", "SAME")
+        x = conv1d(x, "strided", "SAME", stride=2)
+        x = conv1d(x, "dilated", "SAME", dilation=2)
+        x = conv1d(tf.pad(x, [[0, 0], [4, 0], [0, 0]]), "causal", "VALID", dilation=2)
+        x = tf.squeeze(tf.nn.max_pool2d(tf.expand_dims(x, 1), (1, 2), (1, 2), "VALID"), [1])
+        named(tf.linalg.matmul(tf.reduce_mean(x, 1), constant(4, 3), name="dense"))
+
+    net = lite_network(write, (None, 32, 4))
+    saved = net.saved(tmp_path / "m")
+    assert len(net.layers) == 5
+    assert [kind for kind in saved.kinds if kind.endswith("*")] == ["DEQUANTIZE*"]
+    assert saved.kinds.count("QUANTIZE") == 1
+    assert error(net, saved) < 0.1

@@ -26,7 +26,7 @@ from autoquant.evaluation.latency.latency import (
 )
 from autoquant.evaluation.latency.models import feed, layer_of, lite_of, one_batch, opened
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.builder import hold_int8, operator_code
+from autoquant.model.litert.builder import hold_int8
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
@@ -132,7 +132,7 @@ def cut_out(model: Any, op: Any, shapes: Mapping[int, tuple[int, ...]]) -> tuple
 def conversion(kind: str, shape: Sequence[int]) -> Operator:
     """A QUANTIZE or DEQUANTIZE of an activation of this shape."""
     alone, sub = _empty_model()
-    alone.operatorCodes = [operator_code(getattr(schema.BuiltinOperator, kind))]
+    alone.operatorCodes = [flatbuffer.operator_code(getattr(schema.BuiltinOperator, kind))]
     for name in ("read", "made"):
         tensor = schema.TensorT()
         tensor.name, tensor.buffer, tensor.type = name.encode(), 0, schema.TensorType.FLOAT32

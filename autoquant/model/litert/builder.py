@@ -17,6 +17,7 @@ from autoquant.model.litert.graph import LiteGraph
 
 OPTIONS: Mapping[int, tuple[int, Callable[[], Any]]] = MappingProxyType(
     {
+        schema.BuiltinOperator.ADD: (schema.BuiltinOptions.AddOptions, schema.AddOptionsT),
         schema.BuiltinOperator.MEAN: (
             schema.BuiltinOptions.ReducerOptions,
             partial(schema.ReducerOptionsT, keepDims=True),
@@ -140,7 +141,7 @@ class LiteBuilder:
     def _code(self, code: int) -> int:
         if code not in self._codes:
             self._codes[code] = len(self._model.operatorCodes)
-            self._model.operatorCodes.append(operator_code(code))
+            self._model.operatorCodes.append(flatbuffer.operator_code(code))
         return self._codes[code]
 
     def _drop_unread_constants(self) -> None:
@@ -154,14 +155,6 @@ class LiteBuilder:
         for number in range(len(self._model.buffers)):
             if number not in used:
                 self._model.buffers[number] = schema.BufferT()
-
-
-def operator_code(code: int) -> Any:
-    """A builtin operator's code (OperatorCodeT)."""
-    entry = schema.OperatorCodeT()
-    entry.builtinCode = entry.deprecatedBuiltinCode = code
-    entry.version = 2 if code == schema.BuiltinOperator.DEQUANTIZE else 1  # INT8 is read from version 2 on
-    return entry
 
 
 def hold_int8(tensor: Any, *, scale: float, zero: int) -> None:

@@ -104,6 +104,23 @@ def add_constant(model: Any, graph: Any, name: str, value: Array) -> int:
     return len(graph.tensors) - 1
 
 
+def operator_index(model: Any, code: int) -> int:
+    """Index of the entry for a builtin operator among the kinds of a file, which gets one where it has none."""
+    for index, entry in enumerate(model.operatorCodes):
+        if max(entry.builtinCode, entry.deprecatedBuiltinCode) == code:
+            return index
+    model.operatorCodes.append(operator_code(code))
+    return len(model.operatorCodes) - 1
+
+
+def operator_code(code: int) -> Any:
+    """A builtin operator's entry (OperatorCodeT)."""
+    entry = schema.OperatorCodeT()
+    entry.builtinCode = entry.deprecatedBuiltinCode = code
+    entry.version = 2 if code == schema.BuiltinOperator.DEQUANTIZE else 1  # INT8 is read from version 2 on
+    return entry
+
+
 def set_shape(model: Any, reshape: Any, shape: Sequence[int]) -> None:
     """Let a RESHAPE of the first subgraph give a constant shape."""
     graph = model.subgraphs[0]

@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.axes import as_reshapes, join_dilated
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.operators import canonical
 
@@ -23,6 +24,8 @@ STATELESS = frozenset(
 def tidy(model: Any) -> None:
     """Change the objects of a file in place; what its first subgraph computes stays the same, to the bit.
 
+    But for sums of dilated convolutions in another order, see `axes`.
+
     Tensors that share a name, or have none, get another one, and none has a colon. Layers that share a constant get one
     each, and so does the first subgraph, of those that others have too. A reshape whose shape is worked out from that
     of its data, as flattening is written, gets a constant shape, as SHAPE would ask for float data where INT8 is.
@@ -31,6 +34,8 @@ def tidy(model: Any) -> None:
     _part_from_functions(model)
     for graph in model.subgraphs:
         _own_constants(model, graph)
+    join_dilated(model)
+    as_reshapes(model)
     _fix_reshapes(model)
     flatbuffer.drop_unread(model.subgraphs[0], lambda op: flatbuffer.op_name(model, op) in STATELESS)
     for graph in model.subgraphs:

@@ -51,7 +51,8 @@ def match(graph: Graph, model: Any) -> Match:
 
     A layer is found by its name among those that a result or a weight carries, or else by its weight; in either case
     the weight must be the layer's, up to rounding and a factor for each output channel, which the converter makes of a
-    multiplication behind it. One without a weight can also have the name of what alone reads it.
+    multiplication behind it, or for each input channel, of one before it. One without a weight can also have the name
+    of what alone reads it.
     """
     wanted = [node for node in graph.ordered() if _is_layer(node)]
     found = Match(ops={node.name: node.op for node in wanted})
@@ -124,8 +125,10 @@ def _same(graph: Graph, node: Any, model: Any, index: int) -> bool:
     if weight is None:
         return True
     lite = flatbuffer.value_of(model, model.subgraphs[0].tensors[op.inputs[1]])
-    axis = output_axis(kind, op)
-    return lite is not None and any(equal_but_for_factors(lite, laid, axis) for laid in _layouts(weight, kind))
+    # A depthwise convolution has its input channels on the same axis.
+    axes = (output_axis(kind, op), KINDS[kind].input_axis) if kind in KINDS else (output_axis(kind, op),)
+    layouts = list(_layouts(weight, kind))
+    return lite is not None and any(equal_but_for_factors(lite, laid, axis) for axis in axes for laid in layouts)
 
 
 def _layouts(weight: Array, kind: str) -> Iterator[Array]:

@@ -50,6 +50,7 @@ LAYERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "conv1d": ("CONV_2D", lambda x: tf.nn.conv1d(x[:, 0], weight(3, 4, 5), 1, "SAME", name="layer/conv")),
     "with relu": ("CONV_2D", lambda x: tf.nn.relu(tf.nn.conv2d(x, weight(1, 1, 4, 5), 1, "SAME", name="layer"))),
     "times a vector": ("CONV_2D", lambda x: tf.nn.conv2d(x, weight(3, 3, 4, 5), 1, "SAME", name="layer") * weight(5)),
+    "rescaled": ("CONV_2D", lambda x: tf.nn.conv2d(x * weight(4), weight(3, 3, 4, 5), 1, "SAME", name="layer")),
     "depthwise": ("DEPTHWISE_CONV_2D", lambda x: depthwise(x, 4, 1, stride=2)),
     "depthwise, twice": ("DEPTHWISE_CONV_2D", lambda x: depthwise(x, 4, 2)),
     "depthwise of one": ("DEPTHWISE_CONV_2D", lambda x: depthwise(x[..., :1], 1, 3)),

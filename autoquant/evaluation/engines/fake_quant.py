@@ -18,13 +18,12 @@ from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.engine import Renamed, Runner
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
-from autoquant.evaluation.engines.fake_quant_places import Place, find_places
+from autoquant.evaluation.engines.fake_quant_places import Place, convert_with_places
 from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
-from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
 from autoquant.quantization.affine import Affine, spread
@@ -53,9 +52,8 @@ class FakeQuantEngine:
     @classmethod
     def of(cls, graph: Graph, layers: Iterable[Layer]) -> FakeQuantEngine:
         """Convert a normalized graph. Raises ModelError where an operator cannot be."""
-        lite = convert(graph)
         every = list(layers)
-        places = find_places(graph, every, lite)
+        lite, places = convert_with_places(graph, every)
         known = {layer.name: layer for layer in every if layer.name in places.found}
         activations: dict[str, str] = {}
         for name, layer in known.items():
@@ -104,12 +102,11 @@ class FakeQuantEngine:
         place = self.places[name]
         constants = place.constants(self.lite, layer.weight)
         data = dict(zip(place.data, layer.activations, strict=True)) if layer.activations else {}
-        yield FakeQuantized(name, place.operator, data, constants, layer.factors)
+        added = layer.bias if place.bias is None else None
+        yield FakeQuantized(name, place.operator, data, constants, layer.factors, added)
         if layer.bias is not None and place.bias is not None:
             operator, number = place.bias
             yield FakeQuantized(name, operator, {}, {number: layer.bias})
-        elif layer.bias is not None and layer.bias.any():
-            raise TrialError(name, "has a bias that it did not have on LiteRT", hint=OTHER_ENGINE)
 
 
 def _activations(layer: Layer, place: Place, lite: LiteGraph) -> Mapping[str, str]:

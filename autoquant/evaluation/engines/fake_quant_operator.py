@@ -26,7 +26,8 @@ class FakeQuantized:
     """An operator by its index, and what becomes of its inputs, by their numbers.
 
     `data` are rounded to INT8 and back; before that their last axis is multiplied by `factors`, where there are any.
-    `constants` are those that INT8 has, in real units, in the layout of the file. `layer` is what errors call it.
+    `constants` are those that INT8 has, in real units, in the layout of the file; its last input may be missing.
+    `added` is a vector that is added to its result. `layer` is what errors call it.
     """
 
     layer: str
@@ -34,6 +35,7 @@ class FakeQuantized:
     data: Mapping[int, Affine]
     constants: Mapping[int, Array]
     factors: Array | None = None
+    added: Array | None = None
 
 
 def fake_quantize(builder: LiteBuilder, op: Any, wanted: FakeQuantized, *, at: int) -> None:
@@ -47,7 +49,22 @@ def fake_quantize(builder: LiteBuilder, op: Any, wanted: FakeQuantized, *, at: i
             tensor = _balanced(builder, tensor, wanted, at)
         op.inputs[number] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, at=at)
     for number, value in wanted.constants.items():
+        _put_constant(builder, op, number, value)
+    if wanted.added is not None:
+        _add_behind(builder, op, wanted.added, at=at + 1)
+
+
+def _put_constant(builder: LiteBuilder, op: Any, number: int, value: Array) -> None:
+    if flatbuffer.input_of(op, number) is not None:
         op.inputs[number] = builder.constant_like(int(op.inputs[number]), value)
+    else:
+        op.inputs[number:] = [builder.constant(value)]
+
+
+def _add_behind(builder: LiteBuilder, op: Any, value: Array, *, at: int) -> None:
+    (result,) = op.outputs
+    op.outputs = [builder.like(result)]
+    builder.add(schema.BuiltinOperator.ADD, [*op.outputs, builder.constant(value)], result, at=at)
 
 
 def _balanced(builder: LiteBuilder, tensor: int, wanted: FakeQuantized, at: int) -> int:

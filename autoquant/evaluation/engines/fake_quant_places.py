@@ -13,6 +13,7 @@ from autoquant.array import Array
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.litert import matching
+from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, laid_out
 from autoquant.model.litert.matching import parts_of
@@ -41,7 +42,7 @@ class Place:
     """A layer in a .tflite: the index of its operator, and which of its inputs are what.
 
     `data` are the inputs that are quantized, one for each activation of the layer. `bias` is the operator that adds the
-    bias, itself or an ADD behind it, and the input of that.
+    bias, itself or an ADD behind it, and the input of that, which it may not have yet; None where no operator can.
     """
 
     operator: int
@@ -62,10 +63,27 @@ class Places:
     reasons: Mapping[str, str]
 
 
+def convert_with_places(graph: Graph, layers: Sequence[Layer]) -> tuple[LiteGraph, Places]:
+    """Convert a normalized graph to a float .tflite in which as many of these layers as can be have a place.
+
+    Where the converter joins a layer with operators before or behind it, it is made to leave that. Raises ModelError
+    where it refuses.
+    """
+    lite = convert(graph)
+    places = find_places(graph, layers, lite)
+    joined = [layer for layer in layers if layer.name in places.reasons and not layer.tensor_only]
+    cuts = [tensor for layer in joined for tensor in (*layer.activations, layer.bias or layer.node)]
+    if not cuts:
+        return lite, places
+    lite = convert(graph, cuts=cuts)
+    return lite, find_places(graph, layers, lite)
+
+
 def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Places:
     """Find layers: by their weight, by the names that results of operators carry where that leaves a choice.
 
-    A layer has a place only where the operator's weight and bias are its own, unchanged.
+    A layer has a place only where the operator's weight and bias are its own, unchanged. A bias that is all 0 may have
+    been left out.
     """
     named: dict[str, list[int]] = {}
     for index, op in enumerate(lite.operators):
@@ -124,7 +142,7 @@ def _with_bias(place: Place, lite: LiteGraph, bias: Array | None) -> Place | str
     if there is not None and there.any():
         return "the converter made a different bias"
     if bias is None or not bias.any():
-        return place
+        return place if own is None else replace(place, bias=(place.operator, own))
     readers = lite.readers.get(int(op.outputs[0]), ())
     for number, tensor in enumerate(lite.operators[readers[0]].inputs if len(readers) == 1 else ()):
         value = _value(lite, tensor)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
+from autoquant.model.litert.cuts import cut, join
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.lists import with_made_lists
 from autoquant.model.litert.matching import match
@@ -26,14 +27,16 @@ SAME_SHAPE = frozenset(
 """Operators whose result has the shape of their data, where they have no other operand or a number or a vector."""
 
 
-def convert(graph: Graph) -> LiteGraph:
+def convert(graph: Graph, *, cuts: Iterable[str] = ()) -> LiteGraph:
     """Convert a normalized graph to a float .tflite with the same inputs and outputs, the batch left open.
 
-    Inputs of unknown rank get the one that the layers behind them need. Raises ModelError, with the operator, where the
-    converter refuses.
+    Inputs of unknown rank get the one that the layers behind them need. Across the tensors in `cuts` the converter
+    joins no operators. Raises ModelError, with the operator, where the converter refuses.
     """
-    model = flatbuffer.read(_converted(with_made_lists(_with_ranks(graph))))
-    _put_in_order(model, graph)
+    parts = cut(with_made_lists(_with_ranks(graph)), cuts)
+    model = flatbuffer.read(_converted(parts.graph))
+    _put_in_order(model, parts.graph)
+    join(model, graph, parts)
     flatbuffer.add_signature(model, graph.inputs, graph.outputs)
     tidy(model)
     found = match(graph, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from autoquant.model.model import Program, known_constant
 from autoquant.quantization.affine import QMAX, by_channel, quantize_weight, spread
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
+
+if TYPE_CHECKING:  # which loads TensorFlow
+    from autoquant.evaluation.engines.fake_quant_places import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +74,14 @@ def quantized_layers(request: SensitivityRequest) -> Mapping[CandidateKey, Quant
     return found
 
 
-def converted_layers(request: SensitivityRequest, lite: LiteGraph) -> Iterator[tuple[CandidateKey, FakeQuantized]]:
-    """Each candidate that can be calibrated, as an operator of the .tflite that the graph was converted to.
+def converted_layers(
+    request: SensitivityRequest, lite: LiteGraph, places: Places
+) -> Iterator[tuple[CandidateKey, FakeQuantized]]:
+    """Each candidate that can be calibrated, as an operator of the .tflite in which layers have these places.
 
     Raises ModelError where the converter left no operator of a layer, and as `quantized_layers`.
     """
-    from autoquant.evaluation.engines.fake_quant_places import find_places
-
     graph = request.model.graph
-    places = find_places(graph, [request.layers[name] for name in request.candidates], lite)
     for name, reason in places.reasons.items():
         raise ModelError(name, f"cannot be measured on LiteRT: {reason}", hint="leave the layer in float")
     for key, one in quantized_layers(request).items():

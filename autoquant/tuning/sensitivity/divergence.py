@@ -62,11 +62,12 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
 
         lite, variants = request.model.program, fake_quantized_layers(request)
     else:
-        from autoquant.model.litert.convert import convert
+        from autoquant.evaluation.engines.fake_quant_places import convert_with_places
         from autoquant.tuning.sensitivity.candidates import converted_layers
 
-        lite = convert(request.model.graph)
-        variants = converted_layers(request, lite)
+        layers = [request.layers[name] for name in request.candidates]
+        lite, places = convert_with_places(request.model.graph, layers)
+        variants = converted_layers(request, lite, places)
     values = divergences(lite, variants, request.sample_subset, request.reading)
     return request.result_from(values, "divergence", reason)
 

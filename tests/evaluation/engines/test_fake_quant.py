@@ -25,6 +25,7 @@ from autoquant.model.model import Fusion, Model
 from autoquant.model.open import open_model, prepare_graph
 from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
+from autoquant.targets.base import NO_CORRECTIONS, Corrections
 from autoquant.targets.saved_graph import read_saved_graph
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.inputs import open_splits
@@ -50,19 +51,23 @@ def graph_of(write: Callable[..., Any], *, fusion: bool = True, **shapes: Any) -
     return prepare_graph(graph, fusion=Fusion(enabled=fusion))
 
 
-def both(graph: Graph, record: Any, folder: Path, feeds: Any) -> tuple[Any, Any]:
+def both(
+    graph: Graph, record: Any, folder: Path, feeds: Any, corrections: Corrections = NO_CORRECTIONS
+) -> tuple[Any, Any]:
     """What a saved graph gives on LiteRT, and in TensorFlow."""
     layers = survey_graph(graph).by_name
     path = folder / "model.pb"
-    TensorFlowTarget().save(graph, layers, record, path)
+    TensorFlowTarget().save(graph, layers, record, path, corrections)
     engines = (FakeQuantEngine.of(graph, layers.values()), TensorFlowEngine())
     ours, theirs = (engine.open_file(path, graph)(feeds)["y"] for engine in engines)
     return ours, theirs
 
 
-def check_same(graph: Graph, record: Any, folder: Path, **feeds: Any) -> None:
+def check_same(
+    graph: Graph, record: Any, folder: Path, corrections: Corrections = NO_CORRECTIONS, **feeds: Any
+) -> None:
     """On LiteRT as in TensorFlow, up to rounding in float32; and not as the float graph has it."""
-    ours, theirs = both(graph, record, folder, feeds)
+    ours, theirs = both(graph, record, folder, feeds, corrections)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-6 * np.abs(theirs).max())
     plain = TensorFlowEngine().open_graph(graph)(feeds)["y"]
     assert np.abs(plain - theirs).max() > 1e-4 * np.abs(theirs).max()
@@ -338,24 +343,83 @@ def test_a_shift_is_refused(random: np.random.Generator, tmp_path: Path) -> None
         both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
 
 
-def test_a_layer_that_the_converter_joined_with_another_operator_has_a_reason(
-    random: np.random.Generator, tmp_path: Path
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_bias_of_zeros_that_is_corrected(random: np.random.Generator, tmp_path: Path, name: str) -> None:
+    """The converter leaves it out, so that a saved graph has one that the .tflite has not."""
+    shape, weight_shape, count, _, _ = WEIGHTED[name]
+    channels = {"Depthwise": weight_shape[-1] * weight_shape[-2], "Conv2DBack": weight_shape[-2]}
+    size = next((found for prefix, found in channels.items() if name.startswith(prefix)), weight_shape[-1])
+    graph = weighted(name, random.normal(size=weight_shape).astype(np.float32), np.zeros(size, np.float32))
+    record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, count))}
+    corrections = {"layer": random.normal(size=size)}
+    check_same(graph, record, tmp_path, corrections, x=on_grid(random, *shape))
+
+
+def padded(x: Any, w: Any) -> Any:
+    import tensorflow as tf
+
+    return conv(tf.raw_ops.Pad(input=x, paddings=[[0, 0], [0, 1], [0, 1], [0, 0]]), w)
+
+
+def conv(x: Any, w: Any) -> Any:
+    return ops().Conv2D(input=x, filter=w, strides=[1, 2, 2, 1], padding="VALID", name="layer")
+
+
+def rescaled(x: Any) -> Any:
+    return ops().Mul(x=x, y=np.array([0.5, 0.25, 4.0], np.float32), name="rescaled")
+
+
+JOINED: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]] = {
+    "a rescaling before it": (lambda x, w: conv(rescaled(x), w), lambda y: y),
+    "a rescaling before its padding": (lambda x, w: padded(rescaled(x), w), lambda y: y),
+    "a shift before it": (lambda x, w: conv(ops().AddV2(x=rescaled(x), y=np.float32(0.5)), w), lambda y: y),
+    "a rescaling behind it": (conv, lambda y: ops().Mul(x=y, y=np.array([0.5, 2.0, 3.0, -1.0], np.float32))),
+}
+"""What the converter folds into the weight of a convolution: what makes its data, and what reads it."""
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_a_layer_that_the_converter_joins_with_another_operator(
+    random: np.random.Generator, tmp_path: Path, name: str
 ) -> None:
-    weight, factors = random.normal(size=(3, 2, 3, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
+    before, behind = JOINED[name]
+    weight, bias = random.normal(size=(3, 2, 3, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
 
     def write(x: Any) -> None:
         import tensorflow as tf
 
-        y = tf.raw_ops.Conv2D(input=x, filter=tf.constant(weight), strides=[1] * 4, padding="SAME", name="layer")
-        tf.raw_ops.Mul(x=y, y=tf.constant(factors), name="y")
+        y = tf.raw_ops.BiasAdd(value=before(x, tf.constant(weight)), bias=tf.constant(bias))
+        tf.raw_ops.Relu(features=behind(y), name="y")
 
     graph = graph_of(write, fusion=False, x=(None, 7, 8, 3))
-    assert FakeQuantEngine.of(graph, survey_graph(graph).layers).reasons == {
-        "layer": "the converter left no operator for it"
-    }
+    engine = FakeQuantEngine.of(graph, survey_graph(graph).layers)
+    assert not engine.reasons and engine.lite.inputs == ("x",) and engine.lite.outputs == ("y",)
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, 4))}
-    with pytest.raises(TrialError, match="layer: cannot be fake-quantized on LiteRT: the converter left no operator"):
-        both(graph, record, tmp_path, {"x": on_grid(random, 2, 7, 8, 3)})
+    x = on_grid(random, 3, 7, 8, 3)
+    check_same(graph, record, tmp_path, x=x)
+    activation = survey_graph(graph).by_name["layer"].activations[0]
+    ours, theirs = (one.open_graph(graph, [activation])({"x": x})[activation] for one in (engine, TensorFlowEngine()))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_an_input_of_an_addition_that_the_converter_left_out_has_a_reason(
+    random: np.random.Generator, tmp_path: Path
+) -> None:
+    weight = random.normal(size=(5, 4)).astype(np.float32)
+
+    def write(x: Any) -> None:
+        import tensorflow as tf
+
+        nothing = tf.raw_ops.AddV2(x=x, y=tf.constant(np.zeros(5, np.float32)), name="nothing")
+        tf.raw_ops.MatMul(a=nothing, b=tf.constant(weight), name="y")
+
+    graph = graph_of(write, fusion=False, x=(None, 5))
+    survey = survey_graph(graph)
+    engine = FakeQuantEngine.of(graph, (*survey.layers, *survey.tensors))
+    assert engine.reasons == {"nothing:0": "the converter left no operator for it"}
+    record = {"nothing:0": LayerRecord(Affine(STEP, OFFSET))}
+    with pytest.raises(TrialError, match="nothing:0: cannot be fake-quantized on LiteRT: the converter left no"):
+        both(graph, record, tmp_path, {"x": on_grid(random, 6, 5)})
 
 
 REAL: dict[str, tuple[str, dict[str, Any]]] = {

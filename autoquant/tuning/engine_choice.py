@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import ModelError, PlanError, RunError, TrialError, UsageError
-from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, compare
+from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, Nudged, compare
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import OnProgress
@@ -89,13 +89,13 @@ class EngineChooser:
         if choice.engine.name == self._runtime:
             return choice
         try:
-            compared = self._compared_int8(choice.engine, make, plans)
+            compared, same = self._compared_int8(choice.engine, make, plans)
         except TrialError as error:
             return self.fall_back(f"{error.where}: {error.what}", choice.figures)
         if compared is None:
             return self.fall_back("there is no INT8 model to compare with TensorFlow", choice.figures)
         figures = {**choice.figures, **_figures("int8", compared)}
-        if not compared.within(INT8_BOUND):
+        if not same:
             return self.fall_back(f"the first INT8 model's outputs differ on LiteRT: {compared}", figures)
         return EngineChoice(choice.engine, figures=figures)
 
@@ -124,7 +124,8 @@ class EngineChooser:
                 raise ModelError(name, what, hint=f"--engine {TENSORFLOW} can")
         return engine
 
-    def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> Comparison | None:
+    def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> tuple[Comparison | None, bool]:
+        """How an INT8 model compares, if there is one, and whether that is the same but for rounding."""
         with tempfile.TemporaryDirectory() as folder:
             path, program, tensorflow = Path(folder) / "model.pb", self.inputs.model.program, open_engine(TENSORFLOW)
             for plan in islice(plans, PLANS):
@@ -132,9 +133,15 @@ class EngineChooser:
                     make(plan, path)
                 except (PlanError, TrialError):
                     continue  # the search will come to it, and say so
-                theirs = tensorflow.open_file(path, program)
-                return self._compared(engine.open_file(path, program), theirs, tensorflow.open_graph(program))
-        return None
+
+                def against(ours: Runner) -> Comparison:
+                    return self._compared(ours, tensorflow.open_file(path, program), tensorflow.open_graph(program))
+
+                compared = against(engine.open_file(path, program))
+                if compared.within(INT8_BOUND):
+                    return compared, True
+                return compared, compared.within_itself(against(Nudged(tensorflow.open_file(path, program))))
+        return None, False
 
     def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:
         """Compare two runners, and close all."""

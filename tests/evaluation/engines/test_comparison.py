@@ -11,7 +11,15 @@ import pytest
 
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, MIN_AGREEMENT, Comparison, compare
+from autoquant.evaluation.engines.comparison import (
+    FLOAT_BOUND,
+    INT8_BOUND,
+    MIN_AGREEMENT,
+    NUDGE,
+    Comparison,
+    Nudged,
+    compare,
+)
 from autoquant.model.model import InputSpec
 
 RANDOM = np.random.default_rng(5)
@@ -126,6 +134,33 @@ def test_classes_must_be_the_same_in_999_of_1000(size: int, wrong: int, samples:
     got = found(swapped(wrong), Fake(y=same), x)
     assert (got.samples, got.agreement) == (samples, 1 - wrong / samples)
     assert (got.agreement >= MIN_AGREEMENT) is enough
+
+
+@pytest.mark.parametrize(
+    ("difference", "agreement", "same"),
+    [(0.59, 0.95, True), (0.61, 0.95, False), (0.59, 0.93, True), (0.59, 0.92, False), (math.nan, 0.95, False)],
+)
+def test_an_int8_model_may_differ_as_it_does_from_itself(difference: float, agreement: float, same: bool) -> None:
+    """By 1.5 times as much: 0.6 of what quantization does, and 7.5 % of 100 samples, of which one is for luck."""
+    itself = Comparison(100, 0.96, 0.4)
+    assert Comparison(100, agreement, difference).within_itself(itself) is same
+
+
+def test_an_int8_model_never_differs_by_more_than_quantization() -> None:
+    itself = Comparison(100, 0.5, 0.9)
+    assert Comparison(100, 0.5, 1.0).within_itself(itself)
+    assert not Comparison(100, 0.5, 1.01).within_itself(itself)
+
+
+def test_inputs_are_nudged_by_little_and_always_alike() -> None:
+    x = RANDOM.normal(size=(40, 3)).astype(np.float32)
+    runner = Nudged(Fake(x=same, number=lambda x: np.arange(len(x))))
+    first, second = (runner({"x": x})["x"] for _ in range(2))
+    assert first.dtype == np.float32 and np.array_equal(first, second)
+    changed = np.abs(first.astype(np.float64) / x - 1.0)
+    assert changed.mean() > 0.25 * NUDGE and changed.max() <= NUDGE + 2.0**-24
+    whole = np.arange(4)
+    assert Nudged(Fake(x=same))({"x": whole})["x"] is whole
 
 
 def test_no_more_than_4096_samples_are_compared() -> None:

@@ -104,7 +104,7 @@ def accuracy_based_auto_calibration(
     write_text(files.prefix.with_name(RANKING), ranking_text(ranking))
     named, target = replace(model, name=files.prefix.name), TensorFlowTarget()
     variant = ModelVariant(named, GraphCompiler(target, model.graph, found.by_name, calibrator))
-    builder = Builder(named, Workload.from_layers(found.by_name), target, lambda plan: variant)
+    builder = Builder(named, Workload.from_survey(found), target, lambda plan: variant)
     with TemporaryDirectory(dir=files.prefix.parent, prefix=".auto_calibration-") as folder:
         space = RollBackSpace(plan)
         trials, final = _search(builder, space, strategy, ranking, judge, RunFolder(Path(folder)))

@@ -21,7 +21,7 @@ from autoquant.tuning.study.request import DataRequest
 
 if TYPE_CHECKING:
     from autoquant.api import Inspection
-    from autoquant.model.layer import Layer
+    from autoquant.model.layer import Layer, Survey
 
 OPEN = "?"
 OPTIONAL = "not quantized by default"
@@ -31,6 +31,8 @@ MOST_TENSORS = 8
 BAR = 24
 """Characters of the longest bar of a sensitivity."""
 IMPOSSIBLE = "cannot be calibrated"
+MOST_REJECTED = 20
+"""Operators that cannot be quantized that are shown; --json has all."""
 BEYOND = "beyond INT8"
 
 
@@ -93,29 +95,32 @@ def facts(found: Inspection) -> dict[str, Any]:
                 "weight_shape": layer.weight_shape if layer.weight else None,
                 "output_shape": layer.output_shape,
                 "macs": layer.macs,
-                "share": share(layer, layers),
+                "share": share(layer, found.survey),
                 "parameters": layer.parameters,
             }
             | ({"litert": operators[layer.name]} if layer.name in operators else {})
             for layer in layers
         ],
         "tensors": [{"name": one.name, "op": one.op, "reads": one.activations[0]} for one in found.survey.tensors],
-        "rejected": [{"name": one.name, "op": one.op, "reason": one.reason} for one in found.survey.rejected],
-        "macs": total_macs(layers),
+        "rejected": [
+            {"name": one.name, "op": one.op, "reason": one.reason, "macs": one.macs} for one in found.survey.rejected
+        ],
+        "macs": total_macs(found.survey),
         "parameters": sum(layer.parameters for layer in layers),
         **_sensitivity_facts(found),
     }
 
 
-def total_macs(layers: Sequence[Layer]) -> int | None:
-    """Multiply-adds of all layers; None where one is not known."""
-    known = [layer.macs for layer in layers if layer.macs is not None]
-    return sum(known) if len(known) == len(layers) else None
+def total_macs(survey: Survey) -> int | None:
+    """Multiply-adds of the model, of operators that cannot be INT8 too; None where one is not known."""
+    every = [*(layer.macs for layer in survey.layers), *(one.macs for one in survey.rejected)]
+    known = [macs for macs in every if macs is not None]
+    return sum(known) if len(known) == len(every) else None
 
 
-def share(layer: Layer, layers: Sequence[Layer]) -> float | None:
+def share(layer: Layer, survey: Survey) -> float | None:
     """A layer's share of all multiply-adds; None where they are not known."""
-    total = total_macs(layers)
+    total = total_macs(survey)
     return layer.macs / total if total and layer.macs is not None else None
 
 
@@ -123,8 +128,11 @@ def totals(found: Inspection) -> str:
     """The last line: how many layers, and their cost."""
     layers = found.survey.layers
     parameters = sum(layer.parameters for layer in layers)
-    macs = total_macs(layers)
-    cost = f"{macs:,} multiply-adds" if macs is not None else "multiply-adds not all known"
+    macs, others = total_macs(found.survey), any(one.computes for one in found.survey.rejected)
+    own = sum(layer.macs or 0 for layer in layers)
+    cost = "multiply-adds not all known" if macs is None else f"{macs:,} multiply-adds"
+    if macs and others:
+        cost = f"with {own:,} of {macs:,} multiply-adds ({percent(own / macs)})"
     return (
         f"{found.model.name}: {counted(len(layers), 'layer')} can be quantized, {cost}, {parameters:,} parameters; "
         f"{counted(len(found.survey.rejected), 'operator')} cannot"
@@ -161,7 +169,7 @@ def _layers(found: Inspection) -> Block:
     operators = _operators(found)
     rows = []
     for layer in found.survey.layers:
-        part = share(layer, found.survey.layers)
+        part = share(layer, found.survey)
         rows.append(
             [
                 layer.name,
@@ -188,8 +196,19 @@ def _tensors(found: Inspection) -> Block:
 
 
 def _rejected(found: Inspection) -> Block:
-    rows = [(one.name, one.op, one.reason) for one in found.survey.rejected]
-    return [Table(("not quantizable", "operator", "reason"), rows, words=3)] if rows else []
+    """Those that compute first, with what they compute."""
+    rejected = sorted(found.survey.rejected, key=lambda one: not one.computes)
+    if not rejected:
+        return []
+    rows = [
+        (one.name, one.op, one.reason, OPEN if one.macs is None else f"{one.macs:,}" if one.macs else UNKNOWN)
+        for one in rejected[:MOST_REJECTED]
+    ]
+    columns = 4 if rejected[0].computes else 3
+    left = len(rejected) - len(rows)
+    more = [f"... and {left} more, which --json lists"] if left > 0 else []
+    head = ("not quantizable", "operator", "reason", "multiply-adds")
+    return [Table(head[:columns], [row[:columns] for row in rows], words=3), *more]
 
 
 def _shape(shape: Sequence[int | None] | None) -> str:

@@ -109,11 +109,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An operator that looks quantizable but is not, and why."""
+    """An operator that looks quantizable but is not, and why.
+
+    `macs` counts its multiply-adds for one sample, those of functions that it runs included; None where they depend on
+    a shape that is not known. `parameters` are its weights that are constants.
+    """
 
     name: str
     op: str
     reason: str
+    macs: int | None = 0
+    parameters: int = 0
+
+    @property
+    def computes(self) -> bool:
+        """Whether it does some of the model's multiply-adds."""
+        return self.macs != 0
 
 
 @dataclass(frozen=True, slots=True)

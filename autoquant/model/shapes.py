@@ -86,16 +86,47 @@ def _run_shapes(tf_graph: Any, tensors: Sequence[str], inputs: Sequence[str]) ->
     """Shapes of tensors in a run on zeros; of none where that fails."""
     import tensorflow as tf
 
+    with tf_graph.as_default():
+        shapes = {tensor: tf.shape(tensor_of(tf_graph, tensor)) for tensor in tensors}
+    return {name: tuple(map(int, shape)) for name, shape in _run_on_zeros(tf_graph, shapes, inputs).items()}
+
+
+def run_on_zeros(graph: Graph, tf_graph: Any, tensors: Iterable[str]) -> Mapping[str, Any]:
+    """Values of tensors of a graph, imported as `tf_graph`, in a run on zeros; of none where that is not possible."""
+    fetched = {name: tensor_of(tf_graph, name) for name in tensors}
+    if not fetched or any(shape is None or None in shape for shape in stated_shapes(graph).values()):
+        return {}
+    return _run_on_zeros(tf_graph, fetched, graph.inputs)
+
+
+def _run_on_zeros(tf_graph: Any, fetched: Mapping[str, Any], inputs: Sequence[str]) -> Mapping[str, Any]:
+    import tensorflow as tf
+
     placeholders = [tensor_of(tf_graph, name) for name in inputs]
     zeros = {one: np.zeros(one.shape.as_list(), one.dtype.as_numpy_dtype) for one in placeholders}
-    with tf_graph.as_default():
-        shapes = [tf.shape(tensor_of(tf_graph, tensor)) for tensor in tensors]
     with tf.compat.v1.Session(graph=tf_graph) as session:
         try:
-            found = session.run(shapes, zeros, options=tf.compat.v1.RunOptions(timeout_in_ms=LONGEST))
+            found: Mapping[str, Any] = session.run(
+                fetched, zeros, options=tf.compat.v1.RunOptions(timeout_in_ms=LONGEST)
+            )
         except tf.errors.OpError:  # zeros are no data: whether the model runs is found out with those
             return {}
-    return {tensor: tuple(map(int, shape)) for tensor, shape in zip(tensors, found, strict=True)}
+    return found
+
+
+def traced_function(library: Any, definition: Any, shapes: Sequence[Shape | None]) -> Any:
+    """The tf.Graph of a function (FunctionDef) of a library, for inputs of these shapes."""
+    import tensorflow as tf
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+
+    graph_def, _ = function_def_to_graph_def(definition)
+    for node, shape in zip(graph_def.node, shapes, strict=False):  # its inputs come first
+        node.attr["shape"].CopyFrom(shape_value(shape))
+        node.attr.pop("_output_shapes", None)
+    graph_def.library.CopyFrom(library)
+    with tf.Graph().as_default() as tf_graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+    return tf_graph
 
 
 def placeholder_shape(node: Any) -> Shape | None:

@@ -12,6 +12,7 @@ import numpy as np
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
 from autoquant.model.model import Shape, stated_batch
+from autoquant.model.multiply_adds import CALLS, multiply_adds, multiply_adds_of_calls
 from autoquant.model.nodes import FLOAT, DataType, attr_of, channels_first, const_shape, sizes
 from autoquant.model.operators import OPERATORS, OperatorKind, node_of
 from autoquant.model.shapes import for_one_sample, sample_shapes, stated_shapes
@@ -34,9 +35,11 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
     `input_shapes` gives the shape of one sample, or of a batch, for inputs whose shape the file leaves open. Raises
     ModelError if nothing can be quantized.
     """
-    known = [node for node in graph.nodes.values() if node.op in OPERATORS]
+    sample = for_one_sample(graph, input_shapes)
+    known = [node for node in graph.nodes.values() if node.op in OPERATORS or node.op in UNSUPPORTED.keys() - CALLS]
     tensors_of_layers = {tensor: None for node in known for tensor in (node.name, *node.input)}
-    shapes = sample_shapes(for_one_sample(graph, input_shapes), tensors_of_layers)
+    shapes = sample_shapes(sample, tensors_of_layers)
+    inside = multiply_adds_of_calls(sample, (node for node in graph.nodes.values() if node.op in CALLS))
     batch = stated_batch(stated_shapes(graph))
     layers: list[Layer] = []
     tensors: list[Layer] = []
@@ -44,7 +47,9 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
     for node in graph.ordered():
         reason = _objection(graph, node)
         if reason is not None:
-            rejected.append(Rejected(node.name, node.op, reason))
+            macs = inside[node.name] if node.name in inside else multiply_adds(node, shapes.__getitem__)
+            own = None if macs is None else macs // batch
+            rejected.append(Rejected(node.name, node.op, reason, own, _parameters(graph, node)))
         elif node.op in OPERATORS and OPERATORS[node.op].tensor_only:
             tensors += _inputs(graph, node, shapes[node.name])
         elif node.op in OPERATORS:
@@ -53,6 +58,12 @@ def survey_graph(graph: Graph, *, input_shapes: Mapping[str, tuple[int, ...]] = 
         known = [name for name, operator in OPERATORS.items() if not operator.tensor_only]
         raise no_layers("graph", "has no layer that can be quantized", rejected, known, again="export")
     return Survey(tuple(layers), tuple(tensors), tuple(rejected))
+
+
+def _parameters(graph: Graph, node: Any) -> int:
+    """The values of the constant matrices, kernels and the like that an operator reads."""
+    values = [value for edge in node.input if (value := graph.constant(edge)) is not None]
+    return sum(value.size for value in values if value.ndim > 1 and value.dtype.kind not in "iu")
 
 
 def _inputs(graph: Graph, node: Any, shape: Shape | None) -> list[Layer]:

@@ -238,7 +238,7 @@ def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:
         run=folder.path,
         model=inputs.model.name,
         layers=workload.size,
-        macs=sum(workload.costs.values()) if workload.unit == MULTIPLY_ADDS else None,
+        macs=workload.cost if workload.unit == MULTIPLY_ADDS else None,
         samples=len(inputs.splits.evaluation),
         calibration_samples=len(inputs.splits.calibration),
         max_trials=request.max_trials,

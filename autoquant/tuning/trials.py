@@ -74,7 +74,8 @@ def reason_to_end(session: Session) -> Ended | None:
 def run_trial(session: Session, proposed: Trial) -> Trial:
     """Build and score the plan of a running trial, and write its score.json."""
     int8_share, objective = session.builder.workload.int8_share(proposed.plan), session.objective(proposed.plan)
-    trial = replace(proposed, int8_share=int8_share, objective=objective)
+    float_only = session.builder.workload.float_only
+    trial = replace(proposed, int8_share=int8_share, float_only=float_only, objective=objective)
     session.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
     trial = _scored(session, trial, session.folder.make_trial(trial.number))
     write_score(session.folder.trial(trial.number), trial, session.terms)

@@ -86,6 +86,21 @@ def _allocated(lite: LiteGraph, sizes: Mapping[str, tuple[int, ...]]) -> tuple[S
     return tuple(shapes.get(index, ()) for index in range(len(lite.subgraph.tensors)))
 
 
+def values_on_zeros(
+    lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]], tensors: Sequence[int]
+) -> Mapping[int, Array]:
+    """Values of tensors after a run on zeros, by index; without those that have none, or all where sizes are open."""
+    wanted = one_sample_shapes(stated_shapes(lite), input_shapes)
+    sizes = [shape for shape in wanted.values() if shape is not None and None not in shape]
+    if not tensors or len(sizes) < len(wanted):
+        return {}
+    interpreter = plain_interpreter(lite.content)
+    dtypes = [detail["dtype"] for detail in interpreter.get_input_details()]
+    run(interpreter, [np.zeros([size or 0 for size in one], dtype) for one, dtype in zip(sizes, dtypes, strict=True)])
+    values = {index: _value(interpreter, index) for index in tensors}
+    return {index: value for index, value in values.items() if value is not None}
+
+
 def with_open_batch(model: Any) -> None:
     """Open the batch of a file's objects in place, where all inputs are fixed to one sample and a batch of two gives
     what two samples give one by one; else the file stays as it is.

@@ -56,10 +56,14 @@ HOLDS_SUBGRAPHS = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_COMPOSITE", "
 NO_KERNEL = "LiteRT has no INT8 kernel for it"
 NOT_OFFERED = "LiteRT Quantizer does not make it INT8"
 BODY = "operators inside its body stay in float"
+RECURRENT = frozenset(
+    {"BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN", "SVDF"}
+    | {"UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
+)
+"""Operators that are a whole recurrent layer."""
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("CONV_3D", "CONV_3D_TRANSPOSE"), NO_KERNEL)
-    | dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM"), NOT_OFFERED)
-    | dict.fromkeys(("RNN", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "SVDF"), NOT_OFFERED)
+    | dict.fromkeys(sorted(RECURRENT), NOT_OFFERED)
     | dict.fromkeys(HOLDS_SUBGRAPHS, BODY)
 )
 """Operator -> why it is never quantized, for those that a reader of the table would look for."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from autoquant.model.layer import Layer, Rejected, Survey, no_layers, product
+from autoquant.model.layer import Layer, Rejected, Survey, no_layers
 from autoquant.model.litert.balance import balance_way
 from autoquant.model.litert.flatbuffer import input_of
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import stated_shapes, tensor_shapes
 from autoquant.model.litert.kinds import KINDS, UNSUPPORTED, Kind, output_axis
+from autoquant.model.litert.multiply_adds import loop_iterations, multiply_adds
 from autoquant.model.model import Shape, stated_batch
 
 
@@ -29,13 +29,16 @@ def survey_lite(lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = M
     batch = stated_batch(stated_shapes(lite))
     layers: list[Layer] = []
     rejected = [Rejected(name, lite.ops.get(name, "?"), reason) for name, reason in lite.missing.items()]
+    iterations = loop_iterations(lite, input_shapes)
     names = {index: name for name, index in lite.layers.items()}
     for index, op in enumerate(lite.operators):
         kind = lite.kind(index)
         name = names.get(index) or lite.name_of(op.outputs[0])
         reason = UNSUPPORTED.get(kind) or (_objection(lite, op, KINDS[kind]) if index in names else None)
         if reason is not None:
-            rejected.append(Rejected(name, lite.ops.get(name, kind), reason))
+            macs = multiply_adds(lite.model, op, shapes, iterations)
+            own = None if macs is None else macs // batch
+            rejected.append(Rejected(name, lite.ops.get(name, kind), reason, own, _parameters(lite, op)))
         elif index in names:
             layers.append(_layer(lite, name, op, shapes, batch))
     if not layers:
@@ -51,7 +54,7 @@ def _layer(lite: LiteGraph, name: str, op: Any, shapes: Sequence[Shape], batch: 
         weight = None  # a product of two activations
     weight_shape = () if weight is None else lite.shape_of(weight)
     data = [op.inputs[kind.data]] if weight is not None or kind.weight is None else [op.inputs[0], op.inputs[1]]
-    macs = _macs(op, kind, shapes)
+    macs = multiply_adds(lite.model, op, shapes)
     return Layer(
         name=name,
         op=lite.ops.get(name, kind.op),
@@ -66,6 +69,12 @@ def _layer(lite: LiteGraph, name: str, op: Any, shapes: Sequence[Shape], batch: 
         groups=_groups(op, kind, shapes),
         abilities=kind.abilities(balanceable=weight is not None and balance_way(lite, operator) is not None),
     )
+
+
+def _parameters(lite: LiteGraph, op: Any) -> int:
+    """The values of the constant matrices, kernels and the like that an operator reads."""
+    values = [value for index in op.inputs if index >= 0 and (value := lite.value_of(index)) is not None]
+    return sum(value.size for value in values if value.ndim > 1 and value.dtype.kind == "f")
 
 
 def _objection(lite: LiteGraph, op: Any, kind: Kind) -> str | None:
@@ -92,18 +101,3 @@ def _groups(op: Any, kind: Kind, shapes: Sequence[Shape]) -> int:
         return 1
     channels, own = shapes[op.inputs[kind.data]][-1], shapes[op.inputs[1]][-1]
     return channels // own if channels and own else 1
-
-
-def _macs(op: Any, kind: Kind, shapes: Sequence[Shape]) -> int | None:
-    """Multiply-adds for the whole batch, of a pooling its additions."""
-    result, data = shapes[op.outputs[0]], shapes[op.inputs[kind.data]]
-    if kind.weight is None:
-        return product(result, op.builtinOptions.filterHeight * op.builtinOptions.filterWidth)
-    if kind.op == "BatchMatMulV2":
-        shared = data[-2 if op.builtinOptions.adjX else -1]
-        return None if shared is None else product(result, shared)
-    weight = tuple(size or 0 for size in shapes[op.inputs[kind.weight]])
-    if kind.op == "Conv2DBackpropInput":  # every value of the data meets every weight of its channel
-        return product(data, prod(weight[:-1]))
-    # Each value of the result takes as many as its channel has weights.
-    return product(result, prod(weight) // weight[kind.output_axis])

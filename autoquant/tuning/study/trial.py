@@ -49,7 +49,8 @@ class Trial:
     says why in `failure`, and `at_fault` is the layer that did it, where there is one that the search may leave in
     float.
 
-    `int8_share` is the share of multiply-adds in INT8; `objective` is what the search minimizes, 1.0 for the model all
+    `int8_share` is the share of the model's multiply-adds in INT8, of which the `float_only` operators that cannot be
+    INT8 do some; `objective` is what the search minimizes, 1.0 for the model all
     in float (tuning/objective.py); `qdq_ops` counts the Q/DQ operators, where the target puts any between layers;
     `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
     """
@@ -64,6 +65,7 @@ class Trial:
     phase: str = ""
     max_samples: int | None = None
     int8_share: float = 0.0
+    float_only: int = 0
     objective: float = math.inf
     score: float | None = None
     drop: float | None = None
@@ -84,8 +86,8 @@ class Trial:
 
     @property
     def layers(self) -> int:
-        """All layers of the plan, INT8 and float."""
-        return count_layers(self.plan.layers)
+        """All layers, INT8 and float, and those that cannot be INT8."""
+        return count_layers(self.plan.layers) + self.float_only
 
     @property
     def int8_layers(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 from autoquant.calibration.plan import Plan
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.model.layer import Layer
+from autoquant.model.layer import Layer, Rejected, Survey
 from autoquant.model.model import Model
 from autoquant.targets.base import Target
 from autoquant.tuning.study.choices import BYTES, MACS
@@ -27,39 +27,54 @@ FLOAT_BYTES, BIAS_BYTES = 4, 4
 class Workload:
     """All that a plan may name, and what it costs: multiply-adds for one sample; an operator's input costs nothing.
 
-    Where not all multiply-adds are known, parameters stand for them, and layers where there are none; `unit` says what.
+    `float_only` are operators that compute too and cannot be INT8, and `float_cost` is what they cost together. Where
+    not all multiply-adds are known, parameters stand for them, and layers where there are none; `unit` says what.
     """
 
     layers: Mapping[str, Layer]
     costs: Mapping[str, int]
     unit: str
+    float_only: int = 0
+    float_cost: int = 0
 
     @classmethod
     def of(cls, target: Target, model: Model, data: Dataset) -> Workload:
         """Look at a lowered model with the shapes of the data's first sample. Raises ModelError without any layer."""
         sample = next(data.batches(1))
         shapes = {name: array.shape for name, array in sample.inputs.items()}
-        return cls.from_layers(target.survey(model, shapes).by_name)
+        return cls.from_survey(target.survey(model, shapes))
 
     @classmethod
-    def from_layers(cls, layers: Mapping[str, Layer]) -> Workload:
-        """What these layers cost."""
+    def from_survey(cls, found: Survey) -> Workload:
+        """What layers cost, and the operators that compute and cannot be INT8."""
+        return cls.from_layers(found.by_name, [one for one in found.rejected if one.computes])
+
+    @classmethod
+    def from_layers(cls, layers: Mapping[str, Layer], others: Sequence[Rejected] = ()) -> Workload:
+        """What these layers cost, and others that stay in float."""
         macs = {name: layer.macs for name, layer in layers.items() if layer.macs is not None}
-        if len(macs) == len(layers) and any(macs.values()):
-            return cls(layers, macs, MULTIPLY_ADDS)
+        others_macs = [one.macs for one in others if one.macs is not None]
+        if len(macs) == len(layers) and len(others_macs) == len(others) and any(macs.values()):
+            return cls(layers, macs, MULTIPLY_ADDS, len(others), sum(others_macs))
         parameters = {name: layer.parameters for name, layer in layers.items()}
         if any(parameters.values()):
-            return cls(layers, parameters, "parameters")
-        return cls(layers, {name: int(not layer.tensor_only) for name, layer in layers.items()}, "layers")
+            return cls(layers, parameters, "parameters", len(others), sum(one.parameters for one in others))
+        counts = {name: int(not layer.tensor_only) for name, layer in layers.items()}
+        return cls(layers, counts, "layers", len(others), len(others))
 
     @property
     def size(self) -> int:
-        """Number of layers."""
-        return count_layers(self.layers)
+        """Number of layers, those that cannot be INT8 included."""
+        return count_layers(self.layers) + self.float_only
+
+    @property
+    def cost(self) -> int:
+        """What the model costs."""
+        return sum(self.costs.values()) + self.float_cost
 
     def int8_share(self, plan: Plan) -> float:
-        """Share of the cost of all layers that a plan puts into INT8, in [0, 1]."""
-        return sum(self.costs[name] for name in plan.int8) / sum(self.costs.values())
+        """Share of the cost of the model that a plan puts into INT8, in [0, 1]."""
+        return sum(self.costs[name] for name in plan.int8) / self.cost
 
 
 class Objective(Protocol):

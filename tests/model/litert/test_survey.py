@@ -16,6 +16,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
+from autoquant.model.litert.multiply_adds import multiply_adds
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.survey import survey_graph
 
@@ -187,7 +188,11 @@ def test_operators_that_cannot_be_int8_and_why(build: Callable[..., Graph]) -> N
     assert reasons["volume"] == ("Conv3D", "LiteRT has no INT8 kernel for it")
     assert "NaN" in reasons["broken"][1]
     assert "is not constant" in reasons["worked_out"][1]
-    assert len(reasons) == 3
+    assert {one.name: one.macs for one in found.rejected} == {
+        "volume": 4 * 4 * 4 * 2 * 3 * 3 * 3 * 2,
+        "broken": 4 * 4 * 8 * 8,
+        "worked_out": 4 * 4 * 8,
+    }
 
 
 def test_a_model_without_layers_is_refused(build: Callable[..., Graph]) -> None:
@@ -209,3 +214,26 @@ def test_names_are_operators_of_the_file(lite: LiteGraph) -> None:
     kinds = [flatbuffer.op_name(lite.model, lite.operators[index]) for index in lite.layers.values()]
     assert kinds == ["CONV_2D", "AVERAGE_POOL_2D", "FULLY_CONNECTED"]
     assert lite.operator("dense") == ("FULLY_CONNECTED", 3, "y")
+
+
+def test_the_multiply_adds_of_a_loop_are_those_of_its_iterations(build: Callable[..., Graph]) -> None:
+    def write() -> None:
+        rows = placeholder(None, 8)
+        matrix = weight(8, 8)
+        _, rows = tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, tf.tanh(y @ matrix)), (tf.constant(0), rows))
+        tf.linalg.matmul(rows, weight(8, 3), name="y")
+
+    (loop,) = survey_lite(convert(build(write))).rejected
+    assert (loop.op, loop.macs) == ("WHILE", 5 * 8 * 8)
+
+
+def test_the_multiply_adds_of_an_operator_that_is_a_whole_recurrent_layer(lite: LiteGraph) -> None:
+    """Seven steps of weights for 3 inputs and 4 states; biases are vectors."""
+    schema = flatbuffer.schema
+    model = flatbuffer.read(lite.content)
+    op = schema.OperatorT()
+    code = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
+    op.opcodeIndex = flatbuffer.operator_index(model, code)
+    shapes = [(1, 7, 3), *[(4, 3)] * 4, *[(4, 4)] * 4, *[(4,)] * 4, (1, 7, 4)]
+    op.inputs, op.outputs = [*range(9), -1, -1, *range(9, 13)], [13]
+    assert multiply_adds(model, op, shapes) == 7 * 4 * (4 * 3 + 4 * 4)

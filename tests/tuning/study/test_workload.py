@@ -14,13 +14,14 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
+from autoquant.model.layer import Layer, Rejected, Survey
 from autoquant.model.open import open_model
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning import events
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.result import Ended
 from autoquant.tuning.study.trial import count_layers
-from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.study.workload import Macs, Workload
 
 LAYERS = ["conv", "average", "dense"]
 COSTS = {"conv": 36 * 2 * 2, "average": 9 * 4 * 2, "dense": 18 * 3}
@@ -149,3 +150,57 @@ def test_a_search_that_misses_keeps_one_model_with_its_map_and_blames_layers_alo
     (kept / "net_quant.json").unlink()
     autoquant.resume(result.run, max_trials=5)
     assert (result.run / "best" / "net_quant.json").is_file()
+
+
+def layer(name: str, macs: int | None, parameters: int) -> Layer:
+    return Layer(name, "MatMul", ("x",), -1, "w" if parameters else None, (parameters, 1), (), None, None, macs)
+
+
+@pytest.mark.parametrize(
+    ("layers", "others", "unit", "share"),
+    [
+        ([("a", 30, 5), ("b", 10, 5)], [(60, 7)], "multiply-adds", 0.3),
+        ([("a", 30, 5), ("b", 10, 5)], [(60, 7), (0, 9)], "multiply-adds", 0.3),
+        ([("a", 30, 5), ("b", 10, 5)], [], "multiply-adds", 0.75),
+        ([("a", 30, 5), ("b", 10, 5)], [(None, 10), (60, 20)], "parameters", 5 / 40),
+        ([("a", None, 0), ("b", 10, 0)], [(60, 7), (None, 9)], "layers", 0.25),
+    ],
+)
+def test_the_share_is_of_all_that_computes(layers: Any, others: Any, unit: str, share: float) -> None:
+    """With one of two layers in INT8, beside operators that cannot be; those without multiply-adds do not count."""
+    rejected = tuple(Rejected(f"r{n}", "Conv2D", "half", macs, own) for n, (macs, own) in enumerate(others))
+    workload = Workload.from_survey(Survey(tuple(layer(*one) for one in layers), (), rejected))
+    plan = Plan({"a": LayerPlan(), "b": None})
+    assert workload.unit == unit
+    assert workload.int8_share(plan) == pytest.approx(share)
+    assert workload.size == 2 + sum(macs != 0 for macs, _ in others)
+    assert Macs(workload, None)(plan) == pytest.approx(1.0 - share)
+
+
+def test_a_model_of_which_most_cannot_be_int8(tmp_path: Path) -> None:
+    """A convolution in half precision, and a matrix: 36 * 18 * 4 and 144 * 3 multiply-adds."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(3)
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 6, 6, 2], name="image")
+        kernel = tf.constant(rng.normal(size=(3, 3, 2, 4)).astype(np.float16))
+        t = tf.cast(tf.nn.conv2d(tf.cast(x, tf.half), kernel, 1, "SAME", name="conv"), tf.float32)
+        tf.linalg.matmul(tf.reshape(t, [-1, 144]), rng.normal(size=(144, 3)).astype(np.float32), name="dense")
+    model = tmp_path / "half.pb"
+    model.write_bytes(graph.as_graph_def().SerializeToString())
+    images = rng.normal(size=(120, 6, 6, 2)).astype(np.float32)
+    heard: list[events.Event] = []
+    result = autoquant.search(
+        model, (images, None), metric="agreement", tolerance="50%", run=tmp_path / "run", listener=heard.append
+    )
+    assert result.best is not None
+    share = 144 * 3 / (36 * 18 * 4 + 144 * 3)
+    assert (result.best.int8_layers, result.layers, result.best.layers) == (1, 2, 2)
+    assert result.best.int8_share == pytest.approx(share)
+    (opened,) = (event for event in heard if isinstance(event, events.Opened))
+    assert (opened.layers, opened.macs) == (2, 36 * 18 * 4 + 144 * 3)
+    stored = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (stored["int8_layers"], stored["layers"], stored["int8_share"]) == (1, 2, pytest.approx(share))
+    score = json.loads((tmp_path / "run" / "best" / "score.json").read_text())
+    assert (score["layers"], score["int8_share"]) == (2, pytest.approx(share))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -70,13 +72,35 @@ def load_saved_model(path: Path) -> Graph:
     key = _signature_key(path, meta.signature_def)
     try:
         if meta.HasField("object_graph_def"):
-            return _load_functions(path, key)
+            with _without_slots(path, saved) as folder:
+                return _load_functions(folder, key)
         return _load_session(path, list(meta.meta_info_def.tags), meta.signature_def[key])
     except ModelError:
         raise
     except Exception as error:  # whatever TensorFlow's loaders and kernels raise, it is the file that is at fault
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
         raise ModelError(str(path), f"TensorFlow cannot load it: {said}", hint="export it again") from error
+
+
+@contextmanager
+def _without_slots(path: Path, saved: Any) -> Iterator[Path]:
+    """The folder of a SavedModel, or of a copy without the slots of an optimizer, which inference has no need of.
+
+    TensorFlow refuses the slots of an optimizer that it does not know any more.
+    """
+    nodes = [node for meta in saved.meta_graphs for node in meta.object_graph_def.nodes if node.slot_variables]
+    if not nodes:
+        yield path
+        return
+    for node in nodes:
+        node.ClearField("slot_variables")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in path.iterdir():
+            if part.name != "saved_model.pb":
+                (folder / part.name).symlink_to(part.resolve(), target_is_directory=part.is_dir())
+        (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+        yield folder
 
 
 def _signature_key(path: Path, signatures: Mapping[str, Any]) -> str:

@@ -173,6 +173,24 @@ def test_a_saved_model_is_called_as_in_its_signature(
     assert run(model.graph, {"zeta": [[3.0, 4.0]], "alpha": [[-5.0]]})[0].item() == -5.0
 
 
+def test_a_saved_model_with_the_slots_of_an_optimizer(folder: Path, run: Callable[..., list[Any]]) -> None:
+    """As Keras 2 saved them; TensorFlow refuses them where it does not know the optimizer."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = save_module(folder, ["slots"])
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    nodes = saved.meta_graphs[0].object_graph_def.nodes
+    (weight,) = (number for number, node in enumerate(nodes) if node.WhichOneof("kind") == "variable")
+    slot = len(nodes)
+    nodes.add().CopyFrom(nodes[weight])
+    nodes[0].slot_variables.add(original_variable_node_id=weight, slot_name="m", slot_variable_node_id=slot)
+    (path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(AttributeError, match="add_slot"):
+        tf.saved_model.load(str(path))
+    assert run(open_model(path).graph, {"zeta": [[3.0, 4.0]], "alpha": [[5.0]]})[1].item() == 11.0
+
+
 def test_a_saved_model_without_a_clear_signature_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match="has signatures one, two and none is 'serving_default'"):
         load(save_module(folder, ["two", "one"]))

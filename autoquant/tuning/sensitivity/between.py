@@ -38,8 +38,11 @@ SHARE, BUDGETS = 0.25, (1e-3, 0.05)
 at least, a tenth or less of what 1 % of accuracy takes, and at most: it may be a layer that costs as much which ends in
 float.
 """
-SAMPLES, LEAST, PASSES = 64, 4, 256
-"""So many samples, or as few as it takes to run no more than PASSES times the model, but not fewer than LEAST."""
+SAMPLES, LEAST, VALUES = 64, 2, 500_000_000
+"""So many samples, or as few as it takes to compute no more than so many values, but not fewer than LEAST.
+
+That is some fifty passes of ResNet50 at 224 x 224, fewer than its calibration takes.
+"""
 
 
 def measure_between(
@@ -66,11 +69,11 @@ def measure_between(
 
     def compute() -> CacheEntry:
         tensors = [one for one in compiler.between(plan) if not _is_rounded_score(lite, one)]
-        samples, (budget, most) = data.spread(SAMPLES), BUDGETS
+        budget, most = BUDGETS
         try:
-            losses = _losses(lite, tensors, samples, reading, on_progress)
+            losses = _losses(lite, tensors, data, reading, on_progress)
             if sum(losses.values()) > budget:
-                of_layers = _loss_of_layers(lite, compiler, plan, tensors, samples, reading)
+                of_layers = _loss_of_layers(lite, compiler, plan, tensors, data, reading)
                 budget = min(max(budget, SHARE * of_layers), most)
         except (ModelError, TrialError) as error:
             warn(f"{error}; operators between layers are assumed to lose nothing in INT8")
@@ -105,12 +108,11 @@ def _losses(
 ) -> dict[int, float]:
     """The divergence of each tensor alone, by its index; infinite where it has no scale."""
     variants = {one.tensor: RoundedTensor(one.tensor, one.affine) for one in tensors if one.affine is not None}
-    cost = sum(len(Suffix.of(lite, variant).operators) for variant in variants.values()) / len(lite.operators)
-    count = max(int(PASSES / max(cost, 1.0)), LEAST)
+    passes = sum(len(Suffix.of(lite, variant).operators) for variant in variants.values()) / len(lite.operators)
     found = divergences(
         lite,
         variants.items(),
-        data.spread(count),
+        _some(data, lite, passes),
         reading,
         on_measured=lambda done: on_progress(done, len(variants)),
     )
@@ -131,9 +133,17 @@ def _loss_of_layers(
         path = Path(folder) / "layers.tflite"
         try:
             compiler.compile(alone, path)
-            return file_divergence(lite, path.read_bytes(), data, reading)
+            return file_divergence(lite, path.read_bytes(), _some(data, lite, 2), reading)
         except TrialError:
             return 0.0
+
+
+def _some(data: Dataset, lite: LiteGraph, passes: float) -> Dataset:
+    """As many samples as so many passes of the model take over each."""
+    values = sum(
+        math.prod(size or 1 for size in lite.shape_of(op.outputs[0])) for op in lite.operators if len(op.outputs)
+    )
+    return data.spread(min(max(int(VALUES / max(values * passes, 1.0)), LEAST), SAMPLES))
 
 
 def _is_rounded_score(lite: LiteGraph, one: TensorBetween) -> bool:

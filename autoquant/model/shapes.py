@@ -119,12 +119,13 @@ def traced_function(library: Any, definition: Any, shapes: Sequence[Shape | None
     import tensorflow as tf
     from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-    graph_def, _ = function_def_to_graph_def(definition)
-    for node, shape in zip(graph_def.node, shapes, strict=False):  # its inputs come first
-        node.attr["shape"].CopyFrom(shape_value(shape))
-        node.attr.pop("_output_shapes", None)
-    graph_def.library.CopyFrom(library)
     with tf.Graph().as_default() as tf_graph:
+        # Functions that it calls are looked up here.
+        tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library), name="")
+        graph_def, _ = function_def_to_graph_def(definition)
+        for node, shape in zip(graph_def.node, shapes, strict=False):  # its inputs come first
+            node.attr["shape"].CopyFrom(shape_value(shape))
+            node.attr.pop("_output_shapes", None)
         tf.graph_util.import_graph_def(graph_def, name="")
     return tf_graph
 

@@ -3,8 +3,8 @@
 A .tflite holds more in INT8 than its layers read: sums, attention masks, joined features, all that is between two
 layers. Each such tensor is rounded alone, and the divergence of the outputs measured. Of what layers do not make, the
 cheapest tensors stay in INT8 as long as they cost no more together than a part of what layers cost without them; the
-operators of the others are left in float. What layers make is INT8 whenever they are, so that is added to what they are
-predicted to lose.
+operators of the others are left in float, but for those that cost next to nothing beside the layers. What layers make
+is INT8 whenever they are, so that is added to what they are predicted to lose.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ SHARE, BUDGETS = 0.25, (1e-3, 0.05)
 at least, a tenth or less of what 1 % of accuracy takes, and at most: it may be a layer that costs as much which ends in
 float.
 """
+WORTH = 0.01
+"""What a tensor must cost, as a part of what all layers cost, for its operators to be worth conversions."""
 SAMPLES, LEAST, VALUES = 64, 2, 500_000_000
 """So many samples, or as few as it takes to compute no more than so many values, but not fewer than LEAST.
 
@@ -69,7 +71,7 @@ def measure_between(
 
     def compute() -> CacheEntry:
         tensors = [one for one in compiler.between(plan) if not _is_rounded_score(lite, one)]
-        budget, most = BUDGETS
+        (budget, most), of_layers = BUDGETS, 0.0
         try:
             losses = _losses(lite, tensors, data, reading, on_progress)
             if sum(losses.values()) > budget:
@@ -78,15 +80,21 @@ def measure_between(
         except (ModelError, TrialError) as error:
             warn(f"{error}; operators between layers are assumed to lose nothing in INT8")
             losses = {one.tensor: math.inf for one in tensors if one.affine is None}
-        return CacheEntry({"losses": {str(tensor): loss for tensor, loss in losses.items()}, "budget": budget}, {})
+        by_tensor = {str(tensor): loss for tensor, loss in losses.items()}
+        return CacheEntry({"losses": by_tensor, "budget": budget, "worth": WORTH * of_layers}, {})
 
     found = cached(path, compute, key=key, version=VERSION).header
     losses = {int(tensor): loss for tensor, loss in found["losses"].items()}
-    return chosen(compiler.between(plan), losses, budget=found["budget"])
+    return chosen(compiler.between(plan), losses, budget=found["budget"], worth=found["worth"])
 
 
-def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float], *, budget: float) -> Between:
-    """Choose what stays in float, from nats by tensor; a tensor without any loses nothing."""
+def chosen(
+    tensors: Sequence[TensorBetween], losses: Mapping[int, float], *, budget: float, worth: float = 0.0
+) -> Between:
+    """Choose what stays in float, from nats by tensor; a tensor without any loses nothing.
+
+    Beyond the `budget` of all together those that lose more than `worth`.
+    """
     operators: dict[str, float] = {}
     layers: dict[str, float] = {}
     in_float: set[str] = set()
@@ -98,7 +106,7 @@ def chosen(tensors: Sequence[TensorBetween], losses: Mapping[int, float], *, bud
             continue
         operators |= {name: max(operators.get(name, 0.0), loss) for name in one.operators}
         spent += loss
-        if spent > budget:
+        if spent > budget and loss > worth:
             in_float.update(one.operators)
     return Between(operators, layers, frozenset(in_float))
 
@@ -127,15 +135,16 @@ def _loss_of_layers(
     data: Dataset,
     reading: OutputReading,
 ) -> float:
-    """The divergence of a file whose layers alone are INT8; nothing where it cannot be made or run."""
+    """The divergence of a file whose layers alone are INT8; 0 where it is no number, or cannot be made or run."""
     alone = replace(plan, float_operators=frozenset(name for one in tensors for name in one.operators))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layers.tflite"
         try:
             compiler.compile(alone, path)
-            return file_divergence(lite, path.read_bytes(), _some(data, lite, 2), reading)
+            found = file_divergence(lite, path.read_bytes(), _some(data, lite, 2), reading)
         except TrialError:
             return 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def _some(data: Dataset, lite: LiteGraph, passes: float) -> Dataset:

@@ -47,6 +47,11 @@ def test_the_cheapest_stay_in_int8_as_long_as_they_cost_little_together() -> Non
     }
 
 
+def test_what_costs_next_to_nothing_beside_the_layers_stays_in_int8() -> None:
+    tensors = [held(1, "", "a"), held(2, "", "b"), held(3, "", "c")]
+    assert chosen(tensors, {1: 0.02, 2: 0.04, 3: 0.3}, budget=0.05, worth=0.05).float_operators == {"c"}
+
+
 def test_the_result_of_a_layer_is_that_layer_s_to_lose() -> None:
     found = chosen([held(1, "conv", "sum"), held(2, "", "sum")], {1: math.inf}, budget=1.0)
     assert found.layers == {"conv": math.inf}

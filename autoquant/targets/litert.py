@@ -22,7 +22,7 @@ from autoquant.model.model import EVERYTHING, Model
 from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
-from autoquant.targets.litert_assignment import assign_int8
+from autoquant.targets.litert_assignment import operators_in_int8
 from autoquant.targets.litert_balance import Balance, tensors_between
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, TensorBetween
 from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepare, quantize, with_constants
@@ -98,7 +98,7 @@ class LiteRTCompiler:
         """Write the file of a plan. Raises as `Compiler.compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
-        operators = self._operators_in_int8(plan)
+        operators = operators_in_int8(self._lite, plan, self.io)
         scales = self._calibrator.scales(plan, operators, self.io)
         on_step("calibrate")
         model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales))
@@ -119,11 +119,7 @@ class LiteRTCompiler:
     def between(self, plan: Plan) -> tuple[TensorBetween, ...]:
         """The tensors that a plan has in INT8 and no layer reads. Raises as `compile`."""
         check_plan(plan, self._layers)
-        return self._calibrator.between(plan, self._operators_in_int8(plan), self.io)
-
-    def _operators_in_int8(self, plan: Plan) -> frozenset[int]:
-        in_float, free = self._lite.layers.keys() - plan.int8.keys(), plan.float_operators or ()
-        return assign_int8(self._lite, in_float, self.io, float_operators=free)
+        return self._calibrator.between(plan, operators_in_int8(self._lite, plan, self.io), self.io)
 
     def _int8(self, plan: Plan, operators: Collection[int], scales: LiteScales) -> Int8:
         tensor_wise = {self._lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}

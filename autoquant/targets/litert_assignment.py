@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from autoquant.calibration.plan import Plan
 from autoquant.errors import IN_FLOAT, PlanError, did_you_mean
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, quantizable
@@ -57,6 +58,12 @@ def assign_int8(
     edges = conversion_edges(lite, nodes, lambda tensor: (1, 1), endless=endless, first=2 + len(free))
     floating = minimum_cut(dict(edges)).floating
     return frozenset(index for index, node in nodes.items() if index >= 0 and node not in floating)
+
+
+def operators_in_int8(lite: LiteGraph, plan: Plan, io: str) -> frozenset[int]:
+    """Those of a plan, by index. Raises PlanError where it leaves an operator in float that there is not."""
+    in_float, free = lite.layers.keys() - plan.int8.keys(), plan.float_operators or ()
+    return assign_int8(lite, in_float, io, float_operators=free)
 
 
 def operators_of(lite: LiteGraph, results: Collection[str]) -> Iterator[int]:

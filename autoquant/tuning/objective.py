@@ -29,10 +29,10 @@ from autoquant.targets.litert_assignment import (
     INPUTS,
     INT8,
     OUTPUTS,
-    assign_int8,
     conversion_edges,
     conversions,
     minimum_cut,
+    operators_in_int8,
 )
 from autoquant.targets.litert_operators import INT8_ENDS, quantizable
 from autoquant.tuning.builder import Builder
@@ -63,8 +63,7 @@ class EstimatedLatency:
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        in_float, free = self.lite.layers.keys() - plan.int8.keys(), self.completed(plan).float_operators or ()
-        int8 = assign_int8(self.lite, in_float, self.io, float_operators=free)
+        int8 = operators_in_int8(self.lite, self.completed(plan), self.io)
         converted = [(one.kind, one.tensor) for one in conversions(self.lite, int8, self.io)]
         return self.times.total(int8, converted) / self.all_float
 

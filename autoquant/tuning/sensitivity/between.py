@@ -69,8 +69,10 @@ def measure_between(
     lite = model.program
     assert isinstance(lite, LiteGraph)
 
+    between = compiler.between(plan)
+
     def compute() -> CacheEntry:
-        tensors = [one for one in compiler.between(plan) if not _is_rounded_score(lite, one)]
+        tensors = [one for one in between if not _is_rounded_score(lite, one)]
         (budget, most), of_layers = BUDGETS, 0.0
         try:
             losses = _losses(lite, tensors, data, reading, on_progress)
@@ -85,7 +87,7 @@ def measure_between(
 
     found = cached(path, compute, key=key, version=VERSION).header
     losses = {int(tensor): loss for tensor, loss in found["losses"].items()}
-    return chosen(compiler.between(plan), losses, budget=found["budget"], worth=found["worth"])
+    return chosen(between, losses, budget=found["budget"], worth=found["worth"])
 
 
 def chosen(

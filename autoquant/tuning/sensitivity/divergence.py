@@ -32,6 +32,8 @@ GROUP = 1 << 28
 OPERATORS = 4000
 """Operators that are added to one file."""
 BATCH = 64
+FLOAT = "float"
+"""The outputs of the float model are called `float/<output>`, those of a variant `<number>/<output>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,6 @@ class RoundedTensor:
     tensor: int
     affine: Affine
 
-
-FLOAT = "float"
-"""The outputs of the float model are called `float/<output>`, those of a variant `<number>/<output>`."""
 
 Variant = FakeQuantized | RoundedTensor
 Key = TypeVar("Key", bound=Hashable)

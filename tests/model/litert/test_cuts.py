@@ -107,11 +107,11 @@ def test_two_operators_that_are_alike_stay_two(
 ) -> None:
     """The cells of NASNet add two poolings of the same."""
 
-    def write_twins() -> None:
+    def write_equal_poolings() -> None:
         data = tf.nn.relu(placeholder(None, 6, 6, 2), name="data")
         tf.add(*(tf.nn.avg_pool2d(data, 3, 1, "SAME", name=f"pool{i}") for i in range(2)), name="y")
 
-    graph = build(write_twins)
+    graph = build(write_equal_poolings)
     x = normal(np.random.default_rng(5), 2, 6, 6, 2)
     (want,) = run(graph, {"x": x})
     for cuts, count in ((), 1), (("data", "pool1"), 2):

@@ -30,12 +30,17 @@ from autoquant.tuning.study.workload import Workload
 STEP = Affine(0.5, 0)
 
 
-def held(tensor: int, layer: str = "", *operators: str) -> TensorBetween:
+def tensor_between(tensor: int, layer: str = "", *operators: str) -> TensorBetween:
     return TensorBetween(tensor, STEP, layer, operators)
 
 
 def test_the_cheapest_stay_in_int8_as_long_as_they_cost_little_together() -> None:
-    tensors = [held(1, "", "a", "b"), held(2, "", "b", "c"), held(3, "", "d"), held(4, "", "e")]
+    tensors = [
+        tensor_between(1, "", "a", "b"),
+        tensor_between(2, "", "b", "c"),
+        tensor_between(3, "", "d"),
+        tensor_between(4, "", "e"),
+    ]
     found = chosen(tensors, {1: 0.6, 2: 0.5, 3: math.inf, 4: 0.1}, budget=1.0)
     assert found.float_operators == {"a", "b", "d"}
     assert found.operators == {
@@ -48,12 +53,12 @@ def test_the_cheapest_stay_in_int8_as_long_as_they_cost_little_together() -> Non
 
 
 def test_what_costs_next_to_nothing_beside_the_layers_stays_in_int8() -> None:
-    tensors = [held(1, "", "a"), held(2, "", "b"), held(3, "", "c")]
+    tensors = [tensor_between(1, "", "a"), tensor_between(2, "", "b"), tensor_between(3, "", "c")]
     assert chosen(tensors, {1: 0.02, 2: 0.04, 3: 0.3}, budget=0.05, worth=0.05).float_operators == {"c"}
 
 
 def test_the_result_of_a_layer_is_that_layer_s_to_lose() -> None:
-    found = chosen([held(1, "conv", "sum"), held(2, "", "sum")], {1: math.inf}, budget=1.0)
+    found = chosen([tensor_between(1, "conv", "sum"), tensor_between(2, "", "sum")], {1: math.inf}, budget=1.0)
     assert found.layers == {"conv": math.inf}
     assert found.float_operators == frozenset()
 

@@ -117,9 +117,9 @@ def builder_of_plan(
         sketched=plan.sketched,
     )
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
-    # Nobody says what the outputs are: each column is to be kept, whatever the others hold.
+    # Nobody says what the outputs are: of values each column is to be kept, whatever the others hold.
     between = measured_between(
-        lambda plan: prepared, plan, data, OutputReading(of_classes=False), on_progress=on_progress
+        lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_progress
     )
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
 

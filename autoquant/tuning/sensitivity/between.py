@@ -28,11 +28,11 @@ from autoquant.quiet import no_progress
 from autoquant.targets.litert import LiteRTCompiler
 from autoquant.targets.litert_calibration import TensorBetween
 from autoquant.targets.litert_operators import FIXED_SCALES
-from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences, file_divergence
-from autoquant.tuning.sensitivity.likelihoods import OutputReading
+from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences, file_divergence, read_outputs
+from autoquant.tuning.sensitivity.likelihoods import Likelihood, OutputReading
 from autoquant.tuning.sensitivity.request import Between
 
-VERSION = 1
+VERSION = 2
 SHARE, BUDGETS = 0.25, (1e-3, 0.05)
 """Tensors in INT8 between layers may cost together this share of what all layers cost without them, and so many nats
 at least, a tenth or less of what 1 % of accuracy takes, and at most: it may be a layer that costs as much which ends in
@@ -75,9 +75,10 @@ def measure_between(
         tensors = [one for one in between if not _is_rounded_score(lite, one)]
         (budget, most), of_layers = BUDGETS, 0.0
         try:
-            losses = _losses(lite, tensors, data, reading, on_progress)
+            likelihoods = read_outputs(lite, data.spread(SAMPLES), reading)
+            losses = _losses(lite, tensors, data, likelihoods, on_progress)
             if sum(losses.values()) > budget:
-                of_layers = _loss_of_layers(lite, compiler, plan, tensors, data, reading)
+                of_layers = _loss_of_layers(lite, compiler, plan, tensors, data, likelihoods)
                 budget = min(max(budget, SHARE * of_layers), most)
         except (ModelError, TrialError) as error:
             warn(f"{error}; operators between layers are assumed to lose nothing in INT8")
@@ -114,7 +115,11 @@ def chosen(
 
 
 def _losses(
-    lite: LiteGraph, tensors: Collection[TensorBetween], data: Dataset, reading: OutputReading, on_progress: OnProgress
+    lite: LiteGraph,
+    tensors: Collection[TensorBetween],
+    data: Dataset,
+    likelihoods: Mapping[str, Likelihood],
+    on_progress: OnProgress,
 ) -> dict[int, float]:
     """The divergence of each tensor alone, by its index; infinite where it has no scale."""
     variants = {one.tensor: RoundedTensor(one.tensor, one.affine) for one in tensors if one.affine is not None}
@@ -123,7 +128,7 @@ def _losses(
         lite,
         variants.items(),
         _some(data, lite, passes),
-        reading,
+        likelihoods,
         on_measured=lambda done: on_progress(done, len(variants)),
     )
     return {one.tensor: found.get(one.tensor, math.inf) for one in tensors}
@@ -135,7 +140,7 @@ def _loss_of_layers(
     plan: Plan,
     tensors: Collection[TensorBetween],
     data: Dataset,
-    reading: OutputReading,
+    likelihoods: Mapping[str, Likelihood],
 ) -> float:
     """The divergence of a file whose layers alone are INT8; 0 where it is no number, or cannot be made or run."""
     alone = replace(plan, float_operators=frozenset(name for one in tensors for name in one.operators))
@@ -143,7 +148,7 @@ def _loss_of_layers(
         path = Path(folder) / "layers.tflite"
         try:
             compiler.compile(alone, path)
-            found = file_divergence(lite, path.read_bytes(), _some(data, lite, 2), reading)
+            found = file_divergence(lite, path.read_bytes(), _some(data, lite, 2), likelihoods)
         except TrialError:
             return 0.0
     return found if math.isfinite(found) else 0.0

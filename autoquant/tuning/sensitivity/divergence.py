@@ -67,40 +67,52 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
         layers = [request.layers[name] for name in request.candidates]
         lite, places = convert_with_places(request.model.graph, layers)
         variants = converted_layers(request, lite, places)
-    values = divergences(lite, variants, request.sample_subset, request.reading)
+    data = request.sample_subset
+    values = divergences(lite, variants, data, read_outputs(lite, data, request.reading))
     return request.result_from(values, "divergence", reason)
+
+
+def read_outputs(lite: LiteGraph, data: Dataset, reading: OutputReading) -> Mapping[str, Likelihood]:
+    """How to read each output that counts, from what the model computes for the first BATCH samples.
+
+    Of few samples the columns of an output hardly vary, and every change is large beside that. Raises ModelError where
+    no output holds real numbers, TrialError where LiteRT does not run the model.
+    """
+    names = list(_real_outputs(lite, reading))
+    with closing(LiteRTRunner(lite.content, lite.inputs, names, cores())) as runner:
+        found = runner(next(iter(data.batches(BATCH))).inputs)
+        return {name: likelihood_of(found[name], reading) for name in names}
 
 
 def divergences(
     lite: LiteGraph,
     variants: Iterable[tuple[Key, Variant]],
     data: Dataset,
-    reading: OutputReading,
+    likelihoods: Mapping[str, Likelihood],
     *,
     on_measured: Callable[[int], None] = no_progress,
 ) -> dict[Key, float]:
     """The mean divergence, in nats, of the outputs of each variant of a .tflite; infinite where it is no number.
 
-    `on_measured` is told now and then how many are done. Raises as `divergence`.
+    `likelihoods` are those of the outputs that count. `on_measured` is told now and then how many are done. Raises as
+    `divergence`.
     """
     found: dict[Key, float] = {}
     for group in _groups(lite, variants):
-        found |= zip(group, _measured(lite, list(group.values()), data, reading), strict=True)
+        found |= zip(group, _measured(lite, list(group.values()), data, likelihoods), strict=True)
         on_measured(len(found))
     return found
 
 
-def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, reading: OutputReading) -> float:
+def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, likelihoods: Mapping[str, Likelihood]) -> float:
     """The mean divergence, in nats, of the outputs of another file of the same model. Raises TrialError."""
-    names, total = list(_real_outputs(lite, reading)), 0.0
-    likelihoods: dict[str, Likelihood] = {}
-    runners = (LiteRTRunner(one, lite.inputs, names, cores()) for one in (lite.content, content))
+    total = 0.0
+    runners = (LiteRTRunner(one, lite.inputs, list(likelihoods), cores()) for one in (lite.content, content))
     with ExitStack() as stack:
         plain, other = (stack.enter_context(closing(runner)) for runner in runners)
         for batch in data.batches(BATCH):
             before, after = plain(batch.inputs), other(batch.inputs)
-            for name in names:
-                likelihood = likelihoods.setdefault(name, likelihood_of(before[name], reading))
+            for name, likelihood in likelihoods.items():
                 total += float(np.maximum(likelihood.divergence(before[name], after[name]), 0.0).sum())
     return total / len(data) if np.isfinite(total) else np.inf
 
@@ -120,25 +132,25 @@ def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterato
         yield group
 
 
-def _measured(lite: LiteGraph, group: Sequence[Variant], data: Dataset, reading: OutputReading) -> list[float]:
+def _measured(
+    lite: LiteGraph, group: Sequence[Variant], data: Dataset, likelihoods: Mapping[str, Likelihood]
+) -> list[float]:
     """The mean divergence of each variant's outputs."""
-    outputs = _real_outputs(lite, reading)
+    outputs = {name: int(i) for name, i in zip(lite.outputs, lite.subgraph.outputs, strict=True) if name in likelihoods}
     builder = LiteBuilder(lite)
     tensors = {f"{FLOAT}/{name}": index for name, index in outputs.items()}
     for number, variant in enumerate(group):
         own = _add_variant(builder, variant)
         tensors |= {f"{number}/{name}": own[index] for name, index in outputs.items() if index in own}
-    likelihoods: dict[str, Likelihood] = {}
     total = np.zeros(len(group))
     with closing(LiteRTRunner(builder.write(tensors), lite.inputs, list(tensors), cores())) as runner:
         for batch in data.batches(BATCH):
             found = runner(batch.inputs)
             for name in outputs:
                 before = found[f"{FLOAT}/{name}"]
-                likelihood = likelihoods.setdefault(name, likelihood_of(before, reading))
                 for number in range(len(group)):
                     if f"{number}/{name}" in found:
-                        divergences = likelihood.divergence(before, found[f"{number}/{name}"])
+                        divergences = likelihoods[name].divergence(before, found[f"{number}/{name}"])
                         total[number] += np.maximum(divergences, 0.0).sum()  # rounding can make them less than nothing
     return [float(value) / len(data) if np.isfinite(value) else np.inf for value in total]
 

@@ -34,10 +34,10 @@ class OutputReading:
     """Which outputs count, and as what: those called `outputs`, or all.
 
     `of_classes` says that outputs (batch, columns) are scores of classes; with `positions` those of any rank are, on
-    `axis` (evaluation/metrics/classes.py).
+    `axis` (evaluation/metrics/classes.py). None says that nobody knows: probabilities add up to 1 along the last axis.
     """
 
-    of_classes: bool = True
+    of_classes: bool | None = True
     positions: bool = False
     axis: int | None = None
     outputs: tuple[str, ...] = ()
@@ -149,12 +149,17 @@ def likelihood_of(output: Array, reading: OutputReading = PLAIN) -> Likelihood:
     """
     if reading.of_classes and output.size and (output.ndim == 2 or (reading.positions and output.ndim > 2)):
         axis = class_axis(output, reading.axis if reading.positions else 1, "sensitivity")
-        within = bool((output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
-        whole = output.shape[axis] == 1 or bool((np.abs(output.sum(axis=axis) - 1.0) <= SUMS_TO_ONE).all())
-        return Classes(probabilities=within and whole, axis=axis)
+        return Classes(_are_probabilities(output, axis), axis)
+    if reading.of_classes is None and output.ndim > 1 and output.shape[-1] > 1 and _are_probabilities(output, -1):
+        return Classes(probabilities=True, axis=output.ndim - 1)
     spread = np.atleast_1d(output.std(axis=tuple(range(max(output.ndim - 1, 1))), dtype=np.float64))
     scale = np.maximum(spread, FLAT * spread.max(initial=0.0)) if spread.any() else np.ones_like(spread)
     return Values(tuple(scale.tolist()))
+
+
+def _are_probabilities(output: Array, axis: int) -> bool:
+    within = bool(output.size and (output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
+    return within and (output.shape[axis] == 1 or bool((np.abs(output.sum(axis=axis) - 1.0) <= SUMS_TO_ONE).all()))
 
 
 def _direction(p: Any, signs: Any) -> Any:

@@ -22,8 +22,9 @@ from autoquant.quantization.affine import Affine
 from autoquant.targets.litert_calibration import TensorBetween
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
+from autoquant.tuning.sensitivity import between
 from autoquant.tuning.sensitivity.between import chosen
-from autoquant.tuning.sensitivity.divergence import RoundedTensor, divergences
+from autoquant.tuning.sensitivity.divergence import RoundedTensor, divergences, read_outputs
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.study.workload import Workload
 
@@ -211,13 +212,34 @@ def test_what_a_tensor_loses_is_what_numpy_says(network: Callable[..., Network],
     assert lite.kind(lite.makers[lite.tensors["t"]]) == "MUL"
     affine = Affine(float(np.float32(0.3)), -7)
     data = open_data(tmp_path / "data.npz", net.builder.model.inputs)
-    found = divergences(lite, [("t", RoundedTensor(lite.tensors["t"], affine))], data, OutputReading())
+    found = divergences(
+        lite, [("t", RoundedTensor(lite.tensors["t"], affine))], data, read_outputs(lite, data, OutputReading())
+    )
     t = SavedLite(lite.content).run(net.x, names=("t",))["t"].astype(np.float64)
     rounded = (np.clip(np.rint(t / affine.scale) - 7, -128, 127) + 7) * affine.scale
     weight = np.asarray(constant(32, 5), np.float64)
     p, q = (log_softmax(values @ weight) for values in (t, rounded))
     assert found["t"] == pytest.approx((np.exp(p) * (p - q)).sum(axis=1).mean(), rel=1e-3)
     assert found["t"] > 1e-4
+
+
+def test_what_is_lost_on_two_samples_is_measured_by_what_all_of_them_vary(
+    network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(x: Any) -> Any:
+        import tensorflow as tf
+
+        hidden = tf.matmul(x, constant(16, 32), name="first")
+        return tf.matmul(tf.multiply(hidden, tf.sigmoid(hidden), name="t"), constant(32, 200), name="last")
+
+    found = []
+    for values in (between.VALUES, 0):
+        monkeypatch.setattr(between, "VALUES", values)  # of 0, as few samples as may be: LEAST
+        net = network(write, np.random.default_rng(3).normal(size=(64, 16)).astype(np.float32))
+        measured = net.builder.measure_between(net.plan)
+        assert measured is not None
+        found.append(sum(measured.operators.values()))
+    assert 0.1 * found[0] < found[1] < 10 * found[0]  # of 200 columns some hardly differ between two samples
 
 
 def log_softmax(z: Any) -> Any:

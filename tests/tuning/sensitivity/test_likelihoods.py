@@ -104,9 +104,13 @@ def test_values_count_relative_to_their_scale_however_many_they_are() -> None:
         ([[[1.0, 5.0], [5.0, 1.0]]], True, Values((2.0, 2.0))),
         ([3.0, 3.0], True, Values((1.0,))),
         ([[100.0, 0.5, 3.0], [300.0, 0.7, 3.0]], False, Values((100.0, 0.1, 0.01))),  # a flat column is not noise
+        ([[0.25, 0.75], [1.0, 0.0]], None, Classes(probabilities=True)),
+        ([[[0.25, 0.75], [1.0, 0.0]]], None, Classes(probabilities=True, axis=2)),
+        ([[1.0, 5.0], [5.0, 1.0]], None, Values((2.0, 2.0))),
+        ([[0.5], [1.0]], None, Values((0.25,))),
     ],
 )
-def test_how_an_output_is_read(output: list[Any], of_classes: bool, expected: Classes | Values) -> None:
+def test_how_an_output_is_read(output: list[Any], of_classes: bool | None, expected: Classes | Values) -> None:
     found = likelihood_of(np.array(output, np.float32), OutputReading(of_classes=of_classes))
     if isinstance(expected, Values):
         assert isinstance(found, Values)

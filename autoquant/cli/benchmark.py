@@ -11,6 +11,7 @@ from autoquant.cli.process import sigterm_as_ctrl_c, working
 from autoquant.cli.words import counted, milliseconds, percent, spread
 from autoquant.evaluation.latency.latency import Latency, OperatorTime
 from autoquant.formats.codec import json_text
+from autoquant.model.model import check_file
 from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
 
 SLOWEST = 10
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print the times."""
     options = arguments.options_for(args, BenchmarkRequest)
     BenchmarkRequest(**options)
+    for model in args.models:
+        check_file(model)
     with sigterm_as_ctrl_c(), working(args, tensorflow=any(lite_file(model) is None for model in args.models)):
         from autoquant import api
 

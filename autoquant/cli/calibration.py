@@ -11,6 +11,7 @@ from autoquant.cli.export import written
 from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.errors import DataError, UsageError
+from autoquant.model.model import check_file
 
 DATA = ("input_shape", "data_dir", "data_types")
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         what = "is missing" if len(missing) == 1 else "are missing"
         hint = "give all three, or an --evaluator"
         raise UsageError(f"--{', --'.join(missing)}", what, hint=hint)
+    check_file(args.model)
     with working(args):
         saved = _calibrated(args)
     say(written(saved))

@@ -9,6 +9,7 @@ from autoquant.cli import arguments
 from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.cli.words import counted
+from autoquant.model.model import check_file
 
 if TYPE_CHECKING:
     from autoquant.targets.check import CheckResult
@@ -23,6 +24,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, and print what was compared."""
+    check_file(args.model)
     with working(args):
         from autoquant import api
 

@@ -8,6 +8,7 @@ from autoquant.cli import arguments
 from autoquant.cli.calibration import add_saving
 from autoquant.cli.output import say
 from autoquant.cli.process import working
+from autoquant.model.model import check_file
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -19,6 +20,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print where the files are."""
+    check_file(args.model)
     with working(args):
         from autoquant.amct.qat import convert_qat_model
 

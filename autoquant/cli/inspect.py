@@ -15,7 +15,7 @@ from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import json_text
-from autoquant.model.model import is_lite
+from autoquant.model.model import check_file, is_lite
 from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.request import DataRequest
 
@@ -55,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
     _check_sensitivity(args, reading)
     if "target" in options:
         check_target(args.model, target=options["target"])
+    check_file(args.model)
+    if "calibration" in reading:
+        DataRequest(data=reading["calibration"], **reading).check_named()
     with working(args, tensorflow=not is_lite(args.model)):
         from autoquant import api
 

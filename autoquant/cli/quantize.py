@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from autoquant.cli import arguments
 from autoquant.cli.export import written
 from autoquant.cli.output import say
 from autoquant.cli.process import working
-from autoquant.model.model import is_lite
+from autoquant.formats.config_json import load_config
+from autoquant.model.model import check_file, is_lite
 from autoquant.tuning.study.choices import check_target
-from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.request import DataRequest, SearchRequest
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -31,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     options = arguments.options_for(args, SearchRequest)
     target = {name: options[name] for name in ("target", "io") if name in options}
     check_target(args.model, **target, simulation=args.simulation)
+    check_file(args.model)
+    load_config(Path(args.config))
+    DataRequest(data=args.calibration, **arguments.options_for(args, DataRequest)).check_named()
     with working(args, tensorflow=not is_lite(args.model)):
         from autoquant import api
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from autoquant.cli import arguments
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
+from autoquant.model.model import check_file
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
@@ -29,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
 
     run = RunFolder(Path(args.run))
     run.require_run()
-    with prepared(args, run.read_request()["request"]["model"]), listening(args) as listener:
+    model = run.read_request()["request"]["model"]
+    check_file(model)
+    with prepared(args, model), listening(args) as listener:
         from autoquant import api
 
         result = api.resume(args.run, listener=listener, **arguments.options_for(args, SearchRequest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from autoquant.cli import arguments
 from autoquant.cli.process import prepared
@@ -11,6 +12,7 @@ from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
 from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.run_folder import RunFolder
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -74,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
     request = SearchRequest(**options)  # checked here, before the seconds that TensorFlow takes
+    request.check_named()
+    if "run" in args:
+        RunFolder(Path(args.run)).refuse_existing()
     with prepared(args, request.model), listening(args) as listener:
         from autoquant import api
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -19,10 +18,10 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.interface import find_inputs, rename_interface
 from autoquant.model.loops import with_functional_loops
+from autoquant.model.model import EXPECTED, KERAS, check_file
 from autoquant.model.nodes import calls_functions
 from autoquant.model.operators import node_of
 
-EXPECTED = "a frozen .pb, a SavedModel folder, a .keras or an .h5 file is expected"
 WHOLE = "is the file whole?"
 SERVING = "serving_default"
 INTERNAL = "__saved_model_init_op"
@@ -30,11 +29,8 @@ INTERNAL = "__saved_model_init_op"
 
 def load(path: Path) -> Graph:
     """The frozen graph of a model file; outputs are empty where the file names none. Raises ModelError."""
-    if not path.exists():
-        raise ModelError(str(path), "there is no such file", hint=EXPECTED)
-    loader = load_saved_model if path.is_dir() else LOADERS.get(path.suffix.lower())
-    if loader is None:
-        raise ModelError(str(path), f"cannot open a '{path.suffix}' file", hint=EXPECTED)
+    check_file(path)
+    loader = load_saved_model if path.is_dir() else load_keras if path.suffix.lower() in KERAS else load_frozen
     try:
         return loader(path)
     except OSError as error:
@@ -237,9 +233,3 @@ def _without_idle_library(graph: Graph) -> Graph:
         if node.op in functions or calls_functions(node):
             return graph
     return Graph(graph.nodes, graph.inputs, graph.outputs)
-
-
-LOADERS: Mapping[str, Callable[[Path], Graph]] = MappingProxyType(
-    {".h5": load_keras, ".hdf5": load_keras, ".keras": load_keras, ".pb": load_frozen}
-)
-"""Suffix -> how to read the file; a folder is a SavedModel."""

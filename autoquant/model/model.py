@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.model.graph import Graph
 
 LITE = ".tflite"
+KERAS = frozenset({".h5", ".hdf5", ".keras"})
+FROZEN = ".pb"
+EXPECTED = "a frozen .pb, a SavedModel folder, a .keras, an .h5 or a .tflite file is expected"
 Shape = tuple[int | None, ...]
 """Sizes of a tensor, None where one is open."""
 
@@ -100,6 +103,16 @@ def known_constant(program: Program, tensor: str | None) -> Array:
 def is_lite(model: str | Path) -> bool:
     """Whether a model is a .tflite, by its name."""
     return Path(model).suffix.lower() == LITE
+
+
+def check_file(path: str | Path) -> None:
+    """Raise ModelError where there is no such file, or it is of no kind that can be opened; loads nothing."""
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(str(path), "there is no such file", hint=EXPECTED)
+    suffix = path.suffix.lower()
+    if not (path.is_dir() or is_lite(path) or suffix == FROZEN or suffix in KERAS):
+        raise ModelError(str(path), f"cannot open a '{path.suffix}' file", hint=EXPECTED)
 
 
 def one_sample_shapes(

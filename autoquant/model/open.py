@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoquant.errors import UsageError
-from autoquant.model.model import EVERYTHING, Fusion, Model, is_lite
+from autoquant.model.model import EVERYTHING, Fusion, Model, check_file, is_lite
 
 if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.model.graph import Graph
@@ -31,6 +31,7 @@ def open_model(
     `signature` chooses one of several in a .tflite file, the only kind for which TensorFlow is not loaded.
     """
     path = Path(path)
+    check_file(path)
     if is_lite(path):
         from autoquant.model.litert.load import load_lite
 

@@ -35,6 +35,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     begin = clock()
     folder = RunFolder(run)
     folder.refuse_existing()
+    request.check_named()
     inputs = open_inputs(request, load_space(request.space), model_of(request))
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
     table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}

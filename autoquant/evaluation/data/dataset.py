@@ -17,7 +17,7 @@ from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
 from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.images import ImageFolder
-from autoquant.evaluation.data.plugins import load_function, name_of, nearest
+from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest
 from autoquant.evaluation.data.preprocessing import Custom, Preprocess
 from autoquant.evaluation.data.records import RecordSource
 from autoquant.model.model import InputSpec
@@ -141,6 +141,22 @@ def open_data(
     return data
 
 
+def check_spec(spec: Any) -> None:
+    """Raise DataError where a file or function that `spec` names is not there, or of an unknown kind; reads nothing."""
+    if not isinstance(spec, (str, Path)):
+        return
+    path = Path(spec)
+    if path.is_dir() or _globbed(str(spec)):
+        return
+    if path.is_file():
+        if path.suffix != ".npz" and not any(path.match(pattern) for pattern in RECORDS):
+            raise DataError(str(path), "is a file of an unknown kind", hint=f"give {KINDS}")
+    elif ":" in str(spec):
+        check_function(str(spec))
+    else:
+        raise _missing(path)
+
+
 def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None) -> SampleSource:
     names = [input_.name for input_ in inputs]
     if isinstance(spec, Mapping):
@@ -149,21 +165,16 @@ def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] 
         return _open_pair(spec, names)
     if not isinstance(spec, (str, Path)):
         return FunctionSource(name_of(spec), spec, names)
+    check_spec(spec)
     path = Path(spec)
     if path.is_dir():
         files = sorted({file for pattern in RECORDS for file in path.glob(pattern) if file.is_file()})
         return RecordSource(str(path), files, inputs, size) if files else ImageFolder(path, inputs, size)
     if path.is_file():
-        if path.suffix == ".npz":
-            return open_npz(path, names)
-        if any(path.match(pattern) for pattern in RECORDS):
-            return RecordSource(str(path), [path], inputs, size)
-        raise DataError(str(path), "is a file of an unknown kind", hint=f"give {KINDS}")
+        return open_npz(path, names) if path.suffix == ".npz" else RecordSource(str(path), [path], inputs, size)
     if files := _globbed(str(spec)):
         return RecordSource(str(spec), files, inputs, size)
-    if ":" in str(spec):
-        return FunctionSource(str(spec), load_function(str(spec)), names)
-    raise _missing(path)
+    return FunctionSource(str(spec), load_function(str(spec)), names)
 
 
 def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> SampleSource:

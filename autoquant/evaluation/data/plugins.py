@@ -25,9 +25,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     Modules in the current directory are found too. Raises DataError saying what is missing: the module, the function,
     or that it cannot be called; and where the import of the module fails, with its message and line.
     """
-    place, colon, name = spec.rpartition(":")
-    if not (colon and place and name):
-        raise DataError(spec, "is not the name of a function", hint="write 'module:function' or 'file.py:function'")
+    place, name = _parts(spec)
     module = load_file(spec, Path(place)) if place.endswith(".py") else _load_module(spec, place)
     if not hasattr(module, name):
         public = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
@@ -38,14 +36,23 @@ def load_function(spec: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]  # hasattr and callable are all that can be known
 
 
+def check_function(spec: str) -> None:
+    """Raise DataError where the file or module of a function is not there; nothing is imported."""
+    place, _ = _parts(spec)
+    if place.endswith(".py"):
+        _require_file(spec, Path(place))
+        return
+    package = place.partition(".")[0]
+    importlib.invalidate_caches()
+    with _on_path(Path.cwd()):
+        found = package in sys.modules or importlib.util.find_spec(package) is not None
+    if not found:
+        raise _no_module(spec, package)
+
+
 def load_file(spec: str, path: Path) -> ModuleType:
     """The module of a .py file. Raises DataError at `spec` where it is not there or its import fails."""
-    if not path.is_file():
-        raise DataError(
-            spec,
-            f"there is no file {path}",
-            hint=nearest(path.name, _files(path.parent)),
-        )
+    _require_file(spec, path)
     path = path.resolve()
     name = f"autoquant_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
@@ -103,11 +110,27 @@ def _load_module(spec: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise user_error(spec, error) from error
-        here = sorted(path.stem for path in Path.cwd().glob("*.py"))
-        hint = nearest(error.name, here) or "is it installed, or in the current directory?"
-        raise DataError(spec, f"there is no module '{error.name}'", hint=hint) from error
+        raise _no_module(spec, error.name) from error
     except Exception as error:
         raise user_error(spec, error) from error
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """The module or file of a function, and its name there."""
+    place, _, name = spec.rpartition(":")
+    if not (place and name):
+        raise DataError(spec, "is not the name of a function", hint="write 'module:function' or 'file.py:function'")
+    return place, name
+
+
+def _require_file(spec: str, path: Path) -> None:
+    if not path.is_file():
+        raise DataError(spec, f"there is no file {path}", hint=nearest(path.name, _files(path.parent)))
+
+
+def _no_module(spec: str, name: str) -> DataError:
+    hint = nearest(name, _files(Path.cwd(), stems=True)) or "is it installed, or in the current directory?"
+    return DataError(spec, f"there is no module '{name}'", hint=hint)
 
 
 @contextmanager
@@ -124,5 +147,6 @@ def _is_ours(filename: str) -> bool:
     return filename.startswith("<frozen") or path.is_relative_to(OURS) or path.parent == Path(importlib.__file__).parent
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.py")) if folder.is_dir() else []
+def _files(folder: Path, *, stems: bool = False) -> list[str]:
+    found = folder.glob("*.py") if folder.is_dir() else ()
+    return sorted(path.stem if stems else path.name for path in found)

@@ -13,7 +13,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.data.plugins import load_function, name_of, nearest, source_key, user_error
+from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest, source_key, user_error
 
 Step = tuple[np.ufunc, tuple[float, ...]]
 Numbers = float | str | Sequence[float]
@@ -152,6 +152,14 @@ def open_preprocess(
     if ":" not in name:
         raise UsageError("--preprocess", f"unknown '{name}'", hint=nearest(name, [*KERAS, "module:function"]))
     return Custom(name, load_function(name))
+
+
+def check_preprocess(name: str | Callable[[Array], Any] | None, **numbers: Numbers | None) -> None:
+    """Raise as `open_preprocess`, but do not import a function's module."""
+    if isinstance(name, str) and ":" in name and all(given is None for given in numbers.values()):
+        check_function(name)
+    else:
+        open_preprocess(name, **numbers)
 
 
 def _parse_values(option: str, given: Numbers) -> tuple[float, ...]:

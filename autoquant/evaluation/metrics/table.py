@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autoquant.errors import UsageError
-from autoquant.evaluation.data.plugins import load_function, name_of, nearest
+from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest
 from autoquant.evaluation.metrics.builtin import area_under_curve, mean_squared_error, peak_signal_to_noise, top_k
 from autoquant.evaluation.metrics.iou import mean_iou
 from autoquant.evaluation.metrics.metric import AT_OUTPUT, Metric
@@ -50,11 +50,26 @@ def open_metric(spec: str | Callable[..., Any]) -> Metric:
     """
     if not isinstance(spec, str):
         return user_metric(name_of(spec), spec)
+    known, output = _parts(spec)
+    metric = user_metric(known, load_function(known)) if ":" in known else _builtin(known, spec)
+    return replace(metric, name=spec, key=f"{metric.key} output={output}", output=output) if output else metric
+
+
+def check_metric(spec: str | Callable[..., Any]) -> None:
+    """Raise as `open_metric`, but do not import a function's module."""
+    known = _parts(spec)[0] if isinstance(spec, str) else ""
+    if ":" in known:
+        check_function(known)
+    elif known:
+        _builtin(known, known)
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """The metric itself, and the output that it is to score, or ''."""
     known, at_output, output = spec.partition(AT_OUTPUT)
     if at_output and not output:
         raise UsageError("--metric", f"'{spec}' names no output", hint=f"write for example top1{AT_OUTPUT}scores")
-    metric = user_metric(known, load_function(known)) if ":" in known else _builtin(known, spec)
-    return replace(metric, name=spec, key=f"{metric.key} output={output}", output=output) if output else metric
+    return known, output
 
 
 def _builtin(text: str, spec: str) -> Metric:

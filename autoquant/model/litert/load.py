@@ -53,8 +53,6 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
 def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(str(path), "there is no such file", hint="a float .tflite is expected") from error
     except OSError as error:
         raise ModelError(str(path), f"cannot be read: {error.strerror or error}", hint=WHOLE) from error
     if content[4:8] != IDENTIFIER:

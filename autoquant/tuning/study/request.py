@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
-from autoquant.evaluation.data.preprocessing import Numbers
+from autoquant.evaluation.data.dataset import check_spec
+from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
 from autoquant.evaluation.metrics.metric import AT_OUTPUT
+from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
+from autoquant.formats.space_toml import load_space
+from autoquant.model.model import check_file
 from autoquant.tuning.study.choices import (
     AUTO,
     FLOAT32,
@@ -97,6 +101,12 @@ class DataRequest:
         if self.batch_size < 1:
             raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
 
+    def check_named(self) -> None:
+        """Raise InputError for names of what is not there: nothing is read for that, and TensorFlow not loaded."""
+        for spec in (self.data, self.calibration):
+            check_spec(spec)
+        check_preprocess(self.preprocess, scale=self.scale, mean=self.mean, std=self.std)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest(DataRequest):
@@ -166,6 +176,14 @@ class SearchRequest(DataRequest):
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
         if not self.space:
             object.__setattr__(self, "space", default_space(self.target))
+
+    def check_named(self) -> None:
+        """Raise InputError for names of what is not there, of model, space and metric too."""
+        check_file(self.model)
+        load_space(self.space)
+        super().check_named()
+        check_spec(None if self.certify == NOTHING else self.certify)
+        check_metric(self.metric)
 
     def as_table(self) -> dict[str, Any]:
         """The table of run.toml: paths made absolute, unset values left out."""

@@ -18,7 +18,7 @@ from autoquant.formats.space_toml import presets
 
 PACKAGE = Path(autoquant.__file__).parent
 LAYERS = (
-    ("array", "errors", "files", "cache", "quiet"),
+    ("array", "errors", "files", "cache", "quiet", "memory"),
     ("evaluation/statistics",),
     ("model",),
     ("quantization",),

@@ -16,7 +16,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.loops import UNREAD
 from autoquant.model.nodes import AttrValue, changed_node, make_node
 from autoquant.model.operators import canonical, node_of
-from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of, traced_tensor
+from autoquant.model.shapes import import_shapes, make_placeholder, static_shape, tensor_of, traced_tensor
 
 NO_OUTPUT = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print"})
 VARIABLE = (
@@ -120,7 +120,7 @@ def rename_interface(graph: Graph, *, inputs: Mapping[str, str], outputs: Iterab
     for old, wanted in inputs.items():
         graph, taken[old] = _renamed_input(graph, old, node_name(wanted))
     graph = replace(graph, inputs=tuple(taken.get(name, name) for name in graph.inputs))
-    tf_graph = import_graph(graph)
+    tf_graph = import_shapes(graph)
     names = []
     for tensor, wanted in outputs:
         tensor = taken.get(node_of(tensor), canonical(tensor))

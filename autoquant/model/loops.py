@@ -23,7 +23,7 @@ from autoquant.model.graph import FunctionDefLibrary, Graph
 from autoquant.model.model import Shape
 from autoquant.model.nodes import INT32, AttrValue, attr_of, changed_node, function_of, make_const, make_node
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import import_graph, make_placeholder, shape_value, static_shape, tensor_of
+from autoquant.model.shapes import import_graph, import_shapes, make_placeholder, shape_value, static_shape, tensor_of
 
 CONTROL_FLOW = frozenset(
     {"Enter", "Exit", "LoopCond", "Merge", "NextIteration", "RefEnter", "RefExit", "RefMerge", "RefNextIteration"}
@@ -194,7 +194,7 @@ def _entering(graph: Graph, loop: Loop) -> list[Shape | None]:
     if not loop.is_first(graph):
         return [None for _ in loop.enters]
     tensors = tuple(enter.input[0] for enter in loop.enters)
-    before = import_graph(replace(graph, inputs=(), outputs=tensors).pruned())
+    before = import_shapes(replace(graph, inputs=(), outputs=tensors).pruned())
     return [static_shape(tensor_of(before, tensor)) for tensor in tensors]
 
 

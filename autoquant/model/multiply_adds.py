@@ -13,7 +13,7 @@ from autoquant.model.loops import LOOPS
 from autoquant.model.model import Shape
 from autoquant.model.nodes import attr_of, sizes
 from autoquant.model.operators import canonical
-from autoquant.model.shapes import import_graph, run_on_zeros, static_shape, tensor_of, traced_function
+from autoquant.model.shapes import import_shapes, run_on_zeros, static_shape, tensor_of, traced_function
 
 ShapeOf = Callable[[str], Shape | None]
 CALLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -77,7 +77,7 @@ def multiply_adds_of_calls(sample: Graph, calls: Iterable[Any]) -> Mapping[str, 
     nodes = list(calls)
     if not nodes:
         return {}
-    tf_graph = import_graph(sample)
+    tf_graph = import_shapes(sample)
     loops = [node.name for node in nodes if node.op in LOOPS]
     counts = {name: _count(value) for name, value in run_on_zeros(sample, tf_graph, loops).items()}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tensorflow.core.framework import attr_value_pb2, node_def_pb2, types_pb2
@@ -15,6 +17,11 @@ AttrValue = attr_value_pb2.AttrValue
 DataType = types_pb2.DataType
 FLOAT, INT8, INT32, INT64 = types_pb2.DT_FLOAT, types_pb2.DT_INT8, types_pb2.DT_INT32, types_pb2.DT_INT64
 UINT8, UINT64, BOOL, STRING = types_pb2.DT_UINT8, types_pb2.DT_UINT64, types_pb2.DT_BOOL, types_pb2.DT_STRING
+
+REAL: Mapping[int, int] = MappingProxyType(
+    {FLOAT: 4, types_pb2.DT_DOUBLE: 8, types_pb2.DT_HALF: 2, types_pb2.DT_BFLOAT16: 2}
+)
+"""Types of real numbers -> bytes of one."""
 
 
 def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> Any:
@@ -42,6 +49,29 @@ def make_const(name: str, value: Array) -> Any:
     node.attr["dtype"].type = tensor.dtype
     node.attr["value"].tensor.CopyFrom(tensor)
     return node
+
+
+LARGE = 4096
+"""Bytes of a constant that is a weight, and no shape, axis or other setting."""
+
+
+def is_large(node: Any) -> bool:
+    """Whether a node is a constant of real numbers with many values, whose size is what its shape says."""
+    if node.op != "Const" or node.attr["dtype"].type not in REAL:
+        return False
+    tensor = node.attr["value"].tensor
+    size = math.prod(dim.size for dim in tensor.tensor_shape.dim) * REAL[node.attr["dtype"].type]
+    return len(tensor.tensor_content) == size >= LARGE
+
+
+def with_zeros(node: Any) -> Any:
+    """A constant of the same type and shape that is zero everywhere, which takes no memory."""
+    zeros = NodeDef(name=node.name, op=node.op)
+    zeros.attr["dtype"].type = node.attr["dtype"].type
+    value = zeros.attr["value"].tensor
+    value.dtype = node.attr["value"].tensor.dtype
+    value.tensor_shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+    return zeros
 
 
 def changed_node(node: Any, *, name: str = "", op: str = "", inputs: Iterable[str] | None = None) -> Any:

@@ -70,7 +70,7 @@ def _refuse_training(graph: Graph) -> None:
 
 def _cleaned(graph: Graph) -> Graph:
     while True:
-        simpler = one_pass(fold_constants(graph), CLEANING)
+        simpler = fold_constants(one_pass(graph, CLEANING))  # in this order, since weights are often behind an Identity
         if simpler is graph:
             return graph
         graph = simpler

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoquant.errors import UsageError
+from autoquant.memory import release_memory
 from autoquant.model.model import EVERYTHING, Fusion, Model, check_file, is_lite
 
 if TYPE_CHECKING:  # which loads TensorFlow
@@ -44,7 +45,11 @@ def open_model(
     from autoquant.model.load import load
     from autoquant.model.shapes import input_specs
 
-    graph = prepare_graph(load(path), inputs=inputs, outputs=outputs, fusion=fusion)
+    loaded = load(path)
+    release_memory()  # what TensorFlow and Keras made on the way is many times the size of the weights
+    graph = prepare_graph(loaded, inputs=inputs, outputs=outputs, fusion=fusion)
+    del loaded
+    release_memory()
     return Model(path.resolve().stem, graph, input_specs(graph), digest_of(path))
 
 
@@ -54,11 +59,11 @@ def prepare_graph(
     """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
     from autoquant.model.interface import check_runnable, needed_inputs, select_interface
     from autoquant.model.normalize import check_fusion, normalize
-    from autoquant.model.shapes import import_graph
+    from autoquant.model.shapes import import_shapes
 
     frozen = select_interface(loaded, inputs=inputs, outputs=outputs)
     check_fusion(frozen, fusion)
-    import_graph(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
+    import_shapes(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
     graph = normalize(frozen, fusion)
     if not inputs:
         graph = replace(graph, inputs=needed_inputs(graph)).pruned()

@@ -13,7 +13,7 @@ from typing import Any
 from autoquant.model.graph import Graph
 from autoquant.model.nodes import changed_node
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of
+from autoquant.model.shapes import import_shapes, make_placeholder, static_shape, tensor_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def cut(graph: Graph, tensors: Iterable[str]) -> CutGraph:
     wanted = [tensor for tensor in dict.fromkeys(tensors) if not _is_source(graph, tensor)]
     if not wanted:
         return CutGraph(graph, {})
-    tf_graph = import_graph(graph)
+    tf_graph = import_shapes(graph)
     made = {tensor: tensor_of(tf_graph, tensor) for tensor in wanted}
     shapes = {tensor: shape for tensor, one in made.items() if (shape := static_shape(one)) is not None}
     sources: dict[str, str] = {}

@@ -1,0 +1,27 @@
+"""Memory that was freed goes back to the system, which the C library keeps for itself otherwise."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from functools import cache
+from typing import Any
+
+
+def release_memory() -> None:
+    """Give back what is free: after something large, such as a graph with its weights, that is not needed any more.
+
+    Graphs of TensorFlow refer to themselves, so Python frees them late; and glibc keeps what it got in small pieces.
+    """
+    gc.collect()
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any | None:
+    """The C library, where it has malloc_trim."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "malloc_trim") else None

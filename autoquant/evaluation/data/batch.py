@@ -13,6 +13,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
+from autoquant.messages import reason
 from autoquant.model.model import InputSpec
 
 Outputs = Mapping[str, Array]
@@ -65,7 +66,7 @@ def reading(path: Path, kind: type[Exception] = OSError) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        what = f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})"
         raise DataError(str(path), what, hint="is it still there, and may you read it?") from error
 
 

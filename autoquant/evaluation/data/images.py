@@ -6,7 +6,6 @@ Decoding is TensorFlow's, so data of images imports it, whatever the model is; a
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
+from autoquant.messages import reason
 from autoquant.model.model import InputSpec
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
@@ -71,9 +71,7 @@ def decode_image(where: str, encoded: bytes, form: ImageForm) -> Array:
             channels = 0 if odd else form.channels
             image = tf.raw_ops.DecodeImage(contents=encoded, channels=channels, expand_animations=False).numpy()
         except tf.errors.OpError as error:
-            # TensorFlow says where in itself it happened, in braces, and what it knows, up to the first stop.
-            said = re.sub(r"\{\{.*?\}\}\s*", "", error.message).split(". ")[0].splitlines()[0]
-            what = f"cannot be decoded: {said}"
+            what = f"cannot be decoded: {reason(error).split('. ')[0]}"  # what it knows is up to the first stop
             raise DataError(where, what, hint="is the file whole?") from error
         image = _with_channels(image, form.channels)
         if form.size is not None and image.shape[:2] != form.size:

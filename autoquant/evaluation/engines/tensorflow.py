@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from autoquant.array import Array
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
+from autoquant.messages import reason
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Program
 from autoquant.model.shapes import tensor_of
@@ -45,7 +46,7 @@ def tf_graph_of(graph_def: Any, where: str = "graph") -> Any:
         with graph.as_default():
             tf.graph_util.import_graph_def(graph_def, name="")
     except (ValueError, tf.errors.OpError) as error:
-        what = f"TensorFlow refuses it: {str(error).splitlines()[0]}"
+        what = f"TensorFlow refuses it: {reason(error)}"
         raise TrialError(where, what, hint="leave the layer in float") from error
     return graph
 
@@ -101,5 +102,5 @@ class TensorFlowRunner:
         except self._errors.ResourceExhaustedError as error:
             raise TrialError("TensorFlow", "out of memory", hint="a smaller --batch-size may help") from error
         except (self._errors.OpError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise TrialError("TensorFlow", f"the model does not run: {reason}", hint="check the input data") from error
+            what = f"the model does not run: {reason(error)}"
+            raise TrialError("TensorFlow", what, hint="check the input data") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from autoquant.errors import ModelError
 from autoquant.memory import release_memory
+from autoquant.messages import reason
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.cuts import cut, join
@@ -71,8 +72,7 @@ def _refusal(graph: Graph, message: str) -> ModelError:
     named = re.findall(r"error: '(?:tf|tfl)\.(\w+)' op (.+)$", message, re.MULTILINE)
     ops = sorted({op.strip() for line in listed for op in line.split(",")} or {op for op, _ in named})
     if not ops:
-        first = next(iter(message.strip().splitlines()), "it says no reason")
-        return ModelError("converter", f"refuses the model: {first}", hint=f"change that, {ANOTHER_TARGET}")
+        return ModelError("converter", f"refuses the model: {reason(message)}", hint=f"change that, {ANOTHER_TARGET}")
     nodes = [node.name for node in graph.ordered() if node.op in ops]
     where = f"'{nodes[0]}'" + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "") if nodes else "the model"
     what = "LiteRT has no operator for it" if listed else "; ".join(sorted({reason for _, reason in named}))

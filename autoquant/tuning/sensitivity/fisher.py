@@ -23,6 +23,7 @@ from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine, TensorFlowRunner
 from autoquant.evaluation.passes import part_size
+from autoquant.messages import reason
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
@@ -124,7 +125,7 @@ def _gradients(
     try:
         found = tf.gradients(outputs, made, grad_ys=directions)
     except (LookupError, NotImplementedError, ValueError, TypeError) as error:
-        raise ModelError("gradient", str(error).splitlines()[0], hint=MEASURE) from error
+        raise ModelError("gradient", reason(error), hint=MEASURE) from error
     needed = graph.ancestors(*likelihoods)
     for layer, gradient in zip(layers, found, strict=True):
         if gradient is None and node_of(layer.node) in needed:

@@ -18,6 +18,7 @@ from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
+from autoquant.model.feed import Feed
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
@@ -67,7 +68,7 @@ def search(
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
             batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
-            error_rate (0.05), certify, confidence (0.95), guard, allow_overlap, stop_on_target, keep_all_models;
+            feed, error_rate (0.05), certify, confidence (0.95), guard, allow_overlap, stop_on_target, keep_all_models;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
@@ -168,21 +169,22 @@ def quantize(
     target: str = TENSORFLOW,
     io: str = FLOAT32,
     signature: str = "",
+    feed: Feed = (),
     simulation: bool = True,
     **options: Unpack[DataOptions],
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
     `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` that of several
-    in a model that is one. `simulation` False leaves the functions out that let the model run in stock TensorFlow.
-    `options` say how the data becomes what the model takes: preprocess, scale, mean, std, image_size, batch_size.
-    Raises PlanError where the config does not fit the model or the target, TrialError where a layer cannot be quantized
-    as it says.
+    in a model that is one. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
+    False leaves the functions out that let the model run in stock TensorFlow. `options` say how the data becomes what
+    the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
+    fit the model or the target, TrialError where a layer cannot be quantized as it says.
     """
     check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
     fusion = load_config(Path(config)).fusion
-    opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion, signature=signature or None)
+    opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion, signature=signature or None, feed=feed)
     data = open_dataset(request, opened, calibration)
     built_for = open_target(target, io=io, simulation=simulation)
     lowered = built_for.lowered(opened)
@@ -243,19 +245,21 @@ def inspect(
     outputs: Sequence[str] = (),
     target: str | None = None,
     signature: str | None = None,
+    feed: Feed = (),
     calibration: Any = None,
     **options: Unpack[DataOptions],
 ) -> Inspection:
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
-    `signature` chooses among several of a .tflite. With `calibration` data, read as `options` say, the sensitivity of
-    each layer is found as well. Raises ModelError, UsageError.
+    `signature` chooses among several of a .tflite, `feed` gives values to placeholders that are no data. With
+    `calibration` data, read as `options` say, the sensitivity of each layer is found as well. Raises ModelError,
+    UsageError.
     """
     chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
     check_target(model, target=chosen)
     request = None if calibration is None else DataRequest(data=calibration, calibration=calibration, **options)
-    opened = open_model(model, inputs=inputs, outputs=outputs, signature=signature or None)
+    opened = open_model(model, inputs=inputs, outputs=outputs, signature=signature or None, feed=feed)
     looked_at = open_target(chosen)
     lowered = looked_at.lowered(opened)
     survey = looked_at.survey(lowered, {})

@@ -64,6 +64,7 @@ OWNERS = {
         "evaluation/engines/tensorflow.py",
         "model/folding.py",
         "model/graph.py",
+        "model/inlining.py",
         "model/interface.py",
         "model/litert/convert.py",
         "model/litert/lists.py",

@@ -12,6 +12,8 @@ from autoquant.amct.calibration import calibration_of, create_quant_config, quan
 from autoquant.amct.saving import SavedModel, save_model
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.plugins import load_file, user_error
+from autoquant.messages import reason
+from autoquant.model.feed import Feed
 from autoquant.model.load import load
 from autoquant.model.shapes import import_graph
 
@@ -33,20 +35,22 @@ def calibrate_file(
     batch_num: int = 1,
     calibration_config: str | Path | None = None,
     simulation: bool = True,
+    feed: Feed = (),
 ) -> CalibratedModel:
     """Calibrate a frozen .pb by what `evaluator.calibration(graph, outputs)` runs, and write its INT8 model.
 
-    `calibration_config` is a simplified configuration, `.cfg`, with a batch_num of its own. In the folder of
+    `calibration_config` is a simplified configuration, `.cfg`, with a batch_num of its own; `feed` gives values to
+    placeholders that are no data, such as is_training. In the folder of
     `save_path`, config.json and record.txt are written too, over what is there. Raises as create_quant_config,
     quantize_model and save_model do, and DataError where the evaluator does not get through.
     """
     folder, names = Path(save_path).parent, output_names(outputs)
     config, record = folder / "config.json", folder / "record.txt"
-    graph = import_graph(load(Path(model)))
+    graph = import_graph(load(Path(model), feed))
     create_quant_config(config, graph, batch_num=batch_num, config_defination=calibration_config)
     quantize_model(graph, config, record, list(names))
     calibrate_with(evaluator, graph, names, record)
-    saved = save_model(model, names, record, save_path, simulation=simulation)
+    saved = save_model(model, names, record, save_path, simulation=simulation, feed=feed)
     return CalibratedModel(saved.model, saved.mapping, config, record)
 
 
@@ -86,17 +90,6 @@ def calibrate_with(evaluator: Any, graph: Any, outputs: Sequence[str], record_fi
         if calibration is not None:
             calibration.probes.raise_error(error)
         if isinstance(error, tf.errors.OpError):
-            what = f"TensorFlow cannot run the model: {sentence(error.message)}"
+            what = f"TensorFlow cannot run the model: {reason(error)}"
             raise DataError(where, what, hint="check what calibration(graph, outputs) feeds and runs") from error
         raise user_error(where, error) from error
-
-
-def sentence(message: str) -> str:
-    """What an error of TensorFlow says, without where in Python its node was made.
-
-    >>> sentence("Graph execution error:\\n\\nDetected at node 'x'\\nNode: 'x'\\nYou must feed a value\\n\\t [[x]]")
-    'You must feed a value'
-    """
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or [message]
-    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith("Node: ")]
-    return lines[nodes[0] + 1] if nodes else lines[0]

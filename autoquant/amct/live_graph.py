@@ -16,9 +16,9 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.statistics import Statistics, collector
 from autoquant.errors import ModelError, TrialError, UsageError
 from autoquant.model.graph import Graph
+from autoquant.model.inference import inference_graph
 from autoquant.model.interface import find_inputs, find_outputs, select_interface
 from autoquant.model.layer import Layer, Survey
-from autoquant.model.loops import with_functional_loops
 from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import canonical
@@ -51,7 +51,7 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
     if graph.get_collection(CALIBRATED):
         what = "quantize_model has been called on it already"
         raise UsageError("graph", what, hint="import the .pb into a new tf.Graph, and give that")
-    loaded = with_functional_loops(Graph.from_graph_def(graph.as_graph_def(), inputs=(), outputs=()))
+    loaded = inference_graph(graph.as_graph_def())
     loaded = replace(loaded, inputs=find_inputs(loaded))
     if not find_outputs(loaded):
         what = "none of its outputs depends on a Placeholder"

@@ -19,6 +19,7 @@ from autoquant.array import Array
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import ModelError
 from autoquant.formats.record_text import save_record
+from autoquant.model.feed import Feed
 from autoquant.model.folding import foldable
 from autoquant.model.graph import Graph
 from autoquant.model.interface import select_interface
@@ -45,6 +46,7 @@ def convert_qat_model(
     record_file: str | Path | None = None,
     *,
     simulation: bool = True,
+    feed: Feed = (),
 ) -> SavedModel:
     """Replace the FakeQuants of a trained, frozen .pb by INT8 layers with the scales that were trained.
 
@@ -58,13 +60,14 @@ def convert_qat_model(
         save_path: a prefix: writes `<save_path>_quantized.pb` and `<save_path>_quant.json`.
         record_file: where the scales are written too, for `convert_model`; None writes none.
         simulation: whether the model can run in stock TensorFlow.
+        feed: values of placeholders that are no data, such as is_training.
 
     Raises:
         ModelError: the file has no FakeQuant around a layer; a weight is not symmetric; more than 8 bits.
         TrialError: a bias exceeds INT32.
     """
     names = output_names(outputs)
-    trained = select_interface(load(Path(pb_model)), outputs=names)
+    trained = select_interface(load(Path(pb_model), feed), outputs=names)
     if not any(node.op in FAKE for node in trained.nodes.values()):
         what = "has no FakeQuant operator: it was not trained for INT8"
         raise ModelError(str(pb_model), what, hint="calibrate it: create_quant_config, quantize_model, save_model")

@@ -16,6 +16,7 @@ from autoquant.calibration.record import LayerRecord, Record, float_weight
 from autoquant.errors import PlanError, UsageError, did_you_mean, listed
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
+from autoquant.model.feed import Feed
 from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.load import load
@@ -58,6 +59,7 @@ def save_model(
     save_path: str | Path,
     *,
     simulation: bool = True,
+    feed: Feed = (),
 ) -> SavedModel:
     """Write the INT8 model of a calibration, after the runs that `quantize_model` waits for.
 
@@ -67,6 +69,7 @@ def save_model(
         record_file: what the calibration wrote.
         save_path: a prefix: writes `<save_path>_quantized.pb` and `<save_path>_quant.json`; its folder is made.
         simulation: whether the file holds the functions that let it run in stock TensorFlow.
+        feed: values of placeholders that are no data, such as is_training, with which the file was opened.
 
     Raises:
         PlanError: the calibration is not finished, or the record is not that of this model.
@@ -75,7 +78,7 @@ def save_model(
     """
     path = Path(record_file)
     _check_finished(path)
-    model = open_recorded(Path(pb_model), output_names(outputs), load_record(path), path)
+    model = open_recorded(Path(pb_model), output_names(outputs), load_record(path), path, feed)
     _check_weights(model, path)
     return write_quantized(model, save_path, simulation=simulation)
 
@@ -106,13 +109,15 @@ def convert_model(
     return write_quantized(model, save_path, simulation=simulation)
 
 
-def open_recorded(pb_model: Path, outputs: Sequence[str], record: Record, where: Path) -> RecordedModel:
+def open_recorded(
+    pb_model: Path, outputs: Sequence[str], record: Record, where: Path, feed: Feed = ()
+) -> RecordedModel:
     """Open the model of a record, which was read from `where`.
 
     Layers that the outputs do not depend on are left out, with a warning. Raises ModelError as `open_model`, and
     PlanError where the record names what the model does not have, or what cannot be quantized.
     """
-    loaded = load(pb_model)
+    loaded = load(pb_model, feed)
     for name in record:
         if node_of(name) not in loaded.nodes:
             near = did_you_mean(name, loaded.nodes, otherwise="please match the model and the record")

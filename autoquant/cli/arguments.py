@@ -73,7 +73,15 @@ def add_model(parser: Parser) -> None:
         "--outputs A,B": "names of outputs, where the file does not say",
         "--signature KEY": "which of several signatures of a .tflite",
     }
-    add(parser.add_argument_group("model"), options, inputs=names, outputs=names)
+    group = parser.add_argument_group("model")
+    add(group, options, inputs=names, outputs=names)
+    add_feed(group)
+
+
+def add_feed(group: Any) -> None:
+    """Values of placeholders that are no data."""
+    what = "a value for a placeholder that is no data: is_training=false, keep_prob=1.0; can be repeated"
+    group.add_argument("--feed", metavar="NAME=VALUE", action="append", help=what)
 
 
 def add_target(parser: Parser, *, io: bool = False) -> Any:

@@ -42,6 +42,7 @@ def add_saving(parser: arguments.Parser, *, help: str) -> None:  # noqa: A002  #
     parser.add_argument("--model", metavar="FILE", required=True, help=help)
     parser.add_argument("--outputs", metavar="O", required=True, help='names of its outputs: "softmax:0;boxes:0"')
     parser.add_argument("--save_path", metavar="P", required=True, help="a prefix: P_quantized.pb, P_quant.json")
+    arguments.add_feed(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,4 +94,5 @@ def _calibrated(args: argparse.Namespace) -> Any:
         batch_num=batch_num,
         calibration_config=config,
         simulation=args.simulation,
+        feed=getattr(args, "feed", ()),
     )

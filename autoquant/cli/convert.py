@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     with working(args):
         from autoquant.amct.qat import convert_qat_model
 
-        saved = convert_qat_model(args.model, args.outputs, args.save_path, simulation=args.simulation)
+        options = {"simulation": args.simulation, "feed": getattr(args, "feed", ())}
+        saved = convert_qat_model(args.model, args.outputs, args.save_path, **options)
     say(f"model   {saved.model}\nmapping {saved.mapping}")
     return 0

@@ -51,13 +51,14 @@ def foldable(graph: Graph) -> frozenset[str]:
     for node in graph.ordered():
         if node.op == "Const":
             known.add(node.name)
-        elif node.input and all(node_of(edge) in known for edge in node.input) and _is_pure(node):
+        elif node.input and all(node_of(edge) in known for edge in node.input) and is_pure(node):
             known.add(node.name)
             found.add(node.name)
     return frozenset(found)
 
 
-def _is_pure(node: Any) -> bool:
+def is_pure(node: Any) -> bool:
+    """Whether what a node computes depends on its inputs alone."""
     definition = op_def_registry.get(node.op)
     if definition is None or definition.is_stateful or node.op in CONTROL_FLOW or "Random" in node.op:
         return False

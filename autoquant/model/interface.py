@@ -12,11 +12,21 @@ from typing import Any
 from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
+from autoquant.model.conditions import FUNCTIONAL, MERGES, SWITCHES, is_condition, predicate_of
+from autoquant.model.feed import feed_hint
 from autoquant.model.graph import Graph
-from autoquant.model.loops import UNREAD
+from autoquant.model.loops import CONTROL_FLOW, UNREAD
 from autoquant.model.nodes import AttrValue, changed_node, make_node
 from autoquant.model.operators import canonical, node_of
-from autoquant.model.shapes import import_shapes, make_placeholder, static_shape, tensor_of, traced_tensor
+from autoquant.model.shapes import (
+    import_shapes,
+    input_spec,
+    make_placeholder,
+    placeholder_dtype,
+    static_shape,
+    tensor_of,
+    traced_tensor,
+)
 
 NO_OUTPUT = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print"})
 VARIABLE = (
@@ -27,7 +37,7 @@ QUANTIZED = (
     "is an operator of AMCT ({}): the model is quantized already",
     "give the float model that it was made from",
 )
-BRANCH = (
+CONTROL = (
     "is control flow of TensorFlow 1 ({})",
     "freeze it with lower_control_flow=False; in an inference graph, is_training is a constant",
 )
@@ -36,7 +46,7 @@ REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
     | dict.fromkeys(("TemporaryVariable", "AutoReloadVariable"), VARIABLE)
     | dict.fromkeys(("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant"), QUANTIZED)
     | dict.fromkeys(("QuantIfmr", "QuantArq", "SearchN"), QUANTIZED)
-    | dict.fromkeys(("Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"), BRANCH)
+    | dict.fromkeys(("Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"), CONTROL)
 )
 """Operator that no float inference graph has -> what is wrong with it, and the way out."""
 
@@ -85,12 +95,46 @@ def select_interface(graph: Graph, *, inputs: Sequence[str] = (), outputs: Seque
         graph = replace(graph, outputs=find_outputs(graph))
     if not graph.outputs:
         raise ModelError("graph", "no output depends on an input", hint="name the outputs with --outputs")
-    graph = graph.pruned()
+    whole, graph = graph, graph.pruned()
     for node in graph.nodes.values():
         if node.op in REFUSED:
-            what, hint = REFUSED[node.op]
-            raise ModelError(node.name, what.format(node.op), hint=hint)
+            raise _refusal(whole, graph, node)
     return graph if inputs else replace(graph, inputs=needed_inputs(graph) or graph.inputs).pruned()
+
+
+def _refusal(whole: Graph, graph: Graph, node: Any) -> ModelError:
+    """What is wrong with an operator; of a condition of TensorFlow 1, what it depends on."""
+    what, hint = REFUSED[node.op]
+    if node.op not in CONTROL_FLOW:
+        return ModelError(node.name, what.format(node.op), hint=hint)
+    decides = next((one for one in graph.nodes.values() if one.op in SWITCHES and is_condition(graph, one)), None)
+    node, names = decides or node, find_inputs(whole)
+    if decides is not None:
+        before = whole.ancestors(predicate_of(decides))
+        names = tuple(name for name in names if name in before)
+    elif node.op in MERGES:  # of constants: nothing that the outputs depend on says what decides
+        names = tuple(name for name in names if placeholder_dtype(whole.nodes[name]).kind == "b")
+    else:
+        names = ()
+    single = [name for name in names if input_spec(whole.nodes[name]).is_single_value]
+    if single:
+        what = f"is a condition of TensorFlow 1 ({{}}) on '{single[0]}', whose value is not known"
+        hint = feed_hint(single[0], placeholder_dtype(whole.nodes[single[0]]))
+    elif names and decides is not None:
+        what = f"is a condition of TensorFlow 1 ({{}}) that depends on the data ('{names[0]}')"
+        hint = "freeze it with lower_control_flow=False: its branches stay in float then"
+    return ModelError(node.name, what.format(node.op), hint=hint)
+
+
+def check_conditions(graph: Graph) -> None:
+    """Raise ModelError where a condition depends on an input that is no data: a training switch that is not fed."""
+    single = [name for name in graph.inputs if input_spec(graph.nodes[name]).is_single_value]
+    for node in graph.nodes.values() if single else ():
+        if node.op in FUNCTIONAL:
+            before = graph.ancestors(predicate_of(node))
+            for name in (name for name in single if name in before):
+                what = f"is a condition ({node.op}) on '{name}', whose value is not known"
+                raise ModelError(node.name, what, hint=feed_hint(name, placeholder_dtype(graph.nodes[name])))
 
 
 def needed_inputs(graph: Graph) -> tuple[str, ...]:

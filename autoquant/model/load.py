@@ -14,30 +14,37 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from autoquant.errors import ModelError
+from autoquant.errors import AutoquantError, ModelError
+from autoquant.messages import reason
+from autoquant.model.feed import Feed, feed_texts, feed_values
 from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.inference import inference_graph
 from autoquant.model.interface import find_inputs, rename_interface
-from autoquant.model.loops import with_functional_loops
 from autoquant.model.model import EXPECTED, KERAS, check_file
-from autoquant.model.nodes import calls_functions
 from autoquant.model.operators import node_of
 
 WHOLE = "is the file whole?"
 SERVING = "serving_default"
 INTERNAL = "__saved_model_init_op"
+LONGEST = 300
+"""Characters of what TensorFlow or Keras say that are shown."""
 
 
-def load(path: Path) -> Graph:
-    """The frozen graph of a model file; outputs are empty where the file names none. Raises ModelError."""
+def load(path: Path, feed: Feed = ()) -> Graph:
+    """The frozen graph of a model file; outputs are empty where the file names none. Raises ModelError.
+
+    `feed` gives values to placeholders that are no data, such as is_training. Raises UsageError where it does not fit.
+    """
+    values = feed_values(feed_texts(feed))
     check_file(path)
     loader = load_saved_model if path.is_dir() else load_keras if path.suffix.lower() in KERAS else load_frozen
     try:
-        return loader(path)
+        return loader(path, values)
     except OSError as error:
         raise ModelError(str(path), f"cannot be read: {error.strerror or error}", hint=EXPECTED) from error
 
 
-def load_frozen(path: Path) -> Graph:
+def load_frozen(path: Path, feed: Mapping[str, str]) -> Graph:
     """A frozen GraphDef in binary form."""
     if path.name == "saved_model.pb":
         raise ModelError(str(path), "is the graph of a SavedModel", hint=f"give its folder: {path.parent}")
@@ -48,11 +55,11 @@ def load_frozen(path: Path) -> Graph:
         raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint=WHOLE) from error
     if not any(node.op for node in graph_def.node):
         raise ModelError(str(path), "holds no graph: it has no nodes", hint=WHOLE)
-    graph = with_functional_loops(Graph.from_graph_def(graph_def, inputs=(), outputs=()))
+    graph = inference_graph(graph_def, feed=feed)
     return replace(graph, inputs=find_inputs(graph))
 
 
-def load_saved_model(path: Path) -> Graph:
+def load_saved_model(path: Path, feed: Mapping[str, str]) -> Graph:
     """The signature 'serving_default', else the only one. Inputs and outputs are called as in the signature."""
     file = path / "saved_model.pb"
     if not file.is_file():
@@ -69,13 +76,14 @@ def load_saved_model(path: Path) -> Graph:
     try:
         if meta.HasField("object_graph_def"):
             with _without_slots(path, saved) as folder:
-                return _load_functions(folder, key)
-        return _load_session(path, list(meta.meta_info_def.tags), meta.signature_def[key])
-    except ModelError:
+                return _load_functions(folder, key, feed)
+        return _load_session(path, list(meta.meta_info_def.tags), meta.signature_def[key], feed)
+    except AutoquantError:
         raise
     except Exception as error:  # whatever TensorFlow's loaders and kernels raise, it is the file that is at fault
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-        raise ModelError(str(path), f"TensorFlow cannot load it: {said}", hint="export it again") from error
+        raise ModelError(
+            str(path), f"TensorFlow cannot load it: {reason(error)[:LONGEST]}", hint="export it again"
+        ) from error
 
 
 @contextmanager
@@ -109,7 +117,7 @@ def _signature_key(path: Path, signatures: Mapping[str, Any]) -> str:
     return keys[0]
 
 
-def _load_functions(path: Path, key: str) -> Graph:
+def _load_functions(path: Path, key: str, feed: Mapping[str, str]) -> Graph:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))  # to be kept: its variables die with it
@@ -119,10 +127,10 @@ def _load_functions(path: Path, key: str) -> Graph:
     fed = [tensor.op.name for tensor in frozen.inputs if tensor.dtype != tf.resource]  # those are tables
     names = dict(zip(fed, sorted(inputs), strict=True))  # arguments by name come sorted, as the outputs do
     outputs = zip((t.name for t in frozen.outputs), sorted(function.structured_outputs), strict=True)
-    return _named(frozen.graph.as_graph_def(), inputs=names, outputs=list(outputs))
+    return _named(frozen.graph.as_graph_def(), inputs=names, outputs=list(outputs), feed=feed)
 
 
-def _load_session(path: Path, tags: list[str], signature: Any) -> Graph:
+def _load_session(path: Path, tags: list[str], signature: Any, feed: Mapping[str, str]) -> Graph:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_from_session_graph
     from tensorflow.python.util import deprecation
@@ -134,10 +142,10 @@ def _load_session(path: Path, tags: list[str], signature: Any) -> Graph:
             session, session.graph.as_graph_def(), [node_of(name) for name, _ in outputs]
         )
     names = {node_of(signature.inputs[key].name): key for key in sorted(signature.inputs)}
-    return _named(graph_def, inputs=names, outputs=outputs)
+    return _named(graph_def, inputs=names, outputs=outputs, feed=feed)
 
 
-def load_keras(path: Path) -> Graph:
+def load_keras(path: Path, feed: Mapping[str, str]) -> Graph:
     """The model in inference mode. Inputs are called as its inputs, outputs as the layers that make them."""
     model = _keras_model(path)
     try:
@@ -148,7 +156,7 @@ def load_keras(path: Path) -> Graph:
     try:
         frozen = _frozen(_traced(model, inputs))
     except Exception as error:  # Keras and TensorFlow raise anything here, and the model is at fault
-        what = f"cannot be traced: {_last_line(error)}"
+        what = f"cannot be traced: {reason(error)[:LONGEST]}"
         raise ModelError(str(path), what, hint="export it as a SavedModel") from error
     names = [getattr(t, "name", "") or f"input_{i}" for i, t in enumerate(inputs)]
     makers = list(getattr(model, "output_names", ())) or [model.layers[-1].name]  # a Sequential has one
@@ -156,6 +164,7 @@ def load_keras(path: Path) -> Graph:
         frozen.graph.as_graph_def(),
         inputs={tensor.op.name: name for tensor, name in zip(frozen.inputs, names, strict=True)},
         outputs=[(tensor.name, name) for tensor, name in zip(frozen.outputs, makers, strict=True)],
+        feed=feed,
     )
 
 
@@ -171,7 +180,7 @@ def _keras_model(path: Path) -> Any:
     except Exception as error:  # Keras raises anything from KeyError to BadZipFile for a damaged file
         own_code = any(word in str(error) for word in ("Could not locate", "Unknown layer", "Lambda", "lambda"))
         hint = "export it as a SavedModel instead: model.export(folder)" if own_code else WHOLE
-        raise ModelError(str(path), f"Keras cannot load it: {_last_line(error)}", hint=hint) from error
+        raise ModelError(str(path), f"Keras cannot load it: {reason(error)[:LONGEST]}", hint=hint) from error
 
 
 def _keras_2_layers() -> dict[str, Any]:
@@ -200,13 +209,6 @@ def _traced(model: Any, inputs: list[Any]) -> Any:
     return tf.function(call).get_concrete_function(*specs)
 
 
-def _last_line(error: Exception) -> str:
-    """The reason, which Keras puts at the bottom of its long explanations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("Exception encountered:")] or lines[-1:]
-    return (told[-1].removeprefix("Exception encountered:").strip() if told else type(error).__name__)[:300]
-
-
 def _frozen(function: Any) -> Any:
     """The concrete function with its variables as constants and its calls inlined."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -215,21 +217,9 @@ def _frozen(function: Any) -> Any:
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
-def _named(graph_def: Any, *, inputs: Mapping[str, str], outputs: list[tuple[str, str]]) -> Graph:
+def _named(
+    graph_def: Any, *, inputs: Mapping[str, str], outputs: list[tuple[str, str]], feed: Mapping[str, str]
+) -> Graph:
     """A Graph of what the outputs need; `inputs` maps node -> name, `outputs` holds (tensor, name)."""
-    present = {node.name for node in graph_def.node}
-    fed = [name for name in inputs if name in present]
-    graph = Graph.from_graph_def(graph_def, inputs=fed, outputs=[tensor for tensor, _ in outputs])
-    graph = _without_idle_library(with_functional_loops(graph.pruned()))
+    graph = inference_graph(graph_def, inputs=inputs, outputs=[tensor for tensor, _ in outputs], feed=feed)
     return rename_interface(graph, inputs={name: inputs[name] for name in graph.inputs}, outputs=outputs)
-
-
-def _without_idle_library(graph: Graph) -> Graph:
-    """The graph without its library of functions, where it calls none: inlined ones are still there."""
-    if graph.library is None:
-        return graph
-    functions = {function.signature.name for function in graph.library.function}
-    for node in graph.nodes.values():
-        if node.op in functions or calls_functions(node):
-            return graph
-    return Graph(graph.nodes, graph.inputs, graph.outputs)

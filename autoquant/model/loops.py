@@ -34,7 +34,7 @@ LOOPS = frozenset({"StatelessWhile", "While"})
 """Operators that run a function again and again."""
 NUMBERS = ("iterations", "most_iterations")
 UNREAD = "Snapshot"
-"""What an Exit that nothing reads becomes, so that it is an output of the graph only where it is asked for."""
+"""What an Exit or Switch that nothing reads becomes, so that it is an output only where it is asked for."""
 
 
 def with_functional_loops(graph: Graph) -> Graph:

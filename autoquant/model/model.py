@@ -31,6 +31,20 @@ class InputSpec:
     dtype: np.dtype[Any]
     shape: Shape | None
 
+    @property
+    def is_single_value(self) -> bool:
+        """Whether it takes a single value, and so no data: a scalar, or a bool of unknown shape."""
+        return self.shape == () or (self.shape is None and self.dtype.kind == "b")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What an output gives: the name of its type, and a shape as of an input, as far as they are known."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+
 
 @dataclass(frozen=True, slots=True)
 class Fusion:

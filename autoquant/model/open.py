@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.errors import UsageError
 from autoquant.memory import release_memory
+from autoquant.model.feed import OPTION, Feed
 from autoquant.model.model import EVERYTHING, Fusion, Model, check_file, is_lite
 
 if TYPE_CHECKING:  # which loads TensorFlow
@@ -23,13 +24,15 @@ def open_model(
     outputs: Sequence[str] = (),
     fusion: Fusion = EVERYTHING,
     signature: str | None = None,
+    feed: Feed = (),
 ) -> Model:
     """Open a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file; raises ModelError where that cannot be.
 
     `inputs` and `outputs`, with or without ':0', override what a file of TensorFlow says; an input inside the graph
     cuts off all that is before it. Inputs that were found, not asked for, and that no output needs are left out.
     `fusion` says what is joined with the layer before it; raises PlanError where that names what is not there.
-    `signature` chooses one of several in a .tflite file, the only kind for which TensorFlow is not loaded.
+    `signature` chooses one of several in a .tflite file, the only kind for which TensorFlow is not loaded. `feed` gives
+    values to placeholders that are no data, such as is_training; raises UsageError where it does not fit.
     """
     path = Path(path)
     check_file(path)
@@ -39,15 +42,19 @@ def open_model(
         if inputs or outputs:
             hint = "leave them out; --signature chooses among several"
             raise UsageError("--inputs, --outputs", "are for files of TensorFlow, not for a .tflite", hint=hint)
+        if feed:
+            raise UsageError(OPTION, "is for files of TensorFlow, not for a .tflite", hint="leave it out")
         return load_lite(path, signature=signature)
     if signature is not None:
         raise UsageError("--signature", "is for .tflite files", hint="choose with --inputs and --outputs")
+    from autoquant.model.interface import check_conditions
     from autoquant.model.load import load
     from autoquant.model.shapes import input_specs
 
-    loaded = load(path)
+    loaded = load(path, feed)
     release_memory()  # what TensorFlow and Keras made on the way is many times the size of the weights
     graph = prepare_graph(loaded, inputs=inputs, outputs=outputs, fusion=fusion)
+    check_conditions(graph)
     del loaded
     release_memory()
     return Model(path.resolve().stem, graph, input_specs(graph), digest_of(path))

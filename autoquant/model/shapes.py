@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,8 +11,9 @@ import numpy as np
 from tensorflow.python.framework import dtypes, op_def_registry
 
 from autoquant.errors import ModelError
+from autoquant.messages import reason
 from autoquant.model.graph import Graph
-from autoquant.model.model import InputSpec, Shape, one_sample_shapes
+from autoquant.model.model import InputSpec, OutputSpec, Shape, one_sample_shapes
 from autoquant.model.nodes import AttrValue, attr_of, calls_functions, is_large, make_node, with_zeros
 from autoquant.model.operators import node_of
 
@@ -47,7 +47,7 @@ def _imported(graph: Graph) -> Any:
             tf.graph_util.import_graph_def(graph.to_graph_def(), name="")
         except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
             hint = "is the file whole, and does TensorFlow run it?"
-            raise ModelError("graph", _sentence(error), hint=hint) from error
+            raise ModelError("graph", f"TensorFlow refuses it: {reason(error)}", hint=hint) from error
     return tf_graph
 
 
@@ -148,6 +148,17 @@ def placeholder_shape(node: Any) -> Shape | None:
     return tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
 
 
+def placeholder_dtype(node: Any) -> np.dtype[Any]:
+    """The type of what a Placeholder takes."""
+    found: np.dtype[Any] = np.dtype(dtypes.as_dtype(attr_of(node, "dtype").type).as_numpy_dtype)
+    return found
+
+
+def input_spec(node: Any) -> InputSpec:
+    """What a Placeholder takes."""
+    return InputSpec(node.name, placeholder_dtype(node), placeholder_shape(node))
+
+
 def make_placeholder(name: str, dtype: int, shape: Shape | None) -> Any:
     """A Placeholder node; `dtype` is the number of TensorFlow's DataType."""
     return make_node(name, "Placeholder", dtype=AttrValue(type=dtype), shape=shape_value(shape))
@@ -182,12 +193,12 @@ def stated_shapes(graph: Graph) -> dict[str, Shape | None]:
 
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
     """What the inputs of a graph take."""
-    types = (dtypes.as_dtype(graph.nodes[name].attr["dtype"].type).as_numpy_dtype for name in graph.inputs)
-    shapes = stated_shapes(graph).items()
-    return tuple(InputSpec(name, np.dtype(kind), shape) for (name, shape), kind in zip(shapes, types, strict=True))
+    return tuple(input_spec(graph.nodes[name]) for name in graph.inputs)
 
 
-def _sentence(error: Exception) -> str:
-    """The first line of what TensorFlow says, without its source positions."""
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return "TensorFlow refuses it: " + re.sub(r"\{\{node ([^}]*)\}\}", r"'\1'", first)
+def output_specs(graph: Graph) -> tuple[OutputSpec, ...]:
+    """What the outputs of a graph give, as far as TensorFlow knows before it runs."""
+    tf_graph = import_graph(graph)
+    tensors = [tensor_of(tf_graph, name) for name in graph.outputs]
+    found = zip(graph.outputs, tensors, strict=True)
+    return tuple(OutputSpec(name, tensor.dtype.name, static_shape(tensor)) for name, tensor in found)

@@ -184,7 +184,8 @@ def _save_from_record(trial: StoredTrial, made: Export, *, simulation: bool) -> 
     from autoquant.targets.tensorflow import TensorFlowTarget
 
     asked = trial.request
-    model = open_model(asked["model"], inputs=asked.get("inputs", ()), outputs=asked.get("outputs", ()))
+    given = {name: asked.get(name, ()) for name in ("inputs", "outputs", "feed")}
+    model = open_model(asked["model"], **given)
     trial.check_same("model", model.digest)
     record = load_record(trial.folder / made.record.name)
     TensorFlowTarget(simulation=simulation).save(model.graph, survey_graph(model.graph).by_name, record, made.model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoquant.cache import digest_of
+from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import open_preprocess
 from autoquant.evaluation.data.splits import DataSplits, split_calibration
@@ -14,6 +15,7 @@ from autoquant.evaluation.metrics.metric import Metric, require_labels, require_
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
+from autoquant.model.feed import feed_hint
 from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.base import Target
@@ -54,7 +56,11 @@ class Inputs:
 def model_of(request: SearchRequest) -> Model:
     """The model of a request, as the file has it. Raises ModelError."""
     return open_model(
-        request.model, inputs=request.inputs, outputs=request.outputs, signature=request.signature or None
+        request.model,
+        inputs=request.inputs,
+        outputs=request.outputs,
+        signature=request.signature or None,
+        feed=request.feed,
     )
 
 
@@ -91,7 +97,11 @@ def open_splits(request: DataRequest, model: Model, *, seed: int, certify: Any =
 
 
 def open_dataset(request: DataRequest, model: Model, spec: Any) -> Dataset:
-    """Open evaluation or calibration data as the request says."""
+    """Open evaluation or calibration data as the request says. Raises ModelError where no data can be fed."""
+    for one in model.inputs:
+        if one.is_single_value:
+            what = f"this input takes a single value ({one.dtype.name}), which is no data"
+            raise ModelError(one.name, what, hint=feed_hint(one.name, one.dtype))
     return open_data(
         spec,
         model.inputs,

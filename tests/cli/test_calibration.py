@@ -53,6 +53,27 @@ def evaluator(files: Files, *, batches: int = 2) -> str:
     return "my_evaluator.py"
 
 
+def test_a_training_switch_is_given(tmp_path: Path, bins: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without it the input that data does not give is named."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 6, 6, 2), name="x")
+        training = tf.compat.v1.placeholder(tf.bool, (), name="is_training")
+        t = tf.nn.conv2d(x, np.ones((3, 3, 2, 4), np.float32), 1, "SAME", name="conv")
+        tf.nn.relu(tf.cond(training, lambda: t + 1, lambda: 2 * t), name="y")
+    (tmp_path / "m.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    words = ["calibration", "--model", str(tmp_path / "m.pb"), "--save_path", "out/net", "--outputs", "y:0"]
+    words += ["--input_shape", "x:10,6,6,2", "--data_dir", f"{bins}/", "--data_types", "float32"]
+    assert main([*words, "--feed", "is_training=false"]) == 0
+    assert list(load_record(Path("out/record.txt"))) == ["conv"]
+    saved = tf.compat.v1.GraphDef.FromString(Path("out/net_quantized.pb").read_bytes())
+    assert not {"If", "StatelessIf"} & {node.op for node in saved.node}
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "is_training" in capsys.readouterr().err
+
+
 def test_raw_data_is_calibrated_with_all_its_files(
     files: Files, bins: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

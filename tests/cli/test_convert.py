@@ -47,6 +47,22 @@ def test_functions_can_be_left_out(trained: Path) -> None:
     assert len(Path("without_quantized.pb").read_bytes()) < len(Path("with_quantized.pb").read_bytes())
 
 
+def test_a_training_switch_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x, training = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x"), tf.compat.v1.placeholder(tf.bool, ())
+        given = tf.cond(training, lambda: x + 1, lambda: x)
+        weight = tf.quantization.fake_quant_with_min_max_vars(np.eye(4, dtype=np.float32), -1.0, 1.0, narrow_range=True)
+        tf.matmul(tf.quantization.fake_quant_with_min_max_args(given), weight, name="y")
+    Path("qat.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    words = ["convert", "--model", "qat.pb", "--save_path=out/net", "--outputs=y:0"]
+    assert main([*words, "--feed", "Placeholder=false"]) == 0
+    saved = tf.compat.v1.GraphDef.FromString(Path("out/net_quantized.pb").read_bytes())
+    assert not {"If", "StatelessIf", "Placeholder_1"} & {node.op for node in saved.node}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -167,7 +167,9 @@ def test_variables_and_old_control_flow_are_refused(build: Callable[..., Graph])
 
     with pytest.raises(ModelError, match=r"v: is a variable \(VariableV2\): the graph is not frozen; freeze it"):
         select_interface(build(with_variable))
-    with pytest.raises(ModelError, match=r"control flow of TensorFlow 1 \((Switch|Merge)\)"):
+    with pytest.raises(
+        ModelError, match=r"condition of TensorFlow 1 \(Switch\) on 'p', whose .*; give its value: --feed p=false"
+    ):
         select_interface(build(with_branch, inputs=("x", "p")))
 
 

@@ -99,7 +99,9 @@ def open_arrays(
         if wanted not in arrays:
             names = f"'x' or '{wanted}'" if len(inputs) == 1 else f"'{wanted}'"
             close = nearest(wanted, found)
-            hint = close if close.startswith("did") else "save it as np.savez(file, x=samples, y=labels)"
+            known = "save it as np.savez(file, x=samples, y=labels)"
+            several = f"add it, or give --feed {wanted}=VALUE if it is a single value"
+            hint = close if close.startswith("did") else known if len(inputs) == 1 else several
             raise DataError(name, f"has no array {names}, only {', '.join(found) or 'nothing'}", hint=hint)
     given = {key: arrays[key] for key in inputs}
     return ArraySource(name, given, labels, path=path, columns=None if path else arrays)

@@ -15,6 +15,7 @@ from autoquant.evaluation.metrics.metric import AT_OUTPUT
 from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
+from autoquant.model.feed import Feed, feed_texts
 from autoquant.model.model import check_file
 from autoquant.tuning.study.choices import (
     AUTO,
@@ -56,6 +57,7 @@ class SearchOptions(DataOptions, total=False):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     signature: str
+    feed: Feed
     target: str
     engine: str
     io: str
@@ -112,7 +114,8 @@ class DataRequest:
 class SearchRequest(DataRequest):
     """All of a search but the folder it runs in.
 
-    `inputs` and `outputs` override what the model's file says; `metric` is a name or a function; `space` a preset's
+    `inputs` and `outputs` override what the model's file says, `feed` gives values to placeholders of it that are no
+    data, such as is_training, and is kept as texts NAME=VALUE; `metric` is a name or a function; `space` a preset's
     name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
     seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_all_models` keeps the models of trials
     that were not the best.
@@ -132,6 +135,7 @@ class SearchRequest(DataRequest):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     signature: str = ""
+    feed: Feed = ()
     target: str = TENSORFLOW
     engine: str = AUTO
     io: str = FLOAT32
@@ -156,6 +160,7 @@ class SearchRequest(DataRequest):
         super().__post_init__()
         for name in ("max_trials", "timeout", "seed", "error_rate", "confidence"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
+        object.__setattr__(self, "feed", feed_texts(self.feed))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         if not self.timeout > 0:

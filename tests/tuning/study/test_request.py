@@ -27,6 +27,7 @@ FULL = SearchRequest(
     inputs=("in:0", "other"),
     outputs=("out",),
     signature="serve",
+    feed=("is_training=false", "keep_prob=1.0"),
     target="litert",
     engine="litert",
     io="int8",
@@ -58,6 +59,12 @@ def test_defaults() -> None:
     assert not {"timeout", "calibration", "inputs", "image_size"} & set(request.as_table())
     asked = (request.target, request.engine, request.io, request.objective, request.signature)
     assert asked == ("tensorflow", "auto", "float32", "macs", "")
+
+
+def test_values_that_are_fed_are_written_as_a_command_has_them() -> None:
+    request = SearchRequest(model="m", data="d", feed={"is_training": False, "keep_prob": np.float32(1)})
+    assert request.as_table()["feed"] == ["is_training=false", "keep_prob=1.0"]
+    assert read(request.as_table()) == request
 
 
 @pytest.mark.parametrize(

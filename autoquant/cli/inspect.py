@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments
+from autoquant.cli.interface import OPEN, interface_blocks, interface_facts, shape_words
 from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_columns
 from autoquant.cli.process import working
 from autoquant.cli.words import counted, percent
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from autoquant.api import Inspection
     from autoquant.model.layer import Layer, Survey
 
-OPEN = "?"
+MODEL_OPTIONS = ("inputs", "outputs", "feed", "target", "signature")
 OPTIONAL = "not quantized by default"
 HOW = "to quantize these, add an override to a search space, or tensor_quantize to config.json"
 MOST_TENSORS = 8
@@ -50,7 +51,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the layers of the model."""
-    options = {name: getattr(args, name) for name in ("inputs", "outputs", "target", "signature") if name in args}
+    options = {name: getattr(args, name) for name in MODEL_OPTIONS if name in args}
     reading = arguments.options_for(args, DataRequest)
     _check_sensitivity(args, reading)
     if "target" in options:
@@ -77,8 +78,8 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
-    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between, _totals)]
-    return page(blocks, columns=columns)
+    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between)]
+    return page([*blocks, *interface_blocks(found.model), _totals(found)], columns=columns)
 
 
 def facts(found: Inspection) -> dict[str, Any]:
@@ -89,8 +90,7 @@ def facts(found: Inspection) -> dict[str, Any]:
         "version": 1,
         "model": model.name,
         "digest": model.digest,
-        "inputs": [{"name": spec.name, "dtype": spec.dtype.name, "shape": spec.shape} for spec in model.inputs],
-        "outputs": list(model.program.outputs),
+        **interface_facts(model),
         "layers": [
             {
                 "name": layer.name,
@@ -178,8 +178,8 @@ def _layers(found: Inspection) -> Block:
                 layer.name,
                 layer.op,
                 *(["{kind} {index}".format(**operators[layer.name])] if operators else []),
-                _shape(layer.weight_shape) if layer.weight else UNKNOWN,
-                _shape(layer.output_shape),
+                shape_words(layer.weight_shape) if layer.weight else UNKNOWN,
+                shape_words(layer.output_shape),
                 OPEN if layer.macs is None else f"{layer.macs:,}",
                 OPEN if part is None else percent(part),
                 f"{layer.parameters:,}",
@@ -212,10 +212,6 @@ def _rejected(found: Inspection) -> Block:
     more = [f"... and {left} more, which --json lists"] if left > 0 else []
     head = ("not quantizable", "operator", "reason", "multiply-adds")
     return [Table(head[:columns], [row[:columns] for row in rows], words=3), *more]
-
-
-def _shape(shape: Sequence[int | None] | None) -> str:
-    return "x".join(OPEN if size is None else str(size) for size in shape) if shape is not None else OPEN
 
 
 def _sensitivity(found: Inspection) -> Block:

@@ -32,9 +32,32 @@ def test_json_has_the_same_in_numbers(files: Files, capsys: pytest.CaptureFixtur
     assert [layer["macs"] for layer in told["layers"]] == MACS
     assert [layer["parameters"] for layer in told["layers"]] == PARAMETERS
     assert sum(layer["share"] for layer in told["layers"]) == pytest.approx(1.0)
-    assert (told["macs"], told["parameters"], told["outputs"]) == (sum(MACS), sum(PARAMETERS), ["fc"])
+    assert (told["macs"], told["parameters"]) == (sum(MACS), sum(PARAMETERS))
+    assert told["outputs"] == [{"name": "fc", "dtype": "float32", "shape": [None, 3]}]
     assert told["tensors"] == []
     assert told["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 6, 6, 2]}]
+
+
+def test_inputs_and_outputs_are_shown(files: Files) -> None:
+    lines = [line.split() for line in text(api.inspect(files.model, outputs=["fc"]), columns=None).splitlines()]
+    begin = lines.index(["input", "type", "shape"])
+    shown = [["x", "float32", "?x6x6x2"], [], ["output", "type", "shape"], ["fc", "float32", "?x3"], []]
+    assert lines[begin + 1 : -1] == shown
+
+
+def test_values_that_are_fed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x, rate = (tf.compat.v1.placeholder(tf.float32, shape, name=n) for n, shape in (("x", (None, 4)), ("rate", ())))
+        tf.linalg.matmul(x * rate, tf.ones([4, 2]), name="y")
+    (tmp_path / "m.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    assert main(["inspect", str(tmp_path / "m.pb")]) == 0
+    assert ["rate", "float32", "scalar"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert main(["inspect", str(tmp_path / "m.pb"), "--feed", "rate=0.5", "--json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)["inputs"]] == ["x"]
+    assert main(["inspect", str(tmp_path / "m.pb"), "--feed", "rate=half"]) == 2
+    assert "--feed rate: cannot read 'half' as float32; give a number" in " ".join(capsys.readouterr().err.split())
 
 
 def test_on_a_narrow_screen_every_layer_is_a_paragraph(files: Files) -> None:

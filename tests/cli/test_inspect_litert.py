@@ -43,7 +43,13 @@ def test_json_names_the_operators_too(files: Any, capsys: pytest.CaptureFixture[
     assert [layer["macs"] for layer in told["layers"]] == MACS
     assert [layer["litert"]["index"] for layer in told["layers"]] == [0, 1, 3]
     assert told["layers"][2]["litert"] == {"kind": "FULLY_CONNECTED", "index": 3, "result": "fc"}
-    assert told["outputs"] == ["fc"]
+    assert told["outputs"] == [{"name": "fc", "dtype": "float32", "shape": [None, 3]}]
+
+
+def test_inputs_and_outputs_of_the_converted_file_are_shown(files: Any) -> None:
+    lines = [line.split() for line in text(api.inspect(files.model, target="litert"), columns=None).splitlines()]
+    assert ["x", "float32", "?x6x6x2"] in lines
+    assert ["fc", "float32", "?x3"] in lines
 
 
 def test_without_it_nothing_is_said_of_litert(files: Any) -> None:
@@ -82,7 +88,7 @@ def test_one_of_several_signatures(converted: Path, tmp_path: Path, capsys: pyte
     assert "has several signatures: serving_default, other; choose one with --signature" in capsys.readouterr().err
     assert main(["inspect", str(path), "--signature", "other", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["inputs"][0]["name"], told["outputs"]) == ("image", ["scores"])
+    assert (told["inputs"][0]["name"], told["outputs"][0]["name"]) == ("image", "scores")
 
 
 def test_operators_that_cannot_be_int8_on_litert_and_why(tmp_path: Path) -> None:

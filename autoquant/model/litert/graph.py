@@ -10,7 +10,7 @@ from typing import Any
 
 from autoquant.array import Array
 from autoquant.model.litert import flatbuffer
-from autoquant.model.model import Shape
+from autoquant.model.model import OutputSpec, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,12 @@ class LiteGraph:
     def shape_of(self, tensor: int) -> Shape:
         """The shape that the file states for a tensor."""
         return flatbuffer.shape_of(self.subgraph.tensors[tensor])
+
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """What the outputs give."""
+        found = zip(self.outputs, (self.subgraph.tensors[index] for index in self.subgraph.outputs), strict=True)
+        kinds = ((name, flatbuffer.type_name(one).lower(), flatbuffer.shape_of(one)) for name, one in found)
+        return tuple(OutputSpec(*one) for one in kinds)
 
     def channels_of(self, tensor: int) -> int | None:
         """The last size of a tensor; None where that is open or the tensor is a number."""

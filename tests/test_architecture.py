@@ -65,6 +65,7 @@ OWNERS = {
         "model/folding.py",
         "model/graph.py",
         "model/inlining.py",
+        "model/half.py",
         "model/interface.py",
         "model/litert/convert.py",
         "model/litert/lists.py",

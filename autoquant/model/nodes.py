@@ -17,6 +17,7 @@ AttrValue = attr_value_pb2.AttrValue
 DataType = types_pb2.DataType
 FLOAT, INT8, INT32, INT64 = types_pb2.DT_FLOAT, types_pb2.DT_INT8, types_pb2.DT_INT32, types_pb2.DT_INT64
 UINT8, UINT64, BOOL, STRING = types_pb2.DT_UINT8, types_pb2.DT_UINT64, types_pb2.DT_BOOL, types_pb2.DT_STRING
+HALF, BFLOAT16 = types_pb2.DT_HALF, types_pb2.DT_BFLOAT16
 
 REAL: Mapping[int, int] = MappingProxyType(
     {FLOAT: 4, types_pb2.DT_DOUBLE: 8, types_pb2.DT_HALF: 2, types_pb2.DT_BFLOAT16: 2}

@@ -103,6 +103,11 @@ def drop_identity_n(graph: Graph, node: Any) -> Graph | None:
     return graph.edit(drop=[node.name], redirect={f"{node.name}:{i}": edge for i, edge in enumerate(node.input)})
 
 
+def drop_cast(graph: Graph, node: Any) -> Graph | None:
+    """Bypass a Cast to the type that its data has, as what was of half precision leaves behind."""
+    return bypass(graph, node, node.input[0]) if node.attr["SrcT"].type == node.attr["DstT"].type else None
+
+
 def take_default(graph: Graph, node: Any) -> Graph | None:
     """Let a PlaceholderWithDefault that is no input be its constant default."""
     if node.name in graph.inputs or graph.constant(node.input[0]) is None:
@@ -136,7 +141,7 @@ def bypass(graph: Graph, node: Any, tensor: str) -> Graph | None:
         return graph.edit(drop=[node.name], redirect={node.name: tensor})
     if node.op == "Identity":
         return None
-    dtype = attr_of(node, "dtype" if node.op == "PlaceholderWithDefault" else "T")
+    dtype = attr_of(node, {"Cast": "DstT", "PlaceholderWithDefault": "dtype"}.get(node.op, "T"))
     return graph.edit(put=[make_node(node.name, "Identity", [canonical(tensor)], T=dtype)])
 
 
@@ -181,7 +186,7 @@ def _is_uniform(graph: Graph, tensor: str) -> bool:
 
 CLEANING: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     dict.fromkeys(("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"), (drop_identity,))
-    | {"IdentityN": (drop_identity_n,), "PlaceholderWithDefault": (take_default,)}
+    | {"Cast": (drop_cast,), "IdentityN": (drop_identity_n,), "PlaceholderWithDefault": (take_default,)}
     | {"SelectV2": (drop_selecting_dropout,), "Select": (drop_selecting_dropout,)}
     | {"Mul": (drop_multiplying_dropout,)}
 )

@@ -63,12 +63,13 @@ def open_model(
 def prepare_graph(
     loaded: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = (), fusion: Fusion = EVERYTHING
 ) -> Graph:
-    """A loaded graph between its inputs and outputs, checked and normalized. Raises as `open_model`."""
+    """A loaded graph between its inputs and outputs, checked, in float32, and normalized. Raises as `open_model`."""
+    from autoquant.model.half import in_float32
     from autoquant.model.interface import check_runnable, needed_inputs, select_interface
     from autoquant.model.normalize import check_fusion, normalize
     from autoquant.model.shapes import import_shapes
 
-    frozen = select_interface(loaded, inputs=inputs, outputs=outputs)
+    frozen = in_float32(select_interface(loaded, inputs=inputs, outputs=outputs))
     check_fusion(frozen, fusion)
     import_shapes(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
     graph = normalize(frozen, fusion)

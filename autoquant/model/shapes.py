@@ -198,7 +198,7 @@ def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
 
 def output_specs(graph: Graph) -> tuple[OutputSpec, ...]:
     """What the outputs of a graph give, as far as TensorFlow knows before it runs."""
-    tf_graph = import_graph(graph)
+    tf_graph = import_shapes(graph)
     tensors = [tensor_of(tf_graph, name) for name in graph.outputs]
     found = zip(graph.outputs, tensors, strict=True)
     return tuple(OutputSpec(name, tensor.dtype.name, static_shape(tensor)) for name, tensor in found)

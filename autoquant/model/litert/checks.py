@@ -12,7 +12,9 @@ from autoquant.model.litert.functions import RUN, missing_subgraph
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS, KINDS
 
 INTEGERS = frozenset({"INT2", "INT4", "INT8", "INT16", "INT32", "UINT4", "UINT8", "UINT16"})
-GIVE_FLOAT = "give the float model: convert without optimizations, representative data or supported types"
+BYTES = {code: dtype.itemsize for code, dtype in flatbuffer.DTYPES.items()} | {flatbuffer.schema.TensorType.BFLOAT16: 2}
+"""Type of a tensor -> bytes of a value, of whole ones."""
+GIVE_FLOAT = "give the float model: convert it without optimizations, or with weights in float16"
 
 
 def check_sound(model: Any, *, where: str) -> None:
@@ -52,7 +54,7 @@ def check_operators(model: Any, *, where: str) -> None:
 
 
 def check_float(model: Any, *, where: str) -> None:
-    """Raise ModelError where a tensor is quantized, or a weight is of half precision."""
+    """Raise ModelError where a tensor is quantized."""
     for graph in model.subgraphs:
         _check_float(graph, where)
 
@@ -62,18 +64,20 @@ def _check_float(graph: Any, where: str) -> None:
     found: dict[str, str] = {}
     for index, tensor in enumerate(graph.tensors):
         type_name, name = flatbuffer.type_name(tensor), flatbuffer.tensor_name(tensor)
-        scales = None if tensor.quantization is None else tensor.quantization.scale
-        if type_name in INTEGERS and scales is not None and len(scales):
+        if type_name in INTEGERS and _has_scales(tensor.quantization):
             found.setdefault("activation" if index in made else "weight", f"'{name}' is {type_name}")
-        elif type_name in ("BFLOAT16", "FLOAT16") and index not in made:
-            found.setdefault("half", f"'{name}' is {type_name}")
     if "activation" in found:
         raise ModelError(where, f"is quantized already: its tensor {found['activation']}", hint=GIVE_FLOAT)
     if "weight" in found:
         what = f"has quantized weights already (dynamic range): {found['weight']}"
         raise ModelError(where, what, hint=GIVE_FLOAT)
-    if "half" in found:
-        raise ModelError(where, f"has weights of half precision: {found['half']}", hint=GIVE_FLOAT)
+
+
+def _has_scales(quantization: Any | None) -> bool:
+    """Whether there are scales, those of blocks included, which the details hold."""
+    if quantization is None:
+        return False
+    return quantization.details is not None or (quantization.scale is not None and len(quantization.scale) > 0)
 
 
 def _faults(model: Any) -> Iterator[str]:
@@ -103,10 +107,11 @@ def _faults_of_tensors(model: Any, graph: Any) -> Iterator[str]:
 
 def _whole(model: Any, tensor: Any) -> bool:
     data = model.buffers[tensor.buffer].data
-    if data is None or len(data) == 0 or tensor.type not in flatbuffer.DTYPES or tensor.sparsity is not None:
+    size = BYTES.get(tensor.type)
+    if data is None or len(data) == 0 or size is None or tensor.sparsity is not None:
         return True
     shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-    return len(data) == prod(shape) * flatbuffer.DTYPES[tensor.type].itemsize
+    return len(data) == prod(shape) * size
 
 
 def _faults_of_operators(model: Any, graph: Any) -> Iterator[str]:

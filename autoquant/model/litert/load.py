@@ -14,6 +14,7 @@ from autoquant.model.litert.checks import check_float, check_inputs, check_opera
 from autoquant.model.litert.flatbuffer import DTYPES, tensor_name
 from autoquant.model.litert.functions import keep_subgraphs
 from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.litert.half import to_float32
 from autoquant.model.litert.interpreter import (
     plain_interpreter,
     sentence,
@@ -30,7 +31,7 @@ WHOLE = "is the file whole, and a float .tflite?"
 
 
 def load_lite(path: Path, *, signature: str | None = None) -> Model:
-    """Open a float .tflite; `signature` chooses among several.
+    """Open a float .tflite; `signature` chooses among several. What has half precision in it has float32 in the model.
 
     The batch is open where the model allows that, whatever the file says. Raises ModelError where the file is none, or
     is damaged or quantized already, where it has several signatures and none is chosen, and where it has operators that
@@ -40,9 +41,10 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
     model = _objects(path, content)
     check_sound(model, where=str(path))
     inputs, outputs = _select_signature(model, signature, where=str(path))
-    check_inputs(model, inputs, where=str(path))
     check_operators(model, where=str(path))
     check_float(model, where=str(path))
+    to_float32(model, where=str(path))
+    check_inputs(model, inputs, where=str(path))
     tidy(model)
     with_open_batch(model)
     lite = LiteGraph(flatbuffer.write(model), inputs, outputs, _layers(model))

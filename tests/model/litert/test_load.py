@@ -132,7 +132,6 @@ def quantized(graph: Any, **options: Any) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if "representative_dataset" in options:
             converter.representative_dataset = options["representative_dataset"]
-        converter.target_spec.supported_types = options.get("types", [])
         return bytes(converter.convert())
 
 
@@ -158,7 +157,6 @@ QUANTIZED: dict[str, tuple[dict[str, Any], str]] = {
         "is quantized already: its tensor '.*' is INT8; give the float model",
     ),
     "dynamic range": ({}, r"has quantized weights already \(dynamic range\): '.*' is INT8; give the float model"),
-    "float16": ({"types": [tf.float16]}, "has weights of half precision: '.*' is FLOAT16; give the float model"),
 }
 
 
@@ -167,6 +165,17 @@ def test_quantized_models_are_refused(options: dict[str, Any], message: str, lar
     path = tmp_path / "quantized.tflite"
     path.write_bytes(quantized(large, **options))
     with pytest.raises(ModelError, match=message):
+        open_model(path)
+
+
+def test_weights_with_a_scale_for_each_block_are_refused(large: Graph, tmp_path: Path) -> None:
+    from litert_quantizer import quantizer, recipe
+
+    made = quantizer.Quantizer(bytearray(convert(large).content))
+    made.load_quantization_recipe(recipe.dynamic_wi4b32_afp32())
+    path = tmp_path / "blocks.tflite"
+    path.write_bytes(made.quantize().quantized_model)
+    with pytest.raises(ModelError, match=r"has quantized weights already .*: '.*' is INT4; give the float"):
         open_model(path)
 
 

@@ -19,6 +19,7 @@ from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.nodes import attr_of, make_node
 from autoquant.model.operators import OPERATORS, canonical, node_of
 from autoquant.model.sources import BATCH_NORMS
+from autoquant.model.weights import own_weight
 
 Rule = Callable[[Graph, Any], Graph | None]
 
@@ -28,9 +29,9 @@ UNIFORM = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandom
 def normalize(graph: Graph, fusion: Fusion = EVERYTHING) -> Graph:
     """The same function of the same inputs and outputs, in fewer nodes.
 
-    Constants are folded, Identity and Dropout are gone; batch norms too, as far as `fusion` allows. A node that was
-    there before computes what it did, except for operators with a weight, whose result contains what was folded into
-    them, and the constants that they read.
+    Constants are folded, Identity and Dropout are gone; batch norms too, as far as `fusion` allows. Each operator has a
+    weight of its own, not transposed. A node that was there before computes what it did, except for operators with a
+    weight, whose result contains what was folded into them, and the constants that they read.
     Raises ModelError for cycles, for operators that TensorFlow does not know, and for batch norms in training mode.
     """
     graph = _cleaned(graph.pruned())
@@ -189,5 +190,6 @@ CLEANING: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     | {"Cast": (drop_cast,), "IdentityN": (drop_identity_n,), "PlaceholderWithDefault": (take_default,)}
     | {"SelectV2": (drop_selecting_dropout,), "Select": (drop_selecting_dropout,)}
     | {"Mul": (drop_multiplying_dropout,)}
+    | {op: (own_weight,) for op, operator in OPERATORS.items() if operator.weight is not None}
 )
-"""Operator -> rules that take away what inference does not need."""
+"""Operator -> rules that take away what inference does not need, and give each operator a weight of its own."""

@@ -96,8 +96,7 @@ class Linear:
     @property
     def per_channel(self) -> tuple[int, ...]:
         """The shape in which a vector over channels broadcasts with the weight."""
-        turned = attr_of(self.op, "transpose_b").b or attr_of(self.op, "adj_y").b
-        axes = (0,) if turned else OPERATORS[self.op.op].channel_axes
+        axes = OPERATORS[self.op.op].channel_axes
         return tuple(size if axis in axes else 1 for axis, size in enumerate(self.weight.shape))
 
     @property

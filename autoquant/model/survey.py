@@ -175,9 +175,6 @@ def _objection_to_weight(graph: Graph, node: Any) -> str | None:
     if weight.op != "Const":
         fed = [name for name in graph.inputs if name in graph.ancestors(weight.name)]
         return f"its weight '{edge}' is not constant" + (f": it depends on the input '{fed[0]}'" if fed else "")
-    others = [name for name in graph.consumers[weight.name] if name != node.name]
-    if others:
-        return f"its weight '{weight.name}' is shared with '{others[0]}'"
     if not np.isfinite(np.asarray(graph.constant(weight.name))).all():
         return f"its weight '{weight.name}' holds NaN or infinity"
     return None

@@ -203,25 +203,6 @@ def test_operators_at_the_edge_of_a_restriction_are_layers(
     assert found.rejected == ()
 
 
-@pytest.mark.parametrize("second", ["MatMul", "BatchMatMulV2"])
-def test_a_weight_of_two_layers_is_of_none(build: Callable[..., Graph], second: str) -> None:
-    import tensorflow as tf
-
-    def write(x: Any) -> Any:
-        weight = tf.constant(ones(128, 128), name="w")
-        t = tf.matmul(flat(x), weight, name="first")
-        return (
-            tf.matmul(t, weight, name="r") if second == "MatMul" else tf.raw_ops.BatchMatMulV2(x=t, y=weight, name="r")
-        )
-
-    found = surveyed(build, write)
-    assert [layer.name for layer in found.layers] == ["good"]
-    assert {one.name: one.reason for one in found.rejected} == {
-        "first": "its weight 'w' is shared with 'r'",
-        "r": "its weight 'w' is shared with 'first'",
-    }
-
-
 def test_a_fed_weight_names_the_input_it_depends_on(build: Callable[..., Graph]) -> None:
     import tensorflow as tf
 

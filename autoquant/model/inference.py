@@ -11,8 +11,9 @@ from autoquant.errors import UsageError, did_you_mean, listed
 from autoquant.model.conditions import control_edges, with_known_conditions
 from autoquant.model.feed import OPTION, feed_value
 from autoquant.model.graph import Graph
+from autoquant.model.inlining import inline_calls, without_idle_functions
 from autoquant.model.loops import with_functional_loops
-from autoquant.model.nodes import calls_functions, make_const
+from autoquant.model.nodes import make_const
 from autoquant.model.shapes import input_spec, placeholder_dtype, placeholder_shape
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -27,17 +28,18 @@ def inference_graph(
 ) -> Graph:
     """The graph of a GraphDef, with constants in place of the placeholders in `feed` (name -> value as text).
 
-    `inputs` maps node -> the name that users know, outputs are tensors. Conditions that depend on constants, values fed
-    and defaults of placeholders alone are gone, loops of TensorFlow 1 are While operators; the library of functions is
-    gone where nothing calls them. Raises ModelError, and UsageError for a feed that does not fit.
+    `inputs` maps node -> the name that users know, outputs are tensors. Calls of functions are inlined, conditions that
+    depend on constants, values fed and defaults of placeholders alone are gone, loops of TensorFlow 1 are While
+    operators; the library has the functions that are still called. Raises ModelError, and UsageError for a feed that
+    does not fit.
     """
     present = {node.name for node in graph_def.node}
     known = [name for name in inputs if name in present]
     graph = Graph.from_graph_def(graph_def, inputs=known, outputs=outputs)
-    graph = with_known_conditions(_fed(graph, inputs, feed), control_edges(graph_def))
+    graph = with_known_conditions(_fed(inline_calls(graph), inputs, feed), control_edges(graph_def))
     if graph.outputs:
         graph = graph.pruned()
-    return _without_idle_library(with_functional_loops(graph))
+    return without_idle_functions(with_functional_loops(graph))
 
 
 def _fed(graph: Graph, inputs: Mapping[str, str], feed: Mapping[str, str]) -> Graph:
@@ -72,14 +74,3 @@ def _constant(name: str, node: Any, text: str) -> Any:
         sizes = "x".join("?" if size is None else str(size) for size in shape)
         raise UsageError(where, f"is of shape {sizes}, not a single value", hint="samples are given by the data")
     return make_const(node.name, feed_value(name, text, placeholder_dtype(node)))
-
-
-def _without_idle_library(graph: Graph) -> Graph:
-    """The graph without its library of functions, where it calls none: inlined ones are still there."""
-    if graph.library is None:
-        return graph
-    functions = {function.signature.name for function in graph.library.function}
-    for node in graph.nodes.values():
-        if node.op in functions or calls_functions(node):
-            return graph
-    return Graph(graph.nodes, graph.inputs, graph.outputs)

@@ -1,17 +1,55 @@
-"""Calls of functions replaced by the nodes of the function."""
+"""Calls of functions replaced by the nodes of the function.
+
+The converter to constants leaves calls of functions that XLA shall compile, as Keras writes grouped convolutions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from autoquant.errors import ModelError
-from autoquant.model.graph import Graph, GraphDef
+from autoquant.model.graph import FunctionDefLibrary, Graph, GraphDef
 from autoquant.model.loops import UNREAD
 from autoquant.model.nodes import AttrValue, attr_of, changed_node, make_node
 from autoquant.model.operators import canonical, node_of
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+
+
+def inline_calls(graph: Graph) -> Graph:
+    """The graph with the operators of functions in place of their calls, under the name of the call.
+
+    Calls inside of functions, such as the body of a loop, stay, and
+    so do those of functions that call themselves, or that have attributes.
+    """
+    if graph.library is None:
+        return graph
+    functions = {one.signature.name: one for one in graph.library.function}
+    simple = cache(partial(_is_simple, functions))
+    while True:
+        called = {node.name: _called(node) for node in graph.nodes.values() if _called(node) in functions}
+        calls = {name: function for name, function in called.items() if simple(function)}
+        if not calls:
+            return graph
+        for name, function in calls.items():
+            graph = inlined(graph, graph.nodes[name], function, graph.nodes[name].input)
+
+
+def without_idle_functions(graph: Graph) -> Graph:
+    """The graph without functions that it does not run: those that were inlined are still there."""
+    if graph.library is None:
+        return graph
+    functions = {one.signature.name: one for one in graph.library.function}
+    reached: set[str] = set()
+    stack = list(graph.nodes.values())
+    while stack:
+        new = _functions_of(stack.pop()) & functions.keys() - reached
+        stack += [node for name in new for node in functions[name].node_def]
+        reached |= new
+    library = FunctionDefLibrary(function=[function for name, function in functions.items() if name in reached])
+    return Graph(graph.nodes, graph.inputs, graph.outputs, library if reached else None)
 
 
 def inlined(graph: Graph, node: Any, function: str, arguments: Sequence[str]) -> Graph:
@@ -46,6 +84,29 @@ def inlined(graph: Graph, node: Any, function: str, arguments: Sequence[str]) ->
     for call in [one for one in nodes if one.op in CALLS]:
         graph = inlined(graph, call, call.attr["f"].func.name, call.input)
     return graph
+
+
+def _functions_of(node: Any) -> set[str]:
+    """The names of all functions that a node may run."""
+    values = list(node.attr.values())
+    return {node.op, *(value.func.name for value in values), *(one.name for value in values for one in value.list.func)}
+
+
+def _called(node: Any) -> str:
+    """The function that a node calls: its operator may be the function's name."""
+    return str(node.attr["f"].func.name) if node.op in CALLS else str(node.op)
+
+
+def _is_simple(functions: Mapping[str, Any], name: str) -> bool:
+    """Whether a function has results, no attributes, and does not call itself."""
+    signature = functions[name].signature
+    reached: set[str] = set()
+    stack = [name]
+    while stack:
+        called = {_called(node) for node in functions[stack.pop()].node_def} & functions.keys()
+        stack += called - reached
+        reached |= called
+    return bool(signature.output_arg) and not signature.attr and name not in reached
 
 
 def _body(graph: Graph, function: str) -> Graph:

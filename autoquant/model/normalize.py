@@ -12,6 +12,7 @@ from typing import Any
 
 from autoquant.errors import ModelError, PlanError, did_you_mean
 from autoquant.model.affine import READERS, fold_affine
+from autoquant.model.depthwise import depthwise_convolutions
 from autoquant.model.folding import fold_constants
 from autoquant.model.graph import Graph
 from autoquant.model.loops import LOOPS
@@ -34,7 +35,7 @@ def normalize(graph: Graph, fusion: Fusion = EVERYTHING) -> Graph:
     weight, whose result contains what was folded into them, and the constants that they read.
     Raises ModelError for cycles, for operators that TensorFlow does not know, and for batch norms in training mode.
     """
-    graph = _cleaned(graph.pruned())
+    graph = depthwise_convolutions(_cleaned(graph.pruned()))
     _refuse_training(graph)
     # Only after cleaning, since dropout multiplies by a constant too; none where nothing is to be fused.
     rules = dict.fromkeys(READERS, (partial(fold_affine, fusion=fusion),)) if fusion.enabled else {}

@@ -114,7 +114,7 @@ class Linear:
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             return None
         index = OPERATORS[self.op.op].weight or 0
-        weight_node = make_const(_own_name(graph, self.op, index, "weight"), weight)
+        weight_node = make_const(own_name(graph, self.op, index, "weight"), weight)
         bias_node = make_const(graph.free_name(f"{name}/bias"), bias)
         op = with_inputs(self.op, {index: weight_node.name})
         added = make_node(
@@ -149,8 +149,8 @@ class BatchNorm:
         if not (np.isfinite(gamma).all() and np.isfinite(beta).all()):
             return None
         consts = [
-            make_const(_own_name(graph, self.node, 1, "gamma"), gamma),
-            make_const(_own_name(graph, self.node, 2, "beta"), beta),
+            make_const(own_name(graph, self.node, 1, "gamma"), gamma),
+            make_const(own_name(graph, self.node, 2, "beta"), beta),
         ]
         node = changed_node(with_inputs(self.node, {1: consts[0].name, 2: consts[1].name}), name=name)
         return Change((*consts, node), {self.node.name: name})
@@ -202,7 +202,7 @@ def _operator(graph: Graph, node: Any) -> Linear | None:
     return Linear(node, weight)
 
 
-def _own_name(graph: Graph, node: Any, index: int, kind: str) -> str:
+def own_name(graph: Graph, node: Any, index: int, kind: str) -> str:
     """The name of a constant input that nothing else reads, or a new one."""
     old = node_of(node.input[index])
     return old if graph.single_consumer(old) is not None else graph.free_name(f"{node.name}/{kind}")

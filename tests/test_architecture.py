@@ -62,6 +62,7 @@ OWNERS = {
         "evaluation/data/images.py",
         "evaluation/data/records.py",
         "evaluation/engines/tensorflow.py",
+        "model/channels_last.py",
         "model/folding.py",
         "model/graph.py",
         "model/inlining.py",

@@ -110,6 +110,17 @@ def drop_cast(graph: Graph, node: Any) -> Graph | None:
     return bypass(graph, node, node.input[0]) if node.attr["SrcT"].type == node.attr["DstT"].type else None
 
 
+def drop_inverse_transpose(graph: Graph, node: Any) -> Graph | None:
+    """Bypass a Transpose that undoes the one before it."""
+    before = graph.nodes[node_of(node.input[0])]
+    if before.op != "Transpose":
+        return None
+    first, second = graph.constant(before.input[1]), graph.constant(node.input[1])
+    if first is None or second is None or first[second].tolist() != list(range(first.size)):
+        return None
+    return bypass(graph, node, before.input[0])
+
+
 def take_default(graph: Graph, node: Any) -> Graph | None:
     """Let a PlaceholderWithDefault that is no input be its constant default."""
     if node.name in graph.inputs or graph.constant(node.input[0]) is None:
@@ -190,7 +201,7 @@ CLEANING: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     dict.fromkeys(("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"), (drop_identity,))
     | {"Cast": (drop_cast,), "IdentityN": (drop_identity_n,), "PlaceholderWithDefault": (take_default,)}
     | {"SelectV2": (drop_selecting_dropout,), "Select": (drop_selecting_dropout,)}
-    | {"Mul": (drop_multiplying_dropout,)}
+    | {"Mul": (drop_multiplying_dropout,), "Transpose": (drop_inverse_transpose,)}
     | {op: (own_weight,) for op, operator in OPERATORS.items() if operator.weight is not None}
 )
 """Operator -> rules that take away what inference does not need, and give each operator a weight of its own."""

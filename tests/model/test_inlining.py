@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from graph_writing import normal
 
-from autoquant.model.inlining import inline_calls, without_idle_functions
 from autoquant.model.graph import Graph
+from autoquant.model.inlining import inline_calls, without_idle_functions
 from autoquant.model.normalize import normalize
 from autoquant.model.open import open_model
 from autoquant.model.survey import survey_graph

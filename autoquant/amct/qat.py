@@ -19,21 +19,20 @@ from autoquant.array import Array
 from autoquant.calibration.record import LayerRecord, Record
 from autoquant.errors import ModelError
 from autoquant.formats.record_text import save_record
+from autoquant.model.fake_quants import FAKE, without_fakes
 from autoquant.model.feed import Feed
-from autoquant.model.folding import foldable
 from autoquant.model.graph import Graph
 from autoquant.model.interface import select_interface
 from autoquant.model.layer import Layer
 from autoquant.model.load import load
 from autoquant.model.model import Fusion
-from autoquant.model.nodes import FLOAT, AttrValue, attr_of, make_node
+from autoquant.model.nodes import attr_of
 from autoquant.model.open import prepare_graph
 from autoquant.model.operators import node_of
 from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import EPSILON, QMIN, Affine, by_channel
 
 WITH_RANGES = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
-FAKE = WITH_RANGES | {"FakeQuantWithMinMaxArgs"}
 KEEPING = frozenset({"ExpandDims", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "StopGradient", "Transpose"})
 """Operators whose results are values of their first input, or 0: what was on a grid still is."""
 BITS = 8
@@ -207,19 +206,6 @@ def fake_before(graph: Graph, tensor: str) -> Any | None:
     while node.op in KEEPING:
         node = graph.nodes[node_of(node.input[0])]
     return node if node.op in FAKE else None
-
-
-def without_fakes(graph: Graph) -> Graph:
-    """The graph with its FakeQuants of activations removed; those of constants stay, to be computed once."""
-    constant = foldable(graph)
-    for name in [node.name for node in graph.nodes.values() if node.op in FAKE and node.name not in constant]:
-        source = graph.nodes[name].input[0]
-        if name in graph.output_nodes:
-            kind = AttrValue(type=FLOAT)
-            graph = graph.edit(put=[make_node(name, "Identity", [source], T=kind)])
-        else:
-            graph = graph.edit(drop=[name], redirect={name: source})
-    return graph
 
 
 def _constant(graph: Graph, fake: Any, tensor: str) -> Array:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoquant.amct.qat import fake_before, grid_of, nudged, without_fakes
+from autoquant.amct.qat import fake_before, grid_of, nudged
 from autoquant.errors import ModelError
+from autoquant.model.fake_quants import without_fakes
 from autoquant.model.graph import Graph
 
 BOUNDS = st.floats(0.0, 100.0, width=32, allow_subnormal=False).filter(lambda bound: bound == 0 or bound > 2e-3)

@@ -39,7 +39,7 @@ def tidy(model: Any) -> None:
     _fix_reshapes(model)
     flatbuffer.drop_unread(model.subgraphs[0], lambda op: flatbuffer.op_name(model, op) in STATELESS)
     for graph in model.subgraphs:
-        _drop_unused_tensors(model, graph)
+        drop_unused_tensors(model, graph)
     _drop_unused_buffers(model)
     _name_apart(tensor for graph in model.subgraphs for tensor in graph.tensors)
 
@@ -136,7 +136,8 @@ def _is_batch_of(model: Any, graph: Any, makers: Mapping[int, Any], size: int, d
     return shape_of_data and all(first) and part.builtinOptions.shrinkAxisMask == 1
 
 
-def _drop_unused_tensors(model: Any, graph: Any) -> None:
+def drop_unused_tensors(model: Any, graph: Any) -> None:
+    """Take the tensors out of a subgraph that nothing in it reads or makes."""
     used = {int(index) for op in graph.operators for index in (*op.inputs, *op.outputs, *_or_none(op.intermediates))}
     used |= {int(index) for index in (*graph.inputs, *graph.outputs)}
     order = sorted(used - {-1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -195,7 +195,7 @@ def quantize(
     made = make_export(Path(to), built_for.file_name(opened.name))
     builder.build(plan, made.folder)
     remove_claims(made)
-    return made
+    return replace(made, notes=opened.notes)
 
 
 def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Plan:

@@ -79,7 +79,7 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
     blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between)]
-    return page([*blocks, *interface_blocks(found.model), _totals(found)], columns=columns)
+    return page([*blocks, *interface_blocks(found.model), _totals(found), _notes(found)], columns=columns)
 
 
 def facts(found: Inspection) -> dict[str, Any]:
@@ -110,6 +110,7 @@ def facts(found: Inspection) -> dict[str, Any]:
         ],
         "macs": total_macs(found.survey),
         "parameters": sum(layer.parameters for layer in layers),
+        "notes": list(model.notes),
         **_sensitivity_facts(found),
     }
 
@@ -153,6 +154,10 @@ def _totals(found: Inspection) -> Block:
         return [totals(found)]
     together = "one by one" if batch == 1 else f"{batch} at once"
     return [totals(found), f"the batch of the .tflite is fixed at {batch}: samples are run {together}"]
+
+
+def _notes(found: Inspection) -> Block:
+    return [f"note: {note}" for note in found.model.notes]
 
 
 def _operators(found: Inspection) -> Mapping[str, dict[str, Any]]:

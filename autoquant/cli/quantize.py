@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
-    say(written(saved))
+    say("\n".join([written(saved), *(f"note    {note}" for note in saved.notes)]))
     return 0

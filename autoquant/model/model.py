@@ -88,13 +88,14 @@ class Model:
     """A normalized inference model, and what it was made from.
 
     `name` is the file's stem; `digest` the SHA-256 (hex) of the file's bytes, of a SavedModel those of its graph and
-    variables, with their relative names.
+    variables, with their relative names. `notes` say what of the file is another in the model.
     """
 
     name: str
     program: Program
     inputs: tuple[InputSpec, ...]
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def graph(self) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ def open_model(
     `fusion` says what is joined with the layer before it; raises PlanError where that names what is not there.
     `signature` chooses one of several in a .tflite file, the only kind for which TensorFlow is not loaded. `feed` gives
     values to placeholders that are no data, such as is_training; raises UsageError where it does not fit.
+    Channels first become channels last, and FakeQuants of activations are removed, which `notes` of the model say.
     """
     path = Path(path)
     check_file(path)
@@ -47,29 +48,51 @@ def open_model(
         return load_lite(path, signature=signature)
     if signature is not None:
         raise UsageError("--signature", "is for .tflite files", hint="choose with --inputs and --outputs")
-    from autoquant.model.interface import check_conditions
+    from autoquant.model.channels_last import channels_last
+    from autoquant.model.fake_quants import without_fakes
+    from autoquant.model.half import in_float32
+    from autoquant.model.interface import check_conditions, select_interface
     from autoquant.model.load import load
     from autoquant.model.shapes import input_specs
 
-    loaded = load(path, feed)
+    frozen = in_float32(select_interface(load(path, feed), inputs=inputs, outputs=outputs))
     release_memory()  # what TensorFlow and Keras made on the way is many times the size of the weights
-    graph = prepare_graph(loaded, inputs=inputs, outputs=outputs, fusion=fusion)
+    graph = _normalized(channels_last(without_fakes(frozen)), fusion, inputs)
     check_conditions(graph)
-    del loaded
+    notes = tuple(_notes(frozen))
+    del frozen
     release_memory()
-    return Model(path.resolve().stem, graph, input_specs(graph), digest_of(path))
+    return Model(path.resolve().stem, graph, input_specs(graph), digest_of(path), notes)
+
+
+def _notes(frozen: Graph) -> Iterator[str]:
+    from autoquant.model import channels_last, fake_quants
+
+    rounded = fake_quants.rounded_activations(frozen)
+    if rounded:
+        yield fake_quants.NOTE.format(len(rounded))
+    if channels_last.has_channels_first(frozen):
+        yield channels_last.NOTE
 
 
 def prepare_graph(
     loaded: Graph, *, inputs: Sequence[str] = (), outputs: Sequence[str] = (), fusion: Fusion = EVERYTHING
 ) -> Graph:
-    """A loaded graph between its inputs and outputs, checked, in float32, and normalized. Raises as `open_model`."""
+    """A loaded graph between its inputs and outputs, checked, in float32, and normalized. Raises as `open_model`.
+
+    Its operators stay what they are: channels first and FakeQuants too.
+    """
     from autoquant.model.half import in_float32
-    from autoquant.model.interface import check_runnable, needed_inputs, select_interface
+    from autoquant.model.interface import select_interface
+
+    return _normalized(in_float32(select_interface(loaded, inputs=inputs, outputs=outputs)), fusion, inputs)
+
+
+def _normalized(frozen: Graph, fusion: Fusion, inputs: Sequence[str]) -> Graph:
+    from autoquant.model.interface import check_runnable, needed_inputs
     from autoquant.model.normalize import check_fusion, normalize
     from autoquant.model.shapes import import_shapes
 
-    frozen = in_float32(select_interface(loaded, inputs=inputs, outputs=outputs))
     check_fusion(frozen, fusion)
     import_shapes(frozen)  # whatever TensorFlow refuses is found here, not in the middle of a run
     graph = normalize(frozen, fusion)

@@ -31,7 +31,8 @@ class Export:
     """Files of one plan in a folder of the user's.
 
     `trial` is the trial of a run that they are from, with the score that it has there on the engine of the run;
-    `transferred` is its score where it was built for another target.
+    `transferred` is its score where it was built for another target; `notes` say what of a model's file is another in
+    the model.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Export:
     score: float | None = None
     engine: str = ""
     transferred: Transferred | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def mapping(self) -> Path | None:

@@ -39,6 +39,8 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     inputs = open_inputs(request, load_space(request.space), model_of(request))
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
     table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
+    if inputs.source.notes:
+        table["model"] = {"notes": list(inputs.source.notes)}
     made = folder.create()
     with folder.locked():
         folder.refuse_existing()  # once more: another process may have been as quick
@@ -131,6 +133,7 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
 
 def _warnings(inputs: Inputs) -> Iterator[str]:
     """What the user should know before the search begins."""
+    yield from inputs.source.notes
     if inputs.workload.unit != MULTIPLY_ADDS:
         yield f"multiply-adds are not known for every layer: shares are of {inputs.workload.unit} instead"
     if inputs.request.allow_overlap:

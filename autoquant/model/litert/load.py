@@ -11,6 +11,7 @@ from typing import Any
 from autoquant.errors import ModelError, did_you_mean
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound
+from autoquant.model.litert.fake_quants import NOTE, remove_fake_quants
 from autoquant.model.litert.flatbuffer import DTYPES, tensor_name
 from autoquant.model.litert.functions import keep_subgraphs
 from autoquant.model.litert.graph import LiteGraph
@@ -35,13 +36,15 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
 
     The batch is open where the model allows that, whatever the file says. Raises ModelError where the file is none, or
     is damaged or quantized already, where it has several signatures and none is chosen, and where it has operators that
-    LiteRT does not know or that run subgraphs, other than loops and conditions.
+    LiteRT does not know or that run subgraphs, other than loops and conditions. Rounding that quantization-aware
+    training left between floats is removed.
     """
     content = _content(path)
     model = _objects(path, content)
     check_sound(model, where=str(path))
     inputs, outputs = _select_signature(model, signature, where=str(path))
     check_operators(model, where=str(path))
+    rounded = remove_fake_quants(model)
     check_float(model, where=str(path))
     to_float32(model, where=str(path))
     check_inputs(model, inputs, where=str(path))
@@ -49,7 +52,8 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
     with_open_batch(model)
     lite = LiteGraph(flatbuffer.write(model), inputs, outputs, _layers(model))
     tensor_shapes(lite)  # whatever LiteRT refuses is found here, not in the middle of a run
-    return Model(path.resolve().stem, lite, _specs(lite), hashlib.sha256(content).hexdigest())
+    notes = (NOTE.format(rounded),) if rounded else ()
+    return Model(path.resolve().stem, lite, _specs(lite), hashlib.sha256(content).hexdigest(), notes)
 
 
 def _content(path: Path) -> bytes:

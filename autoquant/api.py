@@ -175,8 +175,8 @@ def quantize(
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
-    `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` that of several
-    in a model that is one. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
+    `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` one of several of
+    a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
     False leaves the functions out that let the model run in stock TensorFlow. `options` say how the data becomes what
     the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
     fit the model or the target, TrialError where a layer cannot be quantized as it says.
@@ -252,7 +252,7 @@ def inspect(
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
-    `signature` chooses among several of a .tflite, `feed` gives values to placeholders that are no data. With
+    `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data. With
     `calibration` data, read as `options` say, the sensitivity of each layer is found as well. Raises ModelError,
     UsageError.
     """

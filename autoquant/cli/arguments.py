@@ -71,7 +71,7 @@ def add_model(parser: Parser) -> None:
     options = {
         "--inputs A,B": "names of inputs, where the file does not say",
         "--outputs A,B": "names of outputs, where the file does not say",
-        "--signature KEY": "which of several signatures of a .tflite",
+        "--signature KEY": "which of several signatures of a SavedModel or .tflite",
     }
     group = parser.add_argument_group("model")
     add(group, options, inputs=names, outputs=names)

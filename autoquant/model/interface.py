@@ -16,7 +16,7 @@ from autoquant.model.conditions import FUNCTIONAL, MERGES, SWITCHES, is_conditio
 from autoquant.model.feed import feed_hint
 from autoquant.model.graph import Graph
 from autoquant.model.loops import CONTROL_FLOW, UNREAD
-from autoquant.model.nodes import AttrValue, changed_node, make_node
+from autoquant.model.nodes import RESOURCE, AttrValue, attr_of, changed_node, make_node
 from autoquant.model.operators import canonical, node_of
 from autoquant.model.shapes import (
     import_shapes,
@@ -41,11 +41,17 @@ CONTROL = (
     "is control flow of TensorFlow 1 ({})",
     "freeze it with lower_control_flow=False; in an inference graph, is_training is a constant",
 )
+TABLE = (
+    "is a lookup table whose content is not fixed ({})",
+    "look up constants (tf.lookup.StaticHashTable), outside of loops and conditions",
+)
 REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
     dict.fromkeys(("Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"), VARIABLE)
     | dict.fromkeys(("TemporaryVariable", "AutoReloadVariable"), VARIABLE)
     | dict.fromkeys(("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant"), QUANTIZED)
     | dict.fromkeys(("QuantIfmr", "QuantArq", "SearchN"), QUANTIZED)
+    | dict.fromkeys(("LookupTableFind", "LookupTableFindV2", "LookupTableSizeV2", "LookupTableExportV2"), TABLE)
+    | dict.fromkeys(("HashTable", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2"), TABLE)
     | dict.fromkeys(("Switch", "Merge", "RefSwitch", "RefMerge", "Enter", "RefEnter", "NextIteration"), CONTROL)
 )
 """Operator that no float inference graph has -> what is wrong with it, and the way out."""
@@ -147,6 +153,8 @@ def check_runnable(graph: Graph) -> None:
     """Raise ModelError where an output needs what is not fed, or no output needs an input."""
     for name, node in graph.nodes.items():
         if node.op.startswith("Placeholder") and name not in graph.inputs and node.op != "PlaceholderWithDefault":
+            if attr_of(node, "dtype").type == RESOURCE:
+                raise ModelError(name, TABLE[0].format("read in a loop or condition"), hint=TABLE[1])
             what = f"depends on '{name}', which is not fed"
             raise ModelError(", ".join(graph.outputs), what, hint=f"add {name} to --inputs")
     missing = [name for name in graph.inputs if name not in needed_inputs(graph)]

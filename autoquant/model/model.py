@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # which loads TensorFlow
 LITE = ".tflite"
 KERAS = frozenset({".h5", ".hdf5", ".keras"})
 FROZEN = ".pb"
+WHOLE = "is the file whole?"
 EXPECTED = "a frozen .pb, a SavedModel folder, a .keras, an .h5 or a .tflite file is expected"
 Shape = tuple[int | None, ...]
 """Sizes of a tensor, None where one is open."""
@@ -87,8 +88,8 @@ class Program(Protocol):
 class Model:
     """A normalized inference model, and what it was made from.
 
-    `name` is the file's stem; `digest` the SHA-256 (hex) of the file's bytes, of a SavedModel those of its graph and
-    variables, with their relative names. `notes` say what of the file is another in the model.
+    `name` is the file's stem; `digest` the SHA-256 (hex) of the file's bytes, of a SavedModel those of its graph,
+    variables and assets, with their relative names. `notes` say what of the file is another in the model.
     """
 
     name: str

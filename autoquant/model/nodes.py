@@ -16,6 +16,7 @@ NodeDef = node_def_pb2.NodeDef
 AttrValue = attr_value_pb2.AttrValue
 DataType = types_pb2.DataType
 FLOAT, INT8, INT32, INT64 = types_pb2.DT_FLOAT, types_pb2.DT_INT8, types_pb2.DT_INT32, types_pb2.DT_INT64
+RESOURCE = types_pb2.DT_RESOURCE
 UINT8, UINT64, BOOL, STRING = types_pb2.DT_UINT8, types_pb2.DT_UINT64, types_pb2.DT_BOOL, types_pb2.DT_STRING
 HALF, BFLOAT16 = types_pb2.DT_HALF, types_pb2.DT_BFLOAT16
 

@@ -31,7 +31,7 @@ def open_model(
     `inputs` and `outputs`, with or without ':0', override what a file of TensorFlow says; an input inside the graph
     cuts off all that is before it. Inputs that were found, not asked for, and that no output needs are left out.
     `fusion` says what is joined with the layer before it; raises PlanError where that names what is not there.
-    `signature` chooses one of several in a .tflite file, the only kind for which TensorFlow is not loaded. `feed` gives
+    `signature` chooses one of several in a SavedModel or in a .tflite file, for which TensorFlow is not loaded. `feed` gives
     values to placeholders that are no data, such as is_training; raises UsageError where it does not fit.
     Channels first become channels last, and FakeQuants of activations are removed, which `notes` of the model say.
     """
@@ -46,8 +46,9 @@ def open_model(
         if feed:
             raise UsageError(OPTION, "is for files of TensorFlow, not for a .tflite", hint="leave it out")
         return load_lite(path, signature=signature)
-    if signature is not None:
-        raise UsageError("--signature", "is for .tflite files", hint="choose with --inputs and --outputs")
+    if signature is not None and not path.is_dir():
+        what = "is for SavedModels and .tflite files"
+        raise UsageError("--signature", what, hint="choose with --inputs and --outputs")
     from autoquant.model.channels_last import channels_last
     from autoquant.model.fake_quants import without_fakes
     from autoquant.model.half import in_float32
@@ -55,7 +56,7 @@ def open_model(
     from autoquant.model.load import load
     from autoquant.model.shapes import input_specs
 
-    frozen = in_float32(select_interface(load(path, feed), inputs=inputs, outputs=outputs))
+    frozen = in_float32(select_interface(load(path, feed, signature=signature), inputs=inputs, outputs=outputs))
     release_memory()  # what TensorFlow and Keras made on the way is many times the size of the weights
     graph = _normalized(channels_last(without_fakes(frozen)), fusion, inputs)
     check_conditions(graph)
@@ -103,11 +104,12 @@ def _normalized(frozen: Graph, fusion: Fusion, inputs: Sequence[str]) -> Graph:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph and variables."""
+    """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph, variables and assets."""
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
-    for part in [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]:
+    parts = (*(path / "variables").glob("*"), *(path / "assets").glob("*"))
+    for part in [path / "saved_model.pb", *sorted(parts)]:
         content = part.read_bytes()
         # Lengths tell what belongs to a name from what belongs to the bytes.
         digest.update(f"{part.relative_to(path).as_posix()} {len(content)}\n".encode())

@@ -187,7 +187,7 @@ def _save_from_record(trial: StoredTrial, made: Export, *, simulation: bool) -> 
 
     asked = trial.request
     given = {name: asked.get(name, ()) for name in ("inputs", "outputs", "feed")}
-    model = open_model(asked["model"], **given)
+    model = open_model(asked["model"], **given, signature=asked.get("signature") or None)
     trial.check_same("model", model.digest)
     record = load_record(trial.folder / made.record.name)
     TensorFlowTarget(simulation=simulation).save(model.graph, survey_graph(model.graph).by_name, record, made.model)

@@ -184,7 +184,15 @@ def quantize(
     check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
     fusion = load_config(Path(config)).fusion
-    opened = open_model(model, inputs=inputs, outputs=outputs, fusion=fusion, signature=signature or None, feed=feed)
+    opened = open_model(
+        model,
+        inputs=inputs,
+        outputs=outputs,
+        fusion=fusion,
+        signature=signature or None,
+        feed=feed,
+        for_litert=TARGETS[target].cuts_front,
+    )
     data = open_dataset(request, opened, calibration)
     built_for = open_target(target, io=io, simulation=simulation)
     lowered = built_for.lowered(opened)
@@ -252,14 +260,21 @@ def inspect(
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
-    `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data. With
-    `calibration` data, read as `options` say, the sensitivity of each layer is found as well. Raises ModelError,
+    `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data.
+    With `calibration` data, read as `options` say, the sensitivity of each layer is found as well. Raises ModelError,
     UsageError.
     """
     chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
     check_target(model, target=chosen)
     request = None if calibration is None else DataRequest(data=calibration, calibration=calibration, **options)
-    opened = open_model(model, inputs=inputs, outputs=outputs, signature=signature or None, feed=feed)
+    opened = open_model(
+        model,
+        inputs=inputs,
+        outputs=outputs,
+        signature=signature or None,
+        feed=feed,
+        for_litert=TARGETS[chosen].cuts_front,
+    )
     looked_at = open_target(chosen)
     lowered = looked_at.lowered(opened)
     survey = looked_at.survey(lowered, {})

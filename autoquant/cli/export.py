@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
         saved = api.export(args.run, args.to, **options)
-    say("\n".join([f"trial   {saved.trial}", written(saved), *scores(saved)]))
+    say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved)]))
     elsewhere = args.target is not None or args.io is not None
     return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET
 
@@ -66,3 +66,8 @@ def written(saved: Export | CalibratedModel) -> str:
     """The files that were written, a line each."""
     lines = [f"config  {saved.config}", f"record  {saved.record}", f"model   {saved.model}"]
     return "\n".join(lines if saved.mapping is None else [*lines, f"mapping {saved.mapping}"])
+
+
+def written_with_front(saved: Export) -> str:
+    """The same, and what computes inputs of the model, where that is in a file of its own."""
+    return written(saved) if saved.front is None else f"{written(saved)}\nfront   {saved.front}"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoquant.cli import arguments
-from autoquant.cli.export import written
+from autoquant.cli.export import written_with_front
 from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.formats.config_json import load_config
@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
-    say("\n".join([written(saved), *(f"note    {note}" for note in saved.notes)]))
+    say("\n".join([written_with_front(saved), *(f"note    {note}" for note in saved.notes)]))
     return 0

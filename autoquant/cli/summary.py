@@ -194,6 +194,8 @@ def _effort(result: SearchResult) -> Iterator[Row]:
     yield "ended", result.ended
     if result.model:
         yield "model", str(result.model)
+    if result.front:
+        yield "front", f"{result.front}, which computes inputs of the model in TensorFlow"
     yield "report", str(RunFolder(result.run).result)
 
 

@@ -85,11 +85,23 @@ class Program(Protocol):
 
 
 @dataclass(frozen=True)
+class Front:
+    """What comes in front of a model: a graph of TensorFlow that computes inputs of the model from data.
+
+    `inputs` are what the data has, for this graph and for those inputs of the model that it does not compute.
+    """
+
+    graph: Graph
+    inputs: tuple[InputSpec, ...]
+
+
+@dataclass(frozen=True)
 class Model:
     """A normalized inference model, and what it was made from.
 
     `name` is the file's stem; `digest` the SHA-256 (hex) of the file's bytes, of a SavedModel those of its graph,
-    variables and assets, with their relative names. `notes` say what of the file is another in the model.
+    variables and assets, with their relative names. `notes` say what of the file is another in the model, `front`
+    computes some of the inputs, where it was cut off.
     """
 
     name: str
@@ -97,6 +109,12 @@ class Model:
     inputs: tuple[InputSpec, ...]
     digest: str
     notes: tuple[str, ...] = ()
+    front: Front | None = None
+
+    @property
+    def data_inputs(self) -> tuple[InputSpec, ...]:
+        """What the data of a user must have."""
+        return self.inputs if self.front is None else self.front.inputs
 
     @property
     def graph(self) -> Graph:

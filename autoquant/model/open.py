@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from autoquant.errors import UsageError
 from autoquant.memory import release_memory
 from autoquant.model.feed import OPTION, Feed
-from autoquant.model.model import EVERYTHING, Fusion, Model, check_file, is_lite
+from autoquant.model.model import EVERYTHING, Front, Fusion, Model, check_file, is_lite
 
 if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.model.graph import Graph
@@ -25,15 +25,17 @@ def open_model(
     fusion: Fusion = EVERYTHING,
     signature: str | None = None,
     feed: Feed = (),
+    for_litert: bool = False,
 ) -> Model:
     """Open a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file; raises ModelError where that cannot be.
 
     `inputs` and `outputs`, with or without ':0', override what a file of TensorFlow says; an input inside the graph
     cuts off all that is before it. Inputs that were found, not asked for, and that no output needs are left out.
     `fusion` says what is joined with the layer before it; raises PlanError where that names what is not there.
-    `signature` chooses one of several in a SavedModel or in a .tflite file, for which TensorFlow is not loaded. `feed` gives
-    values to placeholders that are no data, such as is_training; raises UsageError where it does not fit.
-    Channels first become channels last, and FakeQuants of activations are removed, which `notes` of the model say.
+    `signature` chooses one of several in a SavedModel or in a .tflite file, for which TensorFlow is not loaded. `feed`
+    gives values to placeholders that are no data, such as is_training; raises UsageError where it does not fit.
+    Channels first become channels last, and FakeQuants of activations are removed, which `notes` of the model say. With
+    `for_litert`, what LiteRT cannot run in front of the layers, such as lookups of text, is cut off.
     """
     path = Path(path)
     check_file(path)
@@ -63,7 +65,20 @@ def open_model(
     notes = tuple(_notes(frozen))
     del frozen
     release_memory()
-    return Model(path.resolve().stem, graph, input_specs(graph), digest_of(path), notes)
+    model = Model(path.resolve().stem, graph, input_specs(graph), digest_of(path), notes)
+    return without_front(model) if for_litert else model
+
+
+def without_front(model: Model) -> Model:
+    """The model behind what LiteRT cannot run in front of it, with that as its `front`. Raises ModelError."""
+    from autoquant.model.front import cut_front
+    from autoquant.model.shapes import input_specs
+
+    halves = cut_front(model.graph)
+    if halves is None:
+        return model
+    front = Front(halves.front, model.inputs)
+    return replace(model, program=halves.rest, inputs=input_specs(halves.rest), front=front)
 
 
 def _notes(frozen: Graph) -> Iterator[str]:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from tensorflow.python.framework import dtypes, op_def_registry
 
+from autoquant.array import Array
 from autoquant.errors import ModelError
 from autoquant.messages import reason
 from autoquant.model.graph import Graph
 from autoquant.model.model import InputSpec, OutputSpec, Shape, one_sample_shapes
-from autoquant.model.nodes import AttrValue, attr_of, calls_functions, is_large, make_node, with_zeros
+from autoquant.model.nodes import STRING, AttrValue, attr_of, calls_functions, is_large, make_node, with_zeros
 from autoquant.model.operators import node_of
 
 LONGEST = 10_000
@@ -78,14 +79,15 @@ def static_shape(tensor: Any) -> Shape | None:
 def sample_shapes(graph: Graph, tensors: Iterable[str]) -> Mapping[str, Shape | None]:
     """Shapes of tensors of a graph whose inputs are of one sample (`for_one_sample`); sizes that are open are None.
 
-    Functions, such as the body of a loop, leave sizes open that are known once the graph runs: where all inputs have
-    sizes, it runs on zeros, for LONGEST at most.
+    Functions, such as the body of a loop, and operators on text leave sizes open that are known once the graph runs:
+    where all inputs have sizes, it runs on zeros and empty text, for LONGEST at most.
     """
     tf_graph = import_shapes(graph)
     found = {tensor: static_shape(tensor_of(tf_graph, tensor)) for tensor in tensors}
     unknown = [tensor for tensor, shape in found.items() if shape is None or None in shape]
     fed = stated_shapes(graph)
-    if not unknown or not any(map(calls_functions, graph.nodes.values())):
+    text = any(graph.nodes[name].attr["dtype"].type == STRING for name in graph.inputs)
+    if not unknown or not (text or any(map(calls_functions, graph.nodes.values()))):
         return found
     if any(shape is None or None in shape for shape in fed.values()):
         return found
@@ -113,7 +115,7 @@ def _run_on_zeros(tf_graph: Any, fetched: Mapping[str, Any], inputs: Sequence[st
     import tensorflow as tf
 
     placeholders = [tensor_of(tf_graph, name) for name in inputs]
-    zeros = {one: np.zeros(one.shape.as_list(), one.dtype.as_numpy_dtype) for one in placeholders}
+    zeros = {one: _zeros(one.shape.as_list(), np.dtype(one.dtype.as_numpy_dtype)) for one in placeholders}
     with tf.compat.v1.Session(graph=tf_graph) as session:
         try:
             found: Mapping[str, Any] = session.run(
@@ -122,6 +124,10 @@ def _run_on_zeros(tf_graph: Any, fetched: Mapping[str, Any], inputs: Sequence[st
         except tf.errors.OpError:  # zeros are no data: whether the model runs is found out with those
             return {}
     return found
+
+
+def _zeros(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    return np.full(shape, b"", object) if dtype.hasobject else np.zeros(shape, dtype)
 
 
 def traced_function(library: Any, definition: Any, shapes: Sequence[Shape | None]) -> Any:

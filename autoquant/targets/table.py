@@ -15,14 +15,16 @@ class TargetInfo:
 
     `make` takes what `open_target` does. `engines` are the names of those that can run what it saves, its own runtime
     first. `io_types` are what inputs and outputs can be, the default first. `takes_lite` says whether a float .tflite
-    is a model for it, `runs_here` whether what it saves is made for a machine like this one, so that its latency can be
-    measured. `packages` are those that make its files, beside NumPy.
+    is a model for it, `cuts_front` whether what LiteRT cannot run is cut off in front of the layers, `runs_here`
+    whether what it saves is made for a machine like this one, so that its latency can be measured. `packages` are those
+    that make its files, beside NumPy.
     """
 
     make: Callable[[str, bool], Target]
     engines: tuple[str, ...]
     io_types: tuple[str, ...]
     takes_lite: bool
+    cuts_front: bool
     runs_here: bool
     packages: tuple[str, ...]
 
@@ -51,6 +53,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
             engines=("litert",),
             io_types=("float32", "int8"),
             takes_lite=True,
+            cuts_front=True,
             runs_here=True,
             packages=("litert-quantizer",),
         ),
@@ -59,6 +62,7 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
             engines=("tensorflow", "litert"),
             io_types=("float32",),
             takes_lite=False,
+            cuts_front=False,
             runs_here=False,
             packages=("tensorflow",),
         ),

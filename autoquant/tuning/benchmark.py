@@ -110,7 +110,7 @@ def _content(path: Path, layers: dict[str, str]) -> bytes:
 
     file = lite_file(path)
     if file is None:
-        lite = lite_of(open_model(path))
+        lite = lite_of(open_model(path, for_litert=True))
         layers |= layer_of(lite)
         return lite.content
     try:

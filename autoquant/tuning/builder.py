@@ -13,10 +13,11 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
+from autoquant.files import write_bytes
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.model import Model
+from autoquant.model.model import Model, is_lite
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
@@ -49,6 +50,10 @@ class Builder:
     corrector: Corrector | None = None
     between: Callable[[Plan], Between] | None = None
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """All files that are written for a model at `path`, itself first."""
+        return (*self.target.files(path), *([] if self.model.front is None else [front_path(path)]))
+
     @property
     def file_name(self) -> str:
         """Name of the model's file in the folder of any plan."""
@@ -77,7 +82,7 @@ class Builder:
         return Built(path, made.qdq_ops)
 
     def make(self, plan: Plan, path: Path, on_step: Callable[[str], None] = no_progress) -> Int8File:
-        """Write the model alone, its biases corrected where the plan wants that. Raises as `build`."""
+        """Write the model, its biases corrected where the plan wants that, and its front. Raises as `build`."""
         plan = self.completed(plan)
         model, compiler = self.prepared(plan)
         corrections = NO_CORRECTIONS
@@ -85,7 +90,25 @@ class Builder:
             assert self.corrector is not None, plan.bias_correction
             corrections = self.corrector.corrections(plan, model, compiler)
             on_step("correct")
-        return compiler.compile(plan, path, on_step, corrections=corrections)
+        made = compiler.compile(plan, path, on_step, corrections=corrections)
+        if self.model.front is not None:
+            graph_def = self.model.front.graph.to_graph_def()
+            write_bytes(front_path(path), graph_def.SerializeToString(deterministic=True))
+        return made
+
+
+def front_path(path: Path) -> Path:
+    """The graph of TensorFlow beside a .tflite, `x_int8.tflite`, that computes inputs of it, `x_front.pb`.
+
+    >>> front_path(Path("a/mail_int8.tflite")).as_posix()
+    'a/mail_front.pb'
+    """
+    return path.with_name(f"{path.stem.removesuffix('_int8')}_front.pb")
+
+
+def existing_front(model: Path) -> Path | None:
+    """The front beside a .tflite, where there is one."""
+    return front_path(model) if is_lite(model) and front_path(model).is_file() else None
 
 
 def builder_of_plan(

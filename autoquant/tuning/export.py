@@ -18,6 +18,7 @@ from autoquant.formats.record_text import load_record
 from autoquant.model.open import open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
+from autoquant.tuning.builder import existing_front, front_path
 from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.request import SearchRequest
@@ -49,6 +50,11 @@ class Export:
     def mapping(self) -> Path | None:
         """Which nodes of the model stand for which of the float graph; a .tflite comes without."""
         return quant_json_path(self.model) if self.model.suffix == ".pb" else None
+
+    @property
+    def front(self) -> Path | None:
+        """The graph of TensorFlow that computes inputs of the model; None where it takes the data itself."""
+        return existing_front(self.model)
 
 
 def make_export(folder: Path, model: str) -> Export:
@@ -177,6 +183,9 @@ def _copy_model(trial: StoredTrial, made: Export, target: Target) -> bool:
         return False
     for path, content in zip(target.files(made.model), contents, strict=True):
         write_bytes(path, content)
+    front = existing_front(trial.folder / made.model.name)
+    if front is not None:
+        write_bytes(front_path(made.model), front.read_bytes())
     return True
 
 

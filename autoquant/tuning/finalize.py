@@ -20,6 +20,7 @@ from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_s
 from autoquant.formats.codec import encode
 from autoquant.model.model import is_lite
 from autoquant.model.operators import is_tensor
+from autoquant.tuning.builder import front_path
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.events import Warned
 from autoquant.tuning.result import Ended, SearchResult
@@ -59,6 +60,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         model=model,
         run=session.folder.path,
         ended=ended,
+        front=front_path(model) if model and session.builder.model.front else None,
         unit=workload.unit,
         objective=terms.objective_name,
         space=str(session.request.space),

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autoquant.array import Array
 from autoquant.cache import digest_of
-from autoquant.errors import ModelError
+from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import open_preprocess
 from autoquant.evaluation.data.splits import DataSplits, split_calibration
+from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric, require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
 from autoquant.model.feed import feed_hint
-from autoquant.model.model import Model
+from autoquant.model.model import Front, Model
 from autoquant.model.open import open_model
 from autoquant.targets.base import Target
-from autoquant.targets.table import open_target
+from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.holdout import check_guard
+from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.request import NOTHING, DataRequest, SearchRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
@@ -54,13 +57,14 @@ class Inputs:
 
 
 def model_of(request: SearchRequest) -> Model:
-    """The model of a request, as the file has it. Raises ModelError."""
+    """The model of a request, as the file has it, but for what its target cannot run in front. Raises ModelError."""
     return open_model(
         request.model,
         inputs=request.inputs,
         outputs=request.outputs,
         signature=request.signature or None,
         feed=request.feed,
+        for_litert=TARGETS[request.target].cuts_front,
     )
 
 
@@ -97,15 +101,39 @@ def open_splits(request: DataRequest, model: Model, *, seed: int, certify: Any =
 
 
 def open_dataset(request: DataRequest, model: Model, spec: Any) -> Dataset:
-    """Open evaluation or calibration data as the request says. Raises ModelError where no data can be fed."""
-    for one in model.inputs:
+    """Open evaluation or calibration data as the request says; what is in front of the model makes its inputs of it.
+
+    Raises ModelError where no data can be fed.
+    """
+    for one in model.data_inputs:
         if one.is_single_value:
             what = f"this input takes a single value ({one.dtype.name}), which is no data"
             raise ModelError(one.name, what, hint=feed_hint(one.name, one.dtype))
     return open_data(
         spec,
-        model.inputs,
+        model.data_inputs,
         preprocess=open_preprocess(request.preprocess, scale=request.scale, mean=request.mean, std=request.std),
         label_offset=request.label_offset,
         image_size=request.image_size,
+        front=None if model.front is None else _front_runner(model.front, model),
     )
+
+
+def _front_runner(front: Front, model: Model) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+    """Runs what is in front of a model, in TensorFlow."""
+    runner = open_engine(TENSORFLOW).open_graph(front.graph)
+
+    def run(data: Mapping[str, Array]) -> Mapping[str, Array]:
+        try:
+            found = {**data, **runner(data)}
+        except TrialError as error:
+            raise DataError("the part in front of the layers", error.what, hint=error.hint) from error
+        samples = len(next(iter(data.values())))
+        for spec in model.inputs:
+            if found[spec.name].shape[:1] != (samples,):
+                what = f"has shape {found[spec.name].shape} for {samples} samples; its first axis must be the batch"
+                hint = "cut the model behind it with --inputs, or choose --target tensorflow"
+                raise ModelError(spec.name, what, hint=hint)
+        return {spec.name: found[spec.name] for spec in model.inputs}
+
+    return run

@@ -37,7 +37,8 @@ class SearchResult:
     Scores, `drop`, `max_drop` (the largest within tolerance) and `worst_score` (with that) are in units of the metric.
     `unit` is what shares are shares of: multiply-adds, or parameters where those are not known; `objective` is the name
     of what was minimized, `space` of a preset or the file that was searched in. `model` is the best INT8 model on disk,
-    None when no trial succeeded; `costly` are the layers of a best plan that missed, with the relative error of the
+    None when no trial succeeded, `front` the graph of TensorFlow that computes inputs of it where it does not take the
+    data itself; `costly` are the layers of a best plan that missed, with the relative error of the
     output (Euclidean norm) when that layer alone is INT8, largest first; `latency` is that of the float model and the
     best, None where the target's files do not run here; `score_tensorflow` is the best model's score there, where
     another engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on
@@ -58,6 +59,7 @@ class SearchResult:
     model: Path | None
     run: Path
     ended: Ended
+    front: Path | None = None
     unit: str = "multiply-adds"
     objective: str = "macs"
     space: str = ""
@@ -113,6 +115,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "share_of": result.unit,
         "warnings": list(result.warnings),
         "model": str(result.model) if result.model else None,
+        "front": str(result.front) if result.front else None,
         "run": str(result.run),
     }
 

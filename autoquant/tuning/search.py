@@ -136,6 +136,11 @@ def _warnings(inputs: Inputs) -> Iterator[str]:
     yield from inputs.source.notes
     if inputs.workload.unit != MULTIPLY_ADDS:
         yield f"multiply-adds are not known for every layer: shares are of {inputs.workload.unit} instead"
+    if inputs.model.front is not None:
+        made = ", ".join(inputs.model.front.graph.outputs)
+        given = ", ".join(inputs.model.front.graph.inputs)
+        what = "LiteRT cannot run what is in front of the layers: the model takes"
+        yield f"{what} {made}, which a graph of TensorFlow makes of {given}"
     if inputs.request.allow_overlap:
         yield "calibration and search may share samples: these flatter the score, and certify nothing"
 

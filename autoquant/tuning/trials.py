@@ -132,13 +132,13 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
 def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial | None:
     """Point `best` at the best trial, see that its model is there, then delete the models of the others."""
     kept = best(session.study.trials() if among is None else among, session.max_drop)
-    target, name = session.builder.target, session.builder.file_name
+    builder = session.builder
     if kept is not None:
         session.folder.point_best(kept.number)
         model = session.best_model
-        if not all(file.is_file() for file in target.files(model)):  # lost, but it can be made again
-            session.builder.make(kept.plan, model)
+        if not all(file.is_file() for file in builder.files(model)):  # lost, but it can be made again
+            builder.make(kept.plan, model)
     if not session.keep_all_models:
-        names = [file.name for file in target.files(Path(name))]
+        names = [file.name for file in builder.files(Path(builder.file_name))]
         session.folder.delete_models(names, keep=kept.number if kept else None)
     return kept

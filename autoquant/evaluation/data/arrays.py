@@ -13,7 +13,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Batch, blocks, reading
+from autoquant.evaluation.data.batch import Batch, blocks, content_of, reading, with_plain_text
 from autoquant.evaluation.data.plugins import nearest
 from autoquant.files import sha256_of
 
@@ -36,6 +36,7 @@ class ArraySource:
         columns: Mapping[str, Array] | None = None,
     ):
         self.name = name
+        inputs = {key: with_plain_text(name, key, array) for key, array in inputs.items()}
         self._whole = Batch(inputs, labels)
         self._path = path
         self._columns = columns
@@ -61,7 +62,7 @@ class ArraySource:
         for key, array in (*sorted(self._whole.inputs.items()), ("labels", self._whole.labels)):
             if array is not None:
                 digest.update(f"{key} {array.dtype} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+                digest.update(content_of(array))
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -116,7 +117,7 @@ def open_npz(path: Path, inputs: Sequence[str]) -> ArraySource:
                 raise ValueError("it is a single .npy array")
             return open_arrays(str(path), arrays, inputs, path=path)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        hint = "is it whole? write plain arrays: np.savez(file, x=samples, y=labels)"
+        hint = "is it whole? write plain arrays, text as np.array(texts, str): np.savez(file, x=samples, y=labels)"
         raise DataError(str(path), f"cannot be read as .npz: {error}", hint=hint) from error
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -102,19 +102,49 @@ def _stack(group: list[Sample]) -> Batch:
     return Batch(inputs, np.stack(labels) if labels else None)
 
 
+def with_plain_text(where: str, name: str, array: Array) -> Array:
+    """Text in the one form that TensorFlow takes, an array of Python's `bytes` (UTF-8); other arrays as they are.
+
+    Raises DataError where an array holds other Python objects than text or bytes.
+    """
+    if array.dtype.kind not in "OSU":
+        return array
+    plain = np.empty(array.size, object)
+    for place, value in enumerate(array.reshape(-1).tolist()):
+        if not isinstance(value, str | bytes):
+            what = f"'{name}' holds {value!r}, of Python's type {type(value).__name__}, at {place}"
+            raise DataError(where, what, hint="each must be a number, or each text or bytes")
+        plain[place] = value.encode() if isinstance(value, str) else value
+    return plain.reshape(array.shape)
+
+
+def content_of(array: Array) -> bytes | memoryview:
+    """The bytes that an array's values are told by; what lies in memory of text are addresses."""
+    if array.dtype.hasobject:
+        return b"".join(len(value).to_bytes(8, "little") + value for value in array.reshape(-1).tolist())
+    return np.ascontiguousarray(array).data
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """A type as people call it: 'float32', or 'string'."""
+    return "string" if dtype.kind in "OSU" else str(dtype)
+
+
 def conform(where: str, batch: Array, spec: InputSpec) -> Array:
     """The batch in the input's dtype; raises DataError, saying both, where shape or dtype cannot be the model's.
 
     Floats and integers may become floats of any width. Integers may become other integers that hold their values.
-    Floats never become integers: that would round away a forgotten or superfluous preprocessing.
+    Floats never become integers: that would round away a forgotten or superfluous preprocessing. Text stays text.
     """
     _check_shape(where, batch, spec)
     if batch.dtype == spec.dtype:
         return batch
     kinds = f"{batch.dtype.kind}>{spec.dtype.kind}"
     if kinds not in {"f>f", "i>f", "u>f", "b>f", "i>i", "i>u", "u>u", "u>i", "b>i", "b>u"}:
-        what = f"the model's input '{spec.name}' takes {spec.dtype}, the data is {batch.dtype}"
+        what = f"the model's input '{spec.name}' takes {kind_of(spec.dtype)}, the data is {kind_of(batch.dtype)}"
         hint = "is there a --preprocess too many?" if kinds in {"f>i", "f>u"} else "convert the data"
+        if "O" in kinds:
+            hint = "is it the data of this model, and of this signature?"
         raise DataError(where, what, hint=hint)
     if spec.dtype.kind in "iu" and batch.size:
         limits = np.iinfo(spec.dtype)

@@ -14,14 +14,16 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
-from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform
+from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform, with_plain_text
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.images import ImageFolder
 from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest
-from autoquant.evaluation.data.preprocessing import Custom, Preprocess
+from autoquant.evaluation.data.preprocessing import Arithmetic, Custom, Preprocess
 from autoquant.evaluation.data.records import RecordSource
 from autoquant.model.model import InputSpec
 
+MakeInputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""Makes what a model takes, by name, of what the data holds; may be called in any thread."""
 Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
 KINDS = "an .npz file, a folder of images, TFRecord files (*.tfrecord), or module:function"
 RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
@@ -31,6 +33,7 @@ RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-
 class Dataset:
     """Samples as the model takes them, in a fixed order; `indices` (ascending) are those of the source that are in it.
 
+    `inputs` are what samples have; where `front` is given, batches hold what that makes of them.
     Reading raises DataError where a sample does not fit the model's inputs, is not finite, or cannot be read. Functions
     of the user's, of samples or preprocessing, are called in the thread that reads; images are decoded in others.
     """
@@ -40,6 +43,7 @@ class Dataset:
     preprocess: Preprocess | None = None
     label_offset: int = 0
     indices: Array | None = None
+    front: MakeInputs | None = None
 
     @property
     def name(self) -> str:
@@ -54,7 +58,7 @@ class Dataset:
     @property
     def at_hand(self) -> bool:
         """Whether batches cost next to nothing to make: arrays in memory that are not preprocessed."""
-        return isinstance(self.source, ArraySource) and self.preprocess is None
+        return isinstance(self.source, ArraySource) and self.preprocess is None and self.front is None
 
     @cached_property
     def digest(self) -> str:
@@ -76,10 +80,8 @@ class Dataset:
         for raw in self.source.read(self.indices, size):
             stop = start + len(raw)
             numbers = range(start, stop) if self.indices is None else self.indices[start:stop]
-            yield Batch(
-                {spec.name: self._input(raw.inputs[spec.name], spec, numbers) for spec in self.inputs},
-                self._labels(raw.labels, numbers),
-            )
+            inputs = {spec.name: self._input(raw.inputs[spec.name], spec, numbers) for spec in self.inputs}
+            yield Batch(self.front(inputs) if self.front else inputs, self._labels(raw.labels, numbers))
             start = stop
 
     def subset(self, indices: Array) -> Dataset:
@@ -104,7 +106,10 @@ class Dataset:
         batch = raw
         # Of several inputs, those that are integers are indices or lengths, never pixels.
         if self.preprocess is not None and (len(self.inputs) == 1 or spec.dtype.kind == "f"):
-            batch = self.preprocess(raw)
+            if raw.dtype.hasobject and isinstance(self.preprocess, Arithmetic):
+                what = f"computes with numbers, the data for '{spec.name}' is text"
+                raise DataError(self.preprocess.who, what, hint="leave it out")
+            batch = with_plain_text(self.name, spec.name, self.preprocess(raw))
         batch = conform(self.name, batch, spec)
         if batch.dtype.kind == "f" and (raw.dtype.kind == "f" or isinstance(self.preprocess, Custom)):
             check_no_nan(self.name, batch, numbers)  # elsewhere there can be none
@@ -128,13 +133,15 @@ def open_data(
     preprocess: Preprocess | None = None,
     label_offset: int = 0,
     image_size: tuple[int, int] | None = None,
+    front: MakeInputs | None = None,
 ) -> Dataset:
     """The data that `spec` names: see KINDS; in Python also arrays (x, y), a mapping of them, or a function.
 
-    `image_size` (height, width) is for images where the model leaves it open. The first sample is read, so that data
-    that does not fit is refused here. Raises DataError.
+    `inputs` are what it has; `front`, where the model takes something else, makes that of it. `image_size` (height,
+    width) is for images where the model leaves it open. The first sample is read, so that data that does not fit is
+    refused here. Raises DataError.
     """
-    data = Dataset(_open_source(spec, inputs, image_size), tuple(inputs), preprocess, label_offset)
+    data = Dataset(_open_source(spec, inputs, image_size), tuple(inputs), preprocess, label_offset, front=front)
     if len(data) == 0:
         raise DataError(data.name, "is empty: there is no sample in it", hint=f"give {KINDS}")
     next(data.batches(1))

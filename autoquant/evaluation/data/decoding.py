@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from autoquant.evaluation.data.batch import Sample
+from autoquant.evaluation.data.batch import Sample, content_of
 
 MAX_ROOM = 2**30
 """Bytes of decoded samples that a source caches at most."""
@@ -51,7 +51,7 @@ class Decoder:
 
         try:
             for number, sample in in_order(start, map(int, numbers), max(ahead, threads)):
-                taken = OVERHEAD + sum(array.nbytes for array in sample.inputs.values())
+                taken = OVERHEAD + sum(memoryview(content_of(array)).nbytes for array in sample.inputs.values())
                 if number not in self._cached and taken <= self._room:
                     self._room -= taken
                     self._cached[number] = sample

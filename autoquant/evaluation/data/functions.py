@@ -13,7 +13,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Batch, Sample, stacked
+from autoquant.evaluation.data.batch import Batch, Sample, content_of, stacked, with_plain_text
 from autoquant.evaluation.data.plugins import user_error
 
 FORMS = "yield x, (x, y) or ({'input': x}, y)"
@@ -69,7 +69,7 @@ class FunctionSource:
                 chosen = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)] - start
             for i in chosen:
                 label = None if batch.labels is None else batch.labels[i]
-                yield Sample({key: array[i] for key, array in batch.inputs.items()}, label)
+                yield Sample({key: array[i, ...] for key, array in batch.inputs.items()}, label)
             start = stop
 
     @cached_property
@@ -81,7 +81,7 @@ class FunctionSource:
             forms.append(_form(batch))
             digest.update(forms[-1].encode())
             for array in _arrays(batch):
-                digest.update(np.ascontiguousarray(array).data)
+                digest.update(content_of(array))
             count += len(batch)
         return FirstPass(count, digest.hexdigest(), tuple(forms), first)
 
@@ -135,14 +135,14 @@ class FunctionSource:
             what = f"yields inputs {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
             raise DataError(where, what, hint="name them as the model does")
         try:
-            inputs = {key: np.asarray(values[key]) for key in self._inputs}
+            inputs = {key: with_plain_text(where, key, np.asarray(values[key])) for key in self._inputs}
             batch = Batch(inputs, None if labels is None else np.asarray(labels))
         except ValueError as error:  # ragged lists
             raise DataError(where, f"is not an array: {error}", hint=FORMS) from error
         lengths = {len(array) if array.ndim else -1 for array in _arrays(batch)}
-        if len(lengths) > 1 or -1 in lengths or any(array.dtype.hasobject for array in _arrays(batch)):
+        if len(lengths) > 1 or -1 in lengths or (batch.labels is not None and batch.labels.dtype.hasobject):
             what = f"is not a batch: {_form(batch)}"
-            raise DataError(where, what, hint="each must be an array of numbers whose first axis is the batch")
+            raise DataError(where, what, hint="each must be an array whose first axis is the batch, labels numbers")
         return batch
 
 
@@ -160,5 +160,5 @@ def _form(batch: Batch) -> str:
 def _checksum(batch: Batch) -> int:
     value = 0
     for array in _arrays(batch):
-        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+        value = zlib.crc32(content_of(array), value)
     return value

@@ -27,11 +27,15 @@ LUMA = np.asarray([0.2989, 0.587, 0.114], np.float32)  # as tf.image.rgb_to_gray
 
 @dataclass(frozen=True, slots=True)
 class ImageForm:
-    """The images a model takes: `channels` 1, 3 or 4; `size` (height, width), or None to leave sizes as they are."""
+    """The images a model takes: `channels` 1, 3 or 4; `size` (height, width), or None to leave sizes as they are.
+
+    Or `encoded` as they lie in files, where its input is text.
+    """
 
     input: str
     channels: int
     size: tuple[int, int] | None
+    encoded: bool = False
 
     @classmethod
     def of(cls, where: str, inputs: Sequence[InputSpec], size: tuple[int, int] | None) -> ImageForm:
@@ -41,6 +45,8 @@ class ImageForm:
         """
         if len(inputs) != 1:
             raise DataError(where, f"images are one input, the model has {len(inputs)}", hint="use 'module:function'")
+        if inputs[0].dtype.kind == "O" and len(inputs[0].shape or (None,)) == 1:
+            return cls(inputs[0].name, 3, None, encoded=True)
         shape = (None, None, None, None) if inputs[0].shape is None else inputs[0].shape
         if len(shape) != 4 or shape[3] not in (None, 1, 3, 4):
             what = f"images cannot feed the model's input '{inputs[0].name}' of shape {shape}"
@@ -52,16 +58,18 @@ class ImageForm:
     @property
     def key(self) -> str:
         """Identifies the form in digests."""
-        return f"{self.channels} {self.size}"
+        return "encoded" if self.encoded else f"{self.channels} {self.size}"
 
 
 def decode_image(where: str, encoded: bytes, form: ImageForm) -> Array:
-    """A JPEG, PNG, BMP or GIF (its first frame) as uint8 (height, width, channels).
+    """A JPEG, PNG, BMP or GIF (its first frame) as uint8 (height, width, channels); or as it is, shape ().
 
     Resized, where it must be, as tf.image.resize does (bilinear, not antialiased), and rounded to whole values so
     that raw images are of one type. May be called from several threads. Raises DataError naming the image if it cannot
     be decoded.
     """
+    if form.encoded:
+        return np.array(encoded, object)
     import tensorflow as tf
     from tensorflow.python.eager.context import eager_mode
 

@@ -11,6 +11,7 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.errors import DataError
+from autoquant.evaluation.data.batch import content_of
 from autoquant.evaluation.data.dataset import Dataset
 
 VERSION = 2
@@ -160,12 +161,12 @@ def content_hashes(data: Dataset) -> Array:
     names = [spec.name for spec in data.inputs]
     for batch in data.source.read(data.indices, READ):
         forms = [f"{name} {batch.inputs[name].dtype} {batch.inputs[name].shape[1:]}".encode() for name in names]
-        arrays = [np.ascontiguousarray(batch.inputs[name]) for name in names]
+        arrays = [batch.inputs[name] for name in names]
         for place in range(len(batch)):
             digest = hashlib.blake2b(digest_size=HASH_BYTES)
             for form, array in zip(forms, arrays, strict=True):
                 digest.update(form)
-                digest.update(array[place].tobytes())
+                digest.update(content_of(array[place, ...]))
             found.append(digest.digest())
     return np.frombuffer(b"".join(found), f"V{HASH_BYTES}")
 

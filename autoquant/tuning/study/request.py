@@ -121,7 +121,8 @@ class SearchRequest(DataRequest):
     that were not the best.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
-    target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or .tflite.
+    target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or
+    .tflite.
 
     `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see

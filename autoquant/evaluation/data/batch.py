@@ -136,7 +136,8 @@ def conform(where: str, batch: Array, spec: InputSpec) -> Array:
     Floats and integers may become floats of any width. Integers may become other integers that hold their values.
     Floats never become integers: that would round away a forgotten or superfluous preprocessing. Text stays text.
     """
-    _check_shape(where, batch, spec)
+    if batch.dtype.hasobject == spec.dtype.hasobject:  # else the shape is of other data, and says less
+        _check_shape(where, batch, spec)
     if batch.dtype == spec.dtype:
         return batch
     kinds = f"{batch.dtype.kind}>{spec.dtype.kind}"
@@ -144,7 +145,7 @@ def conform(where: str, batch: Array, spec: InputSpec) -> Array:
         what = f"the model's input '{spec.name}' takes {kind_of(spec.dtype)}, the data is {kind_of(batch.dtype)}"
         hint = "is there a --preprocess too many?" if kinds in {"f>i", "f>u"} else "convert the data"
         if "O" in kinds:
-            hint = "is it the data of this model, and of this signature?"
+            hint = "is it the data of this model, and of this signature of it?"
         raise DataError(where, what, hint=hint)
     if spec.dtype.kind in "iu" and batch.size:
         limits = np.iinfo(spec.dtype)

@@ -96,8 +96,8 @@ def with_own_tables(graph: Graph, where: str) -> Graph:
         try:
             session.run(filling)
         except tf.errors.OpError as error:  # a vocabulary in a file that is elsewhere
-            hint = "give the SavedModel or .keras file that it was made from"
-            raise ModelError(where, f"its lookup tables cannot be filled: {error.message}", hint=hint) from error
+            what = "its lookup tables cannot be filled, as from a vocabulary in another file"
+            raise ModelError(where, what, hint="give the SavedModel or .keras file that it was made from") from error
         return with_constant_tables(graph, session_reader(session, where))
 
 
@@ -144,8 +144,10 @@ def _search(graph: Graph, node: Any, table: Table) -> Iterator[Any]:
 
 def _hashes(keys: Array, where: str) -> Array:
     import tensorflow as tf
+    from tensorflow.python.eager.context import eager_mode
 
-    hashes: Array = tf.raw_ops.StringToHashBucketFast(input=keys, num_buckets=BUCKETS).numpy()
+    with eager_mode():  # also while a session is open
+        hashes: Array = tf.raw_ops.StringToHashBucketFast(input=keys, num_buckets=BUCKETS).numpy()
     if len(np.unique(hashes)) < len(hashes):
         raise ModelError(where, "two keys of its table have the same hash", hint="change the vocabulary by one entry")
     return hashes

@@ -98,10 +98,15 @@ def _ordered(lite: Any, tensors: Sequence[int], names: Sequence[str]) -> list[in
 def _with_ranks(graph: Graph) -> Graph:
     """Inputs of unknown rank take as many dimensions as the layers that read them, and their channels; sizes stay open.
 
-    The converter needs that much. Inputs of which no layer tells are left as they are.
+    The converter needs that much. Inputs of which no layer tells are left as they are. Raises ModelError where one is
+    multiplied by a matrix, which takes any rank.
     """
     nodes = [graph.nodes[name] for name in graph.inputs]
     shapes = {node.name: _needed(graph, node.name) for node in nodes if placeholder_shape(node) is None}
+    for name in (name for name, shape in shapes.items() if shape is None):
+        if any(graph.nodes[reader].op in ("BatchMatMul", "BatchMatMulV2") for reader in graph.consumers[name]):
+            hint = f"export the model with a shape of its inputs, such as tf.TensorSpec((None, 8)), {ANOTHER_TARGET}"
+            raise ModelError(name, "is an input whose rank the model does not say, and LiteRT must know it", hint=hint)
     known = [(graph.nodes[name], shape) for name, shape in shapes.items() if shape is not None]
     return graph.edit(put=[make_placeholder(node.name, node.attr["dtype"].type, shape) for node, shape in known])
 

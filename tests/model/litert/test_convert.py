@@ -228,6 +228,14 @@ def test_an_input_of_unknown_rank_gets_what_its_layers_need(
         np.testing.assert_allclose(ran_lite(lite.content, {"x": x})["y"], run(graph, {"x": x})[0], rtol=1e-4, atol=1e-4)
 
 
+def test_an_input_whose_rank_no_layer_tells_is_refused(build: Callable[..., Graph]) -> None:
+    def write() -> None:
+        tf.raw_ops.BatchMatMulV2(x=tf.compat.v1.placeholder(tf.float32, None, name="x"), y=weight(4, 3), name="y")
+
+    with pytest.raises(ModelError, match="^x: is an input whose rank the model does not say.*--target tensorflow$"):
+        convert(build(write))
+
+
 def test_a_fixed_batch_stays(build: Callable[..., Graph]) -> None:
     graph = build(lambda: tf.identity(tf.linalg.matmul(placeholder(2, 4), weight(4, 3), name="layer"), name="y"))
     lite = convert(graph)

@@ -82,7 +82,7 @@ def test_does_not_copy_without_need() -> None:
     [
         ("float32", "uint8", "takes uint8, the data is float32; is there a --preprocess too many?"),
         ("complex64", "float32", "takes float32, the data is complex64"),
-        ("<U3", "float32", "takes float32, the data is <U3"),
+        ("<U3", "float32", "takes float32, the data is string"),
         ("float32", "bool", "takes bool, the data is float32"),
     ],
 )

@@ -73,7 +73,7 @@ def test_the_digest_is_that_of_the_samples() -> None:
         (lambda: [{"image": X}], "batch 0: yields inputs image, the model takes input; name them as the model does"),
         (lambda: [(X, Y[:3])], "batch 0: is not a batch: float32[7, 2] with labels int64[3]"),
         (lambda: [np.float32(1)], "is not a batch: float32[]"),
-        (lambda: [["a", None]], "is not a batch: object[2]"),
+        (lambda: [["a", None]], "'input' holds None, of Python's type NoneType, at 1"),
         (lambda: [[[1, 2], [3]]], "is not an array"),
         (lambda: [X, (X, Y)], "yields labels with some batches only"),
         (lambda x: x, "raised TypeError"),

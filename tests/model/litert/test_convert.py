@@ -232,7 +232,7 @@ def test_an_input_whose_rank_no_layer_tells_is_refused(build: Callable[..., Grap
     def write() -> None:
         tf.raw_ops.BatchMatMulV2(x=tf.compat.v1.placeholder(tf.float32, None, name="x"), y=weight(4, 3), name="y")
 
-    with pytest.raises(ModelError, match="^x: is an input whose rank the model does not say.*--target tensorflow$"):
+    with pytest.raises(ModelError, match=r"^x: is an input whose rank the model does not say.*--target tensorflow$"):
         convert(build(write))
 
 

@@ -14,6 +14,7 @@ from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_colu
 from autoquant.cli.process import working
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
+from autoquant.evaluation.data.batch import kind_of
 from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import json_text
 from autoquant.model.model import check_file, is_lite
@@ -144,16 +145,20 @@ def totals(found: Inspection) -> str:
 
 
 def _totals(found: Inspection) -> Block:
-    """The totals, and behind them what a batch that a .tflite fixes means."""
+    """The totals, and behind them what a batch that a .tflite fixes means, and what is in front of it."""
     from autoquant.model.litert.graph import LiteGraph
 
     lite = found.model.program
     shapes = [lite.shape_of(index) for index in lite.subgraph.inputs] if isinstance(lite, LiteGraph) else []
-    batch = fixed_batch(shapes)
-    if batch is None:
-        return [totals(found)]
-    together = "one by one" if batch == 1 else f"{batch} at once"
-    return [totals(found), f"the batch of the .tflite is fixed at {batch}: samples are run {together}"]
+    batch, front = fixed_batch(shapes), found.model.front
+    told = [totals(found)]
+    if batch is not None:
+        together = "one by one" if batch == 1 else f"{batch} at once"
+        told.append(f"the batch of the .tflite is fixed at {batch}: samples are run {together}")
+    if front is not None:
+        made, given = ", ".join(front.graph.outputs), ", ".join(front.graph.inputs)
+        told.append(f"in front of the .tflite TensorFlow makes {made} of {given}")
+    return told
 
 
 def _notes(found: Inspection) -> Block:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tensorflow.python.framework import op_def_registry
+
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.nodes import FLOAT, STRING, AttrValue, make_node
@@ -14,8 +16,7 @@ from autoquant.model.operators import OPERATORS, canonical, node_of
 from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of
 
 NOT_IN_LITERT = frozenset(
-    {"Bincount", "DenseBincount", "LowerBound", "RaggedBincount", "RaggedTensorToTensor", "SparseBincount"}
-    | {"UpperBound"}
+    ("Bincount", "DenseBincount", "LowerBound", "RaggedBincount", "RaggedTensorToTensor", "SparseBincount")
 )
 """Operators without text that are found in front of networks and that LiteRT does not have."""
 ENDLESS = 1 << 30
@@ -35,16 +36,12 @@ def cut_front(graph: Graph) -> Halves | None:
     The cut goes through as few tensors as possible, and as far behind as there are no floats, which may be quantized.
     Raises ModelError where an output or a layer is in front of it.
     """
-    types = _types(graph)
-    first = [
-        name
-        for name in _behind(graph, graph.inputs)
-        if graph.nodes[name].op in NOT_IN_LITERT or STRING in types[name].values()
-    ]
+    first = [name for name in _behind(graph, graph.inputs) if _is_unknown_to_litert(graph.nodes[name])]
     if not first:
         return None
     needed = graph.ancestors(*first)
     _check_in_front(graph, needed)
+    types = _types(graph)
     front = _grown(graph, needed, {name for name, each in types.items() if FLOAT in each.values()})
     tensors = sorted(_read_behind(graph, front) - set(graph.inputs))
     names = _names(graph, tensors)
@@ -66,6 +63,16 @@ def _fed(graph: Graph, inputs: Iterable[str]) -> Graph:
     """The graph with those inputs that its outputs need."""
     needed = graph.pruned()
     return replace(needed, inputs=tuple(name for name in inputs if name in needed.nodes))
+
+
+def _is_unknown_to_litert(node: Any) -> bool:
+    """Whether a node has no operator in LiteRT, as it reads or makes text if nothing else."""
+    definition = op_def_registry.get(node.op)
+    arguments = () if definition is None else (*definition.input_arg, *definition.output_arg)
+    types = {argument.type for argument in arguments}.union(
+        *((value.type, *value.list.type) for value in node.attr.values())
+    )
+    return node.op in NOT_IN_LITERT or STRING in types
 
 
 def _types(graph: Graph) -> dict[str, dict[str, int]]:
@@ -95,8 +102,8 @@ def _check_in_front(graph: Graph, needed: Mapping[str, Any]) -> None:
         if node_of(output) in needed:
             what = "is an output of text, or of operators that LiteRT does not have"
             raise ModelError(output, what, hint="leave it out with --outputs, or choose --target tensorflow")
-    for name, node in needed.items():
-        if node.op in OPERATORS and OPERATORS[node.op].weight is not None:
+    for name, node in graph.nodes.items():
+        if name in needed and node.op in OPERATORS and OPERATORS[node.op].weight is not None:
             what = f"is a layer ({node.op}) in front of text, or of operators that LiteRT does not have"
             raise ModelError(name, what, hint="name outputs in front of those with --outputs")
 

@@ -60,12 +60,12 @@ def session_reader(session: Any, where: str) -> Read:
     import tensorflow as tf
 
     def read(name: str, keys: int, values: int) -> Table:
-        with session.graph.as_default():
-            handle = session.graph.get_tensor_by_name(f"{name}:0")
-            content = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=keys, Tvalues=values)
         try:
+            with session.graph.as_default():
+                handle = session.graph.get_tensor_by_name(f"{name}:0")
+                content = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=keys, Tvalues=values)
             return Table(*session.run(content))
-        except tf.errors.OpError as error:
+        except (KeyError, tf.errors.OpError) as error:  # its handle was an input, or nothing fills it
             what = f"the content of its lookup table '{name}' is not in the file"
             raise ModelError(where, what, hint="give the SavedModel or .keras file that it was made from") from error
 
@@ -94,7 +94,8 @@ def with_own_tables(graph: Graph, where: str) -> Graph:
     part = import_graph(replace(graph, inputs=(), outputs=(*filling, *tables)).pruned())
     with tf.compat.v1.Session(graph=part) as session:
         try:
-            session.run(filling)
+            if filling:
+                session.run(filling)
         except tf.errors.OpError as error:  # a vocabulary in a file that is elsewhere
             what = "its lookup tables cannot be filled, as from a vocabulary in another file"
             raise ModelError(where, what, hint="give the SavedModel or .keras file that it was made from") from error

@@ -145,6 +145,20 @@ def test_a_frozen_graph_has_the_operators_that_fill_its_table_or_is_refused(
         open_model(path)
 
 
+def test_a_graph_whose_table_was_an_input_is_refused(tmp_path: Path, build: Callable[..., Graph]) -> None:
+    """As the standard way of freezing leaves the tables of Keras."""
+    import tensorflow as tf
+
+    def write() -> None:
+        handle = tf.compat.v1.placeholder(tf.resource, [], name="table")
+        x = tf.compat.v1.placeholder(tf.string, [None], name="x")
+        tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=x, default_value=np.float32(1), name="y")
+
+    (tmp_path / "m.pb").write_bytes(build(write).to_graph_def().SerializeToString())
+    with pytest.raises(ModelError, match="the content of its lookup table 'table' is not in the file; give the SavedM"):
+        open_model(tmp_path / "m.pb")
+
+
 def test_a_table_in_a_loop_is_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 

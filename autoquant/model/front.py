@@ -7,13 +7,23 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from tensorflow.python.framework import op_def_registry
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
+from autoquant.model.model import stated_batch
 from autoquant.model.nodes import FLOAT, STRING, AttrValue, make_node
 from autoquant.model.operators import OPERATORS, canonical, node_of
-from autoquant.model.shapes import import_graph, make_placeholder, static_shape, tensor_of
+from autoquant.model.shapes import (
+    for_one_sample,
+    import_graph,
+    make_placeholder,
+    run_on_zeros,
+    stated_shapes,
+    static_shape,
+    tensor_of,
+)
 
 NOT_IN_LITERT = frozenset(
     ("Bincount", "DenseBincount", "LowerBound", "RaggedBincount", "RaggedTensorToTensor", "SparseBincount")
@@ -53,10 +63,20 @@ def cut_front(graph: Graph) -> Halves | None:
         begins.append(make_placeholder(name, dtype, static_shape(tensor_of(tf_graph, tensor))))
     whole = replace(graph, inputs=(), outputs=tuple(names.values()))
     rest = replace(graph.edit(put=begins).edit(redirect=names), inputs=())
-    return Halves(
-        _fed(whole.edit(put=ends), graph.inputs),
-        _fed(rest, (*graph.inputs, *names.values())),
-    )
+    halves = Halves(_fed(whole.edit(put=ends), graph.inputs), _fed(rest, (*graph.inputs, *names.values())))
+    _check_rows(halves.front)
+    return halves
+
+
+def _check_rows(front: Graph) -> None:
+    """Raise ModelError where what the front makes has not one row for each sample, as far as empty text tells."""
+    one = for_one_sample(front)
+    rows = stated_batch(stated_shapes(one))
+    for value in run_on_zeros(one, import_graph(one), one.outputs).values():
+        if np.shape(value)[:1] != (rows,):
+            what = "is ragged in front of the layers: a sample has any number of rows, which LiteRT cannot take"
+            hint = "give it a fixed length (output_sequence_length in Keras), or choose --target tensorflow"
+            raise ModelError(", ".join(front.inputs), what, hint=hint)
 
 
 def _fed(graph: Graph, inputs: Iterable[str]) -> Graph:

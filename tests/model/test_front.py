@@ -134,9 +134,18 @@ def text_between_layers() -> Any:
     return tf.matmul(tf.gather(EMBEDDING, ids), EMBEDDING[:4], name="y")
 
 
+def ragged() -> Any:
+    import tensorflow as tf
+
+    words = tf.strings.split(placeholder("x", [None]))
+    rows = tf.gather(EMBEDDING, hashed(words.values))
+    return tf.math.segment_sum(rows, words.value_rowids(), name="y")
+
+
 @pytest.mark.parametrize(
     ("write", "told"),
     [
+        (ragged, "x: is ragged in front of the layers: a sample has any number of rows.*output_sequence_length"),
         (late_text, "y: is an output of text, .*; leave it out with --outputs, or choose --target tensorflow"),
         (text_between_layers, r"MatMul: is a layer \(MatMul\) in front of text, .*--outputs"),
     ],

@@ -56,7 +56,7 @@ def summary(result: SearchResult) -> list[Row]:
 
 def brief(result: SearchResult) -> list[Row]:
     """The rows with --quiet."""
-    return [verdict(result), ("model", str(result.model))] if result.model else [verdict(result)]
+    return [verdict(result), *_files(result)]
 
 
 def exit_code(result: SearchResult) -> int:
@@ -192,11 +192,15 @@ def _effort(result: SearchResult) -> Iterator[Row]:
     samples = counted(result.evaluated_samples, "sample")
     yield "trials", f"{len(result.trials)}{best}, {samples} evaluated, in {duration(result.seconds)}"
     yield "ended", result.ended
+    yield from _files(result)
+    yield "report", str(RunFolder(result.run).result)
+
+
+def _files(result: SearchResult) -> Iterator[Row]:
     if result.model:
         yield "model", str(result.model)
     if result.front:
         yield "front", f"{result.front}, which computes inputs of the model in TensorFlow"
-    yield "report", str(RunFolder(result.run).result)
 
 
 def _costly(result: SearchResult) -> Iterator[Row]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,14 @@ def test_met_where_nothing_was_to_be_certified(trial: Trials, result: Results) -
         "next     autoquant export 'my run' --to net_quantized_export",
     ]
     assert [label for label, _ in brief(met)] == ["met", "model"]
+
+
+def test_what_is_in_front_of_the_model_is_named(trial: Trials, result: Results) -> None:
+    best = trial(0, drop=0.0625)
+    met = replace(result(best, best=best, met=True, declined=True), front=Path("my run/best/net_front.pb"))
+    row = ("front", "my run/best/net_front.pb, which computes inputs of the model in TensorFlow")
+    assert row in summary(met)
+    assert brief(met)[-1] == row
 
 
 def certified_rows(trial: Trials, result: Results, claim: Certificate, **more: Any) -> list[Row]:

@@ -17,7 +17,7 @@ from autoquant.model.nodes import FLOAT, STRING, AttrValue, make_node
 from autoquant.model.operators import OPERATORS, canonical, node_of
 from autoquant.model.shapes import (
     for_one_sample,
-    import_graph,
+    import_shapes,
     make_placeholder,
     run_on_zeros,
     stated_shapes,
@@ -55,7 +55,7 @@ def cut_front(graph: Graph) -> Halves | None:
     front = _grown(graph, needed, {name for name, each in types.items() if FLOAT in each.values()})
     tensors = sorted(_read_behind(graph, front) - set(graph.inputs))
     names = _names(graph, tensors)
-    tf_graph = import_graph(graph)
+    tf_graph = import_shapes(graph)
     ends, begins = [], []
     for tensor, name in names.items():
         dtype = types[node_of(tensor)][tensor]
@@ -72,7 +72,7 @@ def _check_rows(front: Graph) -> None:
     """Raise ModelError where what the front makes has not one row for each sample, as far as empty text tells."""
     one = for_one_sample(front)
     rows = stated_batch(stated_shapes(one))
-    for value in run_on_zeros(one, import_graph(one), one.outputs).values():
+    for value in run_on_zeros(one, import_shapes(one), one.outputs).values():
         if np.shape(value)[:1] != (rows,):
             what = "is ragged in front of the layers: a sample has any number of rows, which LiteRT cannot take"
             hint = "give it a fixed length (output_sequence_length in Keras), or choose --target tensorflow"
@@ -101,7 +101,7 @@ def _types(graph: Graph) -> dict[str, dict[str, int]]:
         operation.name: {
             canonical(tensor.name): tensor.dtype.as_datatype_enum for tensor in (*operation.inputs, *operation.outputs)
         }
-        for operation in import_graph(graph).get_operations()
+        for operation in import_shapes(graph).get_operations()
     }
 
 

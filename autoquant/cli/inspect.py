@@ -14,7 +14,6 @@ from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_colu
 from autoquant.cli.process import working
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
-from autoquant.evaluation.data.batch import kind_of
 from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import json_text
 from autoquant.model.model import check_file, is_lite

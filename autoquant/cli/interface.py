@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoquant.cli.output import Block, Table
+from autoquant.evaluation.data.batch import kind_of
 
 if TYPE_CHECKING:
     from autoquant.model.model import Model, OutputSpec
@@ -16,14 +17,14 @@ SCALAR = "scalar"
 
 def interface_blocks(model: Model) -> list[Block]:
     """A table of the inputs, and one of the outputs."""
-    inputs = [(spec.name, spec.dtype.name, shape_words(spec.shape)) for spec in model.inputs]
+    inputs = [(spec.name, kind_of(spec.dtype), shape_words(spec.shape)) for spec in model.inputs]
     outputs = [(spec.name, spec.dtype, shape_words(spec.shape)) for spec in _outputs(model)]
     return [[Table((kind, "type", "shape"), rows, words=3)] for kind, rows in (("input", inputs), ("output", outputs))]
 
 
 def interface_facts(model: Model) -> dict[str, Any]:
     """The same for scripts; sizes that are open are null."""
-    inputs = [{"name": spec.name, "dtype": spec.dtype.name, "shape": spec.shape} for spec in model.inputs]
+    inputs = [{"name": spec.name, "dtype": kind_of(spec.dtype), "shape": spec.shape} for spec in model.inputs]
     outputs = [{"name": spec.name, "dtype": spec.dtype, "shape": spec.shape} for spec in _outputs(model)]
     return {"inputs": inputs, "outputs": outputs}
 

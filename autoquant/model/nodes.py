@@ -63,7 +63,7 @@ def is_large(node: Any) -> bool:
         return False
     tensor = node.attr["value"].tensor
     size = math.prod(dim.size for dim in tensor.tensor_shape.dim) * REAL[node.attr["dtype"].type]
-    return len(tensor.tensor_content) == size >= LARGE
+    return bool(len(tensor.tensor_content) == size >= LARGE)
 
 
 def with_zeros(node: Any) -> Any:

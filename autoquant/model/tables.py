@@ -52,7 +52,7 @@ def with_constant_tables(graph: Graph, read: Read) -> Graph:
             raise ModelError(node.name, "looks up vectors in a table", hint="look up indices, and gather rows by them")
         graph = graph.edit(put=list(_search(graph, node, table)))
     sizes = [node for node in graph.nodes.values() if node.op == SIZE and _maker(graph, node) in tables]
-    return graph.edit(put=[make_const(one.name, np.int64(len(tables[_maker(graph, one)].keys))) for one in sizes])
+    return graph.edit(put=[make_const(one.name, np.array(len(tables[_maker(graph, one)].keys))) for one in sizes])
 
 
 def session_reader(session: Any, where: str) -> Read:
@@ -130,8 +130,8 @@ def _search(graph: Graph, node: Any, table: Table) -> Iterator[Any]:
     yield make_const(named("keys"), table.keys[order])
     yield make_const(named("values"), table.values[order])
     yield make_const(named("row"), np.array([1, -1], np.int32))
-    yield make_const(named("last"), np.int32(len(order) - 1))
-    yield make_const(named("axis"), np.int32(0))
+    yield make_const(named("last"), np.array(len(order) - 1, np.int32))
+    yield make_const(named("axis"), np.array(0, np.int32))
     yield make_node(named("numbers"), "Reshape", [read, named("row")], T=numbers_kind, Tshape=int32)
     yield make_node(named("bound"), "LowerBound", [named("sorted"), named("numbers")], T=numbers_kind, out_type=int32)
     yield make_node(named("near"), "Minimum", [named("bound"), named("last")], T=int32)

@@ -107,7 +107,7 @@ def test_a_graph_gives_the_same_in_float32(name: str, kind: str, build: Build, r
     graph = of_half(build, write, kind)
     opened = prepare_graph(graph)
     assert [layer.op for layer in survey_graph(opened).layers] == layers
-    assert [(spec.name, spec.dtype) for spec in input_specs(opened)] == [("x", np.float32)]
+    assert [(spec.name, spec.dtype) for spec in input_specs(opened)] == [("x", np.dtype(np.float32))]
     assert not {node.op for node in opened.nodes.values()} & {"Cast", "FusedBatchNormV3"}
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype(kind if kind == "float16" else np.float32)
     (wanted,), (found,) = run(graph, {"x": x}), run(opened, {"x": x})
@@ -127,7 +127,7 @@ def test_constants_keep_their_values_even_those_that_saturate(build: Build) -> N
     found = in_float32(graph).constant("mask")
     assert found is not None
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.float16([[-65504, -np.inf, 6e-8, 0.1]]).astype(np.float32))
+    np.testing.assert_array_equal(found, np.array([[-65504, -np.inf, 6e-8, 0.1]], np.float16).astype(np.float32))
 
 
 def test_a_graph_in_float32_stays(build: Build) -> None:

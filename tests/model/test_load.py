@@ -192,7 +192,9 @@ def test_a_saved_model_with_the_slots_of_an_optimizer(folder: Path, run: Callabl
 
 
 def test_a_saved_model_without_a_clear_signature_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelError, match="has signatures one, two, and none is 'serving_default'; choose one: --signature one"):
+    with pytest.raises(
+        ModelError, match="has signatures one, two, and none is 'serving_default'; choose one: --signature one"
+    ):
         load(save_module(folder, ["two", "one"]))
     with pytest.raises(ModelError, match="has no signature"):
         load(save_module(folder, []))

@@ -87,7 +87,8 @@ def test_each_has_a_weight_of_its_own(
     survey = survey_graph(found)
     assert [layer.name for layer in survey.layers] == layers
     assert survey.rejected == ()
-    assert all(found.single_consumer(layer.weight or "").name == layer.name for layer in survey.layers)
+    readers = [found.single_consumer(layer.weight or "") for layer in survey.layers]
+    assert [reader and reader.name for reader in readers] == layers
     shape = tuple(dim.size or 3 for dim in graph.nodes["x"].attr["shape"].shape.dim)
     x = normal(RNG, 3, *shape[1:])
     for wanted, value in zip(run(graph, {"x": x}), run(found, {"x": x}), strict=True):

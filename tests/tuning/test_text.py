@@ -14,7 +14,7 @@ from networks import without_warnings_of_keras
 
 import autoquant
 from autoquant.errors import ModelError
-from autoquant.tuning.search import SearchResult
+from autoquant.tuning.result import SearchResult
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 RNG = np.random.default_rng(3)

@@ -111,7 +111,7 @@ def _whole(model: Any, tensor: Any) -> bool:
     if data is None or len(data) == 0 or size is None or tensor.sparsity is not None:
         return True
     shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-    return len(data) == prod(shape) * size
+    return bool(len(data) == prod(shape) * size)
 
 
 def _faults_of_operators(model: Any, graph: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from autoquant.calibration.plan import Plan, check_plan, layer_plan
 from autoquant.errors import ModelError, PlanError, UsageError
+from autoquant.evaluation.data.checks import check_calibration
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.metrics.metric import OnProgress
@@ -179,7 +180,8 @@ def quantize(
     a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
     False leaves the functions out that let the model run in stock TensorFlow. `options` say how the data becomes what
     the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
-    fit the model or the target, TrialError where a layer cannot be quantized as it says.
+    fit the model or the target, TrialError where a layer cannot be quantized as it says, DataError where the data
+    misleads (`check_calibration`).
     """
     check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
@@ -194,6 +196,7 @@ def quantize(
         for_litert=TARGETS[target].cuts_front,
     )
     data = open_dataset(request, opened, calibration)
+    check_calibration(data)
     built_for = open_target(target, io=io, simulation=simulation)
     lowered = built_for.lowered(opened)
     workload = Workload.of(built_for, lowered, data)
@@ -283,6 +286,7 @@ def inspect(
     from autoquant.tuning.sensitivity.measure import measure_overview
 
     data = open_dataset(request, opened, request.calibration)
+    check_calibration(data)
     layers = {layer.name: layer for layer in survey.layers}
     overview = measure_overview(opened, layers, data, batch_size=request.batch_size)
     if chosen == TENSORFLOW:

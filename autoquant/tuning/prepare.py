@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from autoquant.errors import DataError
+from autoquant.evaluation.data.checks import check_splits
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import OnProgress
@@ -61,6 +62,8 @@ class _Preparation:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
+        for text in check_splits(inputs.splits, self._on_progress("looking at the data")):
+            self._warn(text)
         measured = self._on_chosen_engine()
         scorer, operators = measured.scorer, self.folder.operators
         open_objective = OBJECTIVES[request.objective]

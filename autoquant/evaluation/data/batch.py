@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -157,18 +157,31 @@ def conform(where: str, batch: Array, spec: InputSpec) -> Array:
         return batch.astype(spec.dtype)
 
 
-def check_no_nan(where: str, batch: Array, numbers: Array | range) -> None:
-    """Raise DataError naming the first sample that is not finite; `numbers` are the samples', (batch,)."""
+def check_no_nan(where: str, batch: Array, numbers: Array | range, *, name: str) -> None:
+    """Raise DataError naming the first value that is not finite; `numbers` are the samples', (batch,).
+
+    `name` is what the batch is of, for a person.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(batch.sum()):  # one pass and no temporary; a mere overflow goes on to the exact look
             return
-    bad = ~np.isfinite(batch).reshape(len(batch), -1).all(axis=1)
+    bad = ~np.isfinite(batch)
     if bad.any():
-        first = numbers[int(np.argmax(bad))]
-        what = f"sample {first} has NaN or infinite values" + (
-            f", and {bad.sum() - 1} near it" if bad.sum() > 1 else ""
-        )
+        place, *index = np.unravel_index(int(bad.argmax()), batch.shape)
+        others = int(bad.reshape(len(batch), -1).any(axis=1).sum()) - 1
+        near = f", and {others} near it" if others else ""
+        what = f"sample {numbers[int(place)]} has NaN or infinite values{near}: "
+        what += f"{value_place(name, index)} is {batch[(place, *index)]}"
         raise DataError(where, what, hint="remove such samples")
+
+
+def value_place(name: str, index: Sequence[np.intp]) -> str:
+    """Where in a sample a value stands, for a person to read.
+
+    >>> value_place("input 'image'", (np.intp(3), np.intp(0))), value_place("input 'age'", ())
+    ("input 'image' at [3, 0]", "input 'age'")
+    """
+    return f"{name} at {list(map(int, index))}" if len(index) else name
 
 
 def _check_shape(where: str, batch: Array, spec: InputSpec) -> None:

@@ -112,12 +112,12 @@ class Dataset:
             batch = with_plain_text(self.name, spec.name, self.preprocess(raw))
         batch = conform(self.name, batch, spec)
         if batch.dtype.kind == "f" and (raw.dtype.kind == "f" or isinstance(self.preprocess, Custom)):
-            check_no_nan(self.name, batch, numbers)  # elsewhere there can be none
+            check_no_nan(self.name, batch, numbers, name=f"input '{spec.name}'")  # elsewhere there can be none
         return batch
 
     def _labels(self, labels: Array | None, numbers: Array | range) -> Array | None:
         if labels is not None and labels.dtype.kind == "f":
-            check_no_nan(f"{self.name}, labels", labels, numbers)
+            check_no_nan(self.name, labels, numbers, name="the label")
         if labels is None or self.label_offset == 0:
             return labels
         if labels.dtype.kind not in "iu" or labels.size != len(labels):

@@ -123,14 +123,14 @@ def test_an_unknown_rank_takes_anything() -> None:
 def test_names_the_sample_that_is_not_finite(bad: float) -> None:
     batch = np.zeros((3, 2, 2), np.float32)
     batch[1, 0, 1] = bad
-    with pytest.raises(DataError, match="sample 8 has NaN or infinite values;"):
-        check_no_nan("data", batch, np.asarray([4, 8, 9]))
+    with pytest.raises(DataError, match=rf"sample 8 has NaN or infinite values: input 'x' at \[0, 1\] is {bad};"):
+        check_no_nan("data", batch, np.asarray([4, 8, 9]), name="input 'x'")
     batch[2] = bad
     with pytest.raises(DataError, match="sample 1 has NaN or infinite values, and 1 near it"):
-        check_no_nan("data", batch, range(3))
+        check_no_nan("data", batch, range(3), name="input 'x'")
 
 
 def test_large_is_not_infinite() -> None:
     largest = np.full((2, 3), np.finfo(np.float32).max)
-    check_no_nan("data", largest, range(2))
+    check_no_nan("data", largest, range(2), name="input 'x'")
     assert np.isfinite(largest).all()

@@ -34,7 +34,7 @@ from autoquant.evaluation.scoring.checks import (
 from autoquant.model.model import Model
 from autoquant.quiet import no_progress
 
-VERSION = 5
+VERSION = 6
 SMALL = 64 * 1024
 """Bytes of outputs a sample that are kept until all samples were run, to check them together."""
 
@@ -211,7 +211,7 @@ def _check_all(outputs: Sequence[Outputs], labels: Sequence[Array], metric: Metr
     if truth is None or not metric.needs_labels:
         return ()
     check_label_offset(whole, truth)
-    return _warnings(check_baseline_above_chance(whole, truth))
+    return _warnings(check_baseline_above_chance(whole, truth, metric))
 
 
 def _warnings(warning: str | None) -> tuple[str, ...]:

@@ -7,13 +7,21 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
 from autoquant.evaluation.data.batch import Outputs
-from autoquant.evaluation.metrics.classes import are_classes, class_labels, position_scores, predicted_positions
+from autoquant.evaluation.metrics.classes import (
+    are_classes,
+    class_labels,
+    position_scores,
+    predicted,
+    predicted_positions,
+)
 from autoquant.evaluation.metrics.metric import Metric
 
 TOLERANCE = 1e-5
 """Relative difference of two runs that still counts as the same: threads may add numbers up in another order."""
 FEW = 10
 """Fewer samples than this prove nothing about a classifier."""
+SHUFFLES, SIGNIFICANT = 500, 0.01
+"""Random orders of the labels, and the share of them that may be as good as the given one."""
 PREPROCESS = "is the preprocessing that of the training? try --preprocess tf, torch or caffe, or --scale, --mean, --std"
 
 
@@ -114,24 +122,42 @@ def check_label_offset(outputs: Outputs, labels: Array) -> None:
         raise DataError("labels", what, hint=f"use `--label-offset {shift}`")
 
 
-def check_baseline_above_chance(outputs: Outputs, labels: Array) -> str | None:
-    """A warning if the FP32 model's top-1 is not better than always saying the most frequent class; None if it is.
+def check_baseline_above_chance(outputs: Outputs, labels: Array, metric: Metric) -> str | None:
+    """A warning if the FP32 model's classes could as well be for labels in any other order; None if they could not.
 
-    Only for class scores (batch, classes) with class numbers; None for anything else.
+    That is a permutation test: of SHUFFLES random orders of the labels, at most one in a hundred may have as many
+    labels right as the given one. It is a warning too if always saying the most frequent class would be as good. For
+    class scores (batch, classes) or a single column, and labels that the metric takes; None for fewer than 10 samples.
     """
     scores = next(iter(outputs.values()))
     scores = scores.reshape(len(scores), -1)
-    if scores.shape[1] < 2 or labels.size != len(labels) or labels.dtype.kind not in "iu" or len(labels) < FEW:
+    if len(labels) < FEW:
         return None
-    truth = labels.reshape(-1)
-    right = float(np.mean(scores.argmax(axis=1) == truth))
-    guess = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
-    if right > guess or guess == 1.0:
+    truth = class_labels(labels, scores.shape[1], metric.name)
+    predictions = predicted(scores, metric.threshold, metric.name)
+    right = int((predictions == truth).sum())
+    guess = int(np.unique(truth, return_counts=True)[1].max())
+    if guess == len(truth):
         return None
-    return (
-        f"the FP32 model's top-1 is {right:.3f} on {len(truth)} samples; always saying the most frequent class would "
-        f"give {guess:.3f}. Are preprocessing and the order of the classes right?"
-    )
+    of_all = f"the FP32 model's top-1 is {right / len(truth):.3f} on {len(truth)} samples"
+    if right <= guess:
+        most = f"always saying the most frequent class would give {guess / len(truth):.3f}"
+        return f"{of_all}; {most}. Are preprocessing and the order of the classes right?"
+    by_chance, as_good = _shuffled(predictions, truth, right)
+    if as_good <= SIGNIFICANT:
+        return None
+    chance = f"labels in random order give {by_chance:.3f}, and as much or more in {as_good:.0%} of {SHUFFLES} orders"
+    return f"{of_all}: that proves nothing; {chance}. Do the labels belong to these samples, in this order?"
+
+
+def _shuffled(predictions: Array, truth: Array, right: int) -> tuple[float, float]:
+    """The mean share of right predictions for labels in random order, and the share of orders with as many as `right`.
+
+    The given order counts as one of them.
+    """
+    rng = np.random.default_rng(0)
+    hits = np.array([int((predictions == rng.permutation(truth)).sum()) for _ in range(SHUFFLES - 1)])
+    return float(hits.mean()) / len(truth), float(np.append(hits >= right, True).mean())
 
 
 def _constant(array: Array) -> bool:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
+from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.checks import (
     check_baseline_above_chance,
     check_deterministic,
@@ -124,11 +127,66 @@ def test_other_tasks_have_no_offset() -> None:
         assert check_label_offset({"a": RANDOM.random((60, 4))}, labels) is None  # type: ignore[func-returns-value]
 
 
+def chance_warning(predictions: Array, labels: Array, classes: int, metric: str = "top1") -> str | None:
+    scores = predictions[:, None] * 1.0 if classes == 1 else scores_of(predictions, classes)
+    return check_baseline_above_chance({"a": scores}, labels, open_metric(metric))
+
+
 def test_a_baseline_at_chance_is_worth_a_warning() -> None:
     labels = np.arange(60) % 3
-    warning = check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, labels)
-    assert warning is not None and "0.333 on 60 samples" in warning
-    assert check_baseline_above_chance({"a": scores_of(labels, 3)}, labels) is None
-    assert check_baseline_above_chance({"a": scores_of(np.zeros(60, int), 3)}, np.zeros(60, int)) is None
-    assert check_baseline_above_chance({"a": RANDOM.random((60, 1))}, labels) is None
-    assert check_baseline_above_chance({"a": RANDOM.random((60, 3))}, RANDOM.random(60)) is None
+    warning = chance_warning(np.zeros(60, int), labels, 3)
+    assert warning is not None and "0.333 on 60 samples; always saying the most frequent class would give" in warning
+    assert chance_warning(labels, labels, 3) is None
+    assert chance_warning(np.zeros(60, int), np.zeros(60, int), 3) is None  # nothing can be told
+    assert chance_warning(labels[:9], labels[9:18], 3) is None  # too few
+
+
+TEN = np.arange(200) % 10
+RARE = np.arange(200) % 10 == 0  # one in ten
+
+
+def forms(labels: Array, classes: int) -> list[Array]:
+    """Class numbers, the same as floats, in a column, and one-hot."""
+    return [labels, labels.astype(np.float32), labels[:, None], np.eye(max(classes, 2), dtype=np.float32)[labels]]
+
+
+@pytest.mark.parametrize("form", range(4), ids=["numbers", "floats", "column", "one-hot"])
+@pytest.mark.parametrize(
+    ("predictions", "labels", "classes"),
+    [
+        (TEN, np.where(np.arange(200) < 23, TEN, (TEN + 1 + np.arange(200) // 20 % 9) % 10), 10),  # 0.115
+        (TEN % 2, np.repeat(np.arange(2), 100), 2),
+        (TEN % 2, np.repeat(np.arange(2), 100), 1),
+        (RARE[::-1].astype(int), (np.arange(200) % 9 == 3).astype(int), 2),
+    ],
+    ids=["ten classes", "two", "a single column", "one class in ten"],
+)
+def test_labels_of_other_samples_prove_nothing(predictions: Array, labels: Array, classes: int, form: int) -> None:
+    warning = chance_warning(predictions, forms(labels, classes)[form], classes)
+    assert warning is not None
+    assert "proves nothing; labels in random order give" in warning or "most frequent class" in warning
+
+
+def test_the_warning_has_the_figures() -> None:
+    labels = np.where(np.arange(200) < 23, TEN, (TEN + 1 + np.arange(200) // 20 % 9) % 10)
+    warning = chance_warning(TEN, labels, 10)
+    assert warning is not None and warning.startswith("the FP32 model's top-1 is 0.115 on 200 samples: that proves no")
+    # Binomial(200, 0.1) is 23 or more with a probability of 0.27.
+    found = re.search(r"random order give (0\.\d+), and as much or more in (\d+)% of 500 orders", warning)
+    assert found is not None and float(found[1]) == pytest.approx(0.1, abs=0.005) and 20 <= int(found[2]) <= 35
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "classes", "metric"),
+    [
+        (np.where(np.arange(200) % 4 == 0, TEN, 0), TEN, 10, "top1"),  # 0.325: weak, but no chance
+        (np.where(np.arange(20) % 3 == 0, TEN[:20], (TEN[:20] + 1) % 10), TEN[:20], 10, "top1"),
+        (TEN[:12], TEN[:12], 10, "top1"),
+        (np.where(np.arange(200) < 100, RARE, False).astype(int), RARE.astype(int), 2, "top1"),  # 0.95; 0.9 by guessing
+        (np.where(np.arange(200) < 100, RARE, False).astype(int), RARE.astype(int), 1, "top1"),
+        (np.arange(200), np.where(np.arange(200) < 8, np.arange(200), 200 + np.arange(200)), 1000, "top1"),
+        (np.where(np.arange(200) % 3 == 0, TEN, 0), TEN, 10, "top5"),
+    ],
+)
+def test_weak_models_and_few_samples_pass(predictions: Array, labels: Array, classes: int, metric: str) -> None:
+    assert chance_warning(predictions, labels, classes, metric) is None

@@ -20,6 +20,7 @@ from autoquant.formats.space_toml import SpaceFile
 from autoquant.model.feed import feed_hint
 from autoquant.model.model import Front, Model
 from autoquant.model.open import open_model
+from autoquant.quiet import no_progress
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.holdout import check_guard
@@ -68,12 +69,14 @@ def model_of(request: SearchRequest) -> Model:
     )
 
 
-def open_inputs(request: SearchRequest, space_file: SpaceFile, model: Model) -> Inputs:
-    """Open all of a request but its model, which is open. Raises InputError."""
+def open_inputs(
+    request: SearchRequest, space_file: SpaceFile, model: Model, warn: Callable[[str], None] = no_progress
+) -> Inputs:
+    """Open all of a request but its model, which is open; `warn` is told what takes long. Raises InputError."""
     metric = open_metric(request.metric)
     require_output(metric, model.program.outputs)
     certify = None if request.certify == NOTHING else request.certify
-    splits = open_splits(request, model, seed=request.seed, certify=certify)
+    splits = open_splits(request, model, seed=request.seed, certify=certify, warn=warn)
     require_labels(metric, splits.evaluation)
     if not request.allow_overlap:
         splits.check_disjoint()
@@ -87,20 +90,27 @@ def open_inputs(request: SearchRequest, space_file: SpaceFile, model: Model) -> 
     return Inputs(request, target, source, model, splits, workload, space, space_file, metric)
 
 
-def open_splits(request: DataRequest, model: Model, *, seed: int, certify: Any = None) -> DataSplits:
+def open_splits(
+    request: DataRequest,
+    model: Model,
+    *,
+    seed: int,
+    certify: Any = None,
+    warn: Callable[[str], None] = no_progress,
+) -> DataSplits:
     """Open the data of a request, and a holdout where `certify` gives data for it.
 
     Without `calibration` of its own some is split off, drawn by the seed, and nothing of the same content is left in
     the evaluation data.
     """
-    evaluation = open_dataset(request, model, request.data)
-    holdout = None if certify is None else open_dataset(request, model, certify)
+    evaluation = open_dataset(request, model, request.data, warn)
+    holdout = None if certify is None else open_dataset(request, model, certify, warn)
     if request.calibration is not None:
-        return DataSplits.of(evaluation, open_dataset(request, model, request.calibration), holdout)
+        return DataSplits.of(evaluation, open_dataset(request, model, request.calibration, warn), holdout)
     return split_calibration(evaluation, seed, holdout)
 
 
-def open_dataset(request: DataRequest, model: Model, spec: Any) -> Dataset:
+def open_dataset(request: DataRequest, model: Model, spec: Any, warn: Callable[[str], None] = no_progress) -> Dataset:
     """Open evaluation or calibration data as the request says; what is in front of the model makes its inputs of it.
 
     Raises ModelError where no data can be fed.
@@ -116,6 +126,7 @@ def open_dataset(request: DataRequest, model: Model, spec: Any) -> Dataset:
         label_offset=request.label_offset,
         image_size=request.image_size,
         front=None if model.front is None else _front_runner(model.front, model),
+        warn=warn,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     folder = RunFolder(run)
     folder.refuse_existing()
     request.check_named()
-    inputs = open_inputs(request, load_space(request.space), model_of(request))
+    inputs = open_inputs(request, load_space(request.space), model_of(request), _warn(listener))
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
     table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
     if inputs.source.notes:
@@ -68,11 +68,15 @@ def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
         model = model_of(request)
         _check_same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
-        inputs = open_inputs(request, folder.read_space(), model)
+        inputs = open_inputs(request, folder.read_space(), model, _warn(listener))
         _check_same(run, request, stored["digests"], inputs.digests())
         warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
         folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
         return _search(inputs, folder, listener, clock, begin, warnings)
+
+
+def _warn(listener: Listener) -> Callable[[str], None]:
+    return lambda text: listener(Warned(text))
 
 
 def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:

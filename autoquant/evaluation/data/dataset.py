@@ -21,6 +21,7 @@ from autoquant.evaluation.data.plugins import check_function, load_function, nam
 from autoquant.evaluation.data.preprocessing import Arithmetic, Custom, Preprocess
 from autoquant.evaluation.data.records import RecordSource
 from autoquant.model.model import InputSpec
+from autoquant.quiet import no_progress
 
 MakeInputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes what a model takes, by name, of what the data holds; may be called in any thread."""
@@ -134,14 +135,16 @@ def open_data(
     label_offset: int = 0,
     image_size: tuple[int, int] | None = None,
     front: MakeInputs | None = None,
+    warn: Callable[[str], None] = no_progress,
 ) -> Dataset:
     """The data that `spec` names: see KINDS; in Python also arrays (x, y), a mapping of them, or a function.
 
     `inputs` are what it has; `front`, where the model takes something else, makes that of it. `image_size` (height,
     width) is for images where the model leaves it open. The first sample is read, so that data that does not fit is
-    refused here. Raises DataError.
+    refused here. `warn` is told of a function whose samples take long to count. Raises DataError.
     """
-    data = Dataset(_open_source(spec, inputs, image_size), tuple(inputs), preprocess, label_offset, front=front)
+    source = _open_source(spec, inputs, image_size, warn)
+    data = Dataset(source, tuple(inputs), preprocess, label_offset, front=front)
     if len(data) == 0:
         raise DataError(data.name, "is empty: there is no sample in it", hint=f"give {KINDS}")
     next(data.batches(1))
@@ -164,14 +167,16 @@ def check_spec(spec: Any) -> None:
         raise _missing(path)
 
 
-def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None) -> SampleSource:
+def _open_source(
+    spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None, warn: Callable[[str], None]
+) -> SampleSource:
     names = [input_.name for input_ in inputs]
     if isinstance(spec, Mapping):
         return open_arrays("data", {key: np.asarray(array) for key, array in spec.items()}, names)
     if isinstance(spec, tuple):
         return _open_pair(spec, names)
     if not isinstance(spec, (str, Path)):
-        return FunctionSource(name_of(spec), spec, names)
+        return FunctionSource(name_of(spec), spec, names, warn=warn)
     check_spec(spec)
     path = Path(spec)
     if path.is_dir():
@@ -181,7 +186,7 @@ def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] 
         return open_npz(path, names) if path.suffix == ".npz" else RecordSource(str(path), [path], inputs, size)
     if files := _globbed(str(spec)):
         return RecordSource(str(spec), files, inputs, size)
-    return FunctionSource(str(spec), load_function(str(spec)), names)
+    return FunctionSource(str(spec), load_function(str(spec)), names, warn=warn)
 
 
 def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> SampleSource:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch, Sample, content_of, stacked, with_plain_text
+from autoquant.evaluation.data.endless import EndlessGuard, length_of
 from autoquant.evaluation.data.plugins import user_error
+from autoquant.quiet import no_progress
 
 FORMS = "yield x, (x, y) or ({'input': x}, y)"
 
@@ -34,11 +37,21 @@ class FunctionSource:
 
     Only the thread that reads calls it, and iterates over what it returns, so that it need not be safe for threads. The
     batches are cut and joined as needed. A later pass that gives other shapes, another number of batches, or another
-    first batch (the mark of shuffling) raises DataError: scores of such passes could not be compared.
+    first batch (the mark of shuffling) raises DataError: scores of such passes could not be compared. So does one that
+    does not end.
     """
 
-    def __init__(self, name: str, function: Callable[[], Any], inputs: Sequence[str]):
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        inputs: Sequence[str],
+        *,
+        warn: Callable[[str], None] = no_progress,
+    ):
+        """`warn` is told where counting the samples takes long."""
         self.name = name
+        self._warn = warn
         self._function = function
         self._inputs = tuple(inputs)
 
@@ -76,7 +89,9 @@ class FunctionSource:
     def _first_pass(self) -> FirstPass:
         digest, count, first = hashlib.sha256(), 0, 0
         forms: list[str] = []
+        guard = EndlessGuard(self.name, self._warn)
         for batch in self._batches():
+            guard.see(batch)
             first = first if forms else _checksum(batch)
             forms.append(_form(batch))
             digest.update(forms[-1].encode())
@@ -119,8 +134,9 @@ class FunctionSource:
         if not isinstance(result, Iterable) or isinstance(result, (np.ndarray, tuple, Mapping, str)):
             what = f"returned a single {type(result).__name__}, not batches one after the other"
             raise DataError(self.name, what, hint=FORMS)
+        length = length_of(self.name, result)
         try:
-            yield from result
+            yield from islice(result, length)
         except Exception as error:
             raise user_error(self.name, error) from error
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoquant.array import Array
 from autoquant.errors import DataError
+from autoquant.evaluation.data.batch import Batch
+from autoquant.evaluation.data.endless import EndlessGuard
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.plugins import load_function
 
@@ -121,3 +124,87 @@ def test_a_shared_iterator_is_found_out() -> None:
     source = FunctionSource("f", lambda: once, ["input"])
     with pytest.raises(DataError, match="no shared iterator"):
         list(source.read(None, 100))
+
+
+def again_and_again(x: Array, size: int, *, shuffled: bool = False) -> Callable[[], Iterator[Array]]:
+    """As generators for training are: `while True`, perhaps in another order each time."""
+
+    def give() -> Iterator[Array]:
+        rng = np.random.default_rng(0)
+        while True:
+            order = rng.permutation(len(x)) if shuffled else np.arange(len(x))
+            for start in range(0, len(x), size):
+                yield x[order[start : start + size]]
+
+    return give
+
+
+IMAGES = np.random.default_rng(0).normal(size=(50, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("x", [IMAGES, IMAGES[:1], X], ids=["images", "one image", "rows"])
+def test_a_generator_that_starts_again_is_found_out(x: Array, shuffled: bool) -> None:
+    source = FunctionSource("f", again_and_again(x, 32, shuffled=shuffled), ["input"])
+    told = rf"f: gave [\d,]+ samples, and nothing new after the first {len(x)}: it does not end; yield each sample once"
+    with pytest.raises(DataError, match=told):
+        len(source)
+
+
+def test_one_that_repeats_across_batches_or_yields_nothing_is_found_out() -> None:
+    def joined() -> Iterator[Array]:
+        for start in itertools.count(step=32):
+            yield IMAGES[np.arange(start, start + 32) % 50]
+
+    def empty() -> Iterator[Array]:
+        while True:
+            yield X[:0]
+
+    for give, told in ((joined, "nothing new after the first 50"), (empty, "gave 0 samples")):
+        with pytest.raises(DataError, match=told):
+            len(FunctionSource("f", give, ["input"]))
+
+
+def test_samples_that_are_alike_are_no_sign_of_an_end_that_is_missing() -> None:
+    few = np.random.default_rng(0).integers(0, 2, (20_000, 2)).astype(np.float32)  # four different ones
+    for x in (few, np.zeros((500, 8)), np.concatenate([IMAGES] * 3)):
+        assert len(FunctionSource("f", lambda x=x: np.array_split(x, 9), ["input"])) == len(x)  # type: ignore[misc]
+
+
+def test_tf_datasets_without_end_are_refused_at_once() -> None:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(X)
+    for endless in (data.repeat().batch(3), data.batch(3).repeat()):
+        with pytest.raises(DataError, match=r"repeats without end; .* add take\(n\)"):
+            len(FunctionSource("f", lambda endless=endless: endless, ["input"]))  # type: ignore[misc]
+    assert len(FunctionSource("f", lambda: data.repeat().batch(3).take(2), ["input"])) == 6
+    unknown = tf.data.Dataset.from_generator(lambda: iter(X), output_signature=tf.TensorSpec(2)).batch(3)
+    assert len(FunctionSource("f", lambda: unknown, ["input"])) == 7
+
+
+def test_an_iterator_with_a_length_gives_as_many_batches() -> None:
+    """As Keras's flow() does: it starts again behind them."""
+
+    class Flow:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[Array]:
+            return again_and_again(X, 3)()
+
+    source = FunctionSource("f", Flow, ["input"])
+    assert len(source) == 7
+    np.testing.assert_array_equal(next(source.read(None, 10)).inputs["input"], X)
+
+
+def test_new_samples_without_end_are_told_of_in_time_and_refused_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoquant.evaluation.data.endless.MOST_SAMPLES", 1000)
+    told: list[str] = []
+    guard = EndlessGuard("f", told.append, itertools.count(step=10.0).__next__)
+    with pytest.raises(DataError, match=r"f: gave 1,001 samples \(.* GB\), and goes on: it does not seem to end"):
+        for number in range(10_000):
+            guard.see(Batch({"input": np.full((1, 2), number)}))
+    assert [text.partition(", and")[0] for text in told[:3]] == [
+        f"f: gave {samples} samples ({samples * 16 / 1e9:.3g} GB) in {samples * 10} s" for samples in (6, 12, 24)
+    ]

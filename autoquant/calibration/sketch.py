@@ -1,13 +1,17 @@
-"""A compact picture of all values of one tensor: a histogram whose bins grow with the range."""
+"""A compact picture of all values of one tensor: a histogram whose bins grow with the range.
+
+Where most values are so close to zero that few bins hold them, these bins are divided further (near_zero.py).
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.calibration.near_zero import CENTRAL, NearZero, NearZeroCounter, is_central
 
 BINS = 1 << 14
 """Most bins of a sketch. INT8 has 255 steps, so a step covers at least 32 bins."""
@@ -26,6 +30,8 @@ class Sketch:
     Bin i counts the values in [(first + i) * width, (first + i + 1) * width), real units. `low` and `high` are the
     exact smallest and largest finite value, `count` the number of finite values, `nonfinite` of NaN and infinities.
     Counts are exact as well, whatever order and batches values came in; where in its bin a value lies is not kept.
+    `near` are the values in the central bins, not zero, where they are most of all values that are not zero, and
+    otherwise nothing: then these bins are divided into those of `near`.
     """
 
     low: float
@@ -34,6 +40,7 @@ class Sketch:
     first: int
     counts: Array
     nonfinite: int = 0
+    near: NearZero = field(default_factory=NearZero.nothing)
 
     def __post_init__(self) -> None:
         if not (self.width > 0.0 and math.isfinite(self.width)):
@@ -55,9 +62,10 @@ class Sketch:
         """
         if self.count < 2:
             return np.array([self.low] * self.count), np.ones(self.count, np.int64)
-        held = np.flatnonzero(self.counts)
-        centers = np.clip((self.first + held + 0.5) * self.width, self.low, self.high)
-        inner = self.counts[held].astype(np.int64)
+        edges, every = self._bins()
+        held = np.flatnonzero(every)
+        centers = np.clip((edges[held] + edges[held + 1]) / 2.0, self.low, self.high)
+        inner = every[held].astype(np.int64)
         inner[0] -= 1
         inner[-1] -= 1
         values, counts = (np.concatenate(parts) for parts in (([self.low], centers, [self.high]), ([1], inner, [1])))
@@ -68,22 +76,35 @@ class Sketch:
 
         A bin of the sketch that lies in several is divided among them by how much of it each covers, to a millionth.
         """
-        own = np.clip((self.first + np.arange(len(self.counts) + 1)) * self.width, self.low, self.high)
+        own, counts = self._bins()
+        own = np.clip(own, self.low, self.high)
         up_to = np.append(np.nextafter(edges[:-1], -np.inf), edges[-1])
-        below = np.interp(up_to, own, np.concatenate([[0.0], np.cumsum(self.counts)]))
+        below = np.interp(up_to, own, np.concatenate([[0.0], np.cumsum(counts)]))
         return np.asarray(np.diff(below).round(6))
 
     def largest(self, k: int) -> float:
         """The k-th largest value, k from 1; exact for k = 1, otherwise at most one bin too high."""
-        from_above = np.cumsum(self.counts[::-1])
-        bins_below_top = int(np.searchsorted(from_above, k))
-        edge = (self.first + len(self.counts) - bins_below_top) * self.width
-        return min(max(edge, self.low), self.high)
+        edges, counts = self._bins()
+        bins_below_top = int(np.searchsorted(np.cumsum(counts[::-1]), k))
+        return min(max(float(edges[len(counts) - bins_below_top]), self.low), self.high)
 
     def smallest(self, k: int) -> float:
         """The k-th smallest value, k from 1; exact for k = 1, otherwise at most one bin too low."""
-        edge = (self.first + int(np.searchsorted(np.cumsum(self.counts), k))) * self.width
-        return min(max(edge, self.low), self.high)
+        edges, counts = self._bins()
+        return min(max(float(edges[int(np.searchsorted(np.cumsum(counts), k))]), self.low), self.high)
+
+    def _bins(self) -> tuple[Array, Array]:
+        """Edges of all bins, ascending, float64, and their counts, one fewer."""
+        places = self.first + np.arange(len(self.counts) + 1)
+        if not len(self.near.keys):
+            return places * self.width, self.counts
+        central = is_central(places[:-1])
+        zeros = int(self.counts[central].sum()) - self.near.count
+        edges, counts = self.near.bins(CENTRAL * self.width, zeros)
+        left, right = places < -CENTRAL, places > CENTRAL
+        edges = np.concatenate([places[left] * self.width, edges, places[right] * self.width])
+        bins = (self.counts[left[:-1]], counts, self.counts[places[:-1] >= CENTRAL])
+        return edges, np.concatenate(bins)
 
 
 class Sketcher:
@@ -91,7 +112,7 @@ class Sketcher:
 
     def __init__(self, *, bins: int = BINS) -> None:
         """`bins` is the most that the sketch may have."""
-        self._row = RowSketcher(1, bins=bins)
+        self._row = RowSketcher(1, bins=bins, near_zero=True)
 
     def add(self, values: Array, counts: Array | None = None) -> None:
         """Count `values`, float32 of any shape, each as often as `counts` (same shape, 1 or more) says."""
@@ -108,8 +129,8 @@ class RowSketcher:
     Bin width is a power of two and bins start at multiples of it, so that widening is exact: two neighbours are added.
     """
 
-    def __init__(self, rows: int, *, bins: int) -> None:
-        """`bins` is the most that a sketch may have."""
+    def __init__(self, rows: int, *, bins: int, near_zero: bool = False) -> None:
+        """`bins` is the most that a sketch may have. `near_zero` is for one row: values near zero are told apart."""
         self._low = np.full(rows, np.inf)
         self._high = np.full(rows, -np.inf)
         self._width = np.full(rows, FINEST)
@@ -118,6 +139,7 @@ class RowSketcher:
         self._nonfinite = np.zeros(rows, np.int64)
         self._counts = np.zeros((rows, bins), np.int32)
         self._most = 0  # no bin can hold more
+        self._near = NearZeroCounter() if near_zero else None
 
     def add(self, values: Array, counts: Array | None = None) -> None:
         """Count `values`, float32 (rows, any), each as often as `counts` (same shape, 1 or more) says.
@@ -147,11 +169,19 @@ class RowSketcher:
         parts = (self._used, self._low, self._high, self._width, self._first, self._nonfinite)
         facts = (part.tolist() for part in parts)
         return tuple(
-            Sketch(low, high, width, first, row[:used].copy(), nonfinite)
+            Sketch(low, high, width, first, row[:used].copy(), nonfinite, self._near_most(row[:used], first))
             if used
             else Sketch(0.0, 0.0, 1.0, 0, np.zeros(1, counts.dtype), nonfinite)
             for row, used, low, high, width, first, nonfinite in zip(counts, *facts, strict=True)
         )
+
+    def _near_most(self, counts: Array, first: int) -> NearZero:
+        """The values near zero, where they are at least half of those that are not zero."""
+        if self._near is None:
+            return NearZero.nothing()
+        near, total = self._near.counted(), int(counts.sum())
+        zeros = int(counts[is_central(first + np.arange(len(counts)))].sum()) - near.count
+        return near if near.count * 2 >= max(total - zeros, 1) else NearZero.nothing()
 
     def _count(self, values: Array, counts: Array | None, finite: Array | None) -> None:
         """Count those that are `finite`, all of which the bins cover."""
@@ -165,10 +195,12 @@ class RowSketcher:
             block = np.s_[:, begin : begin + width]
             scaled = np.ascontiguousarray(values[block]) * scale
             places: Array = np.floor(scaled, out=scaled).astype(np.int32)
-            places += rows
             of = slice(None) if finite is None else finite[block]
             if counts is not None:
                 times = counts[block][of].astype(held.dtype).reshape(-1)
+            if self._near is not None:
+                self._near.add(values[block], float(self._width[0]), None if counts is None else counts[block])
+            places += rows
             np.add.at(held, places[of].reshape(-1).astype(np.intp), times)
 
     def _reach(self, low: Array, high: Array) -> None:
@@ -187,7 +219,11 @@ class RowSketcher:
         """Bring what was counted of `rows` into bins of another width and beginning."""
         row, held = np.nonzero(self._counts[rows])
         counts = self._counts[rows[row], held]
-        places = np.floor((held + self._first[rows][row]) * (self._width[rows] / width)[row]).astype(np.intp)
+        before = held + self._first[rows][row]
+        places = np.floor(before * (self._width[rows] / width)[row]).astype(np.intp)
+        if self._near is not None:
+            taken = is_central(places) & ~is_central(before)
+            self._near.take_over((before * self._width[rows][row])[taken], counts[taken])
         self._counts[rows] = 0
         np.add.at(self._counts, (rows[row], places - first[row]), counts)
         self._width[rows], self._first[rows] = width, first

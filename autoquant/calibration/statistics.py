@@ -16,13 +16,14 @@ from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.calibration.channels import ChannelCollector, Channels
 from autoquant.calibration.distribution import Collector, Distribution, ExactCollector
+from autoquant.calibration.near_zero import NearZero
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import PlanError
 
-VERSION = 4
+VERSION = 5
 """Version of the cache; part of the key, so that a file of another version is never used."""
 FACTS = ("low", "high", "width", "first", "nonfinite")
-PARTS = ("facts", "bins", "counts")
+PARTS = ("facts", "bins", "counts", "near", "keys", "near_counts")
 
 Slices = Mapping[tuple[str, int], Channels]
 """Channels by tensor and by the axis, as its reader gives it, that numbers them."""
@@ -131,6 +132,9 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         arrays[f"facts{len(index)}"] = np.array([[getattr(s, name) for name in FACTS] for s in sketches], np.float64)
         arrays[f"bins{len(index)}"] = np.array([len(s.counts) for s in sketches], np.int64)
         arrays[f"counts{len(index)}"] = np.concatenate([np.zeros(0, np.int8), *(s.counts for s in sketches)])
+        arrays[f"near{len(index)}"] = np.array([len(s.near.keys) for s in sketches], np.int64)
+        arrays[f"keys{len(index)}"] = np.concatenate([np.zeros(0, np.int64), *(s.near.keys for s in sketches)])
+        arrays[f"near_counts{len(index)}"] = np.concatenate([np.zeros(0, np.int64), *(s.near.counts for s in sketches)])
         index.append(where)
     write_cache(path, CacheEntry({"sketches": index}, arrays), key=statistics.key, version=VERSION)
 
@@ -171,9 +175,17 @@ def _as_sketches(each: Sequence[Distribution]) -> list[Sketch]:
     return sketches
 
 
-def _sketches(facts: Array, bins: Array, counts: Array) -> Iterator[Sketch]:
-    """Sketches from their facts, (sketches, FACTS), and their counts, one behind the other, each with so many bins."""
-    for (low, high, width, first, nonfinite), own in zip(
-        facts.tolist(), np.split(counts, np.cumsum(bins)[:-1]), strict=True
-    ):
-        yield Sketch(low, high, width, int(first), own, int(nonfinite))
+def _sketches(
+    facts: Array, bins: Array, counts: Array, near: Array, keys: Array, near_counts: Array
+) -> Iterator[Sketch]:
+    """Sketches from their facts, (sketches, FACTS), and their counts, one behind the other, each with so many bins.
+
+    Their values near zero lie one behind the other as well, each with so many keys.
+    """
+    own, (own_keys, own_near) = _cut(counts, bins), (_cut(each, near) for each in (keys, near_counts))
+    for (low, high, width, first, nonfinite), *held in zip(facts.tolist(), own, own_keys, own_near, strict=True):
+        yield Sketch(low, high, width, int(first), held[0], int(nonfinite), NearZero(held[1], held[2]))
+
+
+def _cut(array: Array, lengths: Array) -> list[Array]:
+    return np.split(array, np.cumsum(lengths)[:-1])

@@ -29,7 +29,8 @@ def both(batch: Mapping[str, np.ndarray]) -> Iterable[Mapping[str, np.ndarray]]:
 
 def facts(sketch: Distribution) -> dict[str, Any]:
     assert isinstance(sketch, Sketch)
-    return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist()}
+    near = (sketch.near.keys.tolist(), sketch.near.counts.tolist())
+    return {**dataclasses.asdict(sketch), "counts": sketch.counts.tolist(), "near": near}
 
 
 def sketch_of(*arrays: np.ndarray) -> Sketch:

@@ -15,7 +15,7 @@ from autoquant.cli.process import working
 from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 from autoquant.evaluation.engines.engine import fixed_batch
-from autoquant.formats.codec import json_text
+from autoquant.formats.codec import encode, json_text
 from autoquant.model.model import check_file, is_lite
 from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.request import DataRequest
@@ -78,7 +78,7 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
-    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between)]
+    blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between, _wide)]
     return page([*blocks, *interface_blocks(found.model), _totals(found), _notes(found)], columns=columns)
 
 
@@ -262,6 +262,15 @@ def _between(found: Inspection) -> Block:
     return [Table(("between layers", "sensitivity", "stays in"), rows, words=1), *more]
 
 
+def _wide(found: Inspection) -> Block:
+    """Ranges that a few calibration values decide; only where there are any."""
+    wide = found.sensitivity.wide if found.sensitivity else ()
+    ends = ((one.low, one.high, one.usual_low, one.usual_high) for one in wide)
+    rows = [(one.where, *(f"{end:.4g}" for end in each)) for one, each in zip(wide, ends, strict=True)]
+    head = ("range by few values", "lowest", "highest", "99.99% from", "to")
+    return [Table(head, rows, words=1)] if rows else []
+
+
 def _sensitivity_facts(found: Inspection) -> dict[str, Any]:
     """For scripts: one number for each layer and range algorithm, null where it cannot be calibrated."""
     if found.sensitivity is None:
@@ -274,6 +283,7 @@ def _sensitivity_facts(found: Inspection) -> dict[str, Any]:
         layers[name] = dict(zip(SETTINGS, known, strict=True))
     how = {"method": result.method, "reason": result.reason, "samples": result.samples}
     facts: dict[str, Any] = {"sensitivity": {**how, "unit": "nats", "layers": layers}}
+    facts["wide_ranges"] = encode(found.sensitivity.wide)
     if found.between is not None:
         operators = {name: loss if math.isfinite(loss) else None for name, loss in found.between.operators.items()}
         facts["between"] = {"operators": operators, "float_operators": sorted(found.between.float_operators)}

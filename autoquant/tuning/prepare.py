@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
 
+from autoquant.calibration.distribution import Distribution
+from autoquant.calibration.outliers import wide_ranges, wide_text
 from autoquant.errors import DataError
 from autoquant.evaluation.data.checks import check_splits
 from autoquant.evaluation.data.splits import DataSplits
@@ -52,11 +55,12 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Preparation:
-    """The steps of the preparation."""
+    """The steps of the preparation; `told` are the ranges that were warned of."""
 
     inputs: Inputs
     folder: RunFolder
     listener: events.Listener
+    told: set[str] = field(default_factory=set)
 
     def session(self, clock: Clock, begin: float) -> SearchSession:
         """All of it."""
@@ -195,8 +199,16 @@ class _Preparation:
             balanced=inputs.space.balanced,
             cache=self.folder.statistics_equalized if equalize else self.folder.statistics,
         )
+        self._tell_wide_ranges(statistics.tensors[max(batch_nums)])
         self.listener(events.Calibrated(max(batch_nums)))
         return ModelVariant(model, inputs.target.compiler(model, layers, statistics))
+
+    def _tell_wide_ranges(self, tensors: Mapping[str, Distribution]) -> None:
+        """Warn of ranges that a few calibration values decide, of each once: equalized, a model has them too."""
+        found = wide_ranges(tensors, self.inputs.space.layers.values())
+        if wide := [one for one in found if one.where not in self.told]:
+            self.told.update(one.where for one in wide)
+            self._warn(wide_text(wide))
 
     def _calibration(self, engine: Engine, what: str) -> CalibrationRunner:
         data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from autoquant.calibration.outliers import WideRange, wide_ranges
 from autoquant.calibration.plan import LayerPlan, Plan, adapt_plan, layer_plan
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile, RangeAlgorithm
 from autoquant.calibration.record import Calibrator
@@ -125,9 +126,13 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Overview:
-    """Sensitivities by layer, one for each of SETTINGS; layers that have none are not there."""
+    """Sensitivities by layer, one for each of SETTINGS; layers that have none are not there.
+
+    `wide` are the ranges that a few calibration values decide.
+    """
 
     found: Sensitivities
+    wide: tuple[WideRange, ...] = ()
 
     @property
     def default(self) -> Mapping[str, float]:
@@ -156,4 +161,5 @@ def measure_overview(model: Model, layers: Mapping[str, Layer], data: Dataset, *
         name: [layer_plan(layer, LayerPlan(one)) for one in SETTINGS.values()] for name, layer in layers.items()
     }
     request = calibrated_request(model, data, candidates, batch_size=batch_size, batch_num=batches)
-    return Overview(measure_sensitivity(request))
+    wide = wide_ranges(request.statistics.tensors[batches], (request.layers[name] for name in request.candidates))
+    return Overview(measure_sensitivity(request), wide)

@@ -113,7 +113,7 @@ def _check_varied(data: Dataset, calibration: Summaries, evaluation: Summaries) 
     """Raise DataError where an input has one value everywhere, or all samples are the same, and evaluation differs."""
     hint = "give samples of what the model will see"
     for name, seen in calibration.items():
-        low, high = seen.whole
+        low, high = (end + 0.0 for end in seen.whole)  # never -0
         told = len(seen.low) > 1 or seen.size >= MANY
         if _is_float(data, name) and told and low == high and not _is_mostly(evaluation.get(name), low):
             what = f"input '{name}' is {low:.6g} everywhere in {_all_samples(data)}"

@@ -96,6 +96,29 @@ def nothing() -> None:
     tf.nn.relu(tf.compat.v1.placeholder(tf.float32, (None, 4), name="x"))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_activations_are_found_behind_training_switches(version: int) -> None:
+    """Of TensorFlow 2 the branch is a function, whose result has the name of the condition."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util as util
+
+    before, util.ENABLE_CONTROL_FLOW_V2 = util.ENABLE_CONTROL_FLOW_V2, version == 2
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
+        training = tf.compat.v1.placeholder_with_default(False, (), name="is_training")
+        t = tf.linalg.matmul(x, np.eye(4, dtype=np.float32), name="first")
+        t = tf.cond(training, lambda: t - tf.reduce_mean(t), lambda: tf.nn.relu(t * 2))
+        tf.linalg.matmul(t, np.eye(4, dtype=np.float32), name="second")
+    util.ENABLE_CONTROL_FLOW_V2 = before
+    layers = read_live(graph).survey.layers
+    with graph.as_default(), tf.compat.v1.Session() as session:
+        data = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+        # A tensor in a condition cannot be fetched itself.
+        read = session.run([tf.identity(*live_activations(graph, layer)) for layer in layers], {"x:0": data})
+    np.testing.assert_array_equal(read[0], data)
+    np.testing.assert_array_equal(read[1], np.maximum(data * 2, 0))
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [

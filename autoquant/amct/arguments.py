@@ -8,16 +8,23 @@ from tempfile import TemporaryFile
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.files import writing
 
+Names = Sequence[str] | NDArray[np.str_]
+"""Names of tensors or layers."""
 
-def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
+
+def output_names(outputs: Names | str) -> tuple[str, ...]:
     """Names of output tensors from a list, or from one text with ';' between them.
 
     Raises UsageError for none, and for what is not a name.
     """
-    names = outputs.split(";") if isinstance(outputs, str) else outputs
+    given: Any = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
+    names = given.split(";") if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         what = f"expected names of tensors, got {shorten(repr(outputs), 100)}"
         raise UsageError("outputs", what, hint='give a list of texts, such as ["logits:0"]')
@@ -25,6 +32,13 @@ def output_names(outputs: Sequence[str] | str) -> tuple[str, ...]:
     if not found:
         raise UsageError("outputs", "no output is named", hint='give names of tensors, such as ["logits:0"]')
     return found
+
+
+def save_prefix(save_path: str | Path) -> Path:
+    """A prefix of files' names. Raises UsageError where it is that of a folder."""
+    if not Path(save_path).name or str(save_path).endswith(("/", "\\")):
+        raise UsageError("save_path", f"'{save_path}' names a folder", hint="give a prefix, such as outputs/mobilenet")
+    return Path(save_path)
 
 
 def output_path(path: str | Path) -> Path:

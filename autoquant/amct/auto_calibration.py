@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from autoquant.amct.arguments import check_writable, output_names, output_path
+from autoquant.amct.arguments import Names, check_writable, output_names, output_path
 from autoquant.amct.calibration import read_for_config
 from autoquant.amct.evaluator import EvaluatorError, Judge, in_short, load_saved
 from autoquant.amct.live_graph import LiveModel
@@ -52,7 +52,7 @@ RANKING = "accuracy_based_auto_calibration_ranking_information.json"
 
 def accuracy_based_auto_calibration(
     model_file: str | Path,
-    outputs: Sequence[str] | str,
+    outputs: Names | str,
     record_file: str | Path,
     config_file: str | Path,
     save_dir: str | Path,

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 from weakref import WeakValueDictionary
 
-from autoquant.amct.arguments import output_names, output_path
-from autoquant.amct.live_graph import CALIBRATED, LayerInputs, LiveModel, Probes, live_activations, read_live
+import numpy as np
+
+from autoquant.amct.arguments import Names, output_names, output_path
+from autoquant.amct.live_graph import (
+    CALIBRATED,
+    LayerInputs,
+    LiveModel,
+    Probes,
+    check_live,
+    live_activations,
+    read_live,
+)
 from autoquant.amct.logs import log
 from autoquant.array import Array
 from autoquant.calibration.plan import Plan, check_plan
@@ -21,8 +32,9 @@ from autoquant.files import write_text
 from autoquant.formats.calibration_cfg import CalibrationCfg, load_cfg, plan_of
 from autoquant.formats.config_json import load_config, save_config
 from autoquant.formats.record_text import save_record
-from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
+from autoquant.model.operators import prefix_of
+from autoquant.model.shapes import tensor_of
 from autoquant.tuning.study.trial import count_layers
 
 MOST = 2**31 - 1
@@ -31,7 +43,7 @@ EMPTY_ENTRY = re.compile(r'key\s*:\s*("(?:[^"\\]|\\.)*")\s*value\s*:?\s*\{\s*\}'
 
 
 def quantize_model(
-    graph: Any, config_file: str | Path, record_file: str | Path, calib_outputs: Sequence[str] | None = None
+    graph: Any, config_file: str | Path, record_file: str | Path, calib_outputs: Names | None = None
 ) -> list[Any]:
     """Let a tf.Graph calibrate itself: edits it in place, so that the next runs of its outputs are the calibration.
 
@@ -40,7 +52,8 @@ def quantize_model(
     calibrate anew, initialize the variables again. Names of outputs stay as they are, and they compute what they did.
 
     Args:
-        graph: a tf.Graph into which a frozen .pb was imported, and which no session has run yet.
+        graph: a tf.Graph into which a frozen .pb was imported, or with variables, of which the sessions that calibrate
+            hold the values, and which no session has run yet.
         config_file: the config.json of `create_quant_config`.
         record_file: where the record goes; until the calibration is finished it has an empty entry for each layer.
         calib_outputs: names of outputs that are inside the graph, where others than its ends are used; not changed.
@@ -56,23 +69,31 @@ def quantize_model(
     A run raises an error of TensorFlow with the message of the TrialError that `save_model` raises: NaN or infinity,
     nothing but empty tensors, values without a scale, more values than memory holds.
     """
-    model, plan = read_for_config(graph, Path(config_file), output_names(calib_outputs) if calib_outputs else ())
+    outputs = () if calib_outputs is None or not len(calib_outputs) else output_names(calib_outputs)
+    model, plan = read_for_config(graph, Path(config_file), outputs)
     check_plan(plan, model.survey.by_name)
     if graph.finalized:
         raise UsageError("graph", "it is finalized and cannot be changed", hint="import the .pb into a new tf.Graph")
-    layers = {name: layer for name, layer in model.survey.by_name.items() if name in plan.int8}
-    activations = {name: live_activations(graph, layer) for name, layer in layers.items()}
-    calibration = Calibration(model.graph, layers, plan, output_path(record_file))
+    layers = int8_layers(model, plan)
+    activations = {name: live_activations(graph, layer, model.renamed) for name, layer in layers.items()}
+    calibration = Calibration(model, plan, output_path(record_file))
+    values = [tensor_of(graph, tensor) for tensor in model.variables]
     variables = []
     for name, layer in layers.items():
         place = f"{name.replace(':', '_')}/act_quant"
         variable, number = _counter(graph, place, activations[name])
-        tensors, read = [number, *activations[name]], partial(calibration.add, name)
+        tensors, read = [number, *activations[name], *values], partial(calibration.add, name)
         probe = calibration.probes.attach(graph, layer.node, tensors, read, name=f"{place}/calibration")
         graph.add_to_collection(CALIBRATED, probe.name)
         variables.append(variable)
+        values = []  # with the first layer's are enough: each pass reaches all layers
     log().info("%d layers wait for the data of batch_num=%d runs: %s", len(layers), plan.batch_num, record_file)
     return variables
+
+
+def int8_layers(model: LiveModel, plan: Plan) -> dict[str, Layer]:
+    """The layers that the plan puts into INT8, in graph order."""
+    return {name: layer for name, layer in model.survey.by_name.items() if name in plan.int8}
 
 
 def _counter(graph: Any, place: str, tensors: Sequence[Any]) -> tuple[Any, Any]:
@@ -87,7 +108,10 @@ def _counter(graph: Any, place: str, tensors: Sequence[Any]) -> tuple[Any, Any]:
         variable = tf.compat.v1.Variable(
             0, trainable=False, dtype=tf.int32, name=f"{place}/calibrated_batches", use_resource=False
         )
-        with tf.control_dependencies(list(tensors)):
+        # A control edge from the operator of a tensor would make it run even where a session is fed that tensor. What
+        # has no effect, such as an Identity, TensorFlow would replace by such an edge.
+        computed = tf.raw_ops.Assert(condition=True, data=list(tensors), name=f"{place}/computed")
+        with tf.control_dependencies([computed]):
             return variable, tf.raw_ops.CountUpTo(ref=variable, limit=MOST, name=f"{place}/count")
 
 
@@ -98,21 +122,22 @@ class Calibration:
     record stays until the next one is finished.
     """
 
-    def __init__(self, graph: Graph, layers: Mapping[str, Layer], plan: Plan, record_file: Path) -> None:
-        """`layers` are those that the plan puts into INT8, in graph order."""
+    def __init__(self, model: LiveModel, plan: Plan, record_file: Path) -> None:
         self.probes = Probes()
-        self._graph = graph
-        self._layers = layers
+        self._model = model
+        self._layers = int8_layers(model, plan)
+        self._values: dict[str, Array] = {}
         self._plan = plan
         self._path = record_file
         self._finished = False
         self._begin()
-        write_text(record_file, empty_record(key for layer in layers.values() for key in layer.records))
+        write_text(record_file, empty_record(key for layer in self._layers.values() for key in layer.records))
         _CALIBRATIONS[record_file.resolve()] = self
 
-    def add(self, name: str, number: Array, *activations: Array) -> None:
+    def add(self, name: str, number: Array, *arrays: Array) -> None:
         """Take in what a layer reads in one pass, of which no two have the same `number`.
 
+        `arrays` are its activations, and, with one of the layers, the values of the model's variables.
         Raises TrialError where that holds NaN or infinity, or is too large for memory; of the last layer in the last
         pass, also where the values of any layer have no scale.
         """
@@ -123,12 +148,17 @@ class Calibration:
             self._begin()
         if self.probes.error is not None or not self._inputs.waiting:
             return
-        self._inputs.add(name, *activations, number=int(number))
+        activations = len(self._layers[name].activations)
+        if len(arrays) > activations:
+            values = zip(self._model.variables, arrays[activations:], strict=True)
+            self._values = {tensor: value.copy() for tensor, value in values}
+        self._inputs.add(name, *arrays[:activations], number=int(number))
         if self._inputs.waiting:
             return
         log().info("all data is there: computing the scales of %d layers", len(self._layers))
-        statistics = self._inputs.statistics()
-        save_record(Calibrator(self._graph, self._layers, statistics).record(self._plan), self._path)
+        model = self._model.with_values(self._values)
+        layers, statistics = int8_layers(model, self._plan), self._inputs.statistics()
+        save_record(Calibrator(model.graph, layers, statistics).record(self._plan), self._path)
         self._finished = True
         log().info("the calibration is finished: %s", self._path)
 
@@ -181,9 +211,9 @@ def empty_entries(text: str) -> tuple[str, ...]:
 def create_quant_config(
     config_file: str | Path,
     graph: Any,
-    skip_layers: Sequence[str] | None = None,
-    batch_num: int = 1,
-    activation_offset: bool = True,
+    skip_layers: Names | None = None,
+    batch_num: SupportsIndex = 1,
+    activation_offset: bool | np.bool_ = True,
     config_defination: str | Path | None = None,
 ) -> None:
     """Write config.json for a graph, to be edited or given to `quantize_model` as it is.
@@ -201,7 +231,7 @@ def create_quant_config(
         ModelError: the graph cannot be quantized; the message says why.
     """
     cfg = (
-        _cfg(skip_layers or (), batch_num, activation_offset)
+        _cfg(() if skip_layers is None else skip_layers, batch_num, activation_offset)
         if config_defination is None
         else load_cfg(Path(config_defination))
     )
@@ -217,10 +247,16 @@ def create_quant_config(
 def read_for_config(graph: Any, config: Path, outputs: Sequence[str]) -> tuple[LiveModel, Plan]:
     """A tf.Graph as a config wants it fused, and the plan of the config for its layers.
 
-    Raises as `read_live`, and PlanError for what is no config of this graph, or wants of it what cannot be done.
+    The config may be that of a graph into which this one was imported under a prefix. Raises as `read_live`, and
+    PlanError for what is no config of this graph, or wants of it what cannot be done.
     """
-    model = read_live(graph, fusion=load_config(config).fusion, outputs=outputs)
-    plan = load_config(config, layers=model.survey.by_name, rejected=model.survey.rejected)
+    wanted = load_config(config)
+    check_live(graph)
+    prefix = prefix_of(wanted.layers, {operation.name for operation in graph.get_operations()})
+    model = read_live(graph, fusion=without_prefix(wanted, prefix).fusion, outputs=outputs)
+    layers = {f"{prefix}{name}": layer for name, layer in model.survey.by_name.items()}
+    rejected = [replace(one, name=f"{prefix}{one.name}") for one in model.survey.rejected]
+    plan = without_prefix(load_config(config, layers=layers, rejected=rejected), prefix)
     if plan.equalize:
         what = "equalize gives the model other weights, which the graph that is calibrated cannot have"
         hint = "set it to false; `autoquant quantize MODEL --config CONFIG --calibration DATA` can equalize"
@@ -231,15 +267,22 @@ def read_for_config(graph: Any, config: Path, outputs: Sequence[str]) -> tuple[L
     return model, plan
 
 
-def _cfg(skip_layers: Sequence[str], batch_num: int, activation_offset: bool) -> CalibrationCfg:
+def without_prefix(plan: Plan, prefix: str) -> Plan:
+    """A plan for the graph that another one has under a prefix."""
+    skip = frozenset(name.removeprefix(prefix) for name in plan.fusion.skip)
+    layers = {name.removeprefix(prefix): settings for name, settings in plan.layers.items()}
+    return replace(plan, layers=layers, fusion=replace(plan.fusion, skip=skip))
+
+
+def _cfg(skip_layers: Names, batch_num: SupportsIndex, activation_offset: bool | np.bool_) -> CalibrationCfg:
     where = "create_quant_config"
     if isinstance(skip_layers, str):
         raise PlanError(where, f"skip_layers is a text, '{skip_layers}'", hint="give a list of names of layers")
-    if not isinstance(batch_num, int) or isinstance(batch_num, bool):
+    if not isinstance(batch_num, int | np.integer) or isinstance(batch_num, bool):
         raise PlanError(where, f"batch_num must be an int, got {batch_num!r}", hint="for example 1")
-    if not isinstance(activation_offset, bool):
+    if not isinstance(activation_offset, bool | np.bool_):
         raise PlanError(where, f"activation_offset must be a bool, got {activation_offset!r}", hint="True or False")
     try:
-        return CalibrationCfg(where, batch_num, activation_offset, tuple(skip_layers))
+        return CalibrationCfg(where, int(batch_num), bool(activation_offset), tuple(skip_layers))
     except ValueError as error:
         raise PlanError(where, str(error), hint="for example 1") from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from autoquant.amct.live_sources import stand_ins, variables_of, with_fed_batches, with_values
 from autoquant.array import Array
 from autoquant.calibration.channels import ChannelCollector
 from autoquant.calibration.distribution import Collector
@@ -17,32 +19,45 @@ from autoquant.calibration.statistics import Statistics, collector
 from autoquant.errors import ModelError, TrialError, UsageError
 from autoquant.model.graph import Graph
 from autoquant.model.inference import inference_graph
-from autoquant.model.interface import find_inputs, find_outputs, select_interface
+from autoquant.model.interface import find_inputs, find_outputs
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import EVERYTHING, Fusion
 from autoquant.model.open import prepare_graph
-from autoquant.model.operators import canonical
+from autoquant.model.operators import canonical, node_of
 from autoquant.model.shapes import tensor_of
 from autoquant.model.survey import survey_graph
 
 CALIBRATED = "autoquant_calibrated"
 """The collection of a tf.Graph that holds the names of its calibration's probes."""
+REMOVED = frozenset({"CheckNumerics", "Identity", "Mul", "RealDiv", "Select", "SelectV2", "Snapshot", "StopGradient"})
+"""Operators that normalization bypasses: those that give what they read, and those of Dropout."""
 
 
 @dataclass(frozen=True)
 class LiveModel:
-    """What a tf.Graph computes, normalized, and its layers; the tf.Graph is as it was."""
+    """What a tf.Graph computes, normalized, and its layers; the tf.Graph is as it was.
+
+    `variables` are the tensors that give the values of its variables, for which constants stand in `graph`; `renamed`
+    says what tensors are called in the tf.Graph that have another name here.
+    """
 
     graph: Graph
     survey: Survey
+    variables: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    _source: Graph | None = None
+    _fusion: Fusion = EVERYTHING
+
+    def with_values(self, values: Mapping[str, Array]) -> LiveModel:
+        """The same with these values of its variables."""
+        if self._source is None or not values:
+            return self
+        graph = prepare_graph(with_values(self._source, values), outputs=self.graph.outputs, fusion=self._fusion)
+        return replace(self, graph=graph, survey=survey_graph(graph))
 
 
-def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str] = ()) -> LiveModel:
-    """Read a tf.Graph: from its Placeholders to whatever nobody reads, and to `outputs` that are inside of it.
-
-    Raises UsageError for what is not a tf.Graph, or one that is being calibrated, and otherwise as `open_model`: for
-    variables, for batch norms in training mode, for quantized models, for layers in `fusion` that are none.
-    """
+def check_live(graph: Any) -> None:
+    """Raise UsageError for what is not a tf.Graph, or one that is being calibrated."""
     import tensorflow as tf
 
     if not isinstance(graph, tf.Graph):
@@ -51,27 +66,60 @@ def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str]
     if graph.get_collection(CALIBRATED):
         what = "quantize_model has been called on it already"
         raise UsageError("graph", what, hint="import the .pb into a new tf.Graph, and give that")
-    loaded = inference_graph(graph.as_graph_def())
+
+
+def read_live(graph: Any, *, fusion: Fusion = EVERYTHING, outputs: Sequence[str] = ()) -> LiveModel:
+    """Read a tf.Graph: from its Placeholders to whatever nobody reads, and to `outputs` that are inside of it.
+
+    A pipeline in the graph counts as a Placeholder, variables as constants whose values are not known yet. Raises as
+    `check_live`, and otherwise as `open_model`: for variables that functions read, for batch norms in training mode,
+    for quantized models, for layers in `fusion` that are none.
+    """
+    check_live(graph)
+    loaded = inference_graph(graph.as_graph_def(), keep_calls=True)
+    loaded, renamed = with_fed_batches(loaded, graph)
     loaded = replace(loaded, inputs=find_inputs(loaded))
-    if not find_outputs(loaded):
-        what = "none of its outputs depends on a Placeholder"
-        hint = "import the frozen .pb by itself into a new tf.Graph, and feed its inputs, without a tf.data pipeline"
-        raise ModelError("graph", what, hint=hint)
+    ends = find_outputs(loaded)
+    if not ends:
+        what = "none of its outputs depends on a Placeholder, or on a tf.data pipeline through a layer"
+        raise ModelError("graph", what, hint="import the frozen .pb by itself into a new tf.Graph, and feed its inputs")
     if outputs:
-        outputs = tuple(dict.fromkeys([*select_interface(loaded).outputs, *map(canonical, outputs)]))
-    normalized = prepare_graph(loaded, outputs=outputs, fusion=fusion)
-    return LiveModel(normalized, survey_graph(normalized))
+        outputs = tuple(dict.fromkeys([*ends, *map(canonical, outputs)]))
+    needed = [output for output in outputs or ends if node_of(output) in loaded.nodes]
+    values = stand_ins(graph, variables_of(loaded, needed))
+    normalized = prepare_graph(with_values(loaded, values), outputs=outputs, fusion=fusion)
+    return LiveModel(normalized, survey_graph(normalized), tuple(values), renamed, loaded, fusion)
 
 
-def live_activations(graph: Any, layer: Layer) -> list[Any]:
-    """The tensors of a tf.Graph that a layer of it reads as data. Raises ModelError where one is not to be found."""
+def live_activations(graph: Any, layer: Layer, renamed: Mapping[str, str] = MappingProxyType({})) -> list[Any]:
+    """The tensors of a tf.Graph that a layer of it reads as data. Raises ModelError where one is not to be found.
+
+    What normalization has removed before the layer is there: a session may be fed the result of a Dropout.
+    """
     try:
-        graph.get_operation_by_name(layer.node)
-        return [tensor_of(graph, tensor) for tensor in layer.activations]
+        operator = graph.get_operation_by_name(layer.node)
+        activations = [tensor_of(graph, renamed.get(tensor, tensor)) for tensor in layer.activations]
     except KeyError as error:
         what = f"what it reads was made by rewriting the graph ({error.args[0]})"
         hint = "switch quant_enable off for it, or add it to skip_fusion_layers"
         raise ModelError(layer.name, what, hint=hint) from None
+    if operator.type != layer.op:  # normalization has put another in its place
+        return activations
+    inputs = [operator.inputs[place] for place in layer.places]
+    return [own if _keeps(own, tensor) else tensor for own, tensor in zip(inputs, activations, strict=True)]
+
+
+def _keeps(tensor: Any, source: Any) -> bool:
+    """Whether a tf.Tensor is another one, or that with nothing but what normalization removes in between."""
+    stack, seen = [tensor], set()
+    while stack:
+        one = stack.pop()
+        if one.name == source.name:
+            return True
+        if one.name not in seen and one.op.type in REMOVED:
+            seen.add(one.name)
+            stack.extend(one.op.inputs)
+    return False
 
 
 class Probes:

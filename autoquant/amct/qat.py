@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.amct.arguments import output_names, output_path
+from autoquant.amct.arguments import Names, output_names, output_path
 from autoquant.amct.logs import log
 from autoquant.amct.saving import CONVERTIBLE, RecordedModel, SavedModel, write_quantized
 from autoquant.array import Array
@@ -40,7 +40,7 @@ BITS = 8
 
 def convert_qat_model(
     pb_model: str | Path,
-    outputs: Sequence[str] | str,
+    outputs: Names | str,
     save_path: str | Path,
     record_file: str | Path | None = None,
     *,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from autoquant.amct.arguments import output_names, output_path
+from autoquant.amct.arguments import Names, output_names, output_path, save_prefix
 from autoquant.amct.calibration import calibration_of, empty_entries
 from autoquant.amct.logs import log
 from autoquant.array import Array
 from autoquant.calibration.record import LayerRecord, Record, float_weight
-from autoquant.errors import PlanError, UsageError, did_you_mean, listed
+from autoquant.errors import PlanError, did_you_mean, listed
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
 from autoquant.model.feed import Feed
@@ -23,12 +24,13 @@ from autoquant.model.load import load
 from autoquant.model.model import Fusion
 from autoquant.model.nodes import sizes
 from autoquant.model.open import prepare_graph
-from autoquant.model.operators import canonical, node_of
+from autoquant.model.operators import canonical, node_of, prefix_of
 from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import weight_scales
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.study.trial import count_layers
 
+T = TypeVar("T")
 CONVERTIBLE = ("AvgPool", "Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "MatMul")
 """Operators that convert_model and convert_qat_model take, as in AMCT."""
 CLOSE = 1e-4
@@ -54,7 +56,7 @@ class RecordedModel:
 
 def save_model(
     pb_model: str | Path,
-    outputs: Sequence[str] | str,
+    outputs: Names | str,
     record_file: str | Path,
     save_path: str | Path,
     *,
@@ -85,7 +87,7 @@ def save_model(
 
 def convert_model(
     pb_model: str | Path,
-    outputs: Sequence[str] | str,
+    outputs: Names | str,
     record_file: str | Path,
     save_path: str | Path,
     *,
@@ -114,10 +116,13 @@ def open_recorded(
 ) -> RecordedModel:
     """Open the model of a record, which was read from `where`.
 
-    Layers that the outputs do not depend on are left out, with a warning. Raises ModelError as `open_model`, and
-    PlanError where the record names what the model does not have, or what cannot be quantized.
+    Both the record and the outputs may have names of a graph into which it was imported under a prefix. Layers that the
+    outputs do not depend on are left out, with a warning. Raises ModelError as `open_model`, and PlanError where the
+    record names what the model does not have, or what cannot be quantized.
     """
     loaded = load(pb_model, feed)
+    record = _without_prefix(record, loaded.nodes)
+    outputs = tuple(_without_prefix(dict.fromkeys(outputs), loaded.nodes))
     for name in record:
         if node_of(name) not in loaded.nodes:
             near = did_you_mean(name, loaded.nodes, otherwise="please match the model and the record")
@@ -139,12 +144,15 @@ def open_recorded(
     return RecordedModel(graph, found.by_name, needed)
 
 
+def _without_prefix(named: Mapping[str, T], nodes: Collection[str]) -> dict[str, T]:
+    prefix = prefix_of(named, nodes)
+    return {name.removeprefix(prefix): value for name, value in named.items()}
+
+
 def write_quantized(model: RecordedModel, save_path: str | Path, *, simulation: bool) -> SavedModel:
     """Write a model in INT8 and the map of its nodes; `save_path` is a prefix, whose folder is made."""
-    if not Path(save_path).name or str(save_path).endswith(("/", "\\")):
-        raise UsageError("save_path", f"'{save_path}' names a folder", hint="give a prefix, such as outputs/mobilenet")
-    target = TensorFlowTarget(simulation=simulation)
-    path = output_path(Path(save_path).with_name(target.file_name(Path(save_path).name)))
+    prefix, target = save_prefix(save_path), TensorFlowTarget(simulation=simulation)
+    path = output_path(prefix.with_name(target.file_name(prefix.name)))
     target.save(model.graph, model.layers, model.record, path)
     log().info("%d layers are in INT8: %s", count_layers(model.record), path)
     return SavedModel(path, quant_json_path(path))

@@ -25,18 +25,21 @@ def inference_graph(
     inputs: Mapping[str, str] = NOTHING,
     outputs: Iterable[str] = (),
     feed: Mapping[str, str] = NOTHING,
+    keep_calls: bool = False,
 ) -> Graph:
     """The graph of a GraphDef, with constants in place of the placeholders in `feed` (name -> value as text).
 
-    `inputs` maps node -> the name that users know, outputs are tensors. Calls of functions are inlined, conditions that
-    depend on constants, values fed and defaults of placeholders alone are gone, loops of TensorFlow 1 are While
-    operators; the library has the functions that are still called. Raises ModelError, and UsageError for a feed that
-    does not fit.
+    `inputs` maps node -> the name that users know, outputs are tensors. Calls of functions are inlined, unless
+    `keep_calls`; conditions that depend on constants, values fed and defaults of placeholders alone are gone; loops of
+    TensorFlow 1 are While operators; the library has the functions that are still called. Raises ModelError, and
+    UsageError for a feed that does not fit.
     """
     present = {node.name for node in graph_def.node}
     known = [name for name in inputs if name in present]
     graph = Graph.from_graph_def(graph_def, inputs=known, outputs=outputs)
-    graph = with_known_conditions(_fed(inline_calls(graph), inputs, feed), control_edges(graph_def))
+    if not keep_calls:
+        graph = inline_calls(graph)
+    graph = with_known_conditions(_fed(graph, inputs, feed), control_edges(graph_def))
     if graph.outputs:
         graph = graph.pruned()
     return without_idle_functions(with_functional_loops(graph))

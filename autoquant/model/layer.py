@@ -91,6 +91,13 @@ class Layer:
         return len(self.activations) > 1
 
     @property
+    def places(self) -> tuple[int, ...]:
+        """Which inputs of its operator are its activations."""
+        if self.tensor_only:
+            return (int(self.name.rpartition(":")[2]),)
+        return tuple(range(len(self.activations))) if self.symmetric_only else (self.operator.data,)
+
+    @property
     def records(self) -> tuple[str, ...]:
         """What its activations are called in a record: its own name, then `<name>:1`."""
         return tuple(f"{self.name}:{index}" if index else self.name for index in range(len(self.activations)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,6 +20,23 @@ def canonical(tensor: str) -> str:
 def is_tensor(name: str) -> bool:
     """Whether a name is that of an operator's input, `<operator>:<index>`, and not of a layer."""
     return ":" in name
+
+
+def prefix_of(names: Iterable[str], nodes: Collection[str]) -> str:
+    """The prefix under which a graph of these nodes was imported, where tensors or operators are named after that.
+
+    It ends with "/"; empty where any of the names is one of the nodes as it is, or nothing is found.
+
+    >>> prefix_of(["import/conv", "import/add:0"], {"conv", "add"})
+    'import/'
+    """
+    found = [node_of(name) for name in names]
+    if not found or any(name in nodes for name in found):
+        return ""
+    scopes = found[0].split("/")[:-1]
+    prefixes = ("/".join(scopes[:length]) + "/" for length in range(1, len(scopes) + 1))
+    shared = (prefix for prefix in prefixes if all(name.startswith(prefix) for name in found))
+    return next((prefix for prefix in shared if any(name.removeprefix(prefix) in nodes for name in found)), "")
 
 
 @dataclass(frozen=True, slots=True)

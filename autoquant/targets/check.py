@@ -14,7 +14,7 @@ from autoquant.calibration.record import MATCH, LayerRecord, Record, record_laye
 from autoquant.errors import ModelError
 from autoquant.formats.quant_json import load_quant_json, quant_json_path
 from autoquant.model.nodes import FLOAT, attr_of, channels_first
-from autoquant.model.operators import node_of
+from autoquant.model.operators import node_of, prefix_of
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.ascend_nodes import (
     anti_quant_node,
@@ -49,8 +49,8 @@ class CheckResult:
 def check(pb: Path, record: Record) -> CheckResult:
     """Read a saved model back, and compare all that quantization wrote with the record that it was saved with.
 
-    Every entry of the record has its operators, unless the one that it is named after is not in the file at all, and no
-    others exist; their attributes, constants and connections are
+    The record may be that of a graph imported under a prefix. Every entry of it has its operators, unless the one that
+    it is named after is not in the file at all, and no others exist; their attributes, constants and connections are
     bit for bit what the record gives, weights are within their bits, the functions are ours or not there, and the file
     has the digest that <model>_quant.json says, where that is beside it. What the record does not tell, such as the
     values of weights, only the digest protects. Raises ModelError where the file is not a graph, or a float one, and
@@ -60,6 +60,8 @@ def check(pb: Path, record: Record) -> CheckResult:
     if not any(node.op in NAMES for node in saved.graph.nodes.values()):
         raise ModelError(str(pb), "has no operator of AMCT: it is a float model", hint="give a quantized .pb")
     found = int8_layers(saved)
+    prefix = prefix_of(record, saved.graph.nodes)
+    record = {name.removeprefix(prefix): entry for name, entry in record.items()}
     kept = {name: entry for name, entry in record.items() if node_of(name) in saved.graph.nodes}
     named = record_layers({name: one.layer for name, one in found.items()}, kept, model=pb.name)
     for name in sorted(found.keys() - {layer.name for layer, _ in named}):

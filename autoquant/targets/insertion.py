@@ -82,7 +82,7 @@ def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correc
 
 
 def _tensor(graph: Graph, layer: Layer, record: LayerRecord) -> list[NewNode]:
-    index = int(layer.name.rpartition(":")[2])
+    (index,) = layer.places
     float_node, edge = graph.nodes[layer.node], layer.activations[0]
     parts = _quant(graph, layer, float_node, index, edge, record)
     name = graph.free_name(f"{_prefix(layer, index)}/AscendAntiQuant")

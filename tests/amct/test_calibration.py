@@ -209,6 +209,35 @@ def test_a_placeholder_that_is_not_fed_is_named_and_such_a_run_does_not_count(li
     assert list(load_record(RECORD)) == ["conv", "depthwise", "dense"]
 
 
+def test_sessions_may_be_fed_any_tensor_that_they_could_be_fed_before(
+    built: Callable[[Callable[[], Any]], Any],
+) -> None:
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+
+    def write() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 6, 6, 2), name="x")
+        x = tf.nn.conv2d(x, rng.normal(size=(3, 3, 2, 4)).astype(np.float32), 1, "SAME", name="conv")
+        x = tf.identity(tf.nn.relu(x, name="relu"), name="same")
+        x = tf.nn.conv2d(x, rng.normal(size=(3, 3, 4, 4)).astype(np.float32), 1, "VALID", name="second")
+        x = tf.reshape(tf.nn.avg_pool2d(x, 2, 2, "VALID", name="pool"), (-1, 16), name="flat")
+        x = tf.nn.dropout(x, rate=1 - tf.compat.v1.placeholder_with_default(np.float32(1.0), ()), name="dropout")
+        tf.matmul(x, rng.normal(size=(16, 3)).astype(np.float32), name="y")
+
+    graph = built(write)
+    tensors = ["x", "conv", "relu", "same", "second", "pool", "flat", "dropout/SelectV2", "y"]
+    with tf.compat.v1.Session(graph=graph) as session:
+        values = session.run([f"{name}:0" for name in tensors], {"x:0": rng.normal(size=(2, 6, 6, 2))})
+    configured(graph, batch_num=1)
+    with Session(graph) as session:
+        session.initialize()
+        for name, value in zip(tensors, values, strict=True):
+            result = session._session.run("y:0", {f"{name}:0": value})
+            np.testing.assert_allclose(result, values[-1], rtol=1e-5, err_msg=name)
+    assert list(load_record(RECORD)) == ["conv", "second", "pool", "y"]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_name_the_layer_and_end_the_calibration(
     live: Any, tiny: Tiny, images: NDArray[Any], value: float
@@ -450,6 +479,31 @@ def test_variables_of_the_calibration_are_no_part_of_a_checkpoint(
         session.run(tf.compat.v1.variables_initializer(quant_add_ops))
         session.run("y:0", {"x:0": np.ones((2, 4))})
     assert list(load_record(RECORD)) == ["y"]
+
+
+def test_values_of_numpy_and_a_graph_under_a_prefix(tiny: Tiny, images: NDArray[Any]) -> None:
+    """Its record names the graph's layers, and the file that it was imported from is quantized by it."""
+    import tensorflow as tf
+
+    from autoquant import check
+
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(tf.compat.v1.GraphDef.FromString(tiny.model.read_bytes()))
+    skipped = np.array(["import/dense"])
+    amct.create_quant_config(CONFIG, graph, skipped, batch_num=np.int64(2), activation_offset=np.False_)
+    config = json.loads(CONFIG.read_text())
+    assert (config["batch_num"], config["activation_offset"]) == (2, False)
+    amct.quantize_model(graph, CONFIG, RECORD, calib_outputs=np.array(["import/scores:0"]))
+    with graph.as_default(), tf.compat.v1.Session() as session:
+        session.run(tf.compat.v1.global_variables_initializer())
+        for batch in np.split(images, 2):
+            session.run("import/scores:0", {"import/image:0": batch})
+    assert list(load_record(RECORD)) == ["import/conv", "import/depthwise"]
+    saved = amct.save_model(tiny.model, np.array(["scores"]), RECORD, "out/model")
+    again = amct.save_model(tiny.model, ["import/scores:0"], RECORD, "again/model")
+    assert saved.model.read_bytes() == again.model.read_bytes()
+    assert dict(check(saved.model, RECORD).layers) == {"Conv2D": 1, "DepthwiseConv2dNative": 1}
 
 
 def test_biases_are_not_corrected_in_a_live_graph(live: Any) -> None:

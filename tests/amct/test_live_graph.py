@@ -66,11 +66,12 @@ def test_activations_are_found_in_the_live_graph_behind_folded_batch_norms(
     assert [tensor.name for tensor in (*first, *second)] == ["x:0", "norm1:0"]
 
 
-def variable() -> None:
+def table() -> None:
     import tensorflow as tf
 
-    x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
-    tf.matmul(x, tf.compat.v1.get_variable("weight", (4, 4)))
+    x = tf.compat.v1.placeholder(tf.int32, (None,), name="x")
+    rows = tf.compat.v1.get_variable("weight", (4, 4), use_resource=True)
+    tf.matmul(tf.nn.embedding_lookup(rows, x), np.ones((4, 4), np.float32))
 
 
 def training() -> None:
@@ -80,14 +81,6 @@ def training() -> None:
     x = tf.nn.conv2d(x, np.ones((3, 3, 2, 2), np.float32), 1, "SAME", name="conv")
     one = np.ones(2, np.float32)
     tf.compat.v1.nn.fused_batch_norm(x, one, one, one, one, is_training=True, name="norm")
-
-
-def piped() -> None:
-    import tensorflow as tf
-
-    data = tf.data.Dataset.from_tensor_slices(np.ones((8, 4), np.float32)).batch(2)
-    x = tf.compat.v1.data.make_initializable_iterator(data).get_next()
-    tf.matmul(x, np.ones((4, 4), np.float32))
 
 
 def nothing() -> None:
@@ -122,11 +115,10 @@ def test_activations_are_found_behind_training_switches(version: int) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (variable, "weight.*: is a variable .*: the graph is not frozen; freeze it"),
+        (table, "weight.*: is a variable .*: the graph is not frozen; freeze it"),
         (training, "norm: this batch norm is in training mode; export the model in inference mode"),
         (nothing, "nothing to quantize|it has no "),
-        (lambda: None, "graph: none of its outputs depends on a Placeholder; import the frozen .pb by itself"),
-        (piped, "graph: none of its outputs depends on a Placeholder; .*without a tf.data pipeline"),
+        (lambda: None, "graph: none of its outputs depends on a Placeholder, or .* pipeline.*; import the frozen"),
     ],
 )
 def test_graphs_that_cannot_be_quantized_are_refused(
@@ -153,6 +145,58 @@ def test_an_operator_that_the_live_graph_does_not_have_is_told(
     layer = read_live(live).survey.layers[0]
     with pytest.raises(ModelError, match=r"conv: what it reads was made by rewriting the graph"):
         live_activations(built(lambda: None), layer)
+
+
+def kept(x: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.identity(tf.nn.dropout(tf.identity(x, name="before"), rate=0.0), name="behind")
+
+
+def dropped(x: Any) -> Any:
+    import tensorflow as tf
+
+    keep = tf.compat.v1.placeholder_with_default(np.float32(1.0), (), name="keep")
+    return tf.nn.dropout(x, rate=1 - keep, name="behind")
+
+
+def scaled(x: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.multiply(x, np.float32(3.0), name="behind")
+
+
+@pytest.mark.parametrize(
+    ("between", "read"), [(kept, "behind:0"), (dropped, "behind/SelectV2:0"), (scaled, "behind:0")]
+)
+def test_the_tensor_is_read_that_the_operator_reads(
+    built: Callable[[Callable[[], Any]], Any], between: Callable[[Any], Any], read: str
+) -> None:
+    """Not what normalization takes for the same, which a session that is fed the tensor does not compute."""
+    import tensorflow as tf
+
+    def write() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
+        x = tf.matmul(x, np.ones((4, 4), np.float32), name="first")
+        tf.matmul(between(x), np.ones((4, 4), np.float32), name="second")
+
+    graph = built(write)
+    layers = read_live(graph).survey.by_name
+    assert [tensor.name for tensor in live_activations(graph, layers["second"])] == [read]
+
+
+def test_of_a_sum_each_input_is_its_own(built: Callable[[Callable[[], Any]], Any]) -> None:
+    import tensorflow as tf
+
+    def write() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
+        x = tf.matmul(x, np.ones((4, 4), np.float32), name="first")
+        tf.add(tf.multiply(x, np.float32(3.0), name="three"), tf.identity(x, name="one"), name="sum")
+
+    graph = built(write)
+    layers = read_live(graph).survey.by_name
+    inputs = [live_activations(graph, layers[f"sum:{place}"])[0].name for place in (0, 1)]
+    assert inputs == ["three:0", "one:0"]
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoquant.amct.arguments import output_names
+from autoquant.amct.arguments import Names, output_names
 from autoquant.amct.calibration import calibration_of, create_quant_config, quantize_model
 from autoquant.amct.saving import SavedModel, save_model
+from autoquant.amct.script import add_import_names
+from autoquant.amct.tensorflow_1 import add_names
 from autoquant.errors import DataError, UsageError
 from autoquant.evaluation.data.plugins import load_file, user_error
 from autoquant.messages import reason
@@ -28,7 +31,7 @@ class CalibratedModel(SavedModel):
 
 def calibrate_file(
     model: str | Path,
-    outputs: Sequence[str] | str,
+    outputs: Names | str,
     save_path: str | Path,
     evaluator: Any,
     *,
@@ -57,10 +60,15 @@ def calibrate_file(
 def open_evaluator(path: Path) -> Any:
     """The one object of a .py file that has a method `calibration(graph, outputs)`.
 
-    Raises DataError where the file cannot be imported, UsageError where it has no such object or several.
+    The file may import amct_tensorflow, and use names of TensorFlow 1, as evaluators made for AMCT do. Raises
+    DataError where the file cannot be imported, UsageError where it has no such object or several.
     """
+    import tensorflow as tf
+
     if path.suffix != ".py":
         raise UsageError("--evaluator", f"'{path}' is not a .py file", hint="give the Python file of an evaluator")
+    add_import_names()
+    add_names(tf, behave=False)
     values = vars(load_file(str(path), path)).items()
     found = {
         id(value): name
@@ -84,7 +92,8 @@ def calibrate_with(evaluator: Any, graph: Any, outputs: Sequence[str], record_fi
 
     where = type(evaluator).__name__
     try:
-        evaluator.calibration(graph, list(outputs))
+        with _as_default(graph):
+            evaluator.calibration(graph, list(outputs))
     except Exception as error:
         calibration = calibration_of(record_file)
         if calibration is not None:
@@ -93,3 +102,21 @@ def calibrate_with(evaluator: Any, graph: Any, outputs: Sequence[str], record_fi
             what = f"TensorFlow cannot run the model: {reason(error)}"
             raise DataError(where, what, hint="check what calibration(graph, outputs) feeds and runs") from error
         raise user_error(where, error) from error
+
+
+@contextmanager
+def _as_default(graph: Any) -> Iterator[None]:
+    """Let a tf.Graph be the default one, so that tf.Session() without an argument runs it.
+
+    Where operations were carried out at once, they still are: an evaluator may read its data so.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    eager = tf.executing_eagerly()
+    with graph.as_default():
+        if not eager:
+            yield
+            return
+        with context.eager_mode():
+            yield

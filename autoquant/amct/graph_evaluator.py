@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase
+from autoquant.array import Array
 from autoquant.errors import DataError, UsageError, did_you_mean
 
 FLOATS, INTEGERS = ("float16", "float32", "float64"), ("int8", "int16", "int32", "int64")
@@ -53,6 +54,17 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         """How many batches there are: files of each input."""
         return len(self._inputs[0].files)
 
+    def batches(self, batch_num: int) -> Iterator[dict[str, Array]]:
+        """The first batches, each as what a session is fed: arrays by the names of tensors.
+
+        Raises DataError where there are fewer.
+        """
+        if batch_num > self.batch_num:
+            what = f"holds {self.batch_num} files, but batch_num is {batch_num}"
+            raise DataError(str(self._inputs[0].files[0].parent), what, hint="give more files, or a smaller batch_num")
+        for number in range(batch_num):
+            yield {f"{one.name}:0": one.load(number) for one in self._inputs}
+
     def calibration(self, graph: Any, outputs: Sequence[str]) -> None:
         """Run the outputs once for every batch, after initializing the graph's variables.
 
@@ -75,8 +87,8 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
                 raise UsageError("input_shape", what, hint="add its shape, folder and type")
         with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
             session.run(tf.compat.v1.global_variables_initializer())
-            for number in range(self.batch_num):
-                session.run(list(outputs), {f"{one.name}:0": one.load(number) for one in self._inputs})
+            for batch in self.batches(self.batch_num):
+                session.run(list(outputs), batch)
 
     def evaluate(self, graph: Any, outputs: Sequence[str]) -> Any:
         """Raise UsageError: there is nothing to judge by."""
@@ -85,6 +97,23 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
     def metric_eval(self, original_metric: Any, new_metric: Any) -> tuple[bool, Any]:
         """Raise UsageError: there is nothing to judge by."""
         raise UsageError("GraphEvaluator", "only calibrates: it has no requirement", hint=OWN)
+
+
+def load_data(
+    input_shape: Mapping[str, Sequence[int]], data_dir: Sequence[str], data_types: Sequence[str], batch_num: int
+) -> Iterator[dict[str, Array]]:
+    """Read batches of raw numbers, as evaluators made for AMCT's command line do.
+
+    Args:
+        input_shape: the shape of a batch by the name of the input, such as {"input:0": [32, 224, 224, 3]}.
+        data_dir: a folder of .bin files for each input, in the same order.
+        data_types: what the files of each input hold, such as "float32".
+        batch_num: how many batches there are to be.
+
+    Yields what a session is fed. Raises as GraphEvaluator, and DataError where there are fewer files.
+    """
+    shapes = ";".join(f"{name}:{','.join(map(str, shape))}" for name, shape in input_shape.items())
+    yield from GraphEvaluator(";".join(data_dir), shapes, ";".join(data_types)).batches(batch_num)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +125,7 @@ class _Input:
     dtype: np.dtype[Any]
     files: tuple[Path, ...]
 
-    def load(self, number: int) -> np.ndarray[Any, Any]:
+    def load(self, number: int) -> Array:
         """The array of one batch."""
         return np.fromfile(self.files[number], self.dtype).reshape(self.shape)
 

@@ -73,3 +73,29 @@ def _level(argument: str, word: str) -> int:
         hint = did_you_mean(str(word), LEVELS, otherwise="it can be " + ", ".join(LEVELS))
         raise UsageError(argument, f"unknown level {word!r}", hint=hint)
     return level
+
+
+class ScriptLogger:
+    """Writes the lines of a script between those of AMCT's functions, under the names that AMCT's logger has."""
+
+    def push_debug_message(self, message: str, module_name: str = "") -> None:
+        """Log details."""
+        self._push(logging.DEBUG, message, module_name)
+
+    def push_info_message(self, message: str, module_name: str = "") -> None:
+        """Log what is done."""
+        self._push(logging.INFO, message, module_name)
+
+    def push_warning_message(self, message: str, module_name: str = "") -> None:
+        """Log what may be wrong."""
+        self._push(logging.WARNING, message, module_name)
+
+    def push_error_message(self, message: str, module_name: str = "") -> None:
+        """Log what is wrong."""
+        self._push(logging.ERROR, message, module_name)
+
+    def _push(self, level: int, message: str, module_name: str) -> None:
+        log().log(level, "%s", f"[{module_name}]: {message}" if module_name else message)
+
+
+LOGGER = ScriptLogger()

@@ -1,6 +1,6 @@
-"""A script after the call sequence that AMCT documents for its TensorFlow tool; the first import is all that changed.
+"""A script after the call sequence that AMCT documents for calibration, as one for TensorFlow 2 is written.
 
-Usage: template.py MODEL DATA OUTPUTS SAVE_PATH
+Usage: calibration.py MODEL DATA OUTPUTS SAVE_PATH
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import amct_tensorflow as amct  # type: ignore[import-not-found]  # is found when the script is run
 import numpy as np
 import tensorflow as tf
 
-import autoquant as amct
+amct.set_logging_level(print_level="info", save_level="info")
 
 BATCH_SIZE = 50
 BATCH_NUM = 2
@@ -39,11 +40,9 @@ def accuracy(graph: Any, data: Any, outputs: Any) -> Any:
 
 
 def main() -> None:
-    tf.compat.v1.disable_v2_behavior()
     model, data_file, output, save_path = sys.argv[1:]
     outputs = [output]
     data = np.load(data_file)
-    amct.set_logging_level(print_level="info", save_level="info")
 
     original = accuracy(load_pb(model), data, outputs)
 
@@ -54,7 +53,7 @@ def main() -> None:
         config_file=config_file, graph=graph, skip_layers=[], batch_num=BATCH_NUM, activation_offset=True
     )
     quant_add_ops = amct.quantize_model(graph=graph, config_file=config_file, record_file=record_file)
-    assert set(quant_add_ops) == set(tf.compat.v1.global_variables())
+    assert [v.name for v in quant_add_ops] == [v.name for v in tf.compat.v1.global_variables()]
     batches = [data["x"][n * BATCH_SIZE : (n + 1) * BATCH_SIZE] for n in range(BATCH_NUM)]
     run(graph, batches, outputs)
     amct.save_model(pb_model=model, outputs=outputs, record_file=record_file, save_path=save_path)

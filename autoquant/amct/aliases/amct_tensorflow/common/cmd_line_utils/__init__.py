@@ -1,0 +1,1 @@
+"""What AMCT's command line reads data with."""

@@ -1,0 +1,1 @@
+"""What AMCT logs with."""

@@ -18,7 +18,7 @@ from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.config_json import load_config
-from autoquant.formats.record_text import load_record
+from autoquant.formats.record_text import load_record, record_path
 from autoquant.model.feed import Feed
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, is_lite
@@ -298,7 +298,7 @@ def inspect(
 
 
 def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
-    """Compare a quantized .pb with its record: by default record.txt in the same folder.
+    """Compare a quantized .pb with its record: by default `<model>_record.txt` or record.txt in the same folder.
 
     Raises ModelError where the file is not a quantized graph, PlanError where anything is not as the record says.
     """
@@ -307,4 +307,7 @@ def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
     path = Path(model)
     if not path.is_file():
         raise ModelError(str(path), "there is no such file", hint="give a quantized .pb")
-    return compare(path, load_record(path.with_name("record.txt") if record is None else Path(record)))
+    if record is None:
+        own = record_path(path)
+        record = own if own.exists() else path.with_name("record.txt")
+    return compare(path, load_record(Path(record)))

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoquant.amct.arguments import Names, output_names
+from autoquant.amct.arguments import Names, output_names, save_prefix
 from autoquant.amct.calibration import calibration_of, create_quant_config, quantize_model
 from autoquant.amct.saving import SavedModel, save_model
 from autoquant.amct.script import add_import_names
 from autoquant.amct.tensorflow_1 import add_names
-from autoquant.errors import DataError, UsageError
+from autoquant.errors import DataError, RunError, UsageError
 from autoquant.evaluation.data.plugins import load_file, user_error
+from autoquant.files import write_bytes
+from autoquant.formats.quant_json import quant_json_path
+from autoquant.formats.record_text import record_path
 from autoquant.messages import reason
 from autoquant.model.feed import Feed
 from autoquant.model.load import load
@@ -43,18 +46,45 @@ def calibrate_file(
     """Calibrate a frozen .pb by what `evaluator.calibration(graph, outputs)` runs, and write its INT8 model.
 
     `calibration_config` is a simplified configuration, `.cfg`, with a batch_num of its own; `feed` gives values to
-    placeholders that are no data, such as is_training. In the folder of
-    `save_path`, config.json and record.txt are written too, over what is there. Raises as create_quant_config,
-    quantize_model and save_model do, and DataError where the evaluator does not get through.
+    placeholders that are no data, such as is_training. Beside the files of save_model, `<save_path>_config.json` and `<save_path>_record.txt` are written. All four replace those of an earlier
+    call; where that fails, config and record stay as they were. Raises as create_quant_config, quantize_model and
+    save_model do, RunError where another's config or record would be lost, and DataError where the evaluator does not
+    get through.
     """
-    folder, names = Path(save_path).parent, output_names(outputs)
-    config, record = folder / "config.json", folder / "record.txt"
+    prefix, names = save_prefix(save_path), output_names(outputs)
+    quantized = prefix.with_name(f"{prefix.name}_quantized.pb")
+    config, record = prefix.with_name(f"{prefix.name}_config.json"), record_path(quantized)
+    _refuse_others(config, record, quantized, quant_json_path(quantized))
     graph = import_graph(load(Path(model), feed))
-    create_quant_config(config, graph, batch_num=batch_num, config_defination=calibration_config)
-    quantize_model(graph, config, record, list(names))
-    calibrate_with(evaluator, graph, names, record)
-    saved = save_model(model, names, record, save_path, simulation=simulation, feed=feed)
+    with _kept_if_it_fails(config, record):
+        create_quant_config(config, graph, batch_num=batch_num, config_defination=calibration_config)
+        quantize_model(graph, config, record, list(names))
+        calibrate_with(evaluator, graph, names, record)
+        saved = save_model(model, names, record, save_path, simulation=simulation, feed=feed)
     return CalibratedModel(saved.model, saved.mapping, config, record)
+
+
+def _refuse_others(config: Path, record: Path, *model: Path) -> None:
+    """Raise RunError where a config or record is there, but not all files of an earlier call."""
+    found = [path for path in (config, record) if path.exists()]
+    if found and not all(path.is_file() for path in (config, record, *model)):
+        what = "is there already, and not with a config, a record and a model of this save_path"
+        raise RunError(str(found[0]), what, hint="give another save_path, or move the file away")
+
+
+@contextmanager
+def _kept_if_it_fails(*paths: Path) -> Iterator[None]:
+    """Whatever is raised within, let the files be what they are now, or not be there."""
+    before = {path: path.read_bytes() if path.exists() else None for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_bytes(path, content)
+        raise
 
 
 def open_evaluator(path: Path) -> Any:

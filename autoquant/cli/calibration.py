@@ -18,7 +18,7 @@ DATA = ("input_shape", "data_dir", "data_types")
 
 def add_arguments(parser: arguments.Parser) -> None:
     """The model, and raw data or an evaluator, spelled as in AMCT."""
-    add_saving(parser, help="a frozen .pb")
+    add_saving(parser, help="a frozen .pb", files="P_quantized.pb, P_quant.json, P_config.json, P_record.txt")
     data = parser.add_argument_group("calibration data, raw, or by an evaluator")
     data.add_argument("--input_shape", metavar="S", help='name and shape of each input: "input:32,224,224,3;b:32,4"')
     data.add_argument("--data_dir", metavar="D", help='a folder of .bin files for each, one a batch: "data/a;data/b"')
@@ -37,11 +37,11 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_verbose(parser)
 
 
-def add_saving(parser: arguments.Parser, *, help: str) -> None:  # noqa: A002  # as argparse calls it
+def add_saving(parser: arguments.Parser, *, help: str, files: str) -> None:  # noqa: A002  # as argparse calls it
     """The model, its outputs, and where the INT8 model goes."""
     parser.add_argument("--model", metavar="FILE", required=True, help=help)
     parser.add_argument("--outputs", metavar="O", required=True, help='names of its outputs: "softmax:0;boxes:0"')
-    parser.add_argument("--save_path", metavar="P", required=True, help="a prefix: P_quantized.pb, P_quant.json")
+    parser.add_argument("--save_path", metavar="P", required=True, help=f"a prefix: {files}")
     arguments.add_feed(parser)
 
 

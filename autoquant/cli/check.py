@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: arguments.Parser) -> None:
     """The model and the record."""
     parser.add_argument("model", metavar="FILE.pb", help="a quantized model that autoquant saved")
-    parser.add_argument("--record", metavar="FILE", help="its record (default: record.txt in the same folder)")
+    parser.add_argument(
+        "--record", metavar="FILE", help="its record (default: <model>_record.txt or record.txt beside it)"
+    )
     arguments.add_verbose(parser)
 
 

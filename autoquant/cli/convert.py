@@ -13,7 +13,7 @@ from autoquant.model.model import check_file
 
 def add_arguments(parser: arguments.Parser) -> None:
     """The model and where the result goes, spelled as in AMCT."""
-    add_saving(parser, help="a frozen .pb with FakeQuant operators")
+    add_saving(parser, help="a frozen .pb with FakeQuant operators", files="P_quantized.pb, P_quant.json")
     arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 

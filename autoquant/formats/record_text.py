@@ -34,6 +34,15 @@ ONLY: Mapping[str, str] = MappingProxyType({"dst_type": "INT8", "act_type": "INT
 WEIGHT_TYPES: Mapping[str, int] = MappingProxyType({"INT8": 8, "INT7": 7, "INT6": 6})
 
 
+def record_path(model: Path) -> Path:
+    """Where the record of a quantized model is, if it has the model's name: of x_quantized.pb it is x_record.txt.
+
+    >>> record_path(Path("net_quantized.pb")).name
+    'net_record.txt'
+    """
+    return model.with_name(f"{model.stem.removesuffix('_quantized')}_record.txt")
+
+
 def record_text(record: Record) -> str:
     """The text of a record, layers in the order given."""
     message = shipped_message(*MESSAGE)()

@@ -82,18 +82,18 @@ def test_raw_data_is_calibrated_with_all_its_files(
     assert main(words) == 0
     folder = Path("out").absolute()
     assert capsys.readouterr().out == (
-        f"config  out/config.json\nrecord  out/record.txt\nmodel   {folder}/net_quantized.pb\n"
+        f"config  out/net_config.json\nrecord  out/net_record.txt\nmodel   {folder}/net_quantized.pb\n"
         f"mapping {folder}/net_quant.json\n"
     )
-    assert json.loads(Path("out/config.json").read_text())["batch_num"] == 2
-    record = load_record(Path("out/record.txt"))
+    assert json.loads(Path("out/net_config.json").read_text())["batch_num"] == 2
+    record = load_record(Path("out/net_record.txt"))
     assert list(record) == ["conv1", "conv2", "fc"]
     assert main(["check", "out/net_quantized.pb"]) == 0
 
     # The same two batches, by an evaluator: the same record.
     again = ["calibration", f"--model={files.model}", "--save_path=again/net", "--outputs=fc:0"]
     assert main([*again, f"--evaluator={evaluator(files)}", "--batch_num=2"]) == 0
-    assert load_record(Path("again/record.txt")) == record
+    assert load_record(Path("again/net_record.txt")) == record
 
 
 def test_a_calibration_config_says_what_is_quantized_and_how(files: Files, bins: Path) -> None:
@@ -101,8 +101,70 @@ def test_a_calibration_config_says_what_is_quantized_and_how(files: Files, bins:
     words = ["calibration", "--model", str(files.model), "--save_path", "net", "--outputs", "fc:0"]
     words += ["--input_shape=x:10,6,6,2", f"--data_dir={bins}", "--data_type=float32", "--calibration_config=c.cfg"]
     assert main([*words, "--without-simulation"]) == 0
-    assert list(load_record(Path("record.txt"))) == ["conv1", "fc"]
-    assert json.loads(Path("config.json").read_text())["batch_num"] == 1
+    assert list(load_record(Path("net_record.txt"))) == ["conv1", "fc"]
+    assert json.loads(Path("net_config.json").read_text())["batch_num"] == 1
+
+
+def call(files: Files, name: str, *words: str) -> int:
+    raw = ["--input_shape=x:10,6,6,2", "--data_dir=bins", "--data_types=float32"]
+    return main(["calibration", f"--model={files.model}", "--outputs=fc:0", f"--save_path={name}", *raw, *words])
+
+
+def test_calls_with_different_save_paths_leave_each_others_files_alone(files: Files, bins: Path) -> None:
+    for name in ("config.json", "record.txt"):
+        Path(name).write_text("of another tool")
+    assert call(files, "one") == 0
+    made = {path: path.read_bytes() for path in Path.cwd().iterdir() if path.is_file()}
+    assert {path.name for path in made} >= {"one_config.json", "one_record.txt", "one_quantized.pb", "one_quant.json"}
+    assert call(files, "two", "--batch_num=1") == 0
+    assert {path: path.read_bytes() for path in made} == made
+    assert call(files, "one", "--batch_num=1") == 0  # its own, which it replaces
+    assert Path("one_record.txt").read_bytes() == Path("two_record.txt").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["net_config.json", "net_record.txt"])
+def test_a_config_or_record_of_another_is_not_overwritten(
+    files: Files, bins: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    Path(name).write_text("mine")
+    Path("net_quantized.pb").write_text("mine")
+    assert call(files, "net") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{name}: is there already, and not with a config, a record and a model of this save_path; give" in said
+    assert {path.name for path in Path.cwd().glob("net_*")} == {name, "net_quantized.pb"}
+    assert {path.read_text() for path in Path.cwd().glob("net_*")} == {"mine"}
+
+
+def test_where_a_call_fails_config_and_record_are_what_they_were(files: Files, bins: Path) -> None:
+    words = ["calibration", f"--model={files.model}", "--outputs=fc:0", "--save_path=net", "--batch_num=3"]
+    failing = [*words, f"--evaluator={evaluator(files)}"]  # which has two batches
+    assert main(failing) == 2
+    assert not list(Path.cwd().glob("net*"))
+    assert call(files, "net") == 0
+    made = {path: path.read_bytes() for path in Path.cwd().glob("net*")}
+    assert main(failing) == 2
+    assert {path: path.read_bytes() for path in Path.cwd().glob("net*")} == made
+
+
+def test_an_evaluator_made_for_amct_runs_unchanged(files: Files, bins: Path) -> None:
+    """It reads data as AMCT's command line does, and has names of TensorFlow 1; the graph is the default one."""
+    Path("amct_evaluator.py").write_text("""
+import amct_tensorflow.common.cmd_line_utils.data_handler as data_handler
+import tensorflow as tf
+
+class Evaluator():
+    def calibration(self, graph, outputs):
+        with tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as session:
+            session.run(tf.global_variables_initializer())
+            for batch in data_handler.load_data({'x:0': [10, 6, 6, 2]}, ['./bins'], ['float32'], 2):
+                session.run(outputs, feed_dict=batch)
+
+evaluator = Evaluator()
+""")
+    words = ["calibration", "--model", str(files.model), "--outputs=fc:0", "--save_path=own", "--batch_num=2"]
+    assert main([*words, "--evaluator=amct_evaluator.py"]) == 0
+    assert call(files, "raw") == 0
+    assert Path("own_record.txt").read_bytes() == Path("raw_record.txt").read_bytes()
 
 
 MODEL = ["--model", "{model}", "--save_path", "net", "--outputs", "fc:0"]

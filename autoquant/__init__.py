@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
-    from autoquant.amct.calibration import create_quant_config, quantize_model
+    from autoquant.amct.calibration import quantize_model
+    from autoquant.amct.configuration import create_quant_config
     from autoquant.amct.evaluator import AutoCalibrationEvaluatorBase
     from autoquant.amct.graph_evaluator import GraphEvaluator
     from autoquant.amct.logs import set_logging_level
@@ -48,7 +49,7 @@ _HOMES = MappingProxyType(
         "accuracy_based_auto_calibration": "autoquant.amct.auto_calibration",
         "convert_model": "autoquant.amct.saving",
         "convert_qat_model": "autoquant.amct.qat",
-        "create_quant_config": "autoquant.amct.calibration",
+        "create_quant_config": "autoquant.amct.configuration",
         "quantize_model": "autoquant.amct.calibration",
         "save_model": "autoquant.amct.saving",
         "set_logging_level": "autoquant.amct.logs",

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoquant.amct.arguments import Names, check_writable, output_names, output_path
-from autoquant.amct.calibration import read_for_config
+from autoquant.amct.configuration import read_for_config
 from autoquant.amct.evaluator import EvaluatorError, Judge, in_short, load_saved
 from autoquant.amct.live_graph import LiveModel
 from autoquant.amct.logs import LOG, log

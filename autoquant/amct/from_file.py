@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.amct.arguments import Names, output_names, save_prefix
-from autoquant.amct.calibration import calibration_of, create_quant_config, quantize_model
+from autoquant.amct.calibration import calibration_of, quantize_model
+from autoquant.amct.configuration import create_quant_config
 from autoquant.amct.saving import SavedModel, save_model
 from autoquant.amct.script import add_import_names
 from autoquant.amct.tensorflow_1 import add_names

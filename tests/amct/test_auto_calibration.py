@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
-from autoquant.amct.calibration import create_quant_config, quantize_model
+from autoquant.amct.calibration import quantize_model
+from autoquant.amct.configuration import create_quant_config
 from autoquant.amct.logs import set_logging_level
 from autoquant.amct.strategy import TpeStrategy
 from autoquant.common.auto_calibration import (

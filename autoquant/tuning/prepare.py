@@ -149,7 +149,14 @@ class _Preparation:
         prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
-        scorer = SampleScorer.of(engine, model.program, subset, seed=request.seed, batch_size=request.batch_size)
+        scorer = SampleScorer.of(
+            engine,
+            model.program,
+            subset,
+            seed=request.seed,
+            batch_size=request.batch_size,
+            folder=self.folder.path,
+        )
         if not scorer.decides:
             bounds = "has no bounds, so a subset proves nothing about all samples"
             why = bounds if inputs.metric.per_sample else "is not a mean over samples"

@@ -7,20 +7,23 @@ much of it that is.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.engines.litert import LiteRTEngine
-from autoquant.evaluation.metrics.metric import Metric, score_of, stack_rows
+from autoquant.evaluation.metrics.metric import Metric, score_of
+from autoquant.evaluation.scoring.outputs import bounded_batch
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
 
@@ -59,58 +62,75 @@ def verify(path: Path, program: Program, subset: EvaluationSubset, *, clock: Cal
     """Run some samples from all over the data on both kinds of kernels. Raises TrialError where one does not run."""
     fast, slow = LiteRTEngine(), LiteRTEngine(reference=True)
     with closing(fast.open_file(path, program)) as one, closing(slow.open_file(path, program)) as other:
-        xnnpack, reference = _measured((one, other), subset, clock)
+        found = _measured((one, other), subset, clock)
         kernels = {name: dict(Counter(operators)) for name, operators in one.kernels().items()}
-    result, expected = (np.concatenate([part.reshape(-1) for part in run.outputs]) for run in (xnnpack, reference))
-    scale = max(float(np.linalg.norm(expected)), np.finfo(np.float64).tiny)
     return Verification(
         litert=fast.version,
         processor=platform.machine(),
         features=cpu_features(),
         threads=fast.threads,
         kernels=kernels,
-        samples=sum(map(len, xnnpack.outputs)),
-        relative_difference=float(np.linalg.norm(result - expected)) / scale,
-        largest_difference=float(np.abs(result - expected).max(initial=0.0)),
-        agreement=_agreement(xnnpack.outputs, reference.outputs),
-        score=xnnpack.score(subset.metric),
-        reference_score=reference.score(subset.metric),
+        samples=found.samples,
+        relative_difference=math.sqrt(found.squares) / max(math.sqrt(found.size), np.finfo(np.float64).tiny),
+        largest_difference=found.largest,
+        agreement=None if found.agreed is None else found.agreed / found.samples,
+        score=found.score(0),
+        reference_score=found.score(1),
     )
 
 
-class _Measured:
-    """What one kind of kernels gives for each part of the samples: the first output, float64, and the metric's rows."""
+class _Compared:
+    """Both kinds of kernels on the samples so far: the metric's rows, and how the first outputs differ, in float64."""
 
-    def __init__(self) -> None:
-        self.outputs: list[Array] = []
-        self.rows: list[Array] = []
+    def __init__(self, metric: Metric) -> None:
+        self.samples = 0
+        self.squares, self.size, self.largest = 0.0, 0.0, 0.0
+        self.agreed: int | None = 0
+        self._metric = metric
+        self._rows: tuple[list[Array], list[Array]] = ([], [])
 
-    def record(self, places: slice, outputs: Outputs) -> None:
-        """Add the first output of a batch."""
-        self.outputs.append(next(iter(outputs.values())).astype(np.float64))
+    def add_rows(self, *rows: Array) -> None:
+        """Add the rows of some samples, of XNNPACK and of the reference kernels."""
+        for own, more in zip(self._rows, rows, strict=True):
+            own.append(more)
 
-    def score(self, metric: Metric) -> float:
+    def add_outputs(self, ours: Array, theirs: Array) -> None:
+        """Add their first output."""
+        difference, expected = ours.astype(np.float64) - theirs, theirs.astype(np.float64)
+        self.samples += len(ours)
+        self.squares += float(np.square(difference).sum())
+        self.size += float(np.square(expected).sum())
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
+        if self.agreed is not None:
+            classes = ours.ndim == 2 and ours.shape[1] > 1
+            self.agreed = self.agreed + int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum()) if classes else None
+
+    def score(self, which: int) -> float:
         """The metric's value."""
-        return score_of(metric, stack_rows(metric, self.rows)).value
+        return score_of(self._metric, np.concatenate(self._rows[which])).value
 
 
-def _measured(runners: Sequence[Runner], subset: EvaluationSubset, clock: Callable[[], float]) -> Sequence[_Measured]:
+def _measured(runners: Sequence[Runner], subset: EvaluationSubset, clock: Callable[[], float]) -> _Compared:
     """Run the same samples on each, in parts, as long as there is time."""
     chosen = np.unique(np.linspace(0, len(subset) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
-    found, end = [_Measured() for _ in runners], clock() + SECONDS
-    for places in np.split(chosen, range(PART, len(chosen), PART)):
-        for runner, own in zip(runners, found, strict=True):
-            own.rows.append(subset.measure(runner, places, batch_size=PART, on_outputs=own.record))
+    size = bounded_batch(PART, subset.baseline.sample_bytes, subset.data.inputs)
+    found, end = _Compared(subset.metric), clock() + SECONDS
+    for places in np.split(chosen, range(size, len(chosen), size)):
+        parts: tuple[list[Array], ...] = ([], [])
+        rows = [
+            subset.measure(runner, places, batch_size=size, on_outputs=partial(_keep_first, own))
+            for runner, own in zip(runners, parts, strict=True)
+        ]
+        found.add_rows(*rows)
+        for ours, theirs in zip(*parts, strict=True):
+            found.add_outputs(ours, theirs)
         if clock() >= end:
             break
     return found
 
 
-def _agreement(ours: Sequence[Array], theirs: Sequence[Array]) -> float | None:
-    if any(part.ndim != 2 or part.shape[1] < 2 for part in ours):
-        return None
-    same = [one.argmax(axis=1) == other.argmax(axis=1) for one, other in zip(ours, theirs, strict=True)]
-    return float(np.concatenate(same).mean())
+def _keep_first(parts: list[Array], at: slice, batch: Batch, outputs: Outputs) -> None:
+    parts.append(next(iter(outputs.values())))
 
 
 def cpu_features(path: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Bench:
         """The FP32 pass."""
         runner = self.engine.open_graph(self.model.program)
         try:
-            baseline = Baseline("", (), Score(0.0, np.zeros(len(self.data))))
+            baseline = Baseline("", Score(0.0, np.zeros(len(self.data))))
             EvaluationSubset.of(self.data, open_metric("top1"), baseline).evaluate(runner, batch_size=self.size)
         finally:
             runner.close()

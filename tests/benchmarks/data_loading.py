@@ -118,7 +118,7 @@ def _plain_pass(runner: Runner, data: Dataset) -> None:
 
 
 def _pass(runner: Runner, data: Dataset) -> None:
-    baseline = Baseline("", (), Score(0.0, np.zeros(len(data))))
+    baseline = Baseline("", Score(0.0, np.zeros(len(data))))
     EvaluationSubset.of(data, open_metric("top1"), baseline).evaluate(runner, batch_size=BATCH)
 
 

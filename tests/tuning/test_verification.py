@@ -11,6 +11,7 @@ from typing import Any, Never
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from references import cached_reference
 from tiny_model import Tiny
 
 import autoquant
@@ -136,7 +137,7 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchRes
     data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     kept = tuple({"scores": expected[start:stop]} for start, stop in itertools.pairwise([0, 70, 71, 160, 200]))
-    baseline = Baseline("", kept, Score(1.0, np.ones(200)))
+    baseline = Baseline("", Score(1.0, np.ones(200)), reference=cached_reference(*kept))
     assert found.model is not None
     fast = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
     agrees = fast.argmax(axis=1) == expected.argmax(axis=1)
@@ -155,7 +156,7 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
     opened = open_model(tiny.model)
     data, metric = open_data(str(tiny.evaluation), opened.inputs), open_metric("agreement")
     expected = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    baseline = Baseline("", ({"scores": expected},), Score(1.0, np.ones(200)))
+    baseline = Baseline("", Score(1.0, np.ones(200)), reference=cached_reference({"scores": expected}))
     positions = np.flatnonzero(np.random.default_rng(1).random(200) < 0.4)
     assert found.model is not None
     agrees = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO).argmax(axis=1) == expected.argmax(1)

@@ -30,6 +30,11 @@ class Batch:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    def part(self, samples: slice | Array) -> Batch:
+        """Some of its samples."""
+        labels = None if self.labels is None else self.labels[samples]
+        return Batch({name: array[samples] for name, array in self.inputs.items()}, labels)
+
 
 class Sample(NamedTuple):
     """One sample: `inputs` by input name, without the batch axis; `label` without it, or None."""

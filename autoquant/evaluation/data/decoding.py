@@ -66,15 +66,18 @@ def cores() -> int:
 
 
 def room_for_samples(root: Path = Path("/")) -> int:
-    """A quarter of the memory that is free, in bytes, at most MAX_ROOM; the limit of a container (cgroup 2) counts.
+    """A quarter of the memory that is free, in bytes, at most MAX_ROOM; of MAX_ROOM where a system does not say."""
+    free = free_memory(root)
+    return MAX_ROOM // 4 if free is None else max(0, min(MAX_ROOM, free // 4))
 
-    Where a system does not say how much is free, a quarter of MAX_ROOM.
-    """
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that are free; the limit of a container (cgroup 2) counts. None where a system does not say."""
     group = root / "sys" / "fs" / "cgroup"
     free = [1024 * kib for kib in _numbers(root / "proc" / "meminfo", r"MemAvailable:\s*(\d+) kB")]
     limit, used = _numbers(group / "memory.max", r"^\d+"), _numbers(group / "memory.current", r"^\d+")
     free += [most - now for most, now in zip(limit, used, strict=False)]  # no limit is the word "max"
-    return max(0, min(MAX_ROOM, min(free) // 4)) if free else MAX_ROOM // 4
+    return min(free, default=None)
 
 
 def _numbers(path: Path, pattern: str) -> list[int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,58 +15,85 @@ SLACK = 1e-3
 """By how much rows of probabilities may miss 1, after an INT8 softmax has rounded them."""
 TINY = 1e-12
 """The least probability: what an output has below it is no information."""
+PART = 1 << 20
+"""Values that are compared at once, in float64."""
 
 
-def sample_of(outputs: Outputs, place: int) -> Outputs:
-    """The outputs of one sample of a batch; copies, as a view would hold the whole batch."""
-    return {name: array[place].copy() for name, array in outputs.items()}
+def have_probabilities(outputs: Outputs, metric: Metric) -> dict[str, bool]:
+    """Of each output of the FP32 model that a metric scores, whether its scores of classes are probabilities."""
+    return {name: metric.of_classes and _probable(array, metric.axis) for name, array in outputs.items()}
 
 
-def divergences(plain: Sequence[Outputs], quantized: Sequence[Outputs], metric: Metric) -> Array:
-    """The divergence of each sample, (samples,), the mean over the outputs that a metric scores."""
-    each = [_of_output([one[name] for one in plain], [one[name] for one in quantized], metric) for name in plain[0]]
+def divergences(plain: Outputs, quantized: Outputs, metric: Metric, probabilities: Mapping[str, bool]) -> Array:
+    """The divergence of each sample of a batch, (batch,), the mean over the outputs that a metric scores.
+
+    Infinite where an output has another shape than that of the FP32 model.
+    """
+    each = [
+        divergence(
+            array,
+            quantized[name],
+            of_classes=metric.of_classes,
+            axis=metric.axis,
+            probabilities=probabilities[name],
+        )
+        if array.shape == quantized[name].shape
+        else np.full(len(array), np.inf)
+        for name, array in plain.items()
+    ]
     return np.asarray(sum(each) / len(each))
 
 
-def _of_output(plain: Sequence[Array], quantized: Sequence[Array], metric: Metric) -> Array:
-    """The same of one output, whose shapes may differ from sample to sample."""
-    measure = partial(divergence, of_classes=metric.of_classes, axis=metric.axis)
-    if len({array.shape for array in plain}) == 1:
-        return measure(np.stack(plain), np.stack(quantized))
-    return np.concatenate([measure(p[None], q[None]) for p, q in zip(plain, quantized, strict=True)])
-
-
-def divergence(plain: Array, quantized: Array, *, of_classes: bool, axis: int | None = None) -> Array:
+def divergence(
+    plain: Array, quantized: Array, *, of_classes: bool, axis: int | None = None, probabilities: bool | None = None
+) -> Array:
     """The divergence of each sample, (batch,), float64, at least 0; infinite where the quantized output is not finite.
 
     Of scores of classes, on `axis` (classes.py), it is the Kullback-Leibler divergence in nats of the quantized
-    distribution from the FP32 one, the mean over positions; scores are probabilities where all FP32 rows are, else
-    logits, and a single column stands for two classes. Of class numbers it is the share that differs, of other outputs
-    the squared error relative to the square of the FP32 output, Euclidean norms.
+    distribution from the FP32 one, the mean over positions; scores are `probabilities`, by default where all FP32 rows
+    are, else logits, and a single column stands for two classes. Of class numbers it is the share that differs, of
+    other outputs the squared error relative to the square of the FP32 output, Euclidean norms.
     """
-    one = plain.reshape(len(plain), -1).astype(np.float64)
-    other = quantized.reshape(len(quantized), -1).astype(np.float64)
-    sound = np.asarray(np.isfinite(other).all(axis=1))
-    other = np.where(sound[:, None], other, one)
+    sound = np.isfinite(quantized.reshape(len(quantized), -1)).all(axis=1)
+    usable = quantized if sound.all() else np.where(sound.reshape(-1, *[1] * (plain.ndim - 1)), quantized, plain)
     if not of_classes:
-        found = _relative_error(one, other)
+        found = np.concatenate([_relative_error(plain[part], usable[part]) for part in _parts(plain)])
     elif are_classes(plain):
-        found = np.asarray((one != other).mean(axis=1))
+        found = (plain != usable).reshape(len(plain), -1).mean(axis=1)
     else:
-        found = _over_positions(one.reshape(plain.shape), other.reshape(plain.shape), axis)
+        known = _probable(plain, axis) if probabilities is None else probabilities
+        found = _over_positions(plain, usable, axis, probabilities=known)
     return np.where(sound, found, np.inf)
 
 
-def _over_positions(plain: Array, quantized: Array, axis: int | None) -> Array:
+def _parts(array: Array) -> Iterator[slice]:
+    """Rows of an array, as many at a time as have PART values."""
+    size = max(PART // max(array[:1].size, 1), 1)
+    return (slice(start, start + size) for start in range(0, max(len(array), 1), size))
+
+
+def _probable(array: Array, axis: int | None) -> bool:
+    """Whether the scores of an output of the FP32 model are probabilities at all positions."""
+    if are_classes(array):
+        return False
+    scores = position_scores(array, axis, "divergence")
+    rows = scores.reshape(-1, scores.shape[2])
+    return all(are_probabilities(rows[part].astype(np.float64)) for part in _parts(rows))
+
+
+def _over_positions(plain: Array, quantized: Array, axis: int | None, *, probabilities: bool) -> Array:
     p, q = (position_scores(array, axis, "divergence") for array in (plain, quantized))
-    found = _kullback_leibler(p.reshape(-1, p.shape[2]), q.reshape(-1, p.shape[2]))
+    one, other = p.reshape(-1, p.shape[2]), q.reshape(-1, p.shape[2])
+    found = np.concatenate([_kullback_leibler(one[part], other[part], probabilities) for part in _parts(one)])
     return np.asarray(found.reshape(p.shape[:2]).mean(axis=1))
 
 
-def _kullback_leibler(plain: Array, quantized: Array) -> Array:
+def _kullback_leibler(plain: Array, quantized: Array, probabilities: bool) -> Array:
     single = plain.shape[1] == 1
-    probabilities = are_probabilities(plain)
-    p, q = (_distribution(scores, probabilities=probabilities, single=single) for scores in (plain, quantized))
+    p, q = (
+        _distribution(scores.astype(np.float64), probabilities=probabilities, single=single)
+        for scores in (plain, quantized)
+    )
     return np.asarray(np.maximum((p * (np.log(p) - np.log(q))).sum(axis=1), 0.0))
 
 
@@ -93,8 +119,9 @@ def _distribution(scores: Array, *, probabilities: bool, single: bool) -> Array:
 
 
 def _relative_error(plain: Array, quantized: Array) -> Array:
-    size = np.maximum(np.square(plain).sum(axis=1), np.finfo(np.float64).tiny)
-    return np.asarray(np.square(quantized - plain).sum(axis=1) / size)
+    one, other = (array.reshape(len(array), -1).astype(np.float64) for array in (plain, quantized))
+    size = np.maximum(np.square(one).sum(axis=1), np.finfo(np.float64).tiny)
+    return np.asarray(np.square(other - one).sum(axis=1) / size)
 
 
 def cosine_similarity(plain: Sequence[Array], quantized: Sequence[Array]) -> float:

@@ -58,7 +58,7 @@ def _counts(numbers: Array, where: Array, classes: int) -> Array:
     """How often each class is there, (batch, classes), from (batch, positions) of which some count."""
     samples = len(numbers)
     keys = (numbers + classes * np.arange(samples)[:, None])[where]
-    return np.bincount(keys, minlength=samples * classes).reshape(samples, classes)
+    return np.bincount(keys, minlength=samples * classes).reshape(samples, classes).astype(np.uint32)
 
 
 def _mean_over_classes(rows: Array) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, TrialError, UsageError
-from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 
 AT_OUTPUT = "@output="
@@ -22,8 +22,8 @@ ANOTHER = "use another metric"
 WITHOUT_LABELS = "`--metric sqnr`, which compares any outputs with FP32's, or, of classes, agreement"
 OnProgress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
-OnOutputs = Callable[[slice, Outputs], None]
-"""Called with the places of a batch's samples in the data, and the model's outputs for them that are scored."""
+OnOutputs = Callable[[slice, Batch, Outputs], None]
+"""Called with the places of a batch's samples in the data, them, and the model's outputs for them that are scored."""
 
 
 class Measure(Protocol):
@@ -90,6 +90,10 @@ class Metric:
         """Those of a model's outputs that it scores."""
         return {name: outputs[name] for name in self.names(outputs)}
 
+    def reference(self, outputs: Outputs) -> Outputs:
+        """What is kept of the FP32 model's outputs."""
+        return self.kept(self.scored(outputs))
+
 
 def require_output(metric: Metric, outputs: Sequence[str]) -> None:
     """Raise UsageError if the metric is to score an output that is none of the model's."""
@@ -121,15 +125,6 @@ class Score:
     def samples(self) -> int:
         """How many samples were scored."""
         return len(self.rows)
-
-
-def stack_rows(metric: Metric, rows: Sequence[Array]) -> Array:
-    """The rows of all batches together. Raises DataError where they do not fit."""
-    try:
-        return np.concatenate(rows)
-    except TypeError as error:  # rows that hold whole outputs, of images of several sizes
-        what = "the outputs' shapes differ, and per_sample = False"
-        raise DataError(f"metric {metric.name}", what, hint="return values per sample, or use one shape") from error
 
 
 def score_of(metric: Metric, rows: Array) -> Score:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
 from autoquant.evaluation.data.batch import Outputs
-from autoquant.evaluation.metrics.classes import (
-    are_classes,
-    class_labels,
-    position_scores,
-    predicted,
-    predicted_positions,
-)
+from autoquant.evaluation.metrics.classes import are_classes, class_labels, position_scores, predicted
 from autoquant.evaluation.metrics.metric import Metric
 
 TOLERANCE = 1e-5
@@ -49,68 +46,78 @@ def check_finite(outputs: Outputs, numbers: Array | range) -> None:
             raise ModelError(f"output '{name}'", f"the FP32 model returns NaN or infinity for {found}", hint=PREPROCESS)
 
 
-def check_not_constant(outputs: Outputs) -> None:
-    """Some output must depend on the sample; raises DataError."""
-    count = len(next(iter(outputs.values())))
-    if count > 1 and all(map(_constant, outputs.values())):
-        where = ", ".join(f"output '{name}'" for name in outputs)
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What an output says of each sample, `numbers` (samples,), among so many `classes`.
+
+    That is the class of the highest score; of a single column 1 where it is above the metric's threshold, else 0.
+    """
+
+    output: str
+    numbers: Array
+    classes: int
+
+    @classmethod
+    def of(cls, name: str, scores: Array, metric: Metric) -> Predictions:
+        """From scores (batch, classes), or such with axes of length 1. Raises DataError as the metric does."""
+        rows = scores.reshape(len(scores), -1)
+        numbers = predicted(rows, metric.threshold, metric.name) if rows.shape[1] else np.zeros(len(rows), np.int64)
+        return cls(name, numbers, rows.shape[1])
+
+
+def check_not_constant(low: Outputs, high: Outputs, count: int) -> None:
+    """Some output must depend on the sample; raises DataError. From the ends of each value over so many samples."""
+    if count > 1 and all(_constant(low[name], high[name]) for name in low):
+        where = ", ".join(f"output '{name}'" for name in low)
         raise DataError(where, f"is the same for all {count} samples", hint=PREPROCESS)
 
 
-def one_position(outputs: Outputs, metric: Metric) -> Outputs | None:
+def one_position(outputs: Outputs, metric: Metric) -> Array | None:
     """The first output as scores of classes (batch, classes), or None where it has several positions or no scores."""
-    name, array = next(iter(outputs.items()))
+    array = next(iter(outputs.values()))
     if are_classes(array):
         return None
     scores = position_scores(array, metric.axis, metric.name)
-    return {name: scores[:, 0]} if scores.shape[1] == 1 else None
+    return np.asarray(scores[:, 0]) if scores.shape[1] == 1 else None
 
 
-def check_positions(outputs: Outputs, metric: Metric) -> str | None:
-    """A warning if the first output has one class at all positions of all samples, so that INT8 cannot lose anything.
+def positions_warning(output: str, classes: Collection[int], count: int) -> str | None:
+    """A warning if an output has one class at all positions of all samples, so that INT8 cannot lose anything.
 
     None for fewer than 10 samples.
     """
-    name, array = next(iter(outputs.items()))
-    classes = predicted_positions(array, metric.axis, metric.threshold, metric.name)
-    if len(classes) < FEW or (classes != classes.flat[0]).any():
+    if count < FEW or len(classes) != 1:
         return None
-    where = f"everywhere in {len(classes)} samples"
-    return f"output '{name}' of the FP32 model has class {classes.flat[0]} {where}; {PREPROCESS}"
+    (only,) = classes
+    return f"output '{output}' of the FP32 model has class {only} everywhere in {count} samples; {PREPROCESS}"
 
 
-def check_not_one_class(outputs: Outputs, labels: Array | None = None) -> None:
-    """The first output, class scores (batch, classes), must not favour one class for all samples; raises DataError.
+def check_not_one_class(predictions: Predictions, labels: Array | None = None) -> None:
+    """An output must not favour one class for all samples; raises DataError.
 
     Give it samples from all over the data: a folder sorted by class begins with one class. Passes for fewer than 10
     samples, and where nine in ten labels are one class too.
     """
-    name, array = next(iter(outputs.items()))
-    scores = array.reshape(len(array), -1)
-    if scores.shape[1] < 2 or len(scores) < FEW:
+    numbers = predictions.numbers
+    if predictions.classes < 2 or len(numbers) < FEW:
         return
-    predictions = scores.argmax(axis=1)
-    if (predictions == predictions[0]).all() and not _one_sided(labels):
-        what = f"the FP32 model predicts class {predictions[0]} for all {len(scores)} samples"
-        raise DataError(f"output '{name}'", what, hint=PREPROCESS)
+    if (numbers == numbers[0]).all() and not _one_sided(labels):
+        what = f"the FP32 model predicts class {numbers[0]} for all {len(numbers)} samples"
+        raise DataError(f"output '{predictions.output}'", what, hint=PREPROCESS)
 
 
-def check_label_offset(outputs: Outputs, labels: Array) -> None:
+def check_label_offset(predictions: Predictions, labels: Array) -> None:
     """Labels must count classes as the model's first output does; raises DataError naming the offset that fits.
 
-    For class scores (batch, classes); anything else passes. Refused are labels that are no class, labels 0..999 for
-    1001 outputs where one more fits better, and labels that one more or one less turns from mostly wrong into right
-    (top-1 at least doubled, and 20 points higher).
+    Refused are labels that are no class, labels 0..999 for 1001 outputs where one more fits better, and labels that one
+    more or one less turns from mostly wrong into right (top-1 at least doubled, and 20 points higher).
     """
-    scores = next(iter(outputs.values()))
-    scores = scores.reshape(len(scores), -1)
-    classes = scores.shape[1]
+    classes, numbers = predictions.classes, predictions.numbers
     if classes < 2 or labels.size != len(labels) or labels.dtype.kind not in "iu" or not len(labels):
         return
     truth = labels.reshape(-1).astype(np.int64)
     class_labels(truth, classes, "top1")  # refuses what is not a class
-    predictions = scores.argmax(axis=1)
-    right, right_up, right_down = (float(np.mean(predictions == truth + shift)) for shift in (0, 1, -1))
+    right, right_up, right_down = (float(np.mean(numbers == truth + shift)) for shift in (0, 1, -1))
     low, high = truth.min(), truth.max()
     if classes == 1001 and high <= 999 and right_up > right:
         what = f"labels are in {low}..{high}, the model has 1001 classes, the first of which is the background"
@@ -122,20 +129,16 @@ def check_label_offset(outputs: Outputs, labels: Array) -> None:
         raise DataError("labels", what, hint=f"use `--label-offset {shift}`")
 
 
-def check_baseline_above_chance(outputs: Outputs, labels: Array, metric: Metric) -> str | None:
+def chance_warning(predictions: Predictions, truth: Array) -> str | None:
     """A warning if the FP32 model's classes could as well be for labels in any other order; None if they could not.
 
     That is a permutation test: of SHUFFLES random orders of the labels, at most one in a hundred may have as many
-    labels right as the given one. It is a warning too if always saying the most frequent class would be as good. For
-    class scores (batch, classes) or a single column, and labels that the metric takes; None for fewer than 10 samples.
+    labels right as the given one. It is a warning too if always saying the most frequent class would be as good.
+    `truth` are class numbers, (samples,). None for fewer than 10 samples.
     """
-    scores = next(iter(outputs.values()))
-    scores = scores.reshape(len(scores), -1)
-    if len(labels) < FEW:
+    if len(truth) < FEW:
         return None
-    truth = class_labels(labels, scores.shape[1], metric.name)
-    predictions = predicted(scores, metric.threshold, metric.name)
-    right = int((predictions == truth).sum())
+    right = int((predictions.numbers == truth).sum())
     guess = int(np.unique(truth, return_counts=True)[1].max())
     if guess == len(truth):
         return None
@@ -143,7 +146,7 @@ def check_baseline_above_chance(outputs: Outputs, labels: Array, metric: Metric)
     if right <= guess:
         most = f"always saying the most frequent class would give {guess / len(truth):.3f}"
         return f"{of_all}; {most}. Are preprocessing and the order of the classes right?"
-    by_chance, as_good = _shuffled(predictions, truth, right)
+    by_chance, as_good = _shuffled(predictions.numbers, truth, right)
     if as_good <= SIGNIFICANT:
         return None
     chance = f"labels in random order give {by_chance:.3f}, and as much or more in {as_good:.0%} of {SHUFFLES} orders"
@@ -160,8 +163,8 @@ def _shuffled(predictions: Array, truth: Array, right: int) -> tuple[float, floa
     return float(hits.mean()) / len(truth), float(np.append(hits >= right, True).mean())
 
 
-def _constant(array: Array) -> bool:
-    low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
+def _constant(low: Array, high: Array) -> bool:
+    low, high = low.astype(np.float64), high.astype(np.float64)
     largest = float(np.maximum(np.abs(low), np.abs(high)).max(initial=0.0))
     return float((high - low).max(initial=0.0)) <= TOLERANCE * largest
 

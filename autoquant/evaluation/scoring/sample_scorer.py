@@ -12,20 +12,23 @@ was scored then than all samples may, even if nothing else is lost, is screened 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
-from autoquant.evaluation.metrics.divergence import divergences, sample_of
+from autoquant.evaluation.metrics.divergence import divergences, have_probabilities
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
+from autoquant.evaluation.scoring.outputs import OutputCache, bounded_batch, samples_of
+from autoquant.evaluation.scoring.reference import Reference
+from autoquant.evaluation.scoring.rows import Rows
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
 from autoquant.evaluation.statistics.stream_order import check_points, stream_order
@@ -88,33 +91,44 @@ class SequentialScore:
 class SampleScorer:
     """Scores the files of all trials on the same samples.
 
-    `probe_set` are places of samples in the subset, and `probe_outputs` the FP32 model's outputs for them that are
-    scored, one array of each a sample. `seed` is that of the trials' orders.
+    `probe_set` are places of samples in the subset, and `probe_outputs` gives the FP32 model's outputs for them that
+    are scored, by their rank among these places; `probabilities` says which of them are that. `seed` is that of the
+    trials' orders.
     """
 
     engine: Engine
     program: Program
     subset: EvaluationSubset
     probe_set: Array
-    probe_outputs: Sequence[Outputs]
+    probe_outputs: Reference
+    probabilities: Mapping[str, bool]
     seed: int
     batch_size: int
 
     @classmethod
     def of(
-        cls, engine: Engine, program: Program, subset: EvaluationSubset, *, seed: int, batch_size: int
+        cls,
+        engine: Engine,
+        program: Program,
+        subset: EvaluationSubset,
+        *,
+        seed: int,
+        batch_size: int,
+        folder: Path | None = None,
     ) -> SampleScorer:
-        """Draw the probe set, and run the FP32 model on it. Raises as `evaluate`."""
+        """Draw the probe set, and run the FP32 model on it; `folder` is for outputs. Raises as `evaluate`."""
         # As trial 0 begins; none can have been chosen by them before it.
         probe_set = stream_order(len(subset), margins=subset.margins, seed=(seed, 0)).order[: PROBE_SIZES[-1]]
-        ascending = np.sort(probe_set)
-        found: list[Outputs] = []
+        outputs, probabilities = OutputCache(folder), dict[str, bool]()
+        data = subset.data.subset(np.sort(probe_set))
         with closing(engine.open_graph(program)) as runner:
-            for batch in subset.data.subset(ascending).batches(batch_size):
+            for batch in data.batches(bounded_batch(batch_size, subset.baseline.sample_bytes, data.inputs)):
                 scored = subset.metric.scored(run_batch(runner, batch))
-                found.extend(sample_of(scored, place) for place in range(len(batch)))
-        outputs = [found[place] for place in np.searchsorted(ascending, probe_set)]
-        return cls(engine, program, subset, probe_set, outputs, seed, batch_size)
+                for name, probable in have_probabilities(scored, subset.metric).items():
+                    probabilities[name] = probabilities.get(name, True) and probable
+                outputs.add(scored)
+        reference = Reference(subset.metric.scored, outputs, partial(engine.open_graph, program))
+        return cls(engine, program, subset, probe_set, reference, probabilities, seed, batch_size)
 
     @property
     def metric(self) -> Metric:
@@ -137,6 +151,13 @@ class SampleScorer:
     def open_float(self) -> Runner:
         """Open the FP32 model."""
         return self.engine.open_graph(self.program)
+
+    def divergences(self, places: Array, batch: Batch, outputs: Outputs) -> Array:
+        """How far the outputs of some of the probe set, by ascending place in the subset, are from FP32's."""
+        found = np.empty(len(places))
+        for part, plain in self.probe_outputs.parts(np.searchsorted(np.sort(self.probe_set), places), batch):
+            found[part] = divergences(plain, samples_of(outputs, part), self.metric, self.probabilities)
+        return found
 
     def score(
         self,
@@ -167,8 +188,8 @@ class _TrialScoring:
         self._runner = runner
         self._on_progress = on_progress
         self._done = np.zeros(len(self._subset), bool)
-        self._rows = np.zeros(0)
-        self._outputs: dict[int, Outputs] = {}
+        self._rows = Rows(scorer.metric, len(self._subset))
+        self._divergences = np.full(len(self._subset), np.nan)  # of the probe set, as far as it was scored
 
     def run(self, rules: StoppingRules) -> SequentialScore:
         """Score until the rules stop it."""
@@ -198,7 +219,7 @@ class _TrialScoring:
         for stop in check_points(total, first=FIRST_CHECK, growth=GROWTH):
             self._measure(order.order[:stop])
             usable = order.usable(stop)
-            test.add(order.values(subset.drops(self._rows, np.arange(total)), added, usable))
+            test.add(order.values(subset.drops(self._rows.array, np.arange(total)), added, usable))
             added = usable
             if test.decision is not Decision.UNDECIDED:
                 break
@@ -217,26 +238,26 @@ class _TrialScoring:
         before, total = int(self._done.sum()), len(self._done)
         probes = np.isin(new, self._scorer.probe_set)
 
-        def record(batch: slice, outputs: Outputs) -> None:
-            for place in np.flatnonzero(probes[batch]):
-                self._outputs[int(new[batch][place])] = sample_of(outputs, int(place))
+        def record(at: slice, batch: Batch, outputs: Outputs) -> None:
+            own = np.flatnonzero(probes[at])
+            if len(own):
+                found = self._scorer.divergences(new[at][own], batch.part(own), samples_of(outputs, own))
+                self._divergences[new[at][own]] = found
 
-        rows = self._subset.measure(
+        self._subset.measure(
             self._runner,
             new,
             batch_size=self._scorer.batch_size,
             on_progress=lambda done, _: self._on_progress(before + done, total),
             on_outputs=record,
+            into=self._rows,
         )
-        if not before:
-            self._rows = np.zeros((total, *rows.shape[1:]), self._subset.score.rows.dtype)
-        self._rows[new] = rows
         self._done[new] = True
 
     def _drop(self) -> float:
         """The drop if no sample changes but those that were scored."""
         places = np.flatnonzero(self._done)
-        return float(self._subset.drops(self._rows[places], places).sum() / len(self._done))
+        return float(self._subset.drops(self._rows.array[places], places).sum() / len(self._done))
 
     def _least_drop(self) -> float:
         """What the drop is at least: if all samples that were not scored become as good as the metric has it."""
@@ -247,7 +268,7 @@ class _TrialScoring:
 
     def _exact(self, rules: StoppingRules) -> SequentialScore:
         metric = self._scorer.metric
-        score = score_of(metric, self._rows)
+        score = score_of(metric, self._rows.array)
         drop = drop_from(self._subset.score.value, score.value, higher_is_better=metric.higher_is_better)
         return self._result(drop, drop, drop, within(drop, rules.max_drop), score)
 
@@ -255,9 +276,8 @@ class _TrialScoring:
         self, drop: float | None, low: float | None, high: float | None, within: bool | None, score: Score | None = None
     ) -> SequentialScore:
         """The result, with mean divergences over the first of the probe set, as far as it was scored on them."""
-        probes = takewhile(self._outputs.__contains__, self._scorer.probe_set.tolist())
-        outputs = [self._outputs[place] for place in probes]
-        each = divergences(self._scorer.probe_outputs[: len(outputs)], outputs, self._scorer.metric)
-        sizes = [size for size in PROBE_SIZES if size <= len(outputs)] or [len(outputs)]
+        probe_set = self._scorer.probe_set
+        each = self._divergences[list(takewhile(self._done.__getitem__, probe_set))]
+        sizes = [size for size in PROBE_SIZES if size <= len(each)] or [len(each)]
         means = tuple(float(each[:size].mean()) for size in sizes)
         return SequentialScore(int(self._done.sum()), score, drop, low, high, within, means, sizes[-1])

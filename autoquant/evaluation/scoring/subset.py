@@ -14,8 +14,10 @@ from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Runner, run_batch
-from autoquant.evaluation.metrics.metric import Metric, OnOutputs, OnProgress, Score, score_of, stack_rows
+from autoquant.evaluation.metrics.metric import Metric, OnOutputs, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.baseline import Baseline
+from autoquant.evaluation.scoring.outputs import bounded_batch
+from autoquant.evaluation.scoring.rows import Rows
 from autoquant.quiet import no_progress
 
 
@@ -67,28 +69,31 @@ class EvaluationSubset:
         batch_size: int,
         on_progress: OnProgress = no_progress,
         on_outputs: OnOutputs | None = None,
+        into: Rows | None = None,
     ) -> Array:
-        """The metric's rows of the samples at these ascending places.
+        """The metric's rows of the samples at these ascending places, which are put `into` those of all, or some new.
 
-        The model runs in a thread of its own, unless the data is at hand, and is at rest when this returns or raises;
-        data and metric stay in the caller's thread. Raises TrialError where the model does not run or the metric does
-        not take its outputs; DataError where the data cannot be read.
+        There are fewer than `batch_size` samples at a time where their outputs are large (outputs.py). The model runs
+        in a thread of its own, unless the data is at hand, and is at rest when this returns or raises; data and metric
+        stay in the caller's thread. Raises TrialError where the model does not run or the metric does not take its
+        outputs; DataError where the data cannot be read.
         """
-        data, metric, rows, done = self.data.subset(places), self.metric, list[Array](), 0
-        with prefetched(partial(run_batch, runner), data.batches(batch_size), threaded=not data.at_hand) as pairs:
+        data, metric, done = self.data.subset(places), self.metric, 0
+        rows = Rows(metric, len(places)) if into is None else into
+        batches = data.batches(bounded_batch(batch_size, self.baseline.sample_bytes, data.inputs))
+        known = self.baseline.reference
+        with prefetched(partial(run_batch, runner), batches, threaded=not data.at_hand) as pairs:
             for batch, outputs in pairs:
                 own = slice(done, done + len(batch))
-                positions = self.positions[places[own]]
-                reference = self.baseline.reference(positions) if metric.needs_reference else None
+                reference = None if known is None else known.rows(self.positions[places[own]], batch)
                 scored = metric.scored(outputs)
                 with _as_trial_error():
-                    rows.append(metric.measure(scored, batch.labels, reference))
+                    rows.put(own if into is None else places[own], metric.measure(scored, batch.labels, reference))
                 if on_outputs is not None:
-                    on_outputs(own, scored)
+                    on_outputs(own, batch, scored)
                 done += len(batch)
                 on_progress(done, len(data))
-        with _as_trial_error():
-            return stack_rows(metric, rows)
+        return rows.array
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_forms_of_labels_and_outputs() -> None:
 def test_rows_are_small() -> None:
     rows = open_metric("miou").measure({"o": SCORES}, LABELS, None)
     assert rows.shape == (9, 3, 4)
-    assert rows.dtype == np.int64
+    assert rows.dtype == np.uint32
 
 
 @pytest.mark.parametrize(

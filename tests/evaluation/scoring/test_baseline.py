@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from autoquant.errors import DataError, ModelError, TrialError
+from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import (
@@ -22,6 +23,8 @@ from autoquant.evaluation.scoring.baseline import (
     save_baseline,
     score_baseline,
 )
+from autoquant.evaluation.scoring.outputs import OutputCache
+from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import InputSpec, Model, Program
 from autoquant.quiet import no_progress
 
@@ -52,12 +55,12 @@ def measure(
     return measure_baseline(runner, data, open_metric(metric), batch_size=10, key="k", **options), runner
 
 
-def test_every_batch_once_and_the_first_three_times() -> None:
+def test_every_batch_once_and_the_first_three_times_and_no_output_is_kept() -> None:
     baseline, runner = measure(lambda x: x)
-    assert runner.runs == 2 + 4
+    assert runner.runs == 1 + 2 + 4  # one sample alone, which tells how large outputs are
     assert baseline.score.value == 1.0
-    (first,) = baseline.outputs  # no more than that is needed later
-    np.testing.assert_array_equal(first["y"], X[:10])
+    assert baseline.sample_bytes == X[0].nbytes
+    assert baseline.reference is None
 
 
 @pytest.mark.parametrize(
@@ -66,9 +69,14 @@ def test_every_batch_once_and_the_first_three_times() -> None:
 def test_what_a_reference_takes_is_kept_of_all_samples(metric: str, score: float, kept: NDArray[Any]) -> None:
     baseline, _ = measure(lambda x: x, labels=None, metric=metric)
     assert baseline.score.value == score
-    np.testing.assert_array_equal(np.concatenate([o["y"] for o in baseline.outputs]), kept)
-    chosen = np.asarray([3, 9, 10, 39])
-    np.testing.assert_array_equal(baseline.reference(chosen)["y"], kept[chosen])
+    for chosen in (np.arange(40), np.asarray([3, 9, 10, 39])):
+        np.testing.assert_array_equal(reference_of(baseline, chosen)["y"], kept[chosen])
+
+
+def reference_of(baseline: Baseline, positions: NDArray[Any]) -> Outputs:
+    """What is cached of these samples."""
+    assert baseline.reference is not None
+    return baseline.reference.rows(positions, Batch({}))
 
 
 def several(x: NDArray[Any]) -> NDArray[Any]:
@@ -102,11 +110,11 @@ def test_only_what_is_scored_is_kept_and_checked() -> None:
     data = open_data((X, LABELS), [SPEC])
     chosen = measure_baseline(Two(lambda x: x), data, open_metric("top1@output=y"), batch_size=10, key="k")
     assert chosen.score.value == 1.0
-    assert [list(outputs) for outputs in chosen.outputs] == [["y"]]
+    assert chosen.reference is None
     with pytest.raises(DataError, match="output 'always': is the same for all 40 samples"):
         measure_baseline(Two(lambda x: x), data, open_metric("agreement@output=always"), batch_size=10, key="k")
     both = measure_baseline(Two(lambda x: x), data, open_metric("agreement"), batch_size=10, key="k")
-    assert [list(outputs) for outputs in both.outputs] == [["always", "y"]] * 4
+    assert list(reference_of(both, np.arange(40))) == ["always", "y"]
 
 
 def test_a_metric_that_does_not_fit_leads_to_one_that_does() -> None:
@@ -133,7 +141,7 @@ def test_large_outputs_are_not_kept() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert baseline.score.value == pytest.approx(4 * (samples - 1) / 2)
-    assert [o["y"].shape for o in baseline.outputs] == [(10, rows, 1)]
+    assert baseline.sample_bytes == 4 * rows
     assert peak < samples * rows * 4 / 2
 
 
@@ -216,19 +224,77 @@ def test_a_warning_for_a_baseline_at_chance() -> None:
 
 def test_round_trip_and_nothing_stale(tmp_path: Path) -> None:
     baseline, _ = measure(lambda x: x, metric="agreement")
-    assert len(baseline.outputs) == 4
     path = tmp_path / "baseline.npz"
     save_baseline(baseline, path)
-    loaded = load_baseline(path, key="k")
+    metric = open_metric("agreement")
+    loaded = load_baseline(path, metric, key="k")
     assert loaded is not None
+    assert loaded.sample_bytes == baseline.sample_bytes
     assert loaded.score.value == baseline.score.value
     np.testing.assert_array_equal(loaded.score.rows, baseline.score.rows)
-    for one, other in zip(loaded.outputs, baseline.outputs, strict=True):
-        np.testing.assert_array_equal(one["y"], other["y"])
-    assert load_baseline(path, key="other") is None
-    assert load_baseline(tmp_path / "absent.npz", key="k") is None
+    everything = np.arange(40)
+    np.testing.assert_array_equal(reference_of(loaded, everything)["y"], reference_of(baseline, everything)["y"])
+    assert load_baseline(path, metric, key="other") is None
+    assert load_baseline(tmp_path / "absent.npz", metric, key="k") is None
     path.write_bytes(path.read_bytes()[:-40])
-    assert load_baseline(path, key="k") is None
+    assert load_baseline(path, metric, key="k") is None
+
+
+def test_what_is_large_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline, _ = measure(lambda x: x, metric="sqnr")
+    monkeypatch.setattr("autoquant.evaluation.scoring.baseline.SAVED", baseline.score.rows.nbytes + X.nbytes - 1)
+    save_baseline(baseline, tmp_path / "baseline.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_have_bytes_of_outputs_not_only_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoquant.evaluation.scoring.outputs.BATCH_BYTES", 3 * X[0].nbytes)
+    sizes = []
+
+    def noted(x: NDArray[Any]) -> NDArray[Any]:
+        sizes.append(len(x))
+        return x
+
+    baseline, _ = measure(noted)
+    assert sizes == [1, 3, 3, *[3] * 13, 1]
+    sizes.clear()
+    subset = EvaluationSubset.of(open_data((X, LABELS), [SPEC]), open_metric("top1"), baseline)
+    assert subset.evaluate(Fake(noted), batch_size=10).value == 1.0
+    assert sizes == [*[3] * 13, 1]
+
+
+def test_what_the_cache_has_no_room_for_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = lambda folder: OutputCache(folder, most=2 * X[:10].nbytes, in_memory=1)  # noqa: E731  # as the product's
+    monkeypatch.setattr("autoquant.evaluation.scoring.baseline.OutputCache", cache)
+    opened = []
+
+    def reopen() -> Fake:
+        opened.append(Fake(lambda x: x))
+        return opened[-1]
+
+    data, metric = open_data((X, LABELS), [SPEC]), open_metric("sqnr")
+    baseline = measure_baseline(Fake(lambda x: x), data, metric, batch_size=10, key="k", reopen=reopen)
+    told = "the FP32 outputs of 20 of 40 samples are computed again for every trial: those of the others take 0 MB"
+    assert baseline.warnings == (f"{told} on disk",)
+    subset = EvaluationSubset.of(data, metric, baseline)
+    for _ in range(2):
+        found = subset.evaluate(Fake(lambda x: np.where(x == X[35], 2 * x, x)), batch_size=10)
+        np.testing.assert_allclose(found.rows, np.where(np.arange(40) == 35, 0.0, 30.0), atol=1e-6)
+    assert [one.runs for one in opened] == [4]
+
+
+def highest(outputs: NDArray[Any], labels: NDArray[Any]) -> float:
+    return float(outputs.max())
+
+
+def test_outputs_taken_all_at_once_are_refused_where_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    vars(highest)["per_sample"] = False
+    monkeypatch.setattr("autoquant.evaluation.scoring.rows.LARGE", 500)
+    (warning,) = measure(lambda x: x, metric=highest)[0].warnings
+    assert warning.endswith("takes the outputs of all samples at once: 0 MB of memory, twice during a trial")
+    monkeypatch.setattr("autoquant.evaluation.scoring.rows.free_memory", lambda: 900)
+    with pytest.raises(DataError, match="at once: 0 MB of memory; 0 MB are free; return one value a sample, or give f"):
+        measure(lambda x: x, metric=highest)
 
 
 @dataclass

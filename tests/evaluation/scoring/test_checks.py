@@ -7,21 +7,33 @@ import pytest
 
 from autoquant.array import Array
 from autoquant.errors import DataError, ModelError
+from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.metrics.classes import class_labels
 from autoquant.evaluation.metrics.table import open_metric
+from autoquant.evaluation.scoring import checks
 from autoquant.evaluation.scoring.checks import (
-    check_baseline_above_chance,
+    Predictions,
     check_deterministic,
     check_finite,
     check_label_offset,
-    check_not_constant,
     check_not_one_class,
 )
 
 RANDOM = np.random.default_rng(0)
+TOP1 = open_metric("top1")
 
 
 def scores_of(predictions: Array, classes: int) -> Array:
     return np.eye(classes)[predictions] + RANDOM.random((len(predictions), classes)) * 0.1
+
+
+def predictions_of(predictions: Array, classes: int) -> Predictions:
+    return Predictions.of("a", scores_of(predictions, classes), TOP1)
+
+
+def check_not_constant(outputs: Outputs) -> None:
+    low, high = ({name: getattr(array, end)(axis=0) for name, array in outputs.items()} for end in ("min", "max"))
+    checks.check_not_constant(low, high, len(next(iter(outputs.values()))))
 
 
 def test_the_same_twice() -> None:
@@ -77,11 +89,13 @@ def test_always_the_same_class(shape: tuple[int, ...]) -> None:
     check_not_constant({"a": scores})
     for labels in (None, np.arange(12) % 3, np.eye(3)[np.arange(12) % 3]):
         with pytest.raises(DataError, match="predicts class 2 for all 12 samples; is the preprocessing"):
-            check_not_one_class({"a": scores}, labels)
-    check_not_one_class({"a": scores}, np.repeat([2, 0], [11, 1]))  # nearly all labels are one class
-    check_not_one_class({"a": scores[:9]})  # may be chance
-    check_not_one_class({"a": scores_of(np.repeat([2, 1], 6), 3)})
-    check_not_one_class({"a": RANDOM.random((12, 1))})
+            check_not_one_class(Predictions.of("a", scores, TOP1), labels)
+    check_not_one_class(
+        Predictions.of("a", scores, TOP1), np.repeat([2, 0], [11, 1])
+    )  # nearly all labels are one class
+    check_not_one_class(Predictions.of("a", scores[:9], TOP1))  # may be chance
+    check_not_one_class(predictions_of(np.repeat([2, 1], 6), 3))
+    check_not_one_class(Predictions.of("a", RANDOM.random((12, 1)), TOP1))
 
 
 LABELS = RANDOM.integers(1, 9, 60)
@@ -100,7 +114,7 @@ LABELS = RANDOM.integers(1, 9, 60)
 )
 def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint: str) -> None:
     with pytest.raises(DataError) as caught:
-        check_label_offset({"a": scores_of(predictions, classes)}, labels)
+        check_label_offset(predictions_of(predictions, classes), labels)
     assert hint in caught.value.hint
 
 
@@ -116,20 +130,18 @@ def test_offsets_are_found(predictions: Array, labels: Array, classes: int, hint
     ],
 )
 def test_no_false_alarm(predictions: Array, labels: Array, classes: int) -> None:
-    outputs = {"a": scores_of(predictions, classes)}
-    before = outputs["a"].copy()
-    assert check_label_offset(outputs, labels) is None  # type: ignore[func-returns-value]
-    np.testing.assert_array_equal(outputs["a"], before)
+    check_label_offset(predictions_of(predictions, classes), labels)
 
 
 def test_other_tasks_have_no_offset() -> None:
     for labels in (RANDOM.random(60), np.zeros((60, 4), int)):
-        assert check_label_offset({"a": RANDOM.random((60, 4))}, labels) is None  # type: ignore[func-returns-value]
+        check_label_offset(Predictions.of("a", RANDOM.random((60, 4)), TOP1), labels)
 
 
 def chance_warning(predictions: Array, labels: Array, classes: int, metric: str = "top1") -> str | None:
     scores = predictions[:, None] * 1.0 if classes == 1 else scores_of(predictions, classes)
-    return check_baseline_above_chance({"a": scores}, labels, open_metric(metric))
+    truth = class_labels(labels, classes, metric)
+    return checks.chance_warning(Predictions.of("a", scores, open_metric(metric)), truth)
 
 
 def test_a_baseline_at_chance_is_worth_a_warning() -> None:

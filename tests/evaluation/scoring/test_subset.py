@@ -9,6 +9,7 @@ from typing import Any, Never
 
 import numpy as np
 import pytest
+from references import cached_reference
 
 from autoquant.array import Array
 from autoquant.errors import ModelError, TrialError
@@ -39,8 +40,9 @@ class Fake:
 
 def subset(data: Dataset, metric: Any, outputs: Array | None = None) -> EvaluationSubset:
     """All of the data; the FP32 model gave these outputs, and some score."""
-    reference = () if outputs is None else ({"y": outputs[:7]}, {"y": outputs[7:]})
-    return EvaluationSubset.of(data, open_metric(metric), Baseline("", reference, Score(0.5, np.zeros(len(data)))))
+    reference = None if outputs is None else cached_reference({"y": outputs[:7]}, {"y": outputs[7:]})
+    baseline = Baseline("", Score(0.5, np.zeros(len(data))), reference=reference)
+    return EvaluationSubset.of(data, open_metric(metric), baseline)
 
 
 @pytest.fixture(params=[None, Custom("f", lambda x: x)], ids=["at hand", "in a thread"])
@@ -159,7 +161,7 @@ def test_a_score_is_a_finite_number() -> None:
 
 def test_outputs_are_told_with_the_places_of_their_samples(data: Dataset) -> None:
     told: list[tuple[int, int, Any]] = []
-    record = lambda places, outputs: told.append((places.start, places.stop, outputs["y"]))  # noqa: E731
+    record = lambda places, batch, outputs: told.append((places.start, places.stop, outputs["y"]))  # noqa: E731
     subset(data, "top1").measure(Fake(lambda x: x), np.arange(23), batch_size=10, on_outputs=record)
     assert [each[:2] for each in told] == [(0, 10), (10, 20), (20, 23)]
     np.testing.assert_array_equal(np.concatenate([each[2] for each in told]), next(data.batches(23)).inputs["x"])

@@ -205,13 +205,13 @@ def _files(result: SearchResult) -> Iterator[Row]:
 
 def _costly(result: SearchResult) -> Iterator[Row]:
     """The layers that change the output most, where the tolerance was missed."""
-    if result.verdict is not Verdict.MISSED or not result.costly:
+    if result.verdict is not Verdict.MISSED or not result.costly.layers:
         return
-    yield "costly", "layers by the relative error of the output when that layer alone is INT8:"
-    shown = result.costly[:MOST]
+    yield "costly", f"layers by their divergence from FP32 when that layer alone is INT8, {result.costly.how}:"
+    shown = result.costly.layers[:MOST]
     width = max(len(name) for name, _ in shown)
-    for name, error in shown:
-        yield "", f"{name:{width}}  {percent(error) if math.isfinite(error) else 'cannot be built or run'}"
+    for name, value in shown:
+        yield "", f"{name:{width}}  {f'{value:.3g}' if math.isfinite(value) else 'cannot be built or run'}"
 
 
 def _advice(result: SearchResult) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from contextlib import closing
@@ -24,9 +25,9 @@ from autoquant.tuning.certification.certificate import (
 )
 from autoquant.tuning.certification.compute import compute_certificate
 from autoquant.tuning.certification.holdout import Groups, groups_of, holdout_subset
+from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
-from autoquant.tuning.finalize import costly_layers
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import CostlyLayers, Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.study.trial import Trial
@@ -61,7 +62,12 @@ def certify(session: SearchSession, result: SearchResult) -> SearchResult:
         refusal = _refusal(before, best.number, digest)
         if refusal:
             return replace(result, uncertified=refusal)
-        certificate = _stored(session.folder, before) or _evaluate(session, model, digest, best.number)
+        certificate = _stored(session.folder, before)
+        if certificate is None:
+            late = _too_late(session)
+            if late:
+                return replace(result, uncertified=late)
+            certificate = _evaluate(session, model, digest, best.number)
     except KeyboardInterrupt:
         return replace(result, ended=Ended.INTERRUPTED)
     except RunError:
@@ -83,7 +89,7 @@ def _missed(session: SearchSession, result: SearchResult, best: Trial) -> Search
     if certificate is not None and certificate.verdict is not Verdict.MISSED:
         certificate = None
     gone = "" if certificate else f"trial {best.number} missed on the holdout, by holdout_log.json; {path} is gone"
-    layers = costly_layers(session, best.plan) if result.ended is not Ended.INTERRUPTED else ()
+    layers = costly_layers(session, best) if result.ended is not Ended.INTERRUPTED else CostlyLayers()
     return replace(result, verdict=Verdict.MISSED, certificate=certificate, uncertified=gone, costly=layers)
 
 
@@ -96,6 +102,16 @@ def _refusal(before: Sequence[HoldoutEvaluation], trial: int, model: str) -> str
         what = f"the model file of trial {trial} is not the one that was scored on the holdout"
         return f"{what} (another SHA-256: it was built again, or edited); give other data with --certify"
     return ""
+
+
+def _too_late(session: SearchSession) -> str:
+    """Why the holdout is not used now, if it is not: what is left of the budget is too short for the bounds."""
+    used, reserve = session.seconds_used(), session.reserve
+    if not reserve or used + reserve <= session.budget.timeout:
+        return ""
+    what = f"its bounds take about {math.ceil(reserve)}s, for which --timeout leaves no time"
+    again = f"autoquant resume {session.folder.path} --timeout {math.ceil(used + 2 * reserve)}s"
+    return f"{what}; the holdout was not used: `{again}`"
 
 
 def _stored(folder: RunFolder, before: Sequence[HoldoutEvaluation]) -> Certificate | None:
@@ -127,6 +143,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
         guard_max_drop=None if tolerance is None else tolerance.absolute(subset.baseline.score.value),
         left_out=splits.left_out,
         seed=request.seed,
+        on_progress=session.on_progress("bounds"),
     )
     evaluation = HoldoutEvaluation(subset.data.digest, trial, digest, certificate.verdict)
     add_to_holdout_log(evaluation, session.folder)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, RunError, TrialError
-from autoquant.evaluation.data.batch import Outputs
-from autoquant.evaluation.engines.engine import run_batch
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.operators import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
 from autoquant.formats.codec import encode
 from autoquant.model.model import is_lite
-from autoquant.model.operators import is_tensor
 from autoquant.tuning.builder import front_path
 from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import CostlyLayers, Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
-from autoquant.tuning.study.run_folder import TEMPORARY
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best, write_score
 from autoquant.tuning.trials import keep_best
 
@@ -47,6 +38,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
     met = kept is not None and kept.meets(session.max_drop)
     terms, workload = session.terms, session.builder.workload
     model = session.best_model if kept else None
+    costly = costly_layers(session, kept) if kept and not met and not interrupted else CostlyLayers()
     return SearchResult(
         verdict=Verdict.MET if met else Verdict.MISSED,
         metric=terms.metric,
@@ -66,7 +58,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         space=str(session.request.space),
         search_samples=len(session.scorer.subset),
         declined=session.request.certify == NOTHING,
-        costly=costly_layers(session, kept.plan) if kept and not met and not interrupted else (),
+        costly=costly,
         latency=_latency(session, model) if model and not interrupted else None,
     )
 
@@ -108,50 +100,6 @@ def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
     )
     write_score(session.folder.trial(trial.number), scored, session.terms)
     return scored
-
-
-def costly_layers(session: SearchSession, plan: Plan) -> tuple[tuple[str, float], ...]:
-    """The layers that cost the most. The result is known already: nothing that happens here may lose it."""
-    try:
-        with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=TEMPORARY) as folder:
-            return layer_output_errors(session, plan, Path(folder))
-    except KeyboardInterrupt:
-        return ()
-    except (AutoquantError, OSError, MemoryError) as error:
-        session.listener(Warned(f"the costliest layers could not be measured: {error}"))
-        return ()
-
-
-def layer_output_errors(session: SearchSession, plan: Plan, folder: Path) -> tuple[tuple[str, float], ...]:
-    """Layers and the relative error of the first output that is scored when only that layer is INT8, largest first.
-
-    The error is |y - y_fp32| / |y_fp32|, Euclidean norms over a batch of evaluation samples; infinite where the layer
-    alone cannot be built or run. `folder` is for the models that this takes.
-    """
-    scorer, on_progress = session.scorer, session.on_progress("costly layers")
-    batch = next(scorer.subset.data.batches(scorer.batch_size))
-    with closing(scorer.open_float()) as plain:
-        reference = session.metric.scored(run_batch(plain, batch))
-    found: dict[str, float] = {}
-    layers = {name: settings for name, settings in plan.int8.items() if not is_tensor(name)}
-    for done, (name, settings) in enumerate(layers.items(), start=1):
-        alone = replace(plan, layers={name: settings})
-        try:
-            path = session.builder.build(alone, folder).path
-            with closing(scorer.engine.open_file(path, scorer.program)) as runner:
-                found[name] = relative_error(run_batch(runner, batch), reference)
-        except TrialError:
-            found[name] = np.inf
-        on_progress(done, len(layers))
-    return tuple(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def relative_error(outputs: Outputs, reference: Mapping[str, np.ndarray]) -> float:
-    """|y - r| / |r| of the first output in `reference`, Euclidean norms, float64."""
-    name = next(iter(reference))
-    expected = reference[name].astype(np.float64)
-    error = np.linalg.norm(outputs[name].astype(np.float64) - expected)
-    return float(error / max(float(np.linalg.norm(expected)), np.finfo(np.float64).tiny))
 
 
 def _latency(session: SearchSession, model: Path) -> Latency | None:

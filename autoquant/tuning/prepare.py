@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -20,6 +21,7 @@ from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import worst_score
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder, measured_between
+from autoquant.tuning.certification.compute import bootstrap_seconds
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
 from autoquant.tuning.inputs import Inputs
@@ -73,7 +75,8 @@ class _Preparation:
         open_objective = OBJECTIVES[request.objective]
         objective = open_objective(measured.builder, inputs.space, scorer.subset.data, request.io, operators)
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
-        sampler = self._sampler(measured, objective, startup=len(starts))
+        predictor = self._predictor(measured)
+        sampler = self._sampler(measured, objective, predictor, startup=len(starts))
         study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)
         return SearchSession(
             builder=measured.builder,
@@ -100,9 +103,11 @@ class _Preparation:
             clock=clock,
             begin=begin,
             seconds_before=sum(sum(trial.seconds.values()) for trial in study.trials()),
+            reserve=0.0 if request.timeout == math.inf else _reserve(measured, clock),
             keep_all_models=request.keep_all_models,
             request=request,
             splits=measured.splits,
+            known_divergences=predictor.known,
         )
 
     def _on_chosen_engine(self) -> _Measured:
@@ -221,23 +226,26 @@ class _Preparation:
         data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size
         return CalibrationRunner(engine, data, batch_size, self._on_progress(what))
 
-    def _sampler(self, measured: _Measured, objective: Objective, *, startup: int) -> Sampler:
-        """What chooses the plans, on the search as samplers see it and with what predicts divergences for them."""
-        inputs, request = self.inputs, self.inputs.request
-        predictor = Predictor(
+    def _predictor(self, measured: _Measured) -> Predictor:
+        """What predicts the divergences of layers for samplers."""
+        inputs = self.inputs
+        return Predictor(
             source=inputs.source,
             lowered=inputs.model,
             space=inputs.space,
             samples=inputs.splits.calibration,
-            batch_size=request.batch_size,
+            batch_size=inputs.request.batch_size,
             reading=self._reading,
             folder=self.folder.path,
             on_progress=self._on_progress("sensitivity of layers"),
             warn=self._warn,
             between=measured.builder.measure_between,
         )
-        total = len(measured.scorer.subset)
-        problem = SearchProblem(inputs.space, objective, measured.max_drop, total, predictor.predict)
+
+    def _sampler(self, measured: _Measured, objective: Objective, predictor: Predictor, *, startup: int) -> Sampler:
+        """What chooses the plans, on the search as samplers see it."""
+        request, total = self.inputs.request, len(measured.scorer.subset)
+        problem = SearchProblem(self.inputs.space, objective, measured.max_drop, total, predictor.predict)
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
 
     @property
@@ -252,6 +260,14 @@ class _Preparation:
 
     def _on_progress(self, what: str) -> OnProgress:
         return lambda done, total: self.listener(events.Progress(what, done, total))
+
+
+def _reserve(measured: _Measured, clock: Clock) -> float:
+    """About how many seconds the bounds of a metric that is no mean will take."""
+    subset, holdout = measured.scorer.subset, measured.splits.holdout
+    if holdout is None or subset.metric.per_sample:
+        return 0.0
+    return bootstrap_seconds(subset.score.rows, len(holdout), subset.metric, clock)
 
 
 def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,22 @@ class Ended(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+@dataclass(frozen=True, slots=True)
+class CostlyLayers:
+    """Layers and the mean divergence from FP32 (evaluation/metrics/divergence.py) when that layer alone is INT8.
+
+    The largest first; infinite where the layer alone cannot be built or run. `how` says how they were found.
+    """
+
+    layers: tuple[tuple[str, float], ...] = ()
+    how: str = ""
+
+    @classmethod
+    def of(cls, found: Mapping[str, float], how: str) -> CostlyLayers:
+        """In their order."""
+        return cls(tuple(sorted(found.items(), key=lambda item: -item[1])), how if found else "")
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """The outcome of a search.
@@ -38,11 +55,10 @@ class SearchResult:
     `unit` is what shares are shares of: multiply-adds, or parameters where those are not known; `objective` is the name
     of what was minimized, `space` of a preset or the file that was searched in. `model` is the best INT8 model on disk,
     None when no trial succeeded, `front` the graph of TensorFlow that computes inputs of it where it does not take the
-    data itself; `costly` are the layers of a best plan that missed, with the relative error of the
-    output (Euclidean norm) when that layer alone is INT8, largest first; `latency` is that of the float model and the
-    best, None where the target's files do not run here; `score_tensorflow` is the best model's score there, where
-    another engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on
-    other kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
+    data itself; `costly` are the layers of a best plan that missed; `latency` is that of the float model and the best,
+    None where the target's files do not run here; `score_tensorflow` is the best model's score there, where another
+    engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on other
+    kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
     `uncertified` says why there is none, `declined` that none was wanted; the search had `search_samples`. `warnings`
     are what a person should know of the result.
     """
@@ -63,7 +79,7 @@ class SearchResult:
     unit: str = "multiply-adds"
     objective: str = "macs"
     space: str = ""
-    costly: tuple[tuple[str, float], ...] = ()
+    costly: CostlyLayers = field(default_factory=CostlyLayers)
     latency: Latency | None = None
     score_tensorflow: float | None = None
     verification: Verification | None = None
@@ -124,6 +140,7 @@ def result_text(result: SearchResult) -> str:
     """The text of result.json: the object, with every trial."""
     facts = {**result_facts(result), "all_trials": [trial.facts() for trial in result.trials]}
     facts["costly_layers"] = [
-        {"layer": name, "relative_error": error if math.isfinite(error) else None} for name, error in result.costly
+        {"layer": name, "divergence": value if math.isfinite(value) else None} for name, value in result.costly.layers
     ]
+    facts["costly_layers_are"] = result.costly.how
     return json_text(facts)

@@ -118,7 +118,7 @@ def _search(
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
         raise _resumable(error, folder) from error
-    result = replace(result, warnings=tuple(warnings))
+    result = replace(result, warnings=tuple(warnings), seconds=session.seconds_used())
     try:
         write_text(folder.result, result_text(result))
     except RunError as error:  # the verdict is known, and is reported all the same

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from autoquant.tuning import events
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.study import Space, Study
 from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import Objective
@@ -61,6 +61,7 @@ class Session:
 
     `terms.max_drop` is the largest drop within tolerance, in units of the metric. `begin` is when, by the clock, this
     process began, whose preparation counts, and `seconds_before` what earlier processes of the run spent on trials.
+    Trials leave `reserve` seconds of the budget to certification.
     """
 
     builder: Builder
@@ -75,6 +76,7 @@ class Session:
     clock: Clock
     begin: float
     seconds_before: float = 0.0
+    reserve: float = 0.0
     keep_all_models: bool = False
 
     @property
@@ -98,12 +100,17 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSession(Session):
-    """A session whose trials are scored on evaluation data."""
+    """A session whose trials are scored on evaluation data.
+
+    `known_divergences` gives the divergence of each layer alone in INT8 that was predicted for these parameters in the
+    course of the search, None where nothing was.
+    """
 
     scorer: SampleScorer
     space: SearchSpace
     request: SearchRequest
     splits: DataSplits
+    known_divergences: Callable[[Parameters], Mapping[str, float] | None]
 
     @property
     def metric(self) -> Metric:

@@ -68,7 +68,7 @@ def reason_to_end(session: Session) -> Ended | None:
         return Ended.TRIALS
     # There is always one trial; another must not begin that cannot end in time if it takes as long as the longest.
     longest = max((sum(trial.seconds.values()) for trial in trials), default=-math.inf)
-    return Ended.TIMEOUT if session.seconds_used() + longest >= budget.timeout else None
+    return Ended.TIMEOUT if session.seconds_used() + longest + session.reserve >= budget.timeout else None
 
 
 def run_trial(session: Session, proposed: Trial) -> Trial:

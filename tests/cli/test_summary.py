@@ -14,7 +14,7 @@ from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTim
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.certification.holdout import DECLINED
-from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.result import CostlyLayers, Ended, SearchResult
 from autoquant.tuning.study.trial import State, Trial
 
 Trials = Callable[..., Trial]
@@ -214,19 +214,19 @@ def test_missed_because_of_groups(
 
 
 def test_missed_says_by_how_much_and_which_layers_cost_the_most(trial: Trials, result: Results) -> None:
-    costly = tuple((f"layer{number}", error) for number, error in enumerate((math.inf, 0.5, 0.25, 0.125, 0.1, 0.01)))
-    missed = result(trial(0), trial(1), best=trial(0), met=False, costly=costly)
+    values = {f"layer{number}": value for number, value in enumerate((0.5, 0.25, 0.125, math.inf, 0.1, 0.01))}
+    missed = result(trial(0), trial(1), best=trial(0), met=False, costly=CostlyLayers.of(values, "measured somehow"))
     assert exit_code(missed) == 1
     rows = summary(missed)
     what = "best is top1 0.5000, which misses by 0.1250: accept INT8 >= 0.6250 (max drop 0.1250)"
     assert rows[0] == ("missed", what)
     assert rows[-9:] == [
-        ("costly", "layers by the relative error of the output when that layer alone is INT8:"),
-        ("", "layer0  cannot be built or run"),
-        ("", "layer1  50.0%"),
-        ("", "layer2  25.0%"),
-        ("", "layer3  12.5%"),
-        ("", "layer4  10.0%"),
+        ("costly", "layers by their divergence from FP32 when that layer alone is INT8, measured somehow:"),
+        ("", "layer3  cannot be built or run"),
+        ("", "layer0  0.5"),
+        ("", "layer1  0.25"),
+        ("", "layer2  0.125"),
+        ("", "layer4  0.1"),
         ("try", "more trials: autoquant resume 'my run' --max-trials 4"),
         ("", "or search again with --space thorough or a larger --tolerance"),
         ("next", "autoquant export 'my run' --to net_quantized_export"),

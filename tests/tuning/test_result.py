@@ -14,7 +14,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.formats.codec import file_facts
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.result import Ended, SearchResult, result_facts, result_text
+from autoquant.tuning.result import CostlyLayers, Ended, SearchResult, result_facts, result_text
 from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"a": LayerPlan(), "b": None})
@@ -51,7 +51,7 @@ CLAIM = Certificate(
 )
 
 
-def result(*trials: Trial, best: Trial | None, costly: tuple[tuple[str, float], ...] = (), **more: Any) -> SearchResult:
+def result(*trials: Trial, best: Trial | None, costly: CostlyLayers | None = None, **more: Any) -> SearchResult:
     return SearchResult(
         verdict=more.pop("verdict", Verdict.MISSED),
         metric="top1",
@@ -65,7 +65,7 @@ def result(*trials: Trial, best: Trial | None, costly: tuple[tuple[str, float], 
         model=Path("run/best/m.pb") if best else None,
         run=Path("run"),
         ended=Ended.TRIALS,
-        costly=costly,
+        costly=costly or CostlyLayers(),
         **more,
     )
 
@@ -108,8 +108,10 @@ def test_every_trial_and_costly_layers(error: float, written: float | None) -> N
     def refuse(constant: Any) -> Never:
         raise AssertionError(f"{constant} is not valid JSON")
 
-    stored = json.loads(result_text(result(DONE, FAILED, best=DONE, costly=(("a", error),))), parse_constant=refuse)
-    assert stored["costly_layers"] == [{"layer": "a", "relative_error": written}]
+    costly = CostlyLayers((("a", error),), "predicted")
+    stored = json.loads(result_text(result(DONE, FAILED, best=DONE, costly=costly)), parse_constant=refuse)
+    assert stored["costly_layers"] == [{"layer": "a", "divergence": written}]
+    assert stored["costly_layers_are"] == "predicted"
     assert [(t["number"], t["state"], t["failure"]) for t in stored["all_trials"]] == [
         (0, "done", ""),
         (1, "failed", "no luck"),

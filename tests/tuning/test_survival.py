@@ -21,9 +21,9 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.formats.config_json import config_text
-from autoquant.tuning import events, finalize
+from autoquant.tuning import costly_layers, events
 from autoquant.tuning.events import Event
-from autoquant.tuning.result import Ended
+from autoquant.tuning.result import CostlyLayers, Ended
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Trial
 
@@ -357,10 +357,10 @@ def test_the_result_is_told_even_if_costly_layers_cannot_be_found(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(finalize, "layer_output_errors", full)
+    monkeypatch.setattr(costly_layers, "_measured", full)
     heard: list[Any] = []
     result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=heard.append)
-    assert (result.ended, result.costly) == (Ended.TRIALS, ())
+    assert (result.ended, result.costly) == (Ended.TRIALS, CostlyLayers())
     assert any(isinstance(event, events.Warned) and "No space left" in event.text for event in heard)
     assert json.loads((hopeless["run"] / "result.json").read_text())["trials"] == 2
 

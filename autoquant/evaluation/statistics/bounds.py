@@ -20,14 +20,15 @@ goes through, samples^2 values for the jackknife, of which a mean has no need.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import ceil, inf
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError
+from autoquant.errors import DataError, TrialError
+from autoquant.quiet import no_progress
 
 GAMMA = 0.02
 """Part of the error that is spent on the interval of psi."""
@@ -216,24 +217,59 @@ def mean_upper(values: Array, *, confidence: float, seed: int) -> float:
     return bca_upper(total / count, np.concatenate(means), jackknife, confidence=confidence)
 
 
-def statistic_upper(statistic: Callable[[Array], float], count: int, *, confidence: float, seed: int) -> float:
-    """The upper confidence bound of any statistic of the chosen ones of `count` samples; infinite if it never differs.
+def statistic_uppers(
+    statistic: Callable[[Array], float],
+    count: int,
+    *,
+    confidences: Sequence[float],
+    seed: int,
+    on_progress: Callable[[int, int], None] = no_progress,
+) -> list[float]:
+    """Upper confidence bounds of any statistic of the chosen ones of `count` samples; infinite if it never differs.
 
-    Resamples that the statistic refuses (AUC, where one class is missing) are drawn again, up to as many as there are.
+    All bounds come from the same resamples. Those that the statistic refuses (AUC, where one class is missing) are
+    drawn again, up to as many as there are; blocks without which it refuses the rest are left out of the jackknife,
+    unless fewer than two remain. Raises what the statistic raises beyond that. `on_progress` is told calls.
     """
     random = np.random.default_rng(seed)
     found: list[float] = []
-    refused: list[DataError] = []
+    refused = 0
+    total = statistic_calls(count)
     while len(found) < COSTLY:
         try:
             found.append(statistic(random.integers(count, size=count)))
-        except DataError as error:
-            refused.append(error)
-            if len(refused) > COSTLY:
+        except (DataError, TrialError):
+            refused += 1
+            if refused > COSTLY:
                 raise
+        on_progress(len(found), total)
     if min(found) == max(found):
-        return inf
+        return [inf] * len(confidences)
     everything = np.arange(count)
     blocks = np.array_split(random.permutation(count), min(BLOCKS, count))
-    jackknife = np.asarray([statistic(np.delete(everything, block)) for block in blocks])
-    return bca_upper(statistic(everything), np.asarray(found), jackknife, confidence=confidence)
+    jackknife = _without_each(statistic, everything, blocks, lambda done: on_progress(COSTLY + done, total))
+    estimate = statistic(everything)
+    on_progress(total, total)
+    return [bca_upper(estimate, np.asarray(found), jackknife, confidence=confidence) for confidence in confidences]
+
+
+def statistic_calls(count: int) -> int:
+    """How often such bounds call a statistic of so many samples, refusals not counted."""
+    return COSTLY + min(BLOCKS, count) + 1
+
+
+def _without_each(
+    statistic: Callable[[Array], float], everything: Array, blocks: Sequence[Array], on_done: Callable[[int], None]
+) -> Array:
+    """The statistic of everything without each block in turn, as far as it takes what is left."""
+    found: list[float] = []
+    refusal: DataError | TrialError | None = None
+    for done, block in enumerate(blocks, start=1):
+        try:
+            found.append(statistic(np.delete(everything, block)))
+        except (DataError, TrialError) as error:
+            refusal = error
+        on_done(done)
+    if refusal is not None and len(found) < 2:
+        raise refusal
+    return np.asarray(found)

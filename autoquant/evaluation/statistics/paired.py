@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isinf
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.statistics.bounds import FEWEST, exact_upper, is_disproven, mean_upper, statistic_upper
+from autoquant.evaluation.statistics.bounds import (
+    FEWEST,
+    exact_upper,
+    is_disproven,
+    mean_upper,
+    statistic_calls,
+    statistic_uppers,
+)
 from autoquant.evaluation.statistics.sequential import times_needed, upper_of_mean
+from autoquant.quiet import no_progress
 
 EXACT = "exact paired (trinomial)"
 BETTING = "betting (bounded mean)"
@@ -100,17 +108,16 @@ def upper_bound(drops: Array, *, confidence: float, binary: bool, reach: float |
     if not binary and reach is not None:
         return Bound(upper_of_mean(drops, bound=reach, alpha=1.0 - confidence), BETTING)
     if not binary:
-        return _bootstrap(len(drops), lambda: mean_upper(drops, confidence=confidence, seed=seed))
+        if len(drops) < FEWEST:
+            return Bound(inf, TOO_FEW)
+        return _bootstrapped(mean_upper(drops, confidence=confidence, seed=seed))
     observed = paired_drop(drops, binary=True)
     assert observed.losses is not None and observed.gains is not None
     return Bound(exact_upper(observed.losses, observed.gains, observed.samples, confidence=confidence), EXACT)
 
 
-def _bootstrap(samples: int, upper: Callable[[], float]) -> Bound:
-    """A bootstrap's bound, where so many samples give one."""
-    if samples < FEWEST:
-        return Bound(inf, TOO_FEW)
-    value = upper()
+def _bootstrapped(value: float) -> Bound:
+    """The bound of a bootstrap, of enough samples; infinite where all drops are equal."""
     return Bound(value, ALL_EQUAL if isinf(value) else BOOTSTRAP)
 
 
@@ -120,20 +127,29 @@ def bootstrap_drop(
     combine: Callable[[Array], float],
     *,
     higher_is_better: bool,
-    confidence: float,
+    confidences: Sequence[float],
     seed: int = 0,
-) -> Bound:
-    """The upper confidence bound of the drop of a score that is no mean, from the rows of both, first axis samples.
+    on_progress: Callable[[int, int], None] = no_progress,
+) -> list[Bound]:
+    """Upper confidence bounds of the drop of a score that is no mean, from the rows of both, first axis samples.
 
     There is none from few samples, or where all resamples have the same drop. The same samples are drawn from both, and
-    `combine` makes a score of them. It is called some 2,200 times.
+    for all bounds, and `combine` makes a score of them, some 2,200 times in all.
     """
 
     def drop(chosen: Array) -> float:
         before, after = combine(baseline[chosen]), combine(rows[chosen])
         return before - after if higher_is_better else after - before
 
-    return _bootstrap(len(rows), lambda: statistic_upper(drop, len(rows), confidence=confidence, seed=seed))
+    if len(rows) < FEWEST:
+        return [Bound(inf, TOO_FEW) for _ in confidences]
+    values = statistic_uppers(drop, len(rows), confidences=confidences, seed=seed, on_progress=on_progress)
+    return [_bootstrapped(value) for value in values]
+
+
+def bootstrap_calls(samples: int) -> int:
+    """How often that makes a score of as many samples."""
+    return 0 if samples < FEWEST else 2 * statistic_calls(samples)
 
 
 def least_samples(max_drop: float, confidence: float) -> int | None:

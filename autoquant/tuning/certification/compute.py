@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import UsageError
-from autoquant.evaluation.metrics.metric import Metric
+from autoquant.evaluation.metrics.metric import Metric, OnProgress
 from autoquant.evaluation.statistics.paired import (
     SUSPICIOUS,
     Bound,
     GroupBound,
     PairedDrop,
+    bootstrap_calls,
     bootstrap_drop,
     group_bounds,
     is_binary,
@@ -26,6 +28,7 @@ from autoquant.evaluation.statistics.paired import (
     upper_bound,
 )
 from autoquant.evaluation.statistics.tolerance import drop_from, within
+from autoquant.quiet import no_progress
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 
 
@@ -62,11 +65,12 @@ def compute_certificate(
     guard_max_drop: float | None = None,
     left_out: int = 0,
     seed: int = 0,
+    on_progress: OnProgress = no_progress,
 ) -> Certificate:
     """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
 
     `groups` (samples,) are labels of classes or slices, each held to a drop of `guard_max_drop`, by default `max_drop`;
-    `unseen` are labels of others, that no sample has, so that nothing is certified.
+    `unseen` are labels of others, that no sample has, so that nothing is certified. `on_progress` is told resamples.
     Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
     """
     each = max_drop if guard_max_drop is None else guard_max_drop
@@ -76,7 +80,7 @@ def compute_certificate(
     elif groups is not None:
         raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
     else:
-        found = _as_whole(baseline_rows, rows, metric, confidence, seed)
+        found = _as_whole(baseline_rows, rows, metric, confidence, seed, on_progress)
     verdict = _verdict(found, max_drop, each)
     if verdict is Verdict.CERTIFIED and unseen:
         verdict = Verdict.MET
@@ -132,14 +136,28 @@ def _per_sample(
     return _Found(paired_drop(drops, binary=binary), bound, suspicious, guarded, groups, kept, reach)
 
 
-def _as_whole(before: Array, after: Array, metric: Metric, confidence: float, seed: int) -> _Found:
+def _as_whole(
+    before: Array, after: Array, metric: Metric, confidence: float, seed: int, on_progress: OnProgress
+) -> _Found:
     higher = metric.higher_is_better
-
-    def bound(sure: float) -> Bound:
-        return bootstrap_drop(before, after, metric.combine, higher_is_better=higher, confidence=sure, seed=seed)
-
+    bound, low = bootstrap_drop(
+        before,
+        after,
+        metric.combine,
+        higher_is_better=higher,
+        confidences=(confidence, 1.0 - SUSPICIOUS),
+        seed=seed,
+        on_progress=on_progress,
+    )
     seen = PairedDrop(len(after), drop_from(metric.combine(before), metric.combine(after), higher_is_better=higher))
-    return _Found(seen, bound(confidence), bound(1.0 - SUSPICIOUS).value < 0.0)
+    return _Found(seen, bound, low.value < 0.0)
+
+
+def bootstrap_seconds(rows: Array, samples: int, metric: Metric, clock: Callable[[], float]) -> float:
+    """About how long the bounds of a metric that is no mean take on so many samples, by one call on these rows."""
+    begin = clock()
+    metric.combine(rows[np.arange(len(rows))])
+    return (clock() - begin) * bootstrap_calls(samples) * samples / len(rows)
 
 
 def _verdict(found: _Found, max_drop: float, each: float) -> Verdict:

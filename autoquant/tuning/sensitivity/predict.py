@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autoquant import __version__
-from autoquant.cache import CacheEntry, cached, digest_of
+from autoquant.cache import CacheEntry, cached, digest_of, read_cache
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
@@ -83,7 +83,6 @@ class Predictor:
         """
         options_of = self._options(parameters)
         key = self._key(options_of, parameters)
-        path = self.folder / f"sensitivity-{key[:16]}.npz"
 
         def compute() -> CacheEntry:
             request = self._request(self.source, options_of, parameters)
@@ -93,13 +92,28 @@ class Predictor:
                 found |= self._sensitivities(self._request(self.lowered, others, parameters)).values
             return CacheEntry({tunable: list(values) for tunable, values in found.items()}, {})
 
-        entry = cached(path, compute, key=key, version=VERSION)
-        between = self.between(self.space.plan(parameters))
-        results = {} if between is None else between.layers
+        entry = cached(self._path(key), compute, key=key, version=VERSION)
+        results = self._results(parameters)
         return {
             tunable: tuple(_predictions(each, entry.header.get(tunable), results.get(tunable, 0.0)))
             for tunable, each in options_of.items()
         }
+
+    def known(self, parameters: Parameters) -> Mapping[str, float] | None:
+        """The divergence of each measured tunable in INT8 with these parameters; None where nobody predicted them."""
+        options_of = self._options(parameters)
+        key = self._key(options_of, parameters)
+        entry = read_cache(self._path(key), key=key, version=VERSION)
+        if entry is None:
+            return None
+        found, results = dict[str, float](), self._results(parameters)
+        for tunable in options_of.keys() & entry.header.keys():
+            each = options_of[tunable]
+            predictions = _predictions(each, entry.header[tunable], results.get(tunable, 0.0))
+            for option, prediction in zip(each, predictions, strict=True):
+                if option.settings is not None and option.parameters.items() <= parameters.items():
+                    found[tunable] = prediction.divergence
+        return found
 
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
@@ -147,6 +161,14 @@ class Predictor:
         except (ModelError, TrialError) as error:
             self.warn(f"{error}; layers are ranked by gradients, though their errors are too large for that")
             return found
+
+    def _results(self, parameters: Parameters) -> Mapping[str, float]:
+        """What the result of a layer loses in INT8 that no other layer reads."""
+        between = self.between(self.space.plan(parameters))
+        return {} if between is None else between.layers
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"sensitivity-{key[:16]}.npz"
 
     def _key(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> str:
         plan = self.space.plan(parameters)

@@ -12,7 +12,16 @@ from scipy.stats import beta, binom, bootstrap
 
 from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.statistics.bounds import COSTLY, GAMMA, bca_upper, exact_upper, mean_upper, statistic_upper
+from autoquant.evaluation.statistics.bounds import (
+    BLOCKS,
+    COSTLY,
+    GAMMA,
+    bca_upper,
+    exact_upper,
+    mean_upper,
+    statistic_calls,
+    statistic_uppers,
+)
 
 RANDOM = np.random.default_rng(0)
 SAMPLES = {
@@ -141,8 +150,26 @@ def test_the_bootstrap_of_any_statistic() -> None:
     values = SAMPLES["skewed"]
     options = {"confidence_level": 0.95, "alternative": "less", "method": "BCa", "n_resamples": 20_000}
     expected = bootstrap((values,), np.std, rng=np.random.default_rng(1), **options).confidence_interval.high
-    found = statistic_upper(lambda chosen: float(values[chosen].std()), len(values), confidence=0.95, seed=3)
+    spread = lambda chosen: float(values[chosen].std())  # noqa: E731  # a name would say no more
+    found, wider = statistic_uppers(spread, len(values), confidences=(0.95, 0.99), seed=3)
     assert found - values.std() == pytest.approx(expected - values.std(), rel=0.15)
+    assert [found] == statistic_uppers(spread, len(values), confidences=[0.95], seed=3)  # whatever others there are
+    assert [wider] == statistic_uppers(spread, len(values), confidences=[0.99], seed=3)
+
+
+def test_all_bounds_of_a_statistic_come_from_one_set_of_resamples_and_tell_how_far_it_is() -> None:
+    values, told, calls = SAMPLES["normal"], list[tuple[int, int]](), 0
+
+    def counted(chosen: Array) -> float:
+        nonlocal calls
+        calls += 1
+        return float(values[chosen].std())
+
+    progress = lambda done, total: told.append((done, total))  # noqa: E731  # a name would say no more
+    statistic_uppers(counted, len(values), confidences=(0.9, 0.95, 0.99), seed=0, on_progress=progress)
+    assert calls == statistic_calls(len(values)) == COSTLY + BLOCKS + 1
+    assert told == sorted(told)
+    assert told[-1] == (calls, calls)
 
 
 def test_coverage_of_a_skewed_mean() -> None:
@@ -162,7 +189,7 @@ def test_the_seed_fixes_the_bootstrap() -> None:
 def test_values_that_are_all_equal_have_no_bound() -> None:
     """A bootstrap draws the same ones again, and would take them for certain."""
     assert mean_upper(np.full(20, 0.25), confidence=0.95, seed=0) == np.inf
-    assert statistic_upper(lambda chosen: 0.5, 20, confidence=0.95, seed=0) == np.inf
+    assert statistic_uppers(lambda chosen: 0.5, 20, confidences=(0.95, 0.99), seed=0) == [np.inf, np.inf]
     assert mean_upper(np.asarray([0.5]), confidence=0.95, seed=0) == np.inf
 
 
@@ -179,7 +206,32 @@ def test_resamples_that_are_refused_are_drawn_again() -> None:
             raise DataError("metric", "needs both classes")
         return float(labels[chosen].mean())
 
-    assert 0.17 < statistic_upper(share, 12, confidence=0.95, seed=0) < 0.6
+    (upper,) = statistic_uppers(share, 12, confidences=[0.95], seed=0)
+    assert 0.17 < upper < 0.6
+
+
+@pytest.mark.parametrize("ones", [1, 3])
+def test_blocks_that_cannot_be_missed_are_left_out_of_the_jackknife(ones: int) -> None:
+    """All of one class are in one block, or in a few: without it the statistic refuses the rest."""
+    labels = np.arange(400) < ones
+
+    def share(chosen: Array) -> float:
+        if not labels[chosen].any():
+            raise DataError("metric", "needs both classes")
+        return float(labels[chosen].mean())
+
+    (upper,) = statistic_uppers(share, 400, confidences=[0.95], seed=0)
+    assert ones / 400 < upper < 10 * ones / 400
+
+
+def test_a_jackknife_of_less_than_two_blocks_is_an_error() -> None:
+    def all_of_them(chosen: Array) -> float:
+        if len(chosen) < 50:
+            raise DataError("metric", "needs 50 samples")
+        return float(chosen.mean())
+
+    with pytest.raises(DataError, match="needs 50 samples"):
+        statistic_uppers(all_of_them, 50, confidences=[0.95], seed=0)
 
 
 def test_a_statistic_that_refuses_nearly_all_is_an_error() -> None:
@@ -190,5 +242,5 @@ def test_a_statistic_that_refuses_nearly_all_is_an_error() -> None:
         raise DataError("metric auc", "needs samples of both classes")
 
     with pytest.raises(DataError, match="both classes"):
-        statistic_upper(never, 5, confidence=0.95, seed=0)
+        statistic_uppers(never, 5, confidences=[0.95], seed=0)
     assert len(calls) == COSTLY + 1

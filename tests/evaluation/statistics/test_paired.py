@@ -180,16 +180,15 @@ def test_the_drop_of_an_area_is_bounded_by_paired_resampling() -> None:
     before = np.stack([score, truth], axis=1)
     close = np.stack([score + 0.1 * random.normal(size=count), truth], axis=1)
     unlike = np.stack([truth + random.normal(size=count), truth], axis=1)
-    options: dict[str, Any] = {"higher_is_better": True, "confidence": 0.95}
+    options: dict[str, Any] = {"higher_is_better": True, "confidences": [0.95]}
     drop = auc.combine(before) - auc.combine(close)
-    bound = bootstrap_drop(before, close, auc.combine, **options)
+    (bound,) = bootstrap_drop(before, close, auc.combine, **options)
     assert bound.method == BOOTSTRAP
     assert drop < bound.value < drop + 0.01  # as both see the same samples, they differ by little
-    assert (
-        bootstrap_drop(before, unlike, auc.combine, **options).value > auc.combine(before) - auc.combine(unlike) + 0.02
-    )
-    assert bootstrap_drop(before, before, auc.combine, **options).method == ALL_EQUAL
-    assert bootstrap_drop(before[:99], close[:99], auc.combine, **options).method == TOO_FEW
+    (other,) = bootstrap_drop(before, unlike, auc.combine, **options)
+    assert other.value > auc.combine(before) - auc.combine(unlike) + 0.02
+    assert bootstrap_drop(before, before, auc.combine, **options)[0].method == ALL_EQUAL
+    assert bootstrap_drop(before[:99], close[:99], auc.combine, **options)[0].method == TOO_FEW
 
 
 def test_group_bounds_correct_for_the_number_of_groups_and_have_the_worst_first() -> None:

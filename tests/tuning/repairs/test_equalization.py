@@ -140,5 +140,5 @@ def test_the_costly_layers_are_those_of_the_equalized_model(tiny: Tiny, unequal:
     given = options(tiny, tmp_path, "[true]")
     result = autoquant.search(unequal, tiny.evaluation, tolerance=0.0, run=tmp_path / "run", **given)
     assert result.verdict is Verdict.MISSED
-    assert len(result.costly) == 3
-    assert max(error for _, error in result.costly) < 0.1
+    assert {name for name, _ in result.costly.layers} <= {"conv", "depthwise", "dense"}
+    assert 0 < max(value for _, value in result.costly.layers) < 0.1

@@ -143,6 +143,22 @@ def test_candidates_are_the_options_with_their_losses(opened: Opened, tiny: Any,
     assert [type(one.activation) for one in request.candidates["conv"]] == [MinMax, Percentile]
 
 
+def test_what_was_predicted_is_known_of_each_layer_with_its_own_parameters(
+    opened: Opened, tiny: Any, asked: Asked
+) -> None:
+    between = lambda plan: Between({}, {"dense": 0.5}, frozenset())  # noqa: E731  # a name would say no more
+    chosen = {
+        "conv:activation": "minmax",
+        "depthwise:activation": "minmax",
+        "dense:activation": "percentile fraction=0.9",
+    }
+    assert opened(tiny.calibration, between=between).known(chosen) is None
+    opened(tiny.calibration).predict({})
+    known = opened(tiny.calibration, between=between).known(chosen)
+    assert known == {"conv": 0.001, "depthwise": 0.001, "dense": 0.502}
+    assert len(asked.requests) == 1
+
+
 def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None:
     """Clipping most of a layer's input costs more than nothing; by gradients or, as too much is lost, by measuring."""
     found = opened(tiny.calibration).predict({})

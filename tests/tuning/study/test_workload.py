@@ -140,8 +140,8 @@ def test_a_search_that_misses_keeps_one_model_with_its_map_and_blames_layers_alo
     }
     options |= {"sampler": "tpe"}
     result = autoquant.search(files / "net.pb", files / "scores.npz", run=tmp_path / "run", **options)
-    assert result.costly
-    assert {name for name, _ in result.costly} <= set(LAYERS)
+    assert result.costly.layers
+    assert {name for name, _ in result.costly.layers} <= set(LAYERS)
     assert [trial.why for trial in result.trials][:2] == ["all INT8", "all INT8: tensors in float"]
     assert result.best is not None
     kept = result.run / "trials" / f"{result.best.number:04d}"

@@ -1,0 +1,69 @@
+"""The layers of a plan that missed, by how far each of them alone, in INT8, takes the outputs from FP32's."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from autoquant.errors import AutoquantError, TrialError
+from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES, StoppingRules
+from autoquant.model.operators import is_tensor
+from autoquant.tuning.events import Warned
+from autoquant.tuning.result import CostlyLayers
+from autoquant.tuning.session import SearchSession
+from autoquant.tuning.study.run_folder import TEMPORARY
+from autoquant.tuning.study.trial import Trial
+
+PREDICTED = "predicted on calibration samples"
+TRIALS = 2
+"""Measuring takes as long as so many trials at most."""
+
+
+def costly_layers(session: SearchSession, trial: Trial) -> CostlyLayers:
+    """What the search predicted of the layers, or else what can be measured in the time of two trials.
+
+    The result is known already: nothing that happens here may lose it.
+    """
+    layers = [name for name in trial.plan.int8 if not is_tensor(name)]
+    try:
+        known = session.known_divergences(trial.parameters)
+        if known:
+            return CostlyLayers.of({name: known[name] for name in layers if name in known}, PREDICTED)
+        with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=TEMPORARY) as folder:
+            return _measured(session, trial, layers, Path(folder))
+    except KeyboardInterrupt:
+        return CostlyLayers()
+    except (AutoquantError, OSError, MemoryError) as error:
+        session.listener(Warned(f"the costliest layers could not be measured: {error}"))
+        return CostlyLayers()
+
+
+def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folder: Path) -> CostlyLayers:
+    """Build and run a model of each layer alone, as many as there is time for."""
+    longest_trial = max(sum(one.seconds.values()) for one in session.study.trials())
+    begin, longest = session.clock(), 0.0
+    end = begin + min(TRIALS * longest_trial, session.budget.timeout - session.seconds_used())
+    found: dict[str, float] = {}
+    for name in layers:
+        now = session.clock()
+        if now + longest >= end:
+            break
+        found[name] = _alone(session, trial, name, folder)
+        longest = max(longest, session.clock() - now)
+        session.on_progress("costly layers")(len(found), len(layers))
+    samples = min(PROBE_SIZES[0], len(session.scorer.subset))
+    few = "" if len(found) == len(layers) else f", {len(found)} of {len(layers)} layers, as time allowed"
+    return CostlyLayers.of(found, f"measured on {samples} samples{few}")
+
+
+def _alone(session: SearchSession, trial: Trial, name: str, folder: Path) -> float:
+    """The divergence of the model in which one layer is INT8."""
+    alone = replace(trial.plan, layers={name: trial.plan.int8[name]})
+    rules = StoppingRules(max_drop=session.max_drop, alpha=session.budget.error_rate, max_samples=PROBE_SIZES[0])
+    try:
+        return session.scorer.score(session.builder.build(alone, folder).path, rules).divergences[-1]
+    except TrialError:
+        return math.inf

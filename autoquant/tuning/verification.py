@@ -20,10 +20,9 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.evaluation.data.batch import Batch, Outputs
-from autoquant.evaluation.engines.engine import Runner
+from autoquant.evaluation.engines.engine import Runner, bounded_batch
 from autoquant.evaluation.engines.litert import LiteRTEngine
 from autoquant.evaluation.metrics.metric import Metric, score_of
-from autoquant.evaluation.scoring.outputs import bounded_batch
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -455,3 +456,37 @@ def test_a_plan_applied_where_a_certificate_is_takes_that_away(search: Search, p
     made = autoquant.export(result.run, to)
     autoquant.quantize(search.tiny.model, made.config, search.tiny.calibration, to, batch_size=16)
     assert not (to / "certificate.json").exists()
+
+
+def accuracy(outputs: Any, labels: Any) -> float:
+    return float((outputs.argmax(axis=1) == labels).mean())
+
+
+def slow_accuracy(outputs: Any, labels: Any) -> float:
+    time.sleep(0.002)  # of which two thousand calls are more than the budget below
+    return accuracy(outputs, labels)
+
+
+for _metric in (accuracy, slow_accuracy):
+    vars(_metric)["per_sample"] = False
+
+
+def test_the_bounds_of_a_metric_that_is_no_mean_are_told_and_their_time_counts(search: Search, pool: Known) -> None:
+    result = search(pool.data(losses=1), metric=accuracy)
+    assert result.certificate is not None
+    assert result.certificate.method == "bootstrap (BCa)"
+    bounds = [one for one in search.heard if isinstance(one, events.Progress) and one.what == "bounds"]
+    assert (bounds[-1].done, bounds[-1].total) == (1100, 1100)
+    ended = [one for one in search.heard if isinstance(one, events.TrialEnded)]
+    assert result.seconds > ended[-1].seconds
+    assert json.loads((result.run / "result.json").read_text())["seconds"] == result.seconds
+
+
+def test_without_time_for_the_bounds_the_holdout_is_not_used(search: Search, pool: Known) -> None:
+    result = search(pool.data(), metric=slow_accuracy, timeout=3.0)
+    assert (result.verdict, result.certificate, search.evaluations) == (Verdict.MET, None, 0)
+    told = (
+        r"its bounds take about \ds, for which --timeout leaves no time; the holdout was not used: `autoquant resume "
+    )
+    assert re.match(told, result.uncertified)
+    assert read_holdout_log(RunFolder(result.run)) == ()

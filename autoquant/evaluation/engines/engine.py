@@ -12,8 +12,11 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.batch import Batch, Outputs
-from autoquant.model.model import Program
+from autoquant.model.model import InputSpec, Program
 
+BATCH_BYTES = 1 << 25
+"""Bytes of outputs in a batch, at most, where a single sample has no more: whatever compares them takes several times
+as many."""
 Run = Callable[[Sequence[Array]], list[Array]]
 """Gives what a model computes of one batch, arrays in, arrays out."""
 
@@ -90,6 +93,22 @@ def run_batch(runner: Runner, batch: Batch) -> Outputs:
 def fixed_batch(shapes: Iterable[Sequence[int | None]]) -> int | None:
     """The batch size that the first dimensions of the inputs fix, or None where they leave it open (None or -1)."""
     return next((shape[0] for shape in shapes if len(shape) and shape[0] is not None and shape[0] >= 0), None)
+
+
+def bounded_batch(batch_size: int, sample_bytes: int, inputs: Sequence[InputSpec]) -> int:
+    """Samples of a batch: `batch_size`, or fewer whose outputs have BATCH_BYTES; one, or what a model fixes, at least.
+
+    >>> bounded_batch(50, 512 * 512 * 20 * 4, [])
+    1
+    """
+    fixed = fixed_batch(spec.shape for spec in inputs if spec.shape) or 1
+    most = BATCH_BYTES // max(sample_bytes, 1) // fixed * fixed
+    return min(batch_size, max(most, fixed))
+
+
+def bytes_of(outputs: Outputs) -> int:
+    """Bytes of a batch."""
+    return sum(array.nbytes for array in outputs.values())
 
 
 def run_fixed(run: Run, feeds: Sequence[Array], batch: int | None, *, cut: bool) -> list[Array]:

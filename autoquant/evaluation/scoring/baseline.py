@@ -18,13 +18,13 @@ from autoquant.errors import DataError, ModelError, TrialError
 from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
-from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
+from autoquant.evaluation.engines.engine import Engine, Runner, bounded_batch, bytes_of, run_batch
 from autoquant.evaluation.metrics.advice import with_alternative
 from autoquant.evaluation.metrics.classes import sample_margins
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.checks import check_deterministic, check_finite
 from autoquant.evaluation.scoring.observed import ObservedOutputs
-from autoquant.evaluation.scoring.outputs import OutputCache, bounded_batch, bytes_of
+from autoquant.evaluation.scoring.outputs import OutputCache
 from autoquant.evaluation.scoring.reference import Reference
 from autoquant.evaluation.scoring.rows import Rows, size_text
 from autoquant.model.model import InputSpec, Model

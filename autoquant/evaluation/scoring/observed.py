@@ -6,6 +6,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.engines.engine import bytes_of
 from autoquant.evaluation.metrics.classes import class_labels, predicted_positions
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.checks import (
@@ -17,7 +18,7 @@ from autoquant.evaluation.scoring.checks import (
     one_position,
     positions_warning,
 )
-from autoquant.evaluation.scoring.outputs import bytes_of, samples_of
+from autoquant.evaluation.scoring.outputs import samples_of
 
 SMALL = 64 * 1024
 """Bytes of outputs a sample up to which all samples of a metric of classes are observed, and not two of each batch."""

@@ -1,11 +1,11 @@
-"""What is held of a model's outputs: batches by their bytes, and a cache of outputs that goes to disk."""
+"""A cache of outputs that goes to disk where they are large."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +15,12 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.evaluation.data.batch import Outputs
-from autoquant.evaluation.engines.engine import fixed_batch
-from autoquant.model.model import InputSpec
+from autoquant.evaluation.engines.engine import bytes_of
 
-BATCH_BYTES = 1 << 25
-"""Bytes of outputs in a batch, at most, where a single sample has no more: metrics compute in several times as many."""
 IN_MEMORY = 1 << 26
 """Bytes of cached outputs up to which they stay in memory."""
 ON_DISK = 1 << 33
 """Bytes of cached outputs at most; there are fewer where the disk has not twice as many to spare."""
-
-
-def bounded_batch(batch_size: int, sample_bytes: int, inputs: Sequence[InputSpec]) -> int:
-    """Samples of a batch: `batch_size`, or fewer whose outputs have BATCH_BYTES; one, or what a model fixes, at least.
-
-    >>> bounded_batch(50, 512 * 512 * 20 * 4, [])
-    1
-    """
-    fixed = fixed_batch(spec.shape for spec in inputs if spec.shape) or 1
-    most = BATCH_BYTES // max(sample_bytes, 1) // fixed * fixed
-    return min(batch_size, max(most, fixed))
-
-
-def bytes_of(outputs: Outputs) -> int:
-    """Bytes of a batch."""
-    return sum(array.nbytes for array in outputs.values())
 
 
 def samples_of(outputs: Outputs, samples: slice | Array) -> Outputs:

@@ -23,10 +23,10 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.evaluation.data.batch import Batch, Outputs
-from autoquant.evaluation.engines.engine import Engine, Runner, run_batch
+from autoquant.evaluation.engines.engine import Engine, Runner, bounded_batch, run_batch
 from autoquant.evaluation.metrics.divergence import divergences, have_probabilities
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
-from autoquant.evaluation.scoring.outputs import OutputCache, bounded_batch, samples_of
+from autoquant.evaluation.scoring.outputs import OutputCache, samples_of
 from autoquant.evaluation.scoring.reference import Reference
 from autoquant.evaluation.scoring.rows import Rows
 from autoquant.evaluation.scoring.subset import EvaluationSubset

@@ -13,10 +13,9 @@ from autoquant.array import Array
 from autoquant.errors import DataError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
-from autoquant.evaluation.engines.engine import Runner, run_batch
+from autoquant.evaluation.engines.engine import Runner, bounded_batch, run_batch
 from autoquant.evaluation.metrics.metric import Metric, OnOutputs, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.baseline import Baseline
-from autoquant.evaluation.scoring.outputs import bounded_batch
 from autoquant.evaluation.scoring.rows import Rows
 from autoquant.quiet import no_progress
 

@@ -248,7 +248,7 @@ def test_what_is_large_is_not_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_batches_have_bytes_of_outputs_not_only_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoquant.evaluation.scoring.outputs.BATCH_BYTES", 3 * X[0].nbytes)
+    monkeypatch.setattr("autoquant.evaluation.engines.engine.BATCH_BYTES", 3 * X[0].nbytes)
     sizes = []
 
     def noted(x: NDArray[Any]) -> NDArray[Any]:

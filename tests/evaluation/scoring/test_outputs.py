@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autoquant.errors import TrialError
-from autoquant.evaluation.scoring.outputs import OutputCache, bounded_batch
+from autoquant.evaluation.engines.engine import bounded_batch
+from autoquant.evaluation.scoring.outputs import OutputCache
 from autoquant.model.model import InputSpec
 
 RANDOM = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -13,10 +14,18 @@ from autoquant.array import Array
 from autoquant.errors import UsageError
 from autoquant.evaluation.metrics.table import METRICS
 from autoquant.evaluation.statistics.bounds import exact_upper
-from autoquant.evaluation.statistics.paired import ALL_EQUAL, BETTING, BOOTSTRAP, EXACT, TOO_FEW, upper_bound
+from autoquant.evaluation.statistics.paired import (
+    ALL_EQUAL,
+    BETTING,
+    BOOTSTRAP,
+    EXACT,
+    TOO_FEW,
+    bootstrap_calls,
+    upper_bound,
+)
 from autoquant.evaluation.statistics.sequential import upper_of_mean
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
-from autoquant.tuning.certification.compute import compute_certificate
+from autoquant.tuning.certification.compute import bootstrap_seconds, compute_certificate
 
 ORIGIN = Origin("litert", "XNNPACK", "a" * 64, "b" * 64, "c" * 64)
 
@@ -207,6 +216,23 @@ def test_a_metric_without_values_per_sample() -> None:
     assert not found.suspicious
     with pytest.raises(UsageError, match="'auc' has no value for each sample"):
         compute_certificate(before, after, max_drop=0.05, groups=truth, **options)
+
+
+def test_a_metric_that_is_no_mean_is_called_for_one_set_of_resamples() -> None:
+    calls: list[int] = []
+
+    def spread(rows: Array) -> float:
+        calls.append(len(rows))
+        return float(rows.std())
+
+    random, metric = np.random.default_rng(1), replace(METRICS["auc"], combine=spread)
+    before = random.normal(size=300)
+    after = before + random.normal(0, 0.05, 300)
+    compute_certificate(before, after, metric=metric, max_drop=0.05, confidence=0.95, origin=ORIGIN)
+    assert len(calls) == bootstrap_calls(300) + 4  # the scores and the drop of both
+    assert bootstrap_calls(300) == 2200
+    ticks = itertools.count()
+    assert bootstrap_seconds(before, 600, metric, lambda: float(next(ticks))) == 2 * 2200
 
 
 def guarded(worst: int, *, each: float | None) -> Certificate:

@@ -31,6 +31,7 @@ from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.paired import bootstrap_drop
+from autoquant.model.litert import flatbuffer
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.targets.table import open_target
@@ -116,7 +117,10 @@ def network(case: Case, path: Path) -> Path:
     def computed(x: Any) -> dict[str, Any]:
         return {"y": tf.nn.conv2d(x, weight[None, None], 1, "SAME") if len(case.shape) > 1 else tf.matmul(x, weight)}
 
-    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([computed.get_concrete_function()]).convert())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([computed.get_concrete_function()], tf.Module())
+    made = flatbuffer.read(converter.convert())
+    flatbuffer.add_signature(made, ["x"], ["y"])
+    path.write_bytes(flatbuffer.write(made))
     return path
 
 

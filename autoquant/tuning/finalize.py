@@ -27,7 +27,6 @@ CLOSEST = 3
 
 def finalize(session: SearchSession, ended: Ended) -> SearchResult:
     """Make the result of the trials, not certified yet. Raises RunError where the folder cannot be written."""
-    seconds = session.seconds_used()
     kept = best(session.study.trials(), session.max_drop)
     try:
         if kept is not None and ended is not Ended.INTERRUPTED:
@@ -48,7 +47,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         best=kept,
         trials=session.study.trials(),
         layers=workload.size,
-        seconds=seconds,
+        seconds=session.seconds_used(),
         model=model,
         run=session.folder.path,
         ended=ended,

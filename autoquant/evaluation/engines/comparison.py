@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.data.batch import Batch, Outputs
+from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.engines.engine import Runner, bounded_batch, bytes_of, run_batch
+from autoquant.evaluation.engines.engine import Runner, of_bounded_outputs, run_batch
 from autoquant.evaluation.statistics.stream_order import check_points
 from autoquant.quiet import no_progress
 
@@ -120,7 +120,8 @@ def compare(
     sums: dict[str, Array] = {}
     done, agreed = 0, 0
     for stop in check_points(len(order), first=SAMPLES, growth=2.0):
-        for batch in _of_bounded_outputs(theirs, data.subset(order[done:stop]), batch_size):
+        batches = data.subset(order[done:stop]).batches(batch_size)
+        for batch in of_bounded_outputs(theirs, batches, data.inputs):
             found, wanted = run_batch(ours, batch), run_batch(theirs, batch)
             before = wanted if plain is None else run_batch(plain, batch)
             for name in wanted:
@@ -132,16 +133,6 @@ def compare(
             break
     differences = [_difference(each, quantized=plain is not None) for each in sums.values()]
     return Comparison(done, agreed / done, math.nan if any(map(math.isnan, differences)) else max(differences))
-
-
-def _of_bounded_outputs(runner: Runner, data: Dataset, batch_size: int) -> Iterator[Batch]:
-    """All samples, fewer at a time where the outputs for one are large."""
-    size: int | None = None
-    for batch in data.batches(batch_size):
-        if size is None:
-            size = bounded_batch(batch_size, bytes_of(run_batch(runner, batch.part(slice(1)))), data.inputs)
-        for start in range(0, len(batch), size):
-            yield batch.part(slice(start, start + size))
 
 
 def _squares(ours: Array, theirs: Array, plain: Array) -> Array:

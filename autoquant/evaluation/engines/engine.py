@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -104,6 +104,17 @@ def bounded_batch(batch_size: int, sample_bytes: int, inputs: Sequence[InputSpec
     fixed = fixed_batch(spec.shape for spec in inputs if spec.shape) or 1
     most = BATCH_BYTES // max(sample_bytes, 1) // fixed * fixed
     return min(batch_size, max(most, fixed))
+
+
+def of_bounded_outputs(runner: Runner, batches: Iterable[Batch], inputs: Sequence[InputSpec]) -> Iterator[Batch]:
+    """The same samples, fewer at a time where what is computed for one, of which the first tells, is large."""
+    sample_bytes: int | None = None
+    for batch in batches:
+        if sample_bytes is None:
+            sample_bytes = bytes_of(runner(batch.part(slice(1)).inputs))
+        size = bounded_batch(len(batch), sample_bytes, inputs)
+        for start in range(0, len(batch), size):
+            yield batch.part(slice(start, start + size))
 
 
 def bytes_of(outputs: Outputs) -> int:

@@ -23,7 +23,7 @@ WITHOUT_LABELS = "`--metric sqnr`, which compares any outputs with FP32's, or, o
 OnProgress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
 OnOutputs = Callable[[slice, Batch, Outputs], None]
-"""Called with the places of a batch's samples in the data, them, and the model's outputs for them that are scored."""
+"""Called with the places of a batch's samples in the data, the batch, and the outputs for it that are scored."""
 
 
 class Measure(Protocol):

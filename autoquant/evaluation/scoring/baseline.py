@@ -31,7 +31,7 @@ from autoquant.model.model import InputSpec, Model
 from autoquant.quiet import no_progress
 
 VERSION = 6
-SAVED = 1 << 28
+SAVED = 1 << 26
 """Bytes up to which a baseline is written to its file; one of more is measured again when the run goes on."""
 
 

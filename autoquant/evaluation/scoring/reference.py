@@ -41,7 +41,7 @@ class Reference:
         return self.cache.parts(numbers) if self._has(numbers) else iter([(slice(None), self._computed(batch))])
 
     def _has(self, numbers: Array) -> bool:
-        return not len(numbers) or bool(numbers[-1] < len(self.cache))
+        return bool(numbers[-1] < len(self.cache))
 
     def _computed(self, batch: Batch) -> Outputs:
         if self._runner is None:

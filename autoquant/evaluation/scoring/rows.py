@@ -52,7 +52,7 @@ class Rows:
 
     def _refuse_too_many(self, rows: Array) -> None:
         needed, free = rows.nbytes // max(len(rows), 1) * self._total, free_memory()
-        if free is not None and needed > max(free, LARGE):
+        if free is not None and needed > free:
             what = f"takes the outputs of all {self._total} samples at once: {size_text(needed)} of memory"
             hint = f"{size_text(free)} are free; return one value a sample, or give fewer samples"
             raise DataError(f"metric {self._metric.name}", what, hint=hint)

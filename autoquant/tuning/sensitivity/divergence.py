@@ -17,6 +17,7 @@ import numpy as np
 from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
+from autoquant.evaluation.engines.engine import of_bounded_outputs
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
 from autoquant.evaluation.engines.litert import LiteRTRunner
 from autoquant.model.litert.builder import LiteBuilder
@@ -31,7 +32,7 @@ GROUP = 1 << 28
 """Bytes of constants, counted for each variant that reads them, in one file."""
 OPERATORS = 4000
 """Operators that are added to one file."""
-BATCH = 64
+BATCH, FEWEST = 64, 8
 FLOAT = "float"
 """The outputs of the float model are called `float/<output>`, those of a variant `<number>/<output>`."""
 
@@ -75,12 +76,15 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
 def read_outputs(lite: LiteGraph, data: Dataset, reading: OutputReading) -> Mapping[str, Likelihood]:
     """How to read each output that counts, from what the model computes for the first BATCH samples.
 
-    Of few samples the columns of an output hardly vary, and every change is large beside that. Raises ModelError where
-    no output holds real numbers, TrialError where LiteRT does not run the model.
+    Of few samples the columns of an output hardly vary, and every change is large beside that; there are FEWEST at
+    least where outputs are large. Raises ModelError where no output holds real numbers, TrialError where LiteRT does
+    not run the model.
     """
     names = list(_real_outputs(lite, reading))
     with closing(LiteRTRunner(lite.content, lite.inputs, names, cores())) as runner:
-        found = runner(next(iter(data.batches(BATCH))).inputs)
+        batch = next(iter(data.batches(BATCH)))
+        size = len(next(of_bounded_outputs(runner, [batch], data.inputs)))
+        found = runner(batch.part(slice(max(size, FEWEST))).inputs)
         return {name: likelihood_of(found[name], reading) for name in names}
 
 
@@ -110,7 +114,7 @@ def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, likelihoods:
     runners = (LiteRTRunner(one, lite.inputs, list(likelihoods), cores()) for one in (lite.content, content))
     with ExitStack() as stack:
         plain, other = (stack.enter_context(closing(runner)) for runner in runners)
-        for batch in data.batches(BATCH):
+        for batch in of_bounded_outputs(plain, data.batches(BATCH), data.inputs):
             before, after = plain(batch.inputs), other(batch.inputs)
             for name, likelihood in likelihoods.items():
                 total += float(np.maximum(likelihood.divergence(before[name], after[name]), 0.0).sum())
@@ -144,7 +148,7 @@ def _measured(
         tensors |= {f"{number}/{name}": own[index] for name, index in outputs.items() if index in own}
     total = np.zeros(len(group))
     with closing(LiteRTRunner(builder.write(tensors), lite.inputs, list(tensors), cores())) as runner:
-        for batch in data.batches(BATCH):
+        for batch in of_bounded_outputs(runner, data.batches(BATCH), data.inputs):
             found = runner(batch.inputs)
             for name in outputs:
                 before = found[f"{FLOAT}/{name}"]

@@ -93,7 +93,7 @@ def test_json_has_all(lite_files: list[str], capfd: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["none.tflite"], "none.tflite: cannot be read"),
+        (["none.tflite"], "none.tflite: there is no such file"),
         (["none.pb"], "none.pb"),
         (["net.tflite", "--threads", "0"], "--threads: must be at least 1, got 0"),
         (["net.tflite", "--repeat", "x"], "--repeat"),

@@ -90,7 +90,8 @@ def test_impossible_targets_are_told_before_tensorflow_is_imported(
 def test_resume_asks_the_run_for_its_model(
     model: str, needed: bool, loaded: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The model is gone: that is told after TensorFlow was loaded, or was not."""
+    """The model is damaged: that is told after TensorFlow was loaded, or was not."""
+    Path(model).write_bytes(b"no model")
     digests = "\n".join(f'{name} = "0"' for name in ("model", "data", "calibration", "metric"))
     request = f'model = "{model}"\ndata = "d.npz"\ntolerance = "1%"\ntarget = "litert"'
     Path("run").mkdir()

@@ -34,7 +34,7 @@ def grouped(folder: Path) -> tuple[Path, Float]:
     x = layers.Conv2D(8, 5, padding="same", groups=8, name="depthwise")(image)
     x = layers.Add()([image, layers.Dense(8)(layers.Dense(32, activation="gelu")(layers.LayerNormalization()(x)))])
     x = layers.Conv2D(16, 3, groups=2, activation="relu", name="groups")(x)
-    model = keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    model = keras.Model(image, layers.Dense(4, name="y")(layers.GlobalAveragePooling2D()(x)))
     model.save(folder / "grouped.keras")
     return folder / "grouped.keras", model
 

@@ -85,8 +85,8 @@ def test_a_layer_that_is_not_quantized_anyway_can_be_skipped(
     import tensorflow as tf
 
     def write() -> None:
-        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
-        y = tf.matmul(x, np.eye(4, dtype=np.float32), transpose_b=True, name="turned")
+        x = tf.compat.v1.placeholder(tf.float32, (4, 4), name="x")
+        y = tf.matmul(x, np.eye(4, dtype=np.float32), transpose_a=True, name="turned")
         tf.add(tf.matmul(y, np.eye(4, dtype=np.float32), name="plain"), x, name="sum")
 
     amct.create_quant_config(CONFIG, built(write), ["turned", "sum"])

@@ -302,12 +302,12 @@ def test_why_a_layer_cannot_be_quantized_is_told(built: Callable[[Callable[[], A
     import tensorflow as tf
 
     def write() -> None:
-        x = tf.compat.v1.placeholder(tf.float32, (None, 4), name="x")
-        y = tf.matmul(x, np.eye(4, dtype=F), transpose_b=True, name="turned")
+        x = tf.compat.v1.placeholder(tf.float32, (4, 4), name="x")
+        y = tf.matmul(x, np.eye(4, dtype=F), transpose_a=True, name="turned")
         tf.matmul(y, np.eye(4, dtype=F), name="plain")
 
     model = frozen(built(write))
     save_record({"turned": MATMUL}, RECORD)
-    message = r"turned: layer turned cannot be quantized: it transposes a factor \(transpose_b\); remove its record"
+    message = r"turned: layer turned cannot be quantized: it transposes a factor \(transpose_a\); remove its record"
     with pytest.raises(PlanError, match=message):
         amct.convert_model(model, ["plain:0"], RECORD, "x")

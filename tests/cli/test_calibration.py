@@ -66,7 +66,7 @@ def test_a_training_switch_is_given(tmp_path: Path, bins: Path, capsys: pytest.C
     words = ["calibration", "--model", str(tmp_path / "m.pb"), "--save_path", "out/net", "--outputs", "y:0"]
     words += ["--input_shape", "x:10,6,6,2", "--data_dir", f"{bins}/", "--data_types", "float32"]
     assert main([*words, "--feed", "is_training=false"]) == 0
-    assert list(load_record(Path("out/record.txt"))) == ["conv"]
+    assert list(load_record(Path("out/net_record.txt"))) == ["conv"]
     saved = tf.compat.v1.GraphDef.FromString(Path("out/net_quantized.pb").read_bytes())
     assert not {"If", "StatelessIf"} & {node.op for node in saved.node}
     capsys.readouterr()

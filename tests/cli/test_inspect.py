@@ -140,16 +140,16 @@ def test_shares_are_of_all_that_computes(tmp_path: Path) -> None:
         t = tf.nn.conv2d(x, tf.ones([1, 1, 4, 1]), 1, "SAME", name="layer")
         for number in range(21):
             t = tf.nn.max_pool3d(t[:, None], 1, 1, "SAME", name=f"pool{number}")[:, 0]
-        half = tf.nn.conv2d(tf.cast(x, tf.half), tf.ones([1, 1, 4, 3], tf.half), 1, "SAME", name="half")
-        tf.concat([t, tf.cast(half, tf.float32)], 3, name="y")
-    (tmp_path / "half.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    found = api.inspect(tmp_path / "half.pb")
+        wide = tf.nn.conv2d(tf.cast(x, tf.double), tf.ones([1, 1, 4, 3], tf.double), 1, "SAME", name="wide")
+        tf.concat([t, tf.cast(wide, tf.float32)], 3, name="y")
+    (tmp_path / "wide.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    found = api.inspect(tmp_path / "wide.pb")
     lines = [line.split() for line in text(found, columns=None).splitlines()]
     assert ["layer", "Conv2D", "1x1x4x1", "1x4x4x1", "64", "25.0%", "4"] in lines
-    assert ["half", "Conv2D", "computes", "in", "half,", "not", "in", "float", "192"] in lines
+    assert ["wide", "Conv2D", "computes", "in", "double,", "not", "in", "float", "192"] in lines
     assert ["...", "and", "2", "more,", "which", "--json", "lists"] in lines
     assert " ".join(lines[-1]) == (
-        "half: 1 layer can be quantized, with 64 of 256 multiply-adds (25.0%), 4 parameters; 22 operators cannot"
+        "wide: 1 layer can be quantized, with 64 of 256 multiply-adds (25.0%), 4 parameters; 22 operators cannot"
     )
     told = facts(found)
     assert (told["macs"], told["layers"][0]["share"], len(told["rejected"])) == (256, 0.25, 22)

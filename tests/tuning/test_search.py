@@ -304,10 +304,11 @@ def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless: dict[str
 
 
 def test_ten_failures_in_a_row_end_it(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:
-    images = np.load(tiny.calibration)["x"] * np.float32(1e10)  # no legal scale for the first layer's input
+    images, data = (np.load(path)["x"] * np.float32(1e10) for path in (tiny.calibration, hopeless["data"]))
+    labels = np.load(hopeless["data"])["y"]  # no legal scale for the first layer's input
     space = tmp_path / "failing.toml"
     space.write_text('[layer]\nact_algo = ["minmax", "ifmr"]\nasymmetric = [true, false]')
-    changed = {"calibration": (images, None), "space": space, "max_trials": 50}
+    changed = {"data": (data, labels), "calibration": (images, None), "space": space, "max_trials": 50}
     result = autoquant.search(**{**hopeless, **changed})
     assert result.verdict is Verdict.MISSED
     assert result.best is None

@@ -70,7 +70,7 @@ def _outliers(data: Dataset, calibration: Summaries, evaluation: Summaries) -> I
     for name, seen in calibration.items():
         order = np.argsort(seen.magnitude, kind="stable")
         reach = seen.magnitude[order]
-        count = _outlier_count(reach) if _is_float(data, name) else int((reach >= np.iinfo(np.int32).max).sum())
+        count = _outlier_count(reach) if seen.real else int((reach >= np.iinfo(np.int32).max).sum())
         missing = float(reach[-1]) >= NO_VALUE
         if not missing and not 0 < count <= max(1, RARE * len(reach)):
             continue
@@ -78,7 +78,7 @@ def _outliers(data: Dataset, calibration: Summaries, evaluation: Summaries) -> I
         if not missing and at_most * WIDENED > reach[-1]:
             continue  # evaluation has such values too: they belong to the data
         text = _outlier_text(data, name, order, reach, seen, max(count, 1))
-        if missing or _times(reach, count) >= USELESS or not _is_float(data, name):
+        if missing or _times(reach, count) >= USELESS or not seen.real:
             raise DataError(
                 data.name, text, hint=f"{CLEAN}: an INT8 range that covers it has no levels left for others"
             )
@@ -115,7 +115,7 @@ def _check_varied(data: Dataset, calibration: Summaries, evaluation: Summaries) 
     for name, seen in calibration.items():
         low, high = (end + 0.0 for end in seen.whole)  # never -0
         told = len(seen.low) > 1 or seen.size >= MANY
-        if _is_float(data, name) and told and low == high and not _is_mostly(evaluation.get(name), low):
+        if seen.real and told and low == high and not _is_mostly(evaluation.get(name), low):
             what = f"input '{name}' is {low:.6g} everywhere in {_all_samples(data)}"
             other = f", and in evaluation samples within {evaluation[name].usual}" if name in evaluation else ""
             raise DataError(data.name, what + other, hint=hint)
@@ -139,7 +139,7 @@ def _ranges(what: str, data: Dataset, seen: Summaries, other: str, evaluation: S
     for name, own in seen.items():
         compared = evaluation[name]
         few = min(len(own.low), len(compared.low)) < ENOUGH
-        if not _is_float(data, name) or (few and min(own.size, compared.size) < MANY) or not _are_apart(own, compared):
+        if not own.real or (few and min(own.size, compared.size) < MANY) or not _are_apart(own, compared):
             continue
         ranges = own.usual, compared.usual
         text = f"input '{name}' is mostly within {ranges[0]} in {what} samples, {ranges[1]} in evaluation samples"
@@ -168,8 +168,3 @@ def _distance(one: Array, other: Array) -> float:
     values = np.concatenate([one, other])
     shares = (np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (one, other))
     return float(np.abs(np.subtract(*shares)).max())
-
-
-def _is_float(data: Dataset, name: str) -> bool:
-    """Whether an input holds quantities; integers may as well be indices."""
-    return next(spec for spec in data.inputs if spec.name == name).dtype.kind == "f"

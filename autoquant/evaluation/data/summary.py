@@ -34,13 +34,15 @@ class InputSummary:
     """One input of some samples, as the model takes it.
 
     `low` and `high` are the smallest and the largest value of each sample, (samples,), float64. `identical` says that
-    all samples are the same, `size` how many values the smallest sample has.
+    all samples are the same, `size` how many values the smallest sample has, `real` that these are quantities: integers
+    may as well be indices.
     """
 
     low: Array
     high: Array
     identical: bool
     size: int
+    real: bool
 
     @property
     def magnitude(self) -> Array:
@@ -63,14 +65,14 @@ def summarize(data: Dataset, on_progress: Callable[[int, int], None] = no_progre
 
     Reads all samples. Raises DataError as `Dataset.batches`: NaN and infinities are found here.
     """
-    names = [spec.name for spec in data.inputs if spec.dtype.kind in "fiub"]
-    found: dict[str, list[InputSummary]] = {name: [] for name in names}
-    first: Mapping[str, Array] = {}
+    found: dict[str, list[InputSummary]] = {}
+    first: dict[str, Array] = {}
     done = 0
     for batch in data.batches(READ):
-        first = first or {name: batch.inputs[name][0].copy() for name in names}
-        for name in names:
-            found[name].append(_summary(batch.inputs[name], first[name]))
+        for name, array in batch.inputs.items():
+            if array.dtype.kind in "fiub":
+                first.setdefault(name, array[0].copy())
+                found.setdefault(name, []).append(_summary(array, first[name]))
         done += len(batch)
         on_progress(done, len(data))
     return {name: _joined(parts) for name, parts in found.items()}
@@ -87,11 +89,12 @@ def farthest(data: Dataset, name: str, position: int) -> tuple[str, float]:
 
 
 def _summary(array: Array, first: Array) -> InputSummary:
-    rows = array.reshape(len(array), -1)
+    rows, real = array.reshape(len(array), -1), array.dtype.kind == "f"
     same = array.shape[1:] == first.shape and bool((array == first).all())
     if not rows.shape[1]:
-        return InputSummary(np.zeros(len(rows)), np.zeros(len(rows)), same, 0)
-    return InputSummary(rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64), same, rows.shape[1])
+        return InputSummary(np.zeros(len(rows)), np.zeros(len(rows)), same, 0, real)
+    low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
+    return InputSummary(low, high, same, rows.shape[1], real)
 
 
 def _joined(parts: list[InputSummary]) -> InputSummary:
@@ -100,4 +103,5 @@ def _joined(parts: list[InputSummary]) -> InputSummary:
         np.concatenate([part.high for part in parts]),
         all(part.identical for part in parts),
         min(part.size for part in parts),
+        all(part.real for part in parts),
     )

@@ -306,7 +306,7 @@ def test_inputs_that_are_no_real_numbers(batch: int | None, build: Callable[...,
 def test_options_that_are_for_other_files(saved: Path, tiny: Tiny) -> None:
     with pytest.raises(UsageError, match="--inputs, --outputs: are for files of TensorFlow"):
         open_model(saved, outputs=["y"])
-    with pytest.raises(UsageError, match=r"--signature: is for \.tflite files"):
+    with pytest.raises(UsageError, match=r"--signature: is for SavedModels and \.tflite files"):
         open_model(tiny.model, signature="features")
     with pytest.raises(ModelError, match="has no graph of TensorFlow"):
         _ = open_model(saved).graph

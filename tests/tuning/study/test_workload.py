@@ -178,16 +178,16 @@ def test_the_share_is_of_all_that_computes(layers: Any, others: Any, unit: str, 
 
 
 def test_a_model_of_which_most_cannot_be_int8(tmp_path: Path) -> None:
-    """A convolution in half precision, and a matrix: 36 * 18 * 4 and 144 * 3 multiply-adds."""
+    """A convolution in double precision, and a matrix: 36 * 18 * 4 and 144 * 3 multiply-adds."""
     import tensorflow as tf
 
     rng = np.random.default_rng(3)
     with tf.Graph().as_default() as graph:
         x = tf.compat.v1.placeholder(tf.float32, [None, 6, 6, 2], name="image")
-        kernel = tf.constant(rng.normal(size=(3, 3, 2, 4)).astype(np.float16))
-        t = tf.cast(tf.nn.conv2d(tf.cast(x, tf.half), kernel, 1, "SAME", name="conv"), tf.float32)
+        kernel = tf.constant(rng.normal(size=(3, 3, 2, 4)).astype(np.float64))
+        t = tf.cast(tf.nn.conv2d(tf.cast(x, tf.double), kernel, 1, "SAME", name="conv"), tf.float32)
         tf.linalg.matmul(tf.reshape(t, [-1, 144]), rng.normal(size=(144, 3)).astype(np.float32), name="dense")
-    model = tmp_path / "half.pb"
+    model = tmp_path / "wide.pb"
     model.write_bytes(graph.as_graph_def().SerializeToString())
     images = rng.normal(size=(120, 6, 6, 2)).astype(np.float32)
     heard: list[events.Event] = []

@@ -48,7 +48,7 @@ def _run(session: Session) -> Ended:
         trial = run_trial(session, proposed)
         session.study.finish(trial)
         kept = keep_best(session)
-        session.listener(TrialEnded(trial, kept, len(session.study.trials()), session.seconds_used()))
+        session.listener(TrialEnded(trial, kept, len(session.study), session.seconds_used()))
         if not trial.at_fault:
             failures = failures + 1 if trial.state is State.FAILED else 0
         if failures == session.budget.max_failures:
@@ -57,18 +57,16 @@ def _run(session: Session) -> Ended:
 
 def reason_to_end(session: Session) -> Ended | None:
     """Why the search ends before another trial, if it does."""
-    trials, budget = session.study.trials(), session.budget
-    kept = best(trials, session.max_drop)
+    study, budget, kept = session.study, session.budget, session.study.best
     if kept is not None and kept.meets(session.max_drop):
         if kept.objective <= session.objective.lowest:
             return Ended.FASTEST if session.objective.name == LATENCY else Ended.NOTHING_BETTER
         if budget.stop_on_target:
             return Ended.TARGET
-    if len(trials) >= budget.max_trials:
+    if len(study) >= budget.max_trials:
         return Ended.TRIALS
     # There is always one trial; another must not begin that cannot end in time if it takes as long as the longest.
-    longest = max((sum(trial.seconds.values()) for trial in trials), default=-math.inf)
-    return Ended.TIMEOUT if session.seconds_used() + longest + session.reserve >= budget.timeout else None
+    return Ended.TIMEOUT if session.seconds_used() + study.longest + session.reserve >= budget.timeout else None
 
 
 def run_trial(session: Session, proposed: Trial) -> Trial:
@@ -84,7 +82,7 @@ def run_trial(session: Session, proposed: Trial) -> Trial:
 
 def rules_of(session: Session, trial: Trial) -> StoppingRules:
     """When scoring a trial stops early; the error rate of the run is spent over its trials."""
-    kept = best(session.study.trials(), session.max_drop)
+    kept = session.study.best
     return StoppingRules(
         max_drop=session.max_drop,
         alpha=alpha_of(trial.number, session.budget.error_rate),
@@ -131,7 +129,7 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
 
 def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial | None:
     """Point `best` at the best trial, see that its model is there, then delete the models of the others."""
-    kept = best(session.study.trials() if among is None else among, session.max_drop)
+    kept = session.study.best if among is None else best(among, session.max_drop)
     builder = session.builder
     if kept is not None:
         session.folder.point_best(kept.number)

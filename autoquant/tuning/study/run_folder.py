@@ -45,6 +45,7 @@ class RunFolder:
         self.holdout_log = path / "holdout_log.json"
         self.result = path / "result.json"
         self.best = path / "best"
+        self._with_model: set[Path] | None = None  # the folders of trials that may have one, where that is known
 
     def refuse_existing(self) -> None:
         """Raise RunError where a new run would meet anything."""
@@ -85,6 +86,8 @@ class RunFolder:
         with writing(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+        if self._with_model is not None:
+            self._with_model.add(folder)
         return folder
 
     def point_best(self, number: int) -> None:
@@ -101,11 +104,17 @@ class RunFolder:
             temporary.replace(self.best)
 
     def delete_models(self, names: Sequence[str], *, keep: int | None) -> None:
-        """Remove the files of the models of all trials but one; `names` are those of one model, its own first."""
-        for model in sorted((self.path / "trials").glob(f"[0-9]*/{glob.escape(names[0])}")):
-            if keep is None or model.parent != self.trial(keep):
-                for name in reversed(names):  # itself last: the others are found by it
-                    model.with_name(name).unlink(missing_ok=True)
+        """Remove the files of the models of all trials but one; `names` are those of one model, its own first.
+
+        All folders are looked into once, then those of trials made since.
+        """
+        if self._with_model is None:
+            self._with_model = {found.parent for found in self.path.glob(f"trials/[0-9]*/{glob.escape(names[0])}")}
+        kept = set() if keep is None else {self.trial(keep)}
+        for folder in sorted(self._with_model - kept):
+            for name in reversed(names):  # itself last: the others are found by it
+                (folder / name).unlink(missing_ok=True)
+        self._with_model = kept
 
     def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:
         """Write run.toml."""

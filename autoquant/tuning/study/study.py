@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError
@@ -17,7 +19,7 @@ from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.config_json import config_text
 from autoquant.formats.strict import Fields
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
-from autoquant.tuning.study.trial import State, Trial
+from autoquant.tuning.study.trial import State, Trial, best
 
 NAME = "autoquant"
 SUGGESTED = ("why", "phase", "max_samples", "note")
@@ -64,6 +66,10 @@ class Study:
     off is proposed again, after those that wait: once the starting points are done, a study that was interrupted goes
     on as if it had not been. A plan that failed because of one layer waits to be tried with that in float: starting
     points, and what samplers learn from, must not all fail alike.
+
+    A trial is stored in a few writes, each of which waits for the disk, whatever the number of dimensions: it waits,
+    with all of its parameters; it runs; how it ended; its constraint, where a drop is known; its state. `best` is the
+    best trial so far (trial.py), and `longest` the seconds of the one that took longest, without any minus infinity.
     """
 
     def __init__(
@@ -85,10 +91,12 @@ class Study:
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
         }
-        self._running: dict[int, optuna.Trial] = {}
+        self._running: dict[int, tuple[optuna.Trial, Trial]] = {}
         self._trials: dict[int, Trial] = {}
+        self.best: Trial | None = None
+        self.longest = -math.inf
         self._repeats: dict[int, Trial] = {}
-        self._known: dict[str, Trial] = {}
+        self._known: dict[bytes, Trial] = {}
         self._retry_cut_off()
         self._read()
         for start in space.starts() if starts is None else starts:
@@ -98,27 +106,31 @@ class Study:
         """All trials that ended, by number; repetitions and those cut off are none."""
         return tuple(self._trials[number] for number in sorted(self._trials))
 
+    def __len__(self) -> int:
+        """The number of these trials."""
+        return len(self._trials)
+
     def propose(self, attempts: int = 50) -> Trial | None:
         """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new."""
         for _ in range(attempts):
             if not self._waits():
                 return None
-            handle = self._study.ask(self._distributions)
+            handle = self._study.ask()
             trial = self._pending(handle)
-            earlier = self._known.get(config_text(trial.plan))
+            earlier = self._known.get(_digest(trial.plan))
             if not trial.plan.int8:
                 handle.set_user_attr("skipped", "no layer in INT8")
                 self._study.tell(handle, state=TrialState.PRUNED)
             elif earlier is not None and _answers(earlier, trial.max_samples):
                 self._repeat(handle, trial, earlier)
             else:
-                self._running[trial.number] = handle
+                self._running[trial.number] = handle, trial
                 return trial
         return None
 
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
-        running = self._running[trial.number]
+        running, _ = self._running[trial.number]
         running.set_user_attr(OUTCOME, without_nulls(encode(trial)))
         if trial.state is State.FAILED:
             if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
@@ -148,7 +160,7 @@ class Study:
 
     def interrupt(self) -> None:
         """Running trials, if any, did not end; they are proposed again when the study is next opened."""
-        for running in self._running.values():
+        for running, _ in self._running.values():
             running.set_user_attr("interrupted", True)  # it is not the plan's fault
             self._study.tell(running, state=TrialState.FAIL, skip_if_finished=True)
         self._running.clear()
@@ -157,7 +169,7 @@ class Study:
         """Whether a point waits to be tried; where none does, the sampler gives the next."""
         if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return True
-        running = {number: self._pending(handle) for number, handle in self._running.items()}
+        running = {number: trial for number, (_, trial) in self._running.items()}
         known = {**self._trials, **self._repeats, **running}
         suggestion = self._sampler([known[number] for number in sorted(known)])
         if suggestion is not None:
@@ -165,26 +177,39 @@ class Study:
         return suggestion is not None
 
     def _enqueue(self, suggestion: Suggestion, *, skip_if_exists: bool = False) -> None:
-        attributes = {name: getattr(suggestion, name) for name in SUGGESTED}
-        self._study.enqueue_trial(dict(suggestion.parameters), attributes, skip_if_exists=skip_if_exists)
+        point = dict(suggestion.parameters)
+        if not (skip_if_exists and any(one.params == point for one in self._study.get_trials(deepcopy=False))):
+            self._wait(point, {name: getattr(suggestion, name) for name in SUGGESTED})
+
+    def _wait(self, point: dict[str, Any], attributes: dict[str, Any]) -> None:
+        """Store a trial that waits: Optuna's `enqueue_trial` leaves its parameters to be written one by one."""
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.WAITING, params=point, distributions=self._distributions, user_attrs=attributes
+            )
+        )
 
     def _pending(self, handle: optuna.Trial | FrozenTrial) -> Trial:
         """A trial of which nothing is known yet but what was suggested."""
-        plan = self._space.plan(handle.params)
-        return Trial(handle.number, State.RUNNING, plan, parameters=handle.params, **self._suggested(handle))
+        suggested, parameters = self._suggested(handle), handle.params
+        return Trial(handle.number, State.RUNNING, self._space.plan(parameters), parameters=parameters, **suggested)
 
     def _suggested(self, handle: optuna.Trial | FrozenTrial) -> dict[str, Any]:
-        """What was suggested with the point of a trial. Raises RunError where that is not known."""
+        """What was suggested with the point of a trial. Raises RunError where that, or the point, is not known."""
         known = handle.user_attrs
-        if not known.keys() >= set(SUGGESTED):
+        if not known.keys() >= set(SUGGESTED) or handle.params.keys() != self._distributions.keys():
             hint = "was it written by another version of autoquant? start a new run"
             raise RunError(f"{self._journal}:trial {handle.number}", "does not say what was suggested", hint=hint)
         return {name: known[name] for name in SUGGESTED}
 
     def _remember(self, trial: Trial) -> None:
         """Of several trials of one plan, the last one knows most."""
+        amended = trial.number in self._trials
         self._trials[trial.number] = trial
-        self._known[config_text(trial.plan)] = trial
+        self._known[_digest(trial.plan)] = trial
+        some = self._trials.values() if amended or self.best is None else (self.best, trial)
+        self.best = best(some, self._max_drop)
+        self.longest = max(self.longest, sum(trial.seconds.values()))
 
     def _repeat(self, handle: optuna.Trial, trial: Trial, earlier: Trial) -> None:
         """Tell Optuna of a plan that was tried before how it ended then."""
@@ -205,14 +230,11 @@ class Study:
         for trial in trials:
             if trial.state is TrialState.RUNNING:
                 self._study.tell(trial.number, state=TrialState.FAIL)
-            # One that was killed while it was being proposed has not all of its parameters yet.
-            known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            complete = known.keys() == self._distributions.keys()
             attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
             cut_off = trial.state in (TrialState.RUNNING, TrialState.FAIL) and not _failed(trial)
-            if cut_off and complete and trial.number not in again and attempt <= ATTEMPTS:
+            if cut_off and trial.number not in again and attempt <= ATTEMPTS:
                 facts = {"why": f"retry of trial {trial.number}", "retries": trial.number, "attempt": attempt}
-                self._study.enqueue_trial(known, {**self._suggested(trial), **facts})
+                self._wait(trial.params, {**self._suggested(trial), **facts})
 
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""
@@ -228,6 +250,11 @@ class Study:
                 self._remember(
                     decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
                 )
+
+
+def _digest(plan: Plan) -> bytes:
+    """What is the same for plans that are; their text is long."""
+    return hashlib.sha256(config_text(plan).encode()).digest()
 
 
 def _repeated(trial: Trial, earlier: Trial) -> Trial:

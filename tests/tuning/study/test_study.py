@@ -211,6 +211,36 @@ def test_trials_that_were_stopped_early(
     assert list(open_study(tmp_path).trials()) == [trial]
 
 
+@pytest.mark.parametrize("layers", ["l*", "l[0-2]"])
+def test_a_trial_is_stored_in_a_few_writes_that_wait_for_the_disk(
+    tmp_path: Path, layers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of dimensions: all of them with the trial that waits, then running, outcome and state."""
+    space = f"[[override]]\nlayers = ['{layers}']\nquant_enable = [true, false]\nact_algo = ['ifmr', 'minmax']"
+    study = open_study(tmp_path, space=space)
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    journal = tmp_path / "study.journal"
+    for end, writes in ((failed, 3), (done, 4)):  # a drop is a constraint
+        before = len(journal.read_text().splitlines())
+        synced.clear()
+        study.finish(end(next_of(study)))
+        assert len(synced) == len(journal.read_text().splitlines()) - before == writes
+
+
+def test_plain_optuna_reads_the_parameters_of_every_trial(tmp_path: Path) -> None:
+    """Of one that waits too."""
+    study = open_study(tmp_path)
+    trial = done(next_of(study))
+    study.finish(trial)
+    frozen = stored(tmp_path)
+    assert [one.state.name for one in frozen] == ["COMPLETE", "WAITING", "WAITING"]
+    assert frozen[0].params == trial.parameters
+    assert all(
+        one.distributions == study_distributions() and one.params.keys() == trial.parameters.keys() for one in frozen
+    )
+
+
 def test_facts_added_later_are_read_when_the_study_is_opened_again(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     study.finish(stopped(next_of(study), drop=0.02, low=-0.1, high=0.3))

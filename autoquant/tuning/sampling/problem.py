@@ -82,11 +82,9 @@ class SearchProblem:
     @cached_property
     def gains(self) -> Mapping[str, float]:
         """By how much the objective grows where one layer goes back to float, from all in INT8."""
-        fullest = dict(next(self.space.starts()).parameters)
-        least = self.objective(self.space.plan(fullest))
-        return {
-            name: self.objective(self.space.plan({**fullest, switch_of(name): False})) - least for name in self.layers
-        }
+        fullest = self.space.fullest
+        least = self.objective(fullest)
+        return {name: self.objective(self.space.with_float(fullest, name)) - least for name in self.layers}
 
     @property
     def lowest(self) -> float:

@@ -41,9 +41,9 @@ class Option(NamedTuple):
 
 def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterator[Option]:
     """What a space offers a layer, or an operator's input, under settings of the whole model, preferred first."""
-    own = {name: choices for name, choices in space.dimensions.items() if name.rpartition(":")[0] == tunable}
+    own = dict(space.dimensions_of(tunable))
     switch = switch_of(tunable)
-    given = {name: value for name, value in parameters.items() if ":" not in name}
+    given = {name: parameters[name] for name in space.dimensions_of("") if name in parameters}
     if not is_tensor(tunable):  # whether it is in INT8 is the planner's to choose
         own.pop(switch, None)
         given[switch] = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -62,6 +63,9 @@ class SearchSpace:
         self._shared = file.shared
         every = self._all_dimensions()
         self.dimensions: Mapping[str, tuple[Choice, ...]] = {name: own for name, own in every if len(own) > 1}
+        self._by_unit: dict[str, dict[str, tuple[Choice, ...]]] = {}
+        for name, own in self.dimensions.items():
+            self._by_unit.setdefault(name.rpartition(":")[0], {})[name] = own
         if all(is_tensor(name) for name in self._quantizable):
             raise SpaceError(file.where, "leaves every layer in float", hint="allow quant_enable = true somewhere")
 
@@ -84,12 +88,18 @@ class SearchSpace:
         """Whether a plan may leave in float what another quantizes."""
         return switch_of(name) in self.dimensions
 
+    def dimensions_of(self, unit: str) -> Mapping[str, tuple[Choice, ...]]:
+        """The dimensions of one layer, or of an operator's input; with '' those of the whole model."""
+        return self._by_unit.get(unit, {})
+
     def plan(self, parameters: Parameters) -> Plan:
         """The plan that Optuna's parameters mean. Inputs of operators are quantized beside layers, never alone."""
-        plans = {name: self.layer_plan(name, parameters) for name in self.layers}
-        if all(is_tensor(name) for name, settings in plans.items() if settings is not None):
-            plans = dict.fromkeys(plans)
+        plans = _beside_layers({name: self.layer_plan(name, parameters) for name in self.layers})
         return Plan(plans, **{name: parameters.get(name, choices[0]) for name, choices in self._whole.items()})
+
+    def with_float(self, plan: Plan, name: str) -> Plan:
+        """A plan of the space with one more layer in float."""
+        return replace(plan, layers=_beside_layers({**plan.layers, name: None}))
 
     def starts(self) -> Iterator[Suggestion]:
         """All layers in INT8 with the preferred settings, then with each other global and layer setting alone.
@@ -139,9 +149,15 @@ class SearchSpace:
         for setting in DEFAULTS:
             own = getattr(table, setting)
             key, offered = (f"{name}:{setting}", own) if own else (setting, getattr(self._shared, setting))
-            by_label = dict(zip(_labels(offered), offered, strict=True))
+            by_label = _by_label(setting, offered)
             chosen[setting] = by_label[parameters.get(key, next(iter(by_label)))]
         return layer_plan(self.layers[name], LayerPlan(**chosen))
+
+
+def _beside_layers(plans: Mapping[str, LayerPlan | None]) -> Mapping[str, LayerPlan | None]:
+    """The same without inputs of operators, where no layer is in INT8 beside them."""
+    alone = all(is_tensor(name) for name, settings in plans.items() if settings is not None)
+    return dict.fromkeys(plans) if alone else plans
 
 
 def switch_of(name: str) -> str:
@@ -151,6 +167,12 @@ def switch_of(name: str) -> str:
 
 def _labels(values: Sequence[Any]) -> tuple[Choice, ...]:
     return tuple(value if isinstance(value, bool | int | str) else choice_label(value) for value in values)
+
+
+@cache
+def _by_label(setting: str, values: tuple[Any, ...]) -> Mapping[Choice, Any]:
+    """The values of a setting by what Optuna knows them as: every plan asks for those of every layer."""
+    return dict(zip(_labels(values), values, strict=True))
 
 
 def _switches_layer(dimension: str) -> bool:

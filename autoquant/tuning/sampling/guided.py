@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sampling.history import THRESHOLD, History
 from autoquant.tuning.sampling.moves import next_move, remaining_gain
-from autoquant.tuning.sampling.plans import Plans, predicted, with_best
-from autoquant.tuning.sampling.problem import Problem, canonical_key, globals_of, int8_of, start_of
+from autoquant.tuning.sampling.plans import Plans, with_best
+from autoquant.tuning.sampling.predictions import PredictionTable
+from autoquant.tuning.sampling.problem import globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW, changed_words, race
-from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Parameters, Suggestion, all_int8_words, switch_of
 from autoquant.tuning.study.trial import State, Trial
 
@@ -21,16 +22,13 @@ MATERIAL = 0.9
 """Better settings are tried where the predicted divergence falls below this share of what it was."""
 
 
-def propose(
-    trials: Sequence[Trial], problem: Problem, *, around: Around = lambda history, incumbent: None
-) -> Suggestion | None:
+def propose(history: History, *, around: Around = lambda history, incumbent: None) -> Suggestion | None:
     """The next point: start, race, winner, best settings, knapsack, refinement, a recheck, or one around the incumbent.
 
     None is the end: nothing that no trial excludes gains more than THRESHOLD of all that there is to be gained, or
     nothing was within tolerance. Running trials are treated as failures, so what follows is what would follow then;
     None means that nothing can be tried before they have ended.
     """
-    history = History(tuple(trials), problem)
     if history.finished:
         return None
     reference = _reference(history)
@@ -50,14 +48,14 @@ def _predicted(history: History, winner: Parameters, near: Sequence[Parameters],
 
     Only once something is within tolerance are others tried that came `near` the winner: their chance is small.
     """
-    predictions = history.problem.sensitivities(winner)
+    table = history.predictions(winner)
     if history.incumbent is None:
-        found = _best_settings(history, winner, predictions)
+        found = _best_settings(history, winner, table)
     else:
         found = _retry_close_race_losers(history, near)
     if found is not None:
         return found
-    plans = Plans(history, _base(history, winner, predictions), predictions)
+    plans = Plans(history, _base(history, winner, table), table)
     found = next_move(plans)
     if found is not None:
         return found
@@ -106,10 +104,10 @@ def _race_winner(history: History, ranked: Sequence[Parameters], reference: Para
     return None
 
 
-def _best_settings(history: History, point: Parameters, predictions: Predictions) -> Suggestion | None:
+def _best_settings(history: History, point: Parameters, table: PredictionTable) -> Suggestion | None:
     """The race's winner with the best settings of every layer, where these promise much."""
-    better = with_best(point, predictions)
-    before, after = predicted(point, predictions), predicted(better, predictions)
+    better = with_best(point, table.predictions)
+    before, after = (table.total(history.coding.encode(one)) for one in (point, better))
     if history.already_known(better) or not after < MATERIAL * before:
         return None
     change = f"predicted divergence {after:.3g} instead of {before:.3g}"
@@ -121,32 +119,31 @@ def _retry_close_race_losers(history: History, points: Sequence[Parameters]) -> 
 
     Which of few samples fall to another class is chance, so one of several as good plans may be within tolerance.
     """
-    problem, first = history.problem, points[0]
-    if not any(map(history.near_miss, history.trials_of(first))) or not history.improves(first):
+    first = points[0]
+    if not any(map(history.near_miss, history.trials_of(first))) or not history.improves(history.int8_of(first)):
         return None
     for point in points:
         if not history.already_known(point):
             why = f"race runner-up near a near miss: {changed_words(point, first)}"
             return Suggestion(point, why, "winner")
     for point in points[:FEW]:
-        better = with_best(point, problem.sensitivities(point))
+        better = with_best(point, history.predictions(point).predictions)
         if not history.already_known(better):
             why = f"best settings of every layer, near a near miss: {changed_words(point, first)}"
             return Suggestion(better, why, "settings")
     return None
 
 
-def _base(history: History, point: Parameters, predictions: Predictions) -> Parameters:
+def _base(history: History, point: Parameters, table: PredictionTable) -> Parameters:
     """The settings to go on with: the best by prediction, unless these were tried and are worse than the winner's."""
-    better = with_best(point, predictions)
-    if canonical_key(better, history.problem) == canonical_key(point, history.problem):
+    better = with_best(point, table.predictions)
+    if history.coding.key(better) == history.coding.key(point):
         return point
     tried = history.trials_of(better)
-    material = predicted(better, predictions) < MATERIAL * predicted(point, predictions)
-    before, after = history.compared([point, better])
-    if not material or (any(trial.state is not State.RUNNING for trial in tried) and after > before):
-        return point
-    return better
+    before, after = (table.total(history.coding.encode(one)) for one in (point, better))
+    measured_before, measured_after = history.compared([point, better])
+    worse = any(trial.state is not State.RUNNING for trial in tried) and measured_after > measured_before
+    return point if worse or not after < MATERIAL * before else better
 
 
 def _halve(plans: Plans) -> Suggestion | None:
@@ -154,16 +151,15 @@ def _halve(plans: Plans) -> Suggestion | None:
 
     Down to none where other layers are in INT8 in every plan.
     """
-    problem = plans.problem
-    order = sorted(
-        (layer for layer, found in plans.divergences.items() if math.isfinite(found) and problem.gains[layer] > 0.0),
-        key=lambda layer: (plans.divergences[layer], -problem.gains[layer]),
-    )
-    always = any(tunable not in problem.layers and not is_tensor(tunable) for tunable in plans.predictions)
+    known = np.flatnonzero(np.isfinite(plans.divergences) & (plans.gains > 0.0)).tolist()
+    order = sorted(known, key=lambda layer: (plans.divergences[layer], -plans.gains[layer]))
+    in_every_plan = set(plans.table.tunables) - set(plans.problem.layers)
+    always = any(not is_tensor(tunable) for tunable in in_every_plan)
     sizes = [len(order) >> halvings for halvings in range(1, len(order).bit_length() + always)]
     for count in sizes:
-        point = plans.plan(frozenset(order[:count]))
-        if not plans.history.already_known(point) and not plans.infeasible.excludes(point):
+        codes = plans.plan(np.isin(np.arange(plans.gains.size), order[:count]))
+        point = plans.history.coding.decode(codes)
+        if not plans.history.already_known(point) and not plans.infeasible.excludes(codes):
             why = f"nothing within tolerance yet: the {count} layers of least predicted divergence in INT8"
             return Suggestion(point, why, "halving")
     return None

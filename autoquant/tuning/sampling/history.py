@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 
-from autoquant.tuning.sampling.problem import Problem, canonical_key, gain_of, int8_of, unit_of
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
+import numpy as np
+from numpy.typing import NDArray
+
+from autoquant.tuning.sampling.coding import Codes, Coding, Layers
+from autoquant.tuning.sampling.predictions import PredictionTable
+from autoquant.tuning.sampling.problem import Problem, globals_of
+from autoquant.tuning.study.space import Choice, Parameters
 from autoquant.tuning.study.trial import State, Trial
 
 FAR = 5.0
 """A drop of so many times the largest within tolerance is no near miss, and says nothing of small divergences."""
 THRESHOLD = 0.001
 """The share of all that could be gained for which no further trial is worth its time."""
-Cuts = tuple[frozenset[str], ...]
-"""Sets of layers; no plan may have all layers of any of them in INT8."""
+Flags = NDArray[np.bool_]
+"""Of each trial whether something holds for it, shape (trials,)."""
 
 
 @dataclass(frozen=True)
 class History:
-    """All trials of a study, and the problem they are of. Running trials are treated as failures (constant liar)."""
+    """All trials of a study, and the problem they are of. Running trials are treated as failures (constant liar).
+
+    `keys` and `codes` are those of the trials' parameters (coding.py). What is known of a trial by itself is found
+    once, and handed on from one history to the next.
+    """
 
     trials: tuple[Trial, ...]
     problem: Problem
+    coding: Coding
+    keys: tuple[bytes, ...]
+    codes: Codes
+    _tables: dict[frozenset[tuple[str, Choice]], PredictionTable] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], problem: Problem, before: History | None = None) -> History:
+        """The history of these trials, most of which may be those of an earlier one of this problem."""
+        if before is None:
+            coding = Coding(problem)
+            before = cls((), problem, coding, (), np.zeros((0, len(coding.names)), np.int16))
+        coding, pairs = before.coding, zip(before.trials, trials, strict=False)
+        most = min(len(before.trials), len(trials))
+        known = next((place for place, (a, b) in enumerate(pairs) if a.parameters is not b.parameters), most)
+        points = [trial.parameters for trial in trials[known:]]
+        keys = (*before.keys[:known], *(coding.key(point) for point in points))
+        codes = np.concatenate([before.codes[:known], *(coding.encode(point)[None] for point in points)])
+        return cls(tuple(trials), problem, coding, keys, codes, before._tables)
 
     @cached_property
-    def by_plan(self) -> dict[frozenset[tuple[str, Choice]], list[Trial]]:
+    def by_plan(self) -> dict[bytes, list[Trial]]:
         """Plan -> its trials, by number."""
-        found: dict[frozenset[tuple[str, Choice]], list[Trial]] = {}
-        for trial in self.trials:
-            found.setdefault(canonical_key(trial.parameters, self.problem), []).append(trial)
+        found: dict[bytes, list[Trial]] = {}
+        for key, trial in zip(self.keys, self.trials, strict=True):
+            found.setdefault(key, []).append(trial)
         return found
+
+    @cached_property
+    def int8(self) -> Layers:
+        """The layers in INT8 of each trial."""
+        return self.coding.int8(self.codes)
 
     @cached_property
     def incumbent(self) -> Trial | None:
         """The least objective among trials proven to be within tolerance; ties go to the smaller drop, the earlier."""
         within = [trial for trial in self.trials if trial.within]
-        return min(within, key=lambda trial: (trial.objective, _drop(trial), trial.number), default=None)
+        return min(within, key=lambda trial: (trial.objective, drop_of(trial), trial.number), default=None)
 
     @property
     def finished(self) -> bool:
@@ -48,7 +81,7 @@ class History:
         lowest = self.problem.lowest
         return self.incumbent.objective - lowest <= THRESHOLD * max(1.0 - lowest, 0.0)
 
-    @property
+    @cached_property
     def total_gain(self) -> float:
         """What there is to be gained in all."""
         return sum(gain for gain in self.problem.gains.values() if gain > 0.0)
@@ -63,20 +96,33 @@ class History:
         missed = trial.undecided or (trial.state is State.DONE and not trial.within)
         return missed and trial.drop is not None and trial.drop < FAR * self.max_drop
 
-    def gain_over_incumbent(self, parameters: Parameters) -> float:
-        """What a plan gains more than the incumbent, or than the model all in float where there is none."""
-        known = 0.0
-        if self.incumbent is not None:
-            known = gain_of(int8_of(self.incumbent.parameters, self.problem), self.problem)
-        return gain_of(int8_of(parameters, self.problem), self.problem) - known
+    def gain_of(self, int8: Layers) -> float:
+        """By how much less the objective is than with all layers in float."""
+        order, gains = self._gains_by_name
+        return sum(compress(gains, int8[order].tolist()))
 
-    def improves(self, parameters: Parameters) -> bool:
-        """Whether a plan gains more than the incumbent, by enough to be worth a trial."""
-        return self.gain_over_incumbent(parameters) > THRESHOLD * self.total_gain
+    def gain_over_incumbent(self, int8: Layers) -> float:
+        """What these layers in INT8 gain more than the incumbent, or than none of them where there is no incumbent."""
+        return self.gain_of(int8) - self._incumbent_gain
+
+    def improves(self, int8: Layers) -> bool:
+        """Whether these layers in INT8 gain more than the incumbent, by enough to be worth a trial."""
+        return self.gain_over_incumbent(int8) > THRESHOLD * self.total_gain
+
+    def int8_of(self, parameters: Parameters) -> Layers:
+        """The layers in INT8 of any plan."""
+        return self.coding.int8(self.coding.encode(parameters))
 
     def trials_of(self, parameters: Parameters) -> list[Trial]:
         """The trials of a plan."""
-        return self.by_plan.get(canonical_key(parameters, self.problem), [])
+        return self.by_plan.get(self.coding.key(parameters), [])
+
+    def predictions(self, parameters: Parameters) -> PredictionTable:
+        """Predicted divergences under the settings of the whole model that are given."""
+        settings = frozenset(globals_of(parameters).items())
+        if settings not in self._tables:
+            self._tables[settings] = PredictionTable(self.problem.sensitivities(parameters), self.coding)
+        return self._tables[settings]
 
     def already_known(self, parameters: Parameters, max_samples: int | None = None) -> bool:
         """Whether a trial of the plan would say nothing that another does not say or is about to say."""
@@ -103,6 +149,17 @@ class History:
         found = self.compared(points)
         return points[found.index(min(found))]
 
+    @cached_property
+    def _incumbent_gain(self) -> float:
+        return 0.0 if self.incumbent is None else self.gain_of(self.int8_of(self.incumbent.parameters))
+
+    @cached_property
+    def _gains_by_name(self) -> tuple[NDArray[np.intp], list[float]]:
+        """The order of the layers by name, and their gains in that order: sums are the same whoever adds them up."""
+        layers = self.coding.layers
+        order = np.array(sorted(range(len(layers)), key=layers.__getitem__), dtype=np.intp)
+        return order, [self.problem.gains[layers[place]] for place in order]
+
 
 def measures_of(trial: Trial) -> tuple[float, ...]:
     """What is compared in a race, on more and more samples: divergences, or the drop where outputs are not compared.
@@ -115,99 +172,11 @@ def measures_of(trial: Trial) -> tuple[float, ...]:
     return found if trial.state is not State.FAILED and all(map(math.isfinite, found)) else ()
 
 
-def _drop(trial: Trial) -> float:
+def drop_of(trial: Trial) -> float:
+    """The drop of a trial; infinite where none is known."""
     return math.inf if trial.drop is None else trial.drop
 
 
 def _reaches(trial: Trial, max_samples: int | None) -> bool:
     """Whether a trial was to be scored on as many samples."""
     return trial.max_samples is None or (max_samples is not None and trial.max_samples >= max_samples)
-
-
-@dataclass(frozen=True)
-class Infeasible:
-    """The plans that the trials of a history exclude.
-
-    Those are plans with all in INT8 that an infeasible one had, with the same settings.
-    """
-
-    history: History
-
-    def proven_infeasible(self, base: Parameters) -> Cuts:
-        """The smallest sets of layers that were proven to miss together, or failed, with the settings of `base`."""
-        return _smallest(layers for trial in self.history.trials for layers in self._proven(trial, base))
-
-    def assumed_infeasible(self, base: Parameters) -> Cuts:
-        """The same with running trials and undecided ones, but for those that are part of a plan proven within."""
-        within = [layers for trial in self.history.trials if trial.within for layers in self._int8(trial, base)]
-        unclear = (
-            layers
-            for trial in self.history.trials
-            if trial.max_samples is None and not trial.within
-            for layers in self._int8(trial, base)
-            if not (trial.undecided and any(layers <= more for more in within))
-        )
-        return _smallest([*self.proven_infeasible(base), *unclear])
-
-    def excludes(self, parameters: Parameters) -> bool:
-        """Whether a plan contains one that is assumed to be infeasible."""
-        int8 = int8_of(parameters, self.history.problem)
-        return any(layers <= int8 for layers in self.assumed_infeasible(parameters))
-
-    def is_open(self, parameters: Parameters) -> bool:
-        """Whether a plan gains more than the incumbent, and no trial says how it would end."""
-        improves = self.history.improves(parameters)
-        return improves and not self.history.already_known(parameters) and not self.excludes(parameters)
-
-    def next_recheck(self) -> Trial | None:
-        """Of the undecided trials that gain more than the incumbent and may be within, the one of least drop."""
-        problem = self.history.problem
-        doubts = [
-            trial
-            for trial in self.history.trials
-            if trial.undecided
-            and self.history.improves(trial.parameters)
-            and not any(other.max_samples == problem.total for other in self.history.trials_of(trial.parameters))
-            and not any(
-                layers <= int8_of(trial.parameters, problem) for layers in self.proven_infeasible(trial.parameters)
-            )
-        ]
-        return min(doubts, key=lambda trial: (_drop(trial), trial.number), default=None)
-
-    def _proven(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
-        int8 = int8_of(trial.parameters, self.history.problem)
-        if trial.state is State.FAILED and trial.at_fault in int8:
-            if self._same(trial.parameters, parameters, {"", trial.at_fault}):
-                yield frozenset({trial.at_fault})
-        elif trial.state is State.FAILED or trial.within is False:
-            yield from self._int8(trial, parameters)
-
-    def _int8(self, trial: Trial, parameters: Parameters) -> Iterator[frozenset[str]]:
-        """All layers in INT8 of a trial, where `parameters` have the same settings for all that was in INT8."""
-        int8 = int8_of(trial.parameters, self.history.problem)
-        in_float = set(self.history.problem.layers) - int8
-        if self._same(trial.parameters, parameters, self._settings.keys() - in_float):
-            yield int8
-
-    def _same(self, one: Parameters, other: Parameters, tunables: Collection[str]) -> bool:
-        """Whether these tunables have the same settings, whether or not their layers are in INT8."""
-        return all(one[name] == other[name] for unit in tunables for name in self._settings.get(unit, ()))
-
-    @cached_property
-    def _settings(self) -> dict[str, list[str]]:
-        """Tunable, '' for the whole model -> its dimensions but the layers' switches."""
-        switches = {switch_of(layer) for layer in self.history.problem.layers}
-        settings: dict[str, list[str]] = {}
-        for name in self.history.problem.dimensions:
-            if name not in switches:
-                settings.setdefault(unit_of(name), []).append(name)
-        return settings
-
-
-def _smallest(sets: Iterable[frozenset[str]]) -> Cuts:
-    """Those that contain no other, each once, in their order of size."""
-    found: list[frozenset[str]] = []
-    for layers in sorted(sets, key=len):
-        if not any(other <= layers for other in found):
-            found.append(layers)
-    return tuple(found)

@@ -8,18 +8,22 @@ are Bayesian least squares, which say something sensible with one trial and with
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from autoquant.tuning.sampling.history import FAR, History, Infeasible
-from autoquant.tuning.sampling.problem import Problem, globals_of, with_int8
+from autoquant.tuning.sampling.coding import Codes, Layers
+from autoquant.tuning.sampling.history import FAR, History
+from autoquant.tuning.sampling.infeasible import Cuts, Infeasible
+from autoquant.tuning.sampling.predictions import PredictionTable, number_of
+from autoquant.tuning.sampling.problem import Problem
 from autoquant.tuning.sensitivity.request import Predictions
-from autoquant.tuning.study.space import Parameters, switch_of
+from autoquant.tuning.study.space import Parameters
 from autoquant.tuning.study.trial import State, Trial
 
 Array = NDArray[np.float64]
@@ -29,6 +33,8 @@ MEASURING = 0.1
 """The same of the measured divergence of a plan, whose layers' divergences do not just add up."""
 FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
+MANY = 100
+"""More trials than these are added up before corrections are fitted, not set against each other one by one."""
 LEAST = 0.05
 """Drops below this share of the largest within tolerance count as that: they are noise, and have no logarithm."""
 PRIOR, WEIGHT = 0.7, 3.0
@@ -37,13 +43,17 @@ PRIOR, WEIGHT = 0.7, 3.0
 
 def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
     """The same plan with the best settings of every tunable: of the least divergence, of equals the preferred."""
-    best = [min(own, key=lambda one: _number(one.divergence)).parameters for own in predictions.values() if own]
+    best = [min(own, key=lambda one: number_of(one.divergence)).parameters for own in predictions.values() if own]
     return {**parameters, **{name: value for settings in best for name, value in settings.items()}}
 
 
-def predicted(parameters: Parameters, predictions: Predictions) -> float:
-    """The sum of the predicted divergences of all tunables in INT8."""
-    return math.fsum(_divergence_in(tunable, parameters, predictions) for tunable in predictions)
+class Measured(NamedTuple):
+    """A trial with its place in the history, its drop, and what was predicted for each tunable at first."""
+
+    place: int
+    trial: Trial
+    drop: float
+    row: Array
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Plans:
 
     history: History
     base: Parameters
-    predictions: Predictions
+    table: PredictionTable
 
     @property
     def problem(self) -> Problem:
@@ -60,62 +70,70 @@ class Plans:
         return self.history.problem
 
     @cached_property
-    def related(self) -> tuple[Trial, ...]:
-        """All trials with the same settings of the whole model."""
-        settings = globals_of(self.base)
-        return tuple(trial for trial in self.history.trials if globals_of(trial.parameters) == settings)
+    def base_codes(self) -> Codes:
+        """The codes of `base`."""
+        return self.history.coding.encode(self.base)
 
     @cached_property
-    def factors(self) -> Mapping[str, float]:
-        """Tunable -> the factor of its predicted divergence, fitted to trials whose drop is not far off."""
+    def related(self) -> NDArray[np.intp]:
+        """The places of all trials with the same settings of the whole model."""
+        whole = self.history.coding.whole
+        return np.flatnonzero((self.history.codes[:, whole] == self.base_codes[whole]).all(axis=1))
+
+    @cached_property
+    def factors(self) -> Array:
+        """The factor of the predicted divergence of each tunable, fitted to trials whose drop is not far off."""
         far = FAR * self.history.max_drop
-        near = [trial for trial, drop in self._known if trial.divergence is not None and abs(drop) < far]
-        parts = np.array([[self._raw(tunable, trial.parameters) for tunable in self.predictions] for trial in near])
-        measured = np.array([trial.divergence for trial in near], dtype=np.float64)
-        found = corrections(parts.reshape(len(near), len(self.predictions)), measured)
-        return dict(zip(self.predictions, found.tolist(), strict=True))
+        near = [one for one in self.measured if one.trial.divergence is not None and abs(one.drop) < far]
+        parts = np.array([one.row for one in near]).reshape(len(near), len(self.table.tunables))
+        return corrections(parts, np.array([one.trial.divergence for one in near], dtype=np.float64))
 
-    def divergence(self, parameters: Parameters) -> float:
+    def divergence(self, codes: Codes) -> float:
         """The predicted divergence of a plan, corrected."""
-        return math.fsum(self._raw(tunable, parameters) * self.factors[tunable] for tunable in self.predictions)
+        return math.fsum((self.table.row(codes) * self.factors).tolist())
 
     @cached_property
-    def divergences(self) -> Mapping[str, float]:
-        """Layer with a switch -> its predicted divergence with the settings of `base`, corrected."""
-        layers = self.problem.layers
-        return {layer: self._raw(layer, self.base) * self.factors.get(layer, 1.0) for layer in layers}
+    def divergences(self) -> Array:
+        """Of each layer with a switch its predicted divergence with the settings of `base`, corrected."""
+        corrected = np.append(self.table.row(self.base_codes) * self.factors, 0.0)  # of a layer without predictions
+        return np.asarray(corrected[self.table.layers])
+
+    @cached_property
+    def gains(self) -> Array:
+        """Of each layer what it gains in INT8."""
+        return np.array([self.problem.gains[layer] for layer in self.history.coding.layers], dtype=np.float64)
 
     @cached_property
     def floor(self) -> float:
         """The predicted divergence of what is in INT8 in every plan."""
-        return self.divergence(self.plan(frozenset()))
+        return self.divergence(self.plan(np.zeros(self.gains.size, dtype=np.bool_)))
 
     @cached_property
     def curve(self) -> Curve:
         """From predicted divergence to drop."""
-        known = [(self.divergence(trial.parameters), drop) for trial, drop in self._known]
-        positive = [(divergence, drop) for divergence, drop in known if divergence > 0.0]
-        finite = sorted(divergence for divergence in self.divergences.values() if math.isfinite(divergence))
+        known = zip(self._predicted, self.measured, strict=True)
+        positive = [(divergence, one.drop) for divergence, one in known if divergence > 0.0]
+        finite = sorted(self.divergences[np.isfinite(self.divergences)].tolist())
         divergences, drops = [divergence for divergence, _ in positive], [drop for _, drop in positive]
         typical = self.floor + sum(finite) / 10 or 1.0
         return fit_curve(divergences, drops, self.history.max_drop, typical=typical)
 
     @property
-    def near_misses(self) -> list[Trial]:
+    def near_misses(self) -> list[Measured]:
         """Related trials that just missed."""
-        return [trial for trial, _ in self._known if self.history.near_miss(trial)]
+        return [one for one in self.measured if self.history.near_miss(one.trial)]
 
     @property
     def bracket(self) -> tuple[float, float]:
         """The largest predicted divergence that was proven to be within, 0 without, and the smallest proven not to."""
-        known = [(self.divergence(trial.parameters), trial.within) for trial, _ in self._known]
+        known = [(divergence, one.trial.within) for divergence, one in zip(self._predicted, self.measured, strict=True)]
         within = [divergence for divergence, proven in known if proven]
         missed = [divergence for divergence, proven in known if proven is False]
         return max(within, default=0.0), min(missed, default=math.inf)
 
-    def plan(self, int8: frozenset[str]) -> Parameters:
+    def plan(self, int8: Layers) -> Codes:
         """That with just these layers in INT8."""
-        return with_int8(self.base, self.problem, int8)
+        return self.history.coding.with_int8(self.base_codes, int8)
 
     @cached_property
     def infeasible(self) -> Infeasible:
@@ -123,39 +141,31 @@ class Plans:
         return Infeasible(self.history)
 
     @cached_property
-    def _known(self) -> tuple[tuple[Trial, float], ...]:
-        """Related trials whose drop was measured, with that, and whose predicted divergence is a number."""
-        known = [(trial, trial.drop) for trial in self.related if trial.drop is not None and not self._rescored(trial)]
-        return tuple((trial, drop) for trial, drop in known if math.isfinite(drop) and self._is_predicted(trial))
+    def cuts(self) -> Cuts:
+        """The smallest sets of layers that are assumed to be infeasible with the settings of `base`."""
+        return self.infeasible.assumed_infeasible(self.base_codes)
+
+    @cached_property
+    def measured(self) -> list[Measured]:
+        """Related trials whose drop was measured, and whose predicted divergence is a number."""
+        history = self.history
+        known = ((place, trial, trial.drop) for place in self.related.tolist() for trial in [history.trials[place]])
+        found = (
+            Measured(place, trial, drop, self.table.row_of(trial.parameters, history.codes[place]))
+            for place, trial, drop in known
+            if drop is not None and math.isfinite(drop) and not self._rescored(trial)
+        )
+        return [one for one in found if math.isfinite(one.row.sum())]
+
+    @cached_property
+    def _predicted(self) -> list[float]:
+        """The predicted divergences of these trials, corrected."""
+        rows = np.array([one.row for one in self.measured]).reshape(len(self.measured), len(self.table.tunables))
+        return [math.fsum(row) for row in (rows * self.factors).tolist()]
 
     def _rescored(self, trial: Trial) -> bool:
         """Whether a trial was undecided and its plan then scored on everything, which says more."""
-        others = self.history.trials_of(trial.parameters)
-        return trial.undecided and any(other.state is State.DONE for other in others)
-
-    def _is_predicted(self, trial: Trial) -> bool:
-        return math.isfinite(sum(self._raw(tunable, trial.parameters) for tunable in self.predictions))
-
-    def _raw(self, tunable: str, parameters: Parameters) -> float:
-        """What was predicted for a tunable at first; nothing where it is in every plan and cannot be predicted."""
-        divergence = _divergence_in(tunable, parameters, self.predictions)
-        return divergence if math.isfinite(divergence) or tunable in self.problem.layers else 0.0
-
-
-def _divergence_in(tunable: str, parameters: Parameters, predictions: Predictions) -> float:
-    """The predicted divergence of a tunable, 0 in float; for settings without a prediction the worst."""
-    if not parameters.get(switch_of(tunable), True):
-        return 0.0
-    own = predictions.get(tunable, ())
-    for prediction in own:
-        if all(parameters.get(name) == value for name, value in prediction.parameters.items()):
-            return _number(prediction.divergence)
-    return max((_number(prediction.divergence) for prediction in own), default=0.0)
-
-
-def _number(divergence: float) -> float:
-    """A divergence that can be compared."""
-    return math.inf if math.isnan(divergence) else max(divergence, 0.0)
+        return trial.undecided and any(other.state is State.DONE for other in self.history.trials_of(trial.parameters))
 
 
 def corrections(parts: Array, measured: Array) -> Array:
@@ -170,9 +180,14 @@ def corrections(parts: Array, measured: Array) -> Array:
         return np.ones(parts.shape[1])
     parts, sums = parts[use], sums[use]
     target = measured[use] / math.exp(float(np.mean(np.log(measured[use] / sums))))
-    prior = SPREAD**2 * parts
-    covariance = prior @ parts.T + np.diag((MEASURING * (target + sums)) ** 2)
-    found = 1.0 + prior.T @ np.linalg.solve(covariance, target - sums)
+    variance = (MEASURING * (target + sums)) ** 2
+    if len(parts) <= max(MANY, parts.shape[1]):
+        prior = SPREAD**2 * parts
+        found = 1.0 + prior.T @ np.linalg.solve(prior @ parts.T + np.diag(variance), target - sums)
+    else:  # the same, of as many equations as there are tunables, not trials
+        weighted = parts.T / variance
+        precision = weighted @ parts + np.eye(parts.shape[1]) / SPREAD**2
+        found = 1.0 + np.linalg.solve(precision, weighted @ (target - sums))
     return np.asarray(np.clip(found, *FACTORS))
 
 

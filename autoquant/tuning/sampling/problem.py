@@ -128,10 +128,3 @@ def unit_of(dimension: str) -> str:
 def globals_of(parameters: Parameters) -> Parameters:
     """The settings of the whole model."""
     return {name: value for name, value in parameters.items() if not unit_of(name)}
-
-
-def canonical_key(parameters: Parameters, choices: Choices) -> frozenset[tuple[str, Choice]]:
-    """What distinguishes a plan from others: all parameters but the settings of layers in float, which mean nothing."""
-    off = set(choices.layers) - int8_of(parameters, choices)
-    dead = (name for name in parameters if unit_of(name) in off and name != switch_of(unit_of(name)))
-    return frozenset(parameters.items() - {(name, parameters[name]) for name in dead})

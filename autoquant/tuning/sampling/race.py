@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoquant.tuning.sampling.history import History
-from autoquant.tuning.sampling.problem import canonical_key, globals_of, unit_of
+from autoquant.tuning.sampling.problem import globals_of, unit_of
 from autoquant.tuning.study.space import Parameters, Suggestion, setting_words
 
 SAMPLES = (64, 128, 256)
@@ -46,7 +46,7 @@ def race(history: History, reference: Parameters) -> Race:
     tried, following = _combined(history, reference, singles, more)
     if following is None:
         following = _among_the_best(history, reference, tried, most)
-    raced = list({canonical_key(point, history.problem): point for point in [reference, *singles, *tried]}.values())
+    raced = list({history.coding.key(point): point for point in [reference, *singles, *tried]}.values())
     ranked = _ranked(history, raced)
     near = [point for point in _within(history, raced, NEAR) if point not in ranked]
     return Race(following, ranked, [*ranked, *near])

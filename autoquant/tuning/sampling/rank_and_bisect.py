@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from autoquant.tuning.sampling.problem import Choices, canonical_key, start_of, with_int8
+from autoquant.tuning.sampling.coding import Coding
+from autoquant.tuning.sampling.problem import Choices, start_of, with_int8
 from autoquant.tuning.study.space import Parameters, Suggestion
 from autoquant.tuning.study.trial import State, Trial
 
@@ -81,8 +83,12 @@ class RankAndBisect:
         return self._rescore(point(step.number)) if _all_undecided(tried) else None
 
     def _trials_of(self, point: Parameters, trials: Sequence[Trial]) -> list[Trial]:
-        key = canonical_key(point, self.choices)
-        return [trial for trial in trials if canonical_key(trial.parameters, self.choices) == key]
+        key = self._coding.key(point)
+        return [trial for trial in trials if self._coding.key(trial.parameters) == key]
+
+    @cached_property
+    def _coding(self) -> Coding:
+        return Coding(self.choices)
 
     def _rescore(self, point: Parameters) -> Suggestion:
         return Suggestion(point, "amct: what was undecided, on all samples", "amct", self.choices.total)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from guided_problems import Played, Synthetic, play, random_problem, trial_of
 
+from autoquant.tuning.sampling.coding import Coding
 from autoquant.tuning.sampling.guided import propose
-from autoquant.tuning.sampling.history import History, Infeasible
-from autoquant.tuning.sampling.problem import canonical_key, gain_of, int8_of, start_of, with_int8
+from autoquant.tuning.sampling.history import History
+from autoquant.tuning.sampling.infeasible import Infeasible
+from autoquant.tuning.sampling.problem import gain_of, int8_of, start_of, with_int8
 from autoquant.tuning.sampling.samplers import Guided
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.trial import State, Trial
@@ -23,7 +25,7 @@ WEAK_HARM: dict[str, dict[Choice, float]] = {"batch_num": {8: 1.0, 1: 1.2}, "equ
 
 
 def guided(problem: Synthetic, *, budget: float = 10.0) -> Played:
-    return play(problem, lambda trials: propose(trials, problem), budget=budget)
+    return play(problem, lambda trials: propose(History.of(trials, problem)), budget=budget)
 
 
 def scaled(problem: Synthetic, factor: float) -> Synthetic:
@@ -177,9 +179,9 @@ def test_a_rescored_trial_that_was_within_leaves_more_to_try() -> None:
         trial(1, "ab", State.STOPPED, samples=50, drop=0.012),
         trial(2, "ab", State.DONE, max_samples=400, samples=400, drop=0.0, within=True),
     )
-    infeasible = Infeasible(History(trials, problem))
-    assert infeasible.is_open(point("abc"))
-    assert not Infeasible(History(trials[:2], problem)).is_open(point("abc"))
+    three, infeasible = Coding(problem).encode(point("abc")), Infeasible(History.of(trials, problem))
+    assert infeasible.is_open(three)
+    assert not Infeasible(History.of(trials[:2], problem)).is_open(three)
     assert infeasible.next_recheck() is None
 
 
@@ -208,22 +210,22 @@ def test_layers_that_are_always_int8_are_tried_alone_at_last() -> None:
 def test_a_layer_that_cannot_be_int8_is_left_in_float() -> None:
     problem = scaled(random_problem(5, bad=0), 1e-3)
     failed = trial_of(Suggestion(start_of(problem), "why", "start"), 0, State.FAILED, at_fault="l03")
-    suggestion = propose([failed], problem)
+    suggestion = propose(History.of([failed], problem))
     assert suggestion is not None
     assert int8_of(suggestion.parameters, problem) == set(problem.layers) - {"l03"}
     within = problem.evaluate(suggestion, 1)
     assert within.within
-    assert propose([failed, within], problem) is None  # nothing that is not excluded gains more
+    assert propose(History.of([failed, within], problem)) is None  # nothing that is not excluded gains more
 
 
 def test_a_plan_that_failed_because_of_no_single_layer_is_not_tried_again() -> None:
     problem = random_problem(6)
 
     def failing(trials: Sequence[Trial]) -> Suggestion | None:
-        return propose([replace(trial, state=State.FAILED, within=None) for trial in trials], problem)
+        return propose(History.of([replace(trial, state=State.FAILED, within=None) for trial in trials], problem))
 
     played = play(problem, failing, most=60)
-    assert len({canonical_key(trial.parameters, problem) for trial in played.trials}) == len(played.trials)
+    assert len({Coding(problem).key(trial.parameters) for trial in played.trials}) == len(played.trials)
 
 
 def test_a_layer_that_is_slower_in_int8_goes_back_to_float() -> None:
@@ -246,18 +248,18 @@ def test_predictions_that_are_no_numbers(wrong: float) -> None:
 def test_a_model_without_a_layer_to_choose() -> None:
     problem = replace(random_problem(3), gains={}, true={}, predicted={})
     out = trial_of(Suggestion({}, "why", "start"), 0, State.STOPPED, samples=64, drop=0.5, within=False)
-    assert propose([], problem) == Suggestion({}, "all INT8", "start")
-    assert propose([out], problem) is None
+    assert propose(History.of([], problem)) == Suggestion({}, "all INT8", "start")
+    assert propose(History.of([out], problem)) is None
 
 
 def test_the_same_history_gives_the_same_suggestion_and_nothing_is_proposed_twice() -> None:
     problem = replace(random_problem(9, ranges=3), harm=HARM)
     played = guided(problem, budget=15.0)
     for count, trial in enumerate(played.trials):
-        suggestion = propose(played.trials[:count], problem)
+        suggestion = propose(History.of(played.trials[:count], problem))
         assert suggestion is not None
         assert suggestion.parameters == trial.parameters
-    points = [(canonical_key(trial.parameters, problem), trial.max_samples) for trial in played.trials]
+    points = [(Coding(problem).key(trial.parameters), trial.max_samples) for trial in played.trials]
     assert len(set(points)) == len(points)
 
 
@@ -265,9 +267,9 @@ def test_running_trials_are_not_proposed_again() -> None:
     """Eight at the same time, none of which has ended."""
     problem = replace(random_problem(10), harm=HARM)
     trials: list[Trial] = []
-    while len(trials) < 8 and (suggestion := propose(trials, problem)) is not None:
+    while len(trials) < 8 and (suggestion := propose(History.of(trials, problem))) is not None:
         trials.append(trial_of(suggestion, len(trials)))
-    points = {(canonical_key(trial.parameters, problem), trial.max_samples) for trial in trials}
+    points = {(Coding(problem).key(trial.parameters), trial.max_samples) for trial in trials}
     assert len(points) == len(trials) >= 5
 
 
@@ -276,7 +278,7 @@ def test_the_optimum_is_found_with_two_trials_at_a_time() -> None:
     trials: dict[int, Trial] = {}
     running: list[Suggestion] = []
     for _ in range(60):
-        suggestion = propose(list(trials.values()), problem)
+        suggestion = propose(History.of(list(trials.values()), problem))
         if suggestion is not None:
             trials[len(trials)] = trial_of(suggestion, len(trials))
             running.append(suggestion)
@@ -301,7 +303,7 @@ def test_more_than_what_was_out_is_not_tried() -> None:
 
 def test_every_suggestion_says_why() -> None:
     problem = replace(random_problem(12), harm=HARM)
-    words = [trial.why for trial in play(problem, lambda trials: propose(trials, problem), most=30).trials]
+    words = [trial.why for trial in play(problem, lambda trials: propose(History.of(trials, problem)), most=30).trials]
     assert words[:3] == [
         "all INT8: 8 batches, not equalized",
         "race 1 batch (64 samples)",
@@ -328,7 +330,7 @@ def test_two_hundred_layers() -> None:
 def check_optimum(problem: Synthetic, trials: Sequence[Trial]) -> None:
     """That the optimum was found, and nothing was carried out twice."""
     ended = [trial for trial in trials if trial.state is not State.RUNNING]
-    points = [(canonical_key(trial.parameters, problem), trial.max_samples) for trial in ended]
+    points = [(Coding(problem).key(trial.parameters), trial.max_samples) for trial in ended]
     assert len(set(points)) == len(points)
     best = max(gain_of(int8_of(trial.parameters, problem), problem) for trial in ended if trial.within)
     assert best >= 0.99 * problem.optimum()

@@ -39,7 +39,7 @@ def run(
     measured = divergence(START)
     assert measured is not None
     trials = [start or trial(0, START, None, divergences=(measured,), drop=0.3, within=False)]
-    while (raced := race(History(tuple(trials), PROBLEM), START)).next is not None:
+    while (raced := race(History.of(trials, PROBLEM), START)).next is not None:
         suggestion = raced.next
         assert suggestion.max_samples is not None
         measured = divergence(suggestion.parameters)
@@ -104,7 +104,7 @@ def test_no_point_is_scored_twice_on_as_many_samples() -> None:
 
 def test_without_divergences_drops_are_compared() -> None:
     trials = [trial(0, START, None, divergence_samples=0, drop=0.3, within=False)]
-    while (raced := race(History(tuple(trials), PROBLEM), START)).next is not None:
+    while (raced := race(History.of(trials, PROBLEM), START)).next is not None:
         point, samples = raced.next.parameters, raced.next.max_samples
         trials.append(trial(len(trials), point, samples, divergence_samples=0, drop=0.1 * true_divergence(point)))
     assert globals_of(raced.ranked[0]) == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
 
-from autoquant.tuning.sampling import moves
-from autoquant.tuning.sampling.moves import FEW, most_gain
+from autoquant.tuning.sampling import knapsack
+from autoquant.tuning.sampling.knapsack import CORE, most_gain
+
+
+def chosen_of(
+    gains: Mapping[str, float], costs: Mapping[str, float], *, bound: float, cuts: Sequence[Collection[str]] = ()
+) -> frozenset[str] | None:
+    """The layers that are chosen, all by name."""
+    rows = np.array([[name in cut for name in gains] for cut in cuts], dtype=np.bool_).reshape(len(cuts), len(gains))
+    arrays = (np.array([each[name] for name in gains], dtype=np.float64) for each in (gains, costs))
+    found = most_gain(*arrays, bound=bound, cuts=rows)
+    return None if found is None else frozenset(itertools.compress(gains, found))
 
 
 def exhaustive(
@@ -40,14 +51,14 @@ def problems(draw: Callable[..., Any]) -> tuple[Any, ...]:
     return gains, costs, float(draw(st.integers(0, 80))), cuts
 
 
-@pytest.mark.parametrize("few", [0, FEW], ids=["by HiGHS", "by all subsets"])
+@pytest.mark.parametrize("few", [0, 4, CORE], ids=["by HiGHS", "core", "by all subsets"])
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_it_is_the_best_of_all_subsets(few: int, problem: tuple[Any, ...]) -> None:
     gains, costs, bound, cuts = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moves, "FEW", few)
-        chosen = most_gain(gains, costs, bound=bound, cuts=cuts)
+        patch.setattr(knapsack, "CORE", few)
+        chosen = chosen_of(gains, costs, bound=bound, cuts=cuts)
     assert chosen is not None
     assert not any(cut <= chosen for cut in cuts)
     found = (sum(gains[name] for name in chosen), sum(costs[name] for name in chosen))
@@ -62,7 +73,7 @@ def test_it_is_the_best_of_all_subsets_of_twelve(seed: int) -> None:
     costs = dict(zip(names, random.lognormal(0.0, 2.0, 12).tolist(), strict=True))
     cuts = [frozenset(map(str, random.choice(names, 8, replace=False))) for _ in range(3)]
     bound = 0.6 * sum(costs.values())
-    chosen = most_gain(gains, costs, bound=bound, cuts=cuts)
+    chosen = chosen_of(gains, costs, bound=bound, cuts=cuts)
     assert chosen is not None
     assert sum(gains[name] for name in chosen) == pytest.approx(exhaustive(gains, costs, bound, cuts)[0], abs=1e-4)
     assert sum(costs[name] for name in chosen) <= bound * (1 + 1e-4)
@@ -79,14 +90,34 @@ def test_it_is_the_best_of_all_subsets_of_twelve(seed: int) -> None:
         ({"a": 1.0, "b": 1.0}, {"a": 3.0, "b": 2.0}, 4.0, [], {"b"}),
         ({"a": 1.0, "b": 1.0}, {"a": 3.0, "b": 2.0}, math.inf, [{"a", "b"}], {"b"}),
         ({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, math.inf, [{"a"}, {"b"}], set()),
-        ({"a": 1.0, "b": 3.0}, {"a": 0.0, "b": 0.0}, math.inf, [{"a", "elsewhere"}], {"a", "b"}),
+        ({"a": 1.0, "b": 3.0, "c": 0.0}, {"a": 0.0, "b": 0.0, "c": 0.0}, math.inf, [{"a", "c"}], {"a", "b"}),
         ({"a": 1.0}, {"a": 0.0}, 1.0, [set()], None),
     ],
 )
 def test_edges(
     gains: dict[str, float], costs: dict[str, float], bound: float, cuts: list[set[str]], expected: set[str] | None
 ) -> None:
-    assert most_gain(gains, costs, bound=bound, cuts=cuts) == (None if expected is None else frozenset(expected))
+    assert chosen_of(gains, costs, bound=bound, cuts=cuts) == (None if expected is None else frozenset(expected))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [15, 40])
+def test_it_is_what_an_integer_program_of_all_layers_finds(seed: int, count: int) -> None:
+    """With cuts near the best subset, as plans that were tried give them. Costs are steps already, up to 100,000."""
+    random = np.random.default_rng([seed, count])
+    gains, costs = random.dirichlet(np.full(count, 2.0)), np.rint(random.lognormal(9.0, 1.5, count))
+    cuts = np.zeros((0, count), dtype=np.bool_)
+    for _ in range(5):
+        chosen = most_gain(gains, costs, bound=1e5, cuts=cuts)
+        assert chosen is not None
+        assert not any((cut <= chosen).all() for cut in cuts)
+        limits = [LinearConstraint(costs, ub=1e5 + 0.5 * count)]
+        limits += [LinearConstraint(cut.astype(float), ub=cut.sum() - 1.0) for cut in cuts]
+        options = {"mip_rel_gap": 0.0}
+        best = milp(-gains, constraints=limits, integrality=np.ones(count), bounds=Bounds(0, 1), options=options)
+        assert gains[chosen].sum() == pytest.approx(-best.fun, abs=1e-5)
+        assert costs[chosen].sum() <= 1e5 + 0.5 * count
+        cuts = np.concatenate([cuts, chosen[None]])
 
 
 def test_two_hundred_layers() -> None:
@@ -96,7 +127,7 @@ def test_two_hundred_layers() -> None:
     gains = dict(zip(names, random.lognormal(0.0, 1.0, 200).tolist(), strict=True))
     costs = dict(zip(names, random.lognormal(0.0, 2.0, 200).tolist(), strict=True))
     bound = 0.1 * sum(costs.values())
-    chosen = most_gain(gains, costs, bound=bound)
+    chosen = chosen_of(gains, costs, bound=bound)
     greedy, room = 0.0, bound
     for name in sorted(names, key=lambda name: costs[name] / gains[name]):
         if costs[name] <= room:
@@ -110,7 +141,7 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     gains = [9542, 6481, 3554, 13739, 14947, 349, 7536, 1149, 2213, 21599, 18890]
     costs = [74785, 2117, 38736, 26273, 2099, 62278, 35479, 27008, 12490, 2358, 79472]
     names = [f"l{number}" for number in range(11)]
-    chosen = most_gain(
+    chosen = chosen_of(
         dict(zip(names, gains, strict=True)), dict(zip(names, map(float, costs), strict=True)), bound=100_000.0
     )
     assert chosen == frozenset(["l1", "l3", "l4", "l6", "l8", "l9"])

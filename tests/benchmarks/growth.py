@@ -11,9 +11,12 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+import growth_outputs
 import growth_trials
 
-SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = MappingProxyType({"trials": growth_trials.rows})
+SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = MappingProxyType(
+    {"trials": growth_trials.rows, "outputs": growth_outputs.rows}
+)
 """Name -> what prints its rows, a line each."""
 
 

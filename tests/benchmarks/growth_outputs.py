@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,13 @@ CASES = {
 }
 
 
-def rows(*, small: bool = False) -> None:
-    """Print the table."""
-    print("memory for scoring, MB: all outputs, the growth of the peak, the goal")
+def rows(*, small: bool = False) -> Iterator[str]:
+    """The rows of the table."""
+    yield "memory for scoring, MB: all outputs, the growth of the peak, the goal"
     for name, case in CASES.items():
-        print(
-            f"{name:20} {case.bytes / (100 if small else 1) / MB:9,.0f} {peak(name, small=small):9,.0f} {case.goal:>6}"
-        )
-    print(f"calls of a metric that is no mean, both bounds: {metric_calls():,}")
+        outputs = case.bytes / (100 if small else 1) / MB
+        yield f"{name:20} {outputs:9,.0f} {peak(name, small=small):9,.0f} {case.goal:>6}"
+    yield f"calls of a metric that is no mean, both bounds: {metric_calls():,}"
 
 
 def peak(name: str, *, small: bool) -> float:
@@ -151,12 +151,14 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--case")
     given = parser.parse_args(words)
     if not given.case:
-        return rows(small=given.small)
+        for row in rows(small=given.small):
+            print(row, flush=True)
+        return
     case = CASES[given.case]
     with tempfile.TemporaryDirectory() as folder:
         samples = case.samples // 100 if given.small else case.samples
         print(measure(Case(samples, case.shape, case.channels, case.metric), Path(folder)))
-    return None
+    return
 
 
 if __name__ == "__main__":

@@ -82,24 +82,16 @@ class Formula:
 
 
 @dataclass
-class FakeTarget:
-    """A target with one file."""
-
-    name: str = "litert"
-
-    def files(self, path: Path) -> list[Path]:
-        """The model itself."""
-        return [path]
-
-
-@dataclass
 class FakeBuilder:
     """Saves four bytes, and remembers the plan for the scorer."""
 
     workload: Workload
-    target: FakeTarget = field(default_factory=FakeTarget)
     file_name: str = MODEL
     plan: Plan | None = None
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The model itself."""
+        return (path,)
 
     def build(self, plan: Plan, folder: Path, on_step: OnStep) -> Built:
         """Nothing but the file."""

@@ -8,12 +8,17 @@ import sys
 from functools import cache
 from typing import Any
 
+LEAST = 1 << 25
+"""Bytes that are worth looking for, which takes some tenths of a second."""
 
-def release_memory() -> None:
-    """Give back what is free: after something large, such as a graph with its weights, that is not needed any more.
+
+def release_memory(size: int) -> None:
+    """Give back what is free, after something that held so many bytes and is not needed any more, such as a graph.
 
     Graphs of TensorFlow refer to themselves, so Python frees them late; and glibc keeps what it got in small pieces.
     """
+    if size < LEAST:
+        return
     gc.collect()
     library = _glibc()
     if library is not None:

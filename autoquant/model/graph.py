@@ -63,6 +63,12 @@ class Graph:
         return graph_def
 
     @property
+    def size(self) -> int:
+        """Bytes of its constants."""
+        constants = (node for node in self.nodes.values() if node.op == "Const")
+        return sum(len(node.attr["value"].tensor.tensor_content) for node in constants)
+
+    @property
     def output_nodes(self) -> frozenset[str]:
         """The nodes whose names must not change because outputs are called after them."""
         return frozenset(node_of(output) for output in self.outputs)

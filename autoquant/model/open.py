@@ -59,12 +59,13 @@ def open_model(
     from autoquant.model.shapes import input_specs
 
     frozen = in_float32(select_interface(load(path, feed, signature=signature), inputs=inputs, outputs=outputs))
-    release_memory()  # what TensorFlow and Keras made on the way is many times the size of the weights
+    size = frozen.size
+    release_memory(size)  # what TensorFlow and Keras made on the way is many times the size of the weights
     graph = _normalized(channels_last(without_fakes(frozen)), fusion, inputs)
     check_conditions(graph)
     notes = tuple(_notes(frozen))
     del frozen
-    release_memory()
+    release_memory(size)
     model = Model(path.resolve().stem, graph, input_specs(graph), digest_of(path), notes)
     return without_front(model) if for_litert else model
 

@@ -37,7 +37,7 @@ def convert(graph: Graph, *, cuts: Iterable[str] = ()) -> LiteGraph:
     """
     parts = cut(with_made_lists(_with_ranks(graph)), cuts)
     content = _converted(parts.graph)
-    release_memory()
+    release_memory(len(content))
     model = flatbuffer.read(content)
     _put_in_order(model, parts.graph)
     join(model, graph, parts)

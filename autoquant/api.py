@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,7 +16,6 @@ from autoquant.errors import ModelError, PlanError, UsageError
 from autoquant.evaluation.data.checks import check_calibration
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record, record_path
@@ -30,7 +30,7 @@ from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
-from autoquant.tuning.events import Listener
+from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import open_dataset
 from autoquant.tuning.result import SearchResult
@@ -128,7 +128,7 @@ def export(
     target: str | None = None,
     io: str | None = None,
     simulation: bool = True,
-    on_progress: OnProgress = no_progress,
+    listener: Listener = no_progress,
     **given: Any,
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
@@ -137,7 +137,8 @@ def export(
     same numbers. The score is in the result's `transferred` and in score.json. `io` likewise is the type of the
     inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
     `simulation` False leaves the functions out that let a graph run in stock TensorFlow, for converters that do not
-    want them. `given` are data and functions that the run had in memory, where they are needed again. Raises RunError.
+    want them. `listener` is told what takes long. `given` are data and functions that the run had in memory, where they
+    are needed again. Raises RunError.
     """
     return export_trial(
         StoredTrial.load(Path(run), trial),
@@ -145,7 +146,7 @@ def export(
         target=target,
         io=io,
         simulation=simulation,
-        on_progress=on_progress,
+        listener=listener,
         **given,
     )
 
@@ -172,13 +173,15 @@ def quantize(
     signature: str = "",
     feed: Feed = (),
     simulation: bool = True,
+    listener: Listener = no_progress,
     **options: Unpack[DataOptions],
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
     `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` one of several of
     a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
-    False leaves the functions out that let the model run in stock TensorFlow. `options` say how the data becomes what
+    False leaves the functions out that let the model run in stock TensorFlow. `listener` is told what takes long, as
+    that of a search. `options` say how the data becomes what
     the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
     fit the model or the target, TrialError where a layer cannot be quantized as it says, DataError where the data
     misleads (`check_calibration`).
@@ -186,6 +189,7 @@ def quantize(
     check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
     fusion = load_config(Path(config)).fusion
+    reporter(listener, "opening the model")
     opened = open_model(
         model,
         inputs=inputs,
@@ -195,15 +199,28 @@ def quantize(
         feed=feed,
         for_litert=TARGETS[target].cuts_front,
     )
+    reporter(listener, "reading the data")
     data = open_dataset(request, opened, calibration)
     check_calibration(data)
     built_for = open_target(target, io=io, simulation=simulation)
+    reporter(listener, f"lowering the model for {target}")
     lowered = built_for.lowered(opened)
     workload = Workload.of(built_for, lowered, data)
     plan = _fitting_plan(Path(config), workload.layers, target)
     engine = open_engine(TARGETS[target].runtime)
-    builder = builder_of_plan(plan, lowered, workload, built_for, engine, data, batch_size=request.batch_size)
+    builder = builder_of_plan(
+        plan,
+        lowered,
+        workload,
+        built_for,
+        engine,
+        data,
+        batch_size=request.batch_size,
+        on_progress=reporter(listener, "calibration"),
+        on_between=partial(progress, listener, "operators between layers"),
+    )
     made = make_export(Path(to), built_for.file_name(opened.name))
+    reporter(listener, "building")
     builder.build(plan, made.folder)
     remove_claims(made)
     return replace(made, notes=opened.notes)
@@ -224,15 +241,17 @@ def benchmark(
     *models: str | Path,
     samples: Sequence[Any] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    listener: Listener = no_progress,
     **options: Unpack[BenchmarkOptions],
 ) -> Latency:
     """Measure how long models take on this machine, side by side; the first is what the others are compared with.
 
     A model is a .tflite, a run whose best is one, or one of TensorFlow, which is converted to float. `samples` is a
     batch for each input in the order of the file; without it numbers are random. `options` are threads (1), batch_size
-    (1), repeat (as often as three seconds allow), image_size. Raises ModelError where a model cannot be run.
+    (1), repeat (as often as three seconds allow), image_size. `listener` is told what takes long.
+    Raises ModelError where a model cannot be run.
     """
-    return measuring.benchmark(models, BenchmarkRequest(**options), samples=samples, clock=clock)
+    return measuring.benchmark(models, BenchmarkRequest(**options), samples=samples, clock=clock, listener=listener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,18 +277,20 @@ def inspect(
     signature: str | None = None,
     feed: Feed = (),
     calibration: Any = None,
+    listener: Listener = no_progress,
     **options: Unpack[DataOptions],
 ) -> Inspection:
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
     `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data.
-    With `calibration` data, read as `options` say, the sensitivity of each layer is found as well. Raises ModelError,
-    UsageError.
+    With `calibration` data, read as `options` say, the sensitivity of each layer is found as well. `listener` is told
+    what takes long. Raises ModelError, UsageError.
     """
     chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
     check_target(model, target=chosen)
     request = None if calibration is None else DataRequest(data=calibration, calibration=calibration, **options)
+    reporter(listener, "opening the model")
     opened = open_model(
         model,
         inputs=inputs,
@@ -279,21 +300,41 @@ def inspect(
         for_litert=TARGETS[chosen].cuts_front,
     )
     looked_at = open_target(chosen)
+    reporter(listener, f"lowering the model for {chosen}")
     lowered = looked_at.lowered(opened)
     survey = looked_at.survey(lowered, {})
     if request is None:
         return Inspection(lowered, survey)
     from autoquant.tuning.sensitivity.measure import measure_overview
 
+    reporter(listener, "reading the data")
     data = open_dataset(request, opened, request.calibration)
     check_calibration(data)
     layers = {layer.name: layer for layer in survey.layers}
-    overview = measure_overview(opened, layers, data, batch_size=request.batch_size)
+    calibrating = partial(progress, listener, "calibration")
+    overview = measure_overview(
+        opened,
+        layers,
+        data,
+        batch_size=request.batch_size,
+        on_calibration=calibrating,
+        on_progress=partial(progress, listener, "sensitivity of layers"),
+    )
     if chosen == TENSORFLOW:
         return Inspection(lowered, survey, overview)
     plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})
     workload, engine = Workload.of(looked_at, lowered, data), open_engine(TARGETS[chosen].runtime)
-    builder = builder_of_plan(plan, lowered, workload, looked_at, engine, data, batch_size=request.batch_size)
+    builder = builder_of_plan(
+        plan,
+        lowered,
+        workload,
+        looked_at,
+        engine,
+        data,
+        batch_size=request.batch_size,
+        on_progress=calibrating,
+        on_between=partial(progress, listener, "operators between layers"),
+    )
     return Inspection(lowered, survey, overview, builder.measure_between(plan))
 
 

@@ -49,6 +49,10 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+class OutOfTime(Exception):  # no error: whoever can go on without what it ends catches it
+    """The time of a search is over in the middle of something that can be left out."""
+
+
 class AutoquantError(Exception):
     """A sentence for the person who must act: where, what, the way out."""
 

@@ -36,7 +36,7 @@ from autoquant.tuning.events import Event, TrialEnded
 from autoquant.tuning.repairs.equalization import ModelVariant
 from autoquant.tuning.result import Ended
 from autoquant.tuning.sampling.samplers import tpe
-from autoquant.tuning.session import Budget, Session
+from autoquant.tuning.session import Budget, Session, TimeLimit
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.space import Suggestion
 from autoquant.tuning.study.study import Sampler, Study
@@ -173,8 +173,7 @@ def _session(
         budget=Budget(max_trials=max_trials, max_failures=inf),
         folder=run,
         listener=History(space, judge),
-        clock=time.monotonic,
-        begin=time.monotonic(),
+        limit=TimeLimit(time.monotonic, begin=time.monotonic()),
     )
 
 

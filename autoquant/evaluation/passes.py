@@ -76,6 +76,7 @@ class CalibrationRunner:
         statistics = load_statistics(cache, key=key) if cache and not exact else None
         if statistics is not None:
             return statistics
+        self.on_progress(0, 0)
         with closing(self.engine.open_graph(model.program, watched)) as runner:
             parts = zip(wanted, self._parts(model, runner, [number * size for number in wanted]), strict=True)
             statistics = collect(parts, key=key, exact=values, channels=channels, threads=cores())
@@ -88,6 +89,7 @@ class CalibrationRunner:
 
         Raises TrialError where the model does not run, DataError where the data cannot be read.
         """
+        self.on_progress(0, 0)
         with closing(self.engine.open_graph(model.program, sorted(axes))) as runner:
             return collect_moments(next(self._parts(model, runner, [batch_num * self.batch_size])), axes)
 
@@ -99,6 +101,7 @@ class CalibrationRunner:
         """The tensors of the samples that are new up to each number of samples in `edges`, some samples at a time."""
         order, size = calibration_order(self.data), part_size(model, runner, self.data)
         done, total = 0, min(len(self.data), edges[-1])
+        self.on_progress(done, total)
 
         def run(samples: Dataset) -> Iterator[Mapping[str, Array]]:
             nonlocal done

@@ -14,6 +14,8 @@ from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model
+from autoquant.quiet import no_progress
+from autoquant.tuning.events import Listener, reporter
 from autoquant.tuning.study.run_folder import RunFolder
 
 BUDGET = RoundsBudget(seconds=3.0, rounds=1000)
@@ -82,6 +84,7 @@ def benchmark(
     *,
     samples: Sequence[Array] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    listener: Listener = no_progress,
 ) -> Latency:
     """Measure models; the first is the reference. Any but a .tflite is converted to a float one, by TensorFlow.
 
@@ -98,9 +101,11 @@ def benchmark(
         raise UsageError("MODEL", "one appears twice", hint="give each model once")
     names = [path.name for path in paths]
     layers: dict[str, str] = {}
+    reporter(listener, "opening models")
     contents = {path.name if names.count(path.name) == 1 else str(path): _content(path, layers) for path in paths}
     first, content = next(iter(contents.items()))
     fed = samples or random_samples(first, content, batch_size=request.batch_size, image_size=request.image_size)
+    reporter(listener, "measuring")
     return measure_latency(contents, fed, threads=request.threads, budget=request.budget, layers=layers, clock=clock)
 
 

@@ -121,9 +121,11 @@ def builder_of_plan(
     *,
     batch_size: int,
     on_progress: OnProgress = no_progress,
+    on_between: OnProgress = no_progress,
 ) -> Builder:
     """A builder for one plan: its INT8 layers alone are calibrated, on `data`.
 
+    `on_progress` is told of passes over the data, `on_between` of what is measured between layers.
     Raises as `CalibrationRunner.statistics`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
@@ -142,7 +144,7 @@ def builder_of_plan(
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     # Nobody says what the outputs are: of values each column is to be kept, whatever the others hold.
     between = measured_between(
-        lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_progress
+        lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_between
     )
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
 

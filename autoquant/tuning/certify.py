@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, InputError, RunError
+from autoquant.errors import AutoquantError, InputError, OutOfTime, RunError
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.files import sha256_of
@@ -67,7 +67,10 @@ def certify(session: SearchSession, result: SearchResult) -> SearchResult:
             late = _too_late(session)
             if late:
                 return replace(result, uncertified=late)
-            certificate = _evaluate(session, model, digest, best.number)
+            with session.limit.enforced():
+                certificate = _evaluate(session, model, digest, best.number)
+    except OutOfTime:
+        return replace(result, uncertified=f"--timeout left too little time for it; {_again(session)}")
     except KeyboardInterrupt:
         return replace(result, ended=Ended.INTERRUPTED)
     except RunError:
@@ -106,12 +109,17 @@ def _refusal(before: Sequence[HoldoutEvaluation], trial: int, model: str) -> str
 
 def _too_late(session: SearchSession) -> str:
     """Why the holdout is not used now, if it is not: what is left of the budget is too short for the bounds."""
-    used, reserve = session.seconds_used(), session.reserve
-    if not reserve or used + reserve <= session.budget.timeout:
+    needed = session.seconds_reserved
+    if session.limit.left() > needed:
         return ""
-    what = f"its bounds take about {math.ceil(reserve)}s, for which --timeout leaves no time"
-    again = f"autoquant resume {session.folder.path} --timeout {math.ceil(used + 2 * reserve)}s"
-    return f"{what}; the holdout was not used: `{again}`"
+    what = f"{'its bounds take' if session.reserve else 'it takes'} about {math.ceil(needed)}s"
+    return f"{what}, for which --timeout leaves no time; {_again(session)}"
+
+
+def _again(session: SearchSession) -> str:
+    """How to certify the best all the same, where that was not done or not ended."""
+    enough = math.ceil(session.limit.used() + 2 * session.seconds_reserved) + 1
+    return f"the holdout was not used: `autoquant resume {session.folder.path} --timeout {enough}s`"
 
 
 def _stored(folder: RunFolder, before: Sequence[HoldoutEvaluation]) -> Certificate | None:
@@ -124,12 +132,13 @@ def _stored(folder: RunFolder, before: Sequence[HoldoutEvaluation]) -> Certifica
 def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> Certificate:
     """Score the best model, of this digest, on the holdout, and write down what may be claimed of it."""
     scorer, splits, request = session.scorer, session.splits, session.request
-    subset = holdout_subset(splits, scorer.subset.baseline, session.metric, scorer.open_float, scorer.batch_size)
+    on_progress, size = session.on_progress("baseline of the holdout"), scorer.batch_size
+    subset = holdout_subset(splits, scorer.subset.baseline, session.metric, scorer.open_float, size, on_progress)
     tolerance = request.guard_tolerance
     groups = _groups(session, subset) if request.guard else None
     engine, on_progress = session.open_runtime(), session.on_progress("certification")
     with closing(engine.open_file(model, scorer.program)) as runner:
-        score = subset.evaluate(runner, batch_size=scorer.batch_size, on_progress=on_progress)
+        score = subset.evaluate(runner, batch_size=size, on_progress=on_progress)
         kernels = _kernels(runner)
     certificate = compute_certificate(
         subset.score.rows,

@@ -28,6 +28,8 @@ def costly_layers(session: SearchSession, trial: Trial) -> CostlyLayers:
     The result is known already: nothing that happens here may lose it.
     """
     layers = [name for name in trial.plan.int8 if not is_tensor(name)]
+    if session.has_no_time("the costliest layers were not looked for"):
+        return CostlyLayers()
     try:
         known = session.known_divergences(trial.parameters)
         if known:
@@ -44,16 +46,17 @@ def costly_layers(session: SearchSession, trial: Trial) -> CostlyLayers:
 def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folder: Path) -> CostlyLayers:
     """Build and run a model of each layer alone, as many as there is time for."""
     longest_trial = max(sum(one.seconds.values()) for one in session.study.trials())
-    begin, longest = session.clock(), 0.0
-    end = begin + min(TRIALS * longest_trial, session.budget.timeout - session.seconds_used())
+    clock, longest = session.limit.clock, 0.0
+    end = clock() + min(TRIALS * longest_trial, session.limit.left())
     found: dict[str, float] = {}
+    on_progress = session.on_progress("costly layers")
     for name in layers:
-        now = session.clock()
+        now = clock()
         if now + longest >= end:
             break
         found[name] = _alone(session, trial, name, folder)
-        longest = max(longest, session.clock() - now)
-        session.on_progress("costly layers")(len(found), len(layers))
+        longest = max(longest, clock() - now)
+        on_progress(len(found), len(layers))
     samples = min(PROBE_SIZES[0], len(session.scorer.subset))
     few = "" if len(found) == len(layers) else f", {len(found)} of {len(layers)} layers, as time allowed"
     return CostlyLayers.of(found, f"measured on {samples} samples{few}")

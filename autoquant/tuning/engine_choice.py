@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.evaluation.engines.fake_quant import FakeQuantEngine
 
 LITERT = "litert"
+CALIBRATES = "calibrates"
+"""Key of the engine that calibrates, in run.toml, where it is not the one that scores."""
 Make = Callable[[Plan, Path], object]
 """Writes the INT8 file of a plan."""
 PLANS = 5
@@ -34,16 +36,26 @@ PLANS = 5
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine; `reason` says why it is not LiteRT where that was preferred, `figures` how the two compared."""
+    """An engine; `reason` says why it is not LiteRT where that was preferred, `figures` how the two compared.
+
+    `fp32` runs the FP32 model while calibrating, where that is another one.
+    """
 
     engine: Engine
     reason: str = ""
     figures: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    fp32: Engine | None = None
+
+    @property
+    def calibrates(self) -> Engine:
+        """The engine that runs the FP32 model while calibrating."""
+        return self.fp32 or self.engine
 
     def as_table(self) -> dict[str, Any]:
         """As run.toml has it."""
         reason = {"reason": self.reason} if self.reason else {}
-        return {"name": self.engine.name, "version": self.engine.version, **reason, **self.figures}
+        fp32 = {CALIBRATES: self.fp32.name} if self.fp32 else {}
+        return {"name": self.engine.name, "version": self.engine.version, **reason, **fp32, **self.figures}
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,11 @@ class EngineChooser:
 
     def reopen(self, stored: Mapping[str, Any]) -> EngineChoice:
         """Open the engine that a run was started with. Raises RunError where it does not run the model any more."""
-        figures = {key: value for key, value in stored.items() if key not in ("name", "version", "reason")}
-        if stored["name"] == self._runtime:
-            return EngineChoice(open_engine(self._runtime), stored.get("reason", ""), figures)
+        figures = {key: value for key, value in stored.items() if key not in ("name", "version", "reason", CALIBRATES)}
         try:
+            if stored["name"] == self._runtime:
+                fp32 = self._fake_quant_engine() if CALIBRATES in stored else None
+                return EngineChoice(open_engine(self._runtime), stored.get("reason", ""), figures, fp32)
             return EngineChoice(self._fake_quant_engine(), figures=figures)
         except ModelError as error:
             what = f"was started on LiteRT, which does not run the model any more: {error}"
@@ -91,13 +104,18 @@ class EngineChooser:
         try:
             compared, same = self._compared_int8(choice.engine, make, plans)
         except TrialError as error:
-            return self.fall_back(f"{error.where}: {error.what}", choice.figures)
+            return self._scored_elsewhere(choice, f"{error.where}: {error.what}")
         if compared is None:
-            return self.fall_back("there is no INT8 model to compare with TensorFlow", choice.figures)
+            return self._scored_elsewhere(choice, "there is no INT8 model to compare with TensorFlow")
         figures = {**choice.figures, **_figures("int8", compared)}
         if not same:
-            return self.fall_back(f"the first INT8 model's outputs differ on LiteRT: {compared}", figures)
+            differ = f"the first INT8 model's outputs differ on LiteRT: {compared}"
+            return self._scored_elsewhere(replace(choice, figures=figures), differ)
         return EngineChoice(choice.engine, figures=figures)
+
+    def _scored_elsewhere(self, choice: EngineChoice, reason: str) -> EngineChoice:
+        """TensorFlow, for this reason; the FP32 model, which is the same on LiteRT, stays there for its statistics."""
+        return replace(self.fall_back(reason, choice.figures), fp32=choice.engine)
 
     def fall_back(self, reason: str, figures: Mapping[str, Any] = MappingProxyType({})) -> EngineChoice:
         """Choose TensorFlow, for this reason. Raises UsageError where LiteRT was asked for."""

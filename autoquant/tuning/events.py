@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.trial import Trial
 
@@ -75,7 +77,10 @@ class TrialStarted:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Samples done of the baseline, the calibration, the current trial, or another phase."""
+    """Samples, or other steps, done of the baseline, the calibration, the current trial, or another phase.
+
+    0 done is the beginning of the phase; `total` is 0 where its steps cannot be counted.
+    """
 
     what: str
     done: int
@@ -119,3 +124,14 @@ Event = (
     | Finished
 )
 Listener = Callable[[Event], None]
+
+
+def progress(listener: Listener, what: str, done: int, total: int) -> None:
+    """Tell a listener how far a phase is."""
+    listener(Progress(what, done, total))
+
+
+def reporter(listener: Listener, what: str) -> OnProgress:
+    """Tell a listener that a phase begins; gives a callback that tells how far it is."""
+    progress(listener, what, 0, 0)
+    return partial(progress, listener, what)

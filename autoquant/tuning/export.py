@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
-from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.files import sha256_of, write_bytes, write_text, writing
 from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
@@ -20,6 +19,7 @@ from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import existing_front, front_path
 from autoquant.tuning.certification.certificate import load_certificate
+from autoquant.tuning.events import Listener
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
@@ -137,7 +137,7 @@ def export_trial(
     target: str | None,
     io: str | None,
     simulation: bool,
-    on_progress: OnProgress,
+    listener: Listener,
     **given: Any,
 ) -> Export:
     """Copy the files of a trial, or build them again: for another target, or where the model was deleted.
@@ -151,7 +151,7 @@ def export_trial(
     if (wanted, wanted_io) == (trial.target, trial.io):
         made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation)
     if made is None:
-        made = _transfer(trial, to, wanted, wanted_io, on_progress, given)
+        made = _transfer(trial, to, wanted, wanted_io, listener, given)
         if not simulation:  # it was scored with what runs it
             _drop_simulation(made)
     return made
@@ -218,14 +218,14 @@ def _copy_certificate(trial: StoredTrial, made: Export) -> None:
 
 
 def _transfer(
-    trial: StoredTrial, to: Path, target: str, io: str, on_progress: OnProgress, given: Mapping[str, Any]
+    trial: StoredTrial, to: Path, target: str, io: str, listener: Listener, given: Mapping[str, Any]
 ) -> Export:
     """Build the trial's plan anew for a target, and score it there."""
     request = SearchRequest.from_table(trial.request, str(trial.run.request), call="export", **given)
     request = replace(request, target=target, engine=AUTO, objective=MACS, io=io)
     made = trial.files(to, open_target(target, io=io))
     remove_claims(made)
-    found = transfer(request, trial.config, to, check=trial.check_same, on_progress=on_progress)
+    found = transfer(request, trial.config, to, check=trial.check_same, listener=listener)
     found_with = json.loads((trial.folder / SCORE).read_text(encoding="utf-8"))
     write_text(to / SCORE, json_text({**encode(found), "found_with": found_with}))
     return replace(made, transferred=found)

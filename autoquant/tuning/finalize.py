@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, RunError, TrialError
+from autoquant.errors import AutoquantError, OutOfTime, RunError, TrialError
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.latency.operators import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
@@ -21,6 +21,7 @@ from autoquant.tuning.study.request import NOTHING
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best, write_score
 from autoquant.tuning.trials import keep_best
 
+NOT_RESCORED = "the best model was not scored in TensorFlow"
 CLOSEST = 3
 """So many of the trials that come closest to a tolerance that is missed are scored on everything, at most."""
 
@@ -47,7 +48,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         best=kept,
         trials=session.study.trials(),
         layers=workload.size,
-        seconds=session.seconds_used(),
+        seconds=session.limit.used(),
         model=model,
         run=session.folder.path,
         ended=ended,
@@ -65,9 +66,11 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
 def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:
     """The best trial, scored on all samples: where it was stopped early, another may be the best then."""
     failed: set[int] = set()
-    for _ in range(CLOSEST):
+    for scored_before in range(CLOSEST):
         if kept.state is not State.STOPPED:
             return kept
+        if scored_before and session.has_no_time(f"trial {kept.number} was not scored on all samples"):
+            break
         scored = _score_on_all(session, kept)
         if scored is None:
             failed.add(kept.number)
@@ -103,7 +106,10 @@ def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
 
 def _latency(session: SearchSession, model: Path) -> Latency | None:
     """The latency of the float model and the best; as little as above may it lose the result."""
+    if is_lite(model) and session.has_no_time("latency was not measured"):
+        return None
     try:
+        session.on_progress("latency")
         return run_latency(session.builder.model, session.scorer.subset.data, model)
     except KeyboardInterrupt:
         return None
@@ -134,8 +140,14 @@ def verify(session: SearchSession, result: SearchResult) -> SearchResult:
 
 def _rescored(session: SearchSession, result: SearchResult, model: Path) -> SearchResult:
     """The result with a score from the saved file in the runtime that it is for; warns of another verdict there."""
+    if session.has_no_time(NOT_RESCORED):
+        return result
     try:
-        score = score_in_runtime(session, model)
+        with session.limit.enforced():
+            score = score_in_runtime(session, model)
+    except OutOfTime:
+        session.has_no_time(NOT_RESCORED)
+        return result
     except TrialError as error:
         session.listener(Warned(f"the best model cannot be scored in TensorFlow: {error}"))
         return result
@@ -160,8 +172,17 @@ def _compared(session: SearchSession, result: SearchResult, model: Path) -> Sear
     """The result with a comparison of the best .tflite on XNNPACK and on the reference kernels."""
     from autoquant.tuning.verification import verify as compare_kernels
 
+    if session.has_no_time("the best model was not compared with the reference kernels"):
+        return result
     try:
-        found = compare_kernels(model, session.scorer.program, session.scorer.subset, clock=session.clock)
+        found = compare_kernels(
+            model,
+            session.scorer.program,
+            session.scorer.subset,
+            clock=session.limit.clock,
+            seconds=session.limit.left(),
+            on_progress=session.on_progress("reference kernels"),
+        )
     except RunError:
         raise
     except (AutoquantError, MemoryError) as error:

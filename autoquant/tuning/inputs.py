@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from autoquant.array import Array
@@ -24,6 +25,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.base import Target
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.holdout import check_guard
+from autoquant.tuning.events import Listener, Warned, reporter
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.request import NOTHING, DataRequest, SearchRequest
 from autoquant.tuning.study.space import SearchSpace
@@ -70,12 +72,14 @@ def model_of(request: SearchRequest) -> Model:
 
 
 def open_inputs(
-    request: SearchRequest, space_file: SpaceFile, model: Model, warn: Callable[[str], None] = no_progress
+    request: SearchRequest, space_file: SpaceFile, model: Model, listener: Listener = no_progress
 ) -> Inputs:
-    """Open all of a request but its model, which is open; `warn` is told what takes long. Raises InputError."""
+    """Open all of a request but its model, which is open; the listener is told what takes long. Raises InputError."""
     metric = open_metric(request.metric)
     require_output(metric, model.program.outputs)
     certify = None if request.certify == NOTHING else request.certify
+    reporter(listener, "reading the data")
+    warn = partial(_warn, listener)
     splits = open_splits(request, model, seed=request.seed, certify=certify, warn=warn)
     require_labels(metric, splits.evaluation)
     if not request.allow_overlap:
@@ -83,11 +87,16 @@ def open_inputs(
     if request.guard:
         check_guard(splits.holdout or splits.evaluation, request.guard, metric)
     target = open_target(request.target, io=request.io)
+    reporter(listener, f"lowering the model for {target.name}")
     source, model = model, target.lowered(model)
     workload = Workload.of(target, model, splits.evaluation)
     batches = batches_in(splits.calibration, request.batch_size)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
     return Inputs(request, target, source, model, splits, workload, space, space_file, metric)
+
+
+def _warn(listener: Listener, text: str) -> None:
+    listener(Warned(text))
 
 
 def open_splits(

@@ -32,7 +32,7 @@ from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.predict import Predictor
-from autoquant.tuning.session import Budget, Clock, SearchSession
+from autoquant.tuning.session import Budget, Clock, SearchSession, TimeLimit
 from autoquant.tuning.study.choices import AMCT, GUIDED
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.study import Sampler, Study
@@ -42,14 +42,14 @@ from autoquant.tuning.study.workload import MULTIPLY_ADDS, Objective
 
 def prepare(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock, begin: float) -> SearchSession:
     """Prepare a session, on the engine that was chosen for the run or is now; `begin` is when the search began."""
-    return _Preparation(inputs, folder, listener).session(clock, begin)
+    limit = TimeLimit(clock, begin, inputs.request.timeout)
+    return _Preparation(inputs, folder, listener, limit).session()
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What depends on the engine: what builds and scores plans, the largest drop within tolerance, the split data."""
+    """What depends on the engine: what scores plans, the largest drop within tolerance, the split data."""
 
-    builder: Builder
     scorer: SampleScorer
     max_drop: float
     splits: DataSplits
@@ -62,24 +62,28 @@ class _Preparation:
     inputs: Inputs
     folder: RunFolder
     listener: events.Listener
+    limit: TimeLimit
     told: set[str] = field(default_factory=set)
 
-    def session(self, clock: Clock, begin: float) -> SearchSession:
+    def session(self) -> SearchSession:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
         for text in check_splits(inputs.splits, self._on_progress("looking at the data")):
             self._warn(text)
-        measured = self._on_chosen_engine()
+        choice, builder = self._chosen_engine()
+        measured = self._measured(choice.engine)
         scorer, operators = measured.scorer, self.folder.operators
         open_objective = OBJECTIVES[request.objective]
-        objective = open_objective(measured.builder, inputs.space, scorer.subset.data, request.io, operators)
+        self._on_progress(f"objective {request.objective}")
+        objective = open_objective(builder, inputs.space, scorer.subset.data, request.io, operators)
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
-        predictor = self._predictor(measured)
+        predictor = self._predictor(builder)
         sampler = self._sampler(measured, objective, predictor, startup=len(starts))
         study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)
+        self.limit.before = sum(sum(trial.seconds.values()) for trial in study.trials())
         return SearchSession(
-            builder=measured.builder,
+            builder=builder,
             scorer=scorer,
             space=inputs.space,
             study=study,
@@ -100,32 +104,33 @@ class _Preparation:
             ),
             folder=self.folder,
             listener=self.listener,
-            clock=clock,
-            begin=begin,
-            seconds_before=sum(sum(trial.seconds.values()) for trial in study.trials()),
-            reserve=0.0 if request.timeout == math.inf else _reserve(measured, clock),
+            limit=self.limit,
+            reserve=0.0 if request.timeout == math.inf else _reserve(measured, self.limit.clock),
             keep_all_models=request.keep_all_models,
             request=request,
             splits=measured.splits,
             known_divergences=predictor.known,
         )
 
-    def _on_chosen_engine(self) -> _Measured:
-        """Choose the engine, or take that of the run, and measure on it."""
+    def _chosen_engine(self) -> tuple[EngineChoice, Builder]:
+        """Choose the engine, or take that of the run; gives what builds plans too.
+
+        An INT8 model is compared before anything is scored. Where only that differs on LiteRT, the FP32 model does not,
+        and neither do its statistics: the builder stays.
+        """
         chooser = EngineChooser(self.inputs, self._on_progress("LiteRT beside TensorFlow"))
         stored = self.folder.read_request().get("engine")
         choice = chooser.reopen(stored) if stored else chooser.choose()
         self._tell(choice)
-        measured = self._measured(choice.engine)
+        builder = self._builder(choice.calibrates)
         if stored:
-            return measured
+            return choice, builder
         plans = (self.inputs.space.plan(start.parameters) for start in self.inputs.space.starts())
-        confirmed = chooser.confirm(choice, measured.builder.make, plans)
+        confirmed = chooser.confirm(choice, builder.make, plans)
         if confirmed.engine.name != choice.engine.name:
             self._tell(confirmed)
-            measured = self._measured(confirmed.engine)
         self.folder.write_request({**self.folder.read_request(), "engine": confirmed.as_table()})
-        return measured
+        return confirmed, builder
 
     def _tell(self, choice: EngineChoice) -> None:
         if choice.reason:
@@ -133,7 +138,7 @@ class _Preparation:
             self.listener(events.Warned(text))
 
     def _measured(self, engine: Engine) -> _Measured:
-        """Score the baseline on an engine, split the data, and prepare what builds and scores plans."""
+        """Score the baseline on an engine, split the data, and prepare what scores plans."""
         inputs, request, model = self.inputs, self.inputs.request, self.inputs.model
         baseline = score_baseline(
             engine,
@@ -151,9 +156,6 @@ class _Preparation:
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)
         self.listener(events.DataSplit(len(subset), len(splits.holdout or ()), splits.reason))
-        prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
-        calibration = self._calibration(engine, "bias correction")
-        corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
         scorer = SampleScorer.of(
             engine,
             model.program,
@@ -167,19 +169,26 @@ class _Preparation:
             why = bounds if inputs.metric.per_sample else "is not a mean over samples"
             text = f"every trial is scored on all samples: the metric '{inputs.metric.name}' {why}"
             self.listener(events.Warned(text))
+        return _Measured(scorer, max_drop, splits)
+
+    def _builder(self, engine: Engine) -> Builder:
+        """What builds plans; an engine runs the FP32 model for it."""
+        inputs = self.inputs
+        prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
+        calibration = self._calibration(engine, "bias correction")
+        corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
         between = measured_between(
             lambda plan: prepared(plan.equalize),
             inputs.space.fullest,
-            splits.calibration,
+            inputs.splits.calibration,
             self._reading,
             folder=self.folder.path,
-            on_progress=self._on_progress("operators between layers"),
+            on_progress=self._later("operators between layers", optional=True),
             warn=self._warn,
         )
-        builder = Builder(
-            model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector, between
+        return Builder(
+            inputs.model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector, between
         )
-        return _Measured(builder, scorer, max_drop, splits)
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:
         """Tell what the tolerance means. One that leaves right answers nothing to fall short of was hardly meant.
@@ -224,9 +233,9 @@ class _Preparation:
 
     def _calibration(self, engine: Engine, what: str) -> CalibrationRunner:
         data, batch_size = self.inputs.splits.calibration, self.inputs.request.batch_size
-        return CalibrationRunner(engine, data, batch_size, self._on_progress(what))
+        return CalibrationRunner(engine, data, batch_size, self._later(what))
 
-    def _predictor(self, measured: _Measured) -> Predictor:
+    def _predictor(self, builder: Builder) -> Predictor:
         """What predicts the divergences of layers for samplers."""
         inputs = self.inputs
         return Predictor(
@@ -237,9 +246,10 @@ class _Preparation:
             batch_size=inputs.request.batch_size,
             reading=self._reading,
             folder=self.folder.path,
-            on_progress=self._on_progress("sensitivity of layers"),
+            on_calibration=self._later("calibration for sensitivity", optional=True),
+            on_progress=self._later("sensitivity of layers", optional=True),
             warn=self._warn,
-            between=measured.builder.measure_between,
+            between=builder.measure_between,
         )
 
     def _sampler(self, measured: _Measured, objective: Objective, predictor: Predictor, *, startup: int) -> Sampler:
@@ -259,7 +269,12 @@ class _Preparation:
         self.listener(events.Warned(text))
 
     def _on_progress(self, what: str) -> OnProgress:
-        return lambda done, total: self.listener(events.Progress(what, done, total))
+        """Tell the listener that a phase begins; gives a callback for its steps."""
+        return self.limit.bounded(events.reporter(self.listener, what))
+
+    def _later(self, what: str, *, optional: bool = False) -> OnProgress:
+        """A callback for the steps of a phase that begins when it tells so, and can be left out if it is `optional`."""
+        return self.limit.bounded(partial(events.progress, self.listener, what), optional=optional)
 
 
 def _reserve(measured: _Measured, clock: Clock) -> float:

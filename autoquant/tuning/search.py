@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
-from autoquant.tuning.events import Event, Finished, Listener, Warned
+from autoquant.tuning.events import Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.prepare import prepare
@@ -36,7 +36,9 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     folder = RunFolder(run)
     folder.refuse_existing()
     request.check_named()
-    inputs = open_inputs(request, load_space(request.space), model_of(request), _warn(listener))
+    space = load_space(request.space)
+    reporter(listener, "opening the model")
+    inputs = open_inputs(request, space, model_of(request), listener)
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
     table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
     if inputs.source.notes:
@@ -66,17 +68,14 @@ def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -
     with folder.locked():
         stored = folder.read_request()
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
+        reporter(listener, "opening the model")
         model = model_of(request)
         _check_same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
-        inputs = open_inputs(request, folder.read_space(), model, _warn(listener))
+        inputs = open_inputs(request, folder.read_space(), model, listener)
         _check_same(run, request, stored["digests"], inputs.digests())
         warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
         folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
         return _search(inputs, folder, listener, clock, begin, warnings)
-
-
-def _warn(listener: Listener) -> Callable[[str], None]:
-    return lambda text: listener(Warned(text))
 
 
 def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
@@ -118,7 +117,7 @@ def _search(
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
         raise _resumable(error, folder) from error
-    result = replace(result, warnings=tuple(warnings), seconds=session.seconds_used())
+    result = replace(result, warnings=tuple(warnings), seconds=session.limit.used())
     try:
         write_text(folder.result, result_text(result))
     except RunError as error:  # the verdict is known, and is reported all the same

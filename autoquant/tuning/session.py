@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from autoquant.errors import OutOfTime
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
@@ -26,6 +28,51 @@ from autoquant.tuning.study.workload import Objective
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
+
+
+@dataclass
+class TimeLimit:
+    """The time of a run. `begin` is when, by the clock, this process began, whose preparation counts.
+
+    `before` are the seconds that earlier processes of the run spent on trials, known once its study is open.
+    """
+
+    clock: Clock
+    begin: float
+    timeout: float = math.inf
+    before: float = 0.0
+    _enforced: bool = False
+
+    def used(self) -> float:
+        """Seconds that are used."""
+        return self.before + self.clock() - self.begin
+
+    def left(self) -> float:
+        """Seconds that are left, 0 where none are."""
+        return max(self.timeout - self.used(), 0.0)
+
+    @contextmanager
+    def enforced(self, enforced: bool = True) -> Iterator[None]:
+        """Inside, whatever reports its progress ends with OutOfTime when the time is over."""
+        before, self._enforced = self._enforced, enforced
+        try:
+            yield
+        finally:
+            self._enforced = before
+
+    def check(self, *, optional: bool = False) -> None:
+        """Raise OutOfTime where the time is over, and what reports can be left out, or must be."""
+        if (optional or self._enforced) and self.left() == 0.0:
+            raise OutOfTime
+
+    def bounded(self, on_progress: OnProgress, *, optional: bool = False) -> OnProgress:
+        """A callback that also checks the time."""
+
+        def report(done: int, total: int) -> None:
+            on_progress(done, total)
+            self.check(optional=optional)
+
+        return report
 
 
 class Scorer(Protocol):
@@ -59,9 +106,8 @@ class Budget:
 class Session:
     """Everything that the trials of one run share.
 
-    `terms.max_drop` is the largest drop within tolerance, in units of the metric. `begin` is when, by the clock, this
-    process began, whose preparation counts, and `seconds_before` what earlier processes of the run spent on trials.
-    Trials leave `reserve` seconds of the budget to certification.
+    `terms.max_drop` is the largest drop within tolerance, in units of the metric. Trials leave `reserve` seconds of the
+    budget to the bounds of a certificate.
     """
 
     builder: Builder
@@ -73,9 +119,7 @@ class Session:
     budget: Budget
     folder: RunFolder
     listener: events.Listener
-    clock: Clock
-    begin: float
-    seconds_before: float = 0.0
+    limit: TimeLimit
     reserve: float = 0.0
     keep_all_models: bool = False
 
@@ -89,13 +133,21 @@ class Session:
         """Where the model of the best trial is."""
         return self.folder.best / self.builder.file_name
 
-    def seconds_used(self) -> float:
-        """The seconds of the budget that are used."""
-        return self.seconds_before + self.clock() - self.begin
+    @property
+    def seconds_reserved(self) -> float:
+        """About how long certification takes."""
+        return self.reserve
 
     def on_progress(self, what: str) -> OnProgress:
-        """A callback that tells the listener how far something is."""
-        return lambda done, total: self.listener(events.Progress(what, done, total))
+        """Tell the listener that something begins; gives a callback that tells how far it is, and ends it in time."""
+        return self.limit.bounded(events.reporter(self.listener, what))
+
+    def has_no_time(self, what: str) -> bool:
+        """Whether the time is over; `what` was not done for that, which is told."""
+        if self.limit.left() > 0.0:
+            return False
+        self.listener(events.Warned(f"{what}: --timeout leaves no time"))
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +168,13 @@ class SearchSession(Session):
     def metric(self) -> Metric:
         """What scores the outputs."""
         return self.scorer.metric
+
+    @property
+    def seconds_reserved(self) -> float:
+        """The time of the bounds, and that of scoring the holdout by what the slowest trial took for a sample."""
+        trials = [trial for trial in self.study.trials() if trial.samples]
+        slowest = max((trial.seconds.get("score", 0.0) / trial.samples for trial in trials), default=0.0)
+        return self.reserve + slowest * len(self.splits.holdout or ())
 
     @property
     def runtime(self) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from autoquant.calibration.plan import adapt_plan
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.evaluation.metrics.metric import OnProgress, require_labels, require_output
+from autoquant.evaluation.metrics.metric import require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import score_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
@@ -18,6 +19,7 @@ from autoquant.formats.config_json import load_config
 from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
+from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.inputs import model_of, open_splits
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.workload import Workload
@@ -47,7 +49,7 @@ def transfer(
     folder: Path,
     *,
     check: Callable[[str, str], None],
-    on_progress: OnProgress = no_progress,
+    listener: Listener = no_progress,
 ) -> Transferred:
     """Build the plan of a config.json for the request's target into a folder, and score what was saved.
 
@@ -56,8 +58,10 @@ def transfer(
     than those of the run. Raises PlanError where nothing of the plan is left on this target, TrialError where a layer
     cannot be quantized there.
     """
+    reporter(listener, "opening the model")
     opened = model_of(request)
     check("model", opened.digest)
+    reporter(listener, "reading the data")
     samples = open_splits(request, opened, seed=request.seed)
     check("data", samples.evaluation.digest)
     check("calibration", samples.calibration.digest)
@@ -65,20 +69,31 @@ def transfer(
     require_output(metric, opened.program.outputs)
     require_labels(metric, samples.evaluation)
     target, engine = open_target(request.target, io=request.io), open_engine(TARGETS[request.target].runtime)
+    reporter(listener, f"lowering the model for {target.name}")
     model = target.lowered(opened)
     workload = Workload.of(target, model, samples.evaluation)
     fitted = adapt_plan(load_config(config), workload.layers)
     plan = replace(fitted.plan, exact=None)
     size = request.batch_size
+    on_progress = reporter(listener, "baseline")
     baseline = score_baseline(
         engine, model, samples.evaluation, metric, batch_size=size, cache=None, on_progress=on_progress
     )
     builder = builder_of_plan(
-        plan, model, workload, target, engine, samples.calibration, batch_size=size, on_progress=on_progress
+        plan,
+        model,
+        workload,
+        target,
+        engine,
+        samples.calibration,
+        batch_size=size,
+        on_progress=reporter(listener, "calibration"),
+        on_between=partial(progress, listener, "operators between layers"),
     )
+    reporter(listener, "building")
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
     with closing(engine.open_file(builder.build(plan, folder).path, model.program)) as runner:
-        score = subset.evaluate(runner, batch_size=size, on_progress=on_progress)
+        score = subset.evaluate(runner, batch_size=size, on_progress=reporter(listener, "scoring"))
     loss = drop_from(baseline.score.value, score.value, higher_is_better=metric.higher_is_better)
     max_drop = request.tolerance.absolute(baseline.score.value)
     return Transferred(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.calibration.plan import layer_at_fault
-from autoquant.errors import AutoquantError, DataError, RunError
+from autoquant.errors import AutoquantError, DataError, OutOfTime, RunError
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.tuning.builder import Stopwatch
@@ -24,7 +24,7 @@ def run_trials(session: Session) -> Ended:
     before = session.study.trials()
     kept = keep_best(session)
     if before:
-        session.listener(Resumed(before, kept, session.seconds_before))
+        session.listener(Resumed(before, kept, session.limit.before))
     try:
         return _run(session)
     except KeyboardInterrupt:
@@ -42,13 +42,20 @@ def _run(session: Session) -> Ended:
         ended = reason_to_end(session)
         if ended is not None:
             return ended
-        proposed = session.study.propose()
-        if proposed is None:
-            return Ended.NOTHING_NEW
-        trial = run_trial(session, proposed)
+        try:
+            with session.limit.enforced(len(session.study) > 0):  # there is always one trial
+                session.on_progress("choosing a plan")
+                proposed = session.study.propose()
+                session.limit.check()
+                if proposed is None:
+                    return Ended.NOTHING_NEW
+                trial = run_trial(session, proposed)
+        except OutOfTime:
+            session.study.interrupt()
+            return Ended.TIMEOUT
         session.study.finish(trial)
         kept = keep_best(session)
-        session.listener(TrialEnded(trial, kept, len(session.study), session.seconds_used()))
+        session.listener(TrialEnded(trial, kept, len(session.study), session.limit.used()))
         if not trial.at_fault:
             failures = failures + 1 if trial.state is State.FAILED else 0
         if failures == session.budget.max_failures:
@@ -66,7 +73,7 @@ def reason_to_end(session: Session) -> Ended | None:
     if len(study) >= budget.max_trials:
         return Ended.TRIALS
     # There is always one trial; another must not begin that cannot end in time if it takes as long as the longest.
-    return Ended.TIMEOUT if session.seconds_used() + study.longest + session.reserve >= budget.timeout else None
+    return Ended.TIMEOUT if study.longest + session.seconds_reserved >= session.limit.left() else None
 
 
 def run_trial(session: Session, proposed: Trial) -> Trial:
@@ -97,9 +104,15 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
 
     A folder that cannot be written, or data that cannot be read any more, is not the plan's fault.
     """
-    begin, watch = session.clock(), Stopwatch()
+    begin, watch = session.limit.clock(), Stopwatch()
     try:
-        built = session.builder.build(trial.plan, folder, watch.lap)
+        building = session.on_progress(f"building trial {trial.number}")
+
+        def step(name: str) -> None:
+            watch.lap(name)
+            building(0, 0)  # again: what was measured for it has told of itself
+
+        built = session.builder.build(trial.plan, folder, step)
         on_progress = session.on_progress(f"trial {trial.number}")
         found = session.scorer.score(built.path, rules_of(session, trial), watch.lap, on_progress)
     except (RunError, DataError):
@@ -108,7 +121,7 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         failure = str(error) or "out of memory; a smaller --batch-size may help"
         named = layer_at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
         at_fault = named if session.space.may_be_float(named) else ""
-        seconds = {"failed": session.clock() - begin}
+        seconds = {"failed": session.limit.clock() - begin}
         return replace(trial, state=State.FAILED, failure=failure, at_fault=at_fault, seconds=seconds)
     sound = all(map(math.isfinite, found.divergences))
     return replace(

@@ -22,9 +22,10 @@ from autoquant.array import Array
 from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.engines.engine import Runner, bounded_batch
 from autoquant.evaluation.engines.litert import LiteRTEngine
-from autoquant.evaluation.metrics.metric import Metric, score_of
+from autoquant.evaluation.metrics.metric import Metric, OnProgress, score_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
+from autoquant.quiet import no_progress
 
 SAMPLES, PART = 200, 10
 """Samples that are compared at most, and how many are run between two looks at the clock."""
@@ -57,11 +58,23 @@ class Verification:
     reference_score: float
 
 
-def verify(path: Path, program: Program, subset: EvaluationSubset, *, clock: Callable[[], float]) -> Verification:
-    """Run some samples from all over the data on both kinds of kernels. Raises TrialError where one does not run."""
+def verify(
+    path: Path,
+    program: Program,
+    subset: EvaluationSubset,
+    *,
+    clock: Callable[[], float],
+    seconds: float = SECONDS,
+    on_progress: OnProgress = no_progress,
+) -> Verification:
+    """Run some samples from all over the data on both kinds of kernels, `seconds` long at most, or SECONDS.
+
+    Raises TrialError where one does not run.
+    """
+    end = clock() + min(seconds, SECONDS)
     fast, slow = LiteRTEngine(), LiteRTEngine(reference=True)
     with closing(fast.open_file(path, program)) as one, closing(slow.open_file(path, program)) as other:
-        found = _measured((one, other), subset, clock)
+        found = _measured((one, other), subset, lambda: clock() >= end, on_progress)
         kernels = {name: dict(Counter(operators)) for name, operators in one.kernels().items()}
     return Verification(
         litert=fast.version,
@@ -109,11 +122,13 @@ class _Compared:
         return score_of(self._metric, np.concatenate(self._rows[which])).value
 
 
-def _measured(runners: Sequence[Runner], subset: EvaluationSubset, clock: Callable[[], float]) -> _Compared:
-    """Run the same samples on each, in parts, as long as there is time."""
+def _measured(
+    runners: Sequence[Runner], subset: EvaluationSubset, is_over: Callable[[], bool], on_progress: OnProgress
+) -> _Compared:
+    """Run the same samples on each, in parts, until the time is over."""
     chosen = np.unique(np.linspace(0, len(subset) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
     size = bounded_batch(PART, subset.baseline.sample_bytes, subset.data.inputs)
-    found, end = _Compared(subset.metric), clock() + SECONDS
+    found = _Compared(subset.metric)
     for places in np.split(chosen, range(size, len(chosen), size)):
         parts: tuple[list[Array], ...] = ([], [])
         rows = [
@@ -123,7 +138,8 @@ def _measured(runners: Sequence[Runner], subset: EvaluationSubset, clock: Callab
         found.add_rows(*rows)
         for ours, theirs in zip(*parts, strict=True):
             found.add_outputs(ours, theirs)
-        if clock() >= end:
+        on_progress(found.samples, len(chosen))
+        if is_over():
             break
     return found
 

@@ -16,6 +16,7 @@ from autoquant.calibration.ranges import MinMax
 from autoquant.errors import TrialError
 from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.result import CostlyLayers
+from autoquant.tuning.session import TimeLimit
 
 PLAN = Plan({name: LayerPlan(MinMax()) for name in ("a", "b", "c", "d")})
 TRIAL: Any = SimpleNamespace(plan=PLAN, parameters={}, seconds={"score": 8.0})
@@ -28,7 +29,8 @@ class Session:
         self.known_divergences = lambda parameters: known
         self.folder = SimpleNamespace(path=folder)
         self.study = SimpleNamespace(trials=lambda: (TRIAL,))
-        self.budget = SimpleNamespace(timeout=timeout, error_rate=0.05)
+        self.budget = SimpleNamespace(error_rate=0.05)
+        self.limit = TimeLimit(self.clock, 0.0, timeout)
         self.builder, self.scorer, self.max_drop = self, self, 0.01
         self.subset = range(40)
         self.now = 0.0
@@ -38,7 +40,8 @@ class Session:
     def clock(self) -> float:
         return self.now
 
-    seconds_used = clock
+    def has_no_time(self, what: str) -> bool:
+        return self.limit.left() == 0.0
 
     def on_progress(self, what: str) -> Any:
         return lambda done, total: self.told.append((done, total))

@@ -152,11 +152,13 @@ def test_asked_for_litert_where_it_does_not_have_an_operator(searched: Search, r
 
 
 def test_a_first_int8_model_that_differs(searched: Search, far_off: None) -> None:
-    """Baseline and statistics are made anew, so that all is of one engine."""
+    """The FP32 model, which does not differ, is calibrated once, on LiteRT, and scored once, in TensorFlow."""
     result = searched()
     assert searched.engine["name"] == searched.score["engine"] == "tensorflow"
     assert searched.engine["int8_difference"] > 0.25 and searched.engine["float_difference"] < 1e-5
-    assert searched.baselines == 2
+    assert searched.engine["calibrates"] == "litert"
+    calibrated = sum(isinstance(event, events.Calibrated) for event in searched.heard)
+    assert (searched.baselines, calibrated) == (1, 1)
     assert "the first INT8 model's outputs differ on LiteRT: 100.00% of 200 samples agree" in result.warnings[0]
 
 

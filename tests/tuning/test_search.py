@@ -287,6 +287,35 @@ def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless: dict[str, 
     assert 2 <= len(result.trials) <= 3
 
 
+NO_TIME = "--timeout leaves no time"
+
+
+@pytest.mark.parametrize(
+    ("phase", "trials", "warned"),
+    [
+        ("sensitivity of layers", range(8), f"{NO_TIME} to measure the sensitivity of layers"),
+        ("trial 1", range(1, 2), f"the costliest layers were not looked for: {NO_TIME}"),
+        ("choosing a plan", range(1, 2), f"the best model was not scored in TensorFlow: {NO_TIME}"),
+        ("best model in TensorFlow", range(2, 8), f"the best model was not scored in TensorFlow: {NO_TIME}"),
+    ],
+)
+def test_each_phase_ends_when_the_time_is_over(
+    hopeless: dict[str, Any], phase: str, trials: range, warned: str
+) -> None:
+    """By a clock on which all that remains goes by as soon as the phase begins; there is a result all the same."""
+    now = [0.0]
+
+    def take_long(event: Event) -> None:
+        if isinstance(event, events.Progress) and event.what == phase:
+            now[0] = 1000.0
+
+    options = {**hopeless, "sampler": "guided", "max_trials": 5, "certify": "none"}
+    result = autoquant.search(**options, timeout=900.0, clock=lambda: now[0], listener=take_long)
+    assert len(result.trials) in trials
+    assert warned in result.warnings
+    assert result.model is not None and result.model.is_file()
+
+
 def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless: dict[str, Any]) -> None:
     """The metric has taken the FP32 outputs, so what it refuses is the plan's doing."""
     calls = []

@@ -104,6 +104,7 @@ def measure_baseline(
     numbers = range(len(data)) if data.indices is None else data.indices
     cache = OutputCache(folder) if reopen else OutputCache(folder, most=sys.maxsize)
     observed, rows, margins, done = ObservedOutputs(metric), Rows(metric, len(data)), list[Array](), 0
+    on_progress(0, len(data))
     try:
         sample_bytes = _check_first(runner, next(iter(data.batches(batch_size))), data.inputs, numbers)
         batches = data.batches(bounded_batch(batch_size, sample_bytes, data.inputs))

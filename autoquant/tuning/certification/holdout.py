@@ -23,11 +23,12 @@ from autoquant.evaluation.data.splits import (
     without_overlap,
 )
 from autoquant.evaluation.engines.engine import Runner
-from autoquant.evaluation.metrics.metric import Metric, require_labels
+from autoquant.evaluation.metrics.metric import Metric, OnProgress, require_labels
 from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.bounds import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
+from autoquant.quiet import no_progress
 from autoquant.tuning.certification.compute import counts_right
 from autoquant.tuning.study.request import NOTHING, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -76,7 +77,12 @@ def least_certifiable(metric: Metric, baseline: Baseline, *, max_drop: float, co
 
 
 def holdout_subset(
-    splits: DataSplits, baseline: Baseline, metric: Metric, open_float: Callable[[], Runner], batch_size: int
+    splits: DataSplits,
+    baseline: Baseline,
+    metric: Metric,
+    open_float: Callable[[], Runner],
+    batch_size: int,
+    on_progress: OnProgress = no_progress,
 ) -> EvaluationSubset:
     """The holdout, which there is, with the FP32 model's score on it.
 
@@ -88,7 +94,7 @@ def holdout_subset(
     if not splits.has_own_holdout:
         return EvaluationSubset.of(splits.evaluation, metric, baseline, data)
     with closing(open_float()) as runner:
-        own = measure_baseline(runner, data, metric, batch_size=batch_size, key="")
+        own = measure_baseline(runner, data, metric, batch_size=batch_size, key="", on_progress=on_progress)
     return EvaluationSubset.of(data, metric, own)
 
 

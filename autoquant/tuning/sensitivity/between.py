@@ -18,7 +18,7 @@ from pathlib import Path
 from autoquant import __version__
 from autoquant.cache import CacheEntry, cached, digest_of
 from autoquant.calibration.plan import Plan
-from autoquant.errors import ModelError, TrialError
+from autoquant.errors import ModelError, OutOfTime, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.formats.config_json import config_text
@@ -69,6 +69,7 @@ def measure_between(
     lite = model.program
     assert isinstance(lite, LiteGraph)
 
+    on_progress(0, 0)
     between = compiler.between(plan)
 
     def compute() -> CacheEntry:
@@ -78,6 +79,7 @@ def measure_between(
             likelihoods = read_outputs(lite, data.spread(SAMPLES), reading)
             losses = _losses(lite, tensors, data, likelihoods, on_progress)
             if sum(losses.values()) > budget:
+                on_progress(0, 0)
                 of_layers = _loss_of_layers(lite, compiler, plan, tensors, data, likelihoods)
                 budget = min(max(budget, SHARE * of_layers), most)
         except (ModelError, TrialError) as error:
@@ -86,7 +88,11 @@ def measure_between(
         by_tensor = {str(tensor): loss for tensor, loss in losses.items()}
         return CacheEntry({"losses": by_tensor, "budget": budget, "worth": WORTH * of_layers}, {})
 
-    found = cached(path, compute, key=key, version=VERSION).header
+    try:
+        found = cached(path, compute, key=key, version=VERSION).header
+    except OutOfTime:
+        warn("--timeout leaves no time to measure operators between layers; they are assumed to lose nothing in INT8")
+        return chosen(between, {one.tensor: math.inf for one in between if one.affine is None}, budget=BUDGETS[0])
     losses = {int(tensor): loss for tensor, loss in found["losses"].items()}
     return chosen(between, losses, budget=found["budget"], worth=found["worth"])
 
@@ -129,7 +135,8 @@ def _losses(
         variants.items(),
         _some(data, lite, passes),
         likelihoods,
-        on_measured=lambda done: on_progress(done, len(variants)),
+        total=len(variants),
+        on_progress=on_progress,
     )
     return {one.tensor: found.get(one.tensor, math.inf) for one in tensors}
 

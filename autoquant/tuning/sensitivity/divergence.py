@@ -20,6 +20,7 @@ from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import of_bounded_outputs
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
 from autoquant.evaluation.engines.litert import LiteRTRunner
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
@@ -69,7 +70,8 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
         lite, places = convert_with_places(request.model.graph, layers)
         variants = converted_layers(request, lite, places)
     data = request.sample_subset
-    values = divergences(lite, variants, data, read_outputs(lite, data, request.reading))
+    likelihoods, total = read_outputs(lite, data, request.reading), sum(map(len, request.candidates.values()))
+    values = divergences(lite, variants, data, likelihoods, total=total, on_progress=request.on_progress)
     return request.result_from(values, "divergence", reason)
 
 
@@ -94,17 +96,22 @@ def divergences(
     data: Dataset,
     likelihoods: Mapping[str, Likelihood],
     *,
-    on_measured: Callable[[int], None] = no_progress,
+    total: int = 0,
+    on_progress: OnProgress = no_progress,
 ) -> dict[Key, float]:
     """The mean divergence, in nats, of the outputs of each variant of a .tflite; infinite where it is no number.
 
-    `likelihoods` are those of the outputs that count. `on_measured` is told now and then how many are done. Raises as
-    `divergence`.
+    `likelihoods` are those of the outputs that count. `on_progress` is told how many of a `total` are done, those
+    that share a file by their samples. Raises as `divergence`.
     """
     found: dict[Key, float] = {}
     for group in _groups(lite, variants):
-        found |= zip(group, _measured(lite, list(group.values()), data, likelihoods), strict=True)
-        on_measured(len(found))
+        before, size = len(found), len(group)
+
+        def on_samples(done: int) -> None:
+            on_progress(before + size * done // len(data), total)  # noqa: B023  # called before the next group
+
+        found |= zip(group, _measured(lite, list(group.values()), data, likelihoods, on_samples), strict=True)
     return found
 
 
@@ -137,16 +144,21 @@ def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterato
 
 
 def _measured(
-    lite: LiteGraph, group: Sequence[Variant], data: Dataset, likelihoods: Mapping[str, Likelihood]
+    lite: LiteGraph,
+    group: Sequence[Variant],
+    data: Dataset,
+    likelihoods: Mapping[str, Likelihood],
+    on_samples: Callable[[int], None],
 ) -> list[float]:
-    """The mean divergence of each variant's outputs."""
+    """The mean divergence of each variant's outputs; `on_samples` is told how many samples are done."""
     outputs = {name: int(i) for name, i in zip(lite.outputs, lite.subgraph.outputs, strict=True) if name in likelihoods}
     builder = LiteBuilder(lite)
     tensors = {f"{FLOAT}/{name}": index for name, index in outputs.items()}
     for number, variant in enumerate(group):
         own = _add_variant(builder, variant)
         tensors |= {f"{number}/{name}": own[index] for name, index in outputs.items() if index in own}
-    total = np.zeros(len(group))
+    total, done = np.zeros(len(group)), 0
+    on_samples(done)
     with closing(LiteRTRunner(builder.write(tensors), lite.inputs, list(tensors), cores())) as runner:
         for batch in of_bounded_outputs(runner, data.batches(BATCH), data.inputs):
             found = runner(batch.inputs)
@@ -156,6 +168,8 @@ def _measured(
                     if f"{number}/{name}" in found:
                         divergences = likelihoods[name].divergence(before, found[f"{number}/{name}"])
                         total[number] += np.maximum(divergences, 0.0).sum()  # rounding can make them less than nothing
+            done += len(batch)
+            on_samples(done)
     return [float(value) / len(data) if np.isfinite(value) else np.inf for value in total]
 
 

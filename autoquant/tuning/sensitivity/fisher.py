@@ -12,7 +12,7 @@ The error of a layer's own output, where an INT8 kernel rounds that too, is coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -50,12 +50,18 @@ def fisher(request: SensitivityRequest) -> Sensitivities:
     quantized = quantized_layers(request)
     size, likelihoods = _read_outputs(request, samples)
     values: dict[tuple[str, int], float] = {}
-    for first in range(0, max(map(len, request.candidates.values()), default=0), TOGETHER):
+    passes = range(0, max(map(len, request.candidates.values()), default=0), TOGETHER)
+    for done, first in enumerate(passes):
         numbers = range(first, first + TOGETHER)
         group = {(name, number): one for (name, number), one in quantized.items() if number in numbers}
         if group:
             products = _with_products(graph, list(group.values()), likelihoods, request.seed)
-            values |= zip(group, _measured(products, graph, samples, size), strict=True)
+            before, total = done * len(samples), len(passes) * len(samples)
+
+            def on_samples(done: int) -> None:
+                request.on_progress(before + done, total)  # noqa: B023  # called before the next pass
+
+            values |= zip(group, _measured(products, graph, samples, size, on_samples), strict=True)
     return request.result_from(values, "fisher")
 
 
@@ -72,10 +78,15 @@ def _read_outputs(request: SensitivityRequest, data: Dataset) -> tuple[int, Mapp
     return size, {name: likelihood_of(found[name], request.reading) for name in real}
 
 
-def _measured(products: Any, graph: Graph, data: Dataset, size: int) -> list[float]:
-    """Half the mean square of each candidate's products."""
+def _measured(products: Any, graph: Graph, data: Dataset, size: int, on_samples: Callable[[int], None]) -> list[float]:
+    """Half the mean square of each candidate's products; `on_samples` is told how many samples are done."""
+    squares, done = list[Array](), 0
+    on_samples(done)
     with closing(TensorFlowRunner(products, graph.inputs, [PRODUCTS])) as runner:
-        squares = [np.square(runner(b.inputs)[PRODUCTS].astype(np.float64)).sum(axis=0) for b in data.batches(size)]
+        for batch in data.batches(size):
+            squares.append(np.square(runner(batch.inputs)[PRODUCTS].astype(np.float64)).sum(axis=0))
+            done += len(batch)
+            on_samples(done)
     means: Array = np.sum(squares, axis=0) / (2 * len(data))
     return [float(mean) if np.isfinite(mean) else np.inf for mean in means]
 

@@ -46,6 +46,7 @@ def measure_sensitivity(request: SensitivityRequest) -> Sensitivities:
     Raises ModelError, with both reasons, where none is, and PlanError where a layer cannot have the settings or the
     statistics lack what they want.
     """
+    request.on_progress(0, 0)
     if isinstance(request.model.program, LiteGraph):
         reason = "a .tflite has no gradients"
     else:
@@ -71,19 +72,21 @@ def calibrated_request(
     batch_num: int,
     reading: OutputReading = PLAIN,
     equalize: bool = False,
+    on_calibration: OnProgress = no_progress,
     on_progress: OnProgress = no_progress,
 ) -> SensitivityRequest:
     """A request for those candidates whose layers the model has, which is calibrated as it is given, or equalized.
 
-    Layers are called as those of any target. Raises as `CalibrationRunner.statistics` and `equalized`.
+    Layers are called as those of any target. `on_progress` is that of the request. Raises as
+    `CalibrationRunner.statistics` and `equalized`.
     """
     target = open_target("litert" if isinstance(model.program, LiteGraph) else "tensorflow")
     engine = open_engine(TARGETS[target.name].runtime)
     layers = Workload.of(target, model, data).layers
     if equalize:
-        model = equalized(model, layers, CalibrationRunner(engine, data, batch_size), batch_num)
+        model = equalized(model, layers, CalibrationRunner(engine, data, batch_size, on_calibration), batch_num)
     known = {name: each for name, each in candidates.items() if name in layers}
-    statistics = CalibrationRunner(engine, data, batch_size, on_progress).statistics(
+    statistics = CalibrationRunner(engine, data, batch_size, on_calibration).statistics(
         model,
         {name: layers[name] for name in known},
         [batch_num],
@@ -91,7 +94,13 @@ def calibrated_request(
         balanced=[name for name, each in known.items() if any(one.dmq is not None for one in each)],
     )
     return SensitivityRequest(
-        model=model, layers=layers, candidates=known, statistics=statistics, data=data, reading=reading
+        model=model,
+        layers=layers,
+        candidates=known,
+        statistics=statistics,
+        data=data,
+        reading=reading,
+        on_progress=on_progress,
     )
 
 
@@ -111,7 +120,8 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
     with closing(engine.open_graph(graph, sorted(set(results.values())))) as runner:
         plain = [runner(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
     found: dict[str, float] = {}
-    for name, each in request.candidates.items():
+    for done, (name, each) in enumerate(request.candidates.items()):
+        request.on_progress(done, len(request.candidates))
         try:
             plan = adapt_plan(Plan({name: each[0]}, request.batches), request.layers).plan
             alone = quantize(graph, request.layers, calibrator.record(plan))
@@ -151,7 +161,15 @@ class Overview:
         return value / total if total > 0 and isfinite(value) else None
 
 
-def measure_overview(model: Model, layers: Mapping[str, Layer], data: Dataset, *, batch_size: int) -> Overview:
+def measure_overview(
+    model: Model,
+    layers: Mapping[str, Layer],
+    data: Dataset,
+    *,
+    batch_size: int,
+    on_calibration: OnProgress = no_progress,
+    on_progress: OnProgress = no_progress,
+) -> Overview:
     """Calibrate a model as it is given, and find the sensitivity of those `layers` that it has.
 
     `layers` are those of any target, whose names are the same. Raises as `measure_sensitivity`.
@@ -160,6 +178,14 @@ def measure_overview(model: Model, layers: Mapping[str, Layer], data: Dataset, *
     candidates = {
         name: [layer_plan(layer, LayerPlan(one)) for one in SETTINGS.values()] for name, layer in layers.items()
     }
-    request = calibrated_request(model, data, candidates, batch_size=batch_size, batch_num=batches)
+    request = calibrated_request(
+        model,
+        data,
+        candidates,
+        batch_size=batch_size,
+        batch_num=batches,
+        on_calibration=on_calibration,
+        on_progress=on_progress,
+    )
     wide = wide_ranges(request.statistics.tensors[batches], (request.layers[name] for name in request.candidates))
     return Overview(measure_sensitivity(request), wide)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from autoquant import __version__
 from autoquant.cache import CacheEntry, cached, digest_of, read_cache
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.errors import ModelError, TrialError
+from autoquant.errors import ModelError, OutOfTime, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.formats.config_json import config_text
@@ -61,7 +61,8 @@ class Predictor:
     """Predicts divergences on the model as it was given, whose layers are called as those of the target.
 
     Layers that only the model has which the target `lowered` are measured there. `samples` are calibration data;
-    `folder` is that of the cache. `warn` is told where the predictions are worse. `between` gives what a plan of the
+    `folder` is that of the cache. `warn` is told where the predictions are worse, as they are where `on_progress` or
+    `on_calibration` raises OutOfTime. `between` gives what a plan of the
     whole model loses besides, where the target has more in INT8 than layers read.
     """
 
@@ -72,6 +73,7 @@ class Predictor:
     batch_size: int
     reading: OutputReading
     folder: Path
+    on_calibration: OnProgress
     on_progress: OnProgress
     warn: Callable[[str], None]
     between: Callable[[Plan], Between | None]
@@ -92,7 +94,11 @@ class Predictor:
                 found |= self._sensitivities(self._request(self.lowered, others, parameters)).values
             return CacheEntry({tunable: list(values) for tunable, values in found.items()}, {})
 
-        entry = cached(self._path(key), compute, key=key, version=VERSION)
+        try:
+            entry = cached(self._path(key), compute, key=key, version=VERSION)
+        except OutOfTime:
+            self.warn("--timeout leaves no time to measure the sensitivity of layers")
+            entry = CacheEntry({}, {})
         results = self._results(parameters)
         return {
             tunable: tuple(_predictions(each, entry.header.get(tunable), results.get(tunable, 0.0)))
@@ -118,11 +124,15 @@ class Predictor:
     def ranking(self) -> Mapping[str, float]:
         """How little INT8 changes each layer with the preferred settings: by AMCT's cosine, where there is a graph."""
         parameters = next(self.space.starts()).parameters
-        request = self._request(self.source, self._options(parameters), parameters)
-        if isinstance(self.source.program, LiteGraph):
-            found = {name: -values[0] for name, values in self._sensitivities(request).values.items()}
-        else:
-            found = dict(cosines(request))
+        found: dict[str, float] = {}
+        try:
+            request = self._request(self.source, self._options(parameters), parameters)
+            if isinstance(self.source.program, LiteGraph):
+                found = {name: -values[0] for name, values in self._sensitivities(request).values.items()}
+            else:
+                found = dict(cosines(request))
+        except OutOfTime:
+            self.warn("--timeout leaves no time to rank layers by their sensitivity")
         return {name: found.get(name, 0.0) for name in self.space.layers}
 
     def _options(self, parameters: Parameters) -> Mapping[str, Sequence[Option]]:
@@ -145,6 +155,7 @@ class Predictor:
             batch_num=plan.batch_num,
             reading=self.reading,
             equalize=plan.equalize,
+            on_calibration=self.on_calibration,
             on_progress=self.on_progress,
         )
 

@@ -12,8 +12,10 @@ from autoquant.calibration.plan import LayerPlan
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError, did_you_mean
 from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
+from autoquant.quiet import no_progress
 from autoquant.tuning.sensitivity.likelihoods import PLAIN, OutputReading
 from autoquant.tuning.study.space import Parameters
 
@@ -65,7 +67,7 @@ class SensitivityRequest:
     `layers` and `statistics` are those of the model as it is given: a graph of TensorFlow, also where the target is
     LiteRT, or a .tflite. Of the statistics, those of the most batches are used.
     At most so many `samples` of the data are used, from all over it. `reading` says which outputs count, and as what.
-    `seed` is for what is drawn. Raises PlanError for a candidate of no layer.
+    `seed` is for what is drawn. `on_progress` is told how far it is. Raises PlanError for a candidate of no layer.
     """
 
     model: Model
@@ -76,6 +78,7 @@ class SensitivityRequest:
     reading: OutputReading = PLAIN
     samples: int = SAMPLES
     seed: int = 0
+    on_progress: OnProgress = no_progress
 
     def __post_init__(self) -> None:
         for name in self.candidates:

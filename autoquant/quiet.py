@@ -9,9 +9,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
 
 _STDOUT = threading.Lock()
+_STDERR = threading.Lock()
+_SHOWN: list[int] = []
+"""Descriptors that lead where descriptor 2 leads while that is held back, the outermost first."""
 
 
 def no_progress(*progress: object) -> None:
@@ -38,7 +42,7 @@ def redirected(descriptor: int, other: int, flush: Callable[[], None]) -> Iterat
 @contextmanager
 def stderr_held_back(*, shown_if_it_fails: bool = False) -> Iterator[None]:
     """Drop what is written to descriptor 2 within; `shown_if_it_fails` shows it after all when an exception passes."""
-    with tempfile.TemporaryFile() as said, redirected(2, said.fileno(), sys.stderr.flush) as kept:
+    with tempfile.TemporaryFile() as said, _redirected_stderr(said.fileno()) as kept:
         try:
             yield
         except Exception:
@@ -47,6 +51,37 @@ def stderr_held_back(*, shown_if_it_fails: bool = False) -> Iterator[None]:
                 with open(kept, "wb", closefd=False) as stderr:
                     shutil.copyfileobj(said, stderr)
             raise
+
+
+@contextmanager
+def _redirected_stderr(other: int) -> Iterator[int]:
+    """`redirected` for descriptor 2, never while `show` writes.
+
+    The lock is not held while a stream is flushed: a live screen has a lock of its own, and draws from its own thread.
+    """
+    sys.stderr.flush()
+    with ExitStack() as stack:
+        with _STDERR:
+            kept = stack.enter_context(redirected(2, other, no_progress))
+            _SHOWN.append(kept)
+        try:
+            yield kept
+        finally:
+            sys.stderr.flush()
+            with _STDERR:
+                _SHOWN.remove(kept)
+                stack.close()
+
+
+def show(text: str, stream: TextIO) -> None:
+    """Write to standard error, which `stream` is, at once: also while what others write there is held back."""
+    with _STDERR:
+        if _SHOWN:
+            with open(_SHOWN[0], "w", encoding=stream.encoding, errors="replace", closefd=False) as stderr:
+                stderr.write(text)
+            return
+    stream.write(text)
+    stream.flush()
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
-from autoquant.quiet import stdout_without
+from autoquant.quiet import show, stderr_held_back, stdout_without
 
 
 def test_words_are_left_out_and_all_else_follows(capfd: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +26,11 @@ def test_standard_output_is_back_after_an_error(capfd: pytest.CaptureFixture[str
         raise ValueError("bad")
     print("after")
     assert capfd.readouterr().out == "said\nafter\n"
+
+
+def test_what_is_to_be_shown_comes_through_while_all_else_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with stderr_held_back(), stderr_held_back():
+        os.write(2, b"noise of C++\n")
+        show("loading: 11s\n", sys.stderr)
+    show("loaded\n", sys.stderr)
+    assert capfd.readouterr().err == "loading: 11s\nloaded\n"

@@ -43,10 +43,11 @@ def run(args: argparse.Namespace) -> int:
     BenchmarkRequest(**options)
     for model in args.models:
         check_file(model)
-    with sigterm_as_ctrl_c(), working(args, tensorflow=any(lite_file(model) is None for model in args.models)):
+    tensorflow = any(lite_file(model) is None for model in args.models)
+    with sigterm_as_ctrl_c(), working(args, tensorflow=tensorflow) as listener:
         from autoquant import api
 
-        found = api.benchmark(*args.models, **options)
+        found = api.benchmark(*args.models, listener=listener, **options)
     say(json_text({"version": 1, **found.facts()}) if args.json else text(found))
     return 0
 

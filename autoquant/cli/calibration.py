@@ -12,6 +12,7 @@ from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.errors import DataError, UsageError
 from autoquant.model.model import check_file
+from autoquant.tuning.events import reporter
 
 DATA = ("input_shape", "data_dir", "data_types")
 
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         hint = "give all three, or an --evaluator"
         raise UsageError(f"--{', --'.join(missing)}", what, hint=hint)
     check_file(args.model)
-    with working(args):
+    with working(args) as listener:
+        reporter(listener, "calibration")
         saved = _calibrated(args)
     say(written(saved))
     return 0

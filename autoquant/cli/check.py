@@ -10,6 +10,7 @@ from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.cli.words import counted
 from autoquant.model.model import check_file
+from autoquant.tuning.events import reporter
 
 if TYPE_CHECKING:
     from autoquant.targets.check import CheckResult
@@ -27,7 +28,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, and print what was compared."""
     check_file(args.model)
-    with working(args):
+    with working(args) as listener:
+        reporter(listener, "checking")
         from autoquant import api
 
         found = api.check(args.model, getattr(args, "record", None))

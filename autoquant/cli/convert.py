@@ -9,6 +9,7 @@ from autoquant.cli.calibration import add_saving
 from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.model.model import check_file
+from autoquant.tuning.events import reporter
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -21,7 +22,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and print where the files are."""
     check_file(args.model)
-    with working(args):
+    with working(args) as listener:
+        reporter(listener, "converting")
         from autoquant.amct.qat import convert_qat_model
 
         options = {"simulation": args.simulation, "feed": getattr(args, "feed", ())}

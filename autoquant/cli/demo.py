@@ -14,6 +14,7 @@ from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.cli.words import number
 from autoquant.files import writing
+from autoquant.tuning.events import Progress
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.run_folder import RunFolder
@@ -39,32 +40,30 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, search, and suggest what to do next."""
-    from autoquant.cli.screen import listening
-
     target = {"target": args.target} if "target" in args else {}
     check_target("", **target)
     files_folder = unused(Path(f"{args.run}-files" if args.run else FOLDER))
     run_folder = args.run or files_folder / "run"
     RunFolder(run_folder).refuse_existing()
-    with prepared(args, ""):
-        if not args.quiet:
-            note(INTRODUCTION)
+    if not args.quiet:
+        note(INTRODUCTION)
+    with prepared(args, "") as listener:
+        from autoquant import api
+
+        listener(Progress("training", 0, 0))
         with writing(files_folder):
             files = make_demo(files_folder)
-        with listening(args) as listener:
-            from autoquant import api
-
-            result = api.search(
-                files.model,
-                files.evaluation,
-                calibration=files.calibration,
-                tolerance=TOLERANCE,
-                space=SPACE,
-                max_trials=TRIALS,
-                run=run_folder,
-                listener=listener,
-                **target,
-            )
+        result = api.search(
+            files.model,
+            files.evaluation,
+            calibration=files.calibration,
+            tolerance=TOLERANCE,
+            space=SPACE,
+            max_trials=TRIALS,
+            run=run_folder,
+            listener=listener,
+            **target,
+        )
     return show_result(result, args, before=lesson(result), after=commands(files, **target))
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli import arguments
 from autoquant.cli.output import UNKNOWN, Block, Row, Table, labelled, page, say, terminal_columns, wrapped
-from autoquant.cli.words import at_most, counted, duration, number, percent
+from autoquant.cli.pulse import duration
+from autoquant.cli.words import at_most, counted, number, percent
 from autoquant.errors import listed
 from autoquant.formats.codec import json_text
 from autoquant.reports.ablations import FloatFallbackEffect, Pair, SettingEffect

@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder(Path(args.run))
     folder.require_run()
     model = folder.read_request()["request"]["model"]
-    with working(args, tensorflow=not is_lite(model)):
+    with working(args, tensorflow=not is_lite(model)) as listener:
         from autoquant import api
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
-        saved = api.export(args.run, args.to, **options)
+        saved = api.export(args.run, args.to, listener=listener, **options)
     say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved)]))
     elsewhere = args.target is not None or args.io is not None
     return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET

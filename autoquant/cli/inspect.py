@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     check_file(args.model)
     if "calibration" in reading:
         DataRequest(data=reading["calibration"], **reading).check_named()
-    with working(args, tensorflow=not is_lite(args.model)):
+    with working(args, tensorflow=not is_lite(args.model)) as listener:
         from autoquant import api
 
-        found = api.inspect(args.model, **options, **reading)
+        found = api.inspect(args.model, listener=listener, **options, **reading)
     say(json_text(facts(found)) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
 

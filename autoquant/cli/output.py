@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from autoquant.errors import UsageError
+from autoquant.quiet import show
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -162,8 +163,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Write lines to standard error, at once; no trouble with that ever ends a search."""
     try:
-        sys.stderr.write(text.rstrip("\n") + "\n")
-        sys.stderr.flush()
+        show(text.rstrip("\n") + "\n", sys.stderr)
     except OSError:
         _close(sys.stderr)
 

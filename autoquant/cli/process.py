@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from autoquant.cli.output import note
 from autoquant.errors import UsageError
 from autoquant.model.model import is_lite
 from autoquant.quiet import redirected, stderr_held_back
+
+if TYPE_CHECKING:
+    from autoquant.tuning.events import Listener
 
 
 @contextmanager
@@ -35,22 +39,29 @@ def sigterm_as_ctrl_c() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def working(args: argparse.Namespace, *, tensorflow: bool = True) -> Iterator[None]:
-    """Inside, standard output is for the result alone, and TensorFlow is there if it is needed."""
-    with stdout_for_the_result():
+def working(args: argparse.Namespace, *, tensorflow: bool = True) -> Iterator[Listener]:
+    """Inside, standard output is for the result alone, and TensorFlow is there if it is needed.
+
+    Gives the listener of the screen that the arguments choose, which shows what takes long.
+    """
+    from autoquant.cli.screen import listening
+    from autoquant.tuning.events import Progress
+
+    with stdout_for_the_result(), listening(args) as listener:
         if tensorflow:
+            listener(Progress("loading TensorFlow", 0, 0))
             import_tensorflow(verbose=args.verbose)
-        yield
+        yield listener
 
 
 @contextmanager
-def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[None]:
-    """Inside, TensorFlow is there, if the model needs it; standard output is for the result, and SIGTERM is Ctrl-C."""
+def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[Listener]:
+    """`working`, with TensorFlow if the model needs it, in which SIGTERM is Ctrl-C."""
     needed = not is_lite(model)
     if needed and not args.quiet:
         note("loading TensorFlow ...")
-    with sigterm_as_ctrl_c(), working(args, tensorflow=needed):
-        yield
+    with sigterm_as_ctrl_c(), working(args, tensorflow=needed) as listener:
+        yield listener
 
 
 def import_tensorflow(*, verbose: bool) -> None:

@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
     check_file(args.model)
     load_config(Path(args.config))
     DataRequest(data=args.calibration, **arguments.options_for(args, DataRequest)).check_named()
-    with working(args, tensorflow=not is_lite(args.model)):
+    with working(args, tensorflow=not is_lite(args.model)) as listener:
         from autoquant import api
 
-        saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, **options)
+        saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, listener=listener, **options)
     say("\n".join([written_with_front(saved), *(f"note    {note}" for note in saved.notes)]))
     return 0

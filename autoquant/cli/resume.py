@@ -26,13 +26,11 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resume, and print the result."""
-    from autoquant.cli.screen import listening
-
     run = RunFolder(Path(args.run))
     run.require_run()
     model = run.read_request()["request"]["model"]
     check_file(model)
-    with prepared(args, model), listening(args) as listener:
+    with prepared(args, model) as listener:
         from autoquant import api
 
         result = api.resume(args.run, listener=listener, **arguments.options_for(args, SearchRequest))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import IO, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,13 +19,25 @@ from rich.table import Table
 from rich.text import Text
 
 from autoquant.cli.output import note
-from autoquant.cli.state import Pace, SearchState, best, budget, cells, ended, facts, running, update, verdict
-from autoquant.cli.words import duration
+from autoquant.cli.pulse import PATIENCE, PERIOD, Pulse, log_line, watched
+from autoquant.cli.state import (
+    Pace,
+    SearchState,
+    best,
+    budget,
+    cells,
+    ended,
+    facts,
+    phase,
+    phase_begin,
+    running,
+    update,
+    verdict,
+)
+from autoquant.quiet import show
 from autoquant.tuning.events import Event, Listener, TrialEnded, Warned
 from autoquant.tuning.study.trial import Trial
 
-PATIENCE = 10.0
-"""Seconds between two lines of progress in a log."""
 BAR = 28
 """Columns of the progress bar where there is room for it."""
 STYLES = MappingProxyType({"met": "green", "missed": "red", "failed": "red"})
@@ -33,15 +47,60 @@ STYLES = MappingProxyType({"met": "green", "missed": "red", "failed": "red"})
 @contextmanager
 def listening(args: argparse.Namespace) -> Iterator[Listener]:
     """Inside, the listener that the arguments choose."""
-    console = Console(stderr=True, highlight=False)
-    in_place = sys.stderr.isatty() and not console.is_dumb_terminal and os.environ.get("TERM")
-    if args.quiet:
+    if getattr(args, "quiet", False):
         yield note_warnings
-    elif args.plain or args.verbose or not in_place:  # TensorFlow's own lines would tear the live view apart
-        yield PlainScreen(note, time.monotonic, verbose=args.verbose)
+        return
+    console = Console(file=cast("IO[str]", _Stderr(sys.stderr)), highlight=False)
+    in_place = sys.stderr.isatty() and not console.is_dumb_terminal and os.environ.get("TERM")
+    if getattr(args, "plain", False) or args.verbose or not in_place:  # TensorFlow's lines would tear a live view apart
+        screen = PlainScreen(note, time.monotonic, verbose=args.verbose)
+        with watched() as say_alive, _repeated(lambda: say_alive(screen.beat()), PERIOD):
+            yield screen
     else:
         with live_screen(console, time.monotonic) as listener:
             yield listener
+
+
+class _Stderr:
+    """Standard error for a console, also while what others write there is held back."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:
+        show(text, self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
+@contextmanager
+def _repeated(call: Callable[[], None], period: float) -> Iterator[None]:
+    """Inside, a function is called every so many seconds, in a thread of its own."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(period):
+            call()
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def note_warnings(event: Event) -> None:
@@ -53,7 +112,8 @@ def note_warnings(event: Event) -> None:
 class PlainScreen:
     """A listener that calls `write` with a line for each fact and each trial, and for progress every ten seconds.
 
-    `verbose` adds when a trial begins, what it spent its time on, and which layers it left in float.
+    `beat` is to be called now and then, from any thread, for what takes long without an event. `verbose` adds when a
+    trial begins, what it spent its time on, and which layers it left in float.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float], *, verbose: bool) -> None:
@@ -61,22 +121,36 @@ class PlainScreen:
         self._clock = clock
         self._verbose = verbose
         self._begin = self._wrote = clock()
-        self._state = SearchState()
+        self._state = SearchState(heard=self._begin)
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         """Write what an event changed."""
-        now = self._clock()
-        before, self._state = self._state, update(self._state, event, now)
-        known = self._lines(before)
-        lines = [line for line in self._lines(self._state) if line not in known]
-        if isinstance(event, TrialEnded):
-            lines += trial_lines(event.trial, self._state, verbose=self._verbose)
-        pace = self._state.pace
-        if not lines and pace is not None and now - self._wrote >= PATIENCE:
-            lines = [f"{pace.what}: {pace.words(now)}"]
+        with self._lock:
+            now = self._clock()
+            before, self._state = self._state, update(self._state, event, now)
+            known = self._lines(before)
+            lines = [line for line in self._lines(self._state) if line not in known]
+            if isinstance(event, TrialEnded):
+                lines += trial_lines(event.trial, self._state, verbose=self._verbose)
+            self._put(lines or self._progress(now), now)
+
+    def beat(self) -> Pulse:
+        """Write what is going on, if it is long since the last line; gives what can be said when this is not called."""
+        with self._lock:
+            now = self._clock()
+            self._put(self._progress(now), now)
+            what, begin = phase_begin(self._state)
+            return Pulse(now - self._begin, now - begin, now - self._wrote, what)
+
+    def _progress(self, now: float) -> list[str]:
+        due = now - self._wrote >= PATIENCE and self._state.result is None
+        return [": ".join(phase(self._state, now))] if due else []
+
+    def _put(self, lines: Iterable[str], now: float) -> None:
         for line in lines:
             self._wrote = now
-            self._write(f"[{duration(now - self._begin):>6}] {line}")
+            self._write(log_line(now - self._begin, line))
 
     def _lines(self, state: SearchState) -> list[str]:
         begun = running(state) if self._verbose else ()
@@ -104,7 +178,7 @@ def live_screen(console: Console, clock: Callable[[], float]) -> Iterator[Listen
 
     The last state stays on the screen, unless there never was one.
     """
-    state = SearchState()
+    state = SearchState(heard=clock())
 
     def hear(event: Event) -> None:
         nonlocal state
@@ -123,14 +197,15 @@ def render(state: SearchState, now: float) -> RenderableType:
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column(overflow="fold", ratio=1)
     shown: list[tuple[str, RenderableType]] = []
-    if state.opened is None:
+    if state.opened is None and state.pace is None:
         shown.append(("autoquant", "reading model and data ..."))
     shown += facts(state)
     if state.baseline is not None:
         shown.append(("best", Text(best(state), STYLES.get(verdict(state.best, state), "") if state.best else "dim")))
     shown += running(state)
     if state.pace is not None:
-        shown.append(("" if state.running else state.pace.what, _bar(state.pace, now)))
+        own = state.running is not None and state.pace.what == f"trial {state.running.number}"
+        shown.append(("" if own else state.pace.what, _bar(state.pace, now)))
     for row in (*shown, *ended(state), *budget(state, now)):
         rows.add_row(*row)
     parts: list[RenderableType] = [rows]
@@ -142,6 +217,8 @@ def render(state: SearchState, now: float) -> RenderableType:
 
 
 def _bar(pace: Pace, now: float) -> RenderableType:
+    if not pace.total:
+        return pace.words(now)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(max_width=BAR)
     grid.add_column(no_wrap=True)

@@ -70,8 +70,6 @@ def _add_certificate(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
-    from autoquant.cli.screen import listening
-
     options = arguments.options_for(args, SearchRequest)
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
@@ -79,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     request.check_named()
     if "run" in args:
         RunFolder(Path(args.run)).refuse_existing()
-    with prepared(args, request.model), listening(args) as listener:
+    with prepared(args, request.model) as listener:
         from autoquant import api
 
         result = api.run_search(request, run=getattr(args, "run", None), listener=listener)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from autoquant.cli.output import Row
-from autoquant.cli.words import accepted, counted, duration, macs, number, percent, share_words
+from autoquant.cli.pulse import duration
+from autoquant.cli.words import accepted, counted, macs, number, percent, share_words
 from autoquant.tuning import events
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import MACS
@@ -15,11 +16,16 @@ from autoquant.tuning.study.trial import State, Trial
 
 RECENT = 6
 """Trials that are shown."""
+QUIET = 2.0
+"""Seconds that may pass without a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How far something is: `done` of `total` samples at time `at`; the first report said `begun`, at `begin`."""
+    """How far a phase is: `done` of `total` steps at time `at`; the first report said `begun`, at `begin`.
+
+    `total` is 0 where nothing can be counted, but the time that it takes.
+    """
 
     what: str
     done: int
@@ -30,24 +36,36 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Samples a second; None before there are two reports."""
+        """Steps a second; None before there are two reports."""
         return (self.done - self.begun) / (self.at - self.begin) if self.at > self.begin else None
 
     def left(self, now: float) -> float | None:
-        """Seconds left; None where the rate is not known."""
-        return max((self.total - self.done) / self.rate - (now - self.at), 0.0) if self.rate else None
+        """Seconds left; None where the rate is not known, or it takes longer than the rate said."""
+        if not self.rate:
+            return None
+        left = (self.total - self.done) / self.rate - (now - self.at)
+        return left if left > 0.0 else None
 
     def words(self, now: float) -> str:
-        """Samples done, rate and time left, as far as they are known."""
-        rate, left = self.rate, self.left(now)
-        known = [f"{rate:,.0f}/s"] if rate else []
-        known += [f"{duration(left)} left"] if left is not None else []
-        return "  ".join([f"{self.done:,}/{self.total:,}", *known])
+        """Steps done, rate and time left, as far as they are known; else how long it has taken, or is over."""
+        left, since_report = self.left(now), now - self.at
+        if not self.total:
+            return f"{duration(now - self.begin)} so far"
+        words = [f"{self.done:,}/{self.total:,}"]
+        if self.rate:
+            words.append(rate_words(self.rate))
+        if self.done >= self.total:
+            words += [f"done {duration(since_report)} ago"] if since_report >= QUIET else []
+        elif left is not None:
+            words.append(f"{duration(left)} left")
+        elif now - self.begin >= QUIET:
+            words.append(f"{duration(now - self.begin)} so far")
+        return "  ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchState:
-    """All that is known of a search. `used` seconds of the budget were used at time `at`."""
+    """All that is known of a search, last heard of at `heard`. `used` seconds of the budget were used at time `at`."""
 
     opened: events.Opened | None = None
     baseline: events.BaselineScored | None = None
@@ -63,6 +81,7 @@ class SearchState:
     at: float | None = None
     warnings: tuple[str, ...] = ()
     result: SearchResult | None = None
+    heard: float = 0.0
 
     def used_at(self, now: float) -> float:
         """Seconds of the budget that are used now."""
@@ -71,6 +90,10 @@ class SearchState:
 
 def update(state: SearchState, event: events.Event, now: float) -> SearchState:
     """The state after an event at time `now`, in seconds of any clock."""
+    return replace(_changed(state, event, now), heard=now)
+
+
+def _changed(state: SearchState, event: events.Event, now: float) -> SearchState:
     match event:
         case events.Opened():
             return replace(state, opened=event)
@@ -99,8 +122,19 @@ def update(state: SearchState, event: events.Event, now: float) -> SearchState:
             return replace(state, trials=len(result.trials), used=result.seconds)
 
 
+def rate_words(rate: float) -> str:
+    """Steps a second, or a minute where they are few.
+
+    >>> rate_words(1234.5), rate_words(2.34), rate_words(0.25)
+    ('1,234/s', '2.3/s', '15.0/min')
+    """
+    if rate < 1.0:
+        return f"{rate * 60:.1f}/min"
+    return f"{rate:,.0f}/s" if rate >= 9.95 else f"{rate:.1f}/s"
+
+
 def _pace(before: Pace | None, event: events.Progress, now: float) -> Pace:
-    if before is None or before.what != event.what or event.done < before.done:
+    if before is None or before.what != event.what or event.done < before.done or not before.total:
         return Pace(event.what, event.done, event.total, now, event.done, now)
     return replace(before, done=event.done, total=event.total, at=now)
 
@@ -132,6 +166,19 @@ def running(state: SearchState) -> Iterator[Row]:
     if state.running is not None and state.opened is not None:
         one = state.running
         yield f"trial {one.number}", f"{one.why}; {share_words(one.int8_layers, state.opened.layers, one.int8_share)}"
+
+
+def phase_begin(state: SearchState) -> tuple[str, float]:
+    """What is going on, and since when, as far as that is known."""
+    if state.pace is not None:
+        return state.pace.what, state.pace.begin
+    return f"trial {state.running.number}" if state.running else "working", state.heard
+
+
+def phase(state: SearchState, now: float) -> Row:
+    """What is going on, and how far it is."""
+    what, begin = phase_begin(state)
+    return what, state.pace.words(now) if state.pace else f"{duration(now - begin)} so far"
 
 
 def best(state: SearchState) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
 from autoquant.cli.output import UNKNOWN, Row, Table, labelled, page, say
-from autoquant.cli.words import accepted, at_most, counted, duration, number, percent, spread
+from autoquant.cli.pulse import duration
+from autoquant.cli.words import accepted, at_most, counted, number, percent, spread
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED, listed
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.paired import GroupBound

@@ -69,20 +69,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{plural if count != 1 else ''}"
 
 
-def duration(seconds: float) -> str:
-    """Time as `--timeout` takes it.
-
-    >>> duration(0.44), duration(12.3), duration(200), duration(7500)
-    ('0.4s', '12s', '3m20s', '2h05m')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s" if seconds >= 9.95 else f"{seconds:.1f}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
 def milliseconds(seconds: float) -> str:
     """The time of an operator or a model, with three significant digits.
 

@@ -59,6 +59,16 @@ def test_while_the_baseline_is_scored() -> None:
     ]
 
 
+def test_while_nothing_can_be_counted() -> None:
+    assert rows(Progress("loading TensorFlow", 0, 0), now=13.0) == ["loading TensorFlow 12s so far"]
+    shown = rows(OPENED, BASELINE, TrialStarted(2, "TPE", 2, 0.625), Progress("building trial 2", 0, 0), now=9.0)
+    assert shown[-3:] == [
+        "trial 2 TPE; 2/3 layers in INT8, 62.5%",
+        "building trial 2 5.0s so far",
+        "budget 0 of 50 trials, 6.0s of 2h00m",
+    ]
+
+
 def test_in_the_middle(trial: Callable[..., Trial]) -> None:
     """The one screen that is tested as a whole, blanks included."""
     events = (

@@ -70,6 +70,36 @@ def test_progress_is_written_every_ten_seconds_at_most() -> None:
     ]
 
 
+def test_what_takes_long_is_told_without_an_event() -> None:
+    """As loading TensorFlow does, or the time after the last of 16 steps; nothing is after the end."""
+    written: list[str] = []
+    now = [0.0]
+    screen = PlainScreen(written.append, lambda: now[0], verbose=False)
+    events = {1: Progress("loading TensorFlow", 0, 0), 35: Progress("layers", 8, 16), 37: Progress("layers", 16, 16)}
+    for second in range(1, 60):
+        now[0] = float(second)
+        if second in events:
+            screen(events[second])
+        screen.beat()
+    assert written == [
+        "[   10s] loading TensorFlow: 9.0s so far",
+        "[   20s] loading TensorFlow: 19s so far",
+        "[   30s] loading TensorFlow: 29s so far",
+        "[   40s] layers: 16/16  4.0/s  done 3.0s ago",
+        "[   50s] layers: 16/16  4.0/s  done 13s ago",
+    ]
+
+
+def test_nothing_is_going_on_after_the_end(trial: Callable[..., Trial], result: Callable[..., SearchResult]) -> None:
+    written: list[str] = []
+    now = [0.0]
+    screen = PlainScreen(written.append, lambda: now[0], verbose=False)
+    screen(Finished(result(trial(0), best=trial(0), met=True)))
+    now[0] = 60.0
+    screen.beat()
+    assert len(written) == 1
+
+
 def test_another_objective_and_conversions_are_written(trial: Callable[..., Trial]) -> None:
     ended = trial(0, qdq_ops=1)
     opened = Opened(Path("run"), "net", 1, None, 800, 200, 50, 60.0, objective="latency")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autoquant.cli.state import RECENT, Pace, SearchState, update
+from autoquant.cli.state import RECENT, Pace, SearchState, phase, update
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
@@ -33,13 +33,44 @@ def test_rate_and_time_left_come_from_the_reports_heard() -> None:
     assert state.pace.rate == 100.0
     assert state.pace.left(12.0) == 7.5
     assert state.pace.left(15.0) == 4.5
-    assert state.pace.left(99.0) == 0.0
+    assert state.pace.left(99.0) is None  # it takes longer than the rate said
 
 
 def test_there_is_no_rate_before_two_reports() -> None:
     pace = update(SearchState(), Progress("baseline", 50, 100), 3.0).pace
     assert pace == Pace("baseline", 50, 100, 3.0, 50, 3.0)
     assert (pace.rate, pace.left(4.0)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("pace", "now", "words"),
+    [
+        (Pace("loading", 0, 0, 1.0, 0, 1.0), 35.0, "34s so far"),
+        (Pace("layers", 0, 16, 1.0, 0, 1.0), 2.0, "0/16"),
+        (Pace("layers", 0, 16, 1.0, 0, 1.0), 41.0, "0/16  40s so far"),
+        (Pace("layers", 4, 16, 41.0, 0, 1.0), 46.0, "4/16  6.0/min  1m55s left"),
+        (Pace("layers", 4, 16, 3.0, 0, 1.0), 5.0, "4/16  2.0/s  4.0s left"),
+        (Pace("layers", 4, 16, 3.0, 0, 1.0), 99.0, "4/16  2.0/s  1m38s so far"),
+        (Pace("layers", 16, 16, 9.0, 0, 1.0), 9.5, "16/16  2.0/s"),
+        (Pace("layers", 16, 16, 9.0, 0, 1.0), 149.0, "16/16  2.0/s  done 2m20s ago"),
+        (Pace("layers", 16, 16, 9.0, 16, 9.0), 149.0, "16/16  done 2m20s ago"),
+    ],
+)
+def test_what_is_said_of_a_phase_is_true(pace: Pace, now: float, words: str) -> None:
+    assert pace.words(now) == words
+
+
+def test_steps_that_can_be_counted_at_last_have_a_rate_of_their_own() -> None:
+    state = update(SearchState(), Progress("calibration", 0, 0), 1.0)
+    for now, done in ((31.0, 0), (32.0, 8)):
+        state = update(state, Progress("calibration", done, 64), now)
+    assert state.pace == Pace("calibration", 8, 64, 32.0, 0, 31.0)
+
+
+def test_something_goes_on_where_no_phase_is_told_of() -> None:
+    state = update(update(SearchState(), Progress("baseline", 80, 80), 1.0), Calibrated(1), 2.0)
+    assert phase(state, 7.0) == ("working", "5.0s so far")
+    assert phase(update(state, TrialStarted(3, "TPE", 2, 0.5), 8.0), 20.0) == ("trial 3", "12s so far")
 
 
 def test_something_else_begins_anew() -> None:

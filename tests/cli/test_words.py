@@ -1,6 +1,7 @@
 import pytest
 
-from autoquant.cli.words import counted, duration, macs, number, percent
+from autoquant.cli.pulse import duration
+from autoquant.cli.words import counted, macs, number, percent
 
 
 @pytest.mark.parametrize(

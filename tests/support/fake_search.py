@@ -21,7 +21,7 @@ from autoquant.tuning.events import Listener
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
-from autoquant.tuning.session import Budget, Session
+from autoquant.tuning.session import Budget, Session, TimeLimit
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.study import Sampler, Study
@@ -150,7 +150,6 @@ def fake_session(
         budget=Budget(max_trials=trials),
         folder=run,
         listener=listener,
-        clock=lambda: 0.0,
-        begin=0.0,
+        limit=TimeLimit(lambda: 0.0, begin=0.0),
         **known,
     )

@@ -68,6 +68,7 @@ class StudyCopy:
         self._max_drop = choices.max_drop
         self._space: Space = {name: _Shared(own) for name, own in choices.dimensions.items()}
         self._memory = _Memory()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is announced otherwise
         self._study = optuna.create_study(storage=self._memory)
         self._copied: list[Trial] = []
 

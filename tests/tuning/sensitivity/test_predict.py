@@ -116,6 +116,7 @@ class Opened:
             "on_progress": no_progress,
             "warn": self.warnings.append,
             "between": lambda plan: None,
+            "on_calibration": no_progress,
         }
         return Predictor(given, target.lowered(given), offered, data, **{**options, **changed})
 

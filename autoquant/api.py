@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from autoquant.calibration.plan import Plan, check_plan, layer_plan
 from autoquant.errors import ModelError, PlanError, UsageError
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.checks import check_calibration
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
@@ -32,7 +33,7 @@ from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
-from autoquant.tuning.inputs import open_dataset
+from autoquant.tuning.inputs import calibration_samples, open_dataset
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
@@ -188,19 +189,20 @@ def quantize(
     """
     check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
-    fusion = load_config(Path(config)).fusion
+    wanted = load_config(Path(config))
     reporter(listener, "opening the model")
     opened = open_model(
         model,
         inputs=inputs,
         outputs=outputs,
-        fusion=fusion,
+        fusion=wanted.fusion,
         signature=signature or None,
         feed=feed,
         for_litert=TARGETS[target].cuts_front,
     )
     reporter(listener, "reading the data")
-    data = open_dataset(request, opened, calibration)
+    most = calibration_samples(wanted.batch_num, request.batch_size)
+    data = open_dataset(request, opened, calibration, room=CacheRoom(Path(to)), most=most)
     check_calibration(data)
     built_for = open_target(target, io=io, simulation=simulation)
     reporter(listener, f"lowering the model for {target}")
@@ -308,7 +310,8 @@ def inspect(
     from autoquant.tuning.sensitivity.measure import measure_overview
 
     reporter(listener, "reading the data")
-    data = open_dataset(request, opened, request.calibration)
+    most = calibration_samples(1, request.batch_size)
+    data = open_dataset(request, opened, request.calibration, room=CacheRoom(), most=most)
     check_calibration(data)
     layers = {layer.name: layer for layer in survey.layers}
     calibrating = partial(progress, listener, "calibration")

@@ -22,6 +22,7 @@ exit codes:
   70   internal error, a bug in autoquant
   130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
 _NUMBER = r"(\d+(?:\.\d+)?)"
+_SIZE = re.compile(rf"{_NUMBER} ?([MGT])B?")
 _DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
 
 
@@ -179,6 +180,20 @@ def seconds(text: str) -> float:
     if parts is None or not text:
         raise UsageError("--timeout", f"cannot read '{text}'", hint="give seconds, or for example 90s, 30m, 2h, 1h30m")
     return sum(float(part or 0) * size for part, size in zip(parts.groups(), (3600, 60, 1, 1), strict=True))
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: '500MB', '8GB', '1.5TB'; 0 is 'off'. Raises UsageError.
+
+    >>> size("8GB"), size("off")
+    (8000000000, 0)
+    """
+    if text == "off":
+        return 0
+    parts = _SIZE.fullmatch(text.upper())
+    if parts is None or not float(parts[1]):
+        raise UsageError("--cache", f"cannot read '{text}'", hint="give for example 500MB or 8GB, or off")
+    return int(float(parts[1]) * {"M": 1e6, "G": 1e9, "T": 1e12}[parts[2]])
 
 
 def names(text: str) -> Sequence[str]:

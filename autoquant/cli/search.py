@@ -44,10 +44,12 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--space S": f"the search space: {', '.join(presets())}, or your own TOML file (default: the one called "
         f"like the target, or {DEFAULT})",
         "--seed S": f"the same seed gives the same trials (default {SearchRequest.seed})",
+        "--cache SIZE": "cache samples of functions, and decoded images, on the disk of the run: up to 500MB, 8GB; "
+        "or off (default 8GB, and at most half of what is free)",
         "--run DIR": "the folder to make (default runs/<model>-<date>-<time>)",
     }
     group = parser.add_argument_group("search")
-    arguments.add(group, options, error_rate=float, space=arguments.space, seed=int)
+    arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=arguments.size)
     group.add_argument("--keep-models", choices=("best", "all"), help="which INT8 models stay on disk (default best)")
     arguments.add_reading(parser, labels=True)
     arguments.add_screen(parser)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from autoquant.cli.output import Row
 from autoquant.cli.pulse import duration
 from autoquant.cli.words import accepted, counted, macs, number, percent, share_words
+from autoquant.evaluation.scoring.rows import size_text
 from autoquant.tuning import events
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import MACS
@@ -151,6 +152,8 @@ def facts(state: SearchState) -> Iterator[Row]:
             yield "data", f"{counted(parts.search, 'sample')} for the search, {holdout}"
         batches = f", {counted(state.batches, 'batch')}" if state.batches else ""
         yield "calibration", f"{counted(opened.calibration_samples, 'sample')}{batches}"
+        if opened.cached >= 1_000_000:  # less matters to nobody
+            yield "cache", f"{size_text(opened.cached)} of samples, removed at the end"
         yield "run", str(opened.run)
     if baseline is not None:
         limits = accepted(baseline.score, baseline.worst_score, baseline.max_drop)

@@ -16,7 +16,8 @@ from autoquant.tuning.study.trial import Trial
 class Opened:
     """Model and data are open; the search begins, or goes on.
 
-    `macs` is None where they are not known for every layer; `objective` is the name of what is minimized.
+    `macs` is None where they are not known for every layer; `objective` is the name of what is minimized; `cached` are
+    bytes of samples of functions.
     """
 
     run: Path
@@ -28,6 +29,7 @@ class Opened:
     max_trials: int
     timeout: float
     objective: str = "macs"
+    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from autoquant.array import Array
 from autoquant.cache import digest_of
 from autoquant.errors import DataError, ModelError, TrialError
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.dataset import Dataset, open_data
+from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.preprocessing import open_preprocess
-from autoquant.evaluation.data.splits import DataSplits, split_calibration
+from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES, DataSplits, split_calibration
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric, require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
@@ -49,6 +53,13 @@ class Inputs:
     space_file: SpaceFile
     metric: Metric
 
+    @property
+    def cached(self) -> int:
+        """Bytes of the samples of functions, which are cached."""
+        splits = self.splits
+        found = {data.source for data in (splits.calibration, splits.evaluation, splits.holdout) if data is not None}
+        return sum(source.cached or 0 for source in found if isinstance(source, FunctionSource))
+
     def digests(self) -> Mapping[str, str]:
         """What must be the same when the run goes on."""
         return {
@@ -72,15 +83,25 @@ def model_of(request: SearchRequest) -> Model:
 
 
 def open_inputs(
-    request: SearchRequest, space_file: SpaceFile, model: Model, listener: Listener = no_progress
+    request: SearchRequest,
+    space_file: SpaceFile,
+    model: Model,
+    listener: Listener = no_progress,
+    *,
+    folder: Path | None = None,
 ) -> Inputs:
-    """Open all of a request but its model, which is open; the listener is told what takes long. Raises InputError."""
+    """Open all of a request but its model, which is open; the listener is told what takes long.
+
+    Samples are cached on the disk of `folder`. Raises InputError.
+    """
     metric = open_metric(request.metric)
     require_output(metric, model.program.outputs)
     certify = None if request.certify == NOTHING else request.certify
     reporter(listener, "reading the data")
     warn = partial(_warn, listener)
-    splits = open_splits(request, model, seed=request.seed, certify=certify, warn=warn)
+    room = CacheRoom(folder, request.cache) if request.cache else None
+    batches = max(space_file.whole["batch_num"])
+    splits = open_splits(request, model, seed=request.seed, certify=certify, warn=warn, room=room, batches=batches)
     require_labels(metric, splits.evaluation)
     if not request.allow_overlap:
         splits.check_disjoint()
@@ -106,23 +127,48 @@ def open_splits(
     seed: int,
     certify: Any = None,
     warn: Callable[[str], None] = no_progress,
+    room: CacheRoom | None = None,
+    batches: int | None = None,
 ) -> DataSplits:
     """Open the data of a request, and a holdout where `certify` gives data for it.
+
+    There is `room` for samples that would be read anew for every pass. `batches` of the calibration data are wanted at
+    most.
 
     Without `calibration` of its own some is split off, drawn by the seed, and nothing of the same content is left in
     the evaluation data.
     """
-    evaluation = open_dataset(request, model, request.data, warn)
-    holdout = None if certify is None else open_dataset(request, model, certify, warn)
+    evaluation = open_dataset(request, model, request.data, warn, room)
+    holdout = None if certify is None else open_dataset(request, model, certify, warn, room)
     if request.calibration is not None:
-        return DataSplits.of(evaluation, open_dataset(request, model, request.calibration, warn), holdout)
-    return split_calibration(evaluation, seed, holdout)
+        most = None if batches is None else calibration_samples(batches, request.batch_size)
+        calibration = open_dataset(request, model, request.calibration, warn, room, most)
+        splits = DataSplits.of(evaluation, calibration, holdout)
+    else:
+        splits = split_calibration(evaluation, seed, holdout)
+    return replace(splits, calibration=splits.calibration.loaded())
 
 
-def open_dataset(request: DataRequest, model: Model, spec: Any, warn: Callable[[str], None] = no_progress) -> Dataset:
+def calibration_samples(batches: int, batch_size: int) -> int:
+    """How many calibration samples are wanted at most, where ranges want so many batches; sensitivity wants a few too.
+
+    >>> calibration_samples(16, 50), calibration_samples(1, 50)
+    (800, 550)
+    """
+    return max(batches, math.ceil(CALIBRATION_SAMPLES / batch_size)) * batch_size
+
+
+def open_dataset(
+    request: DataRequest,
+    model: Model,
+    spec: Any,
+    warn: Callable[[str], None] = no_progress,
+    room: CacheRoom | None = None,
+    most: int | None = None,
+) -> Dataset:
     """Open evaluation or calibration data as the request says; what is in front of the model makes its inputs of it.
 
-    Raises ModelError where no data can be fed.
+    `room` and `most` are as of `open_data`. Raises ModelError where no data can be fed.
     """
     for one in model.data_inputs:
         if one.is_single_value:
@@ -136,6 +182,8 @@ def open_dataset(request: DataRequest, model: Model, spec: Any, warn: Callable[[
         image_size=request.image_size,
         front=None if model.front is None else _front_runner(model.front, model),
         warn=warn,
+        room=room,
+        most=most,
     )
 
 

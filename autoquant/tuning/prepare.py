@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 from autoquant.calibration.distribution import Distribution
@@ -24,7 +24,7 @@ from autoquant.tuning.builder import Builder, measured_between
 from autoquant.tuning.certification.compute import bootstrap_seconds
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
-from autoquant.tuning.inputs import Inputs
+from autoquant.tuning.inputs import Inputs, calibration_samples
 from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
@@ -69,7 +69,7 @@ class _Preparation:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
-        for text in check_splits(inputs.splits, self._on_progress("looking at the data")):
+        for text in check_splits(self._wanted_splits(), self._on_progress("looking at the data")):
             self._warn(text)
         choice, builder = self._chosen_engine()
         measured = self._measured(choice.engine)
@@ -111,6 +111,12 @@ class _Preparation:
             splits=measured.splits,
             known_divergences=predictor.known,
         )
+
+    def _wanted_splits(self) -> DataSplits:
+        """The data without the calibration samples that no calibration reads, which need not be in order."""
+        splits, request = self.inputs.splits, self.inputs.request
+        most = calibration_samples(max(self.inputs.space.batch_nums), request.batch_size)
+        return replace(splits, calibration=splits.calibration.spread(most))
 
     def _chosen_engine(self) -> tuple[EngineChoice, Builder]:
         """Choose the engine, or take that of the run; gives what builds plans too.
@@ -164,6 +170,10 @@ class _Preparation:
             batch_size=request.batch_size,
             folder=self.folder.path,
         )
+        if subset.data.in_passes:
+            why = "it is too large to be cached" if request.cache else "with --cache off nothing is cached"
+            what = f"every trial calls {subset.data.name} once and is scored on all samples"
+            self._warn(f"{what}: {why}; --cache SIZE makes room for so much")
         if not scorer.decides:
             bounds = "has no bounds, so a subset proves nothing about all samples"
             why = bounds if inputs.metric.per_sample else "is not a mean over samples"
@@ -293,6 +303,7 @@ def _opened(inputs: Inputs, folder: RunFolder) -> events.Opened:
         layers=workload.size,
         macs=workload.cost if workload.unit == MULTIPLY_ADDS else None,
         samples=len(inputs.splits.evaluation),
+        cached=inputs.cached,
         calibration_samples=len(inputs.splits.calibration),
         max_trials=request.max_trials,
         timeout=request.timeout,

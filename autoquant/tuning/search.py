@@ -38,7 +38,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     request.check_named()
     space = load_space(request.space)
     reporter(listener, "opening the model")
-    inputs = open_inputs(request, space, model_of(request), listener)
+    inputs = open_inputs(request, space, model_of(request), listener, folder=run)
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
     table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
     if inputs.source.notes:
@@ -71,7 +71,7 @@ def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -
         reporter(listener, "opening the model")
         model = model_of(request)
         _check_same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
-        inputs = open_inputs(request, folder.read_space(), model, listener)
+        inputs = open_inputs(request, folder.read_space(), model, listener, folder=run)
         _check_same(run, request, stored["digests"], inputs.digests())
         warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
         folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too

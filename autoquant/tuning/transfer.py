@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from autoquant.calibration.plan import adapt_plan
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
@@ -48,21 +49,22 @@ def transfer(
     config: Path,
     folder: Path,
     *,
+    batches: int,
     check: Callable[[str, str], None],
     listener: Listener = no_progress,
 ) -> Transferred:
     """Build the plan of a config.json for the request's target into a folder, and score what was saved.
 
     The two targets do not compute the same numbers, so this has a baseline and statistics of its own. The target's own
-    runtime scores it. `check` is called with 'model', 'data' and 'calibration' and the digest of each, to refuse others
-    than those of the run. Raises PlanError where nothing of the plan is left on this target, TrialError where a layer
-    cannot be quantized there.
+    runtime scores it. `batches` of calibration data were wanted at most by the run. `check` is called with 'model',
+    'data' and 'calibration' and the digest of each, to refuse others than those of the run. Raises PlanError where
+    nothing of the plan is left on this target, TrialError where a layer cannot be quantized there.
     """
     reporter(listener, "opening the model")
     opened = model_of(request)
     check("model", opened.digest)
     reporter(listener, "reading the data")
-    samples = open_splits(request, opened, seed=request.seed)
+    samples = open_splits(request, opened, seed=request.seed, room=CacheRoom(folder), batches=batches)
     check("data", samples.evaluation.digest)
     check("calibration", samples.calibration.digest)
     metric = open_metric(request.metric)

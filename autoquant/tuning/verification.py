@@ -12,7 +12,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -129,10 +129,11 @@ def _measured(
     chosen = np.unique(np.linspace(0, len(subset) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
     size = bounded_batch(PART, subset.baseline.sample_bytes, subset.data.inputs)
     found = _Compared(subset.metric)
-    for places in np.split(chosen, range(size, len(chosen), size)):
+    some = replace(subset, data=subset.data.subset(chosen).loaded(), positions=subset.positions[chosen])
+    for places in np.split(np.arange(len(chosen)), range(size, len(chosen), size)):
         parts: tuple[list[Array], ...] = ([], [])
         rows = [
-            subset.measure(runner, places, batch_size=size, on_outputs=partial(_keep_first, own))
+            some.measure(runner, places, batch_size=size, on_outputs=partial(_keep_first, own))
             for runner, own in zip(runners, parts, strict=True)
         ]
         found.add_rows(*rows)

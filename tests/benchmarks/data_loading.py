@@ -53,6 +53,10 @@ class OneByOne:
     def __len__(self) -> int:
         return len(self._files)
 
+    def hashes(self, indices: Array | None) -> Array:
+        """None are asked for."""
+        raise NotImplementedError
+
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """All images."""
         assert indices is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.cli import arguments, calibration, check, convert, demo, export, inspect, quantize, resume, search
-from autoquant.cli.arguments import Parser, image_size, names, seconds
+from autoquant.cli.arguments import Parser, image_size, names, seconds, size
 from autoquant.errors import UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.tuning.study.request import SearchRequest
@@ -33,6 +33,27 @@ def test_parts_of_a_time_add_up(hours: int, minutes: int, rest: int) -> None:
 def test_invalid_times_are_named(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--timeout: cannot read '{text}'; give seconds, or")):
         seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("off", 0),
+        ("500MB", 500_000_000),
+        ("8GB", 8_000_000_000),
+        ("1.5 tb", 1_500_000_000_000),
+        ("20g", 20_000_000_000),
+    ],
+)
+def test_bytes_are_read(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "8", "8 gigabytes", "-1GB", "0GB", "on"])
+def test_invalid_bytes_are_named(text: str) -> None:
+    told = f"--cache: cannot read '{text}'; give for example 500MB or 8GB, or off"
+    with pytest.raises(UsageError, match=re.escape(told)):
+        size(text)
 
 
 def test_names_and_sizes_are_read() -> None:

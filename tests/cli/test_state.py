@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autoquant.cli.state import RECENT, Pace, SearchState, phase, update
+from autoquant.cli.state import RECENT, Pace, SearchState, facts, phase, update
 from autoquant.tuning.events import (
     BaselineScored,
     Calibrated,
@@ -123,3 +124,9 @@ def test_warnings_add_up() -> None:
 def test_the_split_of_the_data_is_remembered() -> None:
     parts = DataSplit(40, 40, "")
     assert update(update(SearchState(), parts, 0.0), BaselineScored("top1", 0.75, 0.125, 0.625), 1.0).divided == parts
+
+
+def test_what_is_cached_is_said() -> None:
+    cached = update(SearchState(), replace(OPENED, cached=7_500_000_000), 0.0)
+    assert ("cache", "7.5 GB of samples, removed at the end") in list(facts(cached))
+    assert "cache" not in dict(facts(update(SearchState(), OPENED, 0.0)))

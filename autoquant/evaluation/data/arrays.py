@@ -1,29 +1,32 @@
-"""Samples that lie in memory: NumPy arrays and .npz files."""
+"""Samples that lie in memory, or in files that are mapped into it: NumPy arrays, .npy and .npz files."""
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.cache import digest_of
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import Batch, blocks, content_of, reading, with_plain_text
+from autoquant.evaluation.data.batch import Batch, blocks, with_plain_text
+from autoquant.evaluation.data.hashes import ContentDigest, ContentHashes
+from autoquant.evaluation.data.mapped import MappedNpz, mapped_npy
 from autoquant.evaluation.data.plugins import nearest
-from autoquant.files import sha256_of
 
 LABELS = ("y", "labels")
 
 
 class ArraySource:
-    """Arrays in memory, kept as they are: `inputs` by input name, `labels` or None, first axis the samples.
+    """Arrays, kept as they are: `inputs` by input name, `labels` or None, first axis the samples.
 
-    `columns` are all arrays by name, those that say more of the samples too; without them they are those of the file.
+    `columns` are arrays by name, those that say more of the samples too; `beside` tells these from others of the name.
     """
 
     def __init__(
@@ -32,14 +35,14 @@ class ArraySource:
         inputs: Mapping[str, Array],
         labels: Array | None,
         *,
-        path: Path | None = None,
-        columns: Mapping[str, Array] | None = None,
+        columns: Mapping[str, Array] = MappingProxyType({}),
+        beside: str = "",
     ):
         self.name = name
         inputs = {key: with_plain_text(name, key, array) for key, array in inputs.items()}
         self._whole = Batch(inputs, labels)
-        self._path = path
         self._columns = columns
+        self._beside = beside
         lengths = {key: _length(name, key, array) for key, array in inputs.items()}
         if labels is not None:
             lengths["labels"] = _length(name, "labels", labels)
@@ -54,31 +57,29 @@ class ArraySource:
 
     @cached_property
     def digest(self) -> str:
-        """Of the file's bytes, or of the arrays."""
-        if self._path is not None:
-            with reading(self._path):
-                return sha256_of(self._path)
-        digest = hashlib.sha256()
-        for key, array in (*sorted(self._whole.inputs.items()), ("labels", self._whole.labels)):
-            if array is not None:
-                digest.update(f"{key} {array.dtype} {array.shape}".encode())
-                digest.update(content_of(array))
-        return digest.hexdigest()
+        """Of the arrays."""
+        digest = ContentDigest()
+        digest.add(self.hashes(None), self._whole.labels)
+        return digest_of(digest.hex, self._beside) if self._beside else digest.hex
+
+    def hashes(self, indices: Array | None) -> Array:
+        """Of the chosen samples' content."""
+        return self._hashes.of(indices)
+
+    @cached_property
+    def _hashes(self) -> ContentHashes:
+        return ContentHashes(self.read, len(self))
 
     def __len__(self) -> int:
         return len(self._whole)
 
     def column(self, name: str) -> Array:
         """One value of each sample, (samples,), from the array of this name. Raises DataError where there is none."""
-        if self._path is None:
-            found = {key: np.asarray(array) for key, array in (self._columns or {}).items()}
-        else:
-            with reading(self._path), np.load(self._path, allow_pickle=False) as arrays:
-                found = {key: arrays[key] for key in arrays.files if key == name}
-        if name not in found or found[name].shape != (len(self),):
+        found = np.asarray(self._columns[name]) if name in self._columns else None
+        if found is None or found.shape != (len(self),):
             what = f"has no array '{name}' with one value for each of its {len(self)} samples"
             raise DataError(self.name, what, hint="add it beside 'x' and 'y', or leave out --guard")
-        return found[name]
+        return found
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Views where the samples lie side by side, else copies."""
@@ -89,13 +90,21 @@ class ArraySource:
 
 
 def open_arrays(
-    name: str, arrays: Mapping[str, Array], inputs: Sequence[str], *, path: Path | None = None
+    name: str,
+    arrays: Mapping[str, Array],
+    inputs: Sequence[str],
+    *,
+    checksums: Mapping[str, int] = MappingProxyType({}),
 ) -> ArraySource:
-    """Arrays called 'x', or after the model's inputs, and 'y' or 'labels'; raises DataError if one is missing."""
-    found = sorted(arrays)
-    labels = next((arrays[key] for key in LABELS if key in arrays and key not in inputs), None)
+    """Arrays called 'x', or after the model's inputs, and 'y' or 'labels'; raises DataError if one is missing.
+
+    Others are not read; `checksums` of all tell them from others of the name.
+    """
+    found, given = sorted(arrays), arrays
+    labels = next((key for key in LABELS if key in arrays and key not in inputs), None)
+    read = {*inputs, labels}
     if len(inputs) == 1 and inputs[0] not in arrays and "x" in arrays:
-        arrays = {inputs[0]: arrays["x"]}
+        arrays, read = {inputs[0]: arrays["x"]}, {"x", labels}
     for wanted in inputs:
         if wanted not in arrays:
             names = f"'x' or '{wanted}'" if len(inputs) == 1 else f"'{wanted}'"
@@ -104,21 +113,32 @@ def open_arrays(
             several = f"add it, or give --feed {wanted}=VALUE if it is a single value"
             hint = close if close.startswith("did") else known if len(inputs) == 1 else several
             raise DataError(name, f"has no array {names}, only {', '.join(found) or 'nothing'}", hint=hint)
-    given = {key: arrays[key] for key in inputs}
-    return ArraySource(name, given, labels, path=path, columns=None if path else arrays)
+    taken = {key: arrays[key] for key in inputs}
+    beside = "".join(f"{key} {checksums[key]} " for key in sorted(checksums) if key not in read)
+    return ArraySource(name, taken, given[labels] if labels else None, columns=given, beside=beside)
 
 
 def open_npz(path: Path, inputs: Sequence[str]) -> ArraySource:
     """The arrays of an .npz; raises DataError for a file that is damaged or holds Python objects."""
+    with _readable(path, "is it whole? write plain arrays, text as np.array(texts, str): np.savez(file, x=, y=)"):
+        arrays = MappedNpz(path)
+        return open_arrays(str(path), arrays, inputs, checksums=arrays.checksums)
+
+
+def open_npy(path: Path, inputs: Sequence[str]) -> ArraySource:
+    """The array of an .npy, which is a model's only input; raises DataError as `open_npz`."""
+    if len(inputs) != 1:
+        raise DataError(str(path), f"is one array, the model takes {', '.join(inputs)}", hint="save them as .npz")
+    with _readable(path, "is it whole? write an array of numbers or text: np.save(file, samples)"):
+        return open_arrays(str(path), {inputs[0]: mapped_npy(path)}, inputs)
+
+
+@contextmanager
+def _readable(path: Path, hint: str) -> Iterator[None]:
     try:
-        with path.open("rb") as file:  # opened here: np.load leaves it open when it fails
-            arrays = np.load(file, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single .npy array")
-            return open_arrays(str(path), arrays, inputs, path=path)
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        hint = "is it whole? write plain arrays, text as np.array(texts, str): np.savez(file, x=samples, y=labels)"
-        raise DataError(str(path), f"cannot be read as .npz: {error}", hint=hint) from error
+        raise DataError(str(path), f"cannot be read as {path.suffix}: {error}", hint=hint) from error
 
 
 def _length(name: str, key: str, array: Array) -> int:

@@ -58,6 +58,9 @@ class SampleSource(Protocol):
     def digest(self) -> str:
         """A sha256, in hex, of the raw content."""
 
+    def hashes(self, indices: Array | None) -> Array:
+        """A hash of each chosen sample's inputs (ascending; None: all), without the label; computed once."""
+
     def __len__(self) -> int:
         """How many samples there are; a stream is read once to count them."""
 

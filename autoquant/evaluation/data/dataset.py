@@ -7,26 +7,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npz
+from autoquant.evaluation.data.array_cache import CacheRoom
+from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npy, open_npz
 from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform, with_plain_text
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.images import ImageFolder
 from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest
 from autoquant.evaluation.data.preprocessing import Arithmetic, Custom, Preprocess
 from autoquant.evaluation.data.records import RecordSource
+from autoquant.evaluation.data.sample_cache import LoadedSource
 from autoquant.model.model import InputSpec
 from autoquant.quiet import no_progress
 
 MakeInputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes what a model takes, by name, of what the data holds; may be called in any thread."""
 Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
-KINDS = "an .npz file, a folder of images, TFRecord files (*.tfrecord), or module:function"
+ARRAYS = MappingProxyType({".npz": open_npz, ".npy": open_npy})
+KINDS = "an .npz or .npy file, a folder of images, TFRecord files (*.tfrecord), or module:function"
 RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
 
 
@@ -60,6 +64,22 @@ class Dataset:
     def at_hand(self) -> bool:
         """Whether batches cost next to nothing to make: arrays in memory that are not preprocessed."""
         return isinstance(self.source, ArraySource) and self.preprocess is None and self.front is None
+
+    @property
+    def in_passes(self) -> bool:
+        """Whether some samples cost what all cost: each pass calls a function, which begins with the first one."""
+        return isinstance(self.source, FunctionSource) and self.source.cached is None
+
+    def loaded(self) -> Dataset:
+        """The same, few samples read once and in memory, where each pass would read all others too; else itself."""
+        if not self.in_passes:
+            return self
+        numbers = np.arange(len(self)) if self.indices is None else self.indices
+        return replace(self, source=LoadedSource(self.source, numbers))
+
+    def hashes(self) -> Array:
+        """A hash of each sample's inputs as they lie in the source, before preprocessing, without the label."""
+        return self.source.hashes(self.indices)
 
     @cached_property
     def digest(self) -> str:
@@ -136,14 +156,17 @@ def open_data(
     image_size: tuple[int, int] | None = None,
     front: MakeInputs | None = None,
     warn: Callable[[str], None] = no_progress,
+    room: CacheRoom | None = None,
+    most: int | None = None,
 ) -> Dataset:
     """The data that `spec` names: see KINDS; in Python also arrays (x, y), a mapping of them, or a function.
 
     `inputs` are what it has; `front`, where the model takes something else, makes that of it. `image_size` (height,
     width) is for images where the model leaves it open. The first sample is read, so that data that does not fit is
-    refused here. `warn` is told of a function whose samples take long to count. Raises DataError.
+    refused here. `warn` is told of a function whose samples take long to count. There is `room` for samples that would
+    be made or decoded again for every pass. Of a function, the first `most` samples are read. Raises DataError.
     """
-    source = _open_source(spec, inputs, image_size, warn)
+    source = _open_source(spec, inputs, image_size, _Reading(warn, room, most))
     data = Dataset(source, tuple(inputs), preprocess, label_offset, front=front)
     if len(data) == 0:
         raise DataError(data.name, "is empty: there is no sample in it", hint=f"give {KINDS}")
@@ -159,7 +182,7 @@ def check_spec(spec: Any) -> None:
     if path.is_dir() or _globbed(str(spec)):
         return
     if path.is_file():
-        if path.suffix != ".npz" and not any(path.match(pattern) for pattern in RECORDS):
+        if path.suffix not in ARRAYS and not any(path.match(pattern) for pattern in RECORDS):
             raise DataError(str(path), "is a file of an unknown kind", hint=f"give {KINDS}")
     elif ":" in str(spec):
         check_function(str(spec))
@@ -167,26 +190,34 @@ def check_spec(spec: Any) -> None:
         raise _missing(path)
 
 
-def _open_source(
-    spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None, warn: Callable[[str], None]
-) -> SampleSource:
+class _Reading(NamedTuple):
+    """How a source is read that is no array."""
+
+    warn: Callable[[str], None]
+    room: CacheRoom | None
+    most: int | None
+
+
+def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None, how: _Reading) -> SampleSource:
     names = [input_.name for input_ in inputs]
     if isinstance(spec, Mapping):
         return open_arrays("data", {key: np.asarray(array) for key, array in spec.items()}, names)
     if isinstance(spec, tuple):
         return _open_pair(spec, names)
     if not isinstance(spec, (str, Path)):
-        return FunctionSource(name_of(spec), spec, names, warn=warn)
+        return FunctionSource(name_of(spec), spec, names, **how._asdict())
     check_spec(spec)
     path = Path(spec)
     if path.is_dir():
         files = sorted({file for pattern in RECORDS for file in path.glob(pattern) if file.is_file()})
-        return RecordSource(str(path), files, inputs, size) if files else ImageFolder(path, inputs, size)
-    if path.is_file():
-        return open_npz(path, names) if path.suffix == ".npz" else RecordSource(str(path), [path], inputs, size)
-    if files := _globbed(str(spec)):
-        return RecordSource(str(spec), files, inputs, size)
-    return FunctionSource(str(spec), load_function(str(spec)), names, warn=warn)
+        if files:
+            return RecordSource(str(path), files, inputs, size, how.room)
+        return ImageFolder(path, inputs, size, how.room)
+    if path.is_file() and path.suffix in ARRAYS:
+        return ARRAYS[path.suffix](path, names)
+    if files := [path] if path.is_file() else _globbed(str(spec)):
+        return RecordSource(str(spec), files, inputs, size, how.room)
+    return FunctionSource(str(spec), load_function(str(spec)), names, **how._asdict())
 
 
 def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> SampleSource:

@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from autoquant.evaluation.data.batch import Sample, content_of
+import numpy as np
+
+from autoquant.evaluation.data.array_cache import CacheRoom
+from autoquant.evaluation.data.batch import Batch, Sample, content_of
+from autoquant.evaluation.data.sample_cache import SampleCache
 
 MAX_ROOM = 2**30
 """Bytes of decoded samples that a source caches at most."""
@@ -26,12 +30,15 @@ R = TypeVar("R")
 class Decoder:
     """Samples by number, from a function that decodes one; those decoded first are cached for later passes.
 
-    At most `room` bytes are cached; by default those of `room_for_samples`. Cached samples must not be written to.
+    At most `room` bytes are cached in memory; by default those of `room_for_samples`. As many others as there is room
+    for `on_disk` are cached there. Cached samples must not be written to.
     """
 
-    def __init__(self, room: int | None = None) -> None:
+    def __init__(self, room: int | None = None, on_disk: CacheRoom | None = None) -> None:
         self._room = room_for_samples() if room is None else room
         self._cached: dict[int, Sample] = {}
+        self._disk = None if on_disk is None else SampleCache(on_disk)
+        self._places: dict[int, int] = {}  # on the disk, by number
 
     def samples(self, decode: Callable[[int], Sample], numbers: Iterable[int], ahead: int) -> Iterator[Sample]:
         """The samples of these numbers in this order; up to `ahead` of them are decoded before they are asked for.
@@ -43,21 +50,42 @@ class Decoder:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="autoquant-decode")
 
         def start(number: int) -> Future[Sample]:
-            if number not in self._cached:
+            known = self._known(number)
+            if known is None:
                 return pool.submit(decode, number)
             done = Future[Sample]()
-            done.set_result(self._cached[number])
+            done.set_result(known)
             return done
 
         try:
             for number, sample in in_order(start, map(int, numbers), max(ahead, threads)):
-                taken = OVERHEAD + sum(memoryview(content_of(array)).nbytes for array in sample.inputs.values())
-                if number not in self._cached and taken <= self._room:
-                    self._room -= taken
-                    self._cached[number] = sample
+                self._keep(number, sample)
                 yield sample
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _known(self, number: int) -> Sample | None:
+        if number not in self._places or self._disk is None:
+            return self._cached.get(number)
+        self._disk.flush()
+        if self._places[number] >= len(self._disk):  # there was no room for it in the end
+            return None
+        (batch,) = self._disk.read(np.array([self._places[number]]), 1)
+        inputs = {name: array[0, ...] for name, array in batch.inputs.items()}
+        return Sample(inputs, None if batch.labels is None else batch.labels[0])
+
+    def _keep(self, number: int, sample: Sample) -> None:
+        if number in self._cached or number in self._places:
+            return
+        taken = OVERHEAD + sum(memoryview(content_of(array)).nbytes for array in sample.inputs.values())
+        if taken <= self._room:
+            self._room -= taken
+            self._cached[number] = sample
+        elif self._disk is not None and not self._disk.full:
+            label = None if sample.label is None else np.asarray(sample.label)[np.newaxis]
+            inputs = {name: array[np.newaxis] for name, array in sample.inputs.items()}
+            self._places[number] = len(self._disk)
+            self._disk.add(Batch(inputs, label))
 
 
 def cores() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch
 from autoquant.quiet import no_progress
@@ -45,11 +46,16 @@ class EndlessGuard:
         self._samples = self._bytes = 0
         self._old = self._old_bytes = 0  # since there was something new
 
-    def see(self, batch: Batch) -> None:
-        """Take in a batch. Raises DataError once it is certain that the source gives the same again and again."""
+    def see(self, batch: Batch, hashes: Array) -> None:
+        """Take in a batch, and the hashes of its samples.
+
+        Raises DataError once it is certain that the source gives the same again and again.
+        """
         arrays = [*batch.inputs.values(), *([] if batch.labels is None else [batch.labels])]
-        for place in range(len(batch)):
-            self._see(b"".join(np.asarray(array[place]).tobytes() for array in arrays))
+        size = sum(array.nbytes for array in arrays) // max(len(batch), 1)
+        for place, content in enumerate(hashes):
+            label = b"" if batch.labels is None else np.asarray(batch.labels[place]).tobytes()
+            self._see(hash(content.tobytes() + label), size)
         if not len(batch):
             self._count_old(EMPTY)
         if self._old > PASSES * len(self._known) + REPEATED and self._old_bytes > REPEATED_BYTES:
@@ -62,12 +68,16 @@ class EndlessGuard:
             self._patience *= 2
             self._warn(f"{self._name}: {self._so_far()} in {spent:.0f} s, and goes on; if it never ends, {ONCE}")
 
-    def _see(self, sample: bytes) -> None:
-        key = hash(sample)
+    @property
+    def suspects(self) -> bool:
+        """Whether all was seen twice: it may be that the source has begun anew."""
+        return self._old >= len(self._known)
+
+    def _see(self, key: int, size: int) -> None:
         self._samples += 1
-        self._bytes += len(sample)
+        self._bytes += size
         if key in self._known:
-            self._count_old(len(sample))
+            self._count_old(size)
             return
         self._old = self._old_bytes = 0
         if len(self._known) < MOST_KNOWN:

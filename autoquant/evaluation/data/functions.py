@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, content_of, stacked, with_plain_text
 from autoquant.evaluation.data.endless import EndlessGuard, length_of
+from autoquant.evaluation.data.hashes import HASH, ContentDigest, hashes_of
 from autoquant.evaluation.data.plugins import user_error
+from autoquant.evaluation.data.sample_cache import SampleCache
 from autoquant.quiet import no_progress
 
 FORMS = "yield x, (x, y) or ({'input': x}, y)"
@@ -24,21 +26,27 @@ FORMS = "yield x, (x, y) or ({'input': x}, y)"
 
 @dataclass(frozen=True, slots=True)
 class FirstPass:
-    """The counting pass: how many samples, their digest, the form of each batch, a checksum of the first."""
+    """The counting pass: the hash of each sample, a digest of all, the form of each batch, a checksum of the first.
 
-    count: int
+    `cache` has all samples, or is None.
+    """
+
+    hashes: Array
+    labelled: bool
     digest: str
     forms: tuple[str, ...]
     checksum: int
+    cache: SampleCache | None
 
 
 class FunctionSource:
-    """A function called without arguments, anew for every pass, that gives batches: always the same ones.
+    """A function called without arguments that gives batches, in each call the same ones.
 
-    Only the thread that reads calls it, and iterates over what it returns, so that it need not be safe for threads. The
-    batches are cut and joined as needed. A later pass that gives other shapes, another number of batches, or another
-    first batch (the mark of shuffling) raises DataError: scores of such passes could not be compared. So does one that
-    does not end.
+    The first call counts them, and caches all where there is room: then there is no other. Else every pass is a call,
+    up to the last sample that is wanted. Only the thread that reads calls it, and iterates over what it returns, so
+    that it need not be safe for threads. The batches are cut and joined as needed. A later pass that gives other
+    shapes, another number of batches, or another first batch (the mark of shuffling) raises DataError: scores of such
+    passes could not be compared. So does one that does not end.
     """
 
     def __init__(
@@ -48,18 +56,27 @@ class FunctionSource:
         inputs: Sequence[str],
         *,
         warn: Callable[[str], None] = no_progress,
+        room: CacheRoom | None = None,
+        most: int | None = None,
     ):
-        """`warn` is told where counting the samples takes long."""
+        """`warn` is told where counting takes long. Of more samples than `most` the first ones are its own."""
         self.name = name
+        self._room = room
+        self._most = most
         self._warn = warn
         self._function = function
         self._inputs = tuple(inputs)
 
-    @cached_property
+    @property
     def has_labels(self) -> bool:
-        """Whether the first batch has labels."""
-        first = next(self._batches(), None)
-        return first is not None and first.labels is not None
+        """Whether batches have labels."""
+        return self._first_pass.labelled
+
+    @property
+    def cached(self) -> int | None:
+        """Bytes of the cached samples; None where each pass is a call of the function."""
+        cache = self._first_pass.cache
+        return None if cache is None else cache.size
 
     @property
     def digest(self) -> str:
@@ -67,14 +84,20 @@ class FunctionSource:
         return self._first_pass.digest
 
     def __len__(self) -> int:
-        return self._first_pass.count
+        return len(self._first_pass.hashes)
+
+    def hashes(self, indices: Array | None) -> Array:
+        """Of the chosen samples' content."""
+        return self._first_pass.hashes if indices is None else self._first_pass.hashes[indices]
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
-        """One pass over the function, without keeping what is not chosen."""
-        return stacked(self._samples(indices), size)
+        """From the cache, or in one pass over the function, without keeping what is not chosen."""
+        cache = self._first_pass.cache
+        return stacked(self._samples(indices), size) if cache is None else cache.read(indices, size)
 
     def _samples(self, wanted: Array | None) -> Iterator[Sample]:
-        start = 0
+        start, end = 0, len(self) if wanted is None else int(wanted[-1]) + 1 if len(wanted) else 0
+        wanted = np.arange(len(self)) if wanted is None and self._most else wanted
         for batch in self._checked():
             stop = start + len(batch)
             chosen: Any = range(len(batch))
@@ -84,21 +107,32 @@ class FunctionSource:
                 label = None if batch.labels is None else batch.labels[i]
                 yield Sample({key: array[i, ...] for key, array in batch.inputs.items()}, label)
             start = stop
+            if start >= end and (self._most or end < len(self)):  # a whole pass goes on: there must be nothing more
+                return
 
     @cached_property
     def _first_pass(self) -> FirstPass:
-        digest, count, first = hashlib.sha256(), 0, 0
+        digest, count, first, labelled = ContentDigest(), 0, 0, False
         forms: list[str] = []
+        found: list[Array] = [np.zeros(0, HASH)]
         guard = EndlessGuard(self.name, self._warn)
-        for batch in self._batches():
-            guard.see(batch)
-            first = first if forms else _checksum(batch)
-            forms.append(_form(batch))
-            digest.update(forms[-1].encode())
-            for array in _arrays(batch):
-                digest.update(content_of(array))
+        cache = None if self._room is None else SampleCache(self._room)
+        for whole in self._batches():
+            first = first if forms else _checksum(whole)
+            forms.append(_form(whole))
+            batch = whole if self._most is None else whole.part(slice(self._most - count))
+            hashes = hashes_of(whole)
+            guard.see(whole, hashes)
+            hashes = hashes[: len(batch)]
+            digest.add(hashes, batch.labels)
+            found.append(hashes)
+            labelled = batch.labels is not None
             count += len(batch)
-        return FirstPass(count, digest.hexdigest(), tuple(forms), first)
+            if cache is not None:
+                cache.add(batch)
+            if count == self._most and not guard.suspects:  # else it is read on, until that is certain
+                break
+        return FirstPass(np.concatenate(found), labelled, digest.hex, tuple(forms), first, _whole(cache))
 
     def _checked(self) -> Iterator[Batch]:
         """Batches of a pass that must equal the counting pass, as far as one can see at no cost."""
@@ -160,6 +194,16 @@ class FunctionSource:
             what = f"is not a batch: {_form(batch)}"
             raise DataError(where, what, hint="each must be an array whose first axis is the batch, labels numbers")
         return batch
+
+
+def _whole(cache: SampleCache | None) -> SampleCache | None:
+    """The cache, if it has everything: the first samples alone would save no call."""
+    if cache is None:
+        return None
+    cache.flush()
+    if cache.full:
+        cache.clear()
+    return None if cache.full else cache
 
 
 def _arrays(batch: Batch) -> Iterator[Array]:

@@ -16,8 +16,10 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
+from autoquant.evaluation.data.hashes import ContentHashes
 from autoquant.messages import reason
 from autoquant.model.model import InputSpec
 
@@ -92,14 +94,20 @@ def decode_image(where: str, encoded: bytes, form: ImageForm) -> Array:
 class ImageFolder:
     """Images in sub-folders, whose sorted names are classes 0, 1, ...; or in one folder, without labels.
 
-    Decoded on all cores, and kept for later passes as far as a Decoder has room.
+    Decoded on all cores, and cached for later passes as far as a Decoder has room.
     """
 
-    def __init__(self, folder: Path, inputs: Sequence[InputSpec], size: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Sequence[InputSpec],
+        size: tuple[int, int] | None = None,
+        room: CacheRoom | None = None,
+    ):
         self.name = str(folder)
         self._folder = folder
         self._form = ImageForm.of(self.name, inputs, size)
-        self._decoder = Decoder()
+        self._decoder = Decoder(on_disk=room)
         with reading(folder):
             classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         by_class = [_images(path, "**/*") for path in classes]
@@ -125,6 +133,14 @@ class ImageFolder:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def hashes(self, indices: Array | None) -> Array:
+        """Of the chosen samples' content, decoded."""
+        return self._hashes.of(indices)
+
+    @cached_property
+    def _hashes(self) -> ContentHashes:
+        return ContentHashes(self.read, len(self))
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Decodes the chosen files."""

@@ -115,7 +115,7 @@ class Custom:
     def __call__(self, batch: Array) -> Array:
         """The function's result; raises DataError where it raises, or loses samples."""
         try:
-            result = np.asarray(self.function(batch))
+            result = np.asarray(self.function(batch if batch.flags.writeable else batch.copy()))
         except Exception as error:
             raise user_error(self.name, error) from error
         if result.shape[:1] != batch.shape[:1]:

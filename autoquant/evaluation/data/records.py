@@ -14,8 +14,10 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
+from autoquant.evaluation.data.hashes import ContentHashes
 from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.plugins import nearest
 from autoquant.model.model import InputSpec
@@ -37,14 +39,21 @@ class RecordTable:
 class RecordSource:
     """The records of one or several files, in the order of the files' names.
 
-    Images are decoded on all cores, and kept for later passes as far as a Decoder has room.
+    Images are decoded on all cores, and cached for later passes as far as a Decoder has room.
     """
 
-    def __init__(self, name: str, files: Sequence[Path], inputs: Sequence[InputSpec], size: tuple[int, int] | None):
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        inputs: Sequence[InputSpec],
+        size: tuple[int, int] | None,
+        room: CacheRoom | None = None,
+    ):
         self.name = name
         self._files = tuple(files)
         self._form = ImageForm.of(name, inputs, size)
-        self._decoder = Decoder()
+        self._decoder = Decoder(on_disk=room)
 
     @cached_property
     def has_labels(self) -> bool:
@@ -61,6 +70,14 @@ class RecordSource:
 
     def __len__(self) -> int:
         return len(self._table.records)
+
+    def hashes(self, indices: Array | None) -> Array:
+        """Of the chosen samples' content, decoded."""
+        return self._hashes.of(indices)
+
+    @cached_property
+    def _hashes(self) -> ContentHashes:
+        return ContentHashes(self.read, len(self))
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Reads and decodes the chosen records, and no others."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +10,12 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.errors import DataError
-from autoquant.evaluation.data.batch import content_of
 from autoquant.evaluation.data.dataset import Dataset
 
 VERSION = 2
 CALIBRATION_SHARE = 5
 CALIBRATION_SAMPLES = 512
 """Without calibration data of its own, one sample in five, and at most 512, are split off for it."""
-HASH_BYTES = 16
-"""Of a billion samples two that differ have the same hash with a probability of 1e-21."""
-READ = 64
-"""Samples that are read at a time to be hashed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +86,8 @@ def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, ov
         return splits.without_holdout(f"{what}, and there are {len(data):,} samples in all")
     order = np.random.default_rng(seed).permutation(len(data))
     search, holdout = np.sort(order[half:]), np.sort(order[:half])
-    hashes = content_hashes(data)
-    seen = np.concatenate([hashes[search], content_hashes(splits.calibration)]) if overlapping else hashes[search]
+    hashes = data.hashes()
+    seen = np.concatenate([hashes[search], splits.calibration.hashes()]) if overlapping else hashes[search]
     both = shared(hashes[holdout], seen)
     if half - len(both) < least:
         what = f"{len(both):,} of {half:,} samples for the holdout are in the search or calibration data too"
@@ -121,13 +115,13 @@ def without_overlap(splits: DataSplits, *, least: int | None) -> DataSplits:
 
 def unseen_indices(data: Dataset, *others: Dataset) -> Array:
     """Positions of samples whose content is in none of the others, ascending."""
-    seen = np.concatenate([content_hashes(other) for other in others])
-    return np.delete(np.arange(len(data)), shared(content_hashes(data), seen))
+    seen = np.concatenate([other.hashes() for other in others])
+    return np.delete(np.arange(len(data)), shared(data.hashes(), seen))
 
 
 def check_disjoint(one: str, data: Dataset, another: str, other: Dataset) -> None:
     """Raise DataError where samples of `data` are in `other` as well; `one` and `another` is what they are for."""
-    same = shared(content_hashes(data), content_hashes(other))
+    same = shared(data.hashes(), other.hashes())
     if len(same):
         what = f"{len(same)} of {len(data)} samples for {one} are for {another} too (the first is sample {same[0]})"
         hint = f"a score on what was used before is too good: give other data for {one}, or --allow-overlap"
@@ -153,22 +147,6 @@ def load_splits(splits: DataSplits, path: Path) -> DataSplits | None:
         return None
     holdout = data.subset(entry.arrays["holdout"]) if len(entry.arrays["holdout"]) else None
     return replace(splits, search=data.subset(entry.arrays["search"]), holdout=holdout, **entry.header)
-
-
-def content_hashes(data: Dataset) -> Array:
-    """A hash of each sample's inputs as they lie in the source, before preprocessing, without the label; (samples,)."""
-    found: list[bytes] = []
-    names = [spec.name for spec in data.inputs]
-    for batch in data.source.read(data.indices, READ):
-        forms = [f"{name} {batch.inputs[name].dtype} {batch.inputs[name].shape[1:]}".encode() for name in names]
-        arrays = [batch.inputs[name] for name in names]
-        for place in range(len(batch)):
-            digest = hashlib.blake2b(digest_size=HASH_BYTES)
-            for form, array in zip(forms, arrays, strict=True):
-                digest.update(form)
-                digest.update(content_of(array[place, ...]))
-            found.append(digest.digest())
-    return np.frombuffer(b"".join(found), f"V{HASH_BYTES}")
 
 
 def shared(one: Array, other: Array) -> Array:

@@ -194,6 +194,9 @@ class _TrialScoring:
     def run(self, rules: StoppingRules) -> SequentialScore:
         """Score until the rules stop it."""
         scorer, total = self._scorer, len(self._subset)
+        if self._subset.data.in_passes and (rules.max_samples is None or rules.max_samples >= total):
+            self._measure(np.arange(total))  # in one pass: the next samples would cost another
+            return self._exact(rules)
         self._measure(scorer.probe_set[: rules.max_samples or PROBE_SIZES[0]])
         if rules.max_samples is not None and rules.max_samples < total:
             return self._result(None, None, None, None)

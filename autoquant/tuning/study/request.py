@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
+from autoquant.evaluation.data.array_cache import ON_DISK
 from autoquant.evaluation.data.dataset import check_spec
 from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
 from autoquant.evaluation.metrics.metric import AT_OUTPUT
@@ -30,7 +31,7 @@ from autoquant.tuning.study.choices import (
     default_space,
 )
 
-CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify"})
+CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify", "cache"})
 """What may change when a run is resumed: its trials stay comparable."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
@@ -67,6 +68,7 @@ class SearchOptions(DataOptions, total=False):
     max_trials: int
     timeout: float
     seed: int
+    cache: int
     stop_on_target: bool
     keep_all_models: bool
     sampler: str
@@ -118,7 +120,8 @@ class SearchRequest(DataRequest):
     data, such as is_training, and is kept as texts NAME=VALUE; `metric` is a name or a function; `space` a preset's
     name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
     seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_all_models` keeps the models of trials
-    that were not the best.
+    that were not the best. At most `cache` bytes of samples that a function makes, or images decoded, are cached on
+    the disk of the run, never more than half of what is free there; 0 for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
     target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or
@@ -147,6 +150,7 @@ class SearchRequest(DataRequest):
     max_trials: int = 100
     timeout: float = math.inf
     seed: int = 0
+    cache: int = ON_DISK
     stop_on_target: bool = False
     keep_all_models: bool = False
     sampler: str = GUIDED
@@ -159,7 +163,7 @@ class SearchRequest(DataRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_trials", "timeout", "seed", "error_rate", "confidence"):
+        for name in ("max_trials", "timeout", "seed", "cache", "error_rate", "confidence"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "feed", feed_texts(self.feed))
         if self.max_trials < 1:
@@ -168,6 +172,8 @@ class SearchRequest(DataRequest):
             raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
+        if self.cache < 0:
+            raise UsageError("--cache", f"must be at least 0 bytes, got {self.cache}", hint="for example 8GB, or off")
         for option, value in (("--error-rate", self.error_rate), ("--confidence", self.confidence)):
             if not 0.0 < value < 1.0:  # NaN fails too
                 hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"

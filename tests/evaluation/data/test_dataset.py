@@ -236,9 +236,9 @@ def empty_folder(path: Path) -> str:
     ("make", "told"),
     [
         (missing, "there is no such file or folder; did you mean 'evaluation.npz'?"),
-        (lambda path: path / "nothing", "there is no such file or folder; give an .npz file"),
+        (lambda path: path / "nothing", "there is no such file or folder; give an .npz or .npy file"),
         (lambda path: str(path / "*.tfrecord"), "matches no file"),
-        (text, "is a file of an unknown kind; give an .npz file, a folder of images"),
+        (text, "is a file of an unknown kind; give an .npz or .npy file, a folder of images"),
         (lambda _: "no_such_module_here:load", "there is no module 'no_such_module_here'"),
         (empty_folder, "folder: is empty: there is no sample in it; give an .npz"),
         (lambda _: (X[:0], Y[:0]), "data: is empty"),

@@ -13,6 +13,7 @@ from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch
 from autoquant.evaluation.data.endless import EndlessGuard
 from autoquant.evaluation.data.functions import FunctionSource
+from autoquant.evaluation.data.hashes import hashes_of
 from autoquant.evaluation.data.plugins import load_function
 
 X = np.arange(14, dtype=np.float32).reshape(7, 2)
@@ -204,7 +205,8 @@ def test_new_samples_without_end_are_told_of_in_time_and_refused_in_the_end(monk
     guard = EndlessGuard("f", told.append, itertools.count(step=10.0).__next__)
     with pytest.raises(DataError, match=r"f: gave 1,001 samples \(.* GB\), and goes on: it does not seem to end"):
         for number in range(10_000):
-            guard.see(Batch({"input": np.full((1, 2), number)}))
+            batch = Batch({"input": np.full((1, 2), number)})
+            guard.see(batch, hashes_of(batch))
     assert [text.partition(", and")[0] for text in told[:3]] == [
         f"f: gave {samples} samples ({samples * 16 / 1e9:.3g} GB) in {samples * 10} s" for samples in (6, 12, 24)
     ]

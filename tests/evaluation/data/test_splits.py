@@ -20,7 +20,6 @@ from autoquant.evaluation.data.splits import (
     CALIBRATION_SAMPLES,
     DataSplits,
     check_disjoint,
-    content_hashes,
     load_splits,
     save_splits,
     shared,
@@ -215,40 +214,38 @@ def four(x: Array, y: Array | None = None, **options: Any) -> Dataset:
 
 
 def test_equal_samples_have_equal_hashes_wherever_they_are() -> None:
-    one, other = content_hashes(four(BYTES)), content_hashes(four(BYTES[::-1].copy()))
+    one, other = four(BYTES).hashes(), four(BYTES[::-1].copy()).hashes()
     assert len(np.unique(one)) == len(np.unique(BYTES, axis=0))
     np.testing.assert_array_equal(one, other[::-1])
 
 
 def test_labels_and_preprocessing_do_not_count() -> None:
-    plain = content_hashes(four(BYTES))
+    plain = four(BYTES).hashes()
     scaled = four(BYTES, np.arange(150), preprocess=open_preprocess(None, scale=0.5, mean=None, std=None))
-    np.testing.assert_array_equal(plain, content_hashes(scaled))
+    np.testing.assert_array_equal(plain, scaled.hashes())
 
 
 def test_a_subset_has_the_hashes_of_its_samples() -> None:
     chosen = np.array([149, 3, 70])
-    np.testing.assert_array_equal(
-        content_hashes(four(BYTES).subset(chosen)), content_hashes(four(BYTES))[np.sort(chosen)]
-    )
+    np.testing.assert_array_equal(four(BYTES).subset(chosen).hashes(), four(BYTES).hashes()[np.sort(chosen)])
 
 
 def test_the_same_bytes_of_another_type_or_shape_are_another_sample() -> None:
-    as_ints = content_hashes(four(BYTES.astype(np.int32)))
-    assert not len(shared(as_ints, content_hashes(four(BYTES.astype(np.float32)))))
+    as_ints = four(BYTES.astype(np.int32)).hashes()
+    assert not len(shared(as_ints, four(BYTES.astype(np.float32)).hashes()))
 
 
 def test_every_input_counts() -> None:
     z = np.zeros((150, 2), np.float32)
-    one = content_hashes(open_data({"x": BYTES, "z": z}, TWO_INPUTS))
+    one = open_data({"x": BYTES, "z": z}, TWO_INPUTS).hashes()
     z2 = z.copy()
     z2[7] = 1
-    other = content_hashes(open_data({"x": BYTES, "z": z2}, TWO_INPUTS))
+    other = open_data({"x": BYTES, "z": z2}, TWO_INPUTS).hashes()
     assert np.flatnonzero(one != other).tolist() == [7]
 
 
 def test_shared_gives_positions() -> None:
-    one, other = content_hashes(four(BYTES[:50])), content_hashes(four(BYTES[40:90]))
+    one, other = four(BYTES[:50]).hashes(), four(BYTES[40:90]).hashes()
     assert shared(one, other).tolist() == [
         place for place in range(50) if (BYTES[40:90] == BYTES[place]).all(axis=1).any()
     ]

@@ -12,7 +12,7 @@ import pytest
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import conform, with_plain_text
 from autoquant.evaluation.data.dataset import open_data
-from autoquant.evaluation.data.splits import check_disjoint, content_hashes
+from autoquant.evaluation.data.splits import check_disjoint
 from autoquant.model.model import InputSpec
 
 TEXT = InputSpec("x", np.dtype(object), (None,))
@@ -61,7 +61,7 @@ def test_the_same_text_has_the_same_hash_however_long_the_others_are() -> None:
     with pytest.raises(DataError, match=r"1 of 2 samples .*\(the first is sample 1\)"):
         check_disjoint("calibration", other, "evaluation", one)
     streamed = open_data(yields(WORDS[:2], WORDS[2:]), [TEXT])
-    np.testing.assert_array_equal(content_hashes(streamed), content_hashes(one))
+    np.testing.assert_array_equal(streamed.hashes(), one.hashes())
 
 
 def test_the_digest_is_that_of_the_text() -> None:
@@ -122,7 +122,7 @@ def test_what_comes_in_front_makes_the_inputs_of_the_model() -> None:
     assert [batch.inputs["n"].tolist() for batch in found.batches(3)] == [[5, 0, 7], [17]]
     plain = open_data((ONLY, np.arange(4)), [TEXT])
     assert found.digest == plain.digest  # the front belongs to the model, whose digest is another
-    np.testing.assert_array_equal(content_hashes(found), content_hashes(plain))
+    np.testing.assert_array_equal(found.hashes(), plain.hashes())
 
 
 def test_a_folder_of_images_for_an_input_of_encoded_ones(tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_a_file_that_was_edited(table: dict[str, Any], message: str) -> None:
     [
         ({"batch_size": 0}, "--batch-size: must be at least 1, got 0"),
         ({"max_trials": 0}, "--max-trials: must be at least 1, got 0"),
+        ({"cache": -1}, "--cache: must be at least 0 bytes, got -1"),
         ({"timeout": 0.0}, "--timeout: must be above 0, got 0 s"),
         ({"timeout": math.nan}, "--timeout: must be above 0, got nan s"),
         ({"seed": -1}, "--seed: must be at least 0, got -1"),

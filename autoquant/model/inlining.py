@@ -98,15 +98,21 @@ def _called(node: Any) -> str:
 
 
 def _is_simple(functions: Mapping[str, Any], name: str) -> bool:
-    """Whether a function has results, no attributes, and does not call itself."""
-    signature = functions[name].signature
+    """Whether a function has results, and neither it nor what it calls has attributes or calls itself."""
+    called = _reached(functions, name)
+    plain = all(not functions[one].signature.attr and one not in _reached(functions, one) for one in {name} | called)
+    return plain and bool(functions[name].signature.output_arg)
+
+
+def _reached(functions: Mapping[str, Any], name: str) -> set[str]:
+    """The functions that a function calls, and those that these call."""
     reached: set[str] = set()
     stack = [name]
     while stack:
         called = {_called(node) for node in functions[stack.pop()].node_def} & functions.keys()
         stack += called - reached
         reached |= called
-    return bool(signature.output_arg) and not signature.attr and name not in reached
+    return reached
 
 
 def _body(graph: Graph, function: str) -> Graph:

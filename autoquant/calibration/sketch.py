@@ -139,7 +139,7 @@ class RowSketcher:
         self._nonfinite = np.zeros(rows, np.int64)
         self._counts = np.zeros((rows, bins), np.int32)
         self._most = 0  # no bin can hold more
-        self._near = NearZeroCounter() if near_zero else None
+        self._near = NearZeroCounter() if near_zero and bins > 2 * CENTRAL else None
 
     def add(self, values: Array, counts: Array | None = None) -> None:
         """Count `values`, float32 (rows, any), each as often as `counts` (same shape, 1 or more) says.

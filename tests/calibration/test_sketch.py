@@ -95,6 +95,8 @@ def test_fine_enough() -> None:
 
 
 @given(VALUES | LIKELY, st.sampled_from([2, 10, 1024]))
+@example([0.0, 2.6e36], 2)
+@example([0.0, -3.4e38, 1.0], 1024)
 def test_fewer_bins(values: list[float], bins: int) -> None:
     batch = np.array(values, np.float32)
     sketcher = Sketcher(bins=bins)

@@ -260,7 +260,7 @@ def test_data_that_cannot_be_read_any_more_ends_the_search_and_spoils_no_plan(ho
             broken.append(True)
 
     with pytest.raises(DataError, match=r"stale handle.*finished trials are kept, and `autoquant resume"):
-        autoquant.search(**{**hopeless, "data": batches, "max_trials": 3}, listener=break_it)
+        autoquant.search(**{**hopeless, "data": batches, "cache": 0, "max_trials": 3}, listener=break_it)
     broken.clear()
     resumed = autoquant.resume(hopeless["run"], data=batches)
     assert {trial.state for trial in resumed.trials} == {State.DONE}

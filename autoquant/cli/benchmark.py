@@ -32,8 +32,10 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--batch-size N": f"samples at a time (default {BenchmarkRequest.batch_size})",
         "--repeat N": "rounds (default: as many as three seconds allow)",
         "--image-size H,W": "of images, where the model leaves it open",
+        "--signature KEY": "which of several signatures of a SavedModel",
     }
     arguments.add(parser, options, threads=int, batch_size=int, repeat=int, image_size=arguments.image_size)
+    arguments.add_feed(parser)
     arguments.add_json(parser)
 
 

@@ -12,6 +12,7 @@ from typing import TypedDict
 from autoquant.array import Array
 from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget
+from autoquant.model.feed import Feed
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
@@ -28,19 +29,24 @@ class BenchmarkOptions(TypedDict, total=False):
     batch_size: int
     repeat: int | None
     image_size: tuple[int, int] | None
+    signature: str | None
+    feed: Feed
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRequest:
     """How to measure: threads, samples a batch, rounds (None: as many as three seconds allow, 1000 at most).
 
-    `image_size` is height and width of images where the first model leaves them open.
+    `image_size` is height and width of images where the first model leaves them open. Models of TensorFlow are opened
+    with this `signature`, and with the values that `feed` gives to placeholders that are no data.
     """
 
     threads: int = 1
     batch_size: int = 1
     repeat: int | None = None
     image_size: tuple[int, int] | None = None
+    signature: str | None = None
+    feed: Feed = ()
 
     def __post_init__(self) -> None:
         for option, value, least in (
@@ -100,24 +106,35 @@ def benchmark(
     if len(set(paths)) < len(paths):
         raise UsageError("MODEL", "one appears twice", hint="give each model once")
     names = [path.name for path in paths]
+    files = [lite_file(path) for path in paths]
+    if all(files) and (request.signature is not None or request.feed):
+        option = "--feed" if request.signature is None else "--signature"
+        raise UsageError(option, f"is for models of TensorFlow, and all are {LITE} files", hint="leave it out")
     layers: dict[str, str] = {}
     reporter(listener, "opening models")
-    contents = {path.name if names.count(path.name) == 1 else str(path): _content(path, layers) for path in paths}
+    contents = {
+        path.name if names.count(path.name) == 1 else str(path): _converted(path, request, layers)
+        if file is None
+        else _content(path, file)
+        for path, file in zip(paths, files, strict=True)
+    }
     first, content = next(iter(contents.items()))
     fed = samples or random_samples(first, content, batch_size=request.batch_size, image_size=request.image_size)
     reporter(listener, "measuring")
     return measure_latency(contents, fed, threads=request.threads, budget=request.budget, layers=layers, clock=clock)
 
 
-def _content(path: Path, layers: dict[str, str]) -> bytes:
-    """The .tflite of a model; layers of one that is converted are added to `layers`, by the tensor that they make."""
+def _converted(path: Path, request: BenchmarkRequest, layers: dict[str, str]) -> bytes:
+    """The float .tflite of a model of TensorFlow; its layers are added to `layers`, by the tensor that they make."""
     from autoquant.evaluation.latency.models import layer_of, lite_of
 
-    file = lite_file(path)
-    if file is None:
-        lite = lite_of(open_model(path, for_litert=True))
-        layers |= layer_of(lite)
-        return lite.content
+    signature = request.signature if path.is_dir() else None
+    lite = lite_of(open_model(path, signature=signature, feed=request.feed, for_litert=True))
+    layers |= layer_of(lite)
+    return lite.content
+
+
+def _content(path: Path, file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:

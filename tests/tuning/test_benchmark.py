@@ -80,6 +80,9 @@ def test_models_that_cannot_be_measured(files: Path) -> None:
         benchmark([files / "none.tflite"], QUICK)
     with pytest.raises(ModelError, match=r"net\.tflite: LiteRT cannot run it on inputs .*is its batch size fixed\?"):
         benchmark([files / "net.tflite"], BenchmarkRequest(repeat=3, batch_size=2))
+    for options, option in (({"signature": "images"}, "--signature"), ({"feed": ("keep=1",)}, "--feed")):
+        with pytest.raises(UsageError, match=rf"{option}: is for models of TensorFlow, and all are \.tflite files"):
+            benchmark([files / "net.tflite"], BenchmarkRequest(**cast("Any", options)))
 
 
 @pytest.mark.parametrize(("option", "value"), [("threads", 0), ("batch_size", 0), ("repeat", 2)])

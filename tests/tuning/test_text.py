@@ -232,3 +232,8 @@ def test_a_saved_model_of_two_signatures(
 def test_a_signature_that_there_is_not(detector: Case, signature: str, told: str) -> None:
     with pytest.raises(ModelError, match=told):
         autoquant.inspect(detector.model, signature=signature)
+
+
+def test_a_benchmark_of_one_of_two_signatures(detector: Case) -> None:
+    found = autoquant.benchmark(detector.model, signature="images", repeat=3)
+    assert sum(one.operator == "CONV_2D" for one in found.operators) == 2

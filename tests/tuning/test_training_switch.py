@@ -108,3 +108,10 @@ def test_a_scalar_is_no_data(tmp_path: Path) -> None:
     data = {"x": np.ones((9, 4), np.float32), "rate": np.ones(9, np.float32)}
     with pytest.raises(ModelError, match=r"rate: .* a single value .*; give its value: --feed rate=1\.0"):
         autoquant.search(tmp_path / "m.pb", data, run=tmp_path / "run", metric="mse")
+
+
+def test_a_benchmark_feeds_it_too(files: dict[str, Any]) -> None:
+    found = autoquant.benchmark(files["model"], feed=FEED, repeat=3)
+    assert {"conv", "dense"} <= {one.name for one in found.operators}
+    with pytest.raises(ModelError, match="--feed"):
+        autoquant.benchmark(files["model"], repeat=3)

@@ -115,6 +115,16 @@ def page(blocks: Iterable[Block], *, columns: int | None) -> str:
     return file.getvalue()
 
 
+def markdown(text: str, *, columns: int) -> str:
+    """Markdown laid out for a terminal of so many columns, no wider than a sentence can be read."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    file = io.StringIO()
+    Console(file=file, width=min(columns, WIDEST), force_terminal=True).print(Markdown(text))
+    return file.getvalue()
+
+
 def wrapped(line: str, columns: int | None, *, indent: int = 4) -> str:
     """Break a line between words where it is longer than `columns`; what continues it is indented.
 

@@ -26,7 +26,7 @@ FORMS = "yield x, (x, y) or ({'input': x}, y)"
 
 @dataclass(frozen=True, slots=True)
 class FirstPass:
-    """The counting pass: the hash of each sample, a digest of all, the form of each batch, a checksum of the first.
+    """The counting pass: the hash of each sample, a digest of all, the form and the checksum (CRC-32) of each batch.
 
     `cache` has all samples, or is None.
     """
@@ -35,7 +35,7 @@ class FirstPass:
     labelled: bool
     digest: str
     forms: tuple[str, ...]
-    checksum: int
+    checksums: tuple[int, ...]
     cache: SampleCache | None
 
 
@@ -44,9 +44,9 @@ class FunctionSource:
 
     The first call counts them, and caches all where there is room: then there is no other. Else every pass is a call,
     up to the last sample that is wanted. Only the thread that reads calls it, and iterates over what it returns, so
-    that it need not be safe for threads. The batches are cut and joined as needed. A later pass that gives other
-    shapes, another number of batches, or another first batch (the mark of shuffling) raises DataError: scores of such
-    passes could not be compared. So does one that does not end.
+    that it need not be safe for threads. The batches are cut and joined as needed. A later pass that gives another
+    number of batches, or a batch of another shape or content, raises DataError: scores of such passes could not be
+    compared. So does one that does not end.
     """
 
     def __init__(
@@ -112,14 +112,15 @@ class FunctionSource:
 
     @cached_property
     def _first_pass(self) -> FirstPass:
-        digest, count, first, labelled = ContentDigest(), 0, 0, False
+        digest, count, labelled = ContentDigest(), 0, False
         forms: list[str] = []
+        checksums: list[int] = []
         found: list[Array] = [np.zeros(0, HASH)]
         guard = EndlessGuard(self.name, self._warn)
         cache = None if self._room is None else SampleCache(self._room)
         for whole in self._batches():
-            first = first if forms else _checksum(whole)
             forms.append(_form(whole))
+            checksums.append(_checksum(whole))
             batch = whole if self._most is None else whole.part(slice(self._most - count))
             hashes = hashes_of(whole)
             guard.see(whole, hashes)
@@ -132,10 +133,10 @@ class FunctionSource:
                 cache.add(batch)
             if count == self._most and not guard.suspects:  # else it is read on, until that is certain
                 break
-        return FirstPass(np.concatenate(found), labelled, digest.hex, tuple(forms), first, _whole(cache))
+        return FirstPass(np.concatenate(found), labelled, digest.hex, tuple(forms), tuple(checksums), _whole(cache))
 
     def _checked(self) -> Iterator[Batch]:
-        """Batches of a pass that must equal the counting pass, as far as one can see at no cost."""
+        """Batches of a pass that must equal the counting pass, as far as it is read."""
         hint = "it must yield the same batches in the same order each time: no shuffling, no shared iterator"
         first, number = self._first_pass, -1
         for number, batch in enumerate(self._batches()):
@@ -144,8 +145,8 @@ class FunctionSource:
             if (form := _form(batch)) != first.forms[number]:
                 what = f"batch {number} is {form}, in the first pass it was {first.forms[number]}"
                 raise DataError(self.name, what, hint=hint)
-            if number == 0 and _checksum(batch) != first.checksum:
-                raise DataError(self.name, "the first batch differs from that of its first pass", hint=hint)
+            if _checksum(batch) != first.checksums[number]:
+                raise DataError(self.name, f"batch {number} differs from that of its first pass", hint=hint)
             yield batch
         if number + 1 < len(first.forms):
             what = f"yielded {number + 1} batches in a later pass, {len(first.forms)} in the first"

@@ -109,7 +109,8 @@ def test_an_exception_keeps_its_message_and_line(tmp_path: Path) -> None:
         ([X], "yielded 1 batches in a later pass"),
         ([X, X, X], "yielded more than the 2 batches"),
         ([X, X[:3]], r"batch 1 is float32\[3, 2\], in the first pass it was float32\[7, 2\]"),
-        ([X[::-1], X], "the first batch differs"),
+        ([X[::-1], X], "batch 0 differs"),
+        ([X, X[::-1]], "batch 1 differs from that of its first pass; .* no shuffling"),
     ],
 )
 def test_a_second_pass_must_be_like_the_first(later: list[np.ndarray], told: str) -> None:
@@ -118,6 +119,15 @@ def test_a_second_pass_must_be_like_the_first(later: list[np.ndarray], told: str
     assert len(source) == 14
     with pytest.raises(DataError, match=told):
         list(source.read(None, 100))
+
+
+def test_labels_of_a_later_batch_must_be_the_same_and_what_is_not_read_is_not_compared() -> None:
+    passes = itertools.chain([[(X, Y), (X, Y)]], itertools.repeat([(X, Y), (X, Y[::-1])]))
+    source = FunctionSource("f", lambda: next(passes), ["input"])
+    assert len(source) == 14
+    assert sum(map(len, source.read(np.arange(7), 100))) == 7
+    with pytest.raises(DataError, match="batch 1 differs"):
+        list(source.read(np.arange(8), 100))
 
 
 def test_a_shared_iterator_is_found_out() -> None:

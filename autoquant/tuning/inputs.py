@@ -104,7 +104,7 @@ def open_inputs(
     splits = open_splits(request, model, seed=request.seed, certify=certify, warn=warn, room=room, batches=batches)
     require_labels(metric, splits.evaluation)
     if not request.allow_overlap:
-        splits.check_disjoint()
+        splits = splits.disjoint()
     if request.guard:
         check_guard(splits.holdout or splits.evaluation, request.guard, metric)
     target = open_target(request.target, io=request.io)

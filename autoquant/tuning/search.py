@@ -144,6 +144,10 @@ def _warnings(inputs: Inputs) -> Iterator[str]:
         given = ", ".join(inputs.model.front.graph.inputs)
         what = "LiteRT cannot run what is in front of the layers: the model takes"
         yield f"{what} {made}, which a graph of TensorFlow makes of {given}"
+    if dropped := inputs.splits.dropped:
+        data = inputs.splits.calibration
+        total = len(data) + dropped
+        yield f"{data.name}: {dropped:,} of {total:,} calibration samples left out: evaluation has them too"
     if inputs.request.allow_overlap:
         yield "calibration and search may share samples: these flatter the score, and certify nothing"
 

@@ -65,6 +65,8 @@ def transfer(
     check("model", opened.digest)
     reporter(listener, "reading the data")
     samples = open_splits(request, opened, seed=request.seed, room=CacheRoom(folder), batches=batches)
+    if not request.allow_overlap:
+        samples = samples.disjoint()
     check("data", samples.evaluation.digest)
     check("calibration", samples.calibration.digest)
     metric = open_metric(request.metric)

@@ -75,7 +75,6 @@ def _opened(name: str, arguments: argparse.Namespace, folder: Path) -> SearchSes
         calibration=data / "calibration.npz",
         tolerance=case.tolerance,
         target=arguments.target,
-        allow_overlap=True,  # one sample of kws is in both files
         **case.options,
     )
 

@@ -123,7 +123,6 @@ def searched(task: Task, target: str, sampler: str, tolerance: str, arguments: a
             sampler=sampler,
             max_trials=arguments.max_trials,
             seed=arguments.seed,
-            allow_overlap=task.name == "kws",  # one sample is in both of its files
             run=Path(folder) / "run",
             **task.options,
         )

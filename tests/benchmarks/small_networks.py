@@ -116,8 +116,7 @@ def networks(arguments: argparse.Namespace, folder: Path) -> Iterator[Network]:
 
 def options(network: Network, target: str) -> dict[str, Any]:
     """What enumeration and searches share: all samples are searched on, so that all seeds have the same optimum."""
-    # One of the calibration samples of kws is among its evaluation samples.
-    shared = {"certify": "none", "allow_overlap": True, "target": target}
+    shared = {"certify": "none", "target": target}
     return {"calibration": network.calibration, "tolerance": network.tolerance, **shared}
 
 

@@ -206,7 +206,7 @@ def test_timeout_with_a_clock_of_ours(hopeless: dict[str, Any]) -> None:
 
 def test_data_used_for_both_is_refused_or_told(tiny: Tiny, tmp_path: Path) -> None:
     options: dict[str, Any] = {"metric": "agreement", "tolerance": "20%", "max_trials": 1}
-    with pytest.raises(DataError, match=r"200 of 200 samples for calibration are for evaluation too .*--allow-overlap"):
+    with pytest.raises(DataError, match=r"all 200 samples for calibration are for evaluation too; .*--allow-overlap"):
         autoquant.search(tiny.model, tiny.evaluation, calibration=tiny.evaluation, run=tmp_path / "same", **options)
     assert not (tmp_path / "same").exists()
     with pytest.raises(DataError, match=r"64 of 64 samples for the holdout are for calibration too"):
@@ -225,6 +225,18 @@ def test_data_used_for_both_is_refused_or_told(tiny: Tiny, tmp_path: Path) -> No
     assert told == ("calibration and search may share samples: these flatter the score, and certify nothing",)
     apart: dict[str, Any] = {**options, "calibration": tiny.calibration, "run": tmp_path / "apart"}
     assert autoquant.search(tiny.model, tiny.evaluation, **apart).warnings == ()
+
+
+def test_calibration_samples_that_are_evaluated_are_left_out_and_counted(tiny: Tiny, tmp_path: Path) -> None:
+    own, others = np.load(tiny.calibration)["x"], np.load(tiny.evaluation)["x"]
+    mixed = np.concatenate([own, others[:3]])
+    options: dict[str, Any] = {"metric": "agreement", "tolerance": "20%", "max_trials": 1}
+    found = autoquant.search(tiny.model, tiny.evaluation, calibration=(mixed, None), run=tmp_path / "mixed", **options)
+    assert found.warnings == ("data: 3 of 67 calibration samples left out: evaluation has them too",)
+    alone = autoquant.search(tiny.model, tiny.evaluation, calibration=(own, None), run=tmp_path / "own", **options)
+    assert found.model is not None and alone.model is not None
+    assert found.model.read_bytes() == alone.model.read_bytes()
+    assert autoquant.resume(found.run, calibration=(mixed, None), max_trials=2).trials[0] == found.trials[0]
 
 
 @pytest.mark.parametrize(("tolerance", "meant"), [(1, "; did you mean 1%?"), ("100%", "")])

@@ -14,6 +14,7 @@ from autoquant.evaluation.data.dataset import Dataset
 
 VERSION = 2
 CALIBRATION_SHARE = 5
+GIVE_OTHERS = "a score on what was used before is too good: give other data for {}, or --allow-overlap"
 CALIBRATION_SAMPLES = 512
 """Without calibration data of its own, one sample in five, and at most 512, are split off for it."""
 
@@ -24,7 +25,8 @@ class DataSplits:
 
     `evaluation` is all that the FP32 baseline is scored on, and `search` what of it trials are scored on. `holdout` is
     the rest of it, or data of its own, or None, and then `reason` says why. `left_out` counts samples that were meant
-    for the holdout and are not in it, because search or calibration have them as well.
+    for the holdout and are not in it, because search or calibration have them as well; `dropped` counts those that are
+    not in calibration, because evaluation has them as well.
     """
 
     calibration: Dataset
@@ -33,6 +35,7 @@ class DataSplits:
     holdout: Dataset | None = None
     reason: str = ""
     left_out: int = 0
+    dropped: int = 0
 
     @classmethod
     def of(cls, evaluation: Dataset, calibration: Dataset, holdout: Dataset | None = None) -> DataSplits:
@@ -48,12 +51,20 @@ class DataSplits:
         """The same for calibration and search, and no holdout."""
         return replace(self, holdout=None, reason=reason, left_out=0)
 
-    def check_disjoint(self) -> None:
-        """Raise DataError where calibration, evaluation and a holdout of its own share a sample, by its content."""
-        check_disjoint("calibration", self.calibration, "evaluation", self.evaluation)
+    def disjoint(self) -> DataSplits:
+        """The same with no sample in two kinds of data, by its content: calibration is without those of evaluation.
+
+        Raises DataError where calibration has no others, and where a holdout of its own shares a sample with the rest.
+        """
         if self.holdout is not None and self.has_own_holdout:
             check_disjoint("the holdout", self.holdout, "evaluation", self.evaluation)
             check_disjoint("the holdout", self.holdout, "calibration", self.calibration)
+        left = unseen_indices(self.calibration, self.evaluation)
+        if not len(left):
+            what = f"all {len(self.calibration):,} samples for calibration are for evaluation too"
+            raise DataError(self.calibration.name, what, hint=GIVE_OTHERS.format("calibration"))
+        dropped = len(self.calibration) - len(left)
+        return replace(self, calibration=self.calibration.subset(left), dropped=dropped)
 
 
 def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None) -> DataSplits:
@@ -82,8 +93,9 @@ def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, ov
     if least is None:
         return splits.without_holdout("no number of samples certifies a tolerance of 0")
     if half < least:
-        what = f"a certificate takes at least {least:,} holdout samples"
-        return splits.without_holdout(f"{what}, and there are {len(data):,} samples in all")
+        what = f"a certificate takes at least {least:,} samples that the search does not see"
+        half_of = f"half of the {len(data):,} evaluation samples are {half:,}"
+        return splits.without_holdout(f"{what}, and {half_of}: give {2 * least:,}, or others with --certify")
     order = np.random.default_rng(seed).permutation(len(data))
     search, holdout = np.sort(order[half:]), np.sort(order[:half])
     hashes = data.hashes()
@@ -124,8 +136,7 @@ def check_disjoint(one: str, data: Dataset, another: str, other: Dataset) -> Non
     same = shared(data.hashes(), other.hashes())
     if len(same):
         what = f"{len(same)} of {len(data)} samples for {one} are for {another} too (the first is sample {same[0]})"
-        hint = f"a score on what was used before is too good: give other data for {one}, or --allow-overlap"
-        raise DataError(data.name, what, hint=hint)
+        raise DataError(data.name, what, hint=GIVE_OTHERS.format(one))
 
 
 def save_splits(splits: DataSplits, path: Path) -> None:

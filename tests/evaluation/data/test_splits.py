@@ -71,10 +71,19 @@ def test_a_holdout_of_its_own_shares_nothing_with_the_rest(holdout: Array, share
     splits = DataSplits.of(data(X[:100]), data(X[180:200]), data(holdout))
     assert splits.has_own_holdout
     if shared is None:
-        splits.check_disjoint()
+        assert splits.disjoint().calibration is splits.calibration
     else:
         with pytest.raises(DataError, match=f"10 of {len(holdout)} samples {shared}"):
-            splits.check_disjoint()
+            splits.disjoint()
+
+
+def test_calibration_gives_up_what_is_evaluated_unless_that_is_all() -> None:
+    splits = DataSplits.of(data(X[:100]), data(X[[7, 150, 99, 150, 151]]))
+    kept = splits.disjoint()
+    assert kept.calibration.positions_in(splits.calibration).tolist() == [1, 3, 4]
+    assert kept.evaluation is splits.evaluation
+    with pytest.raises(DataError, match=r"all 2 samples for calibration are for evaluation too; .*--allow-overlap"):
+        DataSplits.of(data(X[:100]), data(X[[7, 99]])).disjoint()
 
 
 @given(st.integers(2, 60), st.integers(0, 99))
@@ -147,7 +156,11 @@ def test_where_copies_leave_too_little_there_is_no_holdout(x: Array, calibration
     ("least", "reason"),
     [
         (500, ""),
-        (501, "a certificate takes at least 501 holdout samples, and there are 1,000 samples in all"),
+        (
+            501,
+            "a certificate takes at least 501 samples that the search does not see, and half of the 1,000 evaluation "
+            "samples are 500: give 1,002, or others with --certify",
+        ),
         (None, "no number of samples certifies a tolerance of 0"),
     ],
 )

@@ -1,10 +1,10 @@
-"""Files written whole: a temporary file beside the target, then a rename; and the digest of a file."""
+"""Files written whole: a temporary file beside the target, then a rename; and the digests of files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,6 +53,18 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests_of(paths: Iterable[Path]) -> dict[str, str]:
+    """The SHA-256 of each file, in hex, by its name."""
+    return {path.name: sha256_of(path) for path in paths}
+
+
+def changed_files(folder: Path, digests: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of files that are not in a folder, or that have another SHA-256 there."""
+    return tuple(
+        name for name, digest in digests.items() if not (folder / name).is_file() or sha256_of(folder / name) != digest
+    )
 
 
 def unwritable(path: Path, error: OSError) -> RunError:

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
         saved = api.export(args.run, args.to, listener=listener, **options)
-    say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved)]))
+    notes = [f"note    {note}" for note in saved.notes]
+    say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved), *notes]))
     elsewhere = args.target is not None or args.io is not None
     return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET
 

@@ -12,12 +12,16 @@ from typing import TypedDict
 from autoquant.array import Array
 from autoquant.errors import ModelError, RunError, UsageError
 from autoquant.evaluation.latency.latency import LEAST, Latency, RoundsBudget
+from autoquant.files import sha256_of
+from autoquant.formats.strict import load_object
 from autoquant.model.feed import Feed
 from autoquant.model.model import LITE, is_lite
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
+from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.events import Listener, reporter
-from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
+from autoquant.tuning.study.trial import SCORE, WAY_OUT
 
 BUDGET = RoundsBudget(seconds=3.0, rounds=1000)
 
@@ -84,6 +88,18 @@ def lite_file(path: str | Path) -> Path | None:
     return found[0] if found else None
 
 
+def check_unchanged(model: Path) -> None:
+    """Raise RunError where the score.json or certificate.json beside a model is of another file."""
+    score, certificate = model.with_name(SCORE), model.with_name(CERTIFICATE)
+    known = {load_certificate(certificate).origin.int8_model} if certificate.is_file() else set[str]()
+    if score.is_file():
+        digests = load_object(score, RunError, hint=WAY_OUT).sub("digests").rest()
+        known |= {str(digests[model.name])} if model.name in digests else set()
+    if known - {sha256_of(model)}:
+        hint = "`autoquant resume` builds the best model of a run again, `autoquant export` what it exported"
+        raise RunError(str(model), "is not the file that was scored or certified (another SHA-256)", hint=hint)
+
+
 def benchmark(
     models: Sequence[str | Path],
     request: BenchmarkRequest,
@@ -95,7 +111,8 @@ def benchmark(
     """Measure models; the first is the reference. Any but a .tflite is converted to a float one, by TensorFlow.
 
     `samples` is one batch for each input in the file's order; without it, numbers are random. Raises ModelError where a
-    model cannot be opened or run, UsageError without any or with one twice.
+    model cannot be opened or run, RunError where one is not the file that its run scored or certified, UsageError
+    without any or with one twice.
     """
     from autoquant.evaluation.latency.models import random_samples
     from autoquant.evaluation.latency.operators import measure_latency
@@ -136,6 +153,7 @@ def _converted(path: Path, request: BenchmarkRequest, layers: dict[str, str]) ->
 
 def _content(path: Path, file: Path) -> bytes:
     try:
+        check_unchanged(file)
         return file.read_bytes()
     except OSError as error:
         raise ModelError(str(path), f"cannot be read ({error.strerror})", hint="give a .tflite") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.files import write_bytes
+from autoquant.files import digests_of, write_bytes
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.litert.graph import LiteGraph
@@ -29,10 +29,14 @@ from autoquant.tuning.study.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The file of a plan; `qdq_ops` counts its operators between float and INT8, where the target has any."""
+    """The file of a plan; `qdq_ops` counts its operators between float and INT8, where the target has any.
+
+    `digests` are the SHA-256 of all that was written, by name.
+    """
 
     path: Path
     qdq_ops: int | None
+    digests: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,13 @@ class Builder:
         Calls `on_step` when quantize, perhaps correct, calibrate and save are done. Raises PlanError or TrialError.
         """
         plan = self.completed(plan)
-        save_config(plan, folder / "config.json", layers=self.workload.layers)
+        config, record = folder / "config.json", folder / "record.txt"
+        save_config(plan, config, layers=self.workload.layers)
         on_step("quantize")
         path = folder / self.file_name
         made = self.make(plan, path, on_step)
-        save_record(made.record, folder / "record.txt")
-        return Built(path, made.qdq_ops)
+        save_record(made.record, record)
+        return Built(path, made.qdq_ops, digests_of([config, record, *self.files(path)]))
 
     def make(self, plan: Plan, path: Path, on_step: Callable[[str], None] = no_progress) -> Int8File:
         """Write the model, its biases corrected where the plan wants that, and its front. Raises as `build`."""

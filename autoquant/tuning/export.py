@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoquant.errors import RunError
-from autoquant.files import sha256_of, write_bytes, write_text, writing
+from autoquant.errors import RunError, listed
+from autoquant.files import changed_files, digests_of, sha256_of, write_bytes, write_text, writing
 from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
@@ -33,7 +33,7 @@ class Export:
 
     `trial` is the trial of a run that they are from, with the score that it has there on the engine of the run;
     `transferred` is its score where it was built for another target; `notes` say what of a model's file is another in
-    the model.
+    the model, what was built again as it was damaged, and that a certificate is not of this file.
     """
 
     folder: Path
@@ -87,6 +87,7 @@ class StoredTrial:
     engine: str
     request: Mapping[str, Any]
     digests: Mapping[str, str]
+    file_digests: Mapping[str, str]
 
     @classmethod
     def load(cls, run: Path, trial: int | None) -> StoredTrial:
@@ -100,7 +101,8 @@ class StoredTrial:
             what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
             raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
         scored, terms = load_trial(source)
-        return cls(folder, source, scored.number, scored.score, terms.engine, tables["request"], tables["digests"])
+        request, digests = tables["request"], tables["digests"]
+        return cls(folder, source, scored.number, scored.score, terms.engine, request, digests, scored.digests)
 
     @property
     def target(self) -> str:
@@ -121,6 +123,18 @@ class StoredTrial:
         """The files to write for it."""
         made = make_export(to, target.file_name(Path(self.request["model"]).stem))
         return replace(made, trial=self.number, score=self.score, engine=self.engine)
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The names of its files that are not as when it was scored; models are deleted, so that may be missing."""
+        there = {name: digest for name, digest in self.file_digests.items() if (self.folder / name).exists()}
+        return changed_files(self.folder, there)
+
+    def check_plan(self) -> None:
+        """Raise RunError where its config.json, of which all else could be built again, is not what was scored."""
+        if self.config.name in self.damaged:
+            hint = f"`autoquant resume {self.run.path}` writes it again, where it is of the best trial"
+            raise RunError(str(self.config), "is not the file that was scored (another SHA-256)", hint=hint)
 
     def check_same(self, what: str, digest: str) -> None:
         """Raise RunError where the model or data is not what the run was started with."""
@@ -147,6 +161,7 @@ def export_trial(
     wanted = target or trial.target
     wanted_io = io or (trial.io if wanted == trial.target else FLOAT32)
     check_target(trial.request["model"], target=wanted, io=wanted_io, simulation=simulation)
+    trial.check_plan()
     made = None
     if (wanted, wanted_io) == (trial.target, trial.io):
         made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation)
@@ -154,12 +169,17 @@ def export_trial(
         made = _transfer(trial, to, wanted, wanted_io, listener, given)
         if not simulation:  # it was scored with what runs it
             _drop_simulation(made)
-    return made
+    return replace(made, notes=(*_damage(trial), *_certificate(trial, made)))
 
 
 def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool) -> Export | None:
-    """Copy a trial's files, its model rebuilt from the record where needed; None where that does not say enough."""
+    """Copy a trial's files, its model rebuilt from the record where needed; None where that does not say enough.
+
+    What is damaged is not copied, and nothing is built from it.
+    """
     made, plan = trial.files(to, target), load_config(trial.config)
+    if made.record.name in trial.damaged:
+        return None
     complete = plan.bias_correction == "none" and not plan.equalize  # repairs are not in a record
     copied = (simulation or not complete) and _copy_model(trial, made, target)
     if not copied and not (complete and trial.target == TENSORFLOW):
@@ -171,12 +191,13 @@ def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool) -> Exp
     remove_claims(made)
     for file in (made.config, made.record):
         write_bytes(file, (trial.folder / file.name).read_bytes())
-    _copy_certificate(trial, made)
     return made
 
 
 def _copy_model(trial: StoredTrial, made: Export, target: Target) -> bool:
-    """Copy the model's files; False where they were deleted, as the trial was not the best."""
+    """Copy the model's files; False where they are damaged, or were deleted, as the trial was not the best."""
+    if trial.damaged:
+        return False
     try:
         contents = [file.read_bytes() for file in target.files(trial.folder / made.model.name)]
     except FileNotFoundError:
@@ -208,13 +229,21 @@ def _drop_simulation(made: Export) -> None:
     drop_simulation(made.model)
 
 
-def _copy_certificate(trial: StoredTrial, made: Export) -> None:
-    """Copy the certificate of a trial, if the exported model is the very file that was certified."""
+def _damage(trial: StoredTrial) -> Iterator[str]:
+    if damaged := trial.damaged:
+        what = f"{listed(damaged)} of trial {trial.number}"
+        yield f"{what}: not as when it was scored (another SHA-256); what is exported was built again"
+
+
+def _certificate(trial: StoredTrial, made: Export) -> Iterator[str]:
+    """Copy the certificate of a trial, if the exported model is the very file that was certified; else tell."""
     certificate = trial.folder / CERTIFICATE
     if not certificate.is_file():
         return
     if load_certificate(certificate).origin.int8_model == sha256_of(made.model):
         write_bytes(made.folder / CERTIFICATE, certificate.read_bytes())
+    else:
+        yield f"the certificate of trial {trial.number} is of another file (another SHA-256), and not exported"
 
 
 def _transfer(
@@ -228,5 +257,6 @@ def _transfer(
     batches = max(trial.run.read_space().whole["batch_num"])
     found = transfer(request, trial.config, to, batches=batches, check=trial.check_same, listener=listener)
     found_with = json.loads((trial.folder / SCORE).read_text(encoding="utf-8"))
-    write_text(to / SCORE, json_text({**encode(found), "found_with": found_with}))
+    score = {**encode(found), "digests": digests_of([made.model]), "found_with": found_with}
+    write_text(to / SCORE, json_text(score))
     return replace(made, transferred=found)

@@ -15,10 +15,11 @@ from autoquant.tuning.builder import front_path
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
+from autoquant.tuning.restore import restore_best, score_on_all
 from autoquant.tuning.result import CostlyLayers, Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
-from autoquant.tuning.study.trial import State, Trial, add_to_score, best, write_score
+from autoquant.tuning.study.trial import State, Trial, add_to_score, best
 from autoquant.tuning.trials import keep_best
 
 NOT_RESCORED = "the best model was not scored in TensorFlow"
@@ -30,6 +31,8 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
     """Make the result of the trials, not certified yet. Raises RunError where the folder cannot be written."""
     kept = best(session.study.trials(), session.max_drop)
     try:
+        if ended is not Ended.INTERRUPTED:
+            kept = restore_best(session)
         if kept is not None and ended is not Ended.INTERRUPTED:
             kept = _scored_on_all(session, kept)
     except KeyboardInterrupt:
@@ -84,24 +87,10 @@ def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:
 def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
     """A trial that was stopped early, with its score on all samples; None where the model cannot be run on them."""
     try:
-        on_progress = session.on_progress(f"trial {trial.number}, all samples")
-        score = session.scorer.score_all(session.best_model, on_progress=on_progress)
+        return score_on_all(session, trial)
     except TrialError as error:
         session.listener(Warned(f"the best model cannot be scored on all samples: {error}"))
         return None
-    loss = drop_from(session.terms.baseline, score.value, higher_is_better=session.metric.higher_is_better)
-    scored = replace(
-        trial,
-        state=State.DONE,
-        score=score.value,
-        drop=loss,
-        low=loss,
-        high=loss,
-        within=within(loss, session.max_drop),
-        samples=trial.samples + score.samples,
-    )
-    write_score(session.folder.trial(trial.number), scored, session.terms)
-    return scored
 
 
 def _latency(session: SearchSession, model: Path) -> Latency | None:

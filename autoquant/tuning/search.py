@@ -20,6 +20,7 @@ from autoquant.tuning.events import Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.prepare import prepare
+from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import SearchResult, result_text
 from autoquant.tuning.session import Clock
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
@@ -109,6 +110,7 @@ def _search(
     try:
         read_holdout_log(folder)  # so that damage is reported before hours are spent
         session = prepare(inputs, folder, listen, clock, begin)
+        restore_best(session)
         ended = run_trials(session)
         result = finalize(session, ended)
         result = verify(session, result)

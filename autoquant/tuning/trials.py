@@ -137,6 +137,7 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
         samples=found.samples,
         seconds=watch.laps,
         qdq_ops=built.qdq_ops,
+        digests=built.digests,
     )
 
 

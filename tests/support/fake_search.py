@@ -98,7 +98,7 @@ class FakeBuilder:
         self.plan = plan
         (folder / MODEL).write_bytes(b"INT8")
         on_step("save")
-        return Built(folder / MODEL, 0)
+        return Built(folder / MODEL, 0, {})
 
 
 @dataclass

@@ -52,7 +52,8 @@ class Trial:
     `int8_share` is the share of the model's multiply-adds in INT8, of which the `float_only` operators that cannot be
     INT8 do some; `objective` is what the search minimizes, 1.0 for the model all
     in float (tuning/objective.py); `qdq_ops` counts the Q/DQ operators, where the target puts any between layers;
-    `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score).
+    `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score); `digests` are the SHA-256 of
+    its files when it was scored, in hex, by name.
     """
 
     number: int
@@ -77,6 +78,7 @@ class Trial:
     qdq_ops: int | None = None
     samples: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
     at_fault: str = ""
 

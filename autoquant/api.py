@@ -70,8 +70,8 @@ def search(
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
             batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
-            feed, error_rate (0.05), certify, confidence (0.95), guard, allow_overlap, stop_on_target, keep_all_models;
-            `autoquant.tuning.study.request.SearchRequest` says what each is.
+            feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
+            keep_all_models; `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
         The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the

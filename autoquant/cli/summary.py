@@ -139,19 +139,24 @@ def _certificate(result: SearchResult) -> Iterator[Row]:
     pairs = ""
     if certificate.losses is not None and certificate.gains is not None:
         pairs = f": {certificate.losses:,} got worse, {certificate.gains:,} better"
-    yield "holdout", f"{counted(certificate.samples, 'sample')} that the search has not seen{pairs}"
+    units = "" if certificate.units is None else f" of {counted(certificate.units, 'unit')}"
+    yield "holdout", f"{counted(certificate.samples, 'sample')}{units} that the search has not seen{pairs}"
     if certificate.left_out:
         yield "", f"{certificate.left_out:,} more left out, which are search or calibration samples too"
     bound = f"{at_most(certificate.upper_bound)} with {_confidence(certificate)}"
     yield "", f"drop {number(certificate.drop)}, {bound} (max drop {number(certificate.max_drop)})"
     origin = certificate.origin
     yield "", f"measured on {origin.engine}, {origin.kernels}; bound: {certificate.method}"
+    if certificate.assumes:
+        yield "", f"assumed: {certificate.assumes}"
     digests = {"FP32": origin.model, "INT8": origin.int8_model, "data": origin.data}
     yield "", f"SHA-256: {', '.join(f'{what} {digest[:DIGITS]}' for what, digest in digests.items())}"
     yield from _groups(certificate)
-    if certificate.needed_samples is not None:
+    word = "holdout sample" if certificate.units is None else "holdout unit"
+    count = certificate.needed_samples if certificate.units is None else certificate.needed_units
+    if count is not None:
         unbounded = any(map(math.isinf, [certificate.upper_bound, *(group.upper for group in certificate.guard)]))
-        needed = counted(certificate.needed_samples, "holdout sample")
+        needed = counted(count, word)
         words = f"a certificate takes at least {needed}" if unbounded else f"about {needed} would certify these rates"
         yield "", f"{words}: --certify DATA"
 

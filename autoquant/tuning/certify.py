@@ -10,8 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.errors import AutoquantError, InputError, OutOfTime, RunError
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.splits import DataSplits
+from autoquant.evaluation.data.units import largest_unit, suspected_groups, units_of
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
+from autoquant.evaluation.statistics.units import Units
 from autoquant.files import sha256_of
 from autoquant.formats.codec import save
 from autoquant.tuning.certification.certificate import (
@@ -151,6 +155,8 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
         unseen=groups.unseen if groups else (),
         guard_max_drop=None if tolerance is None else tolerance.absolute(subset.baseline.score.value),
         left_out=splits.left_out,
+        units=_units(splits, subset),
+        assumes=_assumption(splits, subset.data),
         seed=request.seed,
         on_progress=session.on_progress("bounds"),
     )
@@ -158,6 +164,27 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     add_to_holdout_log(evaluation, session.folder)
     save(certificate, model.with_name(CERTIFICATE))
     return certificate
+
+
+def _units(splits: DataSplits, subset: EvaluationSubset) -> Units | None:
+    """The units of the holdout; None where every sample is one."""
+    labels = units_of(subset.data, splits.unit)
+    if labels is None:
+        return None
+    everything = units_of(splits.evaluation, splits.unit)
+    largest = largest_unit(labels, labels if everything is None else everything)
+    return Units(labels, largest) if largest > 1 else None
+
+
+def _assumption(splits: DataSplits, holdout: Dataset) -> str:
+    """What the bound takes for granted: what is independent of what."""
+    if splits.unit:
+        return f"units of '{splits.unit}' are independent of each other, and none is larger than those seen"
+    groups = suspected_groups(holdout)
+    if not groups:
+        return "samples are independent of each other"
+    doubt = "if these belong together, the bound is too low, and --unit says so"
+    return f"samples are independent of each other, though {groups}: {doubt}"
 
 
 def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:

@@ -17,6 +17,7 @@ from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.preprocessing import open_preprocess
 from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES, DataSplits, split_calibration
+from autoquant.evaluation.data.units import units_of
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric, require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
@@ -101,7 +102,11 @@ def open_inputs(
     warn = partial(_warn, listener)
     room = CacheRoom(folder, request.cache) if request.cache else None
     batches = max(space_file.whole["batch_num"])
-    splits = open_splits(request, model, seed=request.seed, certify=certify, warn=warn, room=room, batches=batches)
+    options: dict[str, Any] = {"warn": warn, "room": room, "batches": batches}
+    splits = open_splits(request, model, seed=request.seed, unit=request.unit, certify=certify, **options)
+    for data in (splits.evaluation, splits.holdout):
+        if data is not None:
+            units_of(data, request.unit)  # so that a name mistaken is told before a search
     require_labels(metric, splits.evaluation)
     if not request.allow_overlap:
         splits = splits.disjoint()
@@ -125,6 +130,7 @@ def open_splits(
     model: Model,
     *,
     seed: int,
+    unit: str = "",
     certify: Any = None,
     warn: Callable[[str], None] = no_progress,
     room: CacheRoom | None = None,
@@ -135,17 +141,17 @@ def open_splits(
     There is `room` for samples that would be read anew for every pass. `batches` of the calibration data are wanted at
     most.
 
-    Without `calibration` of its own some is split off, drawn by the seed, and nothing of the same content is left in
-    the evaluation data.
+    Without `calibration` of its own some is split off, drawn by the seed, and nothing of the same content, or of the
+    same `unit`, is left in the evaluation data.
     """
     evaluation = open_dataset(request, model, request.data, warn, room)
     holdout = None if certify is None else open_dataset(request, model, certify, warn, room)
     if request.calibration is not None:
         most = None if batches is None else calibration_samples(batches, request.batch_size)
         calibration = open_dataset(request, model, request.calibration, warn, room, most)
-        splits = DataSplits.of(evaluation, calibration, holdout)
+        splits = DataSplits.of(evaluation, calibration, holdout, unit)
     else:
-        splits = split_calibration(evaluation, seed, holdout)
+        splits = split_calibration(evaluation, seed, holdout, unit)
     return replace(splits, calibration=splits.calibration.loaded())
 
 

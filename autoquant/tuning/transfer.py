@@ -64,7 +64,9 @@ def transfer(
     opened = model_of(request)
     check("model", opened.digest)
     reporter(listener, "reading the data")
-    samples = open_splits(request, opened, seed=request.seed, room=CacheRoom(folder), batches=batches)
+    samples = open_splits(
+        request, opened, seed=request.seed, unit=request.unit, room=CacheRoom(folder), batches=batches
+    )
     if not request.allow_overlap:
         samples = samples.disjoint()
     check("data", samples.evaluation.digest)

@@ -91,7 +91,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "--seed 3 --inputs a,b --outputs c --scale 1/255 --mean 0.5 --std 2 --label-offset -1 --image-size 8,9 "
         "--batch-size 4 --stop-on-target --target litert --io int8 --engine litert --objective bytes --signature serve "
         "--sampler nsgaii --error-rate 0.01 --certify e.npz --confidence 0.99 --guard class --guard-tolerance 5% "
-        "--allow-overlap --feed is_training=false --feed keep_prob=1"
+        "--unit patient --allow-overlap --feed is_training=false --feed keep_prob=1"
     )
     assert arguments.options_for(parser.parse_args(words.split()), SearchRequest) == {
         "model": "m.pb",
@@ -123,6 +123,7 @@ def test_everything_that_is_given_reaches_the_request() -> None:
         "confidence": 0.99,
         "guard": "class",
         "guard_tolerance": Tolerance(0.05, relative=True),
+        "unit": "patient",
         "allow_overlap": True,
         "feed": ["is_training=false", "keep_prob=1"],
     }

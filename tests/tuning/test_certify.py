@@ -117,6 +117,41 @@ def test_certified_on_samples_that_the_search_has_not_seen(
         assert least <= told.upper_bound <= 1.01 * least
 
 
+def test_units_are_split_counted_and_told(search: Search, pool: Known) -> None:
+    """Four lost samples of two recordings are two observations, not four."""
+    data = {**pool.data(losses=4), "recording": np.arange(SAMPLES) // 2}
+    result = search(data, unit="recording", tolerance=0.06)
+    splits, told = np.load(result.run / "splits.npz"), result.certificate
+    assert told is not None and result.model is not None
+    searched, certify = splits["search"], splits["holdout"]
+    assert not set(searched // 2) & set(certify // 2)
+    assert (told.samples, told.units, told.method) == (HALF, HALF // 2, "betting (bounded mean), by unit")
+    assert told.assumes == "units of 'recording' are independent of each other, and none is larger than those seen"
+    lost = classes(search.tiny.model, data["x"]) != classes(result.model, data["x"])
+    assert (told.losses, told.gains) == (int(lost[certify].sum()), 0)
+    assert load_certificate(result.run / "best" / "certificate.json") == told
+    unnamed = search(data, tolerance=0.06, run=search.folder / "unnamed").certificate
+    assert unnamed is not None
+    assert re.fullmatch(
+        r"samples are independent of each other, though values of the array 'recording' are in \d+ groups, the largest "
+        r"'\d+' of 2: if these belong together, the bound is too low, and --unit says so",
+        unnamed.assumes,
+    )
+    assert unnamed.upper_bound < told.upper_bound
+
+
+def test_what_is_met_by_few_units_says_how_many_it_takes(search: Search, pool: Known) -> None:
+    few = {**pool.data(), "recording": np.arange(SAMPLES) // 20}
+    result = search(few, unit="recording", tolerance=0.06, certify=None)
+    assert re.search(r"half of the 20 evaluation units are 10: give \d+, or others with --certify$", result.uncertified)
+    others = {**pool.others(150), "recording": 100 + np.arange(150) // 10}
+    certified = search(few, unit="recording", tolerance=0.06, certify=search.file(others, "c"), run=search.folder / "o")
+    told = certified.certificate
+    assert told is not None
+    assert (told.verdict, told.units, told.needed_samples) == (Verdict.MET, 15, None)
+    assert told.needed_units is not None and told.needed_units > 50
+
+
 def test_met_not_certified_says_how_many_samples_it_takes(search: Search, pool: Known) -> None:
     result = search(pool.data(losses=4))
     told = result.certificate

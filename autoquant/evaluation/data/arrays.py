@@ -73,12 +73,21 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self._whole)
 
-    def column(self, name: str) -> Array:
-        """One value of each sample, (samples,), from the array of this name. Raises DataError where there is none."""
+    def columns(self) -> Mapping[str, Array]:
+        """The arrays, by name, that have one value for each sample and are neither input nor label."""
+        others = set(self._columns) - {"x", *LABELS, *self._whole.inputs}
+        found = {name: np.asarray(self._columns[name]) for name in sorted(others)}
+        return {name: array for name, array in found.items() if array.shape == (len(self),)}
+
+    def column(self, name: str, option: str) -> Array:
+        """One value of each sample, (samples,), from the array of this name. Raises DataError where there is none.
+
+        `option` asked for it.
+        """
         found = np.asarray(self._columns[name]) if name in self._columns else None
         if found is None or found.shape != (len(self),):
             what = f"has no array '{name}' with one value for each of its {len(self)} samples"
-            raise DataError(self.name, what, hint="add it beside 'x' and 'y', or leave out --guard")
+            raise DataError(self.name, what, hint=f"add it beside 'x' and 'y', or leave out {option}")
         return found
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:

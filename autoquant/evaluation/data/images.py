@@ -121,6 +121,16 @@ class ImageFolder:
             empty = classes[by_class.index([])]
             raise DataError(str(empty), "a class folder without images", hint="remove it if it is not a class")
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the files, from the folder on, without their endings."""
+        return [str(file.relative_to(self._folder).with_suffix("")) for file in self._files]
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 0 without labels."""
+        return int(self._labels.max(initial=-1)) + 1 if self.has_labels else 0
+
     @cached_property
     def digest(self) -> str:
         """Of the names and the bytes of the files."""

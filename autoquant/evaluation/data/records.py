@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from autoquant.evaluation.data.images import ImageForm, decode_image
 from autoquant.evaluation.data.plugins import nearest
 from autoquant.model.model import InputSpec
 
+LOOKED_AT = 1000
+"""Records whose features are looked at for what tells that they belong together."""
 IMAGE = "image/encoded"
 LABEL = "image/class/label"
 HEADER, FOOTER = 12, 4
@@ -70,6 +73,23 @@ class RecordSource:
 
     def __len__(self) -> int:
         return len(self._table.records)
+
+    def identifiers(self, names: re.Pattern[str]) -> Mapping[str, list[object]]:
+        """The values, by feature, of those of one value each whose names match, in the first LOOKED_AT records."""
+        found: dict[str, list[object]] = {}
+        for index in range(min(len(self), LOOKED_AT)):
+            for name, feature in self._features_of(index).items():
+                kind = feature.WhichOneof("kind")
+                values = list(getattr(feature, kind).value) if kind in ("bytes_list", "int64_list") else []
+                if len(values) == 1 and names.search(name.removesuffix("_id").lower()):
+                    value = values[0]
+                    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+                    found.setdefault(name, []).append(text)
+        return found
+
+    def _features_of(self, index: int) -> Any:
+        where, record = self._record(index)
+        return _features(where, record)
 
     def hashes(self, indices: Array | None) -> Array:
         """Of the chosen samples' content, decoded."""

@@ -11,6 +11,7 @@ from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.errors import DataError
 from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.units import UNIT, column_of, units_of
 
 VERSION = 2
 CALIBRATION_SHARE = 5
@@ -26,7 +27,8 @@ class DataSplits:
     `evaluation` is all that the FP32 baseline is scored on, and `search` what of it trials are scored on. `holdout` is
     the rest of it, or data of its own, or None, and then `reason` says why. `left_out` counts samples that were meant
     for the holdout and are not in it, because search or calibration have them as well; `dropped` counts those that are
-    not in calibration, because evaluation has them as well.
+    not in calibration, because evaluation has them as well. `unit` names the array of the samples' units, none of which
+    is split; empty where samples are independent.
     """
 
     calibration: Dataset
@@ -36,11 +38,25 @@ class DataSplits:
     reason: str = ""
     left_out: int = 0
     dropped: int = 0
+    unit: str = ""
 
     @classmethod
-    def of(cls, evaluation: Dataset, calibration: Dataset, holdout: Dataset | None = None) -> DataSplits:
+    def of(
+        cls, evaluation: Dataset, calibration: Dataset, holdout: Dataset | None = None, unit: str = ""
+    ) -> DataSplits:
         """The search has all of the evaluation data."""
-        return cls(calibration, evaluation, evaluation, holdout)
+        return cls(calibration, evaluation, evaluation, holdout, unit=unit)
+
+    def _check_units(self, holdout: Dataset) -> None:
+        """Raise DataError where a holdout of its own has units of the evaluation data."""
+        if not self.unit:
+            return
+        own, others = (column_of(data, self.unit, UNIT) for data in (holdout, self.evaluation))
+        both = np.intersect1d(own, others).tolist()
+        if both:
+            what = f"{len(both):,} units of '{self.unit}' are in the evaluation data too (such as {both[0]})"
+            hint = f"a unit has the same value in all data, and goes into one part: {GIVE_OTHERS.format('the holdout')}"
+            raise DataError(holdout.name, what, hint=hint)
 
     @property
     def has_own_holdout(self) -> bool:
@@ -59,6 +75,7 @@ class DataSplits:
         if self.holdout is not None and self.has_own_holdout:
             check_disjoint("the holdout", self.holdout, "evaluation", self.evaluation)
             check_disjoint("the holdout", self.holdout, "calibration", self.calibration)
+            self._check_units(self.holdout)
         left = unseen_indices(self.calibration, self.evaluation)
         if not len(left):
             what = f"all {len(self.calibration):,} samples for calibration are for evaluation too"
@@ -67,43 +84,69 @@ class DataSplits:
         return replace(self, calibration=self.calibration.subset(left), dropped=dropped)
 
 
-def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None) -> DataSplits:
-    """Split calibration data off, drawn by the seed; raises DataError unless some is left with other content."""
+def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None, unit: str = "") -> DataSplits:
+    """Split calibration data off, drawn by the seed; raises DataError unless some is left with other content.
+
+    Of the units that are drawn nothing is left, so that with large units it is fewer samples than without.
+    """
     count = max(min(CALIBRATION_SAMPLES, len(data) // CALIBRATION_SHARE), 1)
     if count >= len(data):
         what = f"has too few samples ({len(data)}) to split off {count} for calibration"
         raise DataError(data.name, what, hint="give --calibration data of its own")
-    order = np.random.default_rng(seed).permutation(len(data))
-    calibration, rest = data.subset(order[:count]), data.subset(order[count:])
+    order, drawn = _drawn(units_of(data, unit), len(data), count, seed)
+    if drawn == len(data):
+        what = f"has samples of one unit of '{unit}' alone, which cannot be split"
+        raise DataError(data.name, what, hint="give --calibration data of its own")
+    calibration, rest = data.subset(order[:drawn]), data.subset(order[drawn:])
     left = unseen_indices(rest, calibration)
     if not len(left):
         what = "has no samples besides those for calibration, whose content is the same"
         raise DataError(data.name, what, hint="are all samples alike? give --calibration data of its own")
-    return DataSplits.of(rest.subset(left), calibration, holdout)
+    return DataSplits.of(rest.subset(left), calibration, holdout, unit)
+
+
+def _drawn(units: Array | None, total: int, count: int, seed: int) -> tuple[Array, int]:
+    """An order of samples, drawn by the seed, and how many of its first ones are `count`, or whole units close to it.
+
+    Those are at least one unit.
+    """
+    random = np.random.default_rng(seed)
+    if units is None:
+        return random.permutation(total), count
+    _, of, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    place = random.permutation(len(sizes))
+    ends = np.cumsum(sizes[np.argsort(place)])
+    last = max(int(np.searchsorted(ends, count, side="right")) - 1, 0)
+    return np.argsort(place[of], kind="stable"), int(ends[last])
 
 
 def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, overlapping: bool) -> DataSplits:
     """Split the evaluation data into halves, drawn by the seed, for search and holdout.
 
-    There is no holdout where half has fewer than `least` samples; None says that no number is enough. Samples of the
-    same content stay together: those that are in both halves go to the search, and so do those that are in the
-    calibration data, which is compared where it may be `overlapping`.
+    There is no holdout where half has fewer than `least` samples, or units, which are not split; None says that no
+    number is enough. Samples of the same content stay together: those that are in both halves go to the search, and so
+    do those that are in the calibration data, which is compared where it may be `overlapping`.
     """
-    data, half = splits.evaluation, len(splits.evaluation) // 2
+    data, units = splits.evaluation, units_of(splits.evaluation, splits.unit)
+    word, total = ("samples", len(data)) if units is None else ("units", len(np.unique(units)))
     if least is None:
         return splits.without_holdout("no number of samples certifies a tolerance of 0")
-    if half < least:
-        what = f"a certificate takes at least {least:,} samples that the search does not see"
-        half_of = f"half of the {len(data):,} evaluation samples are {half:,}"
+    order, half = _drawn(units, len(data), len(data) // 2, seed)
+    enough = half if units is None else len(np.unique(units[order[:half]]))
+    if total < 2 or enough < least:
+        what = f"a certificate takes at least {least:,} {word} that the search does not see"
+        half_of = f"half of the {total:,} evaluation {word} are {enough if total > 1 else 0:,}"
         return splits.without_holdout(f"{what}, and {half_of}: give {2 * least:,}, or others with --certify")
-    order = np.random.default_rng(seed).permutation(len(data))
     search, holdout = np.sort(order[half:]), np.sort(order[:half])
     hashes = data.hashes()
     seen = np.concatenate([hashes[search], splits.calibration.hashes()]) if overlapping else hashes[search]
     both = shared(hashes[holdout], seen)
-    if half - len(both) < least:
+    if units is not None:
+        both = np.flatnonzero(np.isin(units[holdout], units[holdout[both]]))
+    left = half - len(both) if units is None else len(np.unique(np.delete(units[holdout], both)))
+    if left < least:
         what = f"{len(both):,} of {half:,} samples for the holdout are in the search or calibration data too"
-        return splits.without_holdout(f"{what}, and to certify takes at least {least:,}")
+        return splits.without_holdout(f"{what}, and to certify takes at least {least:,} {word}")
     search, holdout = np.concatenate([search, holdout[both]]), np.delete(holdout, both)
     return replace(splits, search=data.subset(search), holdout=data.subset(holdout), left_out=len(both))
 
@@ -115,7 +158,10 @@ def without_overlap(splits: DataSplits, *, least: int | None) -> DataSplits:
     """
     data = splits.holdout
     assert data is not None
-    left = unseen_indices(data, splits.evaluation, splits.calibration)
+    left, units = unseen_indices(data, splits.evaluation, splits.calibration), units_of(data, splits.unit)
+    if units is not None:
+        known = np.concatenate([column_of(splits.evaluation, splits.unit, UNIT), np.delete(units, left)])
+        left = np.flatnonzero(~np.isin(units, known))
     out = len(data) - len(left)
     if not out:
         return splits

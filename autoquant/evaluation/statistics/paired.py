@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isinf
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from autoquant.evaluation.statistics.bounds import (
     statistic_uppers,
 )
 from autoquant.evaluation.statistics.sequential import times_needed, upper_of_mean
+from autoquant.evaluation.statistics.units import Units, by_unit, unit_bootstrap, unit_upper
 from autoquant.quiet import no_progress
 
 EXACT = "exact paired (trinomial)"
 BETTING = "betting (bounded mean)"
 BOOTSTRAP = "bootstrap (BCa)"
+BY_UNIT = ", by unit"
 TOO_FEW = f"none, as a bootstrap takes at least {FEWEST} samples"
 ALL_EQUAL = "none, as a bootstrap is unreliable where all drops are equal"
 SUSPICIOUS = 0.01
@@ -96,15 +99,25 @@ def paired_drop(drops: Array, *, binary: bool) -> PairedDrop:
     return PairedDrop(len(drops), (losses - gains) / len(drops), losses, gains)
 
 
-def upper_bound(drops: Array, *, confidence: float, binary: bool, reach: float | None = None, seed: int = 0) -> Bound:
+def upper_bound(
+    drops: Array,
+    *,
+    confidence: float,
+    binary: bool,
+    reach: float | None = None,
+    units: Units | None = None,
+    seed: int = 0,
+) -> Bound:
     """The upper confidence bound of the true drop, from the drop of each sample (N,).
 
     Of `binary` drops, -1, 0 or 1, it is exact (bounds.py), and of others within `reach` of 0 it holds for any
-    number of them (sequential.py). Where nobody knows how large a drop can be it is the bootstrap's, or none. Raises
-    ValueError for no samples.
+    number of them (sequential.py). Where nobody knows how large a drop can be it is the bootstrap's, or none. Samples
+    that come in `units` are independent from unit to unit only (units.py). Raises ValueError for no samples.
     """
     if not len(drops):
         raise ValueError("there is no bound from no samples")
+    if units is not None:
+        return _by_unit(drops, units, confidence=confidence, reach=1.0 if binary else reach, seed=seed)
     if not binary and reach is not None:
         return Bound(upper_of_mean(drops, bound=reach, alpha=1.0 - confidence), BETTING)
     if not binary:
@@ -116,9 +129,17 @@ def upper_bound(drops: Array, *, confidence: float, binary: bool, reach: float |
     return Bound(exact_upper(observed.losses, observed.gains, observed.samples, confidence=confidence), EXACT)
 
 
-def _bootstrapped(value: float) -> Bound:
+def _by_unit(drops: Array, units: Units, *, confidence: float, reach: float | None, seed: int) -> Bound:
+    if reach is not None:
+        return Bound(unit_upper(drops, units, bound=reach, alpha=1.0 - confidence), BETTING + BY_UNIT)
+    if len(units) < FEWEST:
+        return Bound(inf, TOO_FEW + BY_UNIT)
+    return _bootstrapped(unit_bootstrap(drops, units, confidence=confidence, seed=seed), BY_UNIT)
+
+
+def _bootstrapped(value: float, by_unit: str = "") -> Bound:
     """The bound of a bootstrap, of enough samples; infinite where all drops are equal."""
-    return Bound(value, ALL_EQUAL if isinf(value) else BOOTSTRAP)
+    return Bound(value, ALL_EQUAL if isinf(value) else BOOTSTRAP + by_unit)
 
 
 def bootstrap_drop(
@@ -128,23 +149,26 @@ def bootstrap_drop(
     *,
     higher_is_better: bool,
     confidences: Sequence[float],
+    units: Units | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] = no_progress,
 ) -> list[Bound]:
     """Upper confidence bounds of the drop of a score that is no mean, from the rows of both, first axis samples.
 
     There is none from few samples, or where all resamples have the same drop. The same samples are drawn from both, and
-    for all bounds, and `combine` makes a score of them, some 2,200 times in all.
+    for all bounds, and `combine` makes a score of them, some 2,200 times in all. Of `units` each is drawn whole.
     """
 
     def drop(chosen: Array) -> float:
         before, after = combine(baseline[chosen]), combine(rows[chosen])
         return before - after if higher_is_better else after - before
 
-    if len(rows) < FEWEST:
-        return [Bound(inf, TOO_FEW) for _ in confidences]
-    values = statistic_uppers(drop, len(rows), confidences=confidences, seed=seed, on_progress=on_progress)
-    return [_bootstrapped(value) for value in values]
+    count, suffix = (len(rows), "") if units is None else (len(units), BY_UNIT)
+    if count < FEWEST:
+        return [Bound(inf, TOO_FEW + suffix) for _ in confidences]
+    statistic = drop if units is None else by_unit(drop, units)
+    values = statistic_uppers(statistic, count, confidences=confidences, seed=seed, on_progress=on_progress)
+    return [_bootstrapped(value, suffix) for value in values]
 
 
 def bootstrap_calls(samples: int) -> int:
@@ -209,15 +233,18 @@ def _least(enough: Callable[[int], bool], guess: int, *, precision: float) -> in
     return many
 
 
-def significantly_better(drops: Array, *, binary: bool, reach: float | None = None, seed: int = 0) -> bool:
+def significantly_better(
+    drops: Array, *, binary: bool, reach: float | None = None, units: Units | None = None, seed: int = 0
+) -> bool:
     """Whether INT8 is better than FP32 by more than chance at 1 %, from drops (N,): a baseline to be suspicious of.
 
-    Of binary drops by McNemar's exact test, one-sided, on the discordant pairs; of others by their bound.
+    Of binary drops by McNemar's exact test, one-sided, on the discordant pairs; of others, or by unit, by their bound.
     """
     from scipy.stats import binomtest
 
-    if not binary:
-        return upper_bound(drops, confidence=1.0 - SUSPICIOUS, binary=False, reach=reach, seed=seed).value < 0.0
+    if not binary or units is not None:
+        level = 1.0 - SUSPICIOUS
+        return upper_bound(drops, confidence=level, binary=binary, reach=reach, units=units, seed=seed).value < 0.0
     observed = paired_drop(drops, binary=True)
     assert observed.losses is not None and observed.gains is not None
     discordant = observed.losses + observed.gains
@@ -232,6 +259,7 @@ def group_bounds(
     confidence: float,
     binary: bool,
     reach: float | None = None,
+    units: Units | None = None,
     seed: int = 0,
 ) -> tuple[GroupBound, ...]:
     """Bounds of each class or slice, from drops (N,) and labels (N,) of groups; the worst first.
@@ -246,10 +274,10 @@ def group_bounds(
     parts = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     found = []
     for label, part in zip(labels, parts, strict=True):
-        own = paired_drop(drops[part], binary=binary)
+        own, own_units = paired_drop(drops[part], binary=binary), None if units is None else units.part(part)
+        options: dict[str, Any] = {"confidence": each, "binary": binary, "reach": reach, "seed": seed}
         upper, lower = (
-            sign * upper_bound(sign * drops[part], confidence=each, binary=binary, reach=reach, seed=seed).value
-            for sign in (1.0, -1.0)
+            sign * upper_bound(sign * drops[part], units=own_units, **options).value for sign in (1.0, -1.0)
         )
         found.append(GroupBound(str(label), own.samples, own.drop, upper, lower, own.losses, own.gains))
     return tuple(sorted(found, key=lambda one: (one.lower <= max_drop, -one.drop, -one.upper, one.label)))

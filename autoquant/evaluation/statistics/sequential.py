@@ -60,16 +60,21 @@ def times_needed(values: Array, max_drop: float, *, bound: float, alpha: float) 
         return 0.0
     distinct, counts = np.unique(values, return_counts=True)
     logs = _capitals(distinct, counts, max_drop, bound, Decision.WITHIN)
+    return times_enough(logs, alpha)
+
+
+def times_enough(logs: Array, alpha: float) -> float | None:
+    """How many times as many values bring capitals, whose logs (bets,) after these are given, to 1 / alpha."""
     if logs.max() <= 0.0:
         return None
     goal, short, enough = -math.log(alpha), 0.0, 1.0
-    while _mean_capital(enough * logs) < goal:
+    while mean_capital(enough * logs) < goal:
         short, enough = enough, 2.0 * enough
         if math.isinf(enough):
             return None
     for _ in range(HALVINGS):
         middle = 0.5 * (short + enough)
-        short, enough = (middle, enough) if _mean_capital(middle * logs) < goal else (short, middle)
+        short, enough = (middle, enough) if mean_capital(middle * logs) < goal else (short, middle)
     return enough
 
 
@@ -161,7 +166,7 @@ class SequentialTest:
         goal = -math.log(self._alpha)
         if logs.max() < goal:  # no mean of capitals is larger, and to compute them takes long
             return len(values)
-        reached = _mean_capital(logs) >= goal
+        reached = mean_capital(logs) >= goal
         return int(np.argmax(reached)) if reached.any() else len(values)
 
     def _end(self, side: Decision) -> float:
@@ -172,7 +177,7 @@ class SequentialTest:
         values, counts = np.unique(np.concatenate(self._values), return_counts=True)
         for _ in range(HALVINGS):
             middle = 0.5 * (disproven + left)
-            if _mean_capital(_capitals(values, counts, middle, self._bound, side)) >= -math.log(self._alpha):
+            if mean_capital(_capitals(values, counts, middle, self._bound, side)) >= -math.log(self._alpha):
                 disproven = middle
             else:
                 left = middle
@@ -198,7 +203,7 @@ def _capitals(values: Array, counts: Array, mean: float, bound: float, side: Dec
     return np.asarray((np.log1p(BETS[:, np.newaxis] * gains) * counts).sum(axis=1))
 
 
-def _mean_capital(logs: Array) -> Array:
+def mean_capital(logs: Array) -> Array:
     """Log of the mean over bets (first axis) of capitals whose logs are given."""
     top = logs.max(axis=0)
     return np.asarray(top + np.log(np.exp(logs - top).mean(axis=0)))

@@ -70,7 +70,9 @@ class Certificate:
     `guard_max_drop`, and `unseen` those of the evaluation data without a sample here, so that nothing is known of them.
     `needed_samples` are about how many would certify at the rates seen, where that is what is missing. `left_out`
     counts samples that were to certify and did not, as search or calibration have them too. `suspicious`: INT8 is
-    better than FP32 by more than chance, so the baseline may not be what it should be.
+    better than FP32 by more than chance, so the baseline may not be what it should be. Where samples come in units that
+    were named, `units` is their number, and `needed_units` stands in place of `needed_samples`; `assumes` says what is
+    taken to be independent.
     """
 
     verdict: Verdict
@@ -92,6 +94,9 @@ class Certificate:
     guard_max_drop: float | None = None
     left_out: int = 0
     unseen: tuple[str, ...] = ()
+    units: int | None = None
+    needed_units: int | None = None
+    assumes: str = ""
 
     def __post_init__(self) -> None:
         numbers = [self.baseline, self.score, self.drop, self.max_drop, self.guard_max_drop or 0.0]

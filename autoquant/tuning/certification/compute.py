@@ -28,13 +28,18 @@ from autoquant.evaluation.statistics.paired import (
     upper_bound,
 )
 from autoquant.evaluation.statistics.tolerance import drop_from, within
+from autoquant.evaluation.statistics.units import Units, units_needed
 from autoquant.quiet import no_progress
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the rows tell. Of a metric with bounds that is not 0 or 1, `drops` are drops, each within `reach` of 0."""
+    """What the rows tell.
+
+    Of a metric with bounds that is not 0 or 1, `drops` are drops, each within `reach` of 0; where samples come in
+    `units`, of any metric that has values per sample.
+    """
 
     seen: PairedDrop
     bound: Bound
@@ -43,13 +48,25 @@ class _Found:
     groups: Array | None = None
     drops: Array | None = None
     reach: float | None = None
+    units: Units | None = None
 
     def needed(self, seen: PairedDrop, upper: float, max_drop: float, confidence: float, group: str = "") -> int | None:
-        """About how many samples would certify all, or a group, at the rates seen."""
-        if self.drops is None or self.reach is None:
-            return needed_samples(seen, upper, max_drop, confidence=confidence)
-        drops = self.drops[self.groups == group] if self.groups is not None and group else self.drops
-        return needed_bounded(drops, max_drop, confidence=confidence, reach=self.reach)
+        """About how many samples, or units, of all would certify all, or a group, at the rates seen."""
+        own = self.groups == group if self.groups is not None and group else np.ones(self.seen.samples, bool)
+        drops = None if self.drops is None else self.drops[own]
+        if self.units is not None:
+            units = self.units.part(own)
+            total, seen = len(self.units), PairedDrop(len(units), seen.drop)
+            if drops is not None and self.reach is not None:
+                found = units_needed(drops, units, max_drop, bound=self.reach, alpha=1.0 - confidence)
+            else:
+                found = needed_samples(seen, upper, max_drop, confidence=confidence)
+        elif drops is None or self.reach is None:
+            total, found = self.seen.samples, needed_samples(seen, upper, max_drop, confidence=confidence)
+        else:
+            total = self.seen.samples
+            found = needed_bounded(drops, max_drop, confidence=confidence, reach=self.reach)
+        return None if found is None else math.ceil(found * total / seen.samples)
 
 
 def compute_certificate(
@@ -64,27 +81,30 @@ def compute_certificate(
     unseen: tuple[str, ...] = (),
     guard_max_drop: float | None = None,
     left_out: int = 0,
+    units: Units | None = None,
+    assumes: str = "",
     seed: int = 0,
     on_progress: OnProgress = no_progress,
 ) -> Certificate:
     """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
 
     `groups` (samples,) are labels of classes or slices, each held to a drop of `guard_max_drop`, by default `max_drop`;
-    `unseen` are labels of others, that no sample has, so that nothing is certified. `on_progress` is told resamples.
+    `unseen` are labels of others, that no sample has, so that nothing is certified. `units` says which samples
+    belong together, and `assumes` what else the bound takes for granted. `on_progress` is told resamples.
     Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
     """
     each = max_drop if guard_max_drop is None else guard_max_drop
     if metric.per_sample:
         named = None if groups is None else np.asarray([str(group) for group in groups.tolist()])
-        found = _per_sample(baseline_rows, rows, metric, confidence, named, each, seed)
+        found = _per_sample(baseline_rows, rows, metric, confidence, named, each, units, seed)
     elif groups is not None:
         raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
     else:
-        found = _as_whole(baseline_rows, rows, metric, confidence, seed, on_progress)
+        found = _as_whole(baseline_rows, rows, metric, confidence, units, seed, on_progress)
     verdict = _verdict(found, max_drop, each)
     if verdict is Verdict.CERTIFIED and unseen:
         verdict = Verdict.MET
-    short = verdict is Verdict.MET and not unseen
+    needed = _needed(found, max_drop, each, confidence) if verdict is Verdict.MET and not unseen else None
     return Certificate(
         verdict=verdict,
         metric=metric.name,
@@ -100,11 +120,14 @@ def compute_certificate(
         suspicious=found.suspicious,
         losses=found.seen.losses,
         gains=found.seen.gains,
-        needed_samples=_needed(found, max_drop, each, confidence) if short else None,
+        needed_samples=needed if units is None else None,
         guard=found.guard,
         guard_max_drop=each if found.guard else None,
         left_out=left_out,
         unseen=unseen,
+        units=None if units is None else len(units),
+        needed_units=None if units is None else needed,
+        assumes=assumes,
     )
 
 
@@ -120,7 +143,14 @@ def counts_right(metric: Metric, *rows: Array) -> bool:
 
 
 def _per_sample(
-    before: Array, after: Array, metric: Metric, confidence: float, groups: Array | None, each: float, seed: int
+    before: Array,
+    after: Array,
+    metric: Metric,
+    confidence: float,
+    groups: Array | None,
+    each: float,
+    units: Units | None,
+    seed: int,
 ) -> _Found:
     drops = sample_drops(before, after, higher_is_better=metric.higher_is_better)
     binary = counts_right(metric, before, after)
@@ -128,16 +158,22 @@ def _per_sample(
     guarded: tuple[GroupBound, ...] = ()
     if groups is not None:
         guarded = group_bounds(
-            drops, groups, max_drop=each, confidence=confidence, binary=binary, reach=reach, seed=seed
+            drops, groups, max_drop=each, confidence=confidence, binary=binary, reach=reach, units=units, seed=seed
         )
-    bound = upper_bound(drops, confidence=confidence, binary=binary, reach=reach, seed=seed)
-    suspicious = significantly_better(drops, binary=binary, reach=reach, seed=seed)
-    kept = None if binary else drops
-    return _Found(paired_drop(drops, binary=binary), bound, suspicious, guarded, groups, kept, reach)
+    bound = upper_bound(drops, confidence=confidence, binary=binary, reach=reach, units=units, seed=seed)
+    suspicious = significantly_better(drops, binary=binary, reach=reach, units=units, seed=seed)
+    kept = None if binary and units is None else drops
+    return _Found(paired_drop(drops, binary=binary), bound, suspicious, guarded, groups, kept, reach, units)
 
 
 def _as_whole(
-    before: Array, after: Array, metric: Metric, confidence: float, seed: int, on_progress: OnProgress
+    before: Array,
+    after: Array,
+    metric: Metric,
+    confidence: float,
+    units: Units | None,
+    seed: int,
+    on_progress: OnProgress,
 ) -> _Found:
     higher = metric.higher_is_better
     bound, low = bootstrap_drop(
@@ -146,11 +182,12 @@ def _as_whole(
         metric.combine,
         higher_is_better=higher,
         confidences=(confidence, 1.0 - SUSPICIOUS),
+        units=units,
         seed=seed,
         on_progress=on_progress,
     )
     seen = PairedDrop(len(after), drop_from(metric.combine(before), metric.combine(after), higher_is_better=higher))
-    return _Found(seen, bound, low.value < 0.0)
+    return _Found(seen, bound, low.value < 0.0, units=units)
 
 
 def bootstrap_seconds(rows: Array, samples: int, metric: Metric, clock: Callable[[], float]) -> float:
@@ -179,6 +216,5 @@ def _needed(found: _Found, max_drop: float, each: float, confidence: float) -> i
     corrected = 1.0 - (1.0 - confidence) / len(found.guard) if found.guard else confidence
     for group in short:
         seen = PairedDrop(group.samples, group.drop, group.losses, group.gains)
-        own = found.needed(seen, group.upper, each, corrected, group.label)
-        needed.append(None if own is None else math.ceil(own * found.seen.samples / group.samples))
+        needed.append(found.needed(seen, group.upper, each, corrected, group.label))
     return None if None in needed else max(number for number in needed if number is not None)

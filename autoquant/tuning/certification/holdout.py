@@ -13,7 +13,6 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import (
     DataSplits,
@@ -22,6 +21,7 @@ from autoquant.evaluation.data.splits import (
     split_search_holdout,
     without_overlap,
 )
+from autoquant.evaluation.data.units import column_of
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, require_labels
 from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
@@ -48,7 +48,8 @@ def make_holdout(
     The split stays what it was when the first trial began: what trials have seen certifies nothing any more, and they
     are all scored on the same samples, whatever `certify` is when the run goes on.
     """
-    least = least_certifiable(metric, baseline, max_drop=max_drop, confidence=request.confidence)
+    confidence, unit = request.confidence, request.unit
+    least = least_certifiable(metric, baseline, max_drop=max_drop, confidence=confidence, unit=unit)
     begun = folder.journal.exists()
     splits = load_splits(opened, folder.splits) if begun else None
     if splits is None and not (begun or opened.has_own_holdout or request.certify == NOTHING):
@@ -65,13 +66,18 @@ def make_holdout(
     return splits
 
 
-def least_certifiable(metric: Metric, baseline: Baseline, *, max_drop: float, confidence: float) -> int | None:
-    """The fewest samples with which anything can be certified, if all goes well; None where no number is enough."""
+def least_certifiable(
+    metric: Metric, baseline: Baseline, *, max_drop: float, confidence: float, unit: str = ""
+) -> int | None:
+    """The fewest samples, or units where these are named, with which anything can be certified, if all goes well.
+
+    None where no number is enough.
+    """
     if max_drop <= 0.0:
         return None
     if not metric.per_sample or metric.bounds is None:
         return FEWEST
-    if counts_right(metric, baseline.score.rows):
+    if counts_right(metric, baseline.score.rows) and not unit:
         return least_samples(max_drop, confidence)
     return least_bounded(max_drop, confidence, reach=metric.bounds[1] - metric.bounds[0])
 
@@ -106,10 +112,7 @@ def groups_of(data: Dataset, guard: str) -> Array:
     """
     if guard == CLASS:
         return _classes(data)
-    if not isinstance(data.source, ArraySource):
-        raise UsageError(f"--guard {guard}", "is for data in arrays", hint=f"give --guard {CLASS}, or data as .npz")
-    column = data.source.column(guard)
-    return column if data.indices is None else column[data.indices]
+    return column_of(data, guard, "--guard")
 
 
 @dataclass(frozen=True, eq=False)

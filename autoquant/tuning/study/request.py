@@ -76,6 +76,7 @@ class SearchOptions(DataOptions, total=False):
     certify: Any
     confidence: float
     guard: str
+    unit: str
     allow_overlap: bool
 
 
@@ -131,8 +132,9 @@ class SearchRequest(DataRequest):
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
     and the best is scored on once; without it half of `data` is, and with 'none' there is none. The certificate holds
     with probability `confidence`. `guard` holds every class ('class'), or every group that an array of the data
-    numbers, to `guard_tolerance`, by default the tolerance. `allow_overlap` lets samples be in two kinds of data, which
-    then do not certify.
+    numbers, to `guard_tolerance`, by default the tolerance. `unit` names an array of the data that says which samples
+    belong together, such as the patient of an image: a unit is in one part of the data, and bounds are of independent
+    units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
     """
 
     model: str | Path
@@ -157,6 +159,7 @@ class SearchRequest(DataRequest):
     error_rate: float = 0.05
     certify: Any = None
     confidence: float = 0.95
+    unit: str = ""
     guard: str = ""
     guard_tolerance: Tolerance | None = None
     allow_overlap: bool = False

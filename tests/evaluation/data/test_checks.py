@@ -31,8 +31,10 @@ def normal(count: int, columns: int = 5, seed: int = 0) -> Array:
 
 def warnings_of(calibration: Any, evaluation: Any, *specs: InputSpec) -> tuple[str, ...]:
     inputs = specs or (IMAGE if np.ndim(calibration) == 4 else ROW,)
-    opened = [open_data(x if isinstance(x, Mapping) else (x, None), inputs) for x in (evaluation, calibration)]
-    return check_splits(DataSplits.of(*opened))
+    evaluated, calibrated = (
+        open_data(x if isinstance(x, Mapping) else (x, None), inputs) for x in (evaluation, calibration)
+    )
+    return check_splits(DataSplits.of(evaluated, calibrated))
 
 
 EVALUATION, CALIBRATION = pixels(300), pixels(40, 1)

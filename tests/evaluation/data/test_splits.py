@@ -147,7 +147,7 @@ def test_where_copies_leave_too_little_there_is_no_holdout(x: Array, calibration
     assert (found.holdout, found.left_out) == (None, 0)
     assert re.fullmatch(
         r"\d+ of \d+ samples for the holdout are in the search or calibration data too, "
-        r"and to certify takes at least 299",
+        r"and to certify takes at least 299 samples",
         found.reason,
     )
 

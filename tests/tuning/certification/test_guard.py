@@ -65,7 +65,7 @@ def test_groups_that_no_sample_is_of(
 def test_only_arrays_have_names() -> None:
     data = open_data(lambda: iter([(X, Y)]), [SPEC])
     assert groups_of(data, "class").tolist() == Y.tolist()
-    with pytest.raises(UsageError, match="is for data in arrays"):
+    with pytest.raises(UsageError, match="is the name of an array, and this data has none"):
         groups_of(data, "camera")
 
 

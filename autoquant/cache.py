@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tokenize
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoquant.files import written_whole
-
-DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    BadZipFile,
-    zlib.error,
-    tokenize.TokenError,
-)
-"""The ways in which zipfile, zlib, NumPy and json say that a file is damaged or not there."""
+from autoquant.npz import load_npz
 
 
 @dataclass(frozen=True)
@@ -55,12 +40,12 @@ def read_cache(path: Path, *, key: str, version: int) -> CacheEntry | None:
     None means: compute it again. Nothing but time is lost by that.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            header = json.loads(str(stored["header"]))
-            if header["key"] != key or header["version"] != version:
-                return None
-            return CacheEntry(header["facts"], {name: stored[name] for name in stored.files if name != "header"})
-    except DAMAGED:
+        arrays = load_npz(path)
+        header = json.loads(str(arrays.pop("header")))
+        if header["key"] != key or header["version"] != version:
+            return None
+        return CacheEntry(header["facts"], arrays)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

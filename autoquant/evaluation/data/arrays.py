@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,8 +15,8 @@ from autoquant.cache import digest_of
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch, blocks, with_plain_text
 from autoquant.evaluation.data.hashes import ContentDigest, ContentHashes
-from autoquant.evaluation.data.mapped import MappedNpz, mapped_npy
 from autoquant.evaluation.data.plugins import nearest
+from autoquant.npz import MappedNpz, mapped_npy
 
 LABELS = ("y", "labels")
 
@@ -146,7 +144,7 @@ def open_npy(path: Path, inputs: Sequence[str]) -> ArraySource:
 def _readable(path: Path, hint: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(str(path), f"cannot be read as {path.suffix}: {error}", hint=hint) from error
 
 

@@ -1,4 +1,4 @@
-"""Long messages of TensorFlow and Keras, in one line."""
+"""What others wrote, for a person to read: long messages of TensorFlow and Keras in one line, and names of any kind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def reason(error: Exception | str) -> str:
     told = next((found for find in _REASONS if (found := find(lines))), "") if lines else ""
     told = _NODE.sub(r"'\1'", _NOISE.sub("", told or next(iter(lines), "")))
     return told.strip() or (type(error).__name__ if isinstance(error, Exception) else "no reason is given")
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters, but tabs and ends of lines, as JSON writes them.
+
+    Names of files, tensors and metrics come from strangers: ESC, C1 codes and what turns the direction of writing never
+    reach a terminal.
+
+    >>> printable("conv\x1b[2J\u202e")
+    'conv\\u001b[2J\\u202e'
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _of_graph(lines: Sequence[str]) -> str:
@@ -50,6 +62,7 @@ def _of_user_code(lines: Sequence[str]) -> str:
 
 
 _REASONS = (_of_graph, _of_several, _of_keras, _of_user_code)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _NODE = re.compile(r"\{\{node ([^}]*)\}\}")
 _NOISE = re.compile(r"\{\{function_node [^}]*\}\}\s*|\s*\[Op:[^]]*\]( name: *)?$")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from autoquant.errors import UsageError, did_you_mean
+from autoquant.messages import printable
 
 LOG = Path("amct_log") / "amct_tensorflow.log"
 """Made in the working directory when the first line is saved."""
@@ -24,7 +25,7 @@ class Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(printable(self.format(record)) + "\n")
 
 
 class LogFile(logging.Handler):

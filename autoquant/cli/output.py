@@ -1,6 +1,7 @@
 """Text on standard output and standard error: rows with labels, tables, and how they are written.
 
-Tables become paragraphs on narrow screens; writing works also where the reader has left or the disk is full.
+Tables become paragraphs on narrow screens; writing works also where the reader has left or the disk is full. Whatever
+reaches a terminal goes through here, and is printable (messages.py).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from autoquant.errors import UsageError
+from autoquant.messages import printable
 from autoquant.quiet import show
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.text import Text
 
 WIDEST = 100
@@ -72,6 +75,23 @@ class Table:
         return found
 
 
+class Printable:
+    """What Rich renders, its text printable: the escape sequences are Rich's own."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        for text, style, control in console.render(self._renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
+class Page(str):
+    """A text that is printable but for Rich's own escape sequences."""
+
+
 def labelled(rows: Iterable[Row], *, columns: int | None = None) -> list[Text]:
     """Rows with their labels, which may be empty, in front, folded to so many columns."""
     from rich.text import Text
@@ -86,12 +106,12 @@ def labelled(rows: Iterable[Row], *, columns: int | None = None) -> list[Text]:
     return found
 
 
-def page(blocks: Iterable[Block], *, columns: int | None) -> str:
+def page(blocks: Iterable[Block], *, columns: int | None) -> Page:
     """Blocks with an empty line between them, coloured where standard output is a terminal, in so many columns.
 
     A table that is wider becomes paragraphs; without `columns` nothing is folded: names are there to be copied.
     """
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.text import Text
 
     lines: list[Text] = []
@@ -111,8 +131,8 @@ def page(blocks: Iterable[Block], *, columns: int | None) -> str:
     console = Console(
         file=file, width=UNLIMITED, force_terminal=sys.stdout.isatty() or None, highlight=False, markup=False
     )
-    console.print(*lines, sep="\n", soft_wrap=True)
-    return file.getvalue()
+    console.print(Printable(Group(*lines)), soft_wrap=True)
+    return Page(file.getvalue())
 
 
 def markdown(text: str, *, columns: int) -> str:
@@ -163,7 +183,7 @@ def say(text: str) -> None:
     """Write lines to standard output, at once. Raises UsageError when it is full."""
     try:
         with reader_may_leave(sys.stdout):
-            sys.stdout.write(text.rstrip("\n") + "\n")
+            sys.stdout.write((text if isinstance(text, Page) else printable(text)).rstrip("\n") + "\n")
     except OSError as error:
         _close(sys.stdout)
         what = f"cannot be written ({error.strerror})"
@@ -173,7 +193,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Write lines to standard error, at once; no trouble with that ever ends a search."""
     try:
-        show(text.rstrip("\n") + "\n", sys.stderr)
+        show(printable(text).rstrip("\n") + "\n", sys.stderr)
     except OSError:
         _close(sys.stderr)
 
@@ -181,7 +201,7 @@ def note(text: str) -> None:
 def complain(text: str) -> None:
     """Write to standard error: wrapped in a terminal, as it is in a log."""
     screen = terminal_columns(sys.stderr)
-    note("\n".join(wrapped(line, min(screen, WIDEST) if screen else None) for line in text.splitlines()))
+    note("\n".join(wrapped(line, min(screen, WIDEST) if screen else None) for line in printable(text).splitlines()))
 
 
 def terminal_columns(stream: TextIO) -> int | None:

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autoquant.cli.output import note
+from autoquant.cli.output import Printable, note
 from autoquant.cli.pulse import PATIENCE, PERIOD, Pulse, log_line, watched
 from autoquant.cli.state import (
     Pace,
@@ -50,7 +50,7 @@ def listening(args: argparse.Namespace) -> Iterator[Listener]:
     if getattr(args, "quiet", False):
         yield note_warnings
         return
-    console = Console(file=cast("IO[str]", _Stderr(sys.stderr)), highlight=False)
+    console = Console(file=cast("IO[str]", _Stderr(sys.stderr)), highlight=False, markup=False, emoji=False)
     in_place = sys.stderr.isatty() and not console.is_dumb_terminal and os.environ.get("TERM")
     if getattr(args, "plain", False) or args.verbose or not in_place:  # TensorFlow's lines would tear a live view apart
         screen = PlainScreen(note, time.monotonic, verbose=args.verbose)
@@ -184,7 +184,7 @@ def live_screen(console: Console, clock: Callable[[], float]) -> Iterator[Listen
         nonlocal state
         state = update(state, event, clock())
 
-    with Live(console=console, get_renderable=lambda: render(state, clock()), refresh_per_second=4) as live:
+    with Live(console=console, get_renderable=lambda: Printable(render(state, clock())), refresh_per_second=4) as live:
         try:
             yield hear
         finally:

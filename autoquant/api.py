@@ -71,7 +71,7 @@ def search(
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
             batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
-            keep_all_models; `autoquant.tuning.study.request.SearchRequest` says what each is.
+            keep_all_models, trust_model; `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
         The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the
@@ -174,6 +174,7 @@ def quantize(
     signature: str = "",
     feed: Feed = (),
     simulation: bool = True,
+    trust_model: bool = False,
     listener: Listener = no_progress,
     **options: Unpack[DataOptions],
 ) -> Export:
@@ -181,8 +182,8 @@ def quantize(
 
     `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` one of several of
     a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
-    False leaves the functions out that let the model run in stock TensorFlow. `listener` is told what takes long, as
-    that of a search. `options` say how the data becomes what
+    False leaves the functions out that let the model run in stock TensorFlow. `trust_model` opens a model that may do
+    more than compute. `listener` is told what takes long, as that of a search. `options` say how the data becomes what
     the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
     fit the model or the target, TrialError where a layer cannot be quantized as it says, DataError where the data
     misleads (`check_calibration`).
@@ -199,6 +200,7 @@ def quantize(
         signature=signature or None,
         feed=feed,
         for_litert=TARGETS[target].cuts_front,
+        trust=trust_model,
     )
     reporter(listener, "reading the data")
     most = calibration_samples(wanted.batch_num, request.batch_size)
@@ -280,15 +282,16 @@ def inspect(
     signature: str | None = None,
     feed: Feed = (),
     calibration: Any = None,
+    trust_model: bool = False,
     listener: Listener = no_progress,
     **options: Unpack[DataOptions],
 ) -> Inspection:
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
-    `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data.
-    With `calibration` data, read as `options` say, the sensitivity of each layer is found as well. `listener` is told
-    what takes long. Raises ModelError, UsageError.
+    `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data,
+    `trust_model` opens a model that may do more than compute. With `calibration` data, read as `options` say, the
+    sensitivity of each layer is found as well. `listener` is told what takes long. Raises ModelError, UsageError.
     """
     chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
     check_target(model, target=chosen)
@@ -301,6 +304,7 @@ def inspect(
         signature=signature or None,
         feed=feed,
         for_litert=TARGETS[chosen].cuts_front,
+        trust=trust_model,
     )
     looked_at = open_target(chosen)
     reporter(listener, f"lowering the model for {chosen}")

@@ -77,6 +77,13 @@ def add_model(parser: Parser) -> None:
     group = parser.add_argument_group("model")
     add(group, options, inputs=names, outputs=names)
     add_feed(group)
+    add_trust(group)
+
+
+def add_trust(group: Any) -> None:
+    """The option for models that may do more than compute."""
+    what = "open a model that reads or writes files, calls Python, or runs operators when it is loaded"
+    add(group, {"--trust-model": what})
 
 
 def add_feed(group: Any) -> None:

@@ -30,6 +30,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--io TYPE": "type of a .tflite's inputs and outputs: float32, int8 (default: as in the run)",
     }
     arguments.add(parser, options, required=("--to",), default=None, trial=int)
+    arguments.add_trust(parser)
     arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         from autoquant import api
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
+        options |= {"trust_model": True} if "trust_model" in args else {}
         saved = api.export(args.run, args.to, listener=listener, **options)
     notes = [f"note    {note}" for note in saved.notes]
     say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved), *notes]))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autoquant.api import Inspection
     from autoquant.model.layer import Layer, Survey
 
-MODEL_OPTIONS = ("inputs", "outputs", "feed", "target", "signature")
+MODEL_OPTIONS = ("inputs", "outputs", "feed", "target", "signature", "trust_model")
 OPTIONAL = "not quantized by default"
 HOW = "to quantize these, add an override to a search space, or tensor_quantize to config.json"
 MOST_TENSORS = 8

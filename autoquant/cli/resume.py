@@ -21,6 +21,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     arguments.add_budget(parser, trials=AS_BEFORE, timeout=AS_BEFORE)
     arguments.add_certify(parser.add_argument_group("certificate"), otherwise=AS_BEFORE)
+    arguments.add_trust(parser.add_argument_group("model"))
     arguments.add_screen(parser)
 
 

@@ -13,11 +13,15 @@ from autoquant.messages import reason
 from autoquant.model.freezing import LONGEST, freeze, named_graph
 from autoquant.model.graph import Graph
 from autoquant.model.model import WHOLE
+from autoquant.model.trust import check_graph
 
 
-def load_keras(path: Path, feed: Mapping[str, str]) -> Graph:
-    """The model in inference mode. Inputs are called as its inputs, outputs as the layers that make them."""
-    model = _keras_model(path)
+def load_keras(path: Path, feed: Mapping[str, str], *, trust: bool = False) -> Graph:
+    """The model in inference mode. Inputs are called as its inputs, outputs as the layers that make them.
+
+    Unless there is `trust`, a model that brings code of its own, or may do more than compute, is refused (trust.py).
+    """
+    model = _keras_model(path, trust)
     try:
         inputs = list(model.inputs)
     except (AttributeError, ValueError) as error:
@@ -28,6 +32,8 @@ def load_keras(path: Path, feed: Mapping[str, str]) -> Graph:
     except Exception as error:  # Keras and TensorFlow raise anything here, and the model is at fault
         what = f"cannot be traced: {reason(error)[:LONGEST]}"
         raise ModelError(str(path), what, hint="export it as a SavedModel") from error
+    if not trust:
+        check_graph(str(path), frozen.graph_def)
     names = [getattr(t, "name", "") or f"input_{i}" for i, t in enumerate(inputs)]
     makers = list(getattr(model, "output_names", ())) or [model.layers[-1].name]  # a Sequential has one
     return named_graph(
@@ -39,7 +45,7 @@ def load_keras(path: Path, feed: Mapping[str, str]) -> Graph:
     )
 
 
-def _keras_model(path: Path) -> Any:
+def _keras_model(path: Path, trust: bool) -> Any:
     import keras
 
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
@@ -47,7 +53,7 @@ def _keras_model(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old files and optimizers: nothing that a user could act on
-            return keras.models.load_model(path, compile=False, custom_objects=_keras_2_layers())
+            return keras.models.load_model(path, compile=False, safe_mode=not trust, custom_objects=_keras_2_layers())
     except Exception as error:  # Keras raises anything from KeyError to BadZipFile for a damaged file
         own_code = any(word in str(error) for word in ("Could not locate", "Unknown layer", "Lambda", "lambda"))
         hint = "export it as a SavedModel instead: model.export(folder)" if own_code else WHOLE

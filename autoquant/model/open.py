@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoquant.errors import UsageError
+from autoquant.errors import ModelError, UsageError
 from autoquant.memory import release_memory
 from autoquant.model.feed import OPTION, Feed
-from autoquant.model.model import EVERYTHING, Front, Fusion, Model, check_file, is_lite
+from autoquant.model.model import EVERYTHING, EXPECTED, Front, Fusion, Model, check_file, is_lite
 
 if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.model.graph import Graph
@@ -26,6 +26,7 @@ def open_model(
     signature: str | None = None,
     feed: Feed = (),
     for_litert: bool = False,
+    trust: bool = False,
 ) -> Model:
     """Open a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file; raises ModelError where that cannot be.
 
@@ -35,7 +36,8 @@ def open_model(
     `signature` chooses one of several in a SavedModel or in a .tflite file, for which TensorFlow is not loaded. `feed`
     gives values to placeholders that are no data, such as is_training; raises UsageError where it does not fit.
     Channels first become channels last, and FakeQuants of activations are removed, which `notes` of the model say. With
-    `for_litert`, what LiteRT cannot run in front of the layers, such as lookups of text, is cut off.
+    `for_litert`, what LiteRT cannot run in front of the layers, such as lookups of text, is cut off. A model that may
+    do more than compute is refused before it runs, unless there is `trust` in whoever made it.
     """
     path = Path(path)
     check_file(path)
@@ -58,7 +60,9 @@ def open_model(
     from autoquant.model.load import load
     from autoquant.model.shapes import input_specs
 
-    frozen = in_float32(select_interface(load(path, feed, signature=signature), inputs=inputs, outputs=outputs))
+    frozen = in_float32(
+        select_interface(load(path, feed, signature=signature, trust=trust), inputs=inputs, outputs=outputs)
+    )
     size = frozen.size
     release_memory(size)  # what TensorFlow and Keras made on the way is many times the size of the weights
     graph = _normalized(channels_last(without_fakes(frozen)), fusion, inputs)
@@ -120,9 +124,21 @@ def _normalized(frozen: Graph, fusion: Fusion, inputs: Sequence[str]) -> Graph:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph, variables and assets."""
+    """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph, variables and assets.
+
+    Nothing is opened as a model. Raises ModelError where that is not there, or cannot be read.
+    """
+    check_file(path)
+    try:
+        return _digest(path)
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read: {error.strerror or error}", hint=EXPECTED) from error
+
+
+def _digest(path: Path) -> str:
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     parts = (*(path / "variables").glob("*"), *(path / "assets").glob("*"))
     for part in [path / "saved_model.pb", *sorted(parts)]:

@@ -17,13 +17,19 @@ from autoquant.model.freezing import LONGEST, freeze, named_graph
 from autoquant.model.graph import Graph
 from autoquant.model.operators import node_of
 from autoquant.model.tables import session_reader
+from autoquant.model.trust import check_constants, check_saved_model
 
 SERVING = "serving_default"
 INTERNAL = "__saved_model_init_op"
 
 
-def load_saved_model(path: Path, feed: Mapping[str, str], *, signature: str | None = None) -> Graph:
-    """A signature: the one named, 'serving_default', or the only one. Inputs and outputs are called as there."""
+def load_saved_model(
+    path: Path, feed: Mapping[str, str], *, signature: str | None = None, trust: bool = False
+) -> Graph:
+    """A signature: the one named, 'serving_default', or the only one. Inputs and outputs are called as there.
+
+    Unless there is `trust`, a model that may do more than compute is refused before it runs (trust.py).
+    """
     file = path / "saved_model.pb"
     if not file.is_file():
         raise ModelError(str(path), "is a folder without saved_model.pb", hint="is it the folder of a SavedModel?")
@@ -36,8 +42,13 @@ def load_saved_model(path: Path, feed: Mapping[str, str], *, signature: str | No
         raise ModelError(str(file), "holds no graph", hint="export the model again")
     meta = next((m for m in saved.meta_graphs if "serve" in m.meta_info_def.tags), saved.meta_graphs[0])
     key, tags = _signature_key(path, meta.signature_def, signature), list(meta.meta_info_def.tags)
+    of_functions = meta.HasField("object_graph_def") and len(saved.meta_graphs) == 1
+    for one in saved.meta_graphs:
+        check_constants(str(path), one.graph_def)
+        if not trust:
+            check_saved_model(str(path), one, main=not of_functions)
     try:
-        if meta.HasField("object_graph_def") and len(saved.meta_graphs) == 1:
+        if of_functions:
             with _without_slots(path, saved) as folder:
                 return _load_functions(folder, key, feed)
         return _load_session(path, tags, meta.signature_def[key], feed)

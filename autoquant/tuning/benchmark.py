@@ -76,6 +76,8 @@ def lite_file(path: str | Path) -> Path | None:
     if is_lite(path):
         return path
     run = RunFolder(path)
+    if run.request.is_file():
+        run.check_links()
     folder = run.best if run.request.is_file() else path
     found = sorted(folder.glob(f"*{LITE}")) if folder.is_dir() else []
     if run.request.is_file() and not found:

@@ -14,13 +14,14 @@ from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.open import open_model
+from autoquant.model.open import digest_of, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import existing_front, front_path
 from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.events import Listener
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
+from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.study.trial import SCORE, load_trial
@@ -87,6 +88,7 @@ class StoredTrial:
     engine: str
     request: Mapping[str, Any]
     digests: Mapping[str, str]
+    code: Mapping[str, str]
     file_digests: Mapping[str, str]
 
     @classmethod
@@ -101,8 +103,8 @@ class StoredTrial:
             what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
             raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
         scored, terms = load_trial(source)
-        request, digests = tables["request"], tables["digests"]
-        return cls(folder, source, scored.number, scored.score, terms.engine, request, digests, scored.digests)
+        request, digests, code = tables["request"], tables["digests"], tables.get("code", {})
+        return cls(folder, source, scored.number, scored.score, terms.engine, request, digests, code, scored.digests)
 
     @property
     def target(self) -> str:
@@ -156,7 +158,7 @@ def export_trial(
 ) -> Export:
     """Copy the files of a trial, or build them again: for another target, or where the model was deleted.
 
-    `given` are data and functions that the run had in memory.
+    `given` are data and functions that the run had in memory, and `trust_model`.
     """
     wanted = target or trial.target
     wanted_io = io or (trial.io if wanted == trial.target else FLOAT32)
@@ -164,7 +166,8 @@ def export_trial(
     trial.check_plan()
     made = None
     if (wanted, wanted_io) == (trial.target, trial.io):
-        made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation)
+        trust = bool(given.get("trust_model"))
+        made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation, trust)
     if made is None:
         made = _transfer(trial, to, wanted, wanted_io, listener, given)
         if not simulation:  # it was scored with what runs it
@@ -172,7 +175,7 @@ def export_trial(
     return replace(made, notes=(*_damage(trial), *_certificate(trial, made)))
 
 
-def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool) -> Export | None:
+def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool, trust: bool) -> Export | None:
     """Copy a trial's files, its model rebuilt from the record where needed; None where that does not say enough.
 
     What is damaged is not copied, and nothing is built from it.
@@ -185,7 +188,7 @@ def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool) -> Exp
     if not copied and not (complete and trial.target == TENSORFLOW):
         return None
     if not copied:
-        _save_from_record(trial, made, simulation=simulation)
+        _save_from_record(trial, made, simulation=simulation, trust=trust)
     elif not simulation:
         _drop_simulation(made)
     remove_claims(made)
@@ -210,15 +213,15 @@ def _copy_model(trial: StoredTrial, made: Export, target: Target) -> bool:
     return True
 
 
-def _save_from_record(trial: StoredTrial, made: Export, *, simulation: bool) -> None:
+def _save_from_record(trial: StoredTrial, made: Export, *, simulation: bool, trust: bool) -> None:
     """Write the graph of TensorFlow that a record says."""
     from autoquant.model.survey import survey_graph
     from autoquant.targets.tensorflow import TensorFlowTarget
 
     asked = trial.request
     given = {name: asked.get(name, ()) for name in ("inputs", "outputs", "feed")}
-    model = open_model(asked["model"], **given, signature=asked.get("signature") or None)
-    trial.check_same("model", model.digest)
+    trial.check_same("model", digest_of(Path(asked["model"])))
+    model = open_model(asked["model"], **given, signature=asked.get("signature") or None, trust=trust)
     record = load_record(trial.folder / made.record.name)
     TensorFlowTarget(simulation=simulation).save(model.graph, survey_graph(model.graph).by_name, record, made.model)
 
@@ -252,6 +255,8 @@ def _transfer(
     """Build the trial's plan anew for a target, and score it there."""
     request = SearchRequest.from_table(trial.request, str(trial.run.request), call="export", **given)
     request = replace(request, target=target, engine=AUTO, objective=MACS, io=io)
+    check_code(trial.run.path, request, trial.code, given)
+    trial.check_same("model", digest_of(Path(request.model)))
     made = trial.files(to, open_target(target, io=io))
     remove_claims(made)
     batches = max(trial.run.read_space().whole["batch_num"])

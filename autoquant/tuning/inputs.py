@@ -80,6 +80,7 @@ def model_of(request: SearchRequest) -> Model:
         signature=request.signature or None,
         feed=request.feed,
         for_litert=TARGETS[request.target].cuts_front,
+        trust=request.trust_model,
     )
 
 

@@ -13,6 +13,7 @@ from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
+from autoquant.model.open import digest_of
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
@@ -23,6 +24,7 @@ from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import SearchResult, result_text
 from autoquant.tuning.session import Clock
+from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
@@ -38,10 +40,12 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     folder.refuse_existing()
     request.check_named()
     space = load_space(request.space)
+    code = code_digests(request)
     reporter(listener, "opening the model")
     inputs = open_inputs(request, space, model_of(request), listener, folder=run)
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
     table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
+    table["code"] = code
     if inputs.source.notes:
         table["model"] = {"notes": list(inputs.source.notes)}
     made = folder.create()
@@ -69,13 +73,16 @@ def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -
     with folder.locked():
         stored = folder.read_request()
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
+        check_code(run, request, stored.get("code", {}), changed)
+        # Before it is opened: a stranger's model may run what it brings, and another model's data would not even fit.
+        _check_same(run, request, stored["digests"], {"model": digest_of(Path(request.model))})
         reporter(listener, "opening the model")
         model = model_of(request)
-        _check_same(run, request, stored["digests"], {"model": model.digest})  # another model's data would not even fit
         inputs = open_inputs(request, folder.read_space(), model, listener, folder=run)
         _check_same(run, request, stored["digests"], inputs.digests())
         warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
-        folder.write_request({**stored, "request": request.as_table()})  # the budget stays, if this is cut off too
+        # The budget stays, if this is cut off too.
+        folder.write_request({**stored, "request": request.as_table(), "code": code_digests(request)})
         return _search(inputs, folder, listener, clock, begin, warnings)
 
 

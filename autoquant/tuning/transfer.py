@@ -56,13 +56,12 @@ def transfer(
     """Build the plan of a config.json for the request's target into a folder, and score what was saved.
 
     The two targets do not compute the same numbers, so this has a baseline and statistics of its own. The target's own
-    runtime scores it. `batches` of calibration data were wanted at most by the run. `check` is called with 'model',
-    'data' and 'calibration' and the digest of each, to refuse others than those of the run. Raises PlanError where
+    runtime scores it. `batches` of calibration data were wanted at most by the run. `check` is called with 'data' and
+    'calibration' and the digest of each, to refuse others than those of the run. Raises PlanError where
     nothing of the plan is left on this target, TrialError where a layer cannot be quantized there.
     """
     reporter(listener, "opening the model")
     opened = model_of(request)
-    check("model", opened.digest)
     reporter(listener, "reading the data")
     samples = open_splits(
         request, opened, seed=request.seed, unit=request.unit, room=CacheRoom(folder), batches=batches

@@ -190,6 +190,13 @@ def check_spec(spec: Any) -> None:
         raise _missing(path)
 
 
+def names_function(spec: Any) -> bool:
+    """Whether data, a metric or preprocessing is given as the name of a function: importing it runs code."""
+    if not isinstance(spec, (str, Path)) or ":" not in str(spec):
+        return False
+    return not (Path(spec).is_dir() or Path(spec).is_file() or _globbed(str(spec)))
+
+
 class _Reading(NamedTuple):
     """How a source is read that is no array."""
 

@@ -50,6 +50,28 @@ def check_function(spec: str) -> None:
         raise _no_module(spec, package)
 
 
+def code_files(spec: str) -> tuple[Path, ...]:
+    """The files whose code the import of a function runs, as far as its name tells: its own, and those of packages.
+
+    Nothing is imported. Empty for a module without a file of its own. Raises DataError as `check_function`.
+    """
+    check_function(spec)
+    place, _ = _parts(spec)
+    if place.endswith(".py"):
+        return (Path(place),)
+    top, *inner = place.split(".")
+    with _on_path(Path.cwd()):
+        found = importlib.util.find_spec(top)
+    if found is None or not found.has_location or found.origin is None:
+        return ()
+    files = [Path(found.origin)]
+    for part in inner:
+        beside = files[-1].parent / part
+        choices = (beside / "__init__.py", beside.with_suffix(".py"))
+        files += [next((file for file in choices if file.is_file()), choices[-1])]
+    return tuple(files)
+
+
 def load_file(spec: str, path: Path) -> ModuleType:
     """The module of a .py file. Raises DataError at `spec` where it is not there or its import fails."""
     _require_file(spec, path)

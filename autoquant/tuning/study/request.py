@@ -31,7 +31,9 @@ from autoquant.tuning.study.choices import (
     default_space,
 )
 
-CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify", "cache"})
+TRUST_MODEL = "trust_model"
+"""The field that no run.toml says: a run of a stranger must not vouch for its model."""
+CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify", "cache", TRUST_MODEL})
 """What may change when a run is resumed: its trials stay comparable."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
@@ -78,6 +80,7 @@ class SearchOptions(DataOptions, total=False):
     guard: str
     unit: str
     allow_overlap: bool
+    trust_model: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +138,7 @@ class SearchRequest(DataRequest):
     numbers, to `guard_tolerance`, by default the tolerance. `unit` names an array of the data that says which samples
     belong together, such as the patient of an image: a unit is in one part of the data, and bounds are of independent
     units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
+    `trust_model` opens a model that may do more than compute (model/trust.py).
     """
 
     model: str | Path
@@ -163,6 +167,7 @@ class SearchRequest(DataRequest):
     guard: str = ""
     guard_tolerance: Tolerance | None = None
     allow_overlap: bool = False
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,7 +216,7 @@ class SearchRequest(DataRequest):
                 value = str(value)
             elif callable(value) or (value is not None and entry.name in ("data", "calibration", "certify")):
                 value = IN_MEMORY
-            if value is not None and value != math.inf and value != ():
+            if value is not None and value != math.inf and value != () and entry.name != TRUST_MODEL:
                 table[entry.name] = list(value) if isinstance(value, tuple) else value
         return table
 
@@ -224,6 +229,7 @@ class SearchRequest(DataRequest):
         """
         known = {entry.name for entry in fields(cls)}
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        values.pop(TRUST_MODEL, None)
         for key in changed:
             if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
                 hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"

@@ -72,9 +72,19 @@ class RunFolder:
                 self.path.rmdir()
 
     def require_run(self) -> None:
-        """Raise RunError when there is no run in the folder."""
+        """Raise RunError when there is no run in the folder, or when links lead out of it."""
         if not self.request.is_file():
             raise RunError(str(self.path), "is not a run: it has no run.toml", hint="give the folder that --run named")
+        self.check_links()
+
+    def check_links(self) -> None:
+        """Raise RunError where something in it is a link to elsewhere: files there would be written, or deleted."""
+        inside = self.path.resolve()
+        parts = (self.path / "trials", self.corrections)
+        for entry in (*parts, *(entry for part in parts for entry in part.glob("*")), *self.path.iterdir()):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+                what = f"is a link that leads out of the run, to {entry.readlink()}"
+                raise RunError(str(entry), what, hint="autoquant makes no such link: remove it, if you know the run")
 
     def trial(self, number: int) -> Path:
         """The folder of a trial."""

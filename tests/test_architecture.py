@@ -51,7 +51,12 @@ OWNERS = {
         "model/litert/interpreter.py",
     ),
     "litert_quantizer": ("targets/litert_library.py",),
-    "optuna": ("tuning/sampling/samplers.py", "tuning/sampling/study_copy.py", "tuning/study/study.py"),
+    "optuna": (
+        "tuning/sampling/samplers.py",
+        "tuning/sampling/study_copy.py",
+        "tuning/study/journal.py",
+        "tuning/study/study.py",
+    ),
     "rich": ("cli/explain.py", "cli/output.py", "cli/screen.py"),
     "tensorflow": (
         "amct/calibration.py",

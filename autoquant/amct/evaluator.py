@@ -18,6 +18,7 @@ from autoquant.evaluation.metrics.metric import OnProgress, Score
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
 from autoquant.targets.base import OnStep
 from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.trials import order_of
 
 if TYPE_CHECKING:
     from autoquant.amct.live_graph import Probes
@@ -146,14 +147,14 @@ class Judge:
         except (AutoquantError, MemoryError) as error:
             raise EvaluatorError(error) from error
         on_step("score")
-        self._judgements[rules.number] = judgement
+        self._judgements[rules.order] = judgement
         drop = judgement.violation
         score = Score(drop if judgement.number is None else judgement.number, np.zeros(0))
         return SequentialScore(1, score, drop, drop, drop, judgement.satisfied, (), 0)
 
     def judgement_of(self, trial: Trial) -> Judgement:
         """What the evaluator said of a trial that ended."""
-        return self._judgements.get(trial.number, FAILED)
+        return self._judgements.get(order_of(trial.plan), FAILED)
 
 
 def load_saved(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +47,11 @@ def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
             config[name] = _layer_object(settings, weight=weight)
     extra = _extra(plan)
     return json_text(config | ({EXTRA: extra} if extra else {}))
+
+
+def plan_digest(plan: Plan) -> bytes:
+    """SHA-256 of the text of a plan: the same for plans that are."""
+    return hashlib.sha256(config_text(plan).encode()).digest()
 
 
 def save_config(plan: Plan, path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:

@@ -34,8 +34,9 @@ from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.predict import Predictor
 from autoquant.tuning.session import Budget, Clock, SearchSession, TimeLimit
 from autoquant.tuning.study.choices import AMCT, GUIDED
+from autoquant.tuning.study.recovery import open_recovered, restore_folders
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.study import Sampler, Study
+from autoquant.tuning.study.study import Sampler
 from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import MULTIPLY_ADDS, Objective
 
@@ -80,7 +81,18 @@ class _Preparation:
         starts = [] if request.sampler in (GUIDED, AMCT) else list(inputs.space.starts())
         predictor = self._predictor(builder)
         sampler = self._sampler(measured, objective, predictor, startup=len(starts))
-        study = Study(self.folder.journal, inputs.space, sampler, max_drop=measured.max_drop, starts=starts)
+        study = open_recovered(
+            self.folder, inputs.space, sampler, max_drop=measured.max_drop, starts=starts, warn=self._warn
+        )
+        terms = Terms(
+            metric=inputs.metric.name,
+            baseline=scorer.subset.score.value,
+            max_drop=measured.max_drop,
+            target=inputs.target.name,
+            engine=scorer.engine.name,
+            objective_name=objective.name,
+        )
+        restore_folders(self.folder, study, terms)
         self.limit.before = sum(sum(trial.seconds.values()) for trial in study.trials())
         return SearchSession(
             builder=builder,
@@ -88,14 +100,7 @@ class _Preparation:
             space=inputs.space,
             study=study,
             objective=objective,
-            terms=Terms(
-                metric=inputs.metric.name,
-                baseline=scorer.subset.score.value,
-                max_drop=measured.max_drop,
-                target=inputs.target.name,
-                engine=scorer.engine.name,
-                objective_name=objective.name,
-            ),
+            terms=terms,
             budget=Budget(
                 max_trials=request.max_trials,
                 timeout=request.timeout,

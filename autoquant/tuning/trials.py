@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.calibration.plan import layer_at_fault
+from autoquant.calibration.plan import Plan, layer_at_fault
 from autoquant.errors import AutoquantError, DataError, OutOfTime, RunError
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
+from autoquant.files import writing
+from autoquant.formats.config_json import plan_digest
+from autoquant.quiet import no_progress
 from autoquant.tuning.builder import Stopwatch
 from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
-from autoquant.tuning.study.trial import State, Trial, best, write_score
+from autoquant.tuning.study.run_folder import CONFIG, RECORD
+from autoquant.tuning.study.trial import SCORE, State, Trial, best, write_score
 
 
 def run_trials(session: Session) -> Ended:
@@ -87,13 +91,18 @@ def run_trial(session: Session, proposed: Trial) -> Trial:
     return trial
 
 
+def order_of(plan: Plan) -> int:
+    """The number of a plan from which the order of its samples is drawn, whatever the number of its trial."""
+    return int.from_bytes(plan_digest(plan)[:8])
+
+
 def rules_of(session: Session, trial: Trial) -> StoppingRules:
     """When scoring a trial stops early; the error rate of the run is spent over its trials."""
     kept = session.study.best
     return StoppingRules(
         max_drop=session.max_drop,
         alpha=alpha_of(trial.number, session.budget.error_rate),
-        number=trial.number,
+        order=order_of(trial.plan),
         improves=kept is None or not kept.meets(session.max_drop) or trial.objective < kept.objective,
         max_samples=trial.max_samples,
     )
@@ -142,15 +151,25 @@ def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
 
 
 def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial | None:
-    """Point `best` at the best trial, see that its model is there, then delete the models of the others."""
+    """See that the files of the best trial are there, point `best` at it, then delete the models of the others."""
     kept = session.study.best if among is None else best(among, session.max_drop)
     builder = session.builder
     if kept is not None:
+        _restore(session, kept)
         session.folder.point_best(kept.number)
-        model = session.best_model
-        if not all(file.is_file() for file in builder.files(model)):  # lost, but it can be made again
-            builder.make(kept.plan, model)
     if not session.keep_all_models:
         names = [file.name for file in builder.files(Path(builder.file_name))]
         session.folder.delete_models(names, keep=kept.number if kept else None)
     return kept
+
+
+def _restore(session: Session, trial: Trial) -> None:
+    """Build again what a trial has lost of its files."""
+    builder, folder = session.builder, session.folder.trial(trial.number)
+    files = {folder / CONFIG, folder / RECORD, *builder.files(folder / builder.file_name)}
+    if not all(file.is_file() for file in files):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        builder.build(trial.plan, folder, no_progress)
+    if not (folder / SCORE).is_file():
+        write_score(folder, trial, session.terms)

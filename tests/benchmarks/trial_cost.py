@@ -90,7 +90,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     for number in range(arguments.repeat):
         passes.append(_fp32_pass(scorer))
         # A drop of 1 is allowed, so that all samples are scored.
-        rules = StoppingRules(max_drop=1.0, alpha=0.05, number=number)
+        rules = StoppingRules(max_drop=1.0, alpha=0.05, order=number)
         plan = replace(_plan(opened, number, arguments.dmq), bias_correction=arguments.bias_correction)
         watch = Stopwatch()
         path = builder.build(plan, folder, watch.lap).path

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoquant.cli.process import sigterm_as_ctrl_c
+from autoquant.cli.process import interruptible
 
 NOISE = "import os; os.write(2, b'noise from C++\\n')\n"
 IMPORT = "import sys\nfrom autoquant.cli.process import import_tensorflow\nimport_tensorflow(verbose={})\nprint('ok')"
@@ -34,7 +34,7 @@ print("after")
 
 def test_sigterm_is_ctrl_c_inside_only() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

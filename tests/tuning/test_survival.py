@@ -67,18 +67,13 @@ MOMENTS = {
 """When the process dies: before the trials, at the first, at a middle one, at the last, and behind them."""
 
 
-@pytest.mark.parametrize(("sampler", "starts"), [("tpe", 4), ("guided", 0)], ids=["tpe", "guided"])
-def test_dying_at_any_moment_loses_nothing_finished(
-    hopeless: dict[str, Any], tmp_path: Path, sampler: str, starts: int
-) -> None:
-    """At events of every kind in turn the process dies; going on gives the trials of a run left alone.
-
-    A starting point that was cut off is tried after the others, and what TPE learns depends on their order.
-    """
+@pytest.mark.parametrize("sampler", ["tpe", "guided"])
+def test_dying_at_any_moment_loses_nothing_finished(hopeless: dict[str, Any], tmp_path: Path, sampler: str) -> None:
+    """At events of every kind in turn the process dies; going on gives the trials of a run left alone."""
     heard: list[events.Event] = []
     hopeless |= {"max_trials": 5, "sampler": sampler}
     whole = autoquant.search(**hopeless, listener=heard.append)
-    assert len(whole.trials) == 5 > starts
+    assert len(whole.trials) == 5
     names = [_name(event) for event in heard]
     moments = [names.index(name) for name in MOMENTS[sampler]]  # the first of them: progress is in the middle
     if sampler == "tpe":
@@ -93,11 +88,8 @@ def test_dying_at_any_moment_loses_nothing_finished(
             assert (options["run"] / "best" / "tiny_quantized.pb").is_file()
         resumed = autoquant.resume(options["run"])
         got, wanted = ([outcome(trial) for trial in result.trials] for result in (resumed, whole))
-        if seen >= starts:
-            assert got == wanted
-        assert sorted(got[:starts]) == sorted(wanted[:starts])
-        assert len(got) == len(wanted)
-        assert [t.number for t in resumed.trials][:seen] == list(range(seen))
+        assert got == wanted
+        assert [trial.number for trial in resumed.trials] == [trial.number for trial in whole.trials]
 
 
 KINDS = set(get_args(events.Event)) - {events.Resumed}
@@ -159,9 +151,12 @@ def test_kill_9(hopeless: dict[str, Any]) -> None:
         journal.write('{"op_code": 8, "worker')
     (hopeless["run"] / "study.journal.lock").symlink_to("study.journal")
     resumed = autoquant.resume(hopeless["run"])
-    assert resumed.trials[6].why.startswith("retry of trial")
     alone = autoquant.search(**{**hopeless, "run": hopeless["run"].parent / "alone", "max_trials": 9})
+    assert [trial.number for trial in resumed.trials] == [trial.number for trial in alone.trials]
     assert list(map(outcome, resumed.trials)) == list(map(outcome, alone.trials))
+    assert resumed.best is not None
+    assert alone.best is not None
+    assert resumed.best.number == alone.best.number
 
 
 def test_resume_goes_on_with_a_larger_budget(hopeless: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Scoring a model sample by sample, paired with the FP32 model, until it is decided.
 
 First comes the probe set, the same samples for all trials, on which outputs are compared with FP32's; then the samples
-in an order of the trial's own, in which those that are likely to change come sooner (stream_order.py). A test that may
+in an order of the plan's own, in which those that are likely to change come sooner (stream_order.py). A test that may
 be stopped at any time (sequential.py) says when it is proven that the drop on all samples is within tolerance, or not.
 
 A small tolerance takes nearly all samples to prove anything, though almost all that change are those of the smallest
@@ -40,11 +40,11 @@ from autoquant.targets.base import OnStep
 PROBE_SIZES = (64, 128, 256)
 """Samples of the probe set after which the mean divergence from FP32 is told; every trial is scored on the first 64."""
 FIRST_CHECK = 32
-"""Samples of a trial's own order before the test is asked for the first time."""
+"""Samples of a plan's own order before the test is asked for the first time."""
 GROWTH = 1.25
 """How many times as many there are before it is asked again."""
 SCREEN_AFTER = 128
-"""Samples of a trial's own order after which one that is undecided is screened on the low-margin set."""
+"""Samples of a plan's own order after which one that is undecided is screened on the low-margin set."""
 LOW_MARGIN_SHARE = 0.1
 """The share of all samples that is the low-margin set."""
 
@@ -53,15 +53,15 @@ LOW_MARGIN_SHARE = 0.1
 class StoppingRules:
     """When scoring a trial stops.
 
-    `max_drop` is the largest drop within tolerance, `alpha` the probability with which the test may err, `number` the
-    trial's own, from which its order is drawn. A model that is proven within tolerance is scored on everything only
-    where it `improves` on the best so far. With `max_samples` nothing is decided: it is scored on so many of the probe
-    set, or on everything where it is as many as there are.
+    `max_drop` is the largest drop within tolerance, `alpha` the probability with which the test may err, `order` a
+    number of the plan's own, from which the order of samples is drawn. A model that is proven within tolerance is
+    scored on everything only where it `improves` on the best so far. With `max_samples` nothing is decided: it is
+    scored on so many of the probe set, or on everything where it is as many as there are.
     """
 
     max_drop: float
     alpha: float
-    number: int = 0
+    order: int = 0
     improves: bool = True
     max_samples: int | None = None
 
@@ -93,7 +93,7 @@ class SampleScorer:
 
     `probe_set` are places of samples in the subset, and `probe_outputs` gives the FP32 model's outputs for them that
     are scored, by their rank among these places; `probabilities` says which of them are that. `seed` is that of the
-    trials' orders.
+    plans' orders.
     """
 
     engine: Engine
@@ -117,7 +117,6 @@ class SampleScorer:
         folder: Path | None = None,
     ) -> SampleScorer:
         """Draw the probe set, and run the FP32 model on it; `folder` is for outputs. Raises as `evaluate`."""
-        # As trial 0 begins; none can have been chosen by them before it.
         probe_set = stream_order(len(subset), margins=subset.margins, seed=(seed, 0)).order[: PROBE_SIZES[-1]]
         outputs, probabilities = OutputCache(folder), dict[str, bool]()
         data = subset.data.subset(np.sort(probe_set))
@@ -213,9 +212,9 @@ class _TrialScoring:
         return self._result(self._drop(), low, high, None if within(least, rules.max_drop) else False)
 
     def _decide(self, rules: StoppingRules) -> SequentialTest:
-        """Score in the trial's own order until the test decides, the trial is screened out, or no sample is left."""
+        """Score in the plan's own order until the test decides, the trial is screened out, or no sample is left."""
         subset, total = self._subset, len(self._subset)
-        order = stream_order(total, margins=subset.margins, seed=(self._scorer.seed, rules.number))
+        order = stream_order(total, margins=subset.margins, seed=(self._scorer.seed, rules.order))
         low, high = self._scorer.metric.bounds or (-math.inf, math.inf)
         test = SequentialTest(rules.max_drop, bound=(high - low) * order.largest, alpha=rules.alpha)
         added, screened = 0, not len(self._scorer.low_margin_set)

@@ -84,9 +84,9 @@ def alpha_of(number: int, error_rate: float) -> float:
     The drop of a trial is within tolerance or it is not, so only one of its two decisions can be wrong, with
     probability alpha at most at whatever sample one stops. The shares of all numbers add up to the error rate. So with
     that probability at most is any decision of the whole run wrong: however many trials there are, whenever each is
-    stopped, and, as each draws its own order (stream_order), whatever the sampler proposes after what it has seen. That
-    is alpha-spending over a sequence of hypotheses without an end (Tian and Ramdas, "Online control of the familywise
-    error rate", Statistical Methods in Medical Research 30, 2021).
+    stopped, and, as each plan has an order of its own (stream_order), whatever the sampler proposes after what it has
+    seen. That is alpha-spending over a sequence of hypotheses without an end (Tian and Ramdas, "Online control of the
+    familywise error rate", Statistical Methods in Medical Research 30, 2021).
 
     >>> round(sum(alpha_of(number, 0.05) for number in range(100_000)), 5)
     0.05

@@ -1,4 +1,4 @@
-"""The order in which a trial's samples are evaluated, with weights for an unbiased estimate of the drop."""
+"""The order in which a plan's samples are evaluated, with weights for an unbiased estimate of the drop."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def stream_order(count: int, *, margins: Array | None, seed: int | Sequence[int]
     sampling and defensive mixture distributions", Technometrics 37, 1995). Draws are independent given the margins;
     strata need no quota.
 
-    A sampler that has seen the drops of one trial in an order can propose a plan that looks good early in that very
-    order; then the drops depend on the draws, and no test of them is valid. So each trial takes an order of its own:
-    seed=(seed of the run, number of the trial). `order` has the samples by their first draw, those never drawn last.
+    A sampler that has seen the drops of one plan in an order can propose another that looks good early in that very
+    order; then the drops depend on the draws, and no test of them is valid. So each plan takes an order of its own:
+    seed=(seed of the run, digest of the plan). A search that was cut off and one that was not then see the same,
+    whatever the numbers of their trials. `order` has the samples by their first draw, those never drawn last.
     """
     if count < 1 or (margins is not None and margins.shape != (count,)):
         raise ValueError(f"needs samples, and a margin for each or None, got {count} and {margins}")

@@ -50,7 +50,7 @@ def make_holdout(
     """
     confidence, unit = request.confidence, request.unit
     least = least_certifiable(metric, baseline, max_drop=max_drop, confidence=confidence, unit=unit)
-    begun = folder.journal.exists()
+    begun = folder.begun
     splits = load_splits(opened, folder.splits) if begun else None
     if splits is None and not (begun or opened.has_own_holdout or request.certify == NOTHING):
         splits = split_search_holdout(opened, least=least, seed=request.seed, overlapping=request.allow_overlap)

@@ -23,6 +23,7 @@ from autoquant.files import write_text, writing
 from autoquant.formats.space_toml import SpaceFile, parse_space
 
 LOCK = ".lock"
+CONFIG, RECORD = "config.json", "record.txt"
 CERTIFICATE = "certificate.json"
 TEMPORARY = ".temporary-"
 """The prefix of folders that are removed again, also where the process that made them died."""
@@ -89,6 +90,16 @@ class RunFolder:
     def trial(self, number: int) -> Path:
         """The folder of a trial."""
         return self.path / "trials" / f"{number:04d}"
+
+    def trials(self) -> dict[int, Path]:
+        """The folders of trials by number, also of those that did not end."""
+        found = {path for path in self.path.glob("trials/[0-9]*") if path.is_dir() and path.name.isdecimal()}
+        return {int(path.name): path for path in sorted(found)}
+
+    @property
+    def begun(self) -> bool:
+        """Whether there have been trials, or are about to be."""
+        return self.journal.exists() or any(self.trials())
 
     def make_trial(self, number: int) -> Path:
         """Make the folder of a trial, empty even if a process that died left something there."""
@@ -173,19 +184,12 @@ class RunFolder:
             yield
 
     def _mend(self) -> None:
-        """Remove what a killed process leaves: half-written files, its lock on the journal, half a line in that."""
+        """Remove what a killed process leaves: half-written files, and its lock on the journal."""
         for file in (*self.path.glob(".*.tmp"), Path(f"{self.journal}.lock")):
             with suppress(FileNotFoundError):
                 file.unlink()
         for folder in self.path.glob(f"{TEMPORARY}*"):
             shutil.rmtree(folder, ignore_errors=True)
-        if not self.journal.is_file():
-            return
-        with self.journal.open("rb+") as journal:
-            content = journal.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                journal.truncate(whole)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError
 from autoquant.formats.codec import decode, encode, without_nulls
-from autoquant.formats.config_json import config_text
+from autoquant.formats.config_json import plan_digest
 from autoquant.formats.strict import Fields
+from autoquant.quiet import no_progress
+from autoquant.tuning.study.journal import (
+    DROP,
+    OUTCOME,
+    REPEATS,
+    SKIPPED,
+    SUGGESTED,
+    Distributions,
+    ended_state,
+    has_ended,
+    is_cut_off,
+    open_study,
+)
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.trial import State, Trial, best
 
-NAME = "autoquant"
-SUGGESTED = ("why", "phase", "max_samples", "note")
-"""The attributes of a trial that hold what was suggested with its point."""
-OUTCOME = "outcome"
-"""The attribute of a trial that holds how it ended: written in one piece, as each write waits for the disk."""
 AMENDED = "amended"
 """The attribute of the study that holds what became known of trials after they had ended, by number."""
+ATTEMPT = "attempt"
+"""The attribute of a trial that holds how often it was begun, where that was more than once."""
 ATTEMPTS = 3
 """So often is a plan begun whose process dies; perhaps it dies of the plan."""
 
@@ -62,10 +71,10 @@ class Study:
     """Proposes plans, and stores the trials of them.
 
     The trial's objective is minimized under the constraint that the drop is within tolerance. `sampler` chooses the
-    plans that follow the starting points, which are those of the space where no others are given. A plan that was cut
-    off is proposed again, after those that wait: once the starting points are done, a study that was interrupted goes
-    on as if it had not been. A plan that failed because of one layer waits to be tried with that in float: starting
-    points, and what samplers learn from, must not all fail alike.
+    plans that follow the starting points, which are those of the space where no others are given. A trial that was cut
+    off waits again, under its number and before all that follow: a study that was interrupted goes on as if it had not
+    been. One that had ended by its folder (`stored`) has ended. A plan that failed because of one layer waits to be
+    tried with that in float: starting points, and what samplers learn from, must not all fail alike.
 
     A trial is stored in a few writes, each of which waits for the disk, whatever the number of dimensions: it waits,
     with all of its parameters; it runs; how it ended; its constraint, where a drop is known; its state. `best` is the
@@ -80,27 +89,27 @@ class Study:
         *,
         max_drop: float,
         starts: Iterable[Suggestion] | None = None,
+        stored: Mapping[int, Trial] = MappingProxyType({}),
+        warn: Callable[[str], None] = no_progress,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-        self._study = optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
+        self._study = open_study(journal, warn)
         self._journal = journal
         self._space = space
         self._sampler = sampler
         self._max_drop = max_drop
-        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.dimensions.items()
-        }
+        self._distributions = distributions_of(space.dimensions)
         self._running: dict[int, tuple[optuna.Trial, Trial]] = {}
         self._trials: dict[int, Trial] = {}
         self.best: Trial | None = None
         self.longest = -math.inf
         self._repeats: dict[int, Trial] = {}
         self._known: dict[bytes, Trial] = {}
-        self._retry_cut_off()
         self._read()
+        self._reopen(stored)
         for start in space.starts() if starts is None else starts:
             self._enqueue(start, skip_if_exists=True)
+        for trial in self.trials():
+            self._enqueue_in_float(trial)
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials that ended, by number; repetitions and those cut off are none."""
@@ -117,9 +126,9 @@ class Study:
                 return None
             handle = self._study.ask()
             trial = self._pending(handle)
-            earlier = self._known.get(_digest(trial.plan))
+            earlier = self._known.get(plan_digest(trial.plan))
             if not trial.plan.int8:
-                handle.set_user_attr("skipped", "no layer in INT8")
+                handle.set_user_attr(SKIPPED, "no layer in INT8")
                 self._study.tell(handle, state=TrialState.PRUNED)
             elif earlier is not None and _answers(earlier, trial.max_samples):
                 self._repeat(handle, trial, earlier)
@@ -130,21 +139,13 @@ class Study:
 
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
-        running, _ = self._running[trial.number]
-        running.set_user_attr(OUTCOME, without_nulls(encode(trial)))
-        if trial.state is State.FAILED:
-            if trial.at_fault:  # before it has ended: whatever happens, it is not forgotten
-                without = {**running.params, switch_of(trial.at_fault): False}
-                why = f"as trial {trial.number}, with {trial.at_fault} in float"
-                self._enqueue(Suggestion(without, why), skip_if_exists=True)
-            self._study.tell(running, state=TrialState.FAIL)
-        else:
-            if trial.drop is not None:
-                running.set_constraint("drop", trial.drop - self._max_drop)
-            if trial.state is State.DONE or trial.within:
-                self._study.tell(running, trial.objective)
-            else:
-                self._study.tell(running, state=TrialState.PRUNED)
+        handle, _ = self._running[trial.number]
+        handle.set_user_attr(OUTCOME, without_nulls(encode(trial)))
+        self._enqueue_in_float(trial)  # before it has ended: whatever happens, it is not forgotten
+        if trial.drop is not None and DROP not in handle.constraints:
+            handle.set_constraint(DROP, trial.drop - self._max_drop)
+        state, value = ended_state(trial)
+        self._study.tell(handle, value, state=state)
         # Only now: whoever is interrupted before has not finished it.
         del self._running[trial.number]
         self._remember(trial)
@@ -159,10 +160,9 @@ class Study:
         self._remember(trial)
 
     def interrupt(self) -> None:
-        """Running trials, if any, did not end; they are proposed again when the study is next opened."""
-        for running, _ in self._running.values():
-            running.set_user_attr("interrupted", True)  # it is not the plan's fault
-            self._study.tell(running, state=TrialState.FAIL, skip_if_finished=True)
+        """Running trials, if any, did not end; they wait to begin again, which is not the plan's fault."""
+        for handle, _ in self._running.values():
+            self._set_state(handle, TrialState.WAITING)
         self._running.clear()
 
     def _waits(self) -> bool:
@@ -176,6 +176,13 @@ class Study:
             self._enqueue(suggestion)
         return suggestion is not None
 
+    def _enqueue_in_float(self, trial: Trial) -> None:
+        """Let the point of a trial that failed wait with the layer at fault in float."""
+        if trial.at_fault:
+            without = {**trial.parameters, switch_of(trial.at_fault): False}
+            why = f"as trial {trial.number}, with {trial.at_fault} in float"
+            self._enqueue(Suggestion(without, why), skip_if_exists=True)
+
     def _enqueue(self, suggestion: Suggestion, *, skip_if_exists: bool = False) -> None:
         point = dict(suggestion.parameters)
         if not (skip_if_exists and any(one.params == point for one in self._study.get_trials(deepcopy=False))):
@@ -185,7 +192,10 @@ class Study:
         """Store a trial that waits: Optuna's `enqueue_trial` leaves its parameters to be written one by one."""
         self._study.add_trial(
             create_trial(
-                state=TrialState.WAITING, params=point, distributions=self._distributions, user_attrs=attributes
+                state=TrialState.WAITING,
+                params=point,
+                distributions=dict(self._distributions),
+                user_attrs=attributes,
             )
         )
 
@@ -206,7 +216,7 @@ class Study:
         """Of several trials of one plan, the last one knows most."""
         amended = trial.number in self._trials
         self._trials[trial.number] = trial
-        self._known[_digest(trial.plan)] = trial
+        self._known[plan_digest(trial.plan)] = trial
         some = self._trials.values() if amended or self.best is None else (self.best, trial)
         self.best = best(some, self._max_drop)
         self.longest = max(self.longest, sum(trial.seconds.values()))
@@ -214,7 +224,7 @@ class Study:
     def _repeat(self, handle: optuna.Trial, trial: Trial, earlier: Trial) -> None:
         """Tell Optuna of a plan that was tried before how it ended then."""
         known = self._study.get_trials(deepcopy=False)[earlier.number]
-        handle.set_user_attr("repeats", earlier.number)
+        handle.set_user_attr(REPEATS, earlier.number)
         if known.state is TrialState.COMPLETE:
             for name, value in known.constraints.items():
                 handle.set_constraint(name, value)
@@ -223,38 +233,57 @@ class Study:
             self._study.tell(handle, state=TrialState.PRUNED)
         self._repeats[trial.number] = _repeated(trial, earlier)
 
-    def _retry_cut_off(self) -> None:
-        """Propose again what a process that was killed or interrupted had begun."""
-        trials = self._study.get_trials(deepcopy=False)
-        again = {trial.user_attrs.get("retries") for trial in trials}
-        for trial in trials:
-            if trial.state is TrialState.RUNNING:
-                self._study.tell(trial.number, state=TrialState.FAIL)
-            attempt = trial.user_attrs.get("attempt", 1) + ("interrupted" not in trial.user_attrs)
-            cut_off = trial.state in (TrialState.RUNNING, TrialState.FAIL) and not _failed(trial)
-            if cut_off and trial.number not in again and attempt <= ATTEMPTS:
-                facts = {"why": f"retry of trial {trial.number}", "retries": trial.number, "attempt": attempt}
-                self._wait(trial.params, {**self._suggested(trial), **facts})
-
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""
         amended = self._study.user_attrs.get(AMENDED, {})
         for frozen in self._study.get_trials(deepcopy=False):
-            if "repeats" in frozen.user_attrs:
-                earlier = self._trials[frozen.user_attrs["repeats"]]
+            if REPEATS in frozen.user_attrs and frozen.state.is_finished():
+                earlier = self._trials[frozen.user_attrs[REPEATS]]
                 self._repeats[frozen.number] = _repeated(self._pending(frozen), earlier)
-            elif _has_ended(frozen):
-                outcome = amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]
-                found = Fields(outcome, f"{self._journal}:trial {frozen.number}", RunError)
+            elif has_ended(frozen):
+                self._remember(self._outcome(frozen, amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]))
+
+    def _outcome(self, frozen: FrozenTrial, outcome: object) -> Trial:
+        """How a trial ended, by what was written of it. Raises RunError."""
+        found, pending = Fields(outcome, f"{self._journal}:trial {frozen.number}", RunError), self._pending(frozen)
+        return decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
+
+    def _reopen(self, stored: Mapping[int, Trial]) -> None:
+        """Take over what has ended, by its folder or all but; what else a process that died had begun waits again."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            told, known = stored.get(frozen.number), self._trials.get(frozen.number)
+            if told is not None and told.parameters == frozen.params:
                 pending = self._pending(frozen)
-                self._remember(
-                    decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
-                )
+                told = replace(told, plan=pending.plan, parameters=pending.parameters, note=pending.note)
+            else:
+                told = self._outcome(frozen, frozen.user_attrs[OUTCOME]) if OUTCOME in frozen.user_attrs else None
+            if known is not None and told not in (None, known) and frozen.number in stored:
+                self.amend(told)  # the process died before it was amended here
+            elif is_cut_off(frozen):
+                self._end_or_wait(frozen, told)
+
+    def _end_or_wait(self, frozen: FrozenTrial, told: Trial | None) -> None:
+        """End a trial that was cut off as it is told to have ended; else it waits again, unless it dies each time."""
+        if frozen.state is TrialState.WAITING and told is None:
+            return
+        pending = self._pending(frozen)
+        handle, attempt = optuna.Trial(self._study, frozen._trial_id), frozen.user_attrs.get(ATTEMPT, 1)
+        if told is None and attempt < ATTEMPTS:
+            handle.set_user_attr(ATTEMPT, attempt + 1)
+            self._set_state(handle, TrialState.WAITING)
+            return
+        if frozen.state is TrialState.WAITING:
+            self._set_state(handle, TrialState.RUNNING)
+        self._running[frozen.number] = handle, pending
+        self.finish(told or replace(pending, state=State.FAILED, failure=f"its process died {attempt} times"))
+
+    def _set_state(self, handle: optuna.Trial, state: TrialState) -> None:
+        handle.storage.set_trial_state_values(handle._trial_id, state)
 
 
-def _digest(plan: Plan) -> bytes:
-    """What is the same for plans that are; their text is long."""
-    return hashlib.sha256(config_text(plan).encode()).digest()
+def distributions_of(dimensions: Mapping[str, tuple[Choice, ...]]) -> Distributions:
+    """The dimensions of a space as Optuna has them."""
+    return {name: optuna.distributions.CategoricalDistribution(choices) for name, choices in dimensions.items()}
 
 
 def _repeated(trial: Trial, earlier: Trial) -> Trial:
@@ -268,16 +297,3 @@ def _answers(earlier: Trial, max_samples: int | None) -> bool:
     if max_samples is None:
         return earlier.final
     return earlier.divergence_samples >= max_samples or earlier.state is State.FAILED
-
-
-def _has_ended(frozen: FrozenTrial) -> bool:
-    """Whether a plan was really carried out to its end."""
-    if frozen.state is TrialState.FAIL:
-        return _failed(frozen)
-    return frozen.state.is_finished() and OUTCOME in frozen.user_attrs
-
-
-def _failed(frozen: FrozenTrial) -> bool:
-    """Whether it is known that a trial failed."""
-    outcome: Mapping[str, object] = frozen.user_attrs.get(OUTCOME, {})
-    return outcome.get("state") == State.FAILED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -21,7 +20,7 @@ from autoquant.model.operators import is_tensor
 from autoquant.tuning.study.space import Parameters
 
 SCORE = "score.json"
-WAY_OUT = "put the file back, or remove the folder of that trial"
+WAY_OUT = "`autoquant resume` goes on with the run, and writes it again where it can"
 
 
 class State(StrEnum):
@@ -159,14 +158,15 @@ class Terms:
 
 
 def write_score(folder: Path, trial: Trial, terms: Terms) -> None:
-    """Write the score.json of a trial into its folder. Raises RunError."""
-    write_text(folder / SCORE, json_text({"version": 1, **encode(terms), **trial.facts()}))
+    """Write the score.json of a trial into its folder, with all that a study knows of it. Raises RunError."""
+    point = {"parameters": dict(trial.parameters), "note": dict(trial.note)}
+    write_text(folder / SCORE, json_text({"version": 1, **encode(terms), **trial.facts(), **point}))
 
 
 def add_to_score(model: Path, name: str, value: Any) -> None:
     """Write one more fact, found after the search, into the score.json beside a model. Raises RunError."""
     path = model.with_name(SCORE)
-    write_text(path, json_text({**json.loads(path.read_text(encoding="utf-8")), name: value}))
+    write_text(path, json_text({**load_object(path, RunError, hint=WAY_OUT).rest(), name: value}))
 
 
 def load_trial(folder: Path) -> tuple[Trial, Terms]:
@@ -175,6 +175,10 @@ def load_trial(folder: Path) -> tuple[Trial, Terms]:
         plan = load_config(folder / "config.json")
         found = load_object(folder / SCORE, RunError, hint=WAY_OUT)
         found.only("version", [1], 0)
-        return decode(Trial, found, plan=plan), decode(Terms, found)
+        point = {name: found.sub(name).rest() for name in ("parameters", "note")}
+        trial, terms = decode(Trial, found, plan=plan, **point), decode(Terms, found)
+        of_another = trial.int8_layers != found.raw("int8_layers")
+        found.require(not of_another, "int8_layers", "is not what config.json has", hint=WAY_OUT)
+        return trial, terms
     except InputError as error:
         raise RunError(error.where, error.what, hint=WAY_OUT) from None

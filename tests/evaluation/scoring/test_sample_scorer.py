@@ -144,7 +144,7 @@ def test_max_samples_are_those_of_the_probe_set_the_same_for_all() -> None:
     found = score(flipped(0.3), one, max_samples=128)
     assert found.samples == found.divergence_samples == 128
     assert (found.drop, found.within) == (None, None)
-    assert found.divergences == score(flipped(0.3), other, max_samples=128, number=9).divergences
+    assert found.divergences == score(flipped(0.3), other, max_samples=128, order=9).divergences
     assert len(found.divergences) == 2
     assert found.divergences[1] > score(flipped(0.1), one, max_samples=128).divergences[1] > 0.0
 
@@ -213,8 +213,8 @@ def test_a_drop_that_no_gain_can_offset_is_not_within_tolerance() -> None:
     assert found.low == found.drop == pytest.approx(0.0025, abs=1e-12)
 
 
-def test_every_trial_has_an_order_of_its_own() -> None:
-    seen = [score(flipped(0.06), number=number).samples for number in range(1, 9)]
+def test_every_plan_has_an_order_of_its_own() -> None:
+    seen = [score(flipped(0.06), order=order).samples for order in range(1, 9)]
     assert len(set(seen)) > 1
     again = [score(flipped(0.06), number=number, batch_size=7).samples for number in range(1, 9)]
     assert seen == again  # whatever the size of batches

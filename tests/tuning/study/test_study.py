@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -16,8 +18,9 @@ from autoquant.errors import RunError
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.sampling.samplers import tpe
+from autoquant.tuning.study.journal import NAME, Journal
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, Suggestion
-from autoquant.tuning.study.study import ATTEMPTS, NAME, Study
+from autoquant.tuning.study.study import ATTEMPTS, Study
 from autoquant.tuning.study.trial import State, Trial
 from autoquant.tuning.study.workload import MULTIPLY_ADDS, Workload
 
@@ -58,11 +61,13 @@ def space_of(text: str = SPACE) -> SearchSpace:
     return SearchSpace(parse_space(text, "space"), LAYERS, batches=8)
 
 
-def open_study(folder: Path, *, space: str = SPACE, seed: int = 0) -> Study:
+def open_study(
+    folder: Path, *, space: str = SPACE, seed: int = 0, stored: Mapping[int, Trial] = MappingProxyType({})
+) -> Study:
     """One whose plans TPE chooses."""
     resolved = space_of(space)
     sampler = tpe(Choices(resolved), seed=seed, startup=len(list(resolved.starts())))
-    return Study(folder / "study.journal", resolved, sampler, max_drop=0.01)
+    return Study(folder / "study.journal", resolved, sampler, max_drop=0.01, stored=stored)
 
 
 def failed(trial: Trial) -> Trial:
@@ -170,16 +175,48 @@ def test_a_trial_that_did_not_end_is_proposed_again(tmp_path: Path, told: bool) 
     if told:
         study.interrupt()
     again = next_of(open_study(tmp_path))
-    assert again.plan == lost.plan
-    assert again.why == f"retry of trial {lost.number}"
+    assert again == lost
     assert [trial.number for trial in open_study(tmp_path).trials()] == [0, 1, 2]
 
 
-def test_a_plan_that_kills_its_process_is_given_up(tmp_path: Path) -> None:
-    play(open_study(tmp_path), 3)
-    trials = [next_of(open_study(tmp_path)) for _ in range(ATTEMPTS + 1)]
-    assert [trial.plan for trial in trials[:ATTEMPTS]] == [trials[0].plan] * ATTEMPTS
-    assert trials[ATTEMPTS].why == "TPE"
+def test_a_trial_whose_process_dies_each_time_has_failed(tmp_path: Path) -> None:
+    trials = [next_of(open_study(tmp_path)) for _ in range(ATTEMPTS)]
+    assert [trial.number for trial in trials] == [0] * ATTEMPTS
+    study = open_study(tmp_path)
+    assert [(trial.state, trial.failure) for trial in study.trials()] == [(State.FAILED, "its process died 3 times")]
+    assert next_of(study).number == 1
+
+
+def test_a_trial_that_was_interrupted_may_be_so_again(tmp_path: Path) -> None:
+    for _ in range(ATTEMPTS + 1):
+        study = open_study(tmp_path)
+        assert next_of(study).number == 0
+        study.interrupt()
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_trial_that_died_while_its_end_was_written_has_ended(
+    tmp_path: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of the writes of its end; one that is stored in its folder has ended also where none was written."""
+    study = open_study(tmp_path)
+    trial = replace(failed(next_of(study)), at_fault="l1") if moment == 2 else done(next_of(study))
+    writes = []
+
+    def die(self: Journal, logs: list[dict[str, Any]]) -> None:
+        writes.append(logs)
+        if len(writes) >= moment:
+            raise KeyboardInterrupt
+        JournalFileBackend.append_logs(self, logs)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(Journal, "append_logs", die)
+        study.finish(trial)
+    again = open_study(tmp_path, stored={0: trial} if moment == 1 else {})
+    assert again.trials() == (trial,)
+    assert next(one.state.name for one in stored(tmp_path)) == ("FAIL" if moment == 2 else "COMPLETE")
+    in_float = [one for one in stored(tmp_path) if one.params["l1:quant_enable"] is False]
+    assert len(in_float) == (moment == 2)
 
 
 def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -324,7 +361,7 @@ def test_a_plan_that_was_scored_until_it_ended_by_itself_is_not_tried_again(
 def test_interrupted_trials_are_proposed_again_as_suggested(tmp_path: Path) -> None:
     lost = next_of(open_listed(tmp_path, RACE))
     again = next_of(open_listed(tmp_path))
-    assert again == replace(lost, number=1, why="retry of trial 0")
+    assert again == lost
 
 
 @pytest.mark.parametrize("reopened", [False, True])
@@ -340,7 +377,7 @@ def test_a_sampler_is_given_all_trials_but_those_cut_off(tmp_path: Path, reopene
         study = Study(tmp_path / "study.journal", space_of(), sampler, max_drop=0.01, starts=[])
         study.finish(failed(next_of(study)))  # what was cut off
         assert study.propose() is None
-        assert sampler.given == [first, repeated, failed(replace(running, number=3, why="retry of trial 2"))]
+        assert sampler.given == [first, repeated, failed(running)]
     else:
         study._sampler = sampler
         assert study.propose() is None

@@ -1,0 +1,219 @@
+"""The journal of a study: Optuna's file, which is written again where it was cut, emptied or deleted, or has damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from autoquant.calibration.plan import Plan
+from autoquant.errors import RunError
+from autoquant.files import write_bytes, writing
+from autoquant.formats.codec import decode, encode, without_nulls
+from autoquant.formats.strict import Fields
+from autoquant.tuning.study.trial import State, Trial
+
+NAME = "autoquant"
+SUGGESTED = ("why", "phase", "max_samples", "note")
+"""The attributes of a trial that hold what was suggested with its point."""
+OUTCOME = "outcome"
+"""The attribute of a trial that holds how it ended: written in one piece, as each write waits for the disk."""
+REPEATS = "repeats"
+"""The attribute of a trial of a plan that was tried before: the number of that trial."""
+SKIPPED = "skipped"
+"""The attribute of a trial of a plan that is not tried: why."""
+DROP = "drop"
+"""The constraint of a trial: its drop less the largest within tolerance."""
+Distributions = Mapping[str, BaseDistribution]
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal, of which all is known that was read or written: what somebody takes from it is put back."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._warn = warn
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Read whole lines, as Optuna does."""
+        self._restore()
+        with self._path.open("rb") as file:
+            file.seek(self._size)
+            more = file.read()
+        self._lines.append(more[: more.rfind(b"\n") + 1])
+        self._size += len(self._lines[-1])
+        yield from super().read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines behind whole ones, all of them or none."""
+        self._restore()
+        size = self._path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._path, size)  # half a line would swallow the next
+            raise
+
+    def _restore(self) -> None:
+        """Put back what is known and not there, and cut off half a line."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size < self._size:
+            write_bytes(self._path, b"".join(self._lines))
+            self._warn(f"{self._path} was cut or deleted while the search ran, and is written again")
+        else:
+            cut_torn_line(self._path)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what follows the last whole line, which a process that died did not finish."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) in (b"", b"\n"):
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def open_study(journal: Path, warn: Callable[[str], None]) -> optuna.Study:
+    """The study of a journal, which is made where there is none."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(Journal(journal, warn))
+    return optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
+
+
+def mend_journal(
+    journal: Path,
+    stored: Mapping[int, Trial],
+    distributions: Distributions,
+    *,
+    count: int,
+    max_drop: float,
+    warn: Callable[[str], None],
+) -> None:
+    """See that a journal can be read, and has the trials that their folders say have ended, which are `stored`.
+
+    Damaged lines are left out; where it does not agree with the trials then, it is written again from these, with
+    numbers up to `count` taken. What was there before stays beside it, as study.journal.damaged.
+    """
+    if journal.exists():
+        cut_torn_line(journal)
+    content = journal.read_bytes() if journal.exists() else b""
+    lines = content.splitlines(keepends=True)
+    whole = [line for line in lines if _is_json(line)]
+    if len(whole) == len(lines) and not stored:
+        return
+    with writing(journal), tempfile.TemporaryDirectory(dir=journal.parent, prefix=".temporary-") as folder:
+        made = Path(folder) / journal.name
+        made.write_bytes(b"".join(whole))
+        if not _agrees(made, stored):
+            made.unlink()
+            _write(made, stored, distributions, count=count, max_drop=max_drop)
+            what = f"is written again from the {len(stored)} trials whose score.json is there"
+        elif len(whole) < len(lines):
+            what = f"{len(lines) - len(whole)} damaged lines are left out"
+        else:
+            return
+        if content:
+            journal.replace(journal.with_name(f"{journal.name}.damaged"))
+        made.replace(journal)
+    warn(f"{journal} is not as the search wrote it: {what}")
+
+
+def is_cut_off(frozen: FrozenTrial) -> bool:
+    """Whether a trial has begun, or waits to begin again, and has not ended."""
+    return frozen.state in (TrialState.RUNNING, TrialState.WAITING)
+
+
+def has_ended(frozen: FrozenTrial) -> bool:
+    """Whether a plan was really carried out to its end."""
+    return frozen.state.is_finished() and OUTCOME in frozen.user_attrs
+
+
+def ended_trial(trial: Trial, distributions: Distributions, max_drop: float) -> FrozenTrial:
+    """What Optuna has of a trial that ended."""
+    state, value = ended_state(trial)
+    return create_trial(
+        state=state,
+        value=value,
+        params=dict(trial.parameters),
+        distributions=dict(distributions),
+        user_attrs={
+            **{name: getattr(trial, name) for name in SUGGESTED},
+            OUTCOME: without_nulls(encode(trial)),
+        },
+        constraints=None if trial.drop is None else {DROP: trial.drop - max_drop},
+    )
+
+
+def ended_state(trial: Trial) -> tuple[TrialState, float | None]:
+    """The state and the value of a trial that ended, for Optuna."""
+    if trial.state is State.FAILED:
+        return TrialState.FAIL, None
+    if trial.state is State.DONE or trial.within:
+        return TrialState.COMPLETE, trial.objective
+    return TrialState.PRUNED, None
+
+
+def _write(
+    journal: Path, stored: Mapping[int, Trial], distributions: Distributions, *, count: int, max_drop: float
+) -> None:
+    """Write a journal of these trials; numbers of which nothing is known are taken by trials that came to nothing."""
+    study = open_study(journal, lambda text: None)
+    for number in range(count):
+        known = stored.get(number)
+        study.add_trial(
+            create_trial(state=TrialState.FAIL) if known is None else ended_trial(known, distributions, max_drop)
+        )
+
+
+def _agrees(journal: Path, stored: Mapping[int, Trial]) -> bool:
+    """Whether a journal makes a study that has these trials."""
+    try:
+        found = open_study(journal, lambda text: None).get_trials(deepcopy=False)
+    except Exception:  # whatever Optuna makes of a journal that it did not write
+        return False
+    for number, trial in stored.items():
+        if number >= len(found) or found[number].params != trial.parameters:
+            return False
+        if not is_cut_off(found[number]) and not has_ended(found[number]):
+            return False
+    return all(_is_whole(frozen, found) for frozen in found)
+
+
+def _is_whole(frozen: FrozenTrial, others: Sequence[FrozenTrial]) -> bool:
+    """Whether what a trial says of itself is of itself: a line that is missing shifts what follows it."""
+    attributes = frozen.user_attrs
+    if OUTCOME in attributes:
+        try:
+            outcome = decode(Trial, Fields(attributes[OUTCOME], "", RunError), plan=Plan({}))
+        except RunError:
+            return False
+        return outcome.number == frozen.number and attributes.keys() >= set(SUGGESTED)
+    if REPEATS in attributes:
+        earlier = attributes[REPEATS]
+        return isinstance(earlier, int) and 0 <= earlier < frozen.number and has_ended(others[earlier])
+    return frozen.state is TrialState.FAIL or (
+        attributes.keys() >= set(SUGGESTED) and (is_cut_off(frozen) or SKIPPED in attributes)
+    )
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict) and line.endswith(b"\n")
+    except ValueError:
+        return False

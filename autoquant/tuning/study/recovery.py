@@ -1,0 +1,81 @@
+"""A run that is opened again: what its journal has lost is in the folders of its trials, and the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from autoquant.errors import PlanError, RunError
+from autoquant.files import writing
+from autoquant.formats.config_json import load_config, save_config
+from autoquant.formats.record_text import load_record
+from autoquant.tuning.study.journal import mend_journal
+from autoquant.tuning.study.run_folder import CONFIG, RECORD, RunFolder
+from autoquant.tuning.study.space import Choice, Suggestion
+from autoquant.tuning.study.study import Sampler, Space, Study, distributions_of
+from autoquant.tuning.study.trial import State, Terms, Trial, load_trial, write_score
+
+
+def open_recovered(
+    folder: RunFolder,
+    space: Space,
+    sampler: Sampler,
+    *,
+    max_drop: float,
+    starts: Iterable[Suggestion],
+    warn: Callable[[str], None],
+) -> Study:
+    """The study of a run, with every trial that ended by its journal or its folder."""
+    folders = folder.trials()
+    stored = dict(_stored(folders, space.dimensions))
+    mend_journal(
+        folder.journal,
+        stored,
+        distributions_of(space.dimensions),
+        count=max(folders, default=-1) + 1,
+        max_drop=max_drop,
+        warn=warn,
+    )
+    return Study(folder.journal, space, sampler, max_drop=max_drop, starts=starts, stored=stored, warn=warn)
+
+
+def restore_folders(folder: RunFolder, study: Study, terms: Terms) -> None:
+    """Write config.json and score.json again for trials that have lost them, as far as the study knows.
+
+    The plan of such a config.json leaves open what building chooses. A damaged record of the best trial is removed:
+    with its model it is built again.
+    """
+    for trial in study.trials():
+        own = folder.trial(trial.number)
+        try:
+            load_trial(own)
+            continue
+        except RunError:
+            with writing(own):
+                own.mkdir(parents=True, exist_ok=True)
+        with suppress(PlanError):
+            if load_config(own / CONFIG).int8.keys() == trial.plan.int8.keys():
+                write_score(own, trial, terms)
+                continue
+        save_config(trial.plan, own / CONFIG)
+        write_score(own, trial, terms)
+    if study.best is not None:
+        record = folder.trial(study.best.number) / RECORD
+        try:
+            load_record(record)
+        except PlanError:
+            record.unlink(missing_ok=True)
+
+
+def _stored(folders: Mapping[int, Path], dimensions: Mapping[str, tuple[Choice, ...]]) -> Iterator[tuple[int, Trial]]:
+    """The trials whose folders say how they ended, at a point of this space."""
+    for number, path in folders.items():
+        try:
+            trial, _ = load_trial(path)
+        except RunError:  # what the journal knows of it is written there again
+            continue
+        point = trial.parameters
+        known = point.keys() == dimensions.keys() and all(point[name] in own for name, own in dimensions.items())
+        if known and trial.number == number and trial.state is not State.RUNNING:
+            yield number, trial

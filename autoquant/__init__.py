@@ -7,11 +7,12 @@
 Scripts made for AMCT's TensorFlow tool find its functions here: `import autoquant as amct`.
 """
 
-from importlib import import_module
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # as in typing, which takes a while to import: Ctrl-C is not heard properly before `__main__`
 if TYPE_CHECKING:
+    from typing import Any
+
     from autoquant.amct.auto_calibration import accuracy_based_auto_calibration
     from autoquant.amct.calibration import quantize_model
     from autoquant.amct.configuration import create_quant_config
@@ -42,24 +43,24 @@ __all__ = [
     "search",
     "set_logging_level",
 ]
-_HOMES = MappingProxyType(
-    {
-        "AutoCalibrationEvaluatorBase": "autoquant.amct.evaluator",
-        "GraphEvaluator": "autoquant.amct.graph_evaluator",
-        "accuracy_based_auto_calibration": "autoquant.amct.auto_calibration",
-        "convert_model": "autoquant.amct.saving",
-        "convert_qat_model": "autoquant.amct.qat",
-        "create_quant_config": "autoquant.amct.configuration",
-        "quantize_model": "autoquant.amct.calibration",
-        "save_model": "autoquant.amct.saving",
-        "set_logging_level": "autoquant.amct.logs",
-    }
-)
+_HOMES = {
+    "AutoCalibrationEvaluatorBase": "autoquant.amct.evaluator",
+    "GraphEvaluator": "autoquant.amct.graph_evaluator",
+    "accuracy_based_auto_calibration": "autoquant.amct.auto_calibration",
+    "convert_model": "autoquant.amct.saving",
+    "convert_qat_model": "autoquant.amct.qat",
+    "create_quant_config": "autoquant.amct.configuration",
+    "quantize_model": "autoquant.amct.calibration",
+    "save_model": "autoquant.amct.saving",
+    "set_logging_level": "autoquant.amct.logs",
+}
 """Where AMCT's functions are; all others are in autoquant/api.py."""
 
 
 def __getattr__(name: str) -> Any:
     """Import the functions when they are first used: TensorFlow takes seconds, `import autoquant` must not."""
     if name in __all__:
+        from importlib import import_module
+
         return getattr(import_module(_HOMES.get(name, "autoquant.api")), name)
     raise AttributeError(f"module 'autoquant' has no attribute '{name}'")

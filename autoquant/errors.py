@@ -5,6 +5,7 @@
     |   |-- UsageError                  arguments that contradict each other
     |   |-- ModelError                  the model file, its inputs, outputs or operators
     |   |-- DataError                   evaluation or calibration data, preprocessing, metric
+    |   |   `-- UserFunctionError           a function of the user's raised
     |   |-- SpaceError                  a search space file
     |   |-- PlanError                   a config or record file, or a plan that this model cannot follow
     |   `-- RunError                    the run's folder: exists, other model, read-only, full
@@ -49,8 +50,12 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-class OutOfTime(Exception):  # no error: whoever can go on without what it ends catches it
-    """The time of a search is over in the middle of something that can be left out."""
+class OutOfTime(BaseException):  # no error, and no function of the user's must take it for one
+    """The time of a search, or of a trial, is over; whoever can go on without what it ends catches it."""
+
+
+class TrialTimeout(OutOfTime):
+    """The time of one trial is over."""
 
 
 class AutoquantError(Exception):
@@ -82,6 +87,10 @@ class ModelError(InputError):
 
 class DataError(InputError):
     """Evaluation or calibration data, its preprocessing, or the metric."""
+
+
+class UserFunctionError(DataError):
+    """A function of the user's raised, or gave what it must not: no plan is to blame."""
 
 
 class SpaceError(InputError):

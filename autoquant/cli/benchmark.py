@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from autoquant.cli import arguments
 from autoquant.cli.output import UNKNOWN, Block, Table, page, say
-from autoquant.cli.process import sigterm_as_ctrl_c, working
+from autoquant.cli.process import interruptible, working
 from autoquant.cli.words import counted, milliseconds, percent, spread
 from autoquant.evaluation.latency.latency import Latency, OperatorTime
 from autoquant.formats.codec import json_text
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     for model in args.models:
         check_file(model)
     tensorflow = any(lite_file(model) is None for model in args.models)
-    with sigterm_as_ctrl_c(), working(args, tensorflow=tensorflow) as listener:
+    with interruptible(), working(args, tensorflow=tensorflow) as listener:
         from autoquant import api
 
         found = api.benchmark(*args.models, listener=listener, **options)

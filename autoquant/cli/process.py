@@ -15,12 +15,15 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from autoquant.cli.output import note
-from autoquant.errors import UsageError
+from autoquant.errors import INTERRUPTED, UsageError
 from autoquant.model.model import is_lite
 from autoquant.quiet import redirected, stderr_held_back
 
 if TYPE_CHECKING:
     from autoquant.tuning.events import Listener
+
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""What a terminal is to be told when a live screen does not come to its end."""
 
 
 @contextmanager
@@ -33,9 +36,22 @@ def stdout_for_the_result() -> Iterator[None]:
         yield
 
 
-def sigterm_as_ctrl_c() -> AbstractContextManager[None]:
-    """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt."""
-    return _handled_by(signal.default_int_handler, signal.SIGTERM)
+def interruptible() -> AbstractContextManager[None]:
+    """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt, as Ctrl-C is.
+
+    A second signal of either kind ends the process at once: files are written whole or not at all, whenever that is.
+    """
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if heard:
+            if sys.stderr.isatty():
+                os.write(2, SHOW_CURSOR)
+            os._exit(INTERRUPTED)
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    return _handled_by(interrupt, signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -56,11 +72,11 @@ def working(args: argparse.Namespace, *, tensorflow: bool = True) -> Iterator[Li
 
 @contextmanager
 def prepared(args: argparse.Namespace, model: str | Path) -> Iterator[Listener]:
-    """`working`, with TensorFlow if the model needs it, in which SIGTERM is Ctrl-C."""
+    """`working`, with TensorFlow if the model needs it, which a signal interrupts."""
     needed = not is_lite(model)
     if needed and not args.quiet:
         note("loading TensorFlow ...")
-    with sigterm_as_ctrl_c(), working(args, tensorflow=needed) as listener:
+    with interruptible(), working(args, tensorflow=needed) as listener:
         yield listener
 
 

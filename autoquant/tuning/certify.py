@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, InputError, OutOfTime, RunError
+from autoquant.errors import AutoquantError, InputError, OutOfTime, RunError, UserFunctionError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.data.units import largest_unit, suspected_groups, units_of
@@ -75,9 +75,7 @@ def certify(session: SearchSession, result: SearchResult) -> SearchResult:
                 certificate = _evaluate(session, model, digest, best.number)
     except OutOfTime:
         return replace(result, uncertified=f"--timeout left too little time for it; {_again(session)}")
-    except KeyboardInterrupt:
-        return replace(result, ended=Ended.INTERRUPTED)
-    except RunError:
+    except (RunError, UserFunctionError):
         raise
     except (AutoquantError, MemoryError) as error:
         session.listener(Warned(f"the best model could not be certified: {error}"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, TrialError
+from autoquant.errors import AutoquantError, TrialError, UserFunctionError
 from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES, StoppingRules
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.events import Warned
@@ -36,8 +36,8 @@ def costly_layers(session: SearchSession, trial: Trial) -> CostlyLayers:
             return CostlyLayers.of({name: known[name] for name in layers if name in known}, PREDICTED)
         with tempfile.TemporaryDirectory(dir=session.folder.path, prefix=TEMPORARY) as folder:
             return _measured(session, trial, layers, Path(folder))
-    except KeyboardInterrupt:
-        return CostlyLayers()
+    except UserFunctionError:
+        raise
     except (AutoquantError, OSError, MemoryError) as error:
         session.listener(Warned(f"the costliest layers could not be measured: {error}"))
         return CostlyLayers()

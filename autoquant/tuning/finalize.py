@@ -1,12 +1,11 @@
-"""The result of a search: its best trial scored on everything and verified, and what the best costs."""
+"""The result of a search: its best trial scored on everything and verified, what it costs, and how fast it is."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, OutOfTime, RunError, TrialError
-from autoquant.evaluation.latency.latency import Latency
+from autoquant.errors import AutoquantError, OutOfTime, RunError, TrialError, UserFunctionError
 from autoquant.evaluation.latency.operators import run_latency
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
 from autoquant.formats.codec import encode
@@ -16,7 +15,7 @@ from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
 from autoquant.tuning.restore import restore_best, score_on_all
-from autoquant.tuning.result import CostlyLayers, Ended, SearchResult
+from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.request import NOTHING
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best
@@ -37,11 +36,9 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
             kept = _scored_on_all(session, kept)
     except KeyboardInterrupt:
         ended, kept = Ended.INTERRUPTED, keep_best(session)
-    interrupted = ended is Ended.INTERRUPTED
     met = kept is not None and kept.meets(session.max_drop)
     terms, workload = session.terms, session.builder.workload
     model = session.best_model if kept else None
-    costly = costly_layers(session, kept) if kept and not met and not interrupted else CostlyLayers()
     return SearchResult(
         verdict=Verdict.MET if met else Verdict.MISSED,
         metric=terms.metric,
@@ -61,8 +58,6 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         space=str(session.request.space),
         search_samples=len(session.scorer.subset),
         declined=session.request.certify == NOTHING,
-        costly=costly,
-        latency=_latency(session, model) if model and not interrupted else None,
     )
 
 
@@ -93,38 +88,40 @@ def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
         return None
 
 
-def _latency(session: SearchSession, model: Path) -> Latency | None:
-    """The latency of the float model and the best; as little as above may it lose the result."""
-    if is_lite(model) and session.has_no_time("latency was not measured"):
-        return None
+def add_costly_layers(session: SearchSession, result: SearchResult) -> SearchResult:
+    """The result with what the layers of a best trial that missed cost."""
+    if result.best is None or result.verdict is not Verdict.MISSED:
+        return result
+    return replace(result, costly=costly_layers(session, result.best))
+
+
+def add_latency(session: SearchSession, result: SearchResult) -> SearchResult:
+    """The result with the latency of the float model and the best; what goes wrong there does not lose the result."""
+    model = result.model
+    if model is None or (is_lite(model) and session.has_no_time("latency was not measured")):
+        return result
     try:
         session.on_progress("latency")
-        return run_latency(session.builder.model, session.scorer.subset.data, model)
-    except KeyboardInterrupt:
-        return None
+        return replace(result, latency=run_latency(session.builder.model, session.scorer.subset.data, model))
+    except UserFunctionError:
+        raise
     except (AutoquantError, OSError, MemoryError) as error:
         session.listener(Warned(f"latency could not be measured: {error}"))
-        return None
+        return result
 
 
 def verify(session: SearchSession, result: SearchResult) -> SearchResult:
     """Score the best model in TensorFlow, or compare a .tflite with the reference kernels; score.json has it too.
 
-    Nothing is done where there is no best model, where it is to be certified in TensorFlow, and where the search or
-    this was interrupted. The result is known already: what goes wrong here is a warning, but for a folder that cannot
-    be written (RunError).
+    Nothing is done where there is no best model, or where it is to be certified in TensorFlow. The result is known
+    already: what goes wrong here is a warning, but for a folder that cannot be written (RunError).
     """
-    if result.model is None or result.ended is Ended.INTERRUPTED:
+    if result.model is None:
         return result
-    try:
-        if session.terms.engine != session.runtime:
-            certifiable = session.splits.holdout is not None and result.verdict is not Verdict.MISSED
-            return result if certifiable else _rescored(session, result, result.model)
-        if is_lite(result.model):
-            return _compared(session, result, result.model)
-    except KeyboardInterrupt:
-        return replace(result, ended=Ended.INTERRUPTED)
-    return result
+    if session.terms.engine != session.runtime:
+        certifiable = session.splits.holdout is not None and result.verdict is not Verdict.MISSED
+        return result if certifiable else _rescored(session, result, result.model)
+    return _compared(session, result, result.model) if is_lite(result.model) else result
 
 
 def _rescored(session: SearchSession, result: SearchResult, model: Path) -> SearchResult:
@@ -172,7 +169,7 @@ def _compared(session: SearchSession, result: SearchResult, model: Path) -> Sear
             seconds=session.limit.left(),
             on_progress=session.on_progress("reference kernels"),
         )
-    except RunError:
+    except (RunError, UserFunctionError):
         raise
     except (AutoquantError, MemoryError) as error:
         session.listener(Warned(f"the best model could not be compared with the reference kernels: {error}"))

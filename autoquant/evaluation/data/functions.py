@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError
+from autoquant.errors import DataError, UserFunctionError
 from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, content_of, stacked, with_plain_text
 from autoquant.evaluation.data.endless import EndlessGuard, length_of
@@ -162,6 +162,16 @@ class FunctionSource:
             yield batch
 
     def _items(self) -> Iterator[Any]:
+        """The items of one call; where that raises, those that are missing are of a second one."""
+        given = 0
+        try:
+            for item in self._called():
+                given += 1
+                yield item
+        except UserFunctionError:
+            yield from islice(self._called(), given, None)
+
+    def _called(self) -> Iterator[Any]:
         try:
             result = self._function()
         except Exception as error:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from autoquant.errors import AutoquantError, DataError, did_you_mean
+from autoquant.errors import AutoquantError, DataError, UserFunctionError, did_you_mean
 
+T = TypeVar("T")
 OURS = Path(__file__).parents[2]
 
 
@@ -90,6 +91,20 @@ def load_file(spec: str, path: Path) -> ModuleType:
     return module
 
 
+def retried(where: str, call: Callable[[], T]) -> T:
+    """What a function of the user's gives; where it raises, it is called once more: what it needs may be back.
+
+    Raises UserFunctionError.
+    """
+    try:
+        return call()
+    except Exception:
+        try:
+            return call()
+        except Exception as error:
+            raise user_error(where, error) from error
+
+
 def user_error(where: str, error: Exception | SystemExit) -> AutoquantError:
     """What to raise for an exception in the user's function: its type and message, and its file and line."""
     if isinstance(error, AutoquantError):
@@ -97,7 +112,7 @@ def user_error(where: str, error: Exception | SystemExit) -> AutoquantError:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
     inside = [f for f in frames if f.filename == frames[0].filename]  # not the depths of what it called
     place = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
-    return DataError(where, f"raised {type(error).__name__}: {error}{place}")
+    return UserFunctionError(where, f"raised {type(error).__name__}: {error}{place}")
 
 
 def name_of(function: Callable[..., Any]) -> str:

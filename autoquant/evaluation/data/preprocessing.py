@@ -13,7 +13,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError, UsageError
-from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest, source_key, user_error
+from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest, retried, source_key
 
 Step = tuple[np.ufunc, tuple[float, ...]]
 Numbers = float | str | Sequence[float]
@@ -114,10 +114,8 @@ class Custom:
 
     def __call__(self, batch: Array) -> Array:
         """The function's result; raises DataError where it raises, or loses samples."""
-        try:
-            result = np.asarray(self.function(batch if batch.flags.writeable else batch.copy()))
-        except Exception as error:
-            raise user_error(self.name, error) from error
+        own = batch if batch.flags.writeable else batch.copy()
+        result = retried(self.name, lambda: np.asarray(self.function(own)))
         if result.shape[:1] != batch.shape[:1]:
             what = f"made shape {result.shape} of a batch of shape {batch.shape}"
             raise DataError(self.name, what, hint="it is called with a whole batch and must keep the first axis")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError, TrialError
+from autoquant.errors import DataError, TrialError, UserFunctionError
 from autoquant.evaluation.data.batch import Outputs
-from autoquant.evaluation.data.plugins import source_key, user_error
+from autoquant.evaluation.data.plugins import retried, source_key
 from autoquant.evaluation.metrics.metric import Metric, mean, require_numbers
 
 OUTPUT, REFERENCE = "output ", "reference "
@@ -70,14 +70,15 @@ class _UserFunction:
         values, count = self._call(outputs, labels, reference), len(next(iter(outputs.values())))
         if values.ndim == 0:
             hint = "return one value a sample, or set its attribute per_sample = False to be called once on all"
-            raise DataError(self.name, f"returned one number for {count} samples", hint=hint)
+            raise UserFunctionError(self.name, f"returned one number for {count} samples", hint=hint)
         if values.shape != (count,):
-            raise DataError(self.name, f"returned shape {values.shape} for {count} samples", hint=f"return ({count},)")
+            what = f"returned shape {values.shape} for {count} samples"
+            raise UserFunctionError(self.name, what, hint=f"return ({count},)")
         low, high = bounds or (-np.inf, np.inf)
         outside = values[(values < low) | (values > high)]
         if len(outside):
             what = f"returned {outside[0]:g}, outside its bounds {bounds}"
-            raise DataError(self.name, what, hint="correct its attribute bounds, or remove it")
+            raise UserFunctionError(self.name, what, hint="correct its attribute bounds, or remove it")
         return values
 
     def score(self, rows: Array) -> float:
@@ -86,17 +87,14 @@ class _UserFunction:
         score = self._call(outputs, rows[LABELS] if LABELS in (rows.dtype.names or ()) else None, reference)
         if score.size != 1:
             what = f"returned shape {score.shape}, and per_sample = False"
-            raise DataError(self.name, what, hint="return one number")
+            raise UserFunctionError(self.name, what, hint="return one number")
         return float(score.reshape(()))
 
     def _call(self, outputs: Outputs, labels: Array | None, reference: Outputs | None) -> Array:
         given = [_one(outputs), labels]
         if self.reference:
             given.append(_one(reference or {}))
-        try:
-            values = np.asarray(self.function(*given), np.float64)
-        except Exception as error:
-            raise user_error(self.name, error) from error
+        values = retried(self.name, lambda: np.asarray(self.function(*given), np.float64))
         if np.isnan(values).any():
             raise TrialError("metric", f"{self.name} returned NaN")
         return values

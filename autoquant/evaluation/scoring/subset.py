@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError, TrialError
+from autoquant.errors import DataError, TrialError, UserFunctionError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Runner, bounded_batch, run_batch
@@ -97,8 +97,13 @@ class EvaluationSubset:
 
 @contextmanager
 def _as_trial_error() -> Iterator[None]:
-    """Raise a metric's DataError as TrialError: it took the FP32 outputs; what it refuses now is this model's doing."""
+    """Raise a metric's DataError as TrialError: it took the FP32 outputs; what it refuses now is this model's doing.
+
+    But not what a function of the user's raises.
+    """
     try:
         yield
+    except UserFunctionError:
+        raise
     except DataError as error:
         raise TrialError(error.where, error.what, hint=error.hint) from error

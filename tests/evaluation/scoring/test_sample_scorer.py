@@ -216,7 +216,7 @@ def test_a_drop_that_no_gain_can_offset_is_not_within_tolerance() -> None:
 def test_every_plan_has_an_order_of_its_own() -> None:
     seen = [score(flipped(0.06), order=order).samples for order in range(1, 9)]
     assert len(set(seen)) > 1
-    again = [score(flipped(0.06), number=number, batch_size=7).samples for number in range(1, 9)]
+    again = [score(flipped(0.06), order=order, batch_size=7).samples for order in range(1, 9)]
     assert seen == again  # whatever the size of batches
 
 

@@ -134,9 +134,11 @@ def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     options = {
         "--max-trials N": f"trials in all (default: {trials})",
         "--timeout T": f"such as 90, 90s, 30m, 2h, 1h30m (default: {timeout})",
+        "--trial-timeout T": "likewise for one trial, which has failed then (default: none)",
+        "--isolate": "run trials in a process of their own: one that crashes, or runs out of memory, costs that trial",
         "--stop-on-target": "end at the first trial within tolerance",
     }
-    add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds)
+    add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds, trial_timeout=seconds)
 
 
 def add_screen(parser: Parser) -> None:

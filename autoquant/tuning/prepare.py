@@ -39,12 +39,28 @@ from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.study import Sampler
 from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import MULTIPLY_ADDS, Objective
+from autoquant.tuning.worker import LocalWorker, Worker
 
 
-def prepare(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock, begin: float) -> SearchSession:
-    """Prepare a session, on the engine that was chosen for the run or is now; `begin` is when the search began."""
-    limit = TimeLimit(clock, begin, inputs.request.timeout)
-    return _Preparation(inputs, folder, listener, limit).session()
+def prepare(
+    inputs: Inputs,
+    folder: RunFolder,
+    listener: events.Listener,
+    limit: TimeLimit,
+    isolated: Worker | None = None,
+) -> SearchSession:
+    """Prepare a session, on the engine that was chosen for the run or is now.
+
+    Where trials are `isolated`, that carries them out.
+    """
+    return _Preparation(inputs, folder, listener, limit).session(isolated)
+
+
+def prepare_worker(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock) -> LocalWorker:
+    """Prepare what carries out trials of a run that another process has prepared."""
+    preparation = _Preparation(inputs, folder, listener, TimeLimit(clock, clock()))
+    choice, builder = preparation.chosen_engine()
+    return LocalWorker(builder, preparation.measured(choice.engine).scorer, clock)
 
 
 @dataclass(frozen=True)
@@ -66,14 +82,14 @@ class _Preparation:
     limit: TimeLimit
     told: set[str] = field(default_factory=set)
 
-    def session(self) -> SearchSession:
+    def session(self, isolated: Worker | None) -> SearchSession:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
         for text in check_splits(self._wanted_splits(), self._on_progress("looking at the data")):
             self._warn(text)
-        choice, builder = self._chosen_engine()
-        measured = self._measured(choice.engine)
+        choice, builder = self.chosen_engine()
+        measured = self.measured(choice.engine)
         scorer, operators = measured.scorer, self.folder.operators
         open_objective = OBJECTIVES[request.objective]
         self._on_progress(f"objective {request.objective}")
@@ -104,6 +120,7 @@ class _Preparation:
             budget=Budget(
                 max_trials=request.max_trials,
                 timeout=request.timeout,
+                trial_timeout=request.trial_timeout,
                 stop_on_target=request.stop_on_target,
                 error_rate=request.error_rate,
             ),
@@ -112,6 +129,7 @@ class _Preparation:
             limit=self.limit,
             reserve=0.0 if request.timeout == math.inf else _reserve(measured, self.limit.clock),
             keep_all_models=request.keep_all_models,
+            isolated=isolated,
             request=request,
             splits=measured.splits,
             known_divergences=predictor.known,
@@ -123,7 +141,7 @@ class _Preparation:
         most = calibration_samples(max(self.inputs.space.batch_nums), request.batch_size)
         return replace(splits, calibration=splits.calibration.spread(most))
 
-    def _chosen_engine(self) -> tuple[EngineChoice, Builder]:
+    def chosen_engine(self) -> tuple[EngineChoice, Builder]:
         """Choose the engine, or take that of the run; gives what builds plans too.
 
         An INT8 model is compared before anything is scored. Where only that differs on LiteRT, the FP32 model does not,
@@ -148,7 +166,7 @@ class _Preparation:
             text = f"scored in TensorFlow, not on LiteRT, which is faster: {choice.reason}"
             self.listener(events.Warned(text))
 
-    def _measured(self, engine: Engine) -> _Measured:
+    def measured(self, engine: Engine) -> _Measured:
         """Score the baseline on an engine, split the data, and prepare what scores plans."""
         inputs, request, model = self.inputs, self.inputs.request, self.inputs.model
         baseline = score_baseline(

@@ -18,18 +18,21 @@ from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
 from autoquant.tuning.events import Event, Finished, Listener, Warned, reporter
-from autoquant.tuning.finalize import finalize, verify
+from autoquant.tuning.finalize import add_costly_layers, add_latency, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
+from autoquant.tuning.isolation import IsolatedWorker
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
-from autoquant.tuning.result import SearchResult, result_text
-from autoquant.tuning.session import Clock
+from autoquant.tuning.result import Ended, SearchResult, result_text
+from autoquant.tuning.session import Clock, TimeLimit
 from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
 
+STEPS = (add_costly_layers, add_latency, verify, certify)
+"""What follows once the result is known, in order: an interruption ends it, and the result stands."""
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"
 
 
@@ -56,7 +59,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
             folder.write_request(table)
             return _search(inputs, folder, listener, clock, begin)
         except AutoquantError:
-            if not folder.journal.exists():
+            if not folder.begun:
                 folder.remove_files_of_start(folder_too=made)
             raise
 
@@ -116,12 +119,19 @@ def _search(
         listen(Warned(text))
     try:
         read_holdout_log(folder)  # so that damage is reported before hours are spent
-        session = prepare(inputs, folder, listen, clock, begin)
+        limit = TimeLimit(clock, begin, inputs.request.timeout)
+        isolated = IsolatedWorker(folder.path, limit) if inputs.request.isolate else None
+        session = prepare(inputs, folder, listen, limit, isolated)
         restore_best(session)
         ended = run_trials(session)
         result = finalize(session, ended)
-        result = verify(session, result)
-        result = certify(session, result)
+        try:
+            for step in STEPS if result.ended is not Ended.INTERRUPTED else ():
+                result = step(session, result)
+        except KeyboardInterrupt:
+            result = replace(result, ended=Ended.INTERRUPTED)
+        if result.ended is Ended.INTERRUPTED:
+            result = certify(session, result)  # by what is known of it: the holdout is not used any more
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
@@ -137,7 +147,7 @@ def _search(
 
 def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | DataError:
     """The same error; once there are trials the way out is to go on with them."""
-    if not folder.journal.exists():
+    if not folder.begun:
         return error
     hint = f"fix that; finished trials are kept, and `autoquant resume {folder.path}` goes on"
     return type(error)(error.where, error.what, hint=hint)

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from autoquant.errors import OutOfTime
+from autoquant.errors import OutOfTime, TrialTimeout
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import Metric, OnProgress
-from autoquant.evaluation.scoring.sample_scorer import SampleScorer, SequentialScore, StoppingRules
-from autoquant.targets.base import OnStep
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
+from autoquant.tuning.alarm import alarm
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -25,9 +24,12 @@ from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.study import Space, Study
 from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import Objective
+from autoquant.tuning.worker import LocalWorker, Scorer, Worker
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
+SILENCE = 60.0
+"""Seconds after which a trial that has reported nothing is taken to hang, once the time is over."""
 
 
 @dataclass
@@ -42,6 +44,8 @@ class TimeLimit:
     timeout: float = math.inf
     before: float = 0.0
     _enforced: bool = False
+    _trial_end: float = math.inf
+    _heard: float = -math.inf
 
     def used(self) -> float:
         """Seconds that are used."""
@@ -60,43 +64,55 @@ class TimeLimit:
         finally:
             self._enforced = before
 
+    @contextmanager
+    def of_trial(self, seconds: float) -> Iterator[None]:
+        """Inside, a trial ends with TrialTimeout after so many seconds, and with OutOfTime as `enforced` says.
+
+        So it does where it says nothing, as one does that waits for ever; what is not enforced then ends as well.
+        """
+        self._heard = self.clock()
+        self._trial_end = self._heard + seconds
+        try:
+            with alarm(min(seconds, max(self.left(), 0.0)), self.check_silent):
+                yield
+        finally:
+            self._trial_end = math.inf
+
     def check(self, *, optional: bool = False) -> None:
-        """Raise OutOfTime where the time is over, and what reports can be left out, or must be."""
+        """Raise OutOfTime where the time is over, and what reports can be left out, or must be; or a trial's time."""
         if (optional or self._enforced) and self.left() == 0.0:
             raise OutOfTime
+        if self.clock() >= self._trial_end:
+            raise TrialTimeout
+
+    def check_silent(self) -> None:
+        """The same for a trial that reports nothing: for SILENCE seconds the first one may, whatever the time."""
+        self.check(optional=self.clock() - self._heard >= SILENCE)
 
     def bounded(self, on_progress: OnProgress, *, optional: bool = False) -> OnProgress:
         """A callback that also checks the time."""
 
         def report(done: int, total: int) -> None:
             on_progress(done, total)
+            self._heard = self.clock()
             self.check(optional=optional)
 
         return report
 
 
-class Scorer(Protocol):
-    """Scores the file that was saved for a plan."""
-
-    def score(self, path: Path, rules: StoppingRules, on_step: OnStep, on_progress: OnProgress) -> SequentialScore:
-        """Load a file and score it until the rules stop it; calls `on_step` when load and score are done.
-
-        Raises TrialError where it cannot be run.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """When a search ends though it could go on, and what its early decisions may risk.
+    """When a search or a trial ends though it could go on, and what early decisions may risk.
 
     It ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within tolerance;
     also after `max_failures` in a row that no layer explains, as another plan will not cure what is wrong. Any trial of
-    the run is decided wrongly with probability `error_rate` at most.
+    the run is decided wrongly with probability `error_rate` at most. A trial fails that takes longer than
+    `trial_timeout` seconds.
     """
 
     max_trials: float = math.inf
     timeout: float = math.inf
+    trial_timeout: float = math.inf
     stop_on_target: bool = False
     max_failures: float = 10
     error_rate: float = 0.05
@@ -106,7 +122,8 @@ class Budget:
 class Session:
     """Everything that the trials of one run share.
 
-    `terms.max_drop` is the largest drop within tolerance, in units of the metric. Trials leave `reserve` seconds of the
+    `terms.max_drop` is the largest drop within tolerance, in units of the metric. Trials are carried out by this
+    process, or by what is `isolated` from it. They leave `reserve` seconds of the
     budget to the bounds of a certificate.
     """
 
@@ -122,6 +139,12 @@ class Session:
     limit: TimeLimit
     reserve: float = 0.0
     keep_all_models: bool = False
+    isolated: Worker | None = None
+
+    @property
+    def worker(self) -> Worker:
+        """What carries trials out."""
+        return self.isolated or LocalWorker(self.builder, self.scorer, self.limit.clock)
 
     @property
     def max_drop(self) -> float:

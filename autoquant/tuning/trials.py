@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.calibration.plan import Plan, layer_at_fault
-from autoquant.errors import AutoquantError, DataError, OutOfTime, RunError
+from autoquant.calibration.plan import Plan
+from autoquant.errors import AutoquantError, OutOfTime, TrialTimeout
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.files import writing
 from autoquant.formats.config_json import plan_digest
 from autoquant.quiet import no_progress
-from autoquant.tuning.builder import Stopwatch
 from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.run_folder import CONFIG, RECORD
 from autoquant.tuning.study.trial import SCORE, State, Trial, best, write_score
+from autoquant.tuning.worker import failed
 
 
 def run_trials(session: Session) -> Ended:
@@ -38,6 +37,8 @@ def run_trials(session: Session) -> Ended:
     except AutoquantError:
         session.study.interrupt()
         raise
+    finally:
+        session.worker.close()
 
 
 def _run(session: Session) -> Ended:
@@ -81,13 +82,21 @@ def reason_to_end(session: Session) -> Ended | None:
 
 
 def run_trial(session: Session, proposed: Trial) -> Trial:
-    """Build and score the plan of a running trial, and write its score.json."""
+    """Build and score the plan of a running trial, and write its score.json. Raises OutOfTime."""
     int8_share, objective = session.builder.workload.int8_share(proposed.plan), session.objective(proposed.plan)
     float_only = session.builder.workload.float_only
     trial = replace(proposed, int8_share=int8_share, float_only=float_only, objective=objective)
     session.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
-    trial = _scored(session, trial, session.folder.make_trial(trial.number))
-    write_score(session.folder.trial(trial.number), trial, session.terms)
+    folder, seconds = session.folder.make_trial(trial.number), session.budget.trial_timeout
+    session.worker.start(session.on_progress)
+    try:
+        with session.limit.of_trial(seconds):
+            trial = session.worker.run(trial, rules_of(session, trial), folder, session.on_progress)
+    except TrialTimeout:
+        trial = failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
+    if trial.at_fault and not session.space.may_be_float(trial.at_fault):
+        trial = replace(trial, at_fault="")
+    write_score(folder, trial, session.terms)
     return trial
 
 
@@ -105,48 +114,6 @@ def rules_of(session: Session, trial: Trial) -> StoppingRules:
         order=order_of(trial.plan),
         improves=kept is None or not kept.meets(session.max_drop) or trial.objective < kept.objective,
         max_samples=trial.max_samples,
-    )
-
-
-def _scored(session: Session, trial: Trial, folder: Path) -> Trial:
-    """The trial with its score, or with the reason why it has none.
-
-    A folder that cannot be written, or data that cannot be read any more, is not the plan's fault.
-    """
-    begin, watch = session.limit.clock(), Stopwatch()
-    try:
-        building = session.on_progress(f"building trial {trial.number}")
-
-        def step(name: str) -> None:
-            watch.lap(name)
-            building(0, 0)  # again: what was measured for it has told of itself
-
-        built = session.builder.build(trial.plan, folder, step)
-        on_progress = session.on_progress(f"trial {trial.number}")
-        found = session.scorer.score(built.path, rules_of(session, trial), watch.lap, on_progress)
-    except (RunError, DataError):
-        raise
-    except (AutoquantError, MemoryError) as error:
-        failure = str(error) or "out of memory; a smaller --batch-size may help"
-        named = layer_at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
-        at_fault = named if session.space.may_be_float(named) else ""
-        seconds = {"failed": session.limit.clock() - begin}
-        return replace(trial, state=State.FAILED, failure=failure, at_fault=at_fault, seconds=seconds)
-    sound = all(map(math.isfinite, found.divergences))
-    return replace(
-        trial,
-        state=State.STOPPED if found.score is None else State.DONE,
-        score=None if found.score is None else found.score.value,
-        drop=found.drop,
-        low=found.low,
-        high=found.high,
-        within=found.within,
-        divergences=found.divergences if sound else (),
-        divergence_samples=found.divergence_samples,
-        samples=found.samples,
-        seconds=watch.laps,
-        qdq_ops=built.qdq_ops,
-        digests=built.digests,
     )
 
 

@@ -11,7 +11,7 @@ from autoquant.formats.space_toml import load_space
 from autoquant.quiet import no_progress
 from autoquant.tuning.inputs import model_of, open_inputs
 from autoquant.tuning.prepare import prepare
-from autoquant.tuning.session import SearchSession
+from autoquant.tuning.session import SearchSession, TimeLimit
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
@@ -23,4 +23,4 @@ def opened_search(model: Path, data: Any, run: Path, *, tolerance: str, **option
     folder = RunFolder(run)
     folder.create()
     folder.write_request({"request": request.as_table(), "digests": inputs.digests()})
-    return prepare(inputs, folder, no_progress, time.monotonic, 0.0)
+    return prepare(inputs, folder, no_progress, TimeLimit(time.monotonic, 0.0, request.timeout))

@@ -33,7 +33,19 @@ from autoquant.tuning.study.choices import (
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
-CHANGEABLE = frozenset({"max_trials", "timeout", "stop_on_target", "keep_all_models", "certify", "cache", TRUST_MODEL})
+CHANGEABLE = frozenset(
+    {
+        "max_trials",
+        "timeout",
+        "trial_timeout",
+        "isolate",
+        "stop_on_target",
+        "keep_all_models",
+        "certify",
+        "cache",
+        TRUST_MODEL,
+    }
+)
 """What may change when a run is resumed: its trials stay comparable."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
@@ -69,6 +81,8 @@ class SearchOptions(DataOptions, total=False):
     space: str | Path
     max_trials: int
     timeout: float
+    trial_timeout: float
+    isolate: bool
     seed: int
     cache: int
     stop_on_target: bool
@@ -124,8 +138,10 @@ class SearchRequest(DataRequest):
     data, such as is_training, and is kept as texts NAME=VALUE; `metric` is a name or a function; `space` a preset's
     name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
     seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_all_models` keeps the models of trials
-    that were not the best. At most `cache` bytes of samples that a function makes, or images decoded, are cached on
-    the disk of the run, never more than half of what is free there; 0 for no cache.
+    that were not the best. A trial that takes longer than `trial_timeout` seconds has failed; with `isolate` trials run
+    in a process of their own, and one that it dies of, out of memory or in a kernel, has failed too. At most `cache`
+    bytes of samples that a function makes, or images decoded, are cached on the disk of the run, never more than half
+    of what is free there; 0 for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
     target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or
@@ -155,6 +171,8 @@ class SearchRequest(DataRequest):
     space: str | Path = ""
     max_trials: int = 100
     timeout: float = math.inf
+    trial_timeout: float = math.inf
+    isolate: bool = False
     seed: int = 0
     cache: int = ON_DISK
     stop_on_target: bool = False
@@ -171,13 +189,17 @@ class SearchRequest(DataRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_trials", "timeout", "seed", "cache", "error_rate", "confidence"):
+        for name in ("max_trials", "timeout", "trial_timeout", "seed", "cache", "error_rate", "confidence"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "feed", feed_texts(self.feed))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
-        if not self.timeout > 0:
-            raise UsageError("--timeout", f"must be above 0, got {self.timeout:g} s", hint="for example 30m or 2h")
+        for option, value in (("--timeout", self.timeout), ("--trial-timeout", self.trial_timeout)):
+            if not value > 0:
+                raise UsageError(option, f"must be above 0, got {value:g} s", hint="for example 30m or 2h")
+        if self.isolate and (given := [name for name, value in self.as_table().items() if value == IN_MEMORY]):
+            what = f"carries trials out in another process, which cannot be given {given[0]} from memory"
+            raise UsageError("--isolate", what, hint="give a file, or 'module:function'")
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
         if self.cache < 0:

@@ -92,8 +92,8 @@ def test_resume_asks_the_run_for_its_model(
 ) -> None:
     """The model is damaged: that is told after TensorFlow was loaded, or was not."""
     Path(model).write_bytes(b"no model")
-    digests = "\n".join(f'{name} = "0"' for name in ("model", "data", "calibration", "metric"))
-    request = f'model = "{model}"\ndata = "d.npz"\ntolerance = "1%"\ntarget = "litert"'
+    digests = "\n".join(f'{name} = "{"0" * 64}"' for name in ("model", "data", "calibration", "metric"))
+    request = f'model = "{model}"\ndata = "d.npz"\ntolerance = "1%"\ntarget = "litert"\nio = "float32"'
     Path("run").mkdir()
     Path("run/run.toml").write_text(f"[request]\n{request}\n[digests]\n{digests}\n")
     assert main(["resume", "run"]) == 2

@@ -3,8 +3,8 @@
     python tests/faults/kills.py MODEL DATA CALIBRATION [--cases N] [--seed S] [--targets T,T] [--folder DIR] [-- WORDS]
 
 For each target a search is left alone, certification included. Then in each case a search is sent a signal at a random
-moment: after a random line of its log and up to half a second, SIGKILL as often as SIGTERM, Ctrl-C or Ctrl-C twice. It
-is resumed, in half of the cases killed and resumed once more, and must come to the same: numbers, plans, states and
+moment: after a random line of its log and up to a fifth of a second, SIGKILL as often as SIGTERM, Ctrl-C or Ctrl-C
+twice. It is resumed, in half of the cases killed and resumed once more, and must come to the same: numbers, plans, states and
 scores of all trials, the best, the verdict and the figures of the certificate. A line for each case, then the sums;
 the exit code is 1 where one differs. The processes are forked off one that has loaded everything and run nothing.
 """
@@ -37,7 +37,7 @@ SIGNALS = {
     "Ctrl-C twice": (signal.SIGINT, signal.SIGINT),
 }
 WEIGHTS = (3, 1, 1, 1)
-DELAY = 0.5
+DELAY = 0.2
 """Seconds after a line of the log, at most."""
 LIMIT = 300.0
 """Seconds after which a process hangs."""
@@ -149,7 +149,7 @@ class Case:
         words = [*self.search, "--run", str(run_folder)]
         for _ in range(draw.choice((1, 2))):
             name = draw.choices(list(SIGNALS), WEIGHTS)[0]
-            line, delay = draw.randrange(self.lines), draw.uniform(0.0, DELAY)
+            line, delay = draw.randint(1, self.lines), draw.uniform(0.0, DELAY)
             ended = run(words, log, kill=killer(line, delay, SIGNALS[name]))
             done.append(f"{name} {delay:.2f}s after line {line} (exit {ended.code})")
             if wrong := _wrong(ended, name):
@@ -203,7 +203,8 @@ def play_all(
     wanted = outcome(folder / "alone")
     what = f"{len(wanted['trials'])} trials, best {wanted['best']}, {wanted['verdict']}"
     print(f"{target}: alone {what}, {len(alone.lines)} lines in {alone.seconds:.1f}s", flush=True)
-    case, counts = Case(words, folder, wanted, len(alone.lines)), Counter[str]()
+    moments = sum(line.startswith("[") for line in alone.lines) - 1  # the last is of the end
+    case, counts = Case(words, folder, wanted, moments), Counter[str]()
     for number in range(cases):
         done, wrong = case.play(random.Random(f"{seed} {target} {number}"))
         counts["differ" if wrong else "same"] += 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.tuning.study.run_folder import toml_text
+from autoquant.tuning.study.run_toml import toml_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALAR = TEXT | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -271,6 +271,10 @@ class SearchRequest(DataRequest):
             return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})
         except (KeyError, TypeError) as error:
             raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
+        except UsageError as error:
+            if changed.keys() & {error.where.lstrip("-").partition(" ")[0].replace("-", "_")}:
+                raise
+            raise RunError(where, f"{error.where}: {error.what}", hint="was it edited?") from None
 
 
 _PATHS = frozenset({"model", "data", "calibration", "certify", "space"})

@@ -10,9 +10,7 @@ best -> trials/0007
 from __future__ import annotations
 
 import glob
-import json
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 from autoquant.errors import RunError, SpaceError
 from autoquant.files import write_text, writing
 from autoquant.formats.space_toml import SpaceFile, parse_space
+from autoquant.tuning.study.run_toml import read_run_toml, toml_text
 
 LOCK = ".lock"
 CONFIG, RECORD = "config.json", "record.txt"
@@ -143,15 +142,7 @@ class RunFolder:
 
     def read_request(self) -> dict[str, dict[str, Any]]:
         """Read run.toml. Raises RunError when it is damaged."""
-        try:
-            table = tomllib.loads(self.request.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise RunError(str(self.request), f"cannot be read ({error})", hint="start a new run") from None
-        for needed in ("request.model", "digests.model", "digests.data", "digests.calibration", "digests.metric"):
-            part, key = needed.split(".")
-            if key not in table.get(part, {}):
-                raise RunError(str(self.request), f"has no {needed}", hint="was it edited? start a new run")
-        return table
+        return read_run_toml(self.request)
 
     def read_space(self) -> SpaceFile:
         """Read space.toml, as the run was started with it. Raises RunError."""
@@ -196,12 +187,3 @@ def _is_empty_folder(path: Path) -> bool:
     """Whether there is nothing in it but the files of a search that died before there was a run."""
     started = {LOCK, "space.toml"}
     return path.is_dir() and all(file.name in started or file.match(".*.tmp") for file in path.iterdir())
-
-
-def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:
-    """TOML of tables of strings, numbers, booleans and lists of them, which is all that run.toml holds."""
-    lines = []
-    for name, values in table.items():
-        written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in written.items()), ""]
-    return "\n".join(lines).replace("\x7f", "\\u007f")  # DEL alone is written otherwise than in JSON

@@ -11,7 +11,7 @@ import pytest
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
-from autoquant.tuning.study.run_folder import toml_text
+from autoquant.tuning.study.run_toml import toml_text
 
 FULL = SearchRequest(
     model="model.pb",

@@ -141,6 +141,12 @@ def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds, trial_timeout=seconds)
 
 
+def add_samples(group: Any, *, default: str) -> None:
+    """How many pictures of samples are in report.html."""
+    what = "show so many images that FP32 had right and INT8 wrong in report.html; 0 keeps none of the data "
+    add(group, {"--samples N": f"{what}(default {default})"}, samples=int)
+
+
 def add_screen(parser: Parser) -> None:
     """The screen: progress goes to standard error, the result to standard output."""
     group = parser.add_argument_group("screen")

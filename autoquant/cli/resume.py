@@ -22,6 +22,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_budget(parser, trials=AS_BEFORE, timeout=AS_BEFORE)
     arguments.add_certify(parser.add_argument_group("certificate"), otherwise=AS_BEFORE)
     arguments.add_trust(parser.add_argument_group("model"))
+    arguments.add_samples(parser.add_argument_group("report"), default=AS_BEFORE)
     arguments.add_screen(parser)
 
 

@@ -51,6 +51,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     group = parser.add_argument_group("search")
     arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=arguments.size)
     group.add_argument("--keep-models", choices=("best", "all"), help="which INT8 models stay on disk (default best)")
+    arguments.add_samples(group, default=str(SearchRequest.samples))
     arguments.add_reading(parser, labels=True)
     arguments.add_screen(parser)
 

@@ -151,7 +151,7 @@ def _rescored(session: SearchSession, result: SearchResult, model: Path) -> Sear
 def score_in_runtime(session: SearchSession, model: Path) -> float:
     """The score of a file on all samples of the search, in the runtime that it is for. Raises TrialError."""
     on_progress = session.on_progress("best model in TensorFlow")
-    return session.scorer.score_all(model, engine=session.open_runtime(), on_progress=on_progress).value
+    return session.scorer.score_all(model, engine=session.open_runtime(), on_progress=on_progress).score.value
 
 
 def _compared(session: SearchSession, result: SearchResult, model: Path) -> SearchResult:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from autoquant.errors import listed
 from autoquant.evaluation.statistics.tolerance import drop_from, within
 from autoquant.files import changed_files, digests_of
+from autoquant.formats.codec import save
 from autoquant.tuning.events import Warned
 from autoquant.tuning.session import SearchSession
+from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.trial import State, Trial, write_score
 from autoquant.tuning.trials import keep_best
 
@@ -37,9 +39,12 @@ def restore_best(session: SearchSession) -> Trial | None:
 def score_on_all(session: SearchSession, trial: Trial) -> Trial:
     """The best trial, with the score of its model on all samples, which score.json has too. Raises TrialError."""
     on_progress = session.on_progress(f"trial {trial.number}, all samples")
-    score = session.scorer.score_all(session.best_model, on_progress=on_progress)
+    full = session.scorer.score_all(session.best_model, on_progress=on_progress)
+    score = full.score
     drop = drop_from(session.terms.baseline, score.value, higher_is_better=session.metric.higher_is_better)
     folder = session.folder.trial(trial.number)
+    if full.changes is not None:
+        save(full.changes, folder / CHANGES)
     scored = replace(
         trial,
         state=State.DONE,

@@ -21,6 +21,8 @@ from autoquant.tuning.events import Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import add_costly_layers, add_latency, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
+from autoquant.tuning.overview import with_overview
+from autoquant.tuning.pictures import keep_pictures
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import Ended, SearchResult, result_text
@@ -121,13 +123,15 @@ def _search(
         read_holdout_log(folder)  # so that damage is reported before hours are spent
         limit = TimeLimit(clock, begin, inputs.request.timeout)
         isolated = IsolatedWorker(folder.path, limit) if inputs.request.isolate else None
-        session = prepare(inputs, folder, listen, limit, isolated)
+        session = with_overview(prepare(inputs, folder, listen, limit, isolated))
         restore_best(session)
         ended = run_trials(session)
         result = finalize(session, ended)
         try:
-            for step in STEPS if result.ended is not Ended.INTERRUPTED else ():
-                result = step(session, result)
+            if result.ended is not Ended.INTERRUPTED:
+                keep_pictures(session)
+                for step in STEPS:
+                    result = step(session, result)
         except KeyboardInterrupt:
             result = replace(result, ended=Ended.INTERRUPTED)
         if result.ended is Ended.INTERRUPTED:

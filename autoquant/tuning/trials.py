@@ -17,7 +17,7 @@ from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
-from autoquant.tuning.study.run_folder import CONFIG, RECORD
+from autoquant.tuning.study.run_folder import CHANGES, CONFIG, RECORD
 from autoquant.tuning.study.trial import SCORE, State, Trial, best, write_score
 from autoquant.tuning.worker import failed
 
@@ -125,7 +125,7 @@ def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial |
         _restore(session, kept)
         session.folder.point_best(kept.number)
     if not session.keep_all_models:
-        names = [file.name for file in builder.files(Path(builder.file_name))]
+        names = [*(file.name for file in builder.files(Path(builder.file_name))), CHANGES]
         session.folder.delete_models(names, keep=kept.number if kept else None)
     return kept
 

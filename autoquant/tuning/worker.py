@@ -12,8 +12,10 @@ from autoquant.calibration.plan import layer_at_fault
 from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.formats.codec import save
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder, Stopwatch
+from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.trial import State, Trial
 
 Begin = Callable[[str], OnProgress]
@@ -80,6 +82,8 @@ class LocalWorker:
             failure = str(error) or "out of memory; a smaller --batch-size may help"
             at_fault = layer_at_fault(error, trial.plan) if isinstance(error, AutoquantError) else ""
             return failed(trial, failure, self.clock() - start, at_fault=at_fault)
+        if found.changes is not None:
+            save(found.changes, folder / CHANGES)
         sound = all(map(math.isfinite, found.divergences))
         return replace(
             trial,

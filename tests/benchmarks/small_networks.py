@@ -154,7 +154,7 @@ def exhaustive(session: SearchSession, folder: Path) -> Optimum:
     for number, parameters in enumerate(_by_share(session)):
         plan = session.space.plan(parameters)
         try:
-            score = scorer.score_all(builder.build(plan, folder).path)
+            score = scorer.score_all(builder.build(plan, folder).path).score
         except TrialError:  # scales too far apart for a kernel, say: such a trial fails in a search as well
             continue
         if within(drop_from(baseline, score.value, higher_is_better=better), session.max_drop):

@@ -9,6 +9,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
+from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.metrics.metric import ANOTHER, Metric
 from autoquant.evaluation.statistics.stream_order import margins_of
 
@@ -81,6 +82,26 @@ def _position_margins(metric: Metric, array: Array) -> Array:
     scores = position_scores(array, metric.axis, metric.name)
     margins = margins_of(scores.reshape(-1, scores.shape[2]), metric.threshold, metric.k)
     return margins.reshape(scores.shape[:2])
+
+
+def sample_classes(metric: Metric, outputs: Outputs) -> Array | None:
+    """The class of each sample, int64 (batch,), by the output that a metric of classes scores; None where it has none.
+
+    That is where the metric is not of classes, or a sample has several positions, or outputs.
+    """
+    if not metric.of_classes or len(outputs) != 1:
+        return None
+    (array,) = outputs.values()
+    found = predicted_positions(array, metric.axis, metric.threshold, metric.name)
+    return found[:, 0] if found.shape[1] == 1 else None
+
+
+def sample_labels(labels: Array) -> Array | None:
+    """Labels as int64 class numbers (batch,), of one-hot rows too; None where a sample has several."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        one_hot = np.array_equal(labels, labels.astype(bool)) and (np.count_nonzero(labels, axis=1) == 1).all()
+        return np.asarray(labels.argmax(axis=1), np.int64) if one_hot else None
+    return labels.reshape(-1).astype(np.int64) if labels.size == len(labels) and labels.dtype.kind in "iubf" else None
 
 
 def class_labels(labels: Array, classes: int, who: str) -> Array:

@@ -20,7 +20,7 @@ from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
 from autoquant.evaluation.engines.engine import Engine, Runner, bounded_batch, bytes_of, run_batch
 from autoquant.evaluation.metrics.advice import with_alternative
-from autoquant.evaluation.metrics.classes import sample_margins
+from autoquant.evaluation.metrics.classes import sample_classes, sample_labels, sample_margins
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
 from autoquant.evaluation.scoring.checks import check_deterministic, check_finite
 from autoquant.evaluation.scoring.observed import ObservedOutputs
@@ -30,7 +30,9 @@ from autoquant.evaluation.scoring.rows import Rows, size_text
 from autoquant.model.model import InputSpec, Model
 from autoquant.quiet import no_progress
 
-VERSION = 6
+VERSION = 7
+OF_SAMPLES = ("margins", "classes", "labels")
+"""What a baseline knows of each sample, where the metric is of classes."""
 SAVED = 1 << 26
 """Bytes up to which a baseline is written to its file; one of more is measured again when the run goes on."""
 
@@ -40,7 +42,8 @@ class Baseline:
     """The FP32 model's score. `key` says of which model, data, metric, engine.
 
     `reference` gives what the metric keeps of the FP32 outputs, where it needs them. `margins` say of each sample how
-    far the FP32 model is from another answer, (samples,), where the metric is of classes. `sample_bytes` are those of
+    far the FP32 model is from another answer, (samples,), where the metric is of classes. `classes` are those that it
+    gives to samples and `labels` the true ones, (samples,), where each sample has one. `sample_bytes` are those of
     all outputs of one sample. `warnings` are what a person should know of it.
     """
 
@@ -48,6 +51,8 @@ class Baseline:
     score: Score
     warnings: tuple[str, ...] = ()
     margins: Array | None = None
+    classes: Array | None = None
+    labels: Array | None = None
     sample_bytes: int = 0
     reference: Reference | None = None
 
@@ -104,6 +109,7 @@ def measure_baseline(
     numbers = range(len(data)) if data.indices is None else data.indices
     cache = OutputCache(folder) if reopen else OutputCache(folder, most=sys.maxsize)
     observed, rows, margins, done = ObservedOutputs(metric), Rows(metric, len(data)), list[Array](), 0
+    classes, labels = _Gathered(), _Gathered()
     on_progress(0, len(data))
     try:
         sample_bytes = _check_first(runner, next(iter(data.batches(batch_size))), data.inputs, numbers)
@@ -117,6 +123,8 @@ def measure_baseline(
                 observed.add(scored, batch.labels)
                 if metric.of_classes:
                     margins.append(sample_margins(metric, scored.values()))
+                    classes.add(sample_classes(metric, scored))
+                    labels.add(None if batch.labels is None else sample_labels(batch.labels))
                 if metric.needs_reference:
                     cache.add(reference)
                 sample_bytes = max(sample_bytes, bytes_of(outputs) // len(batch))
@@ -131,9 +139,28 @@ def measure_baseline(
         score,
         warnings,
         np.concatenate(margins) if margins else None,
+        classes.array,
+        labels.array,
         sample_bytes,
         Reference(metric.reference, cache, reopen) if metric.needs_reference else None,
     )
+
+
+class _Gathered:
+    """Numbers of samples, batch by batch; None once there are none for a batch."""
+
+    def __init__(self) -> None:
+        self._parts: list[Array] | None = []
+
+    def add(self, part: Array | None) -> None:
+        if part is None:
+            self._parts = None
+        elif self._parts is not None:
+            self._parts.append(part)
+
+    @property
+    def array(self) -> Array | None:
+        return np.concatenate(self._parts) if self._parts else None
 
 
 def _too_many(cache: OutputCache, samples: int) -> Iterator[str]:
@@ -162,8 +189,9 @@ def _measured(metric: Metric, outputs: Outputs, labels: Array | None) -> tuple[A
 def save_baseline(baseline: Baseline, path: Path) -> None:
     """Write an .npz, whole or not at all, unless it would have more than SAVED bytes."""
     arrays: dict[str, Array] = {"rows": baseline.score.rows}
-    if baseline.margins is not None:
-        arrays["margins"] = baseline.margins
+    for name in OF_SAMPLES:
+        if (found := getattr(baseline, name)) is not None:
+            arrays[name] = found
     cache = baseline.reference.cache if baseline.reference else None
     size = bytes_of(arrays) + (cache.size if cache else 0)
     if size > SAVED or (cache is not None and cache.full):
@@ -194,7 +222,9 @@ def load_baseline(path: Path, metric: Metric, *, key: str) -> Baseline | None:
             outputs = {name: arrays[f"output{index}_{number}"] for index, name in enumerate(facts["names"])}
             reference.cache.add(outputs)
     score = Score(facts["value"], arrays["rows"])
-    return Baseline(key, score, tuple(facts["warnings"]), arrays.get("margins"), facts["sample_bytes"], reference)
+    known = {name: arrays.get(name) for name in OF_SAMPLES}
+    warnings, size = tuple(facts["warnings"]), facts["sample_bytes"]
+    return Baseline(key, score, warnings, **known, sample_bytes=size, reference=reference)
 
 
 def _check_first(runner: Runner, batch: Batch, inputs: Sequence[InputSpec], numbers: Array | range) -> int:

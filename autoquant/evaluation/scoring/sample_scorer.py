@@ -26,6 +26,7 @@ from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.engines.engine import Engine, Runner, bounded_batch, run_batch
 from autoquant.evaluation.metrics.divergence import divergences, have_probabilities
 from autoquant.evaluation.metrics.metric import Metric, OnProgress, Score, score_of
+from autoquant.evaluation.scoring.changes import SampleChanges, SampleClasses, sample_changes
 from autoquant.evaluation.scoring.outputs import OutputCache, samples_of
 from autoquant.evaluation.scoring.reference import Reference
 from autoquant.evaluation.scoring.rows import Rows
@@ -74,7 +75,8 @@ class SequentialScore:
     `high` are the ends of its interval; all None where nothing is known. `within` says whether the drop is within
     tolerance, None where that is not known: without `max_samples`, where it was screened out. `divergences` are means
     of the divergence from FP32 (divergence.py) over the first samples of the probe set, for each of PROBE_SIZES as far
-    as it was scored on them, the last one over `divergence_samples`.
+    as it was scored on them, the last one over `divergence_samples`. `changes` says which samples changed, where there
+    is a score and the metric has a number for each of them.
     """
 
     samples: int
@@ -85,6 +87,15 @@ class SequentialScore:
     within: bool | None
     divergences: tuple[float, ...]
     divergence_samples: int
+    changes: SampleChanges | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FullScore:
+    """A score on all samples, and which of them changed, where the metric has a number for each of them."""
+
+    score: Score
+    changes: SampleChanges | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,10 +183,19 @@ class SampleScorer:
         on_step("score")
         return score
 
-    def score_all(self, path: Path, *, engine: Engine | None = None, on_progress: OnProgress = no_progress) -> Score:
+    def score_all(
+        self, path: Path, *, engine: Engine | None = None, on_progress: OnProgress = no_progress
+    ) -> FullScore:
         """Score a file on all samples, on another engine where one is given. Raises TrialError."""
+        classes = SampleClasses(self.metric, len(self.subset))
         with closing((engine or self.engine).open_file(path, self.program)) as runner:
-            return self.subset.evaluate(runner, batch_size=self.batch_size, on_progress=on_progress)
+            score = self.subset.evaluate(
+                runner,
+                batch_size=self.batch_size,
+                on_progress=on_progress,
+                on_outputs=lambda own, _, outputs: classes.put(own, outputs),
+            )
+        return FullScore(score, sample_changes(self.subset, score.rows, classes.array))
 
 
 class _TrialScoring:
@@ -188,6 +208,7 @@ class _TrialScoring:
         self._on_progress = on_progress
         self._done = np.zeros(len(self._subset), bool)
         self._rows = Rows(scorer.metric, len(self._subset))
+        self._classes = SampleClasses(scorer.metric, len(self._subset))
         self._divergences = np.full(len(self._subset), np.nan)  # of the probe set, as far as it was scored
 
     def run(self, rules: StoppingRules) -> SequentialScore:
@@ -241,6 +262,7 @@ class _TrialScoring:
         probes = np.isin(new, self._scorer.probe_set)
 
         def record(at: slice, batch: Batch, outputs: Outputs) -> None:
+            self._classes.put(new[at], outputs)
             own = np.flatnonzero(probes[at])
             if len(own):
                 found = self._scorer.divergences(new[at][own], batch.part(own), samples_of(outputs, own))
@@ -282,4 +304,5 @@ class _TrialScoring:
         each = self._divergences[list(takewhile(self._done.__getitem__, probe_set))]
         sizes = [size for size in PROBE_SIZES if size <= len(each)] or [len(each)]
         means = tuple(float(each[:size].mean()) for size in sizes)
-        return SequentialScore(int(self._done.sum()), score, drop, low, high, within, means, sizes[-1])
+        changes = None if score is None else sample_changes(self._subset, score.rows, self._classes.array)
+        return SequentialScore(int(self._done.sum()), score, drop, low, high, within, means, sizes[-1], changes)

@@ -47,16 +47,30 @@ class EvaluationSubset:
     @property
     def margins(self) -> Array | None:
         """How far the FP32 model is from another answer, (samples,), where the metric is of classes."""
-        return None if self.baseline.margins is None else self.baseline.margins[self.positions]
+        return self.of_samples("margins")
 
     def drops(self, rows: Array, places: Array) -> Array:
         """How much worse than FP32 the rows of some samples are, (samples,), by place, for rows that are numbers."""
         sign = 1.0 if self.metric.higher_is_better else -1.0
         return np.asarray(sign * (self.score.rows[places].astype(np.float64) - rows))
 
-    def evaluate(self, runner: Runner, *, batch_size: int, on_progress: OnProgress = no_progress) -> Score:
+    def of_samples(self, name: str) -> Array | None:
+        """What the baseline knows of each sample, (samples,), by the field's name; None where it does not."""
+        known = getattr(self.baseline, name)
+        return None if known is None else np.asarray(known[self.positions])
+
+    def evaluate(
+        self,
+        runner: Runner,
+        *,
+        batch_size: int,
+        on_progress: OnProgress = no_progress,
+        on_outputs: OnOutputs | None = None,
+    ) -> Score:
         """Score an opened model on all samples. Raises as `measure`, and TrialError for a score that is not finite."""
-        rows = self.measure(runner, np.arange(len(self)), batch_size=batch_size, on_progress=on_progress)
+        rows = self.measure(
+            runner, np.arange(len(self)), batch_size=batch_size, on_progress=on_progress, on_outputs=on_outputs
+        )
         with _as_trial_error():
             return score_of(self.metric, rows)
 

@@ -43,6 +43,7 @@ CHANGEABLE = frozenset(
         "keep_all_models",
         "certify",
         "cache",
+        "samples",
         TRUST_MODEL,
     }
 )
@@ -95,6 +96,7 @@ class SearchOptions(DataOptions, total=False):
     unit: str
     allow_overlap: bool
     trust_model: bool
+    samples: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,7 @@ class SearchRequest(DataRequest):
     numbers, to `guard_tolerance`, by default the tolerance. `unit` names an array of the data that says which samples
     belong together, such as the patient of an image: a unit is in one part of the data, and bounds are of independent
     units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
+    Of images that INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
     `trust_model` opens a model that may do more than compute (model/trust.py).
     """
 
@@ -186,10 +189,12 @@ class SearchRequest(DataRequest):
     guard_tolerance: Tolerance | None = None
     allow_overlap: bool = False
     trust_model: bool = False
+    samples: int = 24
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_trials", "timeout", "trial_timeout", "seed", "cache", "error_rate", "confidence"):
+        numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate", "confidence")
+        for name in numbers:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "feed", feed_texts(self.feed))
         if self.max_trials < 1:
@@ -204,6 +209,10 @@ class SearchRequest(DataRequest):
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
         if self.cache < 0:
             raise UsageError("--cache", f"must be at least 0 bytes, got {self.cache}", hint="for example 8GB, or off")
+        if self.samples < 0:
+            raise UsageError(
+                "--samples", f"must be at least 0, got {self.samples}", hint="for example 24, or 0 for none"
+            )
         for option, value in (("--error-rate", self.error_rate), ("--confidence", self.confidence)):
             if not 0.0 < value < 1.0:  # NaN fails too
                 hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"

@@ -1,9 +1,10 @@
 """The folder of a run: the paths in it, and the operations that never leave it half done.
 
 run.toml  space.toml  study.journal  holdout_log.json  result.json
+report.html    made of overview.json, pictures.npz, phases.json and what the trials have
 baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
 corrections/   bias corrections, and the statistics they are computed from
-trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json]
+trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json] [changes.json]
 best -> trials/0007
 """
 
@@ -24,6 +25,8 @@ from autoquant.tuning.study.run_toml import read_run_toml, toml_text
 LOCK = ".lock"
 CONFIG, RECORD = "config.json", "record.txt"
 CERTIFICATE = "certificate.json"
+CHANGES = "changes.json"
+"""Which samples the best trial changed: there for that alone, as its model is."""
 TEMPORARY = ".temporary-"
 """The prefix of folders that are removed again, also where the process that made them died."""
 
@@ -44,6 +47,10 @@ class RunFolder:
         self.operators = path / "operators.npz"
         self.holdout_log = path / "holdout_log.json"
         self.result = path / "result.json"
+        self.overview = path / "overview.json"
+        self.pictures = path / "pictures.npz"
+        self.phases = path / "phases.json"
+        self.report = path / "report.html"
         self.best = path / "best"
         self._with_model: set[Path] | None = None  # the folders of trials that may have one, where that is known
 
@@ -63,7 +70,8 @@ class RunFolder:
     def remove_files_of_start(self, *, folder_too: bool) -> None:
         """Remove what a search wrote before its first trial."""
         caches = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
-        for file in (self.request, self.space, *caches, *self.path.glob("between-*.npz"), self.path / LOCK):
+        told = (self.overview, self.phases, self.report)
+        for file in (self.request, self.space, *told, *caches, *self.path.glob("between-*.npz"), self.path / LOCK):
             with suppress(OSError):
                 file.unlink()
         shutil.rmtree(self.corrections, ignore_errors=True)
@@ -173,6 +181,19 @@ class RunFolder:
                 pass
             self._mend()
             yield
+
+    def is_locked(self) -> bool:
+        """Whether a process of this machine works on the run; False where nobody can tell."""
+        try:
+            import fcntl
+
+            with (self.path / LOCK).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, OSError):
+            return False
+        return False
 
     def _mend(self) -> None:
         """Remove what a killed process leaves: half-written files, and its lock on the journal."""

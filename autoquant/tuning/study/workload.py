@@ -17,6 +17,7 @@ from autoquant.tuning.study.choices import BYTES, MACS
 from autoquant.tuning.study.trial import count_layers
 
 MULTIPLY_ADDS = "multiply-adds"
+PARAMETERS, LAYERS = "parameters", "layers"
 
 
 FLOAT_BYTES, BIAS_BYTES = 4, 4
@@ -27,8 +28,9 @@ FLOAT_BYTES, BIAS_BYTES = 4, 4
 class Workload:
     """All that a plan may name, and what it costs: multiply-adds for one sample; an operator's input costs nothing.
 
-    `float_only` are operators that compute too and cannot be INT8, and `float_cost` is what they cost together. Where
-    not all multiply-adds are known, parameters stand for them, and layers where there are none; `unit` says what.
+    `float_only` are operators that compute too and cannot be INT8, `others`, and `float_cost` is what they cost
+    together. Where not all multiply-adds are known, parameters stand for them, and layers where there are none; `unit`
+    says what.
     """
 
     layers: Mapping[str, Layer]
@@ -36,6 +38,7 @@ class Workload:
     unit: str
     float_only: int = 0
     float_cost: int = 0
+    others: tuple[Rejected, ...] = ()
 
     @classmethod
     def of(cls, target: Target, model: Model, data: Dataset) -> Workload:
@@ -53,14 +56,15 @@ class Workload:
     def from_layers(cls, layers: Mapping[str, Layer], others: Sequence[Rejected] = ()) -> Workload:
         """What these layers cost, and others that stay in float."""
         macs = {name: layer.macs for name, layer in layers.items() if layer.macs is not None}
-        others_macs = [one.macs for one in others if one.macs is not None]
-        if len(macs) == len(layers) and len(others_macs) == len(others) and any(macs.values()):
-            return cls(layers, macs, MULTIPLY_ADDS, len(others), sum(others_macs))
-        parameters = {name: layer.parameters for name, layer in layers.items()}
-        if any(parameters.values()):
-            return cls(layers, parameters, "parameters", len(others), sum(one.parameters for one in others))
-        counts = {name: int(not layer.tensor_only) for name, layer in layers.items()}
-        return cls(layers, counts, "layers", len(others), len(others))
+        own = [one.macs for one in others if one.macs is not None]
+        if len(macs) == len(layers) and len(own) == len(others) and any(macs.values()):
+            costs, unit = macs, MULTIPLY_ADDS
+        elif any(layer.parameters for layer in layers.values()):
+            costs, unit = {name: layer.parameters for name, layer in layers.items()}, PARAMETERS
+        else:
+            costs, unit = {name: int(not layer.tensor_only) for name, layer in layers.items()}, LAYERS
+        float_cost = sum(cost_of(one, unit) for one in others)
+        return cls(layers, costs, unit, len(others), float_cost, tuple(others))
 
     @property
     def size(self) -> int:
@@ -75,6 +79,11 @@ class Workload:
     def int8_share(self, plan: Plan) -> float:
         """Share of the cost of the model that a plan puts into INT8, in [0, 1]."""
         return sum(self.costs[name] for name in plan.int8) / self.cost
+
+
+def cost_of(other: Rejected, unit: str) -> int:
+    """What an operator that cannot be INT8 costs, in this unit."""
+    return {MULTIPLY_ADDS: other.macs or 0, PARAMETERS: other.parameters, LAYERS: 1}[unit]
 
 
 class Objective(Protocol):

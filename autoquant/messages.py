@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+UNKNOWN = "-"
+"""A cell of a table whose value is not known, or not there."""
+
 
 def reason(error: Exception | str) -> str:
     """What an error of TensorFlow or Keras says, in one line, without where in Python an operator was made.

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from autoquant.cli import pulse
-from autoquant.cli.pulse import Pulse, Watch
+from autoquant import pulse
+from autoquant.pulse import Pulse, Watch
 
 
 def test_a_process_that_is_stuck_is_written_for() -> None:

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli import arguments
-from autoquant.cli.output import UNKNOWN, Block, Table, page, say
+from autoquant.cli.output import Block, Table, page, say
 from autoquant.cli.process import interruptible, working
-from autoquant.cli.words import counted, milliseconds, percent, spread
 from autoquant.evaluation.latency.latency import Latency, OperatorTime
 from autoquant.formats.codec import json_text
+from autoquant.messages import UNKNOWN
 from autoquant.model.model import check_file
+from autoquant.reports.words import counted, milliseconds, percent, spread
 from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
 
 SLOWEST = 10

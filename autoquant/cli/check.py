@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from autoquant.cli import arguments
 from autoquant.cli.output import say
 from autoquant.cli.process import working
-from autoquant.cli.words import counted
 from autoquant.model.model import check_file
+from autoquant.reports.words import counted
 from autoquant.tuning.events import reporter
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from autoquant.cli.demo_network import DemoFiles, make_demo
 from autoquant.cli.output import note
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
-from autoquant.cli.words import number
 from autoquant.files import writing
+from autoquant.reports.words import number
 from autoquant.tuning.events import Progress
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import check_target

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from autoquant.cli import arguments
 from autoquant.cli.output import say
 from autoquant.cli.process import working
-from autoquant.cli.words import number
 from autoquant.errors import MET, MISSED
 from autoquant.model.model import is_lite
+from autoquant.reports.words import number
 from autoquant.tuning.study.run_folder import RunFolder
 
 if TYPE_CHECKING:

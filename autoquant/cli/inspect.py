@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.cli import arguments
 from autoquant.cli.interface import OPEN, interface_blocks, interface_facts, shape_words
-from autoquant.cli.output import UNKNOWN, Block, Table, page, say, terminal_columns
+from autoquant.cli.output import Block, Table, page, say, terminal_columns
 from autoquant.cli.process import working
-from autoquant.cli.words import counted, percent
 from autoquant.errors import UsageError
 from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import encode, json_text
+from autoquant.messages import UNKNOWN
 from autoquant.model.model import check_file, is_lite
+from autoquant.reports.words import counted, percent
 from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.request import DataRequest
 

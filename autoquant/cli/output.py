@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from autoquant.errors import UsageError
-from autoquant.messages import printable
+from autoquant.messages import UNKNOWN, printable
 from autoquant.quiet import show
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 WIDEST = 100
 """Columns beyond which a sentence is hard to read."""
-UNKNOWN = "-"
-"""A cell whose value is not known, or not there."""
 UNLIMITED = 10_000
 """Columns that no line fills."""
 STYLES = MappingProxyType({"certified": "bold green", "met": "bold green", "missed": "bold red"})

@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from autoquant.cli.output import Printable, note
-from autoquant.cli.pulse import PATIENCE, PERIOD, Pulse, log_line, watched
 from autoquant.cli.state import (
     Pace,
     SearchState,
@@ -34,6 +33,7 @@ from autoquant.cli.state import (
     update,
     verdict,
 )
+from autoquant.pulse import PATIENCE, PERIOD, Pulse, log_line, watched
 from autoquant.quiet import show
 from autoquant.tuning.events import Event, Listener, TrialEnded, Warned
 from autoquant.tuning.study.trial import Trial

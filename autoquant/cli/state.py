@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from autoquant.cli.output import Row
-from autoquant.cli.pulse import duration
-from autoquant.cli.words import accepted, counted, macs, number, percent, share_words
 from autoquant.evaluation.scoring.rows import size_text
+from autoquant.pulse import duration
+from autoquant.reports.words import accepted, counted, macs, number, percent, share_words
 from autoquant.tuning import events
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import MACS

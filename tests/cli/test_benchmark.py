@@ -12,8 +12,8 @@ from lite_models import Pair
 
 from autoquant.cli.benchmark import text
 from autoquant.cli.main import main
-from autoquant.cli.words import milliseconds
 from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTime, Spread
+from autoquant.reports.words import milliseconds
 
 FLOAT = ModelTime("net.tflite", Spread(0.002, 0.0019, 0.0021), Spread(1.0, 1.0, 1.0), 0.75)
 INT8 = ModelTime("net_int8.tflite", Spread(0.0025, 0.00245, 0.00255), Spread(0.8, 0.75, 0.85), 0.7)

@@ -11,10 +11,11 @@ from cli_files import Files
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.cli.explain import reasons, text
+from autoquant.cli.explain import text
 from autoquant.cli.main import main
 from autoquant.reports.explanation import Explanation, FloatLayer, Reason, RunTrials, explain_trials
 from autoquant.reports.plan_changes import LAYER_SETTINGS, PLAN_SETTINGS
+from autoquant.reports.wording import reasons
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.study.space import QUANT_ENABLE, SETTING_WORDS
 from autoquant.tuning.study.trial import State, Terms, Trial

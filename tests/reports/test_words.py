@@ -1,7 +1,7 @@
 import pytest
 
-from autoquant.cli.pulse import duration
-from autoquant.cli.words import counted, macs, number, percent
+from autoquant.pulse import duration
+from autoquant.reports.words import counted, macs, number, percent
 
 
 @pytest.mark.parametrize(

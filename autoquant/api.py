@@ -26,6 +26,7 @@ from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
+from autoquant.reports.writer import ReportWriter
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
@@ -71,7 +72,8 @@ def search(
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
             batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
-            keep_all_models, trust_model; `autoquant.tuning.study.request.SearchRequest` says what each is.
+            keep_all_models, samples (24), trust_model;
+            `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
         The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the
@@ -103,7 +105,8 @@ def run_search(
     """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
     # No other process chooses the same.
     default = Path("runs") / f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    return searching.start_search(request, default if run is None else Path(run), listener, clock)
+    folder = default if run is None else Path(run)
+    return searching.start_search(request, folder, ReportWriter(listener, clock), clock)
 
 
 def resume(
@@ -118,7 +121,7 @@ def resume(
     `changed` are options of the search given anew: max_trials, timeout, stop_on_target, keep_all_models, and whatever
     was given in memory. Raises RunError when model, data or metric are not those of the run.
     """
-    return searching.resume_search(Path(run), listener, clock, **changed)
+    return searching.resume_search(Path(run), ReportWriter(listener, clock), clock, **changed)
 
 
 def export(

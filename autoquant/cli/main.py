@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "inspect": "show a model's layers, what they cost, and what cannot be quantized",
         "benchmark": "measure how long models take on this machine, side by side",
         "explain": "show the measured effect of each setting and float layer of a run, and why layers are in float",
+        "report": "write a page about a run, or one that compares several: what was found, and what it cost",
         "export": "copy the best plan, its record and its model out of a run, or build it for another target",
         "quantize": "apply an exported plan to a model, without any search",
         "calibration": "calibrate and quantize a frozen .pb, with AMCT's arguments",

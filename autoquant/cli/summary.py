@@ -8,14 +8,15 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
-from autoquant.cli.output import UNKNOWN, Row, Table, labelled, page, say
-from autoquant.cli.pulse import duration
-from autoquant.cli.words import accepted, at_most, counted, number, percent, spread
+from autoquant.cli.output import Row, Table, labelled, page, say
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED, listed
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.formats.codec import json_text
+from autoquant.messages import UNKNOWN
+from autoquant.pulse import duration
+from autoquant.reports.words import accepted, at_most, counted, number, percent, spread
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.result import Ended, SearchResult, result_facts
 from autoquant.tuning.study.choices import MACS
@@ -199,7 +200,10 @@ def _effort(result: SearchResult) -> Iterator[Row]:
     yield "trials", f"{len(result.trials)}{best}, {samples} evaluated, in {duration(result.seconds)}"
     yield "ended", result.ended
     yield from _files(result)
-    yield "report", str(RunFolder(result.run).result)
+    folder = RunFolder(result.run)
+    yield "result", str(folder.result)
+    if folder.report.is_file():
+        yield "report", str(folder.report)
 
 
 def _files(result: SearchResult) -> Iterator[Row]:

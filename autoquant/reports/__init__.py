@@ -1,1 +1,1 @@
-"""What a run found out, read from its files, for explain and its JSON."""
+"""What a run found out, read from its files, for explain, its JSON, and report.html."""

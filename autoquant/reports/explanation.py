@@ -5,7 +5,7 @@ Its folder is read without the model, the study or TensorFlow, also while a sear
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +29,10 @@ from autoquant.tuning.study.trial import SCORE, State, Terms, Trial, best, load_
 
 PARTS = ("quantize", "calibrate", "save", "load", "score")
 """What a trial takes time for, in order."""
+
+
+class NoTrialYet(RunError):
+    """A run of which no trial has ended."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,18 @@ class RunTrials:
         return MappingProxyType({part: spent for part, spent in total.items() if spent})
 
 
-def read_trials(run: Path) -> RunTrials:
-    """Read a run. Raises RunError where there is none, no trial of it has ended, or a file of one is damaged."""
+def read_trials(run: Path, load: Callable[[Path], tuple[Trial, Terms]] = load_trial) -> RunTrials:
+    """Read a run; `load` reads the folder of a trial.
+
+    Raises RunError where there is none, no trial of it has ended (NoTrialYet), or a file of one is damaged.
+    """
     folder = RunFolder(run)
     folder.require_run()
     folders = sorted((run / "trials").glob("[0-9]*"))
     ended = [path for path in folders if (path / SCORE).is_file()]
     if not ended:
-        raise RunError(str(run), "no trial of it has ended yet", hint=f"wait, or go on with `autoquant resume {run}`")
-    loaded = sorted(map(load_trial, ended), key=lambda pair: pair[0].number)
+        raise NoTrialYet(str(run), "no trial of it has ended yet", hint=f"wait, or go on with `autoquant resume {run}`")
+    loaded = sorted(map(load, ended), key=lambda pair: pair[0].number)
     trials, (terms, *_) = zip(*loaded, strict=True)
     pointed = folder.best.resolve().name  # in a copy without links, to nothing
     linked = next((trial for trial in trials if folder.trial(trial.number).name == pointed), None)

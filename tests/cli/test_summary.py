@@ -40,7 +40,7 @@ def test_met_where_nothing_was_to_be_certified(trial: Trials, result: Results) -
         "trials   2 (best: trial 1), 160 samples evaluated, in 1m15s",
         f"ended    {met.ended}",
         "model    my run/best/net_quantized.pb",
-        "report   my run/result.json",
+        "result   my run/result.json",
         "next     autoquant export 'my run' --to net_quantized_export",
     ]
     assert [label for label, _ in brief(met)] == ["met", "model"]

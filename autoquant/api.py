@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -114,14 +114,18 @@ def resume(
     *,
     listener: Listener = no_progress,
     clock: Callable[[], float] = time.monotonic,
+    accept_changed: Collection[str] = (),
     **changed: Any,
 ) -> SearchResult:
     """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
 
-    `changed` are options of the search given anew: max_trials, timeout, stop_on_target, keep_all_models, and whatever
-    was given in memory. Raises RunError when model, data or metric are not those of the run.
+    `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, stop_on_target,
+    keep_all_models, whatever was given in memory, and model, data, calibration and metric where they were moved. Raises
+    RunError when these are not those of the run; but with `accept_changed`, of 'metric' and 'calibration', another one
+    is taken, and all trials are scored again with it.
     """
-    return searching.resume_search(Path(run), ReportWriter(listener, clock), clock, **changed)
+    written = ReportWriter(listener, clock)
+    return searching.resume_search(Path(run), written, clock, accept_changed=accept_changed, **changed)
 
 
 def export(
@@ -142,7 +146,7 @@ def export(
     inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
     `simulation` False leaves the functions out that let a graph run in stock TensorFlow, for converters that do not
     want them. `listener` is told what takes long. `given` are data and functions that the run had in memory, where they
-    are needed again. Raises RunError.
+    are needed again, and model, data, calibration and metric where they were moved. Raises RunError.
     """
     return export_trial(
         StoredTrial.load(Path(run), trial),

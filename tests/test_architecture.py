@@ -56,6 +56,7 @@ OWNERS = {
         "tuning/sampling/study_copy.py",
         "tuning/study/journal.py",
         "tuning/study/study.py",
+        "tuning/study/supersede.py",
     ),
     "rich": ("cli/explain.py", "cli/output.py", "cli/screen.py"),
     "tensorflow": (

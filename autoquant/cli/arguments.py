@@ -129,6 +129,17 @@ def add_certify(group: Any, *, otherwise: str) -> None:
     add(group, {"--certify DATA": f"{what}certificate (default: {otherwise})"})
 
 
+def add_places(parser: Parser) -> None:
+    """Where the model and the data of a run are, if they were moved."""
+    options = {
+        "--model MODEL": "where the model is now, if it was moved: the same file",
+        "--data DATA": "likewise the evaluation data",
+        "--calibration DATA": "likewise the calibration data",
+        "--metric M": "likewise the file of a metric of your own",
+    }
+    add(parser.add_argument_group("what was moved"), options)
+
+
 def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     """When a search ends; `trials` and `timeout` are the defaults in words."""
     options = {

@@ -86,6 +86,8 @@ def cost(found: Explanation) -> Iterator[Row]:
             names = listed(sorted(best.plan.float_operators), most=MOST_NAMES)
             yield "in float", f"{names}, which are no layers, but lose much in INT8"
     yield "effort", _effort(found)
+    for text in found.run.damaged:
+        yield "left out", text
 
 
 def _effort(found: Explanation) -> str:

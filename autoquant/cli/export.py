@@ -12,6 +12,7 @@ from autoquant.cli.process import working
 from autoquant.errors import MET, MISSED
 from autoquant.model.model import is_lite
 from autoquant.reports.words import number
+from autoquant.tuning.study.request import MOVABLE, TRUST_MODEL
 from autoquant.tuning.study.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     }
     arguments.add(parser, options, required=("--to",), default=None, trial=int)
     arguments.add_trust(parser)
+    arguments.add_places(parser)
     arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 
@@ -39,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
     """Export, and print where the files are."""
     folder = RunFolder(Path(args.run))
     folder.require_run()
-    model = folder.read_request()["request"]["model"]
+    model = getattr(args, "model", folder.read_request()["request"]["model"])
     with working(args, tensorflow=not is_lite(model)) as listener:
         from autoquant import api
 
         options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
-        options |= {"trust_model": True} if "trust_model" in args else {}
+        options |= {name: getattr(args, name) for name in (*MOVABLE, TRUST_MODEL) if name in args}
         saved = api.export(args.run, args.to, listener=listener, **options)
     notes = [f"note    {note}" for note in saved.notes]
     say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved), *notes]))

@@ -9,7 +9,7 @@ from autoquant.cli import arguments
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.model.model import check_file
-from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
 AS_BEFORE = "as the run was started"
@@ -20,6 +20,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.epilog = arguments.EXIT_CODES
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     arguments.add_budget(parser, trials=AS_BEFORE, timeout=AS_BEFORE)
+    arguments.add_places(parser)
+    what = "go on with another metric, or calibration: all trials are scored again with it; can be repeated"
+    parser.add_argument("--accept-changed", metavar="WHAT", action="append", choices=ACCEPTABLE, help=what)
     arguments.add_certify(parser.add_argument_group("certificate"), otherwise=AS_BEFORE)
     arguments.add_trust(parser.add_argument_group("model"))
     arguments.add_samples(parser.add_argument_group("report"), default=AS_BEFORE)
@@ -30,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
     """Resume, and print the result."""
     run = RunFolder(Path(args.run))
     run.require_run()
-    model = run.read_request()["request"]["model"]
+    model = getattr(args, "model", run.read_request()["request"]["model"])
     check_file(model)
     with prepared(args, model) as listener:
         from autoquant import api
 
-        result = api.resume(args.run, listener=listener, **arguments.options_for(args, SearchRequest))
+        changed = arguments.options_for(args, SearchRequest)
+        result = api.resume(args.run, listener=listener, accept_changed=getattr(args, "accept_changed", ()), **changed)
     return show_result(result, args)

@@ -70,7 +70,7 @@ def open_model(
     notes = tuple(_notes(frozen))
     del frozen
     release_memory(size)
-    model = Model(path.resolve().stem, graph, input_specs(graph), digest_of(path), notes)
+    model = Model(path.resolve().stem, graph, input_specs(graph), model_digest(path), notes)
     return without_front(model) if for_litert else model
 
 
@@ -123,7 +123,7 @@ def _normalized(frozen: Graph, fusion: Fusion, inputs: Sequence[str]) -> Graph:
     return graph
 
 
-def digest_of(path: Path) -> str:
+def model_digest(path: Path) -> str:
     """SHA-256 (hex) of a file; of a SavedModel, of the names and bytes of its graph, variables and assets.
 
     Nothing is opened as a model. Raises ModelError where that is not there, or cannot be read.

@@ -59,6 +59,7 @@ class Explanation:
             "certificate": file_facts(run.certificate) if run.certificate else None,
             "trials": len(run.trials),
             "unended_trials": run.unended,
+            "damaged": list(run.damaged),
             "evaluated_samples": run.samples,
             "seconds": dict(run.seconds),
             "settings": [one.facts() for one in self.settings],
@@ -81,7 +82,7 @@ class RunTrials:
     """The trials of a run that ended, by number; there is at least one.
 
     `best` is the one that the run keeps, None where none came to its end. `unended` counts those that were begun and
-    have no score: they go on, or were cut off.
+    have no score: they go on, or were cut off. `damaged` says what of which trials could not be read.
     """
 
     run: Path
@@ -90,6 +91,7 @@ class RunTrials:
     best: Trial | None
     unended: int = 0
     certificate: Certificate | None = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -105,9 +107,9 @@ class RunTrials:
 
 
 def read_trials(run: Path, load: Callable[[Path], tuple[Trial, Terms]] = load_trial) -> RunTrials:
-    """Read a run; `load` reads the folder of a trial.
+    """Read a run, but for trials whose files are damaged; `load` reads the folder of a trial.
 
-    Raises RunError where there is none, no trial of it has ended (NoTrialYet), or a file of one is damaged.
+    Raises RunError where there is no run, no trial of it has ended (NoTrialYet), or none is left.
     """
     folder = RunFolder(run)
     folder.require_run()
@@ -115,14 +117,23 @@ def read_trials(run: Path, load: Callable[[Path], tuple[Trial, Terms]] = load_tr
     ended = [path for path in folders if (path / SCORE).is_file()]
     if not ended:
         raise NoTrialYet(str(run), "no trial of it has ended yet", hint=f"wait, or go on with `autoquant resume {run}`")
-    loaded = sorted(map(load, ended), key=lambda pair: pair[0].number)
+    loaded, damaged = list[tuple[Trial, Terms]](), list[RunError]()
+    for path in ended:
+        try:
+            loaded.append(load(path))
+        except RunError as error:
+            damaged.append(error)
+    if not loaded:
+        raise damaged[0]
+    loaded.sort(key=lambda pair: pair[0].number)
     trials, (terms, *_) = zip(*loaded, strict=True)
     pointed = folder.best.resolve().name  # in a copy without links, to nothing
     linked = next((trial for trial in trials if folder.trial(trial.number).name == pointed), None)
     best_trial = linked or best(trials, terms.max_drop)
     claimed = folder.trial(best_trial.number) / CERTIFICATE if best_trial else None
     certificate = load_certificate(claimed) if claimed and claimed.is_file() else None
-    return RunTrials(run, terms, trials, best_trial, len(folders) - len(ended), certificate)
+    told = tuple(map(str, damaged))
+    return RunTrials(run, terms, trials, best_trial, len(folders) - len(ended), certificate, told)
 
 
 class Reason(StrEnum):

@@ -24,8 +24,8 @@ from autoquant.tuning.certification.certificate import (
     Origin,
     Verdict,
     add_to_holdout_log,
-    load_certificate,
     read_holdout_log,
+    readable_certificate,
 )
 from autoquant.tuning.certification.compute import compute_certificate
 from autoquant.tuning.certification.holdout import Groups, groups_of, holdout_subset
@@ -90,7 +90,7 @@ def certify(session: SearchSession, result: SearchResult) -> SearchResult:
 def _missed(session: SearchSession, result: SearchResult, best: Trial) -> SearchResult:
     """The result of a best trial that missed on the holdout."""
     path = session.folder.trial(best.number) / CERTIFICATE
-    certificate = load_certificate(path) if path.exists() else None
+    certificate = readable_certificate(path)
     if certificate is not None and certificate.verdict is not Verdict.MISSED:
         certificate = None
     gone = "" if certificate else f"trial {best.number} missed on the holdout, by holdout_log.json; {path} is gone"
@@ -126,9 +126,8 @@ def _again(session: SearchSession) -> str:
 
 def _stored(folder: RunFolder, before: Sequence[HoldoutEvaluation]) -> Certificate | None:
     """The certificate of an earlier evaluation of the same model and holdout, where it is still there."""
-    paths = [folder.trial(one.trial) / CERTIFICATE for one in before]
-    found = [load_certificate(path) for path in paths if path.exists()]
-    return next((one for one in found if one.origin.data == before[0].data), None)
+    found = (readable_certificate(folder.trial(one.trial) / CERTIFICATE) for one in before)
+    return next((one for one in found if one is not None and one.origin.data == before[0].data), None)
 
 
 def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> Certificate:

@@ -14,7 +14,7 @@ from autoquant.formats.codec import encode, json_text
 from autoquant.formats.config_json import load_config
 from autoquant.formats.quant_json import quant_json_path
 from autoquant.formats.record_text import load_record
-from autoquant.model.open import digest_of, open_model
+from autoquant.model.open import model_digest, open_model
 from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import existing_front, front_path
@@ -22,7 +22,7 @@ from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.events import Listener
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.code import check_code
-from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.study.trial import SCORE, load_trial
 from autoquant.tuning.transfer import Transferred, transfer
@@ -99,7 +99,7 @@ class StoredTrial:
         tables = folder.read_request()
         # Resolved once: a search that is going on may move `best` meanwhile.
         source = (folder.best if trial is None else folder.trial(trial)).resolve()
-        if not ((source / "record.txt").is_file() and (source / SCORE).is_file()):
+        if not (source / SCORE).is_file():
             what = "has no best trial yet" if trial is None else f"has no trial {trial} that was carried out"
             raise RunError(str(run), what, hint="`autoquant resume` goes on with the run")
         scored, terms = load_trial(source)
@@ -142,7 +142,7 @@ class StoredTrial:
         """Raise RunError where the model or data is not what the run was started with."""
         if digest != self.digests[what]:
             named = self.request.get(what, self.request["data"])
-            hint = "put it back, or export the best trial, whose model is kept"
+            hint = "put it back, say where it is, or export the best trial, whose model is kept"
             raise RunError(str(self.run.path), f"its {what} {named} is not what the run was started with", hint=hint)
 
 
@@ -158,16 +158,16 @@ def export_trial(
 ) -> Export:
     """Copy the files of a trial, or build them again: for another target, or where the model was deleted.
 
-    `given` are data and functions that the run had in memory, and `trust_model`.
+    `given` are data and functions that the run had in memory, new places of model, data, calibration and metric, and
+    `trust_model`.
     """
     wanted = target or trial.target
     wanted_io = io or (trial.io if wanted == trial.target else FLOAT32)
     check_target(trial.request["model"], target=wanted, io=wanted_io, simulation=simulation)
     trial.check_plan()
     made = None
-    if (wanted, wanted_io) == (trial.target, trial.io):
-        trust = bool(given.get("trust_model"))
-        made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation, trust)
+    if (wanted, wanted_io) == (trial.target, trial.io) and (trial.folder / "record.txt").is_file():
+        made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation, given)
     if made is None:
         made = _transfer(trial, to, wanted, wanted_io, listener, given)
         if not simulation:  # it was scored with what runs it
@@ -175,7 +175,7 @@ def export_trial(
     return replace(made, notes=(*_damage(trial), *_certificate(trial, made)))
 
 
-def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool, trust: bool) -> Export | None:
+def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool, given: Mapping[str, Any]) -> Export | None:
     """Copy a trial's files, its model rebuilt from the record where needed; None where that does not say enough.
 
     What is damaged is not copied, and nothing is built from it.
@@ -188,7 +188,7 @@ def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool, trust:
     if not copied and not (complete and trial.target == TENSORFLOW):
         return None
     if not copied:
-        _save_from_record(trial, made, simulation=simulation, trust=trust)
+        _save_from_record(trial, made, given, simulation=simulation)
     elif not simulation:
         _drop_simulation(made)
     remove_claims(made)
@@ -213,15 +213,16 @@ def _copy_model(trial: StoredTrial, made: Export, target: Target) -> bool:
     return True
 
 
-def _save_from_record(trial: StoredTrial, made: Export, *, simulation: bool, trust: bool) -> None:
+def _save_from_record(trial: StoredTrial, made: Export, given: Mapping[str, Any], *, simulation: bool) -> None:
     """Write the graph of TensorFlow that a record says."""
     from autoquant.model.survey import survey_graph
     from autoquant.targets.tensorflow import TensorFlowTarget
 
     asked = trial.request
-    given = {name: asked.get(name, ()) for name in ("inputs", "outputs", "feed")}
-    trial.check_same("model", digest_of(Path(asked["model"])))
-    model = open_model(asked["model"], **given, signature=asked.get("signature") or None, trust=trust)
+    names = {name: asked.get(name, ()) for name in ("inputs", "outputs", "feed")}
+    file, trust = Path(given.get("model", asked["model"])), bool(given.get(TRUST_MODEL))
+    trial.check_same("model", model_digest(file))
+    model = open_model(file, **names, signature=asked.get("signature") or None, trust=trust)
     record = load_record(trial.folder / made.record.name)
     TensorFlowTarget(simulation=simulation).save(model.graph, survey_graph(model.graph).by_name, record, made.model)
 
@@ -256,7 +257,7 @@ def _transfer(
     request = SearchRequest.from_table(trial.request, str(trial.run.request), call="export", **given)
     request = replace(request, target=target, engine=AUTO, objective=MACS, io=io)
     check_code(trial.run.path, request, trial.code, given)
-    trial.check_same("model", digest_of(Path(request.model)))
+    trial.check_same("model", model_digest(Path(request.model)))
     made = trial.files(to, open_target(target, io=io))
     remove_claims(made)
     batches = max(trial.run.read_space().whole["batch_num"])

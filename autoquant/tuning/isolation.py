@@ -43,12 +43,16 @@ PERIOD = 0.5
 FIRST_VICTIM = "1000"
 """What makes the system choose this process, not the search, when memory runs out."""
 
+TRUSTED = "--trust-model"
+"""Given to the process where the search was told so: run.toml never says it."""
+
 
 class IsolatedWorker:
     """Carries trials out in another process, which is started again where it died."""
 
-    def __init__(self, run: Path, limit: TimeLimit) -> None:
+    def __init__(self, run: Path, limit: TimeLimit, *, trust_model: bool = False) -> None:
         self._run = run
+        self._trusted = [TRUSTED] if trust_model else []
         self._limit = limit
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str] = queue.Queue()
@@ -61,7 +65,7 @@ class IsolatedWorker:
         package = str(Path(autoquant.__file__).parents[1])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(self._run)],
+            [sys.executable, "-m", __name__, str(self._run), *self._trusted],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -162,7 +166,7 @@ def _facts(trial: Trial) -> dict[str, Any]:
     return {**encode(trial), "parameters": dict(trial.parameters), "note": dict(trial.note)}
 
 
-def _serve(run: Path, tasks: IO[str], replies: IO[str]) -> None:
+def _serve(run: Path, tasks: IO[str], replies: IO[str], *, trust_model: bool) -> None:
     """Carry out the trials that standard input names, until it ends."""
 
     def reply(**facts: Any) -> None:
@@ -175,7 +179,8 @@ def _serve(run: Path, tasks: IO[str], replies: IO[str]) -> None:
 
     try:
         folder = RunFolder(run)
-        request = SearchRequest.from_table(folder.read_request()["request"], str(folder.request))
+        table = folder.read_request()["request"]
+        request = SearchRequest.from_table(table, str(folder.request), trust_model=trust_model)
         with stderr_held_back(shown_if_it_fails=True):  # what TensorFlow says when it is loaded
             model = model_of(request)
         inputs = open_inputs(request, folder.read_space(), model, listen, folder=run)
@@ -211,7 +216,7 @@ def main() -> None:
         os.dup2(2, 1)
         with suppress(OSError):  # of Linux alone
             Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM)
-        _serve(Path(sys.argv[1]), tasks, replies)
+        _serve(Path(sys.argv[1]), tasks, replies, trust_model=TRUSTED in sys.argv[2:])
 
 
 if __name__ == "__main__":

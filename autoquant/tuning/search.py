@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from autoquant import __version__
+from autoquant.cache import digest_of
 from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
-from autoquant.model.open import digest_of
+from autoquant.model.open import model_digest
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
@@ -27,9 +28,11 @@ from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.session import Clock, TimeLimit
+from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
-from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
+from autoquant.tuning.study.request import ACCEPTABLE, IN_MEMORY, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
 
@@ -49,7 +52,8 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     reporter(listener, "opening the model")
     inputs = open_inputs(request, space, model_of(request), listener, folder=run)
     # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
-    table = {"request": request.as_table(), "digests": inputs.digests(), "versions": _versions(request)}
+    digests = {**inputs.digests(), "space": digest_of(inputs.space_file.text)}
+    table = {"request": request.as_table(), "digests": digests, "versions": _versions(request)}
     table["code"] = code
     if inputs.source.notes:
         table["model"] = {"notes": list(inputs.source.notes)}
@@ -66,28 +70,41 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
             raise
 
 
-def resume_search(run: Path, listener: Listener, clock: Clock, **changed: Any) -> SearchResult:
+def resume_search(
+    run: Path, listener: Listener, clock: Clock, *, accept_changed: Collection[str] = (), **changed: Any
+) -> SearchResult:
     """Go on with a run, nothing finished lost.
 
-    `changed` are fields of the request given anew: the budget, and what was in memory. Raises UsageError for others,
-    RunError when model, data or metric are not those of the run.
+    `changed` are fields of the request given anew: the budget, what was in memory, and new places of model, data and
+    metric. `accept_changed` names what may be another one: all trials are scored again then. Raises UsageError for
+    others, RunError when model, data or metric are not those of the run.
     """
     begin = clock()
+    for what in accept_changed:
+        check_known("--accept-changed", what, ACCEPTABLE)
     folder = RunFolder(run)
     folder.require_run()
     with folder.locked():
         stored = folder.read_request()
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
-        check_code(run, request, stored.get("code", {}), changed)
+        check_code(run, request, stored.get("code", {}), changed, accepted=accept_changed)
         # Before it is opened: a stranger's model may run what it brings, and another model's data would not even fit.
-        _check_same(run, request, stored["digests"], {"model": digest_of(Path(request.model))})
+        _check_same(run, request, stored["digests"], {"model": model_digest(Path(request.model))})
         reporter(listener, "opening the model")
         model = model_of(request)
+        digests = dict(stored["digests"])
         inputs = open_inputs(request, folder.read_space(), model, listener, folder=run)
-        _check_same(run, request, stored["digests"], inputs.digests())
+        found = inputs.digests()
+        other = [what for what in accept_changed if digests[what] != found[what]]
+        digests.update({what: found[what] for what in other})
+        _check_same(run, request, digests, found)
         warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
+        if other:
+            again = supersede(folder)
+            warnings.append(f"the {' and the '.join(other)} changed: {again} trials are scored again")
         # The budget stays, if this is cut off too.
-        folder.write_request({**stored, "request": request.as_table(), "code": code_digests(request)})
+        code = code_digests(request)
+        folder.write_request({**stored, "request": request.as_table(), "digests": digests, "code": code})
         return _search(inputs, folder, listener, clock, begin, warnings)
 
 
@@ -98,6 +115,8 @@ def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], di
             given = getattr(request, what) or request.data
             named = given if isinstance(given, str | Path) else IN_MEMORY
             hint = "resume with what the run was started with, or start a new run"
+            if what in ACCEPTABLE:
+                hint += f"; --accept-changed {what} scores all trials again"
             raise RunError(str(run), f"the {what} ({named}) is not what the run was started with", hint=hint)
 
 
@@ -122,7 +141,8 @@ def _search(
     try:
         read_holdout_log(folder)  # so that damage is reported before hours are spent
         limit = TimeLimit(clock, begin, inputs.request.timeout)
-        isolated = IsolatedWorker(folder.path, limit) if inputs.request.isolate else None
+        trusted = inputs.request.trust_model
+        isolated = IsolatedWorker(folder.path, limit, trust_model=trusted) if inputs.request.isolate else None
         session = with_overview(prepare(inputs, folder, listen, limit, isolated))
         restore_best(session)
         ended = run_trials(session)

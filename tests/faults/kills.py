@@ -4,9 +4,10 @@
 
 For each target a search is left alone, certification included. Then in each case a search is sent a signal at a random
 moment: after a random line of its log and up to a fifth of a second, SIGKILL as often as SIGTERM, Ctrl-C or Ctrl-C
-twice. It is resumed, in half of the cases killed and resumed once more, and must come to the same: numbers, plans, states and
-scores of all trials, the best, the verdict and the figures of the certificate. A line for each case, then the sums;
-the exit code is 1 where one differs. The processes are forked off one that has loaded everything and run nothing.
+twice. It is resumed, in half of the cases killed and resumed once more, and must come to the same: numbers, plans,
+states and scores of all trials, the best, the verdict and the figures of the certificate. A line for each case, then
+the sums; the exit code is 1 where one differs. The processes are forked off one that has loaded everything and run
+nothing.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,20 @@ class Hooked(FakeScorer):
         return super().score(path, rules, on_step, on_progress)
 
 
-def hooked(folder: Path, hooks: dict[int, Callable[[], object]], *, trials: int = 4, **budget: float) -> Session:
+def hooked(
+    folder: Path,
+    hooks: dict[int, Callable[[], object]],
+    *,
+    trials: int = 4,
+    timeout: float = inf,
+    trial_timeout: float = inf,
+) -> Session:
     folder.mkdir(exist_ok=True)
     made = fake_session(folder, search_problem(8), "guided", trials=trials)
     assert isinstance(made.scorer, FakeScorer)
-    limit = TimeLimit(time.monotonic, time.monotonic(), budget.get("timeout", float("inf")))
-    return replace(made, scorer=Hooked(made.scorer, hooks), budget=replace(made.budget, **budget), limit=limit)
+    limit = TimeLimit(time.monotonic, time.monotonic(), timeout)
+    budget = replace(made.budget, timeout=timeout, trial_timeout=trial_timeout)
+    return replace(made, scorer=Hooked(made.scorer, hooks), budget=budget, limit=limit)
 
 
 def wait_for_a_lock() -> None:

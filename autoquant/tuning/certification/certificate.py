@@ -19,7 +19,7 @@ from pathlib import Path
 from autoquant.errors import RunError
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.formats.codec import load, save
-from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 
 AGAIN = "it records which holdout samples were used: restore the file as the search wrote it, or start a new run"
 
@@ -141,11 +141,25 @@ class HoldoutLog:
     evaluations: tuple[HoldoutEvaluation, ...]
 
 
+def readable_certificate(path: Path) -> Certificate | None:
+    """The certificate in a file; None where it is not there or damaged: then it can be computed again."""
+    try:
+        return load_certificate(path)
+    except RunError:
+        return None
+
+
 def read_holdout_log(folder: RunFolder) -> tuple[HoldoutEvaluation, ...]:
-    """The evaluations of a run, in order. Raises RunError that names the key."""
-    if not folder.holdout_log.exists():
-        return ()
-    return load(HoldoutLog, folder.holdout_log, RunError, hint=AGAIN).evaluations
+    """The evaluations of a run, in order, also those of which only the certificate is left. Raises RunError."""
+    found: list[HoldoutEvaluation] = []
+    if folder.holdout_log.exists():
+        found += load(HoldoutLog, folder.holdout_log, RunError, hint=AGAIN).evaluations
+    for number, path in folder.trials().items():
+        certificate = readable_certificate(path / CERTIFICATE)
+        if certificate is not None:
+            origin = certificate.origin
+            found.append(HoldoutEvaluation(origin.data, number, origin.int8_model, certificate.verdict))
+    return tuple(dict.fromkeys(found))
 
 
 def add_to_holdout_log(evaluation: HoldoutEvaluation, folder: RunFolder) -> None:

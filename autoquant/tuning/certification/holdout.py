@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError, UsageError
+from autoquant.errors import DataError, RunError, UsageError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import (
     DataSplits,
@@ -50,11 +50,9 @@ def make_holdout(
     """
     confidence, unit = request.confidence, request.unit
     least = least_certifiable(metric, baseline, max_drop=max_drop, confidence=confidence, unit=unit)
-    begun = folder.begun
-    splits = load_splits(opened, folder.splits) if begun else None
-    if splits is None and not (begun or opened.has_own_holdout or request.certify == NOTHING):
-        splits = split_search_holdout(opened, least=least, seed=request.seed, overlapping=request.allow_overlap)
-        save_splits(splits, folder.splits)
+    splits = load_splits(opened, folder.splits) if folder.begun else None
+    if splits is None:
+        splits = _split(opened, request, least, folder)
     splits = splits or opened.without_holdout(ALL_SEEN)
     if request.certify == NOTHING:
         return splits.without_holdout(DECLINED)
@@ -63,6 +61,24 @@ def make_holdout(
         splits = without_overlap(splits, least=least) if request.allow_overlap else splits
     if splits.holdout is not None:
         require_labels(metric, splits.holdout)
+    return splits
+
+
+def _split(opened: DataSplits, request: SearchRequest, least: int | None, folder: RunFolder) -> DataSplits | None:
+    """The split of a run that begins, or the same again where its file is lost; None where trials have seen all.
+
+    Raises RunError where it cannot be made again.
+    """
+    tables = folder.read_request() if folder.request.is_file() else {}
+    known = tables.get("splits", {}).get("search")
+    if known is None and (folder.begun or opened.has_own_holdout or request.certify == NOTHING):
+        return None
+    splits = split_search_holdout(opened, least=least, seed=request.seed, overlapping=request.allow_overlap)
+    if known not in (None, splits.search.digest):
+        raise RunError(str(folder.splits), "is lost, and cannot be made again", hint="put it back, or start a new run")
+    save_splits(splits, folder.splits)
+    if tables:
+        folder.write_request({**tables, "splits": {"search": splits.search.digest}})
     return splits
 
 

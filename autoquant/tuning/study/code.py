@@ -29,11 +29,19 @@ def code_digests(request: SearchRequest) -> dict[str, str]:
     return {name: _digest(files) for name, files in _named(request).items()}
 
 
-def check_code(run: Path, request: SearchRequest, stored: Mapping[str, Any], given: Collection[str]) -> None:
+def check_code(
+    run: Path,
+    request: SearchRequest,
+    stored: Mapping[str, Any],
+    given: Collection[str],
+    *,
+    accepted: Collection[str] = (),
+) -> None:
     """Raise RunError where a request of a run imports code of the run's own folder, or other code than it was started
     with.
 
-    `stored` are the digests of that, `given` the fields that whoever goes on with the run names now.
+    `stored` are the digests of that, `given` the fields that whoever goes on with the run names now, and `accepted`
+    those whose code may have changed.
     """
     for name, files in _named(request).items():
         spec = getattr(request, name)
@@ -43,7 +51,7 @@ def check_code(run: Path, request: SearchRequest, stored: Mapping[str, Any], giv
         if inside:
             what = f"the {name} ({spec}) is code in the run's own folder, which is never imported"
             raise RunError(str(run), what, hint="read it, and move it elsewhere if you trust it")
-        if stored.get(name) != _digest(files):
+        if name not in accepted and stored.get(name) != _digest(files):
             what = f"the {name} ({spec}) is not what the run was started with"
             raise RunError(str(run), what, hint="resume with what the run was started with, or start a new run")
 

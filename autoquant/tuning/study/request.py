@@ -48,6 +48,10 @@ CHANGEABLE = frozenset(
     }
 )
 """What may change when a run is resumed: its trials stay comparable."""
+MOVABLE = frozenset({"model", "data", "calibration", "metric"})
+"""What may be elsewhere when a run is resumed: it must be the same, by its digest."""
+ACCEPTABLE = ("metric", "calibration")
+"""What may be another one, where that is accepted: all trials are scored again."""
 IN_MEMORY = "(in memory)"
 """How run.toml calls data or functions that only the Python program that started the run can give."""
 NOTHING = "none"
@@ -255,14 +259,14 @@ class SearchRequest(DataRequest):
     def from_table(cls, table: Mapping[str, Any], where: str, *, call: str = "resume", **changed: Any) -> SearchRequest:
         """The request of a table by `as_table`, with some values changed; `call` is the function to name in an error.
 
-        Raises UsageError for what may not change, RunError for what was in memory and is not among the changed values,
-        or for a table of another kind.
+        What was moved is yet to be compared with the digests of the run. Raises UsageError for what may not change,
+        RunError for what was in memory and is not among the changed values, or for a table of another kind.
         """
         known = {entry.name for entry in fields(cls)}
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
         values.pop(TRUST_MODEL, None)
         for key in changed:
-            if key not in CHANGEABLE and values.get(key) != IN_MEMORY:
+            if key not in CHANGEABLE | MOVABLE and values.get(key) != IN_MEMORY:
                 hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"
                 raise UsageError(
                     key, "cannot change when a run is resumed: its trials would not be comparable", hint=hint

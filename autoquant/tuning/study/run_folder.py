@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from autoquant.cache import digest_of
 from autoquant.errors import RunError, SpaceError
 from autoquant.files import write_text, writing
-from autoquant.formats.space_toml import SpaceFile, parse_space
+from autoquant.formats.space_toml import SpaceFile, load_space, parse_space
 from autoquant.tuning.study.run_toml import read_run_toml, toml_text
 
 LOCK = ".lock"
@@ -153,11 +154,25 @@ class RunFolder:
         return read_run_toml(self.request)
 
     def read_space(self) -> SpaceFile:
-        """Read space.toml, as the run was started with it. Raises RunError."""
+        """Read space.toml, as the run was started with it; where it is lost, from the preset or file that it was.
+
+        Raises RunError.
+        """
+        tables = self.read_request()
+        wanted, named = tables["digests"].get("space"), tables["request"].get("space")
         try:
-            return parse_space(self.space.read_text(encoding="utf-8"), str(self.space))
+            found = parse_space(self.space.read_text(encoding="utf-8"), str(self.space))
+            if wanted in (None, digest_of(found.text)):
+                return found
+            what = "is not what the run was started with"
         except (OSError, UnicodeDecodeError, SpaceError) as error:
-            raise RunError(str(self.space), f"cannot be read ({error})", hint="start a new run") from None
+            what = f"cannot be read ({error})"
+        with suppress(SpaceError):
+            origin = load_space(named or "")
+            if wanted == digest_of(origin.text):
+                write_text(self.space, origin.text)
+                return origin
+        raise RunError(str(self.space), what, hint="put it back, or start a new run") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, laid_out
 from autoquant.model.litert.matching import parts_of
+from autoquant.model.litert.weight_index import WeightIndex
 from autoquant.model.model import known_constant
 from autoquant.model.operators import node_of
 
@@ -89,9 +90,9 @@ def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Place
     for index, op in enumerate(lite.operators):
         for part in (part for output in op.outputs for part in parts_of(lite.subgraph.tensors[output])):
             named.setdefault(part, []).append(index)
-    found, reasons = {}, {}
+    found, reasons, weights = {}, {}, _weight_index(lite)
     for layer in layers:
-        place = _place(graph, layer, lite, named.get(layer.node, ()))
+        place = _place(graph, layer, lite, named.get(layer.node, ()), weights)
         if isinstance(place, Place):
             found[layer.name] = place
         else:
@@ -99,13 +100,31 @@ def find_places(graph: Graph, layers: Iterable[Layer], lite: LiteGraph) -> Place
     return Places(MappingProxyType(found), MappingProxyType(reasons))
 
 
-def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) -> Place | str:
+def _weight_index(lite: LiteGraph) -> WeightIndex:
+    """Operators of a kind that can be a layer by how many values their weight has, and how large these are on average.
+
+    Neither is changed by the layout.
+    """
+    kinds = frozenset[str]().union(*MADE_OF.values())
+    able = (index for index, op in enumerate(lite.operators) if lite.kind(index) in kinds and len(op.inputs) > 1)
+    weights = ((index, _value(lite, lite.operators[index].inputs[1])) for index in able)
+    return WeightIndex.of(
+        ((lite.kind(index), one.size), _mean_size(one), index) for index, one in weights if one is not None
+    )
+
+
+def _mean_size(weight: Array) -> float:
+    """Infinite where a value is not finite: then it equals none."""
+    return float(np.abs(weight.astype(np.float64)).mean()) if weight.size and np.isfinite(weight).all() else np.inf
+
+
+def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int], weights: WeightIndex) -> Place | str:
     """A layer's place, or why it has none; operators `named` carry its name."""
     weight = None if layer.weight is None else known_constant(graph, layer.weight)
-    fitting = [index for index in range(len(lite.operators)) if lite.kind(index) in MADE_OF[layer.op]]
-    candidates = [
-        index for index in fitting if (index in named if weight is None else _has_weight(lite, index, weight))
-    ]
+    if weight is None:
+        candidates = sorted({index for index in named if lite.kind(index) in MADE_OF[layer.op]})
+    else:
+        candidates = [index for index in _alike(layer, weight, weights) if _has_weight(lite, index, weight)]
     if len(candidates) > 1:
         candidates = [index for index in candidates if index in named]
     if len(candidates) != 1:
@@ -118,6 +137,12 @@ def _place(graph: Graph, layer: Layer, lite: LiteGraph, named: Sequence[int]) ->
         return Place(index, data, None, None)
     bias = None if layer.bias is None else known_constant(graph, graph.nodes[layer.bias].input[1])
     return _with_bias(Place(index, data, 1, None), lite, bias)
+
+
+def _alike(layer: Layer, weight: Array, weights: WeightIndex) -> list[int]:
+    """The operators that may have a layer's weight, in whatever layout."""
+    number, within = _mean_size(weight), 2.0 * ROUNDING * float(np.abs(weight).max(initial=0.0))
+    return sorted(index for kind in MADE_OF[layer.op] for index in weights.near((kind, weight.size), number, within))
 
 
 def _has_weight(lite: LiteGraph, operator: int, weight: Array) -> bool:

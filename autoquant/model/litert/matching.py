@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,7 @@ from autoquant.array import Array
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.kinds import KINDS, laid_out, output_axis
+from autoquant.model.litert.weight_index import WeightIndex, peakedness
 from autoquant.model.nodes import FLOAT, attr_of
 from autoquant.model.operators import OPERATORS, node_of
 
@@ -59,12 +61,12 @@ def match(graph: Graph, model: Any) -> Match:
     taken: set[int] = set()
     results = _names(model, lambda op: op.outputs)
     constants = _names(model, lambda op: op.inputs[1:])
-    everything = range(len(model.subgraphs[0].operators))
-    ways: tuple[Callable[[Any], Sequence[int]], ...] = (
+    weights = _weight_index(model)
+    ways: tuple[Callable[[Any], Iterable[int]], ...] = (
         lambda node: results.get(node.name, ()),
         lambda node: constants.get(node.name, ()),
         lambda node: [index for name in _names_behind(graph, node) for index in results.get(name, ())],
-        lambda node: everything if _weight(graph, node) is not None else (),
+        lambda node: _alike(graph, node, weights),
     )
     for way in ways:
         for node in (node for node in wanted if node.name not in found.layers):
@@ -125,10 +127,46 @@ def _same(graph: Graph, node: Any, model: Any, index: int) -> bool:
     if weight is None:
         return True
     lite = flatbuffer.value_of(model, model.subgraphs[0].tensors[op.inputs[1]])
-    # A depthwise convolution has its input channels on the same axis.
-    axes = (output_axis(kind, op), KINDS[kind].input_axis) if kind in KINDS else (output_axis(kind, op),)
     layouts = list(_layouts(weight, kind))
-    return lite is not None and any(equal_but_for_factors(lite, laid, axis) for axis in axes for laid in layouts)
+    return lite is not None and any(
+        equal_but_for_factors(lite, laid, axis) for axis in _axes(kind, op) for laid in layouts
+    )
+
+
+def _axes(kind: str, op: Any) -> tuple[int, ...]:
+    """The axes of an operator's weight for whose indices it may have factors."""
+    # A depthwise convolution has its input channels on the same axis.
+    return (output_axis(kind, op), KINDS[kind].input_axis) if kind in KINDS else (output_axis(kind, op),)
+
+
+def _weight_index(model: Any) -> WeightIndex:
+    """Operators by kind, by the shape of their weight and each axis for which that may have factors."""
+    graph, known = model.subgraphs[0], frozenset(chain(*MADE_OF.values()))
+
+    def entries() -> Iterator[tuple[Any, float, int]]:
+        for index, op in enumerate(graph.operators):
+            kind = flatbuffer.op_name(model, op)
+            place = flatbuffer.input_of(op, 1) if kind in known else None
+            weight = None if place is None else flatbuffer.value_of(model, graph.tensors[place])
+            if weight is not None:
+                for axis in {one % weight.ndim for one in _axes(kind, op)}:
+                    yield (kind, weight.shape, axis), peakedness(weight, axis), index
+
+    return WeightIndex.of(entries())
+
+
+def _alike(graph: Graph, node: Any, weights: WeightIndex) -> Iterator[int]:
+    """The operators whose weights may be a node's: those that are where no factor is 0 come first."""
+    weight = _weight(graph, node)
+    layouts = [] if weight is None else [(kind, one) for kind in MADE_OF[node.op] for one in _layouts(weight, kind)]
+    near, others = set[int](), set[int]()
+    for kind, laid in layouts:
+        for axis, count in enumerate(laid.shape):
+            group = kind, laid.shape, axis
+            near.update(weights.near(group, peakedness(laid, axis), 4.0 * ROUNDING * count))
+            others.update(weights.all(group))
+    yield from sorted(near)
+    yield from sorted(others - near)
 
 
 def _layouts(weight: Array, kind: str) -> Iterator[Array]:

@@ -28,11 +28,12 @@ from autoquant.quiet import no_progress
 from autoquant.targets.litert import LiteRTCompiler
 from autoquant.targets.litert_calibration import TensorBetween
 from autoquant.targets.litert_operators import FIXED_SCALES
-from autoquant.tuning.sensitivity.divergence import RoundedTensor, Suffix, divergences, file_divergence, read_outputs
+from autoquant.tuning.sensitivity.divergence import divergences, file_divergence, read_outputs
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, OutputReading
 from autoquant.tuning.sensitivity.request import Between
+from autoquant.tuning.sensitivity.variants import RoundedTensor
 
-VERSION = 2
+VERSION = 3
 SHARE, BUDGETS = 0.25, (1e-3, 0.05)
 """Tensors in INT8 between layers may cost together this share of what all layers cost without them, and so many nats
 at least, a tenth or less of what 1 % of accuracy takes, and at most: it may be a layer that costs as much which ends in
@@ -129,7 +130,8 @@ def _losses(
 ) -> dict[int, float]:
     """The divergence of each tensor alone, by its index; infinite where it has no scale."""
     variants = {one.tensor: RoundedTensor(one.tensor, one.affine) for one in tensors if one.affine is not None}
-    passes = sum(len(Suffix.of(lite, variant).operators) for variant in variants.values()) / len(lite.operators)
+    behind = (len(lite.operators) - lite.makers.get(tensor, -1) - 1 for tensor in variants)
+    passes = sum(behind) / len(lite.operators)
     found = divergences(
         lite,
         variants.items(),

@@ -1,15 +1,14 @@
 """Sensitivity without gradients: how far the output goes when one layer alone is quantized, measured on LiteRT.
 
-Candidates are variants in one file: a layer's operator once more, fake-quantized, and copies of all operators behind
-it. What is before the layer is computed once, for the float model and for all variants.
+A candidate is a variant of the model: a layer's operator once more, fake-quantized, and with that all that is behind
+it. What is before the layer is computed once, for the float model and for all variants (sweep.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -18,35 +17,28 @@ from autoquant.errors import ModelError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import of_bounded_outputs
-from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake_quantize
 from autoquant.evaluation.engines.litert import LiteRTRunner
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, OutputReading, likelihood_of
 from autoquant.tuning.sensitivity.request import Sensitivities, SensitivityRequest
+from autoquant.tuning.sensitivity.sweep import BATCH, Sweep
+from autoquant.tuning.sensitivity.variants import Variant
 
 GROUP = 1 << 28
-"""Bytes of constants, counted for each variant that reads them, in one file."""
+"""Bytes of constants, counted for each variant that reads them, that are opened at once."""
 OPERATORS = 4000
-"""Operators that are added to one file."""
-BATCH, FEWEST = 64, 8
-FLOAT = "float"
-"""The outputs of the float model are called `float/<output>`, those of a variant `<number>/<output>`."""
+"""Operators that are added at once."""
+PASSES, FEWEST = 32, 8
+"""Over all samples that are asked for, so much may be computed as so many passes; of more layers, fewer samples tell.
+
+What is behind each layer runs once more, so with all samples the time would grow with the square of the layers. There
+are FEWEST samples at least.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class RoundedTensor:
-    """A tensor, by index, that is rounded to INT8 and back for whatever reads it."""
-
-    tensor: int
-    affine: Affine
-
-
-Variant = FakeQuantized | RoundedTensor
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -58,10 +50,12 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
     part of it on its own, TrialError where it does not run at all, PlanError where a layer cannot have the settings or
     the statistics lack what they want.
     """
+    operators: Mapping[str, int]
     if isinstance(request.model.program, LiteGraph):
         from autoquant.tuning.sensitivity.candidates import fake_quantized_layers
 
         lite, variants = request.model.program, fake_quantized_layers(request)
+        operators = lite.layers
     else:
         from autoquant.evaluation.engines.fake_quant_places import convert_with_places
         from autoquant.tuning.sensitivity.candidates import converted_layers
@@ -69,10 +63,23 @@ def divergence(request: SensitivityRequest, *, reason: str = "") -> Sensitivitie
         layers = [request.layers[name] for name in request.candidates]
         lite, places = convert_with_places(request.model.graph, layers)
         variants = converted_layers(request, lite, places)
-    data = request.sample_subset
-    likelihoods, total = read_outputs(lite, data, request.reading), sum(map(len, request.candidates.values()))
+        operators = {name: place.operator for name, place in places.found.items()}
+    behind = {name: 1.0 - index / len(lite.operators) for name, index in operators.items()}
+    passes = sum(len(each) * behind.get(name, 0.0) for name, each in request.candidates.items())
+    request = replace(request, samples=enough_samples(request.samples, passes))
+    data, total = request.sample_subset, sum(map(len, request.candidates.values()))
+    likelihoods = read_outputs(lite, request.data.spread(max(BATCH, request.samples)), request.reading)
     values = divergences(lite, variants, data, likelihoods, total=total, on_progress=request.on_progress)
     return request.result_from(values, "divergence", reason)
+
+
+def enough_samples(wanted: int, passes: float) -> int:
+    """As many samples as are wanted, or fewer where so many passes over all of them are more than PASSES.
+
+    >>> enough_samples(256, passes=20.0), enough_samples(256, passes=64.0)
+    (256, 128)
+    """
+    return max(min(wanted, FEWEST), min(wanted, int(wanted * PASSES / max(passes, 1.0))))
 
 
 def read_outputs(lite: LiteGraph, data: Dataset, reading: OutputReading) -> Mapping[str, Likelihood]:
@@ -105,13 +112,14 @@ def divergences(
     that share a file by their samples. Raises as `divergence`.
     """
     found: dict[Key, float] = {}
-    for group in _groups(lite, variants):
-        before, size = len(found), len(group)
+    with closing(Sweep.of(lite, data, likelihoods)) as sweep:
+        for group in _groups(sweep, variants):
+            before, size = len(found), len(group)
 
-        def on_samples(done: int) -> None:
-            on_progress(before + size * done // len(data), total)  # noqa: B023  # called before the next group
+            def on_samples(done: int) -> None:
+                on_progress(before + size * done // len(data), total)  # noqa: B023  # called before the next group
 
-        found |= zip(group, _measured(lite, list(group.values()), data, likelihoods, on_samples), strict=True)
+            found |= zip(group, sweep.measured(list(group.values()), data, on_samples), strict=True)
     return found
 
 
@@ -128,12 +136,12 @@ def file_divergence(lite: LiteGraph, content: bytes, data: Dataset, likelihoods:
     return total / len(data) if np.isfinite(total) else np.inf
 
 
-def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterator[Mapping[Key, Variant]]:
-    """Variants side by side, as many as one file takes."""
+def _groups(sweep: Sweep, variants: Iterable[tuple[Key, Variant]]) -> Iterator[Mapping[Key, Variant]]:
+    """As many variants as are opened at once."""
     group: dict[Key, Variant] = {}
     size = operators = 0
     for key, variant in variants:
-        suffix = Suffix.of(lite, variant)
+        suffix = sweep.suffix(variant)
         if group and (size + suffix.size > GROUP or operators + len(suffix.operators) > OPERATORS):
             yield group
             group, size, operators = {}, 0, 0
@@ -143,36 +151,6 @@ def _groups(lite: LiteGraph, variants: Iterable[tuple[Key, Variant]]) -> Iterato
         yield group
 
 
-def _measured(
-    lite: LiteGraph,
-    group: Sequence[Variant],
-    data: Dataset,
-    likelihoods: Mapping[str, Likelihood],
-    on_samples: Callable[[int], None],
-) -> list[float]:
-    """The mean divergence of each variant's outputs; `on_samples` is told how many samples are done."""
-    outputs = {name: int(i) for name, i in zip(lite.outputs, lite.subgraph.outputs, strict=True) if name in likelihoods}
-    builder = LiteBuilder(lite)
-    tensors = {f"{FLOAT}/{name}": index for name, index in outputs.items()}
-    for number, variant in enumerate(group):
-        own = _add_variant(builder, variant)
-        tensors |= {f"{number}/{name}": own[index] for name, index in outputs.items() if index in own}
-    total, done = np.zeros(len(group)), 0
-    on_samples(done)
-    with closing(LiteRTRunner(builder.write(tensors), lite.inputs, list(tensors), cores())) as runner:
-        for batch in of_bounded_outputs(runner, data.batches(BATCH), data.inputs):
-            found = runner(batch.inputs)
-            for name in outputs:
-                before = found[f"{FLOAT}/{name}"]
-                for number in range(len(group)):
-                    if f"{number}/{name}" in found:
-                        divergences = likelihoods[name].divergence(before, found[f"{number}/{name}"])
-                        total[number] += np.maximum(divergences, 0.0).sum()  # rounding can make them less than nothing
-            done += len(batch)
-            on_samples(done)
-    return [float(value) / len(data) if np.isfinite(value) else np.inf for value in total]
-
-
 def _real_outputs(lite: LiteGraph, reading: OutputReading) -> Mapping[str, int]:
     """The outputs that are real numbers and count, and their tensors."""
     outputs = dict(zip(lite.outputs, map(int, lite.subgraph.outputs), strict=True))
@@ -180,71 +158,3 @@ def _real_outputs(lite: LiteGraph, reading: OutputReading) -> Mapping[str, int]:
     if not real:
         raise ModelError("model", "has no output of float32", hint="choose another one with --outputs")
     return {name: real[name] for name in reading.counting(list(real))}
-
-
-@dataclass(frozen=True)
-class Suffix:
-    """The operators of a .tflite, by index and in order, that a variant reaches; its own operator is the first."""
-
-    lite: LiteGraph
-    operators: tuple[int, ...]
-    tensor: int | None = None
-
-    @classmethod
-    def of(cls, lite: LiteGraph, variant: Variant) -> Suffix:
-        """Find them."""
-        if isinstance(variant, RoundedTensor):
-            return cls(lite, tuple(_reached(lite, {variant.tensor}, after=-1)), variant.tensor)
-        results = set(map(int, lite.operators[variant.operator].outputs))
-        return cls(lite, (variant.operator, *_reached(lite, results, after=variant.operator)))
-
-    @cached_property
-    def inputs(self) -> frozenset[int]:
-        """The tensors that they read, and that which is rounded."""
-        own = () if self.tensor is None else (self.tensor,)
-        return frozenset((*own, *(int(t) for index in self.operators for t in self.lite.operators[index].inputs)))
-
-    @property
-    def size(self) -> int:
-        """Bytes of the constants that they read, of which kernels keep copies of their own."""
-        tensors, buffers = self.lite.subgraph.tensors, self.lite.model.buffers
-        data = (buffers[tensors[tensor].buffer].data for tensor in self.inputs if tensor >= 0)
-        return sum(len(one) for one in data if one is not None)
-
-    @property
-    def ready(self) -> int:
-        """How many operators of the file come first, so that all is there that these do not make themselves."""
-        own = set(self.operators)
-        makers = (self.lite.makers.get(tensor, -1) for tensor in self.inputs)
-        return max((maker + 1 for maker in makers if maker not in own), default=0)
-
-
-def _reached(lite: LiteGraph, tensors: Collection[int], *, after: int) -> Iterator[int]:
-    """The operators behind one of this index that any of the tensors reaches."""
-    reached = set(tensors)
-    for index in range(after + 1, len(lite.operators)):
-        if not reached.isdisjoint(map(int, lite.operators[index].inputs)):
-            yield index
-            reached |= set(map(int, lite.operators[index].outputs))
-
-
-def _add_variant(builder: LiteBuilder, variant: Variant) -> Mapping[int, int]:
-    """Add the operators of a variant; gives for each tensor that they make again, the one that they made.
-
-    Raises ModelError where one of them cannot be doubled.
-    """
-    lite, suffix, own = builder.lite, Suffix.of(builder.lite, variant), dict[int, int]()
-    if any(builder.tensor(tensor).isVariable for tensor in suffix.inputs if tensor >= 0):
-        name = lite.name_of(variant.tensor) if isinstance(variant, RoundedTensor) else variant.layer
-        raise ModelError(name, "an operator behind it keeps a state", hint="it cannot be measured alone")
-    if isinstance(variant, RoundedTensor):
-        scale, zero = variant.affine.scale, variant.affine.offset
-        own[variant.tensor] = builder.quantize_dequantize(variant.tensor, scale, zero, at=suffix.ready)
-    for index in suffix.operators:
-        op = builder.copied(index, own)
-        if isinstance(variant, FakeQuantized) and index == variant.operator:
-            fake_quantize(builder, op, variant, at=suffix.ready)
-        own |= {tensor: builder.like(tensor) for tensor in op.outputs}
-        op.outputs = [own[tensor] for tensor in op.outputs]
-        builder.place(op, at=suffix.ready)
-    return own

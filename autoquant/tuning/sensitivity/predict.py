@@ -25,7 +25,7 @@ from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, me
 from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
 
-VERSION = 2
+VERSION = 3
 MOST = 24
 """So many settings of a layer are all compared; of more only those that differ from the first in one thing."""
 TOO_LARGE = 1.0

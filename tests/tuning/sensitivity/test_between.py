@@ -24,8 +24,9 @@ from autoquant.targets.table import open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.sensitivity import between
 from autoquant.tuning.sensitivity.between import chosen
-from autoquant.tuning.sensitivity.divergence import RoundedTensor, divergences, read_outputs
+from autoquant.tuning.sensitivity.divergence import divergences, read_outputs
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
+from autoquant.tuning.sensitivity.variants import RoundedTensor
 from autoquant.tuning.study.workload import Workload
 
 STEP = Affine(0.5, 0)

@@ -259,7 +259,8 @@ def benchmark(
 
     A model is a .tflite, a run whose best is one, or one of TensorFlow, which is converted to float. `samples` is a
     batch for each input in the order of the file; without it numbers are random. `options` are threads (1), batch_size
-    (1), repeat (as often as three seconds allow), image_size, signature and feed (of models of TensorFlow).
+    (1), repeat (as often as three seconds allow), image_size, and signature, feed and trust_model (of models of
+    TensorFlow).
     `listener` is told what takes long.
     Raises ModelError where a model cannot be run.
     """

@@ -37,6 +37,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     }
     arguments.add(parser, options, threads=int, batch_size=int, repeat=int, image_size=arguments.image_size)
     arguments.add_feed(parser)
+    arguments.add_trust(parser)
     arguments.add_json(parser)
 
 

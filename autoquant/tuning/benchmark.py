@@ -35,6 +35,7 @@ class BenchmarkOptions(TypedDict, total=False):
     image_size: tuple[int, int] | None
     signature: str | None
     feed: Feed
+    trust_model: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class BenchmarkRequest:
     """How to measure: threads, samples a batch, rounds (None: as many as three seconds allow, 1000 at most).
 
     `image_size` is height and width of images where the first model leaves them open. Models of TensorFlow are opened
-    with this `signature`, and with the values that `feed` gives to placeholders that are no data.
+    with this `signature`, and the values that `feed` gives to placeholders that are no data; with `trust_model` also
+    where they may do more than compute (model/trust.py).
     """
 
     threads: int = 1
@@ -51,6 +53,7 @@ class BenchmarkRequest:
     image_size: tuple[int, int] | None = None
     signature: str | None = None
     feed: Feed = ()
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         for option, value, least in (
@@ -148,7 +151,7 @@ def _converted(path: Path, request: BenchmarkRequest, layers: dict[str, str]) ->
     from autoquant.evaluation.latency.models import layer_of, lite_of
 
     signature = request.signature if path.is_dir() else None
-    lite = lite_of(open_model(path, signature=signature, feed=request.feed, for_litert=True))
+    lite = lite_of(open_model(path, signature=signature, feed=request.feed, for_litert=True, trust=request.trust_model))
     layers |= layer_of(lite)
     return lite.content
 

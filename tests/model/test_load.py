@@ -14,7 +14,7 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
 from autoquant.model.load import load
 from autoquant.model.model import InputSpec
-from autoquant.model.open import digest_of, open_model
+from autoquant.model.open import model_digest, open_model
 
 pytestmark = [
     # Keras converts its variables by a protocol of NumPy 1, which NumPy 2 announces the end of.
@@ -355,12 +355,12 @@ def test_the_digest_changes_with_any_byte(build: Callable[..., Graph], tmp_path:
     path = tmp_path / "a.pb"
     path.write_bytes(b"abc")
     # Of FIPS 180-2: the digest of "abc".
-    assert digest_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert model_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     saved = save_module(folder, ["digest"])
-    before = digest_of(saved)
-    assert digest_of(saved) == before
+    before = model_digest(saved)
+    assert model_digest(saved) == before
     (saved / "fingerprint.pb").write_bytes(b"is not a part of the model")
-    assert digest_of(saved) == before
+    assert model_digest(saved) == before
     data = next((saved / "variables").glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:-1] + b"\x01")
-    assert digest_of(saved) != before
+    assert model_digest(saved) != before

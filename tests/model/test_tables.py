@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from autoquant.errors import ModelError
 from autoquant.model.graph import Graph
-from autoquant.model.open import digest_of, open_model
+from autoquant.model.open import model_digest, open_model
 from autoquant.model.tables import FILLING, Table, with_constant_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -95,7 +95,7 @@ def test_a_vocabulary_in_a_file_with_buckets_for_other_words(tmp_path: Path, run
     np.testing.assert_array_equal(run(model.graph, {"x": words})[0], table.lookup(tf.constant(words)).numpy())
     (asset,) = (path / "assets").iterdir()
     asset.write_text("one\ntwo\nfour\n")
-    assert digest_of(path) != model.digest
+    assert model_digest(path) != model.digest
 
 
 def graph_of_tensorflow_1() -> Any:

@@ -84,6 +84,7 @@ OWNERS = {
         "model/saved_model.py",
         "model/shapes.py",
         "model/tables.py",
+        "model/trust.py",
         "targets/ascend_functions.py",
         "tuning/sensitivity/fisher.py",
         "tuning/sensitivity/likelihoods.py",

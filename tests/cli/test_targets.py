@@ -90,14 +90,14 @@ def test_impossible_targets_are_told_before_tensorflow_is_imported(
 def test_resume_asks_the_run_for_its_model(
     model: str, needed: bool, loaded: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The model is damaged: that is told after TensorFlow was loaded, or was not."""
+    """The model is another one: that is told after TensorFlow was loaded, or was not."""
     Path(model).write_bytes(b"no model")
     digests = "\n".join(f'{name} = "{"0" * 64}"' for name in ("model", "data", "calibration", "metric"))
     request = f'model = "{model}"\ndata = "d.npz"\ntolerance = "1%"\ntarget = "litert"\nio = "float32"'
     Path("run").mkdir()
     Path("run/run.toml").write_text(f"[request]\n{request}\n[digests]\n{digests}\n")
     assert main(["resume", "run"]) == 2
-    assert f"{model}: " in capfd.readouterr().err
+    assert f"the model ({model}) is not what the run was started with" in capfd.readouterr().err
     assert loaded == ["loaded"] * needed
 
 

@@ -111,7 +111,6 @@ def test_trouble_with_a_report_is_said_once_and_ends_nothing(
     monkeypatch.setattr(writer, "page_writer", broken)
     heard: list[Event] = []
     options: dict[str, Any] = {"tolerance": 0.5, "max_trials": 2, "certify": "none", "space": "quick"}
-    options["listener"] = heard.append
     result = autoquant.search(
         tiny.model,
         tiny.evaluation,

@@ -12,6 +12,7 @@ from autoquant.errors import ModelError
 from autoquant.messages import reason
 from autoquant.model.freezing import LONGEST, freeze, named_graph
 from autoquant.model.graph import Graph
+from autoquant.model.hdf5 import check_hdf5
 from autoquant.model.model import WHOLE
 from autoquant.model.trust import check_graph
 
@@ -50,6 +51,8 @@ def _keras_model(path: Path, trust: bool) -> Any:
 
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
         raise ModelError(str(path), "is not a Keras file, or is incomplete", hint=WHOLE)
+    if path.suffix.lower() != ".keras":
+        check_hdf5(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old files and optimizers: nothing that a user could act on

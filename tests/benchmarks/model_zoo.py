@@ -71,17 +71,20 @@ def ours(folder: Path, entry: Entry, target: str) -> Row:
     """Quantize all layers with the settings that AMCT has by default."""
     from autoquant.calibration.plan import Plan, layer_plan
     from autoquant.errors import AutoquantError
-    from autoquant.evaluation.data.dataset import open_data
     from autoquant.evaluation.engines.table import open_engine
     from autoquant.model.open import open_model
     from autoquant.targets.table import TARGETS, open_target
     from autoquant.tuning.builder import builder_of_plan
+    from autoquant.tuning.inputs import open_dataset
+    from autoquant.tuning.study.request import DataRequest
     from autoquant.tuning.study.workload import Workload
 
     laps = [time.process_time()]
     try:
-        opened, chosen = open_model(model_in(folder)), open_target(target)
-        data = open_data(folder / "calibration.npz", opened.inputs)
+        opened = open_model(model_in(folder), for_litert=TARGETS[target].cuts_front)
+        chosen, paths = open_target(target), {part: folder / f"{part}.npz" for part in ("calibration", "evaluation")}
+        request = DataRequest(data=paths["evaluation"], calibration=paths["calibration"])
+        data = open_dataset(request, opened, request.calibration)
         lowered = chosen.lowered(opened)
         workload = Workload.of(chosen, lowered, data)
         laps.append(time.process_time())
@@ -92,12 +95,12 @@ def ours(folder: Path, entry: Entry, target: str) -> Row:
         laps.append(time.process_time())
         built = builder.build(plan, folder).path
         laps.append(time.process_time())
-        evaluation = open_data(folder / "evaluation.npz", opened.inputs)
+        evaluation = open_dataset(request, opened, request.data)
         with closing(engine.open_file(built, lowered.program)) as runner:
             found = [runner(batch.inputs) for batch in evaluation.batches(BATCH)]
     except AutoquantError as error:
         return Row(note=str(error))
-    results = [np.concatenate([part[name] for part in found]) for name in lowered.program.outputs]
+    results = [np.concatenate([part[name] for part in found]) for name in sorted(lowered.program.outputs)]
     integer, conversions = (len(plan.int8), None) if target == "tensorflow" else counted(built.read_bytes())
     seconds = tuple(after - before for before, after in pairwise(laps))
     return Row(f"{len(layers)}", integer, conversions, agreement(folder, entry, results), seconds)
@@ -193,7 +196,7 @@ def _real(value: Any, detail: Mapping[str, Any]) -> Any:
 
 
 def agreement(folder: Path, entry: Entry, results: Sequence[Any]) -> str:
-    """Of the first output with that of the Keras model, or of the file itself: a share of places, or decibels."""
+    """Of the first output by name with what the Keras model, or the file itself, gives: a share of places, or dB."""
     want, found = np.load(folder / "expected.npy"), np.asarray(results[0], np.float64)
     if want.shape != found.shape:
         return f"shape {found.shape}, not {want.shape}"

@@ -264,6 +264,17 @@ def test_shares_of_positions_and_of_outputs(metric: str, weights: float) -> None
     assert 0.01 <= stopped.low <= share * weights <= stopped.high
 
 
+@pytest.mark.parametrize(("gain", "decibels", "within"), [(0.9, 20.0, False), (1.01, 40.0, True)])
+def test_decibels_are_decided_early(gain: float, decibels: float, within: bool) -> None:
+    model = Model(lambda x: gain * x)  # an error of a tenth, or a hundredth, of the signal
+    found = score(model, scorer("sqnr@60"), max_drop=30.0, improves=False)
+    assert found.within is within
+    assert found.samples == model.seen < COUNT / 4
+    assert found.low is not None and found.high is not None
+    assert found.low <= 60.0 - decibels <= found.high
+    assert (found.high <= 30.0 * (1 + 1e-5)) if within else (found.low >= 30.0)
+
+
 def test_the_divergence_is_the_mean_over_the_outputs_that_are_scored() -> None:
     opened = open_metric("sqnr@60")
     baseline = measure_baseline(Shares(), DATA, opened, batch_size=50, key="")

@@ -30,7 +30,8 @@ def write_cache(path: Path, entry: CacheEntry, *, key: str, version: int) -> Non
     Raises RunError when it cannot be written.
     """
     header = json.dumps({"key": key, "version": version, "facts": dict(entry.header)})
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    size = sum(array.nbytes for array in entry.arrays.values())
+    with written_whole(path, size=size) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, header=np.array(header), **entry.arrays)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autoquant.errors import RunError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -21,21 +25,28 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, size: int = 0) -> Iterator[Path]:
     """Give a temporary path to write; it takes the name `path` only when everything was written and flushed.
 
-    Raises RunError when the disk is full, read-only or otherwise refuses.
+    `size` are the bytes that are to be written, where that is known. Raises RunError when the disk is full, read-only
+    or otherwise refuses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path):
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        _remove(temporary)  # first: what is free is told
+        raise unwritable(path, error, size=size) from error
     finally:
-        with suppress(OSError):  # what could not be written need not be there to remove
-            temporary.unlink()
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # what could not be written need not be there to remove
+        temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    with written_whole(path) as temporary:
+    with written_whole(path, size=len(content)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -67,8 +78,21 @@ def changed_files(folder: Path, digests: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def unwritable(path: Path, error: OSError) -> RunError:
-    """What to tell about a path that cannot be written."""
-    return RunError(
-        str(path), f"cannot be written ({error.strerror or error})", hint="free the disk, or choose another folder"
-    )
+def unwritable(path: Path, error: OSError, *, size: int = 0) -> RunError:
+    """What to tell about a path that cannot be written; where the disk is full, how much is missing."""
+    what, hint = f"cannot be written ({error.strerror or error})", "free the disk, or choose another folder"
+    if error.errno in _FULL:
+        free = _free(path)
+        needed = f"it takes {_megabytes(size)}, and " if size else ""
+        hint = f"{needed}{_megabytes(free)} are free: free the disk, or choose another folder"
+    return RunError(str(path), what, hint=hint)
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where a path is, or is to be."""
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

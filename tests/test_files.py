@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,14 +40,21 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[Ba
     assert [left.name for left in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_the_disk_is_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(0, ""), (2_500_000, "it takes 2.5 MB, and "), (4_000, "it takes 4.0 kB, and ")],
+)
+def test_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, size: int, told: str) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RunError) as caught, written_whole(path) as temporary:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1_234_000))
+    with pytest.raises(RunError) as caught, written_whole(path, size=size) as temporary:
         temporary.write_text("half")
-        raise OSError(28, os.strerror(28))
+        raise OSError(number, os.strerror(number))
     assert str(caught.value) == (
-        f"{path}: cannot be written (No space left on device); free the disk, or choose another folder"
+        f"{path}: cannot be written ({os.strerror(number)}); "
+        f"{told}1.2 MB are free: free the disk, or choose another folder"
     )
     assert path.read_text() == "old"
 

@@ -125,7 +125,7 @@ def _write(path: Path, graph_def: Any, stands_for: Mapping[str, tuple[str, ...]]
     """Write a graph, and beside it which of its nodes stand for which."""
     content = graph_def.SerializeToString(deterministic=True)
     mapping = quant_json_path(path)
-    with written_whole(path) as temporary:
+    with written_whole(path, size=len(content)) as temporary:
         temporary.write_bytes(content)
         mapping.unlink(missing_ok=True)  # never beside a model that it does not describe
     save(QuantJson(sha256(content).hexdigest(), stands_for), mapping)

@@ -109,12 +109,12 @@ class StoredTrial:
     @property
     def target(self) -> str:
         """The target of the run."""
-        return str(self.request["target"])
+        return str(self.request.get("target", TENSORFLOW))
 
     @property
     def io(self) -> str:
         """The type of inputs and outputs of its files."""
-        return str(self.request["io"])
+        return str(self.request.get("io", FLOAT32))
 
     @property
     def config(self) -> Path:

@@ -108,7 +108,7 @@ class _Preparation:
             engine=scorer.engine.name,
             objective_name=objective.name,
         )
-        restore_folders(self.folder, study, terms)
+        restore_folders(self.folder, study, terms, layers=inputs.workload.layers)
         self.limit.before = sum(sum(trial.seconds.values()) for trial in study.trials())
         return SearchSession(
             builder=builder,

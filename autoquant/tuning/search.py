@@ -173,7 +173,7 @@ def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | Dat
     """The same error; once there are trials the way out is to go on with them."""
     if not folder.begun:
         return error
-    hint = f"fix that; finished trials are kept, and `autoquant resume {folder.path}` goes on"
+    hint = f"{error.hint or 'fix that'}; finished trials are kept, and `autoquant resume {folder.path}` goes on"
     return type(error)(error.where, error.what, hint=hint)
 
 

@@ -29,7 +29,7 @@ def without_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez("data.npz", x=np.zeros((2, 2)))
     Path("bad.toml").write_text("version = [")
     Path("run").mkdir()
-    digests = "\n".join(f'{what} = "0"' for what in ("model", "data", "calibration", "metric"))
+    digests = "\n".join(f'{what} = "{"0" * 64}"' for what in ("model", "data", "calibration", "metric"))
     request = 'model = "gone.pb"\ndata = "data.npz"\ntolerance = "1%"'
     Path("run/run.toml").write_text(f"[request]\n{request}\n[digests]\n{digests}\n")
 

@@ -237,9 +237,7 @@ def test_unexplainable_trials_are_errors(tmp_path: Path, searched: Path, capsys:
     kept = score.read_text()
     score.write_text(kept[:100])
     try:
-        assert main(["explain", str(searched)]) == 2
+        assert main(["explain", str(searched)]) == 0
     finally:
         score.write_text(kept)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert str(score) in captured.err
+    assert f"left out  {score}: is not valid JSON" in capsys.readouterr().out

@@ -65,8 +65,17 @@ def load(*, tensorflow: bool) -> None:
         importlib.import_module(name)
 
 
-def run(words: Sequence[str], log: Path, *, kill: Callable[[int, Path], bool] = lambda pid, log: False) -> Ended:
-    """Run the command line in a process of its own; `kill` is asked again and again until it has killed it."""
+def run(
+    words: Sequence[str],
+    log: Path,
+    *,
+    kill: Callable[[int, Path], bool] = lambda pid, log: False,
+    before: Callable[[], object] = lambda: None,
+) -> Ended:
+    """Run the command line in a process of its own; `kill` is asked again and again until it has killed it.
+
+    `before` is called there first.
+    """
     from autoquant.cli.main import main
 
     log.write_text("")
@@ -78,6 +87,7 @@ def run(words: Sequence[str], log: Path, *, kill: Callable[[int, Path], bool] = 
             os.dup2(descriptor, 2)
             os.setsid()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            before()
             code = main(list(words))
             sys.stdout.flush()
             os._exit(code)
@@ -120,7 +130,9 @@ def outcome(run: Path) -> dict[str, Any]:
     trials = []
     for trial in found["all_trials"]:
         config = json.loads((run / "trials" / f"{trial['number']:04d}" / "config.json").read_text())
-        config.get("autoquant", {}).pop("float_operators", None)
+        own = config.pop("autoquant", {})
+        own.pop("float_operators", None)  # of what is rebuilt only the best has them
+        config |= own
         trials.append({**{name: trial[name] for name in FACTS}, "config": config})
     certificate = found["certificate"]
     figures = ("verdict", "score", "drop", "upper_bound", "samples", "losses", "gains")

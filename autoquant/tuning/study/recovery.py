@@ -8,8 +8,9 @@ from pathlib import Path
 
 from autoquant.errors import PlanError, RunError
 from autoquant.files import writing
-from autoquant.formats.config_json import load_config, save_config
+from autoquant.formats.config_json import NO_LAYERS, load_config, save_config
 from autoquant.formats.record_text import load_record
+from autoquant.model.layer import Layer
 from autoquant.tuning.study.journal import mend_journal
 from autoquant.tuning.study.run_folder import CONFIG, RECORD, RunFolder
 from autoquant.tuning.study.space import Choice, Suggestion
@@ -40,11 +41,11 @@ def open_recovered(
     return Study(folder.journal, space, sampler, max_drop=max_drop, starts=starts, stored=stored, warn=warn)
 
 
-def restore_folders(folder: RunFolder, study: Study, terms: Terms) -> None:
+def restore_folders(folder: RunFolder, study: Study, terms: Terms, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:
     """Write config.json and score.json again for trials that have lost them, as far as the study knows.
 
-    The plan of such a config.json leaves open what building chooses. A damaged record of the best trial is removed:
-    with its model it is built again.
+    `layers` are those of the model. The plan of such a config.json leaves open what building chooses. A damaged record
+    of the best trial is removed: with its model it is built again.
     """
     for trial in study.trials():
         own = folder.trial(trial.number)
@@ -58,7 +59,7 @@ def restore_folders(folder: RunFolder, study: Study, terms: Terms) -> None:
             if load_config(own / CONFIG).int8.keys() == trial.plan.int8.keys():
                 write_score(own, trial, terms)
                 continue
-        save_config(trial.plan, own / CONFIG)
+        save_config(trial.plan, own / CONFIG, layers=layers)
         write_score(own, trial, terms)
     if study.best is not None:
         record = folder.trial(study.best.number) / RECORD

@@ -53,6 +53,7 @@ class RunFolder:
         self.phases = path / "phases.json"
         self.report = path / "report.html"
         self.best = path / "best"
+        self._is_run = False  # once run.toml was read or written
         self._with_model: set[Path] | None = None  # the folders of trials that may have one, where that is known
 
     def refuse_existing(self) -> None:
@@ -110,8 +111,13 @@ class RunFolder:
         return self.journal.exists() or any(self.trials())
 
     def make_trial(self, number: int) -> Path:
-        """Make the folder of a trial, empty even if a process that died left something there."""
+        """Make the folder of a trial, empty even if a process that died left something there.
+
+        Raises RunError where the run is there no more.
+        """
         folder = self.trial(number)
+        if self._is_run and not self.request.exists():
+            raise RunError(str(self.path), "was deleted while the search ran", hint="start a new run")
         with writing(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -148,10 +154,13 @@ class RunFolder:
     def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:
         """Write run.toml."""
         write_text(self.request, toml_text(table))
+        self._is_run = True
 
     def read_request(self) -> dict[str, dict[str, Any]]:
         """Read run.toml. Raises RunError when it is damaged."""
-        return read_run_toml(self.request)
+        tables = read_run_toml(self.request)
+        self._is_run = True
+        return tables
 
     def read_space(self) -> SpaceFile:
         """Read space.toml, as the run was started with it; where it is lost, from the preset or file that it was.

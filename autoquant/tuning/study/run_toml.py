@@ -31,7 +31,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 """Field of a request -> the kind of its value."""
 NEEDED = (
-    *(("request", name) for name in ("model", "data", "tolerance", "target", "io")),
+    *(("request", name) for name in ("model", "data", "tolerance")),
     *(("digests", name) for name in ("model", "data", "calibration", "metric")),
 )
 """Without these there is no going on."""

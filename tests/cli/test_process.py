@@ -39,6 +39,41 @@ def test_sigterm_is_ctrl_c_inside_only() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_second_signal_ends_the_process_at_once(python: Callable[..., Any]) -> None:
+    """Though what the first one interrupted goes on for ever."""
+    code = """
+import os, signal
+from autoquant.cli.process import interruptible
+
+with interruptible():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            os.kill(os.getpid(), number)
+            print("not interrupted")
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "interrupted\n", "")
+
+
+def test_an_interruption_while_modules_load_is_no_traceback(python: Callable[..., Any]) -> None:
+    code = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "autoquant.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from autoquant.__main__ import run
+sys.exit(run())
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_an_interruption_that_python_swallowed_takes_effect(python: Callable[..., Any]) -> None:
     """As in a __del__ during the import: "Exception ignored in", and on it goes."""
     code = """

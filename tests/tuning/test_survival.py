@@ -141,6 +141,26 @@ autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0
 """
 
 
+@pytest.mark.parametrize(
+    ("phase", "never"), [("costly layers", "latency"), ("best model in TensorFlow", "certification")]
+)
+def test_ctrl_c_after_the_trials_ends_it_at_once(hopeless: dict[str, Any], phase: str, never: str) -> None:
+    """The result stands, and is written; what would follow does not begin."""
+    heard: list[str] = []
+
+    def interrupt(event: Event) -> None:
+        heard.append(_name(event))
+        if heard[-1] == phase:
+            raise KeyboardInterrupt
+
+    result = autoquant.search(**{**hopeless, "max_trials": 2}, listener=interrupt)
+    assert result.ended is Ended.INTERRUPTED
+    assert heard[-1] == "Finished"
+    assert never not in heard[heard.index(phase) :]
+    assert json.loads((hopeless["run"] / "result.json").read_text())["ended"] == "interrupted"
+    assert autoquant.resume(hopeless["run"]).ended is Ended.TRIALS
+
+
 def test_kill_9(hopeless: dict[str, Any]) -> None:
     names = ("model", "data", "calibration", "space", "run")
     arguments = [str(hopeless[name]) for name in names]

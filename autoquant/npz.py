@@ -11,7 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,8 @@ from autoquant.array import Array
 LOCAL_HEADER = 30
 """Bytes of what a .zip has in front of a file, but for the name and extra fields, whose sizes are the last in it."""
 LOCAL_MAGIC = b"PK\x03\x04"
+CHECKED = 1 << 20
+"""Bytes that are read at once to be checked."""
 LARGE, TIMES = 1 << 28, 100
 """A compressed array that unpacks to more bytes, and to so many times its own, is refused."""
 DAMAGED = (
@@ -79,7 +81,8 @@ class MappedNpz(Mapping[str, Array]):
         with _damage_as_value_error():
             if info.compress_type == zipfile.ZIP_STORED:
                 with self.path.open("rb") as file:
-                    return _stored(self.path, info, file)
+                    end = _seek(file, info) + info.file_size
+                    return _mapped(self.path, file, min(end, self.path.stat().st_size))
             with zipfile.ZipFile(self.path) as archive:
                 return _unpacked(archive, info)
 
@@ -88,6 +91,23 @@ class MappedNpz(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Read the bytes of arrays that are mapped, from end to end. Raises ValueError where they are damaged.
+
+        Others are checked when they are loaded.
+        """
+        for info in map(self._members.__getitem__, keys):
+            if info.compress_type != zipfile.ZIP_STORED:
+                continue
+            checksum = 0
+            with _damage_as_value_error(), self.path.open("rb") as file:
+                _seek(file, info)
+                left = info.file_size
+                while left and (part := file.read(min(left, CHECKED))):
+                    checksum, left = zlib.crc32(part, checksum), left - len(part)
+            if checksum != info.CRC:
+                raise ValueError(f"Bad CRC-32 for file '{info.filename}'")
 
     @property
     def checksums(self) -> Mapping[str, int]:
@@ -116,16 +136,14 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
         return loaded
 
 
-def _stored(path: Path, info: zipfile.ZipInfo, file: IO[bytes]) -> Array:
-    """An array that is not compressed."""
+def _seek(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Go to where the content of a file begins that is not compressed; returns that place."""
     file.seek(info.header_offset)
     header = file.read(LOCAL_HEADER)
     if len(header) < LOCAL_HEADER or not header.startswith(LOCAL_MAGIC):
         raise ValueError(f"{info.filename} is not where it should be")
     name, extra = (int.from_bytes(header[start : start + 2], "little") for start in (26, 28))
-    start = info.header_offset + LOCAL_HEADER + name + extra
-    file.seek(start)
-    return _mapped(path, file, min(start + info.file_size, path.stat().st_size))
+    return file.seek(info.header_offset + LOCAL_HEADER + name + extra)
 
 
 def _mapped(path: Path, file: IO[bytes], end: int) -> Array:

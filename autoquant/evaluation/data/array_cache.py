@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ IN_MEMORY = 1 << 26
 """Bytes of a cache up to which it stays in memory."""
 ON_DISK = 8_000_000_000
 """Bytes of cached arrays at most; there are fewer where the disk has not twice as many to spare."""
+
+
+GAP = 1 << 14
+"""Bytes that are read and not wanted sooner than that a file is read once more, which takes as long."""
 
 
 @dataclass
@@ -53,7 +59,7 @@ class _Block:
     @property
     def row(self) -> int:
         """Bytes of a sample."""
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 class ArrayCache:
@@ -123,11 +129,12 @@ class ArrayCache:
             yield own, {name: self._read(block, places) for name, block in self._batches[batch].items()}
 
     def _read(self, block: _Block, places: Array) -> Array:
-        """Only what is asked for is read: a batch may be everything, and a sample large."""
-        found = np.empty((len(places), *block.shape), block.dtype)
-        edges = np.flatnonzero(np.diff(places) > 1) + 1
-        for start, stop in zip([0, *edges], [*edges, len(places)], strict=True):
-            self._file.seek(block.offset + int(places[start]) * block.row)
-            content = self._file.read((stop - start) * block.row)
-            found[start:stop] = np.frombuffer(content, block.dtype).reshape(stop - start, *block.shape)
+        """Only what is asked for is read, and what lies between in small gaps: a batch may be everything."""
+        found, row = np.empty((len(places), *block.shape), block.dtype), block.row
+        edges = np.flatnonzero(np.diff(places) > max(GAP // max(row, 1), 1)) + 1
+        for start, stop in pairwise([0, *edges.tolist(), len(places)]):
+            own = places[start:stop] - places[start]
+            self._file.seek(block.offset + int(places[start]) * row)
+            content = np.frombuffer(self._file.read((int(own[-1]) + 1) * row), block.dtype)
+            found[start:stop] = content.reshape(-1, *block.shape)[own] if row else 0
         return found

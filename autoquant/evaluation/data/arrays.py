@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from autoquant.evaluation.data.batch import Batch, blocks, with_plain_text
 from autoquant.evaluation.data.hashes import ContentDigest, ContentHashes
 from autoquant.evaluation.data.plugins import nearest
 from autoquant.npz import MappedNpz, mapped_npy
+from autoquant.quiet import no_progress
 
 LABELS = ("y", "labels")
 
@@ -25,6 +26,7 @@ class ArraySource:
     """Arrays, kept as they are: `inputs` by input name, `labels` or None, first axis the samples.
 
     `columns` are arrays by name, those that say more of the samples too; `beside` tells these from others of the name.
+    `check` is called before the first sample is hashed: it raises DataError where a file is damaged.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class ArraySource:
         *,
         columns: Mapping[str, Array] = MappingProxyType({}),
         beside: str = "",
+        check: Callable[[], None] = no_progress,
     ):
         self.name = name
         inputs = {key: with_plain_text(name, key, array) for key, array in inputs.items()}
         self._whole = Batch(inputs, labels)
         self._columns = columns
         self._beside = beside
+        self._check = check
         lengths = {key: _length(name, key, array) for key, array in inputs.items()}
         if labels is not None:
             lengths["labels"] = _length(name, "labels", labels)
@@ -66,6 +70,7 @@ class ArraySource:
 
     @cached_property
     def _hashes(self) -> ContentHashes:
+        self._check()
         return ContentHashes(self.read, len(self))
 
     def __len__(self) -> int:
@@ -102,10 +107,12 @@ def open_arrays(
     inputs: Sequence[str],
     *,
     checksums: Mapping[str, int] = MappingProxyType({}),
+    check: Callable[[Sequence[str]], None] = no_progress,
 ) -> ArraySource:
     """Arrays called 'x', or after the model's inputs, and 'y' or 'labels'; raises DataError if one is missing.
 
-    Others are not read; `checksums` of all tell them from others of the name.
+    Others are not read; `checksums` of all tell them from others of the name. `check` is called with the names of those
+    that are read, see ArraySource.
     """
     found, given = sorted(arrays), arrays
     labels = next((key for key in LABELS if key in arrays and key not in inputs), None)
@@ -122,14 +129,21 @@ def open_arrays(
             raise DataError(name, f"has no array {names}, only {', '.join(found) or 'nothing'}", hint=hint)
     taken = {key: arrays[key] for key in inputs}
     beside = "".join(f"{key} {checksums[key]} " for key in sorted(checksums) if key not in read)
-    return ArraySource(name, taken, given[labels] if labels else None, columns=given, beside=beside)
+    checked = partial(check, sorted(key for key in read if key is not None))
+    return ArraySource(name, taken, given[labels] if labels else None, columns=given, beside=beside, check=checked)
 
 
 def open_npz(path: Path, inputs: Sequence[str]) -> ArraySource:
     """The arrays of an .npz; raises DataError for a file that is damaged or holds Python objects."""
-    with _readable(path, "is it whole? write plain arrays, text as np.array(texts, str): np.savez(file, x=, y=)"):
+    hint = "is it whole? write plain arrays, text as np.array(texts, str): np.savez(file, x=, y=)"
+
+    def check(keys: Sequence[str]) -> None:
+        with _readable(path, hint):
+            arrays.check(keys)
+
+    with _readable(path, hint):
         arrays = MappedNpz(path)
-        return open_arrays(str(path), arrays, inputs, checksums=arrays.checksums)
+        return open_arrays(str(path), arrays, inputs, checksums=arrays.checksums, check=check)
 
 
 def open_npy(path: Path, inputs: Sequence[str]) -> ArraySource:

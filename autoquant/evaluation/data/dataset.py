@@ -71,11 +71,15 @@ class Dataset:
         return isinstance(self.source, FunctionSource) and self.source.cached is None
 
     def loaded(self) -> Dataset:
-        """The same, few samples read once and in memory, where each pass would read all others too; else itself."""
+        """The same, few samples read once and in memory, where each pass would read all others too; else itself.
+
+        Itself too where they are too many for memory: then every pass reads them again.
+        """
         if not self.in_passes:
             return self
         numbers = np.arange(len(self)) if self.indices is None else self.indices
-        return replace(self, source=LoadedSource(self.source, numbers))
+        loaded = LoadedSource.of(self.source, numbers)
+        return self if loaded is None else replace(self, source=loaded)
 
     def hashes(self) -> Array:
         """A hash of each sample's inputs as they lie in the source, before preprocessing, without the label."""
@@ -218,12 +222,12 @@ def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] 
     if path.is_dir():
         files = sorted({file for pattern in RECORDS for file in path.glob(pattern) if file.is_file()})
         if files:
-            return RecordSource(str(path), files, inputs, size, how.room)
+            return RecordSource(str(path), files, inputs, size, how.room, wanted=how.most is None)
         return ImageFolder(path, inputs, size, how.room)
     if path.is_file() and path.suffix in ARRAYS:
         return ARRAYS[path.suffix](path, names)
     if files := [path] if path.is_file() else _globbed(str(spec)):
-        return RecordSource(str(spec), files, inputs, size, how.room)
+        return RecordSource(str(spec), files, inputs, size, how.room, wanted=how.most is None)
     return FunctionSource(str(spec), load_function(str(spec)), names, **how._asdict())
 
 

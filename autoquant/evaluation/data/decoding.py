@@ -39,6 +39,8 @@ class Decoder:
         self._cached: dict[int, Sample] = {}
         self._disk = None if on_disk is None else SampleCache(on_disk)
         self._places: dict[int, int] = {}  # on the disk, by number
+        self.full = False
+        """Whether there was no room for a sample."""
 
     def samples(self, decode: Callable[[int], Sample], numbers: Iterable[int], ahead: int) -> Iterator[Sample]:
         """The samples of these numbers in this order; up to `ahead` of them are decoded before they are asked for.
@@ -86,6 +88,8 @@ class Decoder:
             inputs = {name: array[np.newaxis] for name, array in sample.inputs.items()}
             self._places[number] = len(self._disk)
             self._disk.add(Batch(inputs, label))
+        else:
+            self.full = True
 
 
 def cores() -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ LOOKED_AT = 1000
 """Records whose features are looked at for what tells that they belong together."""
 IMAGE = "image/encoded"
 LABEL = "image/class/label"
+AHEAD = 64
+"""Records that are read before those in front of them are decoded."""
 HEADER, FOOTER = 12, 4
 """Bytes before the content of a record, its size and a checksum of that, and behind it, its checksum."""
 
@@ -42,7 +46,8 @@ class RecordTable:
 class RecordSource:
     """The records of one or several files, in the order of the files' names.
 
-    Images are decoded on all cores, and cached for later passes as far as a Decoder has room.
+    Images are decoded on all cores, and cached for later passes as far as a Decoder has room. Where every record is
+    `wanted`, they are decoded while the files are read to find them: as long as there is room, files are read once.
     """
 
     def __init__(
@@ -52,8 +57,11 @@ class RecordSource:
         inputs: Sequence[InputSpec],
         size: tuple[int, int] | None,
         room: CacheRoom | None = None,
+        *,
+        wanted: bool = False,
     ):
         self.name = name
+        self._wanted = wanted
         self._files = tuple(files)
         self._form = ImageForm.of(name, inputs, size)
         self._decoder = Decoder(on_disk=room)
@@ -108,12 +116,25 @@ class RecordSource:
     @cached_property
     def _table(self) -> RecordTable:
         found: list[tuple[int, ...]] = []
+        waiting: dict[int, tuple[str, bytes]] = {}
         digest = hashlib.sha256(self._form.key.encode())
-        for number, file in enumerate(self._files):
-            for offset, record in _records(file):
-                found.append((number, offset, len(record), zlib.crc32(record)))
-                digest.update(len(record).to_bytes(8, "little"))
-                digest.update(record)
+
+        def numbers() -> Iterator[int]:
+            for number, file in enumerate(self._files):
+                for record, (offset, content) in enumerate(_records(file)):
+                    found.append((number, offset, len(content), zlib.crc32(content)))
+                    digest.update(len(content).to_bytes(8, "little"))
+                    digest.update(content)
+                    if self._wanted and not self._decoder.full:
+                        waiting[len(found) - 1] = f"{file}, record {record}", content
+                    yield len(found) - 1
+
+        indices = numbers()
+        if self._wanted and self._files:
+            labelled, decoded = self.has_labels, takewhile(lambda index: index in waiting, indices)
+            for _ in self._decoder.samples(lambda index: self._sample(*waiting.pop(index), labelled), decoded, AHEAD):
+                pass
+        deque(indices, maxlen=0)
         return RecordTable(np.asarray(found, np.int64).reshape(-1, 4), digest.hexdigest())
 
     def _record(self, index: int) -> tuple[str, bytes]:

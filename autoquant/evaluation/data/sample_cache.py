@@ -20,6 +20,8 @@ TOGETHER = 64
 """Samples that are added at once, so that a source of single ones has few batches to remember."""
 TOGETHER_BYTES = 1 << 22
 """Or of so many bytes."""
+LOADED = 1 << 28
+"""Bytes of samples that are kept in memory where nothing is cached on disk."""
 LABELS = "labels"
 
 
@@ -135,13 +137,22 @@ def _restored(arrays: Mapping[str, Array]) -> Batch:
 class LoadedSource:
     """Some samples of a source, read in one pass and in memory from then on, under the numbers that they have there."""
 
-    def __init__(self, source: SampleSource, numbers: Array) -> None:
+    def __init__(self, source: SampleSource, numbers: Array, cache: SampleCache) -> None:
         self.name = source.name
         self._source = source
         self._numbers = numbers
-        self._cache = SampleCache(CacheRoom(most=sys.maxsize, least=sys.maxsize), in_memory=sys.maxsize)
+        self._cache = cache
+
+    @classmethod
+    def of(cls, source: SampleSource, numbers: Array) -> LoadedSource | None:
+        """Read them; None where they take more than LOADED bytes."""
+        cache = SampleCache(CacheRoom(most=LOADED, least=LOADED), in_memory=sys.maxsize)
         for batch in source.read(numbers, TOGETHER):
-            self._cache.add(batch)
+            cache.add(batch)
+            if cache.full:
+                return None
+        cache.flush()
+        return None if cache.full else cls(source, numbers, cache)
 
     @property
     def has_labels(self) -> bool:

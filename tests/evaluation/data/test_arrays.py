@@ -146,3 +146,19 @@ def test_the_digest_sees_every_byte(tmp_path: Path) -> None:
     first = open_npz(saved(tmp_path / "a.npz", x=X), ["x"])
     other = open_npz(saved(tmp_path / "b.npz", x=X + 1), ["x"])
     assert first.digest != other.digest
+
+
+@pytest.mark.parametrize("key", ["x", "y"])
+def test_a_damaged_array_is_found_when_samples_are_hashed(tmp_path: Path, key: str) -> None:
+    """Of arrays that are mapped nobody else reads the checksum; those that nobody reads are not checked."""
+    values = {"x": np.arange(600.0).reshape(100, 6), "y": np.arange(100) + 7_000_000, "z": np.arange(50) + 9_000_000}
+    path = saved(tmp_path / "a.npz", **values)
+    whole = path.read_bytes()
+    place = whole.index(values[key].tobytes()) + 300
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    source = open_npz(path, ["x"])
+    with pytest.raises(DataError, match=rf"a\.npz: cannot be read as \.npz: Bad CRC-32 for array '{key}'; is it whole"):
+        source.hashes(np.arange(1))
+    place = whole.index(values["z"].tobytes()) + 300
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert len(open_npz(path, ["x"]).hashes(None)) == 100

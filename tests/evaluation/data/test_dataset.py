@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from autoquant.errors import DataError, UsageError
+from autoquant.evaluation.data import sample_cache
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.decoding import prefetched
@@ -290,3 +291,23 @@ def test_real_npz(real_data: Path) -> None:
     data = open_data(real_data / "cifar10" / "calibration.npz", [InputSpec("x", np.dtype("float32"), None)])
     assert len(data) == 500 and data.has_labels
     assert next(data.batches(2)).inputs["x"].shape == (2, 32, 32, 3)
+
+
+def test_few_samples_of_a_function_are_loaded_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [0]
+
+    def give() -> Any:
+        calls[0] += 1
+        yield from ((X[start : start + 2], Y[start : start + 2]) for start in range(0, len(X), 2))
+
+    data = open_data(give, SPEC).subset(np.array([1, 4]))
+    assert data.in_passes
+    loaded, before = data.loaded(), calls[0]
+    for _ in range(3):
+        (batch,) = loaded.batches(8)
+        np.testing.assert_array_equal(batch.labels, Y[[1, 4]])
+        np.testing.assert_array_equal(batch.inputs["input"], X[[1, 4]])
+    assert calls[0] == before
+    assert (loaded.digest, len(loaded)) == (data.digest, 2)
+    monkeypatch.setattr(sample_cache, "LOADED", X[:2].nbytes - 1)
+    assert data.loaded() is data

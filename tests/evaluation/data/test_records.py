@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from autoquant.errors import DataError
+from autoquant.evaluation.data.decoding import OVERHEAD, Decoder
 from autoquant.evaluation.data.records import RecordSource
 from autoquant.model.model import InputSpec
 
@@ -144,3 +145,49 @@ def test_the_digest_sees_every_record(file: Path) -> None:
     first = open_(file).digest
     assert open_(file).digest == first
     assert open_(write(file.parent / "b.tfrecord", *map(example, (0, 1, 3)))).digest != first
+
+
+def reads_of(source: RecordSource, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Is added to whenever a record is read by itself."""
+    reads: list[int] = []
+    record = RecordSource._record
+
+    def counted(self: RecordSource, index: int) -> tuple[str, bytes]:
+        reads.append(index)
+        return record(self, index)
+
+    monkeypatch.setattr(RecordSource, "_record", counted)
+    return reads
+
+
+def test_files_are_read_once_where_every_record_is_wanted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = write(file.parent / "b.tfrecord", *map(example, range(3, 200)))
+    plain = open_(file, other)
+    source = RecordSource("data", [file, other], SPEC, None, wanted=True)
+    reads = reads_of(source, monkeypatch)
+    assert (len(source), source.digest) == (200, plain.digest)
+    (batch,) = source.read(None, 200)
+    np.testing.assert_array_equal(batch.labels, range(200))
+    np.testing.assert_array_equal(batch.inputs["input"][:, 0, 0, 0], range(200))
+    np.testing.assert_array_equal(source.hashes(None), plain.hashes(np.arange(200)))
+    assert sorted(reads) == list(range(200)), "those of the plain source alone"
+
+
+def test_what_there_is_no_room_for_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = RecordSource(
+        "data", [write(file.parent / "b.tfrecord", *map(example, range(100)))], SPEC, None, wanted=True
+    )
+    source._decoder = Decoder(10 * (OVERHEAD + 4))
+    reads = reads_of(source, monkeypatch)
+    (batch,) = source.read(None, 100)
+    np.testing.assert_array_equal(batch.labels, range(100))
+    assert sorted(reads) == list(range(10, 100))
+
+
+def test_a_record_that_cannot_be_decoded_is_named_while_all_are_read(file: Path) -> None:
+    broken = example(7, image_encoded=tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"broken"])))
+    source = RecordSource(
+        "data", [file, write(file.parent / "b.tfrecord", example(3), broken)], SPEC, None, wanted=True
+    )
+    with pytest.raises(DataError, match=r"b\.tfrecord, record 1: cannot be decoded"):
+        len(source)

@@ -75,14 +75,19 @@ class MappedNpz(Mapping[str, Array]):
         self.path = path
         with _damage_as_value_error(), zipfile.ZipFile(path) as archive:
             self._members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        self._mapped: dict[str, Array] = {}
+        """The bytes of those that were asked for, header and all."""
 
     def __getitem__(self, key: str) -> Array:
         info = self._members[key]
         with _damage_as_value_error():
             if info.compress_type == zipfile.ZIP_STORED:
                 with self.path.open("rb") as file:
-                    end = _seek(file, info) + info.file_size
-                    return _mapped(self.path, file, min(end, self.path.stat().st_size))
+                    start = _seek(file, info)
+                    end = min(start + info.file_size, self.path.stat().st_size)
+                    array = _mapped(self.path, file, end)
+                    self._mapped[key] = np.memmap(self.path, np.uint8, "r", start, (end - start,))
+                    return array
             with zipfile.ZipFile(self.path) as archive:
                 return _unpacked(archive, info)
 
@@ -93,21 +98,16 @@ class MappedNpz(Mapping[str, Array]):
         return len(self._members)
 
     def check(self, keys: Iterable[str]) -> None:
-        """Read the bytes of arrays that are mapped, from end to end. Raises ValueError where they are damaged.
+        """Read the bytes of arrays that are mapped, from end to end; ValueError where they are not what was written.
 
         Others are checked when they are loaded.
         """
-        for info in map(self._members.__getitem__, keys):
-            if info.compress_type != zipfile.ZIP_STORED:
-                continue
-            checksum = 0
-            with _damage_as_value_error(), self.path.open("rb") as file:
-                _seek(file, info)
-                left = info.file_size
-                while left and (part := file.read(min(left, CHECKED))):
-                    checksum, left = zlib.crc32(part, checksum), left - len(part)
-            if checksum != info.CRC:
-                raise ValueError(f"Bad CRC-32 for file '{info.filename}'")
+        for key in self._mapped.keys() & keys:
+            checksum, content = 0, self._mapped[key]
+            for start in range(0, len(content), CHECKED):
+                checksum = zlib.crc32(content[start : start + CHECKED].data, checksum)
+            if checksum != self._members[key].CRC:
+                raise ValueError(f"Bad CRC-32 for array '{key}'")
 
     @property
     def checksums(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""The layers to have in INT8: a knapsack with cuts, solved exactly.
+"""The layers to have in INT8: a knapsack with cuts, solved exactly, but for what no trial is worth of many layers.
 
 Few layers are in question: where one has far more gain for its cost than the last one that fits, or far less, every
 good subset has it, or none. Lagrange's multiplier gives a bound for all subsets, and for each layer the price, by how
@@ -31,6 +31,10 @@ NODES = 2_000
 """So many branches at most: a limit in time would not give the same plan on every machine."""
 CORE, ALIKE = 12, 1e-3
 """Of so few layers all subsets are tried: 1 ms where HiGHS takes 7. It chooses where others are as good, in steps."""
+MANY, ENOUGH = 100, 10.0
+"""Of more layers a subset is taken that is by the bound so many steps behind the best at most: a tenth of the gain for
+which a trial is worth its time. The more layers, the nearer to the bound comes a subset of the core.
+"""
 WAYS, TRIED = 4_000, 32
 """So many ways at most may the other layers change, and so many are tried with all subsets; else HiGHS takes less."""
 
@@ -39,8 +43,8 @@ def most_gain(gains: Array, costs: Array, *, bound: float, cuts: Subset) -> Subs
     """The layers to have in INT8: the largest sum of gains whose sum of costs is at most `bound`, to half a step each.
 
     No layer whose cost is NaN or infinite, and not all layers of any of the `cuts`; None where a cut is empty, which
-    leaves nothing. Of equally large gains the one with the least cost. Costs are not below 0; a layer without gain
-    stays in float.
+    leaves nothing. Of equally large gains the one with the least cost; of more than MANY layers one that is smaller by
+    ENOUGH will do. Costs are not below 0; a layer without gain stays in float.
     """
     if not cuts.any(axis=1).all():
         return None
@@ -78,7 +82,10 @@ class _Program:
         chosen = reduced < 0.0
         chosen[core] = False
         least = float(np.minimum(reduced, 0.0).sum()) - (multiplier * self.most if multiplier else 0.0)
-        gap = float(self._losses(chosen, core).min()) - least + ALIKE
+        losses = self._losses(chosen, core)
+        gap = float(losses.min()) - least + ALIKE
+        if chosen.size > MANY and gap <= ENOUGH:
+            return _with_core(chosen, core, int(losses.argmin()))
         free = (np.abs(reduced) <= gap) | (chosen.size <= CORE)
         outside = free.copy()
         outside[core] = False
@@ -107,9 +114,7 @@ class _Program:
         if len(as_good) != 1:
             return None
         ((start, subset),) = as_good
-        chosen: Subset = starts[start].copy()
-        chosen[core] = subset >> np.arange(core.size) & 1
-        return chosen
+        return _with_core(starts[start], core, subset)
 
     def _multiplier(self) -> float:
         """What a step of cost is worth: the ratio of the layer that the bound cuts through, the best ones first."""
@@ -145,6 +150,13 @@ class _Program:
             self.loss[free], self.cost[free], self.most - self.cost[chosen].sum(), rows.astype(np.float64)
         )
         return found
+
+
+def _with_core(chosen: Subset, core: NDArray[np.intp], subset: int) -> Subset:
+    """The same layers with the subset of the core that has this number."""
+    found = chosen.copy()
+    found[core] = subset >> np.arange(core.size) & 1
+    return found
 
 
 def _changed(chosen: Subset, places: NDArray[np.intp], prices: Array, gap: float) -> Subset | None:

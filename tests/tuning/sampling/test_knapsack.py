@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from autoquant.tuning.sampling import knapsack
-from autoquant.tuning.sampling.knapsack import CORE, most_gain
+from autoquant.tuning.sampling.knapsack import CORE, ENOUGH, STEPS, most_gain
 
 
 def chosen_of(
@@ -146,3 +146,20 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     )
     assert chosen == frozenset(["l1", "l3", "l4", "l6", "l8", "l9"])
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_many_layers_the_best_but_for_little_without_highs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the linear relaxation, which no subset exceeds: the best ratios, the last one in part."""
+    random = np.random.default_rng(seed)
+    gains, costs = random.integers(1_000, 100_000, 400).astype(float), random.lognormal(0.0, 1.5, 400)
+    bound, cuts = 0.3 * costs.sum(), np.zeros((0, 400), dtype=np.bool_)
+    order = np.argsort(-gains / costs)
+    whole = int(np.searchsorted(np.cumsum(costs[order]), bound))
+    left = bound - costs[order][:whole].sum()
+    most = gains[order][:whole].sum() + gains[order][whole] * left / costs[order][whole]
+    monkeypatch.setattr(knapsack, "_integer_program", None)
+    found = most_gain(gains, costs, bound=bound, cuts=cuts)
+    assert found is not None
+    assert costs[found].sum() <= bound * (1.0 + 400 / 2 / STEPS)
+    assert most - gains[found].sum() <= ENOUGH / STEPS * gains.sum()

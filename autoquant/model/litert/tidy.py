@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
+from functools import partial
 from itertools import count
 from math import prod
 from typing import Any
@@ -46,12 +47,12 @@ def tidy(model: Any) -> None:
 
 def _name_apart(tensors: Iterable[Any]) -> None:
     taken: set[str] = set()
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(partial(count, 1))  # for each name, as many can share one
     for tensor in tensors:
         # A colon would make the name of a layer that of an operator's input.
         name = wanted = canonical(flatbuffer.tensor_name(tensor)).replace(":", "_") or "tensor"
-        numbers = count(1)
         while name in taken:
-            name = f"{wanted}_{next(numbers)}"
+            name = f"{wanted}_{next(numbers[wanted])}"
         taken.add(name)
         tensor.name = name.encode()
 

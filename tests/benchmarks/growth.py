@@ -11,12 +11,18 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+import growth_layers
 import growth_outputs
 import growth_samples
 import growth_trials
 
 SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = MappingProxyType(
-    {"trials": growth_trials.rows, "samples": growth_samples.rows, "outputs": growth_outputs.rows}
+    {
+        "trials": growth_trials.rows,
+        "layers": growth_layers.rows,
+        "samples": growth_samples.rows,
+        "outputs": growth_outputs.rows,
+    }
 )
 """Name -> what prints its rows, a line each."""
 

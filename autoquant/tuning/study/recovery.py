@@ -9,10 +9,9 @@ from pathlib import Path
 from autoquant.errors import PlanError, RunError
 from autoquant.files import writing
 from autoquant.formats.config_json import NO_LAYERS, load_config, save_config
-from autoquant.formats.record_text import load_record
 from autoquant.model.layer import Layer
 from autoquant.tuning.study.journal import mend_journal
-from autoquant.tuning.study.run_folder import CONFIG, RECORD, RunFolder
+from autoquant.tuning.study.run_folder import CONFIG, RunFolder
 from autoquant.tuning.study.space import Choice, Suggestion
 from autoquant.tuning.study.study import Sampler, Space, Study, distributions_of
 from autoquant.tuning.study.trial import State, Terms, Trial, load_trial, write_score
@@ -44,8 +43,8 @@ def open_recovered(
 def restore_folders(folder: RunFolder, study: Study, terms: Terms, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:
     """Write config.json and score.json again for trials that have lost them, as far as the study knows.
 
-    `layers` are those of the model. The plan of such a config.json leaves open what building chooses. A damaged record
-    of the best trial is removed: with its model it is built again.
+    `layers` are those of the model. The plan of such a config.json leaves open what building chooses. What
+    else is damaged of the best trial is built again (tuning/restore.py).
     """
     for trial in study.trials():
         own = folder.trial(trial.number)
@@ -61,12 +60,6 @@ def restore_folders(folder: RunFolder, study: Study, terms: Terms, *, layers: Ma
                 continue
         save_config(trial.plan, own / CONFIG, layers=layers)
         write_score(own, trial, terms)
-    if study.best is not None:
-        record = folder.trial(study.best.number) / RECORD
-        try:
-            load_record(record)
-        except PlanError:
-            record.unlink(missing_ok=True)
 
 
 def _stored(folders: Mapping[int, Path], dimensions: Mapping[str, tuple[Choice, ...]]) -> Iterator[tuple[int, Trial]]:

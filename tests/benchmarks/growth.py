@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+import growth_architectures
 import growth_layers
 import growth_outputs
 import growth_samples
@@ -22,6 +23,7 @@ SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = MappingProxyType(
         "layers": growth_layers.rows,
         "samples": growth_samples.rows,
         "outputs": growth_outputs.rows,
+        "architectures": growth_architectures.rows,
     }
 )
 """Name -> what prints its rows, a line each."""

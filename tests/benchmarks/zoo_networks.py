@@ -42,7 +42,12 @@ def save(entry: Entry, folder: Path, name: str) -> None:
     import keras
 
     keras.utils.set_random_seed(0)
-    model, inputs, labels = entry.make()
+    write(entry.make(), folder, name)
+
+
+def write(made: Made, folder: Path, name: str) -> None:
+    """Save a network and its data."""
+    model, inputs, labels = made
     model.save(folder / f"{name}.keras")
     count = len(next(iter(inputs.values())))
     first = CALIBRATION if count > 2 * CALIBRATION else count // 2
@@ -64,13 +69,13 @@ def images(size: int, count: int = IMAGES) -> Any:
     return np.clip(127 + contrast * smooth + random.normal(0, 8, smooth.shape), 0, 255).astype(np.float32)
 
 
-def application(name: str) -> Made:
-    """A network of keras.applications, at its real size."""
+def application(name: str, size: int | None = None, count: int = IMAGES) -> Made:
+    """A network of keras.applications for images of this size, or its real one."""
     import keras
 
-    size = SIZES.get(name, 224)
+    size = size or SIZES.get(name, 224)
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classifier_activation=None)
-    x = images(size)
+    x = images(size, count)
     seen = x if _rescales(model) else x / np.float32(127.5) - 1
     _settle(model, seen[:32])
     (given,) = (layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))

@@ -28,7 +28,7 @@ from autoquant.model.nodes import (
     with_inputs,
 )
 from autoquant.model.operators import OPERATORS, node_of
-from autoquant.model.shapes import import_graph, static_shape, tensor_of
+from autoquant.model.shapes import import_shapes, static_shape, tensor_of
 from autoquant.model.sources import BATCH_NORMS
 from autoquant.quiet import stderr_held_back
 
@@ -57,7 +57,7 @@ def channels_last(graph: Graph) -> Graph:
     """
     if has_channels_first(graph):
         graph = fold_constants(graph)
-        tf_graph = import_graph(graph)
+        tf_graph = import_shapes(graph)
         graph = _optimized(_with_named_outputs(_with_full_ranks(graph, tf_graph), tf_graph))
         for node in list(graph.nodes.values()):
             if node.op == "DataFormatVecPermute":

@@ -11,7 +11,7 @@ from typing import Any
 from autoquant.model.graph import Graph
 from autoquant.model.nodes import FLOAT, attr_of, changed_node, channels_first, const_shape, make_const, sizes
 from autoquant.model.operators import node_of
-from autoquant.model.shapes import import_graph, static_shape, tensor_of
+from autoquant.model.shapes import import_shapes, static_shape, tensor_of
 from autoquant.model.sources import own_name
 
 
@@ -20,7 +20,7 @@ def depthwise_convolutions(graph: Graph) -> Graph:
     found = [node for node in graph.nodes.values() if _may_be_depthwise(graph, node)]
     if not found:
         return graph
-    tf_graph = import_graph(graph)
+    tf_graph = import_shapes(graph)
     for node in found:
         shape = static_shape(tensor_of(tf_graph, node.input[0]))
         channels = None if shape is None else shape[1 if channels_first(node) else -1]

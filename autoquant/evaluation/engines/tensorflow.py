@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from autoquant.array import Array
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
+from autoquant.memory import release_memory
 from autoquant.messages import reason
 from autoquant.model.graph import Graph, GraphDef
 from autoquant.model.model import Program
@@ -77,11 +78,12 @@ class TensorFlowRunner:
         self._inputs = tuple(inputs)
         self._fetches = tuple(fetches)
         self._cut = cut
+        self._size = graph_def.ByteSize()
         graph = tf_graph_of(graph_def)
         placeholders = [tensor_of(graph, name) for name in self._inputs]
         self._batch = fixed_batch(p.shape.as_list() for p in placeholders if p.shape.rank)
-        self._session = tf.compat.v1.Session(graph=graph, config=None if cut else _unfused(graph_def))
-        self._call = self._session.make_callable(
+        self._session: Any = tf.compat.v1.Session(graph=graph, config=None if cut else _unfused(graph_def))
+        self._call: Any = self._session.make_callable(
             [tensor_of(graph, name) for name in self._fetches],
             feed_list=placeholders,
         )
@@ -93,8 +95,10 @@ class TensorFlowRunner:
         return dict(zip(self._fetches, arrays, strict=True))
 
     def close(self) -> None:
-        """Close the session."""
+        """Close the session, and give back the memory of graph and session, which hold the weights several times."""
         self._session.close()
+        self._session = self._call = None
+        release_memory(self._size)
 
     def _run(self, feeds: Sequence[Array]) -> list[Array]:
         try:

@@ -35,6 +35,12 @@ def convert(graph: Graph, *, cuts: Iterable[str] = ()) -> LiteGraph:
     Inputs of unknown rank get the one that the layers behind them need. Across the tensors in `cuts` the converter
     joins no operators. Raises ModelError, with the operator, where the converter refuses.
     """
+    made = _made(graph, cuts)
+    release_memory(len(made.content))
+    return made
+
+
+def _made(graph: Graph, cuts: Iterable[str]) -> LiteGraph:
     parts = cut(with_made_lists(_with_ranks(graph)), cuts)
     content = _converted(parts.graph)
     release_memory(len(content))

@@ -33,16 +33,23 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
 TYPES: Mapping[int, str] = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 """Type of a tensor -> its name, such as FLOAT32."""
 SIGNATURE = "serving_default"
+IDENTIFIER = b"TFL3"
+ALIGNED, REST = 64, 1 << 20
+"""Bytes that a constant takes beside its own, and those that are enough for the rest of most files."""
 
 
 def read(content: bytes | bytearray) -> Any:
-    """The objects (ModelT) of a file's bytes."""
-    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    """The objects (ModelT) of a file's bytes; constants are views of these, which nobody may change."""
+    return flatbuffer_utils.read_model_from_bytearray(content)
 
 
 def write(model: Any) -> bytes:
     """The bytes of a file of these objects (ModelT), which may be used further."""
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    data = (buffer.data for buffer in model.buffers or ())
+    # A builder that grows copies all that it has, again and again.
+    builder = flatbuffer_utils.flatbuffers.Builder(sum(len(one) + ALIGNED for one in data if one is not None) + REST)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def op_name(model: Any, op: Any) -> str:

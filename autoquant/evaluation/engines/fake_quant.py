@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,10 +27,13 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
+from autoquant.model.operators import node_of
 from autoquant.quantization.affine import Affine, spread
 from autoquant.targets.saved_graph import Int8Layer, SavedGraph, int8_layers, read_saved_graph
 
 OTHER_ENGINE = "choose --engine tensorflow"
+FETCHED = "tensor "
+"""What the names of tensors that are fetched begin with."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,42 @@ class FakeQuantEngine:
         return self.litert.version
 
     def open_graph(self, graph: Program, fetches: Sequence[str] | None = None) -> Runner:
-        """Open the float graph as it was converted; another one, and one of other tensors than layers read, anew.
+        """Open the float graph as it was converted, or one that differs in the constants of layers alone.
 
-        Raises ModelError as LiteRTEngine.
+        Tensors that layers read or make are found in it. All else is converted anew. Raises ModelError as LiteRTEngine.
         """
-        if graph is not self.graph or not self.activations.keys() >= set(fetches or ()):
+        changed = other_constants(self.graph, graph, self.layers.values()) if isinstance(graph, Graph) else None
+        if changed is None or not all(name in self.activations or name in self._results for name in fetches or ()):
             return self.litert.open_graph(graph, fetches)
+        builder = LiteBuilder(self.lite)
+        for one in (one for layer in changed for one in self._fake_quantized(layer)):
+            fake_quantize(builder, builder.operator(one.operator), one, at=one.operator)
         if not fetches:
-            return self.litert.open_graph(self.lite)
-        names = {name: self.activations[name] for name in fetches}
-        return Renamed(self.litert.open_graph(self.lite, list(dict.fromkeys(names.values()))), names)
+            content = builder.write() if changed else self.lite.content
+            return LiteRTRunner(content, graph.inputs, graph.outputs, threads=self.litert.threads)
+        tensors = {name: self._tensor(builder, name) for name in fetches}
+        names = {name: f"{FETCHED}{tensor}" for name, tensor in tensors.items()}
+        content = builder.write({names[name]: tensor for name, tensor in tensors.items()})
+        made = LiteRTRunner(content, graph.inputs, list(dict.fromkeys(names.values())), self.litert.threads, cut=False)
+        return Renamed(made, names)
+
+    @cached_property
+    def _results(self) -> Mapping[str, int]:
+        """What layers make, before any activation, by its name in the graph, and the operator that does."""
+        found = {}
+        for name, layer in self.layers.items():
+            place = self.places[name]
+            if not layer.tensor_only and (place.bias is not None or layer.bias is None) and layer.data_axis == -1:
+                operator = place.operator if place.bias is None else place.bias[0]
+                if self.lite.channels_of(int(self.lite.operators[operator].outputs[0])) == layer.channels:
+                    found[layer.bias or layer.node] = operator
+        return found
+
+    def _tensor(self, builder: LiteBuilder, name: str) -> int:
+        """The tensor in the .tflite that is called so in the graph."""
+        if name in self.activations:
+            return self.lite.tensors[self.activations[name]]
+        return builder.without_activation(self._results[name])
 
     def open_file(self, path: Path, graph: Program) -> LiteRTRunner:
         """Open a saved .pb. Raises TrialError where a layer of it cannot be fake-quantized."""
@@ -160,6 +190,28 @@ def changed_layers(saved: SavedGraph, graph: Graph, layers: Iterable[Layer]) -> 
         now = [weight] if bias is None else [weight, bias]
         if not all(value is not None and np.array_equal(value, new) for value, new in zip(was, now, strict=True)):
             yield DequantizedLayer(layer, weight=weight, bias=bias)
+
+
+def other_constants(graph: Graph, other: Graph, layers: Iterable[Layer]) -> Sequence[DequantizedLayer] | None:
+    """The layers that have another weight or bias in another graph; None where that differs in anything else."""
+    if graph is other:
+        return ()
+    different = {name for name, node in other.nodes.items() if graph.nodes.get(name) is not node}
+    found = []
+    for layer in layers:
+        adds = other.nodes.get(layer.bias or "")
+        bias = None if adds is None else node_of(adds.input[1])
+        own = different & {layer.weight, bias, layer.bias}
+        if own and (adds is None or _adds_to_the_same(graph.nodes.get(adds.name), adds)):
+            weight = None if layer.weight is None else other.constant(layer.weight)
+            found.append(DequantizedLayer(layer, weight=weight, bias=None if bias is None else other.constant(bias)))
+            different -= own
+    same = (graph.inputs, graph.outputs) == (other.inputs, other.outputs) and graph.nodes.keys() <= other.nodes.keys()
+    return found if same and not different else None
+
+
+def _adds_to_the_same(before: Any, after: Any) -> bool:
+    return before is not None and before.op == after.op and before.input[0] == after.input[0]
 
 
 def _dequantized(saved: SavedGraph, graph: Graph, found: Int8Layer) -> DequantizedLayer:

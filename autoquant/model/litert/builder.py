@@ -27,6 +27,15 @@ OPTIONS: Mapping[int, tuple[int, Callable[[], Any]]] = MappingProxyType(
     }
 )
 """Operator -> the kind of its options, and how to make them, for those that must have any."""
+ACTIVATIONS: Mapping[int, int] = MappingProxyType(
+    {
+        schema.ActivationFunctionType.RELU: schema.BuiltinOperator.RELU,
+        schema.ActivationFunctionType.RELU_N1_TO_1: schema.BuiltinOperator.RELU_N1_TO_1,
+        schema.ActivationFunctionType.RELU6: schema.BuiltinOperator.RELU6,
+        schema.ActivationFunctionType.TANH: schema.BuiltinOperator.TANH,
+    }
+)
+"""An activation within another operator -> the operator that does the same."""
 
 
 class LiteBuilder:
@@ -115,6 +124,19 @@ class LiteBuilder:
         self.add(schema.BuiltinOperator.DEQUANTIZE, [steps], real, at=at)
         self._rounded[key] = self._rounded[real, scale, zero] = real, at
         return real
+
+    def without_activation(self, index: int) -> int:
+        """Take the activation out of an operator of the file, for one of its own; returns the tensor before that."""
+        op = self._operators[index]
+        (result,) = map(int, op.outputs)
+        activation = ACTIVATIONS.get(getattr(op.builtinOptions, "fusedActivationFunction", -1))
+        if activation is None:
+            return result
+        own, plain = self.operator(index), self.like(result)
+        own.outputs, own.builtinOptions = [plain], copy(op.builtinOptions)
+        own.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
+        self.add(activation, [plain], result, at=index + 1)
+        return plain
 
     def write(self, outputs: Mapping[str, int] | None = None) -> bytes:
         """The bytes of the file, with these tensors as its outputs, by name, or with its own.

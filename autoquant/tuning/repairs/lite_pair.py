@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,22 +22,12 @@ from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized, fake
 from autoquant.evaluation.engines.litert import LiteRTEngine, LiteRTRunner
 from autoquant.model.layer import Layer
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.builder import LiteBuilder
+from autoquant.model.litert.builder import ACTIVATIONS, LiteBuilder
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.model import known_constant
 from autoquant.quantization.affine import Affine
-
-ACTIVATIONS: Mapping[int, int] = MappingProxyType(
-    {
-        schema.ActivationFunctionType.RELU: schema.BuiltinOperator.RELU,
-        schema.ActivationFunctionType.RELU_N1_TO_1: schema.BuiltinOperator.RELU_N1_TO_1,
-        schema.ActivationFunctionType.RELU6: schema.BuiltinOperator.RELU6,
-        schema.ActivationFunctionType.TANH: schema.BuiltinOperator.TANH,
-    }
-)
-"""An activation within another operator -> the operator that does the same."""
 
 
 @dataclass(frozen=True)

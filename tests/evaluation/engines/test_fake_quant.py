@@ -22,6 +22,7 @@ from autoquant.evaluation.passes import CalibrationRunner
 from autoquant.model.graph import Graph
 from autoquant.model.litert import flatbuffer
 from autoquant.model.model import Fusion, Model
+from autoquant.model.nodes import changed_node
 from autoquant.model.open import open_model, prepare_graph
 from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
@@ -490,11 +491,8 @@ def test_activations_are_fetched_from_the_converted_model(real_data: Path, monke
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-3 * np.abs(expected[name]).max())
 
 
-@pytest.mark.parametrize("in_float", [(), ("one", "deep"), ("two", "dense"), ("one", "deep", "two")], ids=str)
-def test_equalized_graphs_with_layers_in_float(
-    tmp_path: Path, random: np.random.Generator, in_float: tuple[str, ...]
-) -> None:
-    """Layers in float have the constants of the saved graph, which are not those of the graph that was converted."""
+def unequal(random: np.random.Generator) -> Graph:
+    """A network with channels of unlike sizes."""
     sizes = np.array([1.0, 30.0, 0.1, 5.0], np.float32)
 
     def weight(*shape: int) -> Any:
@@ -511,18 +509,67 @@ def test_equalized_graphs_with_layers_in_float(
         t = tf.reduce_mean(tf.nn.relu(two), (1, 2))
         tf.nn.bias_add(tf.linalg.matmul(t, weight(5, 3), name="dense"), weight(3), name="y")
 
-    graph = graph_of(write, x=(None, 8, 8, 3))
+    return graph_of(write, x=(None, 8, 8, 3))
+
+
+def equalized(graph: Graph, x: Any) -> Graph:
+    layers = survey_graph(graph).by_name
+
+    def seen(axes: Any) -> Any:
+        return collect_moments([TensorFlowEngine().open_graph(graph, sorted(axes))({"x": x})], axes)
+
+    program = equalized_program(graph, layers, seen)
+    assert isinstance(program, Graph)
+    return program
+
+
+def test_other_constants_are_put_into_the_converted_model(
+    random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = unequal(random)
+    layers = survey_graph(graph).by_name
+    engine = FakeQuantEngine.of(graph, layers.values())
+    x = random.normal(size=(16, 8, 8, 3)).astype(np.float32)
+    program = equalized(graph, x)
+    monkeypatch.setattr("autoquant.model.litert.convert.convert", lambda graph: pytest.fail("it is converted again"))
+    read = {name for layer in layers.values() for name in layer.activations}
+    made = {layer.bias or layer.node for layer in layers.values()} - {"y"}
+    for each in (graph, program):
+        for names in (None, sorted(read), sorted(made), sorted({*read, *made})):
+            found, expected = (one.open_graph(each, names)({"x": x}) for one in (engine, TensorFlowEngine()))
+            assert list(found) == (names or ["y"])
+            for name, values in expected.items():
+                np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5 * np.abs(values).max())
+    before, after = (TensorFlowEngine().open_graph(each, ["one"])({"x": x})["one"] for each in (graph, program))
+    assert np.abs(before - after).max() > 0.1 * np.abs(before).max()
+
+
+def test_a_graph_that_differs_in_more_is_converted_anew(random: np.random.Generator) -> None:
+    import tensorflow as tf
+
+    graph = graph_of(lambda x: tf.nn.relu(tf.linalg.matmul(x, tf.ones((3, 2)), name="one"), name="y"), x=(None, 3))
+    other = graph.edit(put=[changed_node(graph.nodes["y"], op="Neg")])
+    engine = FakeQuantEngine.of(graph, survey_graph(graph).layers)
+    x = random.normal(size=(4, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        engine.open_graph(other)({"x": x})["y"], -x.sum(axis=1, keepdims=True) * [1, 1], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("in_float", [(), ("one", "deep"), ("two", "dense"), ("one", "deep", "two")], ids=str)
+def test_equalized_graphs_with_layers_in_float(
+    tmp_path: Path, random: np.random.Generator, in_float: tuple[str, ...]
+) -> None:
+    """Layers in float have the constants of the saved graph, which are not those of the graph that was converted."""
+    graph = unequal(random)
     x = random.normal(size=(16, 8, 8, 3)).astype(np.float32)
     target, layers = TensorFlowTarget(), survey_graph(graph).by_name
-
-    def seen(program: Any, names: Any) -> Any:
-        return TensorFlowEngine().open_graph(program, sorted(names))({"x": x})
-
-    program = equalized_program(graph, layers, lambda axes: collect_moments([seen(graph, axes)], axes))
+    program = equalized(graph, x)
     model = Model("net", program, (), "")
     changed = [name for name, one in layers.items() if not np.array_equal(*weights_of(graph, model.graph, one))]
     assert changed == ["one", "deep", "two", "dense"]
-    statistics = collect([(1, [seen(model.graph, target.tensors(model, layers))])], key="")
+    seen = TensorFlowEngine().open_graph(program, sorted(target.tensors(model, layers)))({"x": x})
+    statistics = collect([(1, [seen])], key="")
     plans = {name: None if name in in_float else layer_plan(layer, LayerPlan(Ifmr())) for name, layer in layers.items()}
     target.compiler(model, layers, statistics).compile(Plan(plans, equalize=True), tmp_path / "model.pb")
     engines = (FakeQuantEngine.of(graph, layers.values()), TensorFlowEngine())

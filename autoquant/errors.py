@@ -9,7 +9,8 @@
     |   |-- SpaceError                  a search space file
     |   |-- PlanError                   a config or record file, or a plan that this model cannot follow
     |   `-- RunError                    the run's folder: exists, other model, read-only, full
-    `-- TrialError                  2   one plan did not work out; a search records it and goes on without it
+    |-- TrialError                  2   one plan did not work out; a search records it and goes on without it
+    `-- BudgetError                 1   the time of a search was over before its first trial ended
 
 A search ends with 0 when the tolerance is certified (or met, where nothing was to be certified), with 3 when it is met
 but not certified, with 1 when the budget is spent without meeting it (the best that was found is kept), and with 130
@@ -107,3 +108,9 @@ class RunError(InputError):
 
 class TrialError(AutoquantError):
     """One plan did not work out: an overflow, a NaN, a graph that does not run. A search goes on without it."""
+
+
+class BudgetError(AutoquantError):
+    """The time of a search was over before its first trial ended, so that there is nothing to tell."""
+
+    exit_code = MISSED

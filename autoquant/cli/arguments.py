@@ -16,7 +16,7 @@ from autoquant.errors import UsageError
 EXIT_CODES = """\
 exit codes:
   0    the tolerance is certified, or met with --certify none
-  1    it is not met; the best model found is saved
+  1    it is not met; the best model found is saved, unless the time was over before any
   2    bad input: nothing was searched, or what was found so far is saved
   3    it is met on the search samples, but not certified
   70   internal error, a bug in autoquant

@@ -49,7 +49,7 @@ def prepare(
     limit: TimeLimit,
     isolated: Worker | None = None,
 ) -> SearchSession:
-    """Prepare a session, on the engine that was chosen for the run or is now.
+    """Prepare a session, on the engine that was chosen for the run or is now. Raises OutOfTime where that is over.
 
     Where trials are `isolated`, that carries them out.
     """

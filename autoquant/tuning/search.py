@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from typing import Any
 
 from autoquant import __version__
 from autoquant.cache import digest_of
-from autoquant.errors import AutoquantError, DataError, RunError
+from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
@@ -27,7 +28,7 @@ from autoquant.tuning.pictures import keep_pictures
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import Ended, SearchResult, result_text
-from autoquant.tuning.session import Clock, TimeLimit
+from autoquant.tuning.session import Clock, PhaseTimes, TimeLimit
 from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.request import ACCEPTABLE, IN_MEMORY, SearchRequest
@@ -43,16 +44,22 @@ OTHER_VERSIONS = "the run was started with other versions of its libraries: scor
 
 def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock) -> SearchResult:
     """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again."""
-    begin = clock()
+    limit = TimeLimit(clock, clock(), request.timeout)
+    listen = PhaseTimes(listener, limit)
     folder = RunFolder(run)
     folder.refuse_existing()
     request.check_named()
     space = load_space(request.space)
     code = code_digests(request)
-    reporter(listener, "opening the model")
-    inputs = open_inputs(request, space, model_of(request), listener, folder=run)
-    # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
-    digests = {**inputs.digests(), "space": digest_of(inputs.space_file.text)}
+    try:
+        with limit.enforced():
+            reporter(listen, "opening the model")
+            inputs = open_inputs(request, space, model_of(request), listen, folder=run)
+            # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
+            digests = {**inputs.digests(), "space": digest_of(inputs.space_file.text)}
+            limit.check()
+    except OutOfTime:
+        raise listen.no_trial(str(run), "search again with a longer one: nothing is left of this") from None
     table = {"request": request.as_table(), "digests": digests, "versions": _versions(request)}
     table["code"] = code
     if inputs.source.notes:
@@ -63,7 +70,9 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
         try:
             write_text(folder.space, inputs.space_file.text)
             folder.write_request(table)
-            return _search(inputs, folder, listener, clock, begin)
+            return _search(inputs, folder, listen, limit)
+        except BudgetError:
+            raise
         except AutoquantError:
             if not folder.begun:
                 folder.remove_files_of_start(folder_too=made)
@@ -87,13 +96,15 @@ def resume_search(
     with folder.locked():
         stored = folder.read_request()
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
+        limit = TimeLimit(clock, begin, request.timeout)
+        listen = PhaseTimes(listener, limit)
         check_code(run, request, stored.get("code", {}), changed, accepted=accept_changed)
         # Before it is opened: a stranger's model may run what it brings, and another model's data would not even fit.
         _check_same(run, request, stored["digests"], {"model": model_digest(Path(request.model))})
-        reporter(listener, "opening the model")
+        reporter(listen, "opening the model")
         model = model_of(request)
         digests = dict(stored["digests"])
-        inputs = open_inputs(request, folder.read_space(), model, listener, folder=run)
+        inputs = open_inputs(request, folder.read_space(), model, listen, folder=run)
         found = inputs.digests()
         other = [what for what in accept_changed if digests[what] != found[what]]
         digests.update({what: found[what] for what in other})
@@ -105,7 +116,7 @@ def resume_search(
         # The budget stays, if this is cut off too.
         code = code_digests(request)
         folder.write_request({**stored, "request": request.as_table(), "digests": digests, "code": code})
-        return _search(inputs, folder, listener, clock, begin, warnings)
+        return _search(inputs, folder, listen, limit, warnings)
 
 
 def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
@@ -123,9 +134,8 @@ def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], di
 def _search(
     inputs: Inputs,
     folder: RunFolder,
-    listener: Listener,
-    clock: Clock,
-    begin: float,
+    phases: PhaseTimes,
+    limit: TimeLimit,
     known: Iterable[str] = (),
 ) -> SearchResult:
     """Tell the story; `known` are warnings to begin with."""
@@ -134,18 +144,20 @@ def _search(
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
             warnings.append(event.text)
-        listener(event)
+        phases(event)
 
     for text in (*known, *_warnings(inputs)):
         listen(Warned(text))
     try:
         read_holdout_log(folder)  # so that damage is reported before hours are spent
-        limit = TimeLimit(clock, begin, inputs.request.timeout)
         trusted = inputs.request.trust_model
         isolated = IsolatedWorker(folder.path, limit, trust_model=trusted) if inputs.request.isolate else None
-        session = with_overview(prepare(inputs, folder, listen, limit, isolated))
+        with limit.enforced(not folder.begun):  # of trials that there are, there is a result
+            session = with_overview(prepare(inputs, folder, listen, limit, isolated))
         restore_best(session)
         ended = run_trials(session)
+        if ended is Ended.TIMEOUT and not session.study.trials():
+            raise OutOfTime
         result = finalize(session, ended)
         try:
             if result.ended is not Ended.INTERRUPTED:
@@ -156,6 +168,10 @@ def _search(
             result = replace(result, ended=Ended.INTERRUPTED)
         if result.ended is Ended.INTERRUPTED:
             result = certify(session, result)  # by what is known of it: the holdout is not used any more
+    except OutOfTime:
+        longer = f"--timeout {max(math.ceil(2 * limit.used()), 1)}s"
+        hint = f"`autoquant resume {folder.path} {longer}` goes on with what is done"
+        raise phases.no_trial(str(folder.path), hint) from None
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
@@ -164,8 +180,8 @@ def _search(
     try:
         write_text(folder.result, result_text(result))
     except RunError as error:  # the verdict is known, and is reported all the same
-        listener(Warned(str(error)))
-    listener(Finished(result))
+        phases(Warned(str(error)))
+    phases(Finished(result))
     return result
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoquant.errors import OutOfTime, TrialTimeout
+from autoquant.errors import BudgetError, OutOfTime, TrialTimeout
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
@@ -98,6 +98,38 @@ class TimeLimit:
             self.check(optional=optional)
 
         return report
+
+
+class PhaseTimes:
+    """A listener before another one: takes the time of phases, and ends what reports where the time is over."""
+
+    def __init__(self, listener: events.Listener, limit: TimeLimit) -> None:
+        self.seconds: dict[str, float] = {}
+        self._listener = listener
+        self._limit = limit
+        self._phase, self._since = "preparing", limit.begin
+
+    def __call__(self, event: events.Event) -> None:
+        """Hand on an event. Raises OutOfTime where the limit is enforced and over."""
+        if isinstance(event, events.Progress):
+            self._take(event.what)
+        self._listener(event)
+        if isinstance(event, events.Progress):
+            self._limit.check()
+
+    def no_trial(self, run: str, hint: str) -> BudgetError:
+        """The error to raise where the time was over before there was a trial, with what took most of it."""
+        self._take("")
+        longest = max(self.seconds, key=lambda phase: self.seconds[phase])
+        took = f"'{longest}' took {self.seconds[longest]:.1f} of {self._limit.used():.1f} s"
+        what = f"--timeout {self._limit.timeout:g} s was over before the first trial ended: {took}"
+        return BudgetError(run, what, hint=hint)
+
+    def _take(self, phase: str) -> None:
+        if phase != self._phase:
+            now = self._limit.clock()
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+            self._phase, self._since = phase, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ def _run(session: Session) -> Ended:
         if ended is not None:
             return ended
         try:
-            with session.limit.enforced(len(session.study) > 0):  # there is always one trial
+            with session.limit.enforced():
                 session.on_progress("choosing a plan")
                 proposed = session.study.propose()
                 session.limit.check()
@@ -77,7 +77,7 @@ def reason_to_end(session: Session) -> Ended | None:
             return Ended.TARGET
     if len(study) >= budget.max_trials:
         return Ended.TRIALS
-    # There is always one trial; another must not begin that cannot end in time if it takes as long as the longest.
+    # Another must not begin that cannot end in time if it takes as long as the longest.
     return Ended.TIMEOUT if study.longest + session.seconds_reserved >= session.limit.left() else None
 
 

@@ -23,4 +23,4 @@ def opened_search(model: Path, data: Any, run: Path, *, tolerance: str, **option
     folder = RunFolder(run)
     folder.create()
     folder.write_request({"request": request.as_table(), "digests": inputs.digests()})
-    return prepare(inputs, folder, no_progress, TimeLimit(time.monotonic, 0.0, request.timeout))
+    return prepare(inputs, folder, no_progress, TimeLimit(time.monotonic, time.monotonic(), request.timeout))

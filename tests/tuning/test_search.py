@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
-from itertools import count
 from pathlib import Path
 from typing import Any, Never
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tiny_model import Tiny
 
 import autoquant
-from autoquant.errors import DataError, ModelError, RunError, SpaceError
+from autoquant.errors import BudgetError, DataError, ModelError, RunError, SpaceError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
@@ -197,13 +197,6 @@ def test_stops_at_the_first_trial_within_tolerance(hopeless: dict[str, Any], tmp
     assert stopped.ended is Ended.TARGET
 
 
-def test_timeout_with_a_clock_of_ours(hopeless: dict[str, Any]) -> None:
-    ticks = count()
-    result = autoquant.search(**hopeless, timeout=3.0, clock=lambda: float(next(ticks)))
-    assert result.ended is Ended.TIMEOUT
-    assert 0 < len(result.trials) < 7
-
-
 def test_data_used_for_both_is_refused_or_told(tiny: Tiny, tmp_path: Path) -> None:
     options: dict[str, Any] = {"metric": "agreement", "tolerance": "20%", "max_trials": 1}
     with pytest.raises(DataError, match=r"all 200 samples for calibration are for evaluation too; .*--allow-overlap"):
@@ -277,13 +270,40 @@ def test_zero_is_a_good_score_of_other_metrics(regression: Path, tiny: Tiny, tmp
     assert re.match("every trial is scored on all samples: the metric '.*closeness' has no bounds", warning)
 
 
-def test_there_is_always_one_trial(hopeless: dict[str, Any]) -> None:
-    """Even where the preparation alone has taken all the time."""
-    result = autoquant.search(**hopeless, timeout=1e-6)
-    assert result.ended is Ended.TIMEOUT
-    assert len(result.trials) == 1
-    assert result.model is not None
-    assert result.model.is_file()
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "opening the model",
+        "reading the data",
+        "lowering the model for tensorflow",
+        "LiteRT beside TensorFlow",
+        "baseline",
+        "objective macs",
+        "choosing a plan",
+        "calibration",
+        "building trial 0",
+        "trial 0",
+    ],
+)
+def test_before_there_is_a_trial_the_time_is_over(hopeless: dict[str, Any], phase: str) -> None:
+    """By a clock on which it goes by as soon as the phase begins: the error names it, and what is done is of use."""
+    now = [0.0]
+
+    def take_long(event: Event) -> None:
+        if isinstance(event, events.Progress) and event.what == phase:
+            now[0] = 1000.0
+
+    with pytest.raises(BudgetError) as caught:
+        autoquant.search(**hopeless, timeout=900.0, clock=lambda: now[0], listener=take_long)
+    assert caught.value.exit_code == 1
+    run = Path(hopeless["run"])
+    assert caught.value.where == str(run)
+    assert f"was over before the first trial ended: '{phase}' took 1000.0 of 1000.0 s" in caught.value.what
+    if phase in ("opening the model", "reading the data", "lowering the model for tensorflow"):
+        assert not run.exists()
+    else:
+        assert f"`autoquant resume {run} --timeout 2000s` goes on" in caught.value.hint
+        assert len(autoquant.resume(run, timeout=math.inf, max_trials=2).trials) == 2
 
 
 def test_a_trial_does_not_begin_where_it_cannot_end_in_time(hopeless: dict[str, Any]) -> None:
@@ -307,7 +327,7 @@ NO_TIME = "--timeout leaves no time"
     [
         ("sensitivity of layers", range(8), f"{NO_TIME} to measure the sensitivity of layers"),
         ("trial 1", range(1, 2), f"the costliest layers were not looked for: {NO_TIME}"),
-        ("choosing a plan", range(1, 2), f"the best model was not scored in TensorFlow: {NO_TIME}"),
+        ("building trial 1", range(1, 2), f"the best model was not scored in TensorFlow: {NO_TIME}"),
         ("best model in TensorFlow", range(2, 8), f"the best model was not scored in TensorFlow: {NO_TIME}"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
@@ -25,6 +26,9 @@ from autoquant.tuning.repairs.equalization import ModelVariant, equalized
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.request import Between
 from autoquant.tuning.study.workload import Workload
+
+if TYPE_CHECKING:  # which loads LiteRT
+    from autoquant.tuning.sensitivity.between import TensorsBetween
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Builder:
     target: Target
     prepared: Callable[[Plan], ModelVariant]
     corrector: Corrector | None = None
-    between: Callable[[Plan], Between] | None = None
+    between: Callable[[Plan], TensorsBetween] | None = None
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files that are written for a model at `path`, itself first."""
@@ -65,12 +69,13 @@ class Builder:
 
     def completed(self, plan: Plan) -> Plan:
         """The plan with all chosen that it leaves open; finding out can take a pass over calibration data."""
-        measured = None if plan.float_operators is not None else self.measure_between(plan)
-        return plan if measured is None else replace(plan, float_operators=measured.float_operators)
+        if plan.float_operators is not None or self.between is None or not isinstance(self.model.program, LiteGraph):
+            return plan
+        return replace(plan, float_operators=self.between(plan).float_operators)
 
     def measure_between(self, plan: Plan) -> Between | None:
-        """What INT8 costs between layers; None where there is none but in layers."""
-        return self.between(plan) if self.between and isinstance(self.model.program, LiteGraph) else None
+        """What INT8 costs between layers, tensor by tensor; None where there is none but in layers."""
+        return self.between(plan).costs if self.between and isinstance(self.model.program, LiteGraph) else None
 
     def build(self, plan: Plan, folder: Path, on_step: Callable[[str], None] = no_progress) -> Built:
         """Write config.json, the model, and record.txt.
@@ -148,13 +153,11 @@ def builder_of_plan(
     )
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     # Nobody says what the outputs are: of values each column is to be kept, whatever the others hold.
-    between = measured_between(
-        lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_between
-    )
+    between = tensors_between(lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_between)
     return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
 
 
-def measured_between(
+def tensors_between(
     prepared: Callable[[Plan], ModelVariant],
     fullest: Plan,
     data: Dataset,
@@ -163,21 +166,30 @@ def measured_between(
     folder: Path | None = None,
     on_progress: OnProgress = no_progress,
     warn: Callable[[str], None] = no_progress,
-) -> Callable[[Plan], Between]:
-    """What tensors between layers lose, measured for the model as it is, or equalized, when a plan first asks.
+) -> Callable[[Plan], TensorsBetween]:
+    """What tensors between layers cost, measured for the model as it is, or equalized, when a plan first asks.
 
     `fullest` has in INT8 what any plan has.
     """
 
     @cache
-    def measured(equalize: bool) -> Between:
+    def measured(equalize: bool) -> TensorsBetween:
         from autoquant.targets.litert import LiteRTCompiler
-        from autoquant.tuning.sensitivity.between import measure_between
+        from autoquant.tuning.sensitivity.between import TensorsBetween
 
         plan = replace(fullest, equalize=equalize, float_operators=frozenset())
         model, compiler = prepared(plan)
         assert isinstance(compiler, LiteRTCompiler)
-        return measure_between(model, compiler, plan, data, reading, folder=folder, on_progress=on_progress, warn=warn)
+        return TensorsBetween(
+            model=model,
+            compiler=compiler,
+            plan=plan,
+            data=data,
+            reading=reading,
+            folder=folder,
+            on_progress=on_progress,
+            warn=warn,
+        )
 
     return lambda plan: measured(plan.equalize)
 

@@ -20,7 +20,7 @@ from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import worst_score
 from autoquant.tuning import events
-from autoquant.tuning.builder import Builder, measured_between
+from autoquant.tuning.builder import Builder, tensors_between
 from autoquant.tuning.certification.compute import bootstrap_seconds
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
@@ -210,7 +210,7 @@ class _Preparation:
         prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
         calibration = self._calibration(engine, "bias correction")
         corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
-        between = measured_between(
+        between = tensors_between(
             lambda plan: prepared(plan.equalize),
             inputs.space.fullest,
             inputs.splits.calibration,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,3 +90,25 @@ def add_variant(builder: LiteBuilder, variant: Variant) -> Mapping[int, int]:
         op.outputs = [own[tensor] for tensor in op.outputs]
         builder.place(op, at=suffix.ready)
     return own
+
+
+def rounded_together(lite: LiteGraph, variants: Iterable[RoundedTensor]) -> bytes:
+    """The .tflite in which each of these tensors is rounded for whatever reads it, or is an output."""
+    builder, now = LiteBuilder(lite), dict[int, int]()
+    wanted = {variant.tensor: variant.affine for variant in variants}
+
+    def round_(tensor: int, at: int) -> None:
+        if tensor in wanted:
+            affine = wanted[tensor]
+            now[tensor] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, at=at)
+
+    for tensor in map(int, lite.subgraph.inputs):
+        round_(tensor, 0)
+    for index, op in enumerate(lite.operators):
+        if not now.keys().isdisjoint(map(int, op.inputs)):
+            own = builder.operator(index)
+            own.inputs = [now.get(int(tensor), int(tensor)) for tensor in own.inputs]
+        for tensor in map(int, op.outputs):
+            round_(tensor, index + 1)
+    outputs = zip(lite.outputs, map(int, lite.subgraph.outputs), strict=True)
+    return builder.write({name: now.get(tensor, tensor) for name, tensor in outputs})

@@ -73,7 +73,8 @@ class RunFolder:
         """Remove what a search wrote before its first trial."""
         caches = (self.baseline, self.splits, self.statistics, self.statistics_equalized, self.operators)
         told = (self.overview, self.phases, self.report)
-        for file in (self.request, self.space, *told, *caches, *self.path.glob("between-*.npz"), self.path / LOCK):
+        measured = (file for name in ("between", "together") for file in self.path.glob(f"{name}-*.npz"))
+        for file in (self.request, self.space, *told, *caches, *measured, self.path / LOCK):
             with suppress(OSError):
                 file.unlink()
         shutil.rmtree(self.corrections, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from autoquant.tuning.sensitivity import between
 from autoquant.tuning.sensitivity.between import chosen
 from autoquant.tuning.sensitivity.divergence import divergences, read_outputs
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
-from autoquant.tuning.sensitivity.variants import RoundedTensor
+from autoquant.tuning.sensitivity.variants import RoundedTensor, rounded_together
 from autoquant.tuning.study.workload import Workload
 
 STEP = Affine(0.5, 0)
@@ -146,6 +147,47 @@ def test_a_mask_of_a_moderate_size_stays_in_int8(network: Callable[..., Network]
     assert "ADD" in saved.kinds
 
 
+def product(x: Any, classes: int = 5) -> Any:
+    """Two layers with a product, `t`, between them."""
+    import tensorflow as tf
+
+    hidden = tf.matmul(x, constant(16, 32), name="first")
+    return tf.matmul(tf.multiply(hidden, tf.sigmoid(hidden), name="t"), constant(32, classes), name="last")
+
+
+def test_tensors_that_cost_little_together_are_not_measured_one_by_one(
+    network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network(product, np.random.default_rng(3).normal(size=(32, 16)).astype(np.float32))
+    with monkeypatch.context() as patched:
+        patched.setattr(between, "divergences", lambda *_, **__: pytest.fail("they are measured one by one"))
+        assert net.builder.completed(net.plan).float_operators == frozenset()
+    costs = net.builder.measure_between(net.plan)
+    assert costs is not None
+    assert costs.float_operators == frozenset()
+    assert 0.0 < sum(costs.operators.values()) < 0.05
+
+
+def test_tensors_are_rounded_together_as_numpy_does(network: Callable[..., Network]) -> None:
+    net = network(product, np.random.default_rng(3).normal(size=(32, 16)).astype(np.float32))
+    lite: Any = net.builder.model.program
+    steps = {"x": Affine(0.03125, 5), "t": Affine(0.0625, -7)}
+    affines = {lite.tensors[name] if name == "t" else int(lite.subgraph.inputs[0]): one for name, one in steps.items()}
+    content = rounded_together(lite, [RoundedTensor(tensor, affine) for tensor, affine in affines.items()])
+
+    def rounded(name: str, values: Any) -> Any:
+        scale, zero = steps[name].scale, steps[name].offset
+        return (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * scale
+
+    hidden = rounded("x", net.x.astype(np.float64)) @ np.asarray(constant(16, 32), np.float64)
+    # Values of float32 beside the middle between two steps may go to the other one.
+    t = rounded("t", hidden / (1.0 + np.exp(-hidden)))
+    expected = t @ np.asarray(constant(32, 5), np.float64)
+    found = SavedLite(content).run(net.x)["y"]
+    assert (np.abs(found - expected).max(axis=1) < 1e-4).mean() > 0.9
+    assert np.abs(SavedLite(lite.content).run(net.x)["y"] - expected).max() > 1e-2
+
+
 def features(x: Any) -> Any:
     """Four features of unlike ranges, joined and normalized before the first layer."""
     import tensorflow as tf
@@ -202,13 +244,7 @@ def test_a_config_says_what_stays_in_float(network: Callable[..., Network], tmp_
 
 
 def test_what_a_tensor_loses_is_what_numpy_says(network: Callable[..., Network], tmp_path: Path) -> None:
-    def write(x: Any) -> Any:
-        import tensorflow as tf
-
-        hidden = tf.matmul(x, constant(16, 32), name="first")
-        return tf.matmul(tf.multiply(hidden, tf.sigmoid(hidden), name="t"), constant(32, 5), name="last")
-
-    net = network(write, np.random.default_rng(3).normal(size=(32, 16)).astype(np.float32))
+    net = network(product, np.random.default_rng(3).normal(size=(32, 16)).astype(np.float32))
     lite: Any = net.builder.model.program
     assert lite.kind(lite.makers[lite.tensors["t"]]) == "MUL"
     affine = Affine(float(np.float32(0.3)), -7)
@@ -227,16 +263,10 @@ def test_what_a_tensor_loses_is_what_numpy_says(network: Callable[..., Network],
 def test_what_is_lost_on_two_samples_is_measured_by_what_all_of_them_vary(
     network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(x: Any) -> Any:
-        import tensorflow as tf
-
-        hidden = tf.matmul(x, constant(16, 32), name="first")
-        return tf.matmul(tf.multiply(hidden, tf.sigmoid(hidden), name="t"), constant(32, 200), name="last")
-
     found = []
     for values in (between.VALUES, 0):
         monkeypatch.setattr(between, "VALUES", values)  # of 0, as few samples as may be: LEAST
-        net = network(write, np.random.default_rng(3).normal(size=(64, 16)).astype(np.float32))
+        net = network(partial(product, classes=200), np.random.default_rng(3).normal(size=(64, 16)).astype(np.float32))
         measured = net.builder.measure_between(net.plan)
         assert measured is not None
         found.append(sum(measured.operators.values()))

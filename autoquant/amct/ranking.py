@@ -56,7 +56,7 @@ class CosineSimilaritySensitivity(SensitivityBase):
         original, fakequant = _flat(original_output), _flat(fakequant_output)
         if original.any() and not fakequant.any():
             return 0.0
-        return 0.5 + 0.5 * cosine_similarity([original], [fakequant])
+        return 0.5 + 0.5 * cosine_similarity([(original, fakequant)])
 
 
 class MseSensitivity(SensitivityBase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -124,20 +124,24 @@ def _relative_error(plain: Array, quantized: Array) -> Array:
     return np.asarray(np.square(other - one).sum(axis=1) / size)
 
 
-def cosine_similarity(plain: Sequence[Array], quantized: Sequence[Array]) -> float:
-    """The cosine of the angle between two vectors, each given in parts of the same sizes; in [-1, 1].
+def cosine_similarity(parts: Iterable[tuple[Array, Array]]) -> float:
+    """The cosine of the angle between two vectors, FP32 and quantized, given part by part; in [-1, 1].
 
-    1 where the FP32 one is all zero, 0 where only the other is.
+    1 where the FP32 one is all zero, 0 where only the other is. Of all parts one is held while the next is made.
 
-    >>> cosine_similarity([np.array([3.0]), np.array([4.0])], [np.array([4.0]), np.array([-3.0])])
+    >>> cosine_similarity([(np.array([3.0]), np.array([4.0])), (np.array([4.0]), np.array([-3.0]))])
     0.0
     """
-    scales = [max(float(np.abs(part).max(initial=0.0)) for part in parts) for parts in (plain, quantized)]
-    if not all(scales):
-        return 0.0 if scales[0] else 1.0
-    products = np.zeros(3)
-    for parts in zip(plain, quantized, strict=True):  # scaled, so that no square can overflow or vanish
-        one, other = (part.astype(np.float64).ravel() / scale for part, scale in zip(parts, scales, strict=True))
+    scales, products = np.zeros(2), np.zeros(3)
+    for pair in parts:
+        grown = np.maximum(scales, [np.abs(part).max(initial=0.0) for part in pair])
+        units = np.where(grown > 0.0, grown, 1.0)  # scaled, so that no square can overflow or vanish
+        one, other = (part.astype(np.float64).ravel() / unit for part, unit in zip(pair, units, strict=True))
+        shrunk = scales / units
+        products *= shrunk[0] * shrunk[1], shrunk[0] ** 2, shrunk[1] ** 2
         products += one @ other, one @ one, other @ other
+        scales = grown
+    if not scales.all():
+        return 0.0 if scales[0] else 1.0
     cosine = float(products[0] / np.sqrt(products[1] * products[2]))
     return min(max(cosine, -1.0), 1.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from autoquant.calibration.record import Calibrator
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.splits import CALIBRATION_SAMPLES
+from autoquant.evaluation.engines.engine import of_bounded_outputs
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.evaluation.metrics.metric import OnProgress
@@ -24,6 +26,7 @@ from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model
+from autoquant.model.operators import node_of
 from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.repairs.equalization import equalized
@@ -32,12 +35,17 @@ from autoquant.tuning.sensitivity.likelihoods import PLAIN, OutputReading
 from autoquant.tuning.sensitivity.request import Candidates, Sensitivities, SensitivityRequest
 from autoquant.tuning.study.workload import Workload
 
+if TYPE_CHECKING:  # which loads TensorFlow
+    from autoquant.model.graph import Graph
+
 SETTINGS: Mapping[str, RangeAlgorithm] = MappingProxyType(
     {"ifmr": Ifmr(), "minmax": MinMax(), "percentile": Percentile()}
 )
 """Range algorithms that an overview compares, the default first; all else is as `layer_plan` has it."""
 
 BATCH = 64
+FLOAT = "autoquant/float/"
+"""What the names of a layer's float nodes begin with, beside its INT8 ones."""
 
 
 def measure_sensitivity(request: SensitivityRequest) -> Sensitivities:
@@ -114,24 +122,35 @@ def cosines(request: SensitivityRequest) -> Mapping[str, float]:
     """
     from autoquant.targets.tensorflow import quantize
 
-    graph, engine = request.model.graph, open_engine("tensorflow")
-    calibrator = Calibrator(graph, request.layers, request.statistics)
-    results = {name: request.layers[name].bias or request.layers[name].node for name in request.candidates}
-    with closing(engine.open_graph(graph, sorted(set(results.values())))) as runner:
-        plain = [runner(batch.inputs) for batch in request.sample_subset.batches(BATCH)]
-    found: dict[str, float] = {}
+    graph, data = request.model.graph, request.sample_subset
+    calibrator, found = Calibrator(graph, request.layers, request.statistics), dict[str, float]()
     for done, (name, each) in enumerate(request.candidates.items()):
         request.on_progress(done, len(request.candidates))
+        layer = request.layers[name]
+        result = layer.bias or layer.node
         try:
             plan = adapt_plan(Plan({name: each[0]}, request.batches), request.layers).plan
             alone = quantize(graph, request.layers, calibrator.record(plan))
         except TrialError:
             found[name] = -np.inf
             continue
-        with closing(engine.open_graph(alone, [results[name]])) as runner:
-            outputs = [runner(batch.inputs)[results[name]] for batch in request.sample_subset.batches(BATCH)]
-        found[name] = cosine_similarity([part[results[name]] for part in plain], outputs)
+        both = replace(alone.edit(put=_float_nodes(graph, layer)), outputs=(result, FLOAT + result)).pruned()
+        with closing(open_engine("tensorflow").open_graph(both, both.outputs)) as runner:
+            outputs = map(
+                runner, (batch.inputs for batch in of_bounded_outputs(runner, data.batches(BATCH), data.inputs))
+            )
+            found[name] = cosine_similarity((one[FLOAT + result], one[result]) for one in outputs)
     return found
+
+
+def _float_nodes(graph: Graph, layer: Layer) -> Iterator[Any]:
+    """The nodes of a layer once more, under other names, for a graph in which the layer is INT8."""
+    from autoquant.model.nodes import changed_node
+
+    own = graph.ancestors(layer.bias or layer.node).keys() - graph.ancestors(*layer.activations).keys()
+    for node in map(graph.nodes.__getitem__, own):
+        inputs = (FLOAT + edge if node_of(edge) in own else edge for edge in node.input)
+        yield changed_node(node, name=FLOAT + node.name, inputs=inputs)
 
 
 @dataclass(frozen=True)

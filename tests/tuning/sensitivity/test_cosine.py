@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from sensitivity_requests import opened, sensitivity_request
 
 from autoquant.calibration.plan import LayerPlan, layer_plan
 from autoquant.calibration.ranges import MinMax, Percentile
+from autoquant.evaluation.engines.tensorflow import TensorFlowRunner
+from autoquant.evaluation.metrics.divergence import cosine_similarity
 from autoquant.model.model import Model
 from autoquant.tuning.sensitivity.measure import cosines
 
@@ -96,3 +99,31 @@ def test_settings_of_litert_become_those_of_amct(model: Model) -> None:
         name: [replace(each[0], channel_wise=True, weight_algorithm="octav")] for name, each in asked.candidates.items()
     }
     assert cosines(replace(asked, candidates=theirs)) == cosines(asked)
+
+
+def test_a_cosine_of_parts_is_that_of_the_whole() -> None:
+    """Whatever the sizes of the parts, and where some are all zero; no square overflows or vanishes."""
+    random = np.random.default_rng(0)
+    for sizes in ([1.0], [0.0, 1.0], [1e-200, 1.0, 0.0, 1e200], [1e200, 1e-200]):
+        one = [size * random.normal(size=7) for size in sizes]
+        other = [size * random.normal(size=7) for size in sizes[::-1]]
+        a, b = (np.concatenate(parts).astype(np.longdouble) for parts in (one, other))
+        expected = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+        assert cosine_similarity(zip(one, other, strict=True)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_no_more_than_the_outputs_of_a_batch_are_held(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Any]] = []
+    call = TensorFlowRunner.__call__
+
+    def run(runner: TensorFlowRunner, inputs: Any) -> Any:
+        assert sum(ref() is not None for ref in held) <= 2  # of the batch before
+        found = call(runner, inputs)
+        held.extend(weakref.ref(values) for values in found.values())
+        return found
+
+    asked = replace(sensitivity_request(model, X), samples=150)
+    monkeypatch.setattr("autoquant.tuning.sensitivity.measure.BATCH", 50)
+    monkeypatch.setattr(TensorFlowRunner, "__call__", run)
+    cosines(asked)
+    assert len(held) >= 2 * 2 * 3  # two layers, float and INT8, three batches

@@ -81,6 +81,7 @@ def search(
 
     Raises:
         autoquant.errors.InputError: something given cannot be used; the message says where, what, and the way out.
+        autoquant.errors.BudgetError: `timeout` was over before the first trial ended; `resume` goes on with the run.
     """
     try:
         request = SearchRequest(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from autoquant.calibration.plan import CORRECTIONS, LayerPlan, Plan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
-from autoquant.errors import InputError, did_you_mean
+from autoquant.errors import InputError, PlanError, did_you_mean
 from autoquant.formats.layer_settings import AMCT, FP16, Given, parameters, unknown_input, with_defaults
 from autoquant.formats.strict import Fields
 from autoquant.model.layer import Layer
@@ -137,7 +138,10 @@ class _Layers:
             raise self._no_layer(name)
         fields = self.fields.nested(value, name)
         channel_wise = "weight_quant_params" in fields
-        enabled, given = _read_layer(fields)
+        try:
+            enabled, given = _read_alike(json.dumps(value))
+        except PlanError:
+            enabled, given = _read_layer(fields)  # which says where
         settings = self._settings(name, given, channel_wise=channel_wise, fields=fields)
         return settings if enabled else None
 
@@ -161,6 +165,12 @@ class _Layers:
             known = [known for known in (*self.known, *GLOBAL) if not is_tensor(known)]
             hint = did_you_mean(name, known, otherwise="`autoquant inspect` lists the layers")
         return self.fields.error(name, what, hint=hint)
+
+
+@lru_cache(maxsize=4096)
+def _read_alike(text: str) -> tuple[bool, Given]:
+    """What `_read_layer` reads of an object: the layers of a file, and the files of a run, have few different ones."""
+    return _read_layer(Fields(json.loads(text), "", PlanError))
 
 
 def _read_layer(fields: Fields) -> tuple[bool, Given]:

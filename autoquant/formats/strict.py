@@ -118,10 +118,11 @@ def as_float(value: Any) -> Any:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, for json.loads as object_pairs_hook; raises ValueError for a key that appears twice."""
-    twice = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
-    if twice:
-        raise ValueError(f"the key '{twice[0]}' appears twice")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise ValueError(f"the key '{twice}' appears twice")
+    return found
 
 
 def json_object(text: str, where: str, error: type[InputError], *, hint: str) -> Fields:

@@ -53,7 +53,8 @@ def test_a_command_makes_the_request_that_it_is_of(options: dict[str, Any]) -> N
     command = command_of(request.as_table())
     again = read_back(command)
     table = request.as_table()
-    numbers = {name: as_words(table[name]) for name in ("scale", "mean", "std") if name in table}  # read when used
+    # Numbers of the preprocessing are read when it is opened.
+    numbers: dict[str, str] = {name: as_words(table[name]) for name in ("scale", "mean", "std") if name in table}
     assert again.as_table() == {**table, **numbers}
 
 

@@ -37,7 +37,8 @@ def classes_of(graph: Path, x: Array) -> Array:
     with tf.Graph().as_default() as opened:
         tf.import_graph_def(definition, name="")
         with tf.compat.v1.Session(graph=opened) as session:
-            return np.asarray(session.run("scores:0", {"image:0": x})).argmax(axis=1)
+            scores: Array = session.run("scores:0", {"image:0": x})
+            return scores.argmax(axis=1)
 
 
 def test_the_layers_are_told_in_order_with_their_cost(searched: RunFiles, tiny: Tiny) -> None:
@@ -58,7 +59,7 @@ def test_the_layers_are_told_in_order_with_their_cost(searched: RunFiles, tiny: 
 
 def test_the_samples_that_changed_are_those_that_plain_sessions_tell_apart(searched: RunFiles, tiny: Tiny) -> None:
     with np.load(tiny.evaluation) as data:
-        x, y = data["x"], data["y"].reshape(-1)
+        x, y = data["x"], np.asarray(data["y"]).reshape(-1)
     before = classes_of(tiny.model, x)
     after = classes_of(next(searched.folder.best.glob("*.pb")), x)
     changes = searched.changes

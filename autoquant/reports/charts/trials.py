@@ -16,6 +16,8 @@ TRADE_OFF, HISTORY, BARS = 280, 200, 72
 """Heights of plots, in pixels."""
 TOP, EDGE = 18, 14
 """Pixels above a plot, and of the margin below, where trials beyond the scale are."""
+LEFT, RIGHT = 7.0, 98.5
+"""Where a plot begins and ends, in percent: the values of the other axis stand left of it."""
 
 
 class Mark(StrEnum):
@@ -131,7 +133,7 @@ def trade_off(
     known = [one for one in trials if one.drop is not None]
     drops = _Drops.of(known, best, max_drop, TRADE_OFF)
     low = min([one.int8_share for one in known], default=0.0)
-    shares = Scale(*padded(max(low - 0.02, 0.0), 1.0, 0.04), 1.0, 99.0)
+    shares = Scale(*padded(max(low - 0.02, 0.0), 1.0, 0.02), LEFT, RIGHT)
     points = []
     for one in known:
         assert one.drop is not None
@@ -168,11 +170,11 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
 def history(trials: Sequence[Trial], best: Trial | None, *, max_drop: float, samples: int) -> History:
     """All trials in the order of their numbers; `samples` are those of the search, of which each saw some."""
     drops = _Drops.of(trials, best, max_drop, HISTORY)
-    places = Scale(-0.5, max(len(trials) - 0.5, 0.5), 1.0, 99.0)
+    places = Scale(-0.5, max(len(trials) - 0.5, 0.5), LEFT, RIGHT)
     most = max([samples, *(one.samples for one in trials), 1])
     depth = Scale(0.0, float(most), 0.0, float(BARS - 2))
     points, bars = [], []
-    width = round(max(98.0 / max(len(trials), 1) * 0.7, 0.04), 3)
+    width = round(max((RIGHT - LEFT) / max(len(trials), 1) * 0.7, 0.04), 3)
     width = min(width, 4.0)
     for place, one in enumerate(trials):
         x, mark = places(place), mark_of(one, max_drop)

@@ -21,7 +21,7 @@ def visible(value: Any) -> Any:
     """Text whose control characters can be seen, so that a name cannot hide or reorder what is beside it.
 
     >>> visible("a\\x1b[31m\\u202eb")
-    'a␛[31m⟨U+202E⟩b'
+    'a⟨U+001B⟩[31m⟨U+202E⟩b'
     """
     if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
         return value
@@ -65,9 +65,4 @@ def _sha256(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    code = ord(character)
-    if character == " " or unicodedata.category(character) not in _HIDDEN:
-        return character
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+    return f"⟨U+{ord(character):04X}⟩" if unicodedata.category(character) in _HIDDEN else character

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from autoquant.errors import listed
+from autoquant.reports.ablations import Pair
 from autoquant.reports.charts.drop import Measured, drop_chart
 from autoquant.reports.charts.trials import Mark, front, history, mark_of, trade_off
 from autoquant.reports.explanation import Explanation
@@ -120,25 +121,30 @@ def _row(trial: Trial, terms: Terms, best: int | None) -> dict[str, Any]:
     }
 
 
+def _figures(pair: Pair) -> list[str]:
+    """The figures of two trials, with an arrow that a page can have."""
+    return [text.replace("->", "→") for text in figures(pair)]
+
+
 def effects_section(found: Explanation) -> dict[str, Any]:
     """Measured effects of settings and of float layers, and why layers are in float."""
     settings = []
     for one in found.settings:
         words = [changed(change) for change in one.changes]
         after, before = (" and ".join(side) for side in zip(*words, strict=True))
-        settings.append((after, before, *figures(one.pair)))
+        settings.append((after, before, *_figures(one.pair)))
     objective = found.run.terms.objective_name
     layers = []
     for each in found.float_fallbacks:
         trials = (each.pair.before, each.pair.after)
         costs = [trial.int8_share if objective == MACS else trial.objective for trial in trials]
-        layers.append((listed(each.layers, most=MOST_NAMES), " → ".join(map(percent, costs)), *figures(each.pair)))
+        layers.append((listed(each.layers, most=MOST_NAMES), " → ".join(map(percent, costs)), *_figures(each.pair)))
     pairs = [one.pair for one in found.settings] + [one.pair for one in found.float_fallbacks]
     lines = list(reasons(found))
     return {
         "settings": settings,
         "layers": layers,
-        "layers_are": "share in INT8" if objective == MACS else objective,
+        "layers_are": "Share in INT8" if objective == MACS else objective,
         "legend": list(legend(pairs)),
         "reasons": [(name.strip(), why.strip()) for name, why in zip(lines[1::2], lines[2::2], strict=False)],
         "reasons_title": lines[0] if lines else "",

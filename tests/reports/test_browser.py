@@ -181,7 +181,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, files: dict[str, Path], name:
 def test_a_name_is_shown_as_it_is_and_does_nothing(page: Page, files: dict[str, Path]) -> None:
     page.show()
     page.open(files["hostile"])
-    shown = HOSTILE.replace("/", "|").replace("\x1b", "␛").replace("\u202e", "⟨U+202E⟩")
+    shown = HOSTILE.replace("/", "|").replace("\x1b", "⟨U+001B⟩").replace("\u202e", "⟨U+202E⟩")
     assert page.run("document.querySelector('h1').textContent") == f"Quantization of {shown}"
     assert page.run("document.querySelector('.warnings').textContent").strip() == f"a warning about {shown}"
     assert page.run("document.querySelectorAll('main script, header script').length") == 0

@@ -38,7 +38,8 @@ def classes_of(graph: Path, x: Array) -> Array:
         tf.import_graph_def(definition, name="")
         with tf.compat.v1.Session(graph=opened) as session:
             scores: Array = session.run("scores:0", {"image:0": x})
-            return scores.argmax(axis=1)
+            classes: Array = scores.argmax(axis=1)
+            return classes
 
 
 def test_the_layers_are_told_in_order_with_their_cost(searched: RunFiles, tiny: Tiny) -> None:

@@ -92,6 +92,7 @@ class Page:
 
     def pdf(self, path: Path) -> None:
         """What is printed."""
+        self.call("Emulation.setEmulatedMedia", media="", features=[])
         found = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
         path.write_bytes(base64.b64decode(found["data"]))
 

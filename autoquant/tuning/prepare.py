@@ -33,7 +33,7 @@ from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.predict import Predictor
 from autoquant.tuning.session import Budget, Clock, SearchSession, TimeLimit
-from autoquant.tuning.study.choices import AMCT, GUIDED
+from autoquant.tuning.study.choices import AMCT, GUIDED, MINIMIZED
 from autoquant.tuning.study.recovery import open_recovered, restore_folders
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.study import Sampler
@@ -98,7 +98,14 @@ class _Preparation:
         predictor = self._predictor(builder)
         sampler = self._sampler(measured, objective, predictor, startup=len(starts))
         study = open_recovered(
-            self.folder, inputs.space, sampler, max_drop=measured.max_drop, starts=starts, warn=self._warn
+            self.folder,
+            inputs.space,
+            sampler,
+            max_drop=measured.max_drop,
+            starts=starts,
+            warn=self._warn,
+            metric=inputs.metric.name,
+            minimized=MINIMIZED[request.objective],
         )
         terms = Terms(
             metric=inputs.metric.name,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.evaluation.engines.table import ENGINES
@@ -21,6 +22,14 @@ GUIDED, TPE, AMCT = "guided", "tpe", "amct"
 SAMPLERS = (GUIDED, TPE, "random", "nsgaii", AMCT)
 """Samplers: our own (tuning/sampling/guided.py), the default; those of Optuna; AMCT's ranking and bisection."""
 OBJECTIVES = (MACS, BYTES, LATENCY)
+MINIMIZED: Mapping[str, str] = MappingProxyType(
+    {
+        MACS: "share of multiply-adds in float",
+        BYTES: "bytes of weights, relative to float",
+        LATENCY: "latency, relative to float",
+    }
+)
+"""Objective -> what Optuna calls its values."""
 """What a search minimizes: multiply-adds in float, bytes of weights, or time."""
 
 

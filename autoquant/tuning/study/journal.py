@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import RunError
+from autoquant.errors import RunError, listed
 from autoquant.files import write_bytes, writing
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
+from autoquant.model.operators import is_tensor
+from autoquant.quiet import no_progress
 from autoquant.tuning.study.trial import State, Trial
 
 NAME = "autoquant"
@@ -32,13 +34,19 @@ REPEATS = "repeats"
 """The attribute of a trial of a plan that was tried before: the number of that trial."""
 SKIPPED = "skipped"
 """The attribute of a trial of a plan that is not tried: why."""
-DROP = "drop"
-"""The constraint of a trial: its drop less the largest within tolerance."""
+CONSTRAINTS = "constraints"
+"""Optuna's attribute of a trial with constraints that have no name, which optuna-dashboard reads alone: here one, the
+drop less the largest within tolerance."""
+MOST_NAMES = 8
+"""Layers that are named beside each other."""
 Distributions = Mapping[str, BaseDistribution]
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal, of which all is known that was read or written: what somebody takes from it is put back."""
+    """Optuna's journal, of which all is known that was read or written: what somebody takes from it is put back.
+
+    Several records can be one write, as each write waits for the disk.
+    """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         super().__init__(str(path))
@@ -46,6 +54,18 @@ class Journal(JournalFileBackend):
         self._warn = warn
         self._lines: list[bytes] = []
         self._size = 0
+        self._held: list[dict[str, Any]] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is recorded within at its end, at once."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held:
+                self.append_logs(held)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Read whole lines, as Optuna does."""
@@ -58,7 +78,10 @@ class Journal(JournalFileBackend):
         yield from super().read_logs(log_number_from)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines behind whole ones, all of them or none."""
+        """Write lines behind whole ones, all of them or none, or hold them back."""
+        if self._held is not None:
+            self._held += logs
+            return
         self._restore()
         size = self._path.stat().st_size
         try:
@@ -89,10 +112,10 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def open_study(journal: Path, warn: Callable[[str], None]) -> optuna.Study:
+def open_study(journal: Journal) -> optuna.Study:
     """The study of a journal, which is made where there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(Journal(journal, warn))
+    storage = JournalStorage(journal)
     return optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
 
 
@@ -103,6 +126,7 @@ def mend_journal(
     *,
     count: int,
     max_drop: float,
+    metric: str,
     warn: Callable[[str], None],
 ) -> None:
     """See that a journal can be read, and has the trials that their folders say have ended, which are `stored`.
@@ -122,7 +146,8 @@ def mend_journal(
         made.write_bytes(b"".join(whole))
         if not _agrees(made, stored):
             made.unlink()
-            _write(made, stored, distributions, count=count, max_drop=max_drop)
+            ended = {number: ended_trial(trial, distributions, max_drop, metric) for number, trial in stored.items()}
+            _write(made, ended, count=count)
             what = f"is written again from the {len(stored)} trials whose score.json is there"
         elif len(whole) < len(lines):
             what = f"{len(lines) - len(whole)} damaged lines are left out"
@@ -144,9 +169,9 @@ def has_ended(frozen: FrozenTrial) -> bool:
     return frozen.state.is_finished() and OUTCOME in frozen.user_attrs
 
 
-def ended_trial(trial: Trial, distributions: Distributions, max_drop: float) -> FrozenTrial:
+def ended_trial(trial: Trial, distributions: Distributions, max_drop: float, metric: str) -> FrozenTrial:
     """What Optuna has of a trial that ended."""
-    state, value = ended_state(trial)
+    state, value = ended_state(trial, max_drop)
     return create_trial(
         state=state,
         value=value,
@@ -154,37 +179,49 @@ def ended_trial(trial: Trial, distributions: Distributions, max_drop: float) -> 
         distributions=dict(distributions),
         user_attrs={
             **{name: getattr(trial, name) for name in SUGGESTED},
+            **shown(trial, metric),
             OUTCOME: without_nulls(encode(trial)),
         },
-        constraints=None if trial.drop is None else {DROP: trial.drop - max_drop},
+        system_attrs=None if trial.drop is None else {CONSTRAINTS: [trial.drop - max_drop]},
+        intermediate_values=None if trial.drop is None else {trial.samples: trial.objective},
     )
 
 
-def ended_state(trial: Trial) -> tuple[TrialState, float | None]:
-    """The state and the value of a trial that ended, for Optuna."""
+def ended_state(trial: Trial, max_drop: float) -> tuple[TrialState, float | None]:
+    """The state and the value of a trial that ended, for Optuna: pruned where it is not within tolerance."""
     if trial.state is State.FAILED:
         return TrialState.FAIL, None
-    if trial.state is State.DONE or trial.within:
+    if trial.within or trial.meets(max_drop):
         return TrialState.COMPLETE, trial.objective
     return TrialState.PRUNED, None
 
 
-def _write(
-    journal: Path, stored: Mapping[int, Trial], distributions: Distributions, *, count: int, max_drop: float
-) -> None:
+def shown(trial: Trial, metric: str) -> Mapping[str, Any]:
+    """What people look for of a trial that ended, by plain names, as far as it is known."""
+    in_float = [name for name, settings in trial.plan.layers.items() if settings is None and not is_tensor(name)]
+    facts = {
+        metric: trial.score,
+        "drop": trial.drop,
+        "share in INT8": trial.int8_share,
+        "layers in INT8": f"{trial.int8_layers} of {trial.layers}",
+        "layers in float": listed(in_float, most=MOST_NAMES) if in_float else "none",
+        "samples": trial.samples,
+        "failure": trial.failure or None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _write(journal: Path, ended: Mapping[int, FrozenTrial], *, count: int) -> None:
     """Write a journal of these trials; numbers of which nothing is known are taken by trials that came to nothing."""
-    study = open_study(journal, lambda text: None)
+    study = open_study(Journal(journal, no_progress))
     for number in range(count):
-        known = stored.get(number)
-        study.add_trial(
-            create_trial(state=TrialState.FAIL) if known is None else ended_trial(known, distributions, max_drop)
-        )
+        study.add_trial(ended.get(number) or create_trial(state=TrialState.FAIL))
 
 
 def _agrees(journal: Path, stored: Mapping[int, Trial]) -> bool:
     """Whether a journal makes a study that has these trials."""
     try:
-        found = open_study(journal, lambda text: None).get_trials(deepcopy=False)
+        found = open_study(Journal(journal, no_progress)).get_trials(deepcopy=False)
     except Exception:  # whatever Optuna makes of a journal that it did not write
         return False
     for number, trial in stored.items():

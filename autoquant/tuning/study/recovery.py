@@ -25,6 +25,8 @@ def open_recovered(
     max_drop: float,
     starts: Iterable[Suggestion],
     warn: Callable[[str], None],
+    metric: str,
+    minimized: str,
 ) -> Study:
     """The study of a run, with every trial that ended by its journal or its folder."""
     folders = folder.trials()
@@ -35,9 +37,20 @@ def open_recovered(
         distributions_of(space.dimensions),
         count=max(folders, default=-1) + 1,
         max_drop=max_drop,
+        metric=metric,
         warn=warn,
     )
-    return Study(folder.journal, space, sampler, max_drop=max_drop, starts=starts, stored=stored, warn=warn)
+    return Study(
+        folder.journal,
+        space,
+        sampler,
+        max_drop=max_drop,
+        starts=starts,
+        stored=stored,
+        warn=warn,
+        metric=metric,
+        minimized=minimized,
+    )
 
 
 def restore_folders(folder: RunFolder, study: Study, terms: Terms, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:

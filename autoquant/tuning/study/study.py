@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +20,18 @@ from autoquant.formats.config_json import plan_digest
 from autoquant.formats.strict import Fields
 from autoquant.quiet import no_progress
 from autoquant.tuning.study.journal import (
-    DROP,
+    CONSTRAINTS,
     OUTCOME,
     REPEATS,
     SKIPPED,
     SUGGESTED,
     Distributions,
+    Journal,
     ended_state,
     has_ended,
     is_cut_off,
     open_study,
+    shown,
 )
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.trial import State, Trial, best
@@ -77,8 +80,12 @@ class Study:
     tried with that in float: starting points, and what samplers learn from, must not all fail alike.
 
     A trial is stored in a few writes, each of which waits for the disk, whatever the number of dimensions: it waits,
-    with all of its parameters; it runs; how it ended; its constraint, where a drop is known; its state. `best` is the
-    best trial so far (trial.py), and `longest` the seconds of the one that took longest, without any minus infinity.
+    with all of its parameters; it runs; how it ended, with its constraint and what people look for; its state. `best`
+    is the best trial so far (trial.py), and `longest` the seconds of the one that took longest, without any minus
+    infinity.
+
+    For optuna-dashboard what is minimized is called `minimized`, a score by its `metric`, and a trial that is not
+    within tolerance is pruned: its best trial is the lowest value, whatever the constraints.
     """
 
     def __init__(
@@ -91,8 +98,16 @@ class Study:
         starts: Iterable[Suggestion] | None = None,
         stored: Mapping[int, Trial] = MappingProxyType({}),
         warn: Callable[[str], None] = no_progress,
+        metric: str = "score",
+        minimized: str = "",
     ) -> None:
-        self._study = open_study(journal, warn)
+        self._file = Journal(journal, warn)
+        self._study = open_study(self._file)
+        self._metric = metric
+        if minimized and self._study.metric_names != [minimized]:
+            with warnings.catch_warnings():  # that Optuna may change it yet
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names([minimized])
         self._journal = journal
         self._space = space
         self._sampler = sampler
@@ -140,11 +155,15 @@ class Study:
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
         handle, _ = self._running[trial.number]
-        handle.set_user_attr(OUTCOME, without_nulls(encode(trial)))
+        with self._file.together():
+            for name, value in shown(trial, self._metric).items():
+                handle.set_user_attr(name, value)
+            handle.set_user_attr(OUTCOME, without_nulls(encode(trial)))
+            if trial.drop is not None:
+                handle.report(trial.objective, trial.samples)  # the value that is shown of one that is pruned
+                self._constrain(handle, [trial.drop - self._max_drop])
         self._enqueue_in_float(trial)  # before it has ended: whatever happens, it is not forgotten
-        if trial.drop is not None and DROP not in handle.constraints:
-            handle.set_constraint(DROP, trial.drop - self._max_drop)
-        state, value = ended_state(trial)
+        state, value = ended_state(trial, self._max_drop)
         self._study.tell(handle, value, state=state)
         # Only now: whoever is interrupted before has not finished it.
         del self._running[trial.number]
@@ -224,10 +243,11 @@ class Study:
     def _repeat(self, handle: optuna.Trial, trial: Trial, earlier: Trial) -> None:
         """Tell Optuna of a plan that was tried before how it ended then."""
         known = self._study.get_trials(deepcopy=False)[earlier.number]
-        handle.set_user_attr(REPEATS, earlier.number)
+        with self._file.together():
+            handle.set_user_attr(REPEATS, earlier.number)
+            if known.constraints:
+                self._constrain(handle, list(known.constraints.values()))
         if known.state is TrialState.COMPLETE:
-            for name, value in known.constraints.items():
-                handle.set_constraint(name, value)
             self._study.tell(handle, known.value)
         else:
             self._study.tell(handle, state=TrialState.PRUNED)
@@ -276,6 +296,9 @@ class Study:
             self._set_state(handle, TrialState.RUNNING)
         self._running[frozen.number] = handle, pending
         self.finish(told or replace(pending, state=State.FAILED, failure=f"its process died {attempt} times"))
+
+    def _constrain(self, handle: optuna.Trial, values: list[float]) -> None:
+        handle.storage.set_trial_system_attr(handle._trial_id, CONSTRAINTS, values)
 
     def _set_state(self, handle: optuna.Trial, state: TrialState) -> None:
         handle.storage.set_trial_state_values(handle._trial_id, state)

@@ -18,7 +18,7 @@ from autoquant.errors import RunError
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.sampling.samplers import tpe
-from autoquant.tuning.study.journal import NAME, Journal
+from autoquant.tuning.study.journal import NAME, Journal, shown
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, Suggestion
 from autoquant.tuning.study.study import ATTEMPTS, Study
 from autoquant.tuning.study.trial import State, Trial
@@ -244,7 +244,7 @@ def test_trials_that_were_stopped_early(
     study.finish(trial)
     frozen = stored(tmp_path)[trial.number]
     assert (frozen.state.name, frozen.value if state == "COMPLETE" else None) == (state, value)
-    assert frozen.constraints.get("drop") == (None if constraint is None else pytest.approx(constraint))
+    assert frozen.constraints.get("0") == (None if constraint is None else pytest.approx(constraint))
     assert list(open_study(tmp_path).trials()) == [trial]
 
 
@@ -252,17 +252,40 @@ def test_trials_that_were_stopped_early(
 def test_a_trial_is_stored_in_a_few_writes_that_wait_for_the_disk(
     tmp_path: Path, layers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the number of dimensions: all of them with the trial that waits, then running, outcome and state."""
+    """Whatever the number of dimensions: all of them with the trial that waits, then running, its end, its state."""
     space = f"[[override]]\nlayers = ['{layers}']\nquant_enable = [true, false]\nact_algo = ['ifmr', 'minmax']"
     study = open_study(tmp_path, space=space)
     synced: list[int] = []
     monkeypatch.setattr("os.fsync", synced.append)
     journal = tmp_path / "study.journal"
-    for end, writes in ((failed, 3), (done, 4)):  # a drop is a constraint
+    for end in (failed, done):
         before = len(journal.read_text().splitlines())
         synced.clear()
-        study.finish(end(next_of(study)))
-        assert len(synced) == len(journal.read_text().splitlines()) - before == writes
+        trial = end(next_of(study))
+        study.finish(trial)
+        assert len(synced) == 3
+        known = 1 + len(shown(trial, "score")) + (trial.drop is not None)  # a drop is a constraint
+        assert len(journal.read_text().splitlines()) - before == 2 + known
+
+
+def test_what_people_look_for_has_plain_names(tmp_path: Path) -> None:
+    """In Optuna's own objects: the attributes, the name of what is minimized, and the best trial."""
+    space = space_of()
+    study = Study(tmp_path / "study.journal", space, Listed(), max_drop=0.01, metric="top1", minimized="share in float")
+    missed = replace(done(next_of(study)), drop=0.5, within=False, score=0.25, objective=0.0)
+    study.finish(missed)
+    opened = optuna.load_study(
+        study_name=NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    )
+    assert opened.metric_names == ["share in float"]
+    assert [one.state.name for one in opened.trials][:1] == ["PRUNED"]  # else it would be the best
+    found = opened.trials[0].user_attrs
+    assert (found["top1"], found["drop"], found["layers in INT8"]) == (0.25, 0.5, "5 of 5")
+    assert found["layers in float"] == "none"
+    met = replace(done(next_of(study)), drop=0.0, within=True, score=0.75, objective=0.25)
+    study.finish(met)
+    assert opened.best_trial.number == met.number
+    assert opened.best_trial.user_attrs["share in INT8"] == met.int8_share
 
 
 def test_plain_optuna_reads_the_parameters_of_every_trial(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import IO, TextIO, cast
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -38,6 +40,8 @@ from autoquant.quiet import show
 from autoquant.tuning.events import Event, Listener, TrialEnded, Warned
 from autoquant.tuning.study.trial import Trial
 
+NARROW = 90
+"""Columns below which the table of trials does without the scores, which drops tell as well, and the shares."""
 BAR = 28
 """Columns of the progress bar where there is room for it."""
 STYLES = MappingProxyType({"met": "green", "missed": "red", "failed": "red"})
@@ -184,11 +188,29 @@ def live_screen(console: Console, clock: Callable[[], float]) -> Iterator[Listen
         nonlocal state
         state = update(state, event, clock())
 
-    with Live(console=console, get_renderable=lambda: Printable(render(state, clock())), refresh_per_second=4) as live:
+    shown = begun_again(console, lambda: Printable(render(state, clock())))
+    with Live(console=console, get_renderable=shown, refresh_per_second=4) as live:
         try:
             yield hear
         finally:
             live.transient = state.opened is None
+
+
+def begun_again(console: Console, draw: Callable[[], RenderableType]) -> Callable[[], RenderableType]:
+    """Draws the same, on an empty screen whenever its width has changed.
+
+    The terminal has folded the old lines anew then, and nobody knows how many there are to draw over.
+    """
+    width = console.width
+
+    def drawn() -> RenderableType:
+        nonlocal width
+        if console.width != width:
+            width = console.width
+            console.control(Control.clear(), Control.home())
+        return draw()
+
+    return drawn
 
 
 def render(state: SearchState, now: float) -> RenderableType:
@@ -210,7 +232,7 @@ def render(state: SearchState, now: float) -> RenderableType:
         rows.add_row(*row)
     parts: list[RenderableType] = [rows]
     if state.recent:
-        parts += ["", _trials(state)]
+        parts += ["", _Trials(state)]
     if state.warnings:
         parts += ["", *(Text(f"warning: {text}", style="yellow") for text in state.warnings)]
     return Group(*parts, "")
@@ -226,19 +248,26 @@ def _bar(pace: Pace, now: float) -> RenderableType:
     return grid
 
 
-def _trials(state: SearchState) -> Table:
-    rows = [cells(trial, state) for trial in state.recent]
-    headings = [heading for heading in rows[0] if any(row[heading] for row in rows)]
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim", expand=True)
-    table.add_column("trial", justify="right", no_wrap=True, min_width=len("trial"))
-    table.add_column("what is tried", overflow="ellipsis", no_wrap=True, ratio=1)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for trial, row in zip(state.recent, rows, strict=True):
-        why = Text(trial.why).append(f"\n{trial.failure}" if trial.failure else "", style="red")
-        word = verdict(trial, state)
-        table.add_row(
-            str(trial.number), why, *(row[heading] for heading in headings), Text(word, STYLES.get(word, "dim"))
-        )
-    return table
+@dataclass(frozen=True)
+class _Trials:
+    """The table of the last trials. What is tried is folded, never cut; a narrow screen does without the scores."""
+
+    state: SearchState
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        state = self.state
+        rows = [cells(trial, state) for trial in state.recent]
+        left_out = {"score", "share"} if options.max_width < NARROW else set()
+        headings = [heading for heading in rows[0] if any(row[heading] for row in rows) and heading not in left_out]
+        table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim", expand=True)
+        table.add_column("trial", justify="right", no_wrap=True, min_width=len("trial"))
+        table.add_column("what is tried", overflow="fold", ratio=1)
+        for heading in headings:
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        for trial, row in zip(state.recent, rows, strict=True):
+            why = Text(trial.why).append(f"\n{trial.failure}" if trial.failure else "", style="red")
+            word = verdict(trial, state)
+            figures = (row[heading] for heading in headings)
+            table.add_row(str(trial.number), why, *figures, Text(word, STYLES.get(word, "dim")))
+        yield table

@@ -11,8 +11,10 @@ from autoquant.evaluation.scoring.rows import size_text
 from autoquant.pulse import duration
 from autoquant.reports.words import accepted, counted, macs, number, percent, share_words
 from autoquant.tuning import events
+from autoquant.tuning.events import OPENING
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Trial
 
 RECENT = 6
@@ -66,7 +68,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class SearchState:
-    """All that is known of a search, last heard of at `heard`. `used` seconds of the budget were used at time `at`."""
+    """All that is known of a search, last heard of at `heard`. `used` seconds of the budget were used at time `at`.
+
+    That is when the search began to open the model, or what it has told since.
+    """
 
     opened: events.Opened | None = None
     baseline: events.BaselineScored | None = None
@@ -97,7 +102,7 @@ def update(state: SearchState, event: events.Event, now: float) -> SearchState:
 def _changed(state: SearchState, event: events.Event, now: float) -> SearchState:
     match event:
         case events.Opened():
-            return replace(state, opened=event)
+            return replace(state, opened=event, at=now if state.at is None else state.at)
         case events.BaselineScored():
             return replace(state, baseline=event, pace=None)
         case events.DataSplit():
@@ -106,11 +111,12 @@ def _changed(state: SearchState, event: events.Event, now: float) -> SearchState
             return replace(state, batches=event.batches, pace=None)
         case events.Resumed():
             state = replace(state, resumed=event, recent=event.trials[-RECENT:], best=event.best)
-            return replace(state, trials=len(event.trials), used=event.seconds, at=now)
+            return replace(state, trials=len(event.trials), used=state.used_at(now) + event.seconds, at=now)
         case events.Progress():
-            return replace(state, pace=_pace(state.pace, event, now))
+            begins = event.what == OPENING and state.at is None
+            return replace(state, pace=_pace(state.pace, event, now), at=now if begins else state.at)
         case events.TrialStarted():
-            return replace(state, running=event, pace=None, at=now if state.at is None else state.at)
+            return replace(state, running=event, pace=None)
         case events.TrialEnded():
             recent = (*state.recent, event.trial)[-RECENT:]
             state = replace(state, running=None, pace=None, recent=recent, best=event.best)
@@ -201,9 +207,12 @@ def budget(state: SearchState, now: float) -> Iterator[Row]:
 
 
 def ended(state: SearchState) -> Iterator[Row]:
-    """Why the search ended, once it has."""
+    """Why the search ended, once it has, and where to see what it found."""
     if state.result is not None:
         yield "ended", state.result.ended
+        report = RunFolder(state.result.run).report
+        if report.is_file():
+            yield "report", str(report)
 
 
 def verdict(trial: Trial, state: SearchState) -> str:

@@ -11,6 +11,9 @@ from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.trial import Trial
 
+OPENING = "opening the model"
+"""The first phase of a search, whose beginning is that of its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

@@ -19,7 +19,7 @@ from autoquant.model.open import model_digest
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
-from autoquant.tuning.events import Event, Finished, Listener, Warned, reporter
+from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import add_costly_layers, add_latency, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
@@ -53,7 +53,7 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
     code = code_digests(request)
     try:
         with limit.enforced():
-            reporter(listen, "opening the model")
+            reporter(listen, OPENING)
             inputs = open_inputs(request, space, model_of(request), listen, folder=run)
             # All data is read for its digest, which takes long: only then is there a folder, and a run to go on with.
             digests = {**inputs.digests(), "space": digest_of(inputs.space_file.text)}
@@ -101,7 +101,7 @@ def resume_search(
         check_code(run, request, stored.get("code", {}), changed, accepted=accept_changed)
         # Before it is opened: a stranger's model may run what it brings, and another model's data would not even fit.
         _check_same(run, request, stored["digests"], {"model": model_digest(Path(request.model))})
-        reporter(listen, "opening the model")
+        reporter(listen, OPENING)
         model = model_of(request)
         digests = dict(stored["digests"])
         inputs = open_inputs(request, folder.read_space(), model, listen, folder=run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from autoquant.cli.screen import live_screen, render
+from autoquant.cli.screen import begun_again, live_screen, render
 from autoquant.cli.state import SearchState, update
 from autoquant.tuning.events import (
     BaselineScored,
@@ -55,7 +55,7 @@ def test_while_the_baseline_is_scored() -> None:
         "calibration 200 samples",
         "run runs/net-1",
         "baseline " + "━" * 7 + " 200/800 100/s 6.0s left",
-        "budget 0 of 50 trials, 0.0s of 2h00m",
+        "budget 0 of 50 trials, 2.0s of 2h00m",
     ]
 
 
@@ -65,7 +65,7 @@ def test_while_nothing_can_be_counted() -> None:
     assert shown[-3:] == [
         "trial 2 TPE; 2/3 layers in INT8, 62.5%",
         "building trial 2 5.0s so far",
-        "budget 0 of 50 trials, 6.0s of 2h00m",
+        "budget 0 of 50 trials, 8.0s of 2h00m",
     ]
 
 
@@ -181,3 +181,39 @@ def test_the_screen_redraws_what_it_is_told() -> None:
         listener(OPENED)
         listener(BASELINE)
     assert "top1 0.7500; accept INT8 >= 0.6250 (max drop 0.1250)" in file.getvalue()
+
+
+LONG = ("race per-channel, biases corrected (64 samples)", "race per-channel, biases corrected (128 samples)")
+
+
+@pytest.mark.parametrize("width", [60, 80, 90, 120])
+def test_words_that_tell_trials_apart_are_not_cut(trial: Callable[..., Trial], width: int) -> None:
+    ended = [trial(number, why=why, drop=0.0625) for number, why in enumerate(LONG)]
+    text = screen(OPENED, BASELINE, *(TrialEnded(one, one, one.number + 1, 1.0) for one in ended), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = " ".join(text[text.index("what is tried") :].split())
+    for needed in ("(64", "(128", "per-channel,", "corrected", "samples)"):
+        assert needed in words
+    assert ("score" in words) == ("share" in words) == (width >= 90)
+    assert words.count("met") == len(LONG)
+
+
+def test_after_a_change_of_width_nothing_of_the_old_lines_is_left() -> None:
+    """They were folded anew by the terminal: the screen is begun again, once for each change."""
+    file = io.StringIO()
+    console = Console(file=file, width=100, force_terminal=True)
+    draw = begun_again(console, lambda: "state")
+    for width, cleared in ((100, 0), (60, 1), (60, 1), (100, 2)):
+        console.width = width
+        assert draw() == "state"
+        assert file.getvalue() == cleared * "\x1b[2J\x1b[H"
+
+
+def test_the_last_screen_names_the_report(
+    tmp_path: Path, trial: Callable[..., Trial], result: Callable[..., SearchResult]
+) -> None:
+    finished = replace(result(trial(0), best=trial(0), met=True), run=tmp_path)
+    assert not any("report" in row for row in rows(OPENED, Finished(finished)))
+    (tmp_path / "report.html").touch()
+    assert any(row.startswith("report /") for row in rows(OPENED, Finished(finished)))

@@ -8,6 +8,7 @@ import pytest
 
 from autoquant.cli.state import RECENT, Pace, SearchState, facts, phase, update
 from autoquant.tuning.events import (
+    OPENING,
     BaselineScored,
     Calibrated,
     DataSplit,
@@ -98,22 +99,29 @@ def test_last_trials_best_and_budget_are_kept(trial: Callable[..., Trial]) -> No
     assert state.used_at(108.0 + 5.0) == 70.0 + 5.0
 
 
-def test_the_budget_begins_with_the_first_trial_and_stops_at_the_end(
+def test_the_time_of_the_budget_is_that_of_the_search_all_along(
     trial: Callable[..., Trial], result: Callable[..., SearchResult]
 ) -> None:
-    state = update(SearchState(), OPENED, 0.0)
-    assert state.used_at(50.0) == 0.0
+    """From opening the model to the end, which the result then tells: as --timeout counts it."""
+    state = update(SearchState(), Progress("loading TensorFlow", 0, 0), 0.0)
+    assert state.used_at(10.0) == 0.0
+    state = update(state, Progress(OPENING, 0, 0), 30.0)
+    state = update(state, OPENED, 40.0)
+    assert state.used_at(50.0) == 20.0
     state = update(state, TrialStarted(0, "TPE", 2, 0.5), 60.0)
-    assert state.used_at(63.0) == 3.0
-    state = update(state, Finished(result(trial(0), best=trial(0), met=False)), 70.0)
+    assert state.used_at(63.0) == 33.0
+    state = update(state, TrialEnded(trial(0), None, 1, 40.5), 70.0)
+    assert state.used_at(71.0) == 41.5
+    state = update(state, Finished(result(trial(0), best=trial(0), met=False)), 75.0)
     assert state.used_at(1000.0) == 75.0
 
 
 def test_a_run_that_goes_on_shows_what_was_before(trial: Callable[..., Trial]) -> None:
     before = tuple(trial(number) for number in range(RECENT + 1))
-    state = update(SearchState(), Resumed(before, before[2], 30.0), 5.0)
+    state = update(SearchState(), Progress(OPENING, 0, 0), 2.0)
+    state = update(state, Resumed(before, before[2], 30.0), 5.0)
     assert (state.recent, state.best, state.trials) == (before[1:], before[2], RECENT + 1)
-    assert state.used_at(7.0) == 32.0
+    assert state.used_at(7.0) == 35.0
 
 
 def test_warnings_add_up() -> None:

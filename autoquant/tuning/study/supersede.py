@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.files import writing
 from autoquant.quiet import no_progress
-from autoquant.tuning.study.journal import OUTCOME, SUGGESTED, is_cut_off, open_study
+from autoquant.tuning.study.journal import OUTCOME, SUGGESTED, Journal, is_cut_off, open_study
 from autoquant.tuning.study.run_folder import TEMPORARY, RunFolder
 
 
@@ -39,7 +39,7 @@ def supersede(folder: RunFolder) -> int:
 
 def _write(journal: Path, points: Sequence[FrozenTrial], *, count: int) -> None:
     """A journal in which so many numbers are taken, and then these points wait."""
-    study = open_study(journal, no_progress)
+    study = open_study(Journal(journal, no_progress))
     for _ in range(count):
         study.add_trial(create_trial(state=TrialState.FAIL))
     for one in points:

@@ -43,7 +43,9 @@ def untried(trials: Sequence[Trial]) -> Suggestion:
 
 def opened(folder: Path, warn: Callable[[str], None] = no_progress) -> Study:
     run = RunFolder(folder)
-    study = open_recovered(run, SPACE, untried, max_drop=0.01, starts=SPACE.starts(), warn=warn)
+    study = open_recovered(
+        run, SPACE, untried, max_drop=0.01, starts=SPACE.starts(), warn=warn, metric="top1", minimized="macs"
+    )
     restore_folders(run, study, TERMS)
     return study
 

@@ -21,7 +21,7 @@ def supersede(folder: RunFolder) -> int:
     a run on which it can be done again. Raises RunError.
     """
     aside = folder.path / "superseded"
-    found = open_study(folder.journal, no_progress).get_trials(deepcopy=False) if folder.journal.exists() else []
+    found = open_study(Journal(folder.journal, no_progress)).get_trials(deepcopy=False) if folder.journal.exists() else []
     points = [one for one in found if one.params and (is_cut_off(one) or OUTCOME in one.user_attrs)]
     with writing(folder.path), tempfile.TemporaryDirectory(dir=folder.path, prefix=TEMPORARY) as temporary:
         journal = Path(temporary) / folder.journal.name

@@ -264,7 +264,7 @@ def test_a_trial_is_stored_in_a_few_writes_that_wait_for_the_disk(
         trial = end(next_of(study))
         study.finish(trial)
         assert len(synced) == 3
-        known = 1 + len(shown(trial, "score")) + (trial.drop is not None)  # a drop is a constraint
+        known = 1 + len(shown(trial, "score")) + 2 * (trial.drop is not None)  # its constraint, and its value
         assert len(journal.read_text().splitlines()) - before == 2 + known
 
 

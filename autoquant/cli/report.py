@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoquant.cli import arguments
-from autoquant.cli.output import say
+from autoquant.cli.output import note, say
 from autoquant.errors import UsageError
 from autoquant.files import write_text
 from autoquant.reports.page import render
@@ -17,6 +17,8 @@ from autoquant.reports.view import PICTURES, report_view
 from autoquant.tuning.study.run_folder import RunFolder
 
 COMPARISON = "comparison.html"
+MANY = 100
+"""Trials from which reading them may take a while."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -41,13 +43,21 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--compare", "compares two runs or more", hint="name another run, or leave --compare out")
     if args.to is not None and len(args.runs) > 1 and not args.compare:
         raise UsageError("--to", "is one page, and there are several runs", hint="give --compare, or one run")
-    files = [RunReader(RunFolder(Path(path))).read() for path in args.runs]
+    files = [_read(Path(path)) for path in args.runs]
     for path, page in _pages(args, files):
         write_text(path, page)
         say(str(path))
         if args.open:
             webbrowser.open(path.resolve().as_uri())
     return 0
+
+
+def _read(path: Path) -> RunFiles:
+    """Read a run; of many trials that takes seconds."""
+    trials = sum(1 for _ in path.glob("trials/*"))
+    if trials > MANY:
+        note(f"reading {trials:,} trials of {path} ...")
+    return RunReader(RunFolder(path)).read()
 
 
 def _pages(args: argparse.Namespace, files: list[RunFiles]) -> Iterator[tuple[Path, str]]:

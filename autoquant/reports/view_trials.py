@@ -121,6 +121,12 @@ def _row(trial: Trial, terms: Terms, best: int | None) -> dict[str, Any]:
     }
 
 
+def _nothing_compared(trials: int) -> str:
+    if trials == 1:
+        return "One trial has no other to be compared with."
+    return f"No two of {counted(trials, 'trial')} differ in one setting alone."
+
+
 def _figures(pair: Pair) -> list[str]:
     """The figures of two trials, with an arrow that a page can have."""
     return [text.replace("->", "→") for text in figures(pair)]
@@ -148,5 +154,5 @@ def effects_section(found: Explanation) -> dict[str, Any]:
         "legend": list(legend(pairs)),
         "reasons": [(name.strip(), why.strip()) for name, why in zip(lines[1::2], lines[2::2], strict=False)],
         "reasons_title": lines[0] if lines else "",
-        "none": f"No two of {counted(len(found.run.trials), 'trial')} differ in one setting alone.",
+        "none": _nothing_compared(len(found.run.trials)),
     }

@@ -95,9 +95,12 @@ def _missed(run: RunFiles, terms: Terms, best: Trial, certificate: Certificate |
             f"{number(certificate.drop)} there{_groups(certificate)}."
         )
     assert best.drop is not None
+    score = (
+        "" if best.score is None else f"{terms.metric} {number(best.score)} where FP32 has {number(terms.baseline)}, "
+    )
     return (
         f"No plan was found within the tolerance of {number(terms.max_drop)}. The closest: {layers_words(run, best)}, "
-        f"{_drop(best)}, which is {number(best.drop - terms.max_drop)} too much."
+        f"{score}{_drop(best)}, which is {number(best.drop - terms.max_drop)} too much."
     )
 
 

@@ -50,8 +50,8 @@ def samples_section(run: RunFiles, pictures: int) -> dict[str, Any]:
 def _missing(run: RunFiles) -> str:
     if run.best is None or run.best.state is not State.DONE:
         return "The best trial was not scored on all samples of the search, so the samples that changed are not known."
-    if run.overview is None:
-        return "An earlier version wrote this run: which samples changed was not kept."
+    if run.overview is None or run.overview.per_sample:
+        return "Which samples changed was not kept: an earlier version wrote this run, or the best trial of it."
     return f"{run.overview.terms.metric} has no value for each sample, so no sample can be said to have changed."
 
 

@@ -44,7 +44,9 @@ def drop_section(run: RunFiles, terms: Terms) -> dict[str, Any]:
             notes.append(f"Of {len(certificate.guard)} groups those {GROUPS} with the largest drop are drawn.")
     else:
         known = run.overview.no_holdout if run.overview else ""
-        why = (run.result or {}).get("uncertified") or known or ("the search goes on" if run.going_on else "")
+        missed = best is not None and not best.meets(terms.max_drop) and run.result is not None
+        otherwise = "the search goes on" if run.going_on else "the tolerance was missed before" if missed else ""
+        why = (run.result or {}).get("uncertified") or known or otherwise
         notes.append(f"Nothing was measured on a holdout{f': {why}' if why else ''}.")
     return {
         "chart": drop_chart(rows, terms.max_drop) if rows else None,

@@ -39,7 +39,8 @@ class Overview:
     costs are in `unit`. `float_bytes` is the size of the model's file or folder. `engine` is what scores trials, with
     its version. There are so many samples of each kind; `no_holdout` says why there is no holdout. `predicted` are the
     divergences from FP32 (evaluation/metrics/divergence.py) of layers alone in INT8, with the settings of the best
-    trial, as far as the search has predicted them.
+    trial, as far as the search has predicted them. `per_sample` says that the metric has a number for each sample, so
+    that those that changed can be named.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Overview:
     calibration_samples: int
     no_holdout: str = ""
     higher_is_better: bool = True
+    per_sample: bool = True
     float_bytes: int | None = None
     predicted: Mapping[str, float] = field(default_factory=dict)
 
@@ -70,6 +72,7 @@ def overview_of(session: SearchSession) -> Overview:
         calibration_samples=len(splits.calibration),
         no_holdout=splits.reason,
         higher_is_better=session.metric.higher_is_better,
+        per_sample=session.metric.per_sample,
         float_bytes=size_of(Path(request.model)),
     )
 

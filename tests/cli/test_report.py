@@ -22,7 +22,7 @@ def test_the_page_is_in_the_folder_and_is_named(searched: Path, capsys: pytest.C
 
 def test_it_is_opened_where_that_is_asked_for(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(report.webbrowser, "open", opened.append)
+    monkeypatch.setattr("webbrowser.open", opened.append)
     assert main(["report", str(searched), "--to", "page.html", "--open", "--samples", "0"]) == 0
     assert opened == [Path("page.html").resolve().as_uri()]
     assert "data:image" not in Path("page.html").read_text(encoding="utf-8")

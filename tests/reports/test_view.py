@@ -18,6 +18,7 @@ from autoquant.reports.verdict import headline
 from autoquant.reports.view import report_view
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
+from autoquant.tuning.study.trial import load_trial
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +94,14 @@ def test_a_run_in_progress_and_one_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_ended_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoquant.reports import run_files
-
     folder = report_run(tmp_path / "run", verdict=None, trials=3)
     reader, read = RunReader(folder), list[str]()
-    load = run_files.load_trial
 
     def counted(path: Path) -> object:
         read.append(path.name)
-        return load(path)
+        return load_trial(path)
 
-    monkeypatch.setattr(run_files, "load_trial", counted)
+    monkeypatch.setattr("autoquant.reports.run_files.load_trial", counted)
     first, again = reader.read(), reader.read()
     assert read == ["0000", "0001", "0002"]
     assert first.trials == again.trials
@@ -145,6 +143,14 @@ def test_as_many_pictures_as_are_wanted(run: RunFiles) -> None:
     none = report_view(run, pictures=0)["samples"]
     assert (none["pictures"], none["no_pictures"]) == ([], "No pictures: --samples 0.")
     assert render("report.html.j2", **report_view(run, pictures=0)).count("data:image") == 0
+
+
+def test_a_metric_of_all_samples_names_none_of_them(run: RunFiles) -> None:
+    assert run.overview is not None
+    whole = replace(run, changes=None, overview=replace(run.overview, per_sample=False))
+    assert report_view(whole)["samples"]["missing"] == (
+        "top1 has no value for each sample, so no sample can be said to have changed."
+    )
 
 
 def test_a_certificate_that_is_gone_claims_nothing(run: RunFiles, tmp_path: Path) -> None:

@@ -79,18 +79,16 @@ def report_run(
     facts.append(LayerFacts(f"{name}/softmax", "BatchMatMulV2", 30_000, (), f"its weight '{name}' is not constant"))
     predicted = scorer.formula.predicted
     overview = Overview(
-        name,
-        session.terms,
-        "multiply-adds",
-        tuple(facts),
-        "litert 2.3.0",
-        TOTAL,
-        450,
-        200,
-        "",
-        True,
-        4_000_000,
-        predicted,
+        model=name,
+        terms=session.terms,
+        unit="multiply-adds",
+        layers=tuple(facts),
+        engine="litert 2.3.0",
+        search_samples=TOTAL,
+        holdout_samples=450,
+        calibration_samples=200,
+        float_bytes=4_000_000,
+        predicted=predicted,
     )
     save(overview, run.overview)
     save(

@@ -29,7 +29,7 @@ def write_cache(path: Path, entry: CacheEntry, *, key: str, version: int) -> Non
 
     Raises RunError when it cannot be written.
     """
-    header = json.dumps({"key": key, "version": version, "facts": dict(entry.header)})
+    header = json.dumps({"key": key, "version": version, "facts": dict(entry.header), "arrays": _forms(entry.arrays)})
     size = sum(array.nbytes for array in entry.arrays.values())
     with written_whole(path, size=size) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, header=np.array(header), **entry.arrays)
@@ -43,11 +43,16 @@ def read_cache(path: Path, *, key: str, version: int) -> CacheEntry | None:
     try:
         arrays = load_npz(path)
         header = json.loads(str(arrays.pop("header")))
-        if header["key"] != key or header["version"] != version:
+        if header["key"] != key or header["version"] != version or header["arrays"] != _forms(arrays):
             return None
         return CacheEntry(header["facts"], arrays)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _forms(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """Type and shape of each array: the checksums of an .npz are of contents, and not of their names."""
+    return {name: [array.dtype.str, *array.shape] for name, array in arrays.items()}
 
 
 def cached(path: Path | None, compute: Callable[[], CacheEntry], *, key: str, version: int) -> CacheEntry:

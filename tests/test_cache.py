@@ -83,3 +83,12 @@ def test_an_entry_is_computed_once_for_a_key(tmp_path: Path) -> None:
 def test_without_a_file_an_entry_is_computed_each_time() -> None:
     computed = [cached(None, lambda: ENTRY, key="a", version=1) for _ in range(2)]
     assert [one is ENTRY for one in computed] == [True, True]
+
+
+def test_an_array_of_another_name_is_damage(tmp_path: Path) -> None:
+    """Which checksums do not tell."""
+    path = tmp_path / "cache.npz"
+    write_cache(path, CacheEntry({}, {"rows": np.arange(3)}), key="k", version=1)
+    assert read_cache(path, key="k", version=1) is not None
+    path.write_bytes(path.read_bytes().replace(b"rows.npy", b"rowz.npy"))
+    assert read_cache(path, key="k", version=1) is None

@@ -109,12 +109,15 @@ def _journal(path: Path) -> Any:
 
 
 def _cache(path: Path) -> Any:
-    from autoquant.npz import load_npz
+    import json
 
-    try:
-        return load_npz(path)
-    except (ValueError, OSError) as error:
-        raise RunError(str(path), str(error)) from error  # which read_cache takes for a cache that is not there
+    from autoquant.cache import read_cache
+
+    header = json.loads(str(np.load(CORPORA / path.parent.name / path.name)["header"]))
+    found = read_cache(path, key=header["key"], version=header["version"])
+    if found is None:
+        raise RunError(str(path), "is no cache of this run: it is computed again")
+    return found.arrays
 
 
 def _samples(path: Path) -> Any:
@@ -161,6 +164,7 @@ def _in_run(name: str) -> tuple[str, ...]:
     return tuple(f"{target}/{name}" for target in ("litert", "tensorflow"))
 
 
+CORPORA = Path(__file__).with_name("corpora")
 WEIGHTS = ("saved_model/variables/variables.index", "saved_model/variables/variables.data-00000-of-00001")
 PARSERS: dict[str, Parser] = {
     "config.json": Parser(_in_run("config.json"), _config, text=True),
@@ -173,7 +177,7 @@ PARSERS: dict[str, Parser] = {
     "holdout_log.json": Parser(_in_run("holdout_log.json"), _holdout_log, text=True),
     "quant.json": Parser(("tensorflow/m_quant.json",), _quant, text=True),
     "study.journal": Parser(("litert/study.journal",), _journal, text=True, beside=True),
-    "cache": Parser((*_in_run("baseline.npz"), *_in_run("splits.npz")), _cache, unchanged=_contents),
+    "cache": Parser((*_in_run("baseline.npz"), *_in_run("splits.npz")), _cache, beside=True, unchanged=_contents),
     "npz": Parser(("x.npz", "packed.npz"), _samples),
     "npy": Parser(("x.npy",), _samples),
     "tfrecord": Parser(("a.tfrecord",), _samples),

@@ -21,11 +21,12 @@ def supersede(folder: RunFolder) -> int:
     a run on which it can be done again. Raises RunError.
     """
     aside = folder.path / "superseded"
-    found = open_study(Journal(folder.journal, no_progress)).get_trials(deepcopy=False) if folder.journal.exists() else []
+    journal = Journal(folder.journal, no_progress)
+    found = open_study(journal).get_trials(deepcopy=False) if folder.journal.exists() else []
     points = [one for one in found if one.params and (is_cut_off(one) or OUTCOME in one.user_attrs)]
     with writing(folder.path), tempfile.TemporaryDirectory(dir=folder.path, prefix=TEMPORARY) as temporary:
-        journal = Path(temporary) / folder.journal.name
-        _write(journal, points, count=max(len(found), *(number + 1 for number in folder.trials()), 0))
+        made = Path(temporary) / folder.journal.name
+        _write(made, points, count=max(len(found), *(number + 1 for number in folder.trials()), 0))
         aside.mkdir(exist_ok=True)
         for path in folder.trials().values():
             path.replace(aside / path.name)
@@ -33,7 +34,7 @@ def supersede(folder: RunFolder) -> int:
         folder.result.unlink(missing_ok=True)
         if folder.journal.exists():
             folder.journal.replace(aside / f"study-{len(found)}.journal")
-        journal.replace(folder.journal)
+        made.replace(folder.journal)
     return len(points)
 
 

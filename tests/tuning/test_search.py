@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tiny_model import Tiny
 
 import autoquant
-from autoquant.errors import BudgetError, DataError, ModelError, RunError, SpaceError
+from autoquant.errors import BudgetError, DataError, ModelError, RunError, SpaceError, UserFunctionError
 from autoquant.evaluation.engines.tensorflow import TensorFlowEngine
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
@@ -348,20 +348,26 @@ def test_each_phase_ends_when_the_time_is_over(
     assert result.model is not None and result.model.is_file()
 
 
-def test_a_plan_that_the_metric_cannot_take_is_a_failed_trial(hopeless: dict[str, Any]) -> None:
-    """The metric has taken the FP32 outputs, so what it refuses is the plan's doing."""
-    calls = []
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_metric_that_raises_fails_no_trial(hopeless: dict[str, Any], times: int) -> None:
+    """It is called once more; then the search ends, and goes on later as if nothing had been."""
+    calls: list[int] = []
 
     def touchy(outputs: NDArray[Any], labels: NDArray[Any]) -> Any:
         calls.append(len(outputs))
-        if len(calls) == 5:  # three batches of the baseline, then the second of the first trial
-            raise FloatingPointError("too far")
+        if 5 <= len(calls) < 5 + times:  # three batches of the baseline, then the second of the first trial
+            raise ConnectionError("the database is away")
         return np.square(outputs - labels).mean(axis=1)
 
     vars(touchy)["higher_is_better"] = False
-    result = autoquant.search(**{**hopeless, "metric": touchy, "max_trials": 3})
-    assert [trial.state for trial in result.trials] == [State.FAILED, State.DONE, State.DONE]
-    assert "too far" in result.trials[0].failure
+    options = {**hopeless, "metric": touchy, "max_trials": 3}
+    if times == 1:
+        result = autoquant.search(**options)
+    else:
+        with pytest.raises(UserFunctionError, match=r"the database is away.*`autoquant resume .*` goes on"):
+            autoquant.search(**options)
+        result = autoquant.resume(hopeless["run"], metric=touchy)
+    assert [(trial.number, trial.state) for trial in result.trials] == [(n, State.DONE) for n in range(3)]
 
 
 def test_ten_failures_in_a_row_end_it(tiny: Tiny, hopeless: dict[str, Any], tmp_path: Path) -> None:

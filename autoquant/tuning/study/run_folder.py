@@ -6,6 +6,8 @@ baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.np
 corrections/   bias corrections, and the statistics they are computed from
 trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json] [changes.json]
 best -> trials/0007
+superseded/    trials that were scored again, as the metric or the calibration changed, with their journal
+study.journal.damaged   what a journal that was damaged was, before it was written again
 """
 
 from __future__ import annotations

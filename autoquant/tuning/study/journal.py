@@ -83,6 +83,7 @@ class Journal(JournalFileBackend):
             self._held += logs
             return
         self._restore()
+        cut_torn_line(self._path)
         size = self._path.stat().st_size
         try:
             super().append_logs(logs)
@@ -92,13 +93,10 @@ class Journal(JournalFileBackend):
             raise
 
     def _restore(self) -> None:
-        """Put back what is known and not there, and cut off half a line."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size < self._size:
+        """Put back what is known and not there."""
+        if (self._path.stat().st_size if self._path.exists() else 0) < self._size:
             write_bytes(self._path, b"".join(self._lines))
             self._warn(f"{self._path} was cut or deleted while the search ran, and is written again")
-        else:
-            cut_torn_line(self._path)
 
 
 def cut_torn_line(path: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from autoquant.cli.main import main
 from autoquant.errors import ModelError
 from autoquant.model.open import open_model
 from autoquant.model.trust import CHECKPOINTS, REACHES_OUT
+from autoquant.tuning.study.request import SearchRequest
 
 v1 = tf.compat.v1
 
@@ -149,3 +151,14 @@ def test_operators_that_are_refused_exist() -> None:
     assert {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "EagerPyFunc", "PrintV2", "TextLineDataset"} <= known
     assert len(REACHES_OUT - known) < len(REACHES_OUT) / 4, sorted(REACHES_OUT - known)
     assert {"SaveV2", "RestoreV2", "MergeV2Checkpoints"} <= CHECKPOINTS & known
+
+
+def test_the_command_line_says_so_and_no_run_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = frozen(tmp_path, lambda x: tf.linalg.matmul(with_file(x, "nothing"), tf.ones((2, 3))))
+    assert main(["inspect", str(path)]) == 2
+    assert "ReadFile ('ReadFile'); cut them off" in capsys.readouterr().err
+    assert main(["inspect", str(path), "--trust-model"]) == 0
+    request = SearchRequest(model=path, data="d.npz", trust_model=True)
+    assert "trust_model" not in request.as_table()
+    assert not SearchRequest.from_table({**request.as_table(), "trust_model": True}, "run.toml").trust_model
+    assert SearchRequest.from_table(request.as_table(), "run.toml", trust_model=True).trust_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -126,6 +127,8 @@ class DataRequest:
     def __post_init__(self) -> None:
         for name in ("scale", "mean", "std", "label_offset", "image_size", "batch_size"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
+        for entry in fields(self):
+            _check_length(entry.name, getattr(self, entry.name))
         if self.batch_size < 1:
             raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
 
@@ -305,6 +308,18 @@ def _absolute(text: str, *, path_too: bool) -> str:
     if path_too and any(sign in text for sign in "*?["):
         return str(path.parent.resolve() / path.name)
     return text
+
+
+def _check_length(name: str, value: Any) -> None:
+    """Raise UsageError for a text that no file can be called, so that nobody can look for one."""
+    if not isinstance(value, str | Path):
+        return
+    try:
+        Path(value).stat()
+    except (OSError, ValueError) as error:  # mostly, that there is none: others tell of that
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            what = f"is longer than a file's name can be: {str(value)[:40]}..."
+            raise UsageError(f"--{name.replace('_', '-')}", what, hint="is it a name?") from None
 
 
 def _plain(value: Any) -> Any:

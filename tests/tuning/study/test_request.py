@@ -167,3 +167,10 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert asked.mean == (0.5, 0.25)
     assert asked.scale == 0.5
     assert read(asked.as_table()) == asked
+
+
+@pytest.mark.parametrize("name", ["model", "data", "metric", "space"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    given: dict[str, Any] = {"model": "m.pb", "data": "d.npz", name: "1.5" * 5000}
+    with pytest.raises(UsageError, match=rf"--{name}: is longer than a file's name can be: 1\.51\.5.*\.\.\.; is it"):
+        SearchRequest(**given)

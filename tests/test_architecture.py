@@ -50,6 +50,7 @@ OWNERS = {
         "model/litert/flatbuffer.py",
         "model/litert/interpreter.py",
     ),
+    "jinja2": ("reports/page.py",),
     "litert_quantizer": ("targets/litert_library.py",),
     "optuna": (
         "tuning/sampling/samplers.py",
@@ -94,6 +95,7 @@ OWNERS = {
 NUMBERS = {
     "quantization": (),
     "evaluation/statistics": (),
+    "reports": (),
     "tuning/sampling": ("tuning/sampling/samplers.py", "tuning/sampling/study_copy.py"),
 }
 """Rooms that load neither TensorFlow nor LiteRT, nor Optuna but in these files."""

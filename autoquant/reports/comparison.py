@@ -74,6 +74,11 @@ def _number(run: RunFiles, fact: str) -> str:
     return NOT_KNOWN if value is None else number(value)
 
 
+def _holdout_drop(run: RunFiles) -> str:
+    certificate = run.trials.certificate if run.trials else None
+    return NOT_KNOWN if certificate is None else f"{number(certificate.drop)}, {certificate.verdict}"
+
+
 def _upper_bound(run: RunFiles) -> str:
     certificate = run.trials.certificate if run.trials else None
     if certificate is None:
@@ -106,7 +111,8 @@ FACTS: Mapping[str, Callable[[RunFiles], str]] = {
     "Share in INT8": _share,
     "INT8, on the search samples": lambda run: _number(run, "score"),
     "Drop there": lambda run: _number(run, "drop"),
-    "Upper bound on the holdout": _upper_bound,
+    "Drop on the holdout": _holdout_drop,
+    "Upper bound there": _upper_bound,
     "Latency": _latency,
     "Size": _sizes,
     "Trials": lambda run: str(len(run.trials.trials)) if run.trials else "0",

@@ -92,8 +92,10 @@ def sample_classes(metric: Metric, outputs: Outputs) -> Array | None:
     if not metric.of_classes or len(outputs) != 1:
         return None
     (array,) = outputs.values()
-    found = predicted_positions(array, metric.axis, metric.threshold, metric.name)
-    return found[:, 0] if found.shape[1] == 1 else None
+    if are_classes(array):
+        return array.reshape(-1).astype(np.int64) if array.size == len(array) else None
+    scores = position_scores(array, metric.axis, metric.name)
+    return predicted(scores[:, 0], metric.threshold, metric.name) if scores.shape[1] == 1 else None
 
 
 def sample_labels(labels: Array) -> Array | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autoquant.array import Array
 from autoquant.errors import RunError
 from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.metrics.classes import sample_classes, sample_labels
 from autoquant.evaluation.metrics.metric import Score
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring import changes
@@ -126,6 +127,37 @@ def test_classes_are_those_of_the_highest_score_and_none_where_samples_have_seve
     values = SampleClasses(open_metric("mse"), 1)
     values.put(slice(1), {"y": np.zeros((1, 3))})
     assert values.array is None
+
+
+@pytest.mark.parametrize(
+    ("output", "classes"),
+    [
+        (np.array([[0.1, 0.9], [0.8, 0.2]]), [1, 0]),
+        (np.array([[0.25], [0.75]]), [0, 1]),
+        (np.array([0.25, 0.75]), [0, 1]),
+        (np.array([3, 1]), [3, 1]),
+        (np.array([[3, 1]]), None),
+        (np.zeros((2, 4, 4, 3)), None),
+    ],
+)
+def test_classes_of_outputs_of_every_form(output: Array, classes: list[int] | None) -> None:
+    found = sample_classes(open_metric("agreement"), {"y": output})
+    assert (None if found is None else found.tolist()) == classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        ([2, 0], [2, 0]),
+        ([[2.0], [0.0]], [2, 0]),
+        ([[0, 0, 1], [1, 0, 0]], [2, 0]),
+        ([[0.5, 0.5], [1, 0]], None),
+        ([["a"], ["b"]], None),
+    ],
+)
+def test_labels_of_every_form(labels: Any, numbers: list[int] | None) -> None:
+    found = sample_labels(np.array(labels))
+    assert (None if found is None else found.tolist()) == numbers
 
 
 def test_the_file_keeps_everything(tmp_path: Path) -> None:

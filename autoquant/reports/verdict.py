@@ -73,7 +73,7 @@ def _resume(run: RunFiles) -> tuple[str, ...]:
 def _certified(run: RunFiles, best: Trial, certificate: Certificate) -> str:
     return (
         f"{layers_words(run, best)}. On {counted(certificate.samples, 'holdout sample')} that the search has not seen, "
-        f"{certificate.metric} drops by {number(certificate.drop)} (FP32 {number(certificate.baseline)}, INT8 "
+        f"{certificate.metric} {_moves(certificate.drop)} (FP32 {number(certificate.baseline)}, INT8 "
         f"{number(certificate.score)}), and with {_confidence(certificate)} by {at_most(certificate.upper_bound)}: "
         f"within the tolerance of {number(certificate.max_drop)}."
     )
@@ -127,6 +127,10 @@ def _drop(best: Trial) -> str:
     if best.low is not None and best.high is not None and math.isfinite(best.low) and math.isfinite(best.high):
         interval = f" ({number(best.low)} to {number(best.high)})"
     return f"a drop of about {number(best.drop)}{interval}, estimated on {counted(best.samples, 'sample')}"
+
+
+def _moves(drop: float) -> str:
+    return f"drops by {number(drop)}" if drop >= 0.0 else f"gets better by {number(-drop)}"
 
 
 def _confidence(certificate: Certificate) -> str:

@@ -11,6 +11,8 @@ from autoquant.reports.phases import TRIALS
 from autoquant.reports.run_files import RunFiles
 from autoquant.reports.words import milliseconds, percent
 
+LEAST = 0.05
+"""Seconds of a phase that nobody looks for."""
 OPERATORS = 12
 """Operators whose times are listed, the slowest."""
 
@@ -86,6 +88,8 @@ def effort_section(run: RunFiles) -> dict[str, Any]:
     longest, total = max(seconds.values(), default=0.0) or 1.0, sum(seconds.values())
     rows = []
     for name, spent in sorted(seconds.items(), key=lambda item: -item[1]):
+        if spent < LEAST and name != TRIALS:
+            continue
         count = run.trials.samples if name == TRIALS and run.trials else samples.get(name)
         rows.append(_effort(name, spent, longest, count, part=False))
         if name == TRIALS:

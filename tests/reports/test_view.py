@@ -48,6 +48,13 @@ def open_groups(certificate: Certificate) -> Certificate:
     return replace(certificate, verdict=Verdict.MET, guard=(group,), guard_max_drop=0.01)
 
 
+def test_what_became_better_is_not_called_a_drop(run: RunFiles) -> None:
+    assert run.trials is not None
+    assert run.trials.certificate is not None
+    better = replace(run.trials.certificate, drop=-0.0044)
+    assert "top1 gets better by 0.0044 (FP32" in headline(changed(run, Verdict.CERTIFIED, better)).sentence
+
+
 def changed(run: RunFiles, verdict: Verdict, certificate: Certificate | None) -> RunFiles:
     """The run with another verdict and certificate."""
     assert run.trials is not None

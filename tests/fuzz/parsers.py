@@ -6,6 +6,7 @@ An opener returns where it accepts what it reads, and raises an AutoquantError w
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,22 +96,34 @@ def _quant(path: Path) -> Any:
 
 
 def _journal(path: Path) -> Any:
+    """The trials of a run that goes on, whose only one has a folder."""
     from autoquant.formats.space_toml import load_space
     from autoquant.model.layer import Layer
+    from autoquant.quiet import no_progress
+    from autoquant.tuning.study.recovery import open_recovered
+    from autoquant.tuning.study.run_folder import RunFolder
     from autoquant.tuning.study.space import SearchSpace
-    from autoquant.tuning.study.study import Study
 
+    run = RunFolder(path.parent)
+    run.trial(0).mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "record.txt", "score.json"):
+        shutil.copyfile(path.with_name(name), run.trial(0) / name)
+    known = json.loads((CORPORA / "litert" / "score.json").read_text(encoding="utf-8"))["parameters"]
+    conv, dense = sorted({name.rpartition(":")[0] for name in known})
     layers = [
-        Layer("conv", "Conv2D", ("input",), -1, "w", (3, 3, 2, 3), (3,), None, None, 1944),
-        Layer("dense", "MatMul", ("pool",), -1, "v", (3, 3), (3,), None, None, 9),
+        Layer(conv, "Conv2D", ("input",), -1, "w", (3, 3, 2, 3), (3,), None, None, 1944),
+        Layer(dense, "MatMul", ("pool",), -1, "v", (3, 3), (3,), None, None, 9),
     ]
     space = SearchSpace(load_space(path.with_name("space.toml")), layers, batches=1)
-    return Study(path, space, lambda trials: None, max_drop=0.5, starts=[]).trials()
+    options: dict[str, Any] = {"max_drop": 0.5, "starts": [], "metric": "top1", "minimized": "macs"}
+    return open_recovered(run, space, lambda trials: None, warn=no_progress, **options).trials()
+
+
+def _ended(trials: Any) -> Any:
+    return [(trial.number, trial.state, trial.drop, trial.parameters) for trial in trials]
 
 
 def _cache(path: Path) -> Any:
-    import json
-
     from autoquant.cache import read_cache
 
     header = json.loads(str(np.load(CORPORA / path.parent.name / path.name)["header"]))
@@ -176,7 +189,7 @@ PARSERS: dict[str, Parser] = {
     "certificate.json": Parser(_in_run("certificate.json"), _certificate, text=True),
     "holdout_log.json": Parser(_in_run("holdout_log.json"), _holdout_log, text=True),
     "quant.json": Parser(("tensorflow/m_quant.json",), _quant, text=True),
-    "study.journal": Parser(("litert/study.journal",), _journal, text=True, beside=True),
+    "study.journal": Parser(("litert/study.journal",), _journal, text=True, beside=True, unchanged=_ended),
     "cache": Parser((*_in_run("baseline.npz"), *_in_run("splits.npz")), _cache, beside=True, unchanged=_contents),
     "npz": Parser(("x.npz", "packed.npz"), _samples),
     "npy": Parser(("x.npy",), _samples),

@@ -18,8 +18,8 @@ from pages import PAGES, README, blocks, commands
 from autoquant.cli.main import main
 from autoquant.guide import guide_page
 
-ELSEWHERE = ("pytest", "autoquant demo", "python tests/benchmarks/")
-"""What commands begin with that are run in other tests: tests/cli/test_demo.py, tests/benchmarks."""
+ELSEWHERE = ("pytest", "autoquant demo", "python tests/")
+"""What commands begin with that are run in other tests: tests/cli/test_demo.py, tests/benchmarks, tests/fuzz."""
 KERAS = next(text for language, text in blocks(README) if language == "python")
 DATA_FILE = """
 import numpy as np
@@ -51,6 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
         patch.syspath_prepend(where)
+        patch.setattr("webbrowser.open", lambda url: True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own
             exec(KERAS.replace("epochs=20", "epochs=8"), {})  # the block of the README, in less time
@@ -117,7 +118,7 @@ def test_the_readme_and_the_first_steps(folder: Path) -> None:
     assert KERAS in [text for _, text in blocks(guide_page("start"))]  # made once, for both pages
     for line in typed("README"):
         run(line)
-    for line in typed("start"):
+    for line in [*typed("start"), *typed("run")]:
         if line not in typed("README"):
             run(line)
     first = json.loads(Path("runs/digits/result.json").read_text(encoding="utf-8"))
@@ -154,7 +155,7 @@ def test_from_amct(folder: Path) -> None:
 
 
 def test_every_page_that_shows_commands_is_run() -> None:
-    tried = {"README", "start", "amct"}
+    tried = {"README", "start", "run", "amct"}
     assert {page for page in PAGES if typed(page)} == tried
     snippets = {page for page, text in PAGES.items() if any(language == "python" for language, _ in blocks(text))}
     assert snippets == {"README", "start", "amct", "python", "data"}

@@ -80,7 +80,8 @@ def save_model(
     """
     path = Path(record_file)
     _check_finished(path)
-    model = open_recorded(Path(pb_model), output_names(outputs), load_record(path), path, feed)
+    # The calibrated graph, frozen as it is, has the PyFuncs of its calibration, which are left out.
+    model = open_recorded(Path(pb_model), output_names(outputs), load_record(path), path, feed, trust=True)
     _check_weights(model, path)
     return write_quantized(model, save_path, simulation=simulation)
 
@@ -112,7 +113,7 @@ def convert_model(
 
 
 def open_recorded(
-    pb_model: Path, outputs: Sequence[str], record: Record, where: Path, feed: Feed = ()
+    pb_model: Path, outputs: Sequence[str], record: Record, where: Path, feed: Feed = (), *, trust: bool = False
 ) -> RecordedModel:
     """Open the model of a record, which was read from `where`.
 
@@ -120,7 +121,7 @@ def open_recorded(
     outputs do not depend on are left out, with a warning. Raises ModelError as `open_model`, and PlanError where the
     record names what the model does not have, or what cannot be quantized.
     """
-    loaded = load(pb_model, feed)
+    loaded = load(pb_model, feed, trust=trust)
     record = _without_prefix(record, loaded.nodes)
     outputs = tuple(_without_prefix(dict.fromkeys(outputs), loaded.nodes))
     for name in record:

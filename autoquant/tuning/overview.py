@@ -134,12 +134,10 @@ def size_of(path: Path) -> int | None:
 
 
 def _places(program: Program) -> Mapping[str, int]:
-    from autoquant.model.graph import Graph
     from autoquant.model.litert.graph import LiteGraph
 
-    if isinstance(program, Graph):
+    if not isinstance(program, LiteGraph):
         return {node.name: place for place, node in enumerate(program.ordered())}
-    assert isinstance(program, LiteGraph)
     results = {program.name_of(tensor): place for tensor, place in program.makers.items()}
     return {**results, **program.layers}
 

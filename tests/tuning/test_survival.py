@@ -207,7 +207,7 @@ def test_resume_refuses_another_model_or_other_data(tiny: Tiny, hopeless: dict[s
 
 @pytest.mark.parametrize(
     "changed",
-    [{"tolerance": 1.0}, {"metric": "psnr"}, {"outputs": ("dense",)}, {"batch_size": 10}, {"seed": 1}],
+    [{"tolerance": 1.0}, {"outputs": ("dense",)}, {"batch_size": 10}, {"seed": 1}],
     ids=str,
 )
 def test_resume_refuses_what_makes_trials_incomparable(hopeless: dict[str, Any], changed: dict[str, Any]) -> None:
@@ -216,6 +216,12 @@ def test_resume_refuses_what_makes_trials_incomparable(hopeless: dict[str, Any],
         autoquant.resume(hopeless["run"], **changed)
     assert first.model is not None
     assert first.model.is_file()
+
+
+def test_resume_refuses_another_metric(hopeless: dict[str, Any]) -> None:
+    autoquant.search(**{**hopeless, "max_trials": 1})
+    with pytest.raises(RunError, match=r"the metric \(psnr\) is not what the run .*--accept-changed metric"):
+        autoquant.resume(hopeless["run"], metric="psnr")
 
 
 def test_resume_refuses_a_metric_that_was_edited(hopeless: dict[str, Any], tmp_path: Path) -> None:

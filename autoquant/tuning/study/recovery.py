@@ -56,8 +56,8 @@ def open_recovered(
 def restore_folders(folder: RunFolder, study: Study, terms: Terms, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:
     """Write config.json and score.json again for trials that have lost them, as far as the study knows.
 
-    `layers` are those of the model. The plan of such a config.json leaves open what building chooses. What
-    else is damaged of the best trial is built again (tuning/restore.py).
+    `layers` are those of the model. The plan of such a config.json leaves open what building chooses. Of the
+    best trial only score.json is: the rest is built again (tuning/restore.py).
     """
     for trial in study.trials():
         own = folder.trial(trial.number)
@@ -67,6 +67,9 @@ def restore_folders(folder: RunFolder, study: Study, terms: Terms, *, layers: Ma
         except RunError:
             with writing(own):
                 own.mkdir(parents=True, exist_ok=True)
+        if study.best == trial and trial.digests:  # its other files are compared with these, and built again
+            write_score(own, trial, terms)
+            continue
         with suppress(PlanError):
             if load_config(own / CONFIG).int8.keys() == trial.plan.int8.keys():
                 write_score(own, trial, terms)

@@ -160,7 +160,8 @@ class Study:
                 handle.set_user_attr(name, value)
             handle.set_user_attr(OUTCOME, without_nulls(encode(trial)))
             if trial.drop is not None:
-                handle.report(trial.objective, trial.samples)  # the value that is shown of one that is pruned
+                # The value that is shown of one that is pruned.
+                handle.storage.set_trial_intermediate_value(handle._trial_id, trial.samples, trial.objective)
                 self._constrain(handle, [trial.drop - self._max_drop])
         self._enqueue_in_float(trial)  # before it has ended: whatever happens, it is not forgotten
         state, value = ended_state(trial, self._max_drop)

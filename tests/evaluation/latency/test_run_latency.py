@@ -45,23 +45,31 @@ def test_the_target_tensorflow_has_none(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "warned"),
+    ("trouble", "ended", "warned"),
     [
-        (KeyboardInterrupt(), ()),
-        (ModelError("FP32", "does not run", hint="why"), ("latency could not be measured: FP32: does not run; why",)),
-        (OSError("gone"), ("latency could not be measured: gone",)),
+        (KeyboardInterrupt(), Ended.INTERRUPTED, ()),
+        (
+            ModelError("FP32", "does not run", hint="why"),
+            Ended.NOTHING_BETTER,
+            ("latency could not be measured: FP32: does not run; why",),
+        ),
+        (OSError("gone"), Ended.NOTHING_BETTER, ("latency could not be measured: gone",)),
     ],
     ids=["Ctrl-C", "a model that does not run", "no file"],
 )
 def test_the_result_is_never_lost(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, trouble: BaseException, warned: tuple[str, ...]
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: BaseException,
+    ended: Ended,
+    warned: tuple[str, ...],
 ) -> None:
     def measured(*_: object) -> Never:
         raise trouble
 
     monkeypatch.setattr(finalize, "run_latency", measured)
     result = autoquant.search(**options, target="litert")
-    assert (result.verdict, result.ended, result.latency) == (Verdict.MET, Ended.NOTHING_BETTER, None)
+    assert (result.verdict, result.ended, result.latency) == (Verdict.MET, ended, None)
     assert tuple(text for text in result.warnings if "latency" in text) == warned
 
 

@@ -12,7 +12,7 @@ import pytest
 from references import cached_reference
 
 from autoquant.array import Array
-from autoquant.errors import ModelError, TrialError
+from autoquant.errors import ModelError, TrialError, UserFunctionError
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.preprocessing import Custom
 from autoquant.evaluation.engines.engine import run_batch
@@ -131,7 +131,7 @@ def test_the_model_is_at_rest_when_a_metric_fails(data: Dataset) -> None:
     def metric(outputs: Array, labels: Array) -> Never:
         raise TypeError("no such thing")
 
-    with pytest.raises(TrialError, match="no such thing") as caught:
+    with pytest.raises(UserFunctionError, match="no such thing") as caught:
         subset(data, metric).evaluate(Fake(model), batch_size=2)
     assert running == []  # although what was raised still holds everything it passed through
     assert caught.value.__traceback__ is not None

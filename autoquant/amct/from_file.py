@@ -43,20 +43,22 @@ def calibrate_file(
     calibration_config: str | Path | None = None,
     simulation: bool = True,
     feed: Feed = (),
+    trust_model: bool = False,
 ) -> CalibratedModel:
     """Calibrate a frozen .pb by what `evaluator.calibration(graph, outputs)` runs, and write its INT8 model.
 
     `calibration_config` is a simplified configuration, `.cfg`, with a batch_num of its own; `feed` gives values to
-    placeholders that are no data, such as is_training. Beside the files of save_model, `<save_path>_config.json` and
-    `<save_path>_record.txt` are written. All four replace those of an earlier call; where that fails, config and record
-    stay as they were. Raises as create_quant_config, quantize_model and save_model do, RunError where another's config
-    or record would be lost, and DataError where the evaluator does not get through.
+    placeholders that are no data, such as is_training; `trust_model` opens a model that may do more than compute.
+    Beside the files of save_model, `<save_path>_config.json` and `<save_path>_record.txt` are written. All four
+    replace those of an earlier call; where that fails, config and record stay as they were. Raises as
+    create_quant_config, quantize_model and save_model do, RunError where another's config or record would be lost,
+    and DataError where the evaluator does not get through.
     """
     prefix, names = save_prefix(save_path), output_names(outputs)
     quantized = prefix.with_name(f"{prefix.name}_quantized.pb")
     config, record = prefix.with_name(f"{prefix.name}_config.json"), record_path(quantized)
     _refuse_others(config, record, quantized, quant_json_path(quantized))
-    graph = import_graph(load(Path(model), feed))
+    graph = import_graph(load(Path(model), feed, trust=trust_model))
     with _kept_if_it_fails(config, record):
         create_quant_config(config, graph, batch_num=batch_num, config_defination=calibration_config)
         quantize_model(graph, config, record, list(names))

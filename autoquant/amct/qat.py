@@ -46,6 +46,7 @@ def convert_qat_model(
     *,
     simulation: bool = True,
     feed: Feed = (),
+    trust_model: bool = False,
 ) -> SavedModel:
     """Replace the FakeQuants of a trained, frozen .pb by INT8 layers with the scales that were trained.
 
@@ -60,13 +61,14 @@ def convert_qat_model(
         record_file: where the scales are written too, for `convert_model`; None writes none.
         simulation: whether the model can run in stock TensorFlow.
         feed: values of placeholders that are no data, such as is_training.
+        trust_model: whether to open a model that may do more than compute.
 
     Raises:
         ModelError: the file has no FakeQuant around a layer; a weight is not symmetric; more than 8 bits.
         TrialError: a bias exceeds INT32.
     """
     names = output_names(outputs)
-    trained = select_interface(load(Path(pb_model), feed), outputs=names)
+    trained = select_interface(load(Path(pb_model), feed, trust=trust_model), outputs=names)
     if not any(node.op in FAKE for node in trained.nodes.values()):
         what = "has no FakeQuant operator: it was not trained for INT8"
         raise ModelError(str(pb_model), what, hint="calibrate it: create_quant_config, quantize_model, save_model")

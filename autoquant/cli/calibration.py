@@ -44,6 +44,7 @@ def add_saving(parser: arguments.Parser, *, help: str, files: str) -> None:  # n
     parser.add_argument("--outputs", metavar="O", required=True, help='names of its outputs: "softmax:0;boxes:0"')
     parser.add_argument("--save_path", metavar="P", required=True, help=f"a prefix: {files}")
     arguments.add_feed(parser)
+    arguments.add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,4 +98,5 @@ def _calibrated(args: argparse.Namespace) -> Any:
         calibration_config=config,
         simulation=args.simulation,
         feed=getattr(args, "feed", ()),
+        trust_model="trust_model" in args,
     )

@@ -26,7 +26,13 @@ def run(args: argparse.Namespace) -> int:
         reporter(listener, "converting")
         from autoquant.amct.qat import convert_qat_model
 
-        options = {"simulation": args.simulation, "feed": getattr(args, "feed", ())}
-        saved = convert_qat_model(args.model, args.outputs, args.save_path, **options)
+        saved = convert_qat_model(
+            args.model,
+            args.outputs,
+            args.save_path,
+            simulation=args.simulation,
+            feed=getattr(args, "feed", ()),
+            trust_model="trust_model" in args,
+        )
     say(f"model   {saved.model}\nmapping {saved.mapping}")
     return 0

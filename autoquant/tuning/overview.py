@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from autoquant.errors import AutoquantError, OutOfTime, RunError
 from autoquant.formats.codec import load, save
@@ -15,6 +15,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import Terms, Trial
 
 if TYPE_CHECKING:  # which loads TensorFlow or LiteRT, and readers need neither
+    from autoquant.model.graph import Graph
     from autoquant.model.model import Program
     from autoquant.tuning.session import SearchSession
     from autoquant.tuning.study.workload import Workload
@@ -137,7 +138,7 @@ def _places(program: Program) -> Mapping[str, int]:
     from autoquant.model.litert.graph import LiteGraph
 
     if not isinstance(program, LiteGraph):
-        return {node.name: place for place, node in enumerate(program.ordered())}
+        return {node.name: place for place, node in enumerate(cast("Graph", program).ordered())}
     results = {program.name_of(tensor): place for tensor, place in program.makers.items()}
     return {**results, **program.layers}
 

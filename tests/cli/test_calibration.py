@@ -74,6 +74,28 @@ def test_a_training_switch_is_given(tmp_path: Path, bins: Path, capsys: pytest.C
     assert "is_training" in capsys.readouterr().err
 
 
+def test_a_model_that_reaches_files_is_to_be_trusted(
+    bins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 6, 6, 2), name="x")
+        tf.nn.relu(tf.nn.conv2d(x, np.ones((3, 3, 2, 4), np.float32), 1, "SAME", name="conv"), name="y")
+        tf.io.write_file(str(tmp_path / "written"), "by the model")
+    (tmp_path / "m.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    words = ["calibration", "--model", str(tmp_path / "m.pb"), "--save_path", "out/net", "--outputs", "y:0"]
+    words += ["--input_shape", "x:10,6,6,2", "--data_dir", f"{bins}/", "--data_types", "float32"]
+    assert main(words) == 2
+    assert "WriteFile" in capsys.readouterr().err
+    assert main([*words, "--trust-model"]) == 0
+    assert main(["convert", *words[1:7]]) == 2
+    assert "WriteFile" in capsys.readouterr().err
+    assert main(["convert", *words[1:7], "--trust-model"]) == 2
+    assert "has no FakeQuant operator" in capsys.readouterr().err
+    assert not (tmp_path / "written").exists()
+
+
 def test_raw_data_is_calibrated_with_all_its_files(
     files: Files, bins: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,8 @@ def test_an_interruption_while_modules_load_is_no_traceback(python: Callable[...
     code = """
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where these tests run
+
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == "autoquant.cli.main":

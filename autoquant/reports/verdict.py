@@ -74,8 +74,8 @@ def _certified(run: RunFiles, best: Trial, certificate: Certificate) -> str:
     return (
         f"{layers_words(run, best)}. On {counted(certificate.samples, 'holdout sample')} that the search has not seen, "
         f"{certificate.metric} {_moves(certificate.drop)} (FP32 {number(certificate.baseline)}, INT8 "
-        f"{number(certificate.score)}), and with {_confidence(certificate)} by {at_most(certificate.upper_bound)}: "
-        f"within the tolerance of {number(certificate.max_drop)}."
+        f"{number(certificate.score)}), and with {_confidence(certificate)} the drop is "
+        f"{at_most(certificate.upper_bound)}: within the tolerance of {number(certificate.max_drop)}."
     )
 
 

@@ -32,8 +32,8 @@ def test_a_certified_run_says_what_is_claimed(run: RunFiles) -> None:
     assert (found.kind, found.title) == ("certified", "Certified")
     assert re.fullmatch(
         r"11 of 12 layers run in INT8, \d\d\.\d% of the multiply-adds\. On 450 holdout samples that the search has not "
-        r"seen, top1 drops by 0\.0022 \(FP32 0\.9000, INT8 0\.8978\), and with 95% confidence by at most 0\.0081: "
-        r"within the tolerance of 0\.0100\.",
+        r"seen, top1 drops by 0\.0022 \(FP32 0\.9000, INT8 0\.8978\), and with 95% confidence the drop is at most "
+        r"0\.0081: within the tolerance of 0\.0100\.",
         found.sentence,
     )
     assert found.more == (f"Why the search ended: {run.result['ended']}.",) if run.result else False

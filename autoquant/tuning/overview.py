@@ -79,31 +79,35 @@ def overview_of(session: SearchSession) -> Overview:
 
 
 def with_overview(session: SearchSession) -> SearchSession:
-    """The same session, whose overview is written now, and again with each new best trial.
-
-    Without it only a report is poorer: what goes wrong is a warning.
-    """
-    overview, told, listener = overview_of(session), set[str](), session.listener
+    """The same session, whose overview is written now, and again with each new best trial."""
+    listener, told = session.listener, set[str]()
     best: int | None = None
-
-    def write(known: Mapping[str, float]) -> None:
-        try:
-            save(replace(overview, predicted=known), session.folder.overview)
-        except RunError as error:
-            if str(error) not in told:
-                told.add(str(error))
-                listener(Warned(str(error)))
 
     def listen(event: Event) -> None:
         nonlocal best
         found = event.best if isinstance(event, TrialEnded) else None
         if found is not None and found.number != best:
             best = found.number
-            write(_predicted(session, found))
+            keep_overview(session, found, told)
         listener(event)
 
-    write({})
+    keep_overview(session, None, told)
     return replace(session, listener=listen)
+
+
+def keep_overview(session: SearchSession, best: Trial | None, told: set[str] | None = None) -> None:
+    """Write the overview with what is predicted of the best trial.
+
+    Without it only a report is poorer: what goes wrong is a warning, unless it was `told` before.
+    """
+    predicted = {} if best is None else _predicted(session, best)
+    try:
+        save(replace(overview_of(session), predicted=predicted), session.folder.overview)
+    except RunError as error:
+        told = set() if told is None else told
+        if str(error) not in told:
+            told.add(str(error))
+            session.listener(Warned(str(error)))
 
 
 def load_overview(folder: RunFolder) -> Overview | None:

@@ -23,7 +23,7 @@ from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, 
 from autoquant.tuning.finalize import add_costly_layers, add_latency, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
-from autoquant.tuning.overview import with_overview
+from autoquant.tuning.overview import keep_overview, with_overview
 from autoquant.tuning.pictures import keep_pictures
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
@@ -161,6 +161,7 @@ def _search(
         result = finalize(session, ended)
         try:
             if result.ended is not Ended.INTERRUPTED:
+                keep_overview(session, result.best)  # which may be another one, scored on everything at last
                 keep_pictures(session)
                 for step in STEPS:
                     result = step(session, result)

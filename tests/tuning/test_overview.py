@@ -13,7 +13,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError, RunError
 from autoquant.tuning import overview
 from autoquant.tuning.events import Event, TrialEnded, Warned
-from autoquant.tuning.overview import LayerFacts, Overview, load_overview, size_of, with_overview
+from autoquant.tuning.overview import LayerFacts, Overview, keep_overview, load_overview, size_of, with_overview
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Terms, Trial
 
@@ -65,6 +65,8 @@ def test_it_is_there_at_once_and_knows_what_is_predicted_for_the_best(tmp_path: 
         listening.listener(event)
     assert load_overview(session.folder) == OVERVIEW
     assert heard == events
+    keep_overview(session, events[0].best)  # scored on everything at last, which is no event of a trial
+    assert load_overview(session.folder) == replace(OVERVIEW, predicted={"conv": 0.5})
 
 
 def test_trouble_is_a_warning_told_once_and_every_event_is_passed_on(tmp_path: Path) -> None:

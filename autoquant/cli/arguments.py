@@ -64,11 +64,10 @@ def add(
             group.add_argument(name, action="store_true", default=default, help=text)
 
 
-def add_model(parser: Parser) -> None:
-    """MODEL, its inputs, outputs and signature."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
-    )
+def add_model(parser: Parser, *, needed: bool = True) -> None:
+    """MODEL, which may be left out where it is not `needed`, its inputs, outputs and signature."""
+    what = "a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
+    parser.add_argument("model", metavar="MODEL", nargs=None if needed else "?", help=what)
     options = {
         "--inputs A,B": "names of inputs, where the file does not say",
         "--outputs A,B": "names of outputs, where the file does not say",

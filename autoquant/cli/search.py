@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from autoquant.cli import arguments
+from autoquant.cli.configuration import configured
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
+from autoquant.errors import UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
+NEEDED: Mapping[str, str] = MappingProxyType({"model": "MODEL", "data": "--data", "tolerance": "--tolerance"})
+"""What has no default, and how it is given."""
+
 
 def add_arguments(parser: arguments.Parser) -> None:
     """All options of a search."""
     parser.epilog = arguments.EXIT_CODES
-    arguments.add_model(parser)
+    arguments.add_model(parser, needed=False)
+    what = "a TOML file with options, such as the run.toml of a run, or one of `autoquant init`; those given here go first"
+    arguments.add(parser, {"--config FILE": what}, config=Path)
     options = {
         "--engine E": f"what runs the models to score them: {', '.join(ENGINE_NAMES)} "
         f"(default {SearchRequest.engine}: LiteRT, where it computes what TensorFlow does)",
@@ -34,7 +44,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--tolerance T": "how much worse than FP32 the score may be: 0.005 (absolute) or 1%% (of the FP32 score)",
     }
     group = parser.add_argument_group("data and tolerance")
-    arguments.add(group, options, required=("--data", "--tolerance"), tolerance=Tolerance.parse)
+    arguments.add(group, options, tolerance=Tolerance.parse)
     _add_certificate(parser)
     arguments.add_budget(parser, trials=str(SearchRequest.max_trials), timeout="none")
     options = {
@@ -78,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     options = arguments.options_for(args, SearchRequest)
     if "keep_models" in args:
         options["keep_all_models"] = args.keep_models == "all"
-    request = SearchRequest(**options)  # checked here, before the seconds that TensorFlow takes
-    request.check_named()
+    request = configured(args.config, options) if "config" in args else _given(options)
+    request.check_named()  # here, before the seconds that TensorFlow takes
     if "run" in args:
         RunFolder(Path(args.run)).refuse_existing()
     with prepared(args, request.model) as listener:
@@ -87,3 +97,11 @@ def run(args: argparse.Namespace) -> int:
 
         result = api.run_search(request, run=getattr(args, "run", None), listener=listener)
     return show_result(result, args)
+
+
+def _given(options: Mapping[str, Any]) -> SearchRequest:
+    """The request of a command line alone. Raises UsageError."""
+    if missing := [word for name, word in NEEDED.items() if name not in options]:
+        what = f"the following arguments are required: {', '.join(missing)}"
+        raise UsageError("search", what, hint="see `autoquant search --help`, or give a file of options with --config")
+    return SearchRequest(**options)

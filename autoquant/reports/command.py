@@ -8,7 +8,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from autoquant.tuning.study.choices import default_space
-from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
+from autoquant.tuning.study.places import IN_MEMORY
+from autoquant.tuning.study.request import SearchRequest
 
 FIRST = ("data", "calibration", "tolerance")
 """Options that are written first."""

@@ -17,7 +17,7 @@ from autoquant.tuning.events import Warned
 from autoquant.tuning.restore import restore_best, score_on_all
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
-from autoquant.tuning.study.request import NOTHING
+from autoquant.tuning.study.places import NOTHING
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best
 from autoquant.tuning.trials import keep_best
 

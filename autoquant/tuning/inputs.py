@@ -32,7 +32,8 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.certification.holdout import check_guard
 from autoquant.tuning.events import Listener, Warned, reporter
 from autoquant.tuning.study.choices import TENSORFLOW
-from autoquant.tuning.study.request import NOTHING, DataRequest, SearchRequest
+from autoquant.tuning.study.places import NOTHING
+from autoquant.tuning.study.request import DataRequest, SearchRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
 

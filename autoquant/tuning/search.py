@@ -31,7 +31,8 @@ from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.session import Clock, PhaseTimes, TimeLimit
 from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
-from autoquant.tuning.study.request import ACCEPTABLE, IN_MEMORY, SearchRequest
+from autoquant.tuning.study.places import IN_MEMORY
+from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS

@@ -141,7 +141,6 @@ def test_target_options_reach_quantize() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("m.pb --data d", "search: the following arguments are required: --tolerance; see `autoquant search --help`"),
         ("m.pb --data d --tolerance 1% --max-tri 3", "search: unrecognized arguments: --max-tri 3"),
         ("m.pb --data d --tolerance 1% --max-trials x", "search: argument --max-trials: invalid int value: 'x'"),
         ("m.pb --data d --tolerance 1x", "--tolerance: cannot read '1x'"),

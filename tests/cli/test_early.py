@@ -38,6 +38,7 @@ def without_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("search model.pb", "search: the following arguments are required: --data, --tolerance; see `autoquant sea"),
         ("search gone.pb --data data.npz --tolerance 1%", "gone.pb: there is no such file; a frozen .pb"),
         ("search model.xyz --data data.npz --tolerance 1%", "model.xyz: cannot open a '.xyz' file"),
         ("search model.pb --data gone.npz --tolerance 1%", "gone.npz: there is no such file or folder"),

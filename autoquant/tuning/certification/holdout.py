@@ -30,7 +30,8 @@ from autoquant.evaluation.statistics.bounds import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples
 from autoquant.quiet import no_progress
 from autoquant.tuning.certification.compute import counts_right
-from autoquant.tuning.study.request import NOTHING, SearchRequest
+from autoquant.tuning.study.places import NOTHING
+from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
 ALL_SEEN = "the search has seen all samples; give other data with --certify"

@@ -36,6 +36,7 @@ def check_code(
     given: Collection[str],
     *,
     accepted: Collection[str] = (),
+    hint: str = "resume with what the run was started with, or start a new run",
 ) -> None:
     """Raise RunError where a request of a run imports code of the run's own folder, or other code than it was started
     with.
@@ -53,7 +54,7 @@ def check_code(
             raise RunError(str(run), what, hint="read it, and move it elsewhere if you trust it")
         if name not in accepted and stored.get(name) != _digest(files):
             what = f"the {name} ({spec}) is not what the run was started with"
-            raise RunError(str(run), what, hint="resume with what the run was started with, or start a new run")
+            raise RunError(str(run), what, hint=hint)
 
 
 def _named(request: SearchRequest) -> dict[str, tuple[Path, ...]]:

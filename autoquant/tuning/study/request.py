@@ -13,7 +13,6 @@ from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.data.array_cache import ON_DISK
 from autoquant.evaluation.data.dataset import check_spec
 from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
-from autoquant.evaluation.metrics.metric import AT_OUTPUT
 from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
@@ -31,6 +30,7 @@ from autoquant.tuning.study.choices import (
     check_target,
     default_space,
 )
+from autoquant.tuning.study.places import IN_MEMORY, NOTHING, absolute
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
@@ -53,10 +53,6 @@ MOVABLE = frozenset({"model", "data", "calibration", "metric"})
 """What may be elsewhere when a run is resumed: it must be the same, by its digest."""
 ACCEPTABLE = ("metric", "calibration")
 """What may be another one, where that is accepted: all trials are scored again."""
-IN_MEMORY = "(in memory)"
-"""How run.toml calls data or functions that only the Python program that started the run can give."""
-NOTHING = "none"
-"""The value of `certify` for no holdout and no certificate."""
 
 
 class DataOptions(TypedDict, total=False):
@@ -249,7 +245,7 @@ class SearchRequest(DataRequest):
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, str | Path):
-                value = _absolute(str(value), path_too=entry.name in _PATHS)
+                value = absolute(entry.name, str(value))
             elif isinstance(value, Tolerance):
                 value = str(value)
             elif callable(value) or (value is not None and entry.name in ("data", "calibration", "certify")):
@@ -291,23 +287,6 @@ class SearchRequest(DataRequest):
             if changed.keys() & {error.where.lstrip("-").partition(" ")[0].replace("-", "_")}:
                 raise
             raise RunError(where, f"{error.where}: {error.what}", hint="was it edited?") from None
-
-
-_PATHS = frozenset({"model", "data", "calibration", "certify", "space"})
-
-
-def _absolute(text: str, *, path_too: bool) -> str:
-    """A path made absolute: that of 'file.py:function' or of a metric so called, and with `path_too` any path."""
-    path = Path(text)
-    spec, at_output, output = text.partition(AT_OUTPUT)
-    file, colon, function = spec.rpartition(":")
-    if colon and Path(file).is_file():
-        return f"{Path(file).resolve()}:{function}{at_output}{output}"
-    if path_too and path.exists():
-        return str(path.resolve())
-    if path_too and any(sign in text for sign in "*?["):
-        return str(path.parent.resolve() / path.name)
-    return text
 
 
 def _check_length(name: str, value: Any) -> None:

@@ -70,8 +70,13 @@ def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines).replace("\x7f", "\\u007f")  # DEL alone is written otherwise than in JSON
 
 
+def is_kind(value: object, kind: str) -> bool:
+    """Whether a value of TOML is of one of the kinds."""
+    return _IS[kind](value)
+
+
 def _check(where: str, value: object, kind: str | None) -> None:
-    if kind is not None and not _IS[kind](value):
+    if kind is not None and not is_kind(value, kind):
         raise RunError(where, f"must be {kind}, got {value!r}", hint=HINT)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
-from autoquant.tuning.study.request import IN_MEMORY, SearchRequest
+from autoquant.tuning.study.places import IN_MEMORY
+from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_toml import toml_text
 
 FULL = SearchRequest(
@@ -91,6 +92,16 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert table["metric"] == f"{tmp_path}/{metric}"
     assert (table["model"], table["data"]) == (str(tmp_path / "model.pb"), str(tmp_path / "x.npz"))
     assert table["calibration"] == "missing.npz"
+
+
+def test_words_are_no_paths_whatever_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "none", "tf", "mine"):
+        Path(name).mkdir()
+    words = {"space": "demo", "certify": "none", "preprocess": "tf"}
+    table = SearchRequest(model="m", data="mine", **words).as_table()
+    assert {name: table[name] for name in words} == words
+    assert table["data"] == str(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from autoquant.evaluation.data.plugins import user_error
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "init": "write a file of options for a search, after a look at a model and its data",
         "search": "find the INT8 model that keeps the tolerance",
         "resume": "go on with a search that was interrupted, or with a larger budget",
         "demo": "train a small network, and watch a search repair what plain INT8 breaks",

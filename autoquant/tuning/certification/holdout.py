@@ -50,7 +50,8 @@ def make_holdout(
     are all scored on the same samples, whatever `certify` is when the run goes on.
     """
     confidence, unit = request.confidence, request.unit
-    least = least_certifiable(metric, baseline, max_drop=max_drop, confidence=confidence, unit=unit)
+    rows = baseline.score.rows
+    least = least_certifiable(metric, rows, max_drop=max_drop, confidence=confidence, unit=unit)
     splits = load_splits(opened, folder.splits) if folder.begun else None
     if splits is None:
         splits = _split(opened, request, least, folder)
@@ -84,17 +85,17 @@ def _split(opened: DataSplits, request: SearchRequest, least: int | None, folder
 
 
 def least_certifiable(
-    metric: Metric, baseline: Baseline, *, max_drop: float, confidence: float, unit: str = ""
+    metric: Metric, rows: Array, *, max_drop: float, confidence: float, unit: str = ""
 ) -> int | None:
     """The fewest samples, or units where these are named, with which anything can be certified, if all goes well.
 
-    None where no number is enough.
+    `rows` are what the metric measured of the FP32 model. None where no number is enough.
     """
     if max_drop <= 0.0:
         return None
     if not metric.per_sample or metric.bounds is None:
         return FEWEST
-    if counts_right(metric, baseline.score.rows) and not unit:
+    if counts_right(metric, rows) and not unit:
         return least_samples(max_drop, confidence)
     return least_bounded(max_drop, confidence, reach=metric.bounds[1] - metric.bounds[0])
 

@@ -47,6 +47,13 @@ def from_folder(field: str, text: str, folder: Path) -> str:
     return text
 
 
+def for_folder(field: str, text: str, folder: Path) -> str:
+    """The value of a field for a file of this folder, as `from_folder` reads it: relative where it lies below."""
+    file, function = _parts(absolute(field, text))
+    path, below = Path(file), folder.resolve()
+    return f"{path.relative_to(below)}{function}" if path.is_relative_to(below) else f"{file}{function}"
+
+
 def _is_word(field: str, text: str) -> bool:
     """Whether the value is a word of ours, whatever files there are that are called so."""
     return text == IN_MEMORY or (field == "certify" and text == NOTHING) or (field == "space" and text in presets())

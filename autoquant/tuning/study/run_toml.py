@@ -65,9 +65,13 @@ def toml_text(table: Mapping[str, Mapping[str, Any]]) -> str:
     """TOML of tables of strings, numbers, booleans and lists of them, which is all that run.toml holds."""
     lines = []
     for name, values in table.items():
-        written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in written.items()), ""]
-    return "\n".join(lines).replace("\x7f", "\\u007f")  # DEL alone is written otherwise than in JSON
+        lines += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in values.items()), ""]
+    return "\n".join(lines)
+
+
+def toml_value(value: Any) -> str:
+    """A string, number, boolean, or list of them."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # DEL alone is otherwise than in JSON
 
 
 def is_kind(value: object, kind: str) -> bool:

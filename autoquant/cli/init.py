@@ -95,7 +95,9 @@ def config_text(found: Proposal, given: dict[str, Any], folder: Path) -> str:
         "target": _about_target(found),
         "metric": _about_metric(found),
         "tolerance": _about_tolerance(found),
-        "max_trials": ["The search ends after so many trials at the latest. Uncomment the next line to limit its time."],
+        "max_trials": [
+            "The search ends after so many trials at the latest. Uncomment the next line to limit its time."
+        ],
         "seed": ["The same seed gives the same trials."],
     }
     reading = [name for name in ("preprocess", "scale", "mean", "std") if name in values]

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "convert": "turn a .pb trained with FakeQuant into an INT8 model, with AMCT's arguments",
         "check": "compare a quantized model with its record, attribute by attribute",
         "guide": "read how all of this is used: data, certificates, search spaces, from symptom to knob",
+        "completion": "print a script that completes commands and options in bash, zsh or fish",
     }
 )
 """Command -> what it does. Each is a module of its own, imported only when it is run."""

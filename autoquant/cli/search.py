@@ -27,7 +27,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     """All options of a search."""
     parser.epilog = arguments.EXIT_CODES
     arguments.add_model(parser, needed=False)
-    what = "a TOML file with options, such as the run.toml of a run, or one of `autoquant init`; those given here go first"
+    what = (
+        "a TOML file with options, such as the run.toml of a run, or one of `autoquant init`; those given here go first"
+    )
     arguments.add(parser, {"--config FILE": what}, config=Path)
     options = {
         "--engine E": f"what runs the models to score them: {', '.join(ENGINE_NAMES)} "

@@ -35,7 +35,14 @@ def written(tables: dict[str, dict[str, Any]], folder: str = ".") -> Path:
     "asked",
     [
         {},
-        {"target": "litert", "io": "int8", "objective": "latency", "engine": "litert", "timeout": 90.0, "isolate": True},
+        {
+            "target": "litert",
+            "io": "int8",
+            "objective": "latency",
+            "engine": "litert",
+            "timeout": 90.0,
+            "isolate": True,
+        },
         {
             "metric": "mse@output=y",
             "inputs": ("a", "b:0"),
@@ -110,7 +117,10 @@ def test_values_may_be_written_as_on_the_command_line() -> None:
         ("[request]\ntimeout = true", "request.timeout: must be a number, or as on the command line ('2h'), got True"),
         ("[request]\ncache = '8'", "run.toml:request.cache: cannot read '8'"),
         ("[request]\ntolerance = '1x'", "run.toml:request.tolerance: cannot read '1x'; give a number"),
-        ("[request]\ntolerance = [1]", "run.toml:request.tolerance: must be a number, or as on the command line ('1%'), got [1]"),
+        (
+            "[request]\ntolerance = [1]",
+            "run.toml:request.tolerance: must be a number, or as on the command line ('1%'), got [1]",
+        ),
         ("[request]\ninputs = 'a'", "run.toml:request.inputs: must be a list of texts, got 'a'"),
         ("[request]\ndata = '(in memory)'", "request.data: was in memory when that run was started; give --data"),
         ("[request]\nmodel = 'm.pb'\ntolerance = 1", "request.data: is missing, on the command line too"),

@@ -73,12 +73,16 @@ def test_too_few_samples_to_certify_are_told(classifier: Path) -> None:
     assert "As given." in told
     said = re.search(r"half of the samples are 100, and to certify 1% takes (\d+); with these, (\d)% can be", told)
     assert said is not None
-    assert exact_upper(0, 0, int(said[1]) - 1, confidence=0.95) > 0.01 >= exact_upper(0, 0, int(said[1]), confidence=0.95)
+    assert (
+        exact_upper(0, 0, int(said[1]) - 1, confidence=0.95) > 0.01 >= exact_upper(0, 0, int(said[1]), confidence=0.95)
+    )
     assert 0.02 < exact_upper(0, 0, 100, confidence=0.95) <= 0.05 == int(said[2]) / 100
 
 
 def test_values_without_labels_and_outputs_of_no_classes(files: Files) -> None:
-    options, told = written(str(files.model), "--data", str(files.calibration), "--to", "sub/run.toml", file="sub/run.toml")
+    options, told = written(
+        str(files.model), "--data", str(files.calibration), "--to", "sub/run.toml", file="sub/run.toml"
+    )
     assert options["metric"] == "agreement"
     assert "Compares with the outputs of FP32, as there are no labels." in told
     assert options["data"] == str(files.calibration)  # which is not below the folder of the file

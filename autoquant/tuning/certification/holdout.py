@@ -84,9 +84,7 @@ def _split(opened: DataSplits, request: SearchRequest, least: int | None, folder
     return splits
 
 
-def least_certifiable(
-    metric: Metric, rows: Array, *, max_drop: float, confidence: float, unit: str = ""
-) -> int | None:
+def least_certifiable(metric: Metric, rows: Array, *, max_drop: float, confidence: float, unit: str = "") -> int | None:
     """The fewest samples, or units where these are named, with which anything can be certified, if all goes well.
 
     `rows` are what the metric measured of the FP32 model. None where no number is enough.

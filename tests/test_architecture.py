@@ -18,7 +18,7 @@ from autoquant.formats.space_toml import presets
 
 PACKAGE = Path(autoquant.__file__).parent
 LAYERS = (
-    ("array", "errors", "files", "npz", "cache", "guide", "memory", "messages", "pulse", "quiet"),
+    ("array", "errors", "extensions", "files", "npz", "cache", "guide", "memory", "messages", "pulse", "quiet"),
     ("evaluation/statistics",),
     ("model",),
     ("quantization",),

@@ -1,16 +1,16 @@
 """Range algorithms: which real interval INT8 should cover, by the distribution of a tensor.
 
-To add one: a frozen dataclass of its parameters that can be called with a distribution, and a row in RANGES. Here are
-those that order statistics decide: all values, all but the tails, and IFMR, which then moves the upper bound.
+To add one: a frozen dataclass of its parameters that can be called with a distribution, and a row in RANGES, or an
+entry point of a package. Here are those that order statistics decide: all values, all but the tails, and IFMR, which
+then moves the upper bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.entropy import Entropy
 from autoquant.calibration.hfmg import Hfmg
 from autoquant.calibration.squared_error import Levels, Mse, best_range, first_least, squared_errors
+from autoquant.errors import PlanError
+from autoquant.extensions import Table
 from autoquant.quantization.affine import Range
 
 __all__ = ["RANGES", "Entropy", "Hfmg", "Ifmr", "MinMax", "Mse", "Percentile", "RangeAlgorithm", "range_name"]
@@ -140,7 +142,21 @@ def _check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must be greater than 0.5 and less than or equal to 1.0, got {value}")
 
 
-RANGES: Mapping[str, Callable[..., RangeAlgorithm]] = MappingProxyType(
+def _checked(name: str, distribution: str, found: Any) -> Callable[..., RangeAlgorithm]:
+    """A row of another distribution. Raises TypeError."""
+    if not (isinstance(found, type) and is_dataclass(found) and found.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise TypeError("must be a frozen dataclass")
+    for entry in fields(found):
+        if type(entry.default) not in (bool, int, float, str):
+            raise TypeError(f"its parameter '{entry.name}' must have a default that is a bool, int, float or str")
+    if not callable(found()):
+        raise TypeError("must have a method __call__(distribution, *, symmetric)")
+    return cast("Callable[..., RangeAlgorithm]", found)
+
+
+RANGES: Table[Callable[..., RangeAlgorithm]] = Table(
+    "autoquant.range_algorithms",
+    "range algorithm",
     {
         "entropy": Entropy,
         "hfmg": Hfmg,
@@ -148,10 +164,15 @@ RANGES: Mapping[str, Callable[..., RangeAlgorithm]] = MappingProxyType(
         "minmax": MinMax,
         "mse": Mse,
         "percentile": Percentile,
-    }
+    },
+    _checked,
 )
 
 
 def range_name(setting: RangeAlgorithm) -> str:
-    """The word for a setting's algorithm."""
-    return next(name for name, kind in RANGES.items() if type(setting) is kind)
+    """The word for a setting's algorithm. Raises PlanError where it is none of ours or of an installed package."""
+    found = RANGES.name_of(type(setting))
+    if found is None:
+        hint = "let its package name it as an entry point of autoquant.range_algorithms"
+        raise PlanError(type(setting).__name__, "is no range algorithm that is known by name", hint=hint)
+    return found

@@ -9,9 +9,9 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.plan import LayerPlan
-from autoquant.calibration.ranges import RangeAlgorithm
+from autoquant.calibration.ranges import RANGES, RangeAlgorithm, range_name
 from autoquant.calibration.statistics import Statistics
-from autoquant.errors import IN_FLOAT, PlanError, TrialError
+from autoquant.errors import IN_FLOAT, PlanError, TrialError, UserFunctionError
 from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Affine, Range, asymmetric, balance_factors, symmetric
 
@@ -85,7 +85,13 @@ def _range(name: str, what: str, distribution: Distribution, settings: LayerPlan
     if not distribution.count:
         empty = f"{what} was empty in every calibration batch"
         raise TrialError(name, empty, hint=f"calibrate with representative data, or {IN_FLOAT}")
-    return settings.activation(distribution, symmetric=not settings.asymmetric)
+    found: object = settings.activation(distribution, symmetric=not settings.asymmetric)
+    if not isinstance(found, Range):  # of a package: ours do
+        algorithm = range_name(settings.activation)
+        who = f"range algorithm '{algorithm}' of {RANGES.origin(algorithm)}"
+        what = f"must give a Range, got {type(found).__name__}"
+        raise UserFunctionError(who, what, hint="see `autoquant guide extending`")
+    return found
 
 
 def _affine(name: str, interval: Range, settings: LayerPlan) -> Affine:

@@ -105,12 +105,16 @@ def config_text(found: Proposal, given: dict[str, Any], folder: Path) -> str:
     fronts = [name for name in ("inputs", "outputs", "signature", "feed") if name in values]
     others = [name for name in values if name not in comments and name not in (*reading, *fronts)]
     lines = [
-        *_comment([f"Options for `autoquant search --config`, written by autoquant {__version__} after a look at the model "
-                   f"and {found.samples:,} samples. `autoquant search --help` names all options; here they have _ for -. "
-                   "Relative paths are relative to this file."]),
+        *_comment(
+            [
+                f"Options for `autoquant search --config`, written by autoquant {__version__} after a look at the",
+                f"model and {found.samples:,} samples. `autoquant search --help` names all options;",
+                "here they have _ for -. Relative paths are relative to this file.",
+            ]
+        ),
         "",
         "[request]",
-    ]  # fmt: skip
+    ]
     unset = {"calibration": '# calibration = "calibration.npz"', "preprocess": '# preprocess = "tf"'}
     order = ("model", *fronts, "target", "data", "calibration", *(reading or ("preprocess",)), *others)
     for name in (*order, "metric", "tolerance", "max_trials", "seed"):

@@ -14,6 +14,7 @@ from autoquant.cli.arguments import Parser
 from autoquant.cli.output import complain, reader_may_leave
 from autoquant.errors import BAD_INPUT, INTERNAL, INTERRUPTED, AutoquantError, UsageError, did_you_mean
 from autoquant.evaluation.data.plugins import user_error
+from autoquant.extensions import at_fault
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if verbose:
                 complain(traceback.format_exc())
             more = "" if verbose else "; run again with --verbose for the traceback"
-            message = f"internal error: {type(error).__name__}: {error}, this is a bug in autoquant{more}"
+            whose = at_fault(error) or "autoquant"
+            message = f"internal error: {type(error).__name__}: {error}, this is a bug in {whose}{more}"
             complain(f"autoquant: {message}")
             return INTERNAL
 

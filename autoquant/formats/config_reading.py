@@ -196,7 +196,10 @@ def _read_activation(fields: Fields) -> dict[str, Any]:
 
 def _read_ours(fields: Fields) -> RangeAlgorithm:
     """A range algorithm that AMCT does not have, its parameters called as in RANGES. Raises PlanError."""
-    name = fields.only("act_algo", sorted(RANGES.keys() - AMCT.keys()), "minmax")
+    name, known = fields.take("act_algo", "minmax"), sorted(RANGES.keys() - AMCT.keys())
+    if name not in known:
+        hint = did_you_mean(name, known, otherwise=f"it can be {', '.join(known)}")
+        raise fields.error("act_algo", f"unknown {name!r}", hint=f"{hint}; or install the package that it is of")
     values = {key: fields.take(key, default) for key, default in asdict(RANGES[name]()).items()}
     fields.done()
     return fields.build(lambda: RANGES[name](**values))

@@ -18,6 +18,7 @@ TOPICS: Mapping[str, str] = MappingProxyType(
         "operators": "which layers become INT8, on both targets",
         "amct": "scripts and files of AMCT",
         "symptoms": "what to do when it misses, is slow, or refuses",
+        "extending": "metrics, targets, samplers and range algorithms in packages of your own",
         "python": "the functions of the Python package",
     }
 )

@@ -1,11 +1,13 @@
-"""The targets there are. A new one is a file beside this one, and a row here."""
+"""The targets there are. A new one is a file beside this one, and a row here, or an entry point of a package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Any
 
+from autoquant.errors import UsageError
+from autoquant.extensions import Table
 from autoquant.targets.base import Target
 
 
@@ -46,7 +48,21 @@ def _tensorflow(io: str, simulation: bool) -> Target:
     return TensorFlowTarget(simulation=simulation)
 
 
-TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
+def _checked(name: str, distribution: str, found: Any) -> TargetInfo:
+    """A row of another distribution. Raises TypeError, ValueError."""
+    if not isinstance(found, TargetInfo):
+        raise TypeError(f"must be a TargetInfo, got {type(found).__name__}")
+    known = {engine for row in TARGETS.builtin.values() for engine in row.engines}
+    if not found.engines or not set(found.engines) <= known:
+        raise ValueError(f"engines must be some of {', '.join(sorted(known))}, got {found.engines}")
+    if not found.io_types:
+        raise ValueError("io_types must name at least one type")
+    return found
+
+
+TARGETS: Table[TargetInfo] = Table(
+    "autoquant.targets",
+    "target",
     {
         "litert": TargetInfo(
             _litert,
@@ -66,11 +82,16 @@ TARGETS: Mapping[str, TargetInfo] = MappingProxyType(
             runs_here=False,
             packages=("tensorflow",),
         ),
-    }
+    },
+    _checked,
 )
 """Name -> its facts."""
 
 
 def open_target(name: str, *, io: str = "float32", simulation: bool = True) -> Target:
     """A target by name. `io` is one of its `io_types`; for `simulation` see TensorFlowTarget."""
-    return TARGETS[name].make(io, simulation)
+    target = TARGETS[name].make(io, simulation)
+    if target.name != name:
+        what = f"is called '{target.name}' by itself"
+        raise UsageError(f"target '{name}' of {TARGETS.origin(name)}", what, hint="its `name` must be that of the row")
+    return target

@@ -22,6 +22,7 @@ from autoquant.tuning.certification.certificate import load_certificate
 from autoquant.tuning.events import Listener
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.code import check_code
+from autoquant.tuning.study.origins import check_origins
 from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
 from autoquant.tuning.study.run_folder import CERTIFICATE, RunFolder
 from autoquant.tuning.study.trial import SCORE, load_trial
@@ -254,6 +255,7 @@ def _transfer(
     trial: StoredTrial, to: Path, target: str, io: str, listener: Listener, given: Mapping[str, Any]
 ) -> Export:
     """Build the trial's plan anew for a target, and score it there."""
+    check_origins(str(trial.run.request), trial.run.read_request().get("plugins", {}))
     request = SearchRequest.from_table(trial.request, str(trial.run.request), call="export", **given)
     request = replace(request, target=target, engine=AUTO, objective=MACS, io=io)
     check_code(trial.run.path, request, trial.code, given)

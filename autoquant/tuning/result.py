@@ -60,7 +60,7 @@ class SearchResult:
     engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on other
     kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
     `uncertified` says why there is none, `declined` that none was wanted; the search had `search_samples`. `warnings`
-    are what a person should know of the result.
+    are what a person should know of the result, `plugins` what of it is of another package ('huber of acme 1.2').
     """
 
     verdict: Verdict
@@ -88,6 +88,7 @@ class SearchResult:
     declined: bool = False
     search_samples: int = 0
     warnings: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def score(self) -> float | None:
@@ -142,5 +143,6 @@ def result_text(result: SearchResult) -> str:
     facts["costly_layers"] = [
         {"layer": name, "divergence": value if math.isfinite(value) else None} for name, value in result.costly.layers
     ]
+    facts["plugins"] = list(result.plugins)
     facts["costly_layers_are"] = result.costly.how
     return json_text(facts)

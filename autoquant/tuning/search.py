@@ -31,6 +31,7 @@ from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.session import Clock, PhaseTimes, TimeLimit
 from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
+from autoquant.tuning.study.origins import check_origins, origins_of
 from autoquant.tuning.study.places import IN_MEMORY
 from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -63,6 +64,8 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
         raise listen.no_trial(str(run), "search again with a longer one: nothing is left of this") from None
     table = {"request": request.as_table(), "digests": digests, "versions": _versions(request)}
     table["code"] = code
+    if origins := origins_of(request, space):
+        table["plugins"] = origins
     if inputs.source.notes:
         table["model"] = {"notes": list(inputs.source.notes)}
     made = folder.create()
@@ -96,6 +99,7 @@ def resume_search(
     folder.require_run()
     with folder.locked():
         stored = folder.read_request()
+        check_origins(str(folder.request), stored.get("plugins", {}), accepted=accept_changed)
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
         limit = TimeLimit(clock, begin, request.timeout)
         listen = PhaseTimes(listener, limit)
@@ -116,7 +120,10 @@ def resume_search(
             warnings.append(f"the {' and the '.join(other)} changed: {again} trials are scored again")
         # The budget stays, if this is cut off too.
         code = code_digests(request)
-        folder.write_request({**stored, "request": request.as_table(), "digests": digests, "code": code})
+        tables = {**stored, "request": request.as_table(), "digests": digests, "code": code}
+        if origins := origins_of(request, inputs.space_file):
+            tables["plugins"] = origins
+        folder.write_request(tables)
         return _search(inputs, folder, listen, limit, warnings)
 
 
@@ -178,7 +185,8 @@ def _search(
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
         raise _resumable(error, folder) from error
-    result = replace(result, warnings=tuple(warnings), seconds=session.limit.used())
+    plugins = tuple(line for lines in origins_of(inputs.request, inputs.space_file).values() for line in lines)
+    result = replace(result, warnings=tuple(warnings), seconds=session.limit.used(), plugins=plugins)
     try:
         write_text(folder.result, result_text(result))
     except RunError as error:  # the verdict is known, and is reported all the same

@@ -144,7 +144,7 @@ def test_a_file_that_is_not_there_or_no_text(capsys: pytest.CaptureFixture[str])
 
 
 def test_what_is_wrong_on_the_command_line_is_told_as_without_a_file() -> None:
-    with pytest.raises(UsageError, match="^--seed: must be at least 0, got -1"):
+    with pytest.raises(UsageError, match=r"^--seed: must be at least 0, got -1"):
         configured(written({"request": {**LEAST, "seed": 3}}), {"seed": -1})
 
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from packages import install, site
 from pages import PAGES, README, blocks, commands
 
 from autoquant.cli.main import main
@@ -154,8 +156,24 @@ def test_from_amct(folder: Path) -> None:
     exec(text.replace('"model.pb"', '"net.pb"'), {"graph": graph, "batches": batches, "tf": tf})
 
 
+def test_a_package_of_your_own(folder: Path) -> None:
+    (code,) = (text for language, text in blocks(guide_page("extending")) if language == "python")
+    project, space = (text for language, text in blocks(guide_page("extending")) if language == "toml")
+    Path("clipped.toml").write_text(space, encoding="utf-8")
+    named = tomllib.loads(project)["project"]
+    with site(folder / "site") as packages:
+        install(packages, named["name"], named["version"], code, named["entry-points"])
+        for line in typed("extending"):
+            run(line)
+        run(f"{typed('extending')[1].replace('runs/phone', 'runs/clipped')} --space clipped.toml")
+    acme, phone = (json.loads(Path("runs", name, "result.json").read_text()) for name in ("acme", "clipped"))
+    assert acme["plugins"] == ["within_one of acme-quant 1.2", "without_one of acme-quant 1.2"]
+    assert phone["plugins"] == ["phone of acme-quant 1.2", "clipped of acme-quant 1.2"]
+    assert Path(phone["model"]).suffix == ".tflite"
+
+
 def test_every_page_that_shows_commands_is_run() -> None:
-    tried = {"README", "start", "run", "amct"}
+    tried = {"README", "start", "run", "amct", "extending"}
     assert {page for page in PAGES if typed(page)} == tried
     snippets = {page for page, text in PAGES.items() if any(language == "python" for language, _ in blocks(text))}
-    assert snippets == {"README", "start", "amct", "python", "data"}
+    assert snippets == {"README", "start", "amct", "python", "data", "extending"}

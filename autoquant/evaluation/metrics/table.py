@@ -1,4 +1,7 @@
-"""The metrics by name, and how their settings are spelled. To add one: a function that makes it, and a row here."""
+"""The metrics by name, and how their settings are spelled.
+
+To add one: a function that makes it, and a row here, or an entry point of a package.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,20 @@ from autoquant.evaluation.metrics.iou import mean_iou
 from autoquant.evaluation.metrics.metric import AT_OUTPUT, Metric
 from autoquant.evaluation.metrics.reference import agreement, signal_to_noise
 from autoquant.evaluation.metrics.user import user_metric
+from autoquant.extensions import Table
 
-METRICS: Mapping[str, Metric] = MappingProxyType(
+
+def _checked(name: str, distribution: str, found: Any) -> Metric:
+    """A metric of another distribution, from a Metric or a function; its version is part of the key."""
+    if not callable(found) and not isinstance(found, Metric):
+        raise TypeError(f"must be a function of (outputs, labels) or a Metric, got {type(found).__name__}")
+    metric = found if isinstance(found, Metric) else user_metric(f"{name} ({distribution})", found)
+    return replace(metric, name=name, key=f"{metric.key} of {distribution}")
+
+
+METRICS: Table[Metric] = Table(
+    "autoquant.metrics",
+    "metric",
     {
         "top1": top_k("top1"),
         "top5": top_k("top5", k=5),
@@ -26,7 +41,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "mse": mean_squared_error(),
         "psnr": peak_signal_to_noise(),
         "auc": area_under_curve(),
-    }
+    },
+    _checked,
 )
 MAKERS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
     {"top1": top_k, "agreement": agreement, "sqnr": signal_to_noise, "miou": mean_iou}
@@ -51,7 +67,7 @@ def open_metric(spec: str | Callable[..., Any]) -> Metric:
     if not isinstance(spec, str):
         return user_metric(name_of(spec), spec)
     known, output = _parts(spec)
-    metric = user_metric(known, load_function(known)) if ":" in known else _builtin(known, spec)
+    metric = user_metric(known, load_function(known)) if ":" in known else _named(known, spec)
     return replace(metric, name=spec, key=f"{metric.key} output={output}", output=output) if output else metric
 
 
@@ -60,8 +76,8 @@ def check_metric(spec: str | Callable[..., Any]) -> None:
     known = _parts(spec)[0] if isinstance(spec, str) else ""
     if ":" in known:
         check_function(known)
-    elif known:
-        _builtin(known, known)
+    elif known and not METRICS.origin(known):
+        _named(known, known)
 
 
 def _parts(spec: str) -> tuple[str, str]:
@@ -72,8 +88,8 @@ def _parts(spec: str) -> tuple[str, str]:
     return known, output
 
 
-def _builtin(text: str, spec: str) -> Metric:
-    """A built-in metric by its name and settings, called as the whole of `spec`."""
+def _named(text: str, spec: str) -> Metric:
+    """A metric by its name and settings, called as the whole of `spec`."""
     name, *given = text.split("@")
     if name not in METRICS:
         raise UsageError("--metric", f"unknown '{name}'", hint=nearest(name, [*METRICS, "module:function"]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 
+from autoquant.extensions import Table
 from autoquant.tuning.sampling.coding import Coding
 from autoquant.tuning.sampling.guided import propose
 from autoquant.tuning.sampling.history import History
@@ -27,6 +28,8 @@ HALF = 3
 """So many of the dimensions that are off, and so many of the others, may TPE choose around the incumbent."""
 SUBSETS, POINTS = 20, 10
 """So many choices of dimensions, and so many points in each, are tried for one that is worth a trial."""
+MakeSampler = Callable[[Problem, int, int, Ranking], Sampler]
+"""Makes a sampler of the problem, the seed, the trials that TPE leaves to chance, and AMCT's ranking."""
 ATTEMPTS = 50
 """So many points are drawn for one that nobody has tried."""
 
@@ -103,7 +106,16 @@ def tpe(choices: Choices, *, seed: int, startup: int) -> OptunaSampler:
     return OptunaSampler(choices, seed, "TPE", partial(Tpe, startup=startup))
 
 
-SAMPLERS: Mapping[str, Callable[[Problem, int, int, Ranking], Sampler]] = MappingProxyType(
+def _checked(name: str, distribution: str, found: Any) -> MakeSampler:
+    """A row of another distribution. Raises TypeError."""
+    if not callable(found):
+        raise TypeError(f"must be a function of (problem, seed, startup, ranking), got {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # callable is all that can be known
+
+
+SAMPLERS: Table[MakeSampler] = Table(
+    "autoquant.samplers",
+    "sampler",
     {
         "guided": lambda problem, seed, startup, ranking: Guided(problem, seed),
         "tpe": lambda problem, seed, startup, ranking: tpe(problem, seed=seed, startup=startup),
@@ -114,9 +126,10 @@ SAMPLERS: Mapping[str, Callable[[Problem, int, int, Ranking], Sampler]] = Mappin
             problem, seed, "NSGA-II", lambda space, seed: NSGAIISampler(seed=seed, population_size=POPULATION)
         ),
         "amct": lambda problem, seed, startup, ranking: RankAndBisect(problem, ranking),
-    }
+    },
+    _checked,
 )
-"""Name -> how to make it, of the problem, the seed, the trials that TPE leaves to chance, and AMCT's ranking."""
+"""Name -> how to make it."""
 
 
 def open_sampler(name: str, problem: Problem, *, seed: int = 0, startup: int = 10, ranking: Ranking = dict) -> Sampler:

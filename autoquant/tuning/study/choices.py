@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.evaluation.engines.table import ENGINES
+from autoquant.extensions import Table
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.model.model import LITE, is_lite
 from autoquant.targets.table import TARGETS, TargetInfo
@@ -16,11 +17,12 @@ TENSORFLOW, FLOAT32, AUTO = "tensorflow", "float32", "auto"
 MACS, BYTES, LATENCY = "macs", "bytes", "latency"
 ENGINE_NAMES = (AUTO, *ENGINES)
 """Engines; `auto` is LiteRT, where it computes what TensorFlow does."""
-IO_TYPES = tuple(sorted({io for row in TARGETS.values() for io in row.io_types}))
-"""What the inputs and outputs of an INT8 model can be, for one target or another."""
+IO_TYPES = tuple(sorted({io for row in TARGETS.builtin.values() for io in row.io_types}))
+"""What the inputs and outputs of an INT8 model can be, for one target of ours or another."""
 GUIDED, TPE, AMCT = "guided", "tpe", "amct"
-SAMPLERS = (GUIDED, TPE, "random", "nsgaii", AMCT)
-"""Samplers: our own (tuning/sampling/guided.py), the default; those of Optuna; AMCT's ranking and bisection."""
+SAMPLERS: Table[None] = Table("autoquant.samplers", "sampler", dict.fromkeys((GUIDED, TPE, "random", "nsgaii", AMCT)))
+"""Samplers: our own (tuning/sampling/guided.py), the default; those of Optuna; AMCT's ranking and bisection; those of
+packages. Only the names: tuning/sampling/samplers.py has what makes them."""
 OBJECTIVES = (MACS, BYTES, LATENCY)
 MINIMIZED: Mapping[str, str] = MappingProxyType(
     {
@@ -36,7 +38,7 @@ MINIMIZED: Mapping[str, str] = MappingProxyType(
 def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:
     """Raise UsageError for a target or a type that there is not, and where they or the model contradict each other."""
     check_known("--target", target, TARGETS)
-    check_known("--io", io, IO_TYPES)
+    check_known("--io", io, dict.fromkeys((*IO_TYPES, *TARGETS[target].io_types)))
     if io not in TARGETS[target].io_types:
         what = f"is not offered for --target {target}"
         raise UsageError(f"--io {io}", what, hint=f"leave it out, or give {_others(lambda row: io in row.io_types)}")
@@ -76,5 +78,5 @@ def check_known(option: str, value: str, known: Collection[str]) -> None:
 
 
 def _others(can: Callable[[TargetInfo], bool]) -> str:
-    """The options of the targets that can do something."""
-    return " or ".join(f"--target {name}" for name, row in TARGETS.items() if can(row))
+    """The options of our targets that can do something."""
+    return " or ".join(f"--target {name}" for name, row in TARGETS.builtin.items() if can(row))

@@ -54,6 +54,8 @@ def read_run_toml(path: Path) -> dict[str, Table]:
         _check(f"{path}:request.{key}", value, KINDS.get(key))  # whoever makes a request of it knows the keys
     for key, value in tables["digests"].items():
         _check(f"{path}:digests.{key}", value, DIGEST)
+    for key, value in tables.get("plugins", {}).items():
+        _check(f"{path}:plugins.{key}", value, NAMES)
     for key, value in tables.get("engine", {"name": ""}).items():
         _check(f"{path}:engine.{key}", value, TEXT if key in ("name", "version", "reason", "calibrates") else None)
     if "engine" in tables and "name" not in tables["engine"]:

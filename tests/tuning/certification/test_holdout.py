@@ -12,9 +12,9 @@ from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.data.splits import DataSplits
-from autoquant.evaluation.metrics.metric import Metric, Score
+from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
+from autoquant.evaluation.scoring.baseline import measure_baseline
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.bounds import FEWEST
 from autoquant.evaluation.statistics.paired import least_bounded, least_samples

@@ -32,7 +32,7 @@ def points(trials: list[Trial]) -> list[Parameters]:
 
 
 def test_every_name_has_a_row() -> None:
-    assert tuple(SAMPLERS) == NAMES
+    assert tuple(SAMPLERS) == tuple(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

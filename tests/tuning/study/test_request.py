@@ -98,7 +98,7 @@ def test_words_are_no_paths_whatever_is_called_so(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in ("demo", "none", "tf", "mine"):
         Path(name).mkdir()
-    words = {"space": "demo", "certify": "none", "preprocess": "tf"}
+    words: dict[str, Any] = {"space": "demo", "certify": "none", "preprocess": "tf"}
     table = SearchRequest(model="m", data="mine", **words).as_table()
     assert {name: table[name] for name in words} == words
     assert table["data"] == str(tmp_path / "mine")

@@ -15,8 +15,8 @@ from autoquant.array import Array
 from autoquant.errors import RunError
 from autoquant.evaluation.scoring.changes import SampleChanges
 from autoquant.reports.explanation import NoTrialYet, RunTrials, read_trials
-from autoquant.reports.phases import Phases, load_phases
 from autoquant.tuning.overview import Overview, load_overview
+from autoquant.tuning.phases import Phases, load_phases
 from autoquant.tuning.pictures import load_changes, load_pictures
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import SCORE, Terms, Trial, load_trial

@@ -7,9 +7,9 @@ from typing import Any
 
 from autoquant.evaluation.scoring.rows import size_text
 from autoquant.pulse import duration
-from autoquant.reports.phases import TRIALS
 from autoquant.reports.run_files import RunFiles
 from autoquant.reports.words import milliseconds, percent
+from autoquant.tuning.phases import TRIALS
 
 LEAST = 0.05
 """Seconds of a phase that nobody looks for."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from autoquant.files import write_text
 from autoquant.formats.codec import save
-from autoquant.reports.phases import PhaseClock, Phases, load_phases
 from autoquant.tuning.events import Event, Finished, Listener, Opened, TrialEnded, Warned
+from autoquant.tuning.phases import PhaseClock, Phases, load_phases
 from autoquant.tuning.study.run_folder import RunFolder
 
 OFTEN, SELDOM = 10.0, 60.0

@@ -18,6 +18,7 @@ from autoquant.targets.table import TARGETS
 from autoquant.tuning import events
 from autoquant.tuning.alarm import alarm
 from autoquant.tuning.builder import Builder
+from autoquant.tuning.phases import PhaseClock
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.space import Parameters, SearchSpace
@@ -104,32 +105,24 @@ class PhaseTimes:
     """A listener before another one: takes the time of phases, and ends what reports where the time is over."""
 
     def __init__(self, listener: events.Listener, limit: TimeLimit) -> None:
-        self.seconds: dict[str, float] = {}
+        self._clock = PhaseClock(limit.begin)
         self._listener = listener
         self._limit = limit
-        self._phase, self._since = "preparing", limit.begin
 
     def __call__(self, event: events.Event) -> None:
         """Hand on an event. Raises OutOfTime where the limit is enforced and over."""
-        if isinstance(event, events.Progress):
-            self._take(event.what)
+        self._clock.hear(event, self._limit.clock())
         self._listener(event)
         if isinstance(event, events.Progress):
             self._limit.check()
 
     def no_trial(self, run: str, hint: str) -> BudgetError:
         """The error to raise where the time was over before there was a trial, with what took most of it."""
-        self._take("")
-        longest = max(self.seconds, key=lambda phase: self.seconds[phase])
-        took = f"'{longest}' took {self.seconds[longest]:.1f} of {self._limit.used():.1f} s"
+        seconds = self._clock.until(self._limit.clock()).seconds
+        longest = max(seconds, key=lambda phase: seconds[phase])
+        took = f"'{longest}' took {seconds[longest]:.1f} of {self._limit.used():.1f} s"
         what = f"--timeout {self._limit.timeout:g} s was over before the first trial ended: {took}"
         return BudgetError(run, what, hint=hint)
-
-    def _take(self, phase: str) -> None:
-        if phase != self._phase:
-            now = self._limit.clock()
-            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
-            self._phase, self._since = phase, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

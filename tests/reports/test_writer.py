@@ -11,9 +11,9 @@ import pytest
 
 from autoquant.calibration.plan import Plan
 from autoquant.reports import writer
-from autoquant.reports.phases import load_phases
 from autoquant.reports.writer import OFTEN, SELDOM, SHARE, ReportWriter
 from autoquant.tuning.events import Event, Finished, Opened, Progress, TrialEnded, Warned
+from autoquant.tuning.phases import load_phases
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Trial
 

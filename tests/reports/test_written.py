@@ -13,10 +13,10 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.array import Array
 from autoquant.reports import writer
-from autoquant.reports.phases import load_phases
 from autoquant.reports.run_files import RunFiles, RunReader
 from autoquant.reports.view import report_view
 from autoquant.tuning.events import Event, Finished, TrialEnded, Warned
+from autoquant.tuning.phases import load_phases
 from autoquant.tuning.study.run_folder import CHANGES, RunFolder
 
 

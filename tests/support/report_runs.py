@@ -17,11 +17,11 @@ from autoquant.evaluation.scoring.changes import ChangedSample, ClassChanges, Co
 from autoquant.files import write_text
 from autoquant.formats.codec import save
 from autoquant.formats.config_json import save_config
-from autoquant.reports.phases import Phases
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Built
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
 from autoquant.tuning.overview import LayerFacts, Overview
+from autoquant.tuning.phases import Phases
 from autoquant.tuning.pictures import KEY, VERSION
 from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.study.run_folder import CERTIFICATE, CHANGES, RunFolder

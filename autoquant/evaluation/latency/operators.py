@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from autoquant.model.litert.builder import hold_int8
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
+from autoquant.model.litert.parts import extract_operators
 from autoquant.model.model import Model, is_lite
 from autoquant.model.operators import canonical
 
@@ -103,30 +103,21 @@ def cut_out(model: Any, op: Any, shapes: Mapping[int, tuple[int, ...]]) -> tuple
 
     Constants, quantization, options and a fused activation stay. `shapes` are those of all other tensors, by index.
     """
-    graph = model.subgraphs[0]
-    outputs = {int(index) for index in op.outputs}
-    alone, sub = _empty_model()
-    alone.operatorCodes = [model.operatorCodes[op.opcodeIndex]]
-    place = {-1: -1}
-    inputs: list[int] = []
-    for index in _tensors_of(op):
-        tensor = copy.copy(graph.tensors[index])
-        data = model.buffers[tensor.buffer].data
-        tensor.buffer = 0
-        if data is not None and len(data):
-            tensor.buffer = flatbuffer.add_buffer(alone, data)
-        elif not tensor.isVariable:
-            tensor.shape, tensor.shapeSignature = np.asarray(shapes[index], np.int32), None
-            inputs += [] if index in outputs else [index]
-        place[index] = len(sub.tensors)
-        sub.tensors.append(tensor)
-    own = copy.copy(op)
-    own.opcodeIndex = 0
-    own.inputs, own.outputs = [place[int(i)] for i in op.inputs], [place[int(i)] for i in op.outputs]
-    own.intermediates = None if op.intermediates is None else [place[int(i)] for i in op.intermediates]
-    sub.operators = [own]
-    sub.inputs, sub.outputs = [place[index] for index in inputs], own.outputs
+    tensors = model.subgraphs[0].tensors
+    outputs = [int(index) for index in op.outputs]
+    made = [index for index in _tensors_of(op) if not _is_constant(model, tensors[index])]
+    made = [index for index in made if not tensors[index].isVariable]
+    inputs = [index for index in made if index not in outputs]
+    alone, places = extract_operators(model, [op], inputs, outputs)
+    for index in made:
+        tensor = alone.subgraphs[0].tensors[places[index]]
+        tensor.buffer, tensor.shape, tensor.shapeSignature = 0, np.asarray(shapes[index], np.int32), None
     return flatbuffer.write(alone), inputs
+
+
+def _is_constant(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
 
 
 def conversion(kind: str, shape: Sequence[int]) -> Operator:

@@ -77,7 +77,7 @@ class Cutter:
         made = [int(tensor) for op in operators for tensor in op.outputs]
         reads = tuple(tensor for tensor in read if self._made_before(tensor, start))
         makes = tuple(t for t in made if self._last_reader.get(t, -1) >= stop or t in self.wanted)
-        alone, places = _extracted(self.lite.model, operators, reads, makes)
+        alone, places = extract_operators(self.lite.model, operators, reads, makes)
         names = tuple(map(str, reads)), tuple(map(str, makes))
         flatbuffer.add_signature(alone, *names)
         lite = LiteGraph(flatbuffer.write(alone), *names, layers={})
@@ -113,7 +113,7 @@ class Cutter:
         return known and self.lite.shape_of(tensor)[:1] == (self._batch,)
 
 
-def _extracted(
+def extract_operators(
     model: Any, operators: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int]
 ) -> tuple[Any, Mapping[int, int]]:
     """A model (ModelT) of some operators (OperatorT) of one, and for each of their tensors the index that it has there.

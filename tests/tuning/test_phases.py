@@ -11,8 +11,8 @@ import pytest
 from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError
 from autoquant.formats.codec import save
-from autoquant.reports.phases import PhaseClock, Phases, load_phases
 from autoquant.tuning.events import Progress, TrialEnded, TrialStarted
+from autoquant.tuning.phases import PhaseClock, Phases, load_phases
 from autoquant.tuning.study.trial import State, Trial
 
 TRIAL = replace(Trial(3, State.STOPPED, Plan({}), "why"), samples=64)

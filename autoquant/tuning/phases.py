@@ -50,8 +50,7 @@ class PhaseClock:
 
     def hear(self, event: Event, now: float) -> None:
         """Count the time since the last event."""
-        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
-        self._since = now
+        self._count_time(now)
         if isinstance(event, Progress):
             self._enter(TRIALS if _OF_TRIALS.fullmatch(event.what) else event.what)
             if self._phase in OF_SAMPLES:
@@ -61,10 +60,19 @@ class PhaseClock:
         elif isinstance(event, TrialEnded):
             self._samples[TRIALS] = self._samples.get(TRIALS, 0) + event.trial.samples
 
+    def until(self, now: float) -> Phases:
+        """What was counted up to now, of the phase that goes on too."""
+        self._count_time(now)
+        return self.phases
+
     @property
     def phases(self) -> Phases:
         """What was counted so far."""
         return Phases(dict(self._seconds), dict(self._samples))
+
+    def _count_time(self, now: float) -> None:
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
+        self._since = now
 
     def _enter(self, phase: str) -> None:
         if phase != self._phase:

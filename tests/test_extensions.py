@@ -143,7 +143,7 @@ def test_names_are_shown(packages: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "acme" not in sys.modules
 
 
-def test_a_target_must_be_called_like_its_row(packages: Path) -> None:
+def test_a_target_must_be_called_like_its_row(packages: Path, tensorflow: None) -> None:
     acme(packages, "from autoquant.targets.table import TARGETS\nphone = TARGETS['litert']", targets="phone")
     assert SearchRequest(model="m", data="d", target="phone", io="int8").target == "phone"
     with pytest.raises(UsageError, match=r"target 'phone' of acme 1\.2: is called 'litert' by itself"):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -198,8 +199,9 @@ def _read_ours(fields: Fields) -> RangeAlgorithm:
     """A range algorithm that AMCT does not have, its parameters called as in RANGES. Raises PlanError."""
     name, known = fields.take("act_algo", "minmax"), sorted(RANGES.keys() - AMCT.keys())
     if name not in known:
-        hint = did_you_mean(name, known, otherwise=f"it can be {', '.join(known)}")
-        raise fields.error("act_algo", f"unknown {name!r}", hint=f"{hint}; or install the package that it is of")
+        near = get_close_matches(name, known, n=1)
+        hint = f"try '{near[0]}'" if near else f"it can be {', '.join(known)}; or install the package that it is of"
+        raise fields.error("act_algo", f"unknown {name!r}", hint=hint)
     values = {key: fields.take(key, default) for key, default in asdict(RANGES[name]()).items()}
     fields.done()
     return fields.build(lambda: RANGES[name](**values))

@@ -52,7 +52,7 @@ class PhaseClock:
         """Count the time since the last event."""
         self._count_time(now)
         if isinstance(event, Progress):
-            self._enter(TRIALS if _OF_TRIALS.fullmatch(event.what) else event.what)
+            self._enter(event.what)
             if self._phase in OF_SAMPLES:
                 self._count(event.done)
         elif isinstance(event, TrialStarted):
@@ -60,15 +60,19 @@ class PhaseClock:
         elif isinstance(event, TrialEnded):
             self._samples[TRIALS] = self._samples.get(TRIALS, 0) + event.trial.samples
 
-    def until(self, now: float) -> Phases:
-        """What was counted up to now, of the phase that goes on too."""
+    def seconds_until(self, now: float) -> Mapping[str, float]:
+        """The seconds of each phase up to now, of the one that goes on too; each trial is a phase of its own."""
         self._count_time(now)
-        return self.phases
+        return self._seconds
 
     @property
     def phases(self) -> Phases:
-        """What was counted so far."""
-        return Phases(dict(self._seconds), dict(self._samples))
+        """What was counted so far, all trials as one."""
+        seconds: dict[str, float] = {}
+        for phase, spent in self._seconds.items():
+            name = TRIALS if _OF_TRIALS.fullmatch(phase) else phase
+            seconds[name] = seconds.get(name, 0.0) + spent
+        return Phases(seconds, dict(self._samples))
 
     def _count_time(self, now: float) -> None:
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since

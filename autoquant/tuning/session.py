@@ -118,7 +118,7 @@ class PhaseTimes:
 
     def no_trial(self, run: str, hint: str) -> BudgetError:
         """The error to raise where the time was over before there was a trial, with what took most of it."""
-        seconds = self._clock.until(self._limit.clock()).seconds
+        seconds = self._clock.seconds_until(self._limit.clock())
         longest = max(seconds, key=lambda phase: seconds[phase])
         took = f"'{longest}' took {seconds[longest]:.1f} of {self._limit.used():.1f} s"
         what = f"--timeout {self._limit.timeout:g} s was over before the first trial ended: {took}"

@@ -20,6 +20,7 @@ from autoquant.model.layer import Layer, Rejected
 from autoquant.model.operators import is_tensor
 
 NO_LAYERS: Mapping[str, Layer] = MappingProxyType({})
+DIGEST = "_digest"
 
 
 def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
@@ -50,8 +51,14 @@ def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
 
 
 def plan_digest(plan: Plan) -> bytes:
-    """SHA-256 of the text of a plan: the same for plans that are."""
-    return hashlib.sha256(config_text(plan).encode()).digest()
+    """SHA-256 of the text of a plan: the same for plans that are.
+
+    A plan remembers it: to write the text takes as long as all else that is done about a trial.
+    """
+    known = vars(plan)
+    if DIGEST not in known:
+        known[DIGEST] = hashlib.sha256(config_text(plan).encode()).digest()
+    return bytes(known[DIGEST])
 
 
 def save_config(plan: Plan, path: Path, *, layers: Mapping[str, Layer] = NO_LAYERS) -> None:

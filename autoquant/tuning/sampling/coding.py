@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import combinations, product
 
@@ -112,3 +113,11 @@ class Coding:
 
 def _places(numbers: Iterable[int]) -> NDArray[np.intp]:
     return np.fromiter(numbers, dtype=np.intp)
+
+
+def unchanged(before: Sequence[object], now: Sequence[object]) -> int:
+    """How many of these, from the first on, are the same objects as before."""
+    most = min(len(before), len(now))
+    if all(map(operator.is_, before, now)):
+        return most
+    return next(place for place, (one, other) in enumerate(zip(before, now, strict=False)) if one is not other)

@@ -11,7 +11,7 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from autoquant.tuning.sampling.coding import Codes, Coding, Layers
+from autoquant.tuning.sampling.coding import Codes, Coding, Layers, unchanged
 from autoquant.tuning.sampling.predictions import PredictionTable
 from autoquant.tuning.sampling.problem import Problem, globals_of
 from autoquant.tuning.study.space import Choice, Parameters
@@ -23,14 +23,24 @@ THRESHOLD = 0.001
 """The share of all that could be gained for which no further trial is worth its time."""
 Flags = NDArray[np.bool_]
 """Of each trial whether something holds for it, shape (trials,)."""
+Facts = np.ndarray[tuple[int], np.dtype[np.void]]
+"""Of each trial a row of FACTS."""
+FACTS = np.dtype(
+    [
+        ("drop", np.float64),
+        ("divergence", np.float64),
+        *((name, np.bool_) for name in ("within", "missed", "failed", "done", "undecided", "unlimited", "final")),
+    ]
+)
+"""A number that is not known is NaN; `missed` are trials proven to be out, `unlimited` those scored on any samples."""
 
 
 @dataclass(frozen=True)
 class History:
     """All trials of a study, and the problem they are of. Running trials are treated as failures (constant liar).
 
-    `keys` and `codes` are those of the trials' parameters (coding.py). What is known of a trial by itself is found
-    once, and handed on from one history to the next.
+    `keys` and `codes` are those of the trials' parameters (coding.py), `facts` what is asked of all trials at once.
+    What is known of a trial by itself is found once, and handed on from one history to the next.
     """
 
     trials: tuple[Trial, ...]
@@ -38,6 +48,7 @@ class History:
     coding: Coding
     keys: tuple[bytes, ...]
     codes: Codes
+    facts: Facts
     _tables: dict[frozenset[tuple[str, Choice]], PredictionTable] = field(default_factory=dict)
 
     @classmethod
@@ -45,14 +56,15 @@ class History:
         """The history of these trials, most of which may be those of an earlier one of this problem."""
         if before is None:
             coding = Coding(problem)
-            before = cls((), problem, coding, (), np.zeros((0, len(coding.names)), np.int16))
-        coding, pairs = before.coding, zip(before.trials, trials, strict=False)
-        most = min(len(before.trials), len(trials))
-        known = next((place for place, (a, b) in enumerate(pairs) if a.parameters is not b.parameters), most)
+            before = cls((), problem, coding, (), np.zeros((0, len(coding.names)), np.int16), np.zeros(0, FACTS))
+        coding, ended = before.coding, unchanged(before.trials, trials)
+        known = unchanged([one.parameters for one in before.trials], [one.parameters for one in trials])
         points = [trial.parameters for trial in trials[known:]]
         keys = (*before.keys[:known], *(coding.key(point) for point in points))
         codes = np.concatenate([before.codes[:known], *(coding.encode(point)[None] for point in points)])
-        return cls(tuple(trials), problem, coding, keys, codes, before._tables)
+        new = np.array([_facts(trial) for trial in trials[ended:]], FACTS)
+        facts = np.concatenate([before.facts[:ended], new])
+        return cls(tuple(trials), problem, coding, keys, codes, facts, before._tables)
 
     @cached_property
     def by_plan(self) -> dict[bytes, list[Trial]]:
@@ -70,7 +82,7 @@ class History:
     @cached_property
     def incumbent(self) -> Trial | None:
         """The least objective among trials proven to be within tolerance; ties go to the smaller drop, the earlier."""
-        within = [trial for trial in self.trials if trial.within]
+        within = [self.trials[place] for place in np.flatnonzero(self.facts["within"]).tolist()]
         return min(within, key=lambda trial: (trial.objective, drop_of(trial), trial.number), default=None)
 
     @property
@@ -175,6 +187,14 @@ def measures_of(trial: Trial) -> tuple[float, ...]:
 def drop_of(trial: Trial) -> float:
     """The drop of a trial; infinite where none is known."""
     return math.inf if trial.drop is None else trial.drop
+
+
+def _facts(trial: Trial) -> tuple[float | bool, ...]:
+    """The row of a trial."""
+    numbers = (math.nan if number is None else number for number in (trial.drop, trial.divergence))
+    failed, done = trial.state is State.FAILED, trial.state is State.DONE
+    within, missed, unlimited = bool(trial.within), trial.within is False, trial.max_samples is None
+    return *numbers, within, missed, failed, done, trial.undecided, unlimited, trial.final
 
 
 def _reaches(trial: Trial, max_samples: int | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from autoquant.tuning.sampling.coding import Codes, Layers
 from autoquant.tuning.sampling.history import Flags, History, drop_of
-from autoquant.tuning.study.trial import State, Trial
+from autoquant.tuning.study.trial import Trial
 
 Cuts = Layers
 """Sets of layers, shape (cuts, layers); no plan may have all layers of any of them in INT8."""
@@ -35,7 +34,7 @@ class Infeasible:
         """The same with running trials and undecided ones, but for those that are part of a plan proven within."""
         same, int8 = self._same(codes), self.history.int8
         unclear = same & self._unclear
-        unclear[self._part_of_within(unclear & self._undecided, same)] = False
+        unclear[self._part_of_within(unclear & self.history.facts["undecided"], same)] = False
         return _smallest(np.concatenate([_smallest(self._proven(codes, same)), int8[unclear]]))
 
     def excludes(self, codes: Codes) -> bool:
@@ -44,7 +43,8 @@ class Infeasible:
         if _any_inside(self._proven(codes, same), int8):
             return True
         unclear = same & self._unclear & ~(self.history.int8 & ~int8).any(axis=1)
-        return len(self._part_of_within(unclear & self._undecided, same)) < int(np.count_nonzero(unclear))
+        undecided = unclear & self.history.facts["undecided"]
+        return len(self._part_of_within(undecided, same)) < int(np.count_nonzero(unclear))
 
     def is_open(self, codes: Codes) -> bool:
         """Whether a plan gains more than the incumbent, and no trial says how it would end."""
@@ -54,11 +54,12 @@ class Infeasible:
     def next_recheck(self) -> Trial | None:
         """Of the undecided trials that gain more than the incumbent and may be within, the one of least drop."""
         history = self.history
+        undecided = np.flatnonzero(history.facts["undecided"])
         doubts = [
             trial
-            for trial, codes, int8 in zip(history.trials, history.codes, history.int8, strict=True)
-            if trial.undecided
-            and history.improves(int8)
+            for place, codes, int8 in zip(undecided, history.codes[undecided], history.int8[undecided], strict=True)
+            for trial in [history.trials[place]]
+            if history.improves(int8)
             and not any(other.max_samples == history.problem.total for other in history.trials_of(trial.parameters))
             and not _any_inside(self._proven(codes, self._same(codes)), int8)
         ]
@@ -67,7 +68,8 @@ class Infeasible:
     def _already_known(self, codes: Codes) -> bool:
         """As `History.already_known`, without a limit on samples."""
         same_plan = self._same(codes) & (self.history.int8 == self.history.coding.int8(codes)).all(axis=1)
-        return bool((same_plan & self._final).any())
+        facts = self.history.facts
+        return bool((same_plan & (facts["final"] | facts["unlimited"])).any())
 
     def _proven(self, codes: Codes, same: Flags) -> Cuts:
         """The layers of each trial that were proven to miss, or failed, in the order of the trials."""
@@ -90,7 +92,7 @@ class Infeasible:
         """Of these trials the numbers of those whose layers are part of what was proven within."""
         int8 = self.history.int8
         places = np.flatnonzero(rows)
-        return places[_inside(int8[places], int8[same & self._within]).any(axis=1)]
+        return places[_inside(int8[places], int8[same & self.history.facts["within"]]).any(axis=1)]
 
     @cached_property
     def _settings(self) -> Codes:
@@ -104,35 +106,22 @@ class Infeasible:
     def _faults(self) -> dict[int, int]:
         """Place of a trial that failed -> the layer in INT8 that did it."""
         number = {layer: place for place, layer in enumerate(self.history.coding.layers)}
-        failed = ((row, one) for row, one in enumerate(self.history.trials) if one.state is State.FAILED)
+        failed = [(row, self.history.trials[row]) for row in np.flatnonzero(self.history.facts["failed"]).tolist()]
         named = ((row, number[one.at_fault]) for row, one in failed if one.at_fault in number)
         return {row: layer for row, layer in named if self.history.int8[row, layer]}
 
     @cached_property
     def _missed(self) -> Flags:
         """Trials that were not within, or failed for no layer's sake."""
-        missed = self._flags(one.state is State.FAILED or one.within is False for one in self.history.trials)
+        facts = self.history.facts
+        missed = facts["failed"] | facts["missed"]
         missed[list(self._faults)] = False
-        return missed
+        return np.asarray(missed)
 
     @cached_property
     def _unclear(self) -> Flags:
-        return self._flags(one.max_samples is None and not one.within for one in self.history.trials)
-
-    @cached_property
-    def _undecided(self) -> Flags:
-        return self._flags(one.undecided for one in self.history.trials)
-
-    @cached_property
-    def _within(self) -> Flags:
-        return self._flags(bool(one.within) for one in self.history.trials)
-
-    @cached_property
-    def _final(self) -> Flags:
-        return self._flags(one.final or one.max_samples is None for one in self.history.trials)
-
-    def _flags(self, values: Iterable[bool]) -> Flags:
-        return np.fromiter(values, dtype=np.bool_, count=len(self.history.trials))
+        facts = self.history.facts
+        return np.asarray(facts["unlimited"] & ~facts["within"])
 
 
 def _any_inside(cuts: Cuts, int8: Layers) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from autoquant.tuning.sampling.coding import SAME, Codes, Layers
 from autoquant.tuning.sampling.infeasible import Cuts
 from autoquant.tuning.sampling.knapsack import most_gain
-from autoquant.tuning.sampling.plans import Measured, Plans
+from autoquant.tuning.sampling.plans import Plans
 from autoquant.tuning.sampling.problem import int8_of
 from autoquant.tuning.study.space import Suggestion
 
@@ -121,13 +121,13 @@ def variants(plans: Plans) -> Iterator[Move]:
     """
     history = plans.history
 
-    def rank(miss: Measured) -> tuple[float, int]:
-        return -history.gain_of(history.int8[miss.place]), miss.trial.number
+    def rank(place: int) -> tuple[float, int]:
+        return -history.gain_of(history.int8[place]), history.trials[place].number
 
-    for miss in sorted(plans.near_misses, key=rank)[:MISSES]:
+    for place in sorted(plans.near_misses, key=rank)[:MISSES]:
         for changed, words in history.coding.everywhere:
-            codes = np.where(changed == SAME, history.codes[miss.place], changed)
-            yield from _moves(plans, codes, changed=words, missed=miss.trial.number)
+            codes = np.where(changed == SAME, history.codes[place], changed)
+            yield from _moves(plans, codes, changed=words, missed=history.trials[place].number)
 
 
 def _moves(plans: Plans, codes: Codes, *, changed: str = "", missed: int | None = None) -> Iterator[Move]:

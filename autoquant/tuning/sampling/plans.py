@@ -8,13 +8,12 @@ are Bayesian least squares, which say something sensible with one trial and with
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
 from autoquant.tuning.sampling.coding import Codes, Layers
@@ -48,12 +47,14 @@ def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
 
 
 class Measured(NamedTuple):
-    """A trial with its place in the history, its drop, and what was predicted for each tunable at first."""
+    """Trials by their places in the history, their drops, and what was predicted for each tunable at first.
 
-    place: int
-    trial: Trial
-    drop: float
-    row: Array
+    Shapes (trials,), (trials,) and (trials, tunables).
+    """
+
+    places: NDArray[np.intp]
+    drops: Array
+    rows: Array
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ class Plans:
     @cached_property
     def factors(self) -> Array:
         """The factor of the predicted divergence of each tunable, fitted to trials whose drop is not far off."""
-        far = FAR * self.history.max_drop
-        near = [one for one in self.measured if one.trial.divergence is not None and abs(one.drop) < far]
-        parts = np.array([one.row for one in near]).reshape(len(near), len(self.table.tunables))
-        return corrections(parts, np.array([one.trial.divergence for one in near], dtype=np.float64))
+        places, drops, rows = self.measured
+        divergences = self.history.facts["divergence"][places]
+        near = ~np.isnan(divergences) & (np.abs(drops) < FAR * self.history.max_drop)
+        return corrections(rows[near], divergences[near])
 
     def divergence(self, codes: Codes) -> float:
         """The predicted divergence of a plan, corrected."""
@@ -111,25 +112,24 @@ class Plans:
     @cached_property
     def curve(self) -> Curve:
         """From predicted divergence to drop."""
-        known = zip(self._predicted, self.measured, strict=True)
-        positive = [(divergence, one.drop) for divergence, one in known if divergence > 0.0]
+        positive = self._predicted > 0.0
         finite = sorted(self.divergences[np.isfinite(self.divergences)].tolist())
-        divergences, drops = [divergence for divergence, _ in positive], [drop for _, drop in positive]
         typical = self.floor + sum(finite) / 10 or 1.0
-        return fit_curve(divergences, drops, self.history.max_drop, typical=typical)
+        drops = self.measured.drops[positive]
+        return fit_curve(self._predicted[positive], drops, self.history.max_drop, typical=typical)
 
     @property
-    def near_misses(self) -> list[Measured]:
-        """Related trials that just missed."""
-        return [one for one in self.measured if self.history.near_miss(one.trial)]
+    def near_misses(self) -> list[int]:
+        """The places of related trials that just missed."""
+        trials = self.history.trials
+        return [place for place in self.measured.places.tolist() if self.history.near_miss(trials[place])]
 
     @property
     def bracket(self) -> tuple[float, float]:
         """The largest predicted divergence that was proven to be within, 0 without, and the smallest proven not to."""
-        known = [(divergence, one.trial.within) for divergence, one in zip(self._predicted, self.measured, strict=True)]
-        within = [divergence for divergence, proven in known if proven]
-        missed = [divergence for divergence, proven in known if proven is False]
-        return max(within, default=0.0), min(missed, default=math.inf)
+        facts = self.history.facts[self.measured.places]
+        within, missed = self._predicted[facts["within"]], self._predicted[facts["missed"]]
+        return float(within.max(initial=0.0)), float(missed.min(initial=math.inf))
 
     def plan(self, int8: Layers) -> Codes:
         """That with just these layers in INT8."""
@@ -146,26 +146,24 @@ class Plans:
         return self.infeasible.assumed_infeasible(self.base_codes)
 
     @cached_property
-    def measured(self) -> list[Measured]:
+    def measured(self) -> Measured:
         """Related trials whose drop was measured, and whose predicted divergence is a number."""
-        history = self.history
-        known = ((place, trial, trial.drop) for place in self.related.tolist() for trial in [history.trials[place]])
-        found = (
-            Measured(place, trial, drop, self.table.row_of(trial.parameters, history.codes[place]))
-            for place, trial, drop in known
-            if drop is not None and math.isfinite(drop) and not self._rescored(trial)
-        )
-        return [one for one in found if math.isfinite(one.row.sum())]
+        trials = [self.history.trials[place] for place in self.related.tolist()]
+        facts = self.history.facts[self.related]
+        rows = self.table.rows([trial.parameters for trial in trials], self.history.codes[self.related])
+        known = np.isfinite(facts["drop"]) & np.isfinite(rows.sum(axis=1))
+        undecided = np.flatnonzero(known & facts["undecided"])
+        known[[row for row in undecided.tolist() if self._rescored(trials[row])]] = False
+        return Measured(self.related[known], facts["drop"][known], rows[known])
 
     @cached_property
-    def _predicted(self) -> list[float]:
+    def _predicted(self) -> Array:
         """The predicted divergences of these trials, corrected."""
-        rows = np.array([one.row for one in self.measured]).reshape(len(self.measured), len(self.table.tunables))
-        return [math.fsum(row) for row in (rows * self.factors).tolist()]
+        return np.asarray((self.measured.rows * self.factors).sum(axis=1))
 
     def _rescored(self, trial: Trial) -> bool:
-        """Whether a trial was undecided and its plan then scored on everything, which says more."""
-        return trial.undecided and any(other.state is State.DONE for other in self.history.trials_of(trial.parameters))
+        """Whether the plan of a trial that was undecided was then scored on everything, which says more."""
+        return any(other.state is State.DONE for other in self.history.trials_of(trial.parameters))
 
 
 def corrections(parts: Array, measured: Array) -> Array:
@@ -215,7 +213,7 @@ class Curve:
         return self.critical * math.exp(-self.scatter * float(ndtri(chance)) / self.slope)
 
 
-def fit_curve(divergences: Sequence[float], drops: Sequence[float], max_drop: float, *, typical: float) -> Curve:
+def fit_curve(divergences: ArrayLike, drops: ArrayLike, max_drop: float, *, typical: float) -> Curve:
     """The curve through trials of known divergence and drop, those near the largest drop within counting most.
 
     Without any, `typical` is assumed to be the critical divergence, with little trust in it. Divergences are

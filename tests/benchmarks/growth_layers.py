@@ -176,23 +176,25 @@ def searched(target: str, path: Path, trials: int, folder: Path) -> dict[str, fl
 def chain(layers: int, folder: Path) -> Path:
     """Write a frozen graph: half of the layers 3 x 3 convolutions, half dense, each with a bias and a ReLU.
 
-    Weights are small changes of the identity, so that neither values nor errors grow from layer to layer.
+    Weights are small changes of the identity, so that neither values nor errors grow from layer to layer, and the
+    smaller the more layers there are, so that samples remain distinct.
     """
     import tensorflow as tf
 
     random, x = np.random.default_rng(layers), tf.constant(samples())
     width, weights = SIDE * SIDE * CHANNELS, list[tuple[Array, Array]]()
+    change = 0.02 * min(1.0, LINE / layers) ** 0.5
     for number in range(layers):
         convolution = number < layers // 2
         if number == layers // 2:
             x = tf.reshape(x, (-1, width))
         channels = CLASSES if number == layers - 1 else x.shape[-1]
-        weight = random.normal(0.0, 0.02, (3, 3, CHANNELS, CHANNELS) if convolution else (width, channels))
+        weight = random.normal(0.0, change, (3, 3, CHANNELS, CHANNELS) if convolution else (width, channels))
         (weight[1, 1] if convolution else weight)[...] += np.eye(x.shape[-1], channels)
         weight = weight.astype(np.float32)
         made = tf.nn.conv2d(x, weight, 1, "SAME") if convolution else tf.matmul(x, weight)
         weight /= np.maximum(np.asarray(tf.math.reduce_std(made)), 1e-6)
-        bias = random.normal(0.0, 0.02, channels).astype(np.float32)
+        bias = random.normal(0.0, change, channels).astype(np.float32)
         made = tf.nn.conv2d(x, weight, 1, "SAME") if convolution else tf.matmul(x, weight)
         x = tf.nn.relu(made + bias)
         weights.append((weight, bias))

@@ -29,8 +29,8 @@ from autoquant.array import Array
 from autoquant.model.open import open_model
 from autoquant.tuning.study.trial import State
 
-POOL, CALIBRATION, CLASSES, SIDE = 40_000, 64, 4, 5
-SAMPLES = (1000, 4000, 8000)
+POOL, CALIBRATION, CLASSES, SIDE = 80_000, 64, 4, 5
+SAMPLES = (2000, 6000, 12_000)
 """Of a run, drawn for each: half of them are the holdout."""
 SPACE = """
 [global]

@@ -39,7 +39,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     }
     arguments.add(arguments.add_target(parser, io=True), options)
     options = {
-        "--data DATA": "evaluation data: an .npz file, a folder of images by class, TFRecords, or module:function",
+        "--data DATA": "evaluation data: an .npz or .csv file, a folder of images by class, TFRecords, or "
+        "module:function",
         "--calibration DATA": "calibration data, likewise (default: split off the evaluation data)",
         "--metric M": "top1, top5, miou, mse, psnr, auc; agreement or sqnr, which compare with the FP32 model and need "
         f"no labels; or module:function (default {SearchRequest.metric}); M@output=NAME scores one of several outputs",

@@ -141,10 +141,12 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 def conform(where: str, batch: Array, spec: InputSpec) -> Array:
     """The batch in the input's dtype; raises DataError, saying both, where shape or dtype cannot be the model's.
 
+    A last axis of size 1 is added or dropped.
     Floats and integers may become floats of any width. Integers may become other integers that hold their values.
     Floats never become integers: that would round away a forgotten or superfluous preprocessing. Text stays text.
     """
     if batch.dtype.hasobject == spec.dtype.hasobject:  # else the shape is of other data, and says less
+        batch = _with_last_axis(batch, spec)
         _check_shape(where, batch, spec)
     if batch.dtype == spec.dtype:
         return batch
@@ -192,6 +194,16 @@ def value_place(name: str, index: Sequence[np.intp]) -> str:
     return f"{name} at {list(map(int, index))}" if len(index) else name
 
 
+def _with_last_axis(batch: Array, spec: InputSpec) -> Array:
+    """The batch with or without a last axis of size 1, as the input has it: Keras's models take both."""
+    wanted = spec.shape
+    if wanted is None or batch.ndim == len(wanted):
+        return batch
+    if batch.ndim == len(wanted) - 1 and wanted[-1] == 1:
+        return batch[..., None]
+    return batch[..., 0] if batch.ndim == len(wanted) + 1 and batch.shape[-1] == 1 else batch
+
+
 def _check_shape(where: str, batch: Array, spec: InputSpec) -> None:
     if spec.shape is None:
         return
@@ -208,10 +220,6 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
 
 
 def _shape_hint(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
-    if (*given, 1) == wanted:
-        return "add an axis for the channel: x[..., None]"
-    if given == (*wanted, 1):
-        return "drop the last axis: x[..., 0]"
     if len(given) == 3 and (given[1], given[2], given[0]) == wanted:
         return "put the channels last: x.transpose(0, 2, 3, 1)"
     if None not in wanted and int(np.prod(given)) == int(np.prod([n or 0 for n in wanted])):

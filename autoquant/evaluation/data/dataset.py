@@ -13,24 +13,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError, UsageError
+from autoquant.errors import DataError
 from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.arrays import ArraySource, open_arrays, open_npy, open_npz
 from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform, with_plain_text
+from autoquant.evaluation.data.batches import WEIGHTS, batches_of, by_name, is_a, unpacked
 from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.images import ImageFolder
-from autoquant.evaluation.data.plugins import check_function, load_function, name_of, nearest
+from autoquant.evaluation.data.plugins import check_function, load_function, nearest
 from autoquant.evaluation.data.preprocessing import Arithmetic, Custom, Preprocess
 from autoquant.evaluation.data.records import RecordSource
 from autoquant.evaluation.data.sample_cache import LoadedSource
+from autoquant.evaluation.data.tables import CSV, open_csv, open_frame, split_label
 from autoquant.model.model import InputSpec
 from autoquant.quiet import no_progress
 
 MakeInputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Makes what a model takes, by name, of what the data holds; may be called in any thread."""
-Spec = str | Path | tuple[Array, Array | None] | Mapping[str, Array] | Callable[[], Any]
 ARRAYS = MappingProxyType({".npz": open_npz, ".npy": open_npy})
-KINDS = "an .npz or .npy file, a folder of images, TFRecord files (*.tfrecord), or module:function"
+KINDS = "an .npz, .npy or .csv file, a folder of images, TFRecord files (*.tfrecord), or module:function"
 RECORDS = ("*.tfrecord", "*.tfrecords", "*.tfrec", "*-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
 
 
@@ -152,7 +153,7 @@ class Dataset:
 
 
 def open_data(
-    spec: Spec,
+    spec: Any,
     inputs: Sequence[InputSpec],
     *,
     preprocess: Preprocess | None = None,
@@ -163,7 +164,7 @@ def open_data(
     room: CacheRoom | None = None,
     most: int | None = None,
 ) -> Dataset:
-    """The data that `spec` names: see KINDS; in Python also arrays (x, y), a mapping of them, or a function.
+    """The data that `spec` names or is: see KINDS, here and in batches.py.
 
     `inputs` are what it has; `front`, where the model takes something else, makes that of it. `image_size` (height,
     width) is for images where the model leaves it open. The first sample is read, so that data that does not fit is
@@ -182,13 +183,13 @@ def check_spec(spec: Any) -> None:
     """Raise DataError where a file or function that `spec` names is not there, or of an unknown kind; reads nothing."""
     if not isinstance(spec, (str, Path)):
         return
-    path = Path(spec)
+    path = Path(split_label(spec)[0])
     if path.is_dir() or _globbed(str(spec)):
         return
     if path.is_file():
-        if path.suffix not in ARRAYS and not any(path.match(pattern) for pattern in RECORDS):
+        if path.suffix not in (*ARRAYS, CSV) and not any(path.match(pattern) for pattern in RECORDS):
             raise DataError(str(path), "is a file of an unknown kind", hint=f"give {KINDS}")
-    elif ":" in str(spec):
+    elif ":" in str(path):
         check_function(str(spec))
     else:
         raise _missing(path)
@@ -196,7 +197,7 @@ def check_spec(spec: Any) -> None:
 
 def names_function(spec: Any) -> bool:
     """Whether data, a metric or preprocessing is given as the name of a function: importing it runs code."""
-    if not isinstance(spec, (str, Path)) or ":" not in str(spec):
+    if not isinstance(spec, (str, Path)) or ":" not in split_label(spec)[0]:
         return False
     return not (Path(spec).is_dir() or Path(spec).is_file() or _globbed(str(spec)))
 
@@ -209,16 +210,28 @@ class _Reading(NamedTuple):
     most: int | None
 
 
-def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] | None, how: _Reading) -> SampleSource:
+def _open_source(spec: Any, inputs: Sequence[InputSpec], size: tuple[int, int] | None, how: _Reading) -> SampleSource:
+    if isinstance(spec, (str, Path)):
+        return _open_named(spec, inputs, size, how)
     names = [input_.name for input_ in inputs]
     if isinstance(spec, Mapping):
         return open_arrays("data", {key: np.asarray(array) for key, array in spec.items()}, names)
     if isinstance(spec, tuple):
-        return _open_pair(spec, names)
-    if not isinstance(spec, (str, Path)):
-        return FunctionSource(name_of(spec), spec, names, **how._asdict())
+        return _open_arrays(spec, inputs, how)
+    if is_a(spec, "pandas", "DataFrame"):
+        return open_frame("data", spec, inputs)
+    if hasattr(spec, "__array__"):
+        return _open_arrays((spec,), inputs, how)
+    name, make = batches_of(spec, inputs, how.warn)
+    return FunctionSource(name, make, names, **how._asdict())
+
+
+def _open_named(
+    spec: str | Path, inputs: Sequence[InputSpec], size: tuple[int, int] | None, how: _Reading
+) -> SampleSource:
     check_spec(spec)
-    path = Path(spec)
+    names = [input_.name for input_ in inputs]
+    path = Path(split_label(spec)[0])
     if path.is_dir():
         files = sorted({file for pattern in RECORDS for file in path.glob(pattern) if file.is_file()})
         if files:
@@ -226,18 +239,25 @@ def _open_source(spec: Spec, inputs: Sequence[InputSpec], size: tuple[int, int] 
         return ImageFolder(path, inputs, size, how.room)
     if path.is_file() and path.suffix in ARRAYS:
         return ARRAYS[path.suffix](path, names)
+    if path.is_file() and path.suffix == CSV:
+        return open_csv(spec, inputs)
     if files := [path] if path.is_file() else _globbed(str(spec)):
         return RecordSource(str(spec), files, inputs, size, how.room, wanted=how.most is None)
     return FunctionSource(str(spec), load_function(str(spec)), names, **how._asdict())
 
 
-def _open_pair(pair: tuple[Any, ...], names: Sequence[str]) -> SampleSource:
-    if len(pair) != 2:
-        raise DataError("data", f"is a tuple of {len(pair)}", hint="give (x, y), or (x, None) without labels")
-    if len(names) != 1:
-        raise UsageError("data", f"the model has inputs {', '.join(names)}", hint="give a mapping of arrays by name")
-    labels = None if pair[1] is None else np.asarray(pair[1])
-    return ArraySource("data", {names[0]: np.asarray(pair[0])}, labels)
+def _open_arrays(whole: tuple[Any, ...], inputs: Sequence[InputSpec], how: _Reading) -> SampleSource:
+    """All samples in one batch: `(x, y)`."""
+    x, labels, weighted = unpacked("data", whole)
+    if weighted:
+        how.warn(WEIGHTS)
+    if is_a(x, "pandas", "DataFrame"):
+        return open_frame("data", x, inputs, labels=labels)
+    values = by_name("data", x, [input_.name for input_ in inputs])
+    labels = None if labels is None else np.asarray(labels)
+    if labels is not None and is_a(whole[1], "pandas", "DataFrame") and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return ArraySource("data", {key: np.asarray(values[key]) for key in values}, labels)
 
 
 def _globbed(pattern: str) -> list[Path]:

@@ -15,6 +15,7 @@ from autoquant.array import Array
 from autoquant.errors import DataError, UserFunctionError
 from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, content_of, stacked, with_plain_text
+from autoquant.evaluation.data.batches import WEIGHTS, by_name, unpacked
 from autoquant.evaluation.data.endless import EndlessGuard, length_of
 from autoquant.evaluation.data.hashes import HASH, ContentDigest, hashes_of
 from autoquant.evaluation.data.plugins import user_error
@@ -66,6 +67,7 @@ class FunctionSource:
         self._warn = warn
         self._function = function
         self._inputs = tuple(inputs)
+        self._weighted = False  # once that was said
 
     @property
     def has_labels(self) -> bool:
@@ -186,15 +188,11 @@ class FunctionSource:
             raise user_error(self.name, error) from error
 
     def _as_batch(self, where: str, item: Any) -> Batch:
-        values, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
-        if not isinstance(values, Mapping):
-            if len(self._inputs) > 1:
-                what = f"yields one array, the model takes {', '.join(self._inputs)}"
-                raise DataError(where, what, hint="yield ({'input': x, ...}, y)")
-            values = {self._inputs[0]: values}
-        if set(values) != set(self._inputs):
-            what = f"yields inputs {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
-            raise DataError(where, what, hint="name them as the model does")
+        x, labels, weighted = unpacked(where, item)
+        if weighted and not self._weighted:
+            self._weighted = True
+            self._warn(f"{self.name}: {WEIGHTS}")
+        values = by_name(where, x, self._inputs)
         try:
             inputs = {key: with_plain_text(where, key, np.asarray(values[key])) for key in self._inputs}
             batch = Batch(inputs, None if labels is None else np.asarray(labels))

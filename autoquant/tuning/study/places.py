@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autoquant.evaluation.data.tables import AT_LABEL, split_label
 from autoquant.evaluation.metrics.metric import AT_OUTPUT
 from autoquant.formats.space_toml import presets
 
@@ -25,9 +26,9 @@ def absolute(field: str, text: str) -> str:
     if _is_word(field, text):
         return text
     path = Path(text)
-    file, function = _parts(text)
-    if function and Path(file).is_file():
-        return f"{Path(file).resolve()}{function}"
+    file, rest = _parts(text)
+    if rest and Path(file).is_file():
+        return f"{Path(file).resolve()}{rest}"
     if field in PATHS and path.exists():
         return str(path.resolve())
     if field in PATHS and any(sign in text for sign in "*?["):
@@ -39,19 +40,19 @@ def from_folder(field: str, text: str, folder: Path) -> str:
     """The value of a field in a file of this folder: a relative path is relative to it, whether it is there or not."""
     if _is_word(field, text):
         return text
-    file, function = _parts(text)
-    if field in FUNCTIONS and function and file.endswith(".py"):
-        return f"{folder / file}{function}"
-    if field in PATHS and (not function or field not in FUNCTIONS or (folder / text).exists()):
+    file, rest = _parts(text)
+    if field in FUNCTIONS and rest and (file.endswith(".py") or rest.startswith(AT_LABEL)):
+        return f"{folder / file}{rest}"
+    if field in PATHS and (not rest or field not in FUNCTIONS or (folder / text).exists()):
         return str(folder / text)
     return text
 
 
 def for_folder(field: str, text: str, folder: Path) -> str:
     """The value of a field for a file of this folder, as `from_folder` reads it: relative where it lies below."""
-    file, function = _parts(absolute(field, text))
+    file, rest = _parts(absolute(field, text))
     path, below = Path(file), folder.resolve()
-    return f"{path.relative_to(below)}{function}" if path.is_relative_to(below) else f"{file}{function}"
+    return f"{path.relative_to(below)}{rest}" if path.is_relative_to(below) else f"{file}{rest}"
 
 
 def _is_word(field: str, text: str) -> bool:
@@ -60,7 +61,10 @@ def _is_word(field: str, text: str) -> bool:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """The file and ':function', with the output that a metric scores; the second is empty where there is none."""
+    """The file, and ':function' with the output that a metric scores, or '@label=NAME' of a table, where there is any."""
+    bare, label = split_label(text)
+    if label:
+        return bare, f"{AT_LABEL}{label}"
     spec, at_output, output = text.partition(AT_OUTPUT)
     file, colon, function = spec.rpartition(":")
     return (file, f":{function}{at_output}{output}") if colon else (text, "")

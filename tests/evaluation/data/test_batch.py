@@ -101,8 +101,7 @@ def test_refuses_integers_that_do_not_fit() -> None:
 @pytest.mark.parametrize(
     ("given", "wanted", "told"),
     [
-        ((28, 28), (28, 28, 1), "takes (batch, 28, 28, 1), the data has (batch, 28, 28); add an axis"),
-        ((28, 28, 1), (28, 28), "drop the last axis"),
+        ((28, 28), (28, 28, 3), "takes (batch, 28, 28, 3), the data has (batch, 28, 28); is it the data"),
         ((3, 8, 6), (8, 6, 3), "put the channels last"),
         ((784,), (28, 28, 1), "reshape it: x.reshape(-1, 28, 28, 1)"),
         ((4,), (None, 3), "takes (batch, ?, 3), the data has (batch, 4); is it the data of this model?"),
@@ -112,6 +111,15 @@ def test_refuses_shapes(given: tuple[int, ...], wanted: tuple[int | None, ...], 
     with pytest.raises(DataError) as caught:
         conform("data", np.zeros((2, *given), np.float32), spec("float32", *wanted))
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [((28, 28), (28, 28, 1)), ((28, 28, 1), (28, 28)), ((), (1,)), ((1,), ()), ((4,), (4, 1))]
+)
+def test_a_last_axis_of_one_is_added_or_dropped(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    values = np.arange(2 * int(np.prod(given)), dtype=np.float32).reshape(2, *given)
+    found = conform("data", values, spec("float32", *wanted))
+    np.testing.assert_array_equal(found, values.reshape(2, *wanted))
 
 
 def test_an_unknown_rank_takes_anything() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoquant.errors import DataError, UsageError
+from autoquant.errors import DataError
 from autoquant.evaluation.data import sample_cache
+from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.decoding import prefetched
@@ -64,6 +65,40 @@ def as_function(path: Path) -> str:
     return f"{path / 'mine.py'}:give"
 
 
+def as_csv(path: Path) -> str:
+    columns = ["label", *(f"pixel{place}" for place in range(12))]
+    rows = [[label, *pixels] for label, pixels in zip(Y, X.reshape(7, 12), strict=True)]
+    (path / "data.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
+    return str(path / "data.csv")
+
+
+def as_frame(path: Path) -> Any:
+    import pandas
+
+    return pandas.read_csv(as_csv(path))
+
+
+def as_tf_data(size: int | None) -> Any:
+    import tensorflow as tf
+
+    whole = tf.data.Dataset.from_tensor_slices((X, Y))
+    return whole if size is None else whole.batch(size)
+
+
+def as_py_dataset(_: Path) -> Any:
+    import keras
+
+    class Pairs(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, number: int) -> Any:
+            part = slice(3 * number, 3 * number + 3)
+            return X[part], Y[part]
+
+    return Pairs()
+
+
 FORMS: dict[str, Callable[[Path], Any]] = {
     "npz": as_npz,
     "images": as_images,
@@ -72,12 +107,21 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "arrays": lambda _: (X, Y),
     "mapping": lambda _: {"input": X, "labels": Y},
     "callable": lambda _: lambda: iter([(X[:4], Y[:4]), (X[4:], Y[4:])]),
+    "list": lambda _: [(X[:4], Y[:4]), (X[4:], Y[4:])],
+    "generator": lambda _: (pair for pair in [(X[:4], Y[:4]), (X[4:], Y[4:])]),
+    "csv": as_csv,
+    "frame": as_frame,
+    "frame and series": lambda path: (as_frame(path).drop(columns="label"), as_frame(path)["label"]),
+    "tf.data of batches": lambda _: as_tf_data(3),
+    "tf.data of samples": lambda _: as_tf_data(None),
+    "PyDataset": as_py_dataset,
 }
 
 
 @pytest.fixture(params=FORMS)
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
-    return open_data(FORMS[request.param](tmp_path), SPEC, preprocess=standardize(std=(10.0,)), label_offset=1)
+    spec, room = FORMS[request.param](tmp_path), CacheRoom() if request.param == "generator" else None
+    return open_data(spec, SPEC, preprocess=standardize(std=(10.0,)), label_offset=1, room=room)
 
 
 def joined(data: Dataset, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +254,8 @@ def test_two_inputs_and_integers_are_not_preprocessed() -> None:
     np.testing.assert_array_equal(batch.inputs["ids"], ids)
     np.testing.assert_array_equal(batch.inputs["input"], X / 10)
     assert batch.inputs["ids"].dtype == np.int32 and batch.labels is None
-    with pytest.raises(UsageError, match="the model has inputs input, ids"):
+    np.testing.assert_array_equal(next(open_data(([X, ids], Y), specs).batches(7)).inputs["ids"], ids)
+    with pytest.raises(DataError, match="data: is one array, the model takes input, ids"):
         open_data((X, Y), specs)
 
 
@@ -224,8 +269,8 @@ def missing(path: Path) -> str:
 
 
 def text(path: Path) -> str:
-    (path / "data.csv").write_text("1,2")
-    return str(path / "data.csv")
+    (path / "data.txt").write_text("1,2")
+    return str(path / "data.txt")
 
 
 def empty_folder(path: Path) -> str:
@@ -237,14 +282,16 @@ def empty_folder(path: Path) -> str:
     ("make", "told"),
     [
         (missing, "there is no such file or folder; did you mean 'evaluation.npz'?"),
-        (lambda path: path / "nothing", "there is no such file or folder; give an .npz or .npy file"),
+        (lambda path: path / "nothing", "there is no such file or folder; give an .npz, .npy or .csv file"),
         (lambda path: str(path / "*.tfrecord"), "matches no file"),
-        (text, "is a file of an unknown kind; give an .npz or .npy file, a folder of images"),
+        (text, "is a file of an unknown kind; give an .npz, .npy or .csv file, a folder of images"),
         (lambda _: "no_such_module_here:load", "there is no module 'no_such_module_here'"),
         (empty_folder, "folder: is empty: there is no sample in it; give an .npz"),
         (lambda _: (X[:0], Y[:0]), "data: is empty"),
         (lambda _: lambda: iter([]), "is empty"),
-        (lambda _: (X, Y, X), "is a tuple of 3"),
+        (lambda _: (X, Y, X, X), "is a tuple of 4"),
+        (lambda _: (X, {"a": Y, "b": Y}), "data: has labels for a, b; one output is scored"),
+        (lambda _: 3, "data: cannot be read: it is of Python's type int; give arrays (x, y)"),
         (lambda _: (X[..., :1], Y), "takes (batch, 2, 2, 3), the data has (batch, 2, 2, 1)"),
         (lambda _: (X.astype(complex), Y), "takes float32, the data is complex128"),
         (lambda _: (NAN[5:], Y[5:]), "sample 0 has NaN"),

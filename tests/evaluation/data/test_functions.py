@@ -74,7 +74,7 @@ def test_the_digest_is_that_of_the_samples() -> None:
         (lambda: X, "returned a single ndarray, not batches one after the other; yield x, (x, y)"),
         (lambda: (X, Y), "returned a single tuple"),
         (lambda: None, "returned a single NoneType"),
-        (lambda: [{"image": X}], "batch 0: yields inputs image, the model takes input; name them as the model does"),
+        (lambda: [{"image": X}], "batch 0: has inputs image, the model takes input; name them as the model does"),
         (lambda: [(X, Y[:3])], "batch 0: is not a batch: float32[7, 2] with labels int64[3]"),
         (lambda: [np.float32(1)], "is not a batch: float32[]"),
         (lambda: [["a", None]], "'input' holds None, of Python's type NoneType, at 1"),
@@ -90,7 +90,7 @@ def test_results_that_are_no_batch(give: Callable[..., Any], told: str) -> None:
 
 
 def test_one_array_for_two_inputs() -> None:
-    with pytest.raises(DataError, match="yields one array, the model takes a, b"):
+    with pytest.raises(DataError, match="is one array, the model takes a, b"):
         len(FunctionSource("f", lambda: [X], ["a", "b"]))
 
 

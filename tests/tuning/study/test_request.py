@@ -85,13 +85,14 @@ def test_the_space_where_none_is_given_is_that_of_the_target(asked: dict[str, An
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("model.pb", "x.npz", "mine.py"):
+    for name in ("model.pb", "x.npz", "x.csv", "mine.py"):
         Path(name).touch()
     metric = "mine.py:f@output=Identity:1"
-    table = SearchRequest(model=Path("model.pb"), data="x.npz", calibration="missing.npz", metric=metric).as_table()
+    given: dict[str, Any] = {"calibration": "missing.npz", "certify": "x.csv@label=a"}
+    table = SearchRequest(model=Path("model.pb"), data="x.npz", metric=metric, **given).as_table()
     assert table["metric"] == f"{tmp_path}/{metric}"
     assert (table["model"], table["data"]) == (str(tmp_path / "model.pb"), str(tmp_path / "x.npz"))
-    assert table["calibration"] == "missing.npz"
+    assert (table["calibration"], table["certify"]) == ("missing.npz", f"{tmp_path}/x.csv@label=a")
 
 
 def test_words_are_no_paths_whatever_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

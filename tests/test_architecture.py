@@ -18,7 +18,20 @@ from autoquant.formats.space_toml import presets
 
 PACKAGE = Path(autoquant.__file__).parent
 LAYERS = (
-    ("array", "errors", "extensions", "files", "npz", "cache", "guide", "memory", "messages", "pulse", "quiet"),
+    (
+        "array",
+        "errors",
+        "extensions",
+        "files",
+        "npz",
+        "cache",
+        "guide",
+        "memory",
+        "messages",
+        "options",
+        "pulse",
+        "quiet",
+    ),
     ("evaluation/statistics",),
     ("model",),
     ("quantization",),
@@ -76,6 +89,7 @@ OWNERS = {
         "model/graph.py",
         "model/inlining.py",
         "model/half.py",
+        "model/in_memory.py",
         "model/interface.py",
         "model/litert/convert.py",
         "model/litert/lists.py",

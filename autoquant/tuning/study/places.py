@@ -61,7 +61,7 @@ def _is_word(field: str, text: str) -> bool:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """The file, and ':function' with the output that a metric scores, or '@label=NAME' of a table, where there is any."""
+    """The file, and ':function' with the output that a metric scores, or '@label=NAME' of a table, if any."""
     bare, label = split_label(text)
     if label:
         return bare, f"{AT_LABEL}{label}"

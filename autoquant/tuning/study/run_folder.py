@@ -1,6 +1,7 @@
 """The folder of a run: the paths in it, and the operations that never leave it half done.
 
 run.toml  space.toml  study.journal  holdout_log.json  result.json
+model/         the model, where it was given in memory
 report.html    made of overview.json, pictures.npz, phases.json and what the trials have
 baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
 corrections/   bias corrections, and the statistics they are computed from
@@ -40,6 +41,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.request = path / "run.toml"
+        self.model = path / "model"
         self.space = path / "space.toml"
         self.journal = path / "study.journal"
         self.baseline = path / "baseline.npz"
@@ -80,6 +82,7 @@ class RunFolder:
             with suppress(OSError):
                 file.unlink()
         shutil.rmtree(self.corrections, ignore_errors=True)
+        shutil.rmtree(self.model, ignore_errors=True)
         if folder_too:
             with suppress(OSError):
                 self.path.rmdir()
@@ -154,14 +157,28 @@ class RunFolder:
                 (folder / name).unlink(missing_ok=True)
         self._with_model = kept
 
+    def adopt_model(self, file: Path) -> Path:
+        """Move a model into the run, which then can go on without whoever had it. Raises RunError."""
+        with writing(self.model):
+            shutil.rmtree(self.model, ignore_errors=True)
+            self.model.mkdir()
+            return Path(shutil.move(file, self.model / file.name))
+
     def write_request(self, table: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write run.toml."""
+        """Write run.toml; a model inside the run is named from there, so that the folder can be moved."""
+        model = Path(table["request"]["model"])
+        if model.is_relative_to(self.model.resolve()):
+            request = {**table["request"], "model": model.relative_to(self.path.resolve()).as_posix()}
+            table = {**table, "request": request}
         write_text(self.request, toml_text(table))
         self._is_run = True
 
     def read_request(self) -> dict[str, dict[str, Any]]:
         """Read run.toml. Raises RunError when it is damaged."""
         tables = read_run_toml(self.request)
+        own = self.path / tables["request"]["model"]
+        if Path(tables["request"]["model"]).parts[:1] == (self.model.name,) and own.exists():
+            tables["request"]["model"] = str(own.resolve())
         self._is_run = True
         return tables
 

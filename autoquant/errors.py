@@ -10,7 +10,7 @@
     |   |-- PlanError                   a config or record file, or a plan that this model cannot follow
     |   `-- RunError                    the run's folder: exists, other model, read-only, full
     |-- TrialError                  2   one plan did not work out; a search records it and goes on without it
-    `-- BudgetError                 1   the time of a search was over before its first trial ended
+    `-- BudgetError                 1   the time of a search was over, or it was stopped, before its first trial ended
 
 A search ends with 0 when the tolerance is certified (or met, where nothing was to be certified), with 3 when it is met
 but not certified, with 1 when the budget is spent without meeting it (the best that was found is kept), and with 130
@@ -53,6 +53,10 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
 
 class OutOfTime(BaseException):  # no error, and no function of the user's must take it for one
     """The time of a search, or of a trial, is over; whoever can go on without what it ends catches it."""
+
+
+class StopSearch(KeyboardInterrupt):
+    """Raised by a listener to end a search in good order, with a result, as Ctrl-C does; `autoquant.resume` goes on."""
 
 
 class TrialTimeout(OutOfTime):
@@ -111,6 +115,6 @@ class TrialError(AutoquantError):
 
 
 class BudgetError(AutoquantError):
-    """The time of a search was over before its first trial ended, so that there is nothing to tell."""
+    """The time of a search was over, or its listener stopped it, before its first trial, so that nothing is known."""
 
     exit_code = MISSED

@@ -32,7 +32,7 @@ class BenchmarkOptions(TypedDict, total=False):
     threads: int
     batch_size: int
     repeat: int | None
-    image_size: tuple[int, int] | None
+    image_size: tuple[int, int] | str | None
     signature: str | None
     feed: Feed
     trust_model: bool

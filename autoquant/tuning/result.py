@@ -29,6 +29,7 @@ class Ended(StrEnum):
     NOTHING_NEW = "no new plan is left to propose"
     FAILURES = "ten trials failed in a row"
     INTERRUPTED = "interrupted"
+    STOPPED = "stopped by its listener"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from autoquant import __version__
 from autoquant.cache import digest_of
-from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError
+from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError, StopSearch
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
@@ -41,11 +41,17 @@ from autoquant.tuning.trials import run_trials
 
 STEPS = (add_costly_layers, add_latency, verify, certify)
 """What follows once the result is known, in order: an interruption ends it, and the result stands."""
+STOPPED_EARLY = "its listener stopped it before there was a result"
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"
 
 
-def start_search(request: SearchRequest, run: Path, listener: Listener, clock: Clock) -> SearchResult:
-    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again."""
+def start_search(
+    request: SearchRequest, run: Path, listener: Listener, clock: Clock, *, adopt_model: bool = False
+) -> SearchResult:
+    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again.
+
+    With `adopt_model` the file of the model is moved into the folder.
+    """
     limit = TimeLimit(clock, clock(), request.timeout)
     listen = PhaseTimes(listener, limit)
     folder = RunFolder(run)
@@ -62,17 +68,21 @@ def start_search(request: SearchRequest, run: Path, listener: Listener, clock: C
             limit.check()
     except OutOfTime:
         raise listen.no_trial(str(run), "search again with a longer one: nothing is left of this") from None
-    table = {"request": request.as_table(), "digests": digests, "versions": _versions(request)}
-    table["code"] = code
-    if origins := origins_of(request, space):
-        table["plugins"] = origins
-    if inputs.source.notes:
-        table["model"] = {"notes": list(inputs.source.notes)}
+    except StopSearch:
+        raise BudgetError(str(run), STOPPED_EARLY, hint="search again: nothing is left of this") from None
     made = folder.create()
     with folder.locked():
         folder.refuse_existing()  # once more: another process may have been as quick
         try:
+            if adopt_model:
+                inputs = replace(inputs, request=replace(request, model=folder.adopt_model(Path(request.model))))
             write_text(folder.space, inputs.space_file.text)
+            asked = inputs.request
+            table = {"request": asked.as_table(), "digests": digests, "versions": _versions(asked), "code": code}
+            if origins := origins_of(asked, space):
+                table["plugins"] = origins
+            if inputs.source.notes:
+                table["model"] = {"notes": list(inputs.source.notes)}
             folder.write_request(table)
             return _search(inputs, folder, listen, limit)
         except BudgetError:
@@ -181,12 +191,17 @@ def _search(
         longer = f"--timeout {max(math.ceil(2 * limit.used()), 1)}s"
         hint = f"`autoquant resume {folder.path} {longer}` goes on with what is done"
         raise phases.no_trial(str(folder.path), hint) from None
+    except StopSearch:
+        hint = f"`autoquant resume {folder.path}` goes on with what is done"
+        raise BudgetError(str(folder.path), STOPPED_EARLY, hint=hint) from None
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
     except (RunError, DataError) as error:
         raise _resumable(error, folder) from error
     plugins = tuple(line for lines in origins_of(inputs.request, inputs.space_file).values() for line in lines)
-    result = replace(result, warnings=tuple(warnings), seconds=session.limit.used(), plugins=plugins)
+    ended = Ended.STOPPED if result.ended is Ended.INTERRUPTED and phases.stopped else result.ended
+    facts: dict[str, Any] = {"warnings": tuple(warnings), "seconds": session.limit.used(), "plugins": plugins}
+    result = replace(result, ended=ended, **facts)
     try:
         write_text(folder.result, result_text(result))
     except RunError as error:  # the verdict is known, and is reported all the same

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoquant.errors import BudgetError, OutOfTime, TrialTimeout
+from autoquant.errors import BudgetError, OutOfTime, StopSearch, TrialTimeout
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.engines.table import open_engine
@@ -102,17 +102,26 @@ class TimeLimit:
 
 
 class PhaseTimes:
-    """A listener before another one: takes the time of phases, and ends what reports where the time is over."""
+    """A listener before another one: takes the time of phases, and ends what reports where the time is over.
+
+    `stopped` says that the other one ended the search.
+    """
 
     def __init__(self, listener: events.Listener, limit: TimeLimit) -> None:
         self._clock = PhaseClock(limit.begin)
         self._listener = listener
         self._limit = limit
+        self.stopped = False
 
     def __call__(self, event: events.Event) -> None:
-        """Hand on an event. Raises OutOfTime where the limit is enforced and over."""
+        """Hand on an event. Raises OutOfTime where the limit is enforced and over, StopSearch once."""
         self._clock.hear(event, self._limit.clock())
-        self._listener(event)
+        try:
+            self._listener(event)
+        except StopSearch:
+            if not self.stopped and not isinstance(event, events.Finished):
+                self.stopped = True  # what ends the search in good order reports its progress too
+                raise
         if isinstance(event, events.Progress):
             self._limit.check()
 

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.tuning.sampling.coding import unchanged
 from autoquant.tuning.sampling.problem import Choices
+from autoquant.tuning.study.journal import unannounced
 from autoquant.tuning.study.space import Parameters
 from autoquant.tuning.study.trial import State, Trial
 
@@ -75,8 +76,8 @@ class StudyCopy:
         self._max_drop = choices.max_drop
         self._space: Space = {name: _Shared(own) for name, own in choices.dimensions.items()}
         self._memory = _Memory()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is announced otherwise
-        self._study = optuna.create_study(storage=self._memory)
+        with unannounced():
+            self._study = optuna.create_study(storage=self._memory)
         self._copied: list[Trial] = []
 
     def points(

@@ -112,9 +112,20 @@ def cut_torn_line(path: Path) -> None:
 
 def open_study(journal: Journal) -> optuna.Study:
     """The study of a journal, which is made where there is none."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(journal)
-    return optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
+    with unannounced():
+        return optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
+
+
+@contextmanager
+def unannounced() -> Iterator[None]:
+    """Inside, Optuna announces no new study; then its verbosity is again what it was."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def mend_journal(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -63,7 +63,7 @@ class DataOptions(TypedDict, total=False):
     mean: Numbers | None
     std: Numbers | None
     label_offset: int
-    image_size: tuple[int, int] | None
+    image_size: tuple[int, int] | str | None
     batch_size: int
 
 
@@ -71,8 +71,8 @@ class SearchOptions(DataOptions, total=False):
     """The fields of a SearchRequest that have a default, but the tolerances."""
 
     calibration: Any
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
     signature: str
     feed: Feed
     target: str
@@ -82,11 +82,11 @@ class SearchOptions(DataOptions, total=False):
     metric: str | Callable[..., Any]
     space: str | Path
     max_trials: int
-    timeout: float
-    trial_timeout: float
+    timeout: float | str
+    trial_timeout: float | str
     isolate: bool
     seed: int
-    cache: int
+    cache: int | str
     stop_on_target: bool
     keep_all_models: bool
     sampler: str

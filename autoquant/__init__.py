@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from autoquant.amct.qat import convert_qat_model
     from autoquant.amct.saving import convert_model, save_model
     from autoquant.api import benchmark, check, explain, export, inspect, quantize, resume, search
+    from autoquant.errors import StopSearch
 
 __version__ = "0.2.0"
 __all__ = [
     "AutoCalibrationEvaluatorBase",
     "GraphEvaluator",
+    "StopSearch",
     "accuracy_based_auto_calibration",
     "benchmark",
     "check",
@@ -46,6 +48,7 @@ __all__ = [
 _HOMES = {
     "AutoCalibrationEvaluatorBase": "autoquant.amct.evaluator",
     "GraphEvaluator": "autoquant.amct.graph_evaluator",
+    "StopSearch": "autoquant.errors",
     "accuracy_based_auto_calibration": "autoquant.amct.auto_calibration",
     "convert_model": "autoquant.amct.saving",
     "convert_qat_model": "autoquant.amct.qat",
@@ -54,7 +57,7 @@ _HOMES = {
     "save_model": "autoquant.amct.saving",
     "set_logging_level": "autoquant.amct.logs",
 }
-"""Where AMCT's functions are; all others are in autoquant/api.py."""
+"""Where AMCT's functions and an exception are; all others are in autoquant/api.py."""
 
 
 def __getattr__(name: str) -> Any:

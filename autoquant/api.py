@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from autoquant.calibration.plan import Plan, check_plan, layer_plan
-from autoquant.errors import ModelError, PlanError, UsageError
+from autoquant.errors import ModelError, PlanError
 from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.checks import check_calibration
 from autoquant.evaluation.engines.table import open_engine
@@ -21,10 +22,11 @@ from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record, record_path
 from autoquant.model.feed import Feed
+from autoquant.model.in_memory import is_in_memory, model_file
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
-from autoquant.quiet import no_progress
+from autoquant.options import path, reads_options, whole
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
 from autoquant.reports.writer import ReportWriter
 from autoquant.targets.table import TARGETS, open_target
@@ -32,6 +34,7 @@ from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
+from autoquant.tuning.event_log import log_event
 from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import calibration_samples, open_dataset
@@ -45,75 +48,84 @@ if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are 
     from autoquant.tuning.sensitivity.measure import Overview
     from autoquant.tuning.sensitivity.request import Between
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+@reads_options(SearchOptions, samples=whole)
 def search(
-    model: str | Path,
+    model: Any,
     data: Any,
     *,
     tolerance: float | str | Tolerance = "1%",
     guard_tolerance: float | str | Tolerance | None = None,
     run: str | Path | None = None,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     clock: Callable[[], float] = time.monotonic,
     **options: Unpack[SearchOptions],
 ) -> SearchResult:
     """Find the INT8 model that keeps the tolerance with as many multiply-adds in INT8 as possible.
 
     Args:
-        model: a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file.
-        data: evaluation data: an .npz file, a folder of images by class, TFRecords, 'module:function', arrays
-            `(x, y)`, a mapping of arrays by name, or a function that gives batches.
+        model: a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file; or a Keras model, a tf.Module, a
+            function or concrete function of TensorFlow, or a SavedModel that was loaded, which is saved in the run.
+        data: evaluation data, and likewise `calibration` and `certify`: an .npz or .csv file, a folder of images by
+            class, TFRecords, 'module:function', arrays `(x, y)`, a mapping of arrays by name, a pandas frame, or
+            what gives batches: a tf.data.Dataset, a PyDataset, a function, a generator (`autoquant guide data`).
         tolerance: the allowed drop of the metric, absolute (0.005) or relative to the FP32 score ('1%').
         guard_tolerance: the same for every group that `guard` names; by default the tolerance.
         run: the folder to make; by default `runs/<model>-<date>-<time>-<process>`.
-        listener: is called with every event (`autoquant.tuning.events`).
+        listener: is called with every event (`autoquant.tuning.events`), and ends the search by raising
+            `autoquant.StopSearch`; by default events are logged to `logging.getLogger("autoquant")`.
         clock: gives seconds; for the time budget.
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
-            ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
-            batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
+            ('macs'), max_trials (100), timeout (seconds, or '2h'), space (that of the target), sampler ('guided'), seed
+            (0), batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
             keep_all_models, samples (24), trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
-        The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order; the
-        result's `ended` then is 'interrupted'.
+        The result: verdict, best plan and score, paths, all trials. Ctrl-C ends the search in good order, and so does
+        StopSearch; the result's `ended` then is 'interrupted', or 'stopped by its listener', and `resume` goes on.
 
     Raises:
         autoquant.errors.InputError: something given cannot be used; the message says where, what, and the way out.
-        autoquant.errors.BudgetError: `timeout` was over before the first trial ended; `resume` goes on with the run.
+        autoquant.errors.BudgetError: `timeout` was over, or the search was stopped, before the first trial ended;
+            `resume` goes on with the run.
     """
-    try:
-        request = SearchRequest(
-            model=model,
-            data=data,
-            tolerance=Tolerance.parse(tolerance),
-            guard_tolerance=None if guard_tolerance is None else Tolerance.parse(guard_tolerance),
-            **options,
-        )
-    except TypeError as error:
-        raise UsageError("search()", str(error), hint="see help(autoquant.search)") from None
-    return run_search(request, run=run, listener=listener, clock=clock)
+    given: dict[str, Any] = {**options, "tolerance": Tolerance.parse(tolerance)}
+    if guard_tolerance is not None:
+        given["guard_tolerance"] = Tolerance.parse(guard_tolerance)
+    with model_file(model) as file:
+        request = SearchRequest(model=file, data=data, **given)
+        return run_search(request, run=run, listener=listener, clock=clock, adopt_model=is_in_memory(model))
 
 
 def run_search(
     request: SearchRequest,
     *,
     run: str | Path | None = None,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     clock: Callable[[], float] = time.monotonic,
+    adopt_model: bool = False,
 ) -> SearchResult:
-    """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
+    """What `search` does with its request; for callers that have checked one before TensorFlow is imported.
+
+    With `adopt_model` the file of the model is moved into the run.
+    """
     # No other process chooses the same.
     default = Path("runs") / f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     folder = default if run is None else Path(run)
-    return searching.start_search(request, folder, ReportWriter(listener, clock), clock)
+    written = ReportWriter(listener, clock)
+    return searching.start_search(request, folder, written, clock, adopt_model=adopt_model)
 
 
+@reads_options(SearchRequest, model=path, samples=whole)
 def resume(
     run: str | Path,
     *,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     clock: Callable[[], float] = time.monotonic,
     accept_changed: Collection[str] = (),
     **changed: Any,
@@ -121,14 +133,15 @@ def resume(
     """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
 
     `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, stop_on_target,
-    keep_all_models, whatever was given in memory, and model, data, calibration and metric where they were moved. Raises
-    RunError when these are not those of the run; but with `accept_changed`, of 'metric' and 'calibration', another one
-    is taken, and all trials are scored again with it.
+    keep_all_models, whatever was given in memory but the model, which the run has, and model, data, calibration and
+    metric where they were moved. Raises RunError when these are not those of the run; but with `accept_changed`, of
+    'metric' and 'calibration', another one is taken, and all trials are scored again with it.
     """
     written = ReportWriter(listener, clock)
     return searching.resume_search(Path(run), written, clock, accept_changed=accept_changed, **changed)
 
 
+@reads_options(SearchRequest, model=path, samples=whole)
 def export(
     run: str | Path,
     to: str | Path,
@@ -137,7 +150,7 @@ def export(
     target: str | None = None,
     io: str | None = None,
     simulation: bool = True,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     **given: Any,
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
@@ -160,6 +173,7 @@ def export(
     )
 
 
+@reads_options()
 def explain(run: str | Path) -> Explanation:
     """Explain a run: the measured effect of each setting and of each float layer, and why layers are in float.
 
@@ -169,8 +183,23 @@ def explain(run: str | Path) -> Explanation:
     return explain_trials(read_trials(Path(run)))
 
 
+def _on_its_file(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of a model's file take a model in memory too, as its first argument."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        model, *others = args
+        with model_file(model) as file:
+            on_file: Callable[..., R] = function
+            return on_file(file, *others, **kwargs)
+
+    return call
+
+
+@reads_options(DataOptions)
+@_on_its_file
 def quantize(
-    model: str | Path,
+    model: Any,
     config: str | Path,
     calibration: Any,
     to: str | Path,
@@ -183,11 +212,12 @@ def quantize(
     feed: Feed = (),
     simulation: bool = True,
     trust_model: bool = False,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     **options: Unpack[DataOptions],
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
+    `model` and `calibration` are what `search` takes as model and data.
     `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` one of several of
     a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
     False leaves the functions out that let the model run in stock TensorFlow. `trust_model` opens a model that may do
@@ -197,7 +227,8 @@ def quantize(
     misleads (`check_calibration`).
     """
     check_target(model, target=target, io=io, simulation=simulation)
-    request = DataRequest(data=calibration, **options)
+    given: dict[str, Any] = {**options}
+    request = DataRequest(data=calibration, **given)
     wanted = load_config(Path(config))
     reporter(listener, "opening the model")
     opened = open_model(
@@ -249,23 +280,28 @@ def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Pla
     return plan
 
 
+@reads_options(BenchmarkOptions)
 def benchmark(
-    *models: str | Path,
+    *models: Any,
     samples: Sequence[Any] | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     **options: Unpack[BenchmarkOptions],
 ) -> Latency:
     """Measure how long models take on this machine, side by side; the first is what the others are compared with.
 
-    A model is a .tflite, a run whose best is one, or one of TensorFlow, which is converted to float. `samples` is a
-    batch for each input in the order of the file; without it numbers are random. `options` are threads (1), batch_size
-    (1), repeat (as often as three seconds allow), image_size, and signature, feed and trust_model (of models of
-    TensorFlow).
+    A model is a .tflite, a run whose best is one, or a file or an object of TensorFlow, which is converted to float.
+    `samples` is a batch for each input in the order of the file; without it numbers are random. `options` are threads
+    (1), batch_size (1), repeat (as often as three seconds allow), image_size, and signature, feed and trust_model (of
+    models of TensorFlow).
     `listener` is told what takes long.
     Raises ModelError where a model cannot be run.
     """
-    return measuring.benchmark(models, BenchmarkRequest(**options), samples=samples, clock=clock, listener=listener)
+    asked: dict[str, Any] = {**options}
+    request = BenchmarkRequest(**asked)
+    with ExitStack() as stack:
+        files = [stack.enter_context(model_file(model)) for model in models]
+        return measuring.benchmark(files, request, samples=samples, clock=clock, listener=listener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +318,10 @@ class Inspection:
     between: Between | None = None
 
 
+@reads_options(DataOptions)
+@_on_its_file
 def inspect(
-    model: str | Path,
+    model: Any,
     *,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
@@ -292,19 +330,21 @@ def inspect(
     feed: Feed = (),
     calibration: Any = None,
     trust_model: bool = False,
-    listener: Listener = no_progress,
+    listener: Listener = log_event,
     **options: Unpack[DataOptions],
 ) -> Inspection:
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
-    `target` is 'tensorflow' or 'litert', by default where the model is from; for 'litert' the model is converted first.
+    `model` is what `search` takes. `target` is 'tensorflow' or 'litert', by default where the model is from; for
+    'litert' the model is converted first.
     `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data,
     `trust_model` opens a model that may do more than compute. With `calibration` data, read as `options` say, the
     sensitivity of each layer is found as well. `listener` is told what takes long. Raises ModelError, UsageError.
     """
     chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
     check_target(model, target=chosen)
-    request = None if calibration is None else DataRequest(data=calibration, calibration=calibration, **options)
+    given: dict[str, Any] = {**options, "calibration": calibration}
+    request = None if calibration is None else DataRequest(data=calibration, **given)
     reporter(listener, "opening the model")
     opened = open_model(
         model,
@@ -355,6 +395,7 @@ def inspect(
     return Inspection(lowered, survey, overview, builder.measure_between(plan))
 
 
+@reads_options(model=path)
 def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
     """Compare a quantized .pb with its record: by default `<model>_record.txt` or record.txt in the same folder.
 

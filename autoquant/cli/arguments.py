@@ -6,12 +6,12 @@ Options that the user leaves out are not in the namespace, so that every default
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
 
 from autoquant.errors import UsageError
+from autoquant.options import image_size, names, seconds
 
 EXIT_CODES = """\
 exit codes:
@@ -21,9 +21,6 @@ exit codes:
   3    it is met on the search samples, but not certified
   70   internal error, a bug in autoquant
   130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_SIZE = re.compile(rf"{_NUMBER} ?([MGT])B?")
-_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?|{_NUMBER}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -193,56 +190,6 @@ def options_for(args: argparse.Namespace, request: type) -> dict[str, Any]:
     """The options that are fields of a request and not left to their defaults."""
     known = {entry.name for entry in fields(request)}
     return {name: value for name, value in vars(args).items() if name in known}
-
-
-def seconds(text: str) -> float:
-    """Read a time: '90' and '90s' are seconds; '30m', '2h', '1h30m'. Raises UsageError.
-
-    >>> seconds("1h30m")
-    5400.0
-    """
-    parts = _DURATION.fullmatch(text)
-    if parts is None or not text:
-        raise UsageError("--timeout", f"cannot read '{text}'", hint="give seconds, or for example 90s, 30m, 2h, 1h30m")
-    return sum(float(part or 0) * size for part, size in zip(parts.groups(), (3600, 60, 1, 1), strict=True))
-
-
-def size(text: str) -> int:
-    """Read a number of bytes: '500MB', '8GB', '1.5TB'; 0 is 'off'. Raises UsageError.
-
-    >>> size("8GB"), size("off")
-    (8000000000, 0)
-    """
-    if text == "off":
-        return 0
-    parts = _SIZE.fullmatch(text.upper())
-    if parts is None or not float(parts[1]):
-        raise UsageError("--cache", f"cannot read '{text}'", hint="give for example 500MB or 8GB, or off")
-    return int(float(parts[1]) * {"M": 1e6, "G": 1e9, "T": 1e12}[parts[2]])
-
-
-def names(text: str) -> Sequence[str]:
-    """Read names separated by commas. Raises UsageError where there is none.
-
-    >>> names("a, b:0")
-    ('a', 'b:0')
-    """
-    found = tuple(part.strip() for part in text.split(","))
-    if not all(found):
-        raise UsageError("--inputs, --outputs", f"a name is empty in '{text}'", hint="for example --outputs a,b")
-    return found
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Read 'height,width'. Raises UsageError.
-
-    >>> image_size("96,128")
-    (96, 128)
-    """
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError("--image-size", f"cannot read '{text}'", hint="give height and width, for example 224,224")
-    return int(parts[0]), int(parts[1])
 
 
 def space(text: str) -> str:

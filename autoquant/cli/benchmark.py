@@ -12,6 +12,7 @@ from autoquant.evaluation.latency.latency import Latency, OperatorTime
 from autoquant.formats.codec import json_text
 from autoquant.messages import UNKNOWN
 from autoquant.model.model import check_file
+from autoquant.options import image_size
 from autoquant.reports.words import counted, milliseconds, percent, spread
 from autoquant.tuning.benchmark import BenchmarkRequest, lite_file
 
@@ -35,7 +36,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--image-size H,W": "of images, where the model leaves it open",
         "--signature KEY": "which of several signatures of a SavedModel",
     }
-    arguments.add(parser, options, threads=int, batch_size=int, repeat=int, image_size=arguments.image_size)
+    arguments.add(parser, options, threads=int, batch_size=int, repeat=int, image_size=image_size)
     arguments.add_feed(parser)
     arguments.add_trust(parser)
     arguments.add_json(parser)

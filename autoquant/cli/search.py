@@ -15,6 +15,7 @@ from autoquant.cli.summary import show_result
 from autoquant.errors import UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import DEFAULT, presets
+from autoquant.options import size
 from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -62,7 +63,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--run DIR": "the folder to make (default runs/<model>-<date>-<time>)",
     }
     group = parser.add_argument_group("search")
-    arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=arguments.size)
+    arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=size)
     group.add_argument("--keep-models", choices=("best", "all"), help="which INT8 models stay on disk (default best)")
     arguments.add_samples(group, default=str(SearchRequest.samples))
     arguments.add_reading(parser, labels=True)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.cli import arguments, calibration, check, convert, demo, export, inspect, quantize, resume, search
-from autoquant.cli.arguments import Parser, image_size, names, seconds, size
+from autoquant.cli.arguments import Parser
 from autoquant.errors import UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
+from autoquant.options import image_size, names, seconds, size
 from autoquant.tuning.study.request import SearchRequest
 
 WHOLE = st.integers(0, 10**6)

@@ -28,6 +28,7 @@ from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
 from autoquant.options import path, reads_options, whole
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
+from autoquant.reports.notebook import NotebookResult
 from autoquant.reports.writer import ReportWriter
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
@@ -118,7 +119,7 @@ def run_search(
     default = Path("runs") / f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     folder = default if run is None else Path(run)
     written = ReportWriter(listener, clock)
-    return searching.start_search(request, folder, written, clock, adopt_model=adopt_model)
+    return NotebookResult.of(searching.start_search(request, folder, written, clock, adopt_model=adopt_model))
 
 
 @reads_options(SearchRequest, model=path, samples=whole)
@@ -138,7 +139,8 @@ def resume(
     'metric' and 'calibration', another one is taken, and all trials are scored again with it.
     """
     written = ReportWriter(listener, clock)
-    return searching.resume_search(Path(run), written, clock, accept_changed=accept_changed, **changed)
+    result = searching.resume_search(Path(run), written, clock, accept_changed=accept_changed, **changed)
+    return NotebookResult.of(result)
 
 
 @reads_options(SearchRequest, model=path, samples=whole)
@@ -316,6 +318,12 @@ class Inspection:
     survey: Survey
     sensitivity: Overview | None = None
     between: Between | None = None
+
+    def __repr__(self) -> str:
+        layers, rejected = self.survey.layers, self.survey.rejected
+        more = f", {len(rejected)} that cannot be" if rejected else ""
+        known = "" if self.sensitivity is None else ", with their sensitivity"
+        return f"<Inspection of {self.model.name}: {len(layers)} layers can be INT8{more}{known}>"
 
 
 @reads_options(DataOptions)

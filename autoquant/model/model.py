@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,11 +105,11 @@ class Model:
     """
 
     name: str
-    program: Program
+    program: Program = field(repr=False)
     inputs: tuple[InputSpec, ...]
     digest: str
     notes: tuple[str, ...] = ()
-    front: Front | None = None
+    front: Front | None = field(default=None, repr=False)
 
     @property
     def data_inputs(self) -> tuple[InputSpec, ...]:

@@ -48,6 +48,10 @@ class Explanation:
     float_fallbacks: tuple[FloatFallbackEffect, ...]
     float_layers: tuple[FloatLayer, ...]
 
+    def __repr__(self) -> str:
+        found = f"{len(self.settings)} settings, {len(self.float_fallbacks)} float layers measured"
+        return f"<Explanation of {self.run.run}: {len(self.run.trials)} trials, {found}, best {self.run.best!r}>"
+
     def facts(self) -> dict[str, Any]:
         """What `explain --json` prints. Drops are in units of the metric; what is not known is null."""
         run = self.run

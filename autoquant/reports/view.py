@@ -26,10 +26,8 @@ def report_view(run: RunFiles, *, pictures: int = PICTURES) -> dict[str, Any]:
     """
     terms, trials, best = run.terms, run.trials, run.best
     return {
+        **head_view(run),
         "title": run.overview.model if run.overview else str(run.request["model"]).rpartition("/")[2],
-        "facts": list(_facts(run)),
-        "headline": headline(run),
-        "warnings": list((run.result or {}).get("warnings", ())),
         "drop": drop_section(run, terms) if terms and trials else None,
         "trade_off": trade_off_section(run, terms) if terms and trials else None,
         "history": history_section(run, terms) if terms and trials else None,
@@ -41,6 +39,15 @@ def report_view(run: RunFiles, *, pictures: int = PICTURES) -> dict[str, Any]:
         "asked": _asked(run),
         "version": __version__,
         "going_on": run.going_on,
+    }
+
+
+def head_view(run: RunFiles) -> dict[str, Any]:
+    """The head of it: the verdict, and what it is about."""
+    return {
+        "headline": headline(run),
+        "facts": list(_facts(run)),
+        "warnings": list((run.result or {}).get("warnings", ())),
     }
 
 

@@ -45,6 +45,10 @@ class CheckResult:
     simulation: bool
     mapping: bool
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{count} {operator}" for operator, count in self.layers.items())
+        return f"<CheckResult: as recorded, {kinds}, {self.weights} weights in INT8>"
+
 
 def check(pb: Path, record: Record) -> CheckResult:
     """Read a saved model back, and compare all that quantization wrote with the record that it was saved with.

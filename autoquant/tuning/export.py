@@ -48,6 +48,11 @@ class Export:
     transferred: Transferred | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        files = ", ".join(path.name for path in (self.model, self.config, self.record))
+        of = "" if self.trial is None else f" of trial {self.trial}"
+        return f"<Export{of}: {files} in {self.folder}>"
+
     @property
     def mapping(self) -> Path | None:
         """Which nodes of the model stand for which of the float graph; a .tflite comes without."""

@@ -9,13 +9,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.formats.codec import encode, file_facts, json_text
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.study.trial import Trial
 
 if TYPE_CHECKING:  # which loads LiteRT
+    from autoquant.tuning.int8_model import Int8Model
     from autoquant.tuning.verification import Verification
+
+
+COLUMNS = (
+    *("number", "state", "why", "phase", "score", "drop", "low", "high", "within", "int8_layers", "layers"),
+    *("int8_share", "objective", "qdq_ops", "divergence", "samples", "seconds", "failure", "at_fault"),
+)
+"""What `trials_dataframe` tells of each trial; `seconds` are those of all its parts."""
 
 
 class Ended(StrEnum):
@@ -91,6 +100,36 @@ class SearchResult:
     warnings: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        best = self.best
+        found = f"no trial of {len(self.trials)} finished"
+        if best is not None:
+            score = "not fully scored" if best.score is None else f"{self.metric} {best.score:.4g}"
+            found = f"{score} (FP32 {self.baseline:.4g}), {best.int8_layers} of {self.layers} layers in INT8"
+        ended = f"{len(self.trials)} trials, {self.ended}"
+        return f"<SearchResult {self.verdict}: {found}\n {ended}\n {self.model or self.run}>"
+
+    def load(self) -> Int8Model:
+        """The best INT8 model, ready to call: `result.load()(x)`, where x is what the float model takes.
+
+        Raises RunError where there is none, ModelError where its file is gone.
+        """
+        from autoquant.tuning.int8_model import load_int8_model
+
+        if self.model is None:
+            raise RunError(str(self.run), "has no INT8 model: no trial finished", hint="`autoquant resume` goes on")
+        return load_int8_model(self.model)
+
+    def trials_dataframe(self) -> Any:
+        """The trials as a pandas frame, a row each, their numbers as index. Raises UsageError without pandas."""
+        try:
+            import pandas
+        except ImportError:
+            hint = "pip install pandas, or read result.trials"
+            raise UsageError("trials_dataframe()", "needs pandas, which is not installed", hint=hint) from None
+        rows = [{name: _cell(getattr(trial, name)) for name in COLUMNS} for trial in self.trials]
+        return pandas.DataFrame(rows, columns=list(COLUMNS)).set_index("number")
+
     @property
     def score(self) -> float | None:
         """Score of the best trial."""
@@ -105,6 +144,12 @@ class SearchResult:
     def evaluated_samples(self) -> int:
         """Samples evaluated by trials, the baseline and the certification not counted."""
         return sum(trial.samples for trial in self.trials)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sum(value.values())
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 def result_facts(result: SearchResult) -> dict[str, Any]:

@@ -89,6 +89,10 @@ class Latency:
     operators: tuple[OperatorTime, ...] = ()
     noise: str = ""
 
+    def __repr__(self) -> str:
+        times = [f"{model.name} {model.seconds.median * 1000:.3g} ms" for model in self.models]
+        return f"<Latency, batch {self.batch_size}, {self.threads} threads: {', '.join(times)}>"
+
     @property
     def statements(self) -> tuple[str, ...]:
         """A sentence for each model but the reference."""

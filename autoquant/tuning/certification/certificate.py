@@ -98,6 +98,11 @@ class Certificate:
     needed_units: int | None = None
     assumes: str = ""
 
+    def __repr__(self) -> str:
+        bound = f"at most {self.upper_bound:.4g} with {self.confidence:.4g} confidence"
+        drop = f"{self.metric} drops by {self.drop:.4g}, {bound}"
+        return f"<Certificate {self.verdict}: {drop}; {self.max_drop:.4g} is allowed, {self.samples} samples>"
+
     def __post_init__(self) -> None:
         numbers = [self.baseline, self.score, self.drop, self.max_drop, self.guard_max_drop or 0.0]
         numbers += [group.drop for group in self.guard]

@@ -85,6 +85,11 @@ class Trial:
         if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
             raise ValueError("a trial that is done has a drop, which is a number")
 
+    def __repr__(self) -> str:
+        known = "" if self.drop is None else f", drop {self.drop:.4g}"
+        known = f", {self.failure}" if self.failure else known
+        return f"<Trial {self.number} {self.state}: {self.int8_layers} of {self.layers} layers in INT8{known}>"
+
     @property
     def layers(self) -> int:
         """All layers, INT8 and float, and those that cannot be INT8."""

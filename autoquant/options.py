@@ -240,8 +240,10 @@ def reads_options(*more: type, **readers: Callable[[Any], Any]) -> Callable[[Cal
             except TypeError as error:
                 raise UsageError(where, str(error), hint=f"see help(autoquant.{function.__name__})") from None
             for name, value in bound.arguments.items():
-                kind = declared.parameters[name].kind
-                if kind is Parameter.VAR_KEYWORD:
+                kind, default = declared.parameters[name].kind, declared.parameters[name].default
+                if value is None and default is not Parameter.empty:
+                    bound.arguments[name] = default
+                elif kind is Parameter.VAR_KEYWORD:
                     bound.arguments[name] = {key: _read(table, key, one) for key, one in value.items()}
                 elif kind is Parameter.VAR_POSITIONAL:
                     bound.arguments[name] = tuple(_read(table, name, one) for one in value)

@@ -148,5 +148,11 @@ def test_none_is_the_default() -> None:
 
     assert f(timeout=None, run=None) == (3.0, "here")  # type: ignore[arg-type]  # as a program may have it
     assert f.__name__ == "f"
+
+    @reads_options()
+    def g(model: str, record: str | None = None) -> str | None:
+        return record
+
+    assert g("m.pb", None) is None
     with pytest.raises(NotOfThisKind):
         options.whole(None)

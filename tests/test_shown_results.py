@@ -30,7 +30,7 @@ def test_every_result_is_shown_in_a_few_lines(tiny: Tiny, result: SearchResult, 
     run = tmp_path / "run"
     certified = autoquant.search(tiny.model, tiny.evaluation, tolerance="20%", max_trials=1, run=run)
     made = autoquant.export(result.run, tmp_path / "out", target="tensorflow")
-    shown = {
+    shown: dict[str, Any] = {
         "SearchResult": result,
         "Trial": result.best,
         "Certificate": certified.certificate,
@@ -98,9 +98,8 @@ def test_a_notebook_shows_the_head_of_the_report(result: SearchResult) -> None:
     for sentence in re.findall(r"<p>(.*?)</p>", html):
         assert sentence in report
     assert str(result.run) in text and "layers run in INT8" in text  # its name has a mark of HTML
-    assert all(
-        line.startswith(".autoquant") for line in re.search(r"<style>\n(.*?)\n</style>", html, re.S)[1].split("\n")
-    )  # type: ignore[index]
+    style = html.partition("<style>\n")[2].partition("\n</style>")[0]
+    assert style and all(line.startswith(".autoquant") for line in style.splitlines())
 
 
 def test_a_run_that_is_gone_is_shown_as_text(result: SearchResult, tmp_path: Path) -> None:

@@ -27,8 +27,12 @@ class EventLog:
         self._phase = text or self._phase
 
 
-log_event = EventLog()
-"""The listener where none is given."""
+_LOG = EventLog()
+
+
+def log_event(event: Event) -> None:
+    """Log an event: the listener where none is given."""
+    _LOG(event)
 
 
 def _text(event: Event) -> str:

@@ -129,9 +129,10 @@ def test_the_readme_and_the_first_steps(folder: Path) -> None:
 
 
 def test_from_python(folder: Path) -> None:
+    names: dict[str, Any] = {}
     for language, text in blocks(guide_page("python")):
         if language == "python":
-            exec(text, {})
+            exec(text, names)
     assert Path("release-python-2/config.json").is_file()
 
 

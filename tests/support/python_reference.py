@@ -37,9 +37,58 @@ autoquant.export(result.run, "release-python")
 autoquant.quantize("digits.keras", "release-python/config.json", "digits.npz", "release-python-2")
 ```
 
-`data` may also be arrays `(x, y)`, a mapping of arrays by input name, or a function that yields batches; `metric` and
-`preprocess` may be functions. A `listener` is called with every event. What cannot be used raises
-`autoquant.errors.InputError`, whose message says where, what, and the way out.
+## Models and data in memory
+
+The model may be an object: a Keras model, a `tf.Module`, a function of TensorFlow with its `input_signature`, a
+concrete function, or a SavedModel that was loaded. It is saved once, as `model/` in the folder of the run, under its
+own name: `resume`, `export`, `explain` and `report` go on from there, also where the folder was moved. Data may be
+arrays, frames and `tf.data` (`autoquant guide data`); what was in memory is given again where it is needed:
+`autoquant.resume(run, data=dataset)`. `metric` and `preprocess` may be functions.
+
+```python
+import keras
+import numpy as np
+import tensorflow as tf
+
+model = keras.models.load_model("digits.keras")
+arrays = np.load("digits.npz")
+dataset = tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["y"])).batch(64)
+result = autoquant.search(model, dataset, tolerance="1%", max_trials=20, timeout="2h", run="runs/in-memory")
+print(result)
+print(result.trials_dataframe()[["state", "int8_layers", "drop"]])
+scores = result.load()(arrays["x"])
+```
+
+`result.load()` opens the best INT8 model, .pb or .tflite, with the part in front of it: a function that takes what the
+float model takes, preprocessed, (batch, ...), as one array, a tuple of arrays, or a mapping by name; it gives the
+array of the only output, or a mapping by name. `result.trials_dataframe()` needs pandas. A notebook shows a result as
+the head of its report; [keras.ipynb](keras.ipynb) is one that trains, searches and exports.
+
+## Options
+
+They are what the command line takes: `timeout="2h"`, `cache="2GB"`, `inputs="a,b"`, `scale="1/255"`, or numbers and
+lists; None is the default. What cannot be used raises `autoquant.errors.InputError`, whose message says where, what,
+and the way out: of an option that there is not, the nearest that there is.
+
+## While a search goes on
+
+A `listener` is called with every event (`autoquant.tuning.events`). It may end the search, which then has a result
+whose `ended` says so, and can be resumed:
+
+```python
+from autoquant.tuning.events import TrialEnded
+
+
+def enough(event):
+    if isinstance(event, TrialEnded) and event.seconds > 3600:
+        raise autoquant.StopSearch
+
+
+autoquant.resume("runs/in-memory", data=dataset, listener=enough)
+```
+
+Without a listener, events are logged to `logging.getLogger("autoquant")`: phases and trials as INFO, warnings as
+WARNING. Nothing is printed, and logging, warnings, Optuna and TensorFlow stay set as the program has them.
 """
 
 
@@ -107,7 +156,7 @@ def _amct(own: list[str]) -> Iterator[str]:
     yield "## AMCT's functions\n"
     yield "They do what `autoquant guide amct` says, under AMCT's names:\n"
     for name in autoquant.__all__:
-        if name not in own:
+        if name not in own and getattr(autoquant, name).__module__.startswith("autoquant.amct"):
             first = (inspect.getdoc(getattr(autoquant, name)) or "").splitlines()[0]
             yield f"- `autoquant.{name}`: {first}"
     yield ""

@@ -100,8 +100,8 @@ class Model:
     """A normalized inference model, and what it was made from.
 
     `name` is the file's stem; `digest` the SHA-256 (hex) of the file's bytes, of a SavedModel those of its graph,
-    variables and assets, with their relative names. `notes` say what of the file is another in the model, `front`
-    computes some of the inputs, where it was cut off.
+    variables and assets, with their relative names. `notes` say what of the file is another in the model; `ordered`
+    that its inputs have the order in which a user gives arrays; `front` computes some of them, where it was cut off.
     """
 
     name: str
@@ -109,6 +109,7 @@ class Model:
     inputs: tuple[InputSpec, ...]
     digest: str
     notes: tuple[str, ...] = ()
+    ordered: bool = False
     front: Front | None = field(default=None, repr=False)
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from autoquant.errors import ModelError, UsageError
 from autoquant.memory import release_memory
 from autoquant.model.feed import OPTION, Feed
-from autoquant.model.model import EVERYTHING, EXPECTED, Front, Fusion, Model, check_file, is_lite
+from autoquant.model.model import EVERYTHING, EXPECTED, KERAS, Front, Fusion, Model, check_file, is_lite
 
 if TYPE_CHECKING:  # which loads TensorFlow
     from autoquant.model.graph import Graph
@@ -70,7 +70,8 @@ def open_model(
     notes = tuple(_notes(frozen))
     del frozen
     release_memory(size)
-    model = Model(path.resolve().stem, graph, input_specs(graph), model_digest(path), notes)
+    ordered = bool(inputs) or path.suffix.lower() in KERAS
+    model = Model(path.resolve().stem, graph, input_specs(graph), model_digest(path), notes, ordered)
     return without_front(model) if for_litert else model
 
 

@@ -192,6 +192,7 @@ def open_dataset(
         warn=warn,
         room=room,
         most=most,
+        ordered=model.ordered,
     )
 
 

@@ -22,8 +22,8 @@ from autoquant.tuning.builder import existing_front
 class Int8Model:
     """A saved model: call it with what the float model takes, preprocessed, (batch, ...), of any batch size.
 
-    `model(x)` with one array, a tuple of arrays in the order of `inputs`, or a mapping by name; it gives the array
-    (batch, ...) of the only output, or a mapping of arrays by name where there are several. A .tflite of INT8 inputs
+    `model(x)` with one array, or a mapping by name where there are several inputs; it gives the array (batch, ...) of
+    the only output, or a mapping by name. A .tflite of INT8 inputs
     and outputs takes real numbers, or integers as they are in the file, and gives real numbers. Raises DataError for
     arrays that do not fit, TrialError where the model does not run.
     """

@@ -60,9 +60,9 @@ scores = result.load()(arrays["x"])
 ```
 
 `result.load()` opens the best INT8 model, .pb or .tflite, with the part in front of it: a function that takes what the
-float model takes, preprocessed, (batch, ...), as one array, a tuple of arrays, or a mapping by name; it gives the
-array of the only output, or a mapping by name. `result.trials_dataframe()` needs pandas. A notebook shows a result as
-the head of its report; [keras.ipynb](keras.ipynb) is one that trains, searches and exports.
+float model takes, preprocessed, (batch, ...), as one array, or a mapping by name where there are several inputs; it
+gives the array of the only output, or a mapping by name. `result.trials_dataframe()` needs pandas. A notebook shows a
+result as the head of its report; [keras.ipynb](keras.ipynb) is one that trains, searches and exports.
 
 ## Options
 

@@ -57,12 +57,16 @@ def one_label(where: str, labels: Any) -> Any:
     return values[0]
 
 
-def by_name(where: str, x: Any, inputs: Sequence[str]) -> Mapping[str, Any]:
+def by_name(where: str, x: Any, inputs: Sequence[str], *, ordered: bool = False) -> Mapping[str, Any]:
     """The values of inputs by name: `x` is a mapping, a tuple in the order of the inputs, or of one input its value.
 
-    A list is a tuple where there are several inputs, and else one value. Raises DataError where others are given.
+    A list is a tuple where there are several inputs, and else one value. Raises DataError where others are given, and
+    for a tuple of several where the inputs are not `ordered`, so that arrays could be taken for one another.
     """
     if isinstance(x, tuple) or (isinstance(x, list) and len(inputs) > 1):
+        if len(inputs) > 1 and not ordered:
+            what = f"has arrays in an order, and the model's file has none of its inputs {', '.join(inputs)}"
+            raise DataError(where, what, hint="give them by name: ({'input': x, ...}, y)")
         if len(x) != len(inputs):
             what = f"has {len(x)} arrays, the model takes {', '.join(inputs)}"
             raise DataError(where, what, hint="give one for each, in this order, or by name")
@@ -85,13 +89,13 @@ class Batches(NamedTuple):
     make: Callable[[], Any]
 
 
-def batches_of(spec: Any, inputs: Sequence[InputSpec], warn: Callable[[str], None]) -> Batches:
+def batches_of(spec: Any, inputs: Sequence[InputSpec], warn: Callable[[str], None], *, ordered: bool) -> Batches:
     """The batches of a function, a tf.data.Dataset, a PyDataset, a generator, or any iterable. Raises DataError.
 
     `warn` is told of a dataset that is another one in each pass.
     """
     if is_a(spec, "tensorflow", "DatasetV2"):
-        return _of_dataset(spec, inputs, warn)
+        return _of_dataset(spec, inputs, warn, ordered)
     if is_a(spec, "keras tf_keras", "PyDataset", "Sequence"):
         return _of_py_dataset(spec)
     if isinstance(spec, Iterator):
@@ -130,7 +134,7 @@ def _of_iterator(spec: Iterator[Any]) -> Batches:
     return Batches(name, once)
 
 
-def _of_dataset(spec: Any, inputs: Sequence[InputSpec], warn: Callable[[str], None]) -> Batches:
+def _of_dataset(spec: Any, inputs: Sequence[InputSpec], warn: Callable[[str], None], ordered: bool) -> Batches:
     name = "tf.data.Dataset"
     if int(spec.cardinality()) == -1:
         raise DataError(name, "never ends", hint="leave out repeat(), or cut it off: dataset.take(batches)")
@@ -140,7 +144,7 @@ def _of_dataset(spec: Any, inputs: Sequence[InputSpec], warn: Callable[[str], No
             raise DataError(name, what, hint="convert it: dataset.map(lambda x, y: (x.to_tensor(), y))")
     if _shuffles(spec):
         warn(SHUFFLED)
-    if _has_batches(spec.element_spec, inputs):
+    if _has_batches(spec.element_spec, inputs, ordered):
         return Batches(name, spec.as_numpy_iterator)
     alike = all(part.shape.is_fully_defined() for part in _flat(spec.element_spec))
     return Batches(name, spec.batch(AT_ONCE if alike else 1).as_numpy_iterator)
@@ -154,10 +158,10 @@ def _flat(structure: Any) -> Iterator[Any]:
         yield structure
 
 
-def _has_batches(element: Any, inputs: Sequence[InputSpec]) -> bool:
+def _has_batches(element: Any, inputs: Sequence[InputSpec], ordered: bool) -> bool:
     """Whether elements are batches, as `fit` wants them, not samples; by the first input of which the shapes tell."""
     x = unpacked("tf.data.Dataset", element).x
-    specs = by_name("tf.data.Dataset", x, [spec.name for spec in inputs])
+    specs = by_name("tf.data.Dataset", x, [spec.name for spec in inputs], ordered=ordered)
     for input_ in inputs:
         shape = specs[input_.name].shape
         if input_.shape is not None and shape.rank is not None:

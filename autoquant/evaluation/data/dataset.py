@@ -163,15 +163,17 @@ def open_data(
     warn: Callable[[str], None] = no_progress,
     room: CacheRoom | None = None,
     most: int | None = None,
+    ordered: bool = False,
 ) -> Dataset:
     """The data that `spec` names or is: see KINDS, here and in batches.py.
 
     `inputs` are what it has; `front`, where the model takes something else, makes that of it. `image_size` (height,
     width) is for images where the model leaves it open. The first sample is read, so that data that does not fit is
     refused here. `warn` is told of a function whose samples take long to count. There is `room` for samples that would
-    be made or decoded again for every pass. Of a function, the first `most` samples are read. Raises DataError.
+    be made or decoded again for every pass. Of a function, the first `most` samples are read. Where `inputs` are
+    `ordered`, several arrays may be given in their order. Raises DataError.
     """
-    source = _open_source(spec, inputs, image_size, _Reading(warn, room, most))
+    source = _open_source(spec, inputs, image_size, _Reading(warn, room, most, ordered))
     data = Dataset(source, tuple(inputs), preprocess, label_offset, front=front)
     if len(data) == 0:
         raise DataError(data.name, "is empty: there is no sample in it", hint=f"give {KINDS}")
@@ -208,6 +210,7 @@ class _Reading(NamedTuple):
     warn: Callable[[str], None]
     room: CacheRoom | None
     most: int | None
+    ordered: bool
 
 
 def _open_source(spec: Any, inputs: Sequence[InputSpec], size: tuple[int, int] | None, how: _Reading) -> SampleSource:
@@ -222,7 +225,7 @@ def _open_source(spec: Any, inputs: Sequence[InputSpec], size: tuple[int, int] |
         return open_frame("data", spec, inputs)
     if hasattr(spec, "__array__"):
         return _open_arrays((spec,), inputs, how)
-    name, make = batches_of(spec, inputs, how.warn)
+    name, make = batches_of(spec, inputs, how.warn, ordered=how.ordered)
     return FunctionSource(name, make, names, **how._asdict())
 
 
@@ -253,7 +256,7 @@ def _open_arrays(whole: tuple[Any, ...], inputs: Sequence[InputSpec], how: _Read
         how.warn(WEIGHTS)
     if is_a(x, "pandas", "DataFrame"):
         return open_frame("data", x, inputs, labels=labels)
-    values = by_name("data", x, [input_.name for input_ in inputs])
+    values = by_name("data", x, [input_.name for input_ in inputs], ordered=how.ordered)
     labels = None if labels is None else np.asarray(labels)
     if labels is not None and is_a(whole[1], "pandas", "DataFrame") and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -59,14 +59,19 @@ class FunctionSource:
         warn: Callable[[str], None] = no_progress,
         room: CacheRoom | None = None,
         most: int | None = None,
+        ordered: bool = False,
     ):
-        """`warn` is told where counting takes long. Of more samples than `most` the first ones are its own."""
+        """`warn` is told where counting takes long. Of more samples than `most` the first ones are its own.
+
+        `ordered` is as of `by_name`.
+        """
         self.name = name
         self._room = room
         self._most = most
         self._warn = warn
         self._function = function
         self._inputs = tuple(inputs)
+        self._ordered = ordered
         self._weighted = False  # once that was said
 
     @property
@@ -192,7 +197,7 @@ class FunctionSource:
         if weighted and not self._weighted:
             self._weighted = True
             self._warn(f"{self.name}: {WEIGHTS}")
-        values = by_name(where, x, self._inputs)
+        values = by_name(where, x, self._inputs, ordered=self._ordered)
         try:
             inputs = {key: with_plain_text(where, key, np.asarray(values[key])) for key in self._inputs}
             batch = Batch(inputs, None if labels is None else np.asarray(labels))

@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import DataError, TrialError, UsageError
+from autoquant.errors import DataError, TrialError, UsageError, listed
+from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.tables import AT_LABEL
 
 AT_OUTPUT = "@output="
 """What comes before the name of the output that a metric scores, at the end of its spelling."""
@@ -107,7 +109,9 @@ def require_labels(metric: Metric, data: Dataset) -> None:
     """Raise DataError if the metric needs labels that the data does not have."""
     if metric.needs_labels and not data.has_labels:
         what = f"has no labels, which the metric '{metric.name}' needs"
-        raise DataError(data.name, what, hint=f"add them, or use {WITHOUT_LABELS}")
+        others = listed(list(data.source.columns())) if isinstance(data.source, ArraySource) else ""
+        add = f"are they {others}? call them 'y', or give FILE.csv{AT_LABEL}NAME" if others else "add them"
+        raise DataError(data.name, what, hint=f"{add}, or use {WITHOUT_LABELS}")
 
 
 @dataclass(frozen=True, slots=True)

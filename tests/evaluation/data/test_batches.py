@@ -37,10 +37,20 @@ def slices(tensorflow: Any) -> Any:
 def test_several_inputs_of_a_tf_dataset(slices: Any, batched: bool, form: str) -> None:
     """In Keras a column (batch,) is what an input (batch, 1) takes."""
     given = slices(({"b": X[:, 0], "a": X} if form == "names" else (X, X[:, 0]), Y))
-    data = open_data(given.batch(3) if batched else given, [A, B])
+    given = given.batch(3) if batched else given
+    data = open_data(given, [A, B], ordered=form == "tuple")
     np.testing.assert_array_equal(values(data), X)
     np.testing.assert_array_equal(values(data, "b"), X[:, :1])
     np.testing.assert_array_equal(labels(data), Y)
+
+
+def test_several_arrays_in_an_order_that_the_inputs_do_not_have(slices: Any) -> None:
+    for given in (([X, X[:, 0]], Y), slices(((X, X[:, 0]), Y)), lambda: [((X, X[:, 0]), Y)]):
+        with pytest.raises(DataError, match=r"has arrays in an order, and the model's file has none .* by name"):
+            open_data(given, [A, B])
+    assert len(open_data(([X, X[:, 0]], Y), [A, B], ordered=True)) == 8
+    with pytest.raises(DataError, match="data: has 1 arrays, the model takes a, b; give one for each, in this order"):
+        open_data(([X], Y), [A, B], ordered=True)
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_two_inputs_and_integers_are_not_preprocessed() -> None:
     np.testing.assert_array_equal(batch.inputs["ids"], ids)
     np.testing.assert_array_equal(batch.inputs["input"], X / 10)
     assert batch.inputs["ids"].dtype == np.int32 and batch.labels is None
-    np.testing.assert_array_equal(next(open_data(([X, ids], Y), specs).batches(7)).inputs["ids"], ids)
+    np.testing.assert_array_equal(next(open_data(([X, ids], Y), specs, ordered=True).batches(7)).inputs["ids"], ids)
     with pytest.raises(DataError, match="data: is one array, the model takes input, ids"):
         open_data((X, Y), specs)
 

@@ -219,7 +219,8 @@ def reads_options(*more: type, **readers: Callable[[Any], Any]) -> Callable[[Cal
     """Let a public function take options as the command line does, and name what it cannot take.
 
     `more` are the TypedDicts or dataclasses of the options that stand behind `**`, `readers` what reads some otherwise.
-    None is the default. Raises UsageError for an option that there is not, of a wrong type, or missing.
+    None is the default, of data it is no data. Raises UsageError for an option that there is not, of a wrong type, or
+    missing.
     """
     table = {**READERS, **readers}
 
@@ -235,8 +236,9 @@ def reads_options(*more: type, **readers: Callable[[Any], Any]) -> Callable[[Cal
                 if name not in known:
                     hint = did_you_mean(name, known, otherwise=f"see help(autoquant.{function.__name__})")
                     raise UsageError(where, f"there is no option {name}", hint=hint)
+            given = {name: one for name, one in kwargs.items() if one is not None or table.get(name) is anything}
             try:
-                bound = declared.bind(*args, **{name: value for name, value in kwargs.items() if value is not None})
+                bound = declared.bind(*args, **given)
             except TypeError as error:
                 raise UsageError(where, str(error), hint=f"see help(autoquant.{function.__name__})") from None
             for name, value in bound.arguments.items():

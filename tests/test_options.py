@@ -149,6 +149,12 @@ def test_none_is_the_default() -> None:
     assert f(timeout=None, run=None) == (3.0, "here")  # type: ignore[arg-type]  # as a program may have it
     assert f.__name__ == "f"
 
+    @reads_options(SearchRequest)
+    def h(**changed: Any) -> dict[str, Any]:
+        return changed
+
+    assert h(certify=None, timeout=None) == {"certify": None}  # of data it is another thing than what was before
+
     @reads_options()
     def g(model: str, record: str | None = None) -> str | None:
         return record

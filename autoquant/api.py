@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
-from autoquant.calibration.plan import Plan, check_plan, layer_plan
+from autoquant.calibration.plan import Plan, check_plan
 from autoquant.errors import ModelError, PlanError
 from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.checks import check_calibration
@@ -23,8 +23,8 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record, record_path
 from autoquant.model.feed import Feed
 from autoquant.model.in_memory import is_in_memory, model_file
-from autoquant.model.layer import Layer, Survey
-from autoquant.model.model import Model, is_lite
+from autoquant.model.layer import Layer
+from autoquant.model.model import is_lite
 from autoquant.model.open import open_model
 from autoquant.options import path, reads_options, whole
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
@@ -39,6 +39,7 @@ from autoquant.tuning.event_log import log_event
 from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import calibration_samples, open_dataset
+from autoquant.tuning.inspection import Inspection, inspect_model
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
@@ -46,8 +47,6 @@ from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
-    from autoquant.tuning.sensitivity.measure import Overview
-    from autoquant.tuning.sensitivity.request import Between
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -306,26 +305,6 @@ def benchmark(
         return measuring.benchmark(files, request, samples=samples, clock=clock, listener=listener)
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """A model in the form that a target quantizes, and what of it can be quantized there.
-
-    `sensitivity` is how much each layer changes the output, where that was asked for, and `between` the same of the
-    operators of a .tflite that are no layers.
-    """
-
-    model: Model
-    survey: Survey
-    sensitivity: Overview | None = None
-    between: Between | None = None
-
-    def __repr__(self) -> str:
-        layers, rejected = self.survey.layers, self.survey.rejected
-        more = f", {len(rejected)} that cannot be" if rejected else ""
-        known = "" if self.sensitivity is None else ", with their sensitivity"
-        return f"<Inspection of {self.model.name}: {len(layers)} layers can be INT8{more}{known}>"
-
-
 @reads_options(DataOptions)
 @_on_its_file
 def inspect(
@@ -363,44 +342,7 @@ def inspect(
         for_litert=TARGETS[chosen].cuts_front,
         trust=trust_model,
     )
-    looked_at = open_target(chosen)
-    reporter(listener, f"lowering the model for {chosen}")
-    lowered = looked_at.lowered(opened)
-    survey = looked_at.survey(lowered, {})
-    if request is None:
-        return Inspection(lowered, survey)
-    from autoquant.tuning.sensitivity.measure import measure_overview
-
-    reporter(listener, "reading the data")
-    most = calibration_samples(1, request.batch_size)
-    data = open_dataset(request, opened, request.calibration, room=CacheRoom(), most=most)
-    check_calibration(data)
-    layers = {layer.name: layer for layer in survey.layers}
-    calibrating = partial(progress, listener, "calibration")
-    overview = measure_overview(
-        opened,
-        layers,
-        data,
-        batch_size=request.batch_size,
-        on_calibration=calibrating,
-        on_progress=partial(progress, listener, "sensitivity of layers"),
-    )
-    if chosen == TENSORFLOW:
-        return Inspection(lowered, survey, overview)
-    plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})
-    workload, engine = Workload.of(looked_at, lowered, data), open_engine(TARGETS[chosen].runtime)
-    builder = builder_of_plan(
-        plan,
-        lowered,
-        workload,
-        looked_at,
-        engine,
-        data,
-        batch_size=request.batch_size,
-        on_progress=calibrating,
-        on_between=partial(progress, listener, "operators between layers"),
-    )
-    return Inspection(lowered, survey, overview, builder.measure_between(plan))
+    return inspect_model(opened, chosen, request, listener)
 
 
 @reads_options(model=path)

@@ -22,8 +22,8 @@ from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.request import DataRequest
 
 if TYPE_CHECKING:
-    from autoquant.api import Inspection
     from autoquant.model.layer import Layer, Survey
+    from autoquant.tuning.inspection import Inspection
 
 MODEL_OPTIONS = ("inputs", "outputs", "feed", "target", "signature", "trust_model")
 OPTIONAL = "not quantized by default"

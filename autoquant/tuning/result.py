@@ -106,7 +106,7 @@ class SearchResult:
         if best is not None:
             score = "not fully scored" if best.score is None else f"{self.metric} {best.score:.4g}"
             found = f"{score} (FP32 {self.baseline:.4g}), {best.int8_layers} of {self.layers} layers in INT8"
-        ended = f"{len(self.trials)} trials, {self.ended}"
+        ended = f"{len(self.trials)} trial{'s' if len(self.trials) != 1 else ''}, {self.ended}"
         return f"<SearchResult {self.verdict}: {found}\n {ended}\n {self.model or self.run}>"
 
     def load(self) -> Int8Model:

@@ -19,12 +19,14 @@ NOTEBOOK = GUIDE / "keras.ipynb"
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The output of each cell that has one, by the cell's id, as a mapping of MIME type -> text."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    import nbclient
+    import nbformat
+
     folder = tmp_path_factory.mktemp("notebook")
     paths = os.pathsep.join(filter(None, [str(Path(autoquant.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Jupyter, about itself
-        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # it has no types
         nbformat.validate(notebook)
         client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
         client.execute(env={**os.environ, "PYTHONPATH": paths, "JUPYTER_PLATFORM_DIRS": "1"})

@@ -91,7 +91,7 @@ class Latency:
 
     def __repr__(self) -> str:
         times = [f"{model.name} {model.seconds.median * 1000:.3g} ms" for model in self.models]
-        return f"<Latency, batch {self.batch_size}, {self.threads} threads: {', '.join(times)}>"
+        return f"<Latency, batch {self.batch_size}, threads {self.threads}: {', '.join(times)}>"
 
     @property
     def statements(self) -> tuple[str, ...]:

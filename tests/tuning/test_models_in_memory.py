@@ -107,6 +107,23 @@ def test_the_same_as_from_files(target: str, model: Any, labels: Any, tmp_path: 
 
 
 @TARGETS
+def test_calibration_and_holdout_are_read_as_the_data_is(target: str, model: Any, labels: Any, tmp_path: Path) -> None:
+    """Each in another form, with trials in a process of their own where nothing but the model is in memory."""
+    options = {**OPTIONS, "target": target, "tolerance": "30%"}
+    np.savez(tmp_path / "data.npz", x=X[:100], y=labels[:100])
+    np.save(tmp_path / "calibration.npy", X[100:140])
+    holdout = tf.data.Dataset.from_tensor_slices((X[140:], labels[140:])).batch(16)
+    calibration = (X[start : start + 20] for start in (100, 120))
+    more = {"calibration": calibration, "certify": holdout}
+    result = autoquant.search(model, [(X[:100], labels[:100])], **{**options, **more}, run=tmp_path / "run")
+    assert result.certificate is not None and result.certificate.samples == 100
+    assert result.search_samples == 100
+    more = {"calibration": tmp_path / "calibration.npy", "isolate": True}
+    isolated = autoquant.search(model, tmp_path / "data.npz", **{**options, **more}, run=tmp_path / "isolated")
+    assert [trial.score for trial in isolated.trials] == [trial.score for trial in result.trials]
+
+
+@TARGETS
 def test_inspect_quantize_and_benchmark_take_them_too(target: str, model: Any, labels: Any, tmp_path: Path) -> None:
     data = tf.data.Dataset.from_tensor_slices((X, labels))
     found = autoquant.inspect(model, target=target, calibration=data)

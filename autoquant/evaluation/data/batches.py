@@ -122,14 +122,20 @@ def _of_py_dataset(spec: Any) -> Batches:
 def _of_iterator(spec: Iterator[Any]) -> Batches:
     """Read in the one pass that there is; what has no room in the cache then cannot be read again."""
     name = getattr(spec, "__qualname__", type(spec).__name__)
-    passes: list[None] = []
+    what = "is an iterator, which can be read only once, and its samples had no room in the cache"
+    again: Exception = DataError(name, what, hint="give the function that makes it, without calling it, or more cache")
+    read = False
 
     def once() -> Iterator[Any]:
-        if passes:
-            what = "is an iterator, which can be read only once, and its samples had no room in the cache"
-            raise DataError(name, what, hint="give the function that makes it, without calling it, or more cache")
-        passes.append(None)
-        return map(_as_tuple, spec)
+        nonlocal again, read
+        if read:
+            raise again
+        read = True
+        try:
+            yield from map(_as_tuple, spec)
+        except Exception as error:
+            again = error  # which is what the user should know, not that there is no second time
+            raise
 
     return Batches(name, once)
 

@@ -160,7 +160,6 @@ class RunFolder:
     def adopt_model(self, file: Path) -> Path:
         """Move a model into the run, which then can go on without whoever had it. Raises RunError."""
         with writing(self.model):
-            shutil.rmtree(self.model, ignore_errors=True)
             self.model.mkdir()
             return Path(shutil.move(file, self.model / file.name))
 

@@ -138,6 +138,15 @@ def test_a_generator_is_read_once() -> None:
         open_data(give(), [A], room=CacheRoom(most=0))
 
 
+def test_a_generator_that_raises() -> None:
+    def give() -> Iterator[Any]:
+        yield X, Y
+        raise OSError("the disk is gone")
+
+    with pytest.raises(DataError, match=r"give: raised OSError: the disk is gone \(.*test_batches\.py:\d+\)"):
+        open_data(give(), [A], room=CacheRoom())
+
+
 def test_a_generator_that_was_read_before() -> None:
     given = iter([(X, Y)])
     open_data(given, [A], room=CacheRoom())

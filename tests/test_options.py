@@ -80,7 +80,7 @@ def test_what_the_command_line_takes_is_read(name: str, given: Any, read: Any) -
         ("max_trials", np.zeros(100), "must be a whole number, got a value (ndarray)"),
     ],
 )
-def test_a_wrong_type_is_told(name: str, given: Any, told: str) -> None:
+def test_a_wrong_type_is_told(tensorflow: Any, name: str, given: Any, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         autoquant.search("m.pb", "d.npz", **{name: given})
     assert told in str(caught.value)
@@ -88,7 +88,7 @@ def test_a_wrong_type_is_told(name: str, given: Any, told: str) -> None:
 
 
 @pytest.mark.parametrize(("function", "given"), FUNCTIONS.items())
-def test_an_option_that_there_is_not(function: str, given: tuple[Any, ...]) -> None:
+def test_an_option_that_there_is_not(tensorflow: Any, function: str, given: tuple[Any, ...]) -> None:
     with pytest.raises(UsageError) as caught:
         getattr(autoquant, function)(*given, no_such_option_at_all=3)
     assert str(caught.value) == (
@@ -112,7 +112,7 @@ def test_an_option_that_there_is_not(function: str, given: tuple[Any, ...]) -> N
         ("check", "recrod", "record"),
     ],
 )
-def test_the_nearest_option_is_named(function: str, option: str, meant: str) -> None:
+def test_the_nearest_option_is_named(tensorflow: Any, function: str, option: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"there is no option {option}; did you mean '{meant}'"):
         getattr(autoquant, function)(*FUNCTIONS[function], **{option: 3})
 
@@ -126,7 +126,7 @@ def test_every_option_has_a_reader() -> None:
 @pytest.mark.parametrize(("function", "given"), FUNCTIONS.items())
 @pytest.mark.parametrize("value", [3, 2.5, "text", [1, 2], {"a": 1}, True, b"bytes", UNREADABLE])
 def test_no_value_of_any_option_is_a_type_error(
-    function: str, given: tuple[Any, ...], value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tensorflow: Any, function: str, given: tuple[Any, ...], value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a first argument or an option is, what is said of it is an error of ours: no file is there."""
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ NOTEBOOK = GUIDE / "keras.ipynb"
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outputs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The output of each cell that has one, by the cell's id, as a mapping of MIME type -> text."""
     import nbclient
     import nbformat

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import DataError, RunError
-from autoquant.evaluation.data.dataset import names_function
+from autoquant.evaluation.data.opening import names_function
 from autoquant.evaluation.data.plugins import code_files
 from autoquant.evaluation.metrics.metric import AT_OUTPUT
 from autoquant.tuning.study.request import SearchRequest

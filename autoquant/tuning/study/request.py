@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.data.array_cache import ON_DISK
-from autoquant.evaluation.data.dataset import check_spec
+from autoquant.evaluation.data.opening import check_spec
 from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
 from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance

@@ -12,7 +12,8 @@ import pandas
 import pytest
 
 from autoquant.errors import DataError
-from autoquant.evaluation.data.dataset import check_spec, open_data
+from autoquant.evaluation.data.dataset import open_data
+from autoquant.evaluation.data.opening import check_spec
 from autoquant.evaluation.data.units import column_of
 from autoquant.model.model import InputSpec
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -32,6 +33,9 @@ from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
+from autoquant.tuning.evaluation import evaluate as evaluating
+from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest, made_request
+from autoquant.tuning.evaluation.result import Evaluation
 from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import calibration_samples, open_dataset
@@ -104,10 +108,15 @@ def run_search(
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
     """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
-    # No other process chooses the same.
-    default = Path("runs") / f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    folder = default if run is None else Path(run)
+    folder = _default_run(request) if run is None else Path(run)
     return searching.start_search(request, folder, ReportWriter(listener, clock), clock)
+
+
+def _default_run(request: SearchRequest) -> Path:
+    """A folder that no other process chooses, nor this one in the same second."""
+    name = f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
 
 
 def resume(
@@ -183,6 +192,9 @@ def quantize(
     feed: Feed = (),
     simulation: bool = True,
     trust_model: bool = False,
+    data: Any = None,
+    metric: str | Callable[..., Any] = "top1",
+    tolerance: float | str | Tolerance | None = None,
     listener: Listener = no_progress,
     **options: Unpack[DataOptions],
 ) -> Export:
@@ -192,12 +204,16 @@ def quantize(
     a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
     False leaves the functions out that let the model run in stock TensorFlow. `trust_model` opens a model that may do
     more than compute. `listener` is told what takes long, as that of a search. `options` say how the data becomes what
-    the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
+    the model takes: preprocess, scale, mean, std, label_offset, image_size, batch_size. With `data`, what was made is
+    compared on it with the float model, by `metric` and perhaps a `tolerance`, as `evaluate` does: the result's
+    `evaluation`. Raises PlanError where the config does not
     fit the model or the target, TrialError where a layer cannot be quantized as it says, DataError where the data
     misleads (`check_calibration`).
     """
     check_target(model, target=target, io=io, simulation=simulation)
     request = DataRequest(data=calibration, **options)
+    opening = {"inputs": inputs, "outputs": outputs, "signature": signature, "feed": feed, "trust_model": trust_model}
+    judged = made_request(data, metric=metric, tolerance=tolerance, **opening, **options)
     wanted = load_config(Path(config))
     reporter(listener, "opening the model")
     opened = open_model(
@@ -235,7 +251,8 @@ def quantize(
     reporter(listener, "building")
     builder.build(plan, made.folder)
     remove_claims(made)
-    return replace(made, notes=opened.notes)
+    found = None if judged is None else evaluating.evaluate([model, made.model], judged, listener=listener)
+    return replace(made, notes=opened.notes, evaluation=found)
 
 
 def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Plan:
@@ -266,6 +283,28 @@ def benchmark(
     Raises ModelError where a model cannot be run.
     """
     return measuring.benchmark(models, BenchmarkRequest(**options), samples=samples, clock=clock, listener=listener)
+
+
+def evaluate(
+    *models: str | Path,
+    data: Any,
+    listener: Listener = no_progress,
+    **options: Unpack[EvaluateOptions],
+) -> Evaluation:
+    """Score models of any kind, float or INT8, on the same samples; the first is what the others are paired with.
+
+    A model is a frozen .pb, an INT8 .pb that was saved here, a SavedModel folder, a .keras, .h5 or .tflite file by
+    whichever tool, or a run, whose best is meant. `data` is as of `search`. `options` are metric ('top1'), tolerance,
+    guard, guard_tolerance, unit, confidence (0.95), certify (a folder for the certificate of the second model),
+    preprocess, scale, mean, std, label_offset, image_size, batch_size (50), inputs, outputs, signature, feed and
+    trust_model; `autoquant.tuning.evaluation.request.EvaluateRequest` says what each is. `listener` is told what takes
+    long. Raises InputError for what cannot be opened, run, fed or compared.
+    """
+    try:
+        request = EvaluateRequest(data=data, **options)
+    except TypeError as error:
+        raise UsageError("evaluate()", str(error), hint="see help(autoquant.evaluate)") from None
+    return evaluating.evaluate(models, request, listener=listener)
 
 
 @dataclass(frozen=True, slots=True)

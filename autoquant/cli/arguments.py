@@ -69,6 +69,11 @@ def add_model(parser: Parser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
     )
+    add_opening(parser)
+
+
+def add_opening(parser: Parser) -> None:
+    """Inputs, outputs and signature of a model, and what else opens it."""
     options = {
         "--inputs A,B": "names of inputs, where the file does not say",
         "--outputs A,B": "names of outputs, where the file does not say",

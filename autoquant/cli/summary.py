@@ -133,15 +133,19 @@ def _scores(result: SearchResult) -> Iterator[Row]:
 
 def _certificate(result: SearchResult) -> Iterator[Row]:
     certificate = result.certificate
-    if certificate is None:
-        if result.uncertified and result.verdict is not Verdict.MISSED:
-            yield "holdout", f"none: {result.uncertified}"
-        return
+    if certificate is not None:
+        yield from certificate_rows(certificate, "that the search has not seen")
+    elif result.uncertified and result.verdict is not Verdict.MISSED:
+        yield "holdout", f"none: {result.uncertified}"
+
+
+def certificate_rows(certificate: Certificate, which: str) -> Iterator[Row]:
+    """What a certificate says, of samples that are described by `which`."""
     pairs = ""
     if certificate.losses is not None and certificate.gains is not None:
         pairs = f": {certificate.losses:,} got worse, {certificate.gains:,} better"
     units = "" if certificate.units is None else f" of {counted(certificate.units, 'unit')}"
-    yield "holdout", f"{counted(certificate.samples, 'sample')}{units} that the search has not seen{pairs}"
+    yield "holdout", f"{counted(certificate.samples, 'sample')}{units} {which}{pairs}"
     if certificate.left_out:
         yield "", f"{certificate.left_out:,} more left out, which are search or calibration samples too"
     bound = f"{at_most(certificate.upper_bound)} with {_confidence(certificate)}"
@@ -163,21 +167,32 @@ def _certificate(result: SearchResult) -> Iterator[Row]:
 
 
 def _groups(certificate: Certificate) -> Iterator[Row]:
-    """The groups that are guarded, those with the largest drop."""
-    if not certificate.guard or certificate.guard_max_drop is None:
-        return
-    count, max_drop, shown = len(certificate.guard), certificate.guard_max_drop, certificate.guard[:MOST]
-    worst = f"; the {len(shown)} with the largest drop" if count > len(shown) else ""
-    yield "guard", f"{counted(count, 'group')}, max drop {number(max_drop)} each{worst}:"
-    rows = [
-        (one.label, number(one.drop), UNKNOWN if math.isinf(one.upper) else number(one.upper), f"{one.samples:,}", word)
-        for one, word in ((one, _group_verdict(one, max_drop)) for one in shown)
-    ]
-    table = Table(("group", "drop", "at most", "samples", "within"), rows, words=1)
-    yield from (("", line) for line in table.lines())
+    """The groups that are guarded, and those that nothing is known of."""
+    yield from group_rows(certificate.guard, certificate.guard_max_drop)
     if certificate.unseen:
         groups = listed(certificate.unseen, most=MOST)
         yield "", f"groups without holdout samples, which stay uncertified: {groups}; --certify DATA that has some"
+
+
+def group_rows(guard: Sequence[GroupBound], max_drop: float | None) -> Iterator[Row]:
+    """Groups, those with the largest drop, each beside its tolerance where there is one."""
+    if not guard:
+        return
+    shown, limit = guard[:MOST], "" if max_drop is None else f", max drop {number(max_drop)} each"
+    worst = f"; the {len(shown)} with the largest drop" if len(guard) > len(shown) else ""
+    yield "guard", f"{counted(len(guard), 'group')}{limit}{worst}:"
+    rows = [
+        (
+            one.label,
+            number(one.drop),
+            UNKNOWN if math.isinf(one.upper) else number(one.upper),
+            f"{one.samples:,}",
+            UNKNOWN if max_drop is None else _group_verdict(one, max_drop),
+        )
+        for one in shown
+    ]
+    table = Table(("group", "drop", "at most", "samples", "within"), rows, words=1)
+    yield from (("", line) for line in table.lines())
 
 
 def _group_verdict(group: GroupBound, max_drop: float) -> str:

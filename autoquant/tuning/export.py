@@ -19,6 +19,7 @@ from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import existing_front, front_path
 from autoquant.tuning.certification.certificate import load_certificate
+from autoquant.tuning.evaluation.result import Evaluation
 from autoquant.tuning.events import Listener
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.code import check_code
@@ -34,7 +35,8 @@ class Export:
 
     `trial` is the trial of a run that they are from, with the score that it has there on the engine of the run;
     `transferred` is its score where it was built for another target; `notes` say what of a model's file is another in
-    the model, what was built again as it was damaged, and that a certificate is not of this file.
+    the model, what was built again as it was damaged, and that a certificate is not of this file; `evaluation` compares
+    it with the float model, where `quantize` was given data for that.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Export:
     engine: str = ""
     transferred: Transferred | None = None
     notes: tuple[str, ...] = ()
+    evaluation: Evaluation | None = None
 
     @property
     def mapping(self) -> Path | None:

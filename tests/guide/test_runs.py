@@ -106,7 +106,7 @@ def run(line: str) -> None:
     program, *words = shlex.split(line)
     other = [sys.executable, *words]
     code = main(words) if program == "autoquant" else subprocess.run(other, check=False).returncode
-    assert code in ((0, 1, 3) if {"search", "resume"} & {*words} else (0,)), line
+    assert code in ((0, 1, 3) if {"search", "resume", "evaluate"} & {*words} else (0,)), line
 
 
 def typed(page: str) -> list[str]:

@@ -95,6 +95,16 @@ class RecordSource:
                     found.setdefault(name, []).append(text)
         return found
 
+    def value_of(self, index: int, names: re.Pattern[str]) -> str:
+        """The value of a record's first feature, by name, of one value whose name matches; '' where there is none."""
+        features = self._features_of(index)
+        for name in sorted(features):
+            kind = features[name].WhichOneof("kind")
+            values = list(getattr(features[name], kind).value) if kind in ("bytes_list", "int64_list") else []
+            if len(values) == 1 and name not in (IMAGE, LABEL) and names.search(name.lower()):
+                return values[0].decode("utf-8", "replace") if isinstance(values[0], bytes) else str(values[0])
+        return ""
+
     def _features_of(self, index: int) -> Any:
         where, record = self._record(index)
         return _features(where, record)

@@ -27,6 +27,7 @@ from autoquant.model.model import Model, is_lite
 from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
+from autoquant.reports.junit import evaluation_cases, junit_report, search_cases, stored_junit
 from autoquant.reports.writer import ReportWriter
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
@@ -36,8 +37,8 @@ from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.evaluation import evaluate as evaluating
 from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest, made_request
 from autoquant.tuning.evaluation.result import Evaluation
-from autoquant.tuning.events import Listener, progress, reporter
-from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
+from autoquant.tuning.events import Listener, Warned, progress, reporter
+from autoquant.tuning.export import Export, StoredTrial, export_float, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import calibration_samples, open_dataset
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
@@ -76,7 +77,7 @@ def search(
             ('macs'), max_trials (100), timeout (seconds), space (that of the target), sampler ('guided'), seed (0),
             batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
-            keep_all_models, samples (24), trust_model;
+            keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup, junit, trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
@@ -109,7 +110,10 @@ def run_search(
 ) -> SearchResult:
     """What `search` does with its request; for callers that have checked one before TensorFlow is imported."""
     folder = _default_run(request) if run is None else Path(run)
-    return searching.start_search(request, folder, ReportWriter(listener, clock), clock)
+    with junit_report(request.junit, f"search {Path(request.model).stem}") as write_junit:
+        result = searching.start_search(request, folder, ReportWriter(listener, clock), clock)
+        write_junit(search_cases(result))
+    return result
 
 
 def _default_run(request: SearchRequest) -> Path:
@@ -130,12 +134,16 @@ def resume(
     """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
 
     `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, stop_on_target,
-    keep_all_models, whatever was given in memory, and model, data, calibration and metric where they were moved. Raises
-    RunError when these are not those of the run; but with `accept_changed`, of 'metric' and 'calibration', another one
-    is taken, and all trials are scored again with it.
+    keep_models, keep_all_models, min_baseline, min_speedup, junit, whatever was given in memory, and model, data,
+    calibration and metric where they were moved. Raises RunError when these are not those of the run; but with
+    `accept_changed`, of 'metric' and 'calibration', another one is taken, and all trials are scored again with it.
     """
-    written = ReportWriter(listener, clock)
-    return searching.resume_search(Path(run), written, clock, accept_changed=accept_changed, **changed)
+    written, folder = ReportWriter(listener, clock), Path(run)
+    junit = stored_junit(folder, changed.get("junit"), lambda text: listener(Warned(text)))
+    with junit_report(junit, f"resume {folder.name}") as write_junit:
+        result = searching.resume_search(folder, written, clock, accept_changed=accept_changed, **changed)
+        write_junit(search_cases(result))
+    return result
 
 
 def export(
@@ -151,6 +159,8 @@ def export(
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
+    Of a run that ships the float model (min_speedup) it is that one, unless a trial, target or io is named.
+
     `target` builds the same plan for another target than the run's, and scores it there: the two do not compute the
     same numbers. The score is in the result's `transferred` and in score.json. `io` likewise is the type of the
     inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
@@ -158,6 +168,8 @@ def export(
     want them. `listener` is told what takes long. `given` are data and functions that the run had in memory, where they
     are needed again, and model, data, calibration and metric where they were moved. Raises RunError.
     """
+    if trial is None and target is None and io is None and (made := export_float(Path(run), Path(to))) is not None:
+        return made
     return export_trial(
         StoredTrial.load(Path(run), trial),
         Path(to),
@@ -295,16 +307,19 @@ def evaluate(
 
     A model is a frozen .pb, an INT8 .pb that was saved here, a SavedModel folder, a .keras, .h5 or .tflite file by
     whichever tool, or a run, whose best is meant. `data` is as of `search`. `options` are metric ('top1'), tolerance,
-    guard, guard_tolerance, unit, confidence (0.95), certify (a folder for the certificate of the second model),
-    preprocess, scale, mean, std, label_offset, image_size, batch_size (50), inputs, outputs, signature, feed and
-    trust_model; `autoquant.tuning.evaluation.request.EvaluateRequest` says what each is. `listener` is told what takes
-    long. Raises InputError for what cannot be opened, run, fed or compared.
+    guard, guard_tolerance, unit, confidence (0.95), certify (a folder for the certificate of the second model), junit
+    (a file for verdicts as test cases), preprocess, scale, mean, std, label_offset, image_size, batch_size (50),
+    inputs, outputs, signature, feed and trust_model; `autoquant.tuning.evaluation.request.EvaluateRequest` says what
+    each is. `listener` is told what takes long. Raises InputError for what cannot be opened, run, fed or compared.
     """
     try:
         request = EvaluateRequest(data=data, **options)
     except TypeError as error:
         raise UsageError("evaluate()", str(error), hint="see help(autoquant.evaluate)") from None
-    return evaluating.evaluate(models, request, listener=listener)
+    with junit_report(request.junit, "evaluate") as write_junit:
+        found = evaluating.evaluate(models, request, listener=listener)
+        write_junit(evaluation_cases(found))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

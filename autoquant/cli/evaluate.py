@@ -14,6 +14,7 @@ from autoquant.evaluation.statistics.tolerance import Tolerance, within
 from autoquant.formats.codec import json_text
 from autoquant.messages import UNKNOWN
 from autoquant.model.model import is_lite
+from autoquant.reports.junit import junit_report
 from autoquant.reports.words import counted, number
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.evaluation.request import EvaluateRequest
@@ -44,6 +45,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--confidence P": f"the probability with which each bound holds (default {EvaluateRequest.confidence})",
         "--certify DIR": "write the certificate.json of the second model into this folder, where nothing of these "
         "samples was used to train, quantize or choose it",
+        "--junit FILE": "write the verdicts and guarded groups as test cases of JUnit XML",
     }
     read = Tolerance.parse
     arguments.add(group, options, required=("--data",), tolerance=read, guard_tolerance=read, confidence=float)
@@ -56,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
     """Score the models, and print how they compare."""
     options = arguments.options_for(args, EvaluateRequest)
     request = EvaluateRequest(**options)
-    request.check_named()
-    files = request.check_models(args.models)
+    with junit_report(request.junit, "evaluate"):
+        request.check_named()
+        files = request.check_models(args.models)
     with interruptible(), working(args, tensorflow=not all(map(is_lite, files))) as listener:
         from autoquant import api
 

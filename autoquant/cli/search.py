@@ -10,6 +10,7 @@ from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import DEFAULT, presets
+from autoquant.reports.junit import junit_report
 from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -50,8 +51,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     }
     group = parser.add_argument_group("search")
     arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=arguments.size)
-    group.add_argument("--keep-models", choices=("best", "all"), help="which INT8 models stay on disk (default best)")
+    arguments.add_keep_models(group)
     arguments.add_samples(group, default=str(SearchRequest.samples))
+    arguments.add_unwatched(parser)
     arguments.add_reading(parser, labels=True)
     arguments.add_screen(parser)
 
@@ -75,13 +77,11 @@ def _add_certificate(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
-    options = arguments.options_for(args, SearchRequest)
-    if "keep_models" in args:
-        options["keep_all_models"] = args.keep_models == "all"
-    request = SearchRequest(**options)  # checked here, before the seconds that TensorFlow takes
-    request.check_named()
-    if "run" in args:
-        RunFolder(Path(args.run)).refuse_existing()
+    request = SearchRequest(**arguments.search_options(args))  # checked here, before the seconds that TensorFlow takes
+    with junit_report(request.junit, f"search {Path(request.model).stem}"):
+        request.check_named()
+        if "run" in args:
+            RunFolder(Path(args.run)).refuse_existing()
     with prepared(args, request.model) as listener:
         from autoquant import api
 

@@ -26,6 +26,8 @@ MOST = 5
 """Layers, groups or operators that are named; result.json has all."""
 LARGEST_SPACE = "thorough"
 """The preset that offers most."""
+FRONT = 12
+"""Trials of the Pareto front that are shown; result.json has all."""
 DIGITS = 12
 """Of a digest; certificate.json has all."""
 
@@ -50,6 +52,8 @@ def summary(result: SearchResult) -> list[Row]:
         *_scores(result),
         *_certificate(result),
         *_latency(result.latency),
+        *_pareto(result),
+        *_shipped(result),
         *_effort(result),
         *_costly(result),
         *_advice(result),
@@ -58,7 +62,7 @@ def summary(result: SearchResult) -> list[Row]:
 
 def brief(result: SearchResult) -> list[Row]:
     """The rows with --quiet."""
-    return [verdict(result), *_files(result)]
+    return [verdict(result), *_files(result), *_shipped(result)]
 
 
 def exit_code(result: SearchResult) -> int:
@@ -207,6 +211,34 @@ def _latency(latency: Latency | None) -> Iterator[Row]:
     operators = operator_table(latency, [model.name for model in latency.models], most=MOST)
     lines = [conditions(latency), *latency.statements, *doubts(latency), *operators.lines()]
     yield from (("", line) for line in lines)
+
+
+def _pareto(result: SearchResult) -> Iterator[Row]:
+    """The Pareto front, where more of its models are kept than the best."""
+    if result.keep_models <= 1 or not result.pareto:
+        return
+    yield "pareto", "no trial has both a smaller drop and a larger share in INT8 than one of these:"
+    rows = [
+        (
+            str(trial.number),
+            UNKNOWN if (model := result.model_of(trial)) is None else str(model),
+            number(trial.drop or 0.0),
+            percent(trial.int8_share),
+            f"{trial.int8_layers}",
+            "yes" if trial.meets(result.max_drop) else "no",
+        )
+        for trial in result.pareto[:FRONT]
+    ]
+    table = Table(("trial", "model", "drop", "share", "INT8 layers", "within"), rows)
+    yield from (("", line) for line in table.lines())
+    if len(result.pareto) > FRONT:
+        yield "", f"and {len(result.pareto) - FRONT} more, in result.json"
+
+
+def _shipped(result: SearchResult) -> Iterator[Row]:
+    """What to ship, where that depends on the speed."""
+    if result.shipped is not None:
+        yield "ship", f"{result.shipped.model}: {result.shipped.why}"
 
 
 def _effort(result: SearchResult) -> Iterator[Row]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, OutOfTime, RunError, TrialError, UserFunctionError
+from autoquant.errors import AutoquantError, DataError, OutOfTime, RunError, TrialError, UserFunctionError
 from autoquant.evaluation.latency.operators import run_latency
+from autoquant.evaluation.scoring.changes import lost_samples
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
+from autoquant.files import changed_files, writing
 from autoquant.formats.codec import encode
 from autoquant.model.model import is_lite
 from autoquant.tuning.builder import front_path
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
+from autoquant.tuning.pictures import load_changes
 from autoquant.tuning.restore import restore_best, score_on_all
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
+from autoquant.tuning.study.pareto import kept_trials, pareto_front
 from autoquant.tuning.study.request import NOTHING
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best
 from autoquant.tuning.trials import keep_best
@@ -34,11 +39,13 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
             kept = restore_best(session)
         if kept is not None and ended is not Ended.INTERRUPTED:
             kept = _scored_on_all(session, kept)
+            _restore_others(session, kept)
     except KeyboardInterrupt:
         ended, kept = Ended.INTERRUPTED, keep_best(session)
     met = kept is not None and kept.meets(session.max_drop)
     terms, workload = session.terms, session.builder.workload
     model = session.best_model if kept else None
+    trials = session.study.trials()
     return SearchResult(
         verdict=Verdict.MET if met else Verdict.MISSED,
         metric=terms.metric,
@@ -46,7 +53,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         max_drop=terms.max_drop,
         worst_score=worst_score(terms.baseline, terms.max_drop, higher_is_better=session.metric.higher_is_better),
         best=kept,
-        trials=session.study.trials(),
+        trials=trials,
         layers=workload.size,
         seconds=session.limit.used(),
         model=model,
@@ -58,7 +65,40 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         space=str(session.request.space),
         search_samples=len(session.scorer.subset),
         declined=session.request.certify == NOTHING,
+        pareto=pareto_front(trials),
+        keep_models=math.inf if session.keep_all_models else session.keep_models,
+        min_baseline=session.request.min_baseline,
     )
+
+
+def _restore_others(session: SearchSession, kept: Trial) -> None:
+    """Build the models again that are kept besides the best, where they were deleted before it was known, or damaged.
+
+    What cannot be built is told, and is not there.
+    """
+    for trial in kept_trials(session.study.trials(), kept, session.max_drop, session.keep_models)[1:]:
+        folder = session.folder.trial(trial.number)
+        if not changed_files(folder, trial.digests):
+            continue
+        session.on_progress(f"building trial {trial.number} again")
+        try:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            session.builder.build(trial.plan, folder)
+        except TrialError as error:
+            session.listener(Warned(f"the model of trial {trial.number} cannot be built again: {error}"))
+
+
+def add_lost_samples(session: SearchSession, result: SearchResult) -> SearchResult:
+    """The result with the samples that its best trial has lost; what goes wrong there does not lose it."""
+    if result.best is None:
+        return result
+    try:
+        changes = load_changes(session.folder.trial(result.best.number))
+        return replace(result, lost=lost_samples(changes, session.scorer.subset.data))
+    except (RunError, DataError, OSError) as error:
+        session.listener(Warned(f"lost samples are not named: {error}"))
+        return result
 
 
 def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoquant.evaluation.latency.latency import Latency
+from autoquant.evaluation.scoring.changes import LostSample
 from autoquant.formats.codec import encode, file_facts, json_text
 from autoquant.tuning.certification.certificate import Certificate, Verdict
+from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import Trial
 
 if TYPE_CHECKING:  # which loads LiteRT
     from autoquant.tuning.verification import Verification
+
+
+FLOAT, INT8 = "float", "int8"
+"""What can be shipped."""
 
 
 class Ended(StrEnum):
@@ -29,6 +35,20 @@ class Ended(StrEnum):
     NOTHING_NEW = "no new plan is left to propose"
     FAILURES = "ten trials failed in a row"
     INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Which model is to be shipped, by --min-speedup: 'float' or 'int8', its file with the SHA-256, and why."""
+
+    what: str
+    model: Path
+    digest: str
+    why: str
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"what": self.what, "model": str(self.model), "digest": self.digest, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +80,10 @@ class SearchResult:
     engine scored the trials of a graph of TensorFlow; `verification` compares the best .tflite with itself on other
     kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
     `uncertified` says why there is none, `declined` that none was wanted; the search had `search_samples`. `warnings`
-    are what a person should know of the result.
+    are what a person should know of the result. `pareto` are the trials that no other beats in both drop and INT8
+    share, the models of `keep_models` of which are kept; `lost` are samples that FP32 had right and the best has wrong,
+    at most 200; `shipped` is what to ship where that depends on the speed; the FP32 score is `min_baseline` at least,
+    where that was asked for.
     """
 
     verdict: Verdict
@@ -88,6 +111,11 @@ class SearchResult:
     declined: bool = False
     search_samples: int = 0
     warnings: tuple[str, ...] = ()
+    pareto: tuple[Trial, ...] = ()
+    keep_models: float = 1
+    lost: tuple[LostSample, ...] = ()
+    shipped: Shipped | None = None
+    min_baseline: float | None = None
 
     @property
     def score(self) -> float | None:
@@ -98,6 +126,11 @@ class SearchResult:
     def drop(self) -> float | None:
         """How much worse than the baseline the best trial is."""
         return self.best.drop if self.best else None
+
+    def model_of(self, trial: Trial) -> Path | None:
+        """The model of a trial, where it is kept."""
+        path = None if self.model is None else RunFolder(self.run).trial(trial.number) / self.model.name
+        return path if path is not None and path.is_file() else None
 
     @property
     def evaluated_samples(self) -> int:
@@ -133,14 +166,30 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "model": str(result.model) if result.model else None,
         "front": str(result.front) if result.front else None,
         "run": str(result.run),
+        "pareto": [_pareto_facts(result, trial) for trial in result.pareto],
+        "shipped": None if result.shipped is None else result.shipped.facts(),
+        "min_baseline": result.min_baseline,
+    }
+
+
+def _pareto_facts(result: SearchResult, trial: Trial) -> dict[str, Any]:
+    """Of one trial of the front; `model` is null where it is not kept."""
+    model = result.model_of(trial)
+    same = {name: getattr(trial, name) for name in ("score", "drop", "int8_layers", "int8_share")}
+    return {
+        "trial": trial.number,
+        **same,
+        "within": trial.meets(result.max_drop),
+        "model": str(model) if model else None,
     }
 
 
 def result_text(result: SearchResult) -> str:
-    """The text of result.json: the object, with every trial."""
+    """The text of result.json: the object, with every trial and the samples that the best has lost."""
     facts = {**result_facts(result), "all_trials": [trial.facts() for trial in result.trials]}
     facts["costly_layers"] = [
         {"layer": name, "divergence": value if math.isfinite(value) else None} for name, value in result.costly.layers
     ]
     facts["costly_layers_are"] = result.costly.how
+    facts["lost_samples"] = [encode(one) for one in result.lost]
     return json_text(facts)

@@ -25,6 +25,7 @@ class EvaluateOptions(DataOptions, total=False):
     unit: str
     confidence: float
     certify: str | Path | None
+    junit: str | Path
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     signature: str
@@ -37,7 +38,8 @@ class EvaluateRequest(DataRequest):
     """How models are scored and compared, as a SearchRequest has it.
 
     With a `tolerance` there is a verdict. `certify` is a folder for the certificate of the one model that is compared
-    with the first: it claims that the samples had no part in making that model.
+    with the first: it claims that the samples had no part in making that model. `junit` is a file for verdicts and
+    groups as test cases.
     """
 
     metric: str | Callable[..., Any] = "top1"
@@ -47,6 +49,7 @@ class EvaluateRequest(DataRequest):
     unit: str = ""
     confidence: float = 0.95
     certify: str | Path | None = None
+    junit: str | Path = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     signature: str = ""

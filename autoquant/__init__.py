@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autoquant.amct.logs import set_logging_level
     from autoquant.amct.qat import convert_qat_model
     from autoquant.amct.saving import convert_model, save_model
-    from autoquant.api import benchmark, check, evaluate, explain, export, inspect, quantize, resume, search
+    from autoquant.api import benchmark, check, dry_run, evaluate, explain, export, inspect, quantize, resume, search
 
 __version__ = "0.2.0"
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "convert_model",
     "convert_qat_model",
     "create_quant_config",
+    "dry_run",
     "evaluate",
     "explain",
     "export",

@@ -47,6 +47,7 @@ from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
+    from autoquant.tuning.dry_run import Estimate
     from autoquant.tuning.sensitivity.measure import Overview
     from autoquant.tuning.sensitivity.request import Between
 
@@ -88,8 +89,46 @@ def search(
         autoquant.errors.InputError: something given cannot be used; the message says where, what, and the way out.
         autoquant.errors.BudgetError: `timeout` was over before the first trial ended; `resume` goes on with the run.
     """
+    request = _search_request(model, data, tolerance, guard_tolerance, options)
+    return run_search(request, run=run, listener=listener, clock=clock)
+
+
+def dry_run(
+    model: str | Path,
+    data: Any,
+    *,
+    tolerance: float | str | Tolerance = "1%",
+    guard_tolerance: float | str | Tolerance | None = None,
+    run: str | Path | None = None,
+    listener: Listener = no_progress,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Unpack[SearchOptions],
+) -> Estimate:
+    """Open and check all of a search, and try one plan on a few samples: what time, disk and memory it will take.
+
+    Arguments are those of `search`. Nothing is searched, and no run is made. Raises as `search`, and TrialError where
+    no INT8 model can be built.
+    """
+    return run_dry(_search_request(model, data, tolerance, guard_tolerance, options), run, listener, clock)
+
+
+def run_dry(
+    request: SearchRequest,
+    run: str | Path | None = None,
+    listener: Listener = no_progress,
+    clock: Callable[[], float] = time.monotonic,
+) -> Estimate:
+    """What `dry_run` does with its request."""
+    from autoquant.tuning.dry_run import dry_run as estimated
+
+    return estimated(request, _default_run(request) if run is None else Path(run), listener, clock)
+
+
+def _search_request(
+    model: str | Path, data: Any, tolerance: Any, guard_tolerance: Any, options: Mapping[str, Any]
+) -> SearchRequest:
     try:
-        request = SearchRequest(
+        return SearchRequest(
             model=model,
             data=data,
             tolerance=Tolerance.parse(tolerance),
@@ -98,7 +137,6 @@ def search(
         )
     except TypeError as error:
         raise UsageError("search()", str(error), hint="see help(autoquant.search)") from None
-    return run_search(request, run=run, listener=listener, clock=clock)
 
 
 def run_search(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoquant.cli import arguments
+from autoquant.cli.dry_run import show_estimate
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.evaluation.statistics.tolerance import Tolerance
@@ -54,6 +55,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_keep_models(group)
     arguments.add_samples(group, default=str(SearchRequest.samples))
     arguments.add_unwatched(parser)
+    what = "open and check everything, try one plan on a few samples, say what time, disk and memory it will take, and "
+    arguments.add(parser, {"--dry-run": f"{what}search nothing"}, default=False)
     arguments.add_reading(parser, labels=True)
     arguments.add_screen(parser)
 
@@ -78,12 +81,16 @@ def _add_certificate(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
     request = SearchRequest(**arguments.search_options(args))  # checked here, before the seconds that TensorFlow takes
-    with junit_report(request.junit, f"search {Path(request.model).stem}"):
+    with junit_report("" if args.dry_run else request.junit, f"search {Path(request.model).stem}"):
         request.check_named()
         if "run" in args:
             RunFolder(Path(args.run)).refuse_existing()
+    where = getattr(args, "run", None)
     with prepared(args, request.model) as listener:
         from autoquant import api
 
-        result = api.run_search(request, run=getattr(args, "run", None), listener=listener)
-    return show_result(result, args)
+        if not args.dry_run:
+            result = api.run_search(request, run=where, listener=listener)
+        else:
+            estimate = api.run_dry(request, run=where, listener=listener)
+    return show_estimate(estimate, args) if args.dry_run else show_result(result, args)

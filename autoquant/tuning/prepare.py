@@ -53,12 +53,12 @@ def prepare(
 
     Where trials are `isolated`, that carries them out.
     """
-    return _Preparation(inputs, folder, listener, limit).session(isolated)
+    return Preparation(inputs, folder, listener, limit).session(isolated)
 
 
 def prepare_worker(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock) -> LocalWorker:
     """Prepare what carries out trials of a run that another process has prepared."""
-    preparation = _Preparation(inputs, folder, listener, TimeLimit(clock, clock()))
+    preparation = Preparation(inputs, folder, listener, TimeLimit(clock, clock()))
     choice, builder = preparation.chosen_engine()
     return LocalWorker(builder, preparation.measured(choice.engine).scorer, clock)
 
@@ -73,7 +73,7 @@ class _Measured:
 
 
 @dataclass(frozen=True)
-class _Preparation:
+class Preparation:
     """The steps of the preparation; `told` are the ranges that were warned of."""
 
     inputs: Inputs
@@ -86,7 +86,7 @@ class _Preparation:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
-        for text in check_splits(self._wanted_splits(), self._on_progress("looking at the data")):
+        for text in check_splits(self.wanted_splits(), self._on_progress("looking at the data")):
             self._warn(text)
         choice, builder = self.chosen_engine()
         measured = self.measured(choice.engine)
@@ -143,7 +143,7 @@ class _Preparation:
             known_divergences=predictor.known,
         )
 
-    def _wanted_splits(self) -> DataSplits:
+    def wanted_splits(self) -> DataSplits:
         """The data without the calibration samples that no calibration reads, which need not be in order."""
         splits, request = self.inputs.splits, self.inputs.request
         most = calibration_samples(max(self.inputs.space.batch_nums), request.batch_size)

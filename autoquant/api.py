@@ -346,9 +346,10 @@ def evaluate(
     A model is a frozen .pb, an INT8 .pb that was saved here, a SavedModel folder, a .keras, .h5 or .tflite file by
     whichever tool, or a run, whose best is meant. `data` is as of `search`. `options` are metric ('top1'), tolerance,
     guard, guard_tolerance, unit, confidence (0.95), certify (a folder for the certificate of the second model), junit
-    (a file for verdicts as test cases), preprocess, scale, mean, std, label_offset, image_size, batch_size (50),
-    inputs, outputs, signature, feed and trust_model; `autoquant.tuning.evaluation.request.EvaluateRequest` says what
-    each is. `listener` is told what takes long. Raises InputError for what cannot be opened, run, fed or compared.
+    (a file for verdicts as test cases), min_baseline, preprocess, scale, mean, std, label_offset, image_size,
+    batch_size (50), inputs, outputs, signature, feed and trust_model;
+    `autoquant.tuning.evaluation.request.EvaluateRequest` says what each is. `listener` is told what takes long. Raises
+    InputError for what cannot be opened, run, fed or compared, BaselineError where the first is too bad.
     """
     try:
         request = EvaluateRequest(data=data, **options)

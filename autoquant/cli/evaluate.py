@@ -45,10 +45,11 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--confidence P": f"the probability with which each bound holds (default {EvaluateRequest.confidence})",
         "--certify DIR": "write the certificate.json of the second model into this folder, where nothing of these "
         "samples was used to train, quantize or choose it",
+        "--min-baseline X": "end after the first model, with exit code 4, where it scores worse than this",
         "--junit FILE": "write the verdicts and guarded groups as test cases of JUnit XML",
     }
-    read = Tolerance.parse
-    arguments.add(group, options, required=("--data",), tolerance=read, guard_tolerance=read, confidence=float)
+    read, numbers = Tolerance.parse, {"confidence": float, "min_baseline": float}
+    arguments.add(group, options, required=("--data",), tolerance=read, guard_tolerance=read, **numbers)
     arguments.add_reading(parser, labels=True)
     arguments.add_opening(parser)
     arguments.add_json(parser)

@@ -9,16 +9,16 @@ from functools import cache, partial
 
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.outliers import wide_ranges, wide_text
-from autoquant.errors import BaselineError, DataError
+from autoquant.errors import DataError
 from autoquant.evaluation.data.checks import check_splits
 from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
+from autoquant.evaluation.scoring.baseline import Baseline, require_score, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.evaluation.statistics.tolerance import drop_from, worst_score
+from autoquant.evaluation.statistics.tolerance import worst_score
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder, tensors_between
 from autoquant.tuning.certification.compute import bootstrap_seconds
@@ -189,7 +189,7 @@ class Preparation:
         for text in baseline.warnings:
             self.listener(events.Warned(text))
         max_drop = request.tolerance.absolute(baseline.score.value)
-        self._check_baseline(baseline)
+        require_score(baseline, inputs.metric, request.min_baseline, inputs.source.name)
         self._check_tolerance(baseline, max_drop)
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)
@@ -231,13 +231,6 @@ class Preparation:
         return Builder(
             inputs.model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector, between
         )
-
-    def _check_baseline(self, baseline: Baseline) -> None:
-        """Raise BaselineError where the FP32 model is worse than was asked of it."""
-        metric, least, score = self.inputs.metric, self.inputs.request.min_baseline, baseline.score.value
-        if least is not None and drop_from(least, score, higher_is_better=metric.higher_is_better) > 0.0:
-            what = f"scores {metric.name} {score:.6g} in FP32, worse than --min-baseline {least:g}: nothing is searched"
-            raise BaselineError(self.inputs.source.name, what, hint="train it better, or check data and preprocessing")
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:
         """Tell what the tolerance means. One that leaves right answers nothing to fall short of was hardly meant.

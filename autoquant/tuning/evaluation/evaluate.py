@@ -17,7 +17,7 @@ from autoquant.evaluation.data.records import RecordSource
 from autoquant.evaluation.data.units import units_of
 from autoquant.evaluation.metrics.metric import Metric, require_labels, require_output
 from autoquant.evaluation.metrics.table import open_metric
-from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline
+from autoquant.evaluation.scoring.baseline import Baseline, measure_baseline, require_score
 from autoquant.evaluation.scoring.changes import SampleClasses, lost_samples, sample_changes
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.files import writing
@@ -148,6 +148,7 @@ class _Evaluator:
                 on_progress=reporter(self.listener, f"scoring {one.name}"),
             )
             facts = self._facts(one, kernels_text(runner))
+        require_score(baseline, metric, self.request.min_baseline, one.name)
         return EvaluationSubset.of(data, metric, baseline), ModelScore(**facts, score=baseline.score.value)
 
     def _compared(self, one: Matched, data: Dataset, subset: EvaluationSubset, first: str) -> ModelScore:

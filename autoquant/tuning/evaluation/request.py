@@ -12,6 +12,7 @@ from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.model.feed import Feed, feed_texts
 from autoquant.tuning.evaluation.files import model_file
+from autoquant.tuning.study.choices import check_min_baseline
 from autoquant.tuning.study.request import DataOptions, DataRequest
 
 
@@ -26,6 +27,7 @@ class EvaluateOptions(DataOptions, total=False):
     confidence: float
     certify: str | Path | None
     junit: str | Path
+    min_baseline: float | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     signature: str
@@ -39,7 +41,7 @@ class EvaluateRequest(DataRequest):
 
     With a `tolerance` there is a verdict. `certify` is a folder for the certificate of the one model that is compared
     with the first: it claims that the samples had no part in making that model. `junit` is a file for verdicts and
-    groups as test cases.
+    groups as test cases. BaselineError is raised where the first model scores worse than `min_baseline`.
     """
 
     metric: str | Callable[..., Any] = "top1"
@@ -50,6 +52,7 @@ class EvaluateRequest(DataRequest):
     confidence: float = 0.95
     certify: str | Path | None = None
     junit: str | Path = ""
+    min_baseline: float | None = None
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     signature: str = ""
@@ -65,6 +68,7 @@ class EvaluateRequest(DataRequest):
         if not 0.0 < self.confidence < 1.0:  # NaN fails too
             what = f"must be above 0 and below 1, got {self.confidence:g}"
             raise UsageError("--confidence", what, hint="for example 0.95")
+        check_min_baseline(self.min_baseline)
         if self.guard_tolerance is not None and not self.guard:
             raise UsageError("--guard-tolerance", "needs a guard", hint="give --guard class as well")
         if self.certify is not None and self.tolerance is None:

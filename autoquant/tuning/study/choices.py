@@ -66,8 +66,7 @@ def check_scoring(*, target: str, engine: str, objective: str) -> None:
 
 def check_gates(*, target: str, min_baseline: float | None, min_speedup: float | None) -> None:
     """Raise UsageError for gates that are no numbers, and where the speed cannot be measured."""
-    if min_baseline is not None and not math.isfinite(min_baseline):
-        raise UsageError("--min-baseline", f"must be a number, got {min_baseline:g}", hint="for example 0.9")
+    check_min_baseline(min_baseline)
     if min_speedup is None:
         return
     if not 0.0 < min_speedup < math.inf:  # NaN fails too
@@ -76,6 +75,12 @@ def check_gates(*, target: str, min_baseline: float | None, min_speedup: float |
         what = f"is measured on this machine, for which --target {target} saves nothing"
         hint = f"leave it out, or give {_others(lambda row: row.runs_here)}"
         raise UsageError(f"--min-speedup {min_speedup:g}", what, hint=hint)
+
+
+def check_min_baseline(value: float | None) -> None:
+    """Raise UsageError for what is no number."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError("--min-baseline", f"must be a number, got {value:g}", hint="for example 0.9")
 
 
 def default_space(target: str) -> str:

@@ -14,7 +14,7 @@ from networks import without_warnings_of_keras
 from tiny_model import Tiny
 
 import autoquant
-from autoquant.errors import DataError, ModelError, UsageError
+from autoquant.errors import BaselineError, DataError, ModelError, UsageError
 from autoquant.evaluation.statistics.paired import EXACT
 from autoquant.tuning.certification.certificate import Verdict, load_certificate
 from autoquant.tuning.evaluation.result import Evaluation
@@ -293,6 +293,7 @@ def test_what_cannot_be_compared(tiny: Tiny, lite: Mapping[str, Path], lite_pair
         ((0, 1), {"guard_tolerance": "1%"}, "--guard-tolerance: needs a guard"),
         ((0, 1), {"confidence": 1.0}, "--confidence: must be above 0"),
         ((0, 1), {"tolerance": "much"}, "cannot read 'much'"),
+        ((0, 1), {"min_baseline": float("nan")}, "--min-baseline: must be a number"),
         ((0, 1), {"metric": "top2"}, "unknown 'top2'"),
         ((0, 1), {"nothing": 1}, r"evaluate\(\): .*nothing"),
     ],
@@ -303,6 +304,14 @@ def test_what_is_asked_wrongly(
     files = [tiny.model, lite["int8"], lite["half"]]
     with pytest.raises(UsageError, match=message):
         autoquant.evaluate(*(files[number] for number in models), data=tiny.evaluation, **options)
+
+
+def test_a_first_model_that_is_too_bad_ends_it(tiny: Tiny, lite: Mapping[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "out.xml"
+    with pytest.raises(BaselineError, match=r"tiny\.pb: scores top1 0\.9.*, worse than --min-baseline 0\.99"):
+        autoquant.evaluate(tiny.model, lite["int8"], data=tiny.evaluation, min_baseline=0.99, junit=file)
+    assert 'failures="1"' in file.read_text(encoding="utf-8")
+    assert autoquant.evaluate(tiny.model, lite["int8"], data=tiny.evaluation, min_baseline=0.5).samples == 200
 
 
 def test_facts_are_json(tiny: Tiny, lite: Mapping[str, Path]) -> None:

@@ -20,13 +20,22 @@ from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.evaluation.request import EvaluateRequest
 from autoquant.tuning.evaluation.result import Evaluation, ModelScore
 
+EXIT_CODES = """\
+exit codes:
+  0    every model is within the tolerance, certified with --certify; or no tolerance was given
+  1    one is not
+  2    bad input: something cannot be opened, run, fed or compared
+  3    with --certify: it is within the tolerance on these samples, but not certified
+  4    the first model is worse than --min-baseline
+  70   internal error, a bug in autoquant
+  130  interrupted (Ctrl-C, SIGTERM)"""
 MOST = 10
 """Samples that are named; --json has more."""
 
 
 def add_arguments(parser: arguments.Parser) -> None:
     """The models, the data, and what is to be claimed."""
-    parser.epilog = arguments.EXIT_CODES
+    parser.epilog = EXIT_CODES
     parser.add_argument(
         "models",
         metavar="MODEL",

@@ -38,8 +38,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         if ended is not Ended.INTERRUPTED:
             kept = restore_best(session)
         if kept is not None and ended is not Ended.INTERRUPTED:
-            kept = _scored_on_all(session, kept)
-            _restore_others(session, kept)
+            kept = _score_others(session, _scored_on_all(session, kept))
     except KeyboardInterrupt:
         ended, kept = Ended.INTERRUPTED, keep_best(session)
     met = kept is not None and kept.meets(session.max_drop)
@@ -71,22 +70,37 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
     )
 
 
-def _restore_others(session: SearchSession, kept: Trial) -> None:
-    """Build the models again that are kept besides the best, where they were deleted before it was known, or damaged.
+def _score_others(session: SearchSession, kept: Trial) -> Trial:
+    """The best trial, once the others whose models are kept are there and scored on all samples too.
 
-    What cannot be built is told, and is not there.
+    Those were stopped early, mostly, and what they score then may bring up others, or a better best; so many are scored
+    as CLOSEST times those to keep, at most. What cannot be built or run is told, and is not among them.
     """
-    for trial in kept_trials(session.study.trials(), kept, session.max_drop, session.keep_models)[1:]:
-        folder = session.folder.trial(trial.number)
-        if not changed_files(folder, trial.digests):
-            continue
-        session.on_progress(f"building trial {trial.number} again")
+    failed: set[int] = set()
+    for _ in range(CLOSEST * session.keep_models if session.keep_models > 1 else 0):
+        trials = [trial for trial in session.study.trials() if trial.number not in failed]
+        others = kept_trials(trials, kept, session.max_drop, session.keep_models)[1:]
+        trial = next((one for one in others if one.state is State.STOPPED or _is_changed(session, one)), None)
+        if trial is None or session.has_no_time(f"trial {trial.number} was not scored on all samples"):
+            break
         try:
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-            session.builder.build(trial.plan, folder)
+            if _is_changed(session, trial):
+                session.on_progress(f"building trial {trial.number} again")
+                folder = session.folder.trial(trial.number)
+                with writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                session.builder.build(trial.plan, folder)
+            session.study.amend(score_on_all(session, trial))
         except TrialError as error:
-            session.listener(Warned(f"the model of trial {trial.number} cannot be built again: {error}"))
+            failed.add(trial.number)
+            session.listener(Warned(f"the model of trial {trial.number} is not kept: {error}"))
+        kept = keep_best(session, [one for one in session.study.trials() if one.number not in failed]) or kept
+    return kept
+
+
+def _is_changed(session: SearchSession, trial: Trial) -> bool:
+    """Whether files of a trial are not there, or not as when it was scored."""
+    return bool(changed_files(session.folder.trial(trial.number), trial.digests))
 
 
 def add_lost_samples(session: SearchSession, result: SearchResult) -> SearchResult:

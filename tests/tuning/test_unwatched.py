@@ -147,6 +147,7 @@ def test_so_many_models_of_the_front_are_kept(hopeless: dict[str, Any]) -> None:
     assert all(Path(one["model"]).is_file() for one in front if one["model"])
     done = [trial for trial in kept.trials if trial.state is State.DONE]
     assert {trial.number for trial in kept.pareto} <= {trial.number for trial in done}
+    assert all((RunFolder(run).trial(number) / "changes.json").is_file() for number in models_in(run))
     again = autoquant.resume(run, keep_models=len(numbers))
     assert models_in(run) == {trial.number for trial in again.pareto}, "what was deleted is built again"
     assert autoquant.resume(run, keep_models=1).keep_models == 1
@@ -199,3 +200,24 @@ def test_junit_from_the_first_error_to_the_last_resume(
     assert cases(file) == {"tiny.pb: score": "", "run: tolerance": "", "run: certificate": ""}
     assert main([*given, "--metric", "nothing"]) == 2
     assert cases(file) == {"input": "error"}
+
+
+def test_models_that_are_kept_are_scored_on_all_samples(tiny: Tiny, tmp_path: Path) -> None:
+    """Trials that are stopped early are the rule; the front is of true scores, of the models that are kept."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2000, 8, 8, 2)).astype(np.float32)
+    labels = rng.integers(0, 3, 2000)
+    space = tmp_path / "space.toml"
+    choices = '[layer]\nquant_enable = [true, false]\nact_algo = ["minmax"]\n'
+    space.write_text(f"[global]\nchannel_wise = [false]\nbatch_num = [1]\n{choices}")
+    given = options(tiny, data=(images, labels), space=space, sampler="random", max_trials=8, metric="agreement")
+    plain = {**given, "tolerance": 0.0005, "keep_models": 3, "run": tmp_path / "run"}
+    result = autoquant.search(**plain)
+    assert any(trial.state is State.STOPPED for trial in result.trials)
+    models = models_in(tmp_path / "run")
+    scored = {trial.number: trial for trial in result.trials}
+    assert all(scored[number].state is State.DONE for number in models) and len(models) > 1
+    for number in models:
+        file = RunFolder(tmp_path / "run").trial(number) / "tiny_quantized.pb"
+        found = autoquant.evaluate(tiny.model, file, data=(images, labels), metric="agreement")
+        assert found.models[1].score == pytest.approx(scored[number].score)

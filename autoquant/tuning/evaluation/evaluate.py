@@ -99,7 +99,7 @@ class _Evaluator:
             guard_max_drop=each if request.guard else None,
             units=None if units is None else len(units),
             file=file,
-            warnings=(*self.warnings, *subset.baseline.warnings),
+            warnings=(*self.warnings, *(_of(first.name, text) for text in subset.baseline.warnings)),
         )
 
     def _opened(self) -> list[Runnable]:
@@ -232,6 +232,11 @@ class _Evaluator:
         }
 
 
+def _of(name: str, text: str) -> str:
+    """What checks say of the FP32 model, of the model of this name, which may be none."""
+    return text.replace("the FP32 model", name)
+
+
 @contextmanager
 def _blaming(name: str) -> Iterator[None]:
     """Inside, what goes wrong is said of the model of this name."""
@@ -240,7 +245,7 @@ def _blaming(name: str) -> Iterator[None]:
     except UserFunctionError:
         raise
     except (TrialError, ModelError, DataError) as error:
-        what = error.what.removeprefix("the FP32 model: ").replace("the FP32 model", "the model")
+        what = _of("the model", error.what.removeprefix("the FP32 model: "))
         kind = DataError if isinstance(error, DataError) else ModelError
         raise kind(name, f"{error.where}: {what}", hint=error.hint) from error
 

@@ -14,7 +14,7 @@ from networks import without_warnings_of_keras
 from tiny_model import Tiny
 
 import autoquant
-from autoquant.errors import BaselineError, DataError, ModelError, UsageError
+from autoquant.errors import BaselineError, DataError, ModelError, RunError, UsageError
 from autoquant.evaluation.statistics.paired import EXACT
 from autoquant.tuning.certification.certificate import Verdict, load_certificate
 from autoquant.tuning.evaluation.result import Evaluation
@@ -322,3 +322,59 @@ def test_facts_are_json(tiny: Tiny, lite: Mapping[str, Path]) -> None:
     assert facts["verdict"] == found.verdict.value if found.verdict else None
     assert facts["models"][1]["changes"]["worse"] == found.models[1].losses
     assert facts["models"][0]["drop"] is None
+
+
+def test_data_of_functions_and_records(tiny: Tiny, lite: Mapping[str, Path], tmp_path: Path) -> None:
+    """A function is called as often as it takes, records are read for each image size; lost ones by their keys."""
+    import keras
+    import tensorflow as tf
+
+    arrays = np.load(tiny.evaluation)
+    calls: list[int] = []
+
+    def batches() -> Any:
+        calls.append(1)
+        for start in range(0, 200, 40):
+            yield arrays["x"][start : start + 40], arrays["y"][start : start + 40]
+
+    of_function = autoquant.evaluate(tiny.model, lite["int8_io"], data=batches)
+    of_arrays = autoquant.evaluate(tiny.model, lite["int8_io"], data=tiny.evaluation)
+    assert [one.score for one in of_function.models] == [one.score for one in of_arrays.models]
+    assert of_function.models[1].lost == of_arrays.models[1].lost and len(calls) == 1
+    keras.utils.set_random_seed(0)
+    models = []
+    for size, sign in ((6, 1.0), (9, -1.0)):
+        image = keras.Input((size, size, 1), name="image")
+        network = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(image)))
+        network.layers[-1].set_weights([np.array([[-sign, sign]]), np.array([0.5, -0.5]) * sign])
+        models.append(tmp_path / f"net{size}.keras")
+        with without_warnings_of_keras():
+            network.save(models[-1])
+    with tf.io.TFRecordWriter(str(tmp_path / "images.tfrecord")) as writer:
+        for number in range(20):
+            picture = np.full((9, 9, 1), 240 if number % 2 else 10, np.uint8)
+            features = {
+                "image/encoded": tf.train.BytesList(value=[tf.io.encode_png(picture).numpy()]),
+                "image/filename": tf.train.BytesList(value=[f"{number}.png".encode()]),
+            }
+            made = {key: tf.train.Feature(bytes_list=value) for key, value in features.items()}
+            made["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 2]))
+            writer.write(tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString())
+    found = autoquant.evaluate(*models, data=tmp_path / "images.tfrecord", scale="1/255")
+    assert [one.score for one in found.models] == [1.0, 0.0]
+    assert {one.id for one in found.models[1].lost} == {f"{number}.png" for number in range(20)}
+
+
+def test_a_run_whose_best_was_changed_is_not_scored(tiny: Tiny, saved: Mapping[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(saved["litert"].parent.parent, run, symlinks=True)
+    assert len(autoquant.evaluate(tiny.model, run, data=tiny.evaluation).models) == 2
+    model = next(run.glob("trials/*/*.tflite"))
+    model.write_bytes(model.read_bytes() + b"0")
+    with pytest.raises(RunError, match="is not the file that was scored"):
+        autoquant.evaluate(tiny.model, run, data=tiny.evaluation)
+    model.unlink()
+    with pytest.raises(RunError, match="has no best model yet"):
+        autoquant.evaluate(tiny.model, run, data=tiny.evaluation)

@@ -36,18 +36,21 @@ def test_it_is_what_nothing_beats(points: list[tuple[float, float]]) -> None:
 
 def test_only_trials_with_a_score_are_in_it() -> None:
     others = [trial(1, 0.0, 1.0, State.STOPPED), trial(2, None, 1.0, State.FAILED), trial(3, None, 1.0, State.RUNNING)]
-    assert [one.number for one in pareto_front([trial(0, 0.5, 0.5), *others])] == [0]
-    assert pareto_front([]) == ()
+    trials = [trial(0, 0.5, 0.5), *others]
+    assert [one.number for one in pareto_front(trials)] == [0]
+    assert [one.number for one in pareto_front(trials, estimates=True)] == [1]
+    assert pareto_front([trial(1, None, 1.0, State.STOPPED)], estimates=True) == pareto_front([]) == ()
 
 
 def test_the_best_are_kept_in_their_order() -> None:
     """Within a drop of 0.25: those within by their share, then those that come closest; beaten ones never."""
     trials = [
-        trial(0, 0.9, 1.0),
+        trial(0, 0.9, 1.0, State.STOPPED),
         trial(1, 0.2, 0.5),
         trial(2, 0.0, 0.25),
-        trial(3, 0.4, 0.75),
+        trial(3, 0.4, 0.75, State.STOPPED),
         trial(4, 0.2, 0.25),
+        trial(5, None, 1.0, State.STOPPED),
     ]
     kept = best(trials, 0.25)
 
@@ -56,5 +59,5 @@ def test_the_best_are_kept_in_their_order() -> None:
 
     assert [numbers(count) for count in (1, 2, 3, 4, 9)] == [[1], [1, 2], [1, 2, 3], [1, 2, 3, 0], [1, 2, 3, 0]]
     assert kept_trials(trials, None, 0.25, 3) == ()
-    stopped = trial(5, 0.1, 1.0, State.STOPPED)
-    assert [one.number for one in kept_trials(trials, stopped, 0.25, 2)] == [5, 1], "the best is kept in any case"
+    beaten = trial(6, 0.5, 0.25)
+    assert [one.number for one in kept_trials(trials, beaten, 0.25, 2)] == [6, 1], "the best is kept in any case"

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator
 
 from autoquant.cli import arguments
+from autoquant.cli.claims import DIGITS, certificate_rows, group_rows
 from autoquant.cli.output import Block, Row, Table, labelled, page, say
 from autoquant.cli.process import interruptible, working
-from autoquant.cli.summary import DIGITS, certificate_rows, group_rows
 from autoquant.errors import MET, MISSED, UNCERTIFIED, listed
 from autoquant.evaluation.statistics.tolerance import Tolerance, within
 from autoquant.formats.codec import json_text

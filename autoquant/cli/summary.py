@@ -8,28 +8,24 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
+from autoquant.cli.claims import MOST, certificate_rows, confidence_words
 from autoquant.cli.output import Row, Table, labelled, page, say
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED, listed
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.formats.codec import json_text
 from autoquant.messages import UNKNOWN
 from autoquant.pulse import duration
-from autoquant.reports.words import accepted, at_most, counted, number, percent, spread
+from autoquant.reports.words import accepted, counted, number, percent, spread
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.result import Ended, SearchResult, result_facts
 from autoquant.tuning.study.choices import MACS
 from autoquant.tuning.study.run_folder import RunFolder
 
-MOST = 5
-"""Layers, groups or operators that are named; result.json has all."""
 LARGEST_SPACE = "thorough"
 """The preset that offers most."""
 FRONT = 12
 """Trials of the Pareto front that are shown; result.json has all."""
-DIGITS = 12
-"""Of a digest; certificate.json has all."""
 
 
 def show_result(
@@ -86,7 +82,7 @@ def verdict(result: SearchResult) -> Row:
         return "missed", f"no trial is within {number(result.max_drop)} of FP32; best, not fully scored: {about}"
     if certificate is not None and certificate.verdict is Verdict.CERTIFIED:
         bound = f"the drop is at most {number(certificate.upper_bound)}"
-        return "certified", f"{layers}, and with {_confidence(certificate)} {bound}"
+        return "certified", f"{layers}, and with {confidence_words(certificate)} {bound}"
     if certificate is not None and certificate.verdict is Verdict.MISSED:
         return "missed", f"{_missed_holdout(certificate)}; it was met on the search samples"
     if result.verdict is Verdict.MET:
@@ -114,10 +110,6 @@ def _missed_holdout(certificate: Certificate) -> str:
     return f"{where} {counted(len(missed), 'group')} proven to drop more than {number(max_drop)}: {drops}"
 
 
-def _confidence(certificate: Certificate) -> str:
-    return f"{certificate.confidence * 100:g}% confidence"
-
-
 def _scores(result: SearchResult) -> Iterator[Row]:
     samples = f", on {counted(result.search_samples, 'search sample')}" if result.certificate else ""
     yield "FP32", f"{result.metric} {number(result.baseline)}{samples}"
@@ -141,67 +133,6 @@ def _certificate(result: SearchResult) -> Iterator[Row]:
         yield from certificate_rows(certificate, "that the search has not seen")
     elif result.uncertified and result.verdict is not Verdict.MISSED:
         yield "holdout", f"none: {result.uncertified}"
-
-
-def certificate_rows(certificate: Certificate, which: str) -> Iterator[Row]:
-    """What a certificate says, of samples that are described by `which`."""
-    pairs = ""
-    if certificate.losses is not None and certificate.gains is not None:
-        pairs = f": {certificate.losses:,} got worse, {certificate.gains:,} better"
-    units = "" if certificate.units is None else f" of {counted(certificate.units, 'unit')}"
-    yield "holdout", f"{counted(certificate.samples, 'sample')}{units} {which}{pairs}"
-    if certificate.left_out:
-        yield "", f"{certificate.left_out:,} more left out, which are search or calibration samples too"
-    bound = f"{at_most(certificate.upper_bound)} with {_confidence(certificate)}"
-    yield "", f"drop {number(certificate.drop)}, {bound} (max drop {number(certificate.max_drop)})"
-    origin = certificate.origin
-    yield "", f"measured on {origin.engine}, {origin.kernels}; bound: {certificate.method}"
-    if certificate.assumes:
-        yield "", f"assumed: {certificate.assumes}"
-    digests = {"FP32": origin.model, "INT8": origin.int8_model, "data": origin.data}
-    yield "", f"SHA-256: {', '.join(f'{what} {digest[:DIGITS]}' for what, digest in digests.items())}"
-    yield from _groups(certificate)
-    word = "holdout sample" if certificate.units is None else "holdout unit"
-    count = certificate.needed_samples if certificate.units is None else certificate.needed_units
-    if count is not None:
-        unbounded = any(map(math.isinf, [certificate.upper_bound, *(group.upper for group in certificate.guard)]))
-        needed = counted(count, word)
-        words = f"a certificate takes at least {needed}" if unbounded else f"about {needed} would certify these rates"
-        yield "", f"{words}: --certify DATA"
-
-
-def _groups(certificate: Certificate) -> Iterator[Row]:
-    """The groups that are guarded, and those that nothing is known of."""
-    yield from group_rows(certificate.guard, certificate.guard_max_drop)
-    if certificate.unseen:
-        groups = listed(certificate.unseen, most=MOST)
-        yield "", f"groups without holdout samples, which stay uncertified: {groups}; --certify DATA that has some"
-
-
-def group_rows(guard: Sequence[GroupBound], max_drop: float | None) -> Iterator[Row]:
-    """Groups, those with the largest drop, each beside its tolerance where there is one."""
-    if not guard:
-        return
-    shown, limit = guard[:MOST], "" if max_drop is None else f", max drop {number(max_drop)} each"
-    worst = f"; the {len(shown)} with the largest drop" if len(guard) > len(shown) else ""
-    yield "guard", f"{counted(len(guard), 'group')}{limit}{worst}:"
-    rows = [
-        (
-            one.label,
-            number(one.drop),
-            UNKNOWN if math.isinf(one.upper) else number(one.upper),
-            f"{one.samples:,}",
-            UNKNOWN if max_drop is None else _group_verdict(one, max_drop),
-        )
-        for one in shown
-    ]
-    table = Table(("group", "drop", "at most", "samples", "within"), rows, words=1)
-    yield from (("", line) for line in table.lines())
-
-
-def _group_verdict(group: GroupBound, max_drop: float) -> str:
-    """Whether a group is proven to be within its tolerance, or not to be."""
-    return "yes" if within(group.upper, max_drop) else "undecided" if within(group.lower, max_drop) else "no"
 
 
 def _latency(latency: Latency | None) -> Iterator[Row]:

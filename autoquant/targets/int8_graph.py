@@ -13,7 +13,7 @@ from autoquant.errors import ModelError
 from autoquant.model.graph import FunctionDefLibrary, Graph, GraphDef
 from autoquant.model.inference import inference_graph
 from autoquant.model.interface import find_inputs, find_outputs, needed_inputs
-from autoquant.model.model import WHOLE, Model
+from autoquant.model.model import EXPECTED, WHOLE, Model
 from autoquant.model.operators import canonical
 from autoquant.model.shapes import import_shapes, input_specs
 from autoquant.model.trust import check_constants, check_graph
@@ -29,9 +29,12 @@ def open_int8_graph(
     those of the file unless they name others. Raises ModelError where the file is damaged, refused (model/trust.py), or
     is not run by TensorFlow.
     """
-    content, graph_def = path.read_bytes(), GraphDef()
+    graph_def = GraphDef()
     try:
+        content = path.read_bytes()
         graph_def.ParseFromString(content)
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read: {error.strerror or error}", hint=EXPECTED) from error
     except DecodeError as error:
         raise ModelError(str(path), "is not a GraphDef, or is incomplete", hint=WHOLE) from error
     if not any(node.op in NAMES for node in graph_def.node):
@@ -39,8 +42,8 @@ def open_int8_graph(
     check_constants(str(path), graph_def)
     if not trust:
         check_graph(str(path), graph_def)
-    there = {node.name for node in graph_def.node}  # it was saved from a graph that was fed
-    feed = {name: value for name, value in feed.items() if name in there}
+    open_ones = {node.name for node in graph_def.node if node.op.startswith("Placeholder")}
+    feed = {name: value for name, value in feed.items() if name in open_ones}  # it was saved from a graph that was fed
     graph = _runnable(inference_graph(graph_def, feed=feed, keep_calls=True))
     graph = replace(graph, inputs=find_inputs(graph))
     named = tuple(canonical(name) for name in outputs)
@@ -62,5 +65,8 @@ def _runnable(graph: Graph) -> Graph:
     library = FunctionDefLibrary()
     if graph.library is not None:
         library.CopyFrom(graph.library)
-    library.function.extend(one for one in functions_for(graph).function if one.signature.name not in there)
+    try:
+        library.function.extend(one for one in functions_for(graph).function if one.signature.name not in there)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ModelError("graph", "an AscendDequant has no scale that is a constant", hint=WHOLE) from error
     return replace(graph, library=library)

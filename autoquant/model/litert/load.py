@@ -68,10 +68,17 @@ def load_as_is(path: Path, *, signature: str | None = None) -> Model:
     content = _content(path)
     model = _objects(path, content)
     check_sound(model, where=str(path))
+    before = [(_names(found.inputs), _names(found.outputs)) for found in model.signatureDefs or ()]
     inputs, outputs = _select_signature(model, signature, where=str(path))
     check_inputs(model, inputs, where=str(path))
-    lite = LiteGraph(flatbuffer.write(model), inputs, outputs, {})
+    as_is = before == [({*inputs}, {*outputs})]  # LiteRT runs the only signature of a file under these names
+    lite = LiteGraph(content if as_is else flatbuffer.write(model), inputs, outputs, {})
     return Model(path.resolve().stem, lite, _real_specs(lite), hashlib.sha256(content).hexdigest())
+
+
+def _names(entries: Iterable[Any] | None) -> set[str]:
+    """The names in a signature."""
+    return {entry.name.decode(errors="replace") for entry in entries or ()}
 
 
 def signatures(path: Path) -> tuple[str, ...]:

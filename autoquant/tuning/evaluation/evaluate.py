@@ -67,11 +67,11 @@ class _Evaluator:
         reporter(self.listener, "opening models")
         reference, *others = self._opened()
         require_output(metric, reference.model.program.outputs)
-        wanted = metric.names(reference.model.program.outputs)
-        matched = [other.like(reference, wanted) for other in others]
         reporter(self.listener, "reading the data")
         data = open_dataset(request, reference.model, request.data, self.warnings.append, CacheRoom())
         require_labels(metric, data)
+        wanted = metric.names(reference.model.program.outputs)
+        matched = [other.like(reference, wanted) for other in others]
         units_of(data, request.unit)  # so that a name mistaken is told before anything is scored
         if request.guard:
             check_guard(data, request.guard, metric)

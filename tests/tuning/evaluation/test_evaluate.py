@@ -378,3 +378,112 @@ def test_a_run_whose_best_was_changed_is_not_scored(tiny: Tiny, saved: Mapping[s
     model.unlink()
     with pytest.raises(RunError, match="has no best model yet"):
         autoquant.evaluate(tiny.model, run, data=tiny.evaluation)
+
+
+@pytest.mark.parametrize("target", ["tensorflow", "litert"])
+def test_its_certificate_is_that_of_a_search(tiny: Tiny, tmp_path: Path, target: str) -> None:
+    """The same model on the same holdout, which the search was given apart."""
+    from dataclasses import replace
+
+    arrays = np.load(tiny.evaluation)
+    x, y = arrays["x"], arrays["y"]
+    result = autoquant.search(
+        tiny.model,
+        (x[:80], y[:80]),
+        calibration=tiny.calibration,
+        certify=(x[80:], y[80:]),
+        guard="class",
+        tolerance=0.3,
+        max_trials=1,
+        target=target,
+        run=tmp_path / "run",
+    )
+    assert result.model is not None and result.certificate is not None
+    pair, given = (tiny.model, result.model), {"tolerance": 0.3, "guard": "class", "certify": tmp_path / "here"}
+    found = autoquant.evaluate(*pair, data=(x[80:], y[80:]), **given).models[1].certificate  # type: ignore[arg-type]
+    assert found is not None
+    # The search has its tolerance from the FP32 score on its own samples, of which an absolute one does not depend.
+    assert replace(found, assumes=result.certificate.assumes) == result.certificate
+
+
+def test_the_file_itself_is_run_where_it_has_one_signature(
+    tiny: Tiny, lite: Mapping[str, Path], tmp_path: Path
+) -> None:
+    from autoquant.model.litert import flatbuffer
+    from autoquant.model.litert.graph import LiteGraph
+    from autoquant.model.litert.load import load_as_is
+
+    bare = load_as_is(lite["int8"])
+    assert isinstance(bare.program, LiteGraph) and bare.program.inputs == ("image",)
+    assert bare.program.content != lite["int8"].read_bytes(), "it has no signature, so it gets one"
+    model = flatbuffer.read(lite["int8"].read_bytes())
+    flatbuffer.add_signature(model, ["picture"], ["classes"])
+    signed = tmp_path / "signed.tflite"
+    signed.write_bytes(flatbuffer.write(model))
+    opened = load_as_is(signed)
+    assert isinstance(opened.program, LiteGraph) and opened.program.content == signed.read_bytes()
+    found = autoquant.evaluate(lite["int8"], signed, data=tiny.evaluation)
+    assert found.models[0].score == found.models[1].score
+
+
+def test_an_int8_graph_that_is_damaged(tiny: Tiny, saved: Mapping[str, Path], tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def changed(name: str) -> tuple[Any, Path]:
+        return tf.compat.v1.GraphDef.FromString(saved["tensorflow"].read_bytes()), tmp_path / name
+
+    graph_def, file = changed("no_scale.pb")
+    graph_def.ClearField("library")
+    for node in graph_def.node:
+        if node.op == "AscendDequant":
+            del node.input[1:]
+    file.write_bytes(graph_def.SerializeToString())
+    with pytest.raises(ModelError, match="AscendDequant has no scale"):
+        autoquant.evaluate(tiny.model, file, data=tiny.evaluation)
+    graph_def, file = changed("no_node.pb")
+    del graph_def.node[1]
+    file.write_bytes(graph_def.SerializeToString())
+    with pytest.raises(ModelError):
+        autoquant.evaluate(tiny.model, file, data=tiny.evaluation)
+    graph_def, file = changed("reads_files.pb")
+    graph_def.node.add(name="evil", op="ReadFile", input=["image"])
+    file.write_bytes(graph_def.SerializeToString())
+    with pytest.raises(ModelError, match="holds operators that reach files"):
+        autoquant.evaluate(tiny.model, file, data=tiny.evaluation)
+
+
+def test_values_that_are_fed_and_models_that_are_trusted(tmp_path: Path) -> None:
+    """A value is for the float model: what was saved of it has that inside."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 4, 4, 1)).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        image = tf.compat.v1.placeholder(tf.float32, (None, 4, 4, 1), name="image")
+        factor = tf.compat.v1.placeholder(tf.float32, (), name="factor")
+        weight = tf.constant(rng.normal(size=(3, 3, 1, 3)), tf.float32)
+        scores = tf.reduce_mean(tf.nn.conv2d(image, weight, 1, "SAME", name="conv"), (1, 2)) * factor
+        tf.identity(scores, name="scores")
+    model = tmp_path / "fed.pb"
+    model.write_bytes(graph.as_graph_def().SerializeToString())
+    with tf.compat.v1.Session(graph=graph) as session:
+        y = session.run("scores:0", {"image:0": x, "factor:0": 2.0}).argmax(axis=1)
+    options: dict[str, Any] = {"feed": {"factor": 2.0}}
+    result = autoquant.search(
+        model, (x, y), tolerance="50%", certify="none", max_trials=1, run=tmp_path / "run", **options
+    )
+    assert result.model is not None
+    found = autoquant.evaluate(model, result.model, data=(x, y), **options)
+    assert found.models[0].score == 1.0 and found.models[1].score > 0.9
+    with pytest.raises(ModelError, match="--feed factor"):
+        autoquant.evaluate(model, result.model, data=(x, y))
+    with graph.as_default():
+        tf.io.read_file("nothing", name="reads")
+        tf.identity(graph.get_tensor_by_name("scores:0"), name="last")
+    reading = tmp_path / "reads.pb"
+    reading.write_bytes(graph.as_graph_def().SerializeToString())
+    given = {**options, "outputs": ("scores",)}
+    with pytest.raises(ModelError, match="holds operators that reach files"):
+        autoquant.evaluate(model, reading, data=(x, y), **given)
+    assert autoquant.evaluate(model, reading, data=(x, y), **given, trust_model=True).models[1].score == 1.0

@@ -44,7 +44,7 @@ class Case:
 
 def search_cases(result: SearchResult) -> Iterator[Case]:
     """The baseline, the tolerance, the certificate with its groups, and the speed."""
-    least = "" if result.min_baseline is None else f", at least {result.min_baseline:g}"
+    least = "" if result.min_baseline is None else f"; on all evaluation samples not worse than {result.min_baseline:g}"
     yield Case("baseline", f"FP32: {result.metric} {number(result.baseline)}{least}")
     if result.ended is Ended.INTERRUPTED:
         yield Case("search", error="interrupted: `autoquant resume` goes on")
@@ -79,7 +79,8 @@ def _certificate_case(result: SearchResult) -> Case:
     if certificate.verdict is Verdict.CERTIFIED:
         return Case("certificate", text)
     kind = MISSED if certificate.verdict is Verdict.MISSED else UNDECIDED
-    return Case("certificate", failure=text, kind=kind)
+    groups = "; but not every group is within its own" if within(certificate.upper_bound, certificate.max_drop) else ""
+    return Case("certificate", failure=f"{text}{groups}", kind=kind)
 
 
 def group_cases(guard: Sequence[GroupBound], max_drop: float | None, *, certifies: bool = True) -> Iterator[Case]:

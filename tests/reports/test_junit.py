@@ -156,6 +156,15 @@ def test_cases_of_a_search(result: SearchResult, expected: dict[str, str]) -> No
     assert told(search_cases(result)) == expected
 
 
+def test_why_it_is_not_certified_is_said() -> None:
+    """Groups, where the whole is within its tolerance."""
+    for made, said in ((certificate(Verdict.MET, *GROUPS), True), (replace(CERTIFIED, max_drop=0.2), False)):
+        result = replace(RESULT, certificate=replace(made, verdict=Verdict.MET))
+        (failure,) = (one.failure for one in search_cases(result) if one.name == "certificate")
+        assert "at most 0.2500 with 95% confidence" in failure
+        assert failure.endswith("; but not every group is within its own") == said
+
+
 def test_cases_of_an_evaluation() -> None:
     first = ModelScore(name="a.pb", path="a.pb", digest=DIGEST, engine="tensorflow", kernels="", score=0.875)
     one = replace(first, name="b.tflite", score=0.75, drop=0.125, guard=GROUPS, verdict=Verdict.MISSED)

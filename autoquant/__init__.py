@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autoquant.amct.logs import set_logging_level
     from autoquant.amct.qat import convert_qat_model
     from autoquant.amct.saving import convert_model, save_model
-    from autoquant.api import benchmark, check, explain, export, inspect, quantize, resume, search
+    from autoquant.api import benchmark, check, dry_run, evaluate, explain, export, inspect, quantize, resume, search
     from autoquant.errors import StopSearch
 
 __version__ = "0.2.0"
@@ -35,6 +35,8 @@ __all__ = [
     "convert_model",
     "convert_qat_model",
     "create_quant_config",
+    "dry_run",
+    "evaluate",
     "explain",
     "export",
     "inspect",

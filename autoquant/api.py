@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
@@ -28,6 +29,7 @@ from autoquant.model.model import is_lite
 from autoquant.model.open import open_model
 from autoquant.options import path, reads_options, whole
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
+from autoquant.reports.junit import evaluation_cases, junit_report, search_cases, stored_junit
 from autoquant.reports.notebook import NotebookResult
 from autoquant.reports.writer import ReportWriter
 from autoquant.targets.table import TARGETS, open_target
@@ -35,9 +37,12 @@ from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.builder import builder_of_plan
+from autoquant.tuning.evaluation import evaluate as evaluating
+from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest, made_request
+from autoquant.tuning.evaluation.result import Evaluation
 from autoquant.tuning.event_log import log_event
-from autoquant.tuning.events import Listener, progress, reporter
-from autoquant.tuning.export import Export, StoredTrial, export_trial, make_export, remove_claims
+from autoquant.tuning.events import Listener, Warned, progress, reporter
+from autoquant.tuning.export import Export, StoredTrial, export_float, export_trial, make_export, remove_claims
 from autoquant.tuning.inputs import calibration_samples, open_dataset
 from autoquant.tuning.inspection import Inspection, inspect_model
 from autoquant.tuning.result import SearchResult
@@ -47,6 +52,7 @@ from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
+    from autoquant.tuning.dry_run import Estimate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,7 +88,7 @@ def search(
             ('macs'), max_trials (100), timeout (seconds, or '2h'), space (that of the target), sampler ('guided'), seed
             (0), batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
-            keep_all_models, samples (24), trust_model;
+            keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup, junit, trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
@@ -94,12 +100,51 @@ def search(
         autoquant.errors.BudgetError: `timeout` was over, or the search was stopped, before the first trial ended;
             `resume` goes on with the run.
     """
-    given: dict[str, Any] = {**options, "tolerance": Tolerance.parse(tolerance)}
+    with model_file(model) as file:
+        request = _search_request(file, data, tolerance, guard_tolerance, options)
+        return run_search(request, run=run, listener=listener, clock=clock, adopt_model=is_in_memory(model))
+
+
+@reads_options(SearchOptions, samples=whole)
+def dry_run(
+    model: Any,
+    data: Any,
+    *,
+    tolerance: float | str | Tolerance = "1%",
+    guard_tolerance: float | str | Tolerance | None = None,
+    run: str | Path | None = None,
+    listener: Listener = log_event,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Unpack[SearchOptions],
+) -> Estimate:
+    """Open and check all of a search, and try one plan on a few samples: what time, disk and memory it will take.
+
+    Arguments are those of `search`. Nothing is searched, and no run is made. Raises as `search`, and TrialError where
+    no INT8 model can be built.
+    """
+    with model_file(model) as file:
+        return run_dry(_search_request(file, data, tolerance, guard_tolerance, options), run, listener, clock)
+
+
+def run_dry(
+    request: SearchRequest,
+    run: str | Path | None = None,
+    listener: Listener = log_event,
+    clock: Callable[[], float] = time.monotonic,
+) -> Estimate:
+    """What `dry_run` does with its request."""
+    from autoquant.tuning.dry_run import dry_run as estimated
+
+    return estimated(request, _default_run(request) if run is None else Path(run), listener, clock)
+
+
+def _search_request(
+    model: str | Path, data: Any, tolerance: Any, guard_tolerance: Any, options: Mapping[str, Any]
+) -> SearchRequest:
+    given = {**options, "tolerance": Tolerance.parse(tolerance)}
     if guard_tolerance is not None:
         given["guard_tolerance"] = Tolerance.parse(guard_tolerance)
-    with model_file(model) as file:
-        request = SearchRequest(model=file, data=data, **given)
-        return run_search(request, run=run, listener=listener, clock=clock, adopt_model=is_in_memory(model))
+    return SearchRequest(model=model, data=data, **given)
 
 
 def run_search(
@@ -114,13 +159,21 @@ def run_search(
 
     With `adopt_model` the file of the model is moved into the run.
     """
-    # No other process chooses the same.
-    default = Path("runs") / f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    folder = default if run is None else Path(run)
-    written = ReportWriter(listener, clock)
-    return NotebookResult.of(searching.start_search(request, folder, written, clock, adopt_model=adopt_model))
+    folder, written = _default_run(request) if run is None else Path(run), ReportWriter(listener, clock)
+    with junit_report(request.junit, f"search {Path(request.model).stem}") as write_junit:
+        result = searching.start_search(request, folder, written, clock, adopt_model=adopt_model)
+        write_junit(search_cases(result))
+    return NotebookResult.of(result)
 
 
+def _default_run(request: SearchRequest) -> Path:
+    """A folder that no other process chooses, nor this one in the same second."""
+    name = f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
+
+
+@reads_options(SearchRequest, model=path, samples=whole)
 @reads_options(SearchRequest, model=path, samples=whole)
 def resume(
     run: str | Path,
@@ -133,12 +186,16 @@ def resume(
     """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
 
     `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, stop_on_target,
-    keep_all_models, whatever was given in memory but the model, which the run has, and model, data, calibration and
-    metric where they were moved. Raises RunError when these are not those of the run; but with `accept_changed`, of
-    'metric' and 'calibration', another one is taken, and all trials are scored again with it.
+    keep_models, keep_all_models, min_baseline, min_speedup, junit, whatever was given in memory but the model, which
+    the run has, and model, data, calibration and metric where they were moved. Raises RunError when these are not those
+    of the run; but with `accept_changed`, of 'metric' and 'calibration', another one is taken, and all trials are
+    scored again with it.
     """
-    written = ReportWriter(listener, clock)
-    result = searching.resume_search(Path(run), written, clock, accept_changed=accept_changed, **changed)
+    written, folder = ReportWriter(listener, clock), Path(run)
+    junit = stored_junit(folder, changed.get("junit"), lambda text: listener(Warned(text)))
+    with junit_report(junit, f"resume {folder.name}") as write_junit:
+        result = searching.resume_search(folder, written, clock, accept_changed=accept_changed, **changed)
+        write_junit(search_cases(result))
     return NotebookResult.of(result)
 
 
@@ -156,6 +213,8 @@ def export(
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
+    Of a run that ships the float model (min_speedup) it is that one, unless a trial, target or io is named.
+
     `target` builds the same plan for another target than the run's, and scores it there: the two do not compute the
     same numbers. The score is in the result's `transferred` and in score.json. `io` likewise is the type of the
     inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
@@ -163,6 +222,8 @@ def export(
     want them. `listener` is told what takes long. `given` are data and functions that the run had in memory, where they
     are needed again, and model, data, calibration and metric where they were moved. Raises RunError.
     """
+    if trial is None and target is None and io is None and (made := export_float(Path(run), Path(to))) is not None:
+        return made
     return export_trial(
         StoredTrial.load(Path(run), trial),
         Path(to),
@@ -213,6 +274,9 @@ def quantize(
     feed: Feed = (),
     simulation: bool = True,
     trust_model: bool = False,
+    data: Any = None,
+    metric: str | Callable[..., Any] = "top1",
+    tolerance: float | str | Tolerance | None = None,
     listener: Listener = log_event,
     **options: Unpack[DataOptions],
 ) -> Export:
@@ -223,13 +287,17 @@ def quantize(
     a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
     False leaves the functions out that let the model run in stock TensorFlow. `trust_model` opens a model that may do
     more than compute. `listener` is told what takes long, as that of a search. `options` say how the data becomes what
-    the model takes: preprocess, scale, mean, std, image_size, batch_size. Raises PlanError where the config does not
+    the model takes: preprocess, scale, mean, std, label_offset, image_size, batch_size. With `data`, what was made is
+    compared on it with the float model, by `metric` and perhaps a `tolerance`, as `evaluate` does: the result's
+    `evaluation`. Raises PlanError where the config does not
     fit the model or the target, TrialError where a layer cannot be quantized as it says, DataError where the data
     misleads (`check_calibration`).
     """
     check_target(model, target=target, io=io, simulation=simulation)
     given: dict[str, Any] = {**options}
     request = DataRequest(data=calibration, **given)
+    opening = {"inputs": inputs, "outputs": outputs, "signature": signature, "feed": feed, "trust_model": trust_model}
+    judged = made_request(data, metric=metric, tolerance=tolerance, **opening, **given)
     wanted = load_config(Path(config))
     reporter(listener, "opening the model")
     opened = open_model(
@@ -267,7 +335,8 @@ def quantize(
     reporter(listener, "building")
     builder.build(plan, made.folder)
     remove_claims(made)
-    return replace(made, notes=opened.notes)
+    found = None if judged is None else evaluating.evaluate([model, made.model], judged, listener=listener)
+    return replace(made, notes=opened.notes, evaluation=found)
 
 
 def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Plan:
@@ -303,6 +372,32 @@ def benchmark(
     with ExitStack() as stack:
         files = [stack.enter_context(model_file(model)) for model in models]
         return measuring.benchmark(files, request, samples=samples, clock=clock, listener=listener)
+
+
+@reads_options(EvaluateOptions)
+def evaluate(
+    *models: Any,
+    data: Any,
+    listener: Listener = log_event,
+    **options: Unpack[EvaluateOptions],
+) -> Evaluation:
+    """Score models of any kind, float or INT8, on the same samples; the first is what the others are paired with.
+
+    A model is a frozen .pb, an INT8 .pb that was saved here, a SavedModel folder, a .keras, .h5 or .tflite file by
+    whichever tool, a run, whose best is meant, or a model in memory as `search` takes it. `data` is as of `search`.
+    `options` are metric ('top1'), tolerance, guard, guard_tolerance, unit, confidence (0.95), certify (a folder for the
+    certificate of the second model), junit (a file for verdicts as test cases), min_baseline, preprocess, scale, mean,
+    std, label_offset, image_size, batch_size (50), inputs, outputs, signature, feed and trust_model;
+    `autoquant.tuning.evaluation.request.EvaluateRequest` says what each is. `listener` is told what takes long. Raises
+    InputError for what cannot be opened, run, fed or compared, BaselineError where the first is too bad.
+    """
+    given: dict[str, Any] = {**options}
+    request = EvaluateRequest(data=data, **given)
+    with ExitStack() as stack, junit_report(request.junit, "evaluate") as write_junit:
+        files = [stack.enter_context(model_file(model)) for model in models]
+        found = evaluating.evaluate(files, request, listener=listener)
+        write_junit(evaluation_cases(found))
+    return found
 
 
 @reads_options(DataOptions)

@@ -10,7 +10,8 @@
     |   |-- PlanError                   a config or record file, or a plan that this model cannot follow
     |   `-- RunError                    the run's folder: exists, other model, read-only, full
     |-- TrialError                  2   one plan did not work out; a search records it and goes on without it
-    `-- BudgetError                 1   the time of a search was over, or it was stopped, before its first trial ended
+    |-- BudgetError                 1   the time of a search was over, or it was stopped, before its first trial ended
+    `-- BaselineError               4   the FP32 model is worse than --min-baseline allows
 
 A search ends with 0 when the tolerance is certified (or met, where nothing was to be certified), with 3 when it is met
 but not certified, with 1 when the budget is spent without meeting it (the best that was found is kept), and with 130
@@ -25,6 +26,7 @@ MET = 0
 MISSED = 1
 BAD_INPUT = 2
 UNCERTIFIED = 3
+BELOW_MINIMUM = 4
 INTERNAL = 70
 INTERRUPTED = 130
 
@@ -118,3 +120,9 @@ class BudgetError(AutoquantError):
     """The time of a search was over, or its listener stopped it, before its first trial, so that nothing is known."""
 
     exit_code = MISSED
+
+
+class BaselineError(AutoquantError):
+    """The FP32 model is worse than was asked of it at least, so that nothing is searched."""
+
+    exit_code = BELOW_MINIMUM

@@ -30,3 +30,12 @@ def _glibc() -> Any | None:
     """The C library, where it has malloc_trim."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     return library if hasattr(library, "malloc_trim") else None
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process has had at most; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -195,10 +195,10 @@ def _tolerance(value: Any) -> Any:
 READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         **dict.fromkeys(("model", "models", "data", "calibration", "certify", "samples"), anything),
-        **dict.fromkeys(("run", "to", "config", "record", "space"), path),
+        **dict.fromkeys(("run", "to", "config", "record", "space", "junit"), path),
         **dict.fromkeys(("target", "engine", "io", "objective", "sampler", "signature", "unit", "guard"), _text),
         **dict.fromkeys(("max_trials", "seed", "label_offset", "batch_size", "trial", "threads", "repeat"), whole),
-        **dict.fromkeys(("error_rate", "confidence"), _number),
+        **dict.fromkeys(("error_rate", "confidence", "min_baseline", "min_speedup"), _number),
         **dict.fromkeys(("timeout", "trial_timeout"), _seconds),
         **dict.fromkeys(("isolate", "stop_on_target", "keep_all_models"), _flag),
         **dict.fromkeys(("allow_overlap", "trust_model", "simulation"), _flag),
@@ -208,6 +208,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         **dict.fromkeys(("tolerance", "guard_tolerance"), _tolerance),
         **dict.fromkeys(("listener", "clock"), _function),
         "cache": _bytes,
+        "keep_models": whole,
         "feed": _feed,
         "image_size": _image_size,
     }

@@ -15,6 +15,7 @@ import pytest
 from tiny_model import Tiny
 
 import autoquant
+from autoquant.cli.main import main
 from autoquant.errors import PlanError, UsageError
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.formats.config_json import load_config
@@ -173,3 +174,25 @@ def test_biases_are_corrected_and_nothing_else_is_changed(tiny: Tiny, tmp_path: 
     assert kind == "analytic" or errors[kind] < errors["none"]
     if target == "tensorflow":
         assert autoquant.check(made[kind].model).layers == {"Conv2D": 1, "DepthwiseConv2dNative": 1, "MatMul": 1}
+
+
+@pytest.mark.parametrize("target", ["tensorflow", "litert"])
+def test_what_was_made_is_scored_beside_the_float_model(
+    tiny: Tiny, config: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text().replace("octav", "arq_quantize"))  # which both targets have
+    options: dict[str, Any] = {"target": target, "batch_size": 16}
+    made = autoquant.quantize(
+        tiny.model, config, tiny.calibration, tmp_path / "out", data=tiny.evaluation, tolerance="50%", **options
+    )
+    alone = autoquant.evaluate(tiny.model, made.model, data=tiny.evaluation, tolerance="50%", batch_size=16)
+    assert made.evaluation == alone
+    with pytest.raises(UsageError, match="--tolerance: is of a score, and nothing is scored"):
+        autoquant.quantize(tiny.model, config, tiny.calibration, tmp_path / "out", tolerance="1%", **options)
+    words = ["quantize", str(tiny.model), "--config", str(config), "--calibration", str(tiny.calibration)]
+    words += ["--target", target, "--batch-size", "16", "--to", str(tmp_path / "cli")]
+    assert main([*words, "--data", str(tiny.evaluation), "--metric", "agreement", "--tolerance", "0"]) in (0, 1)
+    shown = capsys.readouterr().out
+    assert "model   " in shown and "agreement" in shown and "bounds of the true drop" in shown
+    assert main([*words, "--metric", "agreement", "--tolerance", "0"]) == 2
+    assert "give --data to score it on" in capsys.readouterr().err

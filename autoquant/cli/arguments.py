@@ -19,6 +19,7 @@ exit codes:
   1    it is not met; the best model found is saved, unless the time was over before any
   2    bad input: nothing was searched, or what was found so far is saved
   3    it is met on the search samples, but not certified
+  4    the FP32 model is worse than --min-baseline: nothing was searched
   70   internal error, a bug in autoquant
   130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
 
@@ -65,6 +66,11 @@ def add_model(parser: Parser, *, needed: bool = True) -> None:
     """MODEL, which may be left out where it is not `needed`, its inputs, outputs and signature."""
     what = "a frozen .pb, a SavedModel folder, a .keras, .h5 or .tflite file"
     parser.add_argument("model", metavar="MODEL", nargs=None if needed else "?", help=what)
+    add_opening(parser)
+
+
+def add_opening(parser: Parser) -> None:
+    """Inputs, outputs and signature of a model, and what else opens it."""
     options = {
         "--inputs A,B": "names of inputs, where the file does not say",
         "--outputs A,B": "names of outputs, where the file does not say",
@@ -148,6 +154,23 @@ def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds, trial_timeout=seconds)
 
 
+def add_unwatched(parser: Parser) -> None:
+    """What jobs that nobody watches are told, and decide by."""
+    options = {
+        "--junit FILE": "write the verdict, guarded groups and gates as test cases of JUnit XML",
+        "--min-baseline X": "end after the baseline, with exit code 4, where FP32 scores worse than this",
+        "--min-speedup R": "ship the float model unless INT8 is R times as fast here, in three of four rounds (target "
+        "litert)",
+    }
+    add(parser.add_argument_group("jobs that nobody watches"), options, min_baseline=float, min_speedup=float)
+
+
+def add_keep_models(group: Any) -> None:
+    """Which models stay on disk."""
+    what = "which INT8 models stay on disk: best, all, or so many, of the best trial and others of the Pareto front "
+    add(group, {"--keep-models K": f"{what}(drop against share in INT8)"}, keep_models=keep_models)
+
+
 def add_samples(group: Any, *, default: str) -> None:
     """How many pictures of samples are in report.html."""
     what = "show so many images that FP32 had right and INT8 wrong in report.html; 0 keeps none of the data "
@@ -190,6 +213,29 @@ def options_for(args: argparse.Namespace, request: type) -> dict[str, Any]:
     """The options that are fields of a request and not left to their defaults."""
     known = {entry.name for entry in fields(request)}
     return {name: value for name, value in vars(args).items() if name in known}
+
+
+def keep_models(text: str) -> int | str:
+    """Read which models to keep: 'best', which is 1, 'all', or a number. Raises UsageError.
+
+    >>> keep_models("best"), keep_models("all"), keep_models("5")
+    (1, 'all', 5)
+    """
+    if text in ("best", "all"):
+        return 1 if text == "best" else text
+    if not text.isdecimal():
+        raise UsageError("--keep-models", f"cannot read '{text}'", hint="give best, all, or how many, for example 5")
+    return int(text)
+
+
+def search_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that are fields of a SearchRequest."""
+    from autoquant.tuning.study.request import SearchRequest
+
+    options = options_for(args, SearchRequest)
+    if options.get("keep_models") == "all":
+        options = {**options, "keep_models": 1, "keep_all_models": True}
+    return options
 
 
 def space(text: str) -> str:

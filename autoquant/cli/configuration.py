@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.cli import arguments
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.strict import read_text
+from autoquant.options import seconds, size
 from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.places import IN_MEMORY, from_folder
 from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
@@ -24,7 +24,7 @@ FACTS = ("code", "digests", "engine", "model", "plugins", "splits", "versions")
 NEEDED = ("model", "data", "tolerance")
 TOLERANCES = ("tolerance", "guard_tolerance")
 WORDS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
-    {"timeout": arguments.seconds, "trial_timeout": arguments.seconds, "cache": arguments.size}
+    {"timeout": seconds, "trial_timeout": seconds, "cache": size}
 )
 """Options that may be written as on the command line too: '2h', '8GB'."""
 
@@ -38,6 +38,8 @@ def configured(path: Path, given: Mapping[str, Any]) -> SearchRequest:
     """
     tables = _read(path)
     options = {key: _option(path, key, value) for key, value in tables[OPTIONS].items() if key not in given}
+    if "digests" in tables:
+        options.pop("junit", None)  # which is that run's
     for key in NEEDED:
         if key not in {**options, **given}:
             what = "is missing, on the command line too"

@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         options |= {name: getattr(args, name) for name in (*MOVABLE, TRUST_MODEL) if name in args}
         saved = api.export(args.run, args.to, listener=listener, **options)
     notes = [f"note    {note}" for note in saved.notes]
-    say("\n".join([f"trial   {saved.trial}", written_with_front(saved), *scores(saved), *notes]))
+    trial = "none" if saved.trial is None else str(saved.trial)
+    say("\n".join([f"trial   {trial}", written_with_front(saved), *scores(saved), *notes]))
     elsewhere = args.target is not None or args.io is not None
     return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET
 

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "resume": "go on with a search that was interrupted, or with a larger budget",
         "demo": "train a small network, and watch a search repair what plain INT8 breaks",
         "inspect": "show a model's layers, what they cost, and what cannot be quantized",
+        "evaluate": "score models of any kind, float or INT8, on the same samples, and compare them",
         "benchmark": "measure how long models take on this machine, side by side",
         "explain": "show the measured effect of each setting and float layer of a run, and why layers are in float",
         "report": "write a page about a run, or one that compares several: what was found, and what it cost",

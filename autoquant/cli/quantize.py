@@ -6,11 +6,15 @@ import argparse
 from pathlib import Path
 
 from autoquant.cli import arguments
+from autoquant.cli.evaluate import exit_code, text
 from autoquant.cli.export import written_with_front
 from autoquant.cli.output import say
 from autoquant.cli.process import working
+from autoquant.errors import MET
+from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.config_json import load_config
 from autoquant.model.model import check_file, is_lite
+from autoquant.tuning.evaluation.request import EvaluateRequest, made_request
 from autoquant.tuning.study.choices import check_target
 from autoquant.tuning.study.request import DataRequest, SearchRequest
 
@@ -23,7 +27,13 @@ def add_arguments(parser: arguments.Parser) -> None:
     group.add_argument("--config", metavar="FILE", required=True, help="a config.json that a search or export wrote")
     group.add_argument("--calibration", metavar="DATA", required=True, help="samples; labels are not needed")
     group.add_argument("--to", metavar="DIR", required=True, help="where config.json, record.txt and the model go")
-    arguments.add_reading(parser, labels=False)
+    options = {
+        "--data DATA": "score what was made on this, beside the float model, as `autoquant evaluate` does",
+        "--metric M": f"as of `autoquant evaluate` (default {EvaluateRequest.metric})",
+        "--tolerance T": "end with exit code 1 where the score is more than this below that of the float model",
+    }
+    arguments.add(parser.add_argument_group("score"), options, tolerance=Tolerance.parse)
+    arguments.add_reading(parser, labels=True)
     arguments.add_simulation(parser)
     arguments.add_verbose(parser)
 
@@ -35,10 +45,17 @@ def run(args: argparse.Namespace) -> int:
     check_target(args.model, **target, simulation=args.simulation)
     check_file(args.model)
     load_config(Path(args.config))
-    DataRequest(data=args.calibration, **arguments.options_for(args, DataRequest)).check_named()
+    DataRequest(**{**arguments.options_for(args, DataRequest), "data": args.calibration}).check_named()
+    judged = made_request(**{"data": None, "tolerance": None, **arguments.options_for(args, EvaluateRequest)})
+    if judged is not None:
+        judged.check_named()
     with working(args, tensorflow=not is_lite(args.model)) as listener:
         from autoquant import api
 
         saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, listener=listener, **options)
     say("\n".join([written_with_front(saved), *(f"note    {note}" for note in saved.notes)]))
-    return 0
+    if saved.evaluation is None:
+        return MET
+    say("")
+    say(text(saved.evaluation))
+    return exit_code(saved.evaluation)

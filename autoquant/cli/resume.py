@@ -9,7 +9,7 @@ from autoquant.cli import arguments
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.model.model import check_file
-from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
+from autoquant.tuning.study.request import ACCEPTABLE
 from autoquant.tuning.study.run_folder import RunFolder
 
 AS_BEFORE = "as the run was started"
@@ -26,6 +26,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_certify(parser.add_argument_group("certificate"), otherwise=AS_BEFORE)
     arguments.add_trust(parser.add_argument_group("model"))
     arguments.add_samples(parser.add_argument_group("report"), default=AS_BEFORE)
+    arguments.add_keep_models(parser)
+    arguments.add_unwatched(parser)
     arguments.add_screen(parser)
 
 
@@ -38,6 +40,6 @@ def run(args: argparse.Namespace) -> int:
     with prepared(args, model) as listener:
         from autoquant import api
 
-        changed = arguments.options_for(args, SearchRequest)
+        changed = arguments.search_options(args)
         result = api.resume(args.run, listener=listener, accept_changed=getattr(args, "accept_changed", ()), **changed)
     return show_result(result, args)

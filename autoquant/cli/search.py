@@ -10,12 +10,14 @@ from typing import Any
 
 from autoquant.cli import arguments
 from autoquant.cli.configuration import configured
+from autoquant.cli.dry_run import show_estimate
 from autoquant.cli.process import prepared
 from autoquant.cli.summary import show_result
 from autoquant.errors import UsageError
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.options import size
+from autoquant.reports.junit import junit_report
 from autoquant.tuning.study.choices import ENGINE_NAMES, SAMPLERS
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
@@ -64,8 +66,11 @@ def add_arguments(parser: arguments.Parser) -> None:
     }
     group = parser.add_argument_group("search")
     arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=size)
-    group.add_argument("--keep-models", choices=("best", "all"), help="which INT8 models stay on disk (default best)")
+    arguments.add_keep_models(group)
     arguments.add_samples(group, default=str(SearchRequest.samples))
+    arguments.add_unwatched(parser)
+    what = "open and check everything, try one plan on a few samples, say what time, disk and memory it will take, and "
+    arguments.add(parser, {"--dry-run": f"{what}search nothing"}, default=False)
     arguments.add_reading(parser, labels=True)
     arguments.add_screen(parser)
 
@@ -89,18 +94,21 @@ def _add_certificate(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
-    options = arguments.options_for(args, SearchRequest)
-    if "keep_models" in args:
-        options["keep_all_models"] = args.keep_models == "all"
+    options = arguments.search_options(args)
     request = configured(args.config, options) if "config" in args else _given(options)
-    request.check_named()  # here, before the seconds that TensorFlow takes
-    if "run" in args:
-        RunFolder(Path(args.run)).refuse_existing()
+    with junit_report("" if args.dry_run else request.junit, f"search {Path(request.model).stem}"):
+        request.check_named()  # here, before the seconds that TensorFlow takes
+        if "run" in args:
+            RunFolder(Path(args.run)).refuse_existing()
+    where = getattr(args, "run", None)
     with prepared(args, request.model) as listener:
         from autoquant import api
 
-        result = api.run_search(request, run=getattr(args, "run", None), listener=listener)
-    return show_result(result, args)
+        if not args.dry_run:
+            result = api.run_search(request, run=where, listener=listener)
+        else:
+            estimate = api.run_dry(request, run=where, listener=listener)
+    return show_estimate(estimate, args) if args.dry_run else show_result(result, args)
 
 
 def _given(options: Mapping[str, Any]) -> SearchRequest:

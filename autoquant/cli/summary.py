@@ -8,26 +8,24 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from autoquant.cli.benchmark import conditions, doubts, operator_table
+from autoquant.cli.claims import MOST, certificate_rows, confidence_words
 from autoquant.cli.output import Row, Table, labelled, page, say
 from autoquant.errors import INTERRUPTED, MET, MISSED, UNCERTIFIED, listed
 from autoquant.evaluation.latency.latency import Latency
-from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.formats.codec import json_text
 from autoquant.messages import UNKNOWN
 from autoquant.pulse import duration
-from autoquant.reports.words import accepted, at_most, counted, number, percent, spread
+from autoquant.reports.words import accepted, counted, number, percent, spread
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.result import Ended, SearchResult, result_facts
 from autoquant.tuning.study.choices import MACS
 from autoquant.tuning.study.run_folder import RunFolder
 
-MOST = 5
-"""Layers, groups or operators that are named; result.json has all."""
 LARGEST_SPACE = "thorough"
 """The preset that offers most."""
-DIGITS = 12
-"""Of a digest; certificate.json has all."""
+FRONT = 12
+"""Trials of the Pareto front that are shown; result.json has all."""
 
 
 def show_result(
@@ -50,6 +48,8 @@ def summary(result: SearchResult) -> list[Row]:
         *_scores(result),
         *_certificate(result),
         *_latency(result.latency),
+        *_pareto(result),
+        *_shipped(result),
         *_effort(result),
         *_costly(result),
         *_advice(result),
@@ -58,7 +58,7 @@ def summary(result: SearchResult) -> list[Row]:
 
 def brief(result: SearchResult) -> list[Row]:
     """The rows with --quiet."""
-    return [verdict(result), *_files(result)]
+    return [verdict(result), *_files(result), *_shipped(result)]
 
 
 def exit_code(result: SearchResult) -> int:
@@ -82,7 +82,7 @@ def verdict(result: SearchResult) -> Row:
         return "missed", f"no trial is within {number(result.max_drop)} of FP32; best, not fully scored: {about}"
     if certificate is not None and certificate.verdict is Verdict.CERTIFIED:
         bound = f"the drop is at most {number(certificate.upper_bound)}"
-        return "certified", f"{layers}, and with {_confidence(certificate)} {bound}"
+        return "certified", f"{layers}, and with {confidence_words(certificate)} {bound}"
     if certificate is not None and certificate.verdict is Verdict.MISSED:
         return "missed", f"{_missed_holdout(certificate)}; it was met on the search samples"
     if result.verdict is Verdict.MET:
@@ -110,10 +110,6 @@ def _missed_holdout(certificate: Certificate) -> str:
     return f"{where} {counted(len(missed), 'group')} proven to drop more than {number(max_drop)}: {drops}"
 
 
-def _confidence(certificate: Certificate) -> str:
-    return f"{certificate.confidence * 100:g}% confidence"
-
-
 def _scores(result: SearchResult) -> Iterator[Row]:
     samples = f", on {counted(result.search_samples, 'search sample')}" if result.certificate else ""
     yield "FP32", f"{result.metric} {number(result.baseline)}{samples}"
@@ -133,56 +129,10 @@ def _scores(result: SearchResult) -> Iterator[Row]:
 
 def _certificate(result: SearchResult) -> Iterator[Row]:
     certificate = result.certificate
-    if certificate is None:
-        if result.uncertified and result.verdict is not Verdict.MISSED:
-            yield "holdout", f"none: {result.uncertified}"
-        return
-    pairs = ""
-    if certificate.losses is not None and certificate.gains is not None:
-        pairs = f": {certificate.losses:,} got worse, {certificate.gains:,} better"
-    units = "" if certificate.units is None else f" of {counted(certificate.units, 'unit')}"
-    yield "holdout", f"{counted(certificate.samples, 'sample')}{units} that the search has not seen{pairs}"
-    if certificate.left_out:
-        yield "", f"{certificate.left_out:,} more left out, which are search or calibration samples too"
-    bound = f"{at_most(certificate.upper_bound)} with {_confidence(certificate)}"
-    yield "", f"drop {number(certificate.drop)}, {bound} (max drop {number(certificate.max_drop)})"
-    origin = certificate.origin
-    yield "", f"measured on {origin.engine}, {origin.kernels}; bound: {certificate.method}"
-    if certificate.assumes:
-        yield "", f"assumed: {certificate.assumes}"
-    digests = {"FP32": origin.model, "INT8": origin.int8_model, "data": origin.data}
-    yield "", f"SHA-256: {', '.join(f'{what} {digest[:DIGITS]}' for what, digest in digests.items())}"
-    yield from _groups(certificate)
-    word = "holdout sample" if certificate.units is None else "holdout unit"
-    count = certificate.needed_samples if certificate.units is None else certificate.needed_units
-    if count is not None:
-        unbounded = any(map(math.isinf, [certificate.upper_bound, *(group.upper for group in certificate.guard)]))
-        needed = counted(count, word)
-        words = f"a certificate takes at least {needed}" if unbounded else f"about {needed} would certify these rates"
-        yield "", f"{words}: --certify DATA"
-
-
-def _groups(certificate: Certificate) -> Iterator[Row]:
-    """The groups that are guarded, those with the largest drop."""
-    if not certificate.guard or certificate.guard_max_drop is None:
-        return
-    count, max_drop, shown = len(certificate.guard), certificate.guard_max_drop, certificate.guard[:MOST]
-    worst = f"; the {len(shown)} with the largest drop" if count > len(shown) else ""
-    yield "guard", f"{counted(count, 'group')}, max drop {number(max_drop)} each{worst}:"
-    rows = [
-        (one.label, number(one.drop), UNKNOWN if math.isinf(one.upper) else number(one.upper), f"{one.samples:,}", word)
-        for one, word in ((one, _group_verdict(one, max_drop)) for one in shown)
-    ]
-    table = Table(("group", "drop", "at most", "samples", "within"), rows, words=1)
-    yield from (("", line) for line in table.lines())
-    if certificate.unseen:
-        groups = listed(certificate.unseen, most=MOST)
-        yield "", f"groups without holdout samples, which stay uncertified: {groups}; --certify DATA that has some"
-
-
-def _group_verdict(group: GroupBound, max_drop: float) -> str:
-    """Whether a group is proven to be within its tolerance, or not to be."""
-    return "yes" if within(group.upper, max_drop) else "undecided" if within(group.lower, max_drop) else "no"
+    if certificate is not None:
+        yield from certificate_rows(certificate, "that the search has not seen")
+    elif result.uncertified and result.verdict is not Verdict.MISSED:
+        yield "holdout", f"none: {result.uncertified}"
 
 
 def _latency(latency: Latency | None) -> Iterator[Row]:
@@ -192,6 +142,34 @@ def _latency(latency: Latency | None) -> Iterator[Row]:
     operators = operator_table(latency, [model.name for model in latency.models], most=MOST)
     lines = [conditions(latency), *latency.statements, *doubts(latency), *operators.lines()]
     yield from (("", line) for line in lines)
+
+
+def _pareto(result: SearchResult) -> Iterator[Row]:
+    """The Pareto front, where more of its models are kept than the best."""
+    if result.keep_models <= 1 or not result.pareto:
+        return
+    yield "pareto", "no trial has both a smaller drop and a larger share in INT8 than one of these:"
+    rows = [
+        (
+            str(trial.number),
+            UNKNOWN if (model := result.model_of(trial)) is None else str(model),
+            number(trial.drop or 0.0),
+            percent(trial.int8_share),
+            f"{trial.int8_layers}",
+            "yes" if trial.meets(result.max_drop) else "no",
+        )
+        for trial in result.pareto[:FRONT]
+    ]
+    table = Table(("trial", "model", "drop", "share", "INT8 layers", "within"), rows)
+    yield from (("", line) for line in table.lines())
+    if len(result.pareto) > FRONT:
+        yield "", f"and {len(result.pareto) - FRONT} more, in result.json"
+
+
+def _shipped(result: SearchResult) -> Iterator[Row]:
+    """What to ship, where that depends on the speed."""
+    if result.shipped is not None:
+        yield "ship", f"{result.shipped.model}: {result.shipped.why}"
 
 
 def _effort(result: SearchResult) -> Iterator[Row]:

@@ -30,7 +30,9 @@ def headline(run: RunFiles) -> Headline:
     if run.result is None:
         return _without_result(run, run.terms)
     best = run.best
-    ended = (f"Why the search ended: {run.result['ended']}.",)
+    shipped = run.result.get("shipped")
+    shipping = (f"To ship is the {shipped['what']} model: {shipped['why']}.",) if shipped else ()
+    ended = (f"Why the search ended: {run.result['ended']}.", *shipping)
     if best is None or best.drop is None:
         return Headline("missed", "Missed", f"None of {counted(len(run.trials.trials), 'trial')} finished.", ended)
     verdict, certificate = run.result["verdict"], run.trials.certificate

@@ -8,13 +8,14 @@ from typing import Any
 from autoquant.errors import listed
 from autoquant.reports.ablations import Pair
 from autoquant.reports.charts.drop import Measured, drop_chart
-from autoquant.reports.charts.trials import Mark, front, history, mark_of, trade_off
+from autoquant.reports.charts.trials import Mark, history, mark_of, trade_off
 from autoquant.reports.explanation import Explanation
 from autoquant.reports.run_files import RunFiles
 from autoquant.reports.wording import changed, drop_words, figures, interval_words, legend, reasons
 from autoquant.reports.words import at_most, counted, number, percent
 from autoquant.tuning.certification.certificate import Certificate
 from autoquant.tuning.study.choices import MACS
+from autoquant.tuning.study.pareto import pareto_front
 from autoquant.tuning.study.trial import State, Terms, Trial
 
 GROUPS = 6
@@ -83,7 +84,7 @@ def trade_off_section(run: RunFiles, terms: Terms) -> dict[str, Any]:
             "drop": number(one.drop or 0.0),
             "met": one.meets(terms.max_drop),
         }
-        for one in front(trials)
+        for one in pareto_front(trials)
     ]
     return {"chart": chart, "front": steps, "metric": terms.metric, "beyond": chart.beyond}
 

@@ -10,14 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.errors import AutoquantError, InputError, OutOfTime, RunError, UserFunctionError
-from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.data.splits import DataSplits
-from autoquant.evaluation.data.units import largest_unit, suspected_groups, units_of
 from autoquant.evaluation.engines.engine import Runner
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.evaluation.statistics.units import Units
 from autoquant.files import sha256_of
 from autoquant.formats.codec import save
+from autoquant.tuning.certification.assumptions import assumption, units_in
 from autoquant.tuning.certification.certificate import (
     Certificate,
     HoldoutEvaluation,
@@ -140,7 +137,7 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     engine, on_progress = session.open_runtime(), session.on_progress("certification")
     with closing(engine.open_file(model, scorer.program)) as runner:
         score = subset.evaluate(runner, batch_size=size, on_progress=on_progress)
-        kernels = _kernels(runner)
+        kernels = kernels_text(runner)
     certificate = compute_certificate(
         subset.score.rows,
         score.rows,
@@ -152,8 +149,8 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
         unseen=groups.unseen if groups else (),
         guard_max_drop=None if tolerance is None else tolerance.absolute(subset.baseline.score.value),
         left_out=splits.left_out,
-        units=_units(splits, subset),
-        assumes=_assumption(splits, subset.data),
+        units=units_in(subset.data, splits.unit, splits.evaluation),
+        assumes=assumption(subset.data, splits.unit),
         seed=request.seed,
         on_progress=session.on_progress("bounds"),
     )
@@ -161,27 +158,6 @@ def _evaluate(session: SearchSession, model: Path, digest: str, trial: int) -> C
     add_to_holdout_log(evaluation, session.folder)
     save(certificate, model.with_name(CERTIFICATE))
     return certificate
-
-
-def _units(splits: DataSplits, subset: EvaluationSubset) -> Units | None:
-    """The units of the holdout; None where every sample is one."""
-    labels = units_of(subset.data, splits.unit)
-    if labels is None:
-        return None
-    everything = units_of(splits.evaluation, splits.unit)
-    largest = largest_unit(labels, labels if everything is None else everything)
-    return Units(labels, largest) if largest > 1 else None
-
-
-def _assumption(splits: DataSplits, holdout: Dataset) -> str:
-    """What the bound takes for granted: what is independent of what."""
-    if splits.unit:
-        return f"units of '{splits.unit}' are independent of each other, and none is larger than those seen"
-    groups = suspected_groups(holdout)
-    if not groups:
-        return "samples are independent of each other"
-    doubt = "if these belong together, the bound is too low, and --unit says so"
-    return f"samples are independent of each other, though {groups}: {doubt}"
 
 
 def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:
@@ -198,7 +174,7 @@ def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:
         return Groups(labels, ())
 
 
-def _kernels(runner: Runner) -> str:
+def kernels_text(runner: Runner) -> str:
     """The kernels that ran, in words, once a batch has been run: those of LiteRT by kind, and the processor."""
     found = getattr(runner, "kernels", None)
     counts = {kind: len(operators) for kind, operators in found().items()} if found else {}

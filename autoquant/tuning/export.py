@@ -19,7 +19,9 @@ from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.builder import existing_front, front_path
 from autoquant.tuning.certification.certificate import load_certificate
+from autoquant.tuning.evaluation.result import Evaluation
 from autoquant.tuning.events import Listener
+from autoquant.tuning.ship import shipped_float
 from autoquant.tuning.study.choices import AUTO, FLOAT32, MACS, TENSORFLOW, check_target
 from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.origins import check_origins
@@ -35,7 +37,8 @@ class Export:
 
     `trial` is the trial of a run that they are from, with the score that it has there on the engine of the run;
     `transferred` is its score where it was built for another target; `notes` say what of a model's file is another in
-    the model, what was built again as it was damaged, and that a certificate is not of this file.
+    the model, what was built again as it was damaged, and that a certificate is not of this file; `evaluation` compares
+    it with the float model, where `quantize` was given data for that.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class Export:
     engine: str = ""
     transferred: Transferred | None = None
     notes: tuple[str, ...] = ()
+    evaluation: Evaluation | None = None
 
     def __repr__(self) -> str:
         files = ", ".join(path.name for path in (self.model, self.config, self.record))
@@ -150,6 +154,26 @@ class StoredTrial:
             named = self.request.get(what, self.request["data"])
             hint = "put it back, say where it is, or export the best trial, whose model is kept"
             raise RunError(str(self.run.path), f"its {what} {named} is not what the run was started with", hint=hint)
+
+
+def export_float(run: Path, to: Path) -> Export | None:
+    """Copy the float model that a run ships, with the plan that has nothing in INT8; None where it ships none.
+
+    Raises RunError where it is damaged.
+    """
+    shipped = shipped_float(run)
+    if shipped is None:
+        return None
+    model, why = shipped
+    made = make_export(to, model.name)
+    remove_claims(made)
+    front = existing_front(model)
+    for source, copy in ((model, made.model), (front, front_path(made.model))):
+        if source is not None:
+            write_bytes(copy, source.read_bytes())
+    for file in (made.config, made.record):
+        write_bytes(file, (model.parent / file.name).read_bytes())
+    return replace(made, notes=(f"the float model: {why}",))
 
 
 def export_trial(

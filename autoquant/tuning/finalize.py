@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
-from autoquant.errors import AutoquantError, OutOfTime, RunError, TrialError, UserFunctionError
+from autoquant.errors import AutoquantError, DataError, OutOfTime, RunError, TrialError, UserFunctionError
 from autoquant.evaluation.latency.operators import run_latency
+from autoquant.evaluation.scoring.changes import lost_samples
 from autoquant.evaluation.statistics.tolerance import drop_from, within, worst_score
+from autoquant.files import changed_files, writing
 from autoquant.formats.codec import encode
 from autoquant.model.model import is_lite
 from autoquant.tuning.builder import front_path
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
+from autoquant.tuning.pictures import load_changes
 from autoquant.tuning.restore import restore_best, score_on_all
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
+from autoquant.tuning.study.pareto import kept_trials, pareto_front
 from autoquant.tuning.study.places import NOTHING
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best
 from autoquant.tuning.trials import keep_best
@@ -33,12 +38,13 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         if ended is not Ended.INTERRUPTED:
             kept = restore_best(session)
         if kept is not None and ended is not Ended.INTERRUPTED:
-            kept = _scored_on_all(session, kept)
+            kept = _score_others(session, _scored_on_all(session, kept))
     except KeyboardInterrupt:
         ended, kept = Ended.INTERRUPTED, keep_best(session)
     met = kept is not None and kept.meets(session.max_drop)
     terms, workload = session.terms, session.builder.workload
     model = session.best_model if kept else None
+    trials = session.study.trials()
     return SearchResult(
         verdict=Verdict.MET if met else Verdict.MISSED,
         metric=terms.metric,
@@ -46,7 +52,7 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         max_drop=terms.max_drop,
         worst_score=worst_score(terms.baseline, terms.max_drop, higher_is_better=session.metric.higher_is_better),
         best=kept,
-        trials=session.study.trials(),
+        trials=trials,
         layers=workload.size,
         seconds=session.limit.used(),
         model=model,
@@ -58,7 +64,55 @@ def finalize(session: SearchSession, ended: Ended) -> SearchResult:
         space=str(session.request.space),
         search_samples=len(session.scorer.subset),
         declined=session.request.certify == NOTHING,
+        pareto=pareto_front(trials),
+        keep_models=math.inf if session.keep_all_models else session.keep_models,
+        min_baseline=session.request.min_baseline,
     )
+
+
+def _score_others(session: SearchSession, kept: Trial) -> Trial:
+    """The best trial, once the others whose models are kept are there and scored on all samples too.
+
+    Those were stopped early, mostly, and what they score then may bring up others, or a better best; so many are scored
+    as CLOSEST times those to keep, at most. What cannot be built or run is told, and is not among them.
+    """
+    failed: set[int] = set()
+    for _ in range(CLOSEST * session.keep_models if session.keep_models > 1 else 0):
+        trials = [trial for trial in session.study.trials() if trial.number not in failed]
+        others = kept_trials(trials, kept, session.max_drop, session.keep_models)[1:]
+        trial = next((one for one in others if one.state is State.STOPPED or _is_changed(session, one)), None)
+        if trial is None or session.has_no_time(f"trial {trial.number} was not scored on all samples"):
+            break
+        try:
+            if _is_changed(session, trial):
+                session.on_progress(f"building trial {trial.number} again")
+                folder = session.folder.trial(trial.number)
+                with writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                session.builder.build(trial.plan, folder)
+            session.study.amend(score_on_all(session, trial))
+        except TrialError as error:
+            failed.add(trial.number)
+            session.listener(Warned(f"the model of trial {trial.number} is not kept: {error}"))
+        kept = keep_best(session, [one for one in session.study.trials() if one.number not in failed]) or kept
+    return kept
+
+
+def _is_changed(session: SearchSession, trial: Trial) -> bool:
+    """Whether files of a trial are not there, or not as when it was scored."""
+    return bool(changed_files(session.folder.trial(trial.number), trial.digests))
+
+
+def add_lost_samples(session: SearchSession, result: SearchResult) -> SearchResult:
+    """The result with the samples that its best trial has lost; what goes wrong there does not lose it."""
+    if result.best is None:
+        return result
+    try:
+        changes = load_changes(session.folder.trial(result.best.number))
+        return replace(result, lost=lost_samples(changes, session.scorer.subset.data))
+    except (RunError, DataError, OSError) as error:
+        session.listener(Warned(f"lost samples are not named: {error}"))
+        return result
 
 
 def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:

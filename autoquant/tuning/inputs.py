@@ -188,7 +188,7 @@ def open_dataset(
         preprocess=open_preprocess(request.preprocess, scale=request.scale, mean=request.mean, std=request.std),
         label_offset=request.label_offset,
         image_size=request.image_size,
-        front=None if model.front is None else _front_runner(model.front, model),
+        front=None if model.front is None else front_runner(model.front, model),
         warn=warn,
         room=room,
         most=most,
@@ -196,7 +196,7 @@ def open_dataset(
     )
 
 
-def _front_runner(front: Front, model: Model) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+def front_runner(front: Front, model: Model) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
     """Runs what is in front of a model, in TensorFlow."""
     runner = open_engine(TENSORFLOW).open_graph(front.graph)
 

@@ -15,7 +15,7 @@ from autoquant.evaluation.data.splits import DataSplits
 from autoquant.evaluation.engines.engine import Engine
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.evaluation.scoring.baseline import Baseline, score_baseline
+from autoquant.evaluation.scoring.baseline import Baseline, require_score, score_baseline
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import worst_score
@@ -53,12 +53,12 @@ def prepare(
 
     Where trials are `isolated`, that carries them out.
     """
-    return _Preparation(inputs, folder, listener, limit).session(isolated)
+    return Preparation(inputs, folder, listener, limit).session(isolated)
 
 
 def prepare_worker(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock) -> LocalWorker:
     """Prepare what carries out trials of a run that another process has prepared."""
-    preparation = _Preparation(inputs, folder, listener, TimeLimit(clock, clock()))
+    preparation = Preparation(inputs, folder, listener, TimeLimit(clock, clock()))
     choice, builder = preparation.chosen_engine()
     return LocalWorker(builder, preparation.measured(choice.engine).scorer, clock)
 
@@ -73,7 +73,7 @@ class _Measured:
 
 
 @dataclass(frozen=True)
-class _Preparation:
+class Preparation:
     """The steps of the preparation; `told` are the ranges that were warned of."""
 
     inputs: Inputs
@@ -86,7 +86,7 @@ class _Preparation:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
-        for text in check_splits(self._wanted_splits(), self._on_progress("looking at the data")):
+        for text in check_splits(self.wanted_splits(), self._on_progress("looking at the data")):
             self._warn(text)
         choice, builder = self.chosen_engine()
         measured = self.measured(choice.engine)
@@ -136,13 +136,14 @@ class _Preparation:
             limit=self.limit,
             reserve=0.0 if request.timeout == math.inf else _reserve(measured, self.limit.clock),
             keep_all_models=request.keep_all_models,
+            keep_models=request.keep_models,
             isolated=isolated,
             request=request,
             splits=measured.splits,
             known_divergences=predictor.known,
         )
 
-    def _wanted_splits(self) -> DataSplits:
+    def wanted_splits(self) -> DataSplits:
         """The data without the calibration samples that no calibration reads, which need not be in order."""
         splits, request = self.inputs.splits, self.inputs.request
         most = calibration_samples(max(self.inputs.space.batch_nums), request.batch_size)
@@ -188,6 +189,7 @@ class _Preparation:
         for text in baseline.warnings:
             self.listener(events.Warned(text))
         max_drop = request.tolerance.absolute(baseline.score.value)
+        require_score(baseline, inputs.metric, request.min_baseline, inputs.source.name)
         self._check_tolerance(baseline, max_drop)
         splits = make_holdout(inputs.splits, request, inputs.metric, baseline, max_drop, self.folder)
         subset = EvaluationSubset.of(splits.evaluation, inputs.metric, baseline, splits.search)

@@ -37,12 +37,12 @@ def restore_best(session: SearchSession) -> Trial | None:
 
 
 def score_on_all(session: SearchSession, trial: Trial) -> Trial:
-    """The best trial, with the score of its model on all samples, which score.json has too. Raises TrialError."""
+    """A trial, with the score of its model on all samples, which score.json has too. Raises TrialError."""
     on_progress = session.on_progress(f"trial {trial.number}, all samples")
-    full = session.scorer.score_all(session.best_model, on_progress=on_progress)
+    folder = session.folder.trial(trial.number)
+    full = session.scorer.score_all(folder / session.builder.file_name, on_progress=on_progress)
     score = full.score
     drop = drop_from(session.terms.baseline, score.value, higher_is_better=session.metric.higher_is_better)
-    folder = session.folder.trial(trial.number)
     if full.changes is not None:
         save(full.changes, folder / CHANGES)
     scored = replace(

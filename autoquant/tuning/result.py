@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.latency.latency import Latency
+from autoquant.evaluation.scoring.changes import LostSample
 from autoquant.formats.codec import encode, file_facts, json_text
 from autoquant.tuning.certification.certificate import Certificate, Verdict
+from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import Trial
 
 if TYPE_CHECKING:  # which loads LiteRT
@@ -25,6 +27,8 @@ COLUMNS = (
     *("int8_share", "objective", "qdq_ops", "divergence", "samples", "seconds", "failure", "at_fault"),
 )
 """What `trials_dataframe` tells of each trial; `seconds` are those of all its parts."""
+FLOAT, INT8 = "float", "int8"
+"""What can be shipped."""
 
 
 class Ended(StrEnum):
@@ -39,6 +43,20 @@ class Ended(StrEnum):
     FAILURES = "ten trials failed in a row"
     INTERRUPTED = "interrupted"
     STOPPED = "stopped by its listener"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Which model is to be shipped, by --min-speedup: 'float' or 'int8', its file with the SHA-256, and why."""
+
+    what: str
+    model: Path
+    digest: str
+    why: str
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"what": self.what, "model": str(self.model), "digest": self.digest, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,9 @@ class SearchResult:
     kernels; `certificate` is what may be claimed of the best on samples that the search has not seen,
     `uncertified` says why there is none, `declined` that none was wanted; the search had `search_samples`. `warnings`
     are what a person should know of the result, `plugins` what of it is of another package ('huber of acme 1.2').
+    `pareto` are the trials that no other beats in both drop and INT8 share, the models of `keep_models` of which are
+    kept; `lost` are samples that FP32 had right and the best has wrong, at most 200; `shipped` is what to ship where
+    that depends on the speed; the FP32 score is `min_baseline` at least, where that was asked for.
     """
 
     verdict: Verdict
@@ -99,6 +120,11 @@ class SearchResult:
     search_samples: int = 0
     warnings: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    pareto: tuple[Trial, ...] = ()
+    keep_models: float = 1
+    lost: tuple[LostSample, ...] = ()
+    shipped: Shipped | None = None
+    min_baseline: float | None = None
 
     def __repr__(self) -> str:
         best = self.best
@@ -140,6 +166,11 @@ class SearchResult:
         """How much worse than the baseline the best trial is."""
         return self.best.drop if self.best else None
 
+    def model_of(self, trial: Trial) -> Path | None:
+        """The model of a trial, where it is kept."""
+        path = None if self.model is None else RunFolder(self.run).trial(trial.number) / self.model.name
+        return path if path is not None and path.is_file() else None
+
     @property
     def evaluated_samples(self) -> int:
         """Samples evaluated by trials, the baseline and the certification not counted."""
@@ -180,15 +211,31 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "model": str(result.model) if result.model else None,
         "front": str(result.front) if result.front else None,
         "run": str(result.run),
+        "pareto": [_pareto_facts(result, trial) for trial in result.pareto],
+        "shipped": None if result.shipped is None else result.shipped.facts(),
+        "min_baseline": result.min_baseline,
+    }
+
+
+def _pareto_facts(result: SearchResult, trial: Trial) -> dict[str, Any]:
+    """Of one trial of the front; `model` is null where it is not kept."""
+    model = result.model_of(trial)
+    same = {name: getattr(trial, name) for name in ("score", "drop", "int8_layers", "int8_share")}
+    return {
+        "trial": trial.number,
+        **same,
+        "within": trial.meets(result.max_drop),
+        "model": str(model) if model else None,
     }
 
 
 def result_text(result: SearchResult) -> str:
-    """The text of result.json: the object, with every trial."""
+    """The text of result.json: the object, with every trial and the samples that the best has lost."""
     facts = {**result_facts(result), "all_trials": [trial.facts() for trial in result.trials]}
     facts["costly_layers"] = [
         {"layer": name, "divergence": value if math.isfinite(value) else None} for name, value in result.costly.layers
     ]
     facts["plugins"] = list(result.plugins)
     facts["costly_layers_are"] = result.costly.how
+    facts["lost_samples"] = [encode(one) for one in result.lost]
     return json_text(facts)

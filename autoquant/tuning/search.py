@@ -20,7 +20,7 @@ from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
 from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, reporter
-from autoquant.tuning.finalize import add_costly_layers, add_latency, finalize, verify
+from autoquant.tuning.finalize import add_costly_layers, add_latency, add_lost_samples, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
 from autoquant.tuning.overview import keep_overview, with_overview
@@ -29,6 +29,7 @@ from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.session import Clock, PhaseTimes, TimeLimit
+from autoquant.tuning.ship import choose_shipped
 from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.origins import check_origins, origins_of
@@ -39,7 +40,7 @@ from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
 
-STEPS = (add_costly_layers, add_latency, verify, certify)
+STEPS = (add_lost_samples, add_costly_layers, add_latency, verify, certify, choose_shipped)
 """What follows once the result is known, in order: an interruption ends it, and the result stands."""
 STOPPED_EARLY = "its listener stopped it before there was a result"
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"

@@ -158,7 +158,7 @@ class Session:
 
     `terms.max_drop` is the largest drop within tolerance, in units of the metric. Trials are carried out by this
     process, or by what is `isolated` from it. They leave `reserve` seconds of the
-    budget to the bounds of a certificate.
+    budget to the bounds of a certificate. So many models as `keep_models` says stay on disk (study/pareto.py), or all.
     """
 
     builder: Builder
@@ -173,6 +173,7 @@ class Session:
     limit: TimeLimit
     reserve: float = 0.0
     keep_all_models: bool = False
+    keep_models: int = 1
     isolated: Worker | None = None
 
     @property

@@ -17,6 +17,7 @@ from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
+from autoquant.tuning.study.pareto import kept_trials
 from autoquant.tuning.study.run_folder import CHANGES, CONFIG, RECORD
 from autoquant.tuning.study.trial import SCORE, State, Trial, best, write_score
 from autoquant.tuning.worker import failed
@@ -118,7 +119,7 @@ def rules_of(session: Session, trial: Trial) -> StoppingRules:
 
 
 def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial | None:
-    """See that the files of the best trial are there, point `best` at it, then delete the models of the others."""
+    """See that the files of the best trial are there, point `best` at it, then delete the models that are not kept."""
     kept = session.study.best if among is None else best(among, session.max_drop)
     builder = session.builder
     if kept is not None:
@@ -126,7 +127,9 @@ def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial |
         session.folder.point_best(kept.number)
     if not session.keep_all_models:
         names = [*(file.name for file in builder.files(Path(builder.file_name))), CHANGES]
-        session.folder.delete_models(names, keep=kept.number if kept else None)
+        every = session.study.trials() if among is None else among
+        models = kept_trials(every, kept, session.max_drop, session.keep_models)
+        session.folder.delete_models(names, keep=[trial.number for trial in models])
     return kept
 
 

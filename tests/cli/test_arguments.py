@@ -152,7 +152,7 @@ def test_target_options_reach_quantize() -> None:
         ),
         ("m.pb --data d --tolerance 1% --error-rate 5%", "argument --error-rate: invalid float value: '5%'"),
         ("m.pb --data d --tolerance 1% --quiet --verbose", "not allowed with argument"),
-        ("m.pb --data d --tolerance 1% --keep-models none", "invalid choice: 'none'"),
+        ("m.pb --data d --tolerance 1% --keep-models none", "--keep-models: cannot read 'none'; give best"),
     ],
 )
 def test_wrong_arguments_are_usage_errors(words: str, message: str) -> None:

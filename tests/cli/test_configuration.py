@@ -109,7 +109,7 @@ def test_values_may_be_written_as_on_the_command_line() -> None:
         ("[requests]", "run.toml:requests: unknown table; did you mean 'request'?"),
         ("[request]\nmodle = 'm'", "run.toml:request.modle: unknown option; did you mean 'model'?"),
         ("[request]\nmax-trials = 3", "run.toml:request.max-trials: unknown option; did you mean 'max_trials'?"),
-        ("[request]\nkeep_models = 'all'", "request.keep_models: unknown option; did you mean 'keep_all_models'?"),
+        ("[request]\nkeep_models = 'all'", "request.keep_models: must be a whole number, got 'all'"),
         ("[request]\ntrust_model = true", "request.trust_model: no file can vouch for a model; give --trust-model"),
         ("[request]\nseed = '3'", "run.toml:request.seed: must be a whole number, got '3'"),
         ("[request]\nseed = true", "run.toml:request.seed: must be a whole number, got True"),

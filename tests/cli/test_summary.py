@@ -14,7 +14,7 @@ from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTim
 from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.certification.holdout import DECLINED
-from autoquant.tuning.result import CostlyLayers, Ended, SearchResult
+from autoquant.tuning.result import CostlyLayers, Ended, SearchResult, Shipped
 from autoquant.tuning.study.trial import State, Trial
 
 Trials = Callable[..., Trial]
@@ -44,6 +44,28 @@ def test_met_where_nothing_was_to_be_certified(trial: Trials, result: Results) -
         "next     autoquant export 'my run' --to net_quantized_export",
     ]
     assert [label for label, _ in brief(met)] == ["met", "model"]
+
+
+def test_the_pareto_front_and_what_is_shipped(trial: Trials, result: Results, tmp_path: Path) -> None:
+    best, others = trial(0, drop=0.0625), [trial(number, drop=0.5 - 0.03125 * number) for number in range(1, 14)]
+    run = tmp_path / "run"
+    (run / "trials/0000").mkdir(parents=True)
+    (run / "trials/0000/net_quantized.pb").touch()
+    shipped = Shipped("float", run / "float/net_float.tflite", "0" * 64, "INT8 has 0.90 times the speed")
+    more: dict[str, Any] = {"declined": True, "pareto": (best, *others), "keep_models": 2, "shipped": shipped}
+    met = replace(result(best, *others, best=best, met=True, **more), run=run)
+    lines = shown(summary(met)).splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("pareto"))
+    assert [" ".join(line.split()) for line in lines[begin : begin + 4]] == [
+        "pareto no trial has both a smaller drop and a larger share in INT8 than one of these:",
+        "trial model drop share INT8 layers within",
+        f"0 {run}/trials/0000/net_quantized.pb 0.0625 62.5% 2 yes",
+        "1 - 0.4688 62.5% 2 no",
+    ]
+    assert lines[begin + 14].strip() == "and 2 more, in result.json"
+    assert lines[begin + 15].split(maxsplit=2)[1:] == [f"{shipped.model}:", shipped.why]
+    assert [label for label, _ in brief(met)] == ["met", "model", "ship"]
+    assert not any(line.startswith("pareto") for line in shown(summary(replace(met, keep_models=1))).splitlines())
 
 
 def test_what_is_in_front_of_the_model_is_named(trial: Trials, result: Results) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -108,7 +110,7 @@ def run(line: str) -> None:
     program, *words = shlex.split(line)
     other = [sys.executable, *words]
     code = main(words) if program == "autoquant" else subprocess.run(other, check=False).returncode
-    assert code in ((0, 1, 3) if {"search", "resume"} & {*words} else (0,)), line
+    assert code in ((0, 1, 3) if {"search", "resume", "evaluate"} & {*words} else (0,)), line
 
 
 def typed(page: str) -> list[str]:
@@ -178,3 +180,38 @@ def test_every_page_that_shows_commands_is_run() -> None:
     assert {page for page in PAGES if typed(page)} == tried
     snippets = {page for page, text in PAGES.items() if any(language == "python" for language, _ in blocks(text))}
     assert snippets == {"README", "start", "amct", "python", "data", "extending"}
+
+
+def test_the_job_of_every_night(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first night that searches, a second one that applies the plan, and a third one whose training went wrong."""
+    (script,) = (text for language, text in blocks(guide_page("run")) if language == "sh")
+    where = folder / "nightly"
+    (where / "bin").mkdir(parents=True)
+    monkeypatch.chdir(where)
+    for name in ("evaluation.npz", "calibration.npz"):
+        shutil.copy(folder / name, name)
+    train = KERAS.replace("epochs=20", "epochs=int(os.environ['EPOCHS'])").replace('"digits.keras"', "sys.argv[1]")
+    Path("train.py").write_text(f"import os, sys\n{train}", encoding="utf-8")
+    for name, call in (("autoquant", f"{sys.executable} -m autoquant"), ("python", sys.executable)):
+        Path("bin", name).write_text(f'#!/bin/sh\nexec {call} "$@"\n', encoding="utf-8")
+        Path("bin", name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{where / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+
+    def night(epochs: int) -> int:
+        monkeypatch.setenv("EPOCHS", str(epochs))
+        return subprocess.run(["sh", "-c", script], check=False).returncode
+
+    assert night(8) == 0
+    assert "baseline" in Path("search.xml").read_text(encoding="utf-8")
+    assert not Path("evaluate.xml").exists() and len(list(Path("runs").iterdir())) == 1
+    first = Path("release/nightly_quantized.pb").read_bytes()
+    assert night(9) == 0
+    assert "nightly_quantized.pb: tolerance" in Path("evaluate.xml").read_text(encoding="utf-8")
+    assert len(list(Path("runs").iterdir())) == 1, "the plan of the first night held"
+    second = Path("release/nightly_quantized.pb").read_bytes()
+    assert second != first
+    assert night(1) == 4
+    for name in ("evaluate.xml", "search.xml"):
+        assert "worse than --min-baseline 0.8" in Path(name).read_text(encoding="utf-8")
+    assert Path("release/nightly_quantized.pb").read_bytes() == second

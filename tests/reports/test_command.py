@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autoquant.cli import search
-from autoquant.cli.arguments import Parser, options_for
+from autoquant.cli.arguments import Parser, search_options
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.reports.command import command_of, in_memory
 from autoquant.tuning.study.request import SearchRequest
@@ -22,10 +22,7 @@ def read_back(command: str) -> SearchRequest:
     parser = Parser(prog="autoquant search")
     search.add_arguments(parser)
     args = parser.parse_args(words[2:])
-    options = options_for(args, SearchRequest)
-    if "keep_models" in args:
-        options["keep_all_models"] = args.keep_models == "all"
-    return SearchRequest(**options)
+    return SearchRequest(**search_options(args))
 
 
 def as_words(numbers: Any) -> str:
@@ -43,6 +40,8 @@ def as_words(numbers: Any) -> str:
         {"stop_on_target": True, "keep_all_models": True, "allow_overlap": True, "cache": 0, "samples": 0},
         {"cache": 500_000_000, "certify": "none", "confidence": 0.9, "error_rate": 0.01},
         {"guard": "class", "guard_tolerance": Tolerance(0.05, relative=True), "sampler": "tpe", "metric": "top5"},
+        {"keep_models": 3, "min_baseline": -1.5, "junit": "out.xml"},
+        {"target": "litert", "min_speedup": 1.25, "min_baseline": 0.75},
         {"preprocess": "tf", "space": "thorough", "engine": "litert"},
     ],
 )

@@ -39,6 +39,13 @@ def test_a_certified_run_says_what_is_claimed(run: RunFiles) -> None:
     assert found.more == (f"Why the search ended: {run.result['ended']}.",) if run.result else False
 
 
+def test_what_is_shipped_is_told(run: RunFiles) -> None:
+    assert run.result is not None
+    shipped = {"what": "float", "model": "m", "digest": "0", "why": "INT8 has 0.90 times the speed"}
+    found = headline(replace(run, result={**run.result, "shipped": shipped}))
+    assert found.more[-1] == "To ship is the float model: INT8 has 0.90 times the speed."
+
+
 def missed_on_holdout(certificate: Certificate) -> Certificate:
     return replace(certificate, verdict=Verdict.MISSED, drop=0.02, upper_bound=0.03)
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import autoquant
 from autoquant import api, guide
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
+from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest
 from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
 
 FILE = Path(guide.__file__).parent / "python.md"
 OPTIONS: tuple[tuple[str, type, type], ...] = (
     ("SearchOptions", SearchOptions, SearchRequest),
     ("DataOptions", DataOptions, DataRequest),
+    ("EvaluateOptions", EvaluateOptions, EvaluateRequest),
     ("BenchmarkOptions", BenchmarkOptions, BenchmarkRequest),
 )
 INTRODUCTION = """\

@@ -164,6 +164,11 @@ def test_all_layers_become_int8_and_the_files_run_without_us(case: Case, target:
     assert moved.transferred is not None
     assert moved.transferred.score > 0.9
     assert (moved.front is not None) == (other == "litert")
+    assert result.model is not None
+    judged = autoquant.evaluate(case.model, result.model, moved.model, data={**case.data, "y": labels})
+    assert judged.models[0].score == 1.0
+    assert judged.models[1].score == (found.argmax(axis=1) == labels).mean()
+    assert judged.models[2].score > 0.9
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +221,11 @@ def test_a_saved_model_of_two_signatures(
     assert result.certificate is not None
     assert tomllib.loads((result.run / "run.toml").read_text())["request"]["signature"] == signature
     assert (result.front is not None) == (target == "litert" and name == "encoded")
+    assert result.model is not None
+    options: dict[str, Any] = {"signature": signature, "metric": "top1@output=detection_scores"}
+    labels = detector.outputs.argmax(axis=1)
+    judged = autoquant.evaluate(detector.model, result.model, data=(detector.data[name], labels), **options)
+    assert judged.models[0].score == 1.0 and judged.models[1].score > 0.9
     if target == "tensorflow" or result.front is not None:
         found = run_found(result, detector.data, detector.output)
         assert (found.argmax(axis=1) == detector.outputs.argmax(axis=1)).mean() > 0.9

@@ -126,6 +126,10 @@ class ImageFolder:
         """The names of the files, from the folder on, without their endings."""
         return [str(file.relative_to(self._folder).with_suffix("")) for file in self._files]
 
+    def file_name(self, index: int) -> str:
+        """The name of a file, from the folder on."""
+        return self._files[index].relative_to(self._folder).as_posix()
+
     @property
     def classes(self) -> int:
         """How many classes there are; 0 without labels."""

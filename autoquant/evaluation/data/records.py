@@ -87,13 +87,19 @@ class RecordSource:
         found: dict[str, list[object]] = {}
         for index in range(min(len(self), LOOKED_AT)):
             for name, feature in self._features_of(index).items():
-                kind = feature.WhichOneof("kind")
-                values = list(getattr(feature, kind).value) if kind in ("bytes_list", "int64_list") else []
-                if len(values) == 1 and names.search(name.removesuffix("_id").lower()):
-                    value = values[0]
-                    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                    found.setdefault(name, []).append(text)
+                value = _single_value(feature)
+                if value is not None and names.search(name.removesuffix("_id").lower()):
+                    found.setdefault(name, []).append(value)
         return found
+
+    def value_of(self, index: int, names: re.Pattern[str]) -> str:
+        """The value of a record's first feature, by name, of one value whose name matches; '' where there is none."""
+        features = self._features_of(index)
+        for name in sorted({*features} - {IMAGE, LABEL}):
+            value = _single_value(features[name])
+            if value is not None and names.search(name.lower()):
+                return str(value)
+        return ""
 
     def _features_of(self, index: int) -> Any:
         where, record = self._record(index)
@@ -156,6 +162,16 @@ class RecordSource:
             raise DataError(where, f"has no '{IMAGE}'", hint=hint)
         image = decode_image(where, features[IMAGE].bytes_list.value[0], self._form)
         return Sample({self._form.input: image}, _label(where, features) if labelled else None)
+
+
+def _single_value(feature: Any) -> str | int | None:
+    """The value of a feature, text or a whole number; None where it has several, or of another kind."""
+    kind = feature.WhichOneof("kind")
+    values = list(getattr(feature, kind).value) if kind in ("bytes_list", "int64_list") else []
+    if len(values) != 1:
+        return None
+    value: str | int = values[0].decode("utf-8", "replace") if isinstance(values[0], bytes) else values[0]
+    return value
 
 
 def _label(where: str, features: Any) -> Array:

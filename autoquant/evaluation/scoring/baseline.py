@@ -14,7 +14,7 @@ import numpy as np
 from autoquant import __version__
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, digest_of, read_cache, write_cache
-from autoquant.errors import DataError, ModelError, TrialError
+from autoquant.errors import BaselineError, DataError, ModelError, TrialError
 from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import prefetched
@@ -27,6 +27,7 @@ from autoquant.evaluation.scoring.observed import ObservedOutputs
 from autoquant.evaluation.scoring.outputs import OutputCache
 from autoquant.evaluation.scoring.reference import Reference
 from autoquant.evaluation.scoring.rows import Rows, size_text
+from autoquant.evaluation.statistics.tolerance import drop_from
 from autoquant.model.model import InputSpec, Model
 from autoquant.quiet import no_progress
 
@@ -184,6 +185,14 @@ def _measured(metric: Metric, outputs: Outputs, labels: Array | None) -> tuple[A
         return metric.measure(scored, labels, reference), reference
     except DataError as error:
         raise with_alternative(error, metric, outputs, labels) from error
+
+
+def require_score(baseline: Baseline, metric: Metric, least: float | None, name: str) -> None:
+    """Raise BaselineError where the FP32 model, called `name`, is worse than was asked of it at least."""
+    score = baseline.score.value
+    if least is not None and drop_from(least, score, higher_is_better=metric.higher_is_better) > 0.0:
+        what = f"scores {metric.name} {score:.6g}, worse than --min-baseline {least:g}: nothing more is done"
+        raise BaselineError(name, what, hint="train it better, or check data and preprocessing")
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:

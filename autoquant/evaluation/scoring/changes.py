@@ -10,6 +10,8 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.ids import sample_ids
 from autoquant.evaluation.metrics.classes import sample_classes
 from autoquant.evaluation.metrics.metric import Metric
 from autoquant.evaluation.scoring.subset import EvaluationSubset
@@ -71,6 +73,29 @@ class SampleChanges:
     answers: int | None = None
     classes: tuple[ClassChanges, ...] = ()
     confusions: tuple[Confusion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LostSample:
+    """A sample that is worse than in FP32: its number in the data, from 0, and its `id`, '' where it has no name.
+
+    Classes are as in ChangedSample.
+    """
+
+    sample: int
+    id: str = ""
+    label: int | None = None
+    before: int | None = None
+    after: int | None = None
+
+
+def lost_samples(changes: SampleChanges | None, data: Dataset) -> tuple[LostSample, ...]:
+    """Those that became worse, of the ones that are listed, in their order. Raises DataError where data is gone."""
+    lost = [one for one in changes.changed if one.drop > 0] if changes else []
+    ids = sample_ids(data, [one.sample for one in lost])
+    return tuple(
+        LostSample(one.sample, name, one.label, one.before, one.after) for one, name in zip(lost, ids, strict=True)
+    )
 
 
 class SampleClasses:

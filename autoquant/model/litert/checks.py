@@ -64,7 +64,7 @@ def _check_float(graph: Any, where: str) -> None:
     found: dict[str, str] = {}
     for index, tensor in enumerate(graph.tensors):
         type_name, name = flatbuffer.type_name(tensor), flatbuffer.tensor_name(tensor)
-        if type_name in INTEGERS and _has_scales(tensor.quantization):
+        if type_name in INTEGERS and has_scales(tensor.quantization):
             found.setdefault("activation" if index in made else "weight", f"'{name}' is {type_name}")
     if "activation" in found:
         raise ModelError(where, f"is quantized already: its tensor {found['activation']}", hint=GIVE_FLOAT)
@@ -73,7 +73,7 @@ def _check_float(graph: Any, where: str) -> None:
         raise ModelError(where, what, hint=GIVE_FLOAT)
 
 
-def _has_scales(quantization: Any | None) -> bool:
+def has_scales(quantization: Any | None) -> bool:
     """Whether there are scales, those of blocks included, which the details hold."""
     if quantization is None:
         return False

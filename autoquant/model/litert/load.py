@@ -1,16 +1,19 @@
-"""Float .tflite files, opened without TensorFlow."""
+"""Files of LiteRT, opened without TensorFlow: float ones to be quantized, and any to be run as they are."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoquant.errors import ModelError, did_you_mean
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound
+from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound, has_scales
 from autoquant.model.litert.fake_quants import NOTE, remove_fake_quants
 from autoquant.model.litert.flatbuffer import DTYPES, tensor_name
 from autoquant.model.litert.functions import keep_subgraphs
@@ -54,6 +57,34 @@ def load_lite(path: Path, *, signature: str | None = None) -> Model:
     tensor_shapes(lite)  # whatever LiteRT refuses is found here, not in the middle of a run
     notes = (NOTE.format(rounded),) if rounded else ()
     return Model(path.resolve().stem, lite, _specs(lite), hashlib.sha256(content).hexdigest(), notes)
+
+
+def load_as_is(path: Path, *, signature: str | None = None) -> Model:
+    """Open any .tflite to be run as the file is, float or INT8, by whichever tool; `signature` chooses among several.
+
+    Inputs of integers with a scale take real numbers, as LiteRTRunner feeds them. Raises ModelError where the file is
+    none, or is damaged, or where it has several signatures and none is chosen.
+    """
+    content = _content(path)
+    model = _objects(path, content)
+    check_sound(model, where=str(path))
+    before = [(_names(found.inputs), _names(found.outputs)) for found in model.signatureDefs or ()]
+    inputs, outputs = _select_signature(model, signature, where=str(path))
+    check_inputs(model, inputs, where=str(path))
+    as_is = before == [({*inputs}, {*outputs})]  # LiteRT runs the only signature of a file under these names
+    lite = LiteGraph(content if as_is else flatbuffer.write(model), inputs, outputs, {})
+    return Model(path.resolve().stem, lite, _real_specs(lite), hashlib.sha256(content).hexdigest())
+
+
+def _names(entries: Iterable[Any] | None) -> set[str]:
+    """The names in a signature."""
+    return {entry.name.decode(errors="replace") for entry in entries or ()}
+
+
+def signatures(path: Path) -> tuple[str, ...]:
+    """The names of the signatures of a .tflite. Raises ModelError where the file is none, or damaged."""
+    found = _objects(path, _content(path)).signatureDefs or ()
+    return tuple(signature.signatureKey.decode(errors="replace") for signature in found)
 
 
 def _content(path: Path) -> bytes:
@@ -136,3 +167,11 @@ def _specs(lite: LiteGraph) -> tuple[InputSpec, ...]:
     types = (DTYPES[lite.subgraph.tensors[index].type] for index in lite.subgraph.inputs)
     shapes = stated_shapes(lite).items()
     return tuple(InputSpec(name, dtype, shape) for (name, shape), dtype in zip(shapes, types, strict=True))
+
+
+def _real_specs(lite: LiteGraph) -> tuple[InputSpec, ...]:
+    """What the inputs take, real numbers where integers stand for such."""
+    tensors = [lite.subgraph.tensors[index] for index in lite.subgraph.inputs]
+    scaled = [has_scales(tensor.quantization) for tensor in tensors]
+    pairs = [(spec, found and spec.dtype.kind in "iu") for spec, found in zip(_specs(lite), scaled, strict=True)]
+    return tuple(replace(spec, dtype=np.dtype(np.float32)) if stands else spec for spec, stands in pairs)

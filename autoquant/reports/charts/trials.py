@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from autoquant.reports.charts.scale import Scale, Tick, decimals_of, padded, round_values
+from autoquant.tuning.study.pareto import pareto_front
 from autoquant.tuning.study.trial import State, Trial
 
 SHOWN = 5.0
@@ -139,7 +140,7 @@ def trade_off(
         assert one.drop is not None
         y, beyond = drops(one.drop)
         points.append(Point(one.number, shares(one.int8_share), y, mark_of(one, max_drop), beyond))
-    steps = [(shares(one.int8_share), drops.scale(one.drop)) for one in front(known) if one.drop is not None]
+    steps = [(shares(one.int8_share), drops.scale(one.drop)) for one in pareto_front(known) if one.drop is not None]
     lines = [line for (x1, y1), (x2, y2) in pairwise(steps) for line in (Line(x1, y1, x2, y1), Line(x2, y1, x2, y2))]
     return TradeOff(
         points=tuple(points),
@@ -152,19 +153,6 @@ def trade_off(
         beyond=sum(one.beyond for one in points),
         height=TRADE_OFF,
     )
-
-
-def front(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials scored on all samples that no other such trial beats in share and drop, by share, the largest first.
-
-    Of equals the earliest.
-    """
-    done = [one for one in trials if one.state is State.DONE and one.drop is not None]
-    found: list[Trial] = []
-    for one in sorted(done, key=lambda one: (-one.int8_share, one.drop, one.number)):
-        if not found or (one.drop or 0.0) < (found[-1].drop or 0.0):
-            found.append(one)
-    return found
 
 
 def history(trials: Sequence[Trial], best: Trial | None, *, max_drop: float, samples: int) -> History:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,11 +35,12 @@ from autoquant.tuning.certification.certificate import Certificate, Origin, Verd
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What the rows tell.
+class Evidence:
+    """What the rows of two models tell of the drop from one to the other, whatever the tolerance.
 
-    Of a metric with bounds that is not 0 or 1, `drops` are drops, each within `reach` of 0; where samples come in
-    `units`, of any metric that has values per sample.
+    `bound` is the upper bound of the true drop; `suspicious` that the other is better by more than chance. Of a metric
+    with bounds that is not 0 or 1, `drops` are drops, each within `reach` of 0; where samples come in `units`, of any
+    metric that has values per sample.
     """
 
     seen: PairedDrop
@@ -69,6 +71,47 @@ class _Found:
         return None if found is None else math.ceil(found * total / seen.samples)
 
 
+def find_evidence(
+    baseline_rows: Array,
+    rows: Array,
+    *,
+    metric: Metric,
+    confidence: float,
+    groups: Array | None = None,
+    guard_max_drop: float = math.inf,
+    units: Units | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = no_progress,
+) -> Evidence:
+    """The drop with its bounds, from the rows of FP32 and INT8 on the same samples, of which there are some.
+
+    `groups` (samples,) are labels of classes or slices, those first that are proven to drop more than `guard_max_drop`;
+    `units` says which samples belong together. `on_progress` is told resamples. Raises UsageError for groups where the
+    metric has no values per sample, DataError where it needs more data.
+    """
+    if metric.per_sample:
+        named = None if groups is None else np.asarray([str(group) for group in groups.tolist()])
+        return _per_sample(baseline_rows, rows, metric, confidence, named, guard_max_drop, units, seed)
+    if groups is not None:
+        raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
+    return _as_whole(baseline_rows, rows, metric, confidence, units, seed, on_progress)
+
+
+def lower_bound(
+    baseline_rows: Array,
+    rows: Array,
+    *,
+    metric: Metric,
+    confidence: float,
+    units: Units | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = no_progress,
+) -> float:
+    """The lower confidence bound of the true drop, one-sided: minus the upper bound of the drop the other way round."""
+    options: dict[str, Any] = {"metric": metric, "confidence": confidence, "units": units, "seed": seed}
+    return -find_evidence(rows, baseline_rows, **options, on_progress=on_progress).bound.value
+
+
 def compute_certificate(
     baseline_rows: Array,
     rows: Array,
@@ -89,27 +132,59 @@ def compute_certificate(
     """The certificate of an INT8 model, from the rows of FP32 and INT8 on the same samples, of which there are some.
 
     `groups` (samples,) are labels of classes or slices, each held to a drop of `guard_max_drop`, by default `max_drop`;
-    `unseen` are labels of others, that no sample has, so that nothing is certified. `units` says which samples
-    belong together, and `assumes` what else the bound takes for granted. `on_progress` is told resamples.
-    Raises UsageError for groups where the metric has no values per sample, DataError where it needs more data.
+    `unseen` are labels of others, that no sample has, so that nothing is certified. `assumes` says what else than
+    `units` the bound takes for granted. Raises as `find_evidence`.
     """
     each = max_drop if guard_max_drop is None else guard_max_drop
-    if metric.per_sample:
-        named = None if groups is None else np.asarray([str(group) for group in groups.tolist()])
-        found = _per_sample(baseline_rows, rows, metric, confidence, named, each, units, seed)
-    elif groups is not None:
-        raise UsageError("--guard", f"'{metric.name}' has no value for each sample", hint="guard another metric")
-    else:
-        found = _as_whole(baseline_rows, rows, metric, confidence, units, seed, on_progress)
-    verdict = _verdict(found, max_drop, each)
+    found = find_evidence(
+        baseline_rows,
+        rows,
+        metric=metric,
+        confidence=confidence,
+        groups=groups,
+        guard_max_drop=each,
+        units=units,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    scores = metric.combine(baseline_rows), metric.combine(rows)
+    return certificate_of(
+        found,
+        scores,
+        metric=metric.name,
+        max_drop=max_drop,
+        guard_max_drop=each,
+        confidence=confidence,
+        origin=origin,
+        unseen=unseen,
+        left_out=left_out,
+        assumes=assumes,
+    )
+
+
+def certificate_of(
+    found: Evidence,
+    scores: tuple[float, float],
+    *,
+    metric: str,
+    max_drop: float,
+    guard_max_drop: float,
+    confidence: float,
+    origin: Origin,
+    unseen: tuple[str, ...] = (),
+    left_out: int = 0,
+    assumes: str = "",
+) -> Certificate:
+    """The certificate by what was found at this confidence, and by the `scores` of FP32 and INT8."""
+    verdict = _verdict(found, max_drop, guard_max_drop)
     if verdict is Verdict.CERTIFIED and unseen:
         verdict = Verdict.MET
-    needed = _needed(found, max_drop, each, confidence) if verdict is Verdict.MET and not unseen else None
+    needed = _needed(found, max_drop, guard_max_drop, confidence) if verdict is Verdict.MET and not unseen else None
     return Certificate(
         verdict=verdict,
-        metric=metric.name,
-        baseline=metric.combine(baseline_rows),
-        score=metric.combine(rows),
+        metric=metric,
+        baseline=scores[0],
+        score=scores[1],
         drop=found.seen.drop,
         upper_bound=found.bound.value,
         max_drop=max_drop,
@@ -120,13 +195,13 @@ def compute_certificate(
         suspicious=found.suspicious,
         losses=found.seen.losses,
         gains=found.seen.gains,
-        needed_samples=needed if units is None else None,
+        needed_samples=needed if found.units is None else None,
         guard=found.guard,
-        guard_max_drop=each if found.guard else None,
+        guard_max_drop=guard_max_drop if found.guard else None,
         left_out=left_out,
         unseen=unseen,
-        units=None if units is None else len(units),
-        needed_units=None if units is None else needed,
+        units=None if found.units is None else len(found.units),
+        needed_units=None if found.units is None else needed,
         assumes=assumes,
     )
 
@@ -151,7 +226,7 @@ def _per_sample(
     each: float,
     units: Units | None,
     seed: int,
-) -> _Found:
+) -> Evidence:
     drops = sample_drops(before, after, higher_is_better=metric.higher_is_better)
     binary = counts_right(metric, before, after)
     reach = None if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
@@ -163,7 +238,7 @@ def _per_sample(
     bound = upper_bound(drops, confidence=confidence, binary=binary, reach=reach, units=units, seed=seed)
     suspicious = significantly_better(drops, binary=binary, reach=reach, units=units, seed=seed)
     kept = None if binary and units is None else drops
-    return _Found(paired_drop(drops, binary=binary), bound, suspicious, guarded, groups, kept, reach, units)
+    return Evidence(paired_drop(drops, binary=binary), bound, suspicious, guarded, groups, kept, reach, units)
 
 
 def _as_whole(
@@ -174,7 +249,7 @@ def _as_whole(
     units: Units | None,
     seed: int,
     on_progress: OnProgress,
-) -> _Found:
+) -> Evidence:
     higher = metric.higher_is_better
     bound, low = bootstrap_drop(
         before,
@@ -187,7 +262,7 @@ def _as_whole(
         on_progress=on_progress,
     )
     seen = PairedDrop(len(after), drop_from(metric.combine(before), metric.combine(after), higher_is_better=higher))
-    return _Found(seen, bound, low.value < 0.0, units=units)
+    return Evidence(seen, bound, low.value < 0.0, units=units)
 
 
 def bootstrap_seconds(rows: Array, samples: int, metric: Metric, clock: Callable[[], float]) -> float:
@@ -197,7 +272,7 @@ def bootstrap_seconds(rows: Array, samples: int, metric: Metric, clock: Callable
     return (clock() - begin) * bootstrap_calls(samples) * samples / len(rows)
 
 
-def _verdict(found: _Found, max_drop: float, each: float) -> Verdict:
+def _verdict(found: Evidence, max_drop: float, each: float) -> Verdict:
     if not within(found.seen.drop, max_drop) or any(not within(group.lower, each) for group in found.guard):
         return Verdict.MISSED
     if within(found.bound.value, max_drop) and all(within(group.upper, each) for group in found.guard):
@@ -205,7 +280,7 @@ def _verdict(found: _Found, max_drop: float, each: float) -> Verdict:
     return Verdict.MET
 
 
-def _needed(found: _Found, max_drop: float, each: float, confidence: float) -> int | None:
+def _needed(found: Evidence, max_drop: float, each: float, confidence: float) -> int | None:
     """About how many samples would certify the whole and each group; None where one has no room left."""
     needed: list[int | None] = [0]
     if not within(found.bound.value, max_drop):

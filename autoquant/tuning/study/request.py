@@ -25,6 +25,7 @@ from autoquant.tuning.study.choices import (
     MACS,
     SAMPLERS,
     TENSORFLOW,
+    check_gates,
     check_known,
     check_scoring,
     check_target,
@@ -42,6 +43,10 @@ CHANGEABLE = frozenset(
         "isolate",
         "stop_on_target",
         "keep_all_models",
+        "keep_models",
+        "min_baseline",
+        "min_speedup",
+        "junit",
         "certify",
         "cache",
         "samples",
@@ -98,6 +103,10 @@ class SearchOptions(DataOptions, total=False):
     allow_overlap: bool
     trust_model: bool
     samples: int
+    keep_models: int
+    min_baseline: float | None
+    min_speedup: float | None
+    junit: str | Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +151,12 @@ class SearchRequest(DataRequest):
     `inputs` and `outputs` override what the model's file says, `feed` gives values to placeholders of it that are no
     data, such as is_training, and is kept as texts NAME=VALUE; `metric` is a name or a function; `space` a preset's
     name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
-    seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_all_models` keeps the models of trials
-    that were not the best. A trial that takes longer than `trial_timeout` seconds has failed; with `isolate` trials run
-    in a process of their own, and one that it dies of, out of memory or in a kernel, has failed too. At most `cache`
-    bytes of samples that a function makes, or images decoded, are cached on the disk of the run, never more than half
-    of what is free there; 0 for no cache.
+    seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_models` is how many models stay on disk:
+    of the best trial, and of others that no trial beats in both drop and INT8 share; `keep_all_models` keeps all. A
+    trial that takes longer than `trial_timeout` seconds has failed; with `isolate` trials run in a process of their
+    own, and one that it dies of, out of memory or in a kernel, has failed too. At most `cache` bytes of samples that a
+    function makes, or images decoded, are cached on the disk of the run, never more than half of what is free there; 0
+    for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
     target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or
@@ -161,6 +171,10 @@ class SearchRequest(DataRequest):
     units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
     Of images that INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
     `trust_model` opens a model that may do more than compute (model/trust.py).
+
+    For jobs that nobody watches: the search ends after the baseline with BaselineError where the FP32 score is worse
+    than `min_baseline`; unless the best model is `min_speedup` times as fast here as the float model, that is shipped,
+    for target litert; `junit` is a file for verdict, groups and gates as test cases.
     """
 
     model: str | Path
@@ -193,11 +207,15 @@ class SearchRequest(DataRequest):
     allow_overlap: bool = False
     trust_model: bool = False
     samples: int = 24
+    keep_models: int = 1
+    min_baseline: float | None = None
+    min_speedup: float | None = None
+    junit: str | Path = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate", "confidence")
-        for name in numbers:
+        for name in (*numbers, "keep_models", "min_baseline", "min_speedup"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "feed", feed_texts(self.feed))
         if self.max_trials < 1:
@@ -228,6 +246,10 @@ class SearchRequest(DataRequest):
         check_known("--sampler", self.sampler, SAMPLERS)
         check_target(self.model, target=self.target, io=self.io)
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
+        if self.keep_models < 1:
+            what = f"must be at least 1, got {self.keep_models}"
+            raise UsageError("--keep-models", what, hint="for example 5; or best, or all")
+        check_gates(target=self.target, min_baseline=self.min_baseline, min_speedup=self.min_speedup)
         if not self.space:
             object.__setattr__(self, "space", default_space(self.target))
 
@@ -244,7 +266,9 @@ class SearchRequest(DataRequest):
         table: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if isinstance(value, str | Path):
+            if entry.name == "junit":
+                value = str(Path(value).absolute()) if value else None  # which is yet to be written
+            elif isinstance(value, str | Path):
                 value = absolute(entry.name, str(value))
             elif isinstance(value, Tolerance):
                 value = str(value)

@@ -2,6 +2,7 @@
 
 run.toml  space.toml  study.journal  holdout_log.json  result.json
 model/         the model, where it was given in memory
+float/         the float model, where that is shipped (--min-speedup)
 report.html    made of overview.json, pictures.npz, phases.json and what the trials have
 baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
 corrections/   bias corrections, and the statistics they are computed from
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class RunFolder:
         self.overview = path / "overview.json"
         self.pictures = path / "pictures.npz"
         self.phases = path / "phases.json"
+        self.shipped_float = path / "float"
         self.report = path / "report.html"
         self.best = path / "best"
         self._is_run = False  # once run.toml was read or written
@@ -96,7 +98,7 @@ class RunFolder:
     def check_links(self) -> None:
         """Raise RunError where something in it is a link to elsewhere: files there would be written, or deleted."""
         inside = self.path.resolve()
-        parts = (self.path / "trials", self.corrections)
+        parts = (self.path / "trials", self.corrections, self.shipped_float)
         for entry in (*parts, *(entry for part in parts for entry in part.glob("*")), *self.path.iterdir()):
             if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
                 what = f"is a link that leads out of the run, to {entry.readlink()}"
@@ -144,14 +146,14 @@ class RunFolder:
             temporary.symlink_to(target, target_is_directory=True)
             temporary.replace(self.best)
 
-    def delete_models(self, names: Sequence[str], *, keep: int | None) -> None:
-        """Remove the files of the models of all trials but one; `names` are those of one model, its own first.
+    def delete_models(self, names: Sequence[str], *, keep: Collection[int]) -> None:
+        """Remove the files of the models of all trials but some; `names` are those of one model, its own first.
 
         All folders are looked into once, then those of trials made since.
         """
         if self._with_model is None:
             self._with_model = {found.parent for found in self.path.glob(f"trials/[0-9]*/{glob.escape(names[0])}")}
-        kept = set() if keep is None else {self.trial(keep)}
+        kept = {self.trial(number) for number in keep}
         for folder in sorted(self._with_model - kept):
             for name in reversed(names):  # itself last: the others are found by it
                 (folder / name).unlink(missing_ok=True)

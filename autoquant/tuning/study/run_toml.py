@@ -18,11 +18,13 @@ NAMES, SIZE, NUMBERS = "a list of texts", "two whole numbers", "a number, a text
 DIGEST = "a SHA-256 in hex"
 KINDS: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("model", "data", "calibration", "certify", "space", "metric", "preprocess"), TEXT),
+        **dict.fromkeys(("model", "data", "calibration", "certify", "space", "metric", "preprocess", "junit"), TEXT),
         **dict.fromkeys(("signature", "target", "engine", "io", "objective", "sampler", "guard", "unit"), TEXT),
         **dict.fromkeys(("tolerance", "guard_tolerance"), TEXT),
-        **dict.fromkeys(("label_offset", "batch_size", "max_trials", "seed", "cache", "samples"), WHOLE),
-        **dict.fromkeys(("timeout", "trial_timeout", "error_rate", "confidence"), NUMBER),
+        **dict.fromkeys(("label_offset", "batch_size", "max_trials", "seed", "cache", "samples", "keep_models"), WHOLE),
+        **dict.fromkeys(
+            ("timeout", "trial_timeout", "error_rate", "confidence", "min_baseline", "min_speedup"), NUMBER
+        ),
         **dict.fromkeys(("stop_on_target", "keep_all_models", "allow_overlap", "isolate"), FLAG),
         **dict.fromkeys(("inputs", "outputs", "feed"), NAMES),
         **dict.fromkeys(("scale", "mean", "std"), NUMBERS),

@@ -10,7 +10,8 @@ import pytest
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.reports.charts.drop import Measured, drop_chart
 from autoquant.reports.charts.layers import BARS, Place, layer_strip
-from autoquant.reports.charts.trials import HISTORY, Mark, front, history, mark_of, trade_off
+from autoquant.reports.charts.trials import HISTORY, Mark, history, mark_of, trade_off
+from autoquant.tuning.study.pareto import pareto_front
 from autoquant.tuning.study.trial import State, Trial
 
 PLAN = Plan({"conv": LayerPlan(), "fc": None})
@@ -53,8 +54,7 @@ def test_the_front_has_what_no_other_trial_beats(made: Make) -> None:
         made(5, 0.9, 0.0, state=State.STOPPED, within=True),
         made(6, 1.0, 0.5),
     ]
-    assert [one.number for one in front(trials)] == [0, 1, 4]
-    assert front([]) == []
+    assert [one.number for one in pareto_front(trials)] == [0, 1, 4]
 
 
 def test_more_accurate_is_higher_and_more_in_int8_further_right(made: Make) -> None:

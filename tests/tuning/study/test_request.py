@@ -41,6 +41,10 @@ FULL = SearchRequest(
     seed=9,
     stop_on_target=True,
     keep_all_models=True,
+    keep_models=4,
+    min_baseline=0.5,
+    min_speedup=1.5,
+    junit=str(Path("out.xml").absolute()),
 )
 
 

@@ -36,7 +36,7 @@ def test_models_are_looked_for_once_then_known(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "glob", glob)
     folder = RunFolder(tmp_path)
-    for number, keep, left in ((3, 1, [1]), (4, 1, [1]), (5, 5, [5]), (6, None, [])):
+    for number, keep, left in ((3, [1, 2], [1, 2]), (4, [1], [1]), (5, [5, 9], [5]), (6, [], [])):
         make_model(folder, number)
         folder.delete_models(NAMES, keep=keep)
         assert models(folder) == left

@@ -1,0 +1,1 @@
+"""Models of any kind, scored side by side on the same samples."""

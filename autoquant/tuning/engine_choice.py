@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import ModelError, PlanError, RunError, TrialError, UsageError
-from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, Nudged, compare
+from autoquant.evaluation.engines.comparison import FLOAT_BOUND, INT8_BOUND, Comparison, Nudged, Remembered, compare
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.metrics.metric import OnProgress
@@ -60,10 +61,14 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class EngineChooser:
-    """Chooses the engine of a run."""
+    """Chooses the engine of a run. What the FP32 model gives in TensorFlow is computed once for all comparisons."""
 
     inputs: Inputs
     on_progress: OnProgress
+
+    @cached_property
+    def _fp32(self) -> Remembered:
+        return Remembered(lambda: open_engine(TENSORFLOW).open_graph(self.inputs.model.program))
 
     def choose(self) -> EngineChoice:
         """Choose an engine; LiteRT for a graph of TensorFlow only where the FP32 model computes the same there.
@@ -73,8 +78,9 @@ class EngineChooser:
         if self.inputs.request.engine == self._runtime or LITERT not in TARGETS[self.inputs.target.name].engines[1:]:
             return EngineChoice(open_engine(self._runtime))
         try:
-            engine, program = self._fake_quant_engine(), self.inputs.model.program
-            compared = self._compared(engine.open_graph(program), open_engine(TENSORFLOW).open_graph(program))
+            engine = self._fake_quant_engine()
+            with closing(engine.open_graph(self.inputs.model.program)) as ours, closing(self._fp32) as theirs:
+                compared = self._compared(ours, theirs)
         except (ModelError, TrialError) as error:
             return self.fall_back(f"{error.where}: {error.what}")
         figures = _figures("float", compared)
@@ -145,34 +151,31 @@ class EngineChooser:
     def _compared_int8(self, engine: Engine, make: Make, plans: Iterable[Plan]) -> tuple[Comparison | None, bool]:
         """How an INT8 model compares, if there is one, and whether that is the same but for rounding."""
         with tempfile.TemporaryDirectory() as folder:
-            path, program, tensorflow = Path(folder) / "model.pb", self.inputs.model.program, open_engine(TENSORFLOW)
+            path, program = Path(folder) / "model.pb", self.inputs.model.program
             for plan in islice(plans, PLANS):
                 try:
                     make(plan, path)
                 except (PlanError, TrialError):
                     continue  # the search will come to it, and say so
-
-                def against(ours: Runner) -> Comparison:
-                    return self._compared(ours, tensorflow.open_file(path, program), tensorflow.open_graph(program))
-
-                compared = against(engine.open_file(path, program))
-                if compared.within(INT8_BOUND):
-                    return compared, True
-                return compared, compared.within_itself(against(Nudged(tensorflow.open_file(path, program))))
+                theirs = Remembered(lambda: open_engine(TENSORFLOW).open_file(path, program))
+                with closing(theirs), closing(self._fp32) as plain:
+                    with closing(engine.open_file(path, program)) as ours:
+                        compared = self._compared(ours, theirs, plain)
+                    if compared.within(INT8_BOUND):
+                        return compared, True
+                    return compared, compared.within_itself(self._compared(Nudged(theirs), theirs, plain))
         return None, False
 
     def _compared(self, ours: Runner, theirs: Runner, plain: Runner | None = None) -> Comparison:
-        """Compare two runners, and close all."""
-        with closing(ours), closing(theirs), closing(plain) if plain is not None else nullcontext():
-            return compare(
-                ours,
-                theirs,
-                self.inputs.splits.evaluation,
-                batch_size=self.inputs.request.batch_size,
-                of_classes=self.inputs.metric.of_classes,
-                plain=plain,
-                on_progress=self.on_progress,
-            )
+        return compare(
+            ours,
+            theirs,
+            self.inputs.splits.evaluation,
+            batch_size=self.inputs.request.batch_size,
+            of_classes=self.inputs.metric.of_classes,
+            plain=plain,
+            on_progress=self.on_progress,
+        )
 
 
 def _figures(what: str, compared: Comparison) -> dict[str, Any]:

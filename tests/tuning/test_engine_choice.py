@@ -103,6 +103,28 @@ def test_litert_scores_and_its_figures_are_kept(searched: Search, engine: str) -
     assert (searched.score["engine"], searched.baselines) == ("litert", 1)
 
 
+def test_tensorflow_computes_a_sample_once_for_each_model_that_is_compared(
+    searched: Search, far_off: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the FP32 model, the INT8 one, and that one nudged, which is what it takes to find that LiteRT is far off."""
+    from autoquant.evaluation.engines.tensorflow import TensorFlowRunner
+
+    rows, run = list[int](), TensorFlowRunner.__call__
+
+    def counted(runner: TensorFlowRunner, inputs: Any) -> Any:
+        rows.append(len(next(iter(inputs.values()))))
+        return run(runner, inputs)
+
+    def stopped(*given: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TensorFlowRunner, "__call__", counted)
+    monkeypatch.setattr("autoquant.tuning.prepare.score_baseline", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        searched()
+    assert sum(rows) == 3 * 200 + 2, "and one more of the first two for the size of an output"
+
+
 def test_the_best_model_is_scored_once_more_in_tensorflow(searched: Search, tiny: Tiny) -> None:
     import tensorflow as tf
 

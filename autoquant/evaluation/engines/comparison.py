@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.engines.engine import Runner, of_bounded_outputs, run_batch
+from autoquant.evaluation.engines.engine import Runner, bytes_of, of_bounded_outputs, run_batch
 from autoquant.evaluation.statistics.stream_order import check_points
 from autoquant.quiet import no_progress
 
@@ -40,6 +41,8 @@ NUDGE = 2.0**-17
 That is what the arithmetic of another engine, which differs in every layer, makes of the outputs of the FP32 model, as
 rms: 1e-6 to 6e-5 of them in ten models of keras.applications.
 """
+REMEMBERED = 1 << 26
+"""Bytes of outputs: of 512 samples of 32,000 numbers."""
 MARGIN, MOST_APART = 1.5, math.sqrt(2.0)
 """So many times as much as a nudged model differs from itself, another engine's may; at most as two models do whose
 errors of quantization are as large and independent."""
@@ -73,6 +76,37 @@ class Comparison:
 
     def __str__(self) -> str:
         return f"{self.agreement:.2%} of {self.samples} samples agree, outputs differ by {self.difference:.2g}"
+
+
+class Remembered:
+    """A runner that is opened when it is first needed, and remembers its outputs: comparisons are of the same batches.
+
+    Up to so many bytes of outputs; when it is closed they remain.
+    """
+
+    def __init__(self, opened: Callable[[], Runner], most: int = REMEMBERED) -> None:
+        self._opened, self._left = opened, most
+        self._runner: Runner | None = None
+        self._known: dict[bytes, Mapping[str, Array]] = {}
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The outputs of a batch."""
+        key = _digest(inputs)
+        if key in self._known:
+            return self._known[key]
+        if self._runner is None:
+            self._runner = self._opened()
+        found = self._runner(inputs)
+        size = bytes_of(found)
+        if size <= self._left:
+            self._known[key], self._left = found, self._left - size
+        return found
+
+    def close(self) -> None:
+        """Close the runner; it is opened again where it is needed."""
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +167,15 @@ def compare(
             break
     differences = [_difference(each, quantized=plain is not None) for each in sums.values()]
     return Comparison(done, agreed / done, math.nan if any(map(math.isnan, differences)) else max(differences))
+
+
+def _digest(inputs: Mapping[str, Array]) -> bytes:
+    """What distinguishes a batch from others."""
+    digest = hashlib.sha256()
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data if array.dtype.kind != "O" else repr(array.tolist()).encode())
+    return digest.digest()
 
 
 def _squares(ours: Array, theirs: Array, plain: Array) -> Array:

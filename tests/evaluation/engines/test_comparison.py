@@ -18,8 +18,10 @@ from autoquant.evaluation.engines.comparison import (
     NUDGE,
     Comparison,
     Nudged,
+    Remembered,
     compare,
 )
+from autoquant.evaluation.engines.engine import Runner
 from autoquant.model.model import InputSpec
 
 RANDOM = np.random.default_rng(5)
@@ -44,7 +46,7 @@ def data_of(x: Any) -> Any:
     return open_data((x, None), [InputSpec("x", np.dtype(np.float32), (None, *x.shape[1:]))])
 
 
-def found(ours: Fake, theirs: Fake, x: Any, **options: Any) -> Comparison:
+def found(ours: Fake, theirs: Runner, x: Any, **options: Any) -> Comparison:
     return compare(ours, theirs, data_of(x), **{"batch_size": 50, "of_classes": True, **options})
 
 
@@ -161,6 +163,31 @@ def test_inputs_are_nudged_by_little_and_always_alike() -> None:
     assert changed.mean() > 0.25 * NUDGE and changed.max() <= NUDGE + 2.0**-24
     whole = np.arange(4)
     assert Nudged(Fake(x=same))({"x": whole})["x"] is whole
+
+
+def test_what_a_runner_gave_is_remembered_also_when_it_is_closed() -> None:
+    x, opened = numbered(100), list[Fake]()
+
+    def anew() -> Fake:
+        opened.append(Fake(y=same))
+        return opened[-1]
+
+    theirs = Remembered(anew)
+    assert found(Fake(y=same), theirs, x).agreement == 1.0
+    theirs.close()
+    assert found(swapped(1), theirs, x).agreement == 0.99
+    assert [one.seen for one in opened] == [101], "one more for the size of an output"
+    theirs({"x": x[:7]})
+    assert [one.seen for one in opened] == [101, 7]
+
+
+def test_no_more_outputs_are_remembered_than_there_is_room_for() -> None:
+    x, plain = numbered(4).astype(np.float32), Fake(y=same)
+    theirs = Remembered(lambda: plain, most=2 * x[:1].nbytes)
+    for _ in range(3):
+        for row in range(4):
+            assert np.array_equal(theirs({"x": x[row : row + 1]})["y"], x[row : row + 1])
+    assert plain.seen == 4 + 2 + 2
 
 
 def test_no_more_than_4096_samples_are_compared() -> None:

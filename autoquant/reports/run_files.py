@@ -111,7 +111,7 @@ def _result(folder: RunFolder, trials: RunTrials) -> Mapping[str, Any] | None:
     try:
         found = json.loads(folder.result.read_text(encoding="utf-8"), parse_constant=_refuse)
         return found if found["trials"] >= len(trials.trials) else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(str(folder.result), f"cannot be read ({error})", hint="remove it, or resume the run") from None
 
 

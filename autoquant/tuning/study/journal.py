@@ -261,5 +261,5 @@ def _is_whole(frozen: FrozenTrial, others: Sequence[FrozenTrial]) -> bool:
 def _is_json(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict) and line.endswith(b"\n")
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

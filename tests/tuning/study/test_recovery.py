@@ -109,6 +109,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "half of it": lambda content: content[: len(content) // 2],
     "begins with zeros": lambda content: b"\0" * 4096 + content[4096:],
     "another file": lambda content: b"[project]\nname = 'x'\n",
+    "brackets without end": lambda content: content.replace(b"\n", b"\n" + b"[" * 100_000 + b"\n", 1),
     "no study": lambda content: content.split(b"\n", 1)[1],
     "torn in the middle": lambda content: content.replace(b"\n", b'\n{"op_code": 8, "wor', 20).replace(
         b"wor{", b"w\n{"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from autoquant.array import Array
 
@@ -20,10 +23,6 @@ IN_MEMORY = 1 << 26
 """Bytes of a cache up to which it stays in memory."""
 ON_DISK = 8_000_000_000
 """Bytes of cached arrays at most; there are fewer where the disk has not twice as many to spare."""
-
-
-GAP = 1 << 14
-"""Bytes that are read and not wanted sooner than that a file is read once more, which takes as long."""
 
 
 @dataclass
@@ -49,17 +48,25 @@ class CacheRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """One array of a batch in the file: where it begins, and the shape and type of a sample."""
+class _Column:
+    """Arrays of one name in batches that follow each other: type and shape of a sample, and where each array begins."""
 
-    offset: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    offsets: array[int] = field(default_factory=lambda: array("q"))
 
     @property
     def row(self) -> int:
         """Bytes of a sample."""
         return self.dtype.itemsize * math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Batches of one form that follow each other, the first of them number `first`; columns by name."""
+
+    first: int
+    columns: Mapping[str, _Column]
 
 
 class ArrayCache:
@@ -69,14 +76,15 @@ class ArrayCache:
     it. One thread at a time may use it.
     """
 
+    _file: Any
+
     def __init__(self, room: CacheRoom, *, in_memory: int = IN_MEMORY) -> None:
-        self._room = room
-        self._file: Any = tempfile.SpooledTemporaryFile(in_memory, dir=str(room.folder))  # noqa: SIM115  # closed with this
-        self._batches: list[dict[str, _Block]] = []
+        self._room, self._most_in_memory = room, in_memory
+        self._memory, self._file = bytearray(), None
+        self._runs: list[_Run] = []
         self._ends = [0]
         self.full = False
         self.size = 0
-        weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
         """How many samples it has: all that were added, until it was full."""
@@ -84,57 +92,86 @@ class ArrayCache:
 
     def add(self, arrays: Mapping[str, Array]) -> None:
         """Add a batch, unless there is no room for it; then nothing is added any more."""
-        size = sum(array.nbytes for array in arrays.values())
+        size = sum(own.nbytes for own in arrays.values())
         self.full = self.full or not self._room.take(size)
         if self.full:
             return
         try:
-            blocks = self._written(arrays)
+            self._write(arrays.values(), size)
         except OSError:  # others have filled the disk meanwhile: so it is full as well
             self.full = True
             self._room.left += size
             return
-        self.size += size
-        self._batches.append(blocks)
+        forms = {name: (own.dtype, own.shape[1:]) for name, own in arrays.items()}
+        if not self._runs or forms != {name: (own.dtype, own.shape) for name, own in self._runs[-1].columns.items()}:
+            columns = {name: _Column(*form) for name, form in forms.items()}
+            self._runs.append(_Run(len(self._ends) - 1, columns))
+        for name, own in arrays.items():
+            self._runs[-1].columns[name].offsets.append(self.size)
+            self.size += own.nbytes
         self._ends.append(self._ends[-1] + len(next(iter(arrays.values()))))
 
-    def _written(self, arrays: Mapping[str, Array]) -> dict[str, _Block]:
-        blocks, offset = {}, self.size
-        self._file.seek(offset)
-        for name, array in arrays.items():
-            blocks[name] = _Block(offset, array.dtype, array.shape[1:])
-            self._file.write(np.ascontiguousarray(array).tobytes() if array.size else b"")
-            offset += array.nbytes
-        return blocks
+    def _write(self, arrays: Iterable[Array], size: int) -> None:
+        """Write arrays of so many bytes behind all others."""
+        contents: Iterable[memoryview] = (np.ascontiguousarray(own).reshape(-1).view(np.uint8).data for own in arrays)
+        if self._file is None and self.size + size <= self._most_in_memory:
+            for content in contents:
+                self._memory += content
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=str(self._room.folder), buffering=0)  # noqa: SIM115  # closed with this
+            weakref.finalize(self, self._file.close)
+            contents, self._memory = chain([memoryview(self._memory)], contents), bytearray()
+        self._file.seek(0, os.SEEK_END)
+        for content in contents:
+            while content:
+                content = content[self._file.write(content) :]
 
     def clear(self) -> None:
         """Remove everything, and give its room back."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._batches, self._ends = [], [0]
+        self._memory = bytearray()
+        if self._file is not None:
+            self._file.truncate(0)
+        self._runs, self._ends = [], [0]
         self._room.left += self.size
         self.size = 0
 
     def batches(self) -> Iterator[Mapping[str, Array]]:
         """All that was added."""
-        for _, arrays in self.parts(np.arange(len(self))):
-            yield arrays
+        for begin, end in pairwise(self._ends):
+            for _, arrays in self.parts(np.arange(begin, end)):
+                yield arrays
 
     def parts(self, numbers: Array) -> Iterator[tuple[slice, Mapping[str, Array]]]:
-        """The arrays of samples of ascending numbers, by the batches that they were added in; and which those are."""
-        batch_of = np.searchsorted(self._ends, numbers, side="right") - 1
-        for batch in np.unique(batch_of):
-            own = slice(*np.searchsorted(batch_of, [batch, batch + 1]))
-            places = numbers[own] - self._ends[batch]
-            yield own, {name: self._read(block, places) for name, block in self._batches[batch].items()}
+        """The arrays of samples of ascending numbers, those of batches of one form together; and which those are."""
+        ends = np.array(self._ends)
+        batch_of = np.searchsorted(ends, numbers, side="right") - 1
+        places = numbers - ends[batch_of]
+        firsts = [*(run.first for run in self._runs), len(ends)]
+        edges = np.searchsorted(batch_of, firsts).tolist()
+        for run, own in zip(self._runs, map(slice, edges, edges[1:]), strict=True):
+            if own.stop > own.start:
+                batches, rows = batch_of[own] - run.first, places[own]
+                yield own, {name: self._read(column, batches, rows) for name, column in run.columns.items()}
 
-    def _read(self, block: _Block, places: Array) -> Array:
-        """Only what is asked for is read, and what lies between in small gaps: a batch may be everything."""
-        found, row = np.empty((len(places), *block.shape), block.dtype), block.row
-        edges = np.flatnonzero(np.diff(places) > max(GAP // max(row, 1), 1)) + 1
-        for start, stop in pairwise([0, *edges.tolist(), len(places)]):
-            own = places[start:stop] - places[start]
-            self._file.seek(block.offset + int(places[start]) * row)
-            content = np.frombuffer(self._file.read((int(own[-1]) + 1) * row), block.dtype)
-            found[start:stop] = content.reshape(-1, *block.shape)[own] if row else 0
-        return found
+    def _read(self, column: _Column, batches: Array, rows: Array) -> Array:
+        """Samples of a column by their batches and their rows in these. Only what is asked for is read."""
+        size = column.row
+        offsets = np.frombuffer(column.offsets, np.int64)[batches] + rows * size
+        found = np.empty(len(rows) * size, np.uint8)
+        if size and self._file is None:
+            found = sliding_window_view(np.frombuffer(self._memory, np.uint8), size)[offsets].reshape(-1)
+        elif size:
+            edges = np.flatnonzero(np.diff(offsets) != size) + 1
+            for start, stop in pairwise([0, *edges.tolist(), len(rows)]):
+                self._read_into(found[start * size : stop * size].data, int(offsets[start]))
+        return np.asarray(found.view(column.dtype).reshape(len(rows), *column.shape))
+
+    def _read_into(self, target: memoryview, offset: int) -> None:
+        """Fill with bytes of the file."""
+        self._file.seek(offset)
+        while target:
+            read = self._file.readinto(target)
+            if not read:
+                raise EOFError("a cache of samples is shorter than it was")
+            target = target[read:]

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.errors import DataError
-from autoquant.evaluation.data.array_cache import CacheRoom
+from autoquant.evaluation.data.array_cache import IN_MEMORY, CacheRoom
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.batch import Batch, SampleSource, check_no_nan, conform, with_plain_text
 from autoquant.evaluation.data.functions import FunctionSource
@@ -54,8 +54,10 @@ class Dataset:
 
     @property
     def at_hand(self) -> bool:
-        """Whether batches cost next to nothing to make: arrays in memory that are not preprocessed."""
-        return isinstance(self.source, ArraySource) and self.preprocess is None and self.front is None
+        """Whether batches cost next to nothing to make: arrays, or what is cached in memory, without preprocessing."""
+        cached = self.source.cached if isinstance(self.source, FunctionSource) else None
+        in_memory = isinstance(self.source, ArraySource) or (cached is not None and cached <= IN_MEMORY)
+        return in_memory and self.preprocess is None and self.front is None
 
     @property
     def in_passes(self) -> bool:

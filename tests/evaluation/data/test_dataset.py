@@ -160,6 +160,13 @@ def test_only_arrays_without_preprocessing_are_at_hand(data: Dataset) -> None:
     assert Dataset(data.source, data.inputs).at_hand == isinstance(data.source, ArraySource)
 
 
+def test_what_a_function_gave_is_at_hand_once_it_is_in_memory(tmp_path: Path) -> None:
+    x, spec = np.ones((30, 2), np.float32), [InputSpec("x", np.dtype(np.float32), (None, 2))]
+    for room, at_hand in ((CacheRoom(tmp_path), True), (None, False)):
+        data = open_data(lambda: iter([x]), spec, room=room)
+        assert len(data) == 30 and data.at_hand is at_hand
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_every_source_gives_the_same_batches_while_a_model_runs(data: Dataset, size: int) -> None:
     before, plain = set(threading.enumerate()), list(data.batches(size))

@@ -124,7 +124,7 @@ def test_it_never_takes_more_than_half_of_what_is_free(tmp_path: Path, monkeypat
 def test_a_disk_that_others_fill_makes_it_full(tmp_path: Path) -> None:
     cache = ArrayCache(room := CacheRoom(tmp_path), in_memory=1)
     cache.add({"x": X})
-    with mock.patch.object(cache._file, "write", side_effect=OSError(28, "No space left on device")):
+    with mock.patch.object(cache, "_write", side_effect=OSError(28, "No space left on device")):
         cache.add({"x": X})
     assert cache.full and len(cache) == 300 and room.left == CacheRoom(tmp_path).left - X.nbytes
     np.testing.assert_array_equal(next(cache.batches())["x"], X)
@@ -196,3 +196,29 @@ def test_the_file_is_on_the_disk_of_the_folder(tmp_path: Path) -> None:
         SampleCache(CacheRoom(tmp_path / "runs" / "night"), in_memory=1).add(Batch({"x": X}))
     assert made.call_args.kwargs["dir"] == str(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_memory", [1, 1 << 20])
+def test_samples_of_any_form_in_any_ascending_choice(in_memory: int, tmp_path: Path) -> None:
+    """Batches of one form are read together; what they are is as it was, also empty rows, text and booleans."""
+    random, cache = np.random.default_rng(0), ArrayCache(CacheRoom(tmp_path), in_memory=in_memory)
+    batches: list[dict[str, Array]] = [
+        *({"x": random.normal(size=(size, 2, 3)), "y": random.integers(0, 9, size)} for size in (3, 1, 7)),
+        *({"x": random.normal(size=(size, 0)), "y": np.array(["a", "bcd", "", "é"])[:size]} for size in (4, 2)),
+        {"x": random.normal(size=(5, 0)) > 0.0, "y": np.zeros((5, 1), bool)},
+    ]
+    places = ((batch, row) for batch in batches for row in range(len(batch["y"])))
+    samples = [{name: array[row : row + 1] for name, array in batch.items()} for batch, row in places]
+    for batch in batches:
+        cache.add(batch)
+    assert len(cache) == 22
+    for chosen in ([], [0], [2, 3, 4], [0, 5, 10, 11, 16, 17, 21], list(range(22))):
+        found = [(part, arrays) for part, arrays in cache.parts(np.array(chosen, np.int64))]
+        assert [place for part, _ in found for place in range(part.start, part.stop)] == list(range(len(chosen)))
+        for part, arrays in found:
+            for place, number in enumerate(chosen[part]):
+                for name, wanted in samples[number].items():
+                    assert arrays[name].dtype == wanted.dtype
+                    np.testing.assert_array_equal(arrays[name][place : place + 1], wanted)
+    for given, kept in zip(batches, cache.batches(), strict=True):
+        np.testing.assert_array_equal(kept["y"], given["y"])

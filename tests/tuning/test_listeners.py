@@ -118,7 +118,10 @@ def test_without_a_listener_events_are_logged(tiny: Tiny, tmp_path: Path) -> Non
     assert all(one != other for one, other in pairwise(infos))
 
 
-def test_nothing_is_said_where_logging_is_not_configured(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_said_where_logging_is_not_configured(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # whatever other tests and libraries have configured
     event_log.log_event(events.Warned("quiet"))
     assert capfd.readouterr() == ("", "")
 

@@ -18,6 +18,7 @@ from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.data.decoding import prefetched
+from autoquant.evaluation.data.functions import FunctionSource
 from autoquant.evaluation.data.preprocessing import KERAS, Custom, standardize
 from autoquant.model.model import InputSpec
 
@@ -157,7 +158,8 @@ def test_every_source_can_be_read_twice_at_once(data: Dataset) -> None:
 
 def test_only_arrays_without_preprocessing_are_at_hand(data: Dataset) -> None:
     assert not data.at_hand
-    assert Dataset(data.source, data.inputs).at_hand == isinstance(data.source, ArraySource)
+    in_memory = isinstance(data.source, FunctionSource) and data.source.cached is not None
+    assert Dataset(data.source, data.inputs).at_hand == (isinstance(data.source, ArraySource) or in_memory)
 
 
 def test_what_a_function_gave_is_at_hand_once_it_is_in_memory(tmp_path: Path) -> None:

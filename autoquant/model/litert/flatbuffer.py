@@ -43,6 +43,16 @@ def read(content: bytes | bytearray) -> Any:
     return flatbuffer_utils.read_model_from_bytearray(content)
 
 
+def missing_parts(content: bytes) -> list[str]:
+    """What a file does not have at all though LiteRT takes it for granted, which ends its process then.
+
+    Raises struct.error, IndexError or ValueError where the file is too damaged for that.
+    """
+    root = schema.Model.GetRootAs(content)
+    parts = {"operator codes": root.OperatorCodesIsNone(), "subgraphs": root.SubgraphsIsNone()}
+    return [part for part, none in {**parts, "buffers": root.BuffersIsNone()}.items() if none]
+
+
 def write(model: Any) -> bytes:
     """The bytes of a file of these objects (ModelT), which may be used further."""
     data = (buffer.data for buffer in model.buffers or ())

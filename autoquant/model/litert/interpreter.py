@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from types import MappingProxyType
@@ -15,6 +16,8 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Shape, one_sample_shapes
 
+LARGE = 1 << 24
+"""Numbers of an input of which a batch is no faster than one sample: the file keeps its batch."""
 TOLERANCE = 1e-4
 """Results of one sample alone and of the same in a batch may differ by rounding: relative to the largest of them."""
 
@@ -80,6 +83,9 @@ def _allocated(lite: LiteGraph, sizes: Mapping[str, tuple[int, ...]]) -> tuple[S
     dtypes = [detail["dtype"] for detail in interpreter.get_input_details()]
     try:
         run(interpreter, [np.zeros(sizes[name], dtype) for name, dtype in zip(lite.inputs, dtypes, strict=True)])
+    except MemoryError:
+        what = f"one sample does not fit into memory: inputs were {sizes}"
+        raise ModelError("model", what, hint="are these shapes those of the model? is the file whole?") from None
     except (RuntimeError, ValueError) as error:
         raise ModelError("model", f"LiteRT cannot run it: {sentence(error)}", hint=f"inputs were {sizes}") from error
     shapes = {int(one["index"]): tuple(map(int, one["shape"])) for one in interpreter.get_tensor_details()}
@@ -108,6 +114,8 @@ def with_open_batch(model: Any) -> None:
     graph = model.subgraphs[0]
     shapes = [flatbuffer.shape_of(graph.tensors[index]) for index in graph.inputs]
     if not shapes or any(None in shape or shape[:1] != (1,) for shape in shapes):
+        return
+    if max(math.prod(size or 1 for size in shape) for shape in shapes) > LARGE:
         return
     opened = deepcopy(model)
     _free_reshapes(opened)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from autoquant.errors import ModelError, did_you_mean
+from autoquant.errors import ModelError, did_you_mean, listed
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.checks import check_float, check_inputs, check_operators, check_sound, has_scales
 from autoquant.model.litert.fake_quants import NOTE, remove_fake_quants
@@ -100,6 +100,12 @@ def _content(path: Path) -> bytes:
 
 def _objects(path: Path, content: bytes) -> Any:
     """The objects of a file that LiteRT has verified."""
+    try:
+        missing = flatbuffer.missing_parts(content)
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+        raise ModelError(str(path), f"is damaged or cut short: {sentence(error)}", hint=WHOLE) from error
+    if missing:
+        raise ModelError(str(path), f"is damaged: it has no {listed(missing)}", hint=WHOLE)
     try:
         plain_interpreter(content)
     except ValueError as error:

@@ -291,6 +291,27 @@ def test_a_file_of_another_kind_or_cut_short_or_not_there(saved: Path, tmp_path:
         open_model(tmp_path / "folder.tflite")
 
 
+@pytest.mark.parametrize("part", ["operatorCodes", "subgraphs", "buffers"])
+def test_a_file_without_a_part_that_litert_takes_for_granted(part: str, saved: Path) -> None:
+    def without(model: Any) -> None:
+        setattr(model, part, None)
+
+    with pytest.raises(ModelError, match=r"is damaged: it has no (operator codes|subgraphs|buffers)"):
+        open_model(edited(saved, without))
+
+
+def test_a_sample_that_does_not_fit_into_memory(saved: Path) -> None:
+    def vast(model: Any) -> None:
+        graph = model.subgraphs[0]
+        for index in graph.inputs:
+            tensor = graph.tensors[index]
+            tensor.shape = [2**31 - 1, 2**20, *tensor.shape[2:]]
+            tensor.shapeSignature = None
+
+    with pytest.raises(ModelError, match=r"does not fit into memory|LiteRT cannot run it"):
+        open_model(edited(saved, vast))
+
+
 @pytest.mark.parametrize("batch", [1, None])
 def test_inputs_that_are_no_real_numbers(batch: int | None, build: Callable[..., Graph], tmp_path: Path) -> None:
     def write() -> None:

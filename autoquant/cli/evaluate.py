@@ -67,8 +67,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score the models, and print how they compare."""
     options = arguments.options_for(args, EvaluateRequest)
-    request = EvaluateRequest(**options)
-    with junit_report(request.junit, "evaluate"):
+    with junit_report(options.get("junit", ""), "evaluate"):
+        request = EvaluateRequest(**options)
         request.check_named()
         files = request.check_models(args.models)
     with interruptible(), working(args, tensorflow=not all(map(is_lite, files))) as listener:

@@ -95,7 +95,8 @@ def _add_certificate(parser: arguments.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
     options = arguments.search_options(args)
-    request = configured(args.config, options) if "config" in args else _given(options)
+    with junit_report("" if args.dry_run else options.get("junit", ""), "search"):
+        request = configured(args.config, options) if "config" in args else _given(options)
     with junit_report("" if args.dry_run else request.junit, f"search {Path(request.model).stem}"):
         request.check_named()  # here, before the seconds that TensorFlow takes
         if "run" in args:

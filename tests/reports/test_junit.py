@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.calibration.plan import LayerPlan, Plan
+from autoquant.cli.main import main
 from autoquant.errors import AutoquantError, BaselineError, BudgetError, DataError, RunError
 from autoquant.evaluation.statistics.paired import EXACT, GroupBound
 from autoquant.reports.junit import (
@@ -244,6 +245,23 @@ def test_a_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
         write([Case("tolerance")])
     with pytest.raises(RunError), junit_report(file / "under a file.xml", "four"):
         pass
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "m.pb", "--data", "d.npz", "--tolerance", "1%", "--io", "int8"],
+        ["search", "m.pb", "--data", "d.npz", "--tolerance", "1%"],
+        ["evaluate", "m.pb", "n.tflite", "--data", "d.npz", "--confidence", "2"],
+    ],
+)
+def test_last_nights_file_does_not_outlive_a_mistake(words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "out.xml"
+    with junit_report(file, "last night") as write:
+        write([Case("tolerance")])
+    assert main([*words, "--junit", str(file)]) == 2
+    (case,) = ElementTree.parse(file).getroot().iter("testcase")
+    assert case.get("name") == "input" and case.find("error") is not None
 
 
 def test_a_run_of_a_stranger_writes_no_file_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

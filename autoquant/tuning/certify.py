@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -177,11 +178,12 @@ def _assumption(splits: DataSplits, holdout: Dataset) -> str:
     """What the bound takes for granted: what is independent of what."""
     if splits.unit:
         return f"units of '{splits.unit}' are independent of each other, and none is larger than those seen"
-    groups = suspected_groups(holdout)
-    if not groups:
+    found = suspected_groups(holdout)
+    if found is None:
         return "samples are independent of each other"
-    doubt = "if these belong together, the bound is too low, and --unit says so"
-    return f"samples are independent of each other, though {groups}: {doubt}"
+    option = shlex.join(["--unit", found.unit]) if found.unit else "--unit"
+    doubt = f"if these belong together, the bound is too low, and {option} says so"
+    return f"samples are independent of each other, though {found.text}: {doubt}"
 
 
 def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:

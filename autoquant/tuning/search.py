@@ -12,6 +12,7 @@ from typing import Any
 from autoquant import __version__
 from autoquant.cache import digest_of
 from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError
+from autoquant.evaluation.data.splits import known_units
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
@@ -217,6 +218,9 @@ def _warnings(inputs: Inputs) -> Iterator[str]:
         data = inputs.splits.calibration
         total = len(data) + dropped
         yield f"{data.name}: {dropped:,} of {total:,} calibration samples left out: evaluation has them too"
+    unit = inputs.request.unit
+    if unit and known_units(inputs.splits.calibration, unit) is None:
+        yield f"{inputs.splits.calibration.name}: names no '{unit}', so its units may be among those that are evaluated"
     if inputs.request.allow_overlap:
         yield "calibration and search may share samples: these flatter the score, and certify nothing"
 

@@ -24,7 +24,7 @@ from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, 
 from autoquant.tuning.finalize import add_costly_layers, add_latency, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
-from autoquant.tuning.overview import keep_overview, with_overview
+from autoquant.tuning.overview import OverviewFile
 from autoquant.tuning.pictures import keep_pictures
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
@@ -162,7 +162,9 @@ def _search(
         trusted = inputs.request.trust_model
         isolated = IsolatedWorker(folder.path, limit, trust_model=trusted) if inputs.request.isolate else None
         with limit.enforced(not folder.begun):  # of trials that there are, there is a result
-            session = with_overview(prepare(inputs, folder, listen, limit, isolated))
+            session = prepare(inputs, folder, listen, limit, isolated)
+            overview = OverviewFile(session, session.study.best)
+            session = replace(session, listener=overview)
         restore_best(session)
         ended = run_trials(session)
         if ended is Ended.TIMEOUT and not session.study.trials():
@@ -170,7 +172,7 @@ def _search(
         result = finalize(session, ended)
         try:
             if result.ended is not Ended.INTERRUPTED:
-                keep_overview(session, result.best)  # which may be another one, scored on everything at last
+                overview.keep(result.best)  # which may be another one, scored on everything at last
                 keep_pictures(session)
                 for step in STEPS:
                     result = step(session, result)

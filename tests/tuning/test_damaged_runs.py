@@ -94,12 +94,6 @@ def runs(options: dict[str, Any]) -> dict[str, SearchResult]:
 
 
 @pytest.fixture
-def target() -> str:
-    """The one that tests are about that say nothing of it."""
-    return "tensorflow"
-
-
-@pytest.fixture
 def whole(runs: dict[str, SearchResult], target: str) -> SearchResult:
     """The run of a target."""
     return runs[target]

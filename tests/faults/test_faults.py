@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from tiny_model import Tiny
 
 HERE = Path(__file__).parent
+TARGETS = ("litert", "tensorflow")
+ONLY = ("journal deleted", "trials deleted", "run deleted", "clock jumps")
 SPACE = '[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n'
 METRIC = """
 import numpy as np
@@ -39,30 +43,42 @@ def words(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(tiny.model), str(folder / "data.npz"), str(tiny.calibration), *options]
 
 
-def play(script: str, words: list[str], *more: str) -> list[str]:
-    """The lines of a script, which must find all the same."""
+PLAY = """
+import importlib, json, sys
+
+for name, words in json.loads(sys.argv[1]).items():
+    sys.argv[1:] = words
+    code = importlib.import_module(name).main()
+    print(f"{name}: exit {code}", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def lines(words: list[str]) -> dict[str, list[str]]:
+    """The lines of both scripts, which must find all the same; one process plays them, which loads TensorFlow once."""
     place = words.index("--")
-    command = [sys.executable, "-W", "ignore", str(HERE / script), *words[:place], *more, *words[place:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parents[1])
+    scripts = {
+        name: [*words[:place], *more, *words[place:]]
+        for name, more in (("kills", ("--cases", "6")), ("disasters", ("--only", ",".join(ONLY))))
+    }
+    path = os.pathsep.join([str(HERE), *sys.path])
+    command = [sys.executable, "-W", "ignore", "-c", PLAY, json.dumps(scripts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()
+    said = done.stdout.splitlines()
+    assert "kills: exit 0" in said and said[-1] == "disasters: exit 0", done.stdout
+    end = said.index("kills: exit 0")
+    return {"kills": said[:end], "disasters": said[end + 1 : -1]}
 
 
-def test_killed_and_resumed_searches_come_to_the_same(words: list[str]) -> None:
-    """Both targets in one process, which loads TensorFlow once."""
-    lines = play("kills.py", words, "--cases", "6")
-    for target in ("litert", "tensorflow"):
-        (alone,) = (line for line in lines if line.startswith(f"{target}: alone 6 trials, best "))
+def test_killed_and_resumed_searches_come_to_the_same(lines: dict[str, list[str]]) -> None:
+    for target in TARGETS:
+        (alone,) = (line for line in lines["kills"] if line.startswith(f"{target}: alone 6 trials, best "))
         assert " certified, " in alone
-    assert lines[-1] == "6 the same, 0 differ"
+    assert lines["kills"][-1] == "6 the same, 0 differ"
 
 
-def test_disasters_lose_nothing(words: list[str]) -> None:
-    only = "journal deleted,trials deleted,run deleted,clock jumps"
-    lines = play("disasters.py", words, "--only", only)
-    assert [line.split(":")[0] for line in lines] == [
-        what
-        for target in ("litert", "tensorflow")
-        for what in (target, *(f"{target}, {name}" for name in only.split(",")))
-    ]
-    assert all(line.endswith(": same") for line in lines if ", " in line.split(":")[0])
+def test_disasters_lose_nothing(lines: dict[str, list[str]]) -> None:
+    told = [line.split(":")[0] for line in lines["disasters"]]
+    assert told == [what for target in TARGETS for what in (target, *(f"{target}, {name}" for name in ONLY))]
+    assert all(line.endswith(": same") for line in lines["disasters"] if ", " in line.split(":")[0])

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from certifying_data import SAMPLES, SEED, SPACE, Known, classes, known
+from plain_lite import lite_outputs
 
 import autoquant
 from autoquant.cli.summary import exit_code
@@ -67,13 +67,7 @@ def search(tiny: Any, tmp_path: Path) -> Search:
 
 def lite_classes(path: Path, images: Any) -> Any:
     """What a .tflite answers, by a plain interpreter."""
-    interpreter = Interpreter(model_path=str(path))
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], images.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], images)
-    interpreter.invoke()
-    return interpreter.get_tensor(result["index"]).argmax(axis=1)
+    return lite_outputs(path, images).argmax(axis=1)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from plain_lite import lite_outputs
 from tiny_model import Tiny
 
 import autoquant
@@ -37,17 +37,6 @@ ADDED = ("score_tensorflow", "verification")
 SPACE = '[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n'
 
 
-def lite_outputs_of(model: Path, images: NDArray[Any]) -> NDArray[Any]:
-    """Those of a .tflite, by a plain interpreter."""
-    interpreter = Interpreter(model_path=str(model))
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], images.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], images)
-    interpreter.invoke()
-    return np.asarray(interpreter.get_tensor(result["index"]))
-
-
 def outputs_of(model: Path, images: NDArray[Any]) -> NDArray[Any]:
     """Those of a graph, by plain TensorFlow."""
     import tensorflow as tf
@@ -58,7 +47,7 @@ def outputs_of(model: Path, images: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(session.run("scores:0", {"image:0": images}))
 
 
-OUTPUTS = {"tensorflow": outputs_of, "litert": lite_outputs_of}
+OUTPUTS = {"tensorflow": outputs_of, "litert": lite_outputs}
 
 
 @pytest.fixture(scope="module")

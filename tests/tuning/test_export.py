@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from finished_runs import SPACE, finished_runs
+from plain_lite import lite_outputs
 from tiny_model import Tiny
 
 import autoquant
@@ -30,13 +31,7 @@ def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sear
 def lite_top1(path: Path, data: Path) -> float:
     """Top-1 by a plain interpreter."""
     stored = np.load(data)
-    interpreter = Interpreter(model_path=str(path))
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], stored["x"].shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], stored["x"])
-    interpreter.invoke()
-    return float(np.mean(interpreter.get_tensor(result["index"]).argmax(axis=1) == stored["y"]))
+    return float(np.mean(lite_outputs(path, stored["x"]).argmax(axis=1) == stored["y"]))
 
 
 def graph_top1(path: Path, data: Path) -> float:

@@ -20,6 +20,8 @@ from tiny_model import Tiny
 import autoquant
 from autoquant.errors import DataError, RunError, UsageError
 from autoquant.formats.config_json import config_text
+from autoquant.model.litert.convert import convert
+from autoquant.model.open import open_model
 from autoquant.tuning import costly_layers, events
 from autoquant.tuning.events import Event
 from autoquant.tuning.result import CostlyLayers, Ended
@@ -141,8 +143,8 @@ def kill(event):
         os.kill(os.getpid(), signal.SIGKILL)
 
 model, data, calibration, space, run = sys.argv[1:]
-autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0, space=space, max_trials=6,
-                 batch_size=20, sampler="tpe", run=run, listener=kill)
+autoquant.search(model, data, calibration=calibration, metric="mse", tolerance=0, space=space, target="litert",
+                 max_trials=6, batch_size=20, sampler="tpe", run=run, listener=kill)
 """
 
 
@@ -173,7 +175,12 @@ def test_ctrl_c_after_the_trials_ends_it_at_once(hopeless: dict[str, Any], phase
     assert autoquant.resume(hopeless["run"]).ended is Ended.TRIALS
 
 
-def test_kill_9(hopeless: dict[str, Any]) -> None:
+@pytest.mark.parametrize("target", ["litert"])  # tests/faults kills both
+def test_kill_9(hopeless: dict[str, Any], tmp_path: Path) -> None:
+    """Of a .tflite, for which the process that is killed need not load TensorFlow."""
+    content = convert(open_model(hopeless["model"]).graph).content
+    hopeless["model"] = tmp_path / "tiny.tflite"
+    hopeless["model"].write_bytes(content)
     names = ("model", "data", "calibration", "space", "run")
     arguments = [str(hopeless[name]) for name in names]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)

@@ -82,9 +82,10 @@ def _add_certificate(parser: arguments.Parser) -> None:
     options = {
         "--confidence P": "the probability with which a certified tolerance holds "
         f"(default {SearchRequest.confidence})",
-        "--unit ARRAY": "the name of an array in the .npz that says which samples belong together (the patient of an "
-        "image, the recording of a window): splits and bounds go by these units",
-        "--guard G": "a tolerance for every group as well: class, or the name of an array of group numbers in the .npz",
+        "--unit NAME": "what says which samples belong together (the patient of an image, the recording of a window): "
+        "an array of the .npz or of a function's batches, a feature of TFRecords, or a regular expression of the paths "
+        "of images ('([^/]+)_': all before the last _); splits and bounds go by these units",
+        "--guard G": "a tolerance for every group as well: class, or what names groups, as --unit does",
         "--guard-tolerance T": "the tolerance of a group: 0.05 (absolute) or 5%% (of the FP32 score) "
         "(default: --tolerance)",
         "--allow-overlap": "let calibration and search share samples; shared ones are left out of the holdout",

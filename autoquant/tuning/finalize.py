@@ -18,13 +18,12 @@ from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.costly_layers import costly_layers
 from autoquant.tuning.events import Warned
 from autoquant.tuning.pictures import load_changes
-from autoquant.tuning.restore import restore_best, score_on_all
+from autoquant.tuning.restore import keep_best, restore_best, score_on_all
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.pareto import kept_trials, pareto_front
 from autoquant.tuning.study.places import NOTHING
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best
-from autoquant.tuning.trials import keep_best
 
 NOT_RESCORED = "the best model was not scored in TensorFlow"
 CLOSEST = 3

@@ -78,36 +78,40 @@ def overview_of(session: SearchSession) -> Overview:
     )
 
 
-def with_overview(session: SearchSession) -> SearchSession:
-    """The same session, whose overview is written now, and again with each new best trial."""
-    listener, told = session.listener, set[str]()
-    best: int | None = None
+class OverviewFile:
+    """The overview.json of a session: written at once, and, as a listener before that of the session, for a new best.
 
-    def listen(event: Event) -> None:
-        nonlocal best
-        found = event.best if isinstance(event, TrialEnded) else None
-        if found is not None and found.number != best:
-            best = found.number
-            keep_overview(session, found, told)
-        listener(event)
-
-    keep_overview(session, None, told)
-    return replace(session, listener=listen)
-
-
-def keep_overview(session: SearchSession, best: Trial | None, told: set[str] | None = None) -> None:
-    """Write the overview with what is predicted of the best trial.
-
-    Without it only a report is poorer: what goes wrong is a warning, unless it was `told` before.
+    Without it only a report is poorer: that it cannot be written is a warning, once.
     """
-    predicted = {} if best is None else _predicted(session, best)
-    try:
-        save(replace(overview_of(session), predicted=predicted), session.folder.overview)
-    except RunError as error:
-        told = set() if told is None else told
-        if str(error) not in told:
-            told.add(str(error))
-            session.listener(Warned(str(error)))
+
+    def __init__(self, session: SearchSession, best: Trial | None) -> None:
+        self._session = session
+        self._best: int | None = None
+        self._written: Overview | None = None
+        self._told: set[str] = set()
+        self.keep(best)
+
+    def __call__(self, event: Event) -> None:
+        """Hand on an event."""
+        best = event.best if isinstance(event, TrialEnded) else None
+        if best is not None and best.number != self._best:
+            self.keep(best)
+        self._session.listener(event)
+
+    def keep(self, best: Trial | None) -> None:
+        """Write the overview with what is predicted of the best trial, unless that is what it says."""
+        self._best = None if best is None else best.number
+        predicted = {} if best is None else _predicted(self._session, best)
+        overview = replace(overview_of(self._session), predicted=predicted)
+        if overview == self._written:
+            return
+        try:
+            save(overview, self._session.folder.overview)
+            self._written = overview
+        except RunError as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                self._session.listener(Warned(str(error)))
 
 
 def load_overview(folder: RunFolder) -> Overview | None:

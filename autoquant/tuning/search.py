@@ -12,6 +12,7 @@ from typing import Any
 from autoquant import __version__
 from autoquant.cache import digest_of
 from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError, StopSearch
+from autoquant.evaluation.data.splits import known_units
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import is_lite
@@ -23,7 +24,7 @@ from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, 
 from autoquant.tuning.finalize import add_costly_layers, add_latency, add_lost_samples, finalize, verify
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
-from autoquant.tuning.overview import keep_overview, with_overview
+from autoquant.tuning.overview import OverviewFile
 from autoquant.tuning.pictures import keep_pictures
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
@@ -172,7 +173,9 @@ def _search(
         trusted = inputs.request.trust_model
         isolated = IsolatedWorker(folder.path, limit, trust_model=trusted) if inputs.request.isolate else None
         with limit.enforced(not folder.begun):  # of trials that there are, there is a result
-            session = with_overview(prepare(inputs, folder, listen, limit, isolated))
+            session = prepare(inputs, folder, listen, limit, isolated)
+            overview = OverviewFile(session, session.study.best)
+            session = replace(session, listener=overview)
         restore_best(session)
         ended = run_trials(session)
         if ended is Ended.TIMEOUT and not session.study.trials():
@@ -180,7 +183,7 @@ def _search(
         result = finalize(session, ended)
         try:
             if result.ended is not Ended.INTERRUPTED:
-                keep_overview(session, result.best)  # which may be another one, scored on everything at last
+                overview.keep(result.best)  # which may be another one, scored on everything at last
                 keep_pictures(session)
                 for step in STEPS:
                     result = step(session, result)
@@ -233,6 +236,9 @@ def _warnings(inputs: Inputs) -> Iterator[str]:
         data = inputs.splits.calibration
         total = len(data) + dropped
         yield f"{data.name}: {dropped:,} of {total:,} calibration samples left out: evaluation has them too"
+    unit = inputs.request.unit
+    if unit and known_units(inputs.splits.calibration, unit) is None:
+        yield f"{inputs.splits.calibration.name}: names no '{unit}', so its units may be among those that are evaluated"
     if inputs.request.allow_overlap:
         yield "calibration and search may share samples: these flatter the score, and certify nothing"
 

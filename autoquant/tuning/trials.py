@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import AutoquantError, OutOfTime, TrialTimeout
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
-from autoquant.files import writing
 from autoquant.formats.config_json import plan_digest
-from autoquant.quiet import no_progress
 from autoquant.tuning.events import Resumed, TrialEnded, TrialStarted
+from autoquant.tuning.restore import keep_best
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.choices import LATENCY
-from autoquant.tuning.study.pareto import kept_trials
-from autoquant.tuning.study.run_folder import CHANGES, CONFIG, RECORD
-from autoquant.tuning.study.trial import SCORE, State, Trial, best, write_score
+from autoquant.tuning.study.trial import State, Trial, write_score
 from autoquant.tuning.worker import failed
 
 
@@ -116,30 +111,3 @@ def rules_of(session: Session, trial: Trial) -> StoppingRules:
         improves=kept is None or not kept.meets(session.max_drop) or trial.objective < kept.objective,
         max_samples=trial.max_samples,
     )
-
-
-def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial | None:
-    """See that the files of the best trial are there, point `best` at it, then delete the models that are not kept."""
-    kept = session.study.best if among is None else best(among, session.max_drop)
-    builder = session.builder
-    if kept is not None:
-        _restore(session, kept)
-        session.folder.point_best(kept.number)
-    if not session.keep_all_models:
-        names = [*(file.name for file in builder.files(Path(builder.file_name))), CHANGES]
-        every = session.study.trials() if among is None else among
-        models = kept_trials(every, kept, session.max_drop, session.keep_models)
-        session.folder.delete_models(names, keep=[trial.number for trial in models])
-    return kept
-
-
-def _restore(session: Session, trial: Trial) -> None:
-    """Build again what a trial has lost of its files."""
-    builder, folder = session.builder, session.folder.trial(trial.number)
-    files = {folder / CONFIG, folder / RECORD, *builder.files(folder / builder.file_name)}
-    if not all(file.is_file() for file in files):
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        builder.build(trial.plan, folder, no_progress)
-    if not (folder / SCORE).is_file():
-        write_score(folder, trial, session.terms)

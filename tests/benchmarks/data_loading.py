@@ -57,6 +57,10 @@ class OneByOne:
         """None are asked for."""
         raise NotImplementedError
 
+    def column(self, name: str, option: str) -> Array:
+        """None is asked for."""
+        raise NotImplementedError
+
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """All images."""
         assert indices is None

@@ -65,9 +65,10 @@ def trained_before(demo: Demo, monkeypatch: pytest.MonkeyPatch, tensorflow: Any)
     made = demo.files
 
     def copied(folder: Path) -> DemoFiles:
+        folder.mkdir()
         return DemoFiles(*(Path(shutil.copy(p, folder)) for p in (made.model, made.evaluation, made.calibration)))
 
-    monkeypatch.setattr(demo_network, "make_demo", copied)
+    monkeypatch.setattr("autoquant.cli.demo.make_demo", copied)
 
 
 def test_folders_that_hold_anything_are_left_alone() -> None:
@@ -109,7 +110,9 @@ def test_demo_leaves_model_data_and_run_and_says_how_to_go_on(demo: Demo) -> Non
 
 @pytest.mark.usefixtures("trained_before")
 @pytest.mark.parametrize(("target", "model"), [("tensorflow", "digits_quantized.pb"), ("litert", "digits_int8.tflite")])
-def test_demo_of_a_target_ends_certified(target: str, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_of_a_target_ends_certified(
+    demo: Demo, target: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["demo", "--target", target]) == 0
     out, err = capsys.readouterr()
     assert re.search(LESSON, out, re.MULTILINE)
@@ -117,6 +120,7 @@ def test_demo_of_a_target_ends_certified(target: str, model: str, capsys: pytest
     assert f"autoquant inspect autoquant-demo/digits.keras --target {target}\n" in out
     assert "handwritten digits" in err
     folder = Path("autoquant-demo")
+    assert (folder / "digits.keras").read_bytes() == demo.files.model.read_bytes()  # not trained again
     check_left(folder, model)
     check_certified(out, folder, target)
 

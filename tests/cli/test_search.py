@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from cli_files import Files
 
 from autoquant.cli.main import main
+from autoquant.evaluation.latency import latency
 
 KEYS = {
     "version", "verdict", "baseline", "score", "drop", "max_drop", "metric", "int8_layers", "layers", "int8_share",
@@ -221,6 +223,39 @@ def test_interrupted_in_the_second_trial(
     assert re.search(r"^next +autoquant resume run$", captured.out, re.MULTILINE)
     assert "Traceback" not in captured.err
     assert json.loads(Path("run/result.json").read_text())["trials"] == 1
+
+
+@pytest.mark.usefixtures("sigint_heard")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_interrupted_while_latency_is_measured(
+    files: Files, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends at once, the result of the trials is written, and going on measures it."""
+    timed, calls = latency._timed, list[Callable[[], None]]()
+
+    def interrupting(call: Callable[[], None], clock: Callable[[], float]) -> float:
+        calls.append(call)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.Signals[name])
+        return timed(call, clock)
+
+    monkeypatch.setattr(latency, "_timed", interrupting)
+    words = search(files, "--tolerance", "9", "--max-trials", "1", "--target", "litert")
+    assert main([*words, "--plain"]) == 130
+    captured = capsys.readouterr()
+    assert len(calls) == 5
+    phases = Path("run/phases.json").read_text()
+    assert "latency" in phases
+    assert "reference kernels" not in phases
+    assert re.search(r"^met.*\n(.*\n)*ended +interrupted$", captured.out, re.MULTILINE)
+    assert "Traceback" not in captured.err
+    written = json.loads(Path("run/result.json").read_text())
+    assert (written["verdict"], written["ended"], written["latency"]) == ("met, not certified", "interrupted", None)
+    assert main(["resume", "run", "--quiet"]) == 3
+    written = json.loads(Path("run/result.json").read_text())
+    assert written["ended"] != "interrupted"
+    assert written["latency"]["rounds"] > 5
+    assert len(written["all_trials"]) == 1
 
 
 def test_interrupted_before_the_first_trial(files: Files, capsys: pytest.CaptureFixture[str]) -> None:

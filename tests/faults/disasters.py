@@ -1,10 +1,10 @@
 """Searches that run out of disk or memory, lose files, or whose clock jumps; resumed, they come to the same.
 
-    python tests/faults/disasters.py MODEL DATA CALIBRATION [--target T] [--folder DIR] [-- WORDS]
+    python tests/faults/disasters.py MODEL DATA CALIBRATION [--targets T,T] [--folder DIR] [-- WORDS]
 
-A line for each: what happened, what the search said, and whether it came to what one comes to that was left alone. To
-fill a disk or make it read-only it mounts one in memory, and it limits memory with a cgroup: both as root alone, else
-it says that they were left out. The exit code is 1 where one differs.
+A line for each, by target: what happened, what the search said, and whether it came to what one comes to that was left
+alone. To fill a disk or make it read-only it mounts one in memory, and it limits memory with a cgroup: both as root
+alone, else it says that they were left out. The exit code is 1 where one differs.
 """
 
 from __future__ import annotations
@@ -248,36 +248,45 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("model", "data", "calibration"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--target", default="litert")
+    parser.add_argument("--targets", default="litert,tensorflow")
     parser.add_argument("--only", default=",".join(SCENES))
     parser.add_argument("--folder", type=Path)
     words = [*sys.argv[1:], "--"]
     place = words.index("--")
     given, options = parser.parse_args(words[:place]), words[place + 1 : -1]
-    load(tensorflow=given.model.suffix != ".tflite" or given.target == "tensorflow")
-    search = ["search", str(given.model.resolve()), "--plain", "--target", given.target, *options]
-    search += ["--data", str(given.data.resolve()), "--calibration", str(given.calibration.resolve())]
+    targets = given.targets.split(",")
+    load(tensorflow=given.model.suffix != ".tflite" or "tensorflow" in targets)
+    differ = 0
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.folder or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        first = Scene(search, folder / "alone")
-        first.folder.mkdir()
-        code, told = first.go(first.begin())
-        if code not in ENDS:
-            raise SystemExit(told)
-        alone, differ = outcome(first.run), 0
-        print(f"alone: {len(alone['trials'])} trials, best {alone['best']}, {alone['verdict']}", flush=True)
-        for name in given.only.split(","):
-            if name in ROOT and os.geteuid() != 0:
-                print(f"{name}: left out, as only root can do that", flush=True)
-                continue
-            scene = Scene(search, folder / name.replace(" ", "-"))
-            if name not in ROOT:
-                scene.folder.mkdir()
-            found = SCENES[name](scene, alone)
-            differ += not found.endswith(": same")
-            print(f"{name}: {found}", flush=True)
+        for target in targets:
+            search = ["search", str(given.model.resolve()), "--plain", "--target", target, *options]
+            search += ["--data", str(given.data.resolve()), "--calibration", str(given.calibration.resolve())]
+            folder = (given.folder or Path(temporary)).resolve() / target
+            folder.mkdir(parents=True)
+            differ += play_all(search, folder, given.only.split(","), target)
     return 1 if differ else 0
+
+
+def play_all(search: Sequence[str], folder: Path, names: Sequence[str], target: str) -> int:
+    """These scenes of a search, in a folder; returns how many came to something else than a search left alone."""
+    first = Scene(search, folder / "alone")
+    first.folder.mkdir()
+    code, told = first.go(first.begin())
+    if code not in ENDS:
+        raise SystemExit(told)
+    alone, differ = outcome(first.run), 0
+    print(f"{target}: alone {len(alone['trials'])} trials, best {alone['best']}, {alone['verdict']}", flush=True)
+    for name in names:
+        if name in ROOT and os.geteuid() != 0:
+            print(f"{target}, {name}: left out, as only root can do that", flush=True)
+            continue
+        scene = Scene(search, folder / name.replace(" ", "-"))
+        if name not in ROOT:
+            scene.folder.mkdir()
+        found = SCENES[name](scene, alone)
+        differ += not found.endswith(": same")
+        print(f"{target}, {name}: {found}", flush=True)
+    return differ
 
 
 if __name__ == "__main__":

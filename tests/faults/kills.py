@@ -58,11 +58,15 @@ class Ended:
 
 
 def load(*, tensorflow: bool) -> None:
-    """Import what a search needs, so that a fork has it."""
-    names = ["autoquant.api", "autoquant.cli.search", "autoquant.cli.resume", "autoquant.cli.summary", "rich.live"]
+    """Import what a search needs, and compile the templates of its report, so that a fork has it."""
+    names = ["autoquant.api", "autoquant.cli.search", "autoquant.cli.resume", "autoquant.cli.screen", "rich.live"]
+    names += ["autoquant.cli.summary", "autoquant.reports.view", "autoquant.reports.page", "scipy.sparse.csgraph"]
     names += ["autoquant.tuning.verification", "autoquant.targets.litert", "ai_edge_litert.interpreter"]
     for name in [*names, *(["tensorflow"] if tensorflow else [])]:
         importlib.import_module(name)
+    environment = sys.modules["autoquant.reports.page"]._environment()
+    for template in environment.list_templates(extensions=["j2"]):
+        environment.get_template(template)
 
 
 def run(

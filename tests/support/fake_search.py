@@ -15,6 +15,7 @@ from autoquant.evaluation.metrics.metric import OnProgress, Score
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
+from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.events import Listener
@@ -22,7 +23,7 @@ from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
 from autoquant.tuning.session import Budget, Session, TimeLimit
-from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import CONFIG, RECORD, RunFolder
 from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.study import Sampler, Study
 from autoquant.tuning.study.trial import Terms
@@ -83,7 +84,7 @@ class Formula:
 
 @dataclass
 class FakeBuilder:
-    """Saves four bytes, and remembers the plan for the scorer."""
+    """Saves four bytes and files without content, and remembers the plan for the scorer."""
 
     workload: Workload
     file_name: str = MODEL
@@ -93,10 +94,12 @@ class FakeBuilder:
         """The model itself."""
         return (path,)
 
-    def build(self, plan: Plan, folder: Path, on_step: OnStep) -> Built:
-        """Nothing but the file."""
+    def build(self, plan: Plan, folder: Path, on_step: OnStep = no_progress) -> Built:
+        """All files that there must be."""
         self.plan = plan
         (folder / MODEL).write_bytes(b"INT8")
+        for name in (CONFIG, RECORD):
+            (folder / name).touch()
         on_step("save")
         return Built(folder / MODEL, 0, {})
 

@@ -17,6 +17,7 @@ from autoquant.evaluation.scoring.changes import ChangedSample, ClassChanges, Co
 from autoquant.files import write_text
 from autoquant.formats.codec import save
 from autoquant.formats.config_json import save_config
+from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Built
 from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
@@ -36,7 +37,7 @@ HOSTILE = "<script>alert(1)</script>\"'&amp;\x1b[31m\u202e}}{{ 7*7 }}</style>"
 class SavingBuilder(FakeBuilder):
     """Saves the plan too, as a real one does."""
 
-    def build(self, plan: Plan, folder: Path, on_step: OnStep) -> Built:
+    def build(self, plan: Plan, folder: Path, on_step: OnStep = no_progress) -> Built:
         """The file, and config.json."""
         save_config(plan, folder / "config.json")
         return super().build(plan, folder, on_step)

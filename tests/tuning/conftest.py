@@ -19,7 +19,13 @@ act_algo = ["ifmr", "minmax"]
 
 
 @pytest.fixture
-def hopeless(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
+def target() -> str:
+    """The one that tests are about that say nothing of it."""
+    return "tensorflow"
+
+
+@pytest.fixture
+def hopeless(tiny: Tiny, regression: Path, tmp_path: Path, target: str) -> dict[str, Any]:
     """Options of a search that goes through its whole budget."""
     space = tmp_path / "space.toml"
     space.write_text(SPACE)
@@ -29,6 +35,7 @@ def hopeless(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
         "calibration": tiny.calibration,
         "metric": "mse",
         "tolerance": 0.0,
+        "target": target,
         "space": space,
         "max_trials": 7,
         "batch_size": 20,

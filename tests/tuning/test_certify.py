@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from certifying_data import SAMPLES, SEED, SPACE, Known, classes, known
+from plain_lite import lite_outputs
 
 import autoquant
 from autoquant.cli.summary import exit_code
@@ -44,7 +45,8 @@ class Search:
     def __call__(self, data: Any, **changed: Any) -> SearchResult:
         options = {"calibration": self.tiny.calibration, "space": self.folder / "space.toml", "tolerance": 0.03}
         options |= {"engine": "tensorflow", "seed": SEED, "run": self.folder / "run", "listener": self.heard.append}
-        return autoquant.search(self.tiny.model, self.file(data, "evaluation"), **{**options, **changed})
+        data = data if callable(data) else self.file(data, "evaluation")
+        return autoquant.search(self.tiny.model, data, **{**options, **changed})
 
     def file(self, data: Any, name: str) -> Path:
         path = self.folder / f"{name}.npz"
@@ -65,13 +67,7 @@ def search(tiny: Any, tmp_path: Path) -> Search:
 
 def lite_classes(path: Path, images: Any) -> Any:
     """What a .tflite answers, by a plain interpreter."""
-    interpreter = Interpreter(model_path=str(path))
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], images.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], images)
-    interpreter.invoke()
-    return interpreter.get_tensor(result["index"]).argmax(axis=1)
+    return lite_outputs(path, images).argmax(axis=1)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +125,20 @@ def test_units_are_split_counted_and_told(search: Search, pool: Known) -> None:
     lost = classes(search.tiny.model, data["x"]) != classes(result.model, data["x"])
     assert (told.losses, told.gains) == (int(lost[certify].sum()), 0)
     assert load_certificate(result.run / "best" / "certificate.json") == told
+    (warned,) = (one.text for one in search.heard if isinstance(one, events.Warned) and "recording" in one.text)
+    assert warned.endswith(": names no 'recording', so its units may be among those that are evaluated")
+
+    def batches() -> Any:
+        yield {"image": data["x"], "recording": data["recording"]}, data["y"]
+
+    given = search(batches, unit="recording", tolerance=0.06, run=search.folder / "given").certificate
+    assert given is not None
+    assert replace(given, origin=told.origin) == told
     unnamed = search(data, tolerance=0.06, run=search.folder / "unnamed").certificate
     assert unnamed is not None
     assert re.fullmatch(
         r"samples are independent of each other, though values of the array 'recording' are in \d+ groups, the largest "
-        r"'\d+' of 2: if these belong together, the bound is too low, and --unit says so",
+        r"'\d+' of 2: if these belong together, the bound is too low, and --unit recording says so",
         unnamed.assumes,
     )
     assert unnamed.upper_bound < told.upper_bound

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from plain_lite import lite_outputs
 from tiny_model import Tiny
 
 import autoquant
@@ -29,17 +30,24 @@ def metric(outputs, labels):
 
 metric.bounds = (0, {factor})
 """
+TARGETS = {"tensorflow": "20%", "litert": "45%"}
+"""And a tolerance for each, that neither the first trials nor only the last are within."""
+ADDED = ("score_tensorflow", "verification")
+"""What is added to the score.json of the best trial at last."""
 SPACE = '[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n'
 
 
 def outputs_of(model: Path, images: NDArray[Any]) -> NDArray[Any]:
-    """The FP32 model's, by plain TensorFlow."""
+    """Those of a graph, by plain TensorFlow."""
     import tensorflow as tf
 
     graph_def = tf.compat.v1.GraphDef.FromString(model.read_bytes())
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.import_graph_def(graph_def, name="")
         return np.asarray(session.run("scores:0", {"image:0": images}))
+
+
+OUTPUTS = {"tensorflow": outputs_of, "litert": lite_outputs}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +65,6 @@ def options(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         "calibration": folder / "calibration.npz",
         "metric": f"{folder / 'mine.py'}:metric",
         "space": folder / "space.toml",
-        "tolerance": "20%",
         "sampler": "tpe",
         "max_trials": 4,
         "run": folder / "run",
@@ -65,15 +72,25 @@ def options(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 
 @pytest.fixture(scope="module")
-def whole(options: dict[str, Any]) -> SearchResult:
-    """A certified run, whose best trial is neither the first nor the last."""
-    result = autoquant.search(**options)
-    assert (result.verdict, len(result.trials), result.best and result.best.number) == (Verdict.CERTIFIED, 4, 2)
-    return result
+def runs(options: dict[str, Any]) -> dict[str, SearchResult]:
+    """A certified run of each target, whose best trial is neither the first nor the last."""
+    found = {}
+    for target, tolerance in TARGETS.items():
+        place = options["run"] / target
+        result = found[target] = autoquant.search(**{**options, "target": target, "tolerance": tolerance, "run": place})
+        assert (result.verdict, len(result.trials), result.best and result.best.number) == (Verdict.CERTIFIED, 4, 2)
+    return found
+
+
+@pytest.fixture
+def whole(runs: dict[str, SearchResult], target: str) -> SearchResult:
+    """The run of a target."""
+    return runs[target]
 
 
 @pytest.fixture
 def run(whole: SearchResult, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
     return shutil.copytree(whole.run, tmp_path / "copy", symlinks=True)
 
 
@@ -89,15 +106,22 @@ def zeros(path: Path) -> None:
     path.write_bytes(b"\0" * path.stat().st_size)
 
 
-REBUILT = [
-    *("study.journal", "space.toml", "splits.npz", "baseline.npz", "statistics.npz", "result.json"),
-    *("best/config.json", "best/record.txt", "best/score.json", "best/certificate.json", "best/model_quantized.pb"),
-]
+REBUILT = {
+    "tensorflow": [
+        *("study.journal", "space.toml", "splits.npz", "baseline.npz", "statistics.npz", "result.json"),
+        *("best/config.json", "best/record.txt", "best/score.json", "best/certificate.json"),
+        *("best/model_quantized.pb", "best/model_quant.json"),
+    ],
+    "litert": [
+        *("study.journal", "splits.npz", "baseline.npz", "statistics.npz"),
+        *("best/record.txt", "best/score.json", "best/certificate.json", "best/model_int8.tflite"),
+    ],
+}
 """Files of a run, the best trial's among them, that a search can go on without."""
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncated, zeros], ids=["deleted", "cut", "zeros"])
-@pytest.mark.parametrize("name", REBUILT)
+@pytest.mark.parametrize(("target", "name"), [(target, name) for target in REBUILT for name in REBUILT[target]])
 def test_every_file_of_a_run_is_rebuilt(
     run: Path, whole: SearchResult, name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -107,16 +131,17 @@ def test_every_file_of_a_run_is_rebuilt(
     assert (again.verdict, again.best and again.best.number) == (whole.verdict, whole.best and whole.best.number)
     assert again.certificate == whole.certificate
     original = whole.run / name
-    if name.endswith((".pb", ".txt", ".toml", "config.json", "certificate.json")):
+    if name.endswith((".pb", ".tflite", ".txt", ".toml", "config.json", "quant.json", "certificate.json")):
         assert (run / name).read_bytes() == original.read_bytes()
     elif name.endswith("score.json"):
         found, wanted = (json.loads(path.read_text()) for path in (run / name, original))
-        assert {key: value for key, value in found.items() if key != "score_tensorflow"} == {
-            key: value for key, value in wanted.items() if key != "score_tensorflow"
+        assert {key: value for key, value in found.items() if key not in ADDED} == {
+            key: value for key, value in wanted.items() if key not in ADDED
         }
     assert autoquant.explain(run).run.trials
 
 
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_folder_of_the_best_trial_is_rebuilt(run: Path, whole: SearchResult) -> None:
     folder = (run / "best").resolve()
     shutil.rmtree(folder)
@@ -152,6 +177,7 @@ def test_explain_leaves_out_what_is_damaged(run: Path, whole: SearchResult) -> N
     assert "`autoquant resume`" in told
 
 
+@pytest.mark.parametrize("target", TARGETS)
 def test_model_data_and_run_were_moved(options: dict[str, Any], whole: SearchResult, tmp_path: Path) -> None:
     places = {}
     for name in ("model", "data", "calibration"):
@@ -173,9 +199,10 @@ def test_model_data_and_run_were_moved(options: dict[str, Any], whole: SearchRes
     assert len(autoquant.resume(run, max_trials=6).trials) == 6  # the new places are remembered
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("what", ["metric", "calibration"])
 def test_what_changed_is_accepted_and_all_trials_are_scored_again(
-    options: dict[str, Any], whole: SearchResult, run: Path, tmp_path: Path, what: str
+    options: dict[str, Any], whole: SearchResult, run: Path, tmp_path: Path, what: str, target: str
 ) -> None:
     text = (run / "run.toml").read_text()
     if what == "metric":
@@ -192,7 +219,7 @@ def test_what_changed_is_accepted_and_all_trials_are_scored_again(
     assert [trial.plan for trial in again.trials] == [trial.plan for trial in whole.trials]
     assert again.model is not None
     stored, search = np.load(options["data"]), np.load(run / "splits.npz")["search"]
-    close = np.abs(outputs_of(again.model, stored["x"][search]) - stored["y"][search]).max(axis=1) < 0.08
+    close = np.abs(OUTPUTS[target](again.model, stored["x"][search]) - stored["y"][search]).max(axis=1) < 0.08
     assert again.score == pytest.approx(close.mean() * (100 if what == "metric" else 1))
     assert all(trial.number > 3 for trial in again.trials)
     assert again.uncertified.startswith("the holdout was used for trial")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from finished_runs import SPACE, finished_runs
+from plain_lite import lite_outputs
 from tiny_model import Tiny
 
 import autoquant
@@ -19,40 +21,17 @@ from autoquant.formats.config_json import load_config
 from autoquant.formats.record_text import load_record
 from autoquant.tuning.result import SearchResult
 
-SPACE = '[layer]\nact_algo = "minmax"\ndmq_balancer = false\nquant_enable = [true, false]\n'
-
 
 @pytest.fixture(scope="module")
 def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SearchResult]:
     """A run of each target, with the same space, scored on all samples, as exports are."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "space.toml").write_text(SPACE)
-    return {
-        target: autoquant.search(
-            tiny.model,
-            tiny.evaluation,
-            calibration=tiny.calibration,
-            tolerance=0.5,
-            max_trials=1,
-            certify="none",
-            target=target,
-            space=folder / "space.toml",
-            run=folder / target,
-        )
-        for target in ("litert", "tensorflow")
-    }
+    return finished_runs(tiny, tmp_path_factory.mktemp("runs"), tolerance=0.5, certify="none")
 
 
 def lite_top1(path: Path, data: Path) -> float:
     """Top-1 by a plain interpreter."""
     stored = np.load(data)
-    interpreter = Interpreter(model_path=str(path))
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], stored["x"].shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], stored["x"])
-    interpreter.invoke()
-    return float(np.mean(interpreter.get_tensor(result["index"]).argmax(axis=1) == stored["y"]))
+    return float(np.mean(lite_outputs(path, stored["x"]).argmax(axis=1) == stored["y"]))
 
 
 def graph_top1(path: Path, data: Path) -> float:

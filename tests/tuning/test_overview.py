@@ -13,7 +13,7 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import PlanError, RunError
 from autoquant.tuning import overview
 from autoquant.tuning.events import Event, TrialEnded, Warned
-from autoquant.tuning.overview import LayerFacts, Overview, keep_overview, load_overview, size_of, with_overview
+from autoquant.tuning.overview import LayerFacts, Overview, OverviewFile, load_overview, size_of
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Terms, Trial
 
@@ -56,17 +56,35 @@ def test_it_is_there_at_once_and_knows_what_is_predicted_for_the_best(tmp_path: 
     known = {0: {"conv": 0.5, "worst": float("inf")}, 1: None}
     session: Any = Session(RunFolder(tmp_path), heard.append, lambda parameters: known[parameters["number"]])
     assert load_overview(session.folder) is None
-    listening = with_overview(session)
+    listening = OverviewFile(session, None)
     assert load_overview(session.folder) == OVERVIEW
     events = [ended(0, best=0), ended(1, best=0), ended(2, best=1)]
-    listening.listener(events[0])
+    listening(events[0])
     assert load_overview(session.folder) == replace(OVERVIEW, predicted={"conv": 0.5})
     for event in events[1:]:
-        listening.listener(event)
+        listening(event)
     assert load_overview(session.folder) == OVERVIEW
     assert heard == events
-    keep_overview(session, events[0].best)  # scored on everything at last, which is no event of a trial
+    listening.keep(events[0].best)  # scored on everything at last, which is no event of a trial
     assert load_overview(session.folder) == replace(OVERVIEW, predicted={"conv": 0.5})
+
+
+def test_it_is_written_where_it_says_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As predictions of the best trial that came after it."""
+    written: list[Overview] = []
+    monkeypatch.setattr(overview, "save", lambda value, path: written.append(value))
+    known: dict[str, float] = {}
+    session: Any = Session(RunFolder(tmp_path), lambda event: None, lambda parameters: dict(known))
+    listening = OverviewFile(session, None)
+    for number in range(3):
+        listening(ended(number, best=0))
+    best = ended(0, best=0).best
+    listening.keep(best)
+    assert written == [OVERVIEW]
+    known["conv"] = 0.5
+    listening.keep(best)
+    listening.keep(best)
+    assert written == [OVERVIEW, replace(OVERVIEW, predicted={"conv": 0.5})]
 
 
 def test_trouble_is_a_warning_told_once_and_every_event_is_passed_on(tmp_path: Path) -> None:
@@ -76,8 +94,8 @@ def test_trouble_is_a_warning_told_once_and_every_event_is_passed_on(tmp_path: P
         raise PlanError("conv", "is gone", hint="none")
 
     session: Any = Session(RunFolder(tmp_path / "gone"), heard.append, refused)
-    listening = with_overview(session)
-    listening.listener(ended(0, best=0))
+    listening = OverviewFile(session, None)
+    listening(ended(0, best=0))
     texts = [event.text for event in heard if isinstance(event, Warned)]
     assert len(texts) == 2
     assert "overview.json: cannot be written" in texts[0]

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from finished_runs import TARGETS, finished_runs
 from tiny_model import Tiny
 
 import autoquant
+from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError
 from autoquant.files import sha256_of
+from autoquant.targets.litert import LiteRTCompiler
+from autoquant.targets.tensorflow import GraphCompiler
+from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.certification.certificate import Verdict
+from autoquant.tuning.events import Warned
+from autoquant.tuning.restore import keep_best
 from autoquant.tuning.result import SearchResult
-from autoquant.tuning.study.trial import load_trial
+from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.trial import State, Terms, Trial, load_trial
 
-SPACE = '[layer]\nact_algo = "minmax"\ndmq_balancer = false\nquant_enable = [true, false]\n'
+OTHER = {"litert": bytes(16), "tensorflow": b"\x22\x00"}
+"""What may stand behind a model that computes the same: bytes behind a flatbuffer, no versions of a graph."""
 Damage = Callable[[bytes], bytes]
 DAMAGES: dict[str, Damage] = {
     "empty": lambda content: b"",
@@ -30,21 +40,7 @@ DAMAGES: dict[str, Damage] = {
 @pytest.fixture(scope="module")
 def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SearchResult]:
     """A certified run of each target."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "space.toml").write_text(SPACE)
-    return {
-        target: autoquant.search(
-            tiny.model,
-            tiny.evaluation,
-            calibration=tiny.calibration,
-            tolerance=0.3,
-            max_trials=1,
-            target=target,
-            space=folder / "space.toml",
-            run=folder / target,
-        )
-        for target in ("litert", "tensorflow")
-    }
+    return finished_runs(tiny, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
@@ -80,7 +76,7 @@ def test_digests_are_those_of_the_files(runs: dict[str, SearchResult]) -> None:
         assert result.verdict is Verdict.CERTIFIED
 
 
-@pytest.mark.parametrize("target", ["litert", "tensorflow"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_export_builds_a_damaged_model_again_and_says_so(copied: Callable[[str], Path], kind: str, target: str) -> None:
     run = copied(target)
@@ -94,7 +90,7 @@ def test_export_builds_a_damaged_model_again_and_says_so(copied: Callable[[str],
     assert made.notes == (told,)
 
 
-@pytest.mark.parametrize("target", ["litert", "tensorflow"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("file", ["model", "record.txt", "config.json"])
 def test_resume_builds_damaged_files_again(copied: Callable[[str], Path], file: str, target: str) -> None:
     run = copied(target)
@@ -106,8 +102,51 @@ def test_resume_builds_damaged_files_again(copied: Callable[[str], Path], file: 
     assert (result.verdict, result.certificate is not None) == (Verdict.CERTIFIED, True)
 
 
-def test_a_record_that_is_damaged_is_not_exported_and_a_config_is_refused(copied: Callable[[str], Path]) -> None:
-    run = copied("tensorflow")
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("lost", [("model",), ("record.txt", "model"), ("config.json",)], ids="+".join)
+def test_resume_builds_lost_files_again_and_says_so(
+    copied: Callable[[str], Path], lost: tuple[str, ...], target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, whatever is lost."""
+    run, built = copied(target), []
+    build = Builder.build
+
+    def counted(self: Builder, plan: Plan, folder: Path, *rest: Any) -> Built:
+        built.append(folder.name)
+        return build(self, plan, folder, *rest)
+
+    monkeypatch.setattr(Builder, "build", counted)
+    paths = [model_of(run) if file == "model" else run / "best" / file for file in lost]
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.unlink()
+    result = autoquant.resume(run)
+    assert {path: path.read_bytes() for path in paths} == before
+    names = ", ".join(path.name for path in paths)
+    assert result.warnings == (f"trial 0: {names}: not there any more; built again",)
+    assert (built, result.verdict) == (["0000"], Verdict.CERTIFIED)
+
+
+def test_models_are_compared_once_not_after_each_trial(
+    hopeless: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Path] = []
+
+    def nothing_changed(folder: Path, digests: Mapping[str, str]) -> tuple[str, ...]:
+        compared.append(folder)
+        return ()
+
+    monkeypatch.setattr("autoquant.tuning.restore.changed_files", nothing_changed)
+    result = autoquant.search(**{**hopeless, "max_trials": 4})
+    assert result.best is not None
+    assert (len(result.trials), [int(folder.name) for folder in compared]) == (4, [result.best.number])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_record_that_is_damaged_is_not_exported_and_a_config_is_refused(
+    copied: Callable[[str], Path], target: str
+) -> None:
+    run = copied(target)
     record = run / "best" / "record.txt"
     damaged(record, lambda content: content.replace(b"1", b"2", 1))
     made = autoquant.export(run, run.parent / "out")
@@ -129,12 +168,13 @@ def test_a_certificate_of_another_file_is_told(copied: Callable[[str], Path]) ->
         assert not (made.folder / "certificate.json").exists()
 
 
-def test_another_model_is_scored(copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_another_model_is_scored(copied: Callable[[str], Path], target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As other versions of libraries may build it."""
-    run = copied("litert")
+    run = copied(target)
     model = model_of(run)
-    other = model.read_bytes() + bytes(16)  # behind a flatbuffer: it computes the same
-    monkeypatch.setattr("autoquant.targets.litert.LiteRTCompiler.compile", compiling(other))
+    compiler = {"litert": LiteRTCompiler, "tensorflow": GraphCompiler}[target]
+    monkeypatch.setattr(compiler, "compile", compiling(compiler, model.read_bytes() + OTHER[target]))
     model.unlink()
     result = autoquant.resume(run)
     assert result.best is not None
@@ -145,12 +185,10 @@ def test_another_model_is_scored(copied: Callable[[str], Path], monkeypatch: pyt
     assert "is not the one that was scored on the holdout" in result.uncertified
 
 
-def compiling(content: bytes) -> Any:
-    from autoquant.targets.litert import LiteRTCompiler
+def compiling(compiler: type[Any], content: bytes) -> Any:
+    compile_ = compiler.compile
 
-    compile_ = LiteRTCompiler.compile
-
-    def compile_other(self: LiteRTCompiler, plan: Any, path: Path, *rest: Any, **options: Any) -> Any:
+    def compile_other(self: Any, plan: Any, path: Path, *rest: Any, **options: Any) -> Any:
         made = compile_(self, plan, path, *rest, **options)
         path.write_bytes(content)
         return made
@@ -167,3 +205,47 @@ def test_benchmark_refuses_what_was_not_scored(copied: Callable[[str], Path]) ->
             autoquant.benchmark(named, repeat=3)
         model.write_bytes(content)
     assert autoquant.benchmark(run, repeat=3).rounds == 3
+
+
+class Files:
+    """A builder whose files are the number of the trial."""
+
+    file_name = "m.tflite"
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return (path,)
+
+    def build(self, plan: Plan, folder: Path) -> None:
+        for name in ("config.json", "record.txt", self.file_name):
+            (folder / name).write_text(folder.name)
+
+
+def test_what_was_deleted_on_purpose_is_no_damage(tmp_path: Path) -> None:
+    """As the model of a trial that is the best only once another one was scored on all samples."""
+    heard: list[Any] = []
+    folder, builder, trials = RunFolder(tmp_path), Files(), [Trial(n, State.STOPPED, Plan({}), "") for n in range(2)]
+    terms = Terms("top1", 1.0, 0.1, "litert", "litert", "macs")
+    for trial in trials:
+        builder.build(trial.plan, folder.make_trial(trial.number))
+    session: Any = SimpleNamespace(
+        folder=folder,
+        builder=builder,
+        terms=terms,
+        study=SimpleNamespace(best=trials[1], trials=lambda: tuple(trials)),
+        max_drop=0.1,
+        keep_models=1,
+        listener=heard.append,
+        on_progress=lambda what: heard.append(what),
+        keep_all_models=False,
+    )
+    assert keep_best(session) == trials[1]
+    assert not (folder.trial(0) / "m.tflite").exists()
+    session.study.best = trials[0]
+    assert keep_best(session) == trials[0]
+    assert (heard, (folder.best / "m.tflite").read_text()) == (["building trial 0 again"], "0000")
+    assert not (folder.trial(1) / "m.tflite").exists()
+    (folder.best / "m.tflite").unlink()
+    keep_best(session)
+    told = "trial 0: m.tflite: not there any more; built again"
+    assert heard[1:] == [Warned(told), "building trial 0 again"]
+    assert (folder.best / "m.tflite").read_text() == "0000"

@@ -14,8 +14,8 @@ from autoquant.array import Array
 from autoquant.cache import digest_of
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch, blocks, with_plain_text
-from autoquant.evaluation.data.hashes import ContentDigest, ContentHashes
-from autoquant.evaluation.data.plugins import nearest
+from autoquant.evaluation.data.hashes import ContentDigest, ContentHashes, with_columns
+from autoquant.evaluation.data.plugins import nearest, nearest_or
 from autoquant.npz import MappedNpz, mapped_npy
 from autoquant.quiet import no_progress
 
@@ -62,7 +62,7 @@ class ArraySource:
         """Of the arrays."""
         digest = ContentDigest()
         digest.add(self.hashes(None), self._whole.labels)
-        return digest_of(digest.hex, self._beside) if self._beside else digest.hex
+        return digest_of(digest.hex, self._beside) if self._beside else with_columns(digest.hex, self.columns())
 
     def hashes(self, indices: Array | None) -> Array:
         """Of the chosen samples' content."""
@@ -83,14 +83,12 @@ class ArraySource:
         return {name: array for name, array in found.items() if array.shape == (len(self),)}
 
     def column(self, name: str, option: str) -> Array:
-        """One value of each sample, (samples,), from the array of this name. Raises DataError where there is none.
-
-        `option` asked for it.
-        """
+        """One value of each sample, (samples,), from the array of this name, see SampleSource."""
         found = np.asarray(self._columns[name]) if name in self._columns else None
         if found is None or found.shape != (len(self),):
             what = f"has no array '{name}' with one value for each of its {len(self)} samples"
-            raise DataError(self.name, what, hint=f"add it beside 'x' and 'y', or leave out {option}")
+            hint = f"add it beside 'x' and 'y', or leave out {option}"
+            raise DataError(self.name, what, hint=nearest_or(name, list(self.columns()), hint))
         return found
 
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:

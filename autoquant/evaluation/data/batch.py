@@ -61,6 +61,12 @@ class SampleSource(Protocol):
     def hashes(self, indices: Array | None) -> Array:
         """A hash of each chosen sample's inputs (ascending; None: all), without the label; computed once."""
 
+    def column(self, name: str, option: str) -> Array:
+        """One value of each sample, (samples,), numbers or text, by a name that `option` was given.
+
+        Raises InputError where there is none of that name, saying what there is.
+        """
+
     def __len__(self) -> int:
         """How many samples there are; a stream is read once to count them."""
 

@@ -57,11 +57,14 @@ def one_label(where: str, labels: Any) -> Any:
     return values[0]
 
 
-def by_name(where: str, x: Any, inputs: Sequence[str], *, ordered: bool = False) -> Mapping[str, Any]:
+def by_name(
+    where: str, x: Any, inputs: Sequence[str], *, ordered: bool = False, more: bool = False
+) -> Mapping[str, Any]:
     """The values of inputs by name: `x` is a mapping, a tuple in the order of the inputs, or of one input its value.
 
-    A list is a tuple where there are several inputs, and else one value. Raises DataError where others are given, and
-    for a tuple of several where the inputs are not `ordered`, so that arrays could be taken for one another.
+    A list is a tuple where there are several inputs, and else one value. A mapping may hold `more`. Raises DataError
+    where others are given, and for a tuple of several where the inputs are not `ordered`, so that arrays could be taken
+    for one another.
     """
     if isinstance(x, tuple) or (isinstance(x, list) and len(inputs) > 1):
         if len(inputs) > 1 and not ordered:
@@ -72,7 +75,7 @@ def by_name(where: str, x: Any, inputs: Sequence[str], *, ordered: bool = False)
             raise DataError(where, what, hint="give one for each, in this order, or by name")
         return dict(zip(inputs, x, strict=True))
     if isinstance(x, Mapping):
-        if set(x) != set(inputs):
+        if set(inputs) - set(x) or (set(x) - set(inputs) and not more):
             what = f"has inputs {', '.join(map(str, x))}, the model takes {', '.join(inputs)}"
             raise DataError(where, what, hint="name them as the model does")
         return x

@@ -28,7 +28,7 @@ MANY = 64
 UNLIKE, DOUBTFUL = 0.9, 0.4
 """The share of the wider range, 0 in both, that the other does not have: an error, a warning."""
 DISTINCT = 0.95
-"""The same without 0: an error."""
+"""The same without 0: an error; of a holdout, a warning where the ranges are about as wide."""
 USELESS, WIDENED = 100.0, 10.0
 """How many times as far as all others a sample may reach: an error, a warning."""
 RARE = 0.05
@@ -37,6 +37,8 @@ NO_VALUE = 1e30
 """No quantity is so large: it stands for a missing value."""
 SAME_READING = "check --preprocess and --scale: they apply to both, so store both before preprocessing, or both after"
 CLEAN = "remove or repair such samples"
+
+CALIBRATION = "calibration"
 
 Summaries = Mapping[str, InputSummary]
 
@@ -51,7 +53,7 @@ def check_splits(splits: DataSplits, on_progress: Callable[[int, int], None] = n
     calibration, compared = summarize(data, on_progress), summarize(evaluation)
     warnings = list(_outliers(data, calibration, compared))
     _check_varied(data, calibration, compared)
-    warnings += _ranges("calibration", data, calibration, splits.evaluation.name, compared)
+    warnings += _ranges(CALIBRATION, data, calibration, splits.evaluation.name, compared)
     if splits.holdout is not None and splits.has_own_holdout:
         holdout = summarize(splits.holdout, on_progress)
         warnings += _ranges("holdout", splits.holdout, holdout, splits.evaluation.name, compared)
@@ -144,9 +146,12 @@ def _ranges(what: str, data: Dataset, seen: Summaries, other: str, evaluation: S
         ranges = own.usual, compared.usual
         text = f"input '{name}' is mostly within {ranges[0]} in {what} samples, {ranges[1]} in evaluation samples"
         missing = _not_shared(*(Interval(min(low, 0.0), max(high, 0.0)) for low, high in ranges))  # INT8 has 0
-        if missing >= UNLIKE or (not few and _not_shared(*ranges) >= DISTINCT):
+        distinct = not few and _not_shared(*ranges) >= DISTINCT
+        # A holdout may be of another season or camera; calibration samples that are cut the evaluated values off.
+        misread = distinct and (what == CALIBRATION or _narrower(*ranges) >= UNLIKE)
+        if missing >= UNLIKE or misread:
             raise DataError(data.name, text if data.name == other else f"{text} ({other})", hint=SAME_READING)
-        if missing >= DOUBTFUL and not few:
+        if (missing >= DOUBTFUL and not few) or distinct:
             yield f"{data.name}: {text}; {SAME_READING}"
 
 
@@ -161,6 +166,12 @@ def _not_shared(one: Interval, other: Interval) -> float:
     widest = max(one.high - one.low, other.high - other.low)
     shared = max(min(one.high, other.high) - max(one.low, other.low), 0.0)
     return 1.0 - shared / widest if widest > 0.0 else 0.0
+
+
+def _narrower(one: Interval, other: Interval) -> float:
+    """By which share of the wider of two ranges the other is narrower, wherever they lie."""
+    least, most = sorted((one.high - one.low, other.high - other.low))
+    return 1.0 - least / most if most > 0.0 else 0.0
 
 
 def _distance(one: Array, other: Array) -> float:

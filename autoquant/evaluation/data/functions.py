@@ -17,19 +17,22 @@ from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, content_of, stacked, with_plain_text
 from autoquant.evaluation.data.batches import WEIGHTS, by_name, unpacked
 from autoquant.evaluation.data.endless import EndlessGuard, length_of
-from autoquant.evaluation.data.hashes import HASH, ContentDigest, hashes_of
-from autoquant.evaluation.data.plugins import user_error
+from autoquant.evaluation.data.hashes import HASH, ContentDigest, hashes_of, with_columns
+from autoquant.evaluation.data.plugins import nearest_or, user_error
 from autoquant.evaluation.data.sample_cache import SampleCache
 from autoquant.quiet import no_progress
 
 FORMS = "yield x, (x, y) or ({'input': x}, y)"
+NAMED = "name inputs as the model does; what else is named must have one value for each sample"
+Columns = Mapping[str, Array]
+"""What else is said of each sample, by name, each (samples,): the unit or the group that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstPass:
     """The counting pass: the hash of each sample, a digest of all, the form and the checksum (CRC-32) of each batch.
 
-    `cache` has all samples, or is None.
+    `cache` has all samples, or is None. `columns` are what else the batches hold.
     """
 
     hashes: Array
@@ -38,6 +41,7 @@ class FirstPass:
     forms: tuple[str, ...]
     checksums: tuple[int, ...]
     cache: SampleCache | None
+    columns: Columns
 
 
 class FunctionSource:
@@ -97,6 +101,21 @@ class FunctionSource:
         """Of the chosen samples' content."""
         return self._first_pass.hashes if indices is None else self._first_pass.hashes[indices]
 
+    def columns(self) -> Columns:
+        """The arrays, by name, that batches hold beside inputs and labels: one value for each sample."""
+        return self._first_pass.columns
+
+    def column(self, name: str, option: str) -> Array:
+        """What batches hold under this name, see SampleSource."""
+        columns = self.columns()
+        if name not in columns:
+            hint = (
+                f"yield it beside the inputs, ({{'{self._inputs[0]}': x, '{name}': values}}, y), or leave out {option}"
+            )
+            what = f"yields no array '{name}' with one value for each sample"
+            raise DataError(self.name, what, hint=nearest_or(name, list(columns), hint))
+        return columns[name]
+
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """From the cache, or in one pass over the function, without keeping what is not chosen."""
         cache = self._first_pass.cache
@@ -107,12 +126,13 @@ class FunctionSource:
         wanted = np.arange(len(self)) if wanted is None and self._most else wanted
         for batch in self._checked():
             stop = start + len(batch)
-            chosen: Any = range(len(batch))
+            chosen = np.arange(len(batch))
             if wanted is not None:
                 chosen = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)] - start
-            for i in chosen:
-                label = None if batch.labels is None else batch.labels[i]
-                yield Sample({key: array[i, ...] for key, array in batch.inputs.items()}, label)
+            part = batch.part(chosen)  # a copy: the function may use its memory again for the next batch
+            for i in range(len(part)):
+                label = None if part.labels is None else part.labels[i]
+                yield Sample({key: array[i, ...] for key, array in part.inputs.items()}, label)
             start = stop
             if start >= end and (self._most or end < len(self)):  # a whole pass goes on: there must be nothing more
                 return
@@ -123,9 +143,10 @@ class FunctionSource:
         forms: list[str] = []
         checksums: list[int] = []
         found: list[Array] = [np.zeros(0, HASH)]
+        beside: list[Columns] = []
         guard = EndlessGuard(self.name, self._warn)
         cache = None if self._room is None else SampleCache(self._room)
-        for whole in self._batches():
+        for whole, columns in self._batches():
             forms.append(_form(whole))
             checksums.append(_checksum(whole))
             batch = whole if self._most is None else whole.part(slice(self._most - count))
@@ -135,18 +156,23 @@ class FunctionSource:
             digest.add(hashes, batch.labels)
             found.append(hashes)
             labelled = batch.labels is not None
+            beside.append({name: column[: len(batch)].copy() for name, column in columns.items()})
             count += len(batch)
             if cache is not None:
                 cache.add(batch)
             if count == self._most and not guard.suspects:  # else it is read on, until that is certain
                 break
-        return FirstPass(np.concatenate(found), labelled, digest.hex, tuple(forms), tuple(checksums), _whole(cache))
+        joined = {name: np.concatenate([one[name] for one in beside]) for name in (beside[0] if beside else ())}
+        digests = with_columns(digest.hex, joined)
+        return FirstPass(
+            np.concatenate(found), labelled, digests, tuple(forms), tuple(checksums), _whole(cache), joined
+        )
 
     def _checked(self) -> Iterator[Batch]:
         """Batches of a pass that must equal the counting pass, as far as it is read."""
         hint = "it must yield the same batches in the same order each time: no shuffling, no shared iterator"
         first, number = self._first_pass, -1
-        for number, batch in enumerate(self._batches()):
+        for number, (batch, _) in enumerate(self._batches()):
             if number == len(first.forms):
                 raise DataError(self.name, f"yielded more than the {number} batches of its first pass", hint=hint)
             if (form := _form(batch)) != first.forms[number]:
@@ -159,14 +185,17 @@ class FunctionSource:
             what = f"yielded {number + 1} batches in a later pass, {len(first.forms)} in the first"
             raise DataError(self.name, what, hint=hint)
 
-    def _batches(self) -> Iterator[Batch]:
-        labelled = None
+    def _batches(self) -> Iterator[tuple[Batch, Columns]]:
+        first: tuple[Batch, Columns] | None = None
         for number, item in enumerate(self._items()):
-            batch = self._as_batch(f"{self.name}, batch {number}", item)
-            if labelled not in (None, batch.labels is not None):
+            batch, columns = self._as_batch(f"{self.name}, batch {number}", item)
+            if first and (first[0].labels is None) != (batch.labels is None):
                 raise DataError(self.name, "yields labels with some batches only", hint="yield them with all or none")
-            labelled = batch.labels is not None
-            yield batch
+            if first and set(first[1]) ^ set(columns):
+                names = ", ".join(map(repr, sorted(set(first[1]) ^ set(columns))))
+                raise DataError(self.name, f"yields {names} with some batches only", hint="yield it with all or none")
+            first = first or (batch, columns)
+            yield batch, columns
 
     def _items(self) -> Iterator[Any]:
         """The items of one call; where that raises, those that are missing are of a second one."""
@@ -192,22 +221,26 @@ class FunctionSource:
         except Exception as error:
             raise user_error(self.name, error) from error
 
-    def _as_batch(self, where: str, item: Any) -> Batch:
+    def _as_batch(self, where: str, item: Any) -> tuple[Batch, Columns]:
         x, labels, weighted = unpacked(where, item)
         if weighted and not self._weighted:
             self._weighted = True
             self._warn(f"{self.name}: {WEIGHTS}")
-        values = by_name(where, x, self._inputs, ordered=self._ordered)
+        values = by_name(where, x, self._inputs, ordered=self._ordered, more=True)
         try:
             inputs = {key: with_plain_text(where, key, np.asarray(values[key])) for key in self._inputs}
             batch = Batch(inputs, None if labels is None else np.asarray(labels))
+            columns = {str(key): np.asarray(values[key]) for key in values if key not in self._inputs}
         except ValueError as error:  # ragged lists
             raise DataError(where, f"is not an array: {error}", hint=FORMS) from error
         lengths = {len(array) if array.ndim else -1 for array in _arrays(batch)}
         if len(lengths) > 1 or -1 in lengths or (batch.labels is not None and batch.labels.dtype.hasobject):
             what = f"is not a batch: {_form(batch)}"
             raise DataError(where, what, hint="each must be an array whose first axis is the batch, labels numbers")
-        return batch
+        if any(column.shape != (len(batch),) for column in columns.values()):
+            what = f"yields {', '.join(map(str, values))}, the model takes {', '.join(self._inputs)}"
+            raise DataError(where, what, hint=NAMED)
+        return batch, columns
 
 
 def _whole(cache: SampleCache | None) -> SampleCache | None:

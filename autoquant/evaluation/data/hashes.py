@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.data.batch import Batch, content_of
+from autoquant.cache import digest_of
+from autoquant.evaluation.data.batch import Batch, content_of, with_plain_text
 
 HASH = np.dtype("V16")
 """Of a billion samples two that differ have the same hash with a probability of 1e-21."""
@@ -71,3 +72,14 @@ class ContentDigest:
     def hex(self) -> str:
         """The digest of what was added."""
         return hashlib.sha256(self._inputs.digest() + self._labels.digest()).hexdigest()
+
+
+def with_columns(digest: str, columns: Mapping[str, Array]) -> str:
+    """A digest of samples and of what else is said of each, by name; the same where there is nothing."""
+    if not columns:
+        return digest
+    found = ContentDigest()
+    for name in sorted(columns):
+        column = with_plain_text("data", name, columns[name])
+        found.add(np.frombuffer(name.encode(), np.uint8), column)
+    return digest_of(digest, found.hex)

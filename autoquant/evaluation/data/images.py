@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
 from autoquant.evaluation.data.hashes import ContentHashes
+from autoquant.evaluation.data.image_names import matched
 from autoquant.messages import reason
 from autoquant.model.model import InputSpec
 
@@ -124,7 +125,16 @@ class ImageFolder:
     @property
     def names(self) -> list[str]:
         """The names of the files, from the folder on, without their endings."""
-        return [str(file.relative_to(self._folder).with_suffix("")) for file in self._files]
+        return [str(PurePosixPath(path).with_suffix("")) for path in self.paths]
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The files, from the folder on, with / between the parts."""
+        return [file.relative_to(self._folder).as_posix() for file in self._files]
+
+    def column(self, name: str, option: str) -> Array:
+        """What the regular expression `name` finds in each path, see `matched`."""
+        return matched(self.name, self.paths, name, option)
 
     def file_name(self, index: int) -> str:
         """The name of a file, from the folder on."""
@@ -139,9 +149,9 @@ class ImageFolder:
     def digest(self) -> str:
         """Of the names and the bytes of the files."""
         digest = hashlib.sha256(self._form.key.encode())
-        for file in self._files:
+        for file, path in zip(self._files, self.paths, strict=True):
             content = _content(file)
-            digest.update(f"{file.relative_to(self._folder).as_posix()} {len(content)} ".encode())
+            digest.update(f"{path} {len(content)} ".encode())
             digest.update(content)
         return digest.hexdigest()
 

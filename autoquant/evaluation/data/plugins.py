@@ -139,6 +139,12 @@ def nearest(name: str, known: list[str]) -> str:
     return did_you_mean(name, known, otherwise=listed)
 
 
+def nearest_or(name: str, known: list[str], otherwise: str) -> str:
+    """A hint: the known name that was meant, or else what there is, and another way out."""
+    close = nearest(name, known)
+    return close if close.startswith("did") else "; else ".join(filter(None, [close, otherwise]))
+
+
 def _load_module(spec: str, name: str) -> ModuleType:
     importlib.invalidate_caches()  # the file may be younger than the last look into its folder
     try:

@@ -22,7 +22,7 @@ from autoquant.evaluation.data.batch import Batch, Sample, reading, stacked
 from autoquant.evaluation.data.decoding import Decoder
 from autoquant.evaluation.data.hashes import ContentHashes
 from autoquant.evaluation.data.images import ImageForm, decode_image
-from autoquant.evaluation.data.plugins import nearest
+from autoquant.evaluation.data.plugins import nearest, nearest_or
 from autoquant.model.model import InputSpec
 
 LOOKED_AT = 1000
@@ -65,6 +65,7 @@ class RecordSource:
         self._files = tuple(files)
         self._form = ImageForm.of(name, inputs, size)
         self._decoder = Decoder(on_disk=room)
+        self._columns: dict[str, Array] = {}
 
     @cached_property
     def has_labels(self) -> bool:
@@ -82,28 +83,40 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._table.records)
 
-    def identifiers(self, names: re.Pattern[str]) -> Mapping[str, list[object]]:
+    def identifiers(self, names: re.Pattern[str]) -> Mapping[str, list[str | int]]:
         """The values, by feature, of those of one value each whose names match, in the first LOOKED_AT records."""
-        found: dict[str, list[object]] = {}
+        found: dict[str, list[str | int]] = {}
         for index in range(min(len(self), LOOKED_AT)):
-            for name, feature in self._features_of(index).items():
-                value = _single_value(feature)
-                if value is not None and names.search(name.removesuffix("_id").lower()):
+            for name, feature in _features(*self._record(index)).items():
+                value = _single(feature) if names.search(name.removesuffix("_id").lower()) else None
+                if value is not None:
                     found.setdefault(name, []).append(value)
         return found
 
     def value_of(self, index: int, names: re.Pattern[str]) -> str:
         """The value of a record's first feature, by name, of one value whose name matches; '' where there is none."""
-        features = self._features_of(index)
+        features = _features(*self._record(index))
         for name in sorted({*features} - {IMAGE, LABEL}):
-            value = _single_value(features[name])
-            if value is not None and names.search(name.lower()):
+            value = _single(features[name]) if names.search(name.lower()) else None
+            if value is not None:
                 return str(value)
         return ""
 
-    def _features_of(self, index: int) -> Any:
+    def column(self, name: str, option: str) -> Array:
+        """The text or integer that each record has in the feature of this name, see SampleSource."""
+        if name not in self._columns:
+            self._columns[name] = np.asarray([self._value(index, name, option) for index in range(len(self))])
+        return self._columns[name]
+
+    def _value(self, index: int, name: str, option: str) -> str | int:
         where, record = self._record(index)
-        return _features(where, record)
+        features = _features(where, record)
+        value = _single(features[name]) if name in features else None  # asking a map for a key adds it
+        if value is None:
+            known = sorted(key for key in features if key != IMAGE and _single(features[key]) is not None)
+            hint = nearest_or(name, known, f"leave out {option}")
+            raise DataError(where, f"has no feature '{name}' of one integer or text", hint=hint)
+        return value
 
     def hashes(self, indices: Array | None) -> Array:
         """Of the chosen samples' content, decoded."""
@@ -164,16 +177,6 @@ class RecordSource:
         return Sample({self._form.input: image}, _label(where, features) if labelled else None)
 
 
-def _single_value(feature: Any) -> str | int | None:
-    """The value of a feature, text or a whole number; None where it has several, or of another kind."""
-    kind = feature.WhichOneof("kind")
-    values = list(getattr(feature, kind).value) if kind in ("bytes_list", "int64_list") else []
-    if len(values) != 1:
-        return None
-    value: str | int = values[0].decode("utf-8", "replace") if isinstance(values[0], bytes) else values[0]
-    return value
-
-
 def _label(where: str, features: Any) -> Array:
     if LABEL not in features:
         raise DataError(where, f"has no '{LABEL}', other records have", hint="write it for all or none")
@@ -183,6 +186,15 @@ def _label(where: str, features: Any) -> Array:
         what = f"'{LABEL}' must be one integer, it is {kind} of {len(values) or 'no'} integers"
         raise DataError(where, what, hint="write an int64_list of one value")
     return np.asarray(values[0], np.int64)
+
+
+def _single(feature: Any) -> str | int | None:
+    """The only value of a feature, where it is an integer or text."""
+    kind = feature.WhichOneof("kind")
+    values = list(getattr(feature, kind).value) if kind in ("bytes_list", "int64_list") else []
+    if len(values) != 1:
+        return None
+    return values[0].decode("utf-8", "replace") if isinstance(values[0], bytes) else int(values[0])
 
 
 def _features(where: str, record: bytes) -> Any:

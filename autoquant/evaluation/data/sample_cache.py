@@ -168,6 +168,10 @@ class LoadedSource:
         """As the source."""
         return self._source.hashes(indices)
 
+    def column(self, name: str, option: str) -> Array:
+        """As the source."""
+        return self._source.column(name, option)
+
     def __len__(self) -> int:
         return len(self._source)
 

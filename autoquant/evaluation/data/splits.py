@@ -9,9 +9,9 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.cache import CacheEntry, read_cache, write_cache
-from autoquant.errors import DataError
+from autoquant.errors import DataError, InputError
 from autoquant.evaluation.data.dataset import Dataset
-from autoquant.evaluation.data.units import UNIT, column_of, units_of
+from autoquant.evaluation.data.units import units_of
 
 VERSION = 2
 CALIBRATION_SHARE = 5
@@ -27,8 +27,8 @@ class DataSplits:
     `evaluation` is all that the FP32 baseline is scored on, and `search` what of it trials are scored on. `holdout` is
     the rest of it, or data of its own, or None, and then `reason` says why. `left_out` counts samples that were meant
     for the holdout and are not in it, because search or calibration have them as well; `dropped` counts those that are
-    not in calibration, because evaluation has them as well. `unit` names the array of the samples' units, none of which
-    is split; empty where samples are independent.
+    not in calibration, because evaluation has them as well. `unit` names the samples' units, as `column_of` reads it,
+    none of which is split; empty where samples are independent.
     """
 
     calibration: Dataset
@@ -48,15 +48,17 @@ class DataSplits:
         return cls(calibration, evaluation, evaluation, holdout, unit=unit)
 
     def _check_units(self, holdout: Dataset) -> None:
-        """Raise DataError where a holdout of its own has units of the evaluation data."""
-        if not self.unit:
+        """Raise DataError where a holdout of its own has units of the rest."""
+        units = units_of(holdout, self.unit)
+        if units is None:
             return
-        own, others = (column_of(data, self.unit, UNIT) for data in (holdout, self.evaluation))
-        both = np.intersect1d(own, others).tolist()
-        if both:
-            what = f"{len(both):,} units of '{self.unit}' are in the evaluation data too (such as {both[0]})"
-            hint = f"a unit has the same value in all data, and goes into one part: {GIVE_OTHERS.format('the holdout')}"
-            raise DataError(holdout.name, what, hint=hint)
+        for kind, data in (("evaluation", self.evaluation), ("calibration", self.calibration)):
+            both = np.unique(units[_in_units(units, data, self.unit)])
+            if len(both):
+                what = f"{len(both):,} units of '{self.unit}' are in the {kind} data too (such as {both[0]})"
+                way = GIVE_OTHERS.format("the holdout")
+                hint = f"a unit has the same value in all data, and goes into one part: {way}"
+                raise DataError(holdout.name, what, hint=hint)
 
     @property
     def has_own_holdout(self) -> bool:
@@ -68,20 +70,38 @@ class DataSplits:
         return replace(self, holdout=None, reason=reason, left_out=0)
 
     def disjoint(self) -> DataSplits:
-        """The same with no sample in two kinds of data, by its content: calibration is without those of evaluation.
+        """The same with no sample, and no unit, in two kinds of data: calibration is without those of evaluation.
 
-        Raises DataError where calibration has no others, and where a holdout of its own shares a sample with the rest.
+        Samples are told by their content. Raises DataError where calibration has no others, and where a holdout of its
+        own shares a sample or a unit with the rest. Of calibration data that names no units, units are not compared.
         """
         if self.holdout is not None and self.has_own_holdout:
             check_disjoint("the holdout", self.holdout, "evaluation", self.evaluation)
             check_disjoint("the holdout", self.holdout, "calibration", self.calibration)
             self._check_units(self.holdout)
-        left = unseen_indices(self.calibration, self.evaluation)
+        left, units = unseen_indices(self.calibration, self.evaluation), known_units(self.calibration, self.unit)
+        if units is not None:
+            left = left[~_in_units(units[left], self.evaluation, self.unit)]
         if not len(left):
             what = f"all {len(self.calibration):,} samples for calibration are for evaluation too"
+            what += f", or of units of '{self.unit}' that are" if self.unit else ""
             raise DataError(self.calibration.name, what, hint=GIVE_OTHERS.format("calibration"))
         dropped = len(self.calibration) - len(left)
         return replace(self, calibration=self.calibration.subset(left), dropped=dropped)
+
+
+def known_units(data: Dataset, unit: str) -> Array | None:
+    """The unit of each sample, (samples,); None where none is named, or this data names none."""
+    try:
+        return units_of(data, unit)
+    except InputError:
+        return None
+
+
+def _in_units(units: Array, data: Dataset, unit: str) -> Array:
+    """Which of the units, (samples,), bool, other data has too."""
+    known = known_units(data, unit)
+    return np.zeros(len(units), bool) if known is None else np.isin(units, known)
 
 
 def split_calibration(data: Dataset, seed: int, holdout: Dataset | None = None, unit: str = "") -> DataSplits:
@@ -142,7 +162,9 @@ def split_search_holdout(splits: DataSplits, *, least: int | None, seed: int, ov
     seen = np.concatenate([hashes[search], splits.calibration.hashes()]) if overlapping else hashes[search]
     both = shared(hashes[holdout], seen)
     if units is not None:
-        both = np.flatnonzero(np.isin(units[holdout], units[holdout[both]]))
+        known = np.isin(units[holdout], units[holdout[both]])
+        known |= _in_units(units[holdout], splits.calibration, splits.unit) if overlapping else False
+        both = np.flatnonzero(known)
     left = half - len(both) if units is None else len(np.unique(np.delete(units[holdout], both)))
     if left < least:
         what = f"{len(both):,} of {half:,} samples for the holdout are in the search or calibration data too"
@@ -160,8 +182,10 @@ def without_overlap(splits: DataSplits, *, least: int | None) -> DataSplits:
     assert data is not None
     left, units = unseen_indices(data, splits.evaluation, splits.calibration), units_of(data, splits.unit)
     if units is not None:
-        known = np.concatenate([column_of(splits.evaluation, splits.unit, UNIT), np.delete(units, left)])
-        left = np.flatnonzero(~np.isin(units, known))
+        known = np.isin(units, np.delete(units, left))
+        for other in (splits.evaluation, splits.calibration):
+            known |= _in_units(units, other, splits.unit)
+        left = np.flatnonzero(~known)
     out = len(data) - len(left)
     if not out:
         return splits

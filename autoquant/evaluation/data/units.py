@@ -5,39 +5,47 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.errors import UsageError
 from autoquant.evaluation.data.arrays import ArraySource
 from autoquant.evaluation.data.dataset import Dataset
+from autoquant.evaluation.data.functions import FunctionSource
+from autoquant.evaluation.data.image_names import beginning, pattern_of
 from autoquant.evaluation.data.images import ImageFolder
 from autoquant.evaluation.data.records import RecordSource
 
 IDENTIFIES = re.compile(r"(^|[/_])(id|key|group|unit|patient|subject|speaker|video|clip|recording|session|scene)s?$")
 """What an array or a feature of a record is called that says what samples belong together; also with _id behind it."""
-NUMBERED = re.compile(r"(.*[^\W_])[\W_]+[a-z]{0,8}\d+", re.IGNORECASE)
-"""A name that ends with a number, perhaps of a `frame` or `slice`, and what stands before it."""
 UNIT = "--unit"
 TOGETHER = 2
 """Samples a group, on average, from which on they clearly come in groups."""
 
 
-def column_of(data: Dataset, name: str, option: str) -> Array:
-    """One value of each sample, (samples,), from the array of this name, which `option` asks for.
+class Suspicion(NamedTuple):
+    """What tells that samples come in groups that may belong together, and the `unit` that would say so."""
 
-    Raises DataError where there is no such array, UsageError where data of this kind has none.
+    text: str
+    unit: str
+
+
+def column_of(data: Dataset, name: str, option: str) -> Array:
+    """One value of each sample, (samples,), numbers or text: what `option` names.
+
+    That is an array, of arrays or of a function's batches; a feature of TFRecords; what a regular expression finds in
+    the path of an image. Raises DataError where there is no such, saying what there is; UsageError for no expression.
     """
-    if not isinstance(data.source, ArraySource):
-        hint = "give data as .npz, or as arrays by name"
-        raise UsageError(f"{option} {name}", "is the name of an array, and this data has none", hint=hint)
     column = data.source.column(name, option)
-    return column if data.indices is None else column[data.indices]
+    column = column if data.indices is None else column[data.indices]
+    if column.dtype.kind in "OS":
+        column = np.asarray([one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in column])
+    return column
 
 
 def units_of(data: Dataset, name: str) -> Array | None:
-    """The unit of each sample, (samples,), from the array of this name; None where none is named. Raises as above."""
+    """The unit of each sample, (samples,), as this names it; None where none is named. Raises as above."""
     return column_of(data, name, UNIT) if name else None
 
 
@@ -46,31 +54,24 @@ def largest_unit(*parts: Array) -> int:
     return max(int(np.unique(labels, return_counts=True)[1].max()) for labels in parts)
 
 
-def suspected_groups(data: Dataset) -> str:
-    """What tells that samples come in groups that may belong together; empty where nothing does."""
+def suspected_groups(data: Dataset) -> Suspicion | None:
+    """What tells that samples come in groups that may belong together; None where nothing does."""
     source = data.source
     if isinstance(source, ImageFolder):
-        return _grouped("file names", [_beginning(name) for name in source.names], classes=source.classes)
+        groups = [beginning(name) for name in source.names]
+        text = _grouped("file names", groups, classes=source.classes)
+        return Suspicion(text, pattern_of(source.paths, groups)) if text else None
     if isinstance(source, RecordSource):
-        for feature, values in source.identifiers(IDENTIFIES).items():
-            if text := _grouped(f"values of '{feature}'", values, classes=1):
-                return text
-    if isinstance(source, ArraySource):
-        for name, column in source.columns().items():
-            named = IDENTIFIES.search(name.removesuffix("_id").lower())
-            if named and (text := _grouped(f"values of the array '{name}'", column.tolist(), classes=1)):
-                return text
-    return ""
-
-
-def _beginning(name: str) -> str:
-    """What a name has in common with others that are numbered like it; the name itself where it has no number.
-
-    >>> _beginning("scans/patient12_slice003"), _beginning("a/7f3c")
-    ('scans/patient12', 'a/7f3c')
-    """
-    found = NUMBERED.fullmatch(name)
-    return found[1] if found else name
+        columns, what = source.identifiers(IDENTIFIES), "values of"
+    elif isinstance(source, ArraySource | FunctionSource):
+        columns, what = {name: column.tolist() for name, column in source.columns().items()}, "values of the array"
+    else:
+        return None
+    for name, values in columns.items():
+        named = IDENTIFIES.search(name.removesuffix("_id").lower())
+        if named and (text := _grouped(f"{what} '{name}'", values, classes=1)):
+            return Suspicion(text, name)
+    return None
 
 
 def _grouped(what: str, values: Iterable[object], *, classes: int) -> str:

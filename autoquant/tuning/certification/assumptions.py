@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.units import largest_unit, suspected_groups, units_of
 from autoquant.evaluation.statistics.units import Units
@@ -21,8 +23,9 @@ def assumption(data: Dataset, unit: str) -> str:
     """In words, of these samples."""
     if unit:
         return f"units of '{unit}' are independent of each other, and none is larger than those seen"
-    groups = suspected_groups(data)
-    if not groups:
+    found = suspected_groups(data)
+    if found is None:
         return "samples are independent of each other"
-    doubt = "if these belong together, the bound is too low, and --unit says so"
-    return f"samples are independent of each other, though {groups}: {doubt}"
+    option = shlex.join(["--unit", found.unit]) if found.unit else "--unit"
+    doubt = f"if these belong together, the bound is too low, and {option} says so"
+    return f"samples are independent of each other, though {found.text}: {doubt}"

@@ -1,6 +1,6 @@
 """The holdout: half of the evaluation data, or data of its own, where that can be enough to certify anything.
 
-Groups of its samples, the classes or what an array of the data numbers, are each held to a tolerance.
+Groups of its samples, the classes or what the data names, are each held to a tolerance.
 """
 
 from __future__ import annotations
@@ -121,10 +121,9 @@ def holdout_subset(
 
 
 def groups_of(data: Dataset, guard: str) -> Array:
-    """The group of each sample, (samples,): its label where `guard` is 'class', else its value in that array.
+    """The group of each sample, (samples,): its label where `guard` is 'class', else what that names, see `column_of`.
 
-    Raises DataError where there are no labels, or none that are classes, or no such array; UsageError where data of
-    this kind has no arrays.
+    Raises DataError where there are no labels, or none that are classes, or no such name.
     """
     if guard == CLASS:
         return _classes(data)

@@ -165,10 +165,11 @@ class SearchRequest(DataRequest):
     `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
     and the best is scored on once; without it half of `data` is, and with 'none' there is none. The certificate holds
-    with probability `confidence`. `guard` holds every class ('class'), or every group that an array of the data
-    numbers, to `guard_tolerance`, by default the tolerance. `unit` names an array of the data that says which samples
-    belong together, such as the patient of an image: a unit is in one part of the data, and bounds are of independent
-    units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
+    with probability `confidence`. `unit` names what says which samples belong together, such as the patient of an
+    image: an array of the data or of a function's batches, a feature of TFRecords, or a regular expression of the paths
+    of images. A unit is in one part of the data, and bounds are of independent units. `guard` holds every class
+    ('class'), or every group that is named like a unit, to `guard_tolerance`, by default the tolerance.
+    `allow_overlap` lets samples be in two kinds of data, which then do not certify.
     Of images that INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
     `trust_model` opens a model that may do more than compute (model/trust.py).
 

@@ -133,10 +133,14 @@ class RunFolder:
             self._with_model.add(folder)
         return folder
 
+    def is_best(self, number: int) -> bool:
+        """Whether `best` points at this trial."""
+        return self.best.is_symlink() and self.best.readlink() == Path("trials") / f"{number:04d}"
+
     def point_best(self, number: int) -> None:
         """Point `best` at this trial, atomically."""
         target = Path("trials") / f"{number:04d}"
-        if self.best.is_symlink() and self.best.readlink() == target:
+        if self.is_best(number):
             return
         temporary = self.path / ".best.tmp"
         with writing(self.best):

@@ -101,6 +101,45 @@ def test_a_holdout_of_its_own_is_compared_too_and_read_to_its_end() -> None:
         check_splits(DataSplits.of(evaluation, calibration, open_data((holdout, None), [IMAGE])))
 
 
+KELVIN = 290 + 2 * normal(300, seed=4)
+"""Of a winter; a summer is some degrees warmer, so that no value is in both, though nothing was read otherwise."""
+
+
+@pytest.mark.parametrize(
+    ("holdout", "evaluation", "told"),
+    [
+        (normal(200, seed=5) * 2 + 305, KELVIN, "within 301..309 in holdout samples, 285.6..294 in evaluation samples"),
+        (normal(200, seed=5) * 5 + 330, KELVIN, "320..339.9 in holdout samples, 285.6..294 in evaluation samples"),
+        (pixels(60, 2) / 255 - 0.5, EVALUATION / 255, "within -0.5..0.5 in holdout samples, 0..1 in"),
+        (pixels(60, 2) / 255 * 2, EVALUATION / 255, "within 0..2 in holdout samples, 0..1 in"),
+    ],
+    ids=["warmer", "warmer and more varied", "centered", "twice as wide"],
+)
+def test_a_holdout_that_differs_a_little_is_worth_a_warning(holdout: Array, evaluation: Array, told: str) -> None:
+    spec = [IMAGE if holdout.ndim == 4 else ROW]
+    data, calibration, own = (open_data((x, None), spec) for x in (evaluation[60:], evaluation[:60], holdout))
+    (warning,) = check_splits(DataSplits.of(data, calibration, own))
+    assert told in warning and BOTH in warning
+
+
+@pytest.mark.parametrize(
+    "holdout",
+    [pixels(60, 2), pixels(60, 2) / 255 / 255, pixels(60, 2) / 255 / 127.5 - 1, pixels(60, 2) / 255 / 50 + 0.5],
+    ids=["0..255", "scaled twice", "preprocessed twice", "one gray"],
+)
+def test_a_holdout_on_another_scale_is_refused(holdout: Array) -> None:
+    data, calibration, own = (open_data((x, None), [IMAGE]) for x in (EVALUATION / 255, CALIBRATION / 255, holdout))
+    with pytest.raises(DataError, match=r"in holdout samples, 0..1 in evaluation samples") as caught:
+        check_splits(DataSplits.of(data, calibration, own))
+    assert BOTH in caught.value.hint
+
+
+def test_calibration_samples_that_lie_elsewhere_are_refused_however_wide() -> None:
+    """Their ranges would cut all evaluated values off."""
+    with pytest.raises(DataError, match=r"within 285.7..294.1 in calibration samples, 301..309 in evaluation samples"):
+        warnings_of(KELVIN, normal(200, seed=5) * 2 + 305)
+
+
 def with_value(value: float, *, number: int = 17, samples: Array | None = None) -> Array:
     changed = (pixels(200, 1) / 255 if samples is None else samples).copy()
     changed[(number, *(1,) * (changed.ndim - 1))] = value

@@ -78,7 +78,8 @@ def test_samples_of_different_shapes_are_cached_too(tmp_path: Path) -> None:
     assert sum(len(batch) for batch in source.read(None, 8)) == 300
 
 
-def test_a_function_may_use_its_memory_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_function_may_use_its_memory_again(cached: bool, tmp_path: Path) -> None:
     memory = np.empty((1, 4), np.float32)
 
     def give() -> Iterator[Array]:
@@ -86,7 +87,7 @@ def test_a_function_may_use_its_memory_again(tmp_path: Path) -> None:
             memory[:] = row
             yield memory
 
-    source = FunctionSource("f", give, ["x"], room=CacheRoom(tmp_path))
+    source = FunctionSource("f", give, ["x"], room=CacheRoom(tmp_path) if cached else None)
     np.testing.assert_array_equal(np.concatenate([batch.inputs["x"] for batch in source.read(None, 50)]), X)
 
 

@@ -62,11 +62,12 @@ def test_groups_that_no_sample_is_of(
     assert Groups.of(np.asarray(labels), np.asarray(everything)).unseen == unseen
 
 
-def test_only_arrays_have_names() -> None:
-    data = open_data(lambda: iter([(X, Y)]), [SPEC])
+def test_groups_of_a_function_are_its_labels_or_what_its_batches_name() -> None:
+    data = open_data(lambda: iter([({SPEC.name: X, "camera": Y // 2}, Y)]), [SPEC])
     assert groups_of(data, "class").tolist() == Y.tolist()
-    with pytest.raises(UsageError, match="is the name of an array, and this data has none"):
-        groups_of(data, "camera")
+    assert groups_of(data, "camera").tolist() == [label // 2 for label in Y.tolist()]
+    with pytest.raises(DataError, match=r"yields no array 'ward' .*there is camera; else yield it beside the inputs"):
+        groups_of(data, "ward")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Shape, one_sample_shapes
 
 LARGE = 1 << 24
-"""Numbers of an input of which a batch is no faster than one sample: the file keeps its batch."""
+"""Numbers of an input beyond which one sample takes as long as a batch, and much memory: the file keeps its batch."""
 TOLERANCE = 1e-4
 """Results of one sample alone and of the same in a batch may differ by rounding: relative to the largest of them."""
 
@@ -41,14 +41,17 @@ def run(interpreter: Any, values: Sequence[Array]) -> None:
 
     Raises RuntimeError or ValueError, as LiteRT does, where the model does not take them or does not run.
     """
-    indices = [detail["index"] for detail in interpreter.get_input_details()]
-    for index, value in zip(indices, values, strict=True):
-        interpreter.resize_tensor_input(index, value.shape)
-    interpreter.allocate_tensors()
-    for index, value in zip(indices, values, strict=True):
-        interpreter.set_tensor(index, value)
+    _make_room(interpreter, [value.shape for value in values])
+    for detail, value in zip(interpreter.get_input_details(), values, strict=True):
+        interpreter.set_tensor(detail["index"], value)
     interpreter.reset_all_variables()
     interpreter.invoke()
+
+
+def _make_room(interpreter: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    for detail, shape in zip(interpreter.get_input_details(), shapes, strict=True):
+        interpreter.resize_tensor_input(detail["index"], shape)
+    interpreter.allocate_tensors()
 
 
 def sentence(error: Exception) -> str:
@@ -78,11 +81,14 @@ def tensor_shapes(
 
 
 def _allocated(lite: LiteGraph, sizes: Mapping[str, tuple[int, ...]]) -> tuple[Shape, ...]:
-    """The shapes after a run on zeros: only that settles those that depend on values."""
+    """The shapes after a run on zeros: only that settles those that depend on values. Large samples are not run."""
     interpreter = plain_interpreter(lite.content)
     dtypes = [detail["dtype"] for detail in interpreter.get_input_details()]
     try:
-        run(interpreter, [np.zeros(sizes[name], dtype) for name, dtype in zip(lite.inputs, dtypes, strict=True)])
+        if max(map(math.prod, sizes.values()), default=0) > LARGE:
+            _make_room(interpreter, [sizes[name] for name in lite.inputs])
+        else:
+            run(interpreter, [np.zeros(sizes[name], dtype) for name, dtype in zip(lite.inputs, dtypes, strict=True)])
     except MemoryError:
         what = f"one sample does not fit into memory: inputs were {sizes}"
         raise ModelError("model", what, hint="are these shapes those of the model? is the file whole?") from None

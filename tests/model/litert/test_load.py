@@ -17,7 +17,7 @@ from tiny_model import Tiny
 
 from autoquant.errors import ModelError, UsageError
 from autoquant.model.graph import Graph
-from autoquant.model.litert import flatbuffer
+from autoquant.model.litert import flatbuffer, interpreter
 from autoquant.model.litert.convert import convert
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.survey import survey_lite
@@ -310,6 +310,15 @@ def test_a_sample_that_does_not_fit_into_memory(saved: Path) -> None:
 
     with pytest.raises(ModelError, match=r"does not fit into memory|LiteRT cannot run it"):
         open_model(edited(saved, vast))
+
+
+def test_a_large_sample_is_not_run_to_know_its_shapes(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = open_model(saved).program
+    assert isinstance(program, LiteGraph)
+    known = interpreter.tensor_shapes(program)
+    monkeypatch.setattr(interpreter, "LARGE", 6 * 6 * 2 - 1)
+    monkeypatch.setattr(interpreter, "run", None)
+    assert interpreter.tensor_shapes(program) == known
 
 
 @pytest.mark.parametrize("batch", [1, None])

@@ -180,9 +180,16 @@ class Study:
         self._remember(trial)
 
     def interrupt(self) -> None:
-        """Running trials, if any, did not end; they wait to begin again, which is not the plan's fault."""
-        for handle, _ in self._running.values():
-            self._set_state(handle, TrialState.WAITING)
+        """Running trials, if any, did not end; they wait to begin again, which is not the plan's fault.
+
+        One whose end was being recorded may have ended.
+        """
+        known = self._study.get_trials(deepcopy=False)
+        for number, (handle, _) in self._running.items():
+            if has_ended(known[number]):
+                self._remember(self._outcome(known[number], known[number].user_attrs[OUTCOME]))
+            else:
+                self._set_state(handle, TrialState.WAITING)
         self._running.clear()
 
     def _waits(self) -> bool:

@@ -194,6 +194,29 @@ def test_a_trial_that_was_interrupted_may_be_so_again(tmp_path: Path) -> None:
         study.interrupt()
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_an_interruption_while_the_end_is_told(told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial has ended, or it has not: in no case is it in between."""
+    study = open_study(tmp_path)
+    play(study, 2)
+    trial, tell = done(next_of(study)), optuna.Study.tell
+
+    def die(self: optuna.Study, *given: Any, **options: Any) -> Any:
+        if told:
+            tell(self, *given, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(optuna.Study, "tell", die)
+        study.finish(trial)
+    study.interrupt()
+    ended = [0, 1, 2] if told else [0, 1]
+    assert [one.number for one in study.trials()] == ended
+    if told:
+        assert study.trials()[2] == trial
+    assert [one.number for one in open_study(tmp_path).trials()] == [0, 1, 2], "its outcome was written before"
+
+
 @pytest.mark.parametrize(("moment", "fails"), [(1, False), (2, False), (1, True), (2, True), (3, True)])
 def test_a_trial_that_died_while_its_end_was_written_has_ended(
     tmp_path: Path, moment: int, fails: bool, monkeypatch: pytest.MonkeyPatch

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoquant.cli.output import note
 from autoquant.errors import INTERRUPTED, UsageError
@@ -22,6 +24,8 @@ from autoquant.quiet import redirected, stderr_held_back
 if TYPE_CHECKING:
     from autoquant.tuning.events import Listener
 
+LATER = 0.05
+"""Seconds after which an interruption that was swallowed is raised again."""
 SHOW_CURSOR = b"\x1b[?25h\n"
 """What a terminal is to be told when a live screen does not come to its end."""
 
@@ -36,22 +40,31 @@ def stdout_for_the_result() -> Iterator[None]:
         yield
 
 
-def interruptible() -> AbstractContextManager[None]:
+@contextmanager
+def interruptible() -> Iterator[None]:
     """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt, as Ctrl-C is.
 
     A second signal of either kind ends the process at once: files are written whole or not at all, whenever that is.
+    A KeyboardInterrupt that Python swallows, as it does while objects are deleted, is raised a little later again.
     """
     heard: list[int] = []
+    lost: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if heard:
+        if heard and not lost:
             if sys.stderr.isatty():
                 os.write(2, SHOW_CURSOR)
             os._exit(INTERRUPTED)
+        lost.clear()
         heard.append(number)
         raise KeyboardInterrupt
 
-    return _handled_by(interrupt, signal.SIGINT, signal.SIGTERM)
+    def swallowed() -> None:
+        lost.append(signal.SIGINT)
+        threading.Timer(LATER, _thread.interrupt_main).start()
+
+    with _handled_by(interrupt, signal.SIGINT, signal.SIGTERM), _told_of_swallowed(swallowed):
+        yield
 
 
 @contextmanager
@@ -113,10 +126,27 @@ def _interrupts_kept() -> Iterator[None]:
         heard.append(number)
         raise KeyboardInterrupt
 
-    with _handled_by(interrupt, signal.SIGINT, signal.SIGTERM):
+    with _handled_by(interrupt, signal.SIGINT, signal.SIGTERM), _told_of_swallowed(lambda: None):
         yield
     if heard:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def _told_of_swallowed(tell: Callable[[], None]) -> Iterator[None]:
+    """Call a function for each KeyboardInterrupt that Python swallows within, instead of printing its traceback."""
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            tell()
+        else:
+            before(unraisable)
+
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

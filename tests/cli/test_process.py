@@ -39,6 +39,29 @@ def test_sigterm_is_ctrl_c_inside_only() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interruption_while_an_object_is_deleted_takes_effect(python: Callable[..., Any]) -> None:
+    """Python swallows what is raised there; and the next signal is the second one."""
+    text = """
+import os, signal, time
+from autoquant.cli.process import interruptible
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+try:
+    with interruptible():
+        late = Late()
+        del late
+        time.sleep(30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = python("-c", text)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 def test_a_second_signal_ends_the_process_at_once(python: Callable[..., Any]) -> None:
     """Though what the first one interrupted goes on for ever."""
     code = """

@@ -23,6 +23,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # Where the processor has AVX-512, TensorFlow takes oneDNN's kernels, which say so and refuse empty batches.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+LOADED = pytest.StashKey[frozenset[str]]()
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -62,12 +63,21 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What of TensorFlow and LiteRT was loaded before a test is not this test's doing."""
+    item.stash[LOADED] = _loaded()
+    return (yield)
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """With the fast tests alone, each fails where TensorFlow or LiteRT is loaded after all."""
-    if item.config.option.markexpr == "fast":
-        loaded = [name for name in ("tensorflow", "ai_edge_litert") if name in sys.modules]
-        if loaded:
-            pytest.fail(f"{loaded[0]} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)
+    """With the fast tests alone, each fails that loads TensorFlow or LiteRT after all."""
+    if item.config.option.markexpr == "fast" and (loaded := _loaded() - item.stash[LOADED]):
+        pytest.fail(f"{min(loaded)} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)
+
+
+def _loaded() -> frozenset[str]:
+    return frozenset(name for name in ("tensorflow", "ai_edge_litert") if name in sys.modules)
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ def add_target(parser: Parser, *, io: bool = False) -> Any:
 
 def add_reading(parser: Parser, *, labels: bool) -> None:
     """How data is read and preprocessed."""
-    from autoquant.tuning.study.request import DataRequest
+    from autoquant.tuning.study.model_request import DataRequest
 
     options = {
         "--preprocess P": "as the model was trained: tf (x/127.5 - 1), torch, caffe (as Keras names them), "

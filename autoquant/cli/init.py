@@ -21,8 +21,9 @@ from autoquant.messages import printable
 from autoquant.model.model import check_file, is_lite
 from autoquant.reports.words import counted, macs, number, percent
 from autoquant.tuning.study.choices import check_target
+from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import FUNCTIONS, PATHS, for_folder
-from autoquant.tuning.study.request import TRUST_MODEL, DataRequest, SearchRequest
+from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
 from autoquant.tuning.study.run_toml import toml_value
 from autoquant.tuning.study.trial import count_layers
 from autoquant.tuning.study.workload import MULTIPLY_ADDS

@@ -102,12 +102,14 @@ def run(args: argparse.Namespace) -> int:
             RunFolder(Path(args.run)).refuse_existing()
     where = getattr(args, "run", None)
     with prepared(args, request.model) as listener:
-        from autoquant import api
+        if args.dry_run:
+            from autoquant.tuning.dry_run import dry_run
 
-        if not args.dry_run:
-            result = api.run_search(request, run=where, listener=listener)
+            estimate = dry_run(request, where, listener)
         else:
-            estimate = api.run_dry(request, run=where, listener=listener)
+            from autoquant import api
+
+            result = api.run_search(request, run=where, listener=listener)
     return show_estimate(estimate, args) if args.dry_run else show_result(result, args)
 
 

@@ -12,13 +12,25 @@ import autoquant
 from autoquant import api, guide
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest
-from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
+from autoquant.tuning.quantize_request import QuantizeOptions, QuantizeRequest
+from autoquant.tuning.study.model_request import (
+    DataOptions,
+    DataRequest,
+    InspectOptions,
+    InspectRequest,
+    ModelOptions,
+    ModelRequest,
+)
+from autoquant.tuning.study.request import SearchOptions, SearchRequest
 
 FILE = Path(guide.__file__).parent / "python.md"
 OPTIONS: tuple[tuple[str, type, type], ...] = (
-    ("SearchOptions", SearchOptions, SearchRequest),
     ("DataOptions", DataOptions, DataRequest),
+    ("ModelOptions", ModelOptions, ModelRequest),
+    ("SearchOptions", SearchOptions, SearchRequest),
+    ("QuantizeOptions", QuantizeOptions, QuantizeRequest),
     ("EvaluateOptions", EvaluateOptions, EvaluateRequest),
+    ("InspectOptions", InspectOptions, InspectRequest),
     ("BenchmarkOptions", BenchmarkOptions, BenchmarkRequest),
 )
 INTRODUCTION = """\
@@ -146,11 +158,18 @@ def _options() -> Iterator[str]:
     for name, options, request in OPTIONS:
         yield f"### {name}\n"
         yield f"{textwrap.dedent(inspect.cleandoc(request.__doc__ or ''))}\n"
+        known = options.__annotations__.keys()
+        annotated = [(base, kind.__annotations__.keys()) for base, kind, _ in OPTIONS]
+        narrower = [(base, names) for base, names in annotated if names < known]
+        base, inherited = max(narrower, key=lambda one: len(one[1]), default=("", {}.keys()))
+        if base:
+            yield f"Those of `{base}`, and:\n"
         yield "| option | type | default |\n|---|---|---|"
         defaults = request.__dataclass_fields__  # type: ignore[attr-defined]  # each is a dataclass
         for option, kind in options.__annotations__.items():
-            told = getattr(kind, "__forward_arg__", str(kind)).replace("|", "\\|")
-            yield f"| `{option}` | `{told}` | `{defaults[option].default!r}` |"
+            if option not in inherited:
+                told = getattr(kind, "__forward_arg__", str(kind)).replace("|", "\\|")
+                yield f"| `{option}` | `{told}` | `{defaults[option].default!r}` |"
         yield ""
 
 

@@ -10,13 +10,12 @@ from typing import Any
 from autoquant.errors import UsageError
 from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
-from autoquant.model.feed import Feed, feed_texts
 from autoquant.tuning.evaluation.files import model_file
 from autoquant.tuning.study.choices import check_min_baseline
-from autoquant.tuning.study.request import DataOptions, DataRequest
+from autoquant.tuning.study.model_request import ModelOptions, ModelRequest
 
 
-class EvaluateOptions(DataOptions, total=False):
+class EvaluateOptions(ModelOptions, total=False):
     """The fields of an EvaluateRequest that have a default, for the signatures of functions that pass them on."""
 
     metric: str | Callable[..., Any]
@@ -28,15 +27,10 @@ class EvaluateOptions(DataOptions, total=False):
     certify: str | Path | None
     junit: str | Path
     min_baseline: float | None
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    signature: str
-    feed: Feed
-    trust_model: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRequest(DataRequest):
+class EvaluateRequest(ModelRequest):
     """How models are scored and compared, as a SearchRequest has it.
 
     With a `tolerance` there is a verdict. `certify` is a folder for the certificate of the one model that is compared
@@ -53,15 +47,9 @@ class EvaluateRequest(DataRequest):
     certify: str | Path | None = None
     junit: str | Path = ""
     min_baseline: float | None = None
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    signature: str = ""
-    feed: Feed = ()
-    trust_model: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "feed", feed_texts(self.feed))
         for name in ("tolerance", "guard_tolerance"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Tolerance.parse(given))
@@ -96,15 +84,3 @@ class EvaluateRequest(DataRequest):
 
     def _of_pairs(self) -> Iterator[tuple[str, Any]]:
         yield from (("--tolerance", self.tolerance), ("--guard", self.guard), ("--certify", self.certify))
-
-
-def made_request(data: Any, **options: Any) -> EvaluateRequest | None:
-    """The request that compares a model with what was made of it; None without data.
-
-    Raises UsageError for a tolerance of nothing.
-    """
-    if data is not None:
-        return EvaluateRequest(data=data, **options)
-    if options["tolerance"] is not None:
-        raise UsageError("--tolerance", "is of a score, and nothing is scored", hint="give --data to score it on")
-    return None

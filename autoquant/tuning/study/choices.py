@@ -14,7 +14,7 @@ from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.model.model import LITE, is_lite
 from autoquant.targets.table import TARGETS, TargetInfo
 
-TENSORFLOW, FLOAT32, AUTO = "tensorflow", "float32", "auto"
+TENSORFLOW, LITERT, FLOAT32, AUTO = "tensorflow", "litert", "float32", "auto"
 MACS, BYTES, LATENCY = "macs", "bytes", "latency"
 ENGINE_NAMES = (AUTO, *ENGINES)
 """Engines; `auto` is LiteRT, where it computes what TensorFlow does."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.data.array_cache import ON_DISK
 from autoquant.evaluation.data.opening import check_spec
-from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
 from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
-from autoquant.model.feed import Feed, feed_texts
 from autoquant.model.model import check_file
 from autoquant.tuning.study.choices import (
     AUTO,
@@ -31,6 +28,7 @@ from autoquant.tuning.study.choices import (
     check_target,
     default_space,
 )
+from autoquant.tuning.study.model_request import ModelOptions, ModelRequest, plain
 from autoquant.tuning.study.places import IN_MEMORY, NOTHING, absolute
 
 TRUST_MODEL = "trust_model"
@@ -60,26 +58,10 @@ ACCEPTABLE = ("metric", "calibration")
 """What may be another one, where that is accepted: all trials are scored again."""
 
 
-class DataOptions(TypedDict, total=False):
-    """The fields of a DataRequest that have a default, for the signatures of functions that pass them on."""
-
-    preprocess: str | Callable[..., Any] | None
-    scale: Numbers | None
-    mean: Numbers | None
-    std: Numbers | None
-    label_offset: int
-    image_size: tuple[int, int] | str | None
-    batch_size: int
-
-
-class SearchOptions(DataOptions, total=False):
+class SearchOptions(ModelOptions, total=False):
     """The fields of a SearchRequest that have a default, but the tolerances."""
 
     calibration: Any
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-    signature: str
-    feed: Feed
     target: str
     engine: str
     io: str
@@ -101,7 +83,6 @@ class SearchOptions(DataOptions, total=False):
     guard: str
     unit: str
     allow_overlap: bool
-    trust_model: bool
     samples: int
     keep_models: int
     min_baseline: float | None
@@ -110,57 +91,19 @@ class SearchOptions(DataOptions, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRequest:
-    """Data, and how it becomes what the model takes.
-
-    `data` and `calibration` are what `autoquant.evaluation.data.dataset.open_data` opens; without `calibration`, some
-    of `data` is split off for it. `preprocess` is a Keras mode or a function, `scale`, `mean` and `std` are numbers,
-    one or one a channel, for (x * scale - mean) / std. `label_offset` is added to labels. `image_size` is height and
-    width for images where the model leaves them open.
-    """
-
-    data: Any
-    calibration: Any = None
-    preprocess: str | Callable[..., Any] | None = None
-    scale: Numbers | None = None
-    mean: Numbers | None = None
-    std: Numbers | None = None
-    label_offset: int = 0
-    image_size: tuple[int, int] | None = None
-    batch_size: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("scale", "mean", "std", "label_offset", "image_size", "batch_size"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
-        for entry in fields(self):
-            _check_length(entry.name, getattr(self, entry.name))
-        if self.batch_size < 1:
-            raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
-
-    def check_named(self) -> None:
-        """Raise InputError for names of what is not there: nothing is read for that, and TensorFlow not loaded."""
-        for spec in (self.data, self.calibration):
-            check_spec(spec)
-        check_preprocess(self.preprocess, scale=self.scale, mean=self.mean, std=self.std)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchRequest(DataRequest):
+class SearchRequest(ModelRequest):
     """All of a search but the folder it runs in.
 
-    `inputs` and `outputs` override what the model's file says, `feed` gives values to placeholders of it that are no
-    data, such as is_training, and is kept as texts NAME=VALUE; `metric` is a name or a function; `space` a preset's
-    name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
-    seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_models` is how many models stay on disk:
-    of the best trial, and of others that no trial beats in both drop and INT8 share; `keep_all_models` keeps all. A
-    trial that takes longer than `trial_timeout` seconds has failed; with `isolate` trials run in a process of their
-    own, and one that it dies of, out of memory or in a kernel, has failed too. At most `cache` bytes of samples that a
-    function makes, or images decoded, are cached on the disk of the run, never more than half of what is free there; 0
-    for no cache.
+    `metric` is a name or a function; `space` a preset's name or a file, without which it is `choices.default_space`.
+    The search ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within
+    tolerance. `keep_models` is how many models stay on disk: of the best trial, and of others that no trial beats in
+    both drop and INT8 share; `keep_all_models` keeps all. A trial that takes longer than `trial_timeout` seconds has
+    failed; with `isolate` trials run in a process of their own, and one that it dies of, out of memory or in a kernel,
+    has failed too. At most `cache` bytes of samples that a function makes, or images decoded, are cached on the disk of
+    the run, never more than half of what is free there; 0 for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
-    target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or
-    .tflite.
+    target leaves a choice, `objective` what the search minimizes.
 
     `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
@@ -170,7 +113,6 @@ class SearchRequest(DataRequest):
     belong together, such as the patient of an image: a unit is in one part of the data, and bounds are of independent
     units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
     Of images that INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
-    `trust_model` opens a model that may do more than compute (model/trust.py).
 
     For jobs that nobody watches: the search ends after the baseline with BaselineError where the FP32 score is worse
     than `min_baseline`; unless the best model is `min_speedup` times as fast here as the float model, that is shipped,
@@ -178,10 +120,6 @@ class SearchRequest(DataRequest):
     """
 
     model: str | Path
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    signature: str = ""
-    feed: Feed = ()
     target: str = TENSORFLOW
     engine: str = AUTO
     io: str = FLOAT32
@@ -205,7 +143,6 @@ class SearchRequest(DataRequest):
     guard: str = ""
     guard_tolerance: Tolerance | None = None
     allow_overlap: bool = False
-    trust_model: bool = False
     samples: int = 24
     keep_models: int = 1
     min_baseline: float | None = None
@@ -216,8 +153,10 @@ class SearchRequest(DataRequest):
         super().__post_init__()
         numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate", "confidence")
         for name in (*numbers, "keep_models", "min_baseline", "min_speedup"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
-        object.__setattr__(self, "feed", feed_texts(self.feed))
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        object.__setattr__(self, "tolerance", Tolerance.parse(self.tolerance))
+        if self.guard_tolerance is not None:
+            object.__setattr__(self, "guard_tolerance", Tolerance.parse(self.guard_tolerance))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         for option, value in (("--timeout", self.timeout), ("--trial-timeout", self.trial_timeout)):
@@ -302,30 +241,10 @@ class SearchRequest(DataRequest):
                 hint = f"give it again in Python: autoquant.{call}(run, {key}=...)"
                 raise RunError(where, f"{key} was in memory when this run was started", hint=hint)
         try:
-            if "guard_tolerance" in values:
-                values["guard_tolerance"] = Tolerance.parse(values["guard_tolerance"])
-            return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})
+            return cls(**{**values, "tolerance": values["tolerance"]})  # which must be there
         except (KeyError, TypeError) as error:
             raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
         except UsageError as error:
             if changed.keys() & {error.where.lstrip("-").partition(" ")[0].replace("-", "_")}:
                 raise
             raise RunError(where, f"{error.where}: {error.what}", hint="was it edited?") from None
-
-
-def _check_length(name: str, value: Any) -> None:
-    """Raise UsageError for a text that no file can be called, so that nobody can look for one."""
-    if not isinstance(value, str | Path):
-        return
-    try:
-        Path(value).stat()
-    except (OSError, ValueError) as error:  # mostly, that there is none: others tell of that
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            what = f"is longer than a file's name can be: {str(value)[:40]}..."
-            raise UsageError(f"--{name.replace('_', '-')}", what, hint="is it a name?") from None
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, which JSON can hold."""
-    plain = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(plain) if isinstance(plain, list) else plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -130,7 +131,7 @@ def run_search(
 
 @reads_options(SearchRequest, model=path, samples=whole)
 def resume(
-    run: str | Path,
+    run: str | PathLike[str],
     *,
     listener: Listener = log_event,
     clock: Callable[[], float] = time.monotonic,
@@ -155,7 +156,7 @@ def resume(
 
 @reads_options(SearchRequest, model=path, samples=whole)
 def export(
-    run: str | Path,
+    run: str | PathLike[str],
     to: str | Path,
     *,
     trial: int | None = None,
@@ -183,7 +184,7 @@ def export(
 
 
 @reads_options()
-def explain(run: str | Path) -> Explanation:
+def explain(run: str | PathLike[str]) -> Explanation:
     """Explain a run: the measured effect of each setting and of each float layer, and why layers are in float.
 
     All of it was measured by its trials. The run may be going on, or have been cut off; the model is not needed. Raises

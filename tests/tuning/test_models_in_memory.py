@@ -151,7 +151,7 @@ def test_evaluate_takes_them_too(target: str, model: Any, labels: Any, tmp_path:
     assert (first.score, second.score) == pytest.approx((before.mean(), after.mean()))
     assert (second.losses, second.gains) == ((before & ~after).sum(), (after & ~before).sum())
     assert second.verdict is Verdict.MET
-    assert autoquant.evaluate(model, result.run, data=(X, wrong)).models[1].score == second.score
+    assert autoquant.evaluate(model, result, data=(X, wrong)).models[1].score == second.score
 
 
 @TARGETS

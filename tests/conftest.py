@@ -72,7 +72,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """With the fast tests alone, each fails that loads TensorFlow or LiteRT after all."""
-    if item.config.option.markexpr == "fast" and (loaded := _loaded() - item.stash[LOADED]):
+    before = item.stash[LOADED]
+    if item.config.option.markexpr == "fast" and (loaded := _loaded() - before):
         pytest.fail(f"{min(loaded)} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)
 
 

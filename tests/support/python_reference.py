@@ -71,12 +71,16 @@ result = autoquant.search(model, dataset, tolerance="1%", max_trials=20, timeout
 print(result)
 print(result.trials_dataframe()[["state", "int8_layers", "drop"]])
 scores = result.load()(arrays["x"])
+print(autoquant.evaluate(model, result, data=dataset, tolerance="1%"))
 ```
+
+A result stands for the folder of its run, `result.run`, wherever a run is taken.
 
 `result.load()` opens the best INT8 model, .pb or .tflite, with the part in front of it: a function that takes what the
 float model takes, preprocessed, (batch, ...), as one array, or a mapping by name where there are several inputs; it
 gives the array of the only output, or a mapping by name. `result.trials_dataframe()` needs pandas. A notebook shows a
-result as the head of its report; [keras.ipynb](keras.ipynb) is one that trains, searches and exports.
+result as the head of its report; [keras.ipynb](keras.ipynb), beside this page, is one that trains, searches, evaluates
+and exports. `evaluate`, `dry_run`, `inspect`, `quantize` and `benchmark` take models in memory as well.
 
 ## Options
 
@@ -153,7 +157,7 @@ def _named(line: str) -> bool:
 
 
 def _options() -> Iterator[str]:
-    yield "## Options\n"
+    yield "## All options\n"
     yield "Keyword arguments of the functions above, by the name that stands behind `**options` there.\n"
     for name, options, request in OPTIONS:
         yield f"### {name}\n"

@@ -154,6 +154,22 @@ def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
     add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds, trial_timeout=seconds)
 
 
+def add_groups(group: Any, *, confidence: str, units: str) -> None:
+    """The `confidence` of what is claimed; guarded groups, and `units` of samples that belong together."""
+    from autoquant.evaluation.statistics.tolerance import Tolerance
+    from autoquant.tuning.study.score_request import ScoreRequest
+
+    options = {
+        "--confidence P": f"{confidence} (default {ScoreRequest.confidence})",
+        "--unit ARRAY": "the name of an array in the .npz that says which samples belong together (the patient of an "
+        f"image, the recording of a window): {units}",
+        "--guard G": "a tolerance for every group as well: class, or the name of an array of group numbers in the .npz",
+        "--guard-tolerance T": "the tolerance of a group: 0.05 (absolute) or 5%% (of the FP32 score) "
+        "(default: --tolerance)",
+    }
+    add(group, options, confidence=float, guard_tolerance=Tolerance.parse)
+
+
 def add_unwatched(parser: Parser) -> None:
     """What jobs that nobody watches are told, and decide by."""
     options = {

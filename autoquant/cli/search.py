@@ -79,17 +79,10 @@ def _add_certificate(parser: arguments.Parser) -> None:
     """How the best model is certified, and on which samples."""
     group = parser.add_argument_group("certificate")
     arguments.add_certify(group, otherwise="half of the evaluation data, where that can be enough")
-    options = {
-        "--confidence P": "the probability with which a certified tolerance holds "
-        f"(default {SearchRequest.confidence})",
-        "--unit ARRAY": "the name of an array in the .npz that says which samples belong together (the patient of an "
-        "image, the recording of a window): splits and bounds go by these units",
-        "--guard G": "a tolerance for every group as well: class, or the name of an array of group numbers in the .npz",
-        "--guard-tolerance T": "the tolerance of a group: 0.05 (absolute) or 5%% (of the FP32 score) "
-        "(default: --tolerance)",
-        "--allow-overlap": "let calibration and search share samples; shared ones are left out of the holdout",
-    }
-    arguments.add(group, options, confidence=float, guard_tolerance=Tolerance.parse)
+    confidence, units = "the probability with which a certified tolerance holds", "splits and bounds go by these units"
+    arguments.add_groups(group, confidence=confidence, units=units)
+    what = "let calibration and search share samples; shared ones are left out of the holdout"
+    arguments.add(group, {"--allow-overlap": what})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,11 +22,13 @@ from autoquant.tuning.study.model_request import (
     ModelRequest,
 )
 from autoquant.tuning.study.request import SearchOptions, SearchRequest
+from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest
 
 FILE = Path(guide.__file__).parent / "python.md"
 OPTIONS: tuple[tuple[str, type, type], ...] = (
     ("DataOptions", DataOptions, DataRequest),
     ("ModelOptions", ModelOptions, ModelRequest),
+    ("ScoreOptions", ScoreOptions, ScoreRequest),
     ("SearchOptions", SearchOptions, SearchRequest),
     ("QuantizeOptions", QuantizeOptions, QuantizeRequest),
     ("EvaluateOptions", EvaluateOptions, EvaluateRequest),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.data.array_cache import ON_DISK
 from autoquant.evaluation.data.opening import check_spec
-from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
 from autoquant.model.model import check_file
@@ -22,14 +21,15 @@ from autoquant.tuning.study.choices import (
     MACS,
     SAMPLERS,
     TENSORFLOW,
-    check_gates,
     check_known,
+    check_min_speedup,
     check_scoring,
     check_target,
     default_space,
 )
-from autoquant.tuning.study.model_request import ModelOptions, ModelRequest, plain
+from autoquant.tuning.study.model_request import plain
 from autoquant.tuning.study.places import IN_MEMORY, NOTHING, absolute
+from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest, check_probability
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
@@ -58,7 +58,7 @@ ACCEPTABLE = ("metric", "calibration")
 """What may be another one, where that is accepted: all trials are scored again."""
 
 
-class SearchOptions(ModelOptions, total=False):
+class SearchOptions(ScoreOptions, total=False):
     """The fields of a SearchRequest that have a default, but the tolerances."""
 
     calibration: Any
@@ -66,7 +66,6 @@ class SearchOptions(ModelOptions, total=False):
     engine: str
     io: str
     objective: str
-    metric: str | Callable[..., Any]
     space: str | Path
     max_trials: int
     timeout: float | str
@@ -79,44 +78,34 @@ class SearchOptions(ModelOptions, total=False):
     sampler: str
     error_rate: float
     certify: Any
-    confidence: float
-    guard: str
-    unit: str
     allow_overlap: bool
     samples: int
     keep_models: int
-    min_baseline: float | None
     min_speedup: float | None
-    junit: str | Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchRequest(ModelRequest):
+class SearchRequest(ScoreRequest):
     """All of a search but the folder it runs in.
 
-    `metric` is a name or a function; `space` a preset's name or a file, without which it is `choices.default_space`.
-    The search ends after `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within
-    tolerance. `keep_models` is how many models stay on disk: of the best trial, and of others that no trial beats in
-    both drop and INT8 share; `keep_all_models` keeps all. A trial that takes longer than `trial_timeout` seconds has
-    failed; with `isolate` trials run in a process of their own, and one that it dies of, out of memory or in a kernel,
-    has failed too. At most `cache` bytes of samples that a function makes, or images decoded, are cached on the disk of
-    the run, never more than half of what is free there; 0 for no cache.
+    `space` is a preset's name or a file, without which it is `choices.default_space`. The search ends after
+    `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_models`
+    is how many models stay on disk: of the best trial, and of others that no trial beats in both drop and INT8 share;
+    `keep_all_models` keeps all. A trial that takes longer than `trial_timeout` seconds has failed; with `isolate`
+    trials run in a process of their own, and one that it dies of, out of memory or in a kernel, has failed too. At most
+    `cache` bytes of samples that a function makes, or images decoded, are cached on the disk of the run, never more
+    than half of what is free there; 0 for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
     target leaves a choice, `objective` what the search minimizes.
 
     `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
-    and the best is scored on once; without it half of `data` is, and with 'none' there is none. The certificate holds
-    with probability `confidence`. `guard` holds every class ('class'), or every group that an array of the data
-    numbers, to `guard_tolerance`, by default the tolerance. `unit` names an array of the data that says which samples
-    belong together, such as the patient of an image: a unit is in one part of the data, and bounds are of independent
-    units. `allow_overlap` lets samples be in two kinds of data, which then do not certify.
-    Of images that INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
+    and the best is scored on once; without it half of `data` is, and with 'none' there is none. Each unit is in one
+    part of the data. `allow_overlap` lets samples be in two kinds of data, which then do not certify. Of images that
+    INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
 
-    For jobs that nobody watches: the search ends after the baseline with BaselineError where the FP32 score is worse
-    than `min_baseline`; unless the best model is `min_speedup` times as fast here as the float model, that is shipped,
-    for target litert; `junit` is a file for verdict, groups and gates as test cases.
+    Unless the best model is `min_speedup` times as fast here as the float model, that is shipped, for target litert.
     """
 
     model: str | Path
@@ -124,7 +113,6 @@ class SearchRequest(ModelRequest):
     engine: str = AUTO
     io: str = FLOAT32
     objective: str = MACS
-    metric: str | Callable[..., Any] = "top1"
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
     space: str | Path = ""
     max_trials: int = 100
@@ -138,25 +126,16 @@ class SearchRequest(ModelRequest):
     sampler: str = GUIDED
     error_rate: float = 0.05
     certify: Any = None
-    confidence: float = 0.95
-    unit: str = ""
-    guard: str = ""
-    guard_tolerance: Tolerance | None = None
     allow_overlap: bool = False
     samples: int = 24
     keep_models: int = 1
-    min_baseline: float | None = None
     min_speedup: float | None = None
-    junit: str | Path = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate", "confidence")
-        for name in (*numbers, "keep_models", "min_baseline", "min_speedup"):
+        numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate")
+        for name in (*numbers, "keep_models", "min_speedup"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        object.__setattr__(self, "tolerance", Tolerance.parse(self.tolerance))
-        if self.guard_tolerance is not None:
-            object.__setattr__(self, "guard_tolerance", Tolerance.parse(self.guard_tolerance))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         for option, value in (("--timeout", self.timeout), ("--trial-timeout", self.trial_timeout)):
@@ -173,12 +152,7 @@ class SearchRequest(ModelRequest):
             raise UsageError(
                 "--samples", f"must be at least 0, got {self.samples}", hint="for example 24, or 0 for none"
             )
-        for option, value in (("--error-rate", self.error_rate), ("--confidence", self.confidence)):
-            if not 0.0 < value < 1.0:  # NaN fails too
-                hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"
-                raise UsageError(option, f"must be above 0 and below 1, got {value:g}", hint=hint)
-        if self.guard_tolerance is not None and not self.guard:
-            raise UsageError("--guard-tolerance", "needs a guard", hint="give --guard class as well")
+        check_probability("--error-rate", self.error_rate, example=0.05)
         if self.guard and self.certify == NOTHING:
             what = "guards groups on the holdout, and --certify none leaves no holdout"
             raise UsageError(f"--guard {self.guard}", what, hint="leave one of them out")
@@ -188,7 +162,7 @@ class SearchRequest(ModelRequest):
         if self.keep_models < 1:
             what = f"must be at least 1, got {self.keep_models}"
             raise UsageError("--keep-models", what, hint="for example 5; or best, or all")
-        check_gates(target=self.target, min_baseline=self.min_baseline, min_speedup=self.min_speedup)
+        check_min_speedup(self.min_speedup, target=self.target)
         if not self.space:
             object.__setattr__(self, "space", default_space(self.target))
 
@@ -198,7 +172,6 @@ class SearchRequest(ModelRequest):
         load_space(self.space)
         super().check_named()
         check_spec(None if self.certify == NOTHING else self.certify)
-        check_metric(self.metric)
 
     def as_table(self) -> dict[str, Any]:
         """The table of run.toml: paths made absolute, unset values left out."""

@@ -2,60 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import datetime
-from functools import partial, wraps
-from itertools import chain, count
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from autoquant.calibration.plan import Plan, check_plan
-from autoquant.errors import ModelError, PlanError
-from autoquant.evaluation.data.array_cache import CacheRoom
-from autoquant.evaluation.data.checks import check_calibration
-from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.latency.latency import Latency
 from autoquant.evaluation.statistics.tolerance import Tolerance
-from autoquant.formats.config_json import load_config
-from autoquant.formats.record_text import load_record, record_path
-from autoquant.model.feed import Feed
-from autoquant.model.in_memory import is_in_memory, model_file
-from autoquant.model.layer import Layer
-from autoquant.model.model import is_lite
-from autoquant.model.open import open_model
+from autoquant.model.in_memory import is_in_memory, model_file, on_model_file
 from autoquant.options import path, reads_options, whole
 from autoquant.reports.explanation import Explanation, explain_trials, read_trials
 from autoquant.reports.junit import evaluation_cases, junit_report, search_cases, stored_junit
 from autoquant.reports.notebook import NotebookResult
 from autoquant.reports.writer import ReportWriter
-from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning import benchmark as measuring
 from autoquant.tuning import search as searching
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
-from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.evaluation import evaluate as evaluating
-from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest, made_request
+from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest
 from autoquant.tuning.evaluation.result import Evaluation
 from autoquant.tuning.event_log import log_event
-from autoquant.tuning.events import Listener, Warned, progress, reporter
-from autoquant.tuning.export import Export, StoredTrial, export_float, export_trial, make_export, remove_claims
-from autoquant.tuning.inputs import calibration_samples, open_dataset
+from autoquant.tuning.events import Listener, Warned
+from autoquant.tuning.export import Export, StoredTrial, export_float, export_trial
 from autoquant.tuning.inspection import Inspection, inspect_model
+from autoquant.tuning.quantize import apply_plan
+from autoquant.tuning.quantize_request import QuantizeOptions, QuantizeRequest
 from autoquant.tuning.result import SearchResult
-from autoquant.tuning.study.choices import FLOAT32, TENSORFLOW, check_target
-from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
-from autoquant.tuning.study.workload import Workload
+from autoquant.tuning.study.model_request import InspectOptions, InspectRequest
+from autoquant.tuning.study.request import SearchOptions, SearchRequest
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
     from autoquant.tuning.dry_run import Estimate
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @reads_options(SearchOptions, samples=whole)
@@ -100,8 +80,9 @@ def search(
         autoquant.errors.BudgetError: `timeout` was over, or the search was stopped, before the first trial ended;
             `resume` goes on with the run.
     """
+    asked: dict[str, Any] = {**options, "tolerance": tolerance, "guard_tolerance": guard_tolerance}
     with model_file(model) as file:
-        request = _search_request(file, data, tolerance, guard_tolerance, options)
+        request = SearchRequest(model=file, data=data, **asked)
         return run_search(request, run=run, listener=listener, clock=clock, adopt_model=is_in_memory(model))
 
 
@@ -122,29 +103,11 @@ def dry_run(
     Arguments are those of `search`. Nothing is searched, and no run is made. Raises as `search`, and TrialError where
     no INT8 model can be built.
     """
-    with model_file(model) as file:
-        return run_dry(_search_request(file, data, tolerance, guard_tolerance, options), run, listener, clock)
-
-
-def run_dry(
-    request: SearchRequest,
-    run: str | Path | None = None,
-    listener: Listener = log_event,
-    clock: Callable[[], float] = time.monotonic,
-) -> Estimate:
-    """What `dry_run` does with its request."""
     from autoquant.tuning.dry_run import dry_run as estimated
 
-    return estimated(request, _default_run(request) if run is None else Path(run), listener, clock)
-
-
-def _search_request(
-    model: str | Path, data: Any, tolerance: Any, guard_tolerance: Any, options: Mapping[str, Any]
-) -> SearchRequest:
-    given = {**options, "tolerance": Tolerance.parse(tolerance)}
-    if guard_tolerance is not None:
-        given["guard_tolerance"] = Tolerance.parse(guard_tolerance)
-    return SearchRequest(model=model, data=data, **given)
+    asked: dict[str, Any] = {**options, "tolerance": tolerance, "guard_tolerance": guard_tolerance}
+    with model_file(model) as file:
+        return estimated(SearchRequest(model=file, data=data, **asked), run, listener, clock)
 
 
 def run_search(
@@ -159,24 +122,16 @@ def run_search(
 
     With `adopt_model` the file of the model is moved into the run.
     """
-    folder, written = _default_run(request) if run is None else Path(run), ReportWriter(listener, clock)
+    written = ReportWriter(listener, clock)
     with junit_report(request.junit, f"search {Path(request.model).stem}") as write_junit:
-        result = searching.start_search(request, folder, written, clock, adopt_model=adopt_model)
+        result = searching.start_search(request, run, written, clock, adopt_model=adopt_model)
         write_junit(search_cases(result))
     return NotebookResult.of(result)
 
 
-def _default_run(request: SearchRequest) -> Path:
-    """A folder that no other process chooses, nor this one in the same second."""
-    name = f"{Path(request.model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
-
-
-@reads_options(SearchRequest, model=path, samples=whole)
 @reads_options(SearchRequest, model=path, samples=whole)
 def resume(
-    run: str | Path,
+    run: str | PathLike[str],
     *,
     listener: Listener = log_event,
     clock: Callable[[], float] = time.monotonic,
@@ -201,7 +156,7 @@ def resume(
 
 @reads_options(SearchRequest, model=path, samples=whole)
 def export(
-    run: str | Path,
+    run: str | PathLike[str],
     to: str | Path,
     *,
     trial: int | None = None,
@@ -224,19 +179,12 @@ def export(
     """
     if trial is None and target is None and io is None and (made := export_float(Path(run), Path(to))) is not None:
         return made
-    return export_trial(
-        StoredTrial.load(Path(run), trial),
-        Path(to),
-        target=target,
-        io=io,
-        simulation=simulation,
-        listener=listener,
-        **given,
-    )
+    stored = StoredTrial.load(Path(run), trial)
+    return export_trial(stored, Path(to), target=target, io=io, simulation=simulation, listener=listener, **given)
 
 
 @reads_options()
-def explain(run: str | Path) -> Explanation:
+def explain(run: str | PathLike[str]) -> Explanation:
     """Explain a run: the measured effect of each setting and of each float layer, and why layers are in float.
 
     All of it was measured by its trials. The run may be going on, or have been cut off; the model is not needed. Raises
@@ -245,109 +193,31 @@ def explain(run: str | Path) -> Explanation:
     return explain_trials(read_trials(Path(run)))
 
 
-def _on_its_file(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function of a model's file take a model in memory too, as its first argument."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        model, *others = args
-        with model_file(model) as file:
-            on_file: Callable[..., R] = function
-            return on_file(file, *others, **kwargs)
-
-    return call
-
-
-@reads_options(DataOptions)
-@_on_its_file
+@reads_options(QuantizeOptions)
+@on_model_file
 def quantize(
     model: Any,
     config: str | Path,
     calibration: Any,
     to: str | Path,
     *,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    target: str = TENSORFLOW,
-    io: str = FLOAT32,
-    signature: str = "",
-    feed: Feed = (),
-    simulation: bool = True,
-    trust_model: bool = False,
-    data: Any = None,
-    metric: str | Callable[..., Any] = "top1",
-    tolerance: float | str | Tolerance | None = None,
     listener: Listener = log_event,
-    **options: Unpack[DataOptions],
+    **options: Unpack[QuantizeOptions],
 ) -> Export:
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
-    `model` and `calibration` are what `search` takes as model and data.
-    `target` is 'tensorflow' or 'litert', `io` the type of a .tflite's inputs and outputs, `signature` one of several of
-    a SavedModel or .tflite. `feed` gives values to placeholders that are no data: {"is_training": False}. `simulation`
-    False leaves the functions out that let the model run in stock TensorFlow. `trust_model` opens a model that may do
-    more than compute. `listener` is told what takes long, as that of a search. `options` say how the data becomes what
-    the model takes: preprocess, scale, mean, std, label_offset, image_size, batch_size. With `data`, what was made is
-    compared on it with the float model, by `metric` and perhaps a `tolerance`, as `evaluate` does: the result's
-    `evaluation`. Raises PlanError where the config does not
-    fit the model or the target, TrialError where a layer cannot be quantized as it says, DataError where the data
-    misleads (`check_calibration`).
+    `model` and `calibration` are what `search` takes as model and data. `options` are target ('tensorflow'), io
+    ('float32'), simulation (True; False leaves the functions out that let the model run in stock TensorFlow), data, on
+    which what was made is compared with the float model as `evaluate` does, by metric ('top1') and perhaps a tolerance,
+    for the result's `evaluation`; preprocess, scale, mean, std, label_offset, image_size, batch_size (50), inputs,
+    outputs, signature, feed and trust_model; `autoquant.tuning.quantize_request.QuantizeRequest` says what each is.
+    `listener` is told what takes long, as that of a search.
+
+    Raises PlanError where the config does not fit the model or the target, TrialError where a layer cannot be quantized
+    as it says, DataError where the data misleads.
     """
-    check_target(model, target=target, io=io, simulation=simulation)
-    given: dict[str, Any] = {**options}
-    request = DataRequest(data=calibration, **given)
-    opening = {"inputs": inputs, "outputs": outputs, "signature": signature, "feed": feed, "trust_model": trust_model}
-    judged = made_request(data, metric=metric, tolerance=tolerance, **opening, **given)
-    wanted = load_config(Path(config))
-    reporter(listener, "opening the model")
-    opened = open_model(
-        model,
-        inputs=inputs,
-        outputs=outputs,
-        fusion=wanted.fusion,
-        signature=signature or None,
-        feed=feed,
-        for_litert=TARGETS[target].cuts_front,
-        trust=trust_model,
-    )
-    reporter(listener, "reading the data")
-    most = calibration_samples(wanted.batch_num, request.batch_size)
-    data = open_dataset(request, opened, calibration, room=CacheRoom(Path(to)), most=most)
-    check_calibration(data)
-    built_for = open_target(target, io=io, simulation=simulation)
-    reporter(listener, f"lowering the model for {target}")
-    lowered = built_for.lowered(opened)
-    workload = Workload.of(built_for, lowered, data)
-    plan = _fitting_plan(Path(config), workload.layers, target)
-    engine = open_engine(TARGETS[target].runtime)
-    builder = builder_of_plan(
-        plan,
-        lowered,
-        workload,
-        built_for,
-        engine,
-        data,
-        batch_size=request.batch_size,
-        on_progress=reporter(listener, "calibration"),
-        on_between=partial(progress, listener, "operators between layers"),
-    )
-    made = make_export(Path(to), built_for.file_name(opened.name))
-    reporter(listener, "building")
-    builder.build(plan, made.folder)
-    remove_claims(made)
-    found = None if judged is None else evaluating.evaluate([model, made.model], judged, listener=listener)
-    return replace(made, notes=opened.notes, evaluation=found)
-
-
-def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Plan:
-    """The plan of a config.json for these layers. Raises PlanError."""
-    try:
-        plan = load_config(config, layers=layers)
-        check_plan(plan, layers)
-    except PlanError as error:
-        other = f"`autoquant export RUN --target {target}` makes it fit if it was made for another target"
-        raise PlanError(error.where, error.what, hint=f"{error.hint}; {other}") from None
-    return plan
+    asked: dict[str, Any] = {**options, "config": config, "calibration": calibration, "to": to}
+    return apply_plan(QuantizeRequest(model=model, **asked), listener)
 
 
 @reads_options(BenchmarkOptions)
@@ -400,44 +270,19 @@ def evaluate(
     return found
 
 
-@reads_options(DataOptions)
-@_on_its_file
-def inspect(
-    model: Any,
-    *,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    target: str | None = None,
-    signature: str | None = None,
-    feed: Feed = (),
-    calibration: Any = None,
-    trust_model: bool = False,
-    listener: Listener = log_event,
-    **options: Unpack[DataOptions],
-) -> Inspection:
+@reads_options(InspectOptions)
+@on_model_file
+def inspect(model: Any, *, listener: Listener = log_event, **options: Unpack[InspectOptions]) -> Inspection:
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
-    `model` is what `search` takes. `target` is 'tensorflow' or 'litert', by default where the model is from; for
-    'litert' the model is converted first.
-    `signature` chooses among several of a SavedModel or .tflite, `feed` gives values to placeholders that are no data,
-    `trust_model` opens a model that may do more than compute. With `calibration` data, read as `options` say, the
-    sensitivity of each layer is found as well. `listener` is told what takes long. Raises ModelError, UsageError.
+    `model` is what `search` takes. `options` are target ('tensorflow' or 'litert', by default where the model is from;
+    for 'litert' the model is converted first), calibration, data with which the sensitivity of each layer is found as
+    well, and how both are read: preprocess, scale, mean, std, image_size, batch_size (50), inputs, outputs, signature,
+    feed and trust_model; `autoquant.tuning.study.model_request.InspectRequest` says what each is. `listener` is told
+    what takes long. Raises ModelError, UsageError.
     """
-    chosen = target or ("litert" if is_lite(model) else TENSORFLOW)
-    check_target(model, target=chosen)
-    given: dict[str, Any] = {**options, "calibration": calibration}
-    request = None if calibration is None else DataRequest(data=calibration, **given)
-    reporter(listener, "opening the model")
-    opened = open_model(
-        model,
-        inputs=inputs,
-        outputs=outputs,
-        signature=signature or None,
-        feed=feed,
-        for_litert=TARGETS[chosen].cuts_front,
-        trust=trust_model,
-    )
-    return inspect_model(opened, chosen, request, listener)
+    asked: dict[str, Any] = {**options}
+    return inspect_model(InspectRequest(model=model, **asked), listener)
 
 
 @reads_options(model=path)
@@ -446,12 +291,6 @@ def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
 
     Raises ModelError where the file is not a quantized graph, PlanError where anything is not as the record says.
     """
-    from autoquant.targets.check import check as compare
+    from autoquant.targets.check import check_file
 
-    path = Path(model)
-    if not path.is_file():
-        raise ModelError(str(path), "there is no such file", hint="give a quantized .pb")
-    if record is None:
-        own = record_path(path)
-        record = own if own.exists() else path.with_name("record.txt")
-    return compare(path, load_record(Path(record)))
+    return check_file(Path(model), None if record is None else Path(record))

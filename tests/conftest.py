@@ -26,6 +26,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Files survive a process without it; a machine that dies is no test, and it is a quarter of a small search.
 setattr(os, "fsync", lambda _: None)  # noqa: B010  # mypy allows no other way
 
+LOADED = pytest.StashKey[frozenset[str]]()
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -65,12 +66,22 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What of TensorFlow and LiteRT was loaded before a test is not this test's doing."""
+    item.stash[LOADED] = _loaded()
+    return (yield)
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """With the fast tests alone, each fails where TensorFlow or LiteRT is loaded after all."""
-    if item.config.option.markexpr == "fast":
-        loaded = [name for name in ("tensorflow", "ai_edge_litert") if name in sys.modules]
-        if loaded:
-            pytest.fail(f"{loaded[0]} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)
+    """With the fast tests alone, each fails that loads TensorFlow or LiteRT after all."""
+    before = item.stash[LOADED]
+    if item.config.option.markexpr == "fast" and (loaded := _loaded() - before):
+        pytest.fail(f"{min(loaded)} is loaded; let the test ask for the fixture `tensorflow`", pytrace=False)
+
+
+def _loaded() -> frozenset[str]:
+    return frozenset(name for name in ("tensorflow", "ai_edge_litert") if name in sys.modules)
 
 
 @pytest.fixture(scope="session")

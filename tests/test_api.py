@@ -57,6 +57,12 @@ def test_export_copies_the_best(run: SearchResult, tmp_path: Path) -> None:
     assert set(load_record(made.record)) == set(run.best.plan.int8)
 
 
+def test_a_result_stands_for_its_run(run: SearchResult, tmp_path: Path) -> None:
+    assert run.model is not None
+    assert autoquant.export(run, tmp_path / "out").model.read_bytes() == run.model.read_bytes()
+    assert autoquant.explain(run).facts() == autoquant.explain(run.run).facts()
+
+
 def test_export_builds_a_deleted_model_again(run: SearchResult, run_options: dict[str, Any], tmp_path: Path) -> None:
     """Byte for byte what the trial saved and scored, which a search that keeps all models has."""
     assert run.best is not None

@@ -30,6 +30,8 @@ def test_every_result_is_shown_in_a_few_lines(tiny: Tiny, result: SearchResult, 
     run = tmp_path / "run"
     certified = autoquant.search(tiny.model, tiny.evaluation, tolerance="20%", max_trials=1, run=run)
     made = autoquant.export(result.run, tmp_path / "out", target="tensorflow")
+    assert certified.model is not None
+    evaluation = autoquant.evaluate(tiny.model, certified.model, data=tiny.evaluation, tolerance="20%")
     shown: dict[str, Any] = {
         "SearchResult": result,
         "Trial": result.best,
@@ -39,6 +41,9 @@ def test_every_result_is_shown_in_a_few_lines(tiny: Tiny, result: SearchResult, 
         "Explanation": autoquant.explain(result.run),
         "Inspection": autoquant.inspect(tiny.model, calibration=tiny.calibration),
         "CheckResult": autoquant.check(made.model),
+        "Evaluation": evaluation,
+        "ModelScore": evaluation.models[1],
+        "Estimate": autoquant.dry_run(tiny.model, tiny.evaluation, run=tmp_path / "none"),
     }
     for name, one in shown.items():
         text = repr(one)
@@ -50,6 +55,7 @@ def test_every_result_is_shown_in_a_few_lines(tiny: Tiny, result: SearchResult, 
     assert "3 layers can be INT8" in repr(shown["Inspection"])
     assert len(repr(shown["Inspection"].model)) < 1000
     assert "Conv2D" in repr(shown["CheckResult"])
+    assert all(str(one) in repr(evaluation) for one in evaluation.models)
 
 
 def test_the_trials_as_a_frame(result: SearchResult) -> None:

@@ -109,7 +109,7 @@ def add_target(parser: Parser, *, io: bool = False) -> Any:
 
 def add_reading(parser: Parser, *, labels: bool) -> None:
     """How data is read and preprocessed."""
-    from autoquant.tuning.study.request import DataRequest
+    from autoquant.tuning.study.model_request import DataRequest
 
     options = {
         "--preprocess P": "as the model was trained: tf (x/127.5 - 1), torch, caffe (as Keras names them), "
@@ -152,6 +152,23 @@ def add_budget(parser: Parser, *, trials: str, timeout: str) -> None:
         "--stop-on-target": "end at the first trial within tolerance",
     }
     add(parser.add_argument_group("budget"), options, max_trials=int, timeout=seconds, trial_timeout=seconds)
+
+
+def add_groups(group: Any, *, confidence: str, units: str) -> None:
+    """The `confidence` of what is claimed; guarded groups, and `units` of samples that belong together."""
+    from autoquant.evaluation.statistics.tolerance import Tolerance
+    from autoquant.tuning.study.score_request import ScoreRequest
+
+    options = {
+        "--confidence P": f"{confidence} (default {ScoreRequest.confidence})",
+        "--unit NAME": "what says which samples belong together (the patient of an image, the recording of a window): "
+        "an array of the .npz or of a function's batches, a feature of TFRecords, or a regular expression of the paths "
+        f"of images ('([^/]+)_': all before the last _); {units}",
+        "--guard G": "a tolerance for every group as well: class, or what names groups, as --unit does",
+        "--guard-tolerance T": "the tolerance of a group: 0.05 (absolute) or 5%% (of the FP32 score) "
+        "(default: --tolerance)",
+    }
+    add(group, options, confidence=float, guard_tolerance=Tolerance.parse)
 
 
 def add_unwatched(parser: Parser) -> None:

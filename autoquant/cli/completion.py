@@ -18,7 +18,7 @@ to complete in every new shell:
   bash  autoquant completion bash > ~/.local/share/bash-completion/completions/autoquant
   zsh   autoquant completion zsh > ~/.zfunc/_autoquant    with ~/.zfunc in fpath, before compinit
   fish  autoquant completion fish > ~/.config/fish/completions/autoquant.fish
-or, in this bash alone:  source <(autoquant completion bash)"""
+the folder must be there (mkdir -p); or, in this bash alone:  source <(autoquant completion bash)"""
 
 
 def add_arguments(parser: arguments.Parser) -> None:

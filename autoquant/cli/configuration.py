@@ -11,7 +11,7 @@ from typing import Any
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.strict import read_text
-from autoquant.options import seconds, size
+from autoquant.options import READERS
 from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.places import IN_MEMORY, from_folder
 from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
@@ -23,9 +23,7 @@ FACTS = ("code", "digests", "engine", "model", "plugins", "splits", "versions")
 """The tables of facts that a run adds to its run.toml."""
 NEEDED = ("model", "data", "tolerance")
 TOLERANCES = ("tolerance", "guard_tolerance")
-WORDS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
-    {"timeout": seconds, "trial_timeout": seconds, "cache": size}
-)
+WORDS = ("timeout", "trial_timeout", "cache")
 """Options that may be written as on the command line too: '2h', '8GB'."""
 
 
@@ -92,7 +90,7 @@ def _option(path: Path, key: str, value: Any) -> Any:
     if key in TOLERANCES and (isinstance(value, str) or is_kind(value, NUMBER)):
         return _checked(where, Tolerance.parse, value)
     if key in WORDS and isinstance(value, str):
-        return _checked(where, WORDS[key], value)
+        return _checked(where, READERS[key], value)
     if not is_kind(value, KINDS[key]):
         example = {"cache": "8GB", **dict.fromkeys(TOLERANCES, "1%")}.get(key, "2h")
         words = f", or as on the command line ('{example}')" if key in WORDS or key in TOLERANCES else ""

@@ -48,17 +48,13 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--data DATA": "evaluation data, as of `autoquant search`",
         "--metric M": f"as of `autoquant search` (default {EvaluateRequest.metric})",
         "--tolerance T": "how much worse than the first the others may score: 0.005 (absolute) or 1%% (of its score)",
-        "--guard G": "a tolerance for every group as well: class, or the name of an array of group numbers in the .npz",
-        "--guard-tolerance T": "the tolerance of a group (default: --tolerance)",
-        "--unit ARRAY": "the name of an array in the .npz that says which samples belong together: bounds go by unit",
-        "--confidence P": f"the probability with which each bound holds (default {EvaluateRequest.confidence})",
         "--certify DIR": "write the certificate.json of the second model into this folder, where nothing of these "
         "samples was used to train, quantize or choose it",
         "--min-baseline X": "end after the first model, with exit code 4, where it scores worse than this",
         "--junit FILE": "write the verdicts and guarded groups as test cases of JUnit XML",
     }
-    read, numbers = Tolerance.parse, {"confidence": float, "min_baseline": float}
-    arguments.add(group, options, required=("--data",), tolerance=read, guard_tolerance=read, **numbers)
+    arguments.add(group, options, required=("--data",), tolerance=Tolerance.parse, min_baseline=float)
+    arguments.add_groups(group, confidence="the probability with which each bound holds", units="bounds go by units")
     arguments.add_reading(parser, labels=True)
     arguments.add_opening(parser)
     arguments.add_json(parser)

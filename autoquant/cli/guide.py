@@ -10,7 +10,7 @@ from autoquant.cli import arguments
 from autoquant.cli.output import Table, markdown, page, say, terminal_columns
 from autoquant.errors import UsageError, did_you_mean
 from autoquant.files import write_text, writing
-from autoquant.guide import SKILL, TOPICS, guide_page, skill_page
+from autoquant.guide import FOLDER, NOTEBOOK, SKILL, TOPICS, guide_page, skill_page
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"wrote {file}")
     elif topic is None:
         pages = Table(("topic", "what it is about"), list(TOPICS.items()))
-        say(page([[pages], ["`autoquant guide TOPIC` shows a page."]], columns=terminal_columns(sys.stdout)))
+        where = f"The files of all of them, and a notebook, {NOTEBOOK}, are in {FOLDER}"
+        say(page([[pages], ["`autoquant guide TOPIC` shows a page.", where]], columns=terminal_columns(sys.stdout)))
     elif topic in TOPICS:
         text, columns = guide_page(topic), terminal_columns(sys.stdout)
         say(text if columns is None else markdown(text, columns=columns))

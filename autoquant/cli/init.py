@@ -21,8 +21,9 @@ from autoquant.messages import printable
 from autoquant.model.model import check_file, is_lite
 from autoquant.reports.words import counted, macs, number, percent
 from autoquant.tuning.study.choices import check_target
+from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import FUNCTIONS, PATHS, for_folder
-from autoquant.tuning.study.request import TRUST_MODEL, DataRequest, SearchRequest
+from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
 from autoquant.tuning.study.run_toml import toml_value
 from autoquant.tuning.study.trial import count_layers
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
@@ -184,8 +185,8 @@ def _about_reading(found: Proposal) -> list[str]:
     if found.reading and found.score is not None:
         name = found.metric.name
         plain = "cannot be scored" if found.plain is None else f"has {name} {number(found.plain.value)}"
-        best = f"so the FP32 model has {name} {number(found.score.value)}; with the data as they are it {plain}"
-        return [f"Guessed, by the score: {best}. Check how the model was trained."]
+        best = f"with this the FP32 model has {name} {number(found.score.value)}, with the data as they are it {plain}"
+        return [f"Guessed by the score: {best}. Check how the model was trained."]
     if found.inputs.request.preprocess or any(
         value is not None for value in (found.inputs.request.scale, found.inputs.request.mean, found.inputs.request.std)
     ):

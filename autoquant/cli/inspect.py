@@ -16,16 +16,14 @@ from autoquant.errors import UsageError
 from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import encode, json_text
 from autoquant.messages import UNKNOWN
-from autoquant.model.model import check_file, is_lite
+from autoquant.model.model import is_lite
 from autoquant.reports.words import counted, percent
-from autoquant.tuning.study.choices import check_target
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest, InspectRequest
 
 if TYPE_CHECKING:
     from autoquant.model.layer import Layer, Survey
     from autoquant.tuning.inspection import Inspection
 
-MODEL_OPTIONS = ("inputs", "outputs", "feed", "target", "signature", "trust_model")
 OPTIONAL = "not quantized by default"
 HOW = "to quantize these, add an override to a search space, or tensor_quantize to config.json"
 MOST_TENSORS = 8
@@ -52,18 +50,13 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the layers of the model."""
-    options = {name: getattr(args, name) for name in MODEL_OPTIONS if name in args}
-    reading = arguments.options_for(args, DataRequest)
-    _check_sensitivity(args, reading)
-    if "target" in options:
-        check_target(args.model, target=options["target"])
-    check_file(args.model)
-    if "calibration" in reading:
-        DataRequest(data=reading["calibration"], **reading).check_named()
+    _check_sensitivity(args, arguments.options_for(args, DataRequest))
+    request = InspectRequest(**arguments.options_for(args, InspectRequest))
+    request.check_named()
     with working(args, tensorflow=not is_lite(args.model)) as listener:
-        from autoquant import api
+        from autoquant.tuning.inspection import inspect_model
 
-        found = api.inspect(args.model, listener=listener, **options, **reading)
+        found = inspect_model(request, listener)
     say(json_text(facts(found)) if args.json else text(found, columns=terminal_columns(sys.stdout)))
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from autoquant.cli import arguments
 from autoquant.cli.evaluate import exit_code, text
@@ -12,11 +11,9 @@ from autoquant.cli.output import say
 from autoquant.cli.process import working
 from autoquant.errors import MET
 from autoquant.evaluation.statistics.tolerance import Tolerance
-from autoquant.formats.config_json import load_config
-from autoquant.model.model import check_file, is_lite
-from autoquant.tuning.evaluation.request import EvaluateRequest, made_request
-from autoquant.tuning.study.choices import check_target
-from autoquant.tuning.study.request import DataRequest, SearchRequest
+from autoquant.model.model import is_lite
+from autoquant.tuning.evaluation.request import EvaluateRequest
+from autoquant.tuning.quantize_request import QuantizeRequest
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -40,19 +37,12 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantize, and print where the files are."""
-    options = arguments.options_for(args, SearchRequest)
-    target = {name: options[name] for name in ("target", "io") if name in options}
-    check_target(args.model, **target, simulation=args.simulation)
-    check_file(args.model)
-    load_config(Path(args.config))
-    DataRequest(**{**arguments.options_for(args, DataRequest), "data": args.calibration}).check_named()
-    judged = made_request(**{"data": None, "tolerance": None, **arguments.options_for(args, EvaluateRequest)})
-    if judged is not None:
-        judged.check_named()
+    request = QuantizeRequest(**arguments.options_for(args, QuantizeRequest))
+    request.check_named()
     with working(args, tensorflow=not is_lite(args.model)) as listener:
-        from autoquant import api
+        from autoquant.tuning.quantize import apply_plan
 
-        saved = api.quantize(config=args.config, to=args.to, simulation=args.simulation, listener=listener, **options)
+        saved = apply_plan(request, listener)
     say("\n".join([written_with_front(saved), *(f"note    {note}" for note in saved.notes)]))
     if saved.evaluation is None:
         return MET

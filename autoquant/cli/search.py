@@ -79,18 +79,10 @@ def _add_certificate(parser: arguments.Parser) -> None:
     """How the best model is certified, and on which samples."""
     group = parser.add_argument_group("certificate")
     arguments.add_certify(group, otherwise="half of the evaluation data, where that can be enough")
-    options = {
-        "--confidence P": "the probability with which a certified tolerance holds "
-        f"(default {SearchRequest.confidence})",
-        "--unit NAME": "what says which samples belong together (the patient of an image, the recording of a window): "
-        "an array of the .npz or of a function's batches, a feature of TFRecords, or a regular expression of the paths "
-        "of images ('([^/]+)_': all before the last _); splits and bounds go by these units",
-        "--guard G": "a tolerance for every group as well: class, or what names groups, as --unit does",
-        "--guard-tolerance T": "the tolerance of a group: 0.05 (absolute) or 5%% (of the FP32 score) "
-        "(default: --tolerance)",
-        "--allow-overlap": "let calibration and search share samples; shared ones are left out of the holdout",
-    }
-    arguments.add(group, options, confidence=float, guard_tolerance=Tolerance.parse)
+    confidence, units = "the probability with which a certified tolerance holds", "splits and bounds go by these units"
+    arguments.add_groups(group, confidence=confidence, units=units)
+    what = "let calibration and search share samples; shared ones are left out of the holdout"
+    arguments.add(group, {"--allow-overlap": what})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,12 +96,14 @@ def run(args: argparse.Namespace) -> int:
             RunFolder(Path(args.run)).refuse_existing()
     where = getattr(args, "run", None)
     with prepared(args, request.model) as listener:
-        from autoquant import api
+        if args.dry_run:
+            from autoquant.tuning.dry_run import dry_run
 
-        if not args.dry_run:
-            result = api.run_search(request, run=where, listener=listener)
+            estimate = dry_run(request, where, listener)
         else:
-            estimate = api.run_dry(request, run=where, listener=listener)
+            from autoquant import api
+
+            result = api.run_search(request, run=where, listener=listener)
     return show_estimate(estimate, args) if args.dry_run else show_result(result, args)
 
 

@@ -23,6 +23,9 @@ TOPICS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Topic -> what its page is about."""
+FOLDER = Path(__file__).parent
+NOTEBOOK = "keras.ipynb"
+"""The notebook beside the pages."""
 SKILL = "SKILL.md"
 """The file that coding agents look for."""
 
@@ -40,4 +43,4 @@ def skill_page() -> str:
 
 
 def _read(name: str) -> str:
-    return (Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8")
+    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")

@@ -13,15 +13,18 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from autoquant.errors import ModelError, listed
 from autoquant.messages import reason
 from autoquant.model.model import EXPECTED
 
+P = ParamSpec("P")
+R = TypeVar("R")
 FUNCTION = "function.get_concrete_function(tf.TensorSpec(shape, dtype, name='input'))"
 KERAS = frozenset({"keras", "tf_keras"})
 LONGEST = 300
@@ -44,6 +47,19 @@ def model_file(model: Any) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="autoquant-") as folder:
         yield save_model_file(model, Path(folder))
+
+
+def on_model_file(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of a model's file, its first argument, take a model in memory too."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        model, *others = args
+        with model_file(model) as file:
+            on_file: Callable[..., R] = function
+            return on_file(file, *others, **kwargs)
+
+    return call
 
 
 def save_model_file(model: Any, folder: Path) -> Path:

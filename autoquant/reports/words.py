@@ -13,12 +13,14 @@ EXACT = 1e-9
 def number(value: float) -> str:
     """A score or a drop: 4 decimals, or 3 digits where those would say nothing.
 
-    >>> number(0.9149999), number(-0.0), number(0.00012)
-    ('0.9150', '0.0000', '0.00012')
+    >>> number(0.9149999), number(-0.0), number(0.00012), number(-1.75e-5)
+    ('0.9150', '0.0000', '0.00012', '-0.0000175')
     """
     if abs(value) < EXACT:
         return "0.0000"
-    return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"
+    if abs(value) >= 0.001:
+        return f"{value:.4f}"
+    return f"{value:.3g}" if abs(value) >= 0.0001 or abs(value) < 1e-6 else f"{value:.7f}"
 
 
 def at_most(upper: float) -> str:

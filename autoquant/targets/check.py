@@ -13,6 +13,7 @@ import numpy as np
 from autoquant.calibration.record import MATCH, LayerRecord, Record, record_layers
 from autoquant.errors import ModelError
 from autoquant.formats.quant_json import load_quant_json, quant_json_path
+from autoquant.formats.record_text import load_record, record_path
 from autoquant.model.nodes import FLOAT, attr_of, channels_first
 from autoquant.model.operators import node_of, prefix_of
 from autoquant.targets.ascend_functions import NAMES, functions_for
@@ -48,6 +49,19 @@ class CheckResult:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{count} {operator}" for operator, count in self.layers.items())
         return f"<CheckResult: as recorded, {kinds}, {self.weights} weights in INT8>"
+
+
+def check_file(pb: Path, record: Path | None = None) -> CheckResult:
+    """`check` of files: without a record its own beside it, by the model's name or as record.txt.
+
+    Raises ModelError where there is no such file, PlanError where the record cannot be read.
+    """
+    if not pb.is_file():
+        raise ModelError(str(pb), "there is no such file", hint="give a quantized .pb")
+    if record is None:
+        own = record_path(pb)
+        record = own if own.exists() else pb.with_name("record.txt")
+    return check(pb, load_record(record))
 
 
 def check(pb: Path, record: Record) -> CheckResult:

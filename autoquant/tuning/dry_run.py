@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,10 +23,13 @@ from autoquant.evaluation.data.records import RecordSource
 from autoquant.evaluation.engines.engine import Engine, bytes_of
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.scoring.baseline import measure_baseline
+from autoquant.evaluation.scoring.rows import size_text
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.formats.codec import encode
 from autoquant.formats.space_toml import load_space
 from autoquant.memory import peak_memory
+from autoquant.pulse import duration
+from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.certification.holdout import make_holdout
@@ -37,7 +41,7 @@ from autoquant.tuning.prepare import Preparation
 from autoquant.tuning.session import Clock, TimeLimit
 from autoquant.tuning.study.code import code_digests
 from autoquant.tuning.study.request import SearchRequest
-from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import RunFolder, default_run
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 
 TRIED = 2
@@ -84,16 +88,28 @@ class Estimate:
     free_memory: int | None
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        score = f"{self.metric} {self.baseline:.4g} on {self.tried} samples"
+        memory = "" if self.memory is None else f", {size_text(self.memory)} of memory"
+        most = f"at most {duration(self.at_most)}, {size_text(self.disk)} on disk{memory}"
+        return f"<Estimate for {self.model}: {self.layers} layers, FP32 has {score}\n {most}>"
+
     def facts(self) -> dict[str, Any]:
         """What `--json` prints."""
         return {"version": 1, **encode(self)}
 
 
-def dry_run(request: SearchRequest, run: Path, listener: Listener, clock: Clock) -> Estimate:
+def dry_run(
+    request: SearchRequest,
+    run: str | Path | None = None,
+    listener: Listener = no_progress,
+    clock: Clock = time.monotonic,
+) -> Estimate:
     """Open, check and try a search that would be in the folder `run`, of which nothing is made.
 
     Raises as a search does, and TrialError where no INT8 model can be built.
     """
+    run = default_run(request.model) if run is None else Path(run)
     RunFolder(run).refuse_existing()
     request.check_named()
     warnings: list[str] = []

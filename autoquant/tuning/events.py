@@ -37,12 +37,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class BaselineScored:
-    """The FP32 model has its score; `max_drop` is the largest drop within tolerance, `worst_score` the score there."""
+    """The FP32 model has its score on all evaluation samples; `max_drop` is the largest drop within tolerance."""
 
     metric: str
     score: float
     max_drop: float
-    worst_score: float
 
 
 @dataclass(frozen=True, slots=True)

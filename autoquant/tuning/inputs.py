@@ -25,15 +25,15 @@ from autoquant.evaluation.passes import batches_in
 from autoquant.formats.space_toml import SpaceFile
 from autoquant.model.feed import feed_hint
 from autoquant.model.model import Front, Model
-from autoquant.model.open import open_model
 from autoquant.quiet import no_progress
 from autoquant.targets.base import Target
-from autoquant.targets.table import TARGETS, open_target
+from autoquant.targets.table import open_target
 from autoquant.tuning.certification.holdout import check_guard
 from autoquant.tuning.events import Listener, Warned, reporter
 from autoquant.tuning.study.choices import TENSORFLOW
+from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import NOTHING
-from autoquant.tuning.study.request import DataRequest, SearchRequest
+from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.space import SearchSpace
 from autoquant.tuning.study.workload import Workload
 
@@ -74,15 +74,7 @@ class Inputs:
 
 def model_of(request: SearchRequest) -> Model:
     """The model of a request, as the file has it, but for what its target cannot run in front. Raises ModelError."""
-    return open_model(
-        request.model,
-        inputs=request.inputs,
-        outputs=request.outputs,
-        signature=request.signature or None,
-        feed=request.feed,
-        for_litert=TARGETS[request.target].cuts_front,
-        trust=request.trust_model,
-    )
+    return request.open_model(request.model, request.target)
 
 
 def open_inputs(

@@ -17,7 +17,7 @@ from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.inputs import calibration_samples, open_dataset
 from autoquant.tuning.study.choices import TENSORFLOW
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import InspectRequest
 from autoquant.tuning.study.workload import Workload
 
 if TYPE_CHECKING:  # which loads TensorFlow
@@ -45,13 +45,16 @@ class Inspection:
         return f"<Inspection of {self.model.name}: {len(layers)} layers can be INT8{more}{known}>"
 
 
-def inspect_model(opened: Model, target: str, request: DataRequest | None, listener: Listener) -> Inspection:
-    """Survey an open model for a target, and measure the sensitivity of its layers where there is data for that."""
+def inspect_model(request: InspectRequest, listener: Listener) -> Inspection:
+    """Survey a model for a target, and measure the sensitivity of its layers where there is data for that."""
+    target = request.target
+    reporter(listener, "opening the model")
+    opened = request.open_model(request.model, target)
     looked_at = open_target(target)
     reporter(listener, f"lowering the model for {target}")
     lowered = looked_at.lowered(opened)
     survey = looked_at.survey(lowered, {})
-    if request is None:
+    if request.calibration is None:
         return Inspection(lowered, survey)
     from autoquant.tuning.sensitivity.measure import measure_overview
 

@@ -245,7 +245,7 @@ class Preparation:
                 raise DataError("baseline", "the FP32 model's score is 0: there is no accuracy to keep", hint=hint)
             meant = "" if tolerance.relative else f"; did you mean {tolerance.value:g}%?"
             self.listener(events.Warned(f"tolerance {tolerance} is as large as the baseline score{meant}"))
-        self.listener(events.BaselineScored(metric.name, score, max_drop, worst))
+        self.listener(events.BaselineScored(metric.name, score, max_drop))
 
     def _prepared(self, engine: Engine, equalize: bool) -> ModelVariant:
         """Calibrate the model as it is, or equalized."""

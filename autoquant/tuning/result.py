@@ -135,6 +135,10 @@ class SearchResult:
         ended = f"{len(self.trials)} trial{'s' if len(self.trials) != 1 else ''}, {self.ended}"
         return f"<SearchResult {self.verdict}: {found}\n {ended}\n {self.model or self.run}>"
 
+    def __fspath__(self) -> str:
+        """The folder of its run: functions that take a run take its result."""
+        return str(self.run)
+
     def load(self) -> Int8Model:
         """The best INT8 model, ready to call: `result.load()(x)`, where x is what the float model takes.
 

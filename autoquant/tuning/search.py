@@ -36,7 +36,7 @@ from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.origins import check_origins, origins_of
 from autoquant.tuning.study.places import IN_MEMORY
 from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
-from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.run_folder import RunFolder, default_run
 from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
@@ -48,14 +48,16 @@ OTHER_VERSIONS = "the run was started with other versions of its libraries: scor
 
 
 def start_search(
-    request: SearchRequest, run: Path, listener: Listener, clock: Clock, *, adopt_model: bool = False
+    request: SearchRequest, run: str | Path | None, listener: Listener, clock: Clock, *, adopt_model: bool = False
 ) -> SearchResult:
-    """Search in a new folder. Raises InputError; a folder in which nothing was computed yet is removed again.
+    """Search in a new folder, by default `default_run`.
 
+    Raises InputError; a folder in which nothing was computed yet is removed again.
     With `adopt_model` the file of the model is moved into the folder.
     """
     limit = TimeLimit(clock, clock(), request.timeout)
     listen = PhaseTimes(listener, limit)
+    run = default_run(request.model) if run is None else Path(run)
     folder = RunFolder(run)
     folder.refuse_existing()
     request.check_named()

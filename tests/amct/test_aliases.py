@@ -57,7 +57,7 @@ def test_what_is_not_supported_can_be_imported_but_not_called(amct: Any) -> None
         _ = amct.quantise
 
 
-def test_raw_data_is_read_as_evaluators_of_the_command_line_do(amct: Any, tmp_path: Any) -> None:
+def test_raw_data_is_read_as_evaluators_of_the_command_line_do(amct: Any, tensorflow: Any, tmp_path: Any) -> None:
     handler = importlib.import_module("amct_tensorflow.common.cmd_line_utils.data_handler")
     arrays = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
     for name, array in zip(("b.bin", "c.bin", "a.bin"), arrays, strict=True):

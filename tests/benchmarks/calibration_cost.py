@@ -37,7 +37,7 @@ from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.table import open_target
 from autoquant.tuning.inputs import open_dataset
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
 MOBILENET = "MobileNetV2"

@@ -76,7 +76,7 @@ def ours(folder: Path, entry: Entry, target: str) -> Row:
     from autoquant.targets.table import TARGETS, open_target
     from autoquant.tuning.builder import builder_of_plan
     from autoquant.tuning.inputs import open_dataset
-    from autoquant.tuning.study.request import DataRequest
+    from autoquant.tuning.study.model_request import DataRequest
     from autoquant.tuning.study.workload import Workload
 
     laps = [time.process_time()]

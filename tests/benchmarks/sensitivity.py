@@ -47,7 +47,7 @@ from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.fisher import fisher
 from autoquant.tuning.sensitivity.likelihoods import likelihood_of
 from autoquant.tuning.sensitivity.request import SAMPLES, SensitivityRequest
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
 BATCH = 50

@@ -42,7 +42,7 @@ from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
 PARTS = ("quantize", "calibrate", "save", "load", "score")

@@ -57,7 +57,7 @@ def test_it_is_searched_without_any_change(
     assert "It takes x (float32 ?x8x8x3) and gives scores (float32 ?x3). 2 layers can be INT8" in told
     assert "1,600 samples to evaluate on, with labels (int64, of shape (batch,)). Values go from 0 to 255." in told
     assert "400 samples more of the same file are split off for calibration" in told
-    assert "so the FP32 model has top1 1.0000; with the data as they are it has top1 0." in told
+    assert "with this the FP32 model has top1 1.0000, with the data as they are it has top1 0." in told
     assert "It can be certified with half of the samples, 800, if INT8 changes few of them." in told
     assert exact_upper(0, 0, 800, confidence=0.95) <= 0.01
     assert main(["search", "--config", "run.toml", "--run", "run", "--quiet"]) in (0, 1, 3)

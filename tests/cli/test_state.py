@@ -82,7 +82,7 @@ def test_something_else_begins_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [BaselineScored("top1", 0.75, 0.125, 0.625), Calibrated(1), TrialStarted(0, "TPE", 2, 0.5)], ids=str
+    "event", [BaselineScored("top1", 0.75, 0.125), Calibrated(1), TrialStarted(0, "TPE", 2, 0.5)], ids=str
 )
 def test_an_ended_trial_makes_no_progress(event: Event) -> None:
     assert update(update(SearchState(), Progress("x", 1, 2), 0.0), event, 1.0).pace is None
@@ -131,7 +131,7 @@ def test_warnings_add_up() -> None:
 
 def test_the_split_of_the_data_is_remembered() -> None:
     parts = DataSplit(40, 40, "")
-    assert update(update(SearchState(), parts, 0.0), BaselineScored("top1", 0.75, 0.125, 0.625), 1.0).divided == parts
+    assert update(update(SearchState(), parts, 0.0), BaselineScored("top1", 0.75, 0.125), 1.0).divided == parts
 
 
 def test_what_is_cached_is_said() -> None:

@@ -28,7 +28,7 @@ from autoquant.model.model import InputSpec, Model, Program
 from autoquant.model.open import open_model
 from autoquant.model.survey import survey_graph
 from autoquant.tuning.inputs import open_splits
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,20 @@ def test_the_readme_is_short_and_links_every_page() -> None:
         assert f"- [{topic}](autoquant/guide/{topic}.md): {about}\n" in README
 
 
+def test_files_that_pages_show_are_there() -> None:
+    """Beside the pages, so that the wheel has them; the picture is small, and as wide as a page of GitHub."""
+    links = {(README, "report.png"), (README, "keras.ipynb"), (guide_page("start"), "report.png")}
+    links |= {(guide_page("python"), "keras.ipynb")}
+    for text, name in links:
+        assert f"({'autoquant/guide/' if text is README else ''}{name})" in text
+    for text in PAGES.values():
+        for name in re.findall(r"\]\((?!https?:)(?:autoquant/guide/)?([\w.-]+)\)", text):
+            assert (GUIDE / name).is_file(), name
+    picture = (GUIDE / "report.png").read_bytes()
+    assert len(picture) < 120_000
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(picture[16:20], "big") == 1000
+
+
 def test_every_page_has_a_topic_and_names_only_topics() -> None:
     assert {path.stem for path in GUIDE.glob("*.md")} == {*TOPICS, "skill"}
     for text in [*PAGES.values(), skill_page()]:
@@ -62,6 +76,7 @@ def test_pages_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["guide"]) == 0
     shown = capsys.readouterr().out
     assert all(f"{topic} " in shown and about in shown for topic, about in TOPICS.items())
+    assert f"a notebook, keras.ipynb, are in {GUIDE}" in shown
     assert main(["guide", "certificate"]) == 0
     assert capsys.readouterr().out == guide_page("certificate")
     assert main(["guide", "certificat"]) == 2

@@ -12,8 +12,9 @@ import pytest
 from pages import GUIDE
 
 import autoquant
+from autoquant.guide import NOTEBOOK
 
-NOTEBOOK = GUIDE / "keras.ipynb"
+FILE = GUIDE / NOTEBOOK
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def outputs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> dict[
     paths = os.pathsep.join(filter(None, [str(Path(autoquant.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Jupyter, about itself
-        notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # it has no types
+        notebook: Any = nbformat.read(FILE, as_version=4)  # type: ignore[no-untyped-call]  # it has no types
         nbformat.validate(notebook)
         client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
         client.execute(env={**os.environ, "PYTHONPATH": paths, "JUPYTER_PLATFORM_DIRS": "1"})
@@ -40,7 +41,7 @@ def outputs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def test_it_is_kept_without_outputs() -> None:
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(FILE.read_text(encoding="utf-8"))["cells"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells if "outputs" in cell)
 
 
@@ -54,6 +55,13 @@ def test_the_result_is_shown(outputs: dict[str, Any]) -> None:
 
 def test_the_model_is_as_good_as_the_result_says(outputs: dict[str, Any]) -> None:
     assert float(outputs["load"]["text/plain"]) > 0.8
+
+
+def test_the_models_are_compared(outputs: dict[str, Any]) -> None:
+    first, float_model, int8, *_ = outputs["evaluate"]["text/plain"].splitlines()
+    assert first.startswith("<Evaluation: top1 of 897 samples, max drop 0.0")
+    assert float_model.startswith(" digits.keras: 0.") and int8.startswith(" digits: 0.")
+    assert f"{float(outputs['load']['text/plain']):.4f}" in int8
 
 
 def test_the_files_are_written(outputs: dict[str, Any]) -> None:

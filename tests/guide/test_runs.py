@@ -24,7 +24,7 @@ from autoquant.guide import guide_page
 
 ELSEWHERE = ("pytest", "autoquant demo", "python tests/")
 """What commands begin with that are run in other tests: tests/cli/test_demo.py, tests/benchmarks, tests/fuzz."""
-KERAS = next(text for language, text in blocks(README) if language == "python")
+KERAS, OTHERS = (text for language, text in blocks(README) if language == "python")
 DATA_FILE = """
 import numpy as np
 
@@ -59,11 +59,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own
             exec(KERAS.replace("epochs=20", "epochs=8"), {})  # the block of the README, in less time
+            exec(OTHERS, {})
             model = tf.keras.models.load_model("digits.keras")
             model.save("model.keras")
         _freeze(model, Path("model.pb"))
         _freeze(model, Path("retrained.pb"))
-        Path("model.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+        shutil.copy("digits.tflite", "model.tflite")
         with np.load("digits.npz") as arrays:
             x, y = arrays["x"], arrays["y"]
         np.savez("calibration.npz", x=x[:300], y=y[:300])
@@ -125,6 +126,8 @@ def test_the_readme_and_the_first_steps(folder: Path) -> None:
     for line in [*typed("start"), *typed("run")]:
         if line not in typed("README"):
             run(line)
+    config = json.loads(Path("release-amct/config.json").read_text(encoding="utf-8"))
+    assert "autoquant" not in config and config["batch_num"], "a config of AMCT alone"
     first = json.loads(Path("runs/digits/result.json").read_text(encoding="utf-8"))
     assert first["verdict"] in ("certified", "met, not certified")  # training differs a little between machines
     assert Path("release/digits_quantized.pb").read_bytes() == Path("runs/digits/best/digits_quantized.pb").read_bytes()

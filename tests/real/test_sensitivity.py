@@ -8,7 +8,7 @@ import pytest
 from real_cases import CASES
 from sensitivity import open_all, rank
 
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest
 
 
 @pytest.mark.parametrize("name", ["mid", "vww"])

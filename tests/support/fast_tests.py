@@ -75,7 +75,7 @@ def _is_heavy(module: str) -> bool:
 def loads_heavy(path: Path) -> bool:
     """Whether something heavy is loaded when pytest imports a file, or the conftest.py around it or a folder."""
     seen: set[Path] = set()
-    todo = [*([path] if path.is_file() else []), *_conftests(path)]
+    todo = [*([path] if path.suffix == ".py" else []), *_conftests(path)]
     while todo:
         place = todo.pop()
         if place in seen or place in _LIGHT:

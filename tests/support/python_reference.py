@@ -12,13 +12,27 @@ import autoquant
 from autoquant import api, guide
 from autoquant.tuning.benchmark import BenchmarkOptions, BenchmarkRequest
 from autoquant.tuning.evaluation.request import EvaluateOptions, EvaluateRequest
-from autoquant.tuning.study.request import DataOptions, DataRequest, SearchOptions, SearchRequest
+from autoquant.tuning.quantize_request import QuantizeOptions, QuantizeRequest
+from autoquant.tuning.study.model_request import (
+    DataOptions,
+    DataRequest,
+    InspectOptions,
+    InspectRequest,
+    ModelOptions,
+    ModelRequest,
+)
+from autoquant.tuning.study.request import SearchOptions, SearchRequest
+from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest
 
 FILE = Path(guide.__file__).parent / "python.md"
 OPTIONS: tuple[tuple[str, type, type], ...] = (
-    ("SearchOptions", SearchOptions, SearchRequest),
     ("DataOptions", DataOptions, DataRequest),
+    ("ModelOptions", ModelOptions, ModelRequest),
+    ("ScoreOptions", ScoreOptions, ScoreRequest),
+    ("SearchOptions", SearchOptions, SearchRequest),
+    ("QuantizeOptions", QuantizeOptions, QuantizeRequest),
     ("EvaluateOptions", EvaluateOptions, EvaluateRequest),
+    ("InspectOptions", InspectOptions, InspectRequest),
     ("BenchmarkOptions", BenchmarkOptions, BenchmarkRequest),
 )
 INTRODUCTION = """\
@@ -59,12 +73,16 @@ result = autoquant.search(model, dataset, tolerance="1%", max_trials=20, timeout
 print(result)
 print(result.trials_dataframe()[["state", "int8_layers", "drop"]])
 scores = result.load()(arrays["x"])
+print(autoquant.evaluate(model, result, data=dataset, tolerance="1%"))
 ```
+
+A result stands for the folder of its run, `result.run`, wherever a run is taken.
 
 `result.load()` opens the best INT8 model, .pb or .tflite, with the part in front of it: a function that takes what the
 float model takes, preprocessed, (batch, ...), as one array, or a mapping by name where there are several inputs; it
 gives the array of the only output, or a mapping by name. `result.trials_dataframe()` needs pandas. A notebook shows a
-result as the head of its report; [keras.ipynb](keras.ipynb) is one that trains, searches and exports.
+result as the head of its report; [keras.ipynb](keras.ipynb), beside this page, is one that trains, searches, evaluates
+and exports. `evaluate`, `dry_run`, `inspect`, `quantize` and `benchmark` take models in memory as well.
 
 ## Options
 
@@ -141,16 +159,23 @@ def _named(line: str) -> bool:
 
 
 def _options() -> Iterator[str]:
-    yield "## Options\n"
+    yield "## All options\n"
     yield "Keyword arguments of the functions above, by the name that stands behind `**options` there.\n"
     for name, options, request in OPTIONS:
         yield f"### {name}\n"
         yield f"{textwrap.dedent(inspect.cleandoc(request.__doc__ or ''))}\n"
+        known = options.__annotations__.keys()
+        annotated = [(base, kind.__annotations__.keys()) for base, kind, _ in OPTIONS]
+        narrower = [(base, names) for base, names in annotated if names < known]
+        base, inherited = max(narrower, key=lambda one: len(one[1]), default=("", {}.keys()))
+        if base:
+            yield f"Those of `{base}`, and:\n"
         yield "| option | type | default |\n|---|---|---|"
         defaults = request.__dataclass_fields__  # type: ignore[attr-defined]  # each is a dataclass
         for option, kind in options.__annotations__.items():
-            told = getattr(kind, "__forward_arg__", str(kind)).replace("|", "\\|")
-            yield f"| `{option}` | `{told}` | `{defaults[option].default!r}` |"
+            if option not in inherited:
+                told = getattr(kind, "__forward_arg__", str(kind)).replace("|", "\\|")
+                yield f"| `{option}` | `{told}` | `{defaults[option].default!r}` |"
         yield ""
 
 

@@ -136,6 +136,35 @@ def test_inspect_quantize_and_benchmark_take_them_too(target: str, model: Any, l
     assert [one.name for one in autoquant.benchmark(model, repeat=3).models] == ["net.keras"]
 
 
+@TARGETS
+def test_evaluate_takes_them_too(target: str, model: Any, labels: Any, tmp_path: Path) -> None:
+    """The float model in memory beside the INT8 model of the run: scores and pairs as computed by hand."""
+    result = autoquant.search(model, (X, labels), target=target, **OPTIONS, run=tmp_path / "run")
+    assert result.model is not None
+    wrong = np.where(np.arange(len(X)) % 4 == 0, (labels + 1) % 4, labels)  # so that FP32 is not always right
+    data = tf.data.Dataset.from_tensor_slices((X, wrong)).batch(32)
+    found = autoquant.evaluate(model, result.model, data=data, tolerance="20%")
+    before = np.asarray(model(X)).argmax(axis=1) == wrong
+    after = plain_outputs(result.model, X).argmax(axis=1) == wrong
+    first, second = found.models
+    assert (first.name, second.name, found.samples) == ("net.keras", result.model.name, 240)
+    assert (first.score, second.score) == pytest.approx((before.mean(), after.mean()))
+    assert (second.losses, second.gains) == ((before & ~after).sum(), (after & ~before).sum())
+    assert second.verdict is Verdict.MET
+    assert autoquant.evaluate(model, result, data=(X, wrong)).models[1].score == second.score
+
+
+@TARGETS
+def test_dry_runs_take_them_too(
+    target: str, model: Any, labels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = autoquant.dry_run(model, tf.data.Dataset.from_tensor_slices((X, labels)).batch(32), target=target)
+    assert (found.model, found.target, found.layers) == ("net", target, 2)
+    assert found.search_samples + found.holdout_samples + found.calibration_samples == 240
+    assert found.baseline == 1.0 and list(tmp_path.iterdir()) == []
+
+
 def test_a_run_of_a_saved_model(labels: Any, tmp_path: Path) -> None:
     """A model with a class of its own is in the run as a SavedModel."""
 

@@ -30,7 +30,7 @@ from autoquant.tuning.certification.holdout import check_guard, groups_of
 from autoquant.tuning.certify import SUSPICIOUS, kernels_text
 from autoquant.tuning.evaluation.request import EvaluateRequest
 from autoquant.tuning.evaluation.result import Evaluation, ModelScore
-from autoquant.tuning.evaluation.runnable import Matched, ModelOptions, Runnable, same_data
+from autoquant.tuning.evaluation.runnable import Matched, Runnable, open_runnable, same_data
 from autoquant.tuning.events import Listener, reporter
 from autoquant.tuning.inputs import open_dataset
 from autoquant.tuning.study.run_folder import CERTIFICATE
@@ -103,16 +103,8 @@ class _Evaluator:
         )
 
     def _opened(self) -> list[Runnable]:
-        request = self.request
-        options = ModelOptions(
-            inputs=request.inputs,
-            outputs=request.outputs,
-            signature=request.signature,
-            feed=request.feed,
-            trust=request.trust_model,
-        )
-        pairs = zip(self.paths, self.names, strict=True)
-        return [options.open(path, name, first=not number) for number, (path, name) in enumerate(pairs)]
+        pairs = enumerate(zip(self.paths, self.names, strict=True))
+        return [open_runnable(path, name, self.request, first=not number) for number, (path, name) in pairs]
 
     def _data_of(self, one: Matched, reference: Runnable, data: Dataset) -> Dataset:
         """The same samples in the types and shapes that this model takes. Raises DataError where they do not fit."""

@@ -2,75 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoquant.errors import UsageError
-from autoquant.evaluation.metrics.table import check_metric
-from autoquant.evaluation.statistics.tolerance import Tolerance
-from autoquant.model.feed import Feed, feed_texts
 from autoquant.tuning.evaluation.files import model_file
-from autoquant.tuning.study.choices import check_min_baseline
-from autoquant.tuning.study.request import DataOptions, DataRequest
+from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest
 
 
-class EvaluateOptions(DataOptions, total=False):
+class EvaluateOptions(ScoreOptions, total=False):
     """The fields of an EvaluateRequest that have a default, for the signatures of functions that pass them on."""
 
-    metric: str | Callable[..., Any]
     tolerance: Any
-    guard: str
     guard_tolerance: Any
-    unit: str
-    confidence: float
     certify: str | Path | None
-    junit: str | Path
-    min_baseline: float | None
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    signature: str
-    feed: Feed
-    trust_model: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRequest(DataRequest):
-    """How models are scored and compared, as a SearchRequest has it.
+class EvaluateRequest(ScoreRequest):
+    """How models are scored and compared with the first.
 
     With a `tolerance` there is a verdict. `certify` is a folder for the certificate of the one model that is compared
-    with the first: it claims that the samples had no part in making that model. `junit` is a file for verdicts and
-    groups as test cases. BaselineError is raised where the first model scores worse than `min_baseline`.
+    with the first: it claims that the samples had no part in making that model.
     """
 
-    metric: str | Callable[..., Any] = "top1"
-    tolerance: Tolerance | None = None
-    guard: str = ""
-    guard_tolerance: Tolerance | None = None
-    unit: str = ""
-    confidence: float = 0.95
     certify: str | Path | None = None
-    junit: str | Path = ""
-    min_baseline: float | None = None
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    signature: str = ""
-    feed: Feed = ()
-    trust_model: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "feed", feed_texts(self.feed))
-        for name in ("tolerance", "guard_tolerance"):
-            if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Tolerance.parse(given))
-        if not 0.0 < self.confidence < 1.0:  # NaN fails too
-            what = f"must be above 0 and below 1, got {self.confidence:g}"
-            raise UsageError("--confidence", what, hint="for example 0.95")
-        check_min_baseline(self.min_baseline)
-        if self.guard_tolerance is not None and not self.guard:
-            raise UsageError("--guard-tolerance", "needs a guard", hint="give --guard class as well")
         if self.certify is not None and self.tolerance is None:
             raise UsageError("--certify", "needs a tolerance to certify", hint="give --tolerance, for example 1%")
 
@@ -89,22 +50,5 @@ class EvaluateRequest(DataRequest):
             raise UsageError("--certify", f"{what} would flatter the best", hint="give the FP32 model and that one")
         return paths
 
-    def check_named(self) -> None:
-        """Raise InputError for names of what is not there, of the metric too."""
-        super().check_named()
-        check_metric(self.metric)
-
     def _of_pairs(self) -> Iterator[tuple[str, Any]]:
         yield from (("--tolerance", self.tolerance), ("--guard", self.guard), ("--certify", self.certify))
-
-
-def made_request(data: Any, **options: Any) -> EvaluateRequest | None:
-    """The request that compares a model with what was made of it; None without data.
-
-    Raises UsageError for a tolerance of nothing.
-    """
-    if data is not None:
-        return EvaluateRequest(data=data, **options)
-    if options["tolerance"] is not None:
-        raise UsageError("--tolerance", "is of a score, and nothing is scored", hint="give --data to score it on")
-    return None

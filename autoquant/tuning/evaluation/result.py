@@ -43,6 +43,14 @@ class ModelScore:
     certificate: Certificate | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<ModelScore {self}>"
+
+    def __str__(self) -> str:
+        bound = "" if self.upper_bound is None else f", at most {self.upper_bound:.4f}"
+        drop = "" if self.drop is None else f", drop {self.drop:.4f}{bound}"
+        return f"{self.name}: {self.score:.4f}{drop}{'' if self.verdict is None else f', {self.verdict}'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -62,6 +70,10 @@ class Evaluation:
     units: int | None = None
     file: Path | None = None
     warnings: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        most = "" if self.max_drop is None else f", max drop {self.max_drop:.4f}"
+        return "\n ".join([f"<Evaluation: {self.metric} of {self.samples} samples{most}", *map(str, self.models)]) + ">"
 
     @property
     def verdict(self) -> Verdict | None:

@@ -11,12 +11,13 @@ from autoquant.array import Array
 from autoquant.errors import ModelError, listed
 from autoquant.evaluation.engines.engine import Engine, Runner
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.model.feed import Feed, feed_texts, feed_values
+from autoquant.model.feed import feed_texts, feed_values
 from autoquant.model.model import FROZEN, Front, InputSpec, Model, OutputSpec, Shape, is_lite
-from autoquant.model.open import open_model
 from autoquant.tuning.builder import existing_front
 from autoquant.tuning.evaluation.names import Known, pair_names, sample_shape
 from autoquant.tuning.inputs import front_runner
+from autoquant.tuning.study.choices import TENSORFLOW
+from autoquant.tuning.study.model_request import ModelRequest
 
 
 @dataclass(frozen=True)
@@ -146,43 +147,27 @@ def same_data(one: Sequence[InputSpec], other: Sequence[InputSpec]) -> bool:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """How models are opened; `inputs` and `outputs` are for those of TensorFlow, `signature` for all that have any."""
+def open_runnable(path: Path, name: str, request: ModelRequest, *, first: bool = True) -> Runnable:
+    """Open the model of a file; the request's inputs and outputs are for those of TensorFlow. Raises ModelError.
 
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    signature: str = ""
-    feed: Feed = ()
-    trust: bool = False
+    Only the `first` must have the signature where it has no choice of several.
+    """
+    if is_lite(path):
+        from autoquant.model.litert.load import load_as_is, signatures
 
-    def open(self, path: Path, name: str, *, first: bool = True) -> Runnable:
-        """Open the model of a file. Raises ModelError.
+        chosen = request.signature if request.signature and (first or len(signatures(path)) > 1) else None
+        model = load_as_is(path, signature=chosen)
+        return Runnable(name, _with_front(path, model), open_engine("litert"))
+    engine, opened = open_engine("tensorflow"), None
+    if path.is_file() and path.suffix.lower() == FROZEN and path.name != "saved_model.pb":
+        from autoquant.targets.int8_graph import open_int8_graph
 
-        Only the `first` must have the signature where it has no choice of several.
-        """
-        if is_lite(path):
-            from autoquant.model.litert.load import load_as_is, signatures
-
-            chosen = self.signature if self.signature and (first or len(signatures(path)) > 1) else None
-            model = load_as_is(path, signature=chosen)
-            return Runnable(name, _with_front(path, model), open_engine("litert"))
-        engine, model_opened = open_engine("tensorflow"), None
-        if path.is_file() and path.suffix.lower() == FROZEN and path.name != "saved_model.pb":
-            from autoquant.targets.int8_graph import open_int8_graph
-
-            feed = feed_values(feed_texts(self.feed))
-            model_opened = open_int8_graph(path, outputs=self.outputs, feed=feed, trust=self.trust)
-        if model_opened is None:
-            model_opened = open_model(
-                path,
-                inputs=self.inputs,
-                outputs=self.outputs,
-                signature=self.signature if self.signature and path.is_dir() else None,
-                feed=self.feed,
-                trust=self.trust,
-            )
-        return Runnable(name, model_opened, engine)
+        feed = feed_values(feed_texts(request.feed))
+        opened = open_int8_graph(path, outputs=request.outputs, feed=feed, trust=request.trust_model)
+    if opened is None:
+        own = request if path.is_dir() else replace(request, signature="")
+        opened = own.open_model(path, TENSORFLOW)
+    return Runnable(name, opened, engine)
 
 
 def _with_front(path: Path, model: Model) -> Model:

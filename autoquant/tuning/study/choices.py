@@ -14,7 +14,7 @@ from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.model.model import LITE, is_lite
 from autoquant.targets.table import TARGETS, TargetInfo
 
-TENSORFLOW, FLOAT32, AUTO = "tensorflow", "float32", "auto"
+TENSORFLOW, LITERT, FLOAT32, AUTO = "tensorflow", "litert", "float32", "auto"
 MACS, BYTES, LATENCY = "macs", "bytes", "latency"
 ENGINE_NAMES = (AUTO, *ENGINES)
 """Engines; `auto` is LiteRT, where it computes what TensorFlow does."""
@@ -66,17 +66,16 @@ def check_scoring(*, target: str, engine: str, objective: str) -> None:
         raise UsageError(f"--objective {objective}", what, hint=f"give macs or bytes, or {others}")
 
 
-def check_gates(*, target: str, min_baseline: float | None, min_speedup: float | None) -> None:
-    """Raise UsageError for gates that are no numbers, and where the speed cannot be measured."""
-    check_min_baseline(min_baseline)
-    if min_speedup is None:
+def check_min_speedup(value: float | None, *, target: str) -> None:
+    """Raise UsageError for what is no number, and where the speed cannot be measured."""
+    if value is None:
         return
-    if not 0.0 < min_speedup < math.inf:  # NaN fails too
-        raise UsageError("--min-speedup", f"must be above 0, got {min_speedup:g}", hint="for example 1.2")
+    if not 0.0 < value < math.inf:  # NaN fails too
+        raise UsageError("--min-speedup", f"must be above 0, got {value:g}", hint="for example 1.2")
     if not TARGETS[target].runs_here:
         what = f"is measured on this machine, for which --target {target} saves nothing"
         hint = f"leave it out, or give {_others(lambda row: row.runs_here)}"
-        raise UsageError(f"--min-speedup {min_speedup:g}", what, hint=hint)
+        raise UsageError(f"--min-speedup {value:g}", what, hint=hint)
 
 
 def check_min_baseline(value: float | None) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from autoquant.errors import RunError, UsageError
 from autoquant.evaluation.data.array_cache import ON_DISK
 from autoquant.evaluation.data.opening import check_spec
-from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
-from autoquant.evaluation.metrics.table import check_metric
 from autoquant.evaluation.statistics.tolerance import Tolerance
 from autoquant.formats.space_toml import load_space
-from autoquant.model.feed import Feed, feed_texts
 from autoquant.model.model import check_file
 from autoquant.tuning.study.choices import (
     AUTO,
@@ -25,13 +21,15 @@ from autoquant.tuning.study.choices import (
     MACS,
     SAMPLERS,
     TENSORFLOW,
-    check_gates,
     check_known,
+    check_min_speedup,
     check_scoring,
     check_target,
     default_space,
 )
+from autoquant.tuning.study.model_request import plain
 from autoquant.tuning.study.places import IN_MEMORY, NOTHING, absolute
+from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest, check_probability
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
@@ -60,31 +58,14 @@ ACCEPTABLE = ("metric", "calibration")
 """What may be another one, where that is accepted: all trials are scored again."""
 
 
-class DataOptions(TypedDict, total=False):
-    """The fields of a DataRequest that have a default, for the signatures of functions that pass them on."""
-
-    preprocess: str | Callable[..., Any] | None
-    scale: Numbers | None
-    mean: Numbers | None
-    std: Numbers | None
-    label_offset: int
-    image_size: tuple[int, int] | str | None
-    batch_size: int
-
-
-class SearchOptions(DataOptions, total=False):
+class SearchOptions(ScoreOptions, total=False):
     """The fields of a SearchRequest that have a default, but the tolerances."""
 
     calibration: Any
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-    signature: str
-    feed: Feed
     target: str
     engine: str
     io: str
     objective: str
-    metric: str | Callable[..., Any]
     space: str | Path
     max_trials: int
     timeout: float | str
@@ -97,97 +78,41 @@ class SearchOptions(DataOptions, total=False):
     sampler: str
     error_rate: float
     certify: Any
-    confidence: float
-    guard: str
-    unit: str
     allow_overlap: bool
-    trust_model: bool
     samples: int
     keep_models: int
-    min_baseline: float | None
     min_speedup: float | None
-    junit: str | Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRequest:
-    """Data, and how it becomes what the model takes.
-
-    `data` and `calibration` are what `autoquant.evaluation.data.dataset.open_data` opens; without `calibration`, some
-    of `data` is split off for it. `preprocess` is a Keras mode or a function, `scale`, `mean` and `std` are numbers,
-    one or one a channel, for (x * scale - mean) / std. `label_offset` is added to labels. `image_size` is height and
-    width for images where the model leaves them open.
-    """
-
-    data: Any
-    calibration: Any = None
-    preprocess: str | Callable[..., Any] | None = None
-    scale: Numbers | None = None
-    mean: Numbers | None = None
-    std: Numbers | None = None
-    label_offset: int = 0
-    image_size: tuple[int, int] | None = None
-    batch_size: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("scale", "mean", "std", "label_offset", "image_size", "batch_size"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
-        for entry in fields(self):
-            _check_length(entry.name, getattr(self, entry.name))
-        if self.batch_size < 1:
-            raise UsageError("--batch-size", f"must be at least 1, got {self.batch_size}", hint="for example 50")
-
-    def check_named(self) -> None:
-        """Raise InputError for names of what is not there: nothing is read for that, and TensorFlow not loaded."""
-        for spec in (self.data, self.calibration):
-            check_spec(spec)
-        check_preprocess(self.preprocess, scale=self.scale, mean=self.mean, std=self.std)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchRequest(DataRequest):
+class SearchRequest(ScoreRequest):
     """All of a search but the folder it runs in.
 
-    `inputs` and `outputs` override what the model's file says, `feed` gives values to placeholders of it that are no
-    data, such as is_training, and is kept as texts NAME=VALUE; `metric` is a name or a function; `space` a preset's
-    name or a file, without which it is `choices.default_space`. The search ends after `max_trials` trials, `timeout`
-    seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_models` is how many models stay on disk:
-    of the best trial, and of others that no trial beats in both drop and INT8 share; `keep_all_models` keeps all. A
-    trial that takes longer than `trial_timeout` seconds has failed; with `isolate` trials run in a process of their
-    own, and one that it dies of, out of memory or in a kernel, has failed too. At most `cache` bytes of samples that a
-    function makes, or images decoded, are cached on the disk of the run, never more than half of what is free there; 0
-    for no cache.
+    `space` is a preset's name or a file, without which it is `choices.default_space`. The search ends after
+    `max_trials` trials, `timeout` seconds, or, with `stop_on_target`, the first trial within tolerance. `keep_models`
+    is how many models stay on disk: of the best trial, and of others that no trial beats in both drop and INT8 share;
+    `keep_all_models` keeps all. A trial that takes longer than `trial_timeout` seconds has failed; with `isolate`
+    trials run in a process of their own, and one that it dies of, out of memory or in a kernel, has failed too. At most
+    `cache` bytes of samples that a function makes, or images decoded, are cached on the disk of the run, never more
+    than half of what is free there; 0 for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
-    target leaves a choice, `objective` what the search minimizes. `signature` chooses one of several in a SavedModel or
-    .tflite.
+    target leaves a choice, `objective` what the search minimizes.
 
     `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
-    and the best is scored on once; without it half of `data` is, and with 'none' there is none. The certificate holds
-    with probability `confidence`. `unit` names what says which samples belong together, such as the patient of an
-    image: an array of the data or of a function's batches, a feature of TFRecords, or a regular expression of the paths
-    of images. A unit is in one part of the data, and bounds are of independent units. `guard` holds every class
-    ('class'), or every group that is named like a unit, to `guard_tolerance`, by default the tolerance.
-    `allow_overlap` lets samples be in two kinds of data, which then do not certify.
-    Of images that INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
-    `trust_model` opens a model that may do more than compute (model/trust.py).
+    and the best is scored on once; without it half of `data` is, and with 'none' there is none. Each unit is in one
+    part of the data. `allow_overlap` lets samples be in two kinds of data, which then do not certify. Of images that
+    INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
 
-    For jobs that nobody watches: the search ends after the baseline with BaselineError where the FP32 score is worse
-    than `min_baseline`; unless the best model is `min_speedup` times as fast here as the float model, that is shipped,
-    for target litert; `junit` is a file for verdict, groups and gates as test cases.
+    Unless the best model is `min_speedup` times as fast here as the float model, that is shipped, for target litert.
     """
 
     model: str | Path
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    signature: str = ""
-    feed: Feed = ()
     target: str = TENSORFLOW
     engine: str = AUTO
     io: str = FLOAT32
     objective: str = MACS
-    metric: str | Callable[..., Any] = "top1"
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
     space: str | Path = ""
     max_trials: int = 100
@@ -201,24 +126,16 @@ class SearchRequest(DataRequest):
     sampler: str = GUIDED
     error_rate: float = 0.05
     certify: Any = None
-    confidence: float = 0.95
-    unit: str = ""
-    guard: str = ""
-    guard_tolerance: Tolerance | None = None
     allow_overlap: bool = False
-    trust_model: bool = False
     samples: int = 24
     keep_models: int = 1
-    min_baseline: float | None = None
     min_speedup: float | None = None
-    junit: str | Path = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate", "confidence")
-        for name in (*numbers, "keep_models", "min_baseline", "min_speedup"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
-        object.__setattr__(self, "feed", feed_texts(self.feed))
+        numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate")
+        for name in (*numbers, "keep_models", "min_speedup"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         for option, value in (("--timeout", self.timeout), ("--trial-timeout", self.trial_timeout)):
@@ -235,12 +152,7 @@ class SearchRequest(DataRequest):
             raise UsageError(
                 "--samples", f"must be at least 0, got {self.samples}", hint="for example 24, or 0 for none"
             )
-        for option, value in (("--error-rate", self.error_rate), ("--confidence", self.confidence)):
-            if not 0.0 < value < 1.0:  # NaN fails too
-                hint = "for example 0.05" if option == "--error-rate" else "for example 0.95"
-                raise UsageError(option, f"must be above 0 and below 1, got {value:g}", hint=hint)
-        if self.guard_tolerance is not None and not self.guard:
-            raise UsageError("--guard-tolerance", "needs a guard", hint="give --guard class as well")
+        check_probability("--error-rate", self.error_rate, example=0.05)
         if self.guard and self.certify == NOTHING:
             what = "guards groups on the holdout, and --certify none leaves no holdout"
             raise UsageError(f"--guard {self.guard}", what, hint="leave one of them out")
@@ -250,7 +162,7 @@ class SearchRequest(DataRequest):
         if self.keep_models < 1:
             what = f"must be at least 1, got {self.keep_models}"
             raise UsageError("--keep-models", what, hint="for example 5; or best, or all")
-        check_gates(target=self.target, min_baseline=self.min_baseline, min_speedup=self.min_speedup)
+        check_min_speedup(self.min_speedup, target=self.target)
         if not self.space:
             object.__setattr__(self, "space", default_space(self.target))
 
@@ -260,7 +172,6 @@ class SearchRequest(DataRequest):
         load_space(self.space)
         super().check_named()
         check_spec(None if self.certify == NOTHING else self.certify)
-        check_metric(self.metric)
 
     def as_table(self) -> dict[str, Any]:
         """The table of run.toml: paths made absolute, unset values left out."""
@@ -303,30 +214,10 @@ class SearchRequest(DataRequest):
                 hint = f"give it again in Python: autoquant.{call}(run, {key}=...)"
                 raise RunError(where, f"{key} was in memory when this run was started", hint=hint)
         try:
-            if "guard_tolerance" in values:
-                values["guard_tolerance"] = Tolerance.parse(values["guard_tolerance"])
-            return cls(**{**values, "tolerance": Tolerance.parse(values["tolerance"])})
+            return cls(**{**values, "tolerance": values["tolerance"]})  # which must be there
         except (KeyError, TypeError) as error:
             raise RunError(where, f"is incomplete ({error})", hint="was it edited?") from None
         except UsageError as error:
             if changed.keys() & {error.where.lstrip("-").partition(" ")[0].replace("-", "_")}:
                 raise
             raise RunError(where, f"{error.where}: {error.what}", hint="was it edited?") from None
-
-
-def _check_length(name: str, value: Any) -> None:
-    """Raise UsageError for a text that no file can be called, so that nobody can look for one."""
-    if not isinstance(value, str | Path):
-        return
-    try:
-        Path(value).stat()
-    except (OSError, ValueError) as error:  # mostly, that there is none: others tell of that
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            what = f"is longer than a file's name can be: {str(value)[:40]}..."
-            raise UsageError(f"--{name.replace('_', '-')}", what, hint="is it a name?") from None
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, which JSON can hold."""
-    plain = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(plain) if isinstance(plain, list) else plain

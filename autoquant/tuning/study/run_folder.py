@@ -15,9 +15,12 @@ study.journal.damaged   what a journal that was damaged was, before it was writt
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +254,13 @@ class RunFolder:
                 file.unlink()
         for folder in self.path.glob(f"{TEMPORARY}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def default_run(model: str | Path) -> Path:
+    """A folder for a run that no other process chooses, nor this one in the same second."""
+    name = f"{Path(model).stem}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
 
 
 def _is_empty_folder(path: Path) -> bool:

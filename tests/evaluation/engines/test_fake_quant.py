@@ -31,7 +31,7 @@ from autoquant.targets.saved_graph import read_saved_graph
 from autoquant.targets.tensorflow import TensorFlowTarget
 from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.equalization import equalized_program
-from autoquant.tuning.study.request import DataRequest
+from autoquant.tuning.study.model_request import DataRequest
 
 STEP, OFFSET = 0.125, -3
 

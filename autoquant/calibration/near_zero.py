@@ -68,12 +68,16 @@ class NearZeroCounter:
 
         Each is counted as often as `times`, of the same shape, says. The least negative number counts as zero.
         """
-        bits = _shifted(values.reshape(-1))
-        doubled = bits << ONE  # without the sign; zero, less one, becomes the largest number
-        doubled -= ONE
-        chosen = np.flatnonzero(doubled < 2 * int(np.float32(CENTRAL * width).view(np.uint32)) - 1)
-        if len(chosen):
-            self._count(bits[chosen], np.int64(1) if times is None else times.reshape(-1)[chosen].astype(np.int64))
+        values = values.reshape(-1)
+        edge = int(np.float32(CENTRAL * width).view(np.uint32))
+        doubled = values.view(np.uint32) << ONE  # without the sign
+        doubled -= ONE  # zero becomes the largest number
+        chosen = np.flatnonzero(doubled < 2 * edge)
+        if not len(chosen):
+            return
+        bits = _shifted(values[chosen])  # and those few again, of which the edge itself is near zero on one side only
+        within = (bits << ONE) - ONE < 2 * edge - 1
+        self._count(bits[within], np.int64(1) if times is None else times.reshape(-1)[chosen][within].astype(np.int64))
 
     def take_over(self, lows: Array, counts: Array) -> None:
         """Count all values in bins that begin at `lows`."""

@@ -18,8 +18,8 @@ SPARSE = 2
 class Counter:
     """Adds to counts how often each of the numbers 0..bins - 1 is there. One thread at a time.
 
-    SciPy multiplies a sparse matrix, whose only column has a one in the row of each number, in about half the time that
-    np.add.at and np.bincount take, which need 64 bits. But it fills a vector of all bins; few numbers are for np.add.at.
+    SciPy multiplies a sparse matrix, whose only column has a one in the row of each number, in about half the time
+    that np.add.at and np.bincount take, which need 64 bits. But it fills a vector of all bins: not for few numbers.
     """
 
     def __init__(self, bins: int) -> None:

@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Channels, collect_moments
+from autoquant.calibration.counting import BLOCK
 from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
-from autoquant.calibration.counting import BLOCK
 from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import TrialError
 

@@ -47,7 +47,8 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
     """Build and run a model of each layer alone, as many as there is time for."""
     longest_trial = max(sum(one.seconds.values()) for one in session.study.trials())
     clock, longest = session.limit.clock, 0.0
-    end = clock() + min(TRIALS * longest_trial, session.limit.left())
+    begin = clock()
+    end = begin + min(TRIALS * longest_trial, session.limit.left())
     found: dict[str, float] = {}
     on_progress = session.on_progress("costly layers")
     for name in layers:
@@ -56,10 +57,15 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
             break
         found[name] = _alone(session, trial, name, folder)
         longest = max(longest, clock() - now)
-        on_progress(len(found), len(layers))
+        on_progress(len(found), min(len(found) + _more(len(found), begin, clock(), end, longest), len(layers)))
     samples = min(PROBE_SIZES[0], len(session.scorer.subset))
     few = "" if len(found) == len(layers) else f", {len(found)} of {len(layers)} layers, as time allowed"
     return CostlyLayers.of(found, f"measured on {samples} samples{few}")
+
+
+def _more(done: int, begin: float, now: float, end: float, longest: float) -> int:
+    """How many more there is time for, of which each takes as long as those before."""
+    return int((end - now) * done / (now - begin)) if now + longest < end else 0
 
 
 def _alone(session: SearchSession, trial: Trial, name: str, folder: Path) -> float:

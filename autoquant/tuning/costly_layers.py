@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.errors import AutoquantError, TrialError, UserFunctionError
+from autoquant.evaluation.metrics.metric import reachable
 from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES, StoppingRules
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.events import Warned
@@ -56,16 +57,12 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
         if now + longest >= end:
             break
         found[name] = _alone(session, trial, name, folder)
-        longest = max(longest, clock() - now)
-        on_progress(len(found), min(len(found) + _more(len(found), begin, clock(), end, longest), len(layers)))
+        longest, now = max(longest, clock() - now), clock()
+        left = end - now if now + longest < end else 0.0
+        on_progress(len(found), reachable(len(found), len(layers), spent=now - begin, left=left))
     samples = min(PROBE_SIZES[0], len(session.scorer.subset))
     few = "" if len(found) == len(layers) else f", {len(found)} of {len(layers)} layers, as time allowed"
     return CostlyLayers.of(found, f"measured on {samples} samples{few}")
-
-
-def _more(done: int, begin: float, now: float, end: float, longest: float) -> int:
-    """How many more there is time for, of which each takes as long as those before."""
-    return int((end - now) * done / (now - begin)) if now + longest < end else 0
 
 
 def _alone(session: SearchSession, trial: Trial, name: str, folder: Path) -> float:

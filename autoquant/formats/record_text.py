@@ -63,7 +63,7 @@ def record_text(record: Record) -> str:
         lines += ["record {", f"  {text_format.MessageToString(entry).rstrip()}", "  value {"]
         lines += [f"    {field}: {value}" for field, values in fields.items() for value in values]
         lines += ["  }", "}"]
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join([*lines, ""])
 
 
 def _floats(values: Sequence[float]) -> list[str]:

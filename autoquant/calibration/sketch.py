@@ -213,7 +213,11 @@ class ColumnSketcher:
                 places += offset[: len(part)]
             times = None if counts is None else counts.reshape(-1)[block]
             if self._near is not None:
-                self._near.add(part, float(self._width[0]), times)
+                near = scaled < CENTRAL
+                if below_zero:
+                    near &= scaled >= -CENTRAL
+                near &= part != 0.0
+                self._near.add(part, near, times)
             if finite is not None:
                 of = finite.reshape(-1)[block]
                 places, times = places[of], None if times is None else times[of]

@@ -9,7 +9,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.distribution import LIMIT, Collector, Distribution, Exact, ExactCollector
-from autoquant.calibration.sketch import RowSketcher, Sketcher
+from autoquant.calibration.sketch import ColumnSketcher, Sketcher
 
 CHANNEL_BINS = 1 << 10
 """Most bins of the sketch of one channel."""
@@ -51,20 +51,21 @@ class ChannelCollector:
         self._axis = axis
         self._exact = exact
         self._limit = limit
-        self._sketches: RowSketcher | None = None
+        self._sketches: ColumnSketcher | None = None
         self._values: list[ExactCollector] = []
 
     def add(self, values: Array) -> None:
         """Take in `values`, float32, with as many channels as before. Raises TrialError as `ExactCollector.add`."""
         last = np.moveaxis(values, self._axis, -1)
-        rows = last.reshape(-1, last.shape[-1]).T  # a view of channels that are last in memory
+        matrix = last.reshape(-1, last.shape[-1])  # a view of channels that are last in memory
         if self._exact:  # every channel gets as many values as any other
-            self._values = self._values or [ExactCollector(self._name, limit=self._limit // len(rows)) for _ in rows]
-            for collector, row in zip(self._values, rows, strict=True):
-                collector.add(row)
+            each = self._limit // matrix.shape[1]
+            self._values = self._values or [ExactCollector(self._name, limit=each) for _ in matrix.T]
+            for collector, column in zip(self._values, matrix.T, strict=True):
+                collector.add(column)
         else:
-            self._sketches = self._sketches or RowSketcher(len(rows), bins=CHANNEL_BINS)
-            self._sketches.add(rows)
+            self._sketches = self._sketches or ColumnSketcher(matrix.shape[1], bins=CHANNEL_BINS)
+            self._sketches.add(matrix)
 
     def channels(self) -> Channels:
         """The channels so far; they do not change when more is added."""

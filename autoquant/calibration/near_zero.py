@@ -63,17 +63,18 @@ class NearZeroCounter:
     def __init__(self) -> None:
         self._counts = np.zeros(KEYS, np.int64)
 
-    def add(self, values: Array, width: float, times: Array | None = None) -> None:
-        """Count those of `values`, float32, that are near zero with bins of this width, and neither zero nor NaN.
+    def add(self, values: Array, near: Array, times: Array | None = None) -> None:
+        """Count those of `values`, float32 (any,), that are `near` zero, (any,) bool: in a central bin, and not zero.
 
-        Each is counted as often as `times`, of the same shape, says. The least negative number counts as zero.
+        Each is counted as often as `times`, (any,), says. The least negative number counts as zero.
         """
-        bits = _shifted(values.reshape(-1))
-        doubled = bits << ONE  # without the sign; zero, less one, becomes the largest number
-        doubled -= ONE
-        chosen = np.flatnonzero(doubled < 2 * int(np.float32(CENTRAL * width).view(np.uint32)) - 1)
-        if len(chosen):
-            self._count(bits[chosen], np.int64(1) if times is None else times.reshape(-1)[chosen].astype(np.int64))
+        chosen = np.flatnonzero(near)
+        if not len(chosen):
+            return
+        bits = _shifted(values[chosen])
+        if not (kept := (bits << ONE) != 0).all():
+            bits, chosen = bits[kept], chosen[kept]
+        self._count(bits, np.int64(1) if times is None else times[chosen].astype(np.int64))
 
     def take_over(self, lows: Array, counts: Array) -> None:
         """Count all values in bins that begin at `lows`."""

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.calibration.counting import BLOCK, Counter
 from autoquant.calibration.near_zero import CENTRAL, NearZero, NearZeroCounter, is_central
 
 BINS = 1 << 14
 """Most bins of a sketch. INT8 has 255 steps, so a step covers at least 32 bins."""
-BLOCK, LEAST = 1 << 17, 1 << 8
-"""Values that are counted at once, few enough for the cache, and how many of a row at least."""
+APART = 16
+"""Counts between those of two columns: multiples of 4 KB apart, bins of all columns would share few cache lines."""
+WIDE = 1 << 12
+"""Values side by side that NumPy compares at full speed."""
 INT32 = 2**31 - 1
 """Counts are int32 while none can be larger, which halves the memory."""
 FINEST = 2.0**-120
@@ -112,59 +115,62 @@ class Sketcher:
 
     def __init__(self, *, bins: int = BINS) -> None:
         """`bins` is the most that the sketch may have."""
-        self._row = RowSketcher(1, bins=bins, near_zero=True)
+        self._column = ColumnSketcher(1, bins=bins, near_zero=True)
 
     def add(self, values: Array, counts: Array | None = None) -> None:
         """Count `values`, float32 of any shape, each as often as `counts` (same shape, 1 or more) says."""
-        self._row.add(values.reshape(1, -1), None if counts is None else counts.reshape(1, -1))
+        self._column.add(values.reshape(-1, 1), None if counts is None else counts.reshape(-1, 1))
 
     def distribution(self) -> Sketch:
         """The sketch so far; nothing at all gives one empty bin at zero."""
-        return self._row.distributions()[0]
+        return self._column.distributions()[0]
 
 
-class RowSketcher:
-    """Fills a sketch of each row of a matrix, all rows at once; no row has to do with another.
+class ColumnSketcher:
+    """Fills a sketch of each column of a matrix, all columns at once; no column has to do with another.
 
     Bin width is a power of two and bins start at multiples of it, so that widening is exact: two neighbours are added.
     """
 
-    def __init__(self, rows: int, *, bins: int, near_zero: bool = False) -> None:
-        """`bins` is the most that a sketch may have. `near_zero` is for one row: values near zero are told apart."""
-        self._low = np.full(rows, np.inf)
-        self._high = np.full(rows, -np.inf)
-        self._width = np.full(rows, FINEST)
-        self._first = np.zeros(rows, np.int32)
-        self._used = np.zeros(rows, np.int32)  # how many bins, from the first one on
-        self._nonfinite = np.zeros(rows, np.int64)
-        self._counts = np.zeros((rows, bins), np.int32)
+    def __init__(self, columns: int, *, bins: int, near_zero: bool = False) -> None:
+        """`bins` is the most that a sketch may have. `near_zero` is for one column: values near zero are told apart."""
+        self._low = np.full(columns, np.inf)
+        self._high = np.full(columns, -np.inf)
+        self._width = np.full(columns, FINEST)
+        self._first = np.zeros(columns, np.int32)
+        self._used = np.zeros(columns, np.int32)  # how many bins, from the first one on
+        self._nonfinite = np.zeros(columns, np.int64)
+        self._bins = bins
+        self._counts = np.zeros((columns, bins + APART), np.int32)
+        self._counter = Counter(self._counts.size)
         self._most = 0  # no bin can hold more
         self._near = NearZeroCounter() if near_zero and bins > 2 * CENTRAL else None
 
     def add(self, values: Array, counts: Array | None = None) -> None:
-        """Count `values`, float32 (rows, any), each as often as `counts` (same shape, 1 or more) says.
+        """Count `values`, float32 (any, columns), each as often as `counts` (same shape, 1 or more) says.
 
-        Raises ValueError for another number of rows.
+        Raises ValueError for another number of columns.
         """
-        if len(values) != len(self._low):
-            raise ValueError(f"there are {len(self._low)} rows, got {len(values)}")
+        if values.shape[1] != len(self._low):
+            raise ValueError(f"there are {len(self._low)} columns, got {values.shape[1]}")
         if not values.size:
             return
-        low, high, finite = values.min(axis=1), values.max(axis=1), None
+        values, finite = np.ascontiguousarray(values), None
+        low, high = _reduced(np.minimum, values), _reduced(np.maximum, values)
         if not (np.isfinite(low) & np.isfinite(high)).all():
             finite = np.isfinite(values)
-            self._nonfinite += np.sum(np.where(finite, 0, 1 if counts is None else counts), axis=1)
-            low = values.min(axis=1, where=finite, initial=np.inf)
-            high = values.max(axis=1, where=finite, initial=-np.inf)
+            self._nonfinite += np.sum(np.where(finite, 0, 1 if counts is None else counts), axis=0)
+            low = values.min(axis=0, where=finite, initial=np.inf)
+            high = values.max(axis=0, where=finite, initial=-np.inf)
             values = np.where(finite, values, np.float32(0.0))
         self._reach(low, high)
-        self._most += values.shape[1] if counts is None else int(counts.sum(axis=1).max())
+        self._most += len(values) if counts is None else int(counts.sum(axis=0).max())
         if self._most > INT32:
             self._counts = self._counts.astype(np.int64, copy=False)
         self._count(values, counts, finite)
 
     def distributions(self) -> tuple[Sketch, ...]:
-        """The sketch of each row so far; nothing at all gives one empty bin at zero."""
+        """The sketch of each column so far; nothing at all gives one empty bin at zero."""
         counts = self._counts.astype(np.min_scalar_type(-1 - int(self._counts.max(initial=0))))
         parts = (self._used, self._low, self._high, self._width, self._first, self._nonfinite)
         facts = (part.tolist() for part in parts)
@@ -185,23 +191,37 @@ class RowSketcher:
 
     def _count(self, values: Array, counts: Array | None, finite: Array | None) -> None:
         """Count those that are `finite`, all of which the bins cover."""
+        columns, apart = self._counts.shape
+        size = max(BLOCK // columns, 1) * columns
         # Exact, so a value never falls into a neighbour's bin: float32 times a power of two that is 1 or more.
-        scale = (1.0 / self._width).astype(np.float32 if self._width.max() <= 1.0 else np.float64)[:, np.newaxis]
-        rows = (np.arange(len(values), dtype=np.int32) * self._counts.shape[1] - self._first)[:, np.newaxis]
-        times: Array = np.ones((), self._counts.dtype)
-        held = self._counts.reshape(-1)
-        width = max(BLOCK // len(values), LEAST)
-        for begin in range(0, values.shape[1], width):
-            block = np.s_[:, begin : begin + width]
-            scaled = np.ascontiguousarray(values[block]) * scale
-            places: Array = np.floor(scaled, out=scaled).astype(np.int32)
-            of = slice(None) if finite is None else finite[block]
-            if counts is not None:
-                times = counts[block][of].astype(held.dtype).reshape(-1)
+        scale = (1.0 / self._width).astype(np.float32 if self._width.max() <= 1.0 else np.float64)
+        offset = np.arange(columns, dtype=np.int32) * apart - self._first
+        if columns > 1:  # one for each value: NumPy is slow where it repeats few
+            scale, offset = (np.tile(each, min(size, values.size) // columns) for each in (scale, offset))
+        held, flat = self._counts.reshape(-1), values.reshape(-1)
+        below_zero, moved = bool(self._low.min() < 0.0), bool(offset.any())
+        scratch, numbers = np.empty(min(size, len(flat)), scale.dtype), np.empty(min(size, len(flat)), np.int32)
+        for begin in range(0, len(flat), size):
+            block = slice(begin, begin + size)
+            part = flat[block]
+            scaled, places = scratch[: len(part)], numbers[: len(part)]
+            np.multiply(part, scale[: len(part)], out=scaled)
+            if below_zero:  # a conversion cuts off, toward zero
+                np.floor(scaled, out=scaled)
+            np.copyto(places, scaled, casting="unsafe")
+            if moved:
+                places += offset[: len(part)]
+            times = None if counts is None else counts.reshape(-1)[block]
             if self._near is not None:
-                self._near.add(values[block], float(self._width[0]), None if counts is None else counts[block])
-            places += rows
-            np.add.at(held, places[of].reshape(-1).astype(np.intp), times)
+                near = scaled < CENTRAL
+                if below_zero:
+                    near &= scaled >= -CENTRAL
+                near &= part != 0.0
+                self._near.add(part, near, times)
+            if finite is not None:
+                of = finite.reshape(-1)[block]
+                places, times = places[of], None if times is None else times[of]
+            self._counter.add(held, places, None if times is None else times.astype(held.dtype))
 
     def _reach(self, low: Array, high: Array) -> None:
         """Make the bins cover [low, high], each (rows,), and what they covered before."""
@@ -209,7 +229,7 @@ class RowSketcher:
         if not len(grown):
             return
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
-        width = _widened(self._width[grown], self._low[grown], self._high[grown], self._counts.shape[1])
+        width = _widened(self._width[grown], self._low[grown], self._high[grown], self._bins)
         first = np.floor(self._low[grown] / width).astype(np.int32)
         self._used[grown] = np.floor(self._high[grown] / width).astype(np.int32) - first + 1
         moved = (width != self._width[grown]) | (first != self._first[grown])
@@ -227,6 +247,14 @@ class RowSketcher:
         self._counts[rows] = 0
         np.add.at(self._counts, (rows[row], places - first[row]), counts)
         self._width[rows], self._first[rows] = width, first
+
+
+def _reduced(function: np.ufunc, values: Array) -> Array:
+    """Reduce each column, (columns,), as many rows side by side as their number can be divided by."""
+    rows, columns = values.shape
+    beside = math.gcd(rows, max(WIDE // columns, 1))
+    folded = function.reduce(values.reshape(rows // beside, beside * columns), axis=0)
+    return np.asarray(function.reduce(folded.reshape(beside, columns), axis=0))
 
 
 def _widened(width: Array, low: Array, high: Array, bins: int) -> Array:

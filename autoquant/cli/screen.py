@@ -239,7 +239,7 @@ def render(state: SearchState, now: float) -> RenderableType:
 
 
 def _bar(pace: Pace, now: float) -> RenderableType:
-    if not pace.total:
+    if not pace.counts(now):
         return pace.words(now)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(max_width=BAR)

@@ -49,17 +49,21 @@ class Pace:
         left = (self.total - self.done) / self.rate - (now - self.at)
         return left if left > 0.0 else None
 
+    def counts(self, now: float) -> bool:
+        """Whether steps tell how far it is: there are some, and it does not go on for long after the last one."""
+        return self.total > 0 and (self.done < self.total or now - self.at < QUIET)
+
     def words(self, now: float) -> str:
-        """Steps done, rate and time left, as far as they are known; else how long it has taken, or is over."""
-        left, since_report = self.left(now), now - self.at
-        if not self.total:
+        """Steps done, rate and time left, as far as they are known; else how long it has taken."""
+        if not self.counts(now):
             return f"{duration(now - self.begin)} so far"
+        left = self.left(now)
         words = [f"{self.done:,}/{self.total:,}"]
         if self.rate:
             words.append(rate_words(self.rate))
         if self.done >= self.total:
-            words += [f"done {duration(since_report)} ago"] if since_report >= QUIET else []
-        elif left is not None:
+            return "  ".join(words)
+        if left is not None:
             words.append(f"{duration(left)} left")
         elif now - self.begin >= QUIET:
             words.append(f"{duration(now - self.begin)} so far")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from google.protobuf import text_format
 
 from autoquant.calibration.record import LayerRecord, Record
@@ -44,20 +45,36 @@ def record_path(model: Path) -> Path:
 
 
 def record_text(record: Record) -> str:
-    """The text of a record, layers in the order given."""
-    message = shipped_message(*MESSAGE)()
+    """The text of a record, layers in the order given: as protobuf writes it, which takes ten times as long."""
+    entry = shipped_message(*MESSAGE)().record.add()
+    lines: list[str] = []
     for name, layer in record.items():
-        value = message.record.add(key=name).value
-        value.scale_d, value.offset_d = layer.activation.scale, layer.activation.offset
-        value.scale_w.extend(layer.scale_w)
-        value.offset_w.extend([0] * len(layer.scale_w))
-        value.shift_bit.extend(layer.shift_bit)
-        value.tensor_balance_factor.extend(layer.balance)
-        if layer.skip_fusion:
-            value.skip_fusion = True
-        if layer.weight_bits != 8:
-            value.wts_type = f"INT{layer.weight_bits}"
-    return str(text_format.MessageToString(message))
+        entry.key = name
+        fields: Mapping[str, Iterable[object]] = {
+            "scale_d": _floats([layer.activation.scale]),
+            "offset_d": [layer.activation.offset],
+            "scale_w": _floats(layer.scale_w),
+            "offset_w": [0] * len(layer.scale_w),
+            "shift_bit": layer.shift_bit,
+            "skip_fusion": ["true"] if layer.skip_fusion else [],
+            "tensor_balance_factor": _floats(layer.balance),
+            "wts_type": [f'"INT{layer.weight_bits}"'] if layer.weight_bits != 8 else [],
+        }
+        lines += ["record {", f"  {text_format.MessageToString(entry).rstrip()}", "  value {"]
+        lines += [f"    {field}: {value}" for field, values in fields.items() for value in values]
+        lines += ["  }", "}"]
+    return "\n".join([*lines, ""])
+
+
+def _floats(values: Sequence[float]) -> list[str]:
+    """With six digits, or as many more as it takes to tell a float32 from its neighbours."""
+    exact = np.array(values, np.float32)
+    short = [float(f"{value:.6}") for value in exact.tolist()]
+    enough = np.array(short, np.float32) == exact
+    return [
+        str(six if fits else float(all_of_it))
+        for six, fits, all_of_it in zip(short, enough, exact.astype(str), strict=True)
+    ]
 
 
 def save_record(record: Record, path: Path) -> None:

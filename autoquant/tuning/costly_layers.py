@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.errors import AutoquantError, TrialError, UserFunctionError
+from autoquant.evaluation.metrics.metric import reachable
 from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES, StoppingRules
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.events import Warned
@@ -47,7 +48,8 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
     """Build and run a model of each layer alone, as many as there is time for."""
     longest_trial = max(sum(one.seconds.values()) for one in session.study.trials())
     clock, longest = session.limit.clock, 0.0
-    end = clock() + min(TRIALS * longest_trial, session.limit.left())
+    begin = clock()
+    end = begin + min(TRIALS * longest_trial, session.limit.left())
     found: dict[str, float] = {}
     on_progress = session.on_progress("costly layers")
     for name in layers:
@@ -55,8 +57,9 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
         if now + longest >= end:
             break
         found[name] = _alone(session, trial, name, folder)
-        longest = max(longest, clock() - now)
-        on_progress(len(found), len(layers))
+        longest, now = max(longest, clock() - now), clock()
+        left = end - now if now + longest < end else 0.0
+        on_progress(len(found), reachable(len(found), len(layers), spent=now - begin, left=left))
     samples = min(PROBE_SIZES[0], len(session.scorer.subset))
     few = "" if len(found) == len(layers) else f", {len(found)} of {len(layers)} layers, as time allowed"
     return CostlyLayers.of(found, f"measured on {samples} samples{few}")

@@ -22,7 +22,7 @@ from autoquant.array import Array
 from autoquant.evaluation.data.batch import Batch, Outputs
 from autoquant.evaluation.engines.engine import Runner, bounded_batch
 from autoquant.evaluation.engines.litert import LiteRTEngine
-from autoquant.evaluation.metrics.metric import Metric, OnProgress, score_of
+from autoquant.evaluation.metrics.metric import Metric, OnProgress, reachable, score_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.model import Program
 from autoquant.quiet import no_progress
@@ -71,10 +71,10 @@ def verify(
 
     Raises TrialError where one does not run.
     """
-    end = clock() + min(seconds, SECONDS)
+    begin, allowed = clock(), min(seconds, SECONDS)
     fast, slow = LiteRTEngine(), LiteRTEngine(reference=True)
     with closing(fast.open_file(path, program)) as one, closing(slow.open_file(path, program)) as other:
-        found = _measured((one, other), subset, lambda: clock() >= end, on_progress)
+        found = _measured((one, other), subset, lambda: clock() - begin, allowed, on_progress)
         kernels = {name: dict(Counter(operators)) for name, operators in one.kernels().items()}
     return Verification(
         litert=fast.version,
@@ -123,9 +123,13 @@ class _Compared:
 
 
 def _measured(
-    runners: Sequence[Runner], subset: EvaluationSubset, is_over: Callable[[], bool], on_progress: OnProgress
+    runners: Sequence[Runner],
+    subset: EvaluationSubset,
+    elapsed: Callable[[], float],
+    allowed: float,
+    on_progress: OnProgress,
 ) -> _Compared:
-    """Run the same samples on each, in parts, until the time is over."""
+    """Run the same samples on each, in parts, until the seconds that are allowed have elapsed."""
     chosen = np.unique(np.linspace(0, len(subset) - 1, SAMPLES).astype(np.int64))  # data is often sorted by class
     size = bounded_batch(PART, subset.baseline.sample_bytes, subset.data.inputs)
     found = _Compared(subset.metric)
@@ -139,8 +143,10 @@ def _measured(
         found.add_rows(*rows)
         for ours, theirs in zip(*parts, strict=True):
             found.add_outputs(ours, theirs)
-        on_progress(found.samples, len(chosen))
-        if is_over():
+        spent = elapsed()
+        left = allowed - spent
+        on_progress(found.samples, reachable(found.samples, len(chosen), spent=spent, left=left, step=size))
+        if left <= 0.0:
             break
     return found
 

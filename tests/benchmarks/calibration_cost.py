@@ -1,14 +1,14 @@
 """What calibration costs, as a ratio to the FP32 pass over the same samples that a run does, on LiteRT.
 
-    python tests/benchmarks/calibration_cost.py MODEL [DATA] [--preprocess P] [--scale S] [--samples N]
+    python tests/benchmarks/calibration_cost.py MODEL [DATA] [--target T] [--preprocess P] [--scale S] [--samples N]
         [--batch-size N] [--threads N] [--repeat N]
 
 The FP32 pass opens the model and scores all samples, data reading and preprocessing included. Against it stands
-calibration as a run does it for the litert target: all tensors that the target asks for, from opening the model to the
-file of statistics; and the same with every tensor channel by channel that balancing may ask for. Medians and least
-times of N interleaved repetitions are compared, so that a busy machine disturbs all alike. Memory is the peak of what
-Python and NumPy hold meanwhile, without the interpreter's own. Without DATA samples are random, in [-1, 1], of class 0;
-MODEL may be MobileNetV2, 224 x 224 with random weights.
+calibration as a run does it for a target, litert unless told: all tensors that the target asks for, from opening the
+model to the file of statistics; and the same with every tensor channel by channel that balancing may ask for. CPU times
+of all threads are compared, medians and the least of N interleaved repetitions, so that a busy machine disturbs all
+alike. Memory is the peak of what Python and NumPy hold meanwhile, without the interpreter's own. Without DATA samples
+are random, in [-1, 1], of class 0; MODEL may be MobileNetV2, 224 x 224 with random weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model
 from autoquant.model.open import open_model
-from autoquant.targets.table import open_target
+from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.inputs import open_dataset
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.workload import Workload
@@ -45,7 +45,7 @@ MOBILENET = "MobileNetV2"
 
 @dataclass(frozen=True)
 class Bench:
-    """A model for LiteRT, its samples, its layers and the tensors that the target asks for."""
+    """A model, its samples, its layers and the tensors that the target asks for."""
 
     model: Model
     data: Dataset
@@ -77,6 +77,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data", nargs="?")
+    parser.add_argument("--target", choices=TARGETS, default="litert")
     parser.add_argument("--preprocess")
     parser.add_argument("--scale")
     parser.add_argument("--samples", type=int, default=64)
@@ -97,9 +98,9 @@ def main(words: Sequence[str] | None = None) -> None:
         peak = _peak(passes["calibration"])
         for _ in range(arguments.repeat):
             for name, run in passes.items():
-                begin = time.perf_counter()
+                begin = time.process_time()
                 run()
-                seconds.setdefault(name, []).append(time.perf_counter() - begin)
+                seconds.setdefault(name, []).append(time.process_time() - begin)
         size = path.stat().st_size
     _report(bench, seconds, size, peak)
 
@@ -114,7 +115,7 @@ def _open(arguments: argparse.Namespace) -> Bench:
         data = open_data((samples, np.zeros(arguments.samples, np.int64)), model.inputs)
     else:
         data = open_dataset(request, model, request.data)
-    target = open_target("litert")
+    target = open_target(arguments.target)
     lowered = target.lowered(model)
     layers = Workload.of(target, lowered, data).layers
     engine = LiteRTEngine(threads=arguments.threads)

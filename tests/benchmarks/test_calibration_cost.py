@@ -6,9 +6,12 @@ import calibration_cost
 import pytest
 from tiny_model import Tiny
 
+from autoquant.targets.table import TARGETS
 
-def test_it_runs(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    calibration_cost.main([str(tiny.model), str(tiny.calibration), "--repeat", "2"])
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_it_runs(target: str, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    calibration_cost.main([str(tiny.model), str(tiny.calibration), "--target", target, "--repeat", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny: ") and "64 samples" in lines[0]
     costs = {line[:44].strip(): [float(word) for word in line[44:].split()] for line in lines[1:]}

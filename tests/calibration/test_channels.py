@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Channels, collect_moments
+from autoquant.calibration.counting import BLOCK
 from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
-from autoquant.calibration.sketch import BLOCK, Sketch, Sketcher
+from autoquant.calibration.sketch import Sketch, Sketcher
 from autoquant.errors import TrialError
 
 RNG = np.random.default_rng(5)
@@ -98,7 +99,7 @@ def test_tensors_that_are_counted_in_blocks(shape: tuple[int, ...]) -> None:
 def test_the_number_of_channels_stays() -> None:
     collector = ChannelCollector("x", -1)
     collector.add(np.zeros((2, 1), np.float32))
-    with pytest.raises(ValueError, match="there are 1 rows, got 5"):
+    with pytest.raises(ValueError, match="there are 1 columns, got 5"):
         collector.add(np.zeros((2, 5), np.float32))
 
 

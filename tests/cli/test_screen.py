@@ -69,6 +69,13 @@ def test_while_nothing_can_be_counted() -> None:
     ]
 
 
+def test_no_full_bar_stands_while_a_phase_goes_on() -> None:
+    """What comes after the last step is not counted."""
+    steps = [Progress("layers", done, 16) for done in (0, 8, 16)]
+    assert rows(*steps, now=3.5) == ["layers " + "━" * 28 + " 16/16 8.0/s"]
+    assert rows(*steps, now=143.0) == ["layers 2m22s so far"]
+
+
 def test_in_the_middle(trial: Callable[..., Trial]) -> None:
     """The one screen that is tested as a whole, blanks included."""
     events = (

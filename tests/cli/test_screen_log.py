@@ -85,8 +85,8 @@ def test_what_takes_long_is_told_without_an_event() -> None:
         "[   10s] loading TensorFlow: 9.0s so far",
         "[   20s] loading TensorFlow: 19s so far",
         "[   30s] loading TensorFlow: 29s so far",
-        "[   40s] layers: 16/16  4.0/s  done 3.0s ago",
-        "[   50s] layers: 16/16  4.0/s  done 13s ago",
+        "[   40s] layers: 5.0s so far",
+        "[   50s] layers: 15s so far",
     ]
 
 

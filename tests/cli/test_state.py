@@ -54,8 +54,8 @@ def test_there_is_no_rate_before_two_reports() -> None:
         (Pace("layers", 4, 16, 3.0, 0, 1.0), 5.0, "4/16  2.0/s  4.0s left"),
         (Pace("layers", 4, 16, 3.0, 0, 1.0), 99.0, "4/16  2.0/s  1m38s so far"),
         (Pace("layers", 16, 16, 9.0, 0, 1.0), 9.5, "16/16  2.0/s"),
-        (Pace("layers", 16, 16, 9.0, 0, 1.0), 149.0, "16/16  2.0/s  done 2m20s ago"),
-        (Pace("layers", 16, 16, 9.0, 16, 9.0), 149.0, "16/16  done 2m20s ago"),
+        (Pace("layers", 16, 16, 9.0, 0, 1.0), 149.0, "2m28s so far"),
+        (Pace("layers", 16, 16, 9.0, 16, 9.0), 149.0, "2m20s so far"),
     ],
 )
 def test_what_is_said_of_a_phase_is_true(pace: Pace, now: float, words: str) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from google.protobuf import text_format
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoquant.calibration.record import LayerRecord
 from autoquant.errors import PlanError
-from autoquant.formats.record_text import load_record, parse_record, record_text, save_record
+from autoquant.formats.record_text import MESSAGE, load_record, parse_record, record_text, save_record
+from autoquant.formats.text_proto import shipped_message
 from autoquant.quantization.affine import EPSILON, Affine
 
 AFFINE = st.builds(Affine, st.floats(EPSILON, 1.0 / EPSILON, width=32), st.integers(-128, 127))
@@ -37,6 +39,14 @@ def layer_records(draw: st.DrawFn) -> LayerRecord:
 def test_save_and_load(record: dict[str, LayerRecord]) -> None:
     loaded = parse_record(record_text(record), "record.txt")
     assert loaded == record and list(loaded) == list(record)
+
+
+@given(st.dictionaries(NAME, layer_records(), min_size=1, max_size=3))
+@example({"least": LayerRecord(Affine(0.5, 0), (2.0**-149, 3 * 2.0**-149, 2.0**-126, 3.4028234663852886e38))})
+def test_it_is_the_text_that_protobuf_writes(record: dict[str, LayerRecord]) -> None:
+    message = shipped_message(*MESSAGE)()
+    text_format.Parse(record_text(record), message)
+    assert record_text(record) == text_format.MessageToString(message)
 
 
 def test_the_text() -> None:

@@ -146,8 +146,16 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchRes
     assert whole.samples == 200
     assert whole.score == pytest.approx(agrees.mean())
     ticks = itertools.count(0.0, SECONDS / 2)
-    part = verify(found.model, model.program, searched, clock=lambda: next(ticks))
+    told: list[tuple[int, int]] = []
+    part = verify(
+        found.model,
+        model.program,
+        searched,
+        clock=lambda: next(ticks),
+        on_progress=lambda done, total: told.append((done, total)),
+    )
     assert part.samples == 20
+    assert told == [(10, 20), (20, 20)]  # not of 200, for which there is no time
     assert part.score == pytest.approx(agrees[:20].mean())
 
 

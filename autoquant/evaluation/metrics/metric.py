@@ -173,3 +173,16 @@ def require_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) ->
     if shape != wanted:
         what = f"output '{name}' has shape {shape}, the FP32 model's {wanted}"
         raise TrialError("metric", what, hint="what depends on the values in FP32 cannot be compared")
+
+
+def reachable(done: int, total: int, *, spent: float, left: float, step: int = 1) -> int:
+    """Steps that a phase which ends in time comes to: those done in `spent` seconds, and what `left` seconds allow.
+
+    While there are seconds left, that is `step` more at least.
+
+    >>> reachable(10, 200, spent=4.0, left=6.0), reachable(10, 200, spent=4.0, left=0.0)
+    (25, 10)
+    """
+    if left <= 0.0:
+        return done
+    return min(done + max(step, int(left * done / spent)), total) if spent > 0.0 else total

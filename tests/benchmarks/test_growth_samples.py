@@ -9,13 +9,13 @@ import growth_samples
 import pytest
 
 
-def test_functions_are_read_once_and_calibration_up_to_what_it_wants(tmp_path: Path) -> None:
+def test_functions_are_read_once_and_calibration_up_to_what_it_wants(tensorflow: Any, tmp_path: Path) -> None:
     """That is 512 samples, or 11 batches of 50; the function gives 100 at a time."""
     found = growth_samples.measure("calibration", 700, tmp_path)
     assert (found["calls"], found["given"], found["hashed"]) == (2, 1 + 600 / 700, 1 + 600 / 700)
 
 
-def test_without_a_cache_a_trial_is_a_pass(tmp_path: Path) -> None:
+def test_without_a_cache_a_trial_is_a_pass(tensorflow: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"certify": "none", "tolerance": 0.0, "metric": "sqnr"}
     found = []
     for trials in (1, 3):

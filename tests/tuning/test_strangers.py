@@ -118,7 +118,7 @@ def test_another_model_is_refused_before_it_is_opened(copied: Path, monkeypatch:
     def opened(*_: Any, **__: Any) -> None:
         raise AssertionError("it was opened")
 
-    for module in ("inputs", "export"):
+    for module in ("study.model_request", "export"):
         monkeypatch.setattr(f"autoquant.tuning.{module}.open_model", opened)
     model = copied / "model.pb"
     for change, kind, told in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sized
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,9 @@ class EndlessGuard:
         """
         arrays = [*batch.inputs.values(), *([] if batch.labels is None else [batch.labels])]
         size = sum(array.nbytes for array in arrays) // max(len(batch), 1)
-        keys = _keys(hashes, batch.labels)
-        new = len(keys) == len(set(keys)) and self._known.isdisjoint(keys)
-        if keys and new and len(self._known) + len(keys) <= MOST_KNOWN:
-            self._count_new(keys, size)
-        else:
-            for key in keys:
-                self._see(key, size)
+        for place, content in enumerate(hashes):
+            label = b"" if batch.labels is None else np.asarray(batch.labels[place]).tobytes()
+            self._see(hash(content.tobytes() + label), size)
         if not len(batch):
             self._count_old(EMPTY)
         if self._old > PASSES * len(self._known) + REPEATED and self._old_bytes > REPEATED_BYTES:
@@ -77,13 +73,6 @@ class EndlessGuard:
         """Whether all was seen twice: it may be that the source has begun anew."""
         return self._old >= len(self._known)
 
-    def _count_new(self, keys: Sequence[int], size: int) -> None:
-        """What `_see` does for samples that are all new."""
-        self._samples += len(keys)
-        self._bytes += size * len(keys)
-        self._old = self._old_bytes = 0
-        self._known.update(keys)
-
     def _see(self, key: int, size: int) -> None:
         self._samples += 1
         self._bytes += size
@@ -100,14 +89,6 @@ class EndlessGuard:
 
     def _so_far(self) -> str:
         return f"gave {self._samples:,} samples ({self._bytes / 1e9:.3g} GB)"
-
-
-def _keys(hashes: Array, labels: Array | None) -> list[int]:
-    """A number for each sample, by its hash and its label."""
-    if labels is None:
-        return [hash(content) for content in hashes.tolist()]
-    own = (np.asarray(label).tobytes() for label in labels)
-    return [hash(content + label) for content, label in zip(hashes.tolist(), own, strict=True)]
 
 
 def length_of(name: str, source: Any) -> int | None:

@@ -29,10 +29,8 @@ def keep_best(session: Session, among: Sequence[Trial] | None = None) -> Trial |
         session.folder.point_best(kept.number)
     if not session.keep_all_models:
         names = [*(file.name for file in session.builder.files(Path(session.builder.file_name))), CHANGES]
-        models: tuple[Trial, ...] = () if kept is None else (kept,)
-        if session.keep_models > 1:  # else all trials would be looked at after each
-            every = session.study.trials() if among is None else among
-            models = kept_trials(every, kept, session.max_drop, session.keep_models)
+        every = session.study.trials() if among is None else among
+        models = kept_trials(every, kept, session.max_drop, session.keep_models)
         session.folder.delete_models(names, keep=[trial.number for trial in models])
     return kept
 

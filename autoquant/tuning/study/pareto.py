@@ -29,10 +29,10 @@ def kept_trials(trials: Sequence[Trial], kept: Trial | None, max_drop: float, co
     Those within tolerance are better, of these the lower objectives, of the others the smaller drops. Nothing is kept
     where there is no best.
     """
-    if kept is None:
-        return ()
+    if kept is None or count == 1:  # no front of all trials after each of them, for the best alone
+        return () if kept is None else (kept,)
     others = [trial for trial in pareto_front(trials, estimates=True) if trial.number != kept.number]
-    return (kept, *sorted(others, key=lambda trial: _rank(trial, max_drop))[: count - 1]) if count > 1 else (kept,)
+    return (kept, *sorted(others, key=lambda trial: _rank(trial, max_drop))[: count - 1])
 
 
 def _rank(trial: Trial, max_drop: float) -> tuple[bool, float, float, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.data.batch import Outputs
+from autoquant.evaluation.data.batch import Outputs, content_of
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Runner, bytes_of, of_bounded_outputs, run_batch
 from autoquant.evaluation.statistics.stream_order import check_points
@@ -174,7 +174,7 @@ def _digest(inputs: Mapping[str, Array]) -> bytes:
     digest = hashlib.sha256()
     for name, array in sorted(inputs.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data if array.dtype.kind != "O" else repr(array.tolist()).encode())
+        digest.update(content_of(array))
     return digest.digest()
 
 

@@ -49,8 +49,12 @@ def missing_parts(content: bytes) -> list[str]:
     Raises struct.error, IndexError or ValueError where the file is too damaged for that.
     """
     root = schema.Model.GetRootAs(content)
-    parts = {"operator codes": root.OperatorCodesIsNone(), "subgraphs": root.SubgraphsIsNone()}
-    return [part for part, none in {**parts, "buffers": root.BuffersIsNone()}.items() if none]
+    parts = {
+        "operator codes": root.OperatorCodesIsNone,
+        "subgraphs": root.SubgraphsIsNone,
+        "buffers": root.BuffersIsNone,
+    }
+    return [part for part, is_missing in parts.items() if is_missing()]
 
 
 def write(model: Any) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.errors import AutoquantError, InputError, OutOfTime, RunError, UserFunctionError
-from autoquant.evaluation.engines.engine import Runner
+from autoquant.evaluation.engines.engine import Runner, kernels_of
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.files import sha256_of
 from autoquant.formats.codec import save
@@ -176,7 +176,6 @@ def _groups(session: SearchSession, subset: EvaluationSubset) -> Groups:
 
 def kernels_text(runner: Runner) -> str:
     """The kernels that ran, in words, once a batch has been run: those of LiteRT by kind, and the processor."""
-    found = getattr(runner, "kernels", None)
-    counts = {kind: len(operators) for kind, operators in found().items()} if found else {}
+    counts = {kind: len(operators) for kind, operators in kernels_of(runner).items()}
     words = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
     return f"{words or 'stock kernels'} on {platform.machine()}"

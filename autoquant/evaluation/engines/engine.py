@@ -40,19 +40,35 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A runner whose tensors have other names: `names` gives for each the one that the runner knows."""
+    """A runner whose tensors have other names: `names` gives for each the one that the runner knows.
+
+    `inputs` likewise for its inputs, where these have other names too.
+    """
 
     runner: Runner
     names: Mapping[str, str]
+    inputs: Mapping[str, str] | None = None
 
     def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run one batch."""
+        if self.inputs is not None:
+            inputs = {known: inputs[name] for name, known in self.inputs.items()}
         found = self.runner(inputs)
         return {name: found[known] for name, known in self.names.items()}
 
     def close(self) -> None:
         """Give back its memory."""
         self.runner.close()
+
+    def kernels(self) -> Mapping[str, Sequence[str]]:
+        """Those of the runner."""
+        return kernels_of(self.runner)
+
+
+def kernels_of(runner: Runner) -> Mapping[str, Sequence[str]]:
+    """The operators that ran by kind of kernel, of a runner of LiteRT once a batch has been run; nothing of others."""
+    found = getattr(runner, "kernels", None)
+    return found() if found else {}
 
 
 class Engine(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoquant.array import Array
 from autoquant.errors import ModelError, listed
-from autoquant.evaluation.engines.engine import Engine, Runner
+from autoquant.evaluation.engines.engine import Engine, Renamed, Runner, kernels_of
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.feed import feed_texts, feed_values
 from autoquant.model.model import FROZEN, Front, InputSpec, Model, OutputSpec, Shape, is_lite
@@ -93,28 +93,7 @@ class Matched:
 
     def open(self) -> Runner:
         """Open it under these names. Raises as `Runnable.open`."""
-        return _Renamed(self.own.open(), self.inputs, self.outputs)
-
-
-@dataclass(frozen=True)
-class _Renamed:
-    """A runner under other names, of inputs and of outputs."""
-
-    runner: Runner
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        found = self.runner({own: inputs[name] for name, own in self.inputs.items()})
-        return {name: found[own] for name, own in self.outputs.items()}
-
-    def close(self) -> None:
-        self.runner.close()
-
-    def kernels(self) -> Mapping[str, Sequence[str]]:
-        """As LiteRT tells them."""
-        found = getattr(self.runner, "kernels", None)
-        return found() if found else {}
+        return Renamed(self.own.open(), self.outputs, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -132,8 +111,7 @@ class _Fed:
 
     def kernels(self) -> Mapping[str, Sequence[str]]:
         """Those of the model itself."""
-        found = getattr(self.runner, "kernels", None)
-        return found() if found else {}
+        return kernels_of(self.runner)
 
 
 def _shape_text(shape: Shape | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from autoquant.files import digests_of, write_bytes
 from autoquant.formats.config_json import save_config
 from autoquant.formats.record_text import save_record
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.model.model import Model, is_lite
+from autoquant.model.model import Front, InputSpec, Model, is_lite
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
@@ -119,6 +119,25 @@ def front_path(path: Path) -> Path:
 def existing_front(model: Path) -> Path | None:
     """The front beside a .tflite, where there is one."""
     return front_path(model) if is_lite(model) and front_path(model).is_file() else None
+
+
+def saved_front(model: Path, inputs: Sequence[InputSpec]) -> Front | None:
+    """What is in front of a .tflite with these inputs, by the graph beside it, where there is one.
+
+    Raises ModelError where that graph is not whole.
+    """
+    path = existing_front(model)
+    if path is None:
+        return None
+    from autoquant.model.interface import find_inputs
+    from autoquant.model.shapes import input_specs
+    from autoquant.targets.saved_graph import read_saved_graph
+
+    graph = read_saved_graph(path).graph
+    made = tuple(spec.name for spec in inputs if spec.name in graph.nodes)
+    graph = replace(graph, inputs=find_inputs(graph), outputs=made)
+    others = tuple(spec for spec in inputs if spec.name not in made)
+    return Front(graph, (*input_specs(graph), *others))
 
 
 def builder_of_plan(

@@ -14,8 +14,10 @@ from autoquant.errors import ModelError
 from autoquant.evaluation.data.batch import conform, kind_of, shape_text, with_plain_text
 from autoquant.evaluation.data.batches import by_name
 from autoquant.evaluation.engines.engine import Runner
+from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.model import InputSpec, is_lite
-from autoquant.tuning.builder import existing_front
+from autoquant.tuning.builder import saved_front
+from autoquant.tuning.study.choices import TENSORFLOW
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,10 @@ def load_int8_model(path: Path) -> Int8Model:
         inputs, outputs, runner = _open_graph(path)
         return Int8Model(path, inputs, outputs, (runner,))
     inputs, outputs, runner = _open_lite(path)
-    front = existing_front(path)
+    front = saved_front(path, inputs)
     if front is None:
         return Int8Model(path, inputs, outputs, (runner,))
-    given, made, before = _open_graph(front)
-    others = tuple(spec for spec in inputs if spec.name not in {*made, *(one.name for one in given)})
-    return Int8Model(path, (*given, *others), outputs, (before, runner))
+    return Int8Model(path, front.inputs, outputs, (open_engine(TENSORFLOW).open_graph(front.graph), runner))
 
 
 def _open_graph(path: Path) -> tuple[tuple[InputSpec, ...], tuple[str, ...], Runner]:

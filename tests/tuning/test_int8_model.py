@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tiny_model import Tiny
 
 import autoquant
 from autoquant.errors import DataError, ModelError, RunError
+from autoquant.tuning.builder import front_path
 from autoquant.tuning.certification.certificate import Verdict
 from autoquant.tuning.int8_model import load_int8_model
 from autoquant.tuning.result import Ended, SearchResult
@@ -119,6 +122,16 @@ def test_a_part_in_front_runs_too(tmp_path: Path) -> None:
     model = result.load()
     assert [spec.name for spec in model.inputs] == ["text"]
     assert (model(texts).argmax(axis=1) == labels).mean() > 0.9
+    assert result.model is not None
+    copy = Path(shutil.copy(result.model, tmp_path))
+    front_path(copy).write_bytes(b"\xff\xff")
+    uses: list[Callable[[], object]] = [
+        lambda: load_int8_model(copy),
+        lambda: autoquant.evaluate(copy, data=(texts, labels)),
+    ]
+    for use in uses:
+        with pytest.raises(ModelError, match=r"_front.pb: is not a GraphDef, or is incomplete"):
+            use()
 
 
 def test_without_a_model(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from autoquant.errors import ModelError, listed
 from autoquant.evaluation.engines.engine import Engine, Renamed, Runner, kernels_of
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.feed import feed_texts, feed_values
-from autoquant.model.model import FROZEN, Front, InputSpec, Model, OutputSpec, Shape, is_lite
-from autoquant.tuning.builder import existing_front
+from autoquant.model.model import FROZEN, InputSpec, Model, OutputSpec, Shape, is_lite
+from autoquant.tuning.builder import saved_front
 from autoquant.tuning.evaluation.names import Known, pair_names, sample_shape
 from autoquant.tuning.inputs import front_runner
 from autoquant.tuning.study.choices import TENSORFLOW
@@ -135,7 +135,7 @@ def open_runnable(path: Path, name: str, request: ModelRequest, *, first: bool =
 
         chosen = request.signature if request.signature and (first or len(signatures(path)) > 1) else None
         model = load_as_is(path, signature=chosen)
-        return Runnable(name, _with_front(path, model), open_engine("litert"))
+        return Runnable(name, replace(model, front=saved_front(path, model.inputs)), open_engine("litert"))
     engine, opened = open_engine("tensorflow"), None
     if path.is_file() and path.suffix.lower() == FROZEN and path.name != "saved_model.pb":
         from autoquant.targets.int8_graph import open_int8_graph
@@ -146,20 +146,3 @@ def open_runnable(path: Path, name: str, request: ModelRequest, *, first: bool =
         own = request if path.is_dir() else replace(request, signature="")
         opened = own.open_model(path, TENSORFLOW)
     return Runnable(name, opened, engine)
-
-
-def _with_front(path: Path, model: Model) -> Model:
-    """A .tflite with the graph beside it that computes inputs of it, where there is one."""
-    front = existing_front(path)
-    if front is None:
-        return model
-    from autoquant.model.graph import Graph, GraphDef
-    from autoquant.model.interface import find_inputs
-    from autoquant.model.shapes import input_specs
-
-    graph_def = GraphDef.FromString(front.read_bytes())
-    graph = Graph.from_graph_def(graph_def, inputs=(), outputs=())
-    made = tuple(spec.name for spec in model.inputs if spec.name in graph.nodes)
-    graph = replace(graph, inputs=find_inputs(graph), outputs=made)
-    others = tuple(spec for spec in model.inputs if spec.name not in made)
-    return replace(model, front=Front(graph, (*input_specs(graph), *others)))

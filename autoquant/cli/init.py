@@ -20,7 +20,7 @@ from autoquant.files import write_text, writing
 from autoquant.messages import printable
 from autoquant.model.model import check_file, is_lite
 from autoquant.reports.words import counted, macs, number, percent
-from autoquant.tuning.study.choices import check_target
+from autoquant.tuning.study.choices import check_target, likely_target
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import FUNCTIONS, PATHS, for_folder
 from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if file.exists():
         raise UsageError(str(file), "exists already", hint="name another file with --to, or remove this one")
     options = arguments.options_for(args, SearchRequest)
-    check_target(args.model, **({"target": args.target} if "target" in args else {"target": _likely(args.model)}))
+    check_target(args.model, target=options.get("target", likely_target(args.model)))
     check_file(args.model)
     DataRequest(**arguments.options_for(args, DataRequest)).check_named()
     with working(args, tensorflow=not is_lite(args.model)) as listener:
@@ -71,10 +71,6 @@ def run(args: argparse.Namespace) -> int:
     trusted = " --trust-model" if TRUST_MODEL in options else ""
     say(f"wrote {file}: read it, then\n\nautoquant search --config {shlex.quote(str(file))}{trusted}")
     return 0
-
-
-def _likely(model: str) -> str:
-    return "litert" if is_lite(model) else SearchRequest.target
 
 
 def config_text(found: Proposal, given: dict[str, Any], folder: Path) -> str:
@@ -141,15 +137,17 @@ def _about_model(found: Proposal) -> list[str]:
     from autoquant.cli.interface import interface_facts, shape_words
 
     facts = interface_facts(found.inputs.source)
-    ends = [", ".join(f"{one['name']} ({one['dtype']} {shape_words(one['shape'])})" for one in facts[kind])
-            for kind in ("inputs", "outputs")]  # fmt: skip
+
+    def listed(kind: str) -> str:
+        return ", ".join(f"{one['name']} ({one['dtype']} {shape_words(one['shape'])})" for one in facts[kind])
+
     work = found.inputs.workload
     cost = ""
     if work.unit == MULTIPLY_ADDS:
         cost = f", which hold {percent(1 - work.float_cost / work.cost)} of its {macs(work.cost)} multiply-adds"
     return [
-        f"It takes {ends[0]} and gives {ends[1]}. {counted(count_layers(work.layers), 'layer')} can be INT8{cost}; "
-        "`autoquant inspect` lists them.",
+        f"It takes {listed('inputs')} and gives {listed('outputs')}. "
+        f"{counted(count_layers(work.layers), 'layer')} can be INT8{cost}; `autoquant inspect` lists them.",
         *found.inputs.source.notes,
     ]
 

@@ -36,6 +36,11 @@ MINIMIZED: Mapping[str, str] = MappingProxyType(
 """What a search minimizes: multiply-adds in float, bytes of weights, or time."""
 
 
+def likely_target(model: str | Path) -> str:
+    """The target that a model is for where none is named: where it is from."""
+    return LITERT if is_lite(model) else TENSORFLOW
+
+
 def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:
     """Raise UsageError for a target or a type that there is not, and where they or the model contradict each other."""
     check_known("--target", target, TARGETS)

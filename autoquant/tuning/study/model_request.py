@@ -12,10 +12,10 @@ from autoquant.errors import UsageError
 from autoquant.evaluation.data.opening import check_spec
 from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
 from autoquant.model.feed import Feed, feed_texts
-from autoquant.model.model import EVERYTHING, Fusion, Model, check_file, is_lite
+from autoquant.model.model import EVERYTHING, Fusion, Model, check_file
 from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.study.choices import LITERT, TENSORFLOW, check_target
+from autoquant.tuning.study.choices import check_target, likely_target
 
 
 class DataOptions(TypedDict, total=False):
@@ -129,7 +129,7 @@ class InspectRequest(ModelRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.target:
-            object.__setattr__(self, "target", LITERT if is_lite(self.model) else TENSORFLOW)
+            object.__setattr__(self, "target", likely_target(self.model))
         check_target(self.model, target=self.target)
 
     def check_named(self) -> None:

@@ -82,7 +82,7 @@ class ArrayCache:
         self._room, self._most_in_memory = room, in_memory
         self._memory, self._file = bytearray(), None
         self._runs: list[_Run] = []
-        self._ends = [0]
+        self._ends = array("q", [0])
         self.full = False
         self.size = 0
 
@@ -132,7 +132,7 @@ class ArrayCache:
         self._memory = bytearray()
         if self._file is not None:
             self._file.truncate(0)
-        self._runs, self._ends = [], [0]
+        self._runs, self._ends = [], array("q", [0])
         self._room.left += self.size
         self.size = 0
 
@@ -144,26 +144,30 @@ class ArrayCache:
 
     def parts(self, numbers: Array) -> Iterator[tuple[slice, Mapping[str, Array]]]:
         """The arrays of samples of ascending numbers, those of batches of one form together; and which those are."""
-        ends = np.array(self._ends)
-        batch_of = np.searchsorted(ends, numbers, side="right") - 1
-        places = numbers - ends[batch_of]
-        firsts = [*(run.first for run in self._runs), len(ends)]
+        batch_of, places = self._located(numbers)
+        firsts = [*(run.first for run in self._runs), len(self._ends)]
         edges = np.searchsorted(batch_of, firsts).tolist()
         for run, own in zip(self._runs, map(slice, edges, edges[1:]), strict=True):
             if own.stop > own.start:
                 batches, rows = batch_of[own] - run.first, places[own]
                 yield own, {name: self._read(column, batches, rows) for name, column in run.columns.items()}
 
+    def _located(self, numbers: Array) -> tuple[Array, Array]:
+        """The batch of each sample, and its row in that."""
+        ends = np.frombuffer(self._ends, np.int64)
+        batches = np.searchsorted(ends, numbers, side="right") - 1
+        return batches, numbers - ends[batches]
+
     def _read(self, column: _Column, batches: Array, rows: Array) -> Array:
         """Samples of a column by their batches and their rows in these. Only what is asked for is read."""
         size = column.row
         offsets = np.frombuffer(column.offsets, np.int64)[batches] + rows * size
-        found = np.empty(len(rows) * size, np.uint8)
         if size and self._file is None:
             found = sliding_window_view(np.frombuffer(self._memory, np.uint8), size)[offsets].reshape(-1)
-        elif size:
+        else:
+            found = np.empty(len(rows) * size, np.uint8)
             edges = np.flatnonzero(np.diff(offsets) != size) + 1
-            for start, stop in pairwise([0, *edges.tolist(), len(rows)]):
+            for start, stop in pairwise([0, *edges.tolist(), len(rows)]) if size else ():
                 self._read_into(found[start * size : stop * size].data, int(offsets[start]))
         return np.asarray(found.view(column.dtype).reshape(len(rows), *column.shape))
 

@@ -12,6 +12,7 @@ with a plain interpreter. Shares come with their Clopper-Pearson interval of 95 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,7 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
 import numpy as np
+from plain_lite import lite_outputs
 from scipy.stats import beta
 
 import autoquant
@@ -92,15 +96,7 @@ def make_networks(folder: Path, count: int) -> list[Network]:
 
 def classes_of(path: Path, x: Array) -> Array:
     """The answers of a .tflite, by a plain interpreter."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path))
-    (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(given["index"], x.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], x)
-    interpreter.invoke()
-    return np.asarray(interpreter.get_tensor(result["index"]).argmax(axis=1))
+    return np.asarray(lite_outputs(path, x).argmax(axis=1))
 
 
 def with_loss(network: Network, folder: Path) -> Network:

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_certificates import DIGEST, made_certificate
 from tiny_model import Tiny
 
 from autoquant.cli.evaluate import exit_code, text
 from autoquant.cli.main import main
 from autoquant.evaluation.scoring.changes import LostSample, SampleChanges
 from autoquant.evaluation.statistics.paired import EXACT, GroupBound
-from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict, load_certificate
+from autoquant.tuning.certification.certificate import Verdict, load_certificate
 from autoquant.tuning.evaluation.result import Evaluation, ModelScore
 
-DIGEST = "ab" * 32
 FIRST = ModelScore(
     name="net.pb", path="net.pb", digest=DIGEST, engine="tensorflow 2.21.0", kernels="stock kernels", score=0.875
 )
@@ -93,23 +93,8 @@ def test_without_a_tolerance_there_is_no_verdict() -> None:
 
 
 def certified(verdict: Verdict) -> Evaluation:
-    certificate = Certificate(
-        verdict=verdict,
-        metric="top1",
-        baseline=0.875,
-        score=0.75,
-        drop=0.125,
-        upper_bound=0.25,
-        max_drop=0.25,
-        confidence=0.95,
-        samples=80,
-        method=EXACT,
-        origin=Origin("litert 2.3.0", "xnnpack 9", DIGEST, DIGEST, DIGEST),
-        suspicious=False,
-        losses=12,
-        gains=2,
-        assumes="samples are independent of each other",
-    )
+    assumes = "samples are independent of each other"
+    certificate = made_certificate(verdict, max_drop=0.25, losses=12, gains=2, assumes=assumes)
     one = replace(INT8, verdict=verdict, certificate=certificate)
     return replace(FOUND, models=(FIRST, one), file=Path("release/certificate.json"))
 

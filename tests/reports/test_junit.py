@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_certificates import DIGEST, made_certificate
 
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.cli.main import main
 from autoquant.errors import AutoquantError, BaselineError, BudgetError, DataError, RunError
-from autoquant.evaluation.statistics.paired import EXACT, GroupBound
+from autoquant.evaluation.statistics.paired import GroupBound
 from autoquant.reports.junit import (
     Case,
     evaluation_cases,
@@ -24,13 +25,12 @@ from autoquant.reports.junit import (
     search_cases,
     stored_junit,
 )
-from autoquant.tuning.certification.certificate import Certificate, Origin, Verdict
+from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.evaluation.result import Evaluation, ModelScore
 from autoquant.tuning.result import Ended, SearchResult, Shipped
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Trial
 
-DIGEST = "ab" * 32
 BEST = Trial(0, State.DONE, Plan({"conv": LayerPlan()}), "", score=0.75, drop=0.125, int8_share=1.0)
 RESULT = SearchResult(
     verdict=Verdict.MET,
@@ -54,23 +54,8 @@ def group(label: str, drop: float, low: float, high: float) -> GroupBound:
 
 
 def certificate(verdict: Verdict, *groups: GroupBound, unseen: tuple[str, ...] = ()) -> Certificate:
-    return Certificate(
-        verdict=verdict,
-        metric="top1",
-        baseline=0.875,
-        score=0.75,
-        drop=0.125,
-        upper_bound=0.25,
-        max_drop=0.5,
-        confidence=0.95,
-        samples=80,
-        method=EXACT,
-        origin=Origin("litert", "xnnpack", DIGEST, DIGEST, DIGEST),
-        suspicious=False,
-        guard=groups,
-        guard_max_drop=0.25 if groups else None,
-        unseen=unseen,
-    )
+    guarded = {"guard": groups, "guard_max_drop": 0.25 if groups else None, "unseen": unseen}
+    return made_certificate(verdict, max_drop=0.5, **guarded)
 
 
 def told(cases: Iterable[Case]) -> dict[str, str]:

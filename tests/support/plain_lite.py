@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 
-def lite_outputs(model: Path, images: NDArray[Any]) -> NDArray[Any]:
-    """The only output of a model with one input, for all samples as one batch."""
-    interpreter = Interpreter(model_path=str(model))
+def lite_outputs(model: Path, images: NDArray[Any], kernels: OpResolverType = OpResolverType.AUTO) -> NDArray[Any]:
+    """The only output of a model with one input, for all samples as one batch, by these kernels."""
+    interpreter = Interpreter(model_path=str(model), experimental_op_resolver_type=kernels)
     (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(entry["index"], images.shape)
     interpreter.allocate_tensors()

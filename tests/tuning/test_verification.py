@@ -11,6 +11,7 @@ from typing import Any, Never
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from plain_lite import lite_outputs
 from references import cached_reference
 from tiny_model import Tiny
 
@@ -42,21 +43,11 @@ def found(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     )
 
 
-def plain(path: Path, images: np.ndarray, kernels: OpResolverType) -> np.ndarray:
-    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], images.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], images)
-    interpreter.invoke()
-    return np.array(interpreter.get_tensor(result["index"]))
-
-
 def test_figures_are_those_of_plain_interpreters(found: SearchResult, tiny: Tiny) -> None:
     stored = np.load(tiny.evaluation)  # 200 samples, so all of them
     assert found.model is not None
-    fast = plain(found.model, stored["x"], OpResolverType.AUTO)
-    slow = plain(found.model, stored["x"], OpResolverType.BUILTIN_REF)
+    fast = lite_outputs(found.model, stored["x"], OpResolverType.AUTO)
+    slow = lite_outputs(found.model, stored["x"], OpResolverType.BUILTIN_REF)
     told = found.verification
     assert told is not None
     assert told.samples == 200
@@ -139,7 +130,7 @@ def test_it_ends_in_time_and_finds_the_reference_of_each_sample(found: SearchRes
     kept = tuple({"scores": expected[start:stop]} for start, stop in itertools.pairwise([0, 70, 71, 160, 200]))
     baseline = Baseline("", Score(1.0, np.ones(200)), reference=cached_reference(*kept))
     assert found.model is not None
-    fast = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
+    fast = lite_outputs(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
     agrees = fast.argmax(axis=1) == expected.argmax(axis=1)
     searched = EvaluationSubset.of(data, metric, baseline)
     whole = verify(found.model, model.program, searched, clock=lambda: 0.0)
@@ -167,7 +158,8 @@ def test_it_sees_what_was_searched_on(found: SearchResult, tiny: Tiny) -> None:
     baseline = Baseline("", Score(1.0, np.ones(200)), reference=cached_reference({"scores": expected}))
     positions = np.flatnonzero(np.random.default_rng(1).random(200) < 0.4)
     assert found.model is not None
-    agrees = plain(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO).argmax(axis=1) == expected.argmax(1)
+    outputs = lite_outputs(found.model, np.load(tiny.evaluation)["x"], OpResolverType.AUTO)
+    agrees = outputs.argmax(axis=1) == expected.argmax(1)
     told = verify(
         found.model,
         LiteRTTarget().lowered(opened).program,

@@ -11,6 +11,7 @@
     |   `-- RunError                    the run's folder: exists, other model, read-only, full
     |-- TrialError                  2   one plan did not work out; a search records it and goes on without it
     |-- BudgetError                 1   the time of a search was over, or it was stopped, before its first trial ended
+    |-- StorageError               75   the storage of a study was away for too long; nothing that had ended is lost
     `-- BaselineError               4   the FP32 model is worse than --min-baseline allows
 
 A search ends with 0 when the tolerance is certified (or met, where nothing was to be certified), with 3 when it is met
@@ -28,6 +29,7 @@ BAD_INPUT = 2
 UNCERTIFIED = 3
 BELOW_MINIMUM = 4
 INTERNAL = 70
+AWAY = 75
 INTERRUPTED = 130
 
 
@@ -126,3 +128,9 @@ class BaselineError(AutoquantError):
     """The FP32 model is worse than was asked of it at least, so that nothing is searched."""
 
     exit_code = BELOW_MINIMUM
+
+
+class StorageError(AutoquantError):
+    """The storage of a study was away for too long; what has ended is kept, and the search, or the worker, goes on."""
+
+    exit_code = AWAY

@@ -39,6 +39,7 @@ from autoquant.tuning.sampling.samplers import tpe
 from autoquant.tuning.session import Budget, Session, TimeLimit
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.space import Suggestion
+from autoquant.tuning.study.stores import journal_store
 from autoquant.tuning.study.study import Sampler, Study
 from autoquant.tuning.study.trial import Terms, Trial, best
 from autoquant.tuning.study.workload import Macs, Workload
@@ -167,7 +168,7 @@ def _session(
         builder=builder,
         scorer=judge,
         space=space,
-        study=Study(run.journal, space, suggest, max_drop=space.max_drop),
+        study=Study(journal_store(run.journal), space, suggest, max_drop=space.max_drop),
         objective=objective,
         terms=Terms("loss", 0.0, space.max_drop, builder.target.name, "evaluator", objective.name),
         budget=Budget(max_trials=max_trials, max_failures=inf),

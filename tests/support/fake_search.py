@@ -25,6 +25,7 @@ from autoquant.tuning.sensitivity.request import Prediction, Predictions
 from autoquant.tuning.session import Budget, Session, TimeLimit
 from autoquant.tuning.study.run_folder import CONFIG, RECORD, RunFolder
 from autoquant.tuning.study.space import Parameters, SearchSpace
+from autoquant.tuning.study.stores import journal_store
 from autoquant.tuning.study.study import Sampler, Study
 from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import MULTIPLY_ADDS, Macs, Workload
@@ -147,7 +148,7 @@ def fake_session(
     known: dict[str, Any] = {"builder": cast(Builder, builder), "space": problem.space}
     return Session(
         scorer=FakeScorer(builder, Formula(objective.workload)),
-        study=Study(run.journal, problem.space, wrap(chosen), max_drop=MAX_DROP, starts=[]),
+        study=Study(journal_store(run.journal), problem.space, wrap(chosen), max_drop=MAX_DROP, starts=[]),
         objective=objective,
         terms=Terms("top1", 0.9, MAX_DROP, "litert", "litert", objective.name),
         budget=Budget(max_trials=trials),

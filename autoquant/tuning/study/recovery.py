@@ -13,6 +13,7 @@ from autoquant.model.layer import Layer
 from autoquant.tuning.study.journal import mend_journal
 from autoquant.tuning.study.run_folder import CONFIG, RunFolder
 from autoquant.tuning.study.space import Choice, Suggestion
+from autoquant.tuning.study.stores import journal_store
 from autoquant.tuning.study.study import Sampler, Space, Study, distributions_of
 from autoquant.tuning.study.trial import State, Terms, Trial, load_trial, write_score
 
@@ -41,13 +42,12 @@ def open_recovered(
         warn=warn,
     )
     return Study(
-        folder.journal,
+        journal_store(folder.journal, warn),
         space,
         sampler,
         max_drop=max_drop,
         starts=starts,
         stored=stored,
-        warn=warn,
         metric=metric,
         minimized=minimized,
     )

@@ -1,12 +1,11 @@
-"""The Optuna study of a run: every trial, in a journal file that survives whatever happens to the process."""
+"""The Optuna study of a run: every trial, in a storage that survives whatever happens to the process."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -18,7 +17,6 @@ from autoquant.errors import RunError
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.config_json import plan_digest
 from autoquant.formats.strict import Fields
-from autoquant.quiet import no_progress
 from autoquant.tuning.study.journal import (
     CONSTRAINTS,
     OUTCOME,
@@ -26,14 +24,13 @@ from autoquant.tuning.study.journal import (
     SKIPPED,
     SUGGESTED,
     Distributions,
-    Journal,
     ended_state,
     has_ended,
     is_cut_off,
-    open_study,
     shown,
 )
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
+from autoquant.tuning.study.stores import StudyStore
 from autoquant.tuning.study.trial import State, Trial, best
 
 AMENDED = "amended"
@@ -80,7 +77,7 @@ class Study:
     tried with that in float: starting points, and what samplers learn from, must not all fail alike.
 
     A trial is stored in a few writes, each of which waits for the disk, whatever the number of dimensions: it waits,
-    with all of its parameters; it runs; how it ended, with its constraint and what people look for; its state. `best`
+    with all of its parameters; it runs; how it ended, with its constraint and what people look for. `best`
     is the best trial so far (trial.py), and `longest` the seconds of the one that took longest, without any minus
     infinity.
 
@@ -90,25 +87,23 @@ class Study:
 
     def __init__(
         self,
-        journal: Path,
+        store: StudyStore,
         space: Space,
         sampler: Sampler,
         *,
         max_drop: float,
         starts: Iterable[Suggestion] | None = None,
         stored: Mapping[int, Trial] = MappingProxyType({}),
-        warn: Callable[[str], None] = no_progress,
         metric: str = "score",
         minimized: str = "",
     ) -> None:
-        self._file = Journal(journal, warn)
-        self._study = open_study(self._file)
+        self._store = store
+        self._study = store.study
         self._metric = metric
         if minimized and self._study.metric_names != [minimized]:
             with warnings.catch_warnings():  # that Optuna may change it yet
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names([minimized])
-        self._journal = journal
         self._space = space
         self._sampler = sampler
         self._max_drop = max_drop
@@ -155,7 +150,8 @@ class Study:
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
         handle, _ = self._running[trial.number]
-        with self._file.together():
+        self._enqueue_in_float(trial)  # before it has ended: whatever happens, it is not forgotten
+        with self._store.together():
             for name, value in shown(trial, self._metric).items():
                 handle.set_user_attr(name, value)
             handle.set_user_attr(OUTCOME, without_nulls(encode(trial)))
@@ -163,9 +159,9 @@ class Study:
                 # The value that is shown of one that is pruned.
                 handle.storage.set_trial_intermediate_value(handle._trial_id, trial.samples, trial.objective)
                 self._constrain(handle, [trial.drop - self._max_drop])
-        self._enqueue_in_float(trial)  # before it has ended: whatever happens, it is not forgotten
-        state, value = ended_state(trial, self._max_drop)
-        self._study.tell(handle, value, state=state)
+            state, _ = ended_state(trial, self._max_drop)
+            values = None if trial.drop is None else [trial.objective]
+            handle.storage.set_trial_state_values(handle._trial_id, state, values)
         # Only now: whoever is interrupted before has not finished it.
         del self._running[trial.number]
         self._remember(trial)
@@ -236,7 +232,7 @@ class Study:
         known = handle.user_attrs
         if not known.keys() >= set(SUGGESTED) or handle.params.keys() != self._distributions.keys():
             hint = "was it written by another version of autoquant? start a new run"
-            raise RunError(f"{self._journal}:trial {handle.number}", "does not say what was suggested", hint=hint)
+            raise RunError(f"{self._store.where}:trial {handle.number}", "does not say what was suggested", hint=hint)
         return {name: known[name] for name in SUGGESTED}
 
     def _remember(self, trial: Trial) -> None:
@@ -251,7 +247,7 @@ class Study:
     def _repeat(self, handle: optuna.Trial, trial: Trial, earlier: Trial) -> None:
         """Tell Optuna of a plan that was tried before how it ended then."""
         known = self._study.get_trials(deepcopy=False)[earlier.number]
-        with self._file.together():
+        with self._store.together():
             handle.set_user_attr(REPEATS, earlier.number)
             if known.constraints:
                 self._constrain(handle, list(known.constraints.values()))
@@ -273,7 +269,7 @@ class Study:
 
     def _outcome(self, frozen: FrozenTrial, outcome: object) -> Trial:
         """How a trial ended, by what was written of it. Raises RunError."""
-        found, pending = Fields(outcome, f"{self._journal}:trial {frozen.number}", RunError), self._pending(frozen)
+        found, pending = Fields(outcome, f"{self._store.where}:trial {frozen.number}", RunError), self._pending(frozen)
         return decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
 
     def _reopen(self, stored: Mapping[int, Trial]) -> None:

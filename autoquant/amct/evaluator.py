@@ -18,7 +18,7 @@ from autoquant.evaluation.metrics.metric import OnProgress, Score
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
 from autoquant.targets.base import OnStep
 from autoquant.tuning.study.trial import Trial
-from autoquant.tuning.trials import order_of
+from autoquant.tuning.trial_steps import order_of
 
 if TYPE_CHECKING:
     from autoquant.amct.live_graph import Probes

@@ -6,6 +6,7 @@ Options that the user leaves out are not in the namespace, so that every default
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -21,7 +22,12 @@ exit codes:
   3    it is met on the search samples, but not certified
   4    the FP32 model is worse than --min-baseline: nothing was searched
   70   internal error, a bug in autoquant
+  75   the --storage was away for too long; `autoquant resume RUN` goes on
   130  interrupted (Ctrl-C, SIGTERM); `autoquant resume RUN` goes on"""
+
+
+STORAGE, STUDY = "AUTOQUANT_STORAGE", "AUTOQUANT_STUDY"
+"""Variables of the environment that say what --storage and --study do."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -180,6 +186,30 @@ def add_unwatched(parser: Parser) -> None:
         "litert)",
     }
     add(parser.add_argument_group("jobs that nobody watches"), options, min_baseline=float, min_speedup=float)
+
+
+def add_jobs(group: Any, *, otherwise: str) -> None:
+    """How many processes of this machine carry trials out."""
+    what = "carry trials out in so many processes of this machine; 0 leaves them to `autoquant worker`"
+    add(group, {"--jobs N": f"{what} (default {otherwise})"}, jobs=int)
+
+
+def add_storage(group: Any) -> None:
+    """The database in which a search and its workers meet, and what it is called there."""
+    url = "the database where workers of other machines find the search, postgresql+psycopg://USER@HOST/DATABASE"
+    options = {
+        "--storage URL": f"{url} or mysql+pymysql://... (default ${STORAGE})",
+        "--study NAME": f"what the search is called there (default ${STUDY}, or the name of the run's folder)",
+    }
+    add(group, options)
+
+
+def with_environment(options: dict[str, Any]) -> dict[str, Any]:
+    """Storage and study by the environment, where they are not among the options."""
+    for name, variable in (("storage", STORAGE), ("study", STUDY)):
+        if name not in options and os.environ.get(variable) and (name == "storage" or options.get("storage")):
+            options = {**options, name: os.environ[variable]}
+    return options
 
 
 def add_keep_models(group: Any) -> None:

@@ -27,6 +27,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_trust(parser.add_argument_group("model"))
     arguments.add_samples(parser.add_argument_group("report"), default=AS_BEFORE)
     arguments.add_keep_models(parser)
+    arguments.add_jobs(parser, otherwise=AS_BEFORE)
     arguments.add_unwatched(parser)
     arguments.add_screen(parser)
 

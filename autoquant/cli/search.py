@@ -68,6 +68,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add(group, options, error_rate=float, space=arguments.space, seed=int, cache=size)
     arguments.add_keep_models(group)
     arguments.add_samples(group, default=str(SearchRequest.samples))
+    _add_workers(parser)
     arguments.add_unwatched(parser)
     what = "open and check everything, try one plan on a few samples, say what time, disk and memory it will take, and "
     arguments.add(parser, {"--dry-run": f"{what}search nothing"}, default=False)
@@ -85,9 +86,16 @@ def _add_certificate(parser: arguments.Parser) -> None:
     arguments.add(group, {"--allow-overlap": what})
 
 
+def _add_workers(parser: arguments.Parser) -> None:
+    """Who carries trials out."""
+    group = parser.add_argument_group("workers")
+    arguments.add_jobs(group, otherwise="1: this one")
+    arguments.add_storage(group)
+
+
 def run(args: argparse.Namespace) -> int:
     """Search, and print the result."""
-    options = arguments.search_options(args)
+    options = arguments.with_environment(arguments.search_options(args))
     with junit_report("" if args.dry_run else options.get("junit", ""), "search"):
         request = configured(args.config, options) if "config" in args else _given(options)
     with junit_report("" if args.dry_run else request.junit, f"search {Path(request.model).stem}"):

@@ -83,6 +83,7 @@ class SearchState:
     batches: int = 0
     resumed: events.Resumed | None = None
     running: events.TrialStarted | None = None
+    workers: tuple[events.WorkerHere, ...] = ()
     pace: Pace | None = None
     recent: tuple[Trial, ...] = ()
     best: Trial | None = None
@@ -125,6 +126,11 @@ def _changed(state: SearchState, event: events.Event, now: float) -> SearchState
             recent = (*state.recent, event.trial)[-RECENT:]
             state = replace(state, running=None, pace=None, recent=recent, best=event.best)
             return replace(state, trials=event.trials, used=event.seconds, at=now)
+        case events.WorkersSeen():
+            return replace(state, workers=event.workers)
+        case events.WorkerEnded():
+            recent = (*state.recent, event.trial)[-RECENT:]
+            return replace(state, running=None, pace=None, recent=recent, trials=event.trials)
         case events.Warned():
             return replace(state, warnings=(*state.warnings, event.text))
         case events.Finished():

@@ -80,6 +80,25 @@ class TrialStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerHere:
+    """A worker: its number, where it runs, what it does, and how many trials it has carried out."""
+
+    number: int
+    host: str
+    pid: int
+    doing: str
+    trials: int
+    trial: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersSeen:
+    """These workers are there, or what they do has changed."""
+
+    workers: tuple[WorkerHere, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Samples, or other steps, done of the baseline, the calibration, the current trial, or another phase.
 
@@ -99,6 +118,14 @@ class TrialEnded:
     best: Trial | None
     trials: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """A trial that this worker carried out has ended, one of so many."""
+
+    trial: Trial
+    trials: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +149,10 @@ Event = (
     | Calibrated
     | Resumed
     | TrialStarted
+    | WorkersSeen
     | Progress
     | TrialEnded
+    | WorkerEnded
     | Warned
     | Finished
 )

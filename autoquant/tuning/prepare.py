@@ -24,6 +24,7 @@ from autoquant.tuning.builder import Builder, tensors_between
 from autoquant.tuning.certification.compute import bootstrap_seconds
 from autoquant.tuning.certification.holdout import make_holdout
 from autoquant.tuning.engine_choice import EngineChoice, EngineChooser
+from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.inputs import Inputs, calibration_samples
 from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
@@ -48,12 +49,16 @@ def prepare(
     listener: events.Listener,
     limit: TimeLimit,
     isolated: Worker | None = None,
+    crew: Crew | None = None,
 ) -> SearchSession:
     """Prepare a session, on the engine that was chosen for the run or is now. Raises OutOfTime where that is over.
 
-    Where trials are `isolated`, that carries them out.
+    Where trials are `isolated`, that carries them out; where there is a `crew`, that does.
     """
-    return Preparation(inputs, folder, listener, limit).session(isolated)
+    session = Preparation(inputs, folder, listener, limit).session(isolated, crew)
+    if crew is not None:
+        crew.open(session.builder, session.scorer)
+    return session
 
 
 def prepare_worker(inputs: Inputs, folder: RunFolder, listener: events.Listener, clock: Clock) -> LocalWorker:
@@ -82,7 +87,7 @@ class Preparation:
     limit: TimeLimit
     told: set[str] = field(default_factory=set)
 
-    def session(self, isolated: Worker | None) -> SearchSession:
+    def session(self, isolated: Worker | None, crew: Crew | None) -> SearchSession:
         """All of it."""
         inputs, request = self.inputs, self.inputs.request
         self.listener(_opened(inputs, self.folder))
@@ -106,6 +111,8 @@ class Preparation:
             warn=self._warn,
             metric=inputs.metric.name,
             minimized=MINIMIZED[request.objective],
+            storage=crew.meeting.storage if crew is not None and request.storage else None,
+            name=request.study,
         )
         terms = Terms(
             metric=inputs.metric.name,
@@ -138,6 +145,7 @@ class Preparation:
             keep_all_models=request.keep_all_models,
             keep_models=request.keep_models,
             isolated=isolated,
+            crew=crew,
             request=request,
             splits=measured.splits,
             known_divergences=predictor.known,

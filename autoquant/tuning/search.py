@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autoquant import __version__
 from autoquant.cache import digest_of
-from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError, StopSearch
+from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError, StopSearch, UsageError
 from autoquant.evaluation.data.splits import known_units
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
-from autoquant.model.model import is_lite
 from autoquant.model.open import model_digest
-from autoquant.targets.table import TARGETS
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
 from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import add_costly_layers, add_latency, add_lost_samples, finalize, verify
+from autoquant.tuning.fleet.crew import crew_of
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
 from autoquant.tuning.overview import OverviewFile
@@ -29,14 +26,15 @@ from autoquant.tuning.pictures import keep_pictures
 from autoquant.tuning.prepare import prepare
 from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import Ended, SearchResult, result_text
-from autoquant.tuning.session import Clock, PhaseTimes, TimeLimit
+from autoquant.tuning.session import Clock, PhaseTimes, SearchSession, TimeLimit
 from autoquant.tuning.ship import choose_shipped
 from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
+from autoquant.tuning.study.identity import check_same, versions_of
 from autoquant.tuning.study.origins import check_origins, origins_of
-from autoquant.tuning.study.places import IN_MEMORY
 from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder, default_run
+from autoquant.tuning.study.stores import refuse_existing_study
 from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
@@ -61,6 +59,14 @@ def start_search(
     folder = RunFolder(run)
     folder.refuse_existing()
     request.check_named()
+    if request.storage:
+        if adopt_model:
+            hint = "save it, and give the path of its file"
+            raise UsageError(
+                "--storage", "is for workers of other machines, which a model in memory cannot reach", hint=hint
+            )
+        request = replace(request, study=request.study or run.name)
+        refuse_existing_study(request.storage, request.study)
     space = load_space(request.space)
     code = code_digests(request)
     try:
@@ -82,7 +88,7 @@ def start_search(
                 inputs = replace(inputs, request=replace(request, model=folder.adopt_model(Path(request.model))))
             write_text(folder.space, inputs.space_file.text)
             asked = inputs.request
-            table = {"request": asked.as_table(), "digests": digests, "versions": _versions(asked), "code": code}
+            table = {"request": asked.as_table(), "digests": digests, "versions": versions_of(asked), "code": code}
             if origins := origins_of(asked, space):
                 table["plugins"] = origins
             if inputs.source.notes:
@@ -119,7 +125,7 @@ def resume_search(
         listen = PhaseTimes(listener, limit)
         check_code(run, request, stored.get("code", {}), changed, accepted=accept_changed)
         # Before it is opened: a stranger's model may run what it brings, and another model's data would not even fit.
-        _check_same(run, request, stored["digests"], {"model": model_digest(Path(request.model))})
+        check_same(run, request, stored["digests"], {"model": model_digest(Path(request.model))})
         reporter(listen, OPENING)
         model = model_of(request)
         digests = dict(stored["digests"])
@@ -127,8 +133,8 @@ def resume_search(
         found = inputs.digests()
         other = [what for what in accept_changed if digests[what] != found[what]]
         digests.update({what: found[what] for what in other})
-        _check_same(run, request, digests, found)
-        warnings = [] if stored.get("versions") == _versions(request) else [OTHER_VERSIONS]
+        check_same(run, request, digests, found)
+        warnings = [] if stored.get("versions") == versions_of(request) else [OTHER_VERSIONS]
         if other:
             again = supersede(folder)
             warnings.append(f"the {' and the '.join(other)} changed: {again} trials are scored again")
@@ -139,18 +145,6 @@ def resume_search(
             tables["plugins"] = origins
         folder.write_request(tables)
         return _search(inputs, folder, listen, limit, warnings)
-
-
-def _check_same(run: Path, request: SearchRequest, stored: Mapping[str, str], digests: Mapping[str, str]) -> None:
-    """Raise RunError where model, data or metric are not what the run was started with."""
-    for what, digest in digests.items():
-        if stored[what] != digest:
-            given = getattr(request, what) or request.data
-            named = given if isinstance(given, str | Path) else IN_MEMORY
-            hint = "resume with what the run was started with, or start a new run"
-            if what in ACCEPTABLE:
-                hint += f"; --accept-changed {what} scores all trials again"
-            raise RunError(str(run), f"the {what} ({named}) is not what the run was started with", hint=hint)
 
 
 def _search(
@@ -174,25 +168,18 @@ def _search(
         read_holdout_log(folder)  # so that damage is reported before hours are spent
         trusted = inputs.request.trust_model
         isolated = IsolatedWorker(folder.path, limit, trust_model=trusted) if inputs.request.isolate else None
-        with limit.enforced(not folder.begun):  # of trials that there are, there is a result
-            session = prepare(inputs, folder, listen, limit, isolated)
-            overview = OverviewFile(session, session.study.best)
-            session = replace(session, listener=overview)
-        restore_best(session)
-        ended = run_trials(session)
-        if ended is Ended.TIMEOUT and not session.study.trials():
-            raise OutOfTime
-        result = finalize(session, ended)
-        try:
-            if result.ended is not Ended.INTERRUPTED:
-                overview.keep(result.best)  # which may be another one, scored on everything at last
-                keep_pictures(session)
-                for step in STEPS:
-                    result = step(session, result)
-        except KeyboardInterrupt:
-            result = replace(result, ended=Ended.INTERRUPTED)
-        if result.ended is Ended.INTERRUPTED:
-            result = certify(session, result)  # by what is known of it: the holdout is not used any more
+        with crew_of(inputs.request, folder, listen, limit.clock) as crew:
+            with limit.enforced(not folder.begun):  # of trials that there are, there is a result
+                session = prepare(inputs, folder, listen, limit, isolated, crew)
+                overview = OverviewFile(session, session.study.best)
+                session = replace(session, listener=overview)
+            restore_best(session)
+            ended = run_trials(session)
+            if ended is Ended.TIMEOUT and not session.study.trials():
+                raise OutOfTime
+            result = _finalized(session, overview, ended)
+            if crew is not None and result.ended is not Ended.INTERRUPTED:
+                crew.end(result.ended)
     except OutOfTime:
         longer = f"--timeout {max(math.ceil(2 * limit.used()), 1)}s"
         hint = f"`autoquant resume {folder.path} {longer}` goes on with what is done"
@@ -213,6 +200,22 @@ def _search(
     except RunError as error:  # the verdict is known, and is reported all the same
         phases(Warned(str(error)))
     phases(Finished(result))
+    return result
+
+
+def _finalized(session: SearchSession, overview: OverviewFile, ended: Ended) -> SearchResult:
+    """The result of the trials, certified and all; of an interrupted search it is what is known by then."""
+    result = finalize(session, ended)
+    try:
+        if result.ended is not Ended.INTERRUPTED:
+            overview.keep(result.best)  # which may be another one, scored on everything at last
+            keep_pictures(session)
+            for step in STEPS:
+                result = step(session, result)
+    except KeyboardInterrupt:
+        result = replace(result, ended=Ended.INTERRUPTED)
+    if result.ended is Ended.INTERRUPTED:
+        result = certify(session, result)  # by what is known of it: the holdout is not used any more
     return result
 
 
@@ -243,11 +246,3 @@ def _warnings(inputs: Inputs) -> Iterator[str]:
         yield f"{inputs.splits.calibration.name}: names no '{unit}', so its units may be among those that are evaluated"
     if inputs.request.allow_overlap:
         yield "calibration and search may share samples: these flatter the score, and certify nothing"
-
-
-def _versions(request: SearchRequest) -> dict[str, str]:
-    """The versions of what builds and scores the models of this request; a .tflite needs no TensorFlow."""
-    names = {"numpy", "optuna", "ai-edge-litert", *TARGETS[request.target].packages}
-    if not is_lite(request.model):
-        names.add("tensorflow")  # which opens it
-    return {"autoquant": __version__, **{name: version(name) for name in sorted(names)}}

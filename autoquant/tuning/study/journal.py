@@ -222,7 +222,11 @@ def shown(trial: Trial, metric: str) -> Mapping[str, Any]:
 
 def _write(journal: Path, ended: Mapping[int, FrozenTrial], *, count: int) -> None:
     """Write a journal of these trials; numbers of which nothing is known are taken by trials that came to nothing."""
-    study = open_study(Journal(journal, no_progress))
+    add_ended(open_study(Journal(journal, no_progress)), ended, count=count)
+
+
+def add_ended(study: optuna.Study, ended: Mapping[int, FrozenTrial], *, count: int) -> None:
+    """Give an empty study so many trials: these by number, and others that came to nothing."""
     for number in range(count):
         study.add_trial(ended.get(number) or create_trial(state=TrialState.FAIL))
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from autoquant.errors import PlanError, RunError
 from autoquant.files import writing
 from autoquant.formats.config_json import NO_LAYERS, load_config, save_config
 from autoquant.model.layer import Layer
-from autoquant.tuning.study.journal import mend_journal
+from autoquant.tuning.study.journal import ended_trial, mend_journal
+from autoquant.tuning.study.patient_storage import PatientStorage
 from autoquant.tuning.study.run_folder import CONFIG, RunFolder
 from autoquant.tuning.study.space import Choice, Suggestion
-from autoquant.tuning.study.stores import journal_store
+from autoquant.tuning.study.stores import database_store, journal_store
 from autoquant.tuning.study.study import Sampler, Space, Study, distributions_of
 from autoquant.tuning.study.trial import State, Terms, Trial, load_trial, write_score
 
@@ -28,21 +30,25 @@ def open_recovered(
     warn: Callable[[str], None],
     metric: str,
     minimized: str,
+    storage: PatientStorage | None = None,
+    name: str = "",
 ) -> Study:
-    """The study of a run, with every trial that ended by its journal or its folder."""
+    """The study of a run, with every trial that ended by its journal or its folder.
+
+    In a `storage` it has a `name` there, and is made again of the folders where it is lost.
+    """
     folders = folder.trials()
     stored = dict(_stored(folders, space.dimensions))
-    mend_journal(
-        folder.journal,
-        stored,
-        distributions_of(space.dimensions),
-        count=max(folders, default=-1) + 1,
-        max_drop=max_drop,
-        metric=metric,
-        warn=warn,
-    )
+    count, distributions = max(folders, default=-1) + 1, distributions_of(space.dimensions)
+    if storage is None:
+        known: dict[str, Any] = {"count": count, "max_drop": max_drop, "metric": metric}
+        mend_journal(folder.journal, stored, distributions, **known, warn=warn)
+        store = journal_store(folder.journal, warn)
+    else:
+        ended = {number: ended_trial(trial, distributions, max_drop, metric) for number, trial in stored.items()}
+        store = database_store(storage, name, ended=ended, count=count, warn=warn)
     return Study(
-        journal_store(folder.journal, warn),
+        store,
         space,
         sampler,
         max_drop=max_drop,

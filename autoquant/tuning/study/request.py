@@ -33,6 +33,8 @@ from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest, che
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
+UNSET = ("storage", "study")
+"""Fields that are empty where they are not given."""
 CHANGEABLE = frozenset(
     {
         "max_trials",
@@ -48,6 +50,7 @@ CHANGEABLE = frozenset(
         "certify",
         "cache",
         "samples",
+        "jobs",
         TRUST_MODEL,
     }
 )
@@ -82,6 +85,9 @@ class SearchOptions(ScoreOptions, total=False):
     samples: int
     keep_models: int
     min_speedup: float | None
+    jobs: int
+    storage: str
+    study: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +110,9 @@ class SearchRequest(ScoreRequest):
     and the best is scored on once; without it half of `data` is, and with 'none' there is none. Each unit is in one
     part of the data. `allow_overlap` lets samples be in two kinds of data, which then do not certify. Of images that
     INT8 gets wrong and FP32 right, `samples` at most are kept, small, for report.html.
+
+    Trials are carried out by `jobs` processes of this machine, 1 being this one; with a `storage`, the URL of a
+    database, by workers of other machines too, which know the search as its `study`; 0 leaves all trials to those.
 
     Unless the best model is `min_speedup` times as fast here as the float model, that is shipped, for target litert.
     """
@@ -130,20 +139,21 @@ class SearchRequest(ScoreRequest):
     samples: int = 24
     keep_models: int = 1
     min_speedup: float | None = None
+    jobs: int = 1
+    storage: str = ""
+    study: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         numbers = ("max_trials", "timeout", "trial_timeout", "seed", "cache", "samples", "error_rate")
-        for name in (*numbers, "keep_models", "min_speedup"):
+        for name in (*numbers, "keep_models", "min_speedup", "jobs"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         if self.max_trials < 1:
             raise UsageError("--max-trials", f"must be at least 1, got {self.max_trials}", hint="for example 50")
         for option, value in (("--timeout", self.timeout), ("--trial-timeout", self.trial_timeout)):
             if not value > 0:
                 raise UsageError(option, f"must be above 0, got {value:g} s", hint="for example 30m or 2h")
-        if self.isolate and (given := [name for name, value in self.as_table().items() if value == IN_MEMORY]):
-            what = f"carries trials out in another process, which cannot be given {given[0]} from memory"
-            raise UsageError("--isolate", what, hint="give a file, or 'module:function'")
+        self._check_processes()
         if self.seed < 0:
             raise UsageError("--seed", f"must be at least 0, got {self.seed}", hint="for example 0")
         if self.cache < 0:
@@ -166,6 +176,22 @@ class SearchRequest(ScoreRequest):
         if not self.space:
             object.__setattr__(self, "space", default_space(self.target))
 
+    def _check_processes(self) -> None:
+        """Raise UsageError where trials cannot be carried out by other processes as is asked."""
+        if self.jobs < 0:
+            raise UsageError("--jobs", f"must be at least 0, got {self.jobs}", hint="for example 4")
+        if self.study and not self.storage:
+            raise UsageError("--study", "is the name of a search in a --storage", hint="give that too")
+        if self.storage:
+            from autoquant.tuning.study.databases import check_url
+
+            check_url(self.storage)
+        asked = {"--storage": self.storage, "--jobs": self.jobs != 1, "--isolate": self.isolate}
+        option = next((name for name, is_asked in asked.items() if is_asked), "")
+        if option and (given := [name for name, value in self.as_table().items() if value == IN_MEMORY]):
+            what = f"carries trials out in other processes, which cannot be given {given[0]} from memory"
+            raise UsageError(option, what, hint="give a file, or 'module:function'")
+
     def check_named(self) -> None:
         """Raise InputError for names of what is not there, of model, space and metric too."""
         check_file(self.model)
@@ -186,7 +212,8 @@ class SearchRequest(ScoreRequest):
                 value = str(value)
             elif callable(value) or (value is not None and entry.name in ("data", "calibration", "certify")):
                 value = IN_MEMORY
-            if value is not None and value != math.inf and value != () and entry.name != TRUST_MODEL:
+            unset = value is None or value == math.inf or value == () or (entry.name in UNSET and value == "")
+            if not unset and entry.name != TRUST_MODEL:
                 table[entry.name] = list(value) if isinstance(value, tuple) else value
         return table
 

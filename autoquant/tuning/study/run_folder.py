@@ -8,6 +8,7 @@ baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.np
 corrections/   bias corrections, and the statistics they are computed from
 trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json] [changes.json]
 best -> trials/0007
+workers.journal  workers.log   what owner and workers tell each other, and what workers of this machine write
 superseded/    trials that were scored again, as the metric or the calibration changed, with their journal
 study.journal.damaged   what a journal that was damaged was, before it was written again
 """
@@ -48,6 +49,7 @@ class RunFolder:
         self.model = path / "model"
         self.space = path / "space.toml"
         self.journal = path / "study.journal"
+        self.workers = path / "workers.journal"
         self.baseline = path / "baseline.npz"
         self.splits = path / "splits.npz"
         self.statistics = path / "statistics.npz"

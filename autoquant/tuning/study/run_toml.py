@@ -20,8 +20,10 @@ KINDS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("model", "data", "calibration", "certify", "space", "metric", "preprocess", "junit"), TEXT),
         **dict.fromkeys(("signature", "target", "engine", "io", "objective", "sampler", "guard", "unit"), TEXT),
-        **dict.fromkeys(("tolerance", "guard_tolerance"), TEXT),
-        **dict.fromkeys(("label_offset", "batch_size", "max_trials", "seed", "cache", "samples", "keep_models"), WHOLE),
+        **dict.fromkeys(("tolerance", "guard_tolerance", "storage", "study"), TEXT),
+        **dict.fromkeys(
+            ("label_offset", "batch_size", "max_trials", "seed", "cache", "samples", "keep_models", "jobs"), WHOLE
+        ),
         **dict.fromkeys(
             ("timeout", "trial_timeout", "error_rate", "confidence", "min_baseline", "min_speedup"), NUMBER
         ),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.trial import FrozenTrial
 
 from autoquant.errors import RunError
 from autoquant.quiet import no_progress
-from autoquant.tuning.study.journal import Journal, open_study, unannounced
+from autoquant.tuning.study.databases import open_database
+from autoquant.tuning.study.journal import Journal, add_ended, open_study, unannounced
 from autoquant.tuning.study.patient_storage import PatientStorage
 
 
@@ -31,23 +32,37 @@ def journal_store(path: Path, warn: Callable[[str], None] = no_progress) -> Stud
     return StudyStore(str(path), open_study(journal), journal.together)
 
 
-def database_store(storage: PatientStorage, url: str, name: str, *, begun: bool) -> StudyStore:
-    """The study of this name in a database, which is made for a run that has not `begun`.
+def database_store(
+    storage: PatientStorage,
+    name: str,
+    *,
+    ended: Mapping[int, FrozenTrial],
+    count: int,
+    warn: Callable[[str], None] = no_progress,
+) -> StudyStore:
+    """The study of this name in a database; where there is none it is made of trials that have `ended`.
 
-    Raises RunError where one that has begun is not there, or one that has not is.
+    There were so many trials.
     """
-    where = f"{url}:{name}"
-    with unannounced():
-        if begun:
-            try:
-                study = optuna.load_study(study_name=name, storage=storage)
-            except KeyError:
-                hint = "give the storage that the search was started with, or start a new run"
-                raise RunError(where, "there is no such study", hint=hint) from None
-        else:
-            try:
-                study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
-            except DuplicatedStudyError:
-                hint = "`autoquant resume` goes on with its run; or choose another --study"
-                raise RunError(where, "exists already", hint=hint) from None
-    return StudyStore(where, study, storage.together)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        if count:
+            warn(
+                f"the study '{name}' is not in the storage any more, and is made again of the {len(ended)} trials here"
+            )
+        with unannounced():
+            study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
+        add_ended(study, ended, count=count)
+    return StudyStore(f"the study '{name}'", study, storage.together)
+
+
+def refuse_existing_study(url: str, name: str) -> None:
+    """Raise RunError where a study of this name is in a database; UsageError, StorageError where that is not there."""
+    storage = open_database(url)
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return
+    hint = "`autoquant resume` goes on with its run; or choose another --study"
+    raise RunError(f"{url}:{name}", "exists already", hint=hint)

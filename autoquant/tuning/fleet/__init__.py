@@ -1,0 +1,1 @@
+"""A search on several machines: one owner proposes and decides, workers carry trials out."""

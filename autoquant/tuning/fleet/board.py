@@ -1,0 +1,138 @@
+"""What the owner of a search and its workers tell each other: a study of Optuna beside that of the search.
+
+Each process is a trial of it, and what it says are attributes of that, each of which one process alone writes. One that
+has left, or was dismissed, can write no more, whatever it believes: Optuna refuses to change a trial that has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from autoquant.quiet import no_progress
+from autoquant.tuning.study.journal import unannounced
+
+OnHeard = Callable[[Mapping[str, Any]], None]
+SUFFIX = "-workers"
+"""What follows the name of a search's study in that of its board."""
+OWNER, WORKER = "owner", "worker"
+"""The roles."""
+ROLE, ABOUT, BEAT = "role", "about", "beat"
+"""Attributes of each process: its role, what it says of itself when it joins, and its signs of life: how many there
+were, and what it does."""
+PERIOD = 5.0
+"""Seconds from one sign of life to the next."""
+
+
+class Dismissed(Exception):
+    """A process is not on the board any more: it left, or another one declared it dead."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process, by its number on the board, and all that is written about it."""
+
+    id: int
+    number: int
+    said: Mapping[str, Any]
+    here: bool
+
+    @property
+    def beat(self) -> int:
+        """How many signs of life it gave."""
+        return int(self.said[BEAT][0])
+
+    @property
+    def doing(self) -> str:
+        """What it does."""
+        return str(self.said[BEAT][1])
+
+
+class Board:
+    """The board of a study. Raises what the storage raises where that is away."""
+
+    def __init__(self, storage: BaseStorage, study: str) -> None:
+        self._storage = storage
+        with unannounced():
+            found = optuna.create_study(storage=storage, study_name=f"{study}{SUFFIX}", load_if_exists=True)
+        self._study = found._study_id
+
+    def join(self, role: str, about: Mapping[str, Any]) -> int:
+        """Be on the board; gives the id to speak under. Nobody else has it, nor its number."""
+        said = {ROLE: role, ABOUT: dict(about), BEAT: [0, ""]}
+        return self._storage.create_new_trial(self._study, create_trial(state=TrialState.RUNNING, user_attrs=said))
+
+    def say(self, member: int, key: str, value: Any) -> None:
+        """Write something. Raises Dismissed."""
+        try:
+            self._storage.set_trial_user_attr(member, key, value)
+        except UpdateFinishedTrialError:
+            raise Dismissed from None
+
+    def read(self, member: int) -> Mapping[str, Any]:
+        """All that is written about one process."""
+        return self._storage.get_trial_user_attrs(member)
+
+    def find(self, member: int) -> Member:
+        """One process, here or not."""
+        return _member(self._storage.get_trial(member))
+
+    def members(self, role: str) -> list[Member]:
+        """The processes of a role that are here, by number."""
+        found = self._storage.get_all_trials(self._study, deepcopy=False, states=(TrialState.RUNNING,))
+        return [_member(one) for one in found if one.user_attrs.get(ROLE) == role]
+
+    def everybody(self) -> list[Member]:
+        """All that ever were here, by number."""
+        return [_member(one) for one in self._storage.get_all_trials(self._study, deepcopy=False)]
+
+    def leave(self, member: int, *, dead: bool = False) -> None:
+        """Let a process be here no more: it leaves, or is `dead`. Nothing happens where it is not."""
+        try:
+            self._storage.set_trial_state_values(member, TrialState.FAIL if dead else TrialState.PRUNED)
+        except UpdateFinishedTrialError:
+            return
+
+    @contextmanager
+    def alive(
+        self, member: int, doing: Callable[[], str] = str, *, heard: OnHeard = no_progress, period: float = PERIOD
+    ) -> Iterator[threading.Event]:
+        """Give signs of life within, from another thread, each with what is being done.
+
+        `heard` is called there with all that is written about the process. The event that is given is set where the
+        process was dismissed.
+        """
+        dismissed, left = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            count = 0
+            while not left.wait(period):
+                count += 1
+                try:
+                    self.say(member, BEAT, [count, doing()])
+                    heard(self.read(member))
+                except Dismissed:
+                    dismissed.set()
+                    return
+                except Exception:  # whoever does the work meets it too, and says so
+                    continue
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield dismissed
+        finally:
+            left.set()
+            thread.join(period)
+
+
+def _member(trial: FrozenTrial) -> Member:
+    return Member(trial._trial_id, trial.number, trial.user_attrs, trial.state is TrialState.RUNNING)

@@ -1,0 +1,50 @@
+"""The process of a worker that `--jobs` starts: it works for the run in the folder until its standard input ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from autoquant.errors import AutoquantError
+from autoquant.tuning.fleet.children import TRUSTED
+
+FIRST_VICTIM = "1000"
+"""What makes the system choose this process, not the search, when memory runs out."""
+
+
+def main() -> None:
+    """Work; what there is to say goes to standard error."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument(TRUSTED, action="store_true")
+    args = parser.parse_args()
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    with suppress(OSError):  # of Linux alone
+        Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM)
+    from autoquant.quiet import stderr_held_back
+    from autoquant.tuning.event_log import log_event
+    from autoquant.tuning.fleet.worker import work_for
+
+    try:
+        with stderr_held_back(shown_if_it_fails=True):
+            import tensorflow  # noqa: F401  # so that what it says at first is not shown
+        work_for(args.run, listener=log_event, child=True, trust_model=args.trust_model)
+    except AutoquantError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+
+
+def _end_with_standard_input() -> None:
+    """Where it ends the search is gone, and so is this process."""
+    with suppress(OSError, ValueError):
+        while os.read(0, 1024):
+            pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The trials of a run on workers: as many at a time as there are workers, until there is a reason to end."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+
+from autoquant.errors import OutOfTime
+from autoquant.files import writing
+from autoquant.formats.config_json import save_config
+from autoquant.tuning.fleet.crew import Crew
+from autoquant.tuning.fleet.owner import Ended
+from autoquant.tuning.result import Ended as Reason
+from autoquant.tuning.session import Session
+from autoquant.tuning.study.run_folder import CONFIG, TEMPORARY
+from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, reason_to_end, rules_of
+
+SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.02
+"""Seconds from one look at the board to the next: at least, at most, and as a share of those without news."""
+WAIT = (Reason.TRIALS, Reason.TIMEOUT)
+"""Reasons to begin no more trials, for which those that run are waited for as long as there is time."""
+
+
+def run_on_workers(session: Session, crew: Crew, *, sleep: Callable[[float], None] = time.sleep) -> Reason:
+    """Run trials on workers; those that run when there is a reason to end are waited for, or given up.
+
+    An interruption gives them up, and so does an error.
+    """
+    fleet, failures, happened = crew.fleet, Failures(), session.limit.clock()
+    session.on_progress("waiting for workers")
+    try:
+        while True:
+            crew.check()
+            for ended in fleet.look():
+                happened = session.limit.clock()
+                trial = _accepted(session, ended)
+                finish(session, trial)
+                failures.hear(trial)
+            reason = reason_to_end(session, running=fleet.running)
+            if failures.count >= session.budget.max_failures:
+                return Reason.FAILURES
+            if reason is not None and (reason not in WAIT or not fleet.running):
+                return reason
+            if reason is None and fleet.free > 0:
+                proposed = session.study.propose()
+                if proposed is not None:
+                    _give(session, crew, proposed)
+                    happened = session.limit.clock()
+                    continue
+                if not fleet.running:
+                    return Reason.NOTHING_NEW
+            with session.limit.enforced():
+                session.limit.check()
+            sleep(min(max(SHARE * (session.limit.clock() - happened), SHORTEST), LONGEST))
+    except OutOfTime:
+        return Reason.TIMEOUT
+    finally:
+        fleet.recall()
+        session.study.interrupt()
+
+
+def _give(session: Session, crew: Crew, proposed: Trial) -> None:
+    trial = costed(session, proposed)
+    crew.provide(trial.plan)
+    seconds = session.budget.trial_timeout
+    crew.fleet.give(trial, rules_of(session, trial), None if math.isinf(seconds) else seconds)
+
+
+def _accepted(session: Session, ended: Ended) -> Trial:
+    """A trial that a worker has carried out, its folder made of what the worker wrote, as far as that is here."""
+    trial, folder = ended.trial, session.folder.make_trial(ended.trial.number)
+    made = session.folder.path / ended.folder
+    with writing(folder):
+        if ended.folder.startswith(TEMPORARY) and ".." not in made.parts and made.is_dir():
+            for path in made.iterdir():
+                path.replace(folder / path.name)
+            shutil.rmtree(made, ignore_errors=True)
+        else:
+            save_config(trial.plan, folder / CONFIG, layers=session.builder.workload.layers)
+    return concluded(session, trial, folder)

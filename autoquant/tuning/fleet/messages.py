@@ -1,0 +1,125 @@
+"""The messages of owner and workers, as attributes of the board hold them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoquant.errors import RunError
+from autoquant.evaluation.scoring.sample_scorer import StoppingRules
+from autoquant.formats.codec import decode, encode, without_nulls
+from autoquant.formats.strict import Fields
+from autoquant.tuning.fleet.board import ABOUT, Member
+from autoquant.tuning.study.trial import Trial
+
+JOB, RESULT, LEFT = "job", "result", "left"
+"""Attributes of a worker: what the owner gives it, its answer, and why it left, which an owner says too."""
+END, REFUSED = "end", "refused"
+"""Keys of what is no job: why the worker is to leave, because the search has ended, or for its own sake."""
+READY, FLOAT = "ready", "float"
+"""Attributes of an owner: the files that workers elsewhere need, by name with their SHA-256, once it has them; and the
+SHA-256 of the FP32 outputs on the probe set."""
+ENDED = "ended"
+"""Why an owner left that brought the search to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Where a process runs. `folder` is that of its run, where it has one."""
+
+    host: str
+    pid: int
+    cpu: str = ""
+    folder: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host} (process {self.pid})"
+
+    @classmethod
+    def own(cls, folder: str = "") -> Process:
+        """That of the caller."""
+        return cls(socket.gethostname(), os.getpid(), _cpu(), folder)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a worker says of itself when it joins.
+
+    `exact` says that its FP32 outputs are those of the owner, bit by bit; `shares_disk`, that it writes into the run.
+    """
+
+    process: Process
+    exact: bool = True
+    shares_disk: bool = False
+    child: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to carry out, under a name that no other job has. It fails after so many `seconds`."""
+
+    name: str
+    trial: Mapping[str, Any]
+    rules: StoppingRules
+    seconds: float | None = None
+
+
+def facts_of(trial: Trial) -> dict[str, Any]:
+    """All of a trial but its plan, which its parameters mean."""
+    return {**without_nulls(encode(trial)), "parameters": dict(trial.parameters), "note": dict(trial.note)}
+
+
+def job_facts(job: Job) -> Any:
+    """A job as the board holds it."""
+    facts = {"name": job.name, "trial": job.trial, "rules": encode(job.rules), "seconds": job.seconds}
+    return without_nulls(facts)
+
+
+def read_job(facts: Any) -> Job:
+    """A job of the board. Raises RunError where it is none."""
+    found = Fields(facts, "job", RunError)
+    return Job(facts["name"], facts["trial"], decode(StoppingRules, found.sub("rules")), facts.get("seconds"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: the trial as it ended, and where in the run its files are, if the worker has its disk."""
+
+    job: str
+    trial: Trial
+    folder: str = ""
+
+
+def result_facts(result: Result) -> Any:
+    """A result as the board holds it."""
+    return {"job": result.job, "trial": facts_of(result.trial), "folder": result.folder}
+
+
+def read_result(facts: Any, trial: Trial) -> Result:
+    """A result of the board for this trial. Raises RunError where it is none."""
+    found = Fields(facts["trial"], "result", RunError)
+    ended = decode(Trial, found, plan=trial.plan, parameters=trial.parameters, note=trial.note)
+    return Result(facts["job"], ended, facts.get("folder", ""))
+
+
+def read_worker(member: Member) -> WorkerFacts:
+    """What a worker says of itself. Raises RunError where it says nothing of the kind."""
+    return decode(WorkerFacts, Fields(member.said.get(ABOUT), f"worker {member.number}", RunError))
+
+
+def last_words(member: Member) -> str:
+    """Why a worker that is not here any more left, by itself."""
+    return str(member.said.get(LEFT, "left"))
+
+
+def _cpu() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,191 @@
+"""A worker at work: it takes trials that the owner gives it, builds and scores them, and says how they ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from autoquant.errors import AutoquantError, RunError, TrialTimeout
+from autoquant.evaluation.metrics.metric import OnProgress
+from autoquant.formats.codec import decode, encode
+from autoquant.formats.strict import Fields
+from autoquant.tuning.events import Listener, TrialStarted, Warned, WorkerEnded, progress, reporter
+from autoquant.tuning.fleet.board import PERIOD, WORKER, Board, Dismissed
+from autoquant.tuning.fleet.messages import (
+    END,
+    JOB,
+    LEFT,
+    REFUSED,
+    RESULT,
+    Job,
+    Result,
+    WorkerFacts,
+    read_job,
+    result_facts,
+)
+from autoquant.tuning.session import TimeLimit
+from autoquant.tuning.study.study import Space
+from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.worker import LocalWorker, failed
+
+SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.05
+"""Seconds from one look for a job to the next: at least, at most, and as a share of those already waited."""
+
+
+class Revoked(BaseException):  # no function of the user's must take it for an error
+    """The owner wants the job back that is being carried out."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A run as a worker of it has opened it: what carries trials out, and the space that says what their points mean.
+
+    `fetch` gets files that the owner has computed since. Trials are built in `folder`, which has the name `told` in the
+    run where that is on a disk that the owner has too.
+    """
+
+    board: Board
+    facts: WorkerFacts
+    worker: LocalWorker
+    space: Space
+    folder: Path
+    told: str = ""
+    fetch: Callable[[], None] = lambda: None
+
+
+class AtWork:
+    """Carries out what the owner gives, one trial after the other."""
+
+    def __init__(
+        self,
+        joined: Joined,
+        listener: Listener,
+        *,
+        max_trials: float = math.inf,
+        idle: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        period: float = PERIOD,
+    ) -> None:
+        self._joined = joined
+        self._board = joined.board
+        self._listener = listener
+        self._max_trials, self._idle = max_trials, idle
+        self._clock, self._sleep, self._period = clock, sleep, period
+        self._limit = TimeLimit(clock, clock())
+        self._member = -1
+        self._doing = "waiting"
+        self._job = ""
+        self._revoked = False
+        self._done = 0
+
+    def run(self) -> str:
+        """Work until there is a reason to leave, which is given. Raises RunError where the owner wants no more of it.
+
+        Raises KeyboardInterrupt once the trial was given back.
+        """
+        while True:
+            try:
+                return self._as_member()
+            except Dismissed:
+                lost = f": its result of {self._job} is dropped" if self._job else ""
+                self._warn(f"the search heard nothing of this worker for too long, and gave it up{lost}; joining again")
+
+    def _as_member(self) -> str:
+        self._member = self._board.join(WORKER, encode(self._joined.facts))
+        why = "was interrupted"
+        try:
+            with self._board.alive(self._member, lambda: self._doing, heard=self._hear, period=self._period) as gone:
+                why = self._work(gone.is_set)
+                return why
+        except AutoquantError as error:
+            why = f"left: {error}"
+            raise
+        finally:
+            self._leave(why)
+
+    def _leave(self, why: str) -> None:
+        try:
+            self._board.say(self._member, LEFT, why)
+        except Dismissed:
+            return
+        self._board.leave(self._member)
+
+    def _work(self, dismissed: Callable[[], bool]) -> str:
+        seen = ""
+        while self._done < self._max_trials:
+            given = self._next(seen, dismissed)
+            if given is None:
+                return f"had nothing to do for {self._idle:g} s"
+            if REFUSED in given:
+                raise RunError("the search", f"sends this worker away: {given[REFUSED]}", hint="see that first")
+            if END in given:
+                return f"the search has ended: {given[END]}"
+            job = read_job(given)
+            seen = self._job = job.name
+            try:
+                self._carry_out(job)
+            except Revoked:
+                self._warn(f"the search wants {self._doing} no more")
+            self._job, self._doing = "", "waiting"
+        return f"carried out {self._done} trials"
+
+    def _next(self, seen: str, dismissed: Callable[[], bool]) -> Mapping[str, Any] | None:
+        """What the owner says, once that is new; None where it says nothing for too long."""
+        begin = self._clock()
+        reporter(self._listener, "waiting for a trial")
+        while True:
+            if dismissed():
+                raise Dismissed
+            given: Mapping[str, Any] = self._board.read(self._member).get(JOB) or {}
+            if given and given.get("name") != seen:
+                return given
+            waited = self._clock() - begin
+            if waited >= self._idle:
+                return None
+            self._sleep(min(max(SHARE * waited, SHORTEST), LONGEST))
+
+    def _carry_out(self, job: Job) -> None:
+        found = Fields(job.trial, "job", RunError)
+        parameters, note = dict(job.trial["parameters"]), dict(job.trial["note"])
+        trial = decode(Trial, found, plan=self._joined.space.plan(parameters), parameters=parameters, note=note)
+        self._revoked, self._doing = False, f"trial {trial.number}"
+        self._listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
+        self._joined.fetch()
+        folder = self._joined.folder / f"{trial.number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = math.inf if job.seconds is None else job.seconds
+        try:
+            with self._limit.of_trial(seconds):
+                trial = self._joined.worker.run(trial, job.rules, folder, self._begin)
+        except TrialTimeout:
+            trial = failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
+        told = f"{self._joined.told}/{folder.name}" if self._joined.told else ""
+        self._board.say(self._member, RESULT, result_facts(Result(job.name, trial, told)))
+        self._done += 1
+        self._listener(WorkerEnded(trial, self._done))
+
+    def _begin(self, what: str) -> OnProgress:
+        report = self._limit.bounded(partial(self._report, what))
+        report(0, 0)
+        return report
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if self._revoked:
+            raise Revoked
+        self._doing = what + (f" {done:,}/{total:,}" if total and done else "")
+        progress(self._listener, what, done, total)
+
+    def _hear(self, said: Mapping[str, Any]) -> None:
+        """What the owner wants now, in the thread that gives the signs of life."""
+        job = self._job
+        if job and (said.get(JOB) or {}).get("name") != job:
+            self._revoked = True
+
+    def _warn(self, text: str) -> None:
+        self._listener(Warned(text))

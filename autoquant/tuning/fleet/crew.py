@@ -108,6 +108,7 @@ def crew_of(
         meeting = meet_in_folder(folder, warn)
     children = Children(folder.path, request.jobs, trust_model=request.trust_model)
     with (
+        closing(meeting),
         owned(meeting.board, str(folder.path.resolve()), listener, clock, sleep) as ownership,
         closing(children),
     ):

@@ -114,7 +114,8 @@ class Fleet:
         self._workers: dict[int, Worker] = {}
         self._tasks: dict[int, Task] = {}
         self._waiting: list[int] = []
-        self._sick: set[str] = set()
+        self._sick: dict[str, str] = {}
+        self._refused: set[int] = set()
         self._told: list[Ended] = []
         self._jobs = 0
         self._shown: tuple[WorkerHere, ...] = ()
@@ -150,7 +151,7 @@ class Fleet:
             member = self._board.find(gone.member)
             self._hear(gone, member)
             self._lose(gone, last_words(member))
-        for member in members.values():
+        for member in [one for one in members.values() if one.id not in self._refused]:
             worker = self._workers.get(member.id) or self._welcome(member, now)
             if worker is not None:
                 if member.beat != worker.beat or not listened:
@@ -189,8 +190,8 @@ class Fleet:
         if "trial" in given:
             worker.job, trial = given["name"], given["trial"]
             worker.before = trial["number"], trial["parameters"]
-        if facts.process.host in self._sick:
-            self._say(worker, {REFUSED: "every trial failed on this machine"})
+        if worker.host in self._sick:
+            self._refuse(worker)
             return None
         self._workers[member.id] = worker
         if not facts.exact:
@@ -224,12 +225,15 @@ class Fleet:
             return
         worker.failures += 1
         if worker.failures >= SICK and elsewhere:
-            self._sick.add(worker.host)
-            self._listener(
-                Warned(f"{worker} is sent away: all of its trials failed, the last of them: {trial.failure}")
-            )
-            self._say(worker, {REFUSED: f"all of its trials failed, the last of them: {trial.failure}"})
+            self._sick[worker.host] = f"all of its trials failed, the last of them: {trial.failure}"
+            self._listener(Warned(f"{worker} is sent away: {self._sick[worker.host]}"))
             self._workers.pop(worker.member)
+            self._refuse(worker)
+
+    def _refuse(self, worker: Worker) -> None:
+        """Send a worker of a sick machine away."""
+        self._refused.add(worker.member)
+        self._say(worker, {REFUSED: self._sick[worker.host]})
 
     def _end(self, trial: Trial, facts: WorkerFacts | None = None, folder: str = "") -> None:
         del self._tasks[trial.number]

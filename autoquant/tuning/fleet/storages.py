@@ -27,6 +27,10 @@ class Meeting:
     board: Board
     shelf: Shelf | None = None
 
+    def close(self) -> None:
+        """End its connections."""
+        self.storage.close()
+
 
 def meet_in_folder(folder: RunFolder, warn: Callable[[str], None] = no_progress) -> Meeting:
     """Meet in the folder of a run, which all of them have. Raises StorageError where it is away for too long."""

@@ -79,8 +79,7 @@ class AtWork:
         self._clock, self._sleep, self._period = clock, sleep, period
         self._limit = TimeLimit(clock, clock())
         self._member = -1
-        self._doing = "waiting"
-        self._job = ""
+        self._job, self._carried, self._doing = "", "", "waiting"
         self._revoked = False
         self._done = 0
 
@@ -93,8 +92,9 @@ class AtWork:
             try:
                 return self._as_member()
             except Dismissed:
-                lost = f": its result of {self._job} is dropped" if self._job else ""
+                lost = f": its result of {self._carried} is dropped" if self._carried else ""
                 self._warn(f"the search heard nothing of this worker for too long, and gave it up{lost}; joining again")
+                self._rest()
 
     def _as_member(self) -> str:
         self._member = self._board.join(WORKER, encode(self._joined.facts))
@@ -131,9 +131,12 @@ class AtWork:
             try:
                 self._carry_out(job)
             except Revoked:
-                self._warn(f"the search wants {self._doing} no more")
-            self._job, self._doing = "", "waiting"
+                self._warn(f"the search wants {self._carried} no more")
+            self._rest()
         return f"carried out {self._done} trials"
+
+    def _rest(self) -> None:
+        self._job, self._carried, self._doing = "", "", "waiting"
 
     def _next(self, seen: str, dismissed: Callable[[], bool]) -> Mapping[str, Any] | None:
         """What the owner says, once that is new; None where it says nothing for too long."""
@@ -154,7 +157,8 @@ class AtWork:
         found = Fields(job.trial, "job", RunError)
         parameters, note = dict(job.trial["parameters"]), dict(job.trial["note"])
         trial = decode(Trial, found, plan=self._joined.space.plan(parameters), parameters=parameters, note=note)
-        self._revoked, self._doing = False, f"trial {trial.number}"
+        self._revoked, self._carried = False, f"trial {trial.number}"
+        self._doing = self._carried
         self._listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
         self._joined.fetch()
         folder = self._joined.folder / f"{trial.number:04d}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ def work_for(
     Raises UsageError, RunError where this worker is refused, StorageError where the storage is away for too long, and
     KeyboardInterrupt once what it had was given back.
     """
-    meeting = meet(run, storage, study, partial(_warn, listener))
     patient = Patient(idle, clock, sleep)
     try:
-        with joined(meeting, run, listener, patient, child=child, trust_model=trust_model, moved=moved) as found:
+        with (
+            closing(meet(run, storage, study, partial(_warn, listener))) as meeting,
+            joined(meeting, run, listener, patient, child=child, trust_model=trust_model, moved=moved) as found,
+        ):
             return AtWork(found, listener, max_trials=max_trials, idle=idle, clock=clock, sleep=sleep).run()
     except SearchEnded:
         return "the search has ended"

@@ -55,7 +55,13 @@ def open_database(text: str, warn: Callable[[str], None] = no_progress) -> Patie
     except (DBAPIError, StorageInternalError) as error:
         hint = "see that the server runs, and that user, database and password (PGPASSWORD, ~/.pgpass) are right"
         raise StorageError(text, f"cannot be opened ({cause(error)})", hint=hint) from None
-    return PatientStorage(get_storage(database), Patience(text, warn), is_away, lambda: _one_transaction(database))
+    return PatientStorage(
+        get_storage(database),
+        Patience(text, warn),
+        is_away,
+        lambda: _one_transaction(database),
+        database.engine.dispose,
+    )
 
 
 def is_away(error: Exception) -> bool:

@@ -22,7 +22,8 @@ class PatientStorage(BaseStorage):
     """Another storage, which is asked again where that raises errors that mean it is `lost`.
 
     A write whose answer was lost is not made twice: attributes are overwritten, and trials and states that were already
-    made are looked for. One process alone adds trials to a study. `transaction` makes what is written within one write.
+    made are looked for. One process alone adds trials to a study. `transaction` makes what is written within one write,
+    and `close` ends its connections.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class PatientStorage(BaseStorage):
         patience: Patience,
         lost: Callable[[Exception], bool],
         transaction: Callable[[], AbstractContextManager[None]] = nullcontext,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self._storage = storage
         self._patience = patience
         self._lost = lost
         self._transaction = transaction
+        self.close = close
         self._made: set[int] = set()
         self._held: list[Callable[[int], object]] | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +59,7 @@ def database_store(
 
 def refuse_existing_study(url: str, name: str) -> None:
     """Raise RunError where a study of this name is in a database; UsageError, StorageError where that is not there."""
-    storage = open_database(url)
-    try:
+    with closing(open_database(url)) as storage, suppress(KeyError):
         storage.get_study_id_from_name(name)
-    except KeyError:
-        return
-    hint = "`autoquant resume` goes on with its run; or choose another --study"
-    raise RunError(f"{url}:{name}", "exists already", hint=hint)
+        hint = "`autoquant resume` goes on with its run; or choose another --study"
+        raise RunError(f"{url}:{name}", "exists already", hint=hint)

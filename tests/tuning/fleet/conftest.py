@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from databases import Server, postgresql
+from optuna.storages import InMemoryStorage
+
+from autoquant.tuning.fleet.board import Board
+from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
+from autoquant.tuning.study.run_folder import RunFolder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with postgresql() as found:
+        yield found
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def meet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Meeting]]:
+    """Opens the same meeting again and again, as several processes do."""
+    name, opened = uuid.uuid4().hex, ExitStack()
+
+    def open_one() -> Meeting:
+        if request.param == "journal":
+            return meet_in_folder(RunFolder(tmp_path))
+        url = request.getfixturevalue("server").url
+        return opened.enter_context(closing(meet_in_database(url, name)))
+
+    with opened:
+        yield open_one
+
+
+@pytest.fixture
+def board() -> Board:
+    """A board in memory."""
+    return Board(InMemoryStorage(), "study")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from autoquant.tuning.fleet.board import OWNER, WORKER, Board, Dismissed
+from autoquant.tuning.fleet.storages import Meeting
+
+Meet = Callable[[], Meeting]
+
+
+def test_what_one_process_says_others_read(meet: Meet) -> None:
+    one, other = meet().board, meet().board
+    member = one.join(WORKER, {"host": "a"})
+    one.say(member, "result", {"drop": 0.25, "digests": {"model": "ab"}})
+    (found,) = other.members(WORKER)
+    assert (found.id, found.beat, found.doing, found.here) == (member, 0, "", True)
+    assert found.said["about"] == {"host": "a"} and other.read(member)["result"]["drop"] == 0.25
+    assert other.members(OWNER) == []
+
+
+def test_several_that_join_at_once_have_numbers_of_their_own(meet: Meet) -> None:
+    boards = [meet().board for _ in range(4)]
+    made: list[int] = []
+    threads = [threading.Thread(target=lambda own=own: made.append(own.join(WORKER, {}))) for own in boards]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    members = meet().board.members(WORKER)
+    assert len(set(made)) == 4 == len({one.number for one in members})
+    assert sorted(made) == sorted(one.id for one in members)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_one_that_was_dismissed_can_say_no_more(meet: Meet, dead: bool) -> None:
+    worker, owner = meet().board, meet().board
+    member = worker.join(WORKER, {})
+    owner.leave(member, dead=dead)
+    assert owner.members(WORKER) == [] and not owner.find(member).here
+    with pytest.raises(Dismissed):
+        worker.say(member, "result", 1)
+    worker.leave(member)
+    assert "result" not in owner.read(member) and [one.number for one in owner.everybody()] == [0]
+
+
+def test_signs_of_life_go_on_while_a_process_works(meet: Meet) -> None:
+    worker, owner = meet().board, meet().board
+    heard: list[Mapping[str, Any]] = []
+    member = worker.join(WORKER, {})
+    with worker.alive(member, lambda: "trial 3", heard=heard.append, period=0.02) as gone:
+        _until(lambda: owner.find(member).beat >= 2)
+        assert owner.find(member).doing == "trial 3" and not gone.is_set()
+        owner.say(member, "job", "new")
+        _until(lambda: heard[-1].get("job") == "new")
+        owner.leave(member, dead=True)
+        assert gone.wait(10.0)
+    beat = owner.find(member).beat
+    time.sleep(0.1)
+    assert owner.find(member).beat == beat
+
+
+def test_a_board_is_that_of_one_study(board: Board) -> None:
+    board.join(WORKER, {})
+    assert Board(board._storage, "another").members(WORKER) == []
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen within 10 s")

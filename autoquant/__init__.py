@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from autoquant.amct.logs import set_logging_level
     from autoquant.amct.qat import convert_qat_model
     from autoquant.amct.saving import convert_model, save_model
-    from autoquant.api import benchmark, check, dry_run, evaluate, explain, export, inspect, quantize, resume, search
+    from autoquant.api import (
+        benchmark,
+        check,
+        dry_run,
+        evaluate,
+        explain,
+        export,
+        inspect,
+        quantize,
+        resume,
+        search,
+        status,
+        work,
+    )
     from autoquant.errors import StopSearch
 
 __version__ = "0.2.0"
@@ -46,6 +59,8 @@ __all__ = [
     "save_model",
     "search",
     "set_logging_level",
+    "status",
+    "work",
 ]
 _HOMES = {
     "AutoCalibrationEvaluatorBase": "autoquant.amct.evaluator",

@@ -36,6 +36,7 @@ from autoquant.tuning.study.request import SearchOptions, SearchRequest
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
     from autoquant.tuning.dry_run import Estimate
+    from autoquant.tuning.fleet.status import Status
 
 
 @reads_options(SearchOptions, samples=whole)
@@ -68,7 +69,8 @@ def search(
             ('macs'), max_trials (100), timeout (seconds, or '2h'), space (that of the target), sampler ('guided'), seed
             (0), batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
-            keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup, junit, trust_model;
+            keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup, junit, jobs (1), storage, study,
+            trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
@@ -140,7 +142,7 @@ def resume(
 ) -> SearchResult:
     """Go on with a run that was interrupted, killed, or whose budget was too small; nothing finished is lost.
 
-    `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, stop_on_target,
+    `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, jobs, stop_on_target,
     keep_models, keep_all_models, min_baseline, min_speedup, junit, whatever was given in memory but the model, which
     the run has, and model, data, calibration and metric where they were moved. Raises RunError when these are not those
     of the run; but with `accept_changed`, of 'metric' and 'calibration', another one is taken, and all trials are
@@ -152,6 +154,53 @@ def resume(
         result = searching.resume_search(folder, written, clock, accept_changed=accept_changed, **changed)
         write_junit(search_cases(result))
     return NotebookResult.of(result)
+
+
+@reads_options()
+def work(
+    storage: str = "",
+    study: str = "",
+    *,
+    run: str | PathLike[str] | None = None,
+    model: str | Path | None = None,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    metric: str | None = None,
+    max_trials: int | None = None,
+    idle: float | None = None,
+    trust_model: bool = False,
+    listener: Listener = log_event,
+) -> str:
+    """Carry out trials of a search that runs elsewhere, until it ends; gives why this ended.
+
+    The search is a `study` in a `storage`, the URL of a database without a password, or that of a `run`, a folder on a
+    disk that both have. `model`, `data`, `calibration` and the file of a `metric` say where these are here, if not
+    where they are for the search. It leaves after `max_trials`, or `idle` seconds without one. Raises RunError where
+    something here is not what the search has, StorageError where the storage is away for too long.
+    """
+    from autoquant.tuning.fleet.worker import work_for
+
+    given: dict[str, Any] = {"model": model, "data": data, "calibration": calibration, "metric": metric}
+    given |= {"max_trials": max_trials, "idle": idle}
+    some: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    folder = None if run is None else Path(run)
+    return work_for(folder, storage=storage, study=study, listener=listener, trust_model=trust_model, **some)
+
+
+@reads_options()
+def status(
+    run: str | PathLike[str] | None = None,
+    *,
+    storage: str = "",
+    study: str = "",
+) -> Status:
+    """What a search and its workers are doing, by its run or by its study in a storage; nothing is changed.
+
+    Raises RunError where there is no such search, StorageError where the storage is away.
+    """
+    from autoquant.tuning.fleet.status import read_status
+
+    return read_status(None if run is None else Path(run), storage=storage, study=study)
 
 
 @reads_options(SearchRequest, model=path, samples=whole)

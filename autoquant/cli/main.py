@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "search": "find the INT8 model that keeps the tolerance",
         "resume": "go on with a search that was interrupted, or with a larger budget",
         "worker": "carry out trials of a search that runs elsewhere, on another machine or in another process",
+        "status": "show what a search and its workers are doing",
         "demo": "train a small network, and watch a search repair what plain INT8 breaks",
         "inspect": "show a model's layers, what they cost, and what cannot be quantized",
         "evaluate": "score models of any kind, float or INT8, on the same samples, and compare them",

@@ -145,7 +145,6 @@ class Preparation:
             keep_all_models=request.keep_all_models,
             keep_models=request.keep_models,
             isolated=isolated,
-            crew=crew,
             request=request,
             splits=measured.splits,
             known_divergences=predictor.known,

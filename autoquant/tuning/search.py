@@ -174,7 +174,7 @@ def _search(
                 overview = OverviewFile(session, session.study.best)
                 session = replace(session, listener=overview)
             restore_best(session)
-            ended = run_trials(session)
+            ended = run_trials(session, crew)
             if ended is Ended.TIMEOUT and not session.study.trials():
                 raise OutOfTime
             result = _finalized(session, overview, ended)

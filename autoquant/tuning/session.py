@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autoquant.errors import BudgetError, OutOfTime, StopSearch, TrialTimeout
 from autoquant.evaluation.data.splits import DataSplits
@@ -27,9 +26,6 @@ from autoquant.tuning.study.study import Space, Study
 from autoquant.tuning.study.trial import Terms
 from autoquant.tuning.study.workload import Objective
 from autoquant.tuning.worker import LocalWorker, Scorer, Worker
-
-if TYPE_CHECKING:  # which knows sessions
-    from autoquant.tuning.fleet.crew import Crew
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
@@ -179,7 +175,6 @@ class Session:
     keep_all_models: bool = False
     keep_models: int = 1
     isolated: Worker | None = None
-    crew: Crew | None = None
 
     @property
     def worker(self) -> Worker:

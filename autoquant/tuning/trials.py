@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autoquant.errors import AutoquantError, OutOfTime, TrialTimeout
 from autoquant.tuning.events import Resumed, TrialStarted
+from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.fleet.dispatch import run_on_workers
 from autoquant.tuning.restore import keep_best
 from autoquant.tuning.result import Ended
@@ -13,14 +14,17 @@ from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, re
 from autoquant.tuning.worker import failed
 
 
-def run_trials(session: Session) -> Ended:
-    """Run trials until there is a reason to end; an interruption is one, and leaves everything in order."""
+def run_trials(session: Session, crew: Crew | None = None) -> Ended:
+    """Run trials until there is a reason to end; an interruption is one, and leaves everything in order.
+
+    They are carried out by the session's worker, or by a crew of them.
+    """
     before = session.study.trials()
     kept = keep_best(session)
     if before:
         session.listener(Resumed(before, kept, session.limit.before))
     try:
-        return _run(session) if session.crew is None else run_on_workers(session, session.crew)
+        return _run(session) if crew is None else run_on_workers(session, crew)
     except KeyboardInterrupt:
         session.study.interrupt()
         keep_best(session)  # it may have been interrupted in that

@@ -51,7 +51,7 @@ class Played:
 
     def beat(self, doing: str = "") -> None:
         self.beats += 1
-        self.board.say(self.member, BEAT, [self.beats, doing])
+        self.board.say(self.member, BEAT, [self.beats, doing, 0.0])
 
     def end(self, failure: str = "", **facts: Any) -> None:
         """The current trial has ended."""

@@ -7,6 +7,7 @@ has left, or was dismissed, can write no more, whatever it believes: Optuna refu
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ OWNER, WORKER = "owner", "worker"
 """The roles."""
 ROLE, ABOUT, BEAT = "role", "about", "beat"
 """Attributes of each process: its role, what it says of itself when it joins, and its signs of life: how many there
-were, and what it does."""
+were, what it does, and the time by its clock (seconds since 1970), which nobody decides by."""
 PERIOD = 5.0
 """Seconds from one sign of life to the next."""
 
@@ -55,20 +56,26 @@ class Member:
         """What it does."""
         return str(self.said[BEAT][1])
 
+    @property
+    def time(self) -> float:
+        """When it gave the last one, by its clock."""
+        return float(self.said[BEAT][2])
+
 
 class Board:
-    """The board of a study. Raises what the storage raises where that is away."""
+    """The board of a study, which is made when the first process joins. Raises what the storage raises."""
 
     def __init__(self, storage: BaseStorage, study: str) -> None:
         self._storage = storage
-        with unannounced():
-            found = optuna.create_study(storage=storage, study_name=f"{study}{SUFFIX}", load_if_exists=True)
-        self._study = found._study_id
+        self._name = f"{study}{SUFFIX}"
+        self._study: int | None = None
 
     def join(self, role: str, about: Mapping[str, Any]) -> int:
         """Be on the board; gives the id to speak under. Nobody else has it, nor its number."""
-        said = {ROLE: role, ABOUT: dict(about), BEAT: [0, ""]}
-        return self._storage.create_new_trial(self._study, create_trial(state=TrialState.RUNNING, user_attrs=said))
+        said = {ROLE: role, ABOUT: dict(about), BEAT: [0, "", time.time()]}
+        with unannounced():
+            made = optuna.create_study(storage=self._storage, study_name=self._name, load_if_exists=True)
+        return self._storage.create_new_trial(made._study_id, create_trial(state=TrialState.RUNNING, user_attrs=said))
 
     def say(self, member: int, key: str, value: Any) -> None:
         """Write something. Raises Dismissed."""
@@ -87,12 +94,17 @@ class Board:
 
     def members(self, role: str) -> list[Member]:
         """The processes of a role that are here, by number."""
-        found = self._storage.get_all_trials(self._study, deepcopy=False, states=(TrialState.RUNNING,))
-        return [_member(one) for one in found if one.user_attrs.get(ROLE) == role]
+        return [one for one in self.everybody(TrialState.RUNNING) if one.said.get(ROLE) == role]
 
-    def everybody(self) -> list[Member]:
-        """All that ever were here, by number."""
-        return [_member(one) for one in self._storage.get_all_trials(self._study, deepcopy=False)]
+    def everybody(self, *states: TrialState) -> list[Member]:
+        """All that ever were here, or those of some states, by number."""
+        if self._study is None:
+            try:
+                self._study = self._storage.get_study_id_from_name(self._name)
+            except KeyError:
+                return []
+        found = self._storage.get_all_trials(self._study, deepcopy=False, states=states or None)
+        return [_member(one) for one in found]
 
     def leave(self, member: int, *, dead: bool = False) -> None:
         """Let a process be here no more: it leaves, or is `dead`. Nothing happens where it is not."""
@@ -117,7 +129,7 @@ class Board:
             while not left.wait(period):
                 count += 1
                 try:
-                    self.say(member, BEAT, [count, doing()])
+                    self.say(member, BEAT, [count, doing(), time.time()])
                     heard(self.read(member))
                 except Dismissed:
                     dismissed.set()

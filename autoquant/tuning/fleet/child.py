@@ -25,13 +25,10 @@ def main() -> None:
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     with suppress(OSError):  # of Linux alone
         Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM)
-    from autoquant.quiet import stderr_held_back
     from autoquant.tuning.event_log import log_event
     from autoquant.tuning.fleet.worker import work_for
 
     try:
-        with stderr_held_back(shown_if_it_fails=True):
-            import tensorflow  # noqa: F401  # so that what it says at first is not shown
         work_for(args.run, listener=log_event, child=True, trust_model=args.trust_model)
     except AutoquantError as error:
         sys.stderr.write(f"{error}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
+from contextlib import suppress
 
 import optuna
 
@@ -23,28 +24,31 @@ class Shelf:
 
     def __init__(self, storage: PatientStorage, study: str) -> None:
         self._storage = storage
-        with unannounced():
-            found = optuna.create_study(storage=storage, study_name=f"{study}{SUFFIX}", load_if_exists=True)
-        self._study = found._study_id
+        self._name = f"{study}{SUFFIX}"
         self._there: set[str] = set()
 
     def put(self, content: bytes) -> str:
         """Store a content, unless it is there; gives its SHA-256, in hex."""
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self._there:
+            with unannounced():
+                study = optuna.create_study(storage=self._storage, study_name=self._name, load_if_exists=True)._study_id
             packed = zlib.compress(content, 1)
             pieces = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
             with self._storage.together():
                 for number, piece in enumerate(pieces):
                     text = base64.b64encode(piece).decode("ascii")
-                    self._storage.set_study_user_attr(self._study, f"{digest}/{number}", text)
-                self._storage.set_study_user_attr(self._study, digest, len(pieces))
+                    self._storage.set_study_user_attr(study, f"{digest}/{number}", text)
+                self._storage.set_study_user_attr(study, digest, len(pieces))
             self._there.add(digest)
         return digest
 
     def get(self, *digests: str) -> list[bytes]:
         """The contents of these. Raises RunError where one is not there, or is another."""
-        found = self._storage.get_study_user_attrs(self._study) if digests else {}
+        found = {}
+        if digests:
+            with suppress(KeyError):
+                found = self._storage.get_study_user_attrs(self._storage.get_study_id_from_name(self._name))
         return [_content(digest, found) for digest in digests]
 
 

@@ -68,6 +68,7 @@ OWNERS = {
     "optuna": (
         "tuning/fleet/board.py",
         "tuning/fleet/shelf.py",
+        "tuning/fleet/status.py",
         "tuning/fleet/storages.py",
         "tuning/sampling/samplers.py",
         "tuning/sampling/study_copy.py",

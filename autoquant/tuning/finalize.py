@@ -23,6 +23,7 @@ from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.session import SearchSession
 from autoquant.tuning.study.pareto import kept_trials, pareto_front
 from autoquant.tuning.study.places import NOTHING
+from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.trial import State, Trial, add_to_score, best
 
 NOT_RESCORED = "the best model was not scored in TensorFlow"
@@ -118,7 +119,7 @@ def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:
     """The best trial, scored on all samples: where it was stopped early, another may be the best then."""
     failed: set[int] = set()
     for scored_before in range(CLOSEST):
-        if kept.state is not State.STOPPED:
+        if kept.state is not State.STOPPED and not _scored_elsewhere(session, kept):
             return kept
         if scored_before and session.has_no_time(f"trial {kept.number} was not scored on all samples"):
             break
@@ -132,8 +133,14 @@ def _scored_on_all(session: SearchSession, kept: Trial) -> Trial:
     return keep_best(session, done) or kept
 
 
+def _scored_elsewhere(session: SearchSession, trial: Trial) -> bool:
+    """Whether a worker scored the trial that does not have this disk: which samples changed is not known here."""
+    changes = session.folder.trial(trial.number) / CHANGES
+    return bool(session.request.storage) and session.metric.per_sample and not changes.is_file()
+
+
 def _score_on_all(session: SearchSession, trial: Trial) -> Trial | None:
-    """A trial that was stopped early, with its score on all samples; None where the model cannot be run on them."""
+    """A trial, with its score on all samples; None where the model cannot be run on them."""
     try:
         return score_on_all(session, trial)
     except TrialError as error:

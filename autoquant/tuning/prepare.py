@@ -113,6 +113,7 @@ class Preparation:
             minimized=MINIMIZED[request.objective],
             storage=crew.meeting.storage if crew is not None and request.storage else None,
             name=request.study,
+            on_workers=crew is not None,
         )
         terms = Terms(
             metric=inputs.metric.name,
@@ -123,7 +124,8 @@ class Preparation:
             objective_name=objective.name,
         )
         restore_folders(self.folder, study, terms, layers=inputs.workload.layers)
-        self.limit.before = sum(sum(trial.seconds.values()) for trial in study.trials())
+        spent = sum(sum(trial.seconds.values()) for trial in study.trials())
+        self.limit.before = spent if crew is None else study.wall_seconds()
         return SearchSession(
             builder=builder,
             scorer=scorer,

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.cache import digest_of
-from autoquant.errors import AutoquantError, BudgetError, DataError, OutOfTime, RunError, StopSearch, UsageError
+from autoquant.errors import (
+    AutoquantError,
+    BudgetError,
+    DataError,
+    OutOfTime,
+    RunError,
+    StopSearch,
+    StorageError,
+    UsageError,
+)
 from autoquant.evaluation.data.splits import known_units
 from autoquant.files import unwritable, write_text
 from autoquant.formats.space_toml import load_space
@@ -18,7 +27,7 @@ from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
 from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import add_costly_layers, add_latency, add_lost_samples, finalize, verify
-from autoquant.tuning.fleet.crew import crew_of
+from autoquant.tuning.fleet.crew import CrewCall
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.isolation import IsolatedWorker
 from autoquant.tuning.overview import OverviewFile
@@ -168,18 +177,18 @@ def _search(
         read_holdout_log(folder)  # so that damage is reported before hours are spent
         trusted = inputs.request.trust_model
         isolated = IsolatedWorker(folder.path, limit, trust_model=trusted) if inputs.request.isolate else None
-        with crew_of(inputs.request, folder, listen, limit.clock) as crew:
+        with CrewCall(inputs.request, folder, listen, limit.clock) as call:
             with limit.enforced(not folder.begun):  # of trials that there are, there is a result
-                session = prepare(inputs, folder, listen, limit, isolated, crew)
+                session = prepare(inputs, folder, listen, limit, isolated, call.crew)
                 overview = OverviewFile(session, session.study.best)
                 session = replace(session, listener=overview)
             restore_best(session)
-            ended = run_trials(session, crew)
+            ended = run_trials(session, lambda: call.come(session.builder, session.scorer))
             if ended is Ended.TIMEOUT and not session.study.trials():
                 raise OutOfTime
             result = _finalized(session, overview, ended)
-            if crew is not None and result.ended is not Ended.INTERRUPTED:
-                crew.end(result.ended)
+            if result.ended is not Ended.INTERRUPTED:
+                call.end(result.ended)
     except OutOfTime:
         longer = f"--timeout {max(math.ceil(2 * limit.used()), 1)}s"
         hint = f"`autoquant resume {folder.path} {longer}` goes on with what is done"
@@ -189,7 +198,7 @@ def _search(
         raise BudgetError(str(folder.path), STOPPED_EARLY, hint=hint) from None
     except OSError as error:  # the study's journal, mostly: all else says so itself
         raise _resumable(unwritable(Path(error.filename or folder.path), error), folder) from error
-    except (RunError, DataError) as error:
+    except (RunError, DataError, StorageError) as error:
         raise _resumable(error, folder) from error
     plugins = tuple(line for lines in origins_of(inputs.request, inputs.space_file).values() for line in lines)
     ended = Ended.STOPPED if result.ended is Ended.INTERRUPTED and phases.stopped else result.ended
@@ -219,7 +228,7 @@ def _finalized(session: SearchSession, overview: OverviewFile, ended: Ended) -> 
     return result
 
 
-def _resumable(error: RunError | DataError, folder: RunFolder) -> RunError | DataError:
+def _resumable(error: AutoquantError, folder: RunFolder) -> AutoquantError:
     """The same error; once there are trials the way out is to go on with them."""
     if not folder.begun:
         return error

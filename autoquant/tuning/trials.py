@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from autoquant.errors import AutoquantError, OutOfTime, TrialTimeout
 from autoquant.tuning.events import Resumed, TrialStarted
 from autoquant.tuning.fleet.crew import Crew
@@ -14,17 +16,17 @@ from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, re
 from autoquant.tuning.worker import failed
 
 
-def run_trials(session: Session, crew: Crew | None = None) -> Ended:
+def run_trials(session: Session, crew: Callable[[], Crew | None] = lambda: None) -> Ended:
     """Run trials until there is a reason to end; an interruption is one, and leaves everything in order.
 
-    They are carried out by the session's worker, or by a crew of them.
+    They are carried out by the session's worker, or by a `crew` once there is one.
     """
     before = session.study.trials()
     kept = keep_best(session)
     if before:
         session.listener(Resumed(before, kept, session.limit.before))
     try:
-        return _run(session) if crew is None else run_on_workers(session, crew)
+        return _run(session, crew)
     except KeyboardInterrupt:
         session.study.interrupt()
         keep_best(session)  # it may have been interrupted in that
@@ -36,12 +38,14 @@ def run_trials(session: Session, crew: Crew | None = None) -> Ended:
         session.worker.close()
 
 
-def _run(session: Session) -> Ended:
+def _run(session: Session, crew: Callable[[], Crew | None]) -> Ended:
     failures = Failures()
     while True:
         ended = reason_to_end(session)
         if ended is not None:
             return ended
+        if (called := crew()) is not None:
+            return run_on_workers(session, called)
         try:
             with session.limit.enforced():
                 session.on_progress("choosing a plan")

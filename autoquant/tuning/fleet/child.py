@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from autoquant.errors import AutoquantError
-from autoquant.tuning.fleet.children import TRUSTED
+from autoquant.tuning.fleet.children import PLACE, TRUSTED
 
 FIRST_VICTIM = "1000"
 """What makes the system choose this process, not the search, when memory runs out."""
@@ -20,8 +20,10 @@ def main() -> None:
     """Work; what there is to say goes to standard error."""
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
+    parser.add_argument(PLACE, default="0/1")
     parser.add_argument(TRUSTED, action="store_true")
     args = parser.parse_args()
+    _take_processors(*map(int, args.place.split("/")))
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     with suppress(OSError):  # of Linux alone
         Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM)
@@ -29,10 +31,17 @@ def main() -> None:
     from autoquant.tuning.fleet.worker import work_for
 
     try:
-        work_for(args.run, listener=log_event, child=True, trust_model=args.trust_model)
+        work_for(args.run, listener=log_event, trust_model=args.trust_model)
     except AutoquantError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
+
+
+def _take_processors(place: int, of: int) -> None:
+    """Use one's share of the processors: threads of several processes on the same ones take turns."""
+    if hasattr(os, "sched_setaffinity"):
+        all_of_them = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, all_of_them[place::of] or {all_of_them[place % len(all_of_them)]})
 
 
 def _end_with_standard_input() -> None:

@@ -18,6 +18,8 @@ LOG = "workers.log"
 """The file of a run that holds what its own workers write."""
 TRUSTED = "--trust-model"
 """Given to the processes where the search was told so: run.toml never says it."""
+PLACE = "--place"
+"""Which of how many processes one is, that they share the processors."""
 
 
 class Children:
@@ -26,7 +28,7 @@ class Children:
     def __init__(self, run: Path, jobs: int, *, trust_model: bool = False) -> None:
         self._run = run
         self._options = [TRUSTED] if trust_model else []
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._log: IO[bytes] | None = None
         self._jobs = jobs
         self._failures = 0
@@ -40,21 +42,23 @@ class Children:
         package = str(Path(autoquant.__file__).parents[1])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         while len(self._processes) < self._jobs:
+            place = min(set(range(self._jobs)) - self._processes.keys())
+            words = [str(self._run), PLACE, f"{place}/{self._jobs}", *self._options]
             process = subprocess.Popen(
-                [sys.executable, "-m", "autoquant.tuning.fleet.child", str(self._run), *self._options],
+                [sys.executable, "-m", "autoquant.tuning.fleet.child", *words],
                 stdin=subprocess.PIPE,  # whose end tells it that the search has ended, however that was
                 stdout=self._log,
                 stderr=self._log,
                 start_new_session=True,  # Ctrl-C is not for it
                 env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": paths},
             )
-            self._processes.append(process)
+            self._processes[place] = process
 
     def check(self, fleet: Fleet) -> None:
         """Start those again that died. Raises RunError where they keep doing so before they carry anything out."""
-        dead = [process for process in self._processes if process.poll() is not None]
-        for process in dead:
-            self._processes.remove(process)
+        dead = [(place, process) for place, process in self._processes.items() if process.poll() is not None]
+        for place, process in dead:
+            del self._processes[place]
             host = Process.own().host
             known = [one for one in fleet.workers if (one.host, one.facts.process.pid) == (host, process.pid)]
             for worker in known:
@@ -68,12 +72,14 @@ class Children:
         if dead:
             self.start()
 
-    def close(self) -> None:
-        """End them."""
-        for process in self._processes:
+    def close(self) -> set[int]:
+        """End them; gives their process ids."""
+        ended = set()
+        for process in self._processes.values():
             process.kill()
-        for process in self._processes:
+        for process in self._processes.values():
             process.wait()
+            ended.add(process.pid)
             if process.stdin is not None:
                 with suppress(OSError):
                     process.stdin.close()
@@ -81,6 +87,7 @@ class Children:
         if self._log is not None:
             self._log.close()
             self._log = None
+        return ended
 
     def _last_words(self) -> str:
         """The last line of the log."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.events import Listener, Warned
+from autoquant.tuning.fleet.board import WORKER
 from autoquant.tuning.fleet.children import Children
 from autoquant.tuning.fleet.float_outputs import float_digest
-from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY
+from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, Process, read_worker
 from autoquant.tuning.fleet.owner import GRACE, Fleet
 from autoquant.tuning.fleet.ownership import Ownership, owned
 from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
@@ -84,38 +87,78 @@ class Crew:
             self.meeting.board.say(self._ownership.member, READY, files)
 
 
-@contextmanager
-def crew_of(
-    request: SearchRequest,
-    folder: RunFolder,
-    listener: Listener,
-    clock: Clock,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-    grace: float = GRACE,
-) -> Iterator[Crew | None]:
-    """Own the search within, with the workers of this machine started; None where no workers are wanted.
+class CrewCall:
+    """Calls the crew of a search: at its beginning, if that wants workers, or once one comes to the run's folder.
 
-    Raises RunError where another process owns it, StorageError where the storage is away.
+    It is a context manager, in which this process owns the search once there is a `crew`. Entering it raises RunError
+    where another process owns it, StorageError where the storage is away; so does `come`.
     """
-    if request.jobs == 1 and not request.storage:
-        yield None
-        return
-    warn = partial(_warn, listener)
-    if request.storage:
-        meeting = meet_in_database(request.storage, request.study, warn)
-    else:
-        meeting = meet_in_folder(folder, warn)
-    children = Children(folder.path, request.jobs, trust_model=request.trust_model)
-    with (
-        closing(meeting),
-        owned(meeting.board, str(folder.path.resolve()), listener, clock, sleep) as ownership,
-        closing(children),
-    ):
+
+    def __init__(
+        self,
+        request: SearchRequest,
+        folder: RunFolder,
+        listener: Listener,
+        clock: Clock,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        grace: float = GRACE,
+    ) -> None:
+        self.crew: Crew | None = None
+        self._request = request
+        self._folder = folder
+        self._listener = listener
+        self._clock, self._sleep, self._grace = clock, sleep, grace
+        self._stack = ExitStack()
+
+    def __enter__(self) -> CrewCall:
+        if self._request.jobs != 1 or self._request.storage:
+            self._call()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def come(self, builder: Builder, scorer: SampleScorer) -> Crew | None:
+        """The crew, if there is one by now; what builds and scores is that of the session."""
+        if self.crew is None and self._folder.workers.exists():
+            self._listener(Warned("a worker has come: trials are carried out by workers from now on, one of them here"))
+            self._call().open(builder, scorer)
+        return self.crew
+
+    def end(self, why: str) -> None:
+        """Tell all workers, if any, that the search has come to its end."""
+        if self.crew is not None:
+            self.crew.end(why)
+
+    def _call(self) -> Crew:
+        request, folder, warn = self._request, self._folder, partial(_warn, self._listener)
+        if request.storage:
+            meeting = meet_in_database(request.storage, request.study, warn)
+        else:
+            meeting = meet_in_folder(folder, warn)
+        self._stack.callback(meeting.close)
+        place = str(folder.path.resolve())
+        owning = owned(meeting.board, place, self._listener, self._clock, self._sleep)
+        ownership = self._stack.enter_context(owning)
+        children = Children(folder.path, request.jobs, trust_model=request.trust_model)
+        self._stack.callback(self._clear, meeting, children)
         storage = meeting.storage
-        fleet = Fleet(meeting.board, ownership.member, listener, clock, away=lambda: storage.away, grace=grace)
+        known: dict[str, Any] = {"away": lambda: storage.away, "grace": self._grace}
+        fleet = Fleet(meeting.board, ownership.member, self._listener, self._clock, **known)
         children.start()
-        yield Crew(meeting, ownership, children, folder, fleet)
+        self.crew = Crew(meeting, ownership, children, folder, fleet)
+        return self.crew
+
+    def _clear(self, meeting: Meeting, children: Children) -> None:
+        """End the workers of this machine, and remove the folders of all that are not here any more."""
+        ended = children.close()
+        own = Process.own().host
+        here = [read_worker(member) for member in meeting.board.members(WORKER)]
+        kept = {one.folder for one in here if (one.process.host, one.process.pid) not in {(own, pid) for pid in ended}}
+        for path in self._folder.path.glob(f"{WORKING}*"):
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _warn(listener: Listener, text: str) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from autoquant.errors import OutOfTime
 from autoquant.files import writing
 from autoquant.formats.config_json import save_config
 from autoquant.tuning.fleet.crew import Crew
+from autoquant.tuning.fleet.messages import WORKING
 from autoquant.tuning.fleet.owner import Ended
 from autoquant.tuning.result import Ended as Reason
 from autoquant.tuning.session import Session
-from autoquant.tuning.study.run_folder import CONFIG, TEMPORARY
+from autoquant.tuning.study.run_folder import CONFIG
 from autoquant.tuning.study.trial import Trial
 from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, reason_to_end, rules_of
 
@@ -70,14 +71,26 @@ def _give(session: Session, crew: Crew, proposed: Trial) -> None:
 
 
 def _accepted(session: Session, ended: Ended) -> Trial:
-    """A trial that a worker has carried out, its folder made of what the worker wrote, as far as that is here."""
+    """A trial that a worker has carried out, its folder made of what the worker wrote, as far as that is here.
+
+    One that may be the best, of a machine that computes otherwise than this one, is carried out again here.
+    """
     trial, folder = ended.trial, session.folder.make_trial(ended.trial.number)
-    made = session.folder.path / ended.folder
+    if ended.worker is not None and not ended.worker.exact and _may_be_best(session, trial):
+        session.on_progress(f"trial {trial.number} again, on this machine")
+        trial = session.worker.run(trial, rules_of(session, trial), folder, session.on_progress)
+        return concluded(session, trial, folder)
+    own = "" if ended.worker is None else ended.worker.folder
+    made = session.folder.path / own / folder.name
     with writing(folder):
-        if ended.folder.startswith(TEMPORARY) and ".." not in made.parts and made.is_dir():
+        if own.startswith(WORKING) and Path(own).name == own and made.is_dir():
             for path in made.iterdir():
                 path.replace(folder / path.name)
-            shutil.rmtree(made, ignore_errors=True)
+            made.rmdir()
         else:
             save_config(trial.plan, folder / CONFIG, layers=session.builder.workload.layers)
     return concluded(session, trial, folder)
+
+
+def _may_be_best(session: Session, trial: Trial) -> bool:
+    return bool(trial.within) and rules_of(session, trial).improves

@@ -17,7 +17,7 @@ from autoquant.model.open import model_digest
 from autoquant.tuning.events import Listener, Warned, progress
 from autoquant.tuning.fleet.board import OWNER, Member
 from autoquant.tuning.fleet.float_outputs import check_float, float_digest
-from autoquant.tuning.fleet.messages import ENDED, FLOAT, LEFT, READY, Process, WorkerFacts
+from autoquant.tuning.fleet.messages import ENDED, FLOAT, LEFT, READY, WORKING, Process, WorkerFacts
 from autoquant.tuning.fleet.storages import Meeting
 from autoquant.tuning.fleet.work import Joined
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
@@ -27,7 +27,7 @@ from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.identity import check_same, check_versions, versions_of
 from autoquant.tuning.study.origins import check_origins
 from autoquant.tuning.study.request import SearchRequest
-from autoquant.tuning.study.run_folder import TEMPORARY, RunFolder
+from autoquant.tuning.study.run_folder import RunFolder
 
 SEARCH = "the search"
 HINT = "give this worker what the search has: --model, --data and --calibration say where it is here"
@@ -110,7 +110,6 @@ def joined(
     listener: Listener,
     patient: Patient,
     *,
-    child: bool = False,
     trust_model: bool = False,
     moved: Mapping[str, Any],
 ) -> Iterator[Joined]:
@@ -120,7 +119,7 @@ def joined(
     something here is not what the search has.
     """
     owner = owner_of(meeting, listener, patient)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=run) as own:
+    with tempfile.TemporaryDirectory(prefix=WORKING, dir=run) as own:
         files = Files(meeting, RunFolder(Path(own) if run is None else run), run is not None)
         files.take(owner.said[READY])
         if run is None:
@@ -133,9 +132,8 @@ def joined(
             tolerance = inputs.request.tolerance.absolute(worker.scorer.subset.score.value)
             check_float(worker.scorer, tolerance)
             listener(Warned(OTHER_CPU))
-        facts = WorkerFacts(Process.own(), exact=exact, shares_disk=run is not None, child=child)
-        told = Path(own).name if run is not None else ""
-        yield Joined(meeting.board, facts, worker, inputs.space, Path(own), told, files.fetch)
+        facts = WorkerFacts(Process.own(), exact=exact, folder="" if run is None else Path(own).name)
+        yield Joined(meeting.board, facts, worker, inputs.space, Path(own), files.fetch)
 
 
 def _opened(folder: RunFolder, listener: Listener, *, trust_model: bool, moved: Mapping[str, Any]) -> Inputs:

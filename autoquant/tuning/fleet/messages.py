@@ -27,6 +27,10 @@ ENDED = "ended"
 """Why an owner left that brought the search to its end."""
 
 
+WORKING = ".worker-"
+"""The prefix of the folders of a run in which workers build trials."""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """Where a process runs. `folder` is that of its run, where it has one."""
@@ -49,13 +53,13 @@ class Process:
 class WorkerFacts:
     """What a worker says of itself when it joins.
 
-    `exact` says that its FP32 outputs are those of the owner, bit by bit; `shares_disk`, that it writes into the run.
+    `exact` says that its FP32 outputs are those of the owner, bit by bit. It writes into this `folder` of the run,
+    where it has its disk.
     """
 
     process: Process
     exact: bool = True
-    shares_disk: bool = False
-    child: bool = False
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,23 +91,22 @@ def read_job(facts: Any) -> Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: the trial as it ended, and where in the run its files are, if the worker has its disk."""
+    """What became of a job: the trial as it ended."""
 
     job: str
     trial: Trial
-    folder: str = ""
 
 
 def result_facts(result: Result) -> Any:
     """A result as the board holds it."""
-    return {"job": result.job, "trial": facts_of(result.trial), "folder": result.folder}
+    return {"job": result.job, "trial": facts_of(result.trial)}
 
 
 def read_result(facts: Any, trial: Trial) -> Result:
     """A result of the board for this trial. Raises RunError where it is none."""
     found = Fields(facts["trial"], "result", RunError)
     ended = decode(Trial, found, plan=trial.plan, parameters=trial.parameters, note=trial.note)
-    return Result(facts["job"], ended, facts.get("folder", ""))
+    return Result(facts["job"], ended)
 
 
 def read_worker(member: Member) -> WorkerFacts:

@@ -77,11 +77,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial as it ended, what its worker said of itself, and where its files are; None where workers died of it."""
+    """A trial as it ended, and what its worker said of itself; None where workers died of it."""
 
     trial: Trial
     worker: WorkerFacts | None = None
-    folder: str = ""
 
 
 class Fleet:
@@ -219,7 +218,7 @@ class Fleet:
             self._tasks[trial.number] = replace(task, failed_on=task.failed_on | {worker.host})
             self._waiting.append(trial.number)
         else:
-            self._end(trial, worker.facts, result.folder)
+            self._end(trial, worker.facts)
         if not blameless:
             worker.ended += trial.state is not State.FAILED
             return
@@ -235,9 +234,9 @@ class Fleet:
         self._refused.add(worker.member)
         self._say(worker, {REFUSED: self._sick[worker.host]})
 
-    def _end(self, trial: Trial, facts: WorkerFacts | None = None, folder: str = "") -> None:
+    def _end(self, trial: Trial, facts: WorkerFacts | None = None) -> None:
         del self._tasks[trial.number]
-        self._told.append(Ended(trial, facts, folder))
+        self._told.append(Ended(trial, facts))
 
     def _dismiss_if_silent(self, worker: Worker, now: float) -> None:
         if now - worker.heard > self._grace:

@@ -45,8 +45,7 @@ class Revoked(BaseException):  # no function of the user's must take it for an e
 class Joined:
     """A run as a worker of it has opened it: what carries trials out, and the space that says what their points mean.
 
-    `fetch` gets files that the owner has computed since. Trials are built in `folder`, which has the name `told` in the
-    run where that is on a disk that the owner has too.
+    `fetch` gets files that the owner has computed since. Trials are built in `folder`.
     """
 
     board: Board
@@ -54,7 +53,6 @@ class Joined:
     worker: LocalWorker
     space: Space
     folder: Path
-    told: str = ""
     fetch: Callable[[], None] = lambda: None
 
 
@@ -169,8 +167,7 @@ class AtWork:
                 trial = self._joined.worker.run(trial, job.rules, folder, self._begin)
         except TrialTimeout:
             trial = failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
-        told = f"{self._joined.told}/{folder.name}" if self._joined.told else ""
-        self._board.say(self._member, RESULT, result_facts(Result(job.name, trial, told)))
+        self._board.say(self._member, RESULT, result_facts(Result(job.name, trial)))
         self._done += 1
         self._listener(WorkerEnded(trial, self._done))
 

@@ -28,7 +28,6 @@ def work_for(
     listener: Listener,
     max_trials: float = math.inf,
     idle: float = math.inf,
-    child: bool = False,
     trust_model: bool = False,
     clock: Clock = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -43,7 +42,7 @@ def work_for(
     try:
         with (
             closing(meet(run, storage, study, partial(_warn, listener))) as meeting,
-            joined(meeting, run, listener, patient, child=child, trust_model=trust_model, moved=moved) as found,
+            joined(meeting, run, listener, patient, trust_model=trust_model, moved=moved) as found,
         ):
             return AtWork(found, listener, max_trials=max_trials, idle=idle, clock=clock, sleep=sleep).run()
     except SearchEnded:

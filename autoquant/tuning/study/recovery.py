@@ -32,6 +32,7 @@ def open_recovered(
     minimized: str,
     storage: PatientStorage | None = None,
     name: str = "",
+    on_workers: bool = False,
 ) -> Study:
     """The study of a run, with every trial that ended by its journal or its folder.
 
@@ -56,6 +57,7 @@ def open_recovered(
         stored=stored,
         metric=metric,
         minimized=minimized,
+        on_workers=on_workers,
     )
 
 

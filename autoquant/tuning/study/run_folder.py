@@ -231,8 +231,11 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(str(self.path), "another process is working on it", hint="wait for it") from None
-            except OSError:  # a file system without locks: there nobody is kept out either
-                pass
+            except OSError as error:
+                what = (
+                    f"is on a file system without locks ({error.strerror}), so that nothing keeps another process out"
+                )
+                raise RunError(str(self.path), what, hint="choose another folder for --run") from None
             self._mend()
             yield
 

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -81,6 +82,8 @@ class Study:
     is the best trial so far (trial.py), and `longest` the seconds of the one that took longest, without any minus
     infinity.
 
+    Where trials are carried out `on_workers`, none is to blame for the death of the process that has the study.
+
     For optuna-dashboard what is minimized is called `minimized`, a score by its `metric`, and a trial that is not
     within tolerance is pruned: its best trial is the lowest value, whatever the constraints.
     """
@@ -96,7 +99,9 @@ class Study:
         stored: Mapping[int, Trial] = MappingProxyType({}),
         metric: str = "score",
         minimized: str = "",
+        on_workers: bool = False,
     ) -> None:
+        self._on_workers = on_workers
         self._store = store
         self._study = store.study
         self._metric = metric
@@ -128,6 +133,17 @@ class Study:
     def __len__(self) -> int:
         """The number of these trials."""
         return len(self._trials)
+
+    def wall_seconds(self) -> float:
+        """The seconds in which any trial that has ended ran, those in which several did counted once."""
+        known = (one for one in self._study.get_trials(deepcopy=False) if has_ended(one))
+        spans = sorted((one.datetime_start, one.datetime_complete) for one in known if one.datetime_start)
+        seconds, until = 0.0, datetime.min
+        for begin, end in spans:
+            assert begin is not None and end is not None
+            seconds += max((end - max(begin, until)).total_seconds(), 0.0)
+            until = max(until, end)
+        return seconds
 
     def propose(self, attempts: int = 50) -> Trial | None:
         """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new."""
@@ -292,7 +308,7 @@ class Study:
             return
         pending = self._pending(frozen)
         handle, attempt = optuna.Trial(self._study, frozen._trial_id), frozen.user_attrs.get(ATTEMPT, 1)
-        if told is None and attempt < ATTEMPTS:
+        if told is None and (attempt < ATTEMPTS or self._on_workers):
             handle.set_user_attr(ATTEMPT, attempt + 1)
             self._set_state(handle, TrialState.WAITING)
             return

@@ -185,7 +185,7 @@ def test_what_is_recalled_is_heard_no_more(played: PlayedFleet) -> None:
     played.fleet.recall()
     assert worker.said is None and played.fleet.running == 0
     played.board.say(worker.member, "job", {"name": job.name, "trial": job.trial, "rules": {}})
-    worker.board.say(worker.member, "result", {"job": job.name, "trial": {}, "folder": ""})
+    worker.board.say(worker.member, "result", {"job": job.name, "trial": {}})
     assert played.look() == []
 
 

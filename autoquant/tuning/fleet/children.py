@@ -59,6 +59,7 @@ class Children:
         dead = [(place, process) for place, process in self._processes.items() if process.poll() is not None]
         for place, process in dead:
             del self._processes[place]
+            _close(process)
             host = Process.own().host
             known = [one for one in fleet.workers if (one.host, one.facts.process.pid) == (host, process.pid)]
             for worker in known:
@@ -72,24 +73,25 @@ class Children:
         if dead:
             self.start()
 
-    def close(self) -> set[int]:
-        """End them; gives their process ids."""
-        ended = set()
+    def close(self) -> None:
+        """End them."""
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
             process.wait()
-            ended.add(process.pid)
-            if process.stdin is not None:
-                with suppress(OSError):
-                    process.stdin.close()
+            _close(process)
         self._processes.clear()
         if self._log is not None:
             self._log.close()
             self._log = None
-        return ended
 
     def _last_words(self) -> str:
         """The last line of the log."""
         lines = (self._run / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()

@@ -16,7 +16,7 @@ from autoquant.tuning.events import Listener, Warned
 from autoquant.tuning.fleet.board import WORKER
 from autoquant.tuning.fleet.children import Children
 from autoquant.tuning.fleet.float_outputs import float_digest
-from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, Process, read_worker
+from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, read_worker
 from autoquant.tuning.fleet.owner import GRACE, Fleet
 from autoquant.tuning.fleet.ownership import Ownership, owned
 from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
@@ -113,7 +113,11 @@ class CrewCall:
 
     def __enter__(self) -> CrewCall:
         if self._request.jobs != 1 or self._request.storage:
-            self._call()
+            try:
+                self._call()
+            except BaseException:
+                self._stack.close()
+                raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -138,9 +142,7 @@ class CrewCall:
         else:
             meeting = meet_in_folder(folder, warn)
         self._stack.callback(meeting.close)
-        place = str(folder.path.resolve())
-        owning = owned(meeting.board, place, self._listener, self._clock, self._sleep)
-        ownership = self._stack.enter_context(owning)
+        ownership = self._stack.enter_context(owned(meeting.board, self._listener, self._clock, self._sleep))
         children = Children(folder.path, request.jobs, trust_model=request.trust_model)
         self._stack.callback(self._clear, meeting, children)
         storage = meeting.storage
@@ -152,10 +154,14 @@ class CrewCall:
 
     def _clear(self, meeting: Meeting, children: Children) -> None:
         """End the workers of this machine, and remove the folders of all that are not here any more."""
-        ended = children.close()
-        own = Process.own().host
-        here = [read_worker(member) for member in meeting.board.members(WORKER)]
-        kept = {one.folder for one in here if (one.process.host, one.process.pid) not in {(own, pid) for pid in ended}}
+        children.close()
+        board, kept = meeting.board, set()
+        for member in board.members(WORKER):
+            worker = read_worker(member)
+            if worker.process.lives is False:
+                board.leave(member.id, dead=True)
+            else:
+                kept.add(worker.folder)
         for path in self._folder.path.glob(f"{WORKING}*"):
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)

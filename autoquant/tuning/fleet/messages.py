@@ -7,6 +7,7 @@ import platform
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
@@ -33,20 +34,27 @@ WORKING = ".worker-"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Where a process runs. `folder` is that of its run, where it has one."""
+    """Where a process runs. Numbers of processes are comparable where they have the same `space`."""
 
     host: str
     pid: int
     cpu: str = ""
-    folder: str = ""
+    space: str = ""
+
+    @property
+    def lives(self) -> bool | None:
+        """Whether it is there; None where that cannot be told from here."""
+        if not self.space or self.space != _space():
+            return None
+        return Path(f"/proc/{self.pid}").exists()
 
     def __str__(self) -> str:
         return f"{self.host} (process {self.pid})"
 
     @classmethod
-    def own(cls, folder: str = "") -> Process:
+    def own(cls) -> Process:
         """That of the caller."""
-        return cls(socket.gethostname(), os.getpid(), _cpu(), folder)
+        return cls(socket.gethostname(), os.getpid(), _cpu(), _space())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,16 @@ def last_words(member: Member) -> str:
 def _cpu() -> str:
     """The processor's name, as far as the system tells."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _space() -> str:
+    """What numbers of processes are of, where a system says: this start of it, and this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""

@@ -242,6 +242,8 @@ class Fleet:
         if now - worker.heard > self._grace:
             self._board.leave(worker.member, dead=True)
             self._lose(worker, f"gave no sign of life for {self._grace:g} s", died=True)
+        elif worker.facts.process.lives is False:
+            self.bury(worker)
 
     def _lose(self, worker: Worker, why: str, *, died: bool = False) -> None:
         """A worker is here no more; its trial waits for another."""

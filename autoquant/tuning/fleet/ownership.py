@@ -36,7 +36,6 @@ class Ownership:
 @contextmanager
 def owned(
     board: Board,
-    folder: str,
     listener: Listener,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
@@ -44,13 +43,10 @@ def owned(
     silence: float = SILENCE,
     period: float = PERIOD,
 ) -> Iterator[Ownership]:
-    """Be the owner within; `folder` is that of the run, which this process has locked.
-
-    Raises RunError where another owner lives.
-    """
+    """Be the owner within. Raises RunError where another owner lives."""
     for other in board.members(OWNER):
-        _outlive(board, other, folder, listener, clock, sleep, silence)
-    member = board.join(OWNER, encode(Process.own(folder)))
+        _outlive(board, other, listener, clock, sleep, silence)
+    member = board.join(OWNER, encode(Process.own()))
     try:
         first = board.members(OWNER)[0]
         if first.id != member:  # several were as quick
@@ -74,21 +70,24 @@ def process_of(member: Member) -> Process:
 def _outlive(
     board: Board,
     other: Member,
-    folder: str,
     listener: Listener,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
     silence: float,
 ) -> None:
-    """Wait until another owner is known to be dead, which one is whose folder's lock this process has."""
-    process, own, begin = process_of(other), Process.own(folder), clock()
+    """Wait until another owner is known to be dead, as it gives no sign of life, or is no process of this machine."""
+    process, begin = process_of(other), clock()
     report = reporter(listener, f"waiting whether {process}, which owned the search, still lives")
-    while (process.host, process.folder) != (own.host, own.folder) and clock() - begin < silence:
+    while process.lives is None and clock() - begin < silence:
         report(round(clock() - begin), round(silence))
         sleep(min(1.0, silence / 4))
         now = board.find(other.id)
-        if now.here and now.beat != other.beat:
+        if not now.here:
+            return
+        if now.beat != other.beat:
             raise _refusal(now)
+    if process.lives:
+        raise _refusal(other)
     board.leave(other.id, dead=True)
 
 

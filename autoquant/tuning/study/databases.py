@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 from sqlalchemy.orm import Session
 
 from autoquant.errors import StorageError, UsageError
+from autoquant.messages import reason
 from autoquant.quiet import no_progress
 from autoquant.tuning.study.patience import Patience, cause
 from autoquant.tuning.study.patient_storage import PatientStorage
@@ -52,6 +54,8 @@ def open_database(text: str, warn: Callable[[str], None] = no_progress) -> Patie
     except (ImportError, NoSuchModuleError):
         hint = f"pip install 'autoquant[{url.get_backend_name()}]', and write {url.get_backend_name()}+{driver}://..."
         raise UsageError(f"--storage {text}", "has no driver here", hint=hint) from None
+    except RuntimeError as error:  # which says how to upgrade its tables
+        raise StorageError(text, reason(error), hint="or give another database") from None
     except (DBAPIError, StorageInternalError) as error:
         hint = "see that the server runs, and that user, database and password (PGPASSWORD, ~/.pgpass) are right"
         raise StorageError(text, f"cannot be opened ({cause(error)})", hint=hint) from None
@@ -84,9 +88,13 @@ class _Open(Session):
 
 @contextmanager
 def _one_transaction(database: RDBStorage) -> Iterator[None]:
-    """Let all that is written within be one transaction."""
-    own, session = database.scoped_session, _Open(bind=database.engine)
-    replaced: Any = lambda: session  # noqa: E731  # all that a storage wants of it is to be called
+    """Let all that this thread writes within be one transaction."""
+    own, session, thread = database.scoped_session, _Open(bind=database.engine), threading.get_ident()
+
+    def chosen() -> Session:
+        return session if threading.get_ident() == thread else own()
+
+    replaced: Any = chosen  # all that a storage wants of it is to be called
     database.scoped_session = replaced
     try:
         yield

@@ -1,0 +1,268 @@
+"""Searches with real workers: processes of this machine, which load no TensorFlow, as the model is a .tflite."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Server
+from tiny_model import Tiny
+
+import autoquant
+from autoquant.errors import RunError, StorageError, UsageError
+from autoquant.model.litert.convert import convert
+from autoquant.model.open import open_model
+from autoquant.tuning.events import Event, TrialEnded, Warned, WorkersSeen
+from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.study.trial import Trial
+
+METRIC = """
+import os, signal, time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def metric(outputs, labels):
+    if (HERE / "die").exists() and __import__("sys").argv[0].endswith("child.py"):
+        (HERE / "die").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return -abs(outputs - labels).max(axis=1)
+"""
+
+
+@pytest.fixture
+def options(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
+    model, metric = tmp_path / "tiny.tflite", tmp_path / "mine.py"
+    model.write_bytes(convert(open_model(tiny.model).graph).content)
+    metric.write_text(METRIC)
+    space = tmp_path / "space.toml"
+    space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n')
+    return {
+        "model": model,
+        "data": regression,
+        "calibration": tiny.calibration,
+        "metric": f"{metric}:metric",
+        "target": "litert",
+        "space": space,
+        "tolerance": 0.0,
+        "sampler": "random",
+        "certify": "none",
+        "max_trials": 6,
+        "run": tmp_path / "run",
+    }
+
+
+def untimed(result: SearchResult) -> list[Trial]:
+    """All that is known of the trials but times, and how often the best was scored."""
+    return [replace(trial, seconds={}, samples=60) for trial in result.trials]
+
+
+def worker(*words: str) -> subprocess.Popen[str]:
+    """`autoquant worker` in a process of its own."""
+    command = [sys.executable, "-m", "autoquant", "worker", *words, "--plain"]
+    package = str(Path(autoquant.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+@contextmanager
+def workers(count: int, *words: str) -> Iterator[list[subprocess.Popen[str]]]:
+    processes = [worker(*words) for _ in range(count)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_workers_of_this_machine_find_what_one_process_does(options: dict[str, Any], tmp_path: Path) -> None:
+    """One of them dies of a trial, which another carries out; all files are there, and nothing is left behind."""
+    alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, TrialEnded) and event.trials == 2:
+            (tmp_path / "die").touch()
+
+    result = autoquant.search(**options, jobs=2, listener=hear)
+    assert (result.ended, untimed(result)) == (Ended.TRIALS, untimed(alone))
+    assert any("has died: trial" in event.text for event in heard if isinstance(event, Warned))
+    assert max(len(event.workers) for event in heard if isinstance(event, WorkersSeen)) == 2
+    assert result.best is not None and alone.best is not None and result.best.number == alone.best.number
+    names = {path.name for path in (options["run"] / "trials" / "0000").iterdir()}
+    assert names == {"config.json", "record.txt", "score.json"}
+    assert not list(options["run"].glob(".*-*"))
+    again = autoquant.resume(options["run"], max_trials=7, jobs=1)
+    assert untimed(again)[:6] == untimed(alone) and len(again.trials) == 7
+
+
+def test_workers_elsewhere_have_nothing_but_the_storage(
+    options: dict[str, Any], server: Server, tmp_path: Path
+) -> None:
+    """One is told to end while it works; the owner carries nothing out itself."""
+    alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
+    study = uuid.uuid4().hex
+    with workers(2, "--storage", server.url, "--study", study) as (first, second):
+
+        def hear(event: Event) -> None:
+            if isinstance(event, TrialEnded) and event.trials == 2:
+                first.send_signal(signal.SIGTERM)
+
+        result = autoquant.search(**options, jobs=0, storage=server.url, study=study, listener=hear)
+        out, err = second.communicate(timeout=60)
+        assert first.wait(timeout=60) == 130
+    assert (second.returncode, out) == (0, "the search has ended: trial budget used\n"), err
+    assert (result.ended, untimed(result)) == (Ended.TRIALS, untimed(alone))
+    assert result.best is not None and (options["run"] / "best" / "tiny_int8.tflite").is_file()
+    assert autoquant.status(storage=server.url, study=study).best == autoquant.status(options["run"]).best
+    with pytest.raises(RunError, match="exists already"):
+        autoquant.search(**{**options, "run": tmp_path / "another"}, storage=server.url, study=study)
+
+
+def test_a_storage_that_is_away_for_a_while_loses_nothing(
+    options: dict[str, Any], server: Server, tmp_path: Path
+) -> None:
+    alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
+    study, heard = uuid.uuid4().hex, list[str]()
+    with workers(1, "--storage", server.url, "--study", study) as (only,):
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Warned):
+                heard.append(event.text)
+            if isinstance(event, TrialEnded) and event.trials in (1, 3):
+                server.stop("immediate" if event.trials == 1 else "fast")
+                time.sleep(1.0)
+                server.start()
+
+        result = autoquant.search(**options, jobs=0, storage=server.url, study=study, listener=hear)
+        _, err = only.communicate(timeout=60)
+    assert untimed(result) == untimed(alone) and only.returncode == 0
+    assert any("is away" in text for text in [*heard, err])
+
+
+def test_an_owner_that_was_killed_is_followed_by_another(options: dict[str, Any], tmp_path: Path) -> None:
+    """The worker waits for it, and goes on."""
+    alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
+    run = options["run"]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if name != "model"]
+    command = [sys.executable, "-m", "autoquant", "search", str(options["model"]), *words, "--jobs=0", "--plain"]
+    owner = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _until(lambda: (run / "workers.journal").exists() or owner.poll() is not None)
+    with workers(1, str(run)) as (only,):
+        _until(lambda: len(list(run.glob("trials/*/score.json"))) >= 2 or owner.poll() is not None)
+        owner.kill()
+        owner.communicate()
+        assert only.poll() is None
+        result = autoquant.resume(run)
+        out, err = only.communicate(timeout=60)
+    assert (only.returncode, out) == (0, "the search has ended: trial budget used\n"), err
+    assert untimed(result) == untimed(alone)
+
+
+@pytest.mark.parametrize("what", ["model", "data", "calibration", "metric"])
+def test_a_worker_with_something_else_is_refused(
+    options: dict[str, Any], what: str, regression: Path, tmp_path: Path
+) -> None:
+    """It says what; the search goes on without it."""
+    import numpy as np
+
+    other = tmp_path / f"other{Path(str(options[what])).suffix.partition(':')[0]}"
+    if what == "model":
+        other.write_bytes(options["model"].read_bytes() + b"\0\0\0\0")
+    elif what == "metric":
+        other.write_text(METRIC.replace("max(axis=1)", "mean(axis=1)"))
+    else:
+        arrays = dict(np.load(options[what]))
+        np.savez(other, **{**arrays, "x": arrays["x"] + 1.0})
+    given = f"{other}:metric" if what == "metric" else str(other)
+    refused: list[tuple[int, str]] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.trials == 1:
+            with workers(1, str(options["run"]), f"--{what}", given) as (only,):
+                _, err = only.communicate(timeout=60)
+                refused.append((only.returncode, err))
+
+    result = autoquant.search(**options, jobs=2, listener=hear)
+    assert result.ended is Ended.TRIALS
+    ((code, err),) = refused
+    assert code == 2 and f"the {what} ({given}) is not what the run was started with" in err
+
+
+def test_other_versions_are_refused(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.trials == 1:
+            monkeypatch.setattr("autoquant.tuning.study.identity.__version__", "0.0.1")
+            with pytest.raises(RunError) as error:
+                autoquant.work(run=options["run"])
+            refused.append(str(error.value))
+
+    autoquant.search(**options, jobs=2, listener=hear)
+    assert "other versions are installed here: autoquant 0.0.1 instead of" in refused[0]
+
+
+def test_a_second_owner_is_refused_by_name_and_host(options: dict[str, Any], server: Server, tmp_path: Path) -> None:
+    """Also where it has a copy of the folder, which has another lock."""
+    refused: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.trials == 1:
+            shutil.copytree(options["run"], tmp_path / "copy", symlinks=True)
+            for path in (options["run"], tmp_path / "copy"):
+                with pytest.raises(RunError) as error:
+                    autoquant.resume(path)
+                refused.append(str(error.value))
+
+    autoquant.search(**options, storage=server.url, study=uuid.uuid4().hex, listener=hear)
+    assert "another process is working on it" in refused[0]
+    assert f"is owned by {socket.gethostname()} (process {os.getpid()}), which lives" in refused[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"jobs": -1}, "--jobs: must be at least 0"),
+        ({"study": "night"}, "--study: is the name of a search in a --storage"),
+        ({"storage": "sqlite:///a.db"}, "is no storage that several processes can share"),
+        ({"storage": "postgresql+psycopg://aq:secret@host/db"}, "has a password"),
+        ({"storage": "nonsense"}, "is no URL of a database"),
+        ({"jobs": 2, "metric": lambda outputs, labels: outputs}, "cannot be given metric from memory"),
+        ({"storage": "postgresql://aq@host/db", "data": {"x": [1]}}, "cannot be given data from memory"),
+    ],
+)
+def test_what_workers_cannot_do_is_said_at_once(options: dict[str, Any], given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        autoquant.search(**{**options, **given})
+    assert "secret" not in str(error.value) and not options["run"].exists()
+
+
+def test_a_storage_that_is_not_there_is_said_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(StorageError, match="cannot be opened") as error:
+        autoquant.search(**options, storage="postgresql+psycopg://aq@127.0.0.1:1/none")
+    assert error.value.exit_code == 75 and not options["run"].exists()
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within a minute")

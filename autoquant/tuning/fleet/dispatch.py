@@ -19,7 +19,7 @@ from autoquant.tuning.study.run_folder import CONFIG
 from autoquant.tuning.study.trial import Trial
 from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, reason_to_end, rules_of
 
-SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.02
+SHORTEST, LONGEST, SHARE = 0.1, 1.0, 0.02
 """Seconds from one look at the board to the next: at least, at most, and as a share of those without news."""
 WAIT = (Reason.TRIALS, Reason.TIMEOUT)
 """Reasons to begin no more trials, for which those that run are waited for as long as there is time."""

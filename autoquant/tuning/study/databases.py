@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, get_storage
+from optuna.storages._rdb.models import TrialParamModel
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
@@ -45,12 +47,32 @@ def check_url(text: str) -> URL:
     return url
 
 
+class Database(RDBStorage):
+    """Optuna's storage in a database, which stores the parameters of a new trial in one statement.
+
+    Optuna asks for the trial, and for the same parameter of another one, before each of them: three statements a
+    parameter. All trials of a study of ours have the same space.
+    """
+
+    def _set_trial_param_without_commit(
+        self,
+        session: Session,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None = None,
+    ) -> None:
+        known = {"trial_id": trial_id, "param_name": param_name, "param_value": param_value_internal}
+        session.add(TrialParamModel(**known, distribution_json=distribution_to_json(distribution)))
+
+
 def open_database(text: str, warn: Callable[[str], None] = no_progress) -> PatientStorage:
     """Connect to a database. Raises UsageError where its driver is missing, StorageError where it is not there."""
     url = check_url(text)
     driver = DRIVERS[url.get_backend_name()]
     try:
-        database = RDBStorage(text, {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_SECONDS}})
+        database = Database(text, {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_SECONDS}})
     except (ImportError, NoSuchModuleError):
         hint = f"pip install 'autoquant[{url.get_backend_name()}]', and write {url.get_backend_name()}+{driver}://..."
         raise UsageError(f"--storage {text}", "has no driver here", hint=hint) from None

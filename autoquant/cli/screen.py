@@ -27,6 +27,7 @@ from autoquant.cli.state import (
     best,
     budget,
     cells,
+    crew,
     ended,
     facts,
     phase,
@@ -34,10 +35,11 @@ from autoquant.cli.state import (
     running,
     update,
     verdict,
+    workers,
 )
 from autoquant.pulse import PATIENCE, PERIOD, Pulse, log_line, watched
 from autoquant.quiet import show
-from autoquant.tuning.events import Event, Listener, TrialEnded, Warned
+from autoquant.tuning.events import Event, Listener, TrialEnded, Warned, WorkerEnded
 from autoquant.tuning.study.trial import Trial
 
 NARROW = 90
@@ -135,7 +137,7 @@ class PlainScreen:
             before, self._state = self._state, update(self._state, event, now)
             known = self._lines(before)
             lines = [line for line in self._lines(self._state) if line not in known]
-            if isinstance(event, TrialEnded):
+            if isinstance(event, TrialEnded | WorkerEnded):
                 lines += trial_lines(event.trial, self._state, verbose=self._verbose)
             self._put(lines or self._progress(now), now)
 
@@ -159,7 +161,7 @@ class PlainScreen:
     def _lines(self, state: SearchState) -> list[str]:
         begun = running(state) if self._verbose else ()
         warnings = (("warning", text) for text in state.warnings)
-        return [f"{label}: {text}" for label, text in (*facts(state), *warnings, *begun, *ended(state))]
+        return [f"{label}: {text}" for label, text in (*facts(state), *warnings, *crew(state), *begun, *ended(state))]
 
 
 def trial_lines(trial: Trial, state: SearchState, *, verbose: bool) -> Iterator[str]:
@@ -225,6 +227,7 @@ def render(state: SearchState, now: float) -> RenderableType:
     if state.baseline is not None:
         shown.append(("best", Text(best(state), STYLES.get(verdict(state.best, state), "") if state.best else "dim")))
     shown += running(state)
+    shown += workers(state)
     if state.pace is not None:
         own = state.running is not None and state.pace.what == f"trial {state.running.number}"
         shown.append(("" if own else state.pace.what, _bar(state.pace, now)))

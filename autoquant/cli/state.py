@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from autoquant.tuning.study.choices import MACS
 from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import State, Trial
 
+MOST_WORKERS = 8
+"""Workers that have a line of their own."""
 RECENT = 6
 """Trials that are shown."""
 QUIET = 2.0
@@ -184,6 +187,22 @@ def running(state: SearchState) -> Iterator[Row]:
     if state.running is not None and state.opened is not None:
         one = state.running
         yield f"trial {one.number}", f"{one.why}; {share_words(one.int8_layers, state.opened.layers, one.int8_share)}"
+
+
+def workers(state: SearchState) -> Iterator[Row]:
+    """The workers that are there, and what each does; of many, the first."""
+    for one in state.workers[:MOST_WORKERS]:
+        yield f"worker {one.number}", f"{one.host}: {one.doing or 'joined'}; {counted(one.trials, 'trial')}"
+    if len(state.workers) > MOST_WORKERS:
+        yield "", f"and {counted(len(state.workers) - MOST_WORKERS, 'worker')} more"
+
+
+def crew(state: SearchState) -> Iterator[Row]:
+    """How many workers are there, and where: a log has a line when that changes."""
+    if state.workers:
+        hosts = Counter(one.host for one in state.workers)
+        where = ", ".join(f"{count} on {host}" for host, count in sorted(hosts.items()))
+        yield "workers", f"{len(state.workers)}: {where}"
 
 
 def phase_begin(state: SearchState) -> tuple[str, float]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from autoquant.tuning.events import BaselineScored, Event, Finished, Opened, Progress, Resumed, TrialEnded, Warned
+from autoquant.tuning.events import (
+    BaselineScored,
+    Event,
+    Finished,
+    Opened,
+    Progress,
+    Resumed,
+    TrialEnded,
+    Warned,
+    WorkerEnded,
+)
 
 LOGGER = logging.getLogger("autoquant")
 LOGGER.addHandler(logging.NullHandler())  # so that warnings are silent where a program configures no logging
@@ -45,7 +55,7 @@ def _text(event: Event) -> str:
             return f"FP32: {metric} {score:.6g}, a drop of {max_drop:.6g} is within tolerance"
         case Resumed(trials):
             return f"{len(trials)} trials ended before"
-        case TrialEnded(trial):
+        case TrialEnded(trial) | WorkerEnded(trial):
             drop = "no score" if trial.drop is None else f"drop {trial.drop:.6g}"
             return f"trial {trial.number}: {trial.state.value}, {trial.int8_layers} layers in INT8, {drop}"
         case Finished(result):

@@ -20,6 +20,8 @@ from autoquant.tuning.events import (
     TrialEnded,
     TrialStarted,
     Warned,
+    WorkerHere,
+    WorkersSeen,
 )
 from autoquant.tuning.result import SearchResult
 from autoquant.tuning.study.trial import Trial
@@ -224,3 +226,19 @@ def test_the_last_screen_names_the_report(
     assert not any("report" in row for row in rows(OPENED, Finished(finished)))
     (tmp_path / "report.html").touch()
     assert any(row.startswith("report /") for row in rows(OPENED, Finished(finished)))
+
+
+def here(number: int, doing: str = "", trials: int = 0) -> WorkerHere:
+    return WorkerHere(number, "gpu-1", 100 + number, doing, trials)
+
+
+def test_workers_are_shown_with_what_they_do() -> None:
+    seen = WorkersSeen((here(1, "trial 7 120/800", 2), here(2)))
+    shown = rows(OPENED, BASELINE, Progress("waiting for workers", 0, 0), seen, now=4.0)
+    assert shown[-4:-1] == [
+        "worker 1 gpu-1: trial 7 120/800; 2 trials",
+        "worker 2 gpu-1: joined; 0 trials",
+        "waiting for workers 1.0s so far",
+    ]
+    many = rows(OPENED, WorkersSeen(tuple(map(here, range(20)))))
+    assert sum(line.startswith("worker ") for line in many) == 8 and "and 12 workers more" in many

@@ -51,7 +51,7 @@ class Patient:
 
 def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
     """The owner of a search, once it has all that workers need. Raises SearchEnded, and RunError after `idle`."""
-    begin = patient.clock()
+    begin, told = patient.clock(), ""
     while True:
         owners = meeting.board.members(OWNER)
         ready = [one for one in owners if READY in one.said]
@@ -64,7 +64,9 @@ def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
             what = f"no search was ready within {waited:.0f} s"
             raise RunError(meeting.where, what, hint="start it, or `autoquant resume` it; or wait longer with --idle")
         what = "waiting for the search to be ready" if owners else "waiting for a search, or its resumption"
-        progress(listener, what, 0, 0)
+        if what != told:
+            progress(listener, what, 0, 0)
+            told = what
         patient.sleep(min(1.0, max(patient.idle - waited, 0.05)))
 
 

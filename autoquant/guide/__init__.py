@@ -14,6 +14,7 @@ TOPICS: Mapping[str, str] = MappingProxyType(
         "search": "how the search works, when a trial stops, when it ends",
         "certificate": "what may be claimed of the result, with an example",
         "run": "the folder of a run, exit codes, how to read a result",
+        "workers": "trials on other machines, and on many processors",
         "safety": "what is safe to open: models, runs and data of others",
         "operators": "which layers become INT8, on both targets",
         "amct": "scripts and files of AMCT",

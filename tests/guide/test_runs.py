@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from databases import postgresql
 from packages import install, site
 from pages import PAGES, README, blocks, commands
 
@@ -178,8 +179,26 @@ def test_a_package_of_your_own(folder: Path) -> None:
     assert Path(phone["model"]).suffix == ".tflite"
 
 
+def test_workers(folder: Path) -> None:
+    """Of this machine, of a search that has ended, and over a database, with its address in place of the page's."""
+    together, ended, search, work, status = typed("workers")
+    run(together)
+    assert Path("runs/two/best/model_quantized.pb").is_file()
+    run(ended)
+    with postgresql() as server:
+        here = [line.replace("postgresql+psycopg://aq@db/aq", server.url) for line in (search, work, status)]
+        worker = subprocess.Popen([sys.executable, "-m", *shlex.split(here[1])])
+        try:
+            run(here[0])
+            assert worker.wait(timeout=60) == 0
+        finally:
+            worker.kill()
+        run(here[2])
+    assert Path("runs/night/best/model_quantized.pb").is_file()
+
+
 def test_every_page_that_shows_commands_is_run() -> None:
-    tried = {"README", "start", "run", "amct", "extending"}
+    tried = {"README", "start", "run", "amct", "extending", "workers"}
     assert {page for page in PAGES if typed(page)} == tried
     snippets = {page for page, text in PAGES.items() if any(language == "python" for language, _ in blocks(text))}
     assert snippets == {"README", "start", "amct", "python", "data", "extending"}

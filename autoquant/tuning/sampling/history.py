@@ -138,7 +138,7 @@ class History:
 
     def already_known(self, parameters: Parameters, max_samples: int | None = None) -> bool:
         """Whether a trial of the plan would say nothing that another does not say or is about to say."""
-        return any(trial.final or _reaches(trial, max_samples) for trial in self.trials_of(parameters))
+        return any(trial.final or trial.reaches(max_samples) for trial in self.trials_of(parameters))
 
     def measures(self, parameters: Parameters) -> tuple[float, ...]:
         """How bad a plan was measured to be, on more and more samples, which are the same ones for all plans."""
@@ -195,8 +195,3 @@ def _facts(trial: Trial) -> tuple[float | bool, ...]:
     failed, done = trial.state is State.FAILED, trial.state is State.DONE
     within, missed, unlimited = bool(trial.within), trial.within is False, trial.max_samples is None
     return *numbers, within, missed, failed, done, trial.undecided, unlimited, trial.final
-
-
-def _reaches(trial: Trial, max_samples: int | None) -> bool:
-    """Whether a trial was to be scored on as many samples."""
-    return trial.max_samples is None or (max_samples is not None and trial.max_samples >= max_samples)

@@ -65,7 +65,9 @@ class Sampler(Protocol):
     def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
         """The next point, given all trials by number, running ones too; None where nothing is left to try.
 
-        It is called again where the point means a plan that was tried, with that trial among them.
+        With trials that run, None says that nothing can be tried before one of them has ended. It is called again where
+        the point means a plan that was tried, with that trial among them, or one that runs: then the running trial is
+        there once more, at that point.
         """
         ...
 
@@ -118,7 +120,8 @@ class Study:
         self.best: Trial | None = None
         self.longest = -math.inf
         self._repeats: dict[int, Trial] = {}
-        self._known: dict[bytes, Trial] = {}
+        self._known: dict[bytes, dict[int, Trial]] = {}
+        self._suspects: set[int] = set()
         self._read()
         self._reopen(stored)
         for start in space.starts() if starts is None else starts:
@@ -135,17 +138,25 @@ class Study:
         return len(self._trials)
 
     def propose(self, attempts: int = 50) -> Trial | None:
-        """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new."""
+        """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new.
+
+        No plan of a trial that runs. None while trials run means that it is worth asking again once one has ended.
+        """
+        if self._running and self._suspects - self._trials.keys() - self._repeats.keys():
+            return None  # one at a time, so that it is known which one a process dies of
+        refused: list[Trial] = []
         for _ in range(attempts):
-            if not self._waits():
+            waiting = self._waiting(refused, attempts)
+            if waiting is None:
                 return None
-            handle = self._study.ask()
+            handle = optuna.Trial(self._study, waiting._trial_id)
+            self._set_state(handle, TrialState.RUNNING)
             trial = self._pending(handle)
-            earlier = self._known.get(plan_digest(trial.plan))
+            earlier = self._answered(trial)
             if not trial.plan.int8:
                 handle.set_user_attr(SKIPPED, "no layer in INT8")
                 self._study.tell(handle, state=TrialState.PRUNED)
-            elif earlier is not None and _answers(earlier, trial.max_samples):
+            elif earlier is not None:
                 self._repeat(handle, trial, earlier)
             else:
                 self._running[trial.number] = handle, trial
@@ -192,16 +203,46 @@ class Study:
                 self._set_state(handle, TrialState.WAITING)
         self._running.clear()
 
-    def _waits(self) -> bool:
-        """Whether a point waits to be tried; where none does, the sampler gives the next."""
-        if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return True
-        running = {number: trial for number, (_, trial) in self._running.items()}
-        known = {**self._trials, **self._repeats, **running}
-        suggestion = self._sampler([known[number] for number in sorted(known)])
-        if suggestion is not None:
-            self._enqueue(suggestion)
-        return suggestion is not None
+    def _waiting(self, refused: list[Trial], most: int) -> FrozenTrial | None:
+        """The first point that waits and can be tried; where none does, the sampler gives it.
+
+        A point that means a plan that runs can wait until that has ended, and is not stored where it comes from the
+        sampler: nothing is numbered that is not carried out. It is `refused`, `most` of them in a row, and the sampler
+        is told.
+        """
+        waiting = self._first_waiting()
+        while waiting is None and len(refused) < most:
+            running = [trial for _, trial in self._running.values()]
+            known = [*self._trials.values(), *self._repeats.values(), *running, *refused]
+            suggestion = self._sampler(sorted(known, key=lambda trial: trial.number))
+            if suggestion is None:
+                return None
+            same = self._running_alike(suggestion.parameters, suggestion.max_samples)
+            if same is None:
+                self._enqueue(suggestion)
+                waiting = self._first_waiting()
+            else:
+                refused.append(replace(same, parameters=suggestion.parameters))
+        return waiting
+
+    def _first_waiting(self) -> FrozenTrial | None:
+        every = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        limits = ((one, self._suggested(one)["max_samples"]) for one in every)
+        return next((one for one, limit in limits if self._running_alike(one.params, limit) is None), None)
+
+    def _running_alike(self, parameters: Parameters, max_samples: int | None) -> Trial | None:
+        """A running trial of the same plan, on as many samples at least."""
+        if not self._running:
+            return None
+        digest = plan_digest(self._space.plan(parameters))
+        running = (trial for _, trial in self._running.values() if trial.reaches(max_samples))
+        return next((trial for trial in running if plan_digest(trial.plan) == digest), None)
+
+    def _answered(self, trial: Trial) -> Trial | None:
+        """The last of the trials of the same plan that ended and tell all that this one would."""
+        known = self._known.get(plan_digest(trial.plan), {})
+        answers = (known[number] for number in sorted(known, reverse=True))
+        return next((earlier for earlier in answers if _answers(earlier, trial.max_samples)), None)
 
     def _enqueue_in_float(self, trial: Trial) -> None:
         """Let the point of a trial that failed wait with the layer at fault in float."""
@@ -240,10 +281,9 @@ class Study:
         return {name: known[name] for name in SUGGESTED}
 
     def _remember(self, trial: Trial) -> None:
-        """Of several trials of one plan, the last one knows most."""
         amended = trial.number in self._trials
         self._trials[trial.number] = trial
-        self._known[plan_digest(trial.plan)] = trial
+        self._known.setdefault(plan_digest(trial.plan), {})[trial.number] = trial
         some = self._trials.values() if amended or self.best is None else (self.best, trial)
         self.best = best(some, self._max_drop)
         self.longest = max(self.longest, sum(trial.seconds.values()))
@@ -264,12 +304,13 @@ class Study:
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""
         amended = self._study.user_attrs.get(AMENDED, {})
-        for frozen in self._study.get_trials(deepcopy=False):
+        every = self._study.get_trials(deepcopy=False)
+        for frozen in filter(has_ended, every):
+            self._remember(self._outcome(frozen, amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]))
+        for frozen in every:  # what they repeat may have a larger number: that of a trial that ended earlier
             if REPEATS in frozen.user_attrs and frozen.state.is_finished():
                 earlier = self._trials[frozen.user_attrs[REPEATS]]
                 self._repeats[frozen.number] = _repeated(self._pending(frozen), earlier)
-            elif has_ended(frozen):
-                self._remember(self._outcome(frozen, amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]))
 
     def _outcome(self, frozen: FrozenTrial, outcome: object) -> Trial:
         """How a trial ended, by what was written of it. Raises RunError."""
@@ -278,7 +319,9 @@ class Study:
 
     def _reopen(self, stored: Mapping[int, Trial]) -> None:
         """Take over what has ended, by its folder or all but; what else a process that died had begun waits again."""
-        for frozen in self._study.get_trials(deepcopy=False):
+        every = self._study.get_trials(deepcopy=False)
+        alone = sum(frozen.state is TrialState.RUNNING for frozen in every) <= 1
+        for frozen in every:
             told, known = stored.get(frozen.number), self._trials.get(frozen.number)
             if told is not None and told.parameters == frozen.params:
                 pending = self._pending(frozen)
@@ -288,16 +331,21 @@ class Study:
             if known is not None and told not in (None, known) and frozen.number in stored:
                 self.amend(told)  # the process died before it was amended here
             elif is_cut_off(frozen):
-                self._end_or_wait(frozen, told)
+                self._end_or_wait(frozen, told, alone=alone)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self._suspects = {one.number for one in waiting if one.user_attrs.get(ATTEMPT) == ATTEMPTS}
 
-    def _end_or_wait(self, frozen: FrozenTrial, told: Trial | None) -> None:
-        """End a trial that was cut off as it is told to have ended; else it waits again, unless it dies each time."""
+    def _end_or_wait(self, frozen: FrozenTrial, told: Trial | None, *, alone: bool) -> None:
+        """End a trial that was cut off as it is told to have ended; else it waits again, unless it dies each time.
+
+        Of several that ran nobody knows which one the process died of: at its last attempt each of them runs `alone`.
+        """
         if frozen.state is TrialState.WAITING and told is None:
             return
         pending = self._pending(frozen)
         handle, attempt = optuna.Trial(self._study, frozen._trial_id), frozen.user_attrs.get(ATTEMPT, 1)
-        if told is None and attempt < ATTEMPTS:
-            handle.set_user_attr(ATTEMPT, attempt + 1)
+        if told is None and (attempt < ATTEMPTS or not alone):
+            handle.set_user_attr(ATTEMPT, min(attempt + 1, ATTEMPTS))
             self._set_state(handle, TrialState.WAITING)
             return
         if frozen.state is TrialState.WAITING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 
@@ -65,6 +65,14 @@ class History:
         new = np.array([_facts(trial) for trial in trials[ended:]], FACTS)
         facts = np.concatenate([before.facts[:ended], new])
         return cls(tuple(trials), problem, coding, keys, codes, facts, before._tables)
+
+    def assuming(self, within: Sequence[int]) -> History:
+        """The same with the running trials at these places within tolerance, of which nothing is measured."""
+        trials = list(self.trials)
+        for place in within:
+            objective = self.problem.lowest + self.total_gain - self.gain_of(self.int8[place])
+            trials[place] = replace(trials[place], state=State.STOPPED, within=True, objective=objective)
+        return History.of(trials, self.problem, self)
 
     @cached_property
     def by_plan(self) -> dict[bytes, list[Trial]]:

@@ -19,15 +19,15 @@ def assumptions(history: History) -> Iterator[History]:
     would change nothing: where none of them runs that gains more than the incumbent, and leaves something to be gained.
     """
     chances = _chances(history)
-    order = sorted(chances, key=lambda place: (-chances[place], place))
-    bounds = [1.0, *(chances[place] for place in order), 0.0]
+    order = sorted(chances, key=lambda number: (-chances[number], number))
+    bounds = [1.0, *(chances[number] for number in order), 0.0]
     counts = sorted(range(len(order) + 1), key=lambda count: bounds[count + 1] - bounds[count])
     for count in counts[:MOST] if order else ():
         yield history.assuming(order[:count])
 
 
 def _chances(history: History) -> dict[int, float]:
-    """The place of each of these trials -> the chance that it is within tolerance."""
+    """The number of each of these trials -> the chance that it is within tolerance."""
     found: dict[int, float] = {}
     by_settings: dict[bytes, Plans] = {}
     for place, trial in enumerate(history.trials):
@@ -40,5 +40,5 @@ def _chances(history: History) -> dict[int, float]:
             if settings not in by_settings:
                 by_settings[settings] = Plans(history, trial.parameters, history.predictions(trial.parameters))
             plans = by_settings[settings]
-            found[place] = plans.curve.chance(plans.divergence(codes))
+            found[trial.number] = plans.curve.chance(plans.divergence(codes))
     return found

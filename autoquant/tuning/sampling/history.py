@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
@@ -66,12 +66,13 @@ class History:
         facts = np.concatenate([before.facts[:ended], new])
         return cls(tuple(trials), problem, coding, keys, codes, facts, before._tables)
 
-    def assuming(self, within: Sequence[int]) -> History:
-        """The same with the running trials at these places within tolerance, of which nothing is measured."""
+    def assuming(self, within: Collection[int]) -> History:
+        """The same with the running trials of these numbers within tolerance, of which nothing is measured."""
         trials = list(self.trials)
-        for place in within:
-            objective = self.problem.lowest + self.total_gain - self.gain_of(self.int8[place])
-            trials[place] = replace(trials[place], state=State.STOPPED, within=True, objective=objective)
+        for place, trial in enumerate(trials):
+            if trial.number in within:
+                objective = self.problem.lowest + self.total_gain - self.gain_of(self.int8[place])
+                trials[place] = replace(trial, state=State.STOPPED, within=True, objective=objective)
         return History.of(trials, self.problem, self)
 
     @cached_property

@@ -81,6 +81,24 @@ def test_an_assumed_trial_is_what_one_proven_to_be_within_would_be() -> None:
     assert assumed.gain_over_incumbent(assumed.int8[0]) == pytest.approx(0.5)
 
 
+def test_a_running_trial_that_is_there_at_two_points_of_its_plan_ends_once() -> None:
+    """As a study has it where a sampler suggested its plan again."""
+    running = trial(2, "abcd")
+    twin = replace(running, parameters=dict(running.parameters))
+    first, second = assumptions(History.of([missed(0, "abcdefgh"), met(1, "ab"), running, twin], PROBLEM))
+    assert sorted([within(first), within(second)]) == [[], [2, 2]]
+
+
+def test_halvings_run_beside_each_other() -> None:
+    """Where all that ended was hopeless."""
+    hopeless = [replace(missed(number, "abcdefgh"[number:]), drop=0.9) for number in range(4)]
+    trials = list(hopeless)
+    while (suggestion := propose(History.of(trials, PROBLEM))) is not None:
+        trials.append(trial_of(suggestion, len(trials)))
+    found = [(one.phase, len(int8_of(one.parameters, PROBLEM))) for one in trials[4:]]
+    assert found == [("halving", 4), ("halving", 2), ("halving", 1)]
+
+
 def test_of_many_that_run_only_the_most_probable_ends_are_tried() -> None:
     running = [trial(number + 1, "abcdefgh"[:number]) for number in range(1, 8)]
     assert len(list(assumptions(History.of([missed(0, "abcdefgh"), *running, trial(9, "bcd")], PROBLEM)))) == MOST

@@ -121,7 +121,6 @@ class Study:
         self.longest = -math.inf
         self._repeats: dict[int, Trial] = {}
         self._known: dict[bytes, dict[int, Trial]] = {}
-        self._suspects: set[int] = set()
         self._read()
         self._reopen(stored)
         for start in space.starts() if starts is None else starts:
@@ -142,8 +141,6 @@ class Study:
 
         No plan of a trial that runs. None while trials run means that it is worth asking again once one has ended.
         """
-        if self._running and self._suspects - self._trials.keys() - self._repeats.keys():
-            return None  # one at a time, so that it is known which one a process dies of
         refused: list[Trial] = []
         for _ in range(attempts):
             waiting = self._waiting(refused, attempts)
@@ -332,20 +329,18 @@ class Study:
                 self.amend(told)  # the process died before it was amended here
             elif is_cut_off(frozen):
                 self._end_or_wait(frozen, told, alone=alone)
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self._suspects = {one.number for one in waiting if one.user_attrs.get(ATTEMPT) == ATTEMPTS}
 
     def _end_or_wait(self, frozen: FrozenTrial, told: Trial | None, *, alone: bool) -> None:
         """End a trial that was cut off as it is told to have ended; else it waits again, unless it dies each time.
 
-        Of several that ran nobody knows which one the process died of: at its last attempt each of them runs `alone`.
+        Only of what ran `alone`: of several nobody knows which one the process died of.
         """
         if frozen.state is TrialState.WAITING and told is None:
             return
         pending = self._pending(frozen)
         handle, attempt = optuna.Trial(self._study, frozen._trial_id), frozen.user_attrs.get(ATTEMPT, 1)
         if told is None and (attempt < ATTEMPTS or not alone):
-            handle.set_user_attr(ATTEMPT, min(attempt + 1, ATTEMPTS))
+            handle.set_user_attr(ATTEMPT, attempt + alone)
             self._set_state(handle, TrialState.WAITING)
             return
         if frozen.state is TrialState.WAITING:

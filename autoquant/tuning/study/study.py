@@ -66,8 +66,8 @@ class Sampler(Protocol):
         """The next point, given all trials by number, running ones too; None where nothing is left to try.
 
         With trials that run, None says that nothing can be tried before one of them has ended. It is called again where
-        the point means a plan that was tried, with that trial among them, or one that runs: then the running trial is
-        there once more, at that point.
+        the point means a plan that was tried, with that trial among them, or one that runs: with trials that run, the
+        one of that plan is then there once more, at that point.
         """
         ...
 
@@ -121,6 +121,7 @@ class Study:
         self.longest = -math.inf
         self._repeats: dict[int, Trial] = {}
         self._known: dict[bytes, dict[int, Trial]] = {}
+        self._exhausted = -1
         self._read()
         self._reopen(stored)
         for start in space.starts() if starts is None else starts:
@@ -139,26 +140,14 @@ class Study:
     def propose(self, attempts: int = 50) -> Trial | None:
         """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new.
 
-        No plan of a trial that runs. None while trials run means that it is worth asking again once one has ended.
+        No plan of a trial that runs. None while trials run means that it is worth asking again once one has ended;
+        before that it costs nothing.
         """
-        refused: list[Trial] = []
-        for _ in range(attempts):
-            waiting = self._waiting(refused, attempts)
-            if waiting is None:
-                return None
-            handle = optuna.Trial(self._study, waiting._trial_id)
-            self._set_state(handle, TrialState.RUNNING)
-            trial = self._pending(handle)
-            earlier = self._answered(trial)
-            if not trial.plan.int8:
-                handle.set_user_attr(SKIPPED, "no layer in INT8")
-                self._study.tell(handle, state=TrialState.PRUNED)
-            elif earlier is not None:
-                self._repeat(handle, trial, earlier)
-            else:
-                self._running[trial.number] = handle, trial
-                return trial
-        return None
+        if self._running and self._exhausted == len(self._trials):
+            return None
+        proposed = self._next(attempts)
+        self._exhausted = -1 if proposed else len(self._trials)
+        return proposed
 
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
@@ -200,12 +189,32 @@ class Study:
                 self._set_state(handle, TrialState.WAITING)
         self._running.clear()
 
+    def _next(self, attempts: int) -> Trial | None:
+        refused: list[Trial] = []
+        for _ in range(attempts):
+            waiting = self._waiting(refused, attempts)
+            if waiting is None:
+                return None
+            handle = optuna.Trial(self._study, waiting._trial_id)
+            self._set_state(handle, TrialState.RUNNING)
+            trial = self._pending(handle)
+            earlier = self._answered(trial.plan, trial.max_samples)
+            if not trial.plan.int8:
+                handle.set_user_attr(SKIPPED, "no layer in INT8")
+                self._study.tell(handle, state=TrialState.PRUNED)
+            elif earlier is not None:
+                self._repeat(handle, trial, earlier)
+            else:
+                self._running[trial.number] = handle, trial
+                return trial
+        return None
+
     def _waiting(self, refused: list[Trial], most: int) -> FrozenTrial | None:
         """The first point that waits and can be tried; where none does, the sampler gives it.
 
-        A point that means a plan that runs can wait until that has ended, and is not stored where it comes from the
-        sampler: nothing is numbered that is not carried out. It is `refused`, `most` of them in a row, and the sampler
-        is told.
+        A point that means a plan that runs can wait until that has ended. Where it comes from the sampler it is not
+        stored, nor is, while trials run, what repeats one that has ended: it is `refused`, `most` of them in a row, and
+        the sampler is told.
         """
         waiting = self._first_waiting()
         while waiting is None and len(refused) < most:
@@ -214,7 +223,7 @@ class Study:
             suggestion = self._sampler(sorted(known, key=lambda trial: trial.number))
             if suggestion is None:
                 return None
-            same = self._running_alike(suggestion.parameters, suggestion.max_samples)
+            same = self._same(suggestion.parameters, suggestion.max_samples) if self._running else None
             if same is None:
                 self._enqueue(suggestion)
                 waiting = self._first_waiting()
@@ -222,24 +231,29 @@ class Study:
                 refused.append(replace(same, parameters=suggestion.parameters))
         return waiting
 
+    def _same(self, parameters: Parameters, max_samples: int | None) -> Trial | None:
+        """A trial of the plan of a point that leaves another nothing to find out: one that runs, or has ended."""
+        plan = self._space.plan(parameters)
+        return self._running_alike(plan, max_samples) or self._answered(plan, max_samples)
+
     def _first_waiting(self) -> FrozenTrial | None:
         every = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        limits = ((one, self._suggested(one)["max_samples"]) for one in every)
-        return next((one for one, limit in limits if self._running_alike(one.params, limit) is None), None)
-
-    def _running_alike(self, parameters: Parameters, max_samples: int | None) -> Trial | None:
-        """A running trial of the same plan, on as many samples at least."""
         if not self._running:
-            return None
-        digest = plan_digest(self._space.plan(parameters))
+            return next(iter(every), None)
+        pending = ((one, self._pending(one)) for one in every)
+        return next((one for one, trial in pending if not self._running_alike(trial.plan, trial.max_samples)), None)
+
+    def _running_alike(self, plan: Plan, max_samples: int | None) -> Trial | None:
+        """A running trial of the same plan, on as many samples at least."""
+        digest = plan_digest(plan)
         running = (trial for _, trial in self._running.values() if trial.reaches(max_samples))
         return next((trial for trial in running if plan_digest(trial.plan) == digest), None)
 
-    def _answered(self, trial: Trial) -> Trial | None:
-        """The last of the trials of the same plan that ended and tell all that this one would."""
-        known = self._known.get(plan_digest(trial.plan), {})
+    def _answered(self, plan: Plan, max_samples: int | None) -> Trial | None:
+        """The last of the trials of a plan that ended and tell all that another on so many samples would."""
+        known = self._known.get(plan_digest(plan), {})
         answers = (known[number] for number in sorted(known, reverse=True))
-        return next((earlier for earlier in answers if _answers(earlier, trial.max_samples)), None)
+        return next((earlier for earlier in answers if _answers(earlier, max_samples)), None)
 
     def _enqueue_in_float(self, trial: Trial) -> None:
         """Let the point of a trial that failed wait with the layer at fault in float."""

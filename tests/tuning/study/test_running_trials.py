@@ -123,7 +123,10 @@ class Owner:
         numbers = [trial.number for trial in trials]
         assert numbers == sorted(numbers)
         assert set(numbers) == self.running.keys() | self.ended.keys() | self._repeats()
-        assert all(trial in self.ended.values() for trial in trials if trial.number in self.ended)
+        for trial in trials:  # at its own point, or at one that means the same plan and was suggested beside others
+            ended = self.ended.get(trial.number)
+            assert ended is None or trial == replace(ended, parameters=trial.parameters)
+            assert ended is None or self.space.plan(trial.parameters) == ended.plan
         return self.sampler(trials)
 
 
@@ -243,11 +246,22 @@ def test_what_repeats_a_running_plan_is_not_stored_and_the_sampler_is_told(tmp_p
     assert len(stored(tmp_path)) == 2
 
 
+def test_beside_running_trials_what_has_ended_is_not_repeated_in_the_study(tmp_path: Path) -> None:
+    study, sampler = open_listed(tmp_path, ALL, ONE_BATCH, ALIKE, ALL, suggestion(equalize=True))
+    ended = replace(next_of(study), state=State.DONE, drop=0.5, within=False)
+    running = next_of(study)
+    study.finish(ended)
+    assert next_of(study).number == 2
+    assert sampler.given[-1] == [ended, replace(ended, parameters=ALIKE.parameters), ended, running]
+    assert len(stored(tmp_path)) == 3
+
+
 def test_a_sampler_that_repeats_itself_for_ever_writes_nothing(tmp_path: Path) -> None:
     study, sampler = open_listed(tmp_path, *[ALL] * 100)
     next_of(study)
     assert study.propose() is None
-    assert (len(stored(tmp_path)), len(sampler.suggestions)) == (1, 49)
+    assert study.propose() is None
+    assert (len(stored(tmp_path)), len(sampler.suggestions)) == (1, 49), "it is asked again once a trial has ended"
     study.finish(replace(raced(next(iter(sampler.given[-1]))), within=False, drop=0.5))
     assert study.propose() is None
     assert [one.user_attrs.get(REPEATS) for one in stored(tmp_path)] == [None, *[0] * 49], "as with a single worker"

@@ -149,7 +149,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 11), st.floats(0.0, 1.0, exclude_max=T
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @given(steps=STEPS, most=st.integers(2, 6), seed=st.integers(0, 3), alike=st.booleans())
-@settings(max_examples=6, phases=[Phase.reuse, Phase.generate])
+@settings(max_examples=4, phases=[Phase.reuse, Phase.generate])
 def test_no_plan_is_carried_out_twice_and_nothing_is_lost(
     name: str, steps: list[tuple[int, float]], most: int, seed: int, alike: bool
 ) -> None:

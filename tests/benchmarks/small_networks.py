@@ -2,6 +2,7 @@
 
     python tests/benchmarks/small_networks.py DATA_FOLDER [--networks ten,kws] [--targets T,U] [--samplers S,R]
         [--seeds N] [--max-trials N] [--images N] [--train N]
+    python tests/benchmarks/small_networks.py --workers 1,2,4,8 [--samplers guided,tpe] [--seeds N] [--max-trials N]
 
 `ten` are ten layers of which INT8 ruins two (bad_layers.py), within 1 %; `kws` is the real model, whose tolerance is 0,
 as its layers lose nothing otherwise. The exhaustive optimum: all 2^n choices of layers in INT8, with the settings that
@@ -11,6 +12,8 @@ tolerance; of the rest none can be better. The searches choose more settings, so
 A line for each sampler, medians over seeds: the share found after 10 full evaluations (evaluated samples / samples),
 relative to the optimum; the evaluations until 99 % of it were found, '-' where they never were; and of the whole
 search, which all samplers end after so many trials if not by themselves: share, evaluations, trials.
+
+With --workers, what it takes with so many trials at a time, on networks that are formulas (simulated_workers.py).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import simulated_workers
 from bad_layers import make_network
 from opened_search import opened_search
 
@@ -84,7 +88,8 @@ class Found:
 def main(words: Sequence[str] | None = None, write: Callable[[str], None] = print) -> None:
     """Enumerate, search, and write a table, a line at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--workers", default="")
     parser.add_argument("--networks", default="ten,kws")
     parser.add_argument("--targets", default="tensorflow,litert")
     parser.add_argument("--samplers", default="guided,tpe,random,amct")
@@ -93,6 +98,13 @@ def main(words: Sequence[str] | None = None, write: Callable[[str], None] = prin
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--train", type=int, default=20000)
     arguments = parser.parse_args(words)
+    if arguments.workers:
+        samplers, workers = arguments.samplers.split(","), list(map(int, arguments.workers.split(",")))
+        for row in simulated_workers.rows(samplers, workers, seeds=arguments.seeds, most=arguments.max_trials):
+            write(row)
+        return
+    if arguments.folder is None:
+        parser.error("give the folder of the data, or --workers")
     with tempfile.TemporaryDirectory() as folder:
         for network in networks(arguments, Path(folder)):
             for target in arguments.targets.split(","):

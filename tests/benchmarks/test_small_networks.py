@@ -8,6 +8,8 @@ from typing import Any
 
 import bad_layers
 import numpy as np
+import pytest
+import simulated_workers
 import small_networks
 from numpy.typing import NDArray
 from small_networks import Found, Optimum, found_in
@@ -87,3 +89,22 @@ def test_best_trials_by_seconds_and_evaluations() -> None:
     )
     assert found_in(result, Optimum(0.8, (), 3)) == Found(early=0.5, until=11.0, share=0.8, evaluations=12.0, trials=4)
     assert math.isinf(found_in(result, Optimum(0.9, (), 3)).until)
+
+
+def test_with_workers_the_same_trials_take_less_time() -> None:
+    """By counting, on one network: with one worker its trials follow each other, with eight they overlap."""
+    lines: list[Any] = []
+    small_networks.main(["--workers", "1,8", "--samplers", "guided,random", "--seeds", "2"], lines.append)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+    assert {len(row) for row in rows} == {len(simulated_workers.HEADINGS)}
+    assert [row[:2] for row in rows[1:]] == [[name, count] for name in ("guided", "random") for count in ("1", "8")]
+    one, eight = (simulated_workers.simulate("random", count, 0, most=24) for count in (1, 8))
+    assert (one.found, eight.found, one.trials, eight.trials) == (False, False, 24, 24)
+    assert one.idle == pytest.approx(0.0, abs=1e-9)
+    assert 24 / 8 * 0.5 < eight.time < one.time / 3
+
+
+def test_without_a_folder_only_workers_can_be_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        small_networks.main([])
+    assert "give the folder of the data, or --workers" in capsys.readouterr().err

@@ -83,7 +83,9 @@ class Synthetic:
     def drop(self, parameters: Parameters) -> float:
         """On all samples: a divergence of 0.05 nats is just within, but for the noise, which repeats itself."""
         int8 = int8_of(parameters, self)
-        noise = self.noise * self._normal("|".join(sorted(int8))) + sum(self.flips.get(layer, 0.0) for layer in int8)
+        noise = self.noise * self._normal("|".join(sorted(int8))) + sum(
+            self.flips.get(layer, 0.0) for layer in sorted(int8)
+        )
         return float(min(self.max_drop * ((self.divergence(parameters) / 0.05) ** self.slope + noise), 0.9))
 
     def evaluate(self, suggestion: Suggestion, number: int) -> Trial:

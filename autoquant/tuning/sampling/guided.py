@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from autoquant.model.operators import is_tensor
+from autoquant.tuning.sampling.assumptions import assumptions
 from autoquant.tuning.sampling.history import THRESHOLD, History
 from autoquant.tuning.sampling.moves import next_move, remaining_gain
 from autoquant.tuning.sampling.plans import Plans, with_best
@@ -26,9 +28,27 @@ def propose(history: History, *, around: Around = lambda history, incumbent: Non
     """The next point: start, race, winner, best settings, knapsack, refinement, a recheck, or one around the incumbent.
 
     None is the end: nothing that no trial excludes gains more than THRESHOLD of all that there is to be gained, or
-    nothing was within tolerance. Running trials are treated as failures, so what follows is what would follow then;
-    None means that nothing can be tried before they have ended.
+    nothing was within tolerance. With running trials it is what would follow if they ended in the most probable way,
+    or else in another; a point around the incumbent comes last. None then means that nothing can be tried before one of
+    them has ended.
     """
+    for assumed in assumptions(history):
+        found = _next(assumed)
+        if found is not None:
+            return _assuming(found, assumed, history)
+    return _next(history, around)
+
+
+def _assuming(found: Suggestion, assumed: History, history: History) -> Suggestion:
+    """The same, with words for what was assumed."""
+    incumbent = assumed.incumbent
+    if incumbent is None or incumbent is history.incumbent:
+        return found
+    return replace(found, why=f"{found.why}, assuming that trial {incumbent.number} is within tolerance")
+
+
+def _next(history: History, around: Around = lambda history, incumbent: None) -> Suggestion | None:
+    """The same for one history, in which trials that still run are treated as failures."""
     if history.finished:
         return None
     reference = _reference(history)

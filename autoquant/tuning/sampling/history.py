@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 
@@ -65,6 +65,15 @@ class History:
         new = np.array([_facts(trial) for trial in trials[ended:]], FACTS)
         facts = np.concatenate([before.facts[:ended], new])
         return cls(tuple(trials), problem, coding, keys, codes, facts, before._tables)
+
+    def assuming(self, within: Collection[int]) -> History:
+        """The same with the running trials of these numbers within tolerance, of which nothing is measured."""
+        trials = list(self.trials)
+        for place, trial in enumerate(trials):
+            if trial.number in within:
+                objective = self.problem.lowest + self.total_gain - self.gain_of(self.int8[place])
+                trials[place] = replace(trial, state=State.STOPPED, within=True, objective=objective)
+        return History.of(trials, self.problem, self)
 
     @cached_property
     def by_plan(self) -> dict[bytes, list[Trial]]:
@@ -138,7 +147,7 @@ class History:
 
     def already_known(self, parameters: Parameters, max_samples: int | None = None) -> bool:
         """Whether a trial of the plan would say nothing that another does not say or is about to say."""
-        return any(trial.final or _reaches(trial, max_samples) for trial in self.trials_of(parameters))
+        return any(trial.final or trial.reaches(max_samples) for trial in self.trials_of(parameters))
 
     def measures(self, parameters: Parameters) -> tuple[float, ...]:
         """How bad a plan was measured to be, on more and more samples, which are the same ones for all plans."""
@@ -195,8 +204,3 @@ def _facts(trial: Trial) -> tuple[float | bool, ...]:
     failed, done = trial.state is State.FAILED, trial.state is State.DONE
     within, missed, unlimited = bool(trial.within), trial.within is False, trial.max_samples is None
     return *numbers, within, missed, failed, done, trial.undecided, unlimited, trial.final
-
-
-def _reaches(trial: Trial, max_samples: int | None) -> bool:
-    """Whether a trial was to be scored on as many samples."""
-    return trial.max_samples is None or (max_samples is not None and trial.max_samples >= max_samples)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from autoquant.tuning.sampling.coding import Coding
 from autoquant.tuning.sampling.problem import Choices, start_of, with_int8
@@ -44,6 +45,27 @@ def bisect(count: int, suffices: Callable[[int], bool | None]) -> Bisection:
     return Bisection(fewest, done=True)
 
 
+def probes(count: int, suffices: Callable[[int], bool | None]) -> Iterator[int]:
+    """The number that a bisection tries next, then those it would try if that did not suffice, or if it did, and so on.
+
+    Those behind fewer answers that are not known come first.
+
+    >>> list(probes(8, {4: False}.get))
+    [6, 7, 5, 8]
+    """
+    answers: deque[Mapping[int, bool]] = deque([{}])
+    while answers:
+        assumed = answers.popleft()
+        step = bisect(count, partial(_answer, assumed, suffices))
+        if not step.done:
+            yield step.number
+            answers += [{**assumed, step.number: False}, {**assumed, step.number: True}]
+
+
+def _answer(assumed: Mapping[int, bool], suffices: Callable[[int], bool | None], number: int) -> bool | None:
+    return assumed[number] if number in assumed else suffices(number)
+
+
 @dataclass(frozen=True)
 class RankAndBisect:
     """All layers in INT8, then by bisection the fewest layers, from the worst on, in float.
@@ -55,7 +77,10 @@ class RankAndBisect:
     ranking: Ranking
 
     def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
-        """The next probe of the bisection, as far as it was tried; None at its end, and while a probe is running."""
+        """The next probe of the bisection, as far as it was tried; None at its end, and while the start is running.
+
+        While a probe is running, the probe that follows it, first if it is not within, then if it is, and so on.
+        """
         start = start_of(self.choices)
         tried = self._trials_of(start, trials)
         if not tried:
@@ -74,13 +99,13 @@ class RankAndBisect:
         def suffices(in_float: int) -> bool | None:  # all of them in float need no trial
             return in_float == len(layers) or _verdict(self._trials_of(point(in_float), trials))
 
-        step = bisect(len(layers), suffices)
-        if step.done:
-            return None
-        tried = self._trials_of(point(step.number), trials)
-        if not tried:
-            return Suggestion(point(step.number), f"amct: the {step.number} worst layers in float", "amct")
-        return self._rescore(point(step.number)) if _all_undecided(tried) else None
+        for number in probes(len(layers), suffices):
+            tried = self._trials_of(point(number), trials)
+            if not tried:
+                return Suggestion(point(number), f"amct: the {number} worst layers in float", "amct")
+            if _all_undecided(tried):
+                return self._rescore(point(number))
+        return None
 
     def _trials_of(self, point: Parameters, trials: Sequence[Trial]) -> list[Trial]:
         key = self._coding.key(point)

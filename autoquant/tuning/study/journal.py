@@ -256,7 +256,7 @@ def _is_whole(frozen: FrozenTrial, others: Sequence[FrozenTrial]) -> bool:
         return outcome.number == frozen.number and attributes.keys() >= set(SUGGESTED)
     if REPEATS in attributes:
         earlier = attributes[REPEATS]
-        return isinstance(earlier, int) and 0 <= earlier < frozen.number and has_ended(others[earlier])
+        return isinstance(earlier, int) and 0 <= earlier < len(others) and has_ended(others[earlier])
     return frozen.state is TrialState.FAIL or (
         attributes.keys() >= set(SUGGESTED) and (is_cut_off(frozen) or SKIPPED in attributes)
     )

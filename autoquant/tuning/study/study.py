@@ -63,7 +63,9 @@ class Sampler(Protocol):
     def __call__(self, trials: Sequence[Trial]) -> Suggestion | None:
         """The next point, given all trials by number, running ones too; None where nothing is left to try.
 
-        It is called again where the point means a plan that was tried, with that trial among them.
+        With trials that run, None says that nothing can be tried before one of them has ended. It is called again where
+        the point means a plan that was tried, with that trial among them, or one that runs: with trials that run, the
+        one of that plan is then there once more, at that point.
         """
         ...
 
@@ -118,7 +120,8 @@ class Study:
         self.best: Trial | None = None
         self.longest = -math.inf
         self._repeats: dict[int, Trial] = {}
-        self._known: dict[bytes, Trial] = {}
+        self._known: dict[bytes, dict[int, Trial]] = {}
+        self._exhausted = -1
         self._read()
         self._reopen(stored)
         for start in space.starts() if starts is None else starts:
@@ -146,22 +149,16 @@ class Study:
         return seconds
 
     def propose(self, attempts: int = 50) -> Trial | None:
-        """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new."""
-        for _ in range(attempts):
-            if not self._waits():
-                return None
-            handle = self._study.ask()
-            trial = self._pending(handle)
-            earlier = self._known.get(plan_digest(trial.plan))
-            if not trial.plan.int8:
-                handle.set_user_attr(SKIPPED, "no layer in INT8")
-                self._study.tell(handle, state=TrialState.PRUNED)
-            elif earlier is not None and _answers(earlier, trial.max_samples):
-                self._repeat(handle, trial, earlier)
-            else:
-                self._running[trial.number] = handle, trial
-                return trial
-        return None
+        """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new.
+
+        No plan of a trial that runs. None while trials run means that it is worth asking again once one has ended;
+        before that it costs nothing.
+        """
+        if self._running and self._exhausted == len(self._trials):
+            return None
+        proposed = self._next(attempts)
+        self._exhausted = -1 if proposed else len(self._trials)
+        return proposed
 
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
@@ -204,16 +201,71 @@ class Study:
                 self._set_state(handle, TrialState.WAITING)
         self._running.clear()
 
-    def _waits(self) -> bool:
-        """Whether a point waits to be tried; where none does, the sampler gives the next."""
-        if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return True
-        running = {number: trial for number, (_, trial) in self._running.items()}
-        known = {**self._trials, **self._repeats, **running}
-        suggestion = self._sampler([known[number] for number in sorted(known)])
-        if suggestion is not None:
-            self._enqueue(suggestion)
-        return suggestion is not None
+    def _next(self, attempts: int) -> Trial | None:
+        refused: list[Trial] = []
+        for _ in range(attempts):
+            waiting = self._waiting(refused, attempts)
+            if waiting is None:
+                return None
+            handle = optuna.Trial(self._study, waiting._trial_id)
+            self._set_state(handle, TrialState.RUNNING)
+            trial = self._pending(handle)
+            earlier = self._answered(trial.plan, trial.max_samples)
+            if not trial.plan.int8:
+                handle.set_user_attr(SKIPPED, "no layer in INT8")
+                self._study.tell(handle, state=TrialState.PRUNED)
+            elif earlier is not None:
+                self._repeat(handle, trial, earlier)
+            else:
+                self._running[trial.number] = handle, trial
+                return trial
+        return None
+
+    def _waiting(self, refused: list[Trial], most: int) -> FrozenTrial | None:
+        """The first point that waits and can be tried; where none does, the sampler gives it.
+
+        A point that means a plan that runs can wait until that has ended. Where it comes from the sampler it is not
+        stored, nor is, while trials run, what repeats one that has ended: it is `refused`, `most` of them in a row, and
+        the sampler is told.
+        """
+        waiting = self._first_waiting()
+        while waiting is None and len(refused) < most:
+            running = [trial for _, trial in self._running.values()]
+            known = [*self._trials.values(), *self._repeats.values(), *running, *refused]
+            suggestion = self._sampler(sorted(known, key=lambda trial: trial.number))
+            if suggestion is None:
+                return None
+            same = self._same(suggestion.parameters, suggestion.max_samples) if self._running else None
+            if same is None:
+                self._enqueue(suggestion)
+                waiting = self._first_waiting()
+            else:
+                refused.append(replace(same, parameters=suggestion.parameters))
+        return waiting
+
+    def _same(self, parameters: Parameters, max_samples: int | None) -> Trial | None:
+        """A trial of the plan of a point that leaves another nothing to find out: one that runs, or has ended."""
+        plan = self._space.plan(parameters)
+        return self._running_alike(plan, max_samples) or self._answered(plan, max_samples)
+
+    def _first_waiting(self) -> FrozenTrial | None:
+        every = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not self._running:
+            return next(iter(every), None)
+        pending = ((one, self._pending(one)) for one in every)
+        return next((one for one, trial in pending if not self._running_alike(trial.plan, trial.max_samples)), None)
+
+    def _running_alike(self, plan: Plan, max_samples: int | None) -> Trial | None:
+        """A running trial of the same plan, on as many samples at least."""
+        digest = plan_digest(plan)
+        running = (trial for _, trial in self._running.values() if trial.reaches(max_samples))
+        return next((trial for trial in running if plan_digest(trial.plan) == digest), None)
+
+    def _answered(self, plan: Plan, max_samples: int | None) -> Trial | None:
+        """The last of the trials of a plan that ended and tell all that another on so many samples would."""
+        known = self._known.get(plan_digest(plan), {})
+        answers = (known[number] for number in sorted(known, reverse=True))
+        return next((earlier for earlier in answers if _answers(earlier, max_samples)), None)
 
     def _enqueue_in_float(self, trial: Trial) -> None:
         """Let the point of a trial that failed wait with the layer at fault in float."""
@@ -252,10 +304,9 @@ class Study:
         return {name: known[name] for name in SUGGESTED}
 
     def _remember(self, trial: Trial) -> None:
-        """Of several trials of one plan, the last one knows most."""
         amended = trial.number in self._trials
         self._trials[trial.number] = trial
-        self._known[plan_digest(trial.plan)] = trial
+        self._known.setdefault(plan_digest(trial.plan), {})[trial.number] = trial
         some = self._trials.values() if amended or self.best is None else (self.best, trial)
         self.best = best(some, self._max_drop)
         self.longest = max(self.longest, sum(trial.seconds.values()))
@@ -276,12 +327,13 @@ class Study:
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""
         amended = self._study.user_attrs.get(AMENDED, {})
-        for frozen in self._study.get_trials(deepcopy=False):
+        every = self._study.get_trials(deepcopy=False)
+        for frozen in filter(has_ended, every):
+            self._remember(self._outcome(frozen, amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]))
+        for frozen in every:  # what they repeat may have a larger number: that of a trial that ended earlier
             if REPEATS in frozen.user_attrs and frozen.state.is_finished():
                 earlier = self._trials[frozen.user_attrs[REPEATS]]
                 self._repeats[frozen.number] = _repeated(self._pending(frozen), earlier)
-            elif has_ended(frozen):
-                self._remember(self._outcome(frozen, amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]))
 
     def _outcome(self, frozen: FrozenTrial, outcome: object) -> Trial:
         """How a trial ended, by what was written of it. Raises RunError."""
@@ -290,7 +342,9 @@ class Study:
 
     def _reopen(self, stored: Mapping[int, Trial]) -> None:
         """Take over what has ended, by its folder or all but; what else a process that died had begun waits again."""
-        for frozen in self._study.get_trials(deepcopy=False):
+        every = self._study.get_trials(deepcopy=False)
+        alone = sum(frozen.state is TrialState.RUNNING for frozen in every) <= 1
+        for frozen in every:
             told, known = stored.get(frozen.number), self._trials.get(frozen.number)
             if told is not None and told.parameters == frozen.params:
                 pending = self._pending(frozen)
@@ -300,16 +354,20 @@ class Study:
             if known is not None and told not in (None, known) and frozen.number in stored:
                 self.amend(told)  # the process died before it was amended here
             elif is_cut_off(frozen):
-                self._end_or_wait(frozen, told)
+                self._end_or_wait(frozen, told, alone=alone)
 
-    def _end_or_wait(self, frozen: FrozenTrial, told: Trial | None) -> None:
-        """End a trial that was cut off as it is told to have ended; else it waits again, unless it dies each time."""
+    def _end_or_wait(self, frozen: FrozenTrial, told: Trial | None, *, alone: bool) -> None:
+        """End a trial that was cut off as it is told to have ended; else it waits again, unless it dies each time.
+
+        Only of what ran `alone`: of several nobody knows which one the process died of.
+        """
         if frozen.state is TrialState.WAITING and told is None:
             return
         pending = self._pending(frozen)
         handle, attempt = optuna.Trial(self._study, frozen._trial_id), frozen.user_attrs.get(ATTEMPT, 1)
-        if told is None and (attempt < ATTEMPTS or self._on_workers):
-            handle.set_user_attr(ATTEMPT, attempt + 1)
+        blamed = alone and not self._on_workers
+        if told is None and (attempt < ATTEMPTS or not blamed):
+            handle.set_user_attr(ATTEMPT, attempt + blamed)
             self._set_state(handle, TrialState.WAITING)
             return
         if frozen.state is TrialState.WAITING:

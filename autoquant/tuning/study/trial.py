@@ -115,6 +115,10 @@ class Trial:
         """Whether it has ended, and another trial of its plan without a limit on samples would end alike."""
         return self.state in (State.DONE, State.FAILED) or self.within is not None or self.undecided
 
+    def reaches(self, max_samples: int | None) -> bool:
+        """Whether it was, or is, to be scored on as many samples; None are those until it is decided."""
+        return self.max_samples is None or (max_samples is not None and self.max_samples >= max_samples)
+
     def meets(self, max_drop: float) -> bool:
         """Whether its drop is within tolerance, on everything; never if it failed or was stopped."""
         return self.state is State.DONE and self.drop is not None and within(self.drop, max_drop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from guided_problems import random_problem, trial_of
 
@@ -48,6 +49,37 @@ def test_rank_and_bisect_does_what_amcts_does(worst: int) -> None:
 
 def test_rank_and_bisect_waits_for_what_is_running() -> None:
     assert BISECT([trial_of(START, 0)]) is None
+
+
+@pytest.mark.parametrize("worst", range(1, 11))
+@pytest.mark.parametrize("seed", range(3))
+def test_probes_beside_running_ones_are_what_their_ends_ask_for(worst: int, seed: int) -> None:
+    """With three at a time, in whatever order they end, the fewest layers in float are those found one by one."""
+    order, random = sorted(ranking(), key=ranking().__getitem__), np.random.default_rng(seed)
+    trials = [trial_of(START, 0, State.DONE, drop=1.0, within=False)]
+    numbers = set[int]()
+    while True:
+        running = [trial for trial in trials if trial.state is State.RUNNING]
+        suggestion = BISECT(trials) if len(running) < 3 else None
+        if suggestion is not None:
+            numbers.add(len(PROBLEM.layers) - len(int8_of(suggestion.parameters, PROBLEM)))
+            trials.append(trial_of(suggestion, len(trials)))
+        elif running:
+            chosen = running[int(random.integers(len(running)))]
+            good = not int8_of(chosen.parameters, PROBLEM) & set(order[:worst])
+            trials[chosen.number] = replace(chosen, state=State.DONE, drop=0.0 if good else 1.0, within=good)
+        else:
+            break
+    assert len(numbers) == len(trials) - 1
+    assert (worst in numbers or worst == 10) and worst - 1 in {0, *numbers}
+
+
+def test_three_probes_are_those_of_either_end() -> None:
+    trials = [trial_of(START, 0, State.FAILED)]
+    while (suggestion := BISECT(trials)) is not None:
+        trials.append(trial_of(suggestion, len(trials)))
+    in_float = [len(PROBLEM.layers) - len(int8_of(trial.parameters, PROBLEM)) for trial in trials]
+    assert in_float == [0, 5, 8, 2, 9, 6, 3, 1, 7, 4]
 
 
 def test_rank_and_bisect_scores_what_was_undecided_on_everything() -> None:

@@ -47,6 +47,20 @@ def test_a_copy_that_was_used_chooses_as_a_new_one_does(name: str) -> None:
         assert chosen(used, trials, name) == chosen(StudyCopy(PROBLEM), trials, name)
 
 
+def test_tpe_keeps_away_from_what_is_running() -> None:
+    """Constant liar: what runs counts as bad, so that the point it would take next is taken by fewer."""
+
+    def first(seed: int, running: Sequence[Trial] = ()) -> Parameters:
+        return next(StudyCopy(PROBLEM).points([*TRIALS, *running], partial(Tpe, seed=seed)))[0]
+
+    taken = [first(seed) for seed in range(30)]
+    again = 0
+    for seed, point in enumerate(taken):
+        running = [trial_of(Suggestion(point, "why"), len(TRIALS) + number) for number in range(8)]
+        again += first(seed, running) == point
+    assert again <= len(taken) // 2
+
+
 def test_a_trial_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[int] = []
     own = StudyCopy._copy

@@ -75,6 +75,7 @@ OWNERS = {
         "tuning/study/databases.py",
         "tuning/study/journal.py",
         "tuning/study/patient_storage.py",
+        "tuning/study/stored_trials.py",
         "tuning/study/stores.py",
         "tuning/study/study.py",
         "tuning/study/supersede.py",

@@ -130,7 +130,7 @@ def searched(
         run_on_workers(session, cast(Crew, SleepingCrew(fleet)))
         spent, own = time.perf_counter() - begin, time.process_time() - own
         statements, commits = count()
-        numbers = len(session.study._study.get_trials(deepcopy=False))
+        numbers = len(session.study._stored.every())
         fleet.look()
         fleet.close("it is enough")
         used = sum(cpu.get(timeout=60) for _ in processes)

@@ -99,7 +99,7 @@ def test_dying_at_any_moment_loses_nothing_finished(
 
 
 FILES = {"tensorflow": "tiny_quantized.pb", "litert": "tiny_int8.tflite"}
-KINDS = set(get_args(events.Event)) - {events.Resumed}
+KINDS = set(get_args(events.Event)) - {events.Resumed, events.WorkersSeen, events.WorkerEnded}
 
 
 def _name(event: events.Event) -> str:

@@ -110,9 +110,9 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def open_study(journal: Journal) -> optuna.Study:
+def open_study(journal: Journal | JournalStorage) -> optuna.Study:
     """The study of a journal, which is made where there is none."""
-    storage = JournalStorage(journal)
+    storage = journal if isinstance(journal, JournalStorage) else JournalStorage(journal)
     with unannounced():
         return optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
 

@@ -189,7 +189,8 @@ class SearchRequest(ScoreRequest):
         asked = {"--storage": self.storage, "--jobs": self.jobs != 1, "--isolate": self.isolate}
         option = next((name for name, is_asked in asked.items() if is_asked), "")
         if option and (given := [name for name, value in self.as_table().items() if value == IN_MEMORY]):
-            what = f"carries trials out in other processes, which cannot be given {given[0]} from memory"
+            others = "another process" if option == "--isolate" else "other processes"
+            what = f"carries trials out in {others}, which cannot be given {given[0]} from memory"
             raise UsageError(option, what, hint="give a file, or 'module:function'")
 
     def check_named(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial
 
 from autoquant.errors import RunError
@@ -19,17 +20,19 @@ from autoquant.tuning.study.patient_storage import PatientStorage
 
 @dataclass(frozen=True)
 class StudyStore:
-    """A study of Optuna, and `where` it is, for people; what is recorded within `together` is one write."""
+    """A study of Optuna in its storage; `where` it is, for people; what is recorded within `together` is one write."""
 
     where: str
     study: optuna.Study
+    storage: BaseStorage
     together: Callable[[], AbstractContextManager[None]]
 
 
 def journal_store(path: Path, warn: Callable[[str], None] = no_progress) -> StudyStore:
     """The study in the journal of a run, which is made where there is none."""
     journal = Journal(path, warn)
-    return StudyStore(str(path), open_study(journal), journal.together)
+    storage = JournalStorage(journal)
+    return StudyStore(str(path), open_study(storage), storage, journal.together)
 
 
 def database_store(
@@ -54,7 +57,7 @@ def database_store(
         with unannounced():
             study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
         add_ended(study, ended, count=count)
-    return StudyStore(f"the study '{name}'", study, storage.together)
+    return StudyStore(f"the study '{name}'", study, storage, storage.together)
 
 
 def refuse_existing_study(url: str, name: str) -> None:

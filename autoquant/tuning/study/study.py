@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError
-from autoquant.formats.codec import decode, encode, without_nulls
+from autoquant.formats.codec import decode
 from autoquant.formats.config_json import plan_digest
 from autoquant.formats.strict import Fields
 from autoquant.tuning.study.journal import (
-    CONSTRAINTS,
     OUTCOME,
     REPEATS,
-    SKIPPED,
     SUGGESTED,
     Distributions,
-    ended_state,
     has_ended,
     is_cut_off,
-    shown,
 )
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
+from autoquant.tuning.study.stored_trials import ATTEMPT, StoredTrials
 from autoquant.tuning.study.stores import StudyStore
 from autoquant.tuning.study.trial import State, Trial, best
 
-AMENDED = "amended"
-"""The attribute of the study that holds what became known of trials after they had ended, by number."""
-ATTEMPT = "attempt"
-"""The attribute of a trial that holds how often it was begun, where that was more than once."""
 ATTEMPTS = 3
 """So often is a plan begun whose process dies; perhaps it dies of the plan."""
 
@@ -104,18 +95,12 @@ class Study:
         on_workers: bool = False,
     ) -> None:
         self._on_workers = on_workers
-        self._store = store
-        self._study = store.study
-        self._metric = metric
-        if minimized and self._study.metric_names != [minimized]:
-            with warnings.catch_warnings():  # that Optuna may change it yet
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names([minimized])
         self._space = space
         self._sampler = sampler
         self._max_drop = max_drop
-        self._distributions = distributions_of(space.dimensions)
-        self._running: dict[int, tuple[optuna.Trial, Trial]] = {}
+        self._stored = StoredTrials(store, distributions_of(space.dimensions), metric=metric, max_drop=max_drop)
+        self._stored.name_objective(minimized)
+        self._running: dict[int, tuple[FrozenTrial, Trial]] = {}
         self._trials: dict[int, Trial] = {}
         self.best: Trial | None = None
         self.longest = -math.inf
@@ -125,7 +110,7 @@ class Study:
         self._read()
         self._reopen(stored)
         for start in space.starts() if starts is None else starts:
-            self._enqueue(start, skip_if_exists=True)
+            self._enqueue(start)
         for trial in self.trials():
             self._enqueue_in_float(trial)
 
@@ -139,14 +124,7 @@ class Study:
 
     def wall_seconds(self) -> float:
         """The seconds in which any trial that has ended ran, those in which several did counted once."""
-        known = (one for one in self._study.get_trials(deepcopy=False) if has_ended(one))
-        spans = sorted((one.datetime_start, one.datetime_complete) for one in known if one.datetime_start)
-        seconds, until = 0.0, datetime.min
-        for begin, end in spans:
-            assert begin is not None and end is not None
-            seconds += max((end - max(begin, until)).total_seconds(), 0.0)
-            until = max(until, end)
-        return seconds
+        return self._stored.wall_seconds()
 
     def propose(self, attempts: int = 50) -> Trial | None:
         """A running trial of the next plan that was not tried yet; None when so many in a row brought nothing new.
@@ -162,30 +140,16 @@ class Study:
 
     def finish(self, trial: Trial) -> None:
         """Record how a running trial ended."""
-        handle, _ = self._running[trial.number]
+        stored, _ = self._running[trial.number]
         self._enqueue_in_float(trial)  # before it has ended: whatever happens, it is not forgotten
-        with self._store.together():
-            for name, value in shown(trial, self._metric).items():
-                handle.set_user_attr(name, value)
-            handle.set_user_attr(OUTCOME, without_nulls(encode(trial)))
-            if trial.drop is not None:
-                # The value that is shown of one that is pruned.
-                handle.storage.set_trial_intermediate_value(handle._trial_id, trial.samples, trial.objective)
-                self._constrain(handle, [trial.drop - self._max_drop])
-            state, _ = ended_state(trial, self._max_drop)
-            values = None if trial.drop is None else [trial.objective]
-            handle.storage.set_trial_state_values(handle._trial_id, state, values)
+        self._stored.end(stored, trial)
         # Only now: whoever is interrupted before has not finished it.
         del self._running[trial.number]
         self._remember(trial)
 
     def amend(self, trial: Trial) -> None:
-        """Know more of a trial than when it ended, also when the study is opened again.
-
-        Optuna's trials cannot be changed once they have ended: it stands beside them.
-        """
-        known = {**self._study.user_attrs.get(AMENDED, {}), str(trial.number): without_nulls(encode(trial))}
-        self._study.set_user_attr(AMENDED, known)
+        """Know more of a trial than when it ended, also when the study is opened again."""
+        self._stored.amend(trial)
         self._remember(trial)
 
     def interrupt(self) -> None:
@@ -193,43 +157,44 @@ class Study:
 
         One whose end was being recorded may have ended.
         """
-        known = self._study.get_trials(deepcopy=False)
-        for number, (handle, _) in self._running.items():
+        known = self._stored.every() if self._running else ()
+        for number, (stored, _) in self._running.items():
             if has_ended(known[number]):
                 self._remember(self._outcome(known[number], known[number].user_attrs[OUTCOME]))
             else:
-                self._set_state(handle, TrialState.WAITING)
+                self._stored.wait_again(stored)
         self._running.clear()
 
     def _next(self, attempts: int) -> Trial | None:
         refused: list[Trial] = []
         for _ in range(attempts):
-            waiting = self._waiting(refused, attempts)
-            if waiting is None:
+            begun = self._begin(refused, attempts)
+            if begun is None:
                 return None
-            handle = optuna.Trial(self._study, waiting._trial_id)
-            self._set_state(handle, TrialState.RUNNING)
-            trial = self._pending(handle)
+            trial = self._pending(begun)
             earlier = self._answered(trial.plan, trial.max_samples)
             if not trial.plan.int8:
-                handle.set_user_attr(SKIPPED, "no layer in INT8")
-                self._study.tell(handle, state=TrialState.PRUNED)
+                self._stored.skip(begun, "no layer in INT8")
             elif earlier is not None:
-                self._repeat(handle, trial, earlier)
+                self._stored.repeat(begun, earlier.number)
+                self._repeats[trial.number] = _repeated(trial, earlier)
             else:
-                self._running[trial.number] = handle, trial
+                self._running[trial.number] = begun, trial
                 return trial
         return None
 
-    def _waiting(self, refused: list[Trial], most: int) -> FrozenTrial | None:
-        """The first point that waits and can be tried; where none does, the sampler gives it.
+    def _begin(self, refused: list[Trial], most: int) -> FrozenTrial | None:
+        """Begin the first trial that waits and can be tried; where none does, the sampler gives its point.
 
         A point that means a plan that runs can wait until that has ended. Where it comes from the sampler it is not
         stored, nor is, while trials run, what repeats one that has ended: it is `refused`, `most` of them in a row, and
         the sampler is told.
         """
         waiting = self._first_waiting()
-        while waiting is None and len(refused) < most:
+        if waiting is not None:
+            self._stored.begin(waiting)
+            return waiting
+        while len(refused) < most:
             running = [trial for _, trial in self._running.values()]
             known = [*self._trials.values(), *self._repeats.values(), *running, *refused]
             suggestion = self._sampler(sorted(known, key=lambda trial: trial.number))
@@ -237,11 +202,9 @@ class Study:
                 return None
             same = self._same(suggestion.parameters, suggestion.max_samples) if self._running else None
             if same is None:
-                self._enqueue(suggestion)
-                waiting = self._first_waiting()
-            else:
-                refused.append(replace(same, parameters=suggestion.parameters))
-        return waiting
+                return self._stored.add(suggestion, begun=True)
+            refused.append(replace(same, parameters=suggestion.parameters))
+        return None
 
     def _same(self, parameters: Parameters, max_samples: int | None) -> Trial | None:
         """A trial of the plan of a point that leaves another nothing to find out: one that runs, or has ended."""
@@ -249,10 +212,7 @@ class Study:
         return self._running_alike(plan, max_samples) or self._answered(plan, max_samples)
 
     def _first_waiting(self) -> FrozenTrial | None:
-        every = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not self._running:
-            return next(iter(every), None)
-        pending = ((one, self._pending(one)) for one in every)
+        pending = ((one, self._pending(one)) for one in self._stored.waiting)
         return next((one for one, trial in pending if not self._running_alike(trial.plan, trial.max_samples)), None)
 
     def _running_alike(self, plan: Plan, max_samples: int | None) -> Trial | None:
@@ -272,35 +232,24 @@ class Study:
         if trial.at_fault:
             without = {**trial.parameters, switch_of(trial.at_fault): False}
             why = f"as trial {trial.number}, with {trial.at_fault} in float"
-            self._enqueue(Suggestion(without, why), skip_if_exists=True)
+            self._enqueue(Suggestion(without, why))
 
-    def _enqueue(self, suggestion: Suggestion, *, skip_if_exists: bool = False) -> None:
-        point = dict(suggestion.parameters)
-        if not (skip_if_exists and any(one.params == point for one in self._study.get_trials(deepcopy=False))):
-            self._wait(point, {name: getattr(suggestion, name) for name in SUGGESTED})
+    def _enqueue(self, suggestion: Suggestion) -> None:
+        """Let a point wait, unless it is there."""
+        if not self._stored.has_point(suggestion.parameters):
+            self._stored.add(suggestion)
 
-    def _wait(self, point: dict[str, Any], attributes: dict[str, Any]) -> None:
-        """Store a trial that waits: Optuna's `enqueue_trial` leaves its parameters to be written one by one."""
-        self._study.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                params=point,
-                distributions=dict(self._distributions),
-                user_attrs=attributes,
-            )
-        )
-
-    def _pending(self, handle: optuna.Trial | FrozenTrial) -> Trial:
+    def _pending(self, stored: FrozenTrial) -> Trial:
         """A trial of which nothing is known yet but what was suggested."""
-        suggested, parameters = self._suggested(handle), handle.params
-        return Trial(handle.number, State.RUNNING, self._space.plan(parameters), parameters=parameters, **suggested)
+        suggested, parameters = self._suggested(stored), stored.params
+        return Trial(stored.number, State.RUNNING, self._space.plan(parameters), parameters=parameters, **suggested)
 
-    def _suggested(self, handle: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+    def _suggested(self, stored: FrozenTrial) -> dict[str, Any]:
         """What was suggested with the point of a trial. Raises RunError where that, or the point, is not known."""
-        known = handle.user_attrs
-        if not known.keys() >= set(SUGGESTED) or handle.params.keys() != self._distributions.keys():
+        known = stored.user_attrs
+        if not known.keys() >= set(SUGGESTED) or stored.params.keys() != self._space.dimensions.keys():
             hint = "was it written by another version of autoquant? start a new run"
-            raise RunError(f"{self._store.where}:trial {handle.number}", "does not say what was suggested", hint=hint)
+            raise RunError(f"{self._stored.where}:trial {stored.number}", "does not say what was suggested", hint=hint)
         return {name: known[name] for name in SUGGESTED}
 
     def _remember(self, trial: Trial) -> None:
@@ -311,23 +260,10 @@ class Study:
         self.best = best(some, self._max_drop)
         self.longest = max(self.longest, sum(trial.seconds.values()))
 
-    def _repeat(self, handle: optuna.Trial, trial: Trial, earlier: Trial) -> None:
-        """Tell Optuna of a plan that was tried before how it ended then."""
-        known = self._study.get_trials(deepcopy=False)[earlier.number]
-        with self._store.together():
-            handle.set_user_attr(REPEATS, earlier.number)
-            if known.constraints:
-                self._constrain(handle, list(known.constraints.values()))
-        if known.state is TrialState.COMPLETE:
-            self._study.tell(handle, known.value)
-        else:
-            self._study.tell(handle, state=TrialState.PRUNED)
-        self._repeats[trial.number] = _repeated(trial, earlier)
-
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""
-        amended = self._study.user_attrs.get(AMENDED, {})
-        every = self._study.get_trials(deepcopy=False)
+        amended = self._stored.amended
+        every = self._stored.every()
         for frozen in filter(has_ended, every):
             self._remember(self._outcome(frozen, amended.get(str(frozen.number)) or frozen.user_attrs[OUTCOME]))
         for frozen in every:  # what they repeat may have a larger number: that of a trial that ended earlier
@@ -337,12 +273,12 @@ class Study:
 
     def _outcome(self, frozen: FrozenTrial, outcome: object) -> Trial:
         """How a trial ended, by what was written of it. Raises RunError."""
-        found, pending = Fields(outcome, f"{self._store.where}:trial {frozen.number}", RunError), self._pending(frozen)
+        found, pending = Fields(outcome, f"{self._stored.where}:trial {frozen.number}", RunError), self._pending(frozen)
         return decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
 
     def _reopen(self, stored: Mapping[int, Trial]) -> None:
         """Take over what has ended, by its folder or all but; what else a process that died had begun waits again."""
-        every = self._study.get_trials(deepcopy=False)
+        every = self._stored.every()
         alone = sum(frozen.state is TrialState.RUNNING for frozen in every) <= 1
         for frozen in every:
             told, known = stored.get(frozen.number), self._trials.get(frozen.number)
@@ -364,22 +300,15 @@ class Study:
         if frozen.state is TrialState.WAITING and told is None:
             return
         pending = self._pending(frozen)
-        handle, attempt = optuna.Trial(self._study, frozen._trial_id), frozen.user_attrs.get(ATTEMPT, 1)
+        attempt = frozen.user_attrs.get(ATTEMPT, 1)
         blamed = alone and not self._on_workers
         if told is None and (attempt < ATTEMPTS or not blamed):
-            handle.set_user_attr(ATTEMPT, attempt + blamed)
-            self._set_state(handle, TrialState.WAITING)
+            self._stored.wait_again(frozen, attempt + blamed)
             return
         if frozen.state is TrialState.WAITING:
-            self._set_state(handle, TrialState.RUNNING)
-        self._running[frozen.number] = handle, pending
+            self._stored.begin(frozen)
+        self._running[frozen.number] = frozen, pending
         self.finish(told or replace(pending, state=State.FAILED, failure=f"its process died {attempt} times"))
-
-    def _constrain(self, handle: optuna.Trial, values: list[float]) -> None:
-        handle.storage.set_trial_system_attr(handle._trial_id, CONSTRAINTS, values)
-
-    def _set_state(self, handle: optuna.Trial, state: TrialState) -> None:
-        handle.storage.set_trial_state_values(handle._trial_id, state)
 
 
 def distributions_of(dimensions: Mapping[str, tuple[Choice, ...]]) -> Distributions:

@@ -10,6 +10,7 @@ from autoquant.cli.output import say
 from autoquant.cli.process import prepared
 from autoquant.errors import UsageError
 from autoquant.options import seconds
+from autoquant.tuning.study.run_folder import RunFolder
 
 EXIT_CODES = """\
 exit codes:
@@ -48,10 +49,17 @@ def run(args: argparse.Namespace) -> int:
     from autoquant.tuning.fleet.worker import check_search, work_for
 
     check_search(given.get("run"), given.get("storage", ""), given.get("study", ""))
-    with prepared(args, args.model if "model" in args else "") as listener:
+    with prepared(args, _model(args)) as listener:
         why = work_for(listener=listener, **given)
     say(why)
     return 0
+
+
+def _model(args: argparse.Namespace) -> str:
+    """The model, as far as it is known: one from a storage may need TensorFlow."""
+    if "model" in args or "run" not in args:
+        return str(getattr(args, "model", ""))
+    return str(RunFolder(Path(args.run)).read_request()["request"]["model"])
 
 
 GIVEN = ("storage", "study", "model", "data", "calibration", "metric", "max_trials", "idle", "trust_model")

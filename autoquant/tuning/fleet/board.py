@@ -24,8 +24,8 @@ from autoquant.tuning.study.journal import unannounced
 OnHeard = Callable[[Mapping[str, Any]], None]
 SUFFIX = "-workers"
 """What follows the name of a search's study in that of its board."""
-OWNER, WORKER = "owner", "worker"
-"""The roles."""
+OWNER, WORKER, VISITOR = "owner", "worker", "visitor"
+"""The roles; a visitor would be a worker, where nobody is the owner yet."""
 ROLE, ABOUT, BEAT = "role", "about", "beat"
 """Attributes of each process: its role, what it says of itself when it joins, and its signs of life: how many there
 were, what it does, and the time by its clock (seconds since 1970), which nobody decides by."""

@@ -13,12 +13,12 @@ from autoquant.calibration.plan import Plan
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.events import Listener, Warned
-from autoquant.tuning.fleet.board import WORKER
+from autoquant.tuning.fleet.board import VISITOR, WORKER
 from autoquant.tuning.fleet.children import Children
 from autoquant.tuning.fleet.float_outputs import float_digest
 from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, read_worker
 from autoquant.tuning.fleet.owner import GRACE, Fleet
-from autoquant.tuning.fleet.ownership import Ownership, owned
+from autoquant.tuning.fleet.ownership import Ownership, owned, process_of
 from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
 from autoquant.tuning.session import Clock
 from autoquant.tuning.study.request import SearchRequest
@@ -110,6 +110,7 @@ class CrewCall:
         self._listener = listener
         self._clock, self._sleep, self._grace = clock, sleep, grace
         self._stack = ExitStack()
+        self._door: Meeting | None = None
 
     def __enter__(self) -> CrewCall:
         if self._request.jobs != 1 or self._request.storage:
@@ -125,10 +126,21 @@ class CrewCall:
 
     def come(self, builder: Builder, scorer: SampleScorer) -> Crew | None:
         """The crew, if there is one by now; what builds and scores is that of the session."""
-        if self.crew is None and self._folder.workers.exists():
+        if self.crew is None and self._somebody_came():
             self._listener(Warned("a worker has come: trials are carried out by workers from now on, one of them here"))
             self._call().open(builder, scorer)
         return self.crew
+
+    def _somebody_came(self) -> bool:
+        """Whether a worker waits in the folder of the run; its file is there from the first that ever came."""
+        if not self._folder.workers.exists():
+            return False
+        if self._door is None:
+            self._door = meet_in_folder(self._folder, partial(_warn, self._listener))
+        board = self._door.board
+        came = [process_of(one) for one in board.members(VISITOR)]
+        came += [read_worker(one).process for one in board.members(WORKER)]
+        return any(process.lives is not False for process in came)
 
     def end(self, why: str) -> None:
         """Tell all workers, if any, that the search has come to its end."""
@@ -143,6 +155,8 @@ class CrewCall:
             meeting = meet_in_folder(folder, warn)
         self._stack.callback(meeting.close)
         ownership = self._stack.enter_context(owned(meeting.board, self._listener, self._clock, self._sleep))
+        for visitor in meeting.board.members(VISITOR):
+            meeting.board.leave(visitor.id)
         children = Children(folder.path, request.jobs, trust_model=request.trust_model)
         self._stack.callback(self._clear, meeting, children)
         storage = meeting.storage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from autoquant.errors import RunError
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.files import write_bytes
+from autoquant.formats.codec import encode
 from autoquant.model.open import model_digest
 from autoquant.tuning.events import Listener, Warned, progress
-from autoquant.tuning.fleet.board import OWNER, Member
+from autoquant.tuning.fleet.board import OWNER, VISITOR, Member
 from autoquant.tuning.fleet.float_outputs import check_float, float_digest
 from autoquant.tuning.fleet.messages import ENDED, FLOAT, LEFT, READY, WORKING, Process, WorkerFacts
 from autoquant.tuning.fleet.storages import Meeting
@@ -51,23 +52,28 @@ class Patient:
 
 def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
     """The owner of a search, once it has all that workers need. Raises SearchEnded, and RunError after `idle`."""
-    begin, told = patient.clock(), ""
-    while True:
-        owners = meeting.board.members(OWNER)
-        ready = [one for one in owners if READY in one.said]
-        if ready:
-            return ready[0]
-        if not owners:
-            _refuse_ended(meeting)
-        waited = patient.clock() - begin
-        if waited >= patient.idle:
-            what = f"no search was ready within {waited:.0f} s"
-            raise RunError(meeting.where, what, hint="start it, or `autoquant resume` it; or wait longer with --idle")
-        what = "waiting for the search to be ready" if owners else "waiting for a search, or its resumption"
-        if what != told:
-            progress(listener, what, 0, 0)
-            told = what
-        patient.sleep(min(1.0, max(patient.idle - waited, 0.05)))
+    with ExitStack() as stack:
+        begin, told = patient.clock(), ""
+        while True:
+            owners = meeting.board.members(OWNER)
+            ready = [one for one in owners if READY in one.said]
+            if ready:
+                return ready[0]
+            if not owners:
+                _refuse_ended(meeting)
+            waited = patient.clock() - begin
+            if waited >= patient.idle:
+                what = f"no search was ready within {waited:.0f} s"
+                raise RunError(
+                    meeting.where, what, hint="start it, or `autoquant resume` it; or wait longer with --idle"
+                )
+            what = "waiting for the search to be ready" if owners else "waiting for a search, or its resumption"
+            if what != told:
+                progress(listener, what, 0, 0)
+                if not told:  # a search that carries its trials out itself sees it, and becomes an owner
+                    stack.callback(meeting.board.leave, meeting.board.join(VISITOR, encode(Process.own())))
+                told = what
+            patient.sleep(min(1.0, max(patient.idle - waited, 0.05)))
 
 
 def _refuse_ended(meeting: Meeting) -> None:

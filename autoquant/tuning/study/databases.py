@@ -34,7 +34,7 @@ def check_url(text: str) -> URL:
         url = make_url(text)
     except ArgumentError:
         raise UsageError("--storage", "is no URL of a database", hint=f"for example {EXAMPLE}") from None
-    where = url.render_as_string(hide_password=True)
+    where = url.difference_update_query(["password"]).render_as_string(hide_password=True)
     if url.get_backend_name() not in DRIVERS:
         what = "is no storage that several processes can share"
         raise UsageError(f"--storage {where}", what, hint=f"give one of PostgreSQL or MySQL, for example {EXAMPLE}")

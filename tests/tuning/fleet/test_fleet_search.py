@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from databases import Server
 from tiny_model import Tiny
@@ -175,34 +176,37 @@ def test_an_owner_that_was_killed_is_followed_by_another(options: dict[str, Any]
     assert untimed(result) == untimed(alone)
 
 
-@pytest.mark.parametrize("what", ["model", "data", "calibration", "metric"])
-def test_a_worker_with_something_else_is_refused(
-    options: dict[str, Any], what: str, regression: Path, tmp_path: Path
-) -> None:
-    """It says what; the search goes on without it."""
-    import numpy as np
-
-    other = tmp_path / f"other{Path(str(options[what])).suffix.partition(':')[0]}"
-    if what == "model":
-        other.write_bytes(options["model"].read_bytes() + b"\0\0\0\0")
-    elif what == "metric":
-        other.write_text(METRIC.replace("max(axis=1)", "mean(axis=1)"))
-    else:
-        arrays = dict(np.load(options[what]))
-        np.savez(other, **{**arrays, "x": arrays["x"] + 1.0})
-    given = f"{other}:metric" if what == "metric" else str(other)
-    refused: list[tuple[int, str]] = []
+def test_a_worker_with_something_else_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    """It is told what; the search goes on without it."""
+    refused: dict[str, str] = {}
+    work: Callable[..., str] = autoquant.work
 
     def hear(event: Event) -> None:
         if isinstance(event, TrialEnded) and event.trials == 1:
-            with workers(1, str(options["run"]), f"--{what}", given) as (only,):
-                _, err = only.communicate(timeout=60)
-                refused.append((only.returncode, err))
+            for what, given in others.items():
+                with pytest.raises(RunError) as error:
+                    work(run=options["run"], **{what: given})
+                refused[what] = str(error.value)
 
+    others = _others(options, tmp_path)
     result = autoquant.search(**options, jobs=2, listener=hear)
-    assert result.ended is Ended.TRIALS
-    ((code, err),) = refused
-    assert code == 2 and f"the {what} ({given}) is not what the run was started with" in err
+    assert result.ended is Ended.TRIALS and set(refused) == {"model", "data", "calibration", "metric"}
+    for what, given in others.items():
+        assert f"the {what} ({given}) is not what the run was started with" in refused[what]
+
+
+def _others(options: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Other files of the same kind, by what they are."""
+    found = {}
+    for what in ("data", "calibration"):
+        with np.load(options[what]) as arrays:
+            changed = {**arrays, "x": arrays["x"] + 1.0}
+        np.savez(folder / f"other-{what}.npz", **changed)
+        found[what] = str(folder / f"other-{what}.npz")
+    model, metric = folder / "other.tflite", folder / "other.py"
+    model.write_bytes(options["model"].read_bytes() + bytes(4))
+    metric.write_text(METRIC.replace("max(axis=1)", "mean(axis=1)"))
+    return {**found, "model": str(model), "metric": f"{metric}:metric"}
 
 
 def test_other_versions_are_refused(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,3 +270,26 @@ def _until(happened: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it did not happen within a minute")
+
+
+def test_a_worker_that_comes_to_a_search_that_works_alone_joins_it(options: dict[str, Any], tmp_path: Path) -> None:
+    """The search goes on with workers, one of them its own; resumed, it works alone again."""
+    alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
+    came: list[subprocess.Popen[str]] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.trials == 1:
+            came.append(worker(str(options["run"])))
+            _until(lambda: (options["run"] / "workers.journal").exists() and _visitors(options["run"]))
+
+    result = autoquant.search(**options, listener=hear)
+    out, err = came[0].communicate(timeout=60)
+    assert (came[0].returncode, out) == (0, "the search has ended: trial budget used\n"), err
+    assert untimed(result) == untimed(alone)
+    heard: list[Event] = []
+    again = autoquant.resume(options["run"], max_trials=7, listener=heard.append)
+    assert len(again.trials) == 7 and not any(isinstance(event, WorkersSeen) for event in heard)
+
+
+def _visitors(run: Path) -> bool:
+    return "visitor" in (run / "workers.journal").read_text()

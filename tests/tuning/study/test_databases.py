@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any, cast
+
+import optuna
+import pytest
+from databases import postgresql
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import event
+
+from autoquant.errors import UsageError
+from autoquant.tuning.study.databases import check_url, open_database
+from autoquant.tuning.study.stores import database_store
+
+SPACE = {f"p{number}": optuna.distributions.CategoricalDistribution((True, False)) for number in range(60)}
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://aq@db/aq", "mysql+pymysql://aq@db/aq?read_default_file=/a.cnf"])
+def test_databases_that_are_known_to_work(url: str) -> None:
+    assert check_url(url).username == "aq"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "is no URL"),
+        ("runs/night", "is no URL"),
+        ("sqlite:///a.db", "no storage that several processes can share"),
+        ("redis://db", "no storage that several processes can share"),
+        ("postgresql+psycopg://aq:secret@db/aq", "has a password"),
+        ("postgresql+psycopg://aq@db/aq?password=secret", "has a password"),
+    ],
+)
+def test_others_are_refused_and_no_password_is_shown(url: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        check_url(url)
+    assert "secret" not in str(error.value)
+
+
+def test_a_trial_is_two_commits_and_few_statements_whatever_the_parameters() -> None:
+    with postgresql() as server, closing(open_database(server.url)) as storage:
+        store = database_store(storage, "night", ended={}, count=0)
+        engine = cast(RDBStorage, cast(Any, storage)._storage._backend).engine
+        counts = {"before_cursor_execute": 0, "commit": 0}
+        for name in counts:
+            event.listen(engine, name, lambda *_, name=name: counts.update({name: counts[name] + 1}))
+        known: dict[str, Any] = {"params": dict.fromkeys(SPACE, True), "distributions": SPACE}
+        template = create_trial(state=TrialState.RUNNING, **known, user_attrs={"why": "x", "phase": "start"})
+        trial = storage.create_new_trial(store.study._study_id, template)
+        with store.together():
+            for name in "abcdefgh":
+                storage.set_trial_user_attr(trial, name, 1)
+            storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.5])
+        assert counts["commit"] == 2 and counts["before_cursor_execute"] < 40
+        (found,) = store.study.trials
+        assert found.params == dict.fromkeys(SPACE, True) and found.value == 0.5
+        plain = optuna.load_study(study_name="night", storage=RDBStorage(server.url))
+        assert [one.params for one in plain.trials] == [found.params]
+        cast(RDBStorage, cast(Any, plain._storage)._backend).engine.dispose()
+
+
+def test_a_study_that_is_lost_is_made_again_of_the_trials_that_ended() -> None:
+    warned: list[str] = []
+    ended = {1: create_trial(state=TrialState.COMPLETE, value=0.25)}
+    with postgresql() as server, closing(open_database(server.url)) as storage:
+        store = database_store(storage, "night", ended=ended, count=3, warn=warned.append)
+        assert [one.state.name for one in store.study.trials] == ["FAIL", "COMPLETE", "FAIL"]
+        again = database_store(storage, "night", ended=ended, count=3, warn=warned.append)
+        assert len(again.study.trials) == 3
+    assert warned == ["the study 'night' is not in the storage any more, and is made again of the 1 trials here"]

@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,45 @@ class Server:
         command = [str(self.programs / program), *words]
         done = subprocess.run(command, user=user, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
+
+
+class Proxy:
+    """Stands before a server, and can stop forwarding without closing anything, as firewalls do."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._silent = server, threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return self._server.url.replace(str(self._server.port), str(self._listening.getsockname()[1]))
+
+    def stop_forwarding(self) -> None:
+        """What goes through open connections is lost; new ones are forwarded."""
+        self._silent.set()
+        self._silent = threading.Event()
+
+    def close(self) -> None:
+        for one in (self._listening, *self._sockets):
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._server.port))
+                self._sockets += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._forward, args=(*pair, self._silent), daemon=True).start()
+
+    def _forward(self, one: socket.socket, other: socket.socket, silent: threading.Event) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if not silent.is_set():
+                    other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
 
 
 def programs() -> Path | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +15,8 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, get_storage
 from optuna.storages._rdb.models import TrialParamModel
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -26,6 +30,8 @@ DRIVERS: Mapping[str, str] = MappingProxyType({"postgresql": "psycopg", "mysql":
 """The databases that are known to work, each with the driver that the extra of its name installs."""
 EXAMPLE = "postgresql+psycopg://user@host/database"
 CONNECT_SECONDS = 10
+STUCK_SECONDS = 60.0
+"""Seconds after which a connection that gives no answer is given up."""
 
 
 def check_url(text: str) -> URL:
@@ -67,12 +73,52 @@ class Database(RDBStorage):
         session.add(TrialParamModel(**known, distribution_json=distribution_to_json(distribution)))
 
 
-def open_database(text: str, warn: Callable[[str], None] = no_progress) -> PatientStorage:
-    """Connect to a database. Raises UsageError where its driver is missing, StorageError where it is not there."""
+class Watchdog:
+    """Cuts connections that answer nothing for so many seconds, though nobody has closed them, as behind a firewall.
+
+    What waits for the answer gets an error then, and asks again on another connection. No transaction of ours is long.
+    """
+
+    def __init__(self, engine: Engine, seconds: float) -> None:
+        self._seconds = seconds
+        self._used: dict[int, tuple[Any, float]] = {}
+        self._closed = threading.Event()
+        event.listen(engine, "checkout", self._take)
+        event.listen(engine, "checkin", self._give_back)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._closed.set()
+
+    def _take(self, connection: Any, *_: object) -> None:
+        self._used[id(connection)] = connection, time.monotonic()
+
+    def _give_back(self, connection: Any, *_: object) -> None:
+        self._used.pop(id(connection), None)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._seconds / 4):
+            for connection, since in list(self._used.values()):
+                if time.monotonic() - since > self._seconds and hasattr(connection, "fileno"):
+                    with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as own:
+                        own.shutdown(socket.SHUT_RDWR)
+
+
+def open_database(
+    text: str, warn: Callable[[str], None] = no_progress, *, stuck: float = STUCK_SECONDS
+) -> PatientStorage:
+    """Connect to a database. Raises UsageError where its driver is missing, StorageError where it is not there.
+
+    A connection that gives no answer for `stuck` seconds is given up.
+    """
     url = check_url(text)
     driver = DRIVERS[url.get_backend_name()]
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
+    if driver == "pymysql":
+        arguments |= {"read_timeout": stuck, "write_timeout": stuck}
     try:
-        database = Database(text, {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_SECONDS}})
+        database = Database(text, {"connect_args": arguments})
     except (ImportError, NoSuchModuleError):
         hint = f"pip install 'autoquant[{url.get_backend_name()}]', and write {url.get_backend_name()}+{driver}://..."
         raise UsageError(f"--storage {text}", "has no driver here", hint=hint) from None
@@ -81,6 +127,12 @@ def open_database(text: str, warn: Callable[[str], None] = no_progress) -> Patie
     except (DBAPIError, StorageInternalError) as error:
         hint = "see that the server runs, and that user, database and password (PGPASSWORD, ~/.pgpass) are right"
         raise StorageError(text, f"cannot be opened ({cause(error)})", hint=hint) from None
+    watchdog = Watchdog(database.engine, stuck)
+
+    def close() -> None:
+        watchdog.close()
+        database.engine.dispose()
+
     return PatientStorage(
         get_storage(database),
         Patience(text, warn),

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, cast
 
 import optuna
+import psycopg
 import pytest
-from databases import postgresql
+from databases import Proxy, postgresql
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
@@ -70,3 +71,26 @@ def test_a_study_that_is_lost_is_made_again_of_the_trials_that_ended() -> None:
         again = database_store(storage, "night", ended=ended, count=3, warn=warned.append)
         assert len(again.study.trials) == 3
     assert warned == ["the study 'night' is not in the storage any more, and is made again of the 1 trials here"]
+
+
+def test_a_connection_that_gives_no_answer_is_given_up() -> None:
+    """Though nobody has closed it; what was asked is asked again on another."""
+    warned: list[str] = []
+    with ExitStack() as stack:
+        proxy = stack.enter_context(closing(Proxy(stack.enter_context(postgresql()))))
+        storage = stack.enter_context(closing(open_database(proxy.url, warned.append, stuck=1.0)))
+        store = database_store(storage, "night", ended={}, count=0)
+        proxy.stop_forwarding()
+        store.study.set_user_attr("a", 1)
+        assert store.study.user_attrs == {"a": 1}
+    assert storage.away == 1 and "is away" in warned[0] and "is there again" in warned[-1]
+
+
+def test_connections_that_the_server_ends_are_made_again() -> None:
+    end = "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid() and usename = 'aq'"
+    with postgresql() as server, closing(open_database(server.url)) as storage:
+        store = database_store(storage, "night", ended={}, count=0)
+        with psycopg.connect(server.url.replace("+psycopg", "")) as another:
+            another.execute(end)
+        store.study.set_user_attr("a", 1)
+        assert store.study.user_attrs == {"a": 1}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from autoquant.array import Array
 
@@ -163,7 +162,8 @@ class ArrayCache:
         size = column.row
         offsets = np.frombuffer(column.offsets, np.int64)[batches] + rows * size
         if size and self._file is None:
-            found = sliding_window_view(np.frombuffer(self._memory, np.uint8), size)[offsets].reshape(-1)
+            places = len(self._memory) - size + 1  # where so many bytes can begin
+            found = np.ndarray((places, size), np.uint8, self._memory, strides=(1, 1))[offsets].reshape(-1)
         else:
             found = np.empty(len(rows) * size, np.uint8)
             edges = np.flatnonzero(np.diff(offsets) != size) + 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
 MOST_BYTES = 1 << 24
 """Bytes of tables, and of what they are known by, that are kept at most."""
 
@@ -121,10 +122,13 @@ def _vtable(builder: Any, key: tuple[int, ...]) -> int:
 
 def _content(value: Any) -> Any:
     """What tells an object of the schema, or a value in it, from others."""
-    if isinstance(value, np.ndarray):
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is np.ndarray:
         return value.dtype.str, value.tobytes()
-    if isinstance(value, list | tuple):
+    if kind is list:
         return tuple(map(_content, value))
     if hasattr(value, "__dict__"):
-        return type(value), *map(_content, vars(value).values())
+        return kind, *map(_content, vars(value).values())
     return value

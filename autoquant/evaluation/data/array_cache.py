@@ -144,8 +144,10 @@ class ArrayCache:
     def parts(self, numbers: Array) -> Iterator[tuple[slice, Mapping[str, Array]]]:
         """The arrays of samples of ascending numbers, those of batches of one form together; and which those are."""
         batch_of, places = self._located(numbers)
-        firsts = [*(run.first for run in self._runs), len(self._ends)]
-        edges = np.searchsorted(batch_of, firsts).tolist()
+        if len(self._runs) == 1:  # as almost always
+            edges = [0, len(numbers)]
+        else:
+            edges = np.searchsorted(batch_of, [*(run.first for run in self._runs), len(self._ends)]).tolist()
         for run, own in zip(self._runs, map(slice, edges, edges[1:]), strict=True):
             if own.stop > own.start:
                 batches, rows = batch_of[own] - run.first, places[own]

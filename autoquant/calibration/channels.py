@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.calibration.column_sketcher import ColumnSketcher
 from autoquant.calibration.distribution import LIMIT, Collector, Distribution, Exact, ExactCollector
-from autoquant.calibration.sketch import ColumnSketcher, Sketcher
+from autoquant.calibration.sketcher import Sketcher
 
 CHANNEL_BINS = 1 << 10
 """Most bins of the sketch of one channel."""

@@ -6,17 +6,21 @@ One value a million times as large as the others puts these into one bin of equa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.calibration.counting import TURNS, Counts
 
 CENTRAL = 128
 """Equal bins on either side of zero that are divided further: behind them a bin is 1/128 of its values at most."""
 KEYS = 1 << 16
-SHIFT, SIGN, ONE = np.uint32(16), np.uint32(31), np.uint32(1)
-LEAST = 2.0**-133
+SHIFT, SIGN = 16, 31
+ZEROS = TURNS
+"""Keys that count as zero: those of numbers below 2^-130."""
+MINUS_ZERO = 0x7FFF
+"""The key of -0.0, which is no number's otherwise."""
+LEAST = ZEROS * 2.0**-133
 """Where the bin above zero ends."""
 
 
@@ -31,15 +35,15 @@ class NearZero:
     keys: Array
     counts: Array
 
-    @classmethod
-    def nothing(cls) -> NearZero:
-        """No values."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
-
     @property
     def count(self) -> int:
         """Number of values."""
         return int(self.counts.sum())
+
+    @property
+    def lows(self) -> Array:
+        """Where the bin of each key begins, (keys,) float64."""
+        return np.maximum(np.minimum(_value(self.keys), _value(self.keys + 1)), -(2.0**128))  # which is no float32
 
     def bins(self, reach: float, zeros: int) -> tuple[Array, Array]:
         """Edges, ascending from -reach to reach, float64, and the number of values in each bin between them.
@@ -47,52 +51,54 @@ class NearZero:
         `zeros` is how often zero was seen.
         """
         ends = (_value(self.keys), _value(self.keys + 1))
-        below = np.minimum(*ends)
         edges = np.unique(np.concatenate([[-reach, 0.0, LEAST, reach], *ends]))
         counts = np.zeros(len(edges) - 1, np.int64)
-        np.add.at(counts, np.searchsorted(edges, np.append(below, 0.0)), np.append(self.counts, zeros))
+        np.add.at(counts, np.searchsorted(edges, np.append(self.lows, 0.0)), np.append(self.counts, zeros))
         return edges, counts
 
 
-class NearZeroCounter:
-    """Counts the values of one tensor that are near zero: within CENTRAL equal bins of a width that only grows.
+NOTHING_NEAR = NearZero(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
-    When it grows, bins that come to be near zero are taken over as they are: each lies within one bin of a key.
-    """
+
+class KeyCounter:
+    """Counts values of one tensor by key. Which keys are near zero, and so matter, is for others to know."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(KEYS, np.int64)
+        self.counts = Counts(KEYS)
 
-    def add(self, values: Array, near: Array, times: Array | None = None) -> None:
-        """Count those of `values`, float32 (any,), that are `near` zero, (any,) bool: in a central bin, and not zero.
-
-        Each is counted as often as `times`, (any,), says. The least negative number counts as zero.
-        """
-        chosen = np.flatnonzero(near)
-        if not len(chosen):
-            return
-        bits = _shifted(values[chosen])
-        if not (kept := (bits << ONE) != 0).all():
-            bits, chosen = bits[kept], chosen[kept]
-        self._count(bits, np.int64(1) if times is None else times[chosen].astype(np.int64))
+    def add(self, values: Array, room: Array, times: Array | None = None) -> None:
+        """Count `values`, float32 (any,), each as often as `times` says. `room`, as many int32, is overwritten."""
+        bits, keys = values.view(np.uint32), room.view(np.uint32)
+        np.right_shift(bits, np.uint32(SIGN), out=keys)
+        np.subtract(bits, keys, out=keys)  # so that bins of negative values are half open as others are
+        np.right_shift(keys, np.uint32(SHIFT), out=keys)
+        self.counts.add(room, times)
 
     def take_over(self, lows: Array, counts: Array) -> None:
-        """Count all values in bins that begin at `lows`."""
-        self._count(_shifted(lows.astype(np.float32)), counts.astype(np.int64))
+        """Count values in bins that begin at `lows`, (bins,), each within one of a key, and no others of these keys."""
+        keys = (_shifted(lows.astype(np.float32)) >> np.uint32(SHIFT)).astype(np.intp)
+        self.counts.array[keys] = 0
+        np.add.at(self.counts.array, keys, counts.astype(self.counts.array.dtype))
 
-    def counted(self) -> NearZero:
-        """What was counted so far."""
-        keys = np.flatnonzero(self._counts)
-        return NearZero(keys, self._counts[keys])
+    def near(self, reach: float) -> NearZero:
+        """What lies in [-reach, reach), a power of two, and is not zero."""
+        held = self.counts.array != 0
+        held[:ZEROS] = held[MINUS_ZERO] = False
+        keys = np.flatnonzero(held)
+        near = NearZero(keys, self.counts.array[keys].astype(np.int64))
+        within = (near.lows >= -reach) & (near.lows < reach)
+        return NearZero(near.keys[within], near.counts[within])
 
-    def _count(self, bits: Array, times: Any) -> None:
-        np.add.at(self._counts, (bits >> SHIFT).astype(np.intp), times)
+    @property
+    def zeros(self) -> int:
+        """How often there was zero."""
+        return int(self.counts.array[:ZEROS].sum()) + int(self.counts.array[MINUS_ZERO])
 
 
 def _shifted(values: Array) -> Array:
     """The bits of float32 values, of negative ones less 1: so that their bins are half open as others are."""
     bits = values.view(np.uint32)
-    return np.asarray(bits - (bits >> SIGN))
+    return np.asarray(bits - (bits >> np.uint32(SIGN)))
 
 
 def is_central(places: Array) -> Array:
@@ -102,4 +108,4 @@ def is_central(places: Array) -> Array:
 
 def _value(keys: Array) -> Array:
     """The float32 whose upper half is the key, as float64."""
-    return np.asarray((keys.astype(np.uint32) << SHIFT).view(np.float32).astype(np.float64))
+    return np.asarray((keys.astype(np.uint32) << np.uint32(SHIFT)).view(np.float32).astype(np.float64))

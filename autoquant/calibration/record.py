@@ -48,9 +48,10 @@ class LayerRecord:
 
 
 def _check_float32(name: str, values: tuple[float, ...], above: float, below: float) -> None:
+    given = np.array(values, np.float64)
     with np.errstate(over="ignore"):
-        exact = np.array(values, np.float32)
-    if not np.array_equal(exact, values) or not all(above < value < below for value in values):
+        exact = given.astype(np.float32)
+    if not ((exact == given) & (above < given) & (given < below)).all():  # NaN fails too
         raise ValueError(f"{name} must hold positive finite float32 numbers")
 
 

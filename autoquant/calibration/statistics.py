@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,13 +18,24 @@ from autoquant.cache import CacheEntry, read_cache, write_cache
 from autoquant.calibration.channels import ChannelCollector, Channels
 from autoquant.calibration.distribution import Collector, Distribution, ExactCollector
 from autoquant.calibration.near_zero import NearZero
-from autoquant.calibration.sketch import Sketch, Sketcher
+from autoquant.calibration.sketch import Sketch
+from autoquant.calibration.sketcher import Sketcher
 from autoquant.errors import PlanError
 
-VERSION = 5
+VERSION = 6
 """Version of the cache; part of the key, so that a file of another version is never used."""
 FACTS = ("low", "high", "width", "first", "nonfinite")
-PARTS = ("facts", "bins", "counts", "near", "keys", "near_counts")
+COUNTS = (np.int8, np.int16, np.int32, np.int64)
+"""What counts of a sketch are."""
+PARTS = (
+    "facts",
+    "bins",
+    "sizes",
+    "near",
+    "keys",
+    "near_counts",
+    *(f"counts{np.dtype(one).itemsize}" for one in COUNTS),
+)
 
 Slices = Mapping[tuple[str, int], Channels]
 """Channels by tensor and by the axis, as its reader gives it, that numbers them."""
@@ -126,31 +138,33 @@ def _take_in(shared: deque[tuple[Collector | ChannelCollector, Array]]) -> None:
 
 def save_statistics(statistics: Statistics, path: Path) -> None:
     """Write sketches as an .npz, whole or not at all; raises ValueError for exact statistics, which are too large."""
-    arrays: dict[str, Array] = {}
-    index: list[Mapping[str, Any]] = []
-    for where, sketches in _entries(statistics):
-        arrays[f"facts{len(index)}"] = np.array([[getattr(s, name) for name in FACTS] for s in sketches], np.float64)
-        arrays[f"bins{len(index)}"] = np.array([len(s.counts) for s in sketches], np.int64)
-        arrays[f"counts{len(index)}"] = np.concatenate([np.zeros(0, np.int8), *(s.counts for s in sketches)])
-        arrays[f"near{len(index)}"] = np.array([len(s.near.keys) for s in sketches], np.int64)
-        arrays[f"keys{len(index)}"] = np.concatenate([np.zeros(0, np.int64), *(s.near.keys for s in sketches)])
-        arrays[f"near_counts{len(index)}"] = np.concatenate([np.zeros(0, np.int64), *(s.near.counts for s in sketches)])
-        index.append(where)
+    entries = [(where, _as_sketches(each)) for where, each in _entries(statistics)]
+    index = [{**where, "sketches": len(each)} for where, each in entries]
+    sketches = [sketch for _, each in entries for sketch in each]
+    arrays = {  # a few large ones: an .npz takes as long for each as for 100 KB
+        "facts": np.array([[getattr(one, name) for name in FACTS] for one in sketches], np.float64),
+        "bins": np.array([len(one.counts) for one in sketches], np.int64),
+        "sizes": np.array([one.counts.itemsize for one in sketches], np.int64),
+        "near": np.array([len(one.near.keys) for one in sketches], np.int64),
+        "keys": np.concatenate([np.zeros(0, np.int64), *(one.near.keys for one in sketches)]),
+        "near_counts": np.concatenate([np.zeros(0, np.int64), *(one.near.counts for one in sketches)]),
+    }
+    for dtype in map(np.dtype, COUNTS):
+        held = (one.counts for one in sketches if one.counts.dtype == dtype)
+        arrays[f"counts{dtype.itemsize}"] = np.concatenate([np.zeros(0, dtype), *held])
     write_cache(path, CacheEntry({"sketches": index}, arrays), key=statistics.key, version=VERSION)
 
 
 def load_statistics(path: Path, *, key: str) -> Statistics | None:
     """What `save_statistics` wrote, or None when that is not there, damaged, or of another key or version."""
     entry = read_cache(path, key=key, version=VERSION)
-    if entry is None:
+    if entry is None or set(entry.arrays) != set(PARTS):  # a name in the archive is damaged
         return None
     tensors: dict[int, dict[str, Distribution]] = {}
     slices: dict[int, dict[tuple[str, int], Channels]] = {}
-    index = entry.header["sketches"]
-    if set(entry.arrays) != {f"{part}{number}" for part in PARTS for number in range(len(index))}:
-        return None  # a name in the archive is damaged
-    for number, where in enumerate(index):
-        name, each = where["tensor"], tuple(_sketches(*(entry.arrays[f"{part}{number}"] for part in PARTS)))
+    sketches = _sketches(entry.arrays)
+    for where in entry.header["sketches"]:
+        name, each = where["tensor"], tuple(islice(sketches, where["sketches"]))
         if where["axis"] is None:
             tensors.setdefault(where["batch_num"], {})[name] = each[0]
         else:
@@ -158,14 +172,14 @@ def load_statistics(path: Path, *, key: str) -> Statistics | None:
     return Statistics(key, tensors, slices)
 
 
-def _entries(statistics: Statistics) -> Iterator[tuple[Mapping[str, Any], list[Sketch]]]:
+def _entries(statistics: Statistics) -> Iterator[tuple[Mapping[str, Any], Sequence[Distribution]]]:
     """What is written, with the sketches of a tensor (one) or of its channels (all)."""
     for batch_num, tensors in sorted(statistics.tensors.items()):
         for name, seen in sorted(tensors.items()):
-            yield {"batch_num": batch_num, "tensor": name, "axis": None}, _as_sketches([seen])
+            yield {"batch_num": batch_num, "tensor": name, "axis": None}, [seen]
     for batch_num, slices in sorted(statistics.slices.items()):
         for (name, axis), channels in sorted(slices.items()):
-            yield {"batch_num": batch_num, "tensor": name, "axis": axis}, _as_sketches(channels.each)
+            yield {"batch_num": batch_num, "tensor": name, "axis": axis}, channels.each
 
 
 def _as_sketches(each: Sequence[Distribution]) -> list[Sketch]:
@@ -175,16 +189,15 @@ def _as_sketches(each: Sequence[Distribution]) -> list[Sketch]:
     return sketches
 
 
-def _sketches(
-    facts: Array, bins: Array, counts: Array, near: Array, keys: Array, near_counts: Array
-) -> Iterator[Sketch]:
-    """Sketches from their facts, (sketches, FACTS), and their counts, one behind the other, each with so many bins.
-
-    Their values near zero lie one behind the other as well, each with so many keys.
-    """
-    own, (own_keys, own_near) = _cut(counts, bins), (_cut(each, near) for each in (keys, near_counts))
-    for (low, high, width, first, nonfinite), *held in zip(facts.tolist(), own, own_keys, own_near, strict=True):
-        yield Sketch(low, high, width, int(first), held[0], int(nonfinite), NearZero(held[1], held[2]))
+def _sketches(arrays: Mapping[str, Array]) -> Iterator[Sketch]:
+    """Sketches from their facts, (sketches, FACTS), their counts, by type one behind the other, and those near zero."""
+    bins, sizes = arrays["bins"], arrays["sizes"]
+    counts = {size: iter(_cut(arrays[f"counts{size}"], bins[sizes == size])) for size in np.unique(sizes).tolist()}
+    near = [_cut(arrays[part], arrays["near"]) for part in ("keys", "near_counts")]
+    for (low, high, width, first, nonfinite), size, *held in zip(
+        arrays["facts"].tolist(), sizes.tolist(), *near, strict=True
+    ):
+        yield Sketch(low, high, width, int(first), next(counts[size]), int(nonfinite), NearZero(*held))
 
 
 def _cut(array: Array, lengths: Array) -> list[Array]:

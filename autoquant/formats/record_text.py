@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -51,7 +52,7 @@ def record_text(record: Record) -> str:
     for name, layer in record.items():
         entry.key = name
         fields: Mapping[str, Iterable[object]] = {
-            "scale_d": _floats([layer.activation.scale]),
+            "scale_d": _floats((layer.activation.scale,)),
             "offset_d": [layer.activation.offset],
             "scale_w": _floats(layer.scale_w),
             "offset_w": [0] * len(layer.scale_w),
@@ -66,15 +67,16 @@ def record_text(record: Record) -> str:
     return "\n".join([*lines, ""])
 
 
-def _floats(values: Sequence[float]) -> list[str]:
+@lru_cache(maxsize=4096)  # most scales of weights are those of the trial before
+def _floats(values: tuple[float, ...]) -> tuple[str, ...]:
     """With six digits, or as many more as it takes to tell a float32 from its neighbours."""
     exact = np.array(values, np.float32)
     short = [float(f"{value:.6}") for value in exact.tolist()]
     enough = np.array(short, np.float32) == exact
-    return [
+    return tuple(
         str(six if fits else float(all_of_it))
         for six, fits, all_of_it in zip(short, enough, exact.astype(str), strict=True)
-    ]
+    )
 
 
 def save_record(record: Record, path: Path) -> None:

@@ -26,7 +26,7 @@ from autoquant.targets.litert_assignment import operators_in_int8
 from autoquant.targets.litert_balance import Balance, tensors_between
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, TensorBetween
 from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepare, quantize, with_constants
-from autoquant.targets.litert_library import Int8
+from autoquant.targets.litert_library import Int8, Known
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
 
 
@@ -91,6 +91,7 @@ class LiteRTCompiler:
         self._layers = layers
         self.io = io
         self._calibrator = LiteCalibrator(lite, layers, statistics)
+        self._known: Known = {}
 
     def compile(
         self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
@@ -101,7 +102,7 @@ class LiteRTCompiler:
         operators = operators_in_int8(self._lite, plan, self.io)
         scales = self._calibrator.scales(plan, operators, self.io)
         on_step("calibrate")
-        model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales))
+        model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales), self._known)
         layers = self._operators(model, plan)
         add_to_biases(model, {name: layers[name] for name in corrections}, corrections)
         write_bytes(path, flatbuffer.write(model))

@@ -14,7 +14,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.kinds import Kind
 from autoquant.quantization.affine import INT32
-from autoquant.targets.litert_library import Int8, quantize_operators
+from autoquant.targets.litert_library import Int8, Known, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS
 
 
@@ -41,13 +41,14 @@ def with_constants(model: Any, constants: Mapping[int, Array]) -> Any:
     return result
 
 
-def quantize(model: Any, int8: Int8) -> Any:
+def quantize(model: Any, int8: Int8, known: Known) -> Any:
     """A new model (ModelT) with operators in INT8; the one given, which is prepared, stays as it is.
 
-    Tensors keep their indices, inputs and outputs their names too. Raises TrialError where LiteRT Quantizer refuses.
+    `known` is as of `quantize_operators`. Tensors keep their indices, inputs and outputs their names too. Raises
+    TrialError where LiteRT Quantizer refuses.
     """
     result = _fresh(model)
-    quantize_operators(model, result, int8)
+    quantize_operators(model, result, int8, known)
     _keep_outputs(result, model.subgraphs[0].outputs)
     _ask_shapes_of_int8(result)
     flatbuffer.drop_unread(result.subgraphs[0], lambda op: len(op.outputs) > 0)

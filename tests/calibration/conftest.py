@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.distribution import Collector, Distribution, ExactCollector
-from autoquant.calibration.sketch import Sketcher
+from autoquant.calibration.sketcher import Sketcher
 
 RNG = np.random.default_rng(3)
 NORMAL = RNG.normal(size=40_000)

@@ -12,7 +12,8 @@ from autoquant.calibration.channels import CHANNEL_BINS, ChannelCollector, Chann
 from autoquant.calibration.counting import BLOCK
 from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import Ifmr, MinMax
-from autoquant.calibration.sketch import Sketch, Sketcher
+from autoquant.calibration.sketch import Sketch
+from autoquant.calibration.sketcher import Sketcher
 from autoquant.errors import TrialError
 
 RNG = np.random.default_rng(5)

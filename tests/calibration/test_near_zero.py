@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autoquant.calibration.distribution import Exact
 from autoquant.calibration.ranges import Ifmr, Percentile
-from autoquant.calibration.sketch import Sketch, Sketcher
+from autoquant.calibration.sketch import Sketch
+from autoquant.calibration.sketcher import Sketcher
 
 OUTLIERS = [-9999.0, 1e6, -1e9, 2147483647.0, 3.4e38]
 SCALES = st.floats(-20.0, 3.0).map(lambda exponent: 10.0**exponent)

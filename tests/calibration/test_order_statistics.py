@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import Ifmr, MinMax, Percentile
-from autoquant.calibration.sketch import Sketcher
+from autoquant.calibration.sketcher import Sketcher
 from autoquant.quantization.affine import Range
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from autoquant.calibration.outliers import wide_ranges, wide_text
-from autoquant.calibration.sketch import Sketch, Sketcher
+from autoquant.calibration.sketch import Sketch
+from autoquant.calibration.sketcher import Sketcher
 from autoquant.model.layer import Layer
 
 LAYER = Layer("conv", "Conv2D", ("input",), -1, "weight", (1, 1, 1, 1), (3,), None, None, None)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autoquant.calibration.distribution import Distribution, Exact
 from autoquant.calibration.ranges import RANGES, Ifmr, RangeAlgorithm, range_name
-from autoquant.calibration.sketch import Sketcher
+from autoquant.calibration.sketcher import Sketcher
 from autoquant.quantization.affine import Range, asymmetric, symmetric
 
 LIKELY = st.lists(st.floats(-8.0, 8.0, width=32), min_size=1, max_size=40)

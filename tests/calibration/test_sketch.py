@@ -8,7 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoquant.calibration.sketch import BINS, Sketch, Sketcher
+from autoquant.calibration import counting, sketcher
+from autoquant.calibration.counting import BLOCK
+from autoquant.calibration.sketch import BINS, Sketch
+from autoquant.calibration.sketcher import Sketcher
 
 VALUE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 VALUES = st.lists(VALUE, min_size=1, max_size=60)
@@ -180,3 +183,28 @@ def test_no_sketch(facts: dict[str, Any], message: str) -> None:
     good = {"low": 0.0, "high": 1.0, "width": 0.5, "first": 0, "counts": np.ones(3, np.int64)}
     with pytest.raises(ValueError, match=message):
         Sketch(**{**good, **facts})
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 30])
+def test_blocks_and_kinds_of_values_do_not_matter(zeros: int) -> None:
+    """Blocks without a value below zero are counted in another way than those with one; here tensors have both."""
+    rng = np.random.default_rng(zeros)
+    positive = np.abs(rng.normal(size=3 * BLOCK + 5)).astype(np.float32)
+    positive[rng.random(positive.size) * 100 < zeros] = 0.0
+    tiny = (positive[:9999] * 2.0 ** rng.integers(-40, 0, 9999)).astype(np.float32)
+    batches = [positive * 0.1, positive, tiny, -tiny, positive * 9.0, np.array([-0.0, 5e-41, np.nan], np.float32)]
+    values = np.concatenate(batches)
+    for order in ([0, 1, 2, 3, 4, 5], [3, 5, 4, 2, 1, 0], [5, 2, 1, 0, 4, 3]):
+        sketch = sketched(*(batches[index] for index in order))
+        finite = values[np.isfinite(values)]
+        assert (sketch.low, sketch.high, sketch.nonfinite) == (finite.min(), finite.max(), 1)
+        np.testing.assert_array_equal(sketch.counts, binned(finite, sketch))
+
+
+def test_more_values_than_int32_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if int32 ended at 100,000: what was counted is moved before, and ends in int64."""
+    for module in (counting, sketcher):
+        monkeypatch.setattr(module, "INT32", 100_000)
+    values = np.maximum(np.random.default_rng(0).normal(size=4 * BLOCK), 0.0).astype(np.float32)
+    sketch = sketched(values)
+    np.testing.assert_array_equal(sketch.counts, binned(values, sketch))

@@ -26,7 +26,17 @@ from litert_quantizer.utils.constrained_ops_utils import get_constrained_op_list
 from litert_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
 
 from autoquant.quantization.affine import EPSILON, Affine
-from autoquant.targets.litert_library import keeps_input_scale, min_max, quantizes_weight, supports_int8
+from autoquant.targets.litert_library import (
+    ALGORITHM,
+    MOST,
+    _int8_config,
+    _params,
+    _register,
+    keeps_input_scale,
+    min_max,
+    quantizes_weight,
+    supports_int8,
+)
 
 FUNCTIONS: list[tuple[Callable[..., Any], str]] = [
     (algorithm_manager.check_op_quantization_config, "quantization_algorithm tfl_op_name op_quantization_config"),
@@ -41,8 +51,12 @@ FUNCTIONS: list[tuple[Callable[..., Any], str]] = [
         ParamsGenerator.generate_quantization_parameters,
         "self model_recipe_manager model_qsvs enable_progress_bar",
     ),
-    (RecipeManager, ""),
-    (RecipeManager.add_quantization_config, "self regex operation_name op_config algorithm_key"),
+    (RecipeManager.need_calibration, "self"),
+    (RecipeManager.get_quantization_configs, "self target_op_name scope_name"),
+    (
+        algorithm_manager.register_quantized_op,
+        "algorithm_key tfl_op_name init_qsv_func calibration_func materialize_func update_qsv_func",
+    ),
     (TransformationInstructionsGenerator, "float_tflite"),
     (
         TransformationInstructionsGenerator.quant_params_to_transformation_insts,
@@ -70,6 +84,7 @@ FIELDS: list[tuple[type[Any], str]] = [
 ]
 MEMBERS: list[tuple[Any, str]] = [
     (algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, "min_max_uniform_quantize"),
+    (algorithm_manager.AlgorithmName.NO_QUANTIZE, "no_quantize"),
     (qtyping.ComputePrecision.INTEGER, "INTEGER"),
     (qtyping.QuantGranularity.CHANNELWISE, "CHANNELWISE"),
     (qtyping.QuantGranularity.TENSORWISE, "TENSORWISE"),
@@ -102,6 +117,39 @@ def test_values_have_the_fields_we_fill(kind: type[Any], fields: str) -> None:
 @pytest.mark.parametrize(("member", "value"), MEMBERS, ids=str)
 def test_members_have_their_values(member: Any, value: str) -> None:
     assert member.value == value
+
+
+def test_our_algorithm_is_the_library_s_own() -> None:
+    """For all operators that it makes INT8: what it registers for its own algorithm is what we register for ours."""
+    _register()
+    for name, materialize in algorithm_manager.MIN_MAX_OP_NAME_MATERIALIZE_FUNC_DICT.items():
+        theirs, ours = (
+            algorithm_manager.get_quantization_func(key, name, qtyping.QuantizeMode.MATERIALIZE)
+            for key in (algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, ALGORITHM)
+        )
+        assert theirs.func is ours.func is materialize
+        assert theirs.args == (naive_min_max_quantize.get_tensor_quant_params,) and not theirs.keywords
+
+
+def test_what_is_known_is_of_the_same_values_and_range_alone() -> None:
+    config = _int8_config(channel_wise=True).weight_tensor_config
+    info = qtyping.OpInfo(OperatorT(), qtyping.TFLOperationName.FULLY_CONNECTED, 0, _int8_config(channel_wise=True))
+    weight, known = np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3), {}  # type: ignore[var-annotated]
+
+    def found(values: np.ndarray, scale: float, **also: Any) -> Any:
+        ends = {"min": np.full((2, 1), -127.0 * scale), "max": np.full((2, 1), 127.0 * scale)}
+        return _params(info, config, values, {**ends, **also})
+
+    first = found(weight, 0.01, known=known)
+    assert found(weight.reshape(2, 3), 0.01, known=known) is first
+    for values, scale in ((weight, 0.02), (weight * 2, 0.01), (weight.copy(), 0.01), (weight[:, :2], 0.01)):
+        again, plain = found(values, scale, known=known), found(values, scale)
+        assert again is not first
+        np.testing.assert_array_equal(again.quantized_data, plain.quantized_data)
+        np.testing.assert_array_equal(again.scale, plain.scale)
+    for number in range(1, 10):
+        found(weight, number / 10.0, known=known)
+        assert len(known) <= MOST
 
 
 def test_the_constraint_we_ask_for_is_there() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from autoquant.array import Array
 
@@ -145,8 +144,10 @@ class ArrayCache:
     def parts(self, numbers: Array) -> Iterator[tuple[slice, Mapping[str, Array]]]:
         """The arrays of samples of ascending numbers, those of batches of one form together; and which those are."""
         batch_of, places = self._located(numbers)
-        firsts = [*(run.first for run in self._runs), len(self._ends)]
-        edges = np.searchsorted(batch_of, firsts).tolist()
+        if len(self._runs) == 1:  # as almost always
+            edges = [0, len(numbers)]
+        else:
+            edges = np.searchsorted(batch_of, [*(run.first for run in self._runs), len(self._ends)]).tolist()
         for run, own in zip(self._runs, map(slice, edges, edges[1:]), strict=True):
             if own.stop > own.start:
                 batches, rows = batch_of[own] - run.first, places[own]
@@ -163,7 +164,8 @@ class ArrayCache:
         size = column.row
         offsets = np.frombuffer(column.offsets, np.int64)[batches] + rows * size
         if size and self._file is None:
-            found = sliding_window_view(np.frombuffer(self._memory, np.uint8), size)[offsets].reshape(-1)
+            places = len(self._memory) - size + 1  # where so many bytes can begin
+            found = np.ndarray((places, size), np.uint8, self._memory, strides=(1, 1))[offsets].reshape(-1)
         else:
             found = np.empty(len(rows) * size, np.uint8)
             edges = np.flatnonzero(np.diff(offsets) != size) + 1

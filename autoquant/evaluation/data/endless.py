@@ -11,6 +11,7 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import DataError
 from autoquant.evaluation.data.batch import Batch
+from autoquant.evaluation.data.hashes import HASH
 from autoquant.quiet import no_progress
 
 PASSES, REPEATED = 2, 1000
@@ -53,9 +54,16 @@ class EndlessGuard:
         """
         arrays = [*batch.inputs.values(), *([] if batch.labels is None else [batch.labels])]
         size = sum(array.nbytes for array in arrays) // max(len(batch), 1)
-        for place, content in enumerate(hashes):
-            label = b"" if batch.labels is None else np.asarray(batch.labels[place]).tobytes()
-            self._see(hash(content.tobytes() + label), size)
+        keys = _keys(hashes, batch.labels)
+        if len(self._known) + len(keys) <= MOST_KNOWN and self._known.isdisjoint(keys) and len(set(keys)) == len(keys):
+            self._known.update(keys)  # all are new, as almost always
+            self._samples += len(keys)
+            self._bytes += size * len(keys)
+            if keys:
+                self._old = self._old_bytes = 0
+        else:
+            for key in keys:
+                self._see(key, size)
         if not len(batch):
             self._count_old(EMPTY)
         if self._old > PASSES * len(self._known) + REPEATED and self._old_bytes > REPEATED_BYTES:
@@ -89,6 +97,15 @@ class EndlessGuard:
 
     def _so_far(self) -> str:
         return f"gave {self._samples:,} samples ({self._bytes / 1e9:.3g} GB)"
+
+
+def _keys(hashes: Array, labels: Array | None) -> list[int]:
+    """A number for each sample with its label, (samples,) both."""
+    rows = [hashes.view(np.uint8).reshape(len(hashes), HASH.itemsize)]
+    if labels is not None and labels.size:
+        rows.append(np.ascontiguousarray(labels).reshape(len(labels), -1).view(np.uint8))
+    both = np.concatenate(rows, axis=1)
+    return list(map(hash, both.view(f"V{both.shape[1]}").reshape(-1).tolist()))
 
 
 def length_of(name: str, source: Any) -> int | None:

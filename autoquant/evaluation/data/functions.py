@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any
 
@@ -260,8 +260,14 @@ def _arrays(batch: Batch) -> Iterator[Array]:
 
 
 def _form(batch: Batch) -> str:
-    inputs = ", ".join(f"{array.dtype}{list(array.shape)}" for array in batch.inputs.values())
-    return inputs if batch.labels is None else f"{inputs} with labels {batch.labels.dtype}{list(batch.labels.shape)}"
+    inputs = ", ".join(_form_of(array.dtype, array.shape) for array in batch.inputs.values())
+    labels = batch.labels
+    return inputs if labels is None else f"{inputs} with labels {_form_of(labels.dtype, labels.shape)}"
+
+
+@lru_cache(maxsize=1024)
+def _form_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{dtype}{list(shape)}"
 
 
 def _checksum(batch: Batch) -> int:

@@ -68,9 +68,9 @@ class SampleCache:
     def read(self, indices: Array | None, size: int) -> Iterator[Batch]:
         """Batches of at most `size` of the chosen samples (ascending; None: all), those of a batch of one shape."""
         self.flush()
-        numbers = np.arange(len(self))
         for chosen in blocks(indices, len(self), size):
-            parts = [_restored(arrays) for _, arrays in self._cache.parts(numbers[chosen])]
+            numbers = np.arange(chosen.start, chosen.stop) if isinstance(chosen, slice) else chosen
+            parts = [_restored(arrays) for _, arrays in self._cache.parts(numbers)]
             for _, alike in groupby(parts, _shapes):
                 yield _joined(list(alike))
 

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated
 from ai_edge_litert.tools import flatbuffer_utils
 
 from autoquant.array import Array
+from autoquant.model.litert.packing import with_known
 
 schema = schema_py_generated
 """The objects of a .tflite, and the numbers of their enumerations."""
@@ -62,7 +63,7 @@ def write(model: Any) -> bytes:
     data = (buffer.data for buffer in model.buffers or ())
     # A builder that grows copies all that it has, again and again.
     builder = flatbuffer_utils.flatbuffers.Builder(sum(len(one) + ALIGNED for one in data if one is not None) + REST)
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    builder.Finish(with_known(model).Pack(builder), file_identifier=IDENTIFIER)
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 

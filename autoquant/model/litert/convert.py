@@ -44,7 +44,7 @@ def convert(graph: Graph, *, cuts: Iterable[str] = ()) -> LiteGraph:
     flatbuffer.add_signature(model, graph.inputs, graph.outputs)
     tidy(model)
     found = match(graph, model)
-    release_memory(graph.size)
+    release_memory(4 * graph.size)  # the converter takes more than the weights of a small network
     return LiteGraph(flatbuffer.write(model), graph.inputs, graph.outputs, found.layers, found.missing, found.ops)
 
 

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated
 from ai_edge_litert.tools import flatbuffer_utils
 
 from autoquant.array import Array
+from autoquant.memory import trim_memory
 
 schema = schema_py_generated
 """The objects of a .tflite, and the numbers of their enumerations."""
@@ -88,6 +89,7 @@ def write(model: Any) -> bytes:
     # A builder that grows copies all that it has, again and again.
     builder = flatbuffer_utils.flatbuffers.Builder(sum(map(_room, model.buffers or ())) + REST)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    trim_memory(len(builder.Bytes))
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 

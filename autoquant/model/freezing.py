@@ -102,7 +102,7 @@ def named_graph(
     feed: Mapping[str, str],
     large: Mapping[str, Any] = MappingProxyType({}),
 ) -> Graph:
-    """A Graph of what the outputs need; `inputs` maps node -> name, `outputs` holds (tensor, name), `large` as Frozen."""
+    """A Graph of what the outputs need; `inputs` maps node -> name, `outputs` holds (tensor, name)."""
     graph = inference_graph(
         graph_def,
         inputs=inputs,

@@ -65,8 +65,9 @@ def with_stand_ins(graph: Graph) -> StandIns:
     """Put numbers in place of the large weights of operators; equal weights have the same one.
 
     The converter joins equal constants, and operators that read them, and shall do so as ever. It takes what is one
-    number throughout for what it is not otherwise, so a weight that is such stays.
+    number throughout for what it is not otherwise, so a weight that is such stays. What no output needs is left out.
     """
+    graph = graph.pruned()
     found = dict(_weights(graph))
     numbers = _numbers(graph, found)
     weights: dict[float, Weight] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,12 @@ def test_numbers_are_none_that_a_constant_begins_with(build: Callable[..., Graph
     """And equal weights have the same one."""
 
     def write(taken: tuple[float, ...] = ()) -> Graph:
-        return build(lambda: [twins(placeholder(None, 6, 6, 64)), *map(tf.constant, taken)], outputs=["concat"])
+        def compute() -> None:
+            twins(placeholder(None, 6, 6, 64))
+            for index, number in enumerate(taken):
+                tf.constant(number, name=f"taken_{index}")
+
+        return build(compute, outputs=["concat", *(f"taken_{index}" for index in range(len(taken)))])
 
     def numbers(graph: Graph) -> list[float]:
         return list(with_stand_ins(graph).weights)
@@ -234,6 +240,16 @@ def test_a_graph_that_is_cut(build: Callable[..., Graph], given: list[int]) -> N
     lite = convert(graph, cuts=["first"])
     assert max(given) == 0
     assert comparable(lite) == comparable(plain(graph, cuts=["first"]))
+
+
+@pytest.mark.usefixtures("small_ones")
+def test_a_weight_that_no_output_needs(build: Callable[..., Graph], given: list[int]) -> None:
+    """As behind the last of the tensors that calibration fetches."""
+    graph = written(build, lambda x: conv(conv(x, weight(3, 3, 64, 64), name="first"), weight(1, 1, 64, 64)))
+    graph = replace(graph, outputs=("first",))
+    lite = convert(graph)
+    assert given == [0]
+    assert comparable(lite) == comparable(plain(graph))
 
 
 @pytest.mark.usefixtures("small_ones")

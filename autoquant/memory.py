@@ -6,8 +6,11 @@ import ctypes
 import gc
 import sys
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
+TENSORFLOW = MappingProxyType({"TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1"})
+"""Environment of a process whose TensorFlow gives freed memory back; else it keeps all for itself that it ever had."""
 LEAST = 1 << 25
 """Bytes that are worth looking for, which takes some tenths of a second."""
 
@@ -20,7 +23,12 @@ def release_memory(size: int) -> None:
     if size < LEAST:
         return
     gc.collect()
-    library = _glibc()
+    trim_memory(size)
+
+
+def trim_memory(size: int) -> None:
+    """Give back what is free of what was used in passing, such as copies of parts of something of so many bytes."""
+    library = _glibc() if size >= LEAST else None
     if library is not None:
         library.malloc_trim(0)
 

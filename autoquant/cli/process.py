@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.cli.output import note
 from autoquant.errors import INTERRUPTED, UsageError
+from autoquant.memory import TENSORFLOW
 from autoquant.model.model import is_lite
 from autoquant.quiet import redirected, stderr_held_back
 
@@ -100,6 +101,8 @@ def import_tensorflow(*, verbose: bool) -> None:
     """
     if "tensorflow" in sys.modules:
         return
+    for name, value in TENSORFLOW.items():
+        os.environ.setdefault(name, value)
     try:
         if verbose:
             importlib.import_module("tensorflow")

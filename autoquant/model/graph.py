@@ -38,13 +38,19 @@ class Graph:
 
     @classmethod
     def from_graph_def(cls, graph_def: Any, *, inputs: Iterable[str], outputs: Iterable[str]) -> Graph:
-        """Take over a GraphDef, without control edges and placement; raises ModelError where a node is missing."""
+        """A graph of a GraphDef, without control edges and placement; raises ModelError where a node is missing.
+
+        Nodes are copies: each of a message's parts holds the memory of all, and of a weight that was folded, too.
+        """
         nodes: dict[str, Any] = {}
         for node in graph_def.node:
             if node.name in nodes:
                 raise ModelError(node.name, "two nodes have this name", hint="export the model again")
             nodes[node.name] = _bare(node)
-        library = graph_def.library if graph_def.library.function else None
+        library = None
+        if graph_def.library.function:
+            library = FunctionDefLibrary()
+            library.CopyFrom(graph_def.library)
         graph = cls(
             MappingProxyType(nodes), tuple(node_of(i) for i in inputs), tuple(canonical(o) for o in outputs), library
         )
@@ -193,15 +199,11 @@ class Graph:
 
 
 def _bare(node: Any) -> Any:
-    """The node without control edges, and without what ties it to a device or to nodes that may go."""
-    edges = [canonical(edge) for edge in node.input if not edge.startswith("^")]
-    ties = [key for key in ("_class", "_output_shapes") if key in node.attr]
-    if edges == list(node.input) and not ties and not node.device:
-        return node
-    bare = changed_node(node, inputs=edges)
+    """A copy of the node without control edges, and without what ties it to a device or to nodes that may go."""
+    bare = changed_node(node, inputs=[canonical(edge) for edge in node.input if not edge.startswith("^")])
     bare.device = ""
-    for key in ties:
-        del bare.attr[key]
+    for key in ("_class", "_output_shapes"):
+        bare.attr.pop(key, None)
     return bare
 
 

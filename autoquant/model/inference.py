@@ -26,8 +26,11 @@ def inference_graph(
     outputs: Iterable[str] = (),
     feed: Mapping[str, str] = NOTHING,
     keep_calls: bool = False,
+    constants: Iterable[Any] = (),
 ) -> Graph:
     """The graph of a GraphDef, with constants in place of the placeholders in `feed` (name -> value as text).
+
+    `constants` are nodes that it has in place of its own.
 
     `inputs` maps node -> the name that users know, outputs are tensors. Calls of functions are inlined, unless
     `keep_calls`; conditions that depend on constants, values fed and defaults of placeholders alone are gone; loops of
@@ -37,6 +40,7 @@ def inference_graph(
     present = {node.name for node in graph_def.node}
     known = [name for name in inputs if name in present]
     graph = Graph.from_graph_def(graph_def, inputs=known, outputs=outputs)
+    graph = graph.edit(put=constants)
     if not keep_calls:
         graph = inline_calls(graph)
     graph = with_known_conditions(_fed(graph, inputs, feed), control_edges(graph_def))

@@ -43,6 +43,7 @@ def load_keras(path: Path, feed: Mapping[str, str], *, trust: bool = False) -> G
         outputs=list(zip(frozen.outputs, makers, strict=True)),
         tables=frozen.tables,
         feed=feed,
+        large=frozen.large,
     )
 
 

@@ -76,6 +76,13 @@ def with_zeros(node: Any) -> Any:
     return zeros
 
 
+def with_number(node: Any, number: float) -> Any:
+    """A constant of float32 of the same shape that is this number everywhere, which takes no memory either."""
+    repeated = with_zeros(node)
+    repeated.attr["value"].tensor.float_val.append(number)
+    return repeated
+
+
 def changed_node(node: Any, *, name: str = "", op: str = "", inputs: Iterable[str] | None = None) -> Any:
     """A copy of a node with another name, operator or inputs, where given."""
     changed = NodeDef()

@@ -63,8 +63,8 @@ def open_model(
     frozen = in_float32(
         select_interface(load(path, feed, signature=signature, trust=trust), inputs=inputs, outputs=outputs)
     )
-    size = frozen.size
-    release_memory(size)  # what TensorFlow and Keras made on the way is many times the size of the weights
+    size = 4 * frozen.size  # what TensorFlow and Keras made on the way is many times the size of the weights
+    release_memory(size)
     graph = _normalized(channels_last(without_fakes(frozen)), fusion, inputs)
     check_conditions(graph)
     notes = tuple(_notes(frozen))

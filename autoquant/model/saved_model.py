@@ -107,7 +107,9 @@ def _load_functions(path: Path, key: str, feed: Mapping[str, str]) -> Graph:
     # Arguments by name come sorted, as the outputs do.
     names = dict(zip(frozen.inputs, sorted(function.structured_input_signature[1]), strict=True))
     outputs = list(zip(frozen.outputs, sorted(function.structured_outputs), strict=True))
-    return named_graph(frozen.graph_def, inputs=names, outputs=outputs, tables=frozen.tables, feed=feed)
+    return named_graph(
+        frozen.graph_def, inputs=names, outputs=outputs, tables=frozen.tables, feed=feed, large=frozen.large
+    )
 
 
 def _load_session(path: Path, tags: list[str], signature: Any, feed: Mapping[str, str]) -> Graph:

@@ -28,6 +28,7 @@ from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode
 from autoquant.formats.strict import Fields
+from autoquant.memory import TENSORFLOW
 from autoquant.quiet import no_progress, stderr_held_back
 from autoquant.tuning.events import Event, Progress, reporter
 from autoquant.tuning.inputs import model_of, open_inputs
@@ -71,7 +72,7 @@ class IsolatedWorker:
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is not for it
-            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": paths},
+            env={"TF_CPP_MIN_LOG_LEVEL": "3", **TENSORFLOW, **os.environ, "PYTHONPATH": paths},
         )
         threading.Thread(target=_read, args=(self._process.stdout, self._replies), daemon=True).start()
         with self._killed_if_it_ends():

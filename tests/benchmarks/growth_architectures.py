@@ -3,10 +3,11 @@
     python tests/benchmarks/growth_architectures.py [--networks A,B] [--targets T,U] [--folder F] [--phases]
 
 Random weights, 96 x 96, 64 samples to calibrate with and as many to score. A search in a process of its own ends after
-one trial, which any drop passes. TensorFlow and Keras are loaded before: memory is the peak beside that, as a multiple
-of the model's weights. Opening is reading (what Keras and TensorFlow take), normalizing, and lowering for the target.
-Beside it stands what `tf.lite.TFLiteConverter` takes to convert the same model to float, which reads it too. Peaks of
-single phases need Linux. `--folder` keeps the networks for the next time.
+one trial, which any drop passes. TensorFlow and Keras are loaded before, and give back what they freed, as on the
+command line: memory is the peak beside that, as a multiple of the model's weights. Opening is reading (what Keras and
+TensorFlow take), normalizing, and lowering for the target. Beside it stands what `tf.lite.TFLiteConverter` takes to
+convert the same model to float, which reads it too. Peaks of single phases need Linux. `--folder` keeps the networks
+for the next time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from unittest.mock import patch
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 import numpy as np
 from growth_outputs import MB, peak_of_process

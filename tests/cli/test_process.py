@@ -32,6 +32,18 @@ print("after")
     assert sorted(done.stderr.splitlines()) == ["from C++", "from Python", "from a child"]
 
 
+@pytest.mark.parametrize(("asked", "said"), [(None, "1"), ("0", "0")])
+def test_tensorflow_is_told_to_give_memory_back(
+    asked: str | None, said: str, python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the environment says otherwise."""
+    monkeypatch.delenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", asked)
+    code = IMPORT.format(False) + "; import os; print(os.environ['TF_ONEDNN_USE_SYSTEM_ALLOCATOR'])"
+    assert python("-c", code).stdout == f"ok\n{said}\n"
+
+
 def test_sigterm_is_ctrl_c_inside_only() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), interruptible():

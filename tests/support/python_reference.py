@@ -84,6 +84,9 @@ gives the array of the only output, or a mapping by name. `result.trials_datafra
 result as the head of its report; [keras.ipynb](keras.ipynb), beside this page, is one that trains, searches, evaluates
 and exports. `evaluate`, `dry_run`, `inspect`, `quantize` and `benchmark` take models in memory as well.
 
+TensorFlow keeps what memory it freed, as that of a model that was read. The command line tells it not to, and so does
+`TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1` in the environment of a program, before TensorFlow computes anything there.
+
 ## Options
 
 They are what the command line takes: `timeout="2h"`, `cache="2GB"`, `inputs="a,b"`, `scale="1/255"`, or numbers and

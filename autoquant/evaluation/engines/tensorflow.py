@@ -52,19 +52,21 @@ def tf_graph_of(graph_def: Any, where: str = "graph") -> Any:
     return graph
 
 
-def _unfused(graph_def: Any) -> Any:
-    """How to run a graph of which tensors inside are fetched: None is as always.
+def _config(graph_def: Any, *, inside: bool) -> Any:
+    """How to run a graph, of which tensors inside are fetched, or not.
 
-    TensorFlow 2.21 joins a BiasAdd with the LeakyRelu that alone reads it even where the BiasAdd is fetched, which then
-    cannot be found.
+    Without two passes over it that copy the weights, and change nothing of what runs on the CPU: they choose layouts
+    for a GPU, and what to move out of its memory. TensorFlow 2.21 joins a BiasAdd with the LeakyRelu that alone reads
+    it even where the BiasAdd is fetched, which then cannot be found.
     """
-    if not any(node.op == "LeakyRelu" for node in graph_def.node):
-        return None
     import tensorflow as tf
     from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
     config = tf.compat.v1.ConfigProto()
-    config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+    passes = config.graph_options.rewrite_options
+    passes.layout_optimizer, passes.memory_optimization = RewriterConfig.OFF, RewriterConfig.NO_MEM_OPT
+    if inside and any(node.op == "LeakyRelu" for node in graph_def.node):
+        passes.remapping = RewriterConfig.OFF
     return config
 
 
@@ -82,7 +84,7 @@ class TensorFlowRunner:
         graph = tf_graph_of(graph_def)
         placeholders = [tensor_of(graph, name) for name in self._inputs]
         self._batch = fixed_batch(p.shape.as_list() for p in placeholders if p.shape.rank)
-        self._session: Any = tf.compat.v1.Session(graph=graph, config=None if cut else _unfused(graph_def))
+        self._session: Any = tf.compat.v1.Session(graph=graph, config=_config(graph_def, inside=not cut))
         self._call: Any = self._session.make_callable(
             [tensor_of(graph, name) for name in self._fetches],
             feed_list=placeholders,

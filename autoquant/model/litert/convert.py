@@ -15,6 +15,8 @@ from autoquant.model.litert.cuts import cut, join
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.lists import with_made_lists
 from autoquant.model.litert.matching import match
+from autoquant.model.litert.put_back import put_back
+from autoquant.model.litert.stand_ins import with_stand_ins
 from autoquant.model.litert.tidy import tidy
 from autoquant.model.model import Shape
 from autoquant.model.nodes import channels_first, const_shape
@@ -35,26 +37,34 @@ def convert(graph: Graph, *, cuts: Iterable[str] = ()) -> LiteGraph:
     Inputs of unknown rank get the one that the layers behind them need. Across the tensors in `cuts` the converter
     joins no operators. Raises ModelError, with the operator, where the converter refuses.
     """
-    made = _made(graph, cuts)
-    release_memory(len(made.content))
-    return made
-
-
-def _made(graph: Graph, cuts: Iterable[str]) -> LiteGraph:
     parts = cut(with_made_lists(_with_ranks(graph)), cuts)
-    content = _converted(parts.graph)
-    release_memory(len(content))
-    model = flatbuffer.read(content)
+    model = _converted(parts.graph)
     _put_in_order(model, parts.graph)
     join(model, graph, parts)
     flatbuffer.add_signature(model, graph.inputs, graph.outputs)
     tidy(model)
     found = match(graph, model)
+    release_memory(4 * graph.size)  # the converter takes more than the weights of a small network
     return LiteGraph(flatbuffer.write(model), graph.inputs, graph.outputs, found.layers, found.missing, found.ops)
 
 
-def _converted(graph: Graph) -> bytes:
-    """What TensorFlow's converter makes of a frozen graph.
+def _converted(graph: Graph) -> Any:
+    """What TensorFlow's converter makes of a frozen graph (ModelT), of numbers for its weights where that will do."""
+    stand_ins = with_stand_ins(graph)
+    if stand_ins.weights:
+        try:
+            model = flatbuffer.read(_content(stand_ins.graph, unfold_large_splat_constant=True))
+        except ModelError:  # said of the graph itself
+            model = None
+        if model is not None and put_back(model, stand_ins):
+            return model
+    content = _content(graph)
+    release_memory(len(content))
+    return flatbuffer.read(content)
+
+
+def _content(graph: Graph, **options: Any) -> bytes:
+    """The bytes that the converter makes.
 
     `tf.lite.TFLiteConverter` calls the same function, but freezes, copies and optimizes the graph again before, which
     takes three times as long and three times the memory, and changes no operator of a normalized graph.
@@ -67,7 +77,7 @@ def _converted(graph: Graph) -> bytes:
     builtin = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         with stderr_held_back():  # the exception says it again
-            return bytes(convert_graphdef(graph.to_graph_def(), inputs, outputs, target_ops=builtin))
+            return bytes(convert_graphdef(graph.to_graph_def(), inputs, outputs, target_ops=builtin, **options))
     except (ConverterError, RuntimeError, ValueError) as error:
         raise _refusal(graph, str(error)) from error
 

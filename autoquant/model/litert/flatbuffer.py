@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated
 from ai_edge_litert.tools import flatbuffer_utils
 
 from autoquant.array import Array
+from autoquant.memory import trim_memory
 from autoquant.model.litert.packing import with_known
 
 schema = schema_py_generated
@@ -35,8 +36,34 @@ TYPES: Mapping[int, str] = {code: name for name, code in vars(schema.TensorType)
 """Type of a tensor -> its name, such as FLOAT32."""
 SIGNATURE = "serving_default"
 IDENTIFIER = b"TFL3"
+LENGTH = 4
+"""Bytes of the length in front of a vector."""
 ALIGNED, REST = 64, 1 << 20
 """Bytes that a constant takes beside its own, and those that are enough for the rest of most files."""
+
+
+class LaidOut(schema.BufferT):  # type: ignore[name-defined,misc]  # the schema has no types
+    """A buffer of so many bytes, which are made whenever they are asked for, and take no memory in between."""
+
+    def __init__(self, layout: Callable[[], Array], nbytes: int) -> None:
+        self._layout = layout
+        self.nbytes = nbytes
+        self.offset = self.size = 0
+
+    @property
+    def data(self) -> Array:
+        """The bytes."""
+        return np.ascontiguousarray(self._layout()).reshape(-1).view(np.uint8)
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802  # as the schema calls it
+        """Write the buffer, values right where they belong: that of the schema would ask for the bytes four times."""
+        vector = builder.CreateNumpyVector(np.zeros(self.nbytes, np.uint8))
+        laid = self._layout()
+        there = np.frombuffer(builder.Bytes, laid.dtype, laid.size, builder.Head() + LENGTH)
+        there.reshape(laid.shape)[...] = laid
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
 
 
 def read(content: bytes | bytearray) -> Any:
@@ -60,11 +87,18 @@ def missing_parts(content: bytes) -> list[str]:
 
 def write(model: Any) -> bytes:
     """The bytes of a file of these objects (ModelT), which may be used further."""
-    data = (buffer.data for buffer in model.buffers or ())
     # A builder that grows copies all that it has, again and again.
-    builder = flatbuffer_utils.flatbuffers.Builder(sum(len(one) + ALIGNED for one in data if one is not None) + REST)
+    builder = flatbuffer_utils.flatbuffers.Builder(sum(map(_room, model.buffers or ())) + REST)
     builder.Finish(with_known(model).Pack(builder), file_identifier=IDENTIFIER)
+    trim_memory(len(builder.Bytes))
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def _room(buffer: Any) -> int:
+    """Bytes that a buffer takes at most."""
+    if isinstance(buffer, LaidOut):
+        return buffer.nbytes + ALIGNED
+    return 0 if buffer.data is None else len(buffer.data) + ALIGNED
 
 
 def op_name(model: Any, op: Any) -> str:

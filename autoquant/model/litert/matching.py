@@ -182,6 +182,8 @@ def equal_but_for_factors(value: Array, weight: Array, axis: int) -> bool:
     """Whether two arrays are the same up to rounding and a factor for each index of `axis`."""
     if value.shape != weight.shape:
         return False
+    if np.array_equal(value, weight):
+        return True
     if not np.isfinite(weight).all():
         return np.array_equal(value, weight, equal_nan=True)
     ours = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)

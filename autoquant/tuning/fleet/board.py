@@ -6,8 +6,10 @@ has left, or was dismissed, can write no more, whatever it believes: Optuna refu
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,10 @@ OWNER, WORKER, VISITOR = "owner", "worker", "visitor"
 ROLE, ABOUT, BEAT = "role", "about", "beat"
 """Attributes of each process: its role, what it says of itself when it joins, and its signs of life: how many there
 were, what it does, and the time by its clock (seconds since 1970), which nobody decides by."""
+PARTS = "parts"
+"""The key of a value that is long: the name of its parts, and how many there are."""
+LONGEST = 30_000
+"""Characters of an attribute: MySQL has 65,535 bytes, and quotes in a part are escaped."""
 PERIOD = 5.0
 """Seconds from one sign of life to the next."""
 
@@ -78,15 +84,21 @@ class Board:
         return self._storage.create_new_trial(made._study_id, create_trial(state=TrialState.RUNNING, user_attrs=said))
 
     def say(self, member: int, key: str, value: Any) -> None:
-        """Write something. Raises Dismissed."""
+        """Write something, what is long in parts before it counts. Raises Dismissed."""
+        text = json.dumps(value)
+        parts = [text[start : start + LONGEST] for start in range(0, len(text), LONGEST)]
+        name = f"{key}/{uuid.uuid4().hex[:8]}"
         try:
-            self._storage.set_trial_user_attr(member, key, value)
+            for number, part in enumerate(parts if len(parts) > 1 else []):
+                self._storage.set_trial_user_attr(member, f"{name}/{number}", part)
+            said = {PARTS: [name, len(parts)]} if len(parts) > 1 else value
+            self._storage.set_trial_user_attr(member, key, said)
         except UpdateFinishedTrialError:
             raise Dismissed from None
 
     def read(self, member: int) -> Mapping[str, Any]:
         """All that is written about one process."""
-        return self._storage.get_trial_user_attrs(member)
+        return _whole(self._storage.get_trial_user_attrs(member))
 
     def find(self, member: int) -> Member:
         """One process, here or not."""
@@ -147,4 +159,16 @@ class Board:
 
 
 def _member(trial: FrozenTrial) -> Member:
-    return Member(trial._trial_id, trial.number, trial.user_attrs, trial.state is TrialState.RUNNING)
+    return Member(trial._trial_id, trial.number, _whole(trial.user_attrs), trial.state is TrialState.RUNNING)
+
+
+def _whole(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said, long values put together."""
+    found = {}
+    for key, value in said.items():
+        if isinstance(value, dict) and PARTS in value:
+            name, count = value[PARTS]
+            found[key] = json.loads("".join(said[f"{name}/{number}"] for number in range(count)))
+        elif "/" not in key:
+            found[key] = value
+    return found

@@ -25,8 +25,8 @@ from autoquant.model.litert.parts import Cutter, Part
 from autoquant.tuning.sensitivity.likelihoods import Likelihood
 from autoquant.tuning.sensitivity.variants import RoundedTensor, Suffix, Variant, add_variant
 
-ROOM = 1 << 27
-"""Bytes of what is handed on from a part to the next one."""
+ROOM = 1 << 24
+"""Bytes of what is handed on from a part to the next one; what each part takes for itself grows with it."""
 BATCH = 64
 """Samples that run together, or as few as it takes to have room for all variants of a part."""
 FLOAT = "float"

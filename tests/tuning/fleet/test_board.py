@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoquant.tuning.fleet.board import OWNER, WORKER, Board, Dismissed
+from autoquant.tuning.fleet.board import LONGEST, OWNER, WORKER, Board, Dismissed
 from autoquant.tuning.fleet.storages import Meeting
 
 Meet = Callable[[], Meeting]
@@ -21,6 +21,16 @@ def test_what_one_process_says_others_read(meet: Meet) -> None:
     assert (found.id, found.beat, found.doing, found.here) == (member, 0, "", True)
     assert found.said["about"] == {"host": "a"} and other.read(member)["result"]["drop"] == 0.25
     assert other.members(OWNER) == []
+
+
+def test_what_is_long_is_said_in_parts(meet: Meet) -> None:
+    """MySQL takes no longer attributes; what was said before counts until all of it is there."""
+    one, other = meet().board, meet().board
+    member = one.join(WORKER, {})
+    for long in ({"a": 'it said "no"' * 9000}, {"a": ["x" * LONGEST] * 3}, {"a": 1}):
+        one.say(member, "job", long)
+        assert other.read(member)["job"] == long == other.members(WORKER)[0].said["job"]
+    assert set(other.read(member)) == {"role", "about", "beat", "job"}
 
 
 def test_several_that_join_at_once_have_numbers_of_their_own(meet: Meet) -> None:

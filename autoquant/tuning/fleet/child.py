@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
-from autoquant.errors import AutoquantError
+from autoquant.errors import INTERRUPTED, AutoquantError
 from autoquant.tuning.fleet.children import PLACE, TRUSTED
 
 FIRST_VICTIM = "1000"
@@ -30,8 +31,11 @@ def main() -> None:
     from autoquant.tuning.event_log import log_event
     from autoquant.tuning.fleet.worker import work_for
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work_for(args.run, listener=log_event, trust_model=args.trust_model)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except AutoquantError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)

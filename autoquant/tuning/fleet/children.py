@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,8 @@ LOG = "workers.log"
 """The file of a run that holds what its own workers write."""
 TRUSTED = "--trust-model"
 """Given to the processes where the search was told so: run.toml never says it."""
+LEAVING = 5.0
+"""Seconds in which workers of this machine are to leave at the end of a search."""
 PLACE = "--place"
 """Which of how many processes one is, that they share the processors."""
 
@@ -74,10 +77,14 @@ class Children:
             self.start()
 
     def close(self) -> None:
-        """End them."""
+        """End them: they leave in good order, unless that takes too long."""
         for process in self._processes.values():
+            process.terminate()
+        until = time.monotonic() + LEAVING
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(until - time.monotonic(), 0.0))
             process.kill()
-        for process in self._processes.values():
             process.wait()
             _close(process)
         self._processes.clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from autoquant.quiet import no_progress
 from autoquant.tuning.fleet.board import Board
@@ -16,6 +16,9 @@ from autoquant.tuning.study.journal import NAME
 from autoquant.tuning.study.patience import Patience
 from autoquant.tuning.study.patient_storage import PatientStorage
 from autoquant.tuning.study.run_folder import RunFolder
+
+LOCK_SECONDS = 15
+"""Seconds after which the lock of a journal is taken away from a process that was killed while it wrote."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class Meeting:
 
 def meet_in_folder(folder: RunFolder, warn: Callable[[str], None] = no_progress) -> Meeting:
     """Meet in the folder of a run, which all of them have. Raises StorageError where it is away for too long."""
-    where = str(folder.workers)
-    storage = PatientStorage(JournalStorage(JournalFileBackend(where)), Patience(where, warn), _is_away)
+    where = str(folder.workers.resolve())  # Optuna never takes a lock away that it knows by a relative path
+    lock = JournalFileSymlinkLock(where, grace_period=LOCK_SECONDS)
+    storage = PatientStorage(JournalStorage(JournalFileBackend(where, lock)), Patience(where, warn), _is_away)
     return Meeting(where, storage, Board(storage, NAME))
 
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autoquant.tuning.fleet.board import LONGEST, OWNER, WORKER, Board, Dismissed
-from autoquant.tuning.fleet.storages import Meeting
+from autoquant.tuning.fleet.storages import Meeting, meet_in_folder
+from autoquant.tuning.study.run_folder import RunFolder
 
 Meet = Callable[[], Meeting]
 
@@ -85,3 +87,17 @@ def _until(happened: Callable[[], bool]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it did not happen within 10 s")
+
+
+def test_the_lock_of_a_process_that_was_killed_while_it_wrote_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the folder of the run is a relative path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("autoquant.tuning.fleet.storages.LOCK_SECONDS", 3)
+    Path("run").mkdir()
+    board = meet_in_folder(RunFolder(Path("run"))).board
+    member = board.join(WORKER, {})
+    (tmp_path / "run" / "workers.journal.lock").symlink_to(tmp_path / "run" / "workers.journal")
+    board.say(member, "job", 1)
+    assert board.read(member)["job"] == 1

@@ -26,6 +26,7 @@ from autoquant.errors import RunError, StorageError, UsageError
 from autoquant.model.litert.convert import convert
 from autoquant.model.open import open_model
 from autoquant.tuning.events import Event, TrialEnded, Warned, WorkersSeen
+from autoquant.tuning.fleet.crew import CrewCall
 from autoquant.tuning.result import Ended, SearchResult
 from autoquant.tuning.study.trial import Trial
 
@@ -293,3 +294,33 @@ def test_a_worker_that_comes_to_a_search_that_works_alone_joins_it(options: dict
 
 def _visitors(run: Path) -> bool:
     return "visitor" in (run / "workers.journal").read_text()
+
+
+def test_a_worker_that_is_stopped_in_a_trial_is_given_up_and_joins_again(
+    options: dict[str, Any], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial is carried out by another, and its late result dropped, which it says."""
+    alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
+    defaults = CrewCall.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "grace", 8.0)
+    study, stopped, lost = uuid.uuid4().hex, list[int](), list[str]()
+    with workers(2, "--storage", server.url, "--study", study) as processes:
+
+        def hear(event: Event) -> None:
+            if isinstance(event, WorkersSeen) and not stopped:
+                stopped.extend(one.pid for one in event.workers if one.trial == 1)
+                for pid in stopped:
+                    os.kill(pid, signal.SIGSTOP)
+            if isinstance(event, Warned) and "gave no sign of life" in event.text:
+                lost.append(event.text)
+            if isinstance(event, TrialEnded) and event.trial.number == 1:
+                os.kill(stopped[0], signal.SIGCONT)
+            if isinstance(event, TrialEnded) and event.trials == 5:
+                time.sleep(3.0)  # so that it comes back to a search that goes on
+
+        result = autoquant.search(**options, jobs=0, storage=server.url, study=study, listener=hear)
+        told = [process.communicate(timeout=60)[1] for process in processes]
+    assert untimed(result) == untimed(alone)
+    assert len(lost) == 1 and lost[0].endswith("gave no sign of life for 8 s: trial 1 is carried out by another")
+    assert sum("gave it up: its result of trial 1 is dropped; joining again" in text for text in told) == 1
+    assert [process.returncode for process in processes] == [0, 0]

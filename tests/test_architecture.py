@@ -63,6 +63,7 @@ OWNERS = {
         "model/litert/flatbuffer.py",
         "model/litert/interpreter.py",
     ),
+    "boto3": ("tuning/study/artifacts.py",),
     "jinja2": ("reports/page.py",),
     "litert_quantizer": ("targets/litert_library.py",),
     "optuna": (
@@ -72,6 +73,7 @@ OWNERS = {
         "tuning/fleet/storages.py",
         "tuning/sampling/samplers.py",
         "tuning/sampling/study_copy.py",
+        "tuning/study/artifacts.py",
         "tuning/study/databases.py",
         "tuning/study/journal.py",
         "tuning/study/patient_storage.py",

@@ -68,7 +68,6 @@ OWNERS = {
     "litert_quantizer": ("targets/litert_library.py",),
     "optuna": (
         "tuning/fleet/board.py",
-        "tuning/fleet/shelf.py",
         "tuning/fleet/status.py",
         "tuning/fleet/storages.py",
         "tuning/sampling/samplers.py",

@@ -70,7 +70,7 @@ def search(
             (0), batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
             feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
             keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup, junit, jobs (1), storage, study,
-            trust_model;
+            artifacts, trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:

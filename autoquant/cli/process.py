@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LATER = 0.05
 """Seconds after which an interruption that was swallowed is raised again."""
+TWICE = 5.0
+"""Seconds after a signal in which SIGTERM is no second one."""
 SHOW_CURSOR = b"\x1b[?25h\n"
 """What a terminal is to be told when a live screen does not come to its end."""
 
@@ -46,18 +49,21 @@ def interruptible() -> Iterator[None]:
     """Let SIGTERM, which servers and CI end jobs with, be a KeyboardInterrupt, as Ctrl-C is.
 
     A second signal of either kind ends the process at once: files are written whole or not at all, whenever that is.
+    But schedulers send SIGTERM twice in a moment, to a process and by way of what started it: that is the same one.
     A KeyboardInterrupt that Python swallows, as it does while objects are deleted, is raised a little later again.
     """
-    heard: list[int] = []
+    heard: list[float] = []
     lost: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if heard and not lost:
+            if number == signal.SIGTERM and time.monotonic() - heard[0] < TWICE:
+                return
             if sys.stderr.isatty():
                 os.write(2, SHOW_CURSOR)
             os._exit(INTERRUPTED)
         lost.clear()
-        heard.append(number)
+        heard.append(time.monotonic())
         raise KeyboardInterrupt
 
     def swallowed() -> None:

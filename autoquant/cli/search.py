@@ -91,6 +91,8 @@ def _add_workers(parser: arguments.Parser) -> None:
     group = parser.add_argument_group("workers")
     arguments.add_jobs(group, otherwise="1: this one")
     arguments.add_storage(group)
+    what = "where workers of other machines leave the files of what may be the best, which is built again otherwise: a "
+    arguments.add(group, {"--artifacts DIR": f"{what}directory that all machines have, or s3://bucket/prefix"})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ from autoquant.tuning.restore import restore_best
 from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.session import Clock, PhaseTimes, SearchSession, TimeLimit
 from autoquant.tuning.ship import choose_shipped
+from autoquant.tuning.study.artifacts import Artifacts
 from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.identity import check_same, versions_of
@@ -76,6 +77,8 @@ def start_search(
             )
         request = replace(request, study=request.study or run.name)
         refuse_existing_study(request.storage, request.study)
+    if request.artifacts:
+        Artifacts(request.artifacts, request.study).make()
     space = load_space(request.space)
     code = code_digests(request)
     try:
@@ -188,7 +191,7 @@ def _search(
                 raise OutOfTime
             result = _finalized(session, overview, ended)
             if result.ended is not Ended.INTERRUPTED:
-                call.end(result.ended)
+                call.end(result.ended, result.best)
     except OutOfTime:
         longer = f"--timeout {max(math.ceil(2 * limit.used()), 1)}s"
         hint = f"`autoquant resume {folder.path} {longer}` goes on with what is done"

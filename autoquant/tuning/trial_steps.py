@@ -59,6 +59,11 @@ def rules_of(session: Session, trial: Trial) -> StoppingRules:
     )
 
 
+def may_be_best(trial: Trial, rules: StoppingRules) -> bool:
+    """Whether a trial that has ended may be better than the best that there was by these rules."""
+    return bool(trial.within) and rules.improves
+
+
 def concluded(session: Session, trial: Trial, folder: Path) -> Trial:
     """A trial that has ended, with its score.json. Raises RunError where that cannot be written."""
     if trial.at_fault and not session.space.may_be_float(trial.at_fault):

@@ -179,3 +179,18 @@ def test_the_file_of_a_run_is_searched_again(files: Files, target: str, tensorfl
     np.savez("few.npz", **{name: array[:40] for name, array in np.load(files.data).items()})
     assert main(["search", "--config", "first/run.toml", "--run", "third", "--data", "few.npz", "--quiet"]) == 0
     assert json.loads(Path("third/result.json").read_text(encoding="utf-8"))["search_samples"] == 40
+
+
+@pytest.mark.parametrize(
+    ("written_as", "read_as"),
+    [("s3://bucket/a", "s3://bucket/a"), ("left", "sub/left"), ("/mnt/left", "/mnt/left")],
+)
+def test_a_place_of_artifacts_is_relative_to_the_file_unless_it_is_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written_as: str, read_as: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = {"storage": "postgresql+psycopg://aq@host/db", "study": "night"}
+    request = configured(written({"request": {**LEAST, **storage, "artifacts": written_as}}, "sub"), {})
+    assert request.artifacts == read_as
+    stored = request.as_table()["artifacts"]
+    assert stored == (read_as if "://" in read_as else str(tmp_path / read_as))

@@ -92,6 +92,26 @@ with interruptible():
     assert (done.returncode, done.stdout, done.stderr) == (130, "interrupted\n", "")
 
 
+def test_a_scheduler_may_send_sigterm_twice(python: Callable[..., Any]) -> None:
+    """What the first one began to clean up is not cut off; later it is a second one."""
+    code = """
+import os, signal
+from autoquant.cli import process
+
+with process.interruptible():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("cleaned up", flush=True)
+        process.TWICE = 0.0
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("not ended")
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "")
+
+
 def test_an_interruption_while_modules_load_is_no_traceback(python: Callable[..., Any]) -> None:
     code = """
 import os, signal, sys

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import GUIDE, PAGES, README, commands
+import yaml
+from pages import GUIDE, PAGES, README, blocks, commands
 
 from autoquant.cli.arguments import Parser
 from autoquant.cli.main import COMMANDS, main
@@ -18,7 +21,35 @@ from autoquant.guide import SKILL, TOPICS, guide_page, skill_page
 SHOWN = [(name, line) for name, text in PAGES.items() for line in commands(text) if line.startswith("autoquant ")]
 
 
-@pytest.mark.parametrize(("page", "line"), SHOWN)
+def launched(found: object) -> Iterator[str]:
+    """The commands of a document that starts containers, as lists of words or in one line."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            if key == "command":
+                yield value if isinstance(value, str) else shlex.join(value)
+            else:
+                yield from launched(value)
+    elif isinstance(found, list):
+        for one in found:
+            yield from launched(one)
+
+
+MANIFESTS = [yaml.safe_load(text) for language, text in blocks(PAGES["workers"]) if language == "yaml"]
+SCRIPTS = [text for language, text in blocks(PAGES["workers"]) if language == "sh"]
+LAUNCHED = [line for found in MANIFESTS for line in launched(found)]
+LAUNCHED += [line for text in SCRIPTS for line in re.findall(r"^srun .*?(autoquant .*)$", text, re.MULTILINE)]
+
+
+def test_what_starts_workers_is_understood(tmp_path: Path) -> None:
+    """Files for schedulers: YAML, a script that a shell can read, and commands of ours, without a shell around them."""
+    assert [found.get("kind", "compose") for found in MANIFESTS] == ["compose", "Job"]
+    assert sum(line.startswith("autoquant worker") for line in LAUNCHED) == len(LAUNCHED) - 1 == 3
+    for text in SCRIPTS:
+        (tmp_path / "script").write_text(text, encoding="utf-8")
+        subprocess.run(["bash", "-n", tmp_path / "script"], check=True)
+
+
+@pytest.mark.parametrize(("page", "line"), [*SHOWN, *(("workers", line) for line in LAUNCHED)])
 def test_commands_are_understood(page: str, line: str) -> None:
     name, *words = shlex.split(line)[1:]
     parser = Parser(prog=name)

@@ -35,6 +35,8 @@ PARTS = "parts"
 """The key of a value that is long: the name of its parts, and how many there are."""
 LONGEST = 30_000
 """Characters of an attribute: MySQL has 65,535 bytes, and quotes in a part are escaped."""
+PURPOSE = "purpose"
+"""The attribute of a study beside that of a search that tells people what it is."""
 PERIOD = 5.0
 """Seconds from one sign of life to the next."""
 
@@ -74,14 +76,14 @@ class Board:
     def __init__(self, storage: BaseStorage, study: str) -> None:
         self._storage = storage
         self._name = f"{study}{SUFFIX}"
+        self._purpose = f"owner and workers of {study}, each a trial, and what they tell each other"
         self._study: int | None = None
 
     def join(self, role: str, about: Mapping[str, Any]) -> int:
         """Be on the board; gives the id to speak under. Nobody else has it, nor its number."""
         said = {ROLE: role, ABOUT: dict(about), BEAT: [0, "", time.time()]}
-        with unannounced():
-            made = optuna.create_study(storage=self._storage, study_name=self._name, load_if_exists=True)
-        return self._storage.create_new_trial(made._study_id, create_trial(state=TrialState.RUNNING, user_attrs=said))
+        study = open_beside(self._storage, self._name, self._purpose)
+        return self._storage.create_new_trial(study, create_trial(state=TrialState.RUNNING, user_attrs=said))
 
     def say(self, member: int, key: str, value: Any) -> None:
         """Write something, what is long in parts before it counts. Raises Dismissed."""
@@ -156,6 +158,15 @@ class Board:
         finally:
             left.set()
             thread.join(period)
+
+
+def open_beside(storage: BaseStorage, name: str, purpose: str) -> int:
+    """The id of a study beside that of a search, which is made where there is none. Raises what the storage raises."""
+    with unannounced():
+        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    if study.user_attrs.get(PURPOSE) != purpose:
+        study.set_user_attr(PURPOSE, purpose)
+    return study._study_id
 
 
 def _member(trial: FrozenTrial) -> Member:

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from autoquant.calibration.plan import Plan
@@ -16,13 +15,16 @@ from autoquant.tuning.events import Listener, Warned
 from autoquant.tuning.fleet.board import VISITOR, WORKER
 from autoquant.tuning.fleet.children import Children
 from autoquant.tuning.fleet.float_outputs import float_digest
+from autoquant.tuning.fleet.left_files import LeftFiles
 from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, read_worker
 from autoquant.tuning.fleet.owner import GRACE, Fleet
 from autoquant.tuning.fleet.ownership import Ownership, owned, process_of
 from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
 from autoquant.tuning.session import Clock
+from autoquant.tuning.study.artifacts import open_artifacts
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.trial import Trial
 
 PUBLISHED = (
     "run.toml",
@@ -40,9 +42,16 @@ class Crew:
     """The workers of a search, and what they must have."""
 
     def __init__(
-        self, meeting: Meeting, ownership: Ownership, children: Children, folder: RunFolder, fleet: Fleet
+        self,
+        meeting: Meeting,
+        ownership: Ownership,
+        children: Children,
+        folder: RunFolder,
+        fleet: Fleet,
+        left: LeftFiles,
     ) -> None:
         self.fleet = fleet
+        self.left = left
         self.meeting = meeting
         self._ownership = ownership
         self._children = children
@@ -136,19 +145,20 @@ class CrewCall:
         if not self._folder.workers.exists():
             return False
         if self._door is None:
-            self._door = meet_in_folder(self._folder, partial(_warn, self._listener))
+            self._door = meet_in_folder(self._folder, self._warn)
         board = self._door.board
         came = [process_of(one) for one in board.members(VISITOR)]
         came += [read_worker(one).process for one in board.members(WORKER)]
         return any(process.lives is not False for process in came)
 
-    def end(self, why: str) -> None:
-        """Tell all workers, if any, that the search has come to its end."""
+    def end(self, why: str, best: Trial | None) -> None:
+        """Tell all workers, if any, that the search has ended; of the files that they left those of the best stay."""
         if self.crew is not None:
             self.crew.end(why)
+            self.crew.left.close(best)
 
     def _call(self) -> Crew:
-        request, folder, warn = self._request, self._folder, partial(_warn, self._listener)
+        request, folder, warn = self._request, self._folder, self._warn
         if request.storage:
             meeting = meet_in_database(request.storage, request.study, warn)
         else:
@@ -163,7 +173,8 @@ class CrewCall:
         known: dict[str, Any] = {"away": lambda: storage.away, "grace": self._grace}
         fleet = Fleet(meeting.board, ownership.member, self._listener, self._clock, **known)
         children.start()
-        self.crew = Crew(meeting, ownership, children, folder, fleet)
+        left = LeftFiles(open_artifacts(request.artifacts, request.study, warn), self._listener)
+        self.crew = Crew(meeting, ownership, children, folder, fleet, left)
         return self.crew
 
     def _clear(self, meeting: Meeting, children: Children) -> None:
@@ -180,6 +191,5 @@ class CrewCall:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-
-def _warn(listener: Listener, text: str) -> None:
-    listener(Warned(text))
+    def _warn(self, text: str) -> None:
+        self._listener(Warned(text))

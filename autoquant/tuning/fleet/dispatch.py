@@ -17,7 +17,7 @@ from autoquant.tuning.result import Ended as Reason
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.run_folder import CONFIG
 from autoquant.tuning.study.trial import Trial
-from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, reason_to_end, rules_of
+from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, may_be_best, reason_to_end, rules_of
 
 SHORTEST, LONGEST, SHARE = 0.1, 1.0, 0.02
 """Seconds from one look at the board to the next: at least, at most, and as a share of those without news."""
@@ -37,8 +37,9 @@ def run_on_workers(session: Session, crew: Crew, *, sleep: Callable[[float], Non
             crew.check()
             for ended in fleet.look():
                 happened = session.limit.clock()
-                trial = _accepted(session, ended)
+                trial = _accepted(session, crew, ended)
                 finish(session, trial)
+                crew.left.tidy(session, ended.files)
                 failures.hear(trial)
             reason = reason_to_end(session, running=fleet.running)
             if failures.count >= session.budget.max_failures:
@@ -70,27 +71,26 @@ def _give(session: Session, crew: Crew, proposed: Trial) -> None:
     crew.fleet.give(trial, rules_of(session, trial), None if math.isinf(seconds) else seconds)
 
 
-def _accepted(session: Session, ended: Ended) -> Trial:
+def _accepted(session: Session, crew: Crew, ended: Ended) -> Trial:
     """A trial that a worker has carried out, its folder made of what the worker wrote, as far as that is here.
 
     One that may be the best, of a machine that computes otherwise than this one, is carried out again here.
     """
     trial, folder = ended.trial, session.folder.make_trial(ended.trial.number)
-    if ended.worker is not None and not ended.worker.exact and _may_be_best(session, trial):
+    rules = rules_of(session, trial)
+    if ended.worker is not None and not ended.worker.exact and may_be_best(trial, rules):
         session.on_progress(f"trial {trial.number} again, on this machine")
-        trial = session.worker.run(trial, rules_of(session, trial), folder, session.on_progress)
+        trial = session.worker.run(trial, rules, folder, session.on_progress)
         return concluded(session, trial, folder)
     own = "" if ended.worker is None else ended.worker.folder
     made = session.folder.path / own / folder.name
-    with writing(folder):
-        if own.startswith(WORKING) and Path(own).name == own and made.is_dir():
+    if own.startswith(WORKING) and Path(own).name == own and made.is_dir():
+        with writing(folder):
             for path in made.iterdir():
                 path.replace(folder / path.name)
             made.rmdir()
-        else:
-            save_config(trial.plan, folder / CONFIG, layers=session.builder.workload.layers)
+    elif may_be_best(trial, rules):
+        crew.left.take(session, trial, ended.files, folder)
+    if not (folder / CONFIG).is_file():
+        save_config(trial.plan, folder / CONFIG, layers=session.builder.workload.layers)
     return concluded(session, trial, folder)
-
-
-def _may_be_best(session: Session, trial: Trial) -> bool:
-    return bool(trial.within) and rules_of(session, trial).improves

@@ -24,6 +24,7 @@ from autoquant.tuning.fleet.work import Joined
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
 from autoquant.tuning.prepare import prepare_worker
 from autoquant.tuning.session import Clock
+from autoquant.tuning.study.artifacts import open_artifacts
 from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.identity import check_same, check_versions, versions_of
 from autoquant.tuning.study.origins import check_origins
@@ -141,7 +142,9 @@ def joined(
             check_float(worker.scorer, tolerance)
             listener(Warned(OTHER_CPU))
         facts = WorkerFacts(Process.own(), exact=exact, folder="" if run is None else Path(own).name)
-        yield Joined(meeting.board, facts, worker, inputs.space, Path(own), files.fetch)
+        place = inputs.request.artifacts if run is None and exact else ""
+        artifacts = open_artifacts(place, inputs.request.study, lambda text: listener(Warned(text)))
+        yield Joined(meeting.board, facts, worker, inputs.space, Path(own), files.fetch, artifacts)
 
 
 def _opened(folder: RunFolder, listener: Listener, *, trust_model: bool, moved: Mapping[str, Any]) -> Inputs:

@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +99,25 @@ def read_job(facts: Any) -> Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: the trial as it ended."""
+    """What became of a job: the trial as it ended, and the SHA-256 of those of its `files` that the owner finds among
+    the artifacts, by name.
+    """
 
     job: str
     trial: Trial
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def result_facts(result: Result) -> Any:
     """A result as the board holds it."""
-    return {"job": result.job, "trial": facts_of(result.trial)}
+    return {"job": result.job, "trial": facts_of(result.trial), "files": dict(result.files)}
 
 
 def read_result(facts: Any, trial: Trial) -> Result:
     """A result of the board for this trial. Raises RunError where it is none."""
     found = Fields(facts["trial"], "result", RunError)
     ended = decode(Trial, found, plan=trial.plan, parameters=trial.parameters, note=trial.note)
-    return Result(facts["job"], ended)
+    return Result(facts["job"], ended, facts["files"])
 
 
 def read_worker(member: Member) -> WorkerFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
@@ -77,10 +77,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial as it ended, and what its worker said of itself; None where workers died of it."""
+    """A trial as it ended, what its worker said of itself, None where workers died of it, and which files it left."""
 
     trial: Trial
     worker: WorkerFacts | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Fleet:
@@ -218,7 +219,7 @@ class Fleet:
             self._tasks[trial.number] = replace(task, failed_on=task.failed_on | {worker.host})
             self._waiting.append(trial.number)
         else:
-            self._end(trial, worker.facts)
+            self._end(Ended(trial, worker.facts, result.files))
         if not blameless:
             worker.ended += trial.state is not State.FAILED
             return
@@ -234,9 +235,9 @@ class Fleet:
         self._refused.add(worker.member)
         self._say(worker, {REFUSED: self._sick[worker.host]})
 
-    def _end(self, trial: Trial, facts: WorkerFacts | None = None) -> None:
-        del self._tasks[trial.number]
-        self._told.append(Ended(trial, facts))
+    def _end(self, ended: Ended) -> None:
+        del self._tasks[ended.trial.number]
+        self._told.append(ended)
 
     def _dismiss_if_silent(self, worker: Worker, now: float) -> None:
         if now - worker.heard > self._grace:
@@ -254,7 +255,7 @@ class Fleet:
         task = self._tasks[number]
         task = self._tasks[number] = replace(task, deaths=task.deaths + died)
         if task.deaths >= ATTEMPTS:
-            self._end(failed(task.trial, f"its process died {task.deaths} times", 0.0))
+            self._end(Ended(failed(task.trial, f"its process died {task.deaths} times", 0.0)))
         else:
             self._waiting.insert(0, number)
             self._listener(Warned(f"{worker} {why}: trial {number} is carried out by another"))

@@ -1,4 +1,7 @@
-"""Files that an owner gives its workers through the storage of their study, in pieces that every database takes."""
+"""Files that an owner gives its workers through the storage of their study, in pieces that every database takes.
+
+They are system attributes of Optuna's: what shows studies to people, as optuna-dashboard does, reads the user's of all.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,8 @@ import hashlib
 import zlib
 from contextlib import suppress
 
-import optuna
-
 from autoquant.errors import RunError
-from autoquant.tuning.study.journal import unannounced
+from autoquant.tuning.fleet.board import open_beside
 from autoquant.tuning.study.patient_storage import PatientStorage
 
 SUFFIX = "-files"
@@ -25,21 +26,21 @@ class Shelf:
     def __init__(self, storage: PatientStorage, study: str) -> None:
         self._storage = storage
         self._name = f"{study}{SUFFIX}"
+        self._purpose = f"files of {study} that its workers need"
         self._there: set[str] = set()
 
     def put(self, content: bytes) -> str:
         """Store a content, unless it is there; gives its SHA-256, in hex."""
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self._there:
-            with unannounced():
-                study = optuna.create_study(storage=self._storage, study_name=self._name, load_if_exists=True)._study_id
+            study = open_beside(self._storage, self._name, self._purpose)
             packed = zlib.compress(content, 1)
             pieces = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
             with self._storage.together():
                 for number, piece in enumerate(pieces):
                     text = base64.b64encode(piece).decode("ascii")
-                    self._storage.set_study_user_attr(study, f"{digest}/{number}", text)
-                self._storage.set_study_user_attr(study, digest, len(pieces))
+                    self._storage.set_study_system_attr(study, f"{digest}/{number}", text)
+                self._storage.set_study_system_attr(study, digest, len(pieces))
             self._there.add(digest)
         return digest
 
@@ -48,7 +49,7 @@ class Shelf:
         found = {}
         if digests:
             with suppress(KeyError):
-                found = self._storage.get_study_user_attrs(self._storage.get_study_id_from_name(self._name))
+                found = self._storage.get_study_system_attrs(self._storage.get_study_id_from_name(self._name))
         return [_content(digest, found) for digest in digests]
 
 

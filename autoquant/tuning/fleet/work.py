@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from autoquant.errors import AutoquantError, RunError, TrialTimeout
 from autoquant.evaluation.metrics.metric import OnProgress
+from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode
 from autoquant.formats.strict import Fields
 from autoquant.tuning.events import Listener, TrialStarted, Warned, WorkerEnded, progress, reporter
@@ -29,8 +31,11 @@ from autoquant.tuning.fleet.messages import (
     result_facts,
 )
 from autoquant.tuning.session import TimeLimit
+from autoquant.tuning.study.artifacts import Artifacts
+from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.study import Space
 from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.trial_steps import may_be_best
 from autoquant.tuning.worker import LocalWorker, failed
 
 SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.05
@@ -45,7 +50,8 @@ class Revoked(BaseException):  # no function of the user's must take it for an e
 class Joined:
     """A run as a worker of it has opened it: what carries trials out, and the space that says what their points mean.
 
-    `fetch` gets files that the owner has computed since. Trials are built in `folder`.
+    `fetch` gets files that the owner has computed since. Trials are built in `folder`; where that is on a disk that the
+    owner does not have, files of what may be the best are left among the `artifacts`, if it wants them there.
     """
 
     board: Board
@@ -54,6 +60,7 @@ class Joined:
     space: Space
     folder: Path
     fetch: Callable[[], None] = lambda: None
+    artifacts: Artifacts | None = None
 
 
 class AtWork:
@@ -167,9 +174,26 @@ class AtWork:
                 trial = self._joined.worker.run(trial, job.rules, folder, self._begin)
         except TrialTimeout:
             trial = failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
-        self._board.say(self._member, RESULT, result_facts(Result(job.name, trial)))
+        files = self._left(trial, job.rules, folder)
+        self._board.say(self._member, RESULT, result_facts(Result(job.name, trial, files)))
+        if not self._joined.facts.folder:  # the owner does not look there
+            shutil.rmtree(folder, ignore_errors=True)
         self._done += 1
         self._listener(WorkerEnded(trial, self._done))
+
+    def _left(self, trial: Trial, rules: StoppingRules, folder: Path) -> Mapping[str, str]:
+        """Leave the files of a trial that may be the best for the owner, which builds them again where that fails."""
+        artifacts = self._joined.artifacts
+        if artifacts is None or not may_be_best(trial, rules):
+            return {}
+        what = f"storing the files of trial {trial.number}"
+        self._report(what, 0, 0)
+        written = [path for name in (*trial.digests, CHANGES) if (path := folder / name).is_file()]
+        try:
+            return artifacts.put(trial.number, written)
+        except RunError as error:
+            self._warn(f"{what} failed, so the search builds them again: {error}")
+            return {}
 
     def _begin(self, what: str) -> OnProgress:
         report = self._limit.bounded(partial(self._report, what))

@@ -43,7 +43,9 @@ def from_folder(field: str, text: str, folder: Path) -> str:
     file, rest = _parts(text)
     if field in FUNCTIONS and rest and (file.endswith(".py") or rest.startswith(AT_LABEL)):
         return f"{folder / file}{rest}"
-    if field in (*PATHS, "junit") and (not rest or field not in FUNCTIONS or (folder / text).exists()):
+    if field == "artifacts" and "://" in text:
+        return text
+    if field in (*PATHS, "junit", "artifacts") and (not rest or field not in FUNCTIONS or (folder / text).exists()):
         return str(folder / text)
     return text
 

@@ -33,7 +33,7 @@ from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest, che
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
-UNSET = ("storage", "study")
+UNSET = ("storage", "study", "artifacts")
 """Fields that are empty where they are not given."""
 CHANGEABLE = frozenset(
     {
@@ -88,6 +88,7 @@ class SearchOptions(ScoreOptions, total=False):
     jobs: int
     storage: str
     study: str
+    artifacts: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,8 @@ class SearchRequest(ScoreRequest):
 
     Trials are carried out by `jobs` processes of this machine, 1 being this one; with a `storage`, the URL of a
     database, by workers of other machines too, which know the search as its `study`; 0 leaves all trials to those.
+    These leave the files of what may be the best in `artifacts`, a directory or 's3://bucket/prefix', where there is
+    one: it is built again otherwise.
 
     Unless the best model is `min_speedup` times as fast here as the float model, that is shipped, for target litert.
     """
@@ -142,6 +145,7 @@ class SearchRequest(ScoreRequest):
     jobs: int = 1
     storage: str = ""
     study: str = ""
+    artifacts: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,6 +190,13 @@ class SearchRequest(ScoreRequest):
             from autoquant.tuning.study.databases import check_url
 
             check_url(self.storage)
+        if self.artifacts:
+            from autoquant.tuning.study.artifacts import check_place
+
+            check_place(self.artifacts)
+            if not self.storage:
+                what = "is for workers that meet the search in a --storage: others have the folder of the run"
+                raise UsageError("--artifacts", what, hint="give that too, or leave it out")
         asked = {"--storage": self.storage, "--jobs": self.jobs != 1, "--isolate": self.isolate}
         option = next((name for name, is_asked in asked.items() if is_asked), "")
         if option and (given := [name for name, value in self.as_table().items() if value == IN_MEMORY]):
@@ -205,7 +216,7 @@ class SearchRequest(ScoreRequest):
         table: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name == "junit":
+            if entry.name == "junit" or (entry.name == "artifacts" and "://" not in value):
                 value = str(Path(value).absolute()) if value else None  # which is yet to be written
             elif isinstance(value, str | Path):
                 value = absolute(entry.name, str(value))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Server
 
 from autoquant.tuning.fleet.board import LONGEST, OWNER, WORKER, Board, Dismissed
-from autoquant.tuning.fleet.storages import Meeting, meet_in_folder
+from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
 from autoquant.tuning.study.run_folder import RunFolder
 
 Meet = Callable[[], Meeting]
@@ -101,3 +105,18 @@ def test_the_lock_of_a_process_that_was_killed_while_it_wrote_is_taken_away(
     (tmp_path / "run" / "workers.journal.lock").symlink_to(tmp_path / "run" / "workers.journal")
     board.say(member, "job", 1)
     assert board.read(member)["job"] == 1
+
+
+def test_studies_beside_that_of_a_search_say_what_they_are(server: Server) -> None:
+    """Files are no attributes that people are shown."""
+    name, content = uuid.uuid4().hex, random.Random(0).randbytes(100_000)
+    with closing(meet_in_database(server.url, name)) as meeting:
+        meeting.board.join(OWNER, {})
+        assert meeting.shelf is not None
+        digest = meeting.shelf.put(content)
+        assert meeting.shelf.get(digest) == [content]
+        shown = {one.study_name: one.user_attrs for one in meeting.storage.get_all_studies() if name in one.study_name}
+    assert shown == {
+        f"{name}-workers": {"purpose": f"owner and workers of {name}, each a trial, and what they tell each other"},
+        f"{name}-files": {"purpose": f"files of {name} that its workers need"},
+    }

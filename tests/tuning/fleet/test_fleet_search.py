@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +18,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from buckets import bucket as bucket
 from databases import Server
 from tiny_model import Tiny
 
 import autoquant
+from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError, StorageError, UsageError
+from autoquant.files import sha256_of
 from autoquant.model.litert.convert import convert
 from autoquant.model.open import open_model
+from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.events import Event, TrialEnded, Warned, WorkersSeen
 from autoquant.tuning.fleet.crew import CrewCall
 from autoquant.tuning.result import Ended, SearchResult
+from autoquant.tuning.study.artifacts import Artifacts
 from autoquant.tuning.study.trial import Trial
 
 METRIC = """
@@ -43,6 +48,20 @@ def metric(outputs, labels):
     time.sleep(0.01)
     return -abs(outputs - labels).max(axis=1)
 """
+
+
+@contextmanager
+def counted_builds() -> Iterator[list[str]]:
+    """The names of the folders in which this process builds trials within."""
+    build, built = Builder.build, list[str]()
+
+    def counted(builder: Builder, plan: Plan, folder: Path, *rest: Any) -> Built:
+        built.append(folder.name)
+        return build(builder, plan, folder, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Builder, "build", counted)
+        yield built
 
 
 @pytest.fixture
@@ -65,6 +84,12 @@ def options(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
         "max_trials": 6,
         "run": tmp_path / "run",
     }
+
+
+@pytest.fixture
+def improving(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a search in which trial 2 is the best, and then trial 5."""
+    return {**options, "tolerance": 0.2, "seed": 4}
 
 
 def untimed(result: SearchResult) -> list[Trial]:
@@ -135,6 +160,62 @@ def test_workers_elsewhere_have_nothing_but_the_storage(
     assert autoquant.status(storage=server.url, study=study).best == autoquant.status(options["run"]).best
     with pytest.raises(RunError, match="exists already"):
         autoquant.search(**{**options, "run": tmp_path / "another"}, storage=server.url, study=study)
+
+
+@pytest.mark.parametrize("kind", ["directory", "s3"])
+def test_the_owner_takes_the_files_that_workers_leave(
+    improving: dict[str, Any], server: Server, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """It builds what is not within tolerance alone, and scores nothing again; those of the best stay."""
+    alone = autoquant.search(**{**improving, "run": tmp_path / "alone"})
+    place = str(tmp_path / "place") if kind == "directory" else request.getfixturevalue("bucket")
+    study = uuid.uuid4().hex
+    there, heard = Artifacts(place, study)._store, list[set[str]]()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            heard.append({key.partition("-")[0] for key in there.listed()})
+
+    with workers(1, "--storage", server.url, "--study", study) as (only,), counted_builds() as built:
+        result = autoquant.search(**improving, jobs=0, storage=server.url, study=study, artifacts=place, listener=hear)
+        _, err = only.communicate(timeout=60)
+    assert (only.returncode, "failed" in err) == (0, False), err
+    assert untimed(result) == untimed(alone) and built == ["0000"]
+    assert result.warnings == alone.warnings
+    assert result.best is not None and alone.best is not None and alone.best.samples == result.best.samples
+    names = {*result.best.digests, "changes.json"}
+    assert {path.name for path in (improving["run"] / "best").iterdir()} == names | {"score.json"}
+    for name in names:
+        found, expected = ((folder / "best" / name).read_bytes() for folder in (improving["run"], tmp_path / "alone"))
+        assert found == expected, name
+    assert heard == [set(), set(), {"0002"}, {"0002"}, {"0002"}, {"0002", "0005"}], "as each trial ends"
+    assert sorted(there.listed()) == sorted(f"0005-{sha256_of(improving['run'] / 'best' / name)}" for name in names)
+
+
+def test_what_was_damaged_or_lost_is_built_again(
+    improving: dict[str, Any], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = autoquant.search(**{**improving, "run": tmp_path / "alone"})
+    study, harmed = uuid.uuid4().hex, list[int]()
+    take = Artifacts.take
+
+    def harm(artifacts: Artifacts, trial: int, files: Mapping[str, str], folder: Path) -> None:
+        path = tmp_path / "place" / f"{study}-artifacts" / f"{trial:04d}-{files['tiny_int8.tflite']}"
+        if harmed:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:-1])
+        harmed.append(trial)
+        take(artifacts, trial, files, folder)
+
+    monkeypatch.setattr(Artifacts, "take", harm)
+    with workers(1, "--storage", server.url, "--study", study), counted_builds() as built:
+        place = str(tmp_path / "place")
+        result = autoquant.search(**improving, jobs=0, storage=server.url, study=study, artifacts=place)
+    assert untimed(result) == untimed(alone) and harmed == [2, 5] and built == ["0000", "0002", "0005"]
+    told = [text for text in result.warnings if "is built again" in text]
+    assert "tiny_int8.tflite of trial 2 was changed there (another SHA-256)" in told[0]
+    assert "tiny_int8.tflite of trial 5 is not there" in told[1] and len(told) == 2
 
 
 def test_a_storage_that_is_away_for_a_while_loses_nothing(
@@ -246,6 +327,7 @@ def test_a_second_owner_is_refused_by_name_and_host(options: dict[str, Any], ser
     [
         ({"jobs": -1}, "--jobs: must be at least 0"),
         ({"study": "night"}, "--study: is the name of a search in a --storage"),
+        ({"artifacts": "s3://bucket"}, "--artifacts: is for workers that meet the search in a --storage"),
         ({"storage": "sqlite:///a.db"}, "is no storage that several processes can share"),
         ({"storage": "postgresql+psycopg://aq:secret@host/db"}, "has a password"),
         ({"storage": "nonsense"}, "is no URL of a database"),

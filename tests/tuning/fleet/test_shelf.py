@@ -29,7 +29,7 @@ def test_a_large_content_is_in_pieces_that_every_database_takes() -> None:
     storage = InMemoryStorage()
     content = b"".join(hashlib.sha256(bytes([number % 256, number // 256])).digest() for number in range(8000))
     digest = shelf(storage).put(content)
-    attributes = storage.get_study_user_attrs(storage.get_study_id_from_name("night-files"))
+    attributes = storage.get_study_system_attrs(storage.get_study_id_from_name("night-files"))
     assert attributes[digest] >= len(content) // PIECE >= 5, "it cannot be compressed"
     assert max(len(value) for key, value in attributes.items() if "/" in key) < 65_535
     assert shelf(storage).get(digest) == [content]
@@ -40,11 +40,11 @@ def test_what_is_not_whole_is_refused(damage: str) -> None:
     storage = InMemoryStorage()
     one, other = shelf(storage).put(b"one" * 100), shelf(storage).put(b"other" * 100)
     study = storage.get_study_id_from_name("night-files")
-    attributes = storage.get_study_user_attrs(study)
+    attributes = storage.get_study_system_attrs(study)
     if damage == "changed":
-        storage.set_study_user_attr(study, f"{one}/0", attributes[f"{other}/0"])
+        storage.set_study_system_attr(study, f"{one}/0", attributes[f"{other}/0"])
     elif damage == "half":
-        storage.set_study_user_attr(study, f"{one}/0", attributes[f"{one}/0"][:8])
+        storage.set_study_system_attr(study, f"{one}/0", attributes[f"{one}/0"][:8])
     wanted = "0" * 64 if damage == "missing" else one
     with pytest.raises(RunError, match=r"does not have the file|was changed there"):
         shelf(storage).get(wanted)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,29 +14,43 @@ from fake_search import FakeBuilder, FakeScorer, Formula, chain, search_problem
 from fleets import RULES
 from optuna.storages import InMemoryStorage
 
+from autoquant.calibration.plan import Plan
 from autoquant.errors import DataError, RunError
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.files import digests_of
+from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep
-from autoquant.tuning.builder import Builder
+from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.events import Event, Warned, WorkerEnded
 from autoquant.tuning.fleet.board import Board
 from autoquant.tuning.fleet.messages import Process, WorkerFacts
-from autoquant.tuning.fleet.owner import Fleet
+from autoquant.tuning.fleet.owner import Ended, Fleet
 from autoquant.tuning.fleet.work import AtWork, Joined
+from autoquant.tuning.study.artifacts import Artifacts
 from autoquant.tuning.study.trial import State, Trial
 from autoquant.tuning.worker import LocalWorker
 
 
 @dataclass
 class Hooked(FakeScorer):
-    """Calls a function before it scores, which may take its time."""
+    """Calls a function before it scores, which may take its time; says what is within tolerance."""
 
     hook: Callable[[OnProgress], None] = lambda on_progress: None
 
     def score(self, path: Path, rules: StoppingRules, on_step: OnStep, on_progress: OnProgress) -> SequentialScore:
         self.hook(on_progress)
-        return super().score(path, rules, on_step, on_progress)
+        found = super().score(path, rules, on_step, on_progress)
+        assert found.drop is not None
+        return replace(found, within=found.drop <= rules.max_drop)
+
+
+class Digesting(FakeBuilder):
+    """Says what it wrote, as a builder does."""
+
+    def build(self, plan: Plan, folder: Path, on_step: OnStep = no_progress) -> Built:
+        built = super().build(plan, folder, on_step)
+        return replace(built, digests=digests_of(sorted(folder.iterdir())))
 
 
 @dataclass
@@ -48,6 +62,7 @@ class Scene:
     hook: Callable[[OnProgress], None] = lambda on_progress: None
     heard: list[Event] = field(default_factory=list)
     came: list[Any] = field(default_factory=list)
+    artifacts: Artifacts | None = None
 
     def __post_init__(self) -> None:
         self.problem = search_problem(3)
@@ -55,11 +70,11 @@ class Scene:
 
     def at_work(self, **options: Any) -> AtWork:
         workload = chain(3)
-        builder = FakeBuilder(workload)
+        builder = Digesting(workload)
         worker = LocalWorker(cast(Builder, builder), Hooked(builder, Formula(workload), self.hook), time.monotonic)
         space = self.problem.space
         facts = WorkerFacts(Process.own())
-        joined = Joined(self.board, facts, worker, space, self.folder)
+        joined = Joined(self.board, facts, worker, space, self.folder, artifacts=self.artifacts)
         return AtWork(joined, self.heard.append, period=0.02, **options)
 
     @contextmanager
@@ -84,13 +99,16 @@ class Scene:
         parameters = next(self.problem.space.starts()).parameters
         return Trial(number, State.RUNNING, self.problem.space.plan(parameters), "a test", parameters=parameters)
 
-    def give(self, number: int, seconds: float | None = None) -> None:
-        self.fleet.give(self.trial(number), RULES, seconds)
+    def give(self, number: int, seconds: float | None = None, rules: StoppingRules = RULES) -> None:
+        self.fleet.give(self.trial(number), rules, seconds)
 
     def until(self, happened: Callable[[], bool]) -> list[Trial]:
-        ended: list[Trial] = []
+        return [one.trial for one in self.ended(happened)]
+
+    def ended(self, happened: Callable[[], bool]) -> list[Ended]:
+        ended: list[Ended] = []
         for _ in range(1000):
-            ended += [one.trial for one in self.fleet.look()]
+            ended += self.fleet.look()
             if happened() or (ended and happened is _ended):
                 return ended
             time.sleep(0.01)
@@ -118,6 +136,35 @@ def test_a_worker_carries_out_what_it_is_given(tmp_path: Path) -> None:
     assert scene.came == ["the search has ended: it is enough"]
     assert [event.trials for event in scene.heard if isinstance(event, WorkerEnded)] == [1, 2]
     assert scene.board.everybody()[0].said["left"] == "the search has ended: it is enough"
+
+
+@pytest.mark.parametrize(("improves", "max_drop"), [(True, 1.0), (False, 1.0), (True, 0.0)])
+def test_files_of_what_may_be_the_best_are_left_for_the_owner(tmp_path: Path, improves: bool, max_drop: float) -> None:
+    """Nothing of a trial stays here: the owner does not have this disk."""
+    artifacts = Artifacts(str(tmp_path / "place"), "night")
+    artifacts.make()
+    scene = Scene(tmp_path / "own", artifacts=artifacts)
+    scene.give(3, rules=replace(RULES, improves=improves, max_drop=max_drop))
+    with scene.working():
+        (ended,) = scene.ended(_ended)
+    assert not list(scene.folder.iterdir()) and not scene.warnings
+    if not improves or max_drop == 0.0:
+        assert not ended.files and not list((tmp_path / "place" / "night-artifacts").iterdir())
+        return
+    assert ended.trial.digests.items() <= ended.files.items() and len(ended.trial.digests) == 3
+    artifacts.take(3, ended.files, tmp_path)
+    assert digests_of(tmp_path / name for name in ended.files) == ended.files
+
+
+def test_a_place_that_cannot_be_used_loses_no_result(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "own", artifacts=Artifacts(str(tmp_path / "place"), "night"))
+    scene.give(0, rules=replace(RULES, max_drop=1.0))
+    with scene.working():
+        (ended,) = scene.ended(_ended)
+    assert ended.trial.state is State.DONE and not ended.files
+    (text,) = scene.warnings
+    assert text.startswith("storing the files of trial 0 failed, so the search builds them again: ")
+    assert "is not there; is the disk mounted" in text
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoquant.cli import arguments
 from autoquant.cli.output import labelled, page, say, terminal_columns
 from autoquant.pulse import duration
-from autoquant.tuning.fleet.status import ProcessStatus, Status, read_status
+
+if TYPE_CHECKING:  # which loads Optuna
+    from autoquant.tuning.fleet.status import ProcessStatus, Status
 
 EVERY = 2.0
 """Seconds from one look to the next with --watch."""
@@ -29,6 +32,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, once or until the search is over."""
+    from autoquant.tuning.fleet.status import read_status
+
     given = {name: value for name, value in vars(args).items() if name in ("storage", "study")}
     where = Path(args.run) if "run" in args else None
     given = given if where else arguments.with_environment(given)

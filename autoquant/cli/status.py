@@ -32,9 +32,9 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, once or until the search is over."""
-    given = {name: value for name, value in vars(args).items() if name in ("storage", "study")}
     from autoquant.tuning.fleet.status import read_status
 
+    given = {name: value for name, value in vars(args).items() if name in ("storage", "study")}
     where = Path(args.run) if "run" in args else None
     given = given if where else arguments.with_environment(given)
     while True:

@@ -103,6 +103,11 @@ class RunTrials:
         return sum(trial.samples for trial in self.trials)
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The machines whose workers carried trials out."""
+        return tuple(sorted({trial.host for trial in self.trials if trial.host}))
+
+    @property
     def seconds(self) -> Mapping[str, float]:
         """What all trials took, by part, in the order of PARTS, others behind."""
         names = dict.fromkeys([*PARTS, *(part for trial in self.trials for part in trial.seconds)])

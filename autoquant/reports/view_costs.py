@@ -7,12 +7,15 @@ from typing import Any
 
 from autoquant.evaluation.scoring.rows import size_text
 from autoquant.pulse import duration
+from autoquant.reports.explanation import RunTrials
 from autoquant.reports.run_files import RunFiles
 from autoquant.reports.words import milliseconds, percent
 from autoquant.tuning.phases import TRIALS
 
 LEAST = 0.05
 """Seconds of a phase that nobody looks for."""
+OWN = "the search itself"
+"""What carried trials out where no worker did."""
 OPERATORS = 12
 """Operators whose times are listed, the slowest."""
 
@@ -94,7 +97,18 @@ def effort_section(run: RunFiles) -> dict[str, Any]:
         rows.append(_effort(name, spent, longest, count, part=False))
         if name == TRIALS:
             rows += [_effort(part, each, longest, None, part=True) for part, each in parts.items()]
-    return {"rows": rows, "total": duration(total), "notes": notes}
+    hosts = list(_hosts(run.trials)) if run.trials and len(run.trials.hosts) > 1 else []
+    return {"rows": rows, "total": duration(total), "hosts": hosts, "notes": notes}
+
+
+def _hosts(found: RunTrials) -> Iterator[tuple[str, str, str, str]]:
+    """The machines with how many trials they carried out, on how many samples, and in what time."""
+    for host in (*found.hosts, None):
+        trials = [trial for trial in found.trials if trial.host == host]
+        if trials:
+            seconds = sum(sum(trial.seconds.values()) for trial in trials)
+            samples = sum(trial.samples for trial in trials)
+            yield host or OWN, f"{len(trials):,}", f"{samples:,}", duration(seconds)
 
 
 def _effort(name: str, seconds: float, longest: float, samples: int | None, *, part: bool) -> dict[str, Any]:

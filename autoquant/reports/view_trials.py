@@ -103,6 +103,7 @@ def history_section(run: RunFiles, terms: Terms) -> dict[str, Any]:
         "objective": None if terms.objective_name == MACS else terms.objective_name,
         "samples": samples,
         "unended": run.trials.unended,
+        "on_hosts": len(run.trials.hosts) > 1,
     }
 
 
@@ -117,6 +118,7 @@ def _row(trial: Trial, terms: Terms, best: int | None) -> dict[str, Any]:
         "share": percent(trial.int8_share),
         "objective": percent(trial.objective) if math.isfinite(trial.objective) else "",
         "samples": trial.samples,
+        "host": trial.host or "-",
         "drop": drop_words(trial) + interval,
         "verdict": "screened out" if trial.undecided else str(WORDS.get(mark, mark)),
         "mark": mark.name.lower(),

@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFiles]:
         "certified": report_run(folder / "certified"),
         "missed": report_run(folder / "missed", verdict=Verdict.MISSED, trials=6),
         "going on": report_run(folder / "going", verdict=None, trials=3),
-        "hostile": report_run(folder / "hostile", name=HOSTILE.replace("/", "|")),
+        "hostile": report_run(folder / "hostile", name=HOSTILE.replace("/", "|"), hosts=(HOSTILE, "b")),
         "begun": begun(folder / "begun"),
     }
     return {name: RunReader(run).read(going_on=name in ("going on", "begun")) for name, run in made.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from report_runs import HOSTILE, report_run
 
 from autoquant.evaluation.statistics.paired import GroupBound
+from autoquant.pulse import duration
 from autoquant.reports.comparison import comparison_view
 from autoquant.reports.page import render, visible
 from autoquant.reports.run_files import RunFiles, RunReader
@@ -185,3 +187,33 @@ def test_runs_of_other_tolerances_share_no_scale(run: RunFiles) -> None:
     together = comparison_view([run, run])["drops"]
     assert together is not None
     assert len(together["chart"].rows) == 4
+
+
+@pytest.mark.parametrize("hosts", [(), ("a",), ("a", HOSTILE, "c")])
+def test_trials_are_counted_by_machine_where_there_are_several(tmp_path: Path, hosts: tuple[str, ...]) -> None:
+    folder = report_run(tmp_path / "run", hosts=hosts)
+    run = RunReader(folder).read()
+    view, page = report_view(run), render("report.html.j2", **report_view(run))
+    assert run.trials is not None
+    assert [row["host"] for row in view["history"]["rows"]] == [
+        hosts[place % len(hosts)] if hosts else "-" for place in range(len(run.trials.trials))
+    ]
+    assert ("Machine</th>" in page) == ("Trials by machine" in page) == (len(hosts) > 1)
+    assert "<script>alert" not in page
+    if len(hosts) < 2:
+        assert view["effort"]["hosts"] == []
+        return
+    scores = [json.loads((path / "score.json").read_text()) for path in folder.trials().values()]
+    for host, count, samples, time in view["effort"]["hosts"]:
+        own = [score for score in scores if score["host"] == host]
+        assert (count, samples) == (str(len(own)), f"{sum(score['samples'] for score in own):,}")
+        assert time == duration(sum(sum(score["seconds"].values()) for score in own))
+    assert [row[0] for row in view["effort"]["hosts"]] == sorted(hosts)
+
+
+def test_trials_of_the_search_itself_are_beside_those_of_workers(tmp_path: Path) -> None:
+    folder = report_run(tmp_path / "run", hosts=("a", "b"))
+    first = folder.trial(0) / "score.json"
+    first.write_text(json.dumps({**json.loads(first.read_text()), "host": None}))
+    rows = report_view(RunReader(folder).read())["effort"]["hosts"]
+    assert [row[0] for row in rows] == ["a", "b", "the search itself"] and rows[-1][1] == "1"

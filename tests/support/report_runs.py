@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from autoquant.tuning.phases import Phases
 from autoquant.tuning.pictures import KEY, VERSION
 from autoquant.tuning.result import Ended, SearchResult, result_text
 from autoquant.tuning.study.run_folder import CERTIFICATE, CHANGES, RunFolder
-from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.study.trial import SCORE, Trial, add_to_score
 from autoquant.tuning.study.workload import Macs
 from autoquant.tuning.trials import run_trials
 
@@ -53,10 +54,12 @@ def report_run(
     certify: Callable[[Certificate], Certificate] = lambda certificate: certificate,
     pictures: int = 6,
     sampler: str = "guided",
+    hosts: Sequence[str] = (),
 ) -> RunFolder:
     """A run of a search for a chain of layers; without a `verdict` it has not come to its end.
 
-    `name` is that of the model, of a layer that cannot be INT8, and in the reason of that.
+    `name` is that of the model, of a layer that cannot be INT8, and in the reason of that. Workers on `hosts` carried
+    the trials out, in turns, where there are any.
     """
     problem = search_problem(layers)
     run = RunFolder(folder)
@@ -70,6 +73,8 @@ def report_run(
     scorer.builder = builder
     session = replace(session, builder=builder)
     ended = run_trials(session)
+    for trial, host in zip(session.study.trials(), cycle(hosts), strict=False):
+        add_to_score(run.trial(trial.number) / SCORE, "host", host)
     best = session.study.best
     workload = session.objective.workload if isinstance(session.objective, Macs) else None
     assert best is not None

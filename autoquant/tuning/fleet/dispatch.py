@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from autoquant.errors import OutOfTime
 from autoquant.files import writing
 from autoquant.formats.config_json import save_config
 from autoquant.tuning.fleet.crew import Crew
-from autoquant.tuning.fleet.messages import WORKING
+from autoquant.tuning.fleet.messages import WORKING, Process
 from autoquant.tuning.fleet.owner import Ended
 from autoquant.tuning.result import Ended as Reason
 from autoquant.tuning.session import Session
@@ -77,10 +78,12 @@ def _accepted(session: Session, crew: Crew, ended: Ended) -> Trial:
     One that may be the best, of a machine that computes otherwise than this one, is carried out again here.
     """
     trial, folder = ended.trial, session.folder.make_trial(ended.trial.number)
+    if ended.worker is not None:
+        trial = replace(trial, host=ended.worker.process.host)
     rules = rules_of(session, trial)
     if ended.worker is not None and not ended.worker.exact and may_be_best(trial, rules):
         session.on_progress(f"trial {trial.number} again, on this machine")
-        trial = session.worker.run(trial, rules, folder, session.on_progress)
+        trial = session.worker.run(replace(trial, host=Process.own().host), rules, folder, session.on_progress)
         return concluded(session, trial, folder)
     own = "" if ended.worker is None else ended.worker.folder
     made = session.folder.path / own / folder.name

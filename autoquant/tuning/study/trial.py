@@ -52,7 +52,8 @@ class Trial:
     INT8 do some; `objective` is what the search minimizes, 1.0 for the model all
     in float (tuning/objective.py); `qdq_ops` counts the Q/DQ operators, where the target puts any between layers;
     `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score); `digests` are the SHA-256 of
-    its files when it was scored, in hex, by name.
+    its files when it was scored, in hex, by name. `host` is the machine of the worker that carried it out, where it was
+    not the process of the search itself.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Trial:
     digests: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
     at_fault: str = ""
+    host: str | None = None
 
     def __post_init__(self) -> None:
         if self.state is State.DONE and (self.drop is None or self.drop != self.drop):
@@ -124,9 +126,10 @@ class Trial:
         return self.state is State.DONE and self.drop is not None and within(self.drop, max_drop)
 
     def facts(self) -> dict[str, Any]:
-        """All that JSON files say of it; what is not known is null."""
+        """All that JSON files say of it; what is not known is null, but for the host, which then is not there."""
         derived = ("layers", "int8_layers", "divergence", "undecided")
-        return {**encode(self), **{name: getattr(self, name) for name in derived}}
+        facts = {**encode(self), **{name: getattr(self, name) for name in derived}}
+        return {name: value for name, value in facts.items() if name != "host" or value is not None}
 
 
 def count_layers(names: Iterable[str]) -> int:

@@ -93,8 +93,8 @@ def improving(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def untimed(result: SearchResult) -> list[Trial]:
-    """All that is known of the trials but times, and how often the best was scored."""
-    return [replace(trial, seconds={}, samples=60) for trial in result.trials]
+    """All that is known of the trials but times, machines, and how often the best was scored."""
+    return [replace(trial, seconds={}, samples=60, host=None) for trial in result.trials]
 
 
 def worker(*words: str) -> subprocess.Popen[str]:
@@ -131,12 +131,15 @@ def test_workers_of_this_machine_find_what_one_process_does(options: dict[str, A
     assert (result.ended, untimed(result)) == (Ended.TRIALS, untimed(alone))
     assert any("has died: trial" in event.text for event in heard if isinstance(event, Warned))
     assert max(len(event.workers) for event in heard if isinstance(event, WorkersSeen)) == 2
+    assert {trial.host for trial in result.trials} == {socket.gethostname()}
+    assert b'"host"' not in b"".join(path.read_bytes() for path in (tmp_path / "alone").glob("**/*.json"))
     assert result.best is not None and alone.best is not None and result.best.number == alone.best.number
     names = {path.name for path in (options["run"] / "trials" / "0000").iterdir()}
     assert names == {"config.json", "record.txt", "score.json"}
     assert not list(options["run"].glob(".*-*"))
     again = autoquant.resume(options["run"], max_trials=7, jobs=1)
     assert untimed(again)[:6] == untimed(alone) and len(again.trials) == 7
+    assert [trial.host for trial in again.trials[:6]] == [trial.host for trial in result.trials]
 
 
 def test_workers_elsewhere_have_nothing_but_the_storage(

@@ -185,6 +185,7 @@ def test_workers(folder: Path) -> None:
     run(together)
     assert Path("runs/two/best/model_quantized.pb").is_file()
     run(ended)
+    shutil.rmtree("runs/night", ignore_errors=True)  # that of another page
     with postgresql() as server:
         here = [line.replace("postgresql+psycopg://aq@db/aq", server.url) for line in (search, work, status)]
         worker = subprocess.Popen([sys.executable, "-m", *shlex.split(here[1])])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.sparse import _sparsetools
 
 from autoquant.array import Array
 
@@ -15,11 +15,19 @@ TURNS = 8
 """Numbers among which one that comes often is divided: the same bin again and again takes three times as long."""
 INT32 = 2**31 - 1
 NOTHING = np.zeros(1, np.int32)
-FIRST_STEP: Any = getattr(_sparsetools, "csr_column_index1", None)
-"""How SciPy begins to choose columns of a sparse matrix: it counts how often each is asked for.
 
-That is no public part of SciPy, but takes a third of the time of np.add.at and np.bincount, which need 64 bits.
-"""
+
+@cache
+def first_step() -> Any:
+    """How SciPy begins to choose columns of a sparse matrix: it counts how often each is asked for. None without it.
+
+    That is no public part of SciPy, but takes a third of the time of np.add.at and np.bincount, which need 64 bits.
+    """
+    try:
+        from scipy.sparse import _sparsetools
+    except ImportError:
+        return None
+    return getattr(_sparsetools, "csr_column_index1", None)
 
 
 class Counts:
@@ -39,8 +47,9 @@ class Counts:
         """
         self.most += most or (len(numbers) if times is None else int(times.sum()))
         self._fit()
-        if times is None and self.array.dtype == np.int32 and FIRST_STEP is not None:
-            FIRST_STEP(len(numbers), numbers, 0, 1, NOTHING, NOTHING, self.array, NOTHING)
+        step = first_step() if times is None and self.array.dtype == np.int32 else None
+        if step is not None:
+            step(len(numbers), numbers, 0, 1, NOTHING, NOTHING, self.array, NOTHING)
         else:
             one = np.ones((), self.array.dtype) if times is None else times.astype(self.array.dtype)
             np.add.at(self.array, numbers.astype(np.intp), one)

@@ -194,6 +194,7 @@ def test_workers(folder: Path) -> None:
             assert worker.wait(timeout=60) == 0
         finally:
             worker.kill()
+            worker.wait()
         run(here[2])
     assert Path("runs/night/best/model_quantized.pb").is_file()
 

@@ -57,6 +57,7 @@ class Crew:
         self._children = children
         self._folder = folder
         self._published: dict[str, tuple[int, int, str]] = {}
+        self._said: dict[str, str] | None = None
         self._builder: Builder | None = None
 
     def open(self, builder: Builder, scorer: SampleScorer) -> None:
@@ -84,16 +85,17 @@ class Crew:
 
     def _publish(self) -> None:
         """Store the files that are new, or have changed, where the workers do not have this disk."""
-        shelf, before = self.meeting.shelf, dict(self._published)
+        shelf = self.meeting.shelf
         for pattern in PUBLISHED if shelf is not None else ():
             for path in sorted(self._folder.path.glob(pattern)):
                 name, stat = path.relative_to(self._folder.path).as_posix(), path.stat()
                 known = self._published.get(name)
                 if shelf is not None and (known is None or known[:2] != (stat.st_mtime_ns, stat.st_size)):
                     self._published[name] = stat.st_mtime_ns, stat.st_size, shelf.put(path.read_bytes())
-        if not before or before != self._published:
-            files = {name: digest for name, (_, _, digest) in self._published.items()}
+        files = {name: digest for name, (_, _, digest) in self._published.items()}
+        if files != self._said:
             self.meeting.board.say(self._ownership.member, READY, files)
+            self._said = files
 
 
 class CrewCall:

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.fleet.dispatch import run_on_workers
+from autoquant.tuning.fleet.left_files import LeftFiles
 from autoquant.tuning.fleet.messages import Process, WorkerFacts
 from autoquant.tuning.fleet.owner import Fleet
 from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
@@ -76,6 +77,7 @@ class SleepingCrew:
     """What the search asks of its crew."""
 
     fleet: Fleet
+    left: LeftFiles = field(default_factory=lambda: LeftFiles(None, no_progress))
 
     def check(self) -> None:
         """The process is the owner."""
@@ -112,7 +114,7 @@ def searched(
         meeting = stack.enter_context(closing(meeting_of(folder, url, study)))
         cpu = context.Queue()
         arguments = (folder, url, study, layers, seconds, cpu)
-        processes = [context.Process(target=work, args=arguments) for _ in range(workers)]
+        processes = [context.Process(target=work, args=arguments, daemon=True) for _ in range(workers)]
         for process in processes:
             process.start()
         session = fake_session(folder, problem, sampler, trials=trials)

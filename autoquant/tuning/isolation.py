@@ -21,17 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import autoquant
 from autoquant import errors
 from autoquant.errors import AutoquantError, RunError
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode
 from autoquant.formats.strict import Fields
-from autoquant.memory import TENSORFLOW
 from autoquant.quiet import no_progress, stderr_held_back
 from autoquant.tuning.events import Event, Progress, reporter
 from autoquant.tuning.inputs import model_of, open_inputs
+from autoquant.tuning.own_process import TRUSTED, be_first_victim, command, environment
 from autoquant.tuning.prepare import prepare_worker
 from autoquant.tuning.session import TimeLimit
 from autoquant.tuning.study.request import SearchRequest
@@ -41,11 +40,6 @@ from autoquant.tuning.worker import Begin, failed
 
 PERIOD = 0.5
 """Seconds from one look at the clock to the next while a trial runs."""
-FIRST_VICTIM = "1000"
-"""What makes the system choose this process, not the search, when memory runs out."""
-
-TRUSTED = "--trust-model"
-"""Given to the process where the search was told so: run.toml never says it."""
 
 
 class IsolatedWorker:
@@ -53,7 +47,7 @@ class IsolatedWorker:
 
     def __init__(self, run: Path, limit: TimeLimit, *, trust_model: bool = False) -> None:
         self._run = run
-        self._trusted = [TRUSTED] if trust_model else []
+        self._trust_model = trust_model
         self._limit = limit
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str] = queue.Queue()
@@ -63,16 +57,14 @@ class IsolatedWorker:
         if self._process is not None and self._process.poll() is None:
             return
         self._replies = queue.Queue()
-        package = str(Path(autoquant.__file__).parents[1])
-        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(self._run), *self._trusted],
+            command(__name__, self._run, trust_model=self._trust_model),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is not for it
-            env={"TF_CPP_MIN_LOG_LEVEL": "3", **TENSORFLOW, **os.environ, "PYTHONPATH": paths},
+            env=environment(),
         )
         threading.Thread(target=_read, args=(self._process.stdout, self._replies), daemon=True).start()
         with self._killed_if_it_ends():
@@ -215,8 +207,7 @@ def main() -> None:
     threading.Thread(target=_forward, args=(sys.stdin, write), daemon=True).start()
     with os.fdopen(read, encoding="utf-8") as tasks, os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
-        with suppress(OSError):  # of Linux alone
-            Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM)
+        be_first_victim()
         _serve(Path(sys.argv[1]), tasks, replies, trust_model=TRUSTED in sys.argv[2:])
 
 

@@ -11,10 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from autoquant.errors import INTERRUPTED, AutoquantError
-from autoquant.tuning.fleet.children import PLACE, TRUSTED
-
-FIRST_VICTIM = "1000"
-"""What makes the system choose this process, not the search, when memory runs out."""
+from autoquant.tuning.fleet.children import PLACE
+from autoquant.tuning.own_process import TRUSTED, be_first_victim
 
 
 def main() -> None:
@@ -26,8 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     _take_processors(*map(int, args.place.split("/")))
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    with suppress(OSError):  # of Linux alone
-        Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM)
+    be_first_victim()
     from autoquant.tuning.event_log import log_event
     from autoquant.tuning.fleet.worker import work_for
 

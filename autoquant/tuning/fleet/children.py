@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-import autoquant
 from autoquant.errors import RunError
 from autoquant.tuning.fleet.messages import Process
 from autoquant.tuning.fleet.owner import Fleet
+from autoquant.tuning.own_process import command, environment
 
 LOG = "workers.log"
 """The file of a run that holds what its own workers write."""
-TRUSTED = "--trust-model"
-"""Given to the processes where the search was told so: run.toml never says it."""
 LEAVING = 5.0
 """Seconds in which workers of this machine are to leave at the end of a search."""
 PLACE = "--place"
@@ -30,7 +26,7 @@ class Children:
 
     def __init__(self, run: Path, jobs: int, *, trust_model: bool = False) -> None:
         self._run = run
-        self._options = [TRUSTED] if trust_model else []
+        self._trust_model = trust_model
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._log: IO[bytes] | None = None
         self._jobs = jobs
@@ -42,18 +38,16 @@ class Children:
             self._log = self._log or (self._run / LOG).open("ab")
         except OSError as error:
             raise RunError(str(self._run / LOG), f"cannot be written ({error.strerror})") from None
-        package = str(Path(autoquant.__file__).parents[1])
-        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         while len(self._processes) < self._jobs:
             place = min(set(range(self._jobs)) - self._processes.keys())
-            words = [str(self._run), PLACE, f"{place}/{self._jobs}", *self._options]
+            words = [PLACE, f"{place}/{self._jobs}"]
             process = subprocess.Popen(
-                [sys.executable, "-m", "autoquant.tuning.fleet.child", *words],
+                command("autoquant.tuning.fleet.child", self._run, *words, trust_model=self._trust_model),
                 stdin=subprocess.PIPE,  # whose end tells it that the search has ended, however that was
                 stdout=self._log,
                 stderr=self._log,
                 start_new_session=True,  # Ctrl-C is not for it
-                env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": paths},
+                env=environment(),
             )
             self._processes[place] = process
 

@@ -35,7 +35,7 @@ from autoquant.tuning.prepare import prepare_worker
 from autoquant.tuning.session import TimeLimit
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
-from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.study.trial import Trial, as_told, sent_facts, sent_trial
 from autoquant.tuning.worker import Begin, failed
 
 PERIOD = 0.5
@@ -78,12 +78,11 @@ class IsolatedWorker:
         self.start(begin)
         start = self._limit.clock()
         with self._killed_if_it_ends():
-            self._tell({"trial": _facts(trial), "rules": encode(rules), "folder": str(folder)})
+            self._tell({"trial": sent_facts(trial), "rules": encode(rules), "folder": str(folder)})
             answer = self._answer(begin)
         if answer is None:
             return failed(trial, f"its process {self._death()}", self._limit.clock() - start)
-        found = Fields(answer["trial"], "trial", RunError)
-        return decode(Trial, found, plan=trial.plan, parameters=trial.parameters, note=trial.note)
+        return as_told(answer["trial"], trial, "trial")
 
     def close(self) -> None:
         """End the process."""
@@ -155,10 +154,6 @@ def _read(stream: IO[str], replies: queue.Queue[str]) -> None:
     replies.put("")
 
 
-def _facts(trial: Trial) -> dict[str, Any]:
-    return {**encode(trial), "parameters": dict(trial.parameters), "note": dict(trial.note)}
-
-
 def _serve(run: Path, tasks: IO[str], replies: IO[str], *, trust_model: bool) -> None:
     """Carry out the trials that standard input names, until it ends."""
 
@@ -181,11 +176,9 @@ def _serve(run: Path, tasks: IO[str], replies: IO[str], *, trust_model: bool) ->
         reply(ready=True)
         for line in tasks:
             task = json.loads(line)
-            found = Fields(task["trial"], "trial", RunError)
-            parameters, note = (found.raw(name) for name in ("parameters", "note"))
-            trial = decode(Trial, found, plan=inputs.space.plan(parameters), parameters=parameters, note=note)
+            trial = sent_trial(task["trial"], inputs.space.plan)
             rules = decode(StoppingRules, Fields(task["rules"], "rules", RunError))
-            reply(trial=_facts(worker.run(trial, rules, Path(task["folder"]), partial(reporter, listen))))
+            reply(trial=sent_facts(worker.run(trial, rules, Path(task["folder"]), partial(reporter, listen))))
     except AutoquantError as error:
         reply(error=type(error).__name__, where=error.where, what=error.what, hint=error.hint)
     except Exception:

@@ -55,6 +55,11 @@ class Member:
     here: bool
 
     @property
+    def role(self) -> str:
+        """What it is."""
+        return str(self.said.get(ROLE, ""))
+
+    @property
     def beat(self) -> int:
         """How many signs of life it gave."""
         return int(self.said[BEAT][0])
@@ -108,7 +113,7 @@ class Board:
 
     def members(self, role: str) -> list[Member]:
         """The processes of a role that are here, by number."""
-        return [one for one in self.everybody(TrialState.RUNNING) if one.said.get(ROLE) == role]
+        return [one for one in self.everybody(TrialState.RUNNING) if one.role == role]
 
     def everybody(self, *states: TrialState) -> list[Member]:
         """All that ever were here, or those of some states, by number."""

@@ -16,9 +16,9 @@ from autoquant.tuning.fleet.board import VISITOR, WORKER
 from autoquant.tuning.fleet.children import Children
 from autoquant.tuning.fleet.float_outputs import float_digest
 from autoquant.tuning.fleet.left_files import LeftFiles
-from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, read_worker
+from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, process_of, read_worker
 from autoquant.tuning.fleet.owner import GRACE, Fleet
-from autoquant.tuning.fleet.ownership import Ownership, owned, process_of
+from autoquant.tuning.fleet.ownership import Ownership, owned
 from autoquant.tuning.fleet.storages import Meeting, meet_in_database, meet_in_folder
 from autoquant.tuning.session import Clock
 from autoquant.tuning.study.artifacts import open_artifacts

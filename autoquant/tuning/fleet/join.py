@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,7 @@ def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
 
 
 def _refuse_ended(meeting: Meeting) -> None:
-    owners = [one for one in meeting.board.everybody() if one.said.get("role") == OWNER]
+    owners = [one for one in meeting.board.everybody() if one.role == OWNER]
     if owners and owners[-1].said.get(LEFT) == ENDED:
         raise SearchEnded
 
@@ -154,12 +154,8 @@ def _opened(folder: RunFolder, listener: Listener, *, trust_model: bool, moved: 
     where = str(folder.request)
     request = SearchRequest.from_table(stored["request"], where, trust_model=trust_model, **moved)
     check_versions(SEARCH, stored.get("versions", {}), versions_of(request))
-    check_code(folder.path, request, stored.get("code", {}), _given(moved), hint=HINT)
+    check_code(folder.path, request, stored.get("code", {}), moved.keys(), hint=HINT)
     check_same(SEARCH, request, stored["digests"], {"model": model_digest(Path(request.model))}, hint=HINT)
     inputs = open_inputs(request, folder.read_space(), model_of(request), listener, folder=folder.path)
     check_same(SEARCH, request, stored["digests"], inputs.digests(), hint=HINT)
     return inputs
-
-
-def _given(moved: Mapping[str, Any]) -> Collection[str]:
-    return moved.keys()

@@ -15,7 +15,7 @@ from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
 from autoquant.tuning.fleet.board import ABOUT, Member
-from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.study.trial import Trial, as_told, sent_facts
 
 JOB, RESULT, LEFT = "job", "result", "left"
 """Attributes of a worker: what the owner gives it, its answer, and why it left, which an owner says too."""
@@ -26,8 +26,6 @@ READY, FLOAT = "ready", "float"
 SHA-256 of the FP32 outputs on the probe set."""
 ENDED = "ended"
 """Why an owner left that brought the search to its end."""
-
-
 WORKING = ".worker-"
 """The prefix of the folders of a run in which workers build trials."""
 
@@ -80,11 +78,6 @@ class Job:
     seconds: float | None = None
 
 
-def facts_of(trial: Trial) -> dict[str, Any]:
-    """All of a trial but its plan, which its parameters mean."""
-    return {**without_nulls(encode(trial)), "parameters": dict(trial.parameters), "note": dict(trial.note)}
-
-
 def job_facts(job: Job) -> Any:
     """A job as the board holds it."""
     facts = {"name": job.name, "trial": job.trial, "rules": encode(job.rules), "seconds": job.seconds}
@@ -110,19 +103,22 @@ class Result:
 
 def result_facts(result: Result) -> Any:
     """A result as the board holds it."""
-    return {"job": result.job, "trial": facts_of(result.trial), "files": dict(result.files)}
+    return {"job": result.job, "trial": sent_facts(result.trial), "files": dict(result.files)}
 
 
 def read_result(facts: Any, trial: Trial) -> Result:
     """A result of the board for this trial. Raises RunError where it is none."""
-    found = Fields(facts["trial"], "result", RunError)
-    ended = decode(Trial, found, plan=trial.plan, parameters=trial.parameters, note=trial.note)
-    return Result(facts["job"], ended, facts["files"])
+    return Result(facts["job"], as_told(facts["trial"], trial, "result"), facts["files"])
 
 
 def read_worker(member: Member) -> WorkerFacts:
     """What a worker says of itself. Raises RunError where it says nothing of the kind."""
     return decode(WorkerFacts, Fields(member.said.get(ABOUT), f"worker {member.number}", RunError))
+
+
+def process_of(member: Member) -> Process:
+    """What an owner, or a visitor, says of itself. Raises RunError where it says nothing of the kind."""
+    return decode(Process, Fields(member.said.get(ABOUT), f"process {member.number}", RunError))
 
 
 def last_words(member: Member) -> str:

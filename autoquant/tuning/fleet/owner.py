@@ -17,14 +17,13 @@ from autoquant.tuning.fleet.messages import (
     Job,
     Result,
     WorkerFacts,
-    facts_of,
     job_facts,
     last_words,
     read_result,
     read_worker,
 )
 from autoquant.tuning.study.study import ATTEMPTS
-from autoquant.tuning.study.trial import State, Trial
+from autoquant.tuning.study.trial import State, Trial, sent_facts
 from autoquant.tuning.worker import failed
 
 GRACE = 90.0
@@ -159,7 +158,7 @@ class Fleet:
                 self._hear(worker, member)
                 self._dismiss_if_silent(worker, now)
         self._assign()
-        self._show(now)
+        self._show()
         told, self._told = self._told, []
         return told
 
@@ -275,7 +274,7 @@ class Fleet:
             if chosen.before != (number, task.trial.parameters):
                 self._jobs += 1
                 chosen.job = f"{self._owner}.{self._jobs}"
-                self._say(chosen, job_facts(Job(chosen.job, facts_of(task.trial), task.rules, task.seconds)))
+                self._say(chosen, job_facts(Job(chosen.job, sent_facts(task.trial), task.rules, task.seconds)))
             chosen.before = None
 
     def _say(self, worker: Worker, job: object) -> None:
@@ -285,7 +284,7 @@ class Fleet:
         except Dismissed:
             return
 
-    def _show(self, now: float) -> None:
+    def _show(self) -> None:
         """Tell the listener who is here, where that has changed."""
         here = tuple(
             WorkerHere(one.number, one.host, one.facts.process.pid, one.doing, one.ended + one.failures, one.trial)

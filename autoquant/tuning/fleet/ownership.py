@@ -8,11 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from autoquant.errors import RunError
-from autoquant.formats.codec import decode, encode
-from autoquant.formats.strict import Fields
+from autoquant.formats.codec import encode
 from autoquant.tuning.events import Listener, reporter
-from autoquant.tuning.fleet.board import ABOUT, OWNER, PERIOD, Board, Dismissed, Member
-from autoquant.tuning.fleet.messages import LEFT, Process
+from autoquant.tuning.fleet.board import OWNER, PERIOD, Board, Dismissed, Member
+from autoquant.tuning.fleet.messages import LEFT, Process, process_of
 
 SILENCE = 90.0
 """Seconds without a sign of life after which an owner is taken to be dead: a converter may keep it silent for long."""
@@ -60,11 +59,6 @@ def owned(
                     board.say(member, LEFT, ownership.why)
     finally:
         board.leave(member)
-
-
-def process_of(member: Member) -> Process:
-    """What a process says of itself. Raises RunError where it says nothing of the kind."""
-    return decode(Process, Fields(member.said.get(ABOUT), f"process {member.number}", RunError))
 
 
 def _outlive(

@@ -18,8 +18,7 @@ from autoquant.errors import RunError
 from autoquant.formats.codec import encode
 from autoquant.quiet import no_progress
 from autoquant.tuning.fleet.board import OWNER, WORKER, Member
-from autoquant.tuning.fleet.messages import JOB, LEFT, read_worker
-from autoquant.tuning.fleet.ownership import process_of
+from autoquant.tuning.fleet.messages import JOB, LEFT, process_of, read_worker
 from autoquant.tuning.fleet.storages import meet_in_folder
 from autoquant.tuning.fleet.worker import check_search, meet
 from autoquant.tuning.study.journal import NAME, OUTCOME
@@ -104,8 +103,8 @@ def _status(
     where: str, trials: list[FrozenTrial], members: list[Member], clock: Callable[[], float], going_on: bool | None
 ) -> Status:
     counts = {state.name.lower(): sum(one.state is state for one in trials) for state in TrialState}
-    owners = [one for one in members if one.said.get("role") == OWNER]
-    workers = [one for one in members if one.said.get("role") == WORKER]
+    owners = [one for one in members if one.role == OWNER]
+    workers = [one for one in members if one.role == WORKER]
     now = clock()
     return Status(
         where,
@@ -127,7 +126,7 @@ def _best(trials: list[FrozenTrial]) -> Mapping[str, Any] | None:
 
 
 def _process(member: Member, now: float) -> ProcessStatus:
-    is_worker = member.said.get("role") == WORKER
+    is_worker = member.role == WORKER
     process = read_worker(member).process if is_worker else process_of(member)
     job = member.said.get(JOB) or {}
     return ProcessStatus(

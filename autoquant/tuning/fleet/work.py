@@ -14,8 +14,7 @@ from typing import Any
 from autoquant.errors import AutoquantError, RunError, TrialTimeout
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
-from autoquant.formats.codec import decode, encode
-from autoquant.formats.strict import Fields
+from autoquant.formats.codec import encode
 from autoquant.tuning.events import Listener, TrialStarted, Warned, WorkerEnded, progress, reporter
 from autoquant.tuning.fleet.board import PERIOD, WORKER, Board, Dismissed
 from autoquant.tuning.fleet.messages import (
@@ -34,7 +33,7 @@ from autoquant.tuning.session import TimeLimit
 from autoquant.tuning.study.artifacts import Artifacts
 from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.study import Space
-from autoquant.tuning.study.trial import Trial
+from autoquant.tuning.study.trial import Trial, sent_trial
 from autoquant.tuning.trial_steps import may_be_best
 from autoquant.tuning.worker import LocalWorker, failed
 
@@ -159,9 +158,7 @@ class AtWork:
             self._sleep(min(max(SHARE * waited, SHORTEST), LONGEST))
 
     def _carry_out(self, job: Job) -> None:
-        found = Fields(job.trial, "job", RunError)
-        parameters, note = dict(job.trial["parameters"]), dict(job.trial["note"])
-        trial = decode(Trial, found, plan=self._joined.space.plan(parameters), parameters=parameters, note=note)
+        trial = sent_trial(job.trial, self._joined.space.plan)
         self._revoked, self._carried = False, f"trial {trial.number}"
         self._doing = self._carried
         self._listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))

@@ -13,9 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError
-from autoquant.formats.codec import decode
 from autoquant.formats.config_json import plan_digest
-from autoquant.formats.strict import Fields
 from autoquant.tuning.study.journal import (
     OUTCOME,
     REPEATS,
@@ -27,7 +25,7 @@ from autoquant.tuning.study.journal import (
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, switch_of
 from autoquant.tuning.study.stored_trials import ATTEMPT, StoredTrials
 from autoquant.tuning.study.stores import StudyStore
-from autoquant.tuning.study.trial import State, Trial, best
+from autoquant.tuning.study.trial import State, Trial, as_told, best
 
 ATTEMPTS = 3
 """So often is a plan begun whose process dies; perhaps it dies of the plan."""
@@ -273,8 +271,7 @@ class Study:
 
     def _outcome(self, frozen: FrozenTrial, outcome: object) -> Trial:
         """How a trial ended, by what was written of it. Raises RunError."""
-        found, pending = Fields(outcome, f"{self._stored.where}:trial {frozen.number}", RunError), self._pending(frozen)
-        return decode(Trial, found, plan=pending.plan, parameters=pending.parameters, note=pending.note)
+        return as_told(outcome, self._pending(frozen), f"{self._stored.where}:trial {frozen.number}")
 
     def _reopen(self, stored: Mapping[int, Trial]) -> None:
         """Take over what has ended, by its folder or all but; what else a process that died had begun waits again."""

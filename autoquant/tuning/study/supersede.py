@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.files import writing
 from autoquant.quiet import no_progress
-from autoquant.tuning.study.journal import OUTCOME, SUGGESTED, Journal, is_cut_off, open_study
+from autoquant.tuning.study.journal import OUTCOME, SUGGESTED, Journal, add_ended, is_cut_off, open_study
 from autoquant.tuning.study.run_folder import TEMPORARY, RunFolder
 
 
@@ -41,8 +41,7 @@ def supersede(folder: RunFolder) -> int:
 def _write(journal: Path, points: Sequence[FrozenTrial], *, count: int) -> None:
     """A journal in which so many numbers are taken, and then these points wait."""
     study = open_study(Journal(journal, no_progress))
-    for _ in range(count):
-        study.add_trial(create_trial(state=TrialState.FAIL))
+    add_ended(study, {}, count=count)
     for one in points:
         known = {name: one.user_attrs[name] for name in SUGGESTED}
         why = known["why"] if is_cut_off(one) else f"trial {one.number} again: {known['why']}"

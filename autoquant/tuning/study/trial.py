@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +13,9 @@ from autoquant.calibration.plan import Plan
 from autoquant.errors import InputError, RunError
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.files import write_text
-from autoquant.formats.codec import ELSEWHERE, decode, encode, json_text
+from autoquant.formats.codec import ELSEWHERE, decode, encode, json_text, without_nulls
 from autoquant.formats.config_json import load_config
-from autoquant.formats.strict import load_object
+from autoquant.formats.strict import Fields, load_object
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.study.space import Parameters
 
@@ -130,6 +130,24 @@ class Trial:
         derived = ("layers", "int8_layers", "divergence", "undecided")
         facts = {**encode(self), **{name: getattr(self, name) for name in derived}}
         return {name: value for name, value in facts.items() if name != "host" or value is not None}
+
+
+def sent_facts(trial: Trial) -> dict[str, Any]:
+    """All of a trial that another process is told: its plan is what its parameters mean."""
+    return {**without_nulls(encode(trial)), "parameters": dict(trial.parameters), "note": dict(trial.note)}
+
+
+def sent_trial(facts: object, plan_of: Callable[[Parameters], Plan]) -> Trial:
+    """A trial that another process was told of, of a space that says what parameters mean. Raises RunError."""
+    found = Fields(facts, "trial", RunError)
+    parameters, note = (found.raw(name) for name in ("parameters", "note"))
+    return decode(Trial, found, plan=plan_of(parameters), parameters=parameters, note=note)
+
+
+def as_told(facts: object, trial: Trial, where: str) -> Trial:
+    """A trial as facts tell of it that were written `where`, at the point that it is known to have. Raises RunError."""
+    found = Fields(facts, where, RunError)
+    return decode(Trial, found, plan=trial.plan, parameters=trial.parameters, note=trial.note)
 
 
 def count_layers(names: Iterable[str]) -> int:

@@ -6,15 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoquant.calibration.plan import Plan
+from autoquant.errors import TrialTimeout
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.formats.config_json import plan_digest
 from autoquant.tuning.events import TrialEnded
 from autoquant.tuning.restore import keep_best
 from autoquant.tuning.result import Ended
-from autoquant.tuning.session import Session
+from autoquant.tuning.session import Session, TimeLimit
 from autoquant.tuning.study.choices import LATENCY
 from autoquant.tuning.study.trial import State, Trial, write_score
+from autoquant.tuning.worker import Begin, Worker, failed
 
 
 def reason_to_end(session: Session, *, running: int = 0) -> Ended | None:
@@ -57,6 +59,20 @@ def rules_of(session: Session, trial: Trial) -> StoppingRules:
         improves=kept is None or not kept.meets(session.max_drop) or trial.objective < kept.objective,
         max_samples=trial.max_samples,
     )
+
+
+def carried_out(
+    worker: Worker, trial: Trial, rules: StoppingRules, folder: Path, begin: Begin, limit: TimeLimit, seconds: float
+) -> Trial:
+    """A trial that a worker has carried out, or that has failed because it took longer than so many seconds.
+
+    Raises as `Worker.run`, and OutOfTime.
+    """
+    try:
+        with limit.of_trial(seconds):
+            return worker.run(trial, rules, folder, begin)
+    except TrialTimeout:
+        return failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
 
 
 def may_be_best(trial: Trial, rules: StoppingRules) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autoquant.errors import AutoquantError, OutOfTime, TrialTimeout
+from autoquant.errors import AutoquantError, OutOfTime
 from autoquant.tuning.events import Resumed, TrialStarted
 from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.fleet.dispatch import run_on_workers
@@ -12,8 +12,7 @@ from autoquant.tuning.restore import keep_best
 from autoquant.tuning.result import Ended
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.trial import Trial
-from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, reason_to_end, rules_of
-from autoquant.tuning.worker import failed
+from autoquant.tuning.trial_steps import Failures, carried_out, concluded, costed, finish, reason_to_end, rules_of
 
 
 def run_trials(session: Session, crew: Callable[[], Crew | None] = lambda: None) -> Ended:
@@ -69,9 +68,6 @@ def run_trial(session: Session, proposed: Trial) -> Trial:
     session.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
     folder, seconds = session.folder.make_trial(trial.number), session.budget.trial_timeout
     session.worker.start(session.on_progress)
-    try:
-        with session.limit.of_trial(seconds):
-            trial = session.worker.run(trial, rules_of(session, trial), folder, session.on_progress)
-    except TrialTimeout:
-        trial = failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
+    rules, limit = rules_of(session, trial), session.limit
+    trial = carried_out(session.worker, trial, rules, folder, session.on_progress, limit, seconds)
     return concluded(session, trial, folder)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoquant.errors import AutoquantError, RunError, TrialTimeout
+from autoquant.errors import AutoquantError, RunError
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import encode
@@ -34,8 +34,8 @@ from autoquant.tuning.study.artifacts import Artifacts
 from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.study import Space
 from autoquant.tuning.study.trial import Trial, sent_trial
-from autoquant.tuning.trial_steps import may_be_best
-from autoquant.tuning.worker import LocalWorker, failed
+from autoquant.tuning.trial_steps import carried_out, may_be_best
+from autoquant.tuning.worker import LocalWorker
 
 SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.05
 """Seconds from one look for a job to the next: at least, at most, and as a share of those already waited."""
@@ -166,11 +166,7 @@ class AtWork:
         folder = self._joined.folder / f"{trial.number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         seconds = math.inf if job.seconds is None else job.seconds
-        try:
-            with self._limit.of_trial(seconds):
-                trial = self._joined.worker.run(trial, job.rules, folder, self._begin)
-        except TrialTimeout:
-            trial = failed(trial, f"it took longer than --trial-timeout {seconds:g}s", seconds)
+        trial = carried_out(self._joined.worker, trial, job.rules, folder, self._begin, self._limit, seconds)
         files = self._left(trial, job.rules, folder)
         self._board.say(self._member, RESULT, result_facts(Result(job.name, trial, files)))
         if not self._joined.facts.folder:  # the owner does not look there

@@ -18,7 +18,16 @@ from autoquant.tuning.result import Ended as Reason
 from autoquant.tuning.session import Session
 from autoquant.tuning.study.run_folder import CONFIG
 from autoquant.tuning.study.trial import Trial
-from autoquant.tuning.trial_steps import Failures, concluded, costed, finish, may_be_best, reason_to_end, rules_of
+from autoquant.tuning.trial_steps import (
+    Failures,
+    carried_out,
+    concluded,
+    costed,
+    finish,
+    may_be_best,
+    reason_to_end,
+    rules_of,
+)
 
 SHORTEST, LONGEST, SHARE = 0.1, 1.0, 0.02
 """Seconds from one look at the board to the next: at least, at most, and as a share of those without news."""
@@ -47,16 +56,16 @@ def run_on_workers(session: Session, crew: Crew, *, sleep: Callable[[float], Non
                 return Reason.FAILURES
             if reason is not None and (reason not in WAIT or not fleet.running):
                 return reason
-            if reason is None and fleet.free > 0:
-                proposed = session.study.propose()
-                if proposed is not None:
-                    _give(session, crew, proposed)
-                    happened = session.limit.clock()
-                    continue
-                if not fleet.running:
-                    return Reason.NOTHING_NEW
             with session.limit.enforced():
                 session.limit.check()
+                if reason is None and fleet.free > 0:
+                    proposed = session.study.propose()
+                    if proposed is not None:
+                        _give(session, crew, proposed)
+                        happened = session.limit.clock()
+                        continue
+                    if not fleet.running:
+                        return Reason.NOTHING_NEW
             sleep(min(max(SHARE * (session.limit.clock() - happened), SHORTEST), LONGEST))
     except OutOfTime:
         return Reason.TIMEOUT
@@ -83,7 +92,8 @@ def _accepted(session: Session, crew: Crew, ended: Ended) -> Trial:
     rules = rules_of(session, trial)
     if ended.worker is not None and not ended.worker.exact and may_be_best(trial, rules):
         session.on_progress(f"trial {trial.number} again, on this machine")
-        trial = session.worker.run(replace(trial, host=Process.own().host), rules, folder, session.on_progress)
+        trial, seconds = replace(trial, host=Process.own().host), session.budget.trial_timeout
+        trial = carried_out(session.worker, trial, rules, folder, session.on_progress, session.limit, seconds)
         return concluded(session, trial, folder)
     own = "" if ended.worker is None else ended.worker.folder
     made = session.folder.path / own / folder.name

@@ -48,7 +48,7 @@ class Sketcher:
             return Sketch(0.0, 0.0, 1.0, 0, np.zeros(1, np.int8), self._nonfinite)
         self._part()
         near, zeros = self._keys.near(CENTRAL * self._width), self._keys.zeros
-        counts, at_zero = self._held.copy(), -self._first
+        counts, at_zero = self._covered.copy(), -self._first
         counts[max(at_zero - CENTRAL, 0) : max(at_zero + CENTRAL, 0)] = 0
         np.add.at(counts, np.floor(near.lows / self._width).astype(np.intp) + at_zero, near.counts)
         if zeros:
@@ -110,7 +110,7 @@ class Sketcher:
         first = math.floor(low / width)
         if (width, first) != (self._width, self._first) and self._low <= self._high:
             self._part()
-            counts = self._held
+            counts = self._covered
             places = self._first + np.arange(len(counts))
             moved = np.floor(places * (self._width / width))
             taken = is_central(moved) & ~is_central(places)
@@ -137,6 +137,6 @@ class Sketcher:
         self._both.clear()
 
     @property
-    def _held(self) -> Array:
+    def _covered(self) -> Array:
         """Counts from the bin of the smallest value to that of the largest."""
         return self._counts.array[: math.floor(self._high / self._width) - self._first + 1]

@@ -1,4 +1,4 @@
-"""A search that goes through its whole budget."""
+"""Searches that several files of tests make."""
 
 from __future__ import annotations
 
@@ -22,6 +22,29 @@ act_algo = ["ifmr", "minmax"]
 def target() -> str:
     """The one that tests are about that say nothing of it."""
     return "tensorflow"
+
+
+@pytest.fixture
+def on_lite(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a search on a .tflite, whose processes have no TensorFlow to load; the metric is in mine.py."""
+    from autoquant.model.litert.convert import convert
+    from autoquant.model.open import open_model
+
+    model, space = tmp_path / "tiny.tflite", tmp_path / "space.toml"
+    model.write_bytes(convert(open_model(tiny.model).graph).content)
+    space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n')
+    return {
+        "model": model,
+        "data": regression,
+        "calibration": tiny.calibration,
+        "metric": f"{tmp_path / 'mine.py'}:metric",
+        "target": "litert",
+        "space": space,
+        "tolerance": 0.0,
+        "sampler": "random",
+        "certify": "none",
+        "run": tmp_path / "run",
+    }
 
 
 @pytest.fixture

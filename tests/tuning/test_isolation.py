@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import Tiny
 
 import autoquant
 from autoquant.errors import UsageError, UserFunctionError
-from autoquant.model.litert.convert import convert
-from autoquant.model.open import open_model
 from autoquant.tuning.events import Event, TrialStarted
 from autoquant.tuning.result import Ended
 from autoquant.tuning.study.trial import State, Trial
@@ -39,26 +36,9 @@ def complain(file):
 
 
 @pytest.fixture
-def options(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
-    """A search on a .tflite, whose process has no TensorFlow to load."""
-    model, metric = tmp_path / "tiny.tflite", tmp_path / "mine.py"
-    model.write_bytes(convert(open_model(tiny.model).graph).content)
-    metric.write_text(METRIC)
-    space = tmp_path / "space.toml"
-    space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n')
-    return {
-        "model": model,
-        "data": regression,
-        "calibration": tiny.calibration,
-        "metric": f"{metric}:metric",
-        "target": "litert",
-        "space": space,
-        "tolerance": 0.0,
-        "sampler": "random",
-        "certify": "none",
-        "max_trials": 4,
-        "run": tmp_path / "run",
-    }
+def options(on_lite: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "mine.py").write_text(METRIC)
+    return {**on_lite, "max_trials": 4}
 
 
 def untimed(trial: Trial) -> Trial:

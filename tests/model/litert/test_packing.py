@@ -66,7 +66,7 @@ def test_a_change_is_written(content: bytes) -> None:
     assert flatbuffer.write(model) == before
 
 
-def test_what_is_kept_is_bounded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "MOST_BYTES", 1000)
     model = flatbuffer.read(content)
     first = flatbuffer.write(model)

@@ -57,7 +57,7 @@ def looked_up(x: Any, value: Any) -> Any:
     return tf.gather(value, tf.cast(tf.abs(x[:, :3, 0, 0]) * 10, tf.int32), name="layer")
 
 
-def twins(x: Any) -> Any:
+def two_convolutions(x: Any) -> Any:
     """Two layers alike, which the converter makes one of, and one that differs in a value."""
     value = normal(RNG, 1, 1, 64, 64)
     other = value.copy()
@@ -101,7 +101,7 @@ KINDS: Mapping[str, Write] = {
     "batches of the transpose": lambda x: batches(x, weight(64, 64), adj_y=True),
     "two of one name": lambda x: matmul(matmul(tf.reshape(x, (-1, 64)), weight(64, 64)), weight(64, 900)),
     "lookup": lambda x: looked_up(x, weight(300, 64)),
-    "twins": twins,
+    "two_convolutions": two_convolutions,
     "two of one matrix": two_layouts,
     "transposed data": lambda x: matmul(tf.reshape(tf.transpose(x, (0, 3, 1, 2)), (-1, 6 * 6 * 64)), weight(2304, 9)),
     "names like numbers": named_like_numbers,
@@ -217,7 +217,7 @@ def test_numbers_are_none_that_a_constant_begins_with(build: Callable[..., Graph
 
     def write(taken: tuple[float, ...] = ()) -> Graph:
         def compute() -> None:
-            twins(placeholder(None, 6, 6, 64))
+            two_convolutions(placeholder(None, 6, 6, 64))
             for index, number in enumerate(taken):
                 tf.constant(number, name=f"taken_{index}")
 

@@ -20,14 +20,11 @@ import numpy as np
 import pytest
 from buckets import bucket as bucket
 from databases import Server
-from tiny_model import Tiny
 
 import autoquant
 from autoquant.calibration.plan import Plan
 from autoquant.errors import RunError, StorageError, UsageError
 from autoquant.files import sha256_of
-from autoquant.model.litert.convert import convert
-from autoquant.model.open import open_model
 from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.events import Event, TrialEnded, Warned, WorkersSeen
 from autoquant.tuning.fleet.crew import CrewCall
@@ -65,25 +62,9 @@ def counted_builds() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def options(tiny: Tiny, regression: Path, tmp_path: Path) -> dict[str, Any]:
-    model, metric = tmp_path / "tiny.tflite", tmp_path / "mine.py"
-    model.write_bytes(convert(open_model(tiny.model).graph).content)
-    metric.write_text(METRIC)
-    space = tmp_path / "space.toml"
-    space.write_text('[layer]\nquant_enable = [true, false]\nact_algo = ["ifmr", "minmax"]\n')
-    return {
-        "model": model,
-        "data": regression,
-        "calibration": tiny.calibration,
-        "metric": f"{metric}:metric",
-        "target": "litert",
-        "space": space,
-        "tolerance": 0.0,
-        "sampler": "random",
-        "certify": "none",
-        "max_trials": 6,
-        "run": tmp_path / "run",
-    }
+def options(on_lite: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "mine.py").write_text(METRIC)
+    return {**on_lite, "max_trials": 6}
 
 
 @pytest.fixture

@@ -110,9 +110,8 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def open_study(journal: Journal | JournalStorage) -> optuna.Study:
+def open_study(storage: JournalStorage) -> optuna.Study:
     """The study of a journal, which is made where there is none."""
-    storage = journal if isinstance(journal, JournalStorage) else JournalStorage(journal)
     with unannounced():
         return optuna.create_study(storage=storage, study_name=NAME, direction="minimize", load_if_exists=True)
 
@@ -222,7 +221,7 @@ def shown(trial: Trial, metric: str) -> Mapping[str, Any]:
 
 def _write(journal: Path, ended: Mapping[int, FrozenTrial], *, count: int) -> None:
     """Write a journal of these trials; numbers of which nothing is known are taken by trials that came to nothing."""
-    add_ended(open_study(Journal(journal, no_progress)), ended, count=count)
+    add_ended(open_study(JournalStorage(Journal(journal, no_progress))), ended, count=count)
 
 
 def add_ended(study: optuna.Study, ended: Mapping[int, FrozenTrial], *, count: int) -> None:
@@ -234,7 +233,7 @@ def add_ended(study: optuna.Study, ended: Mapping[int, FrozenTrial], *, count: i
 def _agrees(journal: Path, stored: Mapping[int, Trial]) -> bool:
     """Whether a journal makes a study that has these trials."""
     try:
-        found = open_study(Journal(journal, no_progress)).get_trials(deepcopy=False)
+        found = open_study(JournalStorage(Journal(journal, no_progress))).get_trials(deepcopy=False)
     except Exception:  # whatever Optuna makes of a journal that it did not write
         return False
     for number, trial in stored.items():

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.files import writing
@@ -22,7 +23,7 @@ def supersede(folder: RunFolder) -> int:
     """
     aside = folder.path / "superseded"
     journal = Journal(folder.journal, no_progress)
-    found = open_study(journal).get_trials(deepcopy=False) if folder.journal.exists() else []
+    found = open_study(JournalStorage(journal)).get_trials(deepcopy=False) if folder.journal.exists() else []
     points = [one for one in found if one.params and (is_cut_off(one) or OUTCOME in one.user_attrs)]
     with writing(folder.path), tempfile.TemporaryDirectory(dir=folder.path, prefix=TEMPORARY) as temporary:
         made = Path(temporary) / folder.journal.name
@@ -40,7 +41,7 @@ def supersede(folder: RunFolder) -> int:
 
 def _write(journal: Path, points: Sequence[FrozenTrial], *, count: int) -> None:
     """A journal in which so many numbers are taken, and then these points wait."""
-    study = open_study(Journal(journal, no_progress))
+    study = open_study(JournalStorage(Journal(journal, no_progress)))
     add_ended(study, {}, count=count)
     for one in points:
         known = {name: one.user_attrs[name] for name in SUGGESTED}

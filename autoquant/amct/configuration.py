@@ -73,6 +73,9 @@ def read_for_config(graph: Any, config: Path, outputs: Sequence[str]) -> tuple[L
         what = "equalize gives the model other weights, which the graph that is calibrated cannot have"
         hint = "set it to false; `autoquant quantize MODEL --config CONFIG --calibration DATA` can equalize"
         raise PlanError(f"{config}: autoquant.equalize", what, hint=hint)
+    if plan.weight_rounding != "nearest":
+        what = f"weights rounded by {plan.weight_rounding} are not supported for graphs that calibrate themselves"
+        raise PlanError("autoquant.weight_rounding", what, hint="remove it, or give the config to `autoquant quantize`")
     if plan.bias_correction != "none":  # which takes data beyond what a graph calibrates itself with
         what = f"biases corrected ({plan.bias_correction}) are not supported for graphs that calibrate themselves"
         raise PlanError("autoquant.bias_correction", what, hint="remove it, or give the config to `autoquant quantize`")

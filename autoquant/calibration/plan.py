@@ -23,6 +23,13 @@ WEIGHT_ALGORITHMS = ("minmax", "mse", "octav")
 OCTAV: Sakr et al., Optimal Clipping and Magnitude-aware Differentiation for Improved Quantization-aware Training, 2022.
 """
 LEAST_STRENGTH, MOST_STRENGTH = 0.2, 0.8
+ROUNDINGS = ("nearest", "gptq")
+"""How weights are rounded: each to the nearest step, or one after the other, the error of each taken up by those that
+are left, weighed by the layer's calibration inputs.
+
+GPTQ: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers, 2022
+(arXiv:2210.17323); the rule is that of Optimal Brain Compression, Frantar and Alistarh, 2022 (arXiv:2208.11580).
+"""
 CORRECTIONS = ("none", "analytic", "empirical")
 """How biases make up for the mean error of quantization: not, from statistics, or from running the quantized layers."""
 
@@ -61,9 +68,9 @@ class Plan:
     `fusion` is how the model must have been opened. `fp16_scales` rounds activation scales to float16 (AMCT's
     FORCE_FP16_QUANT). `exact` says whether to calibrate on all values, kept in memory, or on sketches; None leaves
     that to what carries the plan out. `equalize` makes channels of neighbouring layers alike before anything else is
-    done; `bias_correction`, one of CORRECTIONS, moves biases by the mean error that is left. `float_operators` are the
-    operators of a .tflite that stay in float though they are no layers, by the names of their results; None leaves the
-    choice to whatever builds the plan.
+    done; `weight_rounding`, one of ROUNDINGS, chooses the integers of weights; `bias_correction`, one of CORRECTIONS,
+    moves biases by the mean error that is left. `float_operators` are the operators of a .tflite that stay in float
+    though they are no layers, by the names of their results; None leaves the choice to whatever builds the plan.
     """
 
     layers: Mapping[str, LayerPlan | None]
@@ -72,6 +79,7 @@ class Plan:
     fp16_scales: bool = False
     exact: bool | None = None
     equalize: bool = False
+    weight_rounding: str = "nearest"
     bias_correction: str = "none"
     float_operators: frozenset[str] | None = None
 
@@ -81,6 +89,9 @@ class Plan:
         if self.bias_correction not in CORRECTIONS:
             known = ", ".join(CORRECTIONS)
             raise ValueError(f"bias_correction must be one of {known}, got {self.bias_correction}")
+        if self.weight_rounding not in ROUNDINGS:
+            known = ", ".join(ROUNDINGS)
+            raise ValueError(f"weight_rounding must be one of {known}, got {self.weight_rounding}")
         kept = {name: settings for name, settings in self.layers.items() if settings is not None or ":" not in name}
         object.__setattr__(self, "layers", MappingProxyType(kept))
 
@@ -88,6 +99,11 @@ class Plan:
     def int8(self) -> Mapping[str, LayerPlan]:
         """The layers that become INT8."""
         return MappingProxyType({name: settings for name, settings in self.layers.items() if settings is not None})
+
+    @property
+    def repaired(self) -> bool:
+        """Whether weights or biases are others than those that its record leads to."""
+        return self.equalize or self.weight_rounding != "nearest" or self.bias_correction != "none"
 
     @property
     def sketched(self) -> frozenset[str]:

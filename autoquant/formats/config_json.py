@@ -130,6 +130,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
     repairs: dict[str, Any] = {} if plan.exact is None else {"exact": plan.exact}
     if plan.equalize:
         repairs["equalize"] = True
+    if plan.weight_rounding != "nearest":
+        repairs["weight_rounding"] = plan.weight_rounding
     if plan.bias_correction != "none":
         repairs["bias_correction"] = plan.bias_correction
     if plan.float_operators is not None:

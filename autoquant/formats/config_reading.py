@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.calibration.plan import CORRECTIONS, LayerPlan, Plan
+from autoquant.calibration.plan import CORRECTIONS, ROUNDINGS, LayerPlan, Plan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import InputError, PlanError, did_you_mean
 from autoquant.formats.layer_settings import AMCT, FP16, Given, parameters, unknown_input, with_defaults
@@ -66,6 +66,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     extra = fields.sub(EXTRA)
     exact = extra.optional("exact", bool, hint="true to calibrate on all values, false on sketches")
     equalize = extra.take("equalize", False)
+    rounding = extra.only("weight_rounding", ROUNDINGS, "nearest")
     correction = extra.only("bias_correction", CORRECTIONS, "none")
     in_float = frozenset(_names(extra, FLOAT_OPERATORS)) if FLOAT_OPERATORS in extra else None
     algorithms = extra.sub("activation_quant_params")
@@ -79,7 +80,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     plans = dict(_Layers(fields, layers, rejected, offset, ours).read())
     for name in (name for name in ours if name not in plans):
         raise algorithms.error(name, "no such layer in this file", hint="remove the entry")
-    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, correction, in_float))
+    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, rounding, correction, in_float))
 
 
 def _fusion(fields: Fields) -> Fusion:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any
 
-from autoquant.calibration.plan import CORRECTIONS, WEIGHT_ALGORITHMS, LayerPlan
+from autoquant.calibration.plan import CORRECTIONS, ROUNDINGS, WEIGHT_ALGORITHMS, LayerPlan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import SpaceError, did_you_mean
 from autoquant.formats.strict import Fields, as_float
@@ -108,9 +108,14 @@ def _whole(fields: Fields) -> Mapping[str, tuple[Any, ...]]:
     for number in batch_num:
         if number < 1:
             raise fields.error("batch_num", f"must be greater than zero, got {number}", hint="for example [1, 16]")
-    equalize = _choices(fields, "equalize", bool) or (False,)
-    bias_correction = _choices(fields, "bias_correction", str, CORRECTIONS) or ("none",)
-    return MappingProxyType({"batch_num": batch_num, "equalize": equalize, "bias_correction": bias_correction})
+    return MappingProxyType(
+        {
+            "batch_num": batch_num,
+            "equalize": _choices(fields, "equalize", bool) or (False,),
+            "weight_rounding": _choices(fields, "weight_rounding", str, ROUNDINGS) or ("nearest",),
+            "bias_correction": _choices(fields, "bias_correction", str, CORRECTIONS) or ("none",),
+        }
+    )
 
 
 def _table(fields: Fields, kind: str) -> Choices:

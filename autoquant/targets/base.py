@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from autoquant.array import Array
@@ -16,11 +15,23 @@ from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, Program
 from autoquant.quiet import no_progress
 
-Corrections = Mapping[str, Array]
-"""Layer -> what is added to its bias, (channels,), in real units."""
-NO_CORRECTIONS: Corrections = MappingProxyType({})
 OnStep = Callable[[str], None]
 """Called with the name of a step of the work, 'calibrate' or 'save', when that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What repairs that take data change in the file of a plan, by layer; scales and offsets stay as they are.
+
+    `biases` are added to the biases of layers, (channels,), in real units. `weights` are integers, int8 in the shape
+    of the weight in the model that is quantized, in place of those to which rounding to nearest leads.
+    """
+
+    biases: Mapping[str, Array] = field(default_factory=dict)
+    weights: Mapping[str, Array] = field(default_factory=dict)
+
+
+NO_CORRECTIONS = Corrections()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +54,10 @@ class Compiler(Protocol):
     ) -> Int8File:
         """Write the model: the layers of the plan in INT8, all other layers in float.
 
-        `corrections` are of INT8 layers that have a weight and a bias; what the plan says of bias correction is not
-        used, as it takes data. Raises PlanError where the model cannot follow the plan, TrialError where a layer
-        cannot be quantized with its statistics, RunError where nothing can be written.
+        `corrections` are of INT8 layers that have a weight, and a bias where that is to change; what the plan says of
+        rounding and of bias correction is not used, as it takes data. Raises PlanError where the model cannot follow
+        the plan, TrialError where a layer cannot be quantized with its statistics, RunError where nothing can be
+        written.
         """
         ...
 

@@ -37,6 +37,7 @@ from autoquant.targets.ascend_nodes import (
     weight_quant_node,
     zero_offsets,
 )
+from autoquant.targets.base import NO_CORRECTIONS, Corrections
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +49,20 @@ class NewNode:
 
 
 def layer_nodes(
-    graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None = None
+    graph: Graph, layer: Layer, records: Sequence[LayerRecord], corrections: Corrections = NO_CORRECTIONS
 ) -> list[NewNode]:
     """All nodes of one INT8 layer; those that carry the name of a float node replace it.
 
-    `records` has one entry for each of the layer's activations, and fits the layer. `correction` is added to its bias,
-    (channels,), where it has one. Raises TrialError where a bias
+    `records` has one entry for each of the layer's activations, and fits the layer. Raises TrialError where a bias
     exceeds INT32 or scales multiply to nothing.
     """
-    return _tensor(graph, layer, records[0]) if layer.tensor_only else _operator(graph, layer, records, correction)
+    return _tensor(graph, layer, records[0]) if layer.tensor_only else _operator(graph, layer, records, corrections)
 
 
-def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], correction: Array | None) -> list[NewNode]:
+def _operator(graph: Graph, layer: Layer, records: Sequence[LayerRecord], corrections: Corrections) -> list[NewNode]:
     float_node, record = graph.nodes[layer.name], records[0]
-    weight = _weight(graph, layer, record) if layer.weight else []
-    bias = _bias(graph, layer, record, correction) if layer.bias else []
+    weight = _weight(graph, layer, record, corrections.weights.get(layer.name)) if layer.weight else []
+    bias = _bias(graph, layer, record, corrections.biases.get(layer.name)) if layer.bias else []
     edges, parts = list(float_node.input), [*weight, *bias]
     places = (layer.operator.data,) if len(records) == 1 else range(len(records))
     for number, (place, one) in enumerate(zip(places, records, strict=True)):
@@ -106,14 +106,14 @@ def _quant(graph: Graph, layer: Layer, node: Any, index: int, tensor: str, recor
     return [*parts, NewNode(quant_node(graph.free_name(f"{prefix}/AscendQuant"), tensor, record.activation), of)]
 
 
-def _weight(graph: Graph, layer: Layer, record: LayerRecord) -> list[NewNode]:
-    """The INT8 weight, its offsets and AscendWeightQuant."""
+def _weight(graph: Graph, layer: Layer, record: LayerRecord, integers: Array | None) -> list[NewNode]:
+    """The INT8 weight, rounded to nearest where no `integers` are given, its offsets and AscendWeightQuant."""
     assert layer.weight is not None
-    weight = float_weight(graph, layer, record.balance)
-    scales = np.array(record.scale_w, np.float32)
-    offsets = zero_offsets(record.scale_w, weight.shape, layer.channel_axes)
+    offsets = zero_offsets(record.scale_w, layer.weight_shape, layer.channel_axes)
     prefix, of = f"{layer.name}/weight_quant", (layer.weight,)
-    integers = quantize_weight(weight, scales, layer.channel_axes, bits=record.weight_bits)
+    if integers is None:
+        weight, scales = float_weight(graph, layer, record.balance), np.array(record.scale_w, np.float32)
+        integers = quantize_weight(weight, scales, layer.channel_axes, bits=record.weight_bits)
     steps = make_const(graph.free_name(f"{prefix}/weight"), integers)
     offset_w = make_const(graph.free_name(f"{prefix}/offset_w"), offsets)
     quant = weight_quant_node(graph.free_name(f"{prefix}/AscendWeightQuant"), steps.name, offset_w.name)

@@ -25,7 +25,14 @@ from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.litert_assignment import operators_in_int8
 from autoquant.targets.litert_balance import Balance, tensors_between
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, TensorBetween
-from autoquant.targets.litert_file import add_to_biases, count_qdq_ops, prepare, quantize, with_constants
+from autoquant.targets.litert_file import (
+    add_to_biases,
+    count_qdq_ops,
+    prepare,
+    quantize,
+    replace_weights,
+    with_constants,
+)
 from autoquant.targets.litert_library import Int8, Known
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
 
@@ -104,7 +111,8 @@ class LiteRTCompiler:
         on_step("calibrate")
         model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales), self._known)
         layers = self._operators(model, plan)
-        add_to_biases(model, {name: layers[name] for name in corrections}, corrections)
+        replace_weights(model, layers, corrections.weights)
+        add_to_biases(model, layers, corrections.biases)
         write_bytes(path, flatbuffer.write(model))
         on_step("save")
         return Int8File(dict(self._record(model, layers, scales.balance)), count_qdq_ops(model))

@@ -55,6 +55,19 @@ def quantize(model: Any, int8: Int8, known: Known) -> Any:
     return result
 
 
+def replace_weights(model: Any, layers: Mapping[str, tuple[Any, Kind]], weights: Mapping[str, Array]) -> None:
+    """Give layers other integers for their weights, in place: int8, in the shape of the weight.
+
+    `layers` gives the operator (OperatorT) of each, and its kind. Each has a buffer for its weight alone, see `tidy`.
+    """
+    for name, integers in weights.items():
+        op, kind = layers[name]
+        assert kind.weight is not None, name
+        tensor = model.subgraphs[0].tensors[op.inputs[kind.weight]]
+        assert tuple(tensor.shape) == integers.shape and integers.dtype == np.int8, name
+        model.buffers[tensor.buffer].data = np.ravel(integers).view(np.uint8)
+
+
 def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], corrections: Mapping[str, Array]) -> None:
     """Add to the INT32 biases of layers, in place, what `corrections` say in real units, (channels,).
 

@@ -71,7 +71,7 @@ class TensorFlowTarget:
     ) -> None:
         """Write the graph with the layers of the record in INT8, and which of its nodes stand for which.
 
-        `corrections` are added to biases. Raises as `quantize`, and RunError where nothing can be written.
+        Raises as `quantize`, and RunError where nothing can be written.
         """
         parts = _parts(graph, layers, record, corrections)
         int8 = _assembled(graph, parts, simulation=self.simulation)
@@ -135,7 +135,7 @@ def _parts(graph: Graph, layers: Mapping[str, Layer], record: Record, correction
     return [
         part
         for layer, entries in record_layers(layers, record)
-        for part in layer_nodes(graph, layer, entries, corrections.get(layer.name))
+        for part in layer_nodes(graph, layer, entries, corrections)
     ]
 
 

@@ -213,7 +213,7 @@ def _copy(trial: StoredTrial, to: Path, target: Target, simulation: bool, given:
     made, plan = trial.files(to, target), load_config(trial.config)
     if made.record.name in trial.damaged:
         return None
-    complete = plan.bias_correction == "none" and not plan.equalize  # repairs are not in a record
+    complete = not plan.repaired  # repairs are not in a record
     copied = (simulation or not complete) and _copy_model(trial, made, target)
     if not copied and not (complete and trial.target == TENSORFLOW):
         return None

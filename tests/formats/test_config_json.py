@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.calibration.plan import CORRECTIONS, WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, layer_plan
+from autoquant.calibration.plan import (
+    CORRECTIONS,
+    ROUNDINGS,
+    WEIGHT_ALGORITHMS,
+    WEIGHT_BITS,
+    LayerPlan,
+    Plan,
+    layer_plan,
+)
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import PlanError
 from autoquant.formats.config_json import config_text, load_config, parse_config, save_config
@@ -45,6 +53,7 @@ PLAN = st.builds(
     st.booleans(),
     st.none() | st.booleans(),
     st.booleans(),
+    st.sampled_from(ROUNDINGS),
     st.sampled_from(CORRECTIONS),
     st.none() | st.frozensets(NAME, max_size=3),
 )
@@ -175,6 +184,7 @@ def test_all_that_a_plan_can_say(found: Survey) -> None:
         fp16_scales=True,
         exact=True,
         equalize=True,
+        weight_rounding="gptq",
         bias_correction="analytic",
         float_operators=frozenset({"sum", "mask"}),
     )
@@ -192,6 +202,7 @@ def test_all_that_a_plan_can_say(found: Survey) -> None:
             "equalize": True,
             "exact": True,
             "float_operators": ["mask", "sum"],
+            "weight_rounding": "gptq",
         },
         "batch_num": 2,
         "conv": {

@@ -62,18 +62,28 @@ def test_an_empty_file_offers_the_defaults() -> None:
 
 
 def test_repairs_of_the_whole_model() -> None:
-    space = parse_space("[global]\nequalize = [true, false]\nbias_correction = ['empirical', 'none']", "a")
+    roundings = "weight_rounding = ['gptq', 'nearest']"
+    space = parse_space(
+        f"[global]\nequalize = [true, false]\nbias_correction = ['empirical', 'none']\n{roundings}", "a"
+    )
     assert space.whole == {
         "batch_num": (1,),
         "equalize": (True, False),
+        "weight_rounding": ("gptq", "nearest"),
         "bias_correction": ("empirical", "none"),
     }
     assert parse_space("[global]\nequalize = true\nbias_correction = 'analytic'", "a").whole == {
         "batch_num": (1,),
         "equalize": (True,),
+        "weight_rounding": ("nearest",),
         "bias_correction": ("analytic",),
     }
-    assert parse_space("", "a").whole == {"batch_num": (1,), "equalize": (False,), "bias_correction": ("none",)}
+    assert parse_space("", "a").whole == {
+        "batch_num": (1,),
+        "equalize": (False,),
+        "weight_rounding": ("nearest",),
+        "bias_correction": ("none",),
+    }
 
 
 def test_a_balancer_has_strengths_and_false_for_none() -> None:
@@ -126,6 +136,7 @@ BAD = [
     ("[global]\nequalize = [true, true]", "my.toml.global.equalize: a value appears twice"),
     ("[layer]\nequalize = true", "my.toml.layer.equalize: unknown key"),
     ("[global]\nbias_correction = 'empiric'", "my.toml.global.bias_correction: unknown 'empiric'; try 'empirical'"),
+    ("[global]\nweight_rounding = 'adaround'", "my.toml.global.weight_rounding: unknown 'adaround'"),
     ("[global]\nbias_correction = true", "my.toml.global.bias_correction: expected a list of str, got True"),
     ("[global]\nbias_correction = ['none', 'none']", "my.toml.global.bias_correction: a value appears twice"),
     ("[layer]\nbias_correction = 'none'", "my.toml.layer.bias_correction: unknown key"),

@@ -20,6 +20,7 @@ from autoquant.calibration.ranges import Percentile
 from autoquant.errors import PlanError, RunError, TrialError
 from autoquant.model.model import Fusion
 from autoquant.quantization.affine import Affine
+from autoquant.targets.base import NO_CORRECTIONS, Corrections
 from autoquant.targets.litert import LiteRTTarget
 from autoquant.targets.litert_assignment import assign_int8, conversions
 
@@ -343,6 +344,39 @@ def test_constants_that_layers_share(lite_network: Callable[..., LiteNetwork], t
     settings = {**net.plan().int8, "b": net.plan(channel_wise=False).int8["b"]}
     made = net.make(tmp_path / "m", Plan(settings))
     assert [len(entry.scale_w) for entry in made.record.values()] == [4, 1]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_given_integers_are_the_only_other_bytes(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path, shared: bool
+) -> None:
+    """The other layer keeps what rounding to nearest gives, also where both have the same weight."""
+    import tensorflow as tf
+
+    def write(x: Any) -> None:
+        weights = [constant(3, 3, 4, 4)] * 2 if shared else [constant(3, 3, 4, 4), 2 * constant(3, 3, 4, 4)]
+        for name, weight in zip("ab", weights, strict=True):
+            x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weight, 1, "SAME", name=name), tf.zeros(4)))
+        named(x)
+
+    net = lite_network(write, IMAGE)
+    plan, sizes = net.plan(), []
+    integers = np.random.default_rng(1).integers(-128, 128, net.layers["b"].weight_shape).astype(np.int8)
+    compiler = LiteRTTarget().compiler(net.model, net.layers, net.statistics)
+    records, found = [], []
+    for number, corrections in enumerate((NO_CORRECTIONS, Corrections(weights={"b": integers}))):
+        path = tmp_path / f"{number}.tflite"
+        records.append(compiler.compile(plan, path, corrections=corrections).record)
+        saved = SavedLite(path.read_bytes())
+        ops = [saved.operator("CONV_2D", index) for index in (0, 1)]
+        found.append([(saved.value(op.inputs[1]), saved.tensor(op.inputs[1]).quantization.scale) for op in ops])
+        sizes.append(path.stat().st_size)
+    assert records[0] == records[1]
+    (a, b), (same, other) = found
+    np.testing.assert_array_equal(same[0], a[0])
+    np.testing.assert_array_equal(other[0], integers)
+    np.testing.assert_array_equal(other[1], b[1])
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize("algorithm", ["minmax", "mse", "octav"])

@@ -30,6 +30,9 @@ from autoquant.model.survey import survey_graph
 from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_functions import NAMES
 from autoquant.targets.attributes import type_attr
+from autoquant.targets.base import NO_CORRECTIONS, Corrections
+from autoquant.targets.check import check
+from autoquant.targets.saved_graph import read_saved_graph
 from autoquant.targets.tensorflow import TensorFlowTarget, quantize
 
 
@@ -117,6 +120,28 @@ def test_saved_graph_computes_integer_arithmetic(
     close = np.isclose(got, want, rtol=1e-4, atol=1e-4)
     assert close.mean() > 0.9
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_given_integers_are_the_only_other_nodes(
+    tiny: Tiny, opened: tuple[Model, dict[str, Layer]], tmp_path: Path
+) -> None:
+    model, layers = opened
+    record, target = records(tiny, per_channel=True), TensorFlowTarget()
+    rng = np.random.default_rng(1)
+    integers = {
+        name: rng.integers(-128, 128, layers[name].weight_shape).astype(np.int8) for name in ("conv", "depthwise")
+    }
+    graphs = []
+    for name, corrections in (("nearest", NO_CORRECTIONS), ("given", Corrections(weights=integers))):
+        path = tmp_path / f"{name}.pb"
+        target.save(model.graph, layers, record, path, corrections)
+        check(path, record)
+        graphs.append(read_saved_graph(path).graph)
+    nearest, given = graphs
+    differing = {name for name, node in given.nodes.items() if node != nearest.nodes[name]}
+    assert differing == {f"{name}/weight_quant/weight" for name in integers}
+    for name, values in integers.items():
+        np.testing.assert_array_equal(given.constant(f"{name}/weight_quant/weight"), values)
 
 
 def test_nothing_recorded_is_the_float_model(

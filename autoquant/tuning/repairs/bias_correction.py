@@ -89,7 +89,7 @@ class Corrector:
     _means: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def corrections(self, plan: Plan, model: Model, compiler: Compiler) -> Corrections:
-        """What to add to the biases of INT8 layers; `compiler` makes files of the model, which the target lowered.
+        """What to add to biases of INT8 layers; `compiler` makes files of the model, which the target lowered.
 
         A layer without a bias is left as it is. Raises as `Compiler.compile`, DataError where the data cannot be read,
         and TrialError where a model does not run.
@@ -99,9 +99,11 @@ class Corrector:
             return NO_CORRECTIONS
         runtime = TARGETS[self.target.name].runtime
         key = self._key(model, plan, open_engine(runtime).version, config_text(plan))
-        return self._once(key, lambda: self._computed(plan, model, compiler, layers))
+        return Corrections(self._once(key, lambda: self._computed(plan, model, compiler, layers)))
 
-    def _computed(self, plan: Plan, model: Model, compiler: Compiler, layers: Mapping[str, Layer]) -> Corrections:
+    def _computed(
+        self, plan: Plan, model: Model, compiler: Compiler, layers: Mapping[str, Layer]
+    ) -> Mapping[str, Array]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.target.file_name("uncorrected")
             record = compiler.compile(plan, path).record
@@ -110,7 +112,7 @@ class Corrector:
                 return self._analytic(plan, model, record, pair)
             return self._empirical(layers, pair)
 
-    def _analytic(self, plan: Plan, model: Model, record: Record, pair: FloatInt8Pair) -> Corrections:
+    def _analytic(self, plan: Plan, model: Model, record: Record, pair: FloatInt8Pair) -> Mapping[str, Array]:
         """Minus what the rounding of its weight adds to the mean of a layer's result."""
         means, found = self._all_means(plan, model), {}
         for layer, error in pair.weight_errors():
@@ -132,7 +134,7 @@ class Corrector:
             self._means[key] = self._once(key, computed)
         return self._means[key]
 
-    def _empirical(self, layers: Mapping[str, Layer], pair: FloatInt8Pair) -> Corrections:
+    def _empirical(self, layers: Mapping[str, Layer], pair: FloatInt8Pair) -> Mapping[str, Array]:
         """Minus the mean error of a layer behind layers that are quantized and corrected already.
 
         That holds for each batch by itself; of several the mean is taken.

@@ -352,7 +352,7 @@ def test_a_bias_of_zeros_that_is_corrected(random: np.random.Generator, tmp_path
     size = next((found for prefix, found in channels.items() if name.startswith(prefix)), weight_shape[-1])
     graph = weighted(name, random.normal(size=weight_shape).astype(np.float32), np.zeros(size, np.float32))
     record = {"layer": LayerRecord(Affine(STEP, OFFSET), scales(random, count))}
-    corrections = {"layer": random.normal(size=size)}
+    corrections = Corrections({"layer": random.normal(size=size)})
     check_same(graph, record, tmp_path, corrections, x=on_grid(random, *shape))
 
 

@@ -46,7 +46,7 @@ class Bench:
 
     def corrections(self, plan: Plan) -> Any:
         assert self.builder.corrector is not None
-        return self.builder.corrector.corrections(plan, self.model, self.builder.prepared(plan).compiler)
+        return self.builder.corrector.corrections(plan, self.model, self.builder.prepared(plan).compiler).biases
 
     def run(self, path: Path, x: Any) -> Any:
         runner = open_engine(self.runtime).open_file(path, self.model.program)
@@ -256,7 +256,7 @@ def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
             bias_correction="analytic",
         )
         found[target] = set(
-            bench.builder.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler)
+            bench.builder.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler).biases
         )
     assert found == {"tensorflow": {"conv", "dense"}, "litert": {"conv", "depthwise", "dense"}}
 
@@ -285,16 +285,16 @@ def test_corrections_are_cached_under_a_key_of_their_own(bench: Bench, tmp_path:
         tmp_path / "kept",
     )
     plans = [bench.plan(*LAYERS, bias_correction=kind) for kind in ("analytic", "empirical")]
-    computed = [first.corrections(plan, bench.model, bench.builder.prepared(plan).compiler) for plan in plans]
+    computed = [first.corrections(plan, bench.model, bench.builder.prepared(plan).compiler).biases for plan in plans]
     assert len(list((tmp_path / "kept").iterdir())) == 3  # and the means
     for plan, one in zip(plans, computed, strict=True):
-        found = again.corrections(plan, bench.model, None)  # type: ignore[arg-type]
+        found = again.corrections(plan, bench.model, None).biases  # type: ignore[arg-type]
         assert {name: values.tolist() for name, values in found.items()} == {
             name: values.tolist() for name, values in one.items()
         }
     # Another analytic plan takes no pass, and finds nothing that belongs to the first.
     other = bench.plan("conv", bias_correction="analytic", channel_wise=False)
-    found = again.corrections(other, bench.model, bench.builder.prepared(other).compiler)
+    found = again.corrections(other, bench.model, bench.builder.prepared(other).compiler).biases
     assert set(found) == {"conv"} and found["conv"].tolist() != computed[0]["conv"].tolist()
 
 

@@ -185,6 +185,13 @@ def by_channel(weight: Array, channel_axes: Sequence[int] | None) -> Array:
     return front.reshape(int(np.prod(front.shape[: len(channel_axes)])), -1)
 
 
+def from_channels(rows: Array, shape: Sequence[int], channel_axes: Sequence[int]) -> Array:
+    """The weight of this shape whose rows, one per channel, these are: the inverse of `by_channel`."""
+    others = [size for axis, size in enumerate(shape) if axis not in channel_axes]
+    front = rows.reshape(*(shape[axis] for axis in channel_axes), *others)
+    return np.moveaxis(front, range(len(channel_axes)), channel_axes)
+
+
 def spread(scales: Array, ndim: int, shape: Sequence[int], channel_axes: Sequence[int] | None) -> Array:
     """One value a channel (or one in all) as a tensor that broadcasts against the weight."""
     axes = channel_axes if channel_axes is not None and scales.size > 1 else ()

@@ -61,6 +61,10 @@ class Compiler(Protocol):
         """
         ...
 
+    def record(self, plan: Plan) -> Record:
+        """Scale and offset of every INT8 layer as they will be in the file of a plan. Raises as `compile`."""
+        ...
+
     def reference(self, plan: Plan) -> Program:
         """The float model that the file of a plan is the quantized form of, tensor by tensor."""
         ...

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from autoquant.calibration.plan import Plan, check_plan
-from autoquant.calibration.record import LayerRecord
+from autoquant.calibration.record import LayerRecord, Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import PlanError
 from autoquant.files import write_bytes
@@ -116,6 +116,20 @@ class LiteRTCompiler:
         write_bytes(path, flatbuffer.write(model))
         on_step("save")
         return Int8File(dict(self._record(model, layers, scales.balance)), count_qdq_ops(model))
+
+    def record(self, plan: Plan) -> Record:
+        """Scale and offset of every INT8 layer, before there is a file. Raises as `compile`."""
+        check_plan(plan, self._layers)
+        _check_possible(plan)
+        scales = self._calibrator.scales(plan, operators_in_int8(self._lite, plan, self.io), self.io)
+        record: dict[str, LayerRecord] = {}
+        for name, layer in self._layers.items():
+            if name in plan.int8:
+                scale_w = () if layer.weight is None else tuple(map(float, scales.weights[layer.weight].reshape(-1)))
+                for entry, tensor in zip(layer.records, layer.activations, strict=True):
+                    own = scales.activations[tensor]
+                    record[entry] = LayerRecord(own, scale_w, scales.balance.factors.get(name, ()))
+        return record
 
     def reference(self, plan: Plan) -> LiteGraph:
         """The float model with the constants of the plan's balanced layers. Raises as `compile`."""

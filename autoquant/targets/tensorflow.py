@@ -91,11 +91,15 @@ class GraphCompiler:
         self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
     ) -> Int8File:
         """Write the graph of a plan. Raises as `Compiler.compile`."""
-        record = self.calibrator.record(plan)
+        record = self.record(plan)
         on_step("calibrate")
         self.target.save(self.graph, self.layers, record, path, corrections)
         on_step("save")
         return Int8File(record)
+
+    def record(self, plan: Plan) -> Record:
+        """Scale and offset of every INT8 layer. Raises as `Calibrator.record`."""
+        return self.calibrator.record(plan)
 
     def reference(self, plan: Plan) -> Graph:
         """The graph itself: balanced layers divide their input where they quantize it."""

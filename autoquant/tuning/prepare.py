@@ -29,6 +29,7 @@ from autoquant.tuning.inputs import Inputs, calibration_samples
 from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.repairs.weight_rounding import Rounder
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
@@ -227,7 +228,9 @@ class Preparation:
         inputs = self.inputs
         prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
         calibration = self._calibration(engine, "bias correction")
-        corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
+        layers, folder = inputs.workload.layers, self.folder.corrections
+        corrector = Corrector(inputs.target, layers, calibration, folder)
+        rounder = Rounder(inputs.target, layers, self._calibration(engine, "weight rounding"), folder, self._warn)
         between = tensors_between(
             lambda plan: prepared(plan.equalize),
             inputs.space.fullest,
@@ -238,7 +241,13 @@ class Preparation:
             warn=self._warn,
         )
         return Builder(
-            inputs.model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector, between
+            inputs.model,
+            inputs.workload,
+            inputs.target,
+            lambda plan: prepared(plan.equalize),
+            corrector,
+            between,
+            rounder,
         )
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:

@@ -17,7 +17,7 @@ from autoquant.model.layer import Layer
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.evaluation.evaluate import evaluate
-from autoquant.tuning.events import Listener, progress, reporter
+from autoquant.tuning.events import Listener, Warned, progress, reporter
 from autoquant.tuning.export import Export, make_export, remove_claims
 from autoquant.tuning.inputs import calibration_samples, open_dataset
 from autoquant.tuning.quantize_request import QuantizeRequest
@@ -53,6 +53,8 @@ def apply_plan(request: QuantizeRequest, listener: Listener) -> Export:
         batch_size=size,
         on_progress=reporter(listener, "calibration"),
         on_between=partial(progress, listener, "operators between layers"),
+        on_rounding=partial(progress, listener, "weight rounding"),
+        warn=lambda text: listener(Warned(text)),
     )
     made = make_export(to, target.file_name(opened.name))
     reporter(listener, "building")

@@ -20,7 +20,7 @@ from autoquant.formats.config_json import load_config
 from autoquant.quiet import no_progress
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
-from autoquant.tuning.events import Listener, progress, reporter
+from autoquant.tuning.events import Listener, Warned, progress, reporter
 from autoquant.tuning.inputs import model_of, open_splits
 from autoquant.tuning.study.request import SearchRequest
 from autoquant.tuning.study.workload import Workload
@@ -94,6 +94,8 @@ def transfer(
         batch_size=size,
         on_progress=reporter(listener, "calibration"),
         on_between=partial(progress, listener, "operators between layers"),
+        on_rounding=partial(progress, listener, "weight rounding"),
+        warn=lambda text: listener(Warned(text)),
     )
     reporter(listener, "building")
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)

@@ -115,6 +115,13 @@ def test_the_record_has_the_ranges_of_the_inputs(bench: Bench, tmp_path: Path) -
     assert len(record["conv"].scale_w) == 4
 
 
+@pytest.mark.parametrize("settings", [{}, {"channel_wise": False}, {"weight_algorithm": "mse"}], ids=str)
+def test_the_record_is_known_before_there_is_a_file(bench: Bench, tmp_path: Path, settings: Any) -> None:
+    layers = {name: layer_plan(layer, LayerPlan(MinMax(), **settings)) for name, layer in bench.layers.items()}
+    plan = Plan(layers)
+    assert bench.compiler.record(plan) == bench.compiler.compile(plan, tmp_path / "saved").record
+
+
 def test_every_set_of_layers_gives_another_file(bench: Bench, tmp_path: Path) -> None:
     files = set()
     for number, names in enumerate([("conv",), ("depthwise",), ("dense",), ("conv", "dense")]):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from autoquant.calibration.plan import Plan
+from autoquant.errors import PlanError, TrialError
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.events import Listener, Warned
@@ -74,7 +75,10 @@ class Crew:
     def provide(self, plan: Plan) -> None:
         """Compute what all workers would otherwise compute for a plan, and let them have it."""
         assert self._builder is not None
-        self._builder.prepared(self._builder.completed(plan))
+        plan = self._builder.completed(plan)
+        self._builder.prepared(plan)
+        with suppress(PlanError, TrialError):  # which whoever carries the plan out reports
+            self._builder.rounded(plan)
         self._publish()
 
     def end(self, why: str) -> None:

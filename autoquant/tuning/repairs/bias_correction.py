@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -88,25 +88,29 @@ class Corrector:
     cache: Path | None = None
     _means: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
-    def corrections(self, plan: Plan, model: Model, compiler: Compiler) -> Corrections:
-        """What to add to biases of INT8 layers; `compiler` makes files of the model, which the target lowered.
+    def corrections(
+        self, plan: Plan, model: Model, compiler: Compiler, before: Corrections = NO_CORRECTIONS
+    ) -> Corrections:
+        """Corrections of the biases of INT8 layers beside those `before`, of weights, which are in the file by then.
+
+        `compiler` makes files of the model, which the target lowered.
 
         A layer without a bias is left as it is. Raises as `Compiler.compile`, DataError where the data cannot be read,
         and TrialError where a model does not run.
         """
         layers = {name: self.layers[name] for name in plan.int8 if correctable(self.layers[name])}
         if plan.bias_correction == "none" or not layers:
-            return NO_CORRECTIONS
+            return before
         runtime = TARGETS[self.target.name].runtime
         key = self._key(model, plan, open_engine(runtime).version, config_text(plan))
-        return Corrections(self._once(key, lambda: self._computed(plan, model, compiler, layers)))
+        return replace(before, biases=self._once(key, lambda: self._computed(plan, model, compiler, layers, before)))
 
     def _computed(
-        self, plan: Plan, model: Model, compiler: Compiler, layers: Mapping[str, Layer]
+        self, plan: Plan, model: Model, compiler: Compiler, layers: Mapping[str, Layer], before: Corrections
     ) -> Mapping[str, Array]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.target.file_name("uncorrected")
-            record = compiler.compile(plan, path).record
+            record = compiler.compile(plan, path, corrections=before).record
             pair = open_pair(path, compiler.reference(plan), layers)
             if plan.bias_correction == "analytic":
                 return self._analytic(plan, model, record, pair)

@@ -3,125 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from repair_bench import COUNT, LAYERS, STEPS, Bench, made_bench
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
-from autoquant.evaluation.data.dataset import Dataset, open_data
 from autoquant.evaluation.engines.table import open_engine
 from autoquant.evaluation.passes import CalibrationRunner
-from autoquant.model.model import Model
-from autoquant.model.open import open_model
-from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.builder import Builder, builder_of_plan
+from autoquant.targets.table import TARGETS
 from autoquant.tuning.repairs.bias_correction import SAMPLES, Corrector, open_pair
-from autoquant.tuning.study.workload import Workload
-
-LAYERS = ("conv", "depthwise", "dense")
-COUNT = 40
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A target with the model that it lowered, and what builds its plans."""
-
-    runtime: str
-    model: Model
-    data: Dataset
-    builder: Builder
-
-    def plan(self, *int8: str, bias_correction: str, **settings: Any) -> Plan:
-        layers = self.builder.workload.layers
-        plans = {
-            name: layer_plan(layers[name], LayerPlan(MinMax(), **settings)) if name in int8 else None for name in LAYERS
-        }
-        return Plan(plans, 1, bias_correction=bias_correction)
-
-    def corrections(self, plan: Plan) -> Any:
-        assert self.builder.corrector is not None
-        return self.builder.corrector.corrections(plan, self.model, self.builder.prepared(plan).compiler).biases
-
-    def run(self, path: Path, x: Any) -> Any:
-        runner = open_engine(self.runtime).open_file(path, self.model.program)
-        found = runner({"x": x})["y"]
-        runner.close()
-        return found
-
-
-@pytest.fixture(scope="module")
-def weights() -> dict[str, Any]:
-    """Coarse weights of unequal channels, so that rounding shifts means."""
-    rng = np.random.default_rng(4)
-    sizes = {"conv": (3, 3, 2, 4), "depthwise": (3, 3, 4, 1), "dense": (16, 3)}
-    found = {name: rng.laplace(size=size) * rng.uniform(0.05, 1, size[-1]) for name, size in sizes.items()}
-    biases = {f"{name}_bias": rng.normal(size=count) for name, count in (("conv", 4), ("depthwise", 4), ("dense", 3))}
-    return {name: values.astype(np.float32) for name, values in (found | biases).items()}
-
-
-@pytest.fixture(scope="module")
-def x() -> Any:
-    return np.random.default_rng(5).uniform(0, 2, (COUNT, 6, 6, 2)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def file(weights: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network x -> conv -> relu -> depthwise -> relu -> dense -> y, each with a bias."""
-    import tensorflow as tf
-
-    with tf.Graph().as_default() as graph:
-        x = tf.compat.v1.placeholder(tf.float32, (None, 6, 6, 2), name="x")
-        made = tf.nn.conv2d(x, weights["conv"], 1, "VALID", name="conv")
-        made = tf.nn.relu(tf.nn.bias_add(made, weights["conv_bias"], name="conv_end"))
-        made = tf.compat.v1.nn.depthwise_conv2d_native(
-            made, weights["depthwise"], (1, 1, 1, 1), "VALID", name="depthwise"
-        )
-        made = tf.nn.relu(tf.nn.bias_add(made, weights["depthwise_bias"], name="depthwise_end"))
-        made = tf.linalg.matmul(tf.reshape(made, (-1, 16)), weights["dense"], name="dense")
-        tf.nn.bias_add(made, weights["dense_bias"], name="y")
-    path = tmp_path_factory.mktemp("net") / "net.pb"
-    path.write_bytes(graph.as_graph_def().SerializeToString())
-    return path
-
-
-@pytest.fixture(scope="module", params=sorted(TARGETS))
-def bench(request: Any, file: Path, x: Any) -> Bench:
-    return made_bench(request.param, file, x)
-
-
-def made_bench(target_name: str, file: Path, x: Any) -> Bench:
-    target, opened = open_target(target_name), open_model(file)
-    runtime = TARGETS[target_name].runtime
-    model = target.lowered(opened)
-    data = open_data((x, None), opened.inputs)
-    workload = Workload.of(target, model, data)
-    able = {name: layer_plan(layer, LayerPlan(MinMax(), dmq=0.5)) for name, layer in workload.layers.items()}
-    builder = builder_of_plan(Plan(able), model, workload, target, open_engine(runtime), data, batch_size=len(x))
-    return Bench(runtime, model, data, builder)
-
-
-def convolved(x: Any, weight: Any) -> Any:
-    """VALID, stride 1."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[:2], axis=(1, 2))
-    return np.einsum("nhwikl,klio->nhwo", windows, weight)
-
-
-def each_convolved(x: Any, weight: Any) -> Any:
-    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[:2], axis=(1, 2))
-    return np.einsum("nhwikl,kli->nhwi", windows, weight[..., 0])
-
-
-STEPS: dict[str, Callable[[Any, Any], Any]] = {
-    "conv": convolved,
-    "depthwise": each_convolved,
-    "dense": lambda x, weight: x.reshape(len(x), -1) @ weight,
-}
 
 
 def rounded(x: Any, entry: Any) -> Any:

@@ -1,0 +1,73 @@
+"""Integers of a weight whose rounding errors make up for one another on what its layer reads.
+
+GPTQ: Frantar et al. 2022, arXiv:2210.17323, the rule of Optimal Brain Quantization, Frantar and Alistarh 2022,
+arXiv:2208.11580: inputs are rounded one after the other, and what the error of one does to the result is taken up by
+those that are left. With H = L L^T the second moment of the inputs, an error e of a row costs |L^T e|^2; so the best
+that input j can do about the errors behind it is to round w_j + sum of L_kj / L_jj e_k over k > j. These are the same
+integers as those that updates of the inverse of H lead to, without an inverse.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoquant.array import Array
+
+DAMPING = 0.01
+"""What is added to the diagonal of a moment, relative to its mean, so that few samples do not decide: GPTQ's choice."""
+BLOCK = 128
+"""Inputs that are rounded before all others are told of their errors, in one product of matrices."""
+
+
+def compensated(weight: Array, scales: Array, moment: Array, *, lowest: int, highest: int) -> Array:
+    """The integers of rows of a weight, int8 from `lowest` to `highest`, that make up for their errors.
+
+    `weight` (..., rows, inputs) has a scale for each row, `scales` (..., rows), and a second moment for all of them,
+    `moment` (..., inputs, inputs): symmetric, with no negative eigenvalue. Inputs are rounded in the order of their
+    mean squares, largest first (GPTQ's act-order). A row that would be no better for it is rounded to nearest, so that
+    e^T moment e is never more than with that. Raises ValueError where anything is not finite.
+    """
+    if not (np.isfinite(weight).all() and np.isfinite(moment).all() and (scales > 0.0).all()):
+        raise ValueError("weights and moments must be finite, and scales above 0")
+    steps = weight.astype(np.float64) / scales.astype(np.float64)[..., None]
+    nearest = np.clip(np.rint(steps), lowest, highest)
+    order = np.argsort(np.diagonal(moment, axis1=-2, axis2=-1), axis=-1, kind="stable")  # the last is rounded first
+    columns = np.take_along_axis(steps, order[..., None, :], -1)
+    rounded = _one_after_the_other(columns, _couplings(moment, order), lowest, highest)
+    chosen = np.empty_like(rounded)
+    np.put_along_axis(chosen, order[..., None, :], rounded, -1)
+    worse = squared_errors(steps - chosen, moment) >= squared_errors(steps - nearest, moment)
+    return np.where(worse[..., None], nearest, chosen).astype(np.int8)
+
+
+def squared_errors(errors: Array, moment: Array) -> Array:
+    """E[(e x)^2] of errors e of rows, (..., rows, inputs), over inputs x of this second moment; (..., rows)."""
+    return np.asarray(np.einsum("...ij,...ij->...i", errors @ moment, errors))
+
+
+def _couplings(moment: Array, order: Array) -> Array:
+    """L_kj / L_jj of the damped moment, its inputs in this order."""
+    ordered = np.take_along_axis(np.take_along_axis(moment, order[..., None], -2), order[..., None, :], -1)
+    ordered = ordered.astype(np.float64)
+    diagonal = np.einsum("...ii->...i", ordered)  # a view
+    damping = DAMPING * diagonal.mean(axis=-1, keepdims=True)
+    diagonal += np.where(damping > 0.0, damping, 1.0)  # without any input all are alike
+    lower = np.linalg.cholesky(ordered)
+    lower /= np.diagonal(lower, axis1=-2, axis2=-1)[..., None, :].copy()
+    return lower
+
+
+def _one_after_the_other(steps: Array, couplings: Array, lowest: int, highest: int) -> Array:
+    """Round the last input, then the one before it with what it can do about that one's error, up to the first."""
+    wanted = np.ascontiguousarray(np.swapaxes(steps, -1, -2))  # an input of all rows lies together
+    errors, chosen = np.empty_like(wanted), np.empty_like(wanted)
+    for stop in range(wanted.shape[-2], 0, -BLOCK):
+        start = max(stop - BLOCK, 0)
+        block = wanted[..., start:stop, :].copy()
+        block += np.swapaxes(couplings[..., stop:, start:stop], -1, -2) @ errors[..., stop:, :]
+        for place in reversed(range(start, stop)):
+            integers = np.clip(np.rint(block[..., place - start, :]), lowest, highest)
+            error = wanted[..., place, :] - integers
+            block[..., : place - start, :] += couplings[..., place, start:place, None] * error[..., None, :]
+            chosen[..., place, :], errors[..., place, :] = integers, error
+    return np.swapaxes(chosen, -1, -2)

@@ -98,6 +98,7 @@ def test_the_search_space_is_one() -> None:
     space = parse_space(example[1], "space.md")
     assert space.whole["batch_num"] == (8, 1)
     assert space.whole["equalize"] == (True, False)
+    assert space.whole["weight_rounding"] == ("gptq", "nearest")
     assert space.whole["bias_correction"] == ("analytic", "empirical", "none")
     assert space.shared.channel_wise == (True, False)
     assert len(space.layer.activation) == 3

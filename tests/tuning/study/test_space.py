@@ -341,7 +341,8 @@ def test_the_space_for_litert_has_every_weight_algorithm_and_nothing_that_its_ke
     dimensions = SearchSpace(load_space("litert"), ELSEWHERE, batches=100).dimensions
     assert dimensions["conv1:weight_algorithm"] == WEIGHTS
     settings = {name.rpartition(":")[2] for name in dimensions}
-    assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm", "equalize", "bias_correction"}
+    repairs = {"equalize", "weight_rounding", "bias_correction"}
+    assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm", *repairs}
 
 
 def test_repairs_of_the_whole_model() -> None:
@@ -359,6 +360,15 @@ def test_repairs_of_the_whole_model() -> None:
         "all INT8: biases corrected (analytic)",
         "all INT8: biases corrected (empirical)",
     ]
+
+
+def test_the_rounding_of_weights() -> None:
+    offered = space("[global]\nweight_rounding = ['gptq', 'nearest']")
+    starts = list(offered.starts())
+    assert [offered.plan(start.parameters).weight_rounding for start in starts] == ["gptq", "nearest"]
+    words = ["all INT8: weights rounded by gptq", "all INT8: weights rounded to nearest"]
+    assert [start.why for start in starts] == words
+    assert space("").plan({}).weight_rounding == "nearest"
 
 
 @pytest.mark.parametrize(

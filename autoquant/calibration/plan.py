@@ -39,7 +39,8 @@ class LayerPlan:
     """How one layer becomes INT8: the range of its input, offset or not, one weight scale per channel or in all.
 
     `dmq` is the migration strength, in [0.2, 0.8], with which the balancer moves unequal channels of the input into the
-    weight; None leaves them. `weight_algorithm`, one of WEIGHT_ALGORITHMS, finds the scales of the weight. Layers
+    weight; None leaves them. `weight_algorithm`, one of WEIGHT_ALGORITHMS, finds the scales of the weight. With
+    `power_of_two` all scales are the next larger power of two, by which integers are shifted, not multiplied. Layers
     without a weight, and those that the target gives one scale, have `channel_wise` False.
     """
 
@@ -49,6 +50,7 @@ class LayerPlan:
     weight_bits: int = 8
     dmq: float | None = None
     weight_algorithm: str = "minmax"
+    power_of_two: bool = False
 
     def __post_init__(self) -> None:
         if self.weight_algorithm not in WEIGHT_ALGORITHMS:

@@ -66,7 +66,7 @@ class Calibrator:
         self._program = program
         self._layers = layers
         self._scales = Scales(statistics)
-        self._of_weights: dict[tuple[str, bool, int, str, Factors], tuple[float, ...]] = {}
+        self._of_weights: dict[tuple[str, bool, int, str, bool, Factors], tuple[float, ...]] = {}
 
     def record(self, plan: Plan) -> Record:
         """Scale and offset of every INT8 layer of the plan.
@@ -98,12 +98,18 @@ class Calibrator:
         return input_maxima(known_constant(self._program, layer.weight), layer.operator.input_axis)
 
     def _weight_scales(self, layer: Layer, settings: LayerPlan, balance: Factors) -> tuple[float, ...]:
-        key = (layer.name, settings.channel_wise, settings.weight_bits, settings.weight_algorithm, balance)
+        own = settings.channel_wise, settings.weight_bits, settings.weight_algorithm, settings.power_of_two
+        key = (layer.name, *own, balance)
         if key not in self._of_weights:
             weight = float_weight(self._program, layer, balance)
             axes = layer.channel_axes if settings.channel_wise else None
             scales = weight_scales(
-                layer.name, weight, axes, bits=settings.weight_bits, algorithm=settings.weight_algorithm
+                layer.name,
+                weight,
+                axes,
+                bits=settings.weight_bits,
+                algorithm=settings.weight_algorithm,
+                power_of_two=settings.power_of_two,
             )
             self._of_weights[key] = tuple(map(float, scales))
         return self._of_weights[key]

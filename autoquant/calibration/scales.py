@@ -97,6 +97,6 @@ def _range(name: str, what: str, distribution: Distribution, settings: LayerPlan
 def _affine(name: str, interval: Range, settings: LayerPlan) -> Affine:
     """Scale and offset of a range. Raises TrialError where it is too large to have a scale."""
     try:
-        return (asymmetric if settings.asymmetric else symmetric)(interval)
+        return (asymmetric if settings.asymmetric else symmetric)(interval, power_of_two=settings.power_of_two)
     except ValueError as error:
         raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error

@@ -13,7 +13,7 @@ from autoquant.calibration.ranges import Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import PlanError
 from autoquant.files import write_text
 from autoquant.formats.codec import json_text
-from autoquant.formats.config_reading import EXTRA, FLOAT_OPERATORS, GLOBAL, WTS_ALGO, read_plan
+from autoquant.formats.config_reading import EXTRA, FLOAT_OPERATORS, GLOBAL, POWER_OF_TWO, WTS_ALGO, read_plan
 from autoquant.formats.layer_settings import AMCT, FP16, parameters
 from autoquant.formats.strict import json_object, read_text
 from autoquant.model.layer import Layer, Rejected
@@ -134,6 +134,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
         repairs["weight_rounding"] = plan.weight_rounding
     if plan.bias_correction != "none":
         repairs["bias_correction"] = plan.bias_correction
+    if shifted := sorted(name for name, settings in plan.int8.items() if settings.power_of_two):
+        repairs[POWER_OF_TWO] = shifted
     if plan.float_operators is not None:
         repairs[FLOAT_OPERATORS] = sorted(plan.float_operators)
     return repairs | ({"activation_quant_params": ours} if ours else {})

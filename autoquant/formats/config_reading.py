@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from autoquant.model.operators import is_tensor
 
 EXTRA = "autoquant"
 FLOAT_OPERATORS = "float_operators"
+POWER_OF_TWO = "power_of_two"
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "joint_quant": "joint quantization of Eltwise operators is not supported",
@@ -69,6 +70,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     rounding = extra.only("weight_rounding", ROUNDINGS, "nearest")
     correction = extra.only("bias_correction", CORRECTIONS, "none")
     in_float = frozenset(_names(extra, FLOAT_OPERATORS)) if FLOAT_OPERATORS in extra else None
+    shifted = _names(extra, POWER_OF_TWO)
     algorithms = extra.sub("activation_quant_params")
     extra.done()
     ours = {name: _read_ours(algorithms.nested(value, name)) for name, value in algorithms.rest().items()}
@@ -80,6 +82,9 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     plans = dict(_Layers(fields, layers, rejected, offset, ours).read())
     for name in (name for name in ours if name not in plans):
         raise algorithms.error(name, "no such layer in this file", hint="remove the entry")
+    for name in (name for name in shifted if name not in plans):
+        raise extra.error(POWER_OF_TWO, f"no layer '{name}' in this file", hint="remove the entry")
+    plans |= {name: replace(own, power_of_two=True) for name in shifted if (own := plans[name]) is not None}
     return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, rounding, correction, in_float))
 
 

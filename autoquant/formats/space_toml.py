@@ -32,6 +32,7 @@ class Choices:
     channel_wise: tuple[bool, ...] = ()
     dmq: tuple[float | None, ...] = ()
     weight_algorithm: tuple[str, ...] = ()
+    power_of_two: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def _table(fields: Fields, kind: str) -> Choices:
         _choices(fields, "channel_wise", bool),
         _strengths(fields),
         _choices(fields, "weight_algorithm", str, WEIGHT_ALGORITHMS),
+        _choices(fields, "power_of_two", bool),
     )
     fields.done()
     return table
@@ -191,7 +193,7 @@ def _each_once(fields: Fields, key: str, values: Sequence[Any]) -> tuple[Any, ..
 
 def _disjoint(fields: Fields, shared: Choices, layer: Choices) -> None:
     words = {"activation": "act_algo", "dmq": "dmq_balancer"}
-    for key in ("activation", "asymmetric", "channel_wise", "dmq", "weight_algorithm"):
+    for key in ("activation", "asymmetric", "channel_wise", "dmq", "weight_algorithm", "power_of_two"):
         word = words.get(key, key)
         if getattr(shared, key) and getattr(layer, key):
             raise fields.error(f"layer.{word}", "is in [global] as well", hint="choose it once, or layer by layer")

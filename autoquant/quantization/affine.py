@@ -62,23 +62,24 @@ class Affine:
             raise ValueError(f"offset must be in [{QMIN}, {QMAX}], got {self.offset}")
 
 
-def asymmetric(interval: Range) -> Affine:
+def asymmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
     """Map [low, high] onto -128..127. Raises ValueError when the scale is beyond 1 / EPSILON.
 
     >>> asymmetric(Range(0.0, 255.0))
     Affine(scale=1.0, offset=-128)
     """
-    scale = _legal((interval.high - interval.low) / (QMAX - QMIN))
+    scale = _legal((interval.high - interval.low) / (QMAX - QMIN), power_of_two)
     return Affine(scale, int(np.clip(QMIN - np.rint(interval.low / scale), QMIN, QMAX)))
 
 
-def symmetric(interval: Range) -> Affine:
+def symmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
     """Map zero onto 0, and the side that reaches further onto 127 or -128. Raises ValueError as `asymmetric`.
 
     >>> symmetric(Range(-1.0, 0.5)).scale
     0.0078125
     """
-    return Affine(_legal(float(symmetric_scales(np.array(interval.low), np.array(interval.high)))), 0)
+    scale = float(symmetric_scales(np.array(interval.low), np.array(interval.high)))
+    return Affine(_legal(scale, power_of_two), 0)
 
 
 def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:
@@ -90,27 +91,45 @@ def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:
     return np.asarray(np.where(high > -low, high / (steps - 1), low / -steps))
 
 
+def powers_of_two(scales: Array) -> Array:
+    """The smallest powers of two that are no smaller, for positive finite scales, of the same type and shape.
+
+    >>> powers_of_two(np.array([0.25, 0.3, 1.0], np.float32)).tolist()
+    [0.25, 0.5, 1.0]
+    """
+    fractions, exponents = np.frexp(scales)  # fractions in [0.5, 1)
+    return np.asarray(np.ldexp(np.ones_like(scales), exponents - (fractions == 0.5)))
+
+
 def in_float16(scale: float) -> float:
     """A scale in the precision of float16: infinite or 0 where it is beyond that."""
     with np.errstate(over="ignore"):
         return float(np.float16(scale))
 
 
-def _legal(scale: float) -> float:
+def _legal(scale: float, power_of_two: bool) -> float:
     with np.errstate(over="ignore"):  # infinity is refused by Affine
-        rounded = float(np.float32(scale))
-    return 1.0 if rounded < EPSILON else rounded
+        rounded = np.float32(scale)
+    if rounded < EPSILON:
+        return 1.0
+    return float(powers_of_two(np.array(rounded))) if power_of_two and np.isfinite(rounded) else float(rounded)
 
 
 def weight_scales(
-    layer: str, weight: Array, channel_axes: Sequence[int] | None, *, bits: int = 8, algorithm: str = "minmax"
+    layer: str,
+    weight: Array,
+    channel_axes: Sequence[int] | None,
+    *,
+    bits: int = 8,
+    algorithm: str = "minmax",
+    power_of_two: bool = False,
 ) -> Array:
     """Symmetric scales of a weight, float32: one per channel, channels in row-major order of `channel_axes`.
 
     `channel_axes` None gives one scale for the whole tensor. The full range -2^(bits - 1)..2^(bits - 1) - 1 is used
     (AMCT's ARQ); a channel too small to have a scale gets 1. With `algorithm` "mse" a channel is clipped where that
-    makes its squared error the least (as in Banner et al. 2019, arXiv:1810.05723, but searched among CLIPS). Raises
-    TrialError where the weight is not finite or a scale is beyond 1 / EPSILON.
+    makes its squared error the least (as in Banner et al. 2019, arXiv:1810.05723, but searched among CLIPS). Powers of
+    two are no smaller than that. Raises TrialError where the weight is not finite or a scale is beyond 1 / EPSILON.
     """
     if not np.isfinite(weight).all():
         raise TrialError(
@@ -124,7 +143,8 @@ def weight_scales(
         )
     if algorithm == "mse":
         scales = _least_error(rows, scales, bits)
-    return np.where(scales < EPSILON, np.float32(1.0), scales)
+    scales = np.where(scales < EPSILON, np.float32(1.0), scales)
+    return powers_of_two(scales) if power_of_two else scales
 
 
 def _least_error(rows: Array, scales: Array, bits: int) -> Array:

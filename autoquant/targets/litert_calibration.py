@@ -17,7 +17,7 @@ from autoquant.errors import IN_FLOAT, TrialError
 from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import known_constant
-from autoquant.quantization.affine import Affine
+from autoquant.quantization.affine import Affine, powers_of_two
 from autoquant.targets.litert_balance import Balance, balance_layers
 from autoquant.targets.litert_finder import LayerFinder
 from autoquant.targets.litert_library import operator_weight_scales, row_scales
@@ -61,7 +61,7 @@ class LiteCalibrator:
         self._lite = lite
         self._layers = layers
         self._scales = Scales(statistics)
-        self._of_weights: dict[tuple[str, bool, str], Array] = {}
+        self._of_weights: dict[tuple[str, bool, str, bool], Array] = {}
 
     def balance(self, plan: Plan) -> Balance:
         """The changes by balancing. Raises as `balance_layers`."""
@@ -81,7 +81,8 @@ class LiteCalibrator:
             if layer.weight is not None:
                 scales = self._weight_scales(layer, settings, balance.constants)
                 bias = balance.constants.get(layer.bias, self._lite.constant(layer.bias)) if layer.bias else None
-                weights[layer.weight] = raised_for_bias(layer, scales, bias, activations[layer.activations[0]].scale)
+                raised = raised_for_bias(layer, scales, bias, activations[layer.activations[0]].scale)
+                weights[layer.weight] = powers_of_two(raised) if settings.power_of_two else raised
             self._check_products(layer, activations, weights)
         return LiteScales(activations, weights, balance)
 
@@ -142,7 +143,7 @@ class LiteCalibrator:
         assert layer.weight is not None, layer.name
         if layer.weight in changed:
             return scales_of(layer, changed[layer.weight], self._lite, settings)
-        key = layer.name, settings.channel_wise, settings.weight_algorithm
+        key = layer.name, settings.channel_wise, settings.weight_algorithm, settings.power_of_two
         if key not in self._of_weights:
             weight = known_constant(self._lite, layer.weight)
             self._of_weights[key] = scales_of(layer, weight, self._lite, settings)
@@ -163,7 +164,8 @@ def scales_of(layer: Layer, weight: Array, lite: LiteGraph, settings: LayerPlan)
     found = operator_weight_scales(lite.model, op, weight, algorithm, channel_wise=channel_wise)
     scales = found.astype(np.float64).reshape(_shape(layer, weight, settings))
     alive = scales > LEAST  # NaN fails too
-    return np.where(alive, scales, scales[alive].max() if alive.any() else 1.0)
+    scales = np.where(alive, scales, scales[alive].max() if alive.any() else 1.0)
+    return powers_of_two(scales) if settings.power_of_two else scales
 
 
 def clipped_scales(rows: Array, algorithm: str) -> Array:

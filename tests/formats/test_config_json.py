@@ -40,8 +40,10 @@ SETTING = st.one_of(
 )
 DMQ = st.none() | st.floats(0.2, 0.8)
 ALGORITHM = st.sampled_from(WEIGHT_ALGORITHMS)
-LAYER_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.booleans(), st.sampled_from(WEIGHT_BITS), DMQ, ALGORITHM)
-TENSOR_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.just(False))
+LAYER_PLAN = st.builds(
+    LayerPlan, SETTING, st.booleans(), st.booleans(), st.sampled_from(WEIGHT_BITS), DMQ, ALGORITHM, st.booleans()
+)
+TENSOR_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.just(False), power_of_two=st.booleans())
 NAME = st.text().filter(lambda name: name not in GLOBAL and ":" not in name)
 TENSOR = st.builds("{}:{}".format, NAME, st.integers(0, 3))
 PLAN = st.builds(

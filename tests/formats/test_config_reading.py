@@ -198,6 +198,8 @@ BAD = [
         f"{IN_ACTIVATION}.num_of_bins: ['act_algo ifmr'] and ['num_of_bins'] can not appear at same time",
     ),
     (OURS % '{"conv2": {}}', f"{IN_OURS}.conv2: no such layer in this file"),
+    ('{"conv": {}, "autoquant": {"power_of_two": ["conv2"]}}', "$.autoquant.power_of_two: no layer 'conv2' in this"),
+    ('{"conv": {}, "autoquant": {"power_of_two": true}}', "$.autoquant.power_of_two: expected list, got True"),
     (OURS % "[1]", f"{IN_OURS}: expected an object, got [1]"),
     (OURS % '{"conv": {"act_algo": "minmx"}}', f"{IN_OURS}.conv.act_algo: unknown 'minmx'; try 'minmax'"),
     (OURS % '{"conv": {"act_algo": "ifmr"}}', f"{IN_OURS}.conv.act_algo: unknown 'ifmr'; it can be"),

@@ -95,6 +95,14 @@ def test_a_balancer_has_strengths_and_false_for_none() -> None:
     assert parse_space("[layer]\ndmq_balancer = false", "a").layer == Choices(dmq=(None,))
 
 
+def test_powers_of_two() -> None:
+    space = parse_space(
+        "[global]\npower_of_two = true\n[[override]]\ntypes = 'MatMul'\npower_of_two = [true, false]", "a"
+    )
+    assert space.shared == Choices(power_of_two=(True,))
+    assert space.overrides[0].table == Choices(power_of_two=(True, False))
+
+
 def test_weight_algorithms() -> None:
     space = parse_space(
         "[layer]\nweight_algorithm = ['octav', 'minmax']\n[[override]]\ntypes = 'MatMul'\nweight_algorithm = 'mse'", "a"

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoquant.quantization.affine import EPSILON, Affine, Range, asymmetric, symmetric
+from autoquant.quantization.affine import EPSILON, Affine, Range, asymmetric, powers_of_two, symmetric, weight_scales
 
 SIDE = st.floats(0.0, 1e8, allow_subnormal=False)
 """How far a range reaches to one side; its widest scale, 2e8 / 255, is legal."""
@@ -48,6 +48,33 @@ def test_symmetric_against_the_formula(low: float, high: float) -> None:
     assume(has_scale(low, high))
     scale = high / 127 if high > low else low / 128
     assert symmetric(Range(-low, high)) == Affine(float(np.float32(scale)), 0)
+
+
+@pytest.mark.parametrize("rule", BOTH)
+@given(low=SIDE, high=SIDE)
+def test_the_next_larger_power_of_two_covers_the_range(rule: Callable[..., Any], low: float, high: float) -> None:
+    """By logarithms: no smaller than the scale, and half of it is. Symmetric, one side may lack a step."""
+    assume(has_scale(low, high))
+    plain, found = rule(Range(-low, high)), rule(Range(-low, high), power_of_two=True)
+    assert math.log2(found.scale).is_integer()
+    assert plain.scale <= found.scale < 2 * plain.scale
+    assert (-128 - found.offset - 0.5) * found.scale <= -low and high <= (127 - found.offset + 1) * found.scale
+
+
+@given(st.floats(2.0**-100, 2.0**100, width=32))
+def test_powers_of_two(scale: float) -> None:
+    found = powers_of_two(np.array([scale], np.float32))
+    assert found.dtype == np.float32
+    assert float(found[0]) == 2.0 ** math.ceil(math.log2(scale)) or abs(math.log2(scale) % 1.0) < 1e-6
+
+
+@pytest.mark.parametrize("axes", [(1,), None])
+@pytest.mark.parametrize("algorithm", ["minmax", "mse"])
+def test_weight_scales_of_powers_of_two(axes: tuple[int, ...] | None, algorithm: str) -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32) * np.array([1, 10, 0.1, 0], np.float32)
+    plain = weight_scales("layer", weight, axes, algorithm=algorithm)
+    found = weight_scales("layer", weight, axes, algorithm=algorithm, power_of_two=True)
+    assert np.array_equal(found, 2.0 ** np.ceil(np.log2(plain)))
 
 
 @pytest.mark.parametrize("rule", BOTH)

@@ -122,6 +122,26 @@ def test_the_record_is_known_before_there_is_a_file(bench: Bench, tmp_path: Path
     assert bench.compiler.record(plan) == bench.compiler.compile(plan, tmp_path / "saved").record
 
 
+@pytest.mark.parametrize("channel_wise", [True, False])
+def test_scales_of_powers_of_two(bench: Bench, tmp_path: Path, channel_wise: bool) -> None:
+    """All in the record are, no smaller than they were, less than twice as large; the model computes the same."""
+    names = ("conv", "depthwise", "dense")
+    settings = LayerPlan(MinMax(), channel_wise=channel_wise)
+    plans = [
+        Plan({name: layer_plan(bench.layers[name], replace(settings, power_of_two=on)) for name in names})
+        for on in (False, True)
+    ]
+    plain, found = (bench.compiler.compile(plan, tmp_path / f"{n}").record for n, plan in enumerate(plans))
+    for name in names:
+        before = np.array([plain[name].activation.scale, *plain[name].scale_w])
+        after = np.array([found[name].activation.scale, *found[name].scale_w])
+        assert np.array_equal(np.log2(after), np.rint(np.log2(after)))
+        assert (before <= after).all() and (after < 2 * before).all()
+    wanted = bench.float_outputs
+    error = np.linalg.norm(bench.outputs(tmp_path / "1") - wanted) / np.linalg.norm(wanted)
+    assert 1e-4 < error < 0.1
+
+
 def test_every_set_of_layers_gives_another_file(bench: Bench, tmp_path: Path) -> None:
     files = set()
     for number, names in enumerate([("conv",), ("depthwise",), ("dense",), ("conv", "dense")]):

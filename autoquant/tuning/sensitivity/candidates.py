@@ -17,7 +17,7 @@ from autoquant.model.layer import Abilities, Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.model import Program, known_constant
-from autoquant.quantization.affine import QMAX, by_channel, quantize_weight, spread
+from autoquant.quantization.affine import QMAX, by_channel, powers_of_two, quantize_weight, spread
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales
 from autoquant.tuning.sensitivity.request import CandidateKey, SensitivityRequest
 
@@ -105,7 +105,8 @@ def _with_algorithm(graph: Program, layer: Layer, settings: LayerPlan, record: L
     from autoquant.targets.litert_calibration import clipped_scales
 
     rows = by_channel(float_weight(graph, layer, record.balance), layer.channel_axes if settings.channel_wise else None)
-    return replace(record, scale_w=tuple(map(float, clipped_scales(rows, settings.weight_algorithm))))
+    scales = clipped_scales(rows, settings.weight_algorithm)
+    return replace(record, scale_w=tuple(map(float, powers_of_two(scales) if settings.power_of_two else scales)))
 
 
 def fake_quantized_layers(request: SensitivityRequest) -> Iterator[tuple[CandidateKey, FakeQuantized]]:

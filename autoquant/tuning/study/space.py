@@ -25,6 +25,7 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "channel_wise": (True,),
         "dmq": (None,),
         "weight_algorithm": ("minmax",),
+        "power_of_two": (False,),
     }
 )
 """Setting of a layer -> its choices where the file names none: what AMCT does."""
@@ -289,6 +290,7 @@ SETTING_WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
         "weight_bits": lambda bits: f"{bits}-bit weights",
         "dmq": lambda value: value if isinstance(value, str) else choice_label(value),
         "weight_algorithm": lambda name: f"weights by {name}",
+        "power_of_two": lambda on: "scales of powers of two" if on else "any scales",
         QUANT_ENABLE: lambda on: "tensors quantized" if on else "tensors in float",
     }
 )

@@ -128,7 +128,7 @@ def test_runners_up_of_a_race_are_tried_once_something_is_within() -> None:
     harm: dict[str, dict[Choice, float]] = {
         "bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}
     }
-    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, max_drop=0.01, total=400)
+    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, max_drop=0.01, total=2000)
     played = guided(problem, budget=30.0)
     *_, within, analytic, empirical = played.trials
     assert (within.phase, within.within, len(int8_of(within.parameters, problem))) == ("knapsack", True, 3)
@@ -341,7 +341,7 @@ def test_the_optimum_is_found_and_nothing_is_carried_out_twice() -> None:
     played = play(problem, Guided(problem), budget=1000.0, most=40)
     check_optimum(problem, played.trials)
     assert [trial.phase for trial in played.trials[:4]] == ["start", "race", "race", "race"]
-    assert [trial.max_samples for trial in played.trials[:4]] == [None, 64, 64, 128]
+    assert [trial.max_samples for trial in played.trials[:4]] == [None, 64, 64, 64]
 
 
 def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on() -> None:

@@ -9,6 +9,7 @@ Learning, 2006, section 2.2): a plan that differs little from one that missed is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,15 @@ class Alike:
         """The mean and the variance of the residual of another plan, in scatters, by its divergences (tunables,)."""
         if not len(self.residuals):
             return 0.0, 1.0
-        rows, residuals = self.rows[-MOST:], self.residuals[-MOST:]
-        among = SHARED * likeness(rows, rows) + (1.0 - SHARED) * np.eye(len(rows))
-        to = SHARED * likeness(rows, row[np.newaxis])[:, 0]
-        weights = np.linalg.solve(among, to)
-        return float(weights @ residuals), max(1.0 - float(weights @ to), 1.0 - SHARED)
+        to = SHARED * likeness(self.rows[-MOST:], row[np.newaxis])[:, 0]
+        mean = float(to @ (self._inverse @ self.residuals[-MOST:]))
+        return mean, max(1.0 - float(to @ self._inverse @ to), 1.0 - SHARED)
+
+    @cached_property
+    def _inverse(self) -> Array:
+        """Of the covariance of these residuals, (T, T): well conditioned, as each has a part of its own."""
+        rows = self.rows[-MOST:]
+        return np.linalg.inv(SHARED * likeness(rows, rows) + (1.0 - SHARED) * np.eye(len(rows)))
 
 
 def likeness(some: Array, others: Array) -> Array:

@@ -64,9 +64,12 @@ def race(history: History, reference: Parameters) -> Race:
 
 
 def samples_of(total: int) -> tuple[int, int]:
-    """On how many samples of the probe set points are compared, and the best few: sizes for which means are told."""
+    """On how many samples of the probe set points are compared, and the best few: sizes for which means are told.
+
+    The best few are scored on everything, which decides, where that is not even twice as much.
+    """
     few = max(size for size in PROBE_SIZES if size <= max(min(total // PART, LARGEST), PROBE_SIZES[0]))
-    return few, min(MORE * few, total)
+    return few, MORE * few if 2 * MORE * few <= total else total
 
 
 def _compared(

@@ -327,6 +327,37 @@ def test_two_hundred_layers() -> None:
     assert max(1.0 - trial.objective for trial in played.trials if trial.within) > 0.9
 
 
+def test_every_layer_and_every_pair_in_float_comes_before_other_settings() -> None:
+    """The last of three in float is enough, which predictions say least."""
+    true = {"first": dict.fromkeys(("r0", "r1"), 0.02), "middle": dict.fromkeys(("r0", "r1"), 0.02)}
+    true["last"] = dict.fromkeys(("r0", "r1"), 0.06)
+    wrong = {layer: dict.fromkeys(("r0", "r1"), 0.03) for layer in ("first", "middle")}
+    wrong["last"] = dict.fromkeys(("r0", "r1"), 0.01)
+    problem = Synthetic({"first": 0.07, "middle": 0.82, "last": 0.11}, true, wrong)
+    sets: list[frozenset[str]] = []
+    for trial in guided(problem, budget=50.0).trials:
+        int8 = int8_of(trial.parameters, problem)
+        if trial.within and int8 == {"first", "middle"}:
+            break
+        assert int8 not in sets
+        sets.append(int8)
+    else:
+        pytest.fail("never tried")
+    assert len(sets) <= 5
+
+
+def test_in_larger_networks_single_layers_are_judged() -> None:
+    """The one that INT8 ruins is predicted to be good, with thirty others, and gains least."""
+    names = [f"l{number:02d}" for number in range(31)]
+    true = {name: {"r0": 0.001} for name in names} | {"l07": {"r0": 0.5}}
+    problem = Synthetic(
+        {name: 0.01 if name == "l07" else 0.033 for name in names}, true, {name: {"r0": 0.001} for name in names}
+    )
+    played = guided(problem, budget=30.0)
+    best = max((trial for trial in played.trials if trial.within), key=lambda trial: -trial.objective)
+    assert int8_of(best.parameters, problem) == set(names) - {"l07"}
+
+
 def check_optimum(problem: Synthetic, trials: Sequence[Trial]) -> None:
     """That the optimum was found, and nothing was carried out twice."""
     ended = [trial for trial in trials if trial.state is not State.RUNNING]

@@ -133,7 +133,7 @@ def test_what_changes_nothing_is_not_combined_and_not_tried_again() -> None:
 
 @pytest.mark.parametrize(
     ("total", "expected"),
-    [(4000, (64, 256)), (1000, (32, 128)), (489, (16, 64)), (100, (4, 16)), (5, (1, 4)), (1, (1, 1))],
+    [(4000, (64, 256)), (1000, (32, 128)), (489, (16, 64)), (100, (4, 16)), (8, (1, 4)), (5, (1, 5)), (1, (1, 1))],
 )
 def test_few_samples_are_compared_where_there_are_few(total: int, expected: tuple[int, int]) -> None:
     assert samples_of(total) == expected

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoquant.errors import AutoquantError, TrialError, UserFunctionError
 from autoquant.evaluation.metrics.metric import reachable
-from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES, StoppingRules
+from autoquant.evaluation.scoring.sample_scorer import FIRST_PROBES, StoppingRules
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.events import Warned
 from autoquant.tuning.result import CostlyLayers
@@ -60,7 +60,7 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
         longest, now = max(longest, clock() - now), clock()
         left = end - now if now + longest < end else 0.0
         on_progress(len(found), reachable(len(found), len(layers), spent=now - begin, left=left))
-    samples = min(PROBE_SIZES[0], len(session.scorer.subset))
+    samples = min(FIRST_PROBES, len(session.scorer.subset))
     few = "" if len(found) == len(layers) else f", {len(found)} of {len(layers)} layers, as time allowed"
     return CostlyLayers.of(found, f"measured on {samples} samples{few}")
 
@@ -68,7 +68,7 @@ def _measured(session: SearchSession, trial: Trial, layers: Sequence[str], folde
 def _alone(session: SearchSession, trial: Trial, name: str, folder: Path) -> float:
     """The divergence of the model in which one layer is INT8."""
     alone = replace(trial.plan, layers={name: trial.plan.int8[name]})
-    rules = StoppingRules(max_drop=session.max_drop, alpha=session.budget.error_rate, max_samples=PROBE_SIZES[0])
+    rules = StoppingRules(max_drop=session.max_drop, alpha=session.budget.error_rate, max_samples=FIRST_PROBES)
     try:
         return session.scorer.score(session.builder.build(alone, folder).path, rules).divergences[-1]
     except TrialError:

@@ -123,6 +123,7 @@ class Preparation:
             target=inputs.target.name,
             engine=scorer.engine.name,
             objective_name=objective.name,
+            early_stopping=scorer.early_stopping,
         )
         restore_folders(self.folder, study, terms, layers=inputs.workload.layers)
         spent = sum(sum(trial.seconds.values()) for trial in study.trials())
@@ -217,10 +218,12 @@ class Preparation:
             what = f"every trial calls {subset.data.name} once and is scored on all samples"
             self._warn(f"{what}: {why}; --cache SIZE makes room for so much")
         if not scorer.decides:
-            bounds = "has no bounds, so a subset proves nothing about all samples"
-            why = bounds if inputs.metric.per_sample else "is not a mean over samples"
-            text = f"every trial is scored on all samples: the metric '{inputs.metric.name}' {why}"
-            self.listener(events.Warned(text))
+            few = f"has no bounds, and {len(subset)} samples prove nothing then"
+            why = few if inputs.metric.per_sample else "is not a mean over samples"
+            self._warn(f"every trial is scored on all samples: the metric '{inputs.metric.name}' {why}")
+        elif scorer.asymptotic and not subset.data.in_passes:
+            what = "trials are stopped early by an asymptotic test, whose error rate holds for many samples"
+            self._warn(f"{what}: the metric '{inputs.metric.name}' has no bounds")
         return _Measured(scorer, max_drop, splits)
 
     def _builder(self, engine: Engine) -> Builder:

@@ -95,6 +95,7 @@ class LocalWorker:
             within=found.within,
             divergences=found.divergences if sound else (),
             divergence_samples=found.divergence_samples,
+            probe_drops=found.probe_drops,
             samples=found.samples,
             seconds=watch.laps,
             qdq_ops=built.qdq_ops,

@@ -10,7 +10,7 @@ import numpy as np
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sampling.assumptions import assumptions
 from autoquant.tuning.sampling.history import THRESHOLD, History
-from autoquant.tuning.sampling.moves import next_move, remaining_gain
+from autoquant.tuning.sampling.moves import next_float_choice, next_move, remaining_gain
 from autoquant.tuning.sampling.plans import Plans, with_best
 from autoquant.tuning.sampling.predictions import PredictionTable
 from autoquant.tuning.sampling.problem import globals_of, int8_of, start_of
@@ -69,13 +69,13 @@ def _predicted(history: History, winner: Parameters, near: Sequence[Parameters],
     Only once something is within tolerance are others tried that came `near` the winner: their chance is small.
     """
     table = history.predictions(winner)
+    plans = Plans(history, _base(history, winner, table), table)
     if history.incumbent is None:
         found = _best_settings(history, winner, table)
     else:
-        found = _retry_close_race_losers(history, near)
+        found = next_float_choice(plans) or _retry_close_race_losers(history, near)
     if found is not None:
         return found
-    plans = Plans(history, _base(history, winner, table), table)
     found = next_move(plans)
     if found is not None:
         return found
@@ -107,7 +107,8 @@ def _start(history: History, reference: Parameters) -> Suggestion | None:
 def _race_winner(history: History, ranked: Sequence[Parameters], reference: Parameters) -> Suggestion | None:
     """The race's winner, until it is decided; after each near miss the next best.
 
-    A near miss was undecided, or took all samples to be found not within tolerance: one that is as good may be within.
+    A near miss was undecided, or took all samples to be found not within tolerance: one that is as good may be within,
+    where chance decides.
     """
     for place, point in enumerate(ranked):
         if not history.already_known(point):
@@ -119,7 +120,7 @@ def _race_winner(history: History, ranked: Sequence[Parameters], reference: Para
             if trial.max_samples is None and trial.state is not State.RUNNING
         ]
         missed = any(trial.state is State.DONE or trial.undecided for trial in ended)
-        if any(trial.within for trial in ended) or not missed:
+        if any(trial.within for trial in ended) or not missed or not history.chance_decides:
             return None
     return None
 
@@ -142,7 +143,7 @@ def _retry_close_race_losers(history: History, points: Sequence[Parameters]) -> 
     first = points[0]
     if not any(map(history.near_miss, history.trials_of(first))) or not history.improves(history.int8_of(first)):
         return None
-    for point in points:
+    for point in points if history.chance_decides else ():
         if not history.already_known(point):
             why = f"race runner-up near a near miss: {changed_words(point, first)}"
             return Suggestion(point, why, "winner")

@@ -1,17 +1,17 @@
 """The plan to try next once divergences can be predicted: what it is expected to gain for the time it takes decides.
 
 The knapsack (knapsack.py) gives the plans with most gain for bounds on the divergence. Around the incumbent its plans
-are refinements: one more layer in INT8, or one for another. To these come plans in which a layer has other settings
-than the best: those of a near miss are worth a try, as which of few samples fall to another class is chance, as far as
-anybody can tell.
+are refinements: one more layer in INT8, or one for another. To these come those with a single layer in float, and in
+small networks with two, whatever the bounds; and plans in which a layer has other settings than the best: those of a
+near miss are worth a try, as which of few samples fall to another class is chance, as far as anybody can tell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import compress
+from itertools import combinations, compress
 
 import numpy as np
 
@@ -26,12 +26,16 @@ CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
 """The knapsack's bounds are where plans are within with these chances."""
 HOPELESS = 0.01
 """What is within with less than this chance is not tried."""
-CHEAP = 0.15
+CHEAP = 0.08
 """The share of the samples that shows that a plan is out."""
 NEAR = 3
 """A plan that differs in no more layers from the incumbent refines it."""
 MISSES = 3
 """So many near misses have other settings tried."""
+SMALL = 12
+"""In networks of so many layers all pairs of layers in float are judged, before any other settings are tried."""
+SINGLES = 12
+"""Of larger networks so many plans with a single layer in float, those that are worth most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,14 +55,35 @@ class Move:
     @property
     def worth(self) -> float:
         """The expected gain for the expected share of the samples; larger is better."""
-        return self.gain * self.chance / (self.chance + (1.0 - self.chance) * CHEAP)
+        return worth_of(self.gain, self.chance)
+
+
+def worth_of(gain: float, chance: float) -> float:
+    """The same of a gain and the chance of it."""
+    return gain * chance / (chance + (1.0 - chance) * CHEAP)
 
 
 def next_move(plans: Plans) -> Suggestion | None:
     """The move that is worth most, where any is left that is not hopeless."""
-    every = (*knapsacks(plans), *alternatives(plans), *variants(plans))
-    moves = [move for move in every if move.chance >= HOPELESS]
-    best = max(moves, key=lambda move: (move.worth, -move.divergence), default=None)
+    choices = [*knapsacks(plans), *float_choices(plans)]
+    if not is_small(plans):
+        return _best(plans, [*choices, *alternatives(plans), *variants(plans)])
+    return _best(plans, choices) or _best(plans, [*alternatives(plans), *variants(plans)])
+
+
+def next_float_choice(plans: Plans) -> Suggestion | None:
+    """The same of a small network without other settings than the best; None for a larger one."""
+    return _best(plans, [*knapsacks(plans), *float_choices(plans)]) if is_small(plans) else None
+
+
+def is_small(plans: Plans) -> bool:
+    """Whether all pairs of layers in float are judged."""
+    return plans.gains.size <= SMALL
+
+
+def _best(plans: Plans, moves: Iterable[Move]) -> Suggestion | None:
+    hopeful = [move for move in moves if move.chance >= HOPELESS]
+    best = max(hopeful, key=lambda move: (move.worth, -move.divergence), default=None)
     return None if best is None else _suggestion(plans, best)
 
 
@@ -83,6 +108,28 @@ def knapsacks(plans: Plans) -> Iterator[Move]:
     for int8 in reversed(found):
         if int8.any():
             yield from _moves(plans, plans.plan(int8))
+
+
+def float_choices(plans: Plans) -> Iterator[Move]:
+    """The plans with a single layer in float, and in small networks with two."""
+    most = np.isfinite(plans.divergences) & (plans.gains > 0.0)
+    layers = np.flatnonzero(most).tolist()
+    if is_small(plans):
+        for in_float in (*combinations(layers, 1), *combinations(layers, 2)):
+            int8 = most.copy()
+            int8[list(in_float)] = False
+            yield from _moves(plans, plans.plan(int8))
+        return
+    total, gain = plans.floor + float(plans.divergences[most].sum()), plans.history.gain_of(most)
+
+    def rank(layer: int) -> float:
+        chance = plans.curve.chance(total - plans.divergences[layer])
+        return -worth_of(gain - float(plans.gains[layer]), chance)
+
+    for layer in sorted(layers, key=rank)[:SINGLES]:
+        int8 = most.copy()
+        int8[layer] = False
+        yield from _moves(plans, plans.plan(int8))
 
 
 def alternatives(plans: Plans) -> Iterator[Move]:
@@ -135,7 +182,7 @@ def _moves(plans: Plans, codes: Codes, *, changed: str = "", missed: int | None 
     if plans.infeasible.is_open(codes):
         gain = plans.history.gain_over_incumbent(plans.history.coding.int8(codes))
         divergence = plans.divergence(codes)
-        yield Move(codes, gain, divergence, plans.curve.chance(divergence), changed, missed)
+        yield Move(codes, gain, divergence, plans.chance(codes), changed, missed)
 
 
 def _suggestion(plans: Plans, move: Move) -> Suggestion:

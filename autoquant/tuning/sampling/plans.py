@@ -8,7 +8,7 @@ are Bayesian least squares, which say something sensible with one trial and with
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
+from autoquant.tuning.sampling.chances import Alike
 from autoquant.tuning.sampling.coding import Codes, Layers
 from autoquant.tuning.sampling.history import FAR, History
 from autoquant.tuning.sampling.infeasible import Cuts, Infeasible
@@ -116,7 +117,24 @@ class Plans:
         finite = sorted(self.divergences[np.isfinite(self.divergences)].tolist())
         typical = self.floor + sum(finite) / 10 or 1.0
         drops = self.measured.drops[positive]
-        return fit_curve(self._predicted[positive], drops, self.history.max_drop, typical=typical)
+        found = fit_curve(
+            self._predicted[positive], drops, self.history.max_drop, typical=typical, least=self.history.least_drop
+        )
+        return replace(found, scatter=max(found.scatter, self.history.least_scatter))
+
+    @cached_property
+    def alike(self) -> Alike:
+        """The residuals of these trials, but for those whose drop is far off."""
+        near = (self._predicted > 0.0) & (np.abs(self.measured.drops) < FAR * self.history.max_drop)
+        logs = _log_ratios(self.measured.drops[near], self.history.max_drop, self.history.least_drop)
+        return Alike(self.measured.rows[near] * self.factors, self.curve.residuals(self._predicted[near], logs))
+
+    def chance(self, codes: Codes) -> float:
+        """That a plan is within tolerance, by the curve and by what was measured of plans that are alike."""
+        row = self.table.row(codes) * self.factors
+        if not np.isfinite(row).all():
+            return 0.0
+        return self.curve.chance(math.fsum(row.tolist()), *self.alike.of(row))
 
     @property
     def near_misses(self) -> list[int]:
@@ -200,27 +218,42 @@ class Curve:
     slope: float
     scatter: float
 
-    def chance(self, divergence: float) -> float:
-        """That a plan of this predicted divergence is within tolerance."""
+    def chance(self, divergence: float, mean: float = 0.0, variance: float = 1.0) -> float:
+        """That a plan of this predicted divergence is within tolerance.
+
+        `mean` and `variance`, in scatters, are what is expected of its residual.
+        """
         if divergence <= 0.0:
             return 1.0
         if not math.isfinite(divergence):
             return 0.0
-        return float(ndtr(-self.slope * math.log(divergence / self.critical) / self.scatter))
+        expected = self.slope * math.log(divergence / self.critical) / self.scatter + mean
+        return float(ndtr(-expected / math.sqrt(variance)))
+
+    def residuals(self, divergences: Array, logs: Array) -> Array:
+        """By how many scatters these logarithms of drop / max_drop are above the curve."""
+        return np.asarray((logs - self.slope * np.log(divergences / self.critical)) / self.scatter)
 
     def divergence_at(self, chance: float) -> float:
         """The predicted divergence at which a plan is within tolerance with this chance."""
         return self.critical * math.exp(-self.scatter * float(ndtri(chance)) / self.slope)
 
 
-def fit_curve(divergences: ArrayLike, drops: ArrayLike, max_drop: float, *, typical: float) -> Curve:
+def _log_ratios(drops: Array, max_drop: float, least: float) -> Array:
+    """Logarithms of drop / max_drop; of the `least` drop that is told from none where that is more."""
+    least = max(least, LEAST * max_drop if max_drop > 0.0 else 1e-9)
+    return np.asarray(np.log(np.maximum(drops, least) / max(max_drop, least)))
+
+
+def fit_curve(
+    divergences: ArrayLike, drops: ArrayLike, max_drop: float, *, typical: float, least: float = 0.0
+) -> Curve:
     """The curve through trials of known divergence and drop, those near the largest drop within counting most.
 
-    Without any, `typical` is assumed to be the critical divergence, with little trust in it. Divergences are
-    above 0.
+    Smaller drops than `least` count as that. Without any, `typical` is assumed to be the critical divergence, with
+    little trust in it. Divergences are above 0.
     """
-    least = LEAST * max_drop if max_drop > 0.0 else 1e-9
-    y = np.log(np.maximum(np.asarray(drops, dtype=np.float64), least) / max(max_drop, least))
+    y = _log_ratios(np.asarray(drops, dtype=np.float64), max_drop, least)
     if not y.size:
         return Curve(typical, 1.0, 3.0)
     x = np.log(np.asarray(divergences, dtype=np.float64))

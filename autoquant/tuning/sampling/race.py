@@ -1,25 +1,40 @@
-"""Which settings of the whole model are best, found on few samples: first one by one, then together, then the best few.
+"""Which settings of the whole model are best, found on few samples: all, or by descent from two starts.
 
-As many points as there are choices, not combinations of them.
+Of few combinations all are compared. Of more, every setting is judged on top of the preferred ones; then comes a second
+start, all of the best other settings together; and then every setting is judged on top of the best found so far, as
+long as that gets better. So none is judged only on top of another that ruins what it is for. All are compared on the
+same samples. The best few are compared once more, on four times as many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 
+from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.problem import globals_of, unit_of
-from autoquant.tuning.study.space import Parameters, Suggestion, setting_words
+from autoquant.tuning.study.space import Choice, Parameters, Suggestion, setting_words
 
-SAMPLES = (64, 128, 256)
-"""Samples for each single change, for combinations, for the best few."""
-BETTER = 0.98
-"""A change is one for the better where what is measured is below this share of what it was."""
+PART, LARGEST = 24, 64
+"""A point is compared on a PARTth of all samples, LARGEST at most."""
+MORE = 4
+"""The best few are compared on so many times as many."""
+ALL, MOST = 8, 14
+"""Of so few combinations all are compared; of more so many at most, the start included.
+
+All together take (MOST - 1) LARGEST + FEW MORE LARGEST samples at most, 1,600, and of few samples 0.9 of them.
+"""
 CLOSE, FEW = 1.2, 3
 """The best few: within this factor of the best, and so many."""
 NEAR = 2.0
 """Plans within this factor of the best are as good as it where a tolerance is so small that chance decides."""
+
+Whole = Mapping[str, tuple[Choice, ...]]
+"""The dimensions of the whole model, with their choices."""
 
 
 @dataclass(frozen=True)
@@ -36,47 +51,108 @@ class Race:
 
 def race(history: History, reference: Parameters) -> Race:
     """The race around `reference`, which is not repeated. Running trials are treated as losers."""
-    few, more, most = (min(samples, history.problem.total) for samples in SAMPLES)
+    few, more = samples_of(history.problem.total)
     whole = {name: choices for name, choices in history.problem.dimensions.items() if not unit_of(name)}
-    singles = [{**reference, name: c} for name, choices in whole.items() for c in choices if c != reference[name]]
-    for point in singles:
-        if not _measured(history, point, few):
-            best = [history.best([reference, *singles])]
-            return Race(_raced(point, reference, few), best, best)
-    tried, following = _combined(history, reference, singles, more)
-    if following is None:
-        following = _among_the_best(history, reference, tried, most)
-    raced = list({history.coding.key(point): point for point in [reference, *singles, *tried]}.values())
+    raced, following = _compared(history, reference, whole, few)
+    if following is not None:
+        best = [history.best(raced)]
+        return Race(_raced(following, reference, few), best, best)
+    raced = _distinct(history, raced)
     ranked = _ranked(history, raced)
     near = [point for point in _within(history, raced, NEAR) if point not in ranked]
-    return Race(following, ranked, [*ranked, *near])
+    return Race(_among_the_best(history, reference, raced, more), ranked, [*ranked, *near])
 
 
-def _combined(
-    history: History, reference: Parameters, singles: Sequence[Parameters], samples: int
-) -> tuple[list[Parameters], Suggestion | None]:
-    """The changes for the better put together, the best first, as long as each still is one; what was tried for it."""
-    start, *found = history.compared([reference, *singles])
-    better = sorted((measured, place) for place, measured in enumerate(found) if measured < BETTER * start)
-    tried, current = [reference], reference
-    for _, place in better:
-        point = {**current, **_difference(singles[place], reference)}
-        if _difference(current, reference).keys() & _difference(singles[place], reference).keys():
+def samples_of(total: int) -> tuple[int, int]:
+    """On how many samples of the probe set points are compared, and the best few: sizes for which means are told.
+
+    The best few are scored on everything, which decides, where that is not even twice as much.
+    """
+    few = max(size for size in PROBE_SIZES if size <= max(min(total // PART, LARGEST), PROBE_SIZES[0]))
+    return few, MORE * few if 2 * MORE * few <= total else total
+
+
+def _compared(
+    history: History, reference: Parameters, whole: Whole, samples: int
+) -> tuple[list[Parameters], Parameters | None]:
+    """The points that were compared so far, and the next one, None where there is none."""
+    raced: list[Parameters] = [reference]
+    for point in _points(history, reference, whole, raced):
+        if point in raced:
             continue
+        if len(raced) == MOST and prod(map(len, whole.values())) > ALL:
+            break
         if not _measured(history, point, samples):
-            return tried, _raced(point, reference, samples)
-        tried.append(point)
-        before, after = history.compared([current, point])
-        if after < BETTER * before:
-            current = point
-    return tried, None
+            return raced, point
+        raced.append(point)
+    return raced, None
+
+
+def _points(history: History, reference: Parameters, whole: Whole, raced: Sequence[Parameters]) -> Iterator[Parameters]:
+    """The points to compare, in order, given those `raced` so far, which grow as these are taken."""
+    yield from _changed(reference, whole)
+    whole = _effective(history, reference, whole)
+    if prod(map(len, whole.values())) <= ALL:
+        every = [{**reference, **dict(zip(whole, chosen, strict=True))} for chosen in product(*whole.values())]
+        yield from sorted(every, key=lambda point: sum(point[name] != reference[name] for name in whole))
+        return
+    opposite = dict(reference)
+    for name in whole:
+        others = [point for point in raced if point[name] != reference[name] and point[name] in whole[name]]
+        opposite[name] = history.best(others)[name]
+    yield opposite
+    yield from _descent(history, whole, raced, history.best(raced))
+
+
+def _effective(history: History, reference: Parameters, whole: Whole) -> Whole:
+    """The dimensions without choices that change nothing, as of repairs that find nothing to repair."""
+    before = history.divergences(reference)
+    found = {}
+    for name, choices in whole.items():
+        own = [choice for choice in choices if choice != reference[name]]
+        differ = [one for one in own if not _equal(history.divergences({**reference, name: one}), before)]
+        if differ:
+            found[name] = (reference[name], *differ)
+    return found
+
+
+def _equal(some: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether two plans are as far from FP32 to the last bit, as far as it is known of both."""
+    return bool(some and others) and all(map(operator.eq, some, others))
+
+
+def _distinct(history: History, points: Sequence[Parameters]) -> list[Parameters]:
+    """The points without those that give the same outputs as one before them."""
+    found: list[Parameters] = []
+    for point in points:
+        own = history.divergences(point)
+        if not any(_equal(history.divergences(other), own) for other in found):
+            found.append(point)
+    return found
+
+
+def _descent(history: History, whole: Whole, raced: Sequence[Parameters], start: Parameters) -> Iterator[Parameters]:
+    """Single changes of a point, then of the best of these, until there is no better one."""
+    while True:
+        changes = list(_changed(start, whole))
+        yield from changes
+        best = history.best([start, *(point for point in changes if point in raced)])
+        if best is start:
+            return
+        start = best
+
+
+def _changed(point: Parameters, whole: Whole) -> Iterator[Parameters]:
+    """The point with one other choice for one of the settings of the whole model."""
+    for name, choices in whole.items():
+        yield from ({**point, name: choice} for choice in choices if choice != point[name])
 
 
 def _among_the_best(
-    history: History, reference: Parameters, tried: Sequence[Parameters], samples: int
+    history: History, reference: Parameters, raced: Sequence[Parameters], samples: int
 ) -> Suggestion | None:
     """What is not yet measured on as many samples as it takes to choose among the best few."""
-    few = _within(history, tried, CLOSE)[:FEW]
+    few = _within(history, raced, CLOSE)[:FEW]
     for point in few if len(few) > 1 else ():
         if not _measured(history, point, samples):
             return _raced(point, reference, samples)
@@ -94,11 +170,8 @@ def _within(history: History, points: Sequence[Parameters], factor: float) -> li
     """Plans within a factor of the best, the best first."""
     found = history.compared(points)
     pairs = sorted(zip(found, range(len(points)), strict=True))
-    return [points[place] for measured, place in pairs if measured <= factor * min(found)]
-
-
-def _difference(point: Parameters, reference: Parameters) -> Parameters:
-    return {name: value for name, value in point.items() if reference[name] != value}
+    most = max(factor * min(found), min(found))  # a drop may be negative
+    return [points[place] for measured, place in pairs if measured <= most]
 
 
 def _measured(history: History, point: Parameters, samples: int) -> bool:
@@ -113,5 +186,5 @@ def _raced(point: Parameters, reference: Parameters, samples: int) -> Suggestion
 
 def changed_words(point: Parameters, reference: Parameters) -> str:
     """The settings of the whole model that are others, in words."""
-    changed = globals_of(_difference(point, reference))
+    changed = globals_of({name: value for name, value in point.items() if reference[name] != value})
     return ", ".join(setting_words(*item) for item in changed.items()) or "as it was"

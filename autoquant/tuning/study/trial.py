@@ -44,7 +44,8 @@ class Trial:
     estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
     others. `within` says whether the drop is within tolerance, None where that is not known. `divergences` are means of
     the divergence of outputs from FP32 over more and more samples of the probe set (sample_scorer.PROBE_SIZES), the
-    last of them over `divergence_samples`; empty where one is not finite. A trial that failed has none of these, but
+    last of them over `divergence_samples`; empty where one is not finite. `probe_drops` are the mean drops there, of a
+    metric whose values have no bounds. A trial that failed has none of these, but
     says why in `failure`, and `at_fault` is the layer that did it, where there is one that the search may leave in
     float.
 
@@ -75,6 +76,7 @@ class Trial:
     within: bool | None = None
     divergences: tuple[float, ...] = ()
     divergence_samples: int = 0
+    probe_drops: tuple[float, ...] = ()
     qdq_ops: int | None = None
     samples: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -176,7 +178,8 @@ def best(trials: Iterable[Trial], max_drop: float) -> Trial | None:
 class Terms:
     """What the trials of a run share: `baseline` and `max_drop` are in units of the metric.
 
-    `max_drop` is the largest drop within tolerance, `objective_name` what the search minimizes.
+    `max_drop` is the largest drop within tolerance, `objective_name` what the search minimizes, `early_stopping` by
+    what trials are stopped early (sample_scorer.EARLY_STOPPING).
     """
 
     metric: str
@@ -185,6 +188,7 @@ class Terms:
     target: str
     engine: str
     objective_name: str
+    early_stopping: str = "none"
 
 
 def write_score(folder: Path, trial: Trial, terms: Terms) -> None:

@@ -128,7 +128,7 @@ def test_runners_up_of_a_race_are_tried_once_something_is_within() -> None:
     harm: dict[str, dict[Choice, float]] = {
         "bias_correction": {"none": 1.0, "analytic": 1.3, "empirical": 1.4, "other": 9.0}
     }
-    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, max_drop=0.01, total=400)
+    problem = Luck(dict.fromkeys(even, 0.25), even, even, harm=harm, max_drop=0.01, total=2000)
     played = guided(problem, budget=30.0)
     *_, within, analytic, empirical = played.trials
     assert (within.phase, within.within, len(int8_of(within.parameters, problem))) == ("knapsack", True, 3)
@@ -327,6 +327,37 @@ def test_two_hundred_layers() -> None:
     assert max(1.0 - trial.objective for trial in played.trials if trial.within) > 0.9
 
 
+def test_every_layer_and_every_pair_in_float_comes_before_other_settings() -> None:
+    """The last of three in float is enough, which predictions say least."""
+    true = {"first": dict.fromkeys(("r0", "r1"), 0.02), "middle": dict.fromkeys(("r0", "r1"), 0.02)}
+    true["last"] = dict.fromkeys(("r0", "r1"), 0.06)
+    wrong = {layer: dict.fromkeys(("r0", "r1"), 0.03) for layer in ("first", "middle")}
+    wrong["last"] = dict.fromkeys(("r0", "r1"), 0.01)
+    problem = Synthetic({"first": 0.07, "middle": 0.82, "last": 0.11}, true, wrong)
+    sets: list[frozenset[str]] = []
+    for trial in guided(problem, budget=50.0).trials:
+        int8 = int8_of(trial.parameters, problem)
+        if trial.within and int8 == {"first", "middle"}:
+            break
+        assert int8 not in sets
+        sets.append(int8)
+    else:
+        pytest.fail("never tried")
+    assert len(sets) <= 5
+
+
+def test_in_larger_networks_single_layers_are_judged() -> None:
+    """The one that INT8 ruins is predicted to be good, with thirty others, and gains least."""
+    names = [f"l{number:02d}" for number in range(31)]
+    true = {name: {"r0": 0.001} for name in names} | {"l07": {"r0": 0.5}}
+    problem = Synthetic(
+        {name: 0.01 if name == "l07" else 0.033 for name in names}, true, {name: {"r0": 0.001} for name in names}
+    )
+    played = guided(problem, budget=30.0)
+    best = max((trial for trial in played.trials if trial.within), key=lambda trial: -trial.objective)
+    assert int8_of(best.parameters, problem) == set(names) - {"l07"}
+
+
 def check_optimum(problem: Synthetic, trials: Sequence[Trial]) -> None:
     """That the optimum was found, and nothing was carried out twice."""
     ended = [trial for trial in trials if trial.state is not State.RUNNING]
@@ -341,7 +372,7 @@ def test_the_optimum_is_found_and_nothing_is_carried_out_twice() -> None:
     played = play(problem, Guided(problem), budget=1000.0, most=40)
     check_optimum(problem, played.trials)
     assert [trial.phase for trial in played.trials[:4]] == ["start", "race", "race", "race"]
-    assert [trial.max_samples for trial in played.trials[:4]] == [None, 64, 64, 128]
+    assert [trial.max_samples for trial in played.trials[:4]] == [None, 64, 64, 64]
 
 
 def test_the_same_seed_gives_the_same_trials_also_when_another_process_goes_on() -> None:

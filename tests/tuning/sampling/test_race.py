@@ -11,7 +11,7 @@ from guided_problems import Synthetic, trial_of
 
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.problem import globals_of, start_of
-from autoquant.tuning.sampling.race import race
+from autoquant.tuning.sampling.race import MOST, race, samples_of
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion
 from autoquant.tuning.study.trial import State, Trial
 
@@ -33,13 +33,14 @@ def trial(number: int, point: Parameters, samples: int | None, **facts: Any) -> 
 
 
 def run(
-    divergence: Callable[[Parameters], float | None], *, start: Trial | None = None
+    divergence: Callable[[Parameters], float | None], *, start: Trial | None = None, problem: Synthetic = PROBLEM
 ) -> tuple[list[Trial], dict[str, Choice]]:
     """All points of a race, after the start, and the settings that won."""
-    measured = divergence(START)
+    reference = start_of(problem)
+    measured = divergence(reference)
     assert measured is not None
-    trials = [start or trial(0, START, None, divergences=(measured,), drop=0.3, within=False)]
-    while (raced := race(History.of(trials, PROBLEM), START)).next is not None:
+    trials = [start or trial(0, reference, None, divergences=(measured,), drop=0.3, within=False)]
+    while (raced := race(History.of(trials, problem), reference)).next is not None:
         suggestion = raced.next
         assert suggestion.max_samples is not None
         measured = divergence(suggestion.parameters)
@@ -53,10 +54,63 @@ def true_divergence(parameters: Parameters) -> float:
     return math.prod(HARM[name][value] for name, value in globals_of(parameters).items())
 
 
-def test_single_changes_then_those_for_the_better_together() -> None:
+def changed(trial: Trial) -> dict[str, Choice]:
+    """The settings of a trial that are not those of the start."""
+    return {name: value for name, value in globals_of(trial.parameters).items() if value != START[name]}
+
+
+def test_single_changes_then_a_second_start_then_changes_of_the_best() -> None:
     trials, winner = run(true_divergence)
     assert winner == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}
-    assert [trial.max_samples for trial in trials[1:]] == [64, 64, 64, 64, 128, 128]
+    assert [changed(trial) for trial in trials[1:5]] == [
+        {"batch_num": 1},
+        {"equalize": True},
+        {"bias_correction": "analytic"},
+        {"bias_correction": "empirical"},
+    ]
+    assert changed(trials[5]) == {"batch_num": 1, "equalize": True, "bias_correction": "empirical"}
+    assert {trial.max_samples for trial in trials[1:-2]} == {64}
+    assert [trial.max_samples for trial in trials[-2:]] == [256, 256]  # of the winner, and what is within a fifth of it
+
+
+def test_of_few_combinations_all_are_compared() -> None:
+    """Equalization ruins what no correction can repair, and no correction is worth anything beside it."""
+    harm: Mapping[str, Mapping[Choice, float]] = {
+        "equalize": {True: 1.0, False: 0.2},
+        "bias_correction": {"analytic": 1.0, "empirical": 1.0, "none": 1.0},
+    }
+    problem = Synthetic({"a": 1.0}, {"a": {"r": 1.0}}, {}, harm=harm)
+
+    def divergence(parameters: Parameters) -> float:
+        best = not parameters["equalize"] and parameters["bias_correction"] == "empirical"
+        return 0.01 if best else problem._harm(globals_of(parameters)) * (1.0 + 0.01 * len(str(parameters)))
+
+    trials, winner = run(divergence, problem=problem)
+    assert winner == {"equalize": False, "bias_correction": "empirical"}
+    assert len({tuple(globals_of(trial.parameters).items()) for trial in trials}) == 6
+
+
+def test_every_setting_is_judged_on_top_of_the_best() -> None:
+    """Of 54 combinations: whatever corrections do, they show only once weights are rounded well, not equalized."""
+    harm: Mapping[str, Mapping[Choice, float]] = {
+        "equalize": dict.fromkeys((True, False, "activations"), 1.0),
+        "bias_correction": dict.fromkeys(("analytic", "empirical", "none"), 1.0),
+        "dmq": dict.fromkeys(("no dmq", "dmq 0.7", "dmq 0.5"), 1.0),
+        "weight_rounding": dict.fromkeys(("nearest", "gptq"), 1.0),
+    }
+    problem = Synthetic({"a": 1.0}, {"a": {"r": 1.0}}, {}, harm=harm)
+
+    def divergence(parameters: Parameters) -> float:
+        off = 1.0 if parameters["equalize"] is True else 0.1
+        off += 0.0 if parameters["weight_rounding"] == "gptq" else 0.1
+        off += {"analytic": 0.03, "empirical": 0.01, "none": 0.02}[str(parameters["bias_correction"])]
+        return off + 1e-4 * len(str(parameters))  # no two alike
+
+    trials, winner = run(divergence, problem=problem)
+    assert (winner["equalize"], winner["weight_rounding"]) in ((False, "gptq"), ("activations", "gptq"))
+    assert winner["bias_correction"] == "empirical"
+    assert len({tuple(globals_of(trial.parameters).items()) for trial in trials}) <= MOST
+    assert sum(trial.max_samples or 0 for trial in trials) <= 2000
 
 
 def test_those_that_are_close_are_scored_on_more() -> None:
@@ -65,13 +119,37 @@ def test_those_that_are_close_are_scored_on_more() -> None:
 
     trials, winner = run(divergence)
     assert winner["equalize"] is True
-    assert [trial.max_samples for trial in trials[1:]] == [64, 64, 64, 64, 128, 256]
+    assert [trial.max_samples for trial in trials[1:]] == [64, 64, 64, 64, 256]
 
 
-def test_where_nothing_is_better_the_start_wins() -> None:
+def test_what_changes_nothing_is_not_combined_and_not_tried_again() -> None:
     trials, winner = run(lambda parameters: 1.0)
     assert winner == globals_of(START)
     assert len(trials) == 5
+    raced = race(History.of(trials, PROBLEM), START)
+    assert list(raced.ranked) == [START]
+    assert list(raced.near) == [START]
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [(4000, (64, 256)), (1000, (32, 128)), (489, (16, 64)), (100, (4, 16)), (8, (1, 4)), (5, (1, 5)), (1, (1, 1))],
+)
+def test_few_samples_are_compared_where_there_are_few(total: int, expected: tuple[int, int]) -> None:
+    assert samples_of(total) == expected
+
+
+def test_drops_are_compared_where_few_samples_tell_of_them() -> None:
+    """What is nearer to FP32 may lose more."""
+
+    def facts(point: Parameters) -> dict[str, Any]:
+        divergence = 2.0 - true_divergence(point)
+        return {"divergences": (divergence,), "probe_drops": (true_divergence(point) - 0.5,)}
+
+    trials = [trial(0, START, None, **facts(START), drop=0.3, within=False)]
+    while (raced := race(History.of(trials, PROBLEM), START)).next is not None:
+        trials.append(trial(len(trials), raced.next.parameters, raced.next.max_samples, **facts(raced.next.parameters)))
+    assert globals_of(raced.ranked[0]) == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}
 
 
 def test_changes_that_spoil_each_other_are_not_put_together() -> None:

@@ -17,7 +17,15 @@ from optuna.storages import RDBStorage, get_storage
 from optuna.storages._rdb.models import TrialParamModel
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.orm import Session
 
 from autoquant.errors import StorageError, UsageError
@@ -30,6 +38,8 @@ DRIVERS: Mapping[str, str] = MappingProxyType({"postgresql": "psycopg", "mysql":
 """The databases that are known to work, each with the driver that the extra of its name installs."""
 EXAMPLE = "postgresql+psycopg://user@host/database"
 CONNECT_SECONDS = 10
+MAKING, MAKING_SECONDS = 4, 0.5
+"""So often is it tried to make the tables, so many seconds apart, while others make them."""
 STUCK_SECONDS = 60.0
 """Seconds after which a connection that gives no answer is given up."""
 
@@ -59,6 +69,14 @@ class Database(RDBStorage):
     Optuna asks for the trial, and for the same parameter of another one, before each of them: three statements a
     parameter. All trials of a study of ours have the same space.
     """
+
+    def __init__(self, url: str, engine: dict[str, Any]) -> None:
+        try:
+            super().__init__(url, engine)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
 
     def _set_trial_param_without_commit(
         self,
@@ -118,7 +136,7 @@ def open_database(
     if driver == "pymysql":
         arguments |= {"read_timeout": stuck, "write_timeout": stuck}
     try:
-        database = Database(text, {"connect_args": arguments})
+        database = _opened(text, arguments)
     except (ImportError, NoSuchModuleError):
         hint = f"pip install 'autoquant[{url.get_backend_name()}]', and write {url.get_backend_name()}+{driver}://..."
         raise UsageError(f"--storage {text}", "has no driver here", hint=hint) from None
@@ -133,13 +151,22 @@ def open_database(
         watchdog.close()
         database.engine.dispose()
 
-    return PatientStorage(
-        get_storage(database),
-        Patience(text, warn),
-        is_away,
-        lambda: _one_transaction(database),
-        database.engine.dispose,
-    )
+    storage, patience = get_storage(database), Patience(text, warn)
+    return PatientStorage(storage, patience, is_away, lambda: _one_transaction(database), close)
+
+
+def _opened(text: str, arguments: dict[str, Any]) -> Database:
+    """Open a database, with Optuna's tables: of several processes that make these at once, all but one have errors."""
+    for attempt in range(MAKING):
+        try:
+            return Database(text, {"connect_args": arguments})
+        except (DBAPIError, StorageInternalError) as error:
+            found = error.__cause__ if isinstance(error, StorageInternalError) else error
+            is_made = isinstance(found, IntegrityError | ProgrammingError) or "already exists" in str(found)
+            if not is_made or attempt == MAKING - 1:
+                raise
+            time.sleep(MAKING_SECONDS)
+    raise AssertionError
 
 
 def is_away(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack, closing
 from typing import Any, cast
 
@@ -38,6 +39,27 @@ def test_others_are_refused_and_no_password_is_shown(url: str, message: str) -> 
     with pytest.raises(UsageError, match=message) as error:
         check_url(url)
     assert "secret" not in str(error.value)
+
+
+def test_several_that_are_the_first_in_a_database_make_its_tables_once() -> None:
+    """An owner and its workers, started at the same moment."""
+    opened: list[Any] = []
+
+    def open_one(url: str) -> None:
+        try:
+            storage = open_database(url)
+            opened.append(storage.get_all_studies())
+            storage.close()
+        except Exception as error:
+            opened.append(error)
+
+    with postgresql() as server:
+        threads = [threading.Thread(target=open_one, args=(server.url,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert opened == [[]] * 8
 
 
 def test_a_trial_is_two_commits_and_few_statements_whatever_the_parameters() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from autoquant.errors import RunError
@@ -22,6 +21,7 @@ from autoquant.tuning.fleet.messages import JOB, LEFT, process_of, read_worker
 from autoquant.tuning.fleet.storages import meet_in_folder
 from autoquant.tuning.fleet.worker import check_search, meet
 from autoquant.tuning.study.journal import NAME, OUTCOME
+from autoquant.tuning.study.journal_file import JournalFile
 from autoquant.tuning.study.run_folder import RunFolder
 
 
@@ -95,7 +95,7 @@ def _journal(folder: RunFolder) -> list[FrozenTrial]:
     """The trials of a run that has no other storage."""
     if not folder.journal.exists():
         return []
-    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    storage = JournalStorage(JournalFile(str(folder.journal)))
     return optuna.load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False)
 
 

@@ -18,7 +18,7 @@ from autoquant.model.open import model_digest
 from autoquant.tuning.events import Listener, Warned, progress
 from autoquant.tuning.fleet.board import OWNER, VISITOR, Member
 from autoquant.tuning.fleet.float_outputs import check_float, float_digest
-from autoquant.tuning.fleet.messages import ENDED, FLOAT, LEFT, READY, WORKING, Process, WorkerFacts
+from autoquant.tuning.fleet.messages import FLOAT, READY, WORKING, Process, WorkerFacts, has_ended
 from autoquant.tuning.fleet.storages import Meeting
 from autoquant.tuning.fleet.work import Joined
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
@@ -60,8 +60,8 @@ def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
             ready = [one for one in owners if READY in one.said]
             if ready:
                 return ready[0]
-            if not owners:
-                _refuse_ended(meeting)
+            if not owners and has_ended(meeting.board):
+                raise SearchEnded
             waited = patient.clock() - begin
             if waited >= patient.idle:
                 what = f"no search was ready within {waited:.0f} s"
@@ -75,12 +75,6 @@ def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
                     stack.callback(meeting.board.leave, meeting.board.join(VISITOR, encode(Process.own())))
                 told = what
             patient.sleep(min(1.0, max(patient.idle - waited, 0.05)))
-
-
-def _refuse_ended(meeting: Meeting) -> None:
-    owners = [one for one in meeting.board.everybody() if one.role == OWNER]
-    if owners and owners[-1].said.get(LEFT) == ENDED:
-        raise SearchEnded
 
 
 @dataclass

@@ -14,7 +14,7 @@ from autoquant.errors import RunError
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
-from autoquant.tuning.fleet.board import ABOUT, Member
+from autoquant.tuning.fleet.board import ABOUT, OWNER, Board, Member
 from autoquant.tuning.study.trial import Trial, as_told, sent_facts
 
 JOB, RESULT, LEFT = "job", "result", "left"
@@ -119,6 +119,12 @@ def read_worker(member: Member) -> WorkerFacts:
 def process_of(member: Member) -> Process:
     """What an owner, or a visitor, says of itself. Raises RunError where it says nothing of the kind."""
     return decode(Process, Fields(member.said.get(ABOUT), f"process {member.number}", RunError))
+
+
+def has_ended(board: Board) -> bool:
+    """Whether the search has come to its end: its last owner says so."""
+    owners = [one for one in board.everybody() if one.role == OWNER]
+    return bool(owners) and owners[-1].said.get(LEFT) == ENDED
 
 
 def last_words(member: Member) -> str:

@@ -26,6 +26,7 @@ from autoquant.tuning.fleet.messages import (
     Job,
     Result,
     WorkerFacts,
+    has_ended,
     read_job,
     result_facts,
 )
@@ -39,6 +40,8 @@ from autoquant.tuning.worker import LocalWorker
 
 SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.05
 """Seconds from one look for a job to the next: at least, at most, and as a share of those already waited."""
+ENDED_SECONDS = 10.0
+"""Seconds from one look whether the search has ended to the next: whoever joins late is not told."""
 
 
 class Revoked(BaseException):  # no function of the user's must take it for an error
@@ -129,7 +132,7 @@ class AtWork:
             if REFUSED in given:
                 raise RunError("the search", f"sends this worker away: {given[REFUSED]}", hint="see that first")
             if END in given:
-                return f"the search has ended: {given[END]}"
+                return "the search has ended" + (f": {given[END]}" if given[END] else "")
             job = read_job(given)
             seen = self._job = job.name
             try:
@@ -145,6 +148,7 @@ class AtWork:
     def _next(self, seen: str, dismissed: Callable[[], bool]) -> Mapping[str, Any] | None:
         """What the owner says, once that is new; None where it says nothing for too long."""
         begin = self._clock()
+        look = begin + (ENDED_SECONDS if seen else 0.0)
         reporter(self._listener, "waiting for a trial")
         while True:
             if dismissed():
@@ -152,6 +156,10 @@ class AtWork:
             given: Mapping[str, Any] = self._board.read(self._member).get(JOB) or {}
             if given and given.get("name") != seen:
                 return given
+            if self._clock() >= look:
+                look += ENDED_SECONDS
+                if has_ended(self._board):
+                    return {END: ""}
             waited = self._clock() - begin
             if waited >= self._idle:
                 return None

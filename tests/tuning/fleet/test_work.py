@@ -23,7 +23,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.events import Event, Warned, WorkerEnded
-from autoquant.tuning.fleet.board import Board
+from autoquant.tuning.fleet.board import OWNER, Board
 from autoquant.tuning.fleet.messages import Process, WorkerFacts
 from autoquant.tuning.fleet.owner import Ended, Fleet
 from autoquant.tuning.fleet.work import AtWork, Joined
@@ -256,6 +256,16 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
         scene.give(0, seconds=0.05)
         (trial,) = scene.until(_ended)
     assert (trial.state, trial.failure) == (State.FAILED, "it took longer than --trial-timeout 0.05s")
+
+
+def test_a_worker_that_joins_too_late_leaves_by_itself(tmp_path: Path) -> None:
+    """As one does that was stopped until after the end; but not where a search was resumed."""
+    scene = Scene(tmp_path)
+    for why, came in (("ended", "the search has ended"), ("was interrupted", "had nothing to do for 0.05 s")):
+        owner = scene.board.join(OWNER, {})
+        scene.board.say(owner, "left", why)
+        scene.board.leave(owner)
+        assert scene.at_work(idle=0.05).run() == came
 
 
 def test_a_worker_waits_for_ever_unless_it_is_told_otherwise(tmp_path: Path) -> None:

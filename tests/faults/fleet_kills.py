@@ -47,8 +47,8 @@ SIGNALS: Mapping[str, Sequence[signal.Signals]] = {
 }
 ENDS = (0, 1, 3)
 """Exit codes of a search that came to its end."""
-NEEDS_A_DATABASE = "half of the files left"
-"""A point that is not there where workers have the disk of the run."""
+ONLY = {"half of the files left": "postgresql", "half of a line written": "journal"}
+"""Points that are there in one kind of storage alone."""
 SILENT = "gave no sign of life"
 WORKERS = 2
 
@@ -220,11 +220,12 @@ class Case:
         self.processes.append(Process(role, start(words, log, before), log))
 
 
-def strikes(draw: random.Random, points: Sequence[str]) -> Iterator[Strike]:
+def strikes(draw: random.Random, points: Sequence[str], storages: Sequence[str]) -> Iterator[Strike]:
     """All points with all signals, in an order of its own, again and again."""
     known = [(OWNER, *one) for one in product(OF_OWNER, SIGNALS[OWNER])]
     known += [(WORKER, *one) for one in product(OF_WORKER, SIGNALS[WORKER])]
     known = [one for one in known if not points or one[1] in points]
+    known = [one for one in known if ONLY.get(one[1], storages[0]) in storages]
     while True:
         draw.shuffle(known)
         for role, point, number in known:
@@ -254,8 +255,8 @@ def play_all(given: argparse.Namespace, folder: Path, target: str, storages: Map
     what = f"{len(wanted['trials'])} trials, best {wanted['best']}, {wanted['verdict']}"
     print(f"{target}: alone {what}, in {alone.seconds:.1f}s", flush=True)
     counts, draw = Counter[str](), random.Random(f"{given.seed} {target}")
-    for number, strike in zip(range(given.cases), strikes(draw, given.points), strict=False):
-        name = list(storages)[-1 if strike.point == NEEDS_A_DATABASE else number % len(storages)]
+    for number, strike in zip(range(given.cases), strikes(draw, given.points, given.storages), strict=False):
+        name = ONLY.get(strike.point, list(storages)[number % len(storages)])
         case = Case(folder / "case", words, storages[name], strike)
         wrong = case.play()
         if not wrong:

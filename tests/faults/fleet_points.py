@@ -76,7 +76,7 @@ OF_WORKER: Mapping[str, Point] = MappingProxyType(
         "scored": Point("tuning.fleet.work", "carried_out", before=False),
         "between files and result": Point("tuning.fleet.work", "result_facts"),
         "half of the files left": Point("tuning.study.artifacts", "Directory.write", before=False),
-        "half of a line written": HalfLine("tuning.study.journal_file", "JournalFile.append_logs", most=12),
+        "half of a line written": HalfLine("tuning.study.journal_file", "JournalFile.append_logs", most=5),
         "result told": Point("tuning.fleet.work", "WorkerEnded"),
     }
 )
@@ -90,7 +90,7 @@ OF_OWNER: Mapping[str, Point] = MappingProxyType(
         "score.json written": Point("tuning.fleet.dispatch", "finish"),
         "trial recorded": Point("tuning.study.stored_trials", "StoredTrials.end", before=False),
         "best kept": Point("tuning.trial_steps", "keep_best", before=False),
-        "half of a line written": HalfLine("tuning.study.journal_file", "JournalFile.append_logs", most=40),
+        "half of a line written": HalfLine("tuning.study.journal_file", "JournalFile.append_logs", most=20),
         "finalizing": Point("tuning.search", "finalize", most=1),
         "finalized": Point("tuning.search", "keep_pictures", most=1),
         "holdout about to be scored": Point("tuning.certify", "holdout_subset", most=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -24,6 +25,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     NoSuchModuleError,
     OperationalError,
+    PendingRollbackError,
     ProgrammingError,
 )
 from sqlalchemy.orm import Session
@@ -151,6 +153,7 @@ def open_database(
         watchdog.close()
         database.engine.dispose()
 
+    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_news)
     storage, patience = get_storage(database), Patience(text, warn)
     return PatientStorage(storage, patience, is_away, lambda: _one_transaction(database), close)
 
@@ -174,7 +177,13 @@ def is_away(error: Exception) -> bool:
     found = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(found, DBAPIError) and found.connection_invalidated:
         return True
-    return isinstance(found, OperationalError | InterfaceError)
+    # Optuna asks once more on a connection that has broken off, which is another error.
+    return isinstance(found, OperationalError | InterfaceError | PendingRollbackError)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether what Optuna logs is not what is told in a line of ours: that the database is away."""
+    return not record.getMessage().startswith("Caught an error from sqlalchemy")
 
 
 class _Open(Session):

@@ -8,12 +8,15 @@ import optuna
 import psycopg
 import pytest
 from databases import Proxy, postgresql
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from autoquant.errors import UsageError
-from autoquant.tuning.study.databases import check_url, open_database
+from autoquant.tuning.study.databases import check_url, is_away, open_database
+from autoquant.tuning.study.patience import cause
 from autoquant.tuning.study.stores import database_store
 
 SPACE = {f"p{number}": optuna.distributions.CategoricalDistribution((True, False)) for number in range(60)}
@@ -60,6 +63,15 @@ def test_several_that_are_the_first_in_a_database_make_its_tables_once() -> None
         for thread in threads:
             thread.join()
     assert opened == [[]] * 8
+
+
+def test_what_optuna_asks_of_a_connection_that_broke_off_is_away_too() -> None:
+    """It asks again in another way, which is another error; what was wrong at first is told."""
+    error, wrapped = PendingRollbackError("please rollback() fully"), StorageInternalError("during the commit")
+    error.__context__ = OperationalError("SELECT 1", None, Exception("server closed the connection"))
+    wrapped.__cause__ = error
+    assert is_away(wrapped) and cause(wrapped) == "server closed the connection"
+    assert not is_away(StorageInternalError("of another kind"))
 
 
 def test_a_trial_is_two_commits_and_few_statements_whatever_the_parameters() -> None:

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import takewhile
+from operator import ne
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +82,7 @@ def lines(tiny: Tiny, files: Path) -> dict[str, list[str]]:
     assert done.returncode == 0, done.stdout + done.stderr
     said, found = iter(done.stdout.splitlines()), {}
     for name in scripts:
-        found[name] = list(takewhile(lambda line, end=f"{name}: exit ": not line.startswith(end), said))
+        found[name] = list(takewhile(partial(ne, f"{name}: exit 0"), said))
     assert re.findall(r"^(\w+): exit 0$", done.stdout, re.MULTILINE) == list(scripts), done.stdout
     return found
 

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from autoquant.errors import RunError
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
-from autoquant.tuning.fleet.board import ABOUT, OWNER, Board, Member
+from autoquant.tuning.fleet.board import ABOUT, OWNER, WORKER, Board, Member
 from autoquant.tuning.study.trial import Trial, as_told, sent_facts
 
 JOB, RESULT, LEFT = "job", "result", "left"
@@ -60,12 +61,13 @@ class WorkerFacts:
     """What a worker says of itself when it joins.
 
     `exact` says that its FP32 outputs are those of the owner, bit by bit. It writes into this `folder` of the run,
-    where it has its disk.
+    where it has its disk. Of the trials of these numbers it has `kept` results that were not told.
     """
 
     process: Process
     exact: bool = True
     folder: str = ""
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,14 @@ def has_ended(board: Board) -> bool:
     """Whether the search has come to its end: its last owner says so."""
     owners = [one for one in board.everybody() if one.role == OWNER]
     return bool(owners) and owners[-1].said.get(LEFT) == ENDED
+
+
+def leave_for_dead(board: Board, member: int, process: Process) -> None:
+    """Let a worker be here no more that was this process, which is known to be dead."""
+    with suppress(KeyError, RunError):  # of a board that was made again
+        found = board.find(member)
+        if found.role == WORKER and read_worker(found).process == process:
+            board.leave(member, dead=True)
 
 
 def last_words(member: Member) -> str:

@@ -269,7 +269,8 @@ class Fleet:
             if not able:
                 continue
             self._waiting.remove(number)
-            chosen = next((worker for worker in able if worker.before == (number, task.trial.parameters)), able[0])
+            has_it = (one for one in able if number in one.facts.kept or one.before == (number, task.trial.parameters))
+            chosen = next(has_it, able[0])
             chosen.trial = number
             if chosen.before != (number, task.trial.parameters):
                 self._jobs += 1

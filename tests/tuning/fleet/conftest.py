@@ -4,9 +4,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from databases import Server, postgresql
+from fleet_searches import METRIC
 from optuna.storages import InMemoryStorage
 
 from autoquant.tuning.fleet.board import Board
@@ -39,3 +41,9 @@ def meet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
 def board() -> Board:
     """A board in memory."""
     return Board(InMemoryStorage(), "study")
+
+
+@pytest.fixture
+def options(on_lite: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "mine.py").write_text(METRIC)
+    return {**on_lite, "max_trials": 6}

@@ -38,6 +38,20 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         self._control("stop", "-w", "-m", mode)
 
+    def made(self, name: str) -> str:
+        """The URL of another database, which is made."""
+        self._client("createdb", name)
+        return self.url.replace("/postgres", f"/{name}")
+
+    def copy(self, *, to: str) -> None:
+        """Restore a dump of the database in another one."""
+        dump = str(self.folder / "dump")
+        self._client("pg_dump", "-Fc", "-f", dump, "postgres")
+        self._client("pg_restore", "-d", to.rpartition("/")[2], dump)
+
+    def _client(self, program: str, *words: str) -> None:
+        self.run(program, "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, *words)
+
     def _control(self, *words: str) -> None:
         self.run("pg_ctl", "-D", str(self.folder / "cluster"), *words)
 

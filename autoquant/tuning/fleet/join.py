@@ -29,7 +29,7 @@ from autoquant.tuning.study.artifacts import open_artifacts
 from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.identity import check_same, check_versions, versions_of
 from autoquant.tuning.study.origins import check_origins
-from autoquant.tuning.study.request import CHANGEABLE, MOVABLE, SearchRequest
+from autoquant.tuning.study.request import CHANGEABLE, MOVABLE, STORAGE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
 SEARCH = "the search"
@@ -147,7 +147,7 @@ def joined(
 def _origin_of_results(folder: RunFolder, study: str) -> str:
     """A digest of all that results of a search come of, but for their plans and rules."""
     stored = folder.read_request()
-    request = {key: value for key, value in stored["request"].items() if key not in CHANGEABLE | MOVABLE | {"storage"}}
+    request = {key: value for key, value in stored["request"].items() if key not in CHANGEABLE | MOVABLE | {STORAGE}}
     known = (study, request, stored["digests"], stored["versions"], stored["code"])
     files = (folder.baseline, folder.splits)
     return digest_of(json_text(known), *(sha256_of(path) if path.is_file() else "" for path in files))

@@ -23,6 +23,7 @@ from autoquant.tuning.fleet.worker import check_search, meet
 from autoquant.tuning.study.journal import NAME, OUTCOME
 from autoquant.tuning.study.journal_file import JournalFile
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.stores import check_moved
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def read_status(
     folder = None if run is None else RunFolder(run)
     asked = {} if folder is None else folder.read_request()["request"]
     if folder is not None and not asked.get("storage"):
+        if storage:
+            check_moved(folder, asked, storage)
         if not folder.workers.exists():
             return _status(str(run), _journal(folder), [], clock, folder.is_locked())
         with closing(meet_in_folder(folder)) as meeting:

@@ -1,10 +1,10 @@
 """Searches on workers, of which a worker or the owner is stopped or killed at a point of its code, by name.
 
     python tests/faults/fleet_kills.py MODEL DATA CALIBRATION [--cases N] [--seed S] [--targets T,T]
-        [--storages journal,postgresql] [--points P,P] [--folder DIR] [-- WORDS]
+        [--storages journal,postgresql,mysql] [--points P,P] [--folder DIR] [-- WORDS]
 
 For each target a search is left alone, certification included. Then in each case an owner without trials of its own and
-two workers, which meet in the run's folder or in PostgreSQL, are started, and one of them is sent SIGKILL, SIGTERM or,
+two workers, which meet in the run's folder or in a database, are started, and one of them is sent SIGKILL, SIGTERM or,
 a worker, SIGSTOP, and SIGCONT once it was given up, at a point (fleet_points.py): cases go through points and signals
 in turn. One that dies is followed by another, an owner by one that resumes. In half of the cases nobody can tell from
 outside whether a worker's process lives. The search must come to the same as the one that was left alone, each of its
@@ -37,6 +37,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from databases import mariadb, postgresql
 from fleet_points import OF_OWNER, OF_WORKER, be_elsewhere, hasten, striker
 from kills import LIMIT, PATIENCE, load, outcome, run, start
 
@@ -47,8 +48,8 @@ SIGNALS: Mapping[str, Sequence[signal.Signals]] = {
 }
 ENDS = (0, 1, 3)
 """Exit codes of a search that came to its end."""
-ONLY = {"half of the files left": "postgresql", "half of a line written": "journal"}
-"""Points that are there in one kind of storage alone."""
+OF_JOURNAL, OF_DATABASES = "half of a line written", "half of the files left"
+"""Points that are there in a journal, and in databases, alone."""
 SILENT = "gave no sign of life"
 WORKERS = 2
 
@@ -220,12 +221,17 @@ class Case:
         self.processes.append(Process(role, start(words, log, before), log))
 
 
+def can_reach(point: str, storage: str) -> bool:
+    """Whether a search in a kind of storage comes to a point."""
+    return point != (OF_DATABASES if storage == "journal" else OF_JOURNAL)
+
+
 def strikes(draw: random.Random, points: Sequence[str], storages: Sequence[str]) -> Iterator[Strike]:
     """All points with all signals, in an order of its own, again and again."""
     known = [(OWNER, *one) for one in product(OF_OWNER, SIGNALS[OWNER])]
     known += [(WORKER, *one) for one in product(OF_WORKER, SIGNALS[WORKER])]
     known = [one for one in known if not points or one[1] in points]
-    known = [one for one in known if ONLY.get(one[1], storages[0]) in storages]
+    known = [one for one in known if any(can_reach(one[1], storage) for storage in storages)]
     while True:
         draw.shuffle(known)
         for role, point, number in known:
@@ -256,7 +262,8 @@ def play_all(given: argparse.Namespace, folder: Path, target: str, storages: Map
     print(f"{target}: alone {what}, in {alone.seconds:.1f}s", flush=True)
     counts, draw = Counter[str](), random.Random(f"{given.seed} {target}")
     for number, strike in zip(range(given.cases), strikes(draw, given.points, given.storages), strict=False):
-        name = ONLY.get(strike.point, list(storages)[number % len(storages)])
+        able = [name for name in storages if can_reach(strike.point, name)]
+        name = able[number % len(able)]
         case = Case(folder / "case", words, storages[name], strike)
         wrong = case.play()
         if not wrong:
@@ -296,9 +303,9 @@ def main() -> int:
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         if "postgresql" in storages:
-            from databases import postgresql
-
             storages["postgresql"] = stack.enter_context(postgresql()).url
+        if "mysql" in storages:
+            storages["mysql"] = stack.enter_context(mariadb()).url
         for target in given.targets:
             folder = (given.folder or Path(temporary)).resolve() / target
             folder.mkdir(parents=True)

@@ -38,6 +38,10 @@ from autoquant.tuning.study.patient_storage import PatientStorage
 
 DRIVERS: Mapping[str, str] = MappingProxyType({"postgresql": "psycopg", "mysql": "pymysql"})
 """The databases that are known to work, each with the driver that the extra of its name installs."""
+PASSWORDS: Mapping[str, str] = MappingProxyType(
+    {"postgresql": "PGPASSWORD or ~/.pgpass", "mysql": "?read_default_file= with a file like ~/.my.cnf"}
+)
+"""Where the password of a database is, which no URL has."""
 EXAMPLE = "postgresql+psycopg://user@host/database"
 CONNECT_SECONDS = 10
 MAKING, MAKING_SECONDS = 4, 0.5
@@ -57,8 +61,7 @@ def check_url(text: str) -> URL:
         what = "is no storage that several processes can share"
         raise UsageError(f"--storage {where}", what, hint=f"give one of PostgreSQL or MySQL, for example {EXAMPLE}")
     if url.password is not None or "password" in url.query:
-        files = "PostgreSQL takes PGPASSWORD or ~/.pgpass, MySQL ?read_default_file= with a file like ~/.my.cnf"
-        hint = f"leave it out: {files}"
+        hint = f"leave it out: PostgreSQL takes {PASSWORDS['postgresql']}, MySQL {PASSWORDS['mysql']}"
         raise UsageError(
             f"--storage {where}", "has a password, which lists of processes and files would show", hint=hint
         )
@@ -145,7 +148,8 @@ def open_database(
     except RuntimeError as error:  # which says how to upgrade its tables
         raise StorageError(text, reason(error), hint="or give another database") from None
     except (DBAPIError, StorageInternalError) as error:
-        hint = "see that the server runs, and that user, database and password (PGPASSWORD, ~/.pgpass) are right"
+        password = PASSWORDS[url.get_backend_name()]
+        hint = f"see that the server runs, and that user, database and password ({password}) are right"
         raise StorageError(text, f"cannot be opened ({cause(error)})", hint=hint) from None
     watchdog = Watchdog(database.engine, stuck)
 

@@ -157,8 +157,9 @@ def test_what_was_damaged_or_lost_is_built_again(
 
 
 def test_a_storage_that_is_away_for_a_while_loses_nothing(
-    options: dict[str, Any], server: Server, tmp_path: Path
+    options: dict[str, Any], either: Server, tmp_path: Path
 ) -> None:
+    server = either
     alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
     study, heard = uuid.uuid4().hex, list[str]()
     with workers(1, "--storage", server.url, "--study", study) as (only,):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Server
+from databases import PostgreSQL
 from fleet_searches import untimed
 
 import autoquant
@@ -16,7 +16,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 
 
 def test_a_search_goes_on_in_the_database_that_its_own_was_moved_to(
-    options: dict[str, Any], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: dict[str, Any], server: PostgreSQL, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is refused where its study is not, or is an older copy, or that of another run."""
     alone = autoquant.search(**{**options, "run": tmp_path / "alone"})
@@ -52,14 +52,14 @@ def test_a_search_goes_on_in_the_database_that_its_own_was_moved_to(
     assert len(autoquant.resume(run, max_trials=7).trials) == 7, "it stays there"
 
 
-def test_a_run_with_its_own_journal_has_no_storage(options: dict[str, Any], server: Server) -> None:
+def test_a_run_with_its_own_journal_has_no_storage(options: dict[str, Any], server: PostgreSQL) -> None:
     autoquant.search(**{**options, "max_trials": 1})
     for what in (autoquant.resume, autoquant.work, autoquant.status):
         with pytest.raises(UsageError, match="has its own journal; leave it out"):
             what(run=options["run"], storage=server.url)
 
 
-def test_trials_in_a_storage_are_not_scored_again(options: dict[str, Any], server: Server) -> None:
+def test_trials_in_a_storage_are_not_scored_again(options: dict[str, Any], server: PostgreSQL) -> None:
     autoquant.search(**{**options, "max_trials": 1}, storage=server.url, study=uuid.uuid4().hex)
     with pytest.raises(UsageError, match="this one has its study in a storage; start a new run"):
         autoquant.resume(options["run"], accept_changed=["metric"])

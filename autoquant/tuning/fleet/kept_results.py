@@ -87,7 +87,7 @@ class KeptResults:
         """Keep a result until it is told."""
         number = int(job.trial["number"])
         path = self._folder / RESULTS.replace("*", f"{number:04d}")
-        kept = Kept(path, member, self._process, _nameless(job), result)
+        kept = Kept(path, member, self._process, _facts(job), result)
         facts = {SEARCH: self._search, MEMBER: member, PROCESS: encode(self._process)}
         write_text(path, json_text({**facts, JOB: kept.job, RESULT: result}))
         self._kept[number] = kept
@@ -95,7 +95,7 @@ class KeptResults:
     def find(self, job: Job) -> Mapping[str, Any] | None:
         """The result of a job, its files in the own folder; None where none is here, or is of other rules."""
         kept = self._kept.get(int(job.trial["number"]))
-        if kept is None or kept.job != _nameless(job):
+        if kept is None or kept.job != _facts(job):
             return None
         there, here = _files(kept.path.parent, kept.job), _files(self._folder, kept.job)
         if self._with_files and there != here:
@@ -204,6 +204,6 @@ def _files(folder: Path, job: Mapping[str, Any]) -> Path:
     return folder / f"{job['trial']['number']:04d}"
 
 
-def _nameless(job: Job) -> dict[str, Any]:
-    """All of a job but its name."""
-    return {key: value for key, value in job_facts(job).items() if key != "name"}
+def _facts(job: Job) -> dict[str, Any]:
+    """All of a job that its result comes of."""
+    return {key: value for key, value in job_facts(job).items() if key not in ("name", "closest")}

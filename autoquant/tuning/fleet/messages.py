@@ -72,24 +72,29 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to carry out, under a name that no other job has. It fails after so many `seconds`."""
+    """A trial to carry out, under a name that no other job has. It fails after so many `seconds`.
+
+    `closest` is the drop of the closest trial so far, where none is within tolerance.
+    """
 
     name: str
     trial: Mapping[str, Any]
     rules: StoppingRules
     seconds: float | None = None
+    closest: float | None = None
 
 
 def job_facts(job: Job) -> Any:
     """A job as the board holds it."""
-    facts = {"name": job.name, "trial": job.trial, "rules": encode(job.rules), "seconds": job.seconds}
-    return without_nulls(facts)
+    facts = {"name": job.name, "trial": job.trial, "rules": encode(job.rules)}
+    return without_nulls({**facts, "seconds": job.seconds, "closest": job.closest})
 
 
 def read_job(facts: Any) -> Job:
     """A job of the board. Raises RunError where it is none."""
     found = Fields(facts, "job", RunError)
-    return Job(facts["name"], facts["trial"], decode(StoppingRules, found.sub("rules")), facts.get("seconds"))
+    rules = decode(StoppingRules, found.sub("rules"))
+    return Job(facts["name"], facts["trial"], rules, facts.get("seconds"), facts.get("closest"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 from autoquant.errors import AutoquantError, RunError, StorageError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import encode
 from autoquant.tuning.events import Listener, TrialStarted, Warned, WorkerEnded, progress, reporter
 from autoquant.tuning.fleet.board import PERIOD, WORKER, Board, Dismissed
@@ -38,7 +37,7 @@ from autoquant.tuning.study.artifacts import Artifacts
 from autoquant.tuning.study.run_folder import CHANGES
 from autoquant.tuning.study.study import Space
 from autoquant.tuning.study.trial import Trial, as_told, sent_trial
-from autoquant.tuning.trial_steps import carried_out, may_be_best
+from autoquant.tuning.trial_steps import carried_out, may_be_best, may_be_closest
 from autoquant.tuning.worker import LocalWorker
 
 SHORTEST, LONGEST, SHARE = 0.05, 1.0, 0.05
@@ -211,12 +210,12 @@ class AtWork:
         folder.mkdir(parents=True, exist_ok=True)
         seconds = math.inf if job.seconds is None else job.seconds
         trial = carried_out(self._joined.worker, trial, job.rules, folder, self._begin, self._limit, seconds)
-        return trial, self._left(trial, job.rules, folder)
+        return trial, self._left(trial, job, folder)
 
-    def _left(self, trial: Trial, rules: StoppingRules, folder: Path) -> Mapping[str, str]:
+    def _left(self, trial: Trial, job: Job, folder: Path) -> Mapping[str, str]:
         """Leave the files of a trial that may be the best for the owner, which builds them again where that fails."""
         artifacts = self._joined.artifacts
-        if artifacts is None or not may_be_best(trial, rules):
+        if artifacts is None or not (may_be_best(trial, job.rules) or may_be_closest(trial, job.closest)):
             return {}
         what = f"storing the files of trial {trial.number}"
         self._report(what, 0, 0)

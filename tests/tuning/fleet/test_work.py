@@ -142,17 +142,28 @@ def test_a_worker_carries_out_what_it_is_given(tmp_path: Path) -> None:
     assert scene.board.everybody()[0].said["left"] == "the search has ended: it is enough"
 
 
-@pytest.mark.parametrize(("improves", "max_drop"), [(True, 1.0), (False, 1.0), (True, 0.0)])
-def test_files_of_what_may_be_the_best_are_left_for_the_owner(tmp_path: Path, improves: bool, max_drop: float) -> None:
-    """Nothing of a trial stays here: the owner does not have this disk."""
+@pytest.mark.parametrize(
+    ("improves", "max_drop", "closest", "is_left"),
+    [
+        (True, 1.0, None, True),
+        (False, 1.0, None, False),
+        (True, 0.0, None, False),
+        (True, 0.0, 1.0, True),
+        (True, 0.0, 1e-9, False),
+    ],
+)
+def test_files_of_what_may_be_the_best_are_left_for_the_owner(
+    tmp_path: Path, improves: bool, max_drop: float, closest: float | None, is_left: bool
+) -> None:
+    """Or the closest, while none is within tolerance. Nothing stays here: the owner does not have this disk."""
     artifacts = Artifacts(str(tmp_path / "place"), "night")
     artifacts.make()
     scene = Scene(tmp_path / "own", artifacts=artifacts)
-    scene.give(3, rules=replace(RULES, improves=improves, max_drop=max_drop))
+    scene.fleet.give(scene.trial(3), replace(RULES, improves=improves, max_drop=max_drop), None, closest)
     with scene.working():
         (ended,) = scene.ended(_ended)
     assert not list(scene.folder.iterdir()) and not scene.warnings
-    if not improves or max_drop == 0.0:
+    if not is_left:
         assert not ended.files and not list((tmp_path / "place" / "night-artifacts").iterdir())
         return
     assert ended.trial.digests.items() <= ended.files.items() and len(ended.trial.digests) == 3

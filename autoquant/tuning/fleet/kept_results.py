@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,8 @@ LOCK = ".lock"
 """The file of a worker's folder that is locked for as long as it lives."""
 RESULTS = "result-*.json"
 """The files of a worker's folder that hold results."""
+ATTEMPTS = 5
+"""So often is a folder made for a worker: one that is starting may take a new one for that of one that died."""
 SEARCH, MEMBER, PROCESS, JOB, RESULT = "search", "member", "process", "job", "result"
 
 
@@ -66,22 +68,20 @@ class KeptResults:
     @contextmanager
     def those_of_the_dead(self) -> Iterator[None]:
         """Within, results of this search are here too that workers of this machine left beside its own folder."""
-        locks = []
-        for other in sorted(self._folder.parent.glob(f"{WORKING}*")):
-            lock = _locked(other) if other != self._folder and _is_same_user(other, self._folder) else None
-            if lock is None:
-                continue
-            locks.append((other, lock))
-            for path in other.glob(RESULTS):
-                with suppress(RunError, KeyError, TypeError, ValueError):  # of another version
-                    kept = self._read(path)
-                    self._kept.update({} if kept is None else {int(kept.job["trial"]["number"]): kept})
-        try:
+        with ExitStack() as stack:
+            for other in sorted(self._folder.parent.glob(f"{WORKING}*")):
+                lock = _locked(other) if other != self._folder and _is_same_user(other, self._folder) else None
+                if lock is None:
+                    continue
+                with ExitStack() as own:
+                    own.enter_context(lock)
+                    own.callback(_clear, other)
+                    found = [kept for path in other.glob(RESULTS) if (kept := self._read(path)) is not None]
+                    for kept in found:
+                        self._add(kept)
+                    if found:  # else another may have it: it may be of another search
+                        stack.push(own.pop_all())
             yield
-        finally:
-            for other, lock in locks:
-                _clear(other)
-                lock.close()
 
     def keep(self, job: Job, member: int, result: Mapping[str, Any]) -> None:
         """Keep a result until it is told."""
@@ -90,17 +90,19 @@ class KeptResults:
         kept = Kept(path, member, self._process, _facts(job), result)
         facts = {SEARCH: self._search, MEMBER: member, PROCESS: encode(self._process)}
         write_text(path, json_text({**facts, JOB: kept.job, RESULT: result}))
-        self._kept[number] = kept
+        self._add(kept)
 
     def find(self, job: Job) -> Mapping[str, Any] | None:
-        """The result of a job, its files in the own folder; None where none is here, or is of other rules."""
-        kept = self._kept.get(int(job.trial["number"]))
-        if kept is None or kept.job != _facts(job):
+        """The result of a job, its files in the own folder; None where none is here, or it is of other rules."""
+        number = int(job.trial["number"])
+        kept = self._kept.get(number)
+        if kept is None:
             return None
         there, here = _files(kept.path.parent, kept.job), _files(self._folder, kept.job)
+        if kept.job != _facts(job) or (self._with_files and not there.is_dir()):
+            self.drop(number)
+            return None
         if self._with_files and there != here:
-            if not there.is_dir():
-                return None
             shutil.rmtree(here, ignore_errors=True)
             with writing(here):
                 there.replace(here)
@@ -112,15 +114,22 @@ class KeptResults:
         if kept is not None:
             kept.path.unlink(missing_ok=True)
 
+    def _add(self, kept: Kept) -> None:
+        number = int(kept.job["trial"]["number"])
+        if number in self._kept and self._kept[number].path != kept.path:
+            self.drop(number)
+        self._kept[number] = kept
+
     def _read(self, path: Path) -> Kept | None:
-        """A result that is of this search, and as this machine makes them. Raises RunError where a file is none."""
-        found = load_object(path, RunError, hint="leave it")
-        process = decode(Process, found.sub(PROCESS))
-        own = self._process
-        if found.raw(SEARCH) != self._search or (process.host, process.cpu) != (own.host, own.cpu):
-            return None
-        job, result = found.sub(JOB).rest(), found.sub(RESULT).rest()
-        return Kept(path, int(found.raw(MEMBER)), process, job, result)
+        """A result of this search, as this machine makes them; None where a file is none, or of another version."""
+        with suppress(RunError, KeyError, TypeError, ValueError):
+            found = load_object(path, RunError, hint="leave it")
+            process, own = decode(Process, found.sub(PROCESS)), self._process
+            if found.raw(SEARCH) == self._search and (process.host, process.cpu) == (own.host, own.cpu):
+                job, result = found.sub(JOB).rest(), found.sub(RESULT).rest()
+                _files(path.parent, job)  # which says whether it has a number
+                return Kept(path, int(found.raw(MEMBER)), process, job, result)
+        return None
 
 
 @contextmanager
@@ -130,11 +139,16 @@ def working_folder(parent: Path | None) -> Iterator[Path]:
     Raises RunError where there can be none.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
-    lock = None
-    while lock is None:  # another may have taken it for that of one that died
+    for _ in range(ATTEMPTS):
         with writing(parent):
             folder = Path(tempfile.mkdtemp(prefix=WORKING, dir=parent))
         lock = _locked(folder)
+        if lock is not None:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        hint = "give the worker its model, data and --storage instead of the run; or set TMPDIR to another disk"
+        raise RunError(str(parent), "is on a file system without locks", hint=hint)
     with lock:
         try:
             yield folder

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from fleet_searches import until, untimed, worker
 from fleets import RULES, trial_of
 
 import autoquant
+from autoquant.errors import RunError
 from autoquant.files import write_text
 from autoquant.tuning.events import Event, TrialEnded
 from autoquant.tuning.fleet.kept_results import RESULTS, KeptResults, remove_of_dead, working_folder
@@ -89,6 +93,31 @@ def test_what_dead_workers_left_else_is_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_of_another_search_is_left_to_others(tmp_path: Path) -> None:
+    dead(tmp_path, lambda folder: keep(folder, "b"))
+    with (
+        working_folder(tmp_path) as own,
+        KeptResults(own, "a").those_of_the_dead(),
+        working_folder(tmp_path) as other,
+        (kept := KeptResults(other, "b")).those_of_the_dead(),
+    ):
+        assert kept.numbers == (7,)
+        kept.drop(7)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_of_no_use_is_removed(tmp_path: Path) -> None:
+    """One of other rules than are asked, and the older of two."""
+    for number in (7, 7, 8):
+        dead(tmp_path, partial(keep, number=number))
+    with working_folder(tmp_path) as own, (kept := KeptResults(own, "a")).those_of_the_dead():
+        assert kept.numbers == (7, 8) and len(list(tmp_path.glob(f"*/{RESULTS}"))) == 2
+        assert kept.find(job(8, improves=False)) is None and 8 not in kept.numbers
+        assert kept.find(job(7)) == FACTS
+        kept.drop(7)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("results_too", [True, False])
 def test_the_owner_removes_the_folders_of_the_dead_alone(tmp_path: Path, results_too: bool) -> None:
     """One that was given up, and lives after all, goes on in its own."""
@@ -106,6 +135,16 @@ def test_a_file_that_is_no_result_is_none(tmp_path: Path, content: str) -> None:
     dead(tmp_path, lambda folder: write_text(folder / RESULTS.replace("*", "0007"), content))
     with working_folder(tmp_path) as own, (kept := KeptResults(own, "a")).those_of_the_dead():
         assert kept.numbers == ()
+
+
+def test_a_disk_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(RunError, match="is on a file system without locks"), working_folder(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_machine_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,9 +144,9 @@ def resume(
 
     `changed` are options of the search given anew: max_trials, timeout, trial_timeout, isolate, jobs, stop_on_target,
     keep_models, keep_all_models, min_baseline, min_speedup, junit, whatever was given in memory but the model, which
-    the run has, and model, data, calibration and metric where they were moved. Raises RunError when these are not those
-    of the run; but with `accept_changed`, of 'metric' and 'calibration', another one is taken, and all trials are
-    scored again with it.
+    the run has, and model, data, calibration, metric, and the storage of its study, where they were moved. Raises
+    RunError when these are not those of the run; but with `accept_changed`, of 'metric' and 'calibration', another one
+    is taken, and all trials are scored again with it.
     """
     written, folder = ReportWriter(listener, clock), Path(run)
     junit = stored_junit(folder, changed.get("junit"), lambda text: listener(Warned(text)))

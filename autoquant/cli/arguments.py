@@ -137,14 +137,16 @@ def add_certify(group: Any, *, otherwise: str) -> None:
     add(group, {"--certify DATA": f"{what}certificate (default: {otherwise})"})
 
 
-def add_places(parser: Parser) -> None:
-    """Where the model and the data of a run are, if they were moved."""
+def add_places(parser: Parser, *, storage: bool = False) -> None:
+    """Where the model and the data of a run are, if they were moved; or the `storage` of its study."""
     options = {
         "--model MODEL": "where the model is now, if it was moved: the same file",
         "--data DATA": "likewise the evaluation data",
         "--calibration DATA": "likewise the calibration data",
         "--metric M": "likewise the file of a metric of your own",
     }
+    if storage:
+        options["--storage URL"] = "likewise the database of a search that was started with one"
     add(parser.add_argument_group("what was moved"), options)
 
 

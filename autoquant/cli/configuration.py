@@ -19,7 +19,7 @@ from autoquant.tuning.study.run_toml import KINDS, NUMBER, is_kind
 
 OPTIONS = "request"
 """The table of the options."""
-FACTS = ("code", "digests", "engine", "model", "plugins", "splits", "versions")
+FACTS = ("code", "digests", "engine", "model", "plugins", "splits", "study", "versions")
 """The tables of facts that a run adds to its run.toml."""
 NEEDED = ("model", "data", "tolerance")
 TOLERANCES = ("tolerance", "guard_tolerance")

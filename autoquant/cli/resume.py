@@ -20,7 +20,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.epilog = arguments.EXIT_CODES
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     arguments.add_budget(parser, trials=AS_BEFORE, timeout=AS_BEFORE)
-    arguments.add_places(parser)
+    arguments.add_places(parser, storage=True)
     what = "go on with another metric, or calibration: all trials are scored again with it; can be repeated"
     parser.add_argument("--accept-changed", metavar="WHAT", action="append", choices=ACCEPTABLE, help=what)
     arguments.add_certify(parser.add_argument_group("certificate"), otherwise=AS_BEFORE)
@@ -38,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
     run.require_run()
     model = getattr(args, "model", run.read_request()["request"]["model"])
     check_file(model)
+    if "storage" in args:
+        from autoquant.tuning.study.databases import check_url
+
+        check_url(args.storage)
     with prepared(args, model) as listener:
         from autoquant import api
 

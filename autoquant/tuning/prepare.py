@@ -114,6 +114,7 @@ class Preparation:
             minimized=MINIMIZED[request.objective],
             storage=crew.meeting.storage if crew is not None and request.storage else None,
             name=request.study,
+            identity=self.folder.identity(),
             on_workers=crew is not None,
         )
         terms = Terms(

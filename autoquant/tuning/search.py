@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ from autoquant.tuning.study.choices import check_known
 from autoquant.tuning.study.code import check_code, code_digests
 from autoquant.tuning.study.identity import check_same, versions_of
 from autoquant.tuning.study.origins import check_origins, origins_of
-from autoquant.tuning.study.request import ACCEPTABLE, SearchRequest
+from autoquant.tuning.study.request import ACCEPTABLE, STORAGE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder, default_run
-from autoquant.tuning.study.stores import refuse_existing_study
+from autoquant.tuning.study.stores import check_moved, refuse_existing_study
 from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
@@ -101,6 +102,8 @@ def start_search(
             write_text(folder.space, inputs.space_file.text)
             asked = inputs.request
             table = {"request": asked.as_table(), "digests": digests, "versions": versions_of(asked), "code": code}
+            if asked.storage:
+                table["study"] = {"id": uuid.uuid4().hex}
             if origins := origins_of(asked, space):
                 table["plugins"] = origins
             if inputs.source.notes:
@@ -120,9 +123,9 @@ def resume_search(
 ) -> SearchResult:
     """Go on with a run, nothing finished lost.
 
-    `changed` are fields of the request given anew: the budget, what was in memory, and new places of model, data and
-    metric. `accept_changed` names what may be another one: all trials are scored again then. Raises UsageError for
-    others, RunError when model, data or metric are not those of the run.
+    `changed` are fields of the request given anew: the budget, what was in memory, and new places of model, data,
+    metric and study. `accept_changed` names what may be another one: all trials are scored again then. Raises
+    UsageError for others, RunError when model, data, metric or study are not those of the run.
     """
     begin = clock()
     for what in accept_changed:
@@ -132,6 +135,7 @@ def resume_search(
     with folder.locked():
         stored = folder.read_request()
         check_origins(str(folder.request), stored.get("plugins", {}), accepted=accept_changed)
+        _check_storage(folder, stored["request"], changed, accept_changed)
         request = SearchRequest.from_table(stored["request"], str(folder.request), **changed)
         limit = TimeLimit(clock, begin, request.timeout)
         listen = PhaseTimes(listener, limit)
@@ -157,6 +161,17 @@ def resume_search(
             tables["plugins"] = origins
         folder.write_request(tables)
         return _search(inputs, folder, listen, limit, warnings)
+
+
+def _check_storage(
+    folder: RunFolder, asked: Mapping[str, Any], changed: Mapping[str, Any], accept_changed: Collection[str]
+) -> None:
+    """Raise UsageError, RunError, StorageError where the study of a run cannot be gone on with as is asked."""
+    if STORAGE in changed:
+        check_moved(folder, asked, changed[STORAGE])
+    if accept_changed and asked.get(STORAGE):
+        what = "scores trials again in the journal of a run, and this one has its study in a storage"
+        raise UsageError("--accept-changed", what, hint="start a new run")
 
 
 def _search(

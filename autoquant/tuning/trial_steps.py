@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def carried_out(
 def may_be_best(trial: Trial, rules: StoppingRules) -> bool:
     """Whether a trial that has ended may be better than the best that there was by these rules."""
     return bool(trial.within) and rules.improves
+
+
+def closest_drop(session: Session) -> float | None:
+    """The drop of the closest trial while none is within tolerance, of which there is any at first; None after that."""
+    kept = session.study.best
+    if kept is None or kept.drop is None:
+        return sys.float_info.max
+    return None if kept.meets(session.max_drop) else kept.drop
+
+
+def may_be_closest(trial: Trial, closest: float | None) -> bool:
+    """Whether a trial that has ended may be the closest, while none is within tolerance."""
+    return closest is not None and trial.drop is not None and trial.drop <= closest
 
 
 def concluded(session: Session, trial: Trial, folder: Path) -> Trial:

@@ -33,6 +33,7 @@ from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder
 from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.fleet.dispatch import run_on_workers
+from autoquant.tuning.fleet.kept_results import KeptResults
 from autoquant.tuning.fleet.left_files import LeftFiles
 from autoquant.tuning.fleet.messages import Process, WorkerFacts
 from autoquant.tuning.fleet.owner import Fleet
@@ -98,7 +99,9 @@ def work(folder: Path, url: str, study: str, layers: int, seconds: float, cpu: A
     scorer = Sleeping(builder, Formula(workload), seconds)
     with closing(meeting_of(folder, url, study)) as meeting, tempfile.TemporaryDirectory() as own:
         local = LocalWorker(cast(Builder, builder), scorer, time.monotonic)
-        joined = Joined(meeting.board, WorkerFacts(Process.own()), local, problem.space, Path(own))
+        joined = Joined(
+            meeting.board, WorkerFacts(Process.own()), local, problem.space, Path(own), KeptResults(Path(own), study)
+        )
         begin = time.process_time()
         AtWork(joined, no_progress).run()
         cpu.put(time.process_time() - begin)

@@ -69,21 +69,12 @@ def load(*, tensorflow: bool) -> None:
         environment.get_template(template)
 
 
-def run(
-    words: Sequence[str],
-    log: Path,
-    *,
-    kill: Callable[[int, Path], bool] = lambda pid, log: False,
-    before: Callable[[], object] = lambda: None,
-) -> Ended:
-    """Run the command line in a process of its own; `kill` is asked again and again until it has killed it.
-
-    `before` is called there first.
-    """
+def start(words: Sequence[str], log: Path, before: Callable[[], object] = lambda: None) -> int:
+    """Run the command line in a process of its own, which is given; `before` is called there first."""
     from autoquant.cli.main import main
 
-    log.write_text("")
-    begin, pid = time.monotonic(), os.fork()
+    with log.open("a"):
+        pid = os.fork()
     if pid == 0:
         try:
             descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -91,6 +82,7 @@ def run(
             os.dup2(descriptor, 2)
             os.setsid()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             before()
             code = main(list(words))
             sys.stdout.flush()
@@ -98,7 +90,19 @@ def run(
         except BaseException:
             traceback.print_exc()
             os._exit(99)
-    killed = False
+    return pid
+
+
+def run(
+    words: Sequence[str],
+    log: Path,
+    *,
+    kill: Callable[[int, Path], bool] = lambda pid, log: False,
+    before: Callable[[], object] = lambda: None,
+) -> Ended:
+    """As `start`, until it ends; `kill` is asked again and again until it has killed it."""
+    log.write_text("")
+    begin, pid, killed = time.monotonic(), start(words, log, before), False
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:

@@ -33,11 +33,12 @@ class Played:
 
     board: Board
     host: str = "a"
+    kept: tuple[int, ...] = ()
     member: int = -1
     beats: int = 0
 
     def __post_init__(self) -> None:
-        facts = WorkerFacts(Process(self.host, 7))
+        facts = WorkerFacts(Process(self.host, 7), kept=self.kept)
         self.member = self.board.join(WORKER, encode(facts))
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ from autoquant.tuning.events import Listener, Warned
 from autoquant.tuning.fleet.board import VISITOR, WORKER
 from autoquant.tuning.fleet.children import Children
 from autoquant.tuning.fleet.float_outputs import float_digest
+from autoquant.tuning.fleet.kept_results import remove_of_dead
 from autoquant.tuning.fleet.left_files import LeftFiles
 from autoquant.tuning.fleet.messages import ENDED, FLOAT, READY, WORKING, process_of, read_worker
 from autoquant.tuning.fleet.owner import GRACE, Fleet
@@ -54,6 +54,7 @@ class Crew:
         self.fleet = fleet
         self.left = left
         self.meeting = meeting
+        self.ended = False
         self._ownership = ownership
         self._children = children
         self._folder = folder
@@ -83,6 +84,7 @@ class Crew:
 
     def end(self, why: str) -> None:
         """Tell all workers that the search has come to its end."""
+        self.ended = True
         self._ownership.why = ENDED
         self.fleet.look()
         self.fleet.close(why)
@@ -184,7 +186,10 @@ class CrewCall:
         return self.crew
 
     def _clear(self, meeting: Meeting, children: Children) -> None:
-        """End the workers of this machine, and remove the folders of all that are not here any more."""
+        """End the workers of this machine, and remove the folders of all that are dead.
+
+        Where the search has not ended, results that were not told stay.
+        """
         children.close()
         board, kept = meeting.board, set()
         for member in board.members(WORKER):
@@ -193,9 +198,10 @@ class CrewCall:
                 board.leave(member.id, dead=True)
             else:
                 kept.add(worker.folder)
+        has_ended = self.crew is not None and self.crew.ended
         for path in self._folder.path.glob(f"{WORKING}*"):
             if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_of_dead(path, results_too=has_ended)
 
     def _warn(self, text: str) -> None:
         self._listener(Warned(text))

@@ -21,10 +21,12 @@ from autoquant.tuning.study.trial import Trial
 from autoquant.tuning.trial_steps import (
     Failures,
     carried_out,
+    closest_drop,
     concluded,
     costed,
     finish,
     may_be_best,
+    may_be_closest,
     reason_to_end,
     rules_of,
 )
@@ -78,7 +80,8 @@ def _give(session: Session, crew: Crew, proposed: Trial) -> None:
     trial = costed(session, proposed)
     crew.provide(trial.plan)
     seconds = session.budget.trial_timeout
-    crew.fleet.give(trial, rules_of(session, trial), None if math.isinf(seconds) else seconds)
+    given = None if math.isinf(seconds) else seconds
+    crew.fleet.give(trial, rules_of(session, trial), given, closest_drop(session))
 
 
 def _accepted(session: Session, crew: Crew, ended: Ended) -> Trial:
@@ -102,7 +105,7 @@ def _accepted(session: Session, crew: Crew, ended: Ended) -> Trial:
             for path in made.iterdir():
                 path.replace(folder / path.name)
             made.rmdir()
-    elif may_be_best(trial, rules):
+    elif may_be_best(trial, rules) or may_be_closest(trial, closest_drop(session)):
         crew.left.take(session, trial, ended.files, folder)
     if not (folder / CONFIG).is_file():
         save_config(trial.plan, folder / CONFIG, layers=session.builder.workload.layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoquant.cache import digest_of
 from autoquant.errors import RunError
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
-from autoquant.files import write_bytes
-from autoquant.formats.codec import encode
+from autoquant.files import sha256_of, write_bytes
+from autoquant.formats.codec import encode, json_text
 from autoquant.model.open import model_digest
 from autoquant.tuning.events import Listener, Warned, progress
 from autoquant.tuning.fleet.board import OWNER, VISITOR, Member
 from autoquant.tuning.fleet.float_outputs import check_float, float_digest
-from autoquant.tuning.fleet.messages import ENDED, FLOAT, LEFT, READY, WORKING, Process, WorkerFacts
+from autoquant.tuning.fleet.kept_results import KeptResults, working_folder
+from autoquant.tuning.fleet.messages import FLOAT, READY, Process, WorkerFacts, has_ended
 from autoquant.tuning.fleet.storages import Meeting
 from autoquant.tuning.fleet.work import Joined
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
@@ -28,7 +29,7 @@ from autoquant.tuning.study.artifacts import open_artifacts
 from autoquant.tuning.study.code import check_code
 from autoquant.tuning.study.identity import check_same, check_versions, versions_of
 from autoquant.tuning.study.origins import check_origins
-from autoquant.tuning.study.request import SearchRequest
+from autoquant.tuning.study.request import CHANGEABLE, MOVABLE, STORAGE, SearchRequest
 from autoquant.tuning.study.run_folder import RunFolder
 
 SEARCH = "the search"
@@ -60,8 +61,8 @@ def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
             ready = [one for one in owners if READY in one.said]
             if ready:
                 return ready[0]
-            if not owners:
-                _refuse_ended(meeting)
+            if not owners and has_ended(meeting.board):
+                raise SearchEnded
             waited = patient.clock() - begin
             if waited >= patient.idle:
                 what = f"no search was ready within {waited:.0f} s"
@@ -75,12 +76,6 @@ def owner_of(meeting: Meeting, listener: Listener, patient: Patient) -> Member:
                     stack.callback(meeting.board.leave, meeting.board.join(VISITOR, encode(Process.own())))
                 told = what
             patient.sleep(min(1.0, max(patient.idle - waited, 0.05)))
-
-
-def _refuse_ended(meeting: Meeting) -> None:
-    owners = [one for one in meeting.board.everybody() if one.role == OWNER]
-    if owners and owners[-1].said.get(LEFT) == ENDED:
-        raise SearchEnded
 
 
 @dataclass
@@ -128,8 +123,8 @@ def joined(
     something here is not what the search has.
     """
     owner = owner_of(meeting, listener, patient)
-    with tempfile.TemporaryDirectory(prefix=WORKING, dir=run) as own:
-        files = Files(meeting, RunFolder(Path(own) if run is None else run), run is not None)
+    with working_folder(run) as own:
+        files = Files(meeting, RunFolder(own if run is None else run), run is not None)
         files.take(owner.said[READY])
         if run is None:
             files.folder.journal.touch()  # so that the split is that of the owner
@@ -141,10 +136,21 @@ def joined(
             tolerance = inputs.request.tolerance.absolute(worker.scorer.subset.score.value)
             check_float(worker.scorer, tolerance)
             listener(Warned(OTHER_CPU))
-        facts = WorkerFacts(Process.own(), exact=exact, folder="" if run is None else Path(own).name)
+        facts = WorkerFacts(Process.own(), exact=exact, folder="" if run is None else own.name)
         place = inputs.request.artifacts if run is None and exact else ""
         artifacts = open_artifacts(place, inputs.request.study, lambda text: listener(Warned(text)))
-        yield Joined(meeting.board, facts, worker, inputs.space, Path(own), files.fetch, artifacts)
+        kept = KeptResults(own, _origin_of_results(files.folder, inputs.request.study), with_files=run is not None)
+        with kept.those_of_the_dead():
+            yield Joined(meeting.board, facts, worker, inputs.space, own, kept, files.fetch, artifacts)
+
+
+def _origin_of_results(folder: RunFolder, study: str) -> str:
+    """A digest of all that results of a search come of, but for their plans and rules."""
+    stored = folder.read_request()
+    request = {key: value for key, value in stored["request"].items() if key not in CHANGEABLE | MOVABLE | {STORAGE}}
+    known = (study, request, stored["digests"], stored["versions"], stored["code"])
+    files = (folder.baseline, folder.splits)
+    return digest_of(json_text(known), *(sha256_of(path) if path.is_file() else "" for path in files))
 
 
 def _opened(folder: RunFolder, listener: Listener, *, trust_model: bool, moved: Mapping[str, Any]) -> Inputs:

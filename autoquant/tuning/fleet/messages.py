@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from autoquant.errors import RunError
 from autoquant.evaluation.scoring.sample_scorer import StoppingRules
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
-from autoquant.tuning.fleet.board import ABOUT, Member
+from autoquant.tuning.fleet.board import ABOUT, OWNER, WORKER, Board, Member
 from autoquant.tuning.study.trial import Trial, as_told, sent_facts
 
 JOB, RESULT, LEFT = "job", "result", "left"
@@ -60,34 +61,40 @@ class WorkerFacts:
     """What a worker says of itself when it joins.
 
     `exact` says that its FP32 outputs are those of the owner, bit by bit. It writes into this `folder` of the run,
-    where it has its disk.
+    where it has its disk. Of the trials of these numbers it has `kept` results that were not told.
     """
 
     process: Process
     exact: bool = True
     folder: str = ""
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to carry out, under a name that no other job has. It fails after so many `seconds`."""
+    """A trial to carry out, under a name that no other job has. It fails after so many `seconds`.
+
+    `closest` is the drop of the closest trial so far, where none is within tolerance.
+    """
 
     name: str
     trial: Mapping[str, Any]
     rules: StoppingRules
     seconds: float | None = None
+    closest: float | None = None
 
 
 def job_facts(job: Job) -> Any:
     """A job as the board holds it."""
-    facts = {"name": job.name, "trial": job.trial, "rules": encode(job.rules), "seconds": job.seconds}
-    return without_nulls(facts)
+    facts = {"name": job.name, "trial": job.trial, "rules": encode(job.rules)}
+    return without_nulls({**facts, "seconds": job.seconds, "closest": job.closest})
 
 
 def read_job(facts: Any) -> Job:
     """A job of the board. Raises RunError where it is none."""
     found = Fields(facts, "job", RunError)
-    return Job(facts["name"], facts["trial"], decode(StoppingRules, found.sub("rules")), facts.get("seconds"))
+    rules = decode(StoppingRules, found.sub("rules"))
+    return Job(facts["name"], facts["trial"], rules, facts.get("seconds"), facts.get("closest"))
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,20 @@ def read_worker(member: Member) -> WorkerFacts:
 def process_of(member: Member) -> Process:
     """What an owner, or a visitor, says of itself. Raises RunError where it says nothing of the kind."""
     return decode(Process, Fields(member.said.get(ABOUT), f"process {member.number}", RunError))
+
+
+def has_ended(board: Board) -> bool:
+    """Whether the search has come to its end: its last owner says so."""
+    owners = [one for one in board.everybody() if one.role == OWNER]
+    return bool(owners) and owners[-1].said.get(LEFT) == ENDED
+
+
+def leave_for_dead(board: Board, member: int, process: Process) -> None:
+    """Let a worker be here no more that was this process, which is known to be dead."""
+    with suppress(KeyError, RunError):  # of a board that was made again
+        found = board.find(member)
+        if found.role == WORKER and read_worker(found).process == process:
+            board.leave(member, dead=True)
 
 
 def last_words(member: Member) -> str:

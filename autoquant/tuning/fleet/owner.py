@@ -70,6 +70,7 @@ class Task:
     trial: Trial
     rules: StoppingRules
     seconds: float | None
+    closest: float | None
     failed_on: frozenset[str] = frozenset()
     deaths: int = 0
 
@@ -134,9 +135,11 @@ class Fleet:
         """How many workers have nothing to do while no trial waits for one."""
         return sum(worker.trial is None for worker in self._workers.values()) - len(self._waiting)
 
-    def give(self, trial: Trial, rules: StoppingRules, seconds: float | None = None) -> None:
-        """Let a worker carry a trial out, within so many seconds."""
-        self._tasks[trial.number] = Task(trial, rules, seconds)
+    def give(
+        self, trial: Trial, rules: StoppingRules, seconds: float | None = None, closest: float | None = None
+    ) -> None:
+        """Let a worker carry a trial out, within so many seconds; `closest` is as Job has it."""
+        self._tasks[trial.number] = Task(trial, rules, seconds, closest)
         self._waiting.append(trial.number)
         self._assign()
 
@@ -269,12 +272,14 @@ class Fleet:
             if not able:
                 continue
             self._waiting.remove(number)
-            chosen = next((worker for worker in able if worker.before == (number, task.trial.parameters)), able[0])
+            has_it = (one for one in able if number in one.facts.kept or one.before == (number, task.trial.parameters))
+            chosen = next(has_it, able[0])
             chosen.trial = number
             if chosen.before != (number, task.trial.parameters):
                 self._jobs += 1
                 chosen.job = f"{self._owner}.{self._jobs}"
-                self._say(chosen, job_facts(Job(chosen.job, sent_facts(task.trial), task.rules, task.seconds)))
+                job = Job(chosen.job, sent_facts(task.trial), task.rules, task.seconds, task.closest)
+                self._say(chosen, job_facts(job))
             chosen.before = None
 
     def _say(self, worker: Worker, job: object) -> None:

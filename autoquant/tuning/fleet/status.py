@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from autoquant.errors import RunError
@@ -22,7 +21,9 @@ from autoquant.tuning.fleet.messages import JOB, LEFT, process_of, read_worker
 from autoquant.tuning.fleet.storages import meet_in_folder
 from autoquant.tuning.fleet.worker import check_search, meet
 from autoquant.tuning.study.journal import NAME, OUTCOME
+from autoquant.tuning.study.journal_file import JournalFile
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.stores import check_moved
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def read_status(
     folder = None if run is None else RunFolder(run)
     asked = {} if folder is None else folder.read_request()["request"]
     if folder is not None and not asked.get("storage"):
+        if storage:
+            check_moved(folder, asked, storage)
         if not folder.workers.exists():
             return _status(str(run), _journal(folder), [], clock, folder.is_locked())
         with closing(meet_in_folder(folder)) as meeting:
@@ -95,7 +98,7 @@ def _journal(folder: RunFolder) -> list[FrozenTrial]:
     """The trials of a run that has no other storage."""
     if not folder.journal.exists():
         return []
-    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    storage = JournalStorage(JournalFile(str(folder.journal)))
     return optuna.load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False)
 
 

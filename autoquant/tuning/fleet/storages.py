@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileSymlinkLock
 
 from autoquant.quiet import no_progress
 from autoquant.tuning.fleet.board import Board
 from autoquant.tuning.fleet.shelf import Shelf
 from autoquant.tuning.study.databases import open_database
 from autoquant.tuning.study.journal import NAME
+from autoquant.tuning.study.journal_file import JournalFile
 from autoquant.tuning.study.patience import Patience
 from autoquant.tuning.study.patient_storage import PatientStorage
 from autoquant.tuning.study.run_folder import RunFolder
@@ -39,7 +40,7 @@ def meet_in_folder(folder: RunFolder, warn: Callable[[str], None] = no_progress)
     """Meet in the folder of a run, which all of them have. Raises StorageError where it is away for too long."""
     where = str(folder.workers.resolve())  # Optuna never takes a lock away that it knows by a relative path
     lock = JournalFileSymlinkLock(where, grace_period=LOCK_SECONDS)
-    storage = PatientStorage(JournalStorage(JournalFileBackend(where, lock)), Patience(where, warn), _is_away)
+    storage = PatientStorage(JournalStorage(JournalFile(where, lock)), Patience(where, warn), _is_away)
     return Meeting(where, storage, Board(storage, NAME))
 
 

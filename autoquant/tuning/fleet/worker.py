@@ -18,6 +18,7 @@ from autoquant.tuning.fleet.work import AtWork
 from autoquant.tuning.session import Clock
 from autoquant.tuning.study.databases import check_url
 from autoquant.tuning.study.run_folder import RunFolder
+from autoquant.tuning.study.stores import check_moved
 
 
 def work_for(
@@ -68,10 +69,12 @@ def meet(run: Path | None, storage: str, study: str, warn: Callable[[str], None]
         return meet_in_database(storage, study, warn)
     folder = RunFolder(run)
     asked = folder.read_request()["request"]
+    if storage and (not study or study == asked.get("study")):
+        check_moved(folder, asked, storage)
     if asked.get("storage"):
         return meet_in_database(storage or asked["storage"], study or asked["study"], warn)
-    if storage or study:
-        raise UsageError("--storage", f"{run} has its own journal", hint="leave it out")
+    if study:
+        raise UsageError("--study", f"{run} has its own journal", hint="leave it out")
     return meet_in_folder(folder, warn)
 
 

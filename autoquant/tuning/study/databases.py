@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -17,7 +18,16 @@ from optuna.storages import RDBStorage, get_storage
 from optuna.storages._rdb.models import TrialParamModel
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+)
 from sqlalchemy.orm import Session
 
 from autoquant.errors import StorageError, UsageError
@@ -28,8 +38,14 @@ from autoquant.tuning.study.patient_storage import PatientStorage
 
 DRIVERS: Mapping[str, str] = MappingProxyType({"postgresql": "psycopg", "mysql": "pymysql"})
 """The databases that are known to work, each with the driver that the extra of its name installs."""
+PASSWORDS: Mapping[str, str] = MappingProxyType(
+    {"postgresql": "PGPASSWORD or ~/.pgpass", "mysql": "?read_default_file= with a file like ~/.my.cnf"}
+)
+"""Where the password of a database is, which no URL has."""
 EXAMPLE = "postgresql+psycopg://user@host/database"
 CONNECT_SECONDS = 10
+MAKING, MAKING_SECONDS = 4, 0.5
+"""So often is it tried to make the tables, so many seconds apart, while others make them."""
 STUCK_SECONDS = 60.0
 """Seconds after which a connection that gives no answer is given up."""
 
@@ -45,8 +61,7 @@ def check_url(text: str) -> URL:
         what = "is no storage that several processes can share"
         raise UsageError(f"--storage {where}", what, hint=f"give one of PostgreSQL or MySQL, for example {EXAMPLE}")
     if url.password is not None or "password" in url.query:
-        files = "PostgreSQL takes PGPASSWORD or ~/.pgpass, MySQL ?read_default_file= with a file like ~/.my.cnf"
-        hint = f"leave it out: {files}"
+        hint = f"leave it out: PostgreSQL takes {PASSWORDS['postgresql']}, MySQL {PASSWORDS['mysql']}"
         raise UsageError(
             f"--storage {where}", "has a password, which lists of processes and files would show", hint=hint
         )
@@ -59,6 +74,14 @@ class Database(RDBStorage):
     Optuna asks for the trial, and for the same parameter of another one, before each of them: three statements a
     parameter. All trials of a study of ours have the same space.
     """
+
+    def __init__(self, url: str, engine: dict[str, Any]) -> None:
+        try:
+            super().__init__(url, engine)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
 
     def _set_trial_param_without_commit(
         self,
@@ -118,14 +141,15 @@ def open_database(
     if driver == "pymysql":
         arguments |= {"read_timeout": stuck, "write_timeout": stuck}
     try:
-        database = Database(text, {"connect_args": arguments})
+        database = _opened(text, arguments)
     except (ImportError, NoSuchModuleError):
         hint = f"pip install 'autoquant[{url.get_backend_name()}]', and write {url.get_backend_name()}+{driver}://..."
         raise UsageError(f"--storage {text}", "has no driver here", hint=hint) from None
     except RuntimeError as error:  # which says how to upgrade its tables
         raise StorageError(text, reason(error), hint="or give another database") from None
     except (DBAPIError, StorageInternalError) as error:
-        hint = "see that the server runs, and that user, database and password (PGPASSWORD, ~/.pgpass) are right"
+        password = PASSWORDS[url.get_backend_name()]
+        hint = f"see that the server runs, and that user, database and password ({password}) are right"
         raise StorageError(text, f"cannot be opened ({cause(error)})", hint=hint) from None
     watchdog = Watchdog(database.engine, stuck)
 
@@ -133,13 +157,23 @@ def open_database(
         watchdog.close()
         database.engine.dispose()
 
-    return PatientStorage(
-        get_storage(database),
-        Patience(text, warn),
-        is_away,
-        lambda: _one_transaction(database),
-        database.engine.dispose,
-    )
+    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_news)
+    storage, patience = get_storage(database), Patience(text, warn)
+    return PatientStorage(storage, patience, is_away, lambda: _one_transaction(database), close)
+
+
+def _opened(text: str, arguments: dict[str, Any]) -> Database:
+    """Open a database, with Optuna's tables: of several processes that make these at once, all but one have errors."""
+    for attempt in range(MAKING):
+        try:
+            return Database(text, {"connect_args": arguments})
+        except (DBAPIError, StorageInternalError) as error:
+            found = error.__cause__ if isinstance(error, StorageInternalError) else error
+            is_made = isinstance(found, IntegrityError | ProgrammingError) or "already exists" in str(found)
+            if not is_made or attempt == MAKING - 1:
+                raise
+            time.sleep(MAKING_SECONDS)
+    raise AssertionError
 
 
 def is_away(error: Exception) -> bool:
@@ -147,7 +181,13 @@ def is_away(error: Exception) -> bool:
     found = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(found, DBAPIError) and found.connection_invalidated:
         return True
-    return isinstance(found, OperationalError | InterfaceError)
+    # Optuna asks once more on a connection that has broken off, which is another error.
+    return isinstance(found, OperationalError | InterfaceError | PendingRollbackError)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether what Optuna logs is not what is told in a line of ours: that the database is away."""
+    return not record.getMessage().startswith("Caught an error from sqlalchemy")
 
 
 class _Open(Session):

@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.calibration.plan import Plan
@@ -23,6 +22,7 @@ from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
 from autoquant.model.operators import is_tensor
 from autoquant.quiet import no_progress
+from autoquant.tuning.study.journal_file import JournalFile
 from autoquant.tuning.study.trial import State, Trial
 
 NAME = "autoquant"
@@ -42,7 +42,7 @@ MOST_NAMES = 8
 Distributions = Mapping[str, BaseDistribution]
 
 
-class Journal(JournalFileBackend):
+class Journal(JournalFile):
     """Optuna's journal, of which all is known that was read or written: what somebody takes from it is put back.
 
     Several records can be one write, as each write waits for the disk.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,7 +22,8 @@ FIRST, LONGEST = 0.5, 10.0
 class Patience:
     """Calls what needs a storage again until it is there. `away` counts how often it was not.
 
-    Raises StorageError after `limit` seconds.
+    Raises StorageError after `limit` seconds. A thread that had this error, or was interrupted while it waited, does
+    not wait again until the storage was there: whoever leaves has several last words.
     """
 
     def __init__(
@@ -39,11 +41,15 @@ class Patience:
         self._limit = limit
         self._clock = clock
         self._sleep = sleep
+        self._since: dict[int, float] = {}
+        self._interrupted: set[int] = set()
+        self._told: float | None = None
 
     def call(self, attempt: Callable[[int], T], lost: Callable[[Exception], bool]) -> T:
         """What `attempt` returns, which is told how often it was tried; it is again after errors that mean `lost`."""
-        begin, wait, failures = self._clock(), FIRST, 0
+        wait, failures, thread = FIRST, 0, threading.get_ident()
         while True:
+            begin = self._clock()
             try:
                 found = attempt(failures)
             except Exception as error:
@@ -51,23 +57,34 @@ class Patience:
                     raise
                 self.away += 1
                 failures += 1
-                gone = self._clock() - begin
-                if gone >= self._limit:
+                gone = self._clock() - self._since.setdefault(thread, begin)
+                if thread in self._interrupted or gone >= self._limit:
                     what = f"was away for {duration(gone)} ({cause(error)})"
                     hint = "see that it runs and can be reached; nothing that has ended is lost"
                     raise StorageError(self._where, what, hint=hint) from error
-                if failures == 1:
+                if self._told is None:  # one thread says so for all
+                    self._told = begin
                     self._warn(f"{self._where} is away ({cause(error)}): waiting for it, {duration(self._limit)} long")
-                self._sleep(min(wait, self._limit - gone))
+                self._wait(min(wait, self._limit - gone), thread)
                 wait = min(2.0 * wait, LONGEST)
             else:
-                if failures:
-                    self._warn(f"{self._where} is there again after {duration(self._clock() - begin)}")
+                self._interrupted.discard(thread)
+                self._since.pop(thread, None)
+                told, self._told = self._told, None
+                if told is not None:
+                    self._warn(f"{self._where} is there again after {duration(self._clock() - told)}")
                 return found
+
+    def _wait(self, seconds: float, thread: int) -> None:
+        try:
+            self._sleep(seconds)
+        except BaseException:
+            self._interrupted.add(thread)
+            raise
 
 
 def cause(error: BaseException) -> str:
     """The first line of what was wrong at first."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (earlier := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = earlier
     return reason(str(getattr(error, "orig", None) or error))

@@ -32,11 +32,13 @@ def open_recovered(
     minimized: str,
     storage: PatientStorage | None = None,
     name: str = "",
+    identity: str = "",
     on_workers: bool = False,
 ) -> Study:
     """The study of a run, with every trial that ended by its journal or its folder.
 
-    In a `storage` it has a `name` there, and is made again of the folders where it is lost.
+    In a `storage` it has a `name` there, and the `identity` of the run, and is made again of the folders where it is
+    lost.
     """
     folders = folder.trials()
     stored = dict(_stored(folders, space.dimensions))
@@ -47,7 +49,7 @@ def open_recovered(
         store = journal_store(folder.journal, warn)
     else:
         ended = {number: ended_trial(trial, distributions, max_drop, metric) for number, trial in stored.items()}
-        store = database_store(storage, name, ended=ended, count=count, warn=warn)
+        store = database_store(storage, name, ended=ended, count=count, identity=identity, warn=warn)
     return Study(
         store,
         space,

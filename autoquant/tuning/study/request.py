@@ -57,6 +57,8 @@ CHANGEABLE = frozenset(
 """What may change when a run is resumed: its trials stay comparable."""
 MOVABLE = frozenset({"model", "data", "calibration", "metric"})
 """What may be elsewhere when a run is resumed: it must be the same, by its digest."""
+STORAGE = "storage"
+"""What may be elsewhere too: it must have the study of the run."""
 ACCEPTABLE = ("metric", "calibration")
 """What may be another one, where that is accepted: all trials are scored again."""
 
@@ -240,7 +242,7 @@ class SearchRequest(ScoreRequest):
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
         values.pop(TRUST_MODEL, None)
         for key in changed:
-            if key not in CHANGEABLE | MOVABLE and values.get(key) != IN_MEMORY:
+            if key not in CHANGEABLE | MOVABLE | {STORAGE} and values.get(key) != IN_MEMORY:
                 hint = f"start a new run; what may change is {', '.join(sorted(CHANGEABLE))}"
                 raise UsageError(
                     key, "cannot change when a run is resumed: its trials would not be comparable", hint=hint

@@ -192,6 +192,10 @@ class RunFolder:
         self._is_run = True
         return tables
 
+    def identity(self) -> str:
+        """What the study of this run is known by in a database; empty where it has none there."""
+        return str(self.read_request().get("study", {}).get("id", ""))
+
     def read_space(self) -> SpaceFile:
         """Read space.toml, as the run was started with it; where it is lost, from the preset or file that it was.
 

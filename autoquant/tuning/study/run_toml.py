@@ -58,6 +58,8 @@ def read_run_toml(path: Path) -> dict[str, Table]:
         _check(f"{path}:request.{key}", value, KINDS.get(key))  # whoever makes a request of it knows the keys
     for key, value in tables["digests"].items():
         _check(f"{path}:digests.{key}", value, DIGEST)
+    for key, value in tables.get("study", {}).items():
+        _check(f"{path}:study.{key}", value, TEXT)
     for key, value in tables.get("plugins", {}).items():
         _check(f"{path}:plugins.{key}", value, NAMES)
     for key, value in tables.get("engine", {"name": ""}).items():

@@ -238,3 +238,17 @@ def test_whatever_happens_each_trial_ends_once_and_none_is_lost(steps: list[tupl
 
 def test_trials_of_a_test_are_running() -> None:
     assert trial_of(3).state is State.RUNNING
+
+
+def test_a_trial_is_given_to_the_worker_that_has_its_result(board: Board) -> None:
+    """It says so when it joins; others have as little to do."""
+    played = PlayedFleet(board)
+    first = Played(board)
+    played.look()
+    played.give(7)
+    played.look()
+    assert first.job.trial["number"] == 7
+    others = [Played(board, host="b"), Played(board, host="c", kept=(7,))]
+    board.leave(first.member, dead=True)
+    played.look()
+    assert others[0].said is None and others[1].job.trial["number"] == 7

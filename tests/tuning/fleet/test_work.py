@@ -15,7 +15,7 @@ from fleets import RULES
 from optuna.storages import InMemoryStorage
 
 from autoquant.calibration.plan import Plan
-from autoquant.errors import DataError, RunError
+from autoquant.errors import DataError, RunError, StorageError
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
 from autoquant.files import digests_of
@@ -23,12 +23,13 @@ from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder, Built
 from autoquant.tuning.events import Event, Warned, WorkerEnded
-from autoquant.tuning.fleet.board import Board
-from autoquant.tuning.fleet.messages import Process, WorkerFacts
+from autoquant.tuning.fleet.board import OWNER, WORKER, Board
+from autoquant.tuning.fleet.kept_results import RESULTS, Kept, KeptResults
+from autoquant.tuning.fleet.messages import Job, Process, WorkerFacts
 from autoquant.tuning.fleet.owner import Ended, Fleet
 from autoquant.tuning.fleet.work import AtWork, Joined
 from autoquant.tuning.study.artifacts import Artifacts
-from autoquant.tuning.study.trial import State, Trial
+from autoquant.tuning.study.trial import State, Trial, sent_facts
 from autoquant.tuning.worker import LocalWorker
 
 
@@ -63,8 +64,10 @@ class Scene:
     heard: list[Event] = field(default_factory=list)
     came: list[Any] = field(default_factory=list)
     artifacts: Artifacts | None = None
+    kept: KeptResults | None = None
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         self.problem = search_problem(3)
         self.fleet = Fleet(self.board, 0, lambda event: None, time.monotonic, grace=60.0)
 
@@ -74,7 +77,8 @@ class Scene:
         worker = LocalWorker(cast(Builder, builder), Hooked(builder, Formula(workload), self.hook), time.monotonic)
         space = self.problem.space
         facts = WorkerFacts(Process.own())
-        joined = Joined(self.board, facts, worker, space, self.folder, artifacts=self.artifacts)
+        kept = self.kept or KeptResults(self.folder, "a search")
+        joined = Joined(self.board, facts, worker, space, self.folder, kept, artifacts=self.artifacts)
         return AtWork(joined, self.heard.append, period=0.02, **options)
 
     @contextmanager
@@ -138,17 +142,28 @@ def test_a_worker_carries_out_what_it_is_given(tmp_path: Path) -> None:
     assert scene.board.everybody()[0].said["left"] == "the search has ended: it is enough"
 
 
-@pytest.mark.parametrize(("improves", "max_drop"), [(True, 1.0), (False, 1.0), (True, 0.0)])
-def test_files_of_what_may_be_the_best_are_left_for_the_owner(tmp_path: Path, improves: bool, max_drop: float) -> None:
-    """Nothing of a trial stays here: the owner does not have this disk."""
+@pytest.mark.parametrize(
+    ("improves", "max_drop", "closest", "is_left"),
+    [
+        (True, 1.0, None, True),
+        (False, 1.0, None, False),
+        (True, 0.0, None, False),
+        (True, 0.0, 1.0, True),
+        (True, 0.0, 1e-9, False),
+    ],
+)
+def test_files_of_what_may_be_the_best_are_left_for_the_owner(
+    tmp_path: Path, improves: bool, max_drop: float, closest: float | None, is_left: bool
+) -> None:
+    """Or the closest, while none is within tolerance. Nothing stays here: the owner does not have this disk."""
     artifacts = Artifacts(str(tmp_path / "place"), "night")
     artifacts.make()
     scene = Scene(tmp_path / "own", artifacts=artifacts)
-    scene.give(3, rules=replace(RULES, improves=improves, max_drop=max_drop))
+    scene.fleet.give(scene.trial(3), replace(RULES, improves=improves, max_drop=max_drop), None, closest)
     with scene.working():
         (ended,) = scene.ended(_ended)
     assert not list(scene.folder.iterdir()) and not scene.warnings
-    if not improves or max_drop == 0.0:
+    if not is_left:
         assert not ended.files and not list((tmp_path / "place" / "night-artifacts").iterdir())
         return
     assert ended.trial.digests.items() <= ended.files.items() and len(ended.trial.digests) == 3
@@ -243,6 +258,65 @@ def test_the_late_result_of_a_worker_that_was_given_up_is_dropped(tmp_path: Path
     assert "result" not in scene.board.read(first.member)
     (text,) = scene.warnings
     assert "gave it up: its result of trial 0 is dropped; joining again" in text
+    assert not list(tmp_path.glob(RESULTS))
+
+
+def test_a_result_that_could_not_be_told_waits_for_the_next_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is given the trial as others are, tells the result, and computes nothing; the dead is declared dead."""
+    say, away = Board.say, [True]
+
+    def cut_off(board: Board, member: int, key: str, value: Any) -> None:
+        if key in ("result", "left") and away:
+            raise StorageError("db", "was away for 10m00s")
+        say(board, member, key, value)
+
+    monkeypatch.setattr(Board, "say", cut_off)
+    scene = Scene(tmp_path)
+    scene.give(0)
+    with scene.working() as thread:
+        scene.until(lambda: bool(scene.came))
+        thread.join(10.0)
+    assert isinstance(scene.came[0], StorageError) and not scene.warnings
+    assert [path.name for path in tmp_path.glob(RESULTS)] == ["result-0000.json"]
+    (dead,) = scene.board.members(WORKER)
+
+    def no_more(on_progress: OnProgress) -> None:
+        raise AssertionError("it is scored again")
+
+    away.clear()
+    kept = KeptResults(tmp_path, "a search")
+    kept._kept[0] = cast(Kept, kept._read(tmp_path / "result-0000.json"))
+    scene.hook, scene.kept = no_more, kept
+    with scene.working():
+        (trial,) = scene.until(_ended)
+    assert trial.state is State.DONE and trial.samples == 1000
+    assert scene.warnings == ["trial 0 was carried out here before: its result is told now"]
+    assert not scene.board.find(dead.id).here and not list(tmp_path.glob(RESULTS))
+
+
+def test_a_result_that_the_search_has_ended_without_is_dropped(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, kept=KeptResults(tmp_path, "a search"))
+    assert scene.kept is not None
+    scene.kept.keep(Job("0.1", sent_facts(scene.trial(3)), RULES), 77, {})
+    with scene.working():
+        scene.until(lambda: scene.fleet.free == 1)
+    assert scene.came == ["the search has ended: it is enough"] and not list(tmp_path.glob(RESULTS))
+    assert scene.warnings == ["the result of trial 3 that was kept here is dropped: the search has ended without it"]
+
+
+def test_a_disk_that_is_full_keeps_no_result_but_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RunError("/tmp", "cannot be written (No space left on device)")
+
+    monkeypatch.setattr(KeptResults, "keep", full)
+    scene = Scene(tmp_path)
+    scene.give(0)
+    with scene.working():
+        (trial,) = scene.until(_ended)
+    assert trial.state is State.DONE
+    assert scene.warnings[0].startswith("the result of trial 0 is lost if it cannot be told: /tmp: cannot be written")
 
 
 def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
@@ -256,6 +330,16 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
         scene.give(0, seconds=0.05)
         (trial,) = scene.until(_ended)
     assert (trial.state, trial.failure) == (State.FAILED, "it took longer than --trial-timeout 0.05s")
+
+
+def test_a_worker_that_joins_too_late_leaves_by_itself(tmp_path: Path) -> None:
+    """As one does that was stopped until after the end; but not where a search was resumed."""
+    scene = Scene(tmp_path)
+    for why, came in (("ended", "the search has ended"), ("was interrupted", "had nothing to do for 0.05 s")):
+        owner = scene.board.join(OWNER, {})
+        scene.board.say(owner, "left", why)
+        scene.board.leave(owner)
+        assert scene.at_work(idle=0.05).run() == came
 
 
 def test_a_worker_waits_for_ever_unless_it_is_told_otherwise(tmp_path: Path) -> None:

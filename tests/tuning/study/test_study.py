@@ -19,6 +19,7 @@ from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.tuning.sampling.samplers import tpe
 from autoquant.tuning.study.journal import NAME, Journal, shown
+from autoquant.tuning.study.journal_file import JournalFile
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, Suggestion
 from autoquant.tuning.study.stores import journal_store
 from autoquant.tuning.study.study import ATTEMPTS, Study
@@ -200,7 +201,7 @@ def test_an_interruption_while_the_end_is_told(told: bool, tmp_path: Path, monke
     """The trial has ended, or it has not: in no case is it in between."""
     study = open_study(tmp_path)
     play(study, 2)
-    trial, write = done(next_of(study)), JournalFileBackend.append_logs
+    trial, write = done(next_of(study)), JournalFile.append_logs
 
     def die(self: Journal, logs: list[dict[str, Any]]) -> None:
         if told:
@@ -208,7 +209,7 @@ def test_an_interruption_while_the_end_is_told(told: bool, tmp_path: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        patched.setattr(JournalFileBackend, "append_logs", die)
+        patched.setattr(JournalFile, "append_logs", die)
         study.finish(trial)
     study.interrupt()
     ended = [0, 1, 2] if told else [0, 1]
@@ -225,7 +226,7 @@ def test_a_trial_that_died_while_its_end_was_written_has_ended(
     """At each of the writes of its end, of which the last is all of it; its folder has what was not written."""
     study = open_study(tmp_path)
     trial = replace(failed(next_of(study)), at_fault="l1") if fails else done(next_of(study))
-    writes, write = [], JournalFileBackend.append_logs
+    writes, write = [], JournalFile.append_logs
 
     def die(self: Journal, logs: list[dict[str, Any]]) -> None:
         writes.append(logs)
@@ -234,7 +235,7 @@ def test_a_trial_that_died_while_its_end_was_written_has_ended(
         write(self, logs)
 
     with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        patched.setattr(JournalFileBackend, "append_logs", die)
+        patched.setattr(JournalFile, "append_logs", die)
         study.finish(trial)
     assert len(writes) == moment
     again = open_study(tmp_path, stored={0: trial})

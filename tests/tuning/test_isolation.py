@@ -65,7 +65,7 @@ def test_the_search_outlives_what_carries_out_its_trials(options: dict[str, Any]
     assert [untimed(result.trials[place]) for place in others] == [untimed(alone.trials[place]) for place in others]
 
 
-def test_what_is_in_memory_cannot_be_given_to_it(tmp_path: Path) -> None:
+def test_what_is_in_memory_cannot_be_given_to_it(tensorflow: Any, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match="--isolate: carries trials out in another process, which cannot be given data"
     ):

@@ -17,6 +17,8 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
 from autoquant.quantization.patches import Axis, patches
 
+WAITING = 1 << 21
+"""Bytes of rows that wait to be multiplied, at most, of each layer."""
 AxisOf = Callable[[int], Axis]
 """Gives how a kernel moves along an axis of so many values."""
 LARGEST = 8192
@@ -138,7 +140,8 @@ def _of_lite(lite: LiteGraph, layer: Layer) -> WeightInputs | str:
 class InputMoments:
     """Means and second moments of what the weights of a layer meet, group by group, from rows (groups, rows, inputs).
 
-    They are summed about the mean of the first rows, which keeps float32 exact where means are large.
+    They are summed about the mean of the first rows, which keeps float32 exact where means are large, and many at once:
+    few take as long.
     """
 
     def __init__(self, rows: Array) -> None:
@@ -146,6 +149,7 @@ class InputMoments:
         self._about = rows.mean(axis=1, keepdims=True)
         self._sums: Array = np.zeros(self._about.shape)
         self._products: Array = np.zeros((len(rows), rows.shape[2], rows.shape[2]), np.float32)
+        self._waiting: list[Array] = []
         self.add(rows)
 
     @property
@@ -155,14 +159,22 @@ class InputMoments:
 
     def add(self, rows: Array) -> None:
         """See more rows."""
-        moved = rows - self._about
-        self._count += rows.shape[1]
+        self._waiting.append(rows - self._about)
+        if sum(one.nbytes for one in self._waiting) > WAITING:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        moved = np.concatenate(self._waiting, axis=1)
+        self._waiting = []
+        self._count += moved.shape[1]
         self._sums += moved.sum(axis=1, dtype=np.float64, keepdims=True)
         with np.errstate(over="ignore", invalid="ignore"):  # which the moment shows
             self._products += moved.swapaxes(1, 2) @ moved
 
     def moment(self, *, centered: bool) -> Array:
         """E[x x^T] of each group, (groups, inputs, inputs), float64; `centered` of what differs from the mean."""
+        if self._waiting:
+            self._multiply()
         mean = self._sums / self._count
         found = self._products / np.float64(self._count) - mean.swapaxes(1, 2) * mean
         if not centered:

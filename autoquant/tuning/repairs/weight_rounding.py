@@ -9,6 +9,7 @@ be the least.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -35,8 +36,9 @@ from autoquant.tuning.repairs.weight_inputs import InputMoments, WeightInputs, w
 
 SAMPLES = 512
 """Calibration samples in which it is seen what layers read."""
-ROWS = 16384
-"""Places of a layer's result, of all samples together, whose inputs are seen."""
+OF_INPUT, FEWEST, MOST = 32, 2048, 16384
+"""Places of a layer's result, of all samples together, whose inputs are seen: so many for each input of a weight, and
+within these bounds."""
 TOGETHER = 1 << 30
 """Bytes of moments that are held, and kept for other plans: with more it takes several passes."""
 VERSION = 1
@@ -157,18 +159,20 @@ class Rounder:
         names, found = {one.layer.activations[0] for one in group}, dict[str, InputMoments]()
         data = self.calibration.data
         samples = min(SAMPLES, len(data))
-        draws, done = np.random.default_rng(0).random((samples, -(-ROWS // samples))), 0
+        each = {one.layer.name: math.ceil(_rows(one.inputs) / samples) for one in group}
+        draws, done = np.random.default_rng(0).random((samples, math.ceil(MOST / samples))), 0
         self.calibration.on_progress(0, 0)
         with closing(self.calibration.engine.open_graph(model.program, sorted(names))) as runner:
             size = part_size(model, runner, data)
             for batch in data.subset(calibration_order(data)[:samples]).batches(size):
                 part = runner(batch.inputs)
                 for one in group:
-                    rows = one.inputs.rows(part[one.layer.activations[0]], draws[done : done + len(batch)])
-                    if one.layer.name in found:
-                        found[one.layer.name].add(rows)
+                    name, own = one.layer.name, draws[done : done + len(batch), : each[one.layer.name]]
+                    rows = one.inputs.rows(part[one.layer.activations[0]], own)
+                    if name in found:
+                        found[name].add(rows)
                     elif rows.shape[1]:
-                        found[one.layer.name] = InputMoments(rows)
+                        found[name] = InputMoments(rows)
                 del part  # what made it needs the memory for the next one
                 done += len(batch)
                 self.calibration.on_progress(done, samples)
@@ -196,6 +200,11 @@ class Rounder:
 
     def _path(self, key: str) -> Path | None:
         return None if self.cache is None else self.cache / f"weight-{key[:16]}.npz"
+
+
+def _rows(inputs: WeightInputs) -> int:
+    """How many places it takes to know the moments of what weights meet."""
+    return min(max(OF_INPUT * inputs.count, FEWEST), MOST)
 
 
 def _is_centered(plan: Plan, layer: Layer) -> bool:

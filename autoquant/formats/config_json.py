@@ -134,6 +134,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
         repairs["weight_rounding"] = plan.weight_rounding
     if plan.bias_correction != "none":
         repairs["bias_correction"] = plan.bias_correction
+    if plan.training:
+        repairs["training"] = True
     if plan.float_operators is not None:
         repairs[FLOAT_OPERATORS] = sorted(plan.float_operators)
     return repairs | ({"activation_quant_params": ours} if ours else {})

@@ -68,6 +68,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     equalize = extra.take("equalize", False)
     rounding = extra.only("weight_rounding", ROUNDINGS, "nearest")
     correction = extra.only("bias_correction", CORRECTIONS, "none")
+    training = extra.take("training", False)
     in_float = frozenset(_names(extra, FLOAT_OPERATORS)) if FLOAT_OPERATORS in extra else None
     algorithms = extra.sub("activation_quant_params")
     extra.done()
@@ -80,7 +81,9 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     plans = dict(_Layers(fields, layers, rejected, offset, ours).read())
     for name in (name for name in ours if name not in plans):
         raise algorithms.error(name, "no such layer in this file", hint="remove the entry")
-    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, rounding, correction, in_float))
+    return fields.build(
+        lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, rounding, correction, training, in_float)
+    )
 
 
 def _fusion(fields: Fields) -> Fusion:

@@ -1,4 +1,4 @@
-"""From a plan to the INT8 file on disk: quantize, correct biases, calibrate, save."""
+"""From a plan to the INT8 file on disk: quantize, correct, calibrate, save."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from autoquant.model.model import Front, InputSpec, Model, is_lite
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.repairs.training.trainer import Trainer
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.request import Between
 from autoquant.tuning.study.workload import Workload
@@ -47,15 +49,15 @@ class Built:
 class Builder:
     """Builds INT8 files of one model, which is in the form that the target lowers it to.
 
-    `prepared` gives what a plan quantizes. Without a `corrector` no plan may ask for `bias_correction`. `between` is
-    asked which operators between layers stay in float where a plan does not say; without it none.
+    `prepared` gives what a plan quantizes. Without `repairs` no plan may ask for `bias_correction` or `training`.
+    `between` is asked which operators between layers stay in float where a plan does not say; without it none.
     """
 
     model: Model
     workload: Workload
     target: Target
     prepared: Callable[[Plan], ModelVariant]
-    corrector: Corrector | None = None
+    repairs: Repairs | None = None
     between: Callable[[Plan], TensorsBetween] | None = None
 
     def files(self, path: Path) -> tuple[Path, ...]:
@@ -80,7 +82,8 @@ class Builder:
     def build(self, plan: Plan, folder: Path, on_step: Callable[[str], None] = no_progress) -> Built:
         """Write config.json, the model, and record.txt.
 
-        Calls `on_step` when quantize, perhaps correct, calibrate and save are done. Raises PlanError or TrialError.
+        Calls `on_step` when quantize, perhaps correct and train, calibrate and save are done. Raises PlanError,
+        TrialError, and ModelError where the model cannot be trained as the plan wants.
         """
         plan = self.completed(plan)
         config, record = folder / "config.json", folder / "record.txt"
@@ -92,14 +95,13 @@ class Builder:
         return Built(path, made.qdq_ops, digests_of([config, record, *self.files(path)]))
 
     def make(self, plan: Plan, path: Path, on_step: Callable[[str], None] = no_progress) -> Int8File:
-        """Write the model, its biases corrected where the plan wants that, and its front. Raises as `build`."""
+        """Write the model, corrected as the plan wants, and its front. Raises as `build`."""
         plan = self.completed(plan)
         model, compiler = self.prepared(plan)
         corrections = NO_CORRECTIONS
-        if plan.bias_correction != "none":
-            assert self.corrector is not None, plan.bias_correction
-            corrections = self.corrector.corrections(plan, model, compiler)
-            on_step("correct")
+        if plan.bias_correction != "none" or plan.training:
+            assert self.repairs is not None, plan
+            corrections = self.repairs.corrections(plan, model, compiler, on_step)
         made = compiler.compile(plan, path, on_step, corrections=corrections)
         if self.model.front is not None:
             graph_def = self.model.front.graph.to_graph_def()
@@ -151,10 +153,12 @@ def builder_of_plan(
     batch_size: int,
     on_progress: OnProgress = no_progress,
     on_between: OnProgress = no_progress,
+    on_training: OnProgress = no_progress,
 ) -> Builder:
     """A builder for one plan: its INT8 layers alone are calibrated, on `data`.
 
-    `on_progress` is told of passes over the data, `on_between` of what is measured between layers.
+    `on_progress` is told of passes over the data, `on_between` of what is measured between layers, `on_training` of
+    steps of training.
     Raises as `CalibrationRunner.statistics`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
@@ -173,7 +177,9 @@ def builder_of_plan(
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     # Nobody says what the outputs are: of values each column is to be kept, whatever the others hold.
     between = tensors_between(lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_between)
-    return Builder(model, workload, target, lambda plan: prepared, Corrector(target, layers, calibration), between)
+    trainer = Trainer(target, layers, replace(calibration, on_progress=on_training))
+    repairs = Repairs(Corrector(target, layers, calibration), trainer)
+    return Builder(model, workload, target, lambda plan: prepared, repairs, between)
 
 
 def tensors_between(

@@ -28,7 +28,9 @@ from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.inputs import Inputs, calibration_samples
 from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.repairs.training.trainer import Trainer
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
@@ -227,7 +229,9 @@ class Preparation:
         inputs = self.inputs
         prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
         calibration = self._calibration(engine, "bias correction")
-        corrector = Corrector(inputs.target, inputs.workload.layers, calibration, self.folder.corrections)
+        target, layers, folder = inputs.target, inputs.workload.layers, self.folder.corrections
+        trainer = Trainer(target, layers, self._calibration(engine, "training"), folder)
+        repairs = Repairs(Corrector(target, layers, calibration, folder), trainer)
         between = tensors_between(
             lambda plan: prepared(plan.equalize),
             inputs.space.fullest,
@@ -238,7 +242,7 @@ class Preparation:
             warn=self._warn,
         )
         return Builder(
-            inputs.model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), corrector, between
+            inputs.model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), repairs, between
         )
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:

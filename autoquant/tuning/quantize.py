@@ -53,6 +53,7 @@ def apply_plan(request: QuantizeRequest, listener: Listener) -> Export:
         batch_size=size,
         on_progress=reporter(listener, "calibration"),
         on_between=partial(progress, listener, "operators between layers"),
+        on_training=partial(progress, listener, "training"),
     )
     made = make_export(to, target.file_name(opened.name))
     reporter(listener, "building")

@@ -94,6 +94,7 @@ def transfer(
         batch_size=size,
         on_progress=reporter(listener, "calibration"),
         on_between=partial(progress, listener, "operators between layers"),
+        on_training=partial(progress, listener, "training"),
     )
     reporter(listener, "building")
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)

@@ -79,6 +79,9 @@ def read_for_config(graph: Any, config: Path, outputs: Sequence[str]) -> tuple[L
     if plan.bias_correction != "none":  # which takes data beyond what a graph calibrates itself with
         what = f"biases corrected ({plan.bias_correction}) are not supported for graphs that calibrate themselves"
         raise PlanError("autoquant.bias_correction", what, hint="remove it, or give the config to `autoquant quantize`")
+    if plan.training:
+        what = "graphs that calibrate themselves cannot be trained, which takes data beyond that"
+        raise PlanError("autoquant.training", what, hint="remove it, or give the config to `autoquant quantize`")
     return model, plan
 
 

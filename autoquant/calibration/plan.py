@@ -69,10 +69,12 @@ class Plan:
     Inputs of operators, `<operator>:<index>`, are there only where they are quantized.
     `fusion` is how the model must have been opened. `fp16_scales` rounds activation scales to float16 (AMCT's
     FORCE_FP16_QUANT). `exact` says whether to calibrate on all values, kept in memory, or on sketches; None leaves
-    that to what carries the plan out. `equalize` makes channels of neighbouring layers alike before anything else is
-    done; `weight_rounding`, one of ROUNDINGS, chooses the integers of weights; `bias_correction`, one of CORRECTIONS,
-    moves biases by the mean error that is left. `float_operators` are the operators of a .tflite that stay in float
-    though they are no layers, by the names of their results; None leaves the choice to whatever builds the plan.
+    that to what carries the plan out. `equalize` makes channels of neighbouring layers alike before anything else
+    is done; `weight_rounding`, one of ROUNDINGS, chooses the integers of weights; `bias_correction`, one of
+    CORRECTIONS, moves biases by the mean error that is left; `training` changes scales of activations, roundings of
+    weights and biases by gradients, towards what the FP32 model gives on calibration data. `float_operators` are
+    the operators of a .tflite that stay in float though they are no layers, by the names of their results; None
+    leaves the choice to whatever builds the plan.
     """
 
     layers: Mapping[str, LayerPlan | None]
@@ -83,6 +85,7 @@ class Plan:
     equalize: bool = False
     weight_rounding: str = "nearest"
     bias_correction: str = "none"
+    training: bool = False
     float_operators: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -103,9 +106,14 @@ class Plan:
         return MappingProxyType({name: settings for name, settings in self.layers.items() if settings is not None})
 
     @property
+    def corrected(self) -> bool:
+        """Whether its weights or biases depend on more of the calibration data than its record does."""
+        return self.weight_rounding != "nearest" or self.bias_correction != "none" or self.training
+
+    @property
     def repaired(self) -> bool:
         """Whether weights or biases are others than those that its record leads to."""
-        return self.equalize or self.weight_rounding != "nearest" or self.bias_correction != "none"
+        return self.equalize or self.corrected
 
     @property
     def sketched(self) -> frozenset[str]:

@@ -134,6 +134,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
         repairs["weight_rounding"] = plan.weight_rounding
     if plan.bias_correction != "none":
         repairs["bias_correction"] = plan.bias_correction
+    if plan.training:
+        repairs["training"] = True
     if shifted := sorted(name for name, settings in plan.int8.items() if settings.power_of_two):
         repairs[POWER_OF_TWO] = shifted
     if plan.float_operators is not None:

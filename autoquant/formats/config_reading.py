@@ -69,6 +69,7 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     equalize = extra.take("equalize", False)
     rounding = extra.only("weight_rounding", ROUNDINGS, "nearest")
     correction = extra.only("bias_correction", CORRECTIONS, "none")
+    training = extra.take("training", False)
     in_float = frozenset(_names(extra, FLOAT_OPERATORS)) if FLOAT_OPERATORS in extra else None
     shifted = _names(extra, POWER_OF_TWO)
     algorithms = extra.sub("activation_quant_params")
@@ -85,7 +86,9 @@ def read_plan(fields: Fields, layers: Mapping[str, Layer], rejected: Mapping[str
     for name in (name for name in shifted if name not in plans):
         raise extra.error(POWER_OF_TWO, f"no layer '{name}' in this file", hint="remove the entry")
     plans |= {name: replace(own, power_of_two=True) for name in shifted if (own := plans[name]) is not None}
-    return fields.build(lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, rounding, correction, in_float))
+    return fields.build(
+        lambda: Plan(plans, batch_num, fusion, fp16, exact, equalize, rounding, correction, training, in_float)
+    )
 
 
 def _fusion(fields: Fields) -> Fusion:

@@ -115,6 +115,7 @@ def _whole(fields: Fields) -> Mapping[str, tuple[Any, ...]]:
             "equalize": _choices(fields, "equalize", bool) or (False,),
             "weight_rounding": _choices(fields, "weight_rounding", str, ROUNDINGS) or ("nearest",),
             "bias_correction": _choices(fields, "bias_correction", str, CORRECTIONS) or ("none",),
+            "training": _choices(fields, "training", bool) or (False,),
         }
     )
 

@@ -13,6 +13,7 @@ from autoquant.calibration.record import Record
 from autoquant.calibration.statistics import Statistics
 from autoquant.model.layer import Layer, Survey
 from autoquant.model.model import Model, Program
+from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 
 OnStep = Callable[[str], None]
@@ -21,14 +22,17 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What repairs that take data change in the file of a plan, by layer; scales and offsets stay as they are.
+    """What repairs that take data change in the file of a plan; scales of weights stay as they are.
 
-    `biases` are added to the biases of layers, (channels,), in real units. `weights` are integers, int8 in the shape
-    of the weight in the model that is quantized, in place of those to which rounding to nearest leads.
+    `biases` are added to the biases of layers, (channels,), in real units. `weights` are integers of layers, int8 in
+    the shape of the weight in the model that is quantized, in place of those to which rounding to nearest leads.
+    `activations` are scale and offset in place of those that were calibrated: by entry of the record with target
+    tensorflow, by tensor with target litert, where all that share the scale of another one have its.
     """
 
     biases: Mapping[str, Array] = field(default_factory=dict)
     weights: Mapping[str, Array] = field(default_factory=dict)
+    activations: Mapping[str, Affine] = field(default_factory=dict)
 
 
 NO_CORRECTIONS = Corrections()

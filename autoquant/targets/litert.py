@@ -24,7 +24,7 @@ from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
 from autoquant.targets.litert_assignment import operators_in_int8
 from autoquant.targets.litert_balance import Balance, tensors_between
-from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, TensorBetween
+from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, SharedScale, TensorBetween
 from autoquant.targets.litert_file import (
     add_to_biases,
     count_qdq_ops,
@@ -107,7 +107,7 @@ class LiteRTCompiler:
         check_plan(plan, self._layers)
         _check_possible(plan)
         operators = operators_in_int8(self._lite, plan, self.io)
-        scales = self._calibrator.scales(plan, operators, self.io)
+        scales = self._calibrator.scales(plan, operators, self.io, corrections.activations)
         on_step("calibrate")
         model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales), self._known)
         layers = self._operators(model, plan)
@@ -143,6 +143,11 @@ class LiteRTCompiler:
         """The tensors that a plan has in INT8 and no layer reads. Raises as `compile`."""
         check_plan(plan, self._layers)
         return self._calibrator.between(plan, operators_in_int8(self._lite, plan, self.io), self.io)
+
+    def shared_scales(self, plan: Plan) -> Mapping[str, SharedScale]:
+        """The tensors that a plan has in INT8, by name, as they were calibrated. Raises as `compile`."""
+        check_plan(plan, self._layers)
+        return self._calibrator.shared_scales(plan, operators_in_int8(self._lite, plan, self.io), self.io)
 
     def _int8(self, plan: Plan, operators: Collection[int], scales: LiteScales) -> Int8:
         tensor_wise = {self._lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}

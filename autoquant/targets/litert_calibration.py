@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,6 +28,7 @@ LEAST = 1e-11
 """Weights with a smaller scale are all 0. LiteRT Quantizer has its own limit for that, just below."""
 COARSEST = 256.0
 """Steps of a layer's result that one of its products must be worth less of: XNNPACK refuses the model otherwise."""
+NONE_GIVEN: Mapping[str, Affine] = MappingProxyType({})
 BIAS_STEPS = 2.0**30
 """Steps that a bias, INT32, may have: half of what there are, for the sums that are added."""
 
@@ -38,6 +40,14 @@ class LiteScales:
     activations: Mapping[str, Affine]
     weights: Mapping[str, Array]
     balance: Balance
+
+
+@dataclass(frozen=True, slots=True)
+class SharedScale:
+    """Scale and offset of a tensor, and the name of the tensor that it has them of, often itself."""
+
+    source: str
+    affine: Affine
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +77,17 @@ class LiteCalibrator:
         """The changes by balancing. Raises as `balance_layers`."""
         return balance_layers(self._lite, self._layers, plan, self._scales)
 
-    def scales(self, plan: Plan, int8: Collection[int], io: str) -> LiteScales:
-        """Scales for INT8 operators, by index, and inputs and outputs of type `io`.
+    def scales(
+        self, plan: Plan, int8: Collection[int], io: str, given: Mapping[str, Affine] = NONE_GIVEN
+    ) -> LiteScales:
+        """Scales for INT8 operators, by index, and inputs and outputs of type `io`; some of data may be `given`.
 
         Raises PlanError where the statistics lack a tensor, TrialError where a tensor has no scale, a weight or bias
         holds NaN or infinity, or the steps of an input are too coarse for the output.
         """
         balance = self.balance(plan)
-        activations = self._activations(plan, int8, io, balance)
+        shared = self._shared_scales(plan, int8, io, balance)
+        activations = {name: given.get(one.source, one.affine) for name, one in shared.items()}
         weights = {}
         for name, settings in plan.int8.items():
             layer = self._layers[name]
@@ -96,16 +109,20 @@ class LiteCalibrator:
             what = f"one step of its input is worth {worth:.4g} of its output, and LiteRT's kernels take less than 256"
             raise TrialError(layer.name, what, hint=IN_FLOAT)
 
-    def _activations(self, plan: Plan, int8: Collection[int], io: str, balance: Balance) -> Mapping[str, Affine]:
-        """Scale and offset of each tensor that is to be INT8; tensors that must have the same have the same."""
+    def shared_scales(self, plan: Plan, int8: Collection[int], io: str) -> Mapping[str, SharedScale]:
+        """Scale and offset of each tensor that is to be INT8, by name. Raises as `scales`."""
+        return self._shared_scales(plan, int8, io, self.balance(plan))
+
+    def _shared_scales(self, plan: Plan, int8: Collection[int], io: str, balance: Balance) -> Mapping[str, SharedScale]:
+        """The same; tensors that must have one scale have it of one of them."""
         finder = LayerFinder(self._lite, plan, int8)
-        found: dict[int, Affine] = {}
+        found: dict[int, SharedScale] = {}
         for tensor in data_near(self._lite, int8, io):
             source = finder.source(tensor)
             if source not in found:
-                found[source] = self._affine(source, plan, finder, balance)
+                found[source] = SharedScale(self._lite.name_of(source), self._affine(source, plan, finder, balance))
             found[tensor] = found[source]
-        return {self._lite.name_of(tensor): affine for tensor, affine in found.items()}
+        return {self._lite.name_of(tensor): shared for tensor, shared in found.items()}
 
     def _affine(self, tensor: int, plan: Plan, finder: LayerFinder, balance: Balance) -> Affine:
         """Scale and offset of a tensor that keeps that of no other."""

@@ -20,6 +20,7 @@ from autoquant.model.model import Model
 from autoquant.model.nodes import changed_node
 from autoquant.model.operators import node_of
 from autoquant.model.survey import survey_graph
+from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.targets.ascend_functions import NAMES, functions_for
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
@@ -91,7 +92,7 @@ class GraphCompiler:
         self, plan: Plan, path: Path, on_step: OnStep = no_progress, *, corrections: Corrections = NO_CORRECTIONS
     ) -> Int8File:
         """Write the graph of a plan. Raises as `Compiler.compile`."""
-        record = self.record(plan)
+        record = _with_activations(self.record(plan), corrections.activations)
         on_step("calibrate")
         self.target.save(self.graph, self.layers, record, path, corrections)
         on_step("save")
@@ -104,6 +105,12 @@ class GraphCompiler:
     def reference(self, plan: Plan) -> Graph:
         """The graph itself: balanced layers divide their input where they quantize it."""
         return self.graph
+
+
+def _with_activations(record: Record, activations: Mapping[str, Affine]) -> Record:
+    """A record with other scales and offsets of activations for some of its entries."""
+    changed = {name: replace(record[name], activation=affine) for name, affine in activations.items()}
+    return {**record, **changed}
 
 
 def quantize(graph: Graph, layers: Mapping[str, Layer], record: Record) -> Graph:

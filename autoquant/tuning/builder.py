@@ -1,4 +1,4 @@
-"""From a plan to the INT8 file on disk: quantize, correct biases, calibrate, save."""
+"""From a plan to the INT8 file on disk: quantize, correct, calibrate, save."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoquant.array import Array
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.engines.engine import Engine
@@ -20,9 +21,11 @@ from autoquant.formats.record_text import save_record
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Front, InputSpec, Model, is_lite
 from autoquant.quiet import no_progress
-from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, Target
+from autoquant.targets.base import NO_CORRECTIONS, Int8File, Target
 from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.repairs.training.trainer import Trainer
 from autoquant.tuning.repairs.weight_rounding import Rounder
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.request import Between
@@ -48,18 +51,17 @@ class Built:
 class Builder:
     """Builds INT8 files of one model, which is in the form that the target lowers it to.
 
-    `prepared` gives what a plan quantizes. Without a `corrector` no plan may ask for `bias_correction`, without a
-    `rounder` none for a `weight_rounding` other than to nearest. `between` is asked which operators between layers stay
-    in float where a plan does not say; without it none.
+    `prepared` gives what a plan quantizes. Without `repairs` no plan may ask for `weight_rounding` by gptq,
+    `bias_correction` or `training`. `between` is asked which operators between layers stay in float where a plan does
+    not say; without it none.
     """
 
     model: Model
     workload: Workload
     target: Target
     prepared: Callable[[Plan], ModelVariant]
-    corrector: Corrector | None = None
+    repairs: Repairs | None = None
     between: Callable[[Plan], TensorsBetween] | None = None
-    rounder: Rounder | None = None
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files that are written for a model at `path`, itself first."""
@@ -83,8 +85,8 @@ class Builder:
     def build(self, plan: Plan, folder: Path, on_step: Callable[[str], None] = no_progress) -> Built:
         """Write config.json, the model, and record.txt.
 
-        Calls `on_step` when quantize, perhaps round and correct, calibrate and save are done. Raises PlanError or
-        TrialError.
+        Calls `on_step` when quantize, perhaps round, correct and train, calibrate and save are done. Raises PlanError,
+        TrialError, and ModelError where the model cannot be trained as the plan wants.
         """
         plan = self.completed(plan)
         config, record = folder / "config.json", folder / "record.txt"
@@ -95,24 +97,19 @@ class Builder:
         save_record(made.record, record)
         return Built(path, made.qdq_ops, digests_of([config, record, *self.files(path)]))
 
-    def rounded(self, plan: Plan) -> Corrections:
-        """The weights of a completed plan that are not rounded to nearest. Raises as `Rounder.weights`."""
-        if plan.weight_rounding == "nearest":
-            return NO_CORRECTIONS
-        assert self.rounder is not None, plan.weight_rounding
-        return Corrections(weights=self.rounder.weights(plan, *self.prepared(plan)))
+    def round_weights(self, plan: Plan) -> Mapping[str, Array]:
+        """The integers of weights of a completed plan that are not rounded to nearest. Raises as `Rounder.weights`."""
+        assert self.repairs is not None, plan
+        return self.repairs.rounder.weights(plan, *self.prepared(plan))
 
     def make(self, plan: Plan, path: Path, on_step: Callable[[str], None] = no_progress) -> Int8File:
-        """Write the model, weights and biases corrected where the plan wants that, and its front. Raises as `build`."""
+        """Write the model, corrected as the plan wants, and its front. Raises as `build`."""
         plan = self.completed(plan)
         model, compiler = self.prepared(plan)
-        corrections = self.rounded(plan)
-        if corrections.weights:
-            on_step("round")
-        if plan.bias_correction != "none":
-            assert self.corrector is not None, plan.bias_correction
-            corrections = self.corrector.corrections(plan, model, compiler, corrections)
-            on_step("correct")
+        corrections = NO_CORRECTIONS
+        if plan.corrected:
+            assert self.repairs is not None, plan
+            corrections = self.repairs.corrections(plan, model, compiler, on_step)
         made = compiler.compile(plan, path, on_step, corrections=corrections)
         if self.model.front is not None:
             graph_def = self.model.front.graph.to_graph_def()
@@ -165,12 +162,13 @@ def builder_of_plan(
     on_progress: OnProgress = no_progress,
     on_between: OnProgress = no_progress,
     on_rounding: OnProgress = no_progress,
+    on_training: OnProgress = no_progress,
     warn: Callable[[str], None] = no_progress,
 ) -> Builder:
     """A builder for one plan: its INT8 layers alone are calibrated, on `data`.
 
     `on_progress` is told of passes over the data, `on_between` of what is measured between layers, `on_rounding` of how
-    weights are rounded, and `warn` of what is left out.
+    weights are rounded, `on_training` of steps of training, and `warn` of what is left out.
     Raises as `CalibrationRunner.statistics`, and as `equalized` where the plan wants that.
     """
     layers = {name: workload.layers[name] for name in plan.int8}
@@ -189,9 +187,10 @@ def builder_of_plan(
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
     # Nobody says what the outputs are: of values each column is to be kept, whatever the others hold.
     between = tensors_between(lambda plan: prepared, plan, data, OutputReading(of_classes=None), on_progress=on_between)
-    corrector = Corrector(target, layers, calibration)
     rounder = Rounder(target, layers, replace(calibration, on_progress=on_rounding), warn=warn)
-    return Builder(model, workload, target, lambda plan: prepared, corrector, between, rounder)
+    trainer = Trainer(target, layers, replace(calibration, on_progress=on_training))
+    repairs = Repairs(rounder, Corrector(target, layers, calibration), trainer)
+    return Builder(model, workload, target, lambda plan: prepared, repairs, between)
 
 
 def tensors_between(

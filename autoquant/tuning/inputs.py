@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autoquant.array import Array
@@ -30,6 +31,7 @@ from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.certification.holdout import check_guard
 from autoquant.tuning.events import Listener, Warned, reporter
+from autoquant.tuning.repairs.training.trainer import NO_GRADIENT, without_gradient
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import NOTHING
@@ -111,8 +113,17 @@ def open_inputs(
     source, model = model, target.lowered(model)
     workload = Workload.of(target, model, splits.evaluation)
     batches = batches_in(splits.calibration, request.batch_size)
+    space_file = _without_training(space_file, model, warn)
     space = SearchSpace(space_file, list(workload.layers.values()), batches=batches)
     return Inputs(request, target, source, model, splits, workload, space, space_file, metric)
+
+
+def _without_training(space_file: SpaceFile, model: Model, warn: Callable[[str], None]) -> SpaceFile:
+    """The file itself, or one that offers no training where this model cannot be trained, which is told."""
+    if True not in space_file.whole["training"] or not (kind := without_gradient(model.program)):
+        return space_file
+    warn(f"training is left out: {NO_GRADIENT} ({kind})")
+    return replace(space_file, whole=MappingProxyType({**space_file.whole, "training": (False,)}))
 
 
 def _warn(listener: Listener, text: str) -> None:

@@ -28,7 +28,9 @@ from autoquant.tuning.fleet.crew import Crew
 from autoquant.tuning.inputs import Inputs, calibration_samples
 from autoquant.tuning.objective import OBJECTIVES
 from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.repairs.equalization import ModelVariant, equalized
+from autoquant.tuning.repairs.training.trainer import Trainer
 from autoquant.tuning.repairs.weight_rounding import Rounder
 from autoquant.tuning.sampling.problem import SearchProblem
 from autoquant.tuning.sampling.samplers import open_sampler
@@ -232,9 +234,10 @@ class Preparation:
         inputs = self.inputs
         prepared = cache(partial(self._prepared, engine))  # each when the first plan needs it
         calibration = self._calibration(engine, "bias correction")
-        layers, folder = inputs.workload.layers, self.folder.corrections
-        corrector = Corrector(inputs.target, layers, calibration, folder)
-        rounder = Rounder(inputs.target, layers, self._calibration(engine, "weight rounding"), folder, self._warn)
+        target, layers, folder = inputs.target, inputs.workload.layers, self.folder.corrections
+        rounder = Rounder(target, layers, self._calibration(engine, "weight rounding"), folder, self._warn)
+        trainer = Trainer(target, layers, self._calibration(engine, "training"), folder)
+        repairs = Repairs(rounder, Corrector(target, layers, calibration, folder), trainer)
         between = tensors_between(
             lambda plan: prepared(plan.equalize),
             inputs.space.fullest,
@@ -245,13 +248,7 @@ class Preparation:
             warn=self._warn,
         )
         return Builder(
-            inputs.model,
-            inputs.workload,
-            inputs.target,
-            lambda plan: prepared(plan.equalize),
-            corrector,
-            between,
-            rounder,
+            inputs.model, inputs.workload, inputs.target, lambda plan: prepared(plan.equalize), repairs, between
         )
 
     def _check_tolerance(self, baseline: Baseline, max_drop: float) -> None:

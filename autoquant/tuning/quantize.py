@@ -54,6 +54,7 @@ def apply_plan(request: QuantizeRequest, listener: Listener) -> Export:
         on_progress=reporter(listener, "calibration"),
         on_between=partial(progress, listener, "operators between layers"),
         on_rounding=partial(progress, listener, "weight rounding"),
+        on_training=partial(progress, listener, "training"),
         warn=lambda text: listener(Warned(text)),
     )
     made = make_export(to, target.file_name(opened.name))

@@ -95,6 +95,7 @@ def transfer(
         on_progress=reporter(listener, "calibration"),
         on_between=partial(progress, listener, "operators between layers"),
         on_rounding=partial(progress, listener, "weight rounding"),
+        on_training=partial(progress, listener, "training"),
         warn=lambda text: listener(Warned(text)),
     )
     reporter(listener, "building")

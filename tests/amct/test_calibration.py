@@ -506,6 +506,12 @@ def test_values_of_numpy_and_a_graph_under_a_prefix(tiny: Tiny, images: NDArray[
     assert dict(check(saved.model, RECORD).layers) == {"Conv2D": 1, "DepthwiseConv2dNative": 1}
 
 
+def test_a_live_graph_is_not_trained(live: Any) -> None:
+    with pytest.raises(PlanError, match=r"autoquant.training: .*cannot be trained.*; remove it, or .*quantize"):
+        configured(live, autoquant={"training": True})
+    assert not RECORD.exists()
+
+
 @pytest.mark.parametrize(("setting", "value"), [("bias_correction", "analytic"), ("weight_rounding", "gptq")])
 def test_biases_and_weights_are_not_corrected_in_a_live_graph(live: Any, setting: str, value: str) -> None:
     with pytest.raises(PlanError, match=rf"autoquant.{setting}: .*{value}.*; remove it, or .*autoquant quantize"):

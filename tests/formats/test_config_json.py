@@ -57,6 +57,7 @@ PLAN = st.builds(
     st.booleans(),
     st.sampled_from(ROUNDINGS),
     st.sampled_from(CORRECTIONS),
+    st.booleans(),
     st.none() | st.frozensets(NAME, max_size=3),
 )
 
@@ -188,6 +189,7 @@ def test_all_that_a_plan_can_say(found: Survey) -> None:
         equalize=True,
         weight_rounding="gptq",
         bias_correction="analytic",
+        training=True,
         float_operators=frozenset({"sum", "mask"}),
     )
     config = json.loads(config_text(plan, layers=found.by_name))
@@ -204,6 +206,7 @@ def test_all_that_a_plan_can_say(found: Survey) -> None:
             "equalize": True,
             "exact": True,
             "float_operators": ["mask", "sum"],
+            "training": True,
             "weight_rounding": "gptq",
         },
         "batch_num": 2,

@@ -35,7 +35,7 @@ def test_a_config_as_amct_writes_it_with_every_default(found: Survey) -> None:
 def test_every_setting(found: Survey) -> None:
     text = """{"batch_num": 3, "do_fusion": false, "skip_fusion_layers": ["conv", "bn"],
         "fakequant_precision_mode": "FORCE_FP16_QUANT", "autoquant": {"exact": false,
-        "equalize": true, "weight_rounding": "gptq", "bias_correction": "empirical",
+        "equalize": true, "weight_rounding": "gptq", "bias_correction": "empirical", "training": true,
         "activation_quant_params": {"fc": {"act_algo": "minmax"}}}, "fc": {},
         "tensor_quantize": [{"layer_name": "add", "input_index": 1, "activation_quant_params": {"asymmetric": false,
             "act_algo": "hfmg", "num_of_bins": 1024}}],
@@ -57,6 +57,7 @@ def test_every_setting(found: Survey) -> None:
         equalize=True,
         weight_rounding="gptq",
         bias_correction="empirical",
+        training=True,
     )
 
 
@@ -126,6 +127,7 @@ BAD = [
     ('{"autoquant": {"float_operators": [1]}}', "$.autoquant.float_operators: expected a list of str, got [1]"),
     ('{"autoquant": {"float_operators": ["a", "a"]}}', "$.autoquant.float_operators: 'a' is there 2 times"),
     ('{"autoquant": {"bias_correction": true}}', "$.autoquant.bias_correction: "),
+    ('{"autoquant": {"training": 1}}', "$.autoquant.training: "),
     ('{"autoquant": {"weight_rounding": "gpt"}}', "$.autoquant.weight_rounding: unknown 'gpt'; try 'gptq'"),
     (
         '{"autoquant": {"bias_correction": "empiric"}}',

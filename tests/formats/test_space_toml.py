@@ -62,27 +62,28 @@ def test_an_empty_file_offers_the_defaults() -> None:
 
 
 def test_repairs_of_the_whole_model() -> None:
-    roundings = "weight_rounding = ['gptq', 'nearest']"
-    space = parse_space(
-        f"[global]\nequalize = [true, false]\nbias_correction = ['empirical', 'none']\n{roundings}", "a"
-    )
+    others = "weight_rounding = ['gptq', 'nearest']\ntraining = [false, true]"
+    space = parse_space(f"[global]\nequalize = [true, false]\nbias_correction = ['empirical', 'none']\n{others}", "a")
     assert space.whole == {
         "batch_num": (1,),
         "equalize": (True, False),
         "weight_rounding": ("gptq", "nearest"),
         "bias_correction": ("empirical", "none"),
+        "training": (False, True),
     }
     assert parse_space("[global]\nequalize = true\nbias_correction = 'analytic'", "a").whole == {
         "batch_num": (1,),
         "equalize": (True,),
         "weight_rounding": ("nearest",),
         "bias_correction": ("analytic",),
+        "training": (False,),
     }
     assert parse_space("", "a").whole == {
         "batch_num": (1,),
         "equalize": (False,),
         "weight_rounding": ("nearest",),
         "bias_correction": ("none",),
+        "training": (False,),
     }
 
 
@@ -147,6 +148,7 @@ BAD = [
     ("[global]\nweight_rounding = 'adaround'", "my.toml.global.weight_rounding: unknown 'adaround'"),
     ("[global]\nbias_correction = true", "my.toml.global.bias_correction: expected a list of str, got True"),
     ("[global]\nbias_correction = ['none', 'none']", "my.toml.global.bias_correction: a value appears twice"),
+    ("[global]\ntraining = 'yes'", "my.toml.global.training: expected a list of bool, got 'yes'"),
     ("[layer]\nbias_correction = 'none'", "my.toml.layer.bias_correction: unknown key"),
     (
         "[layer]\nact_algo = 'percentile'\n[layer.percentile]\nfraction = 2",

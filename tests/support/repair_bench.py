@@ -17,6 +17,7 @@ from autoquant.model.model import Model
 from autoquant.model.open import open_model
 from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.study.workload import Workload
 
 LAYERS = ("conv", "depthwise", "dense")
@@ -41,9 +42,13 @@ class Bench:
         }
         return Plan(plans, 1, bias_correction=bias_correction, weight_rounding=weight_rounding)
 
+    @property
+    def repairs(self) -> Repairs:
+        assert self.builder.repairs is not None
+        return self.builder.repairs
+
     def corrections(self, plan: Plan) -> Any:
-        assert self.builder.corrector is not None
-        return self.builder.corrector.corrections(plan, self.model, self.builder.prepared(plan).compiler).biases
+        return self.repairs.corrector.corrections(plan, self.model, self.builder.prepared(plan).compiler).biases
 
     def run(self, path: Path, x: Any) -> Any:
         runner = open_engine(self.runtime).open_file(path, self.model.program)

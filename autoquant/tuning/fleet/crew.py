@@ -79,7 +79,7 @@ class Crew:
         plan = self._builder.completed(plan)
         self._builder.prepared(plan)
         with suppress(PlanError, TrialError):  # which whoever carries the plan out reports
-            self._builder.rounded(plan)
+            self._builder.round_weights(plan)
         self._publish()
 
     def end(self, why: str) -> None:

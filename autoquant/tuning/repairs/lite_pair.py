@@ -46,7 +46,7 @@ class LitePair:
         """See `FloatInt8Pair`."""
         for name, layer in self.layers.items():
             kind, index, _ = self.lite.operator(name)
-            quantized, weight = self._fake_quantized(index).constants, known_constant(self.lite, layer.weight)
+            quantized, weight = self.fake_quantized(index).constants, known_constant(self.lite, layer.weight)
             yield layer, quantized[KINDS[kind].weight or 0].astype(np.float64) - weight
 
     def open(self) -> LiteRTRunner:
@@ -56,8 +56,8 @@ class LitePair:
         now: dict[int, int] = {}  # a tensor of the float model -> what it is in the quantized one
         for index, op in enumerate(self.lite.operators):
             quantized, results = builder.copied(index, now), [int(tensor) for tensor in op.outputs]
-            fake_quantize(builder, quantized, self._fake_quantized(index), at=index)
-            rounded = {result: affine for result in results if (affine := _affine(self._tensors[result])) is not None}
+            fake_quantize(builder, quantized, self.fake_quantized(index), at=index)
+            rounded = {result: affine for result in results if (affine := self.affine(result)) is not None}
             if index in names:
                 corrected = _correct(builder, index, quantized)
                 means[names[index]], now[results[0]] = corrected.error, corrected.result
@@ -69,6 +69,15 @@ class LitePair:
                 now[result] = builder.quantize_dequantize(now[result], affine.scale, affine.offset, at=index + 1)
         return LiteRTRunner(builder.write(means), self.lite.inputs, list(means), LiteRTEngine().threads, cut=False)
 
+    def tensor(self, index: int, place: int) -> Any:
+        """What the INT8 model has (TensorT) where an operator of the float model reads an input."""
+        (result, *_) = self.lite.operators[index].outputs
+        return self._tensors[self._makers[int(result)].inputs[place]]
+
+    def affine(self, tensor: int) -> Affine | None:
+        """Scale and offset of a tensor in the INT8 model; None where it is no INT8 there."""
+        return _affine(self._tensors[tensor])
+
     @property
     def _tensors(self) -> Any:
         return self.saved.subgraphs[0].tensors
@@ -77,14 +86,11 @@ class LitePair:
     def _makers(self) -> Mapping[int, Any]:
         return {int(tensor): op for op in self.saved.subgraphs[0].operators for tensor in op.outputs}
 
-    def _fake_quantized(self, index: int) -> FakeQuantized:
+    def fake_quantized(self, index: int) -> FakeQuantized:
         """An operator of the float model as the INT8 model has it."""
         op = self.lite.operators[index]
-        there = {
-            number: self._tensors[self._makers[int(op.outputs[0])].inputs[number]]
-            for number, tensor in enumerate(op.inputs if len(op.outputs) else ())
-            if tensor >= 0
-        }
+        places = [number for number, tensor in enumerate(op.inputs if len(op.outputs) else ()) if tensor >= 0]
+        there = {number: self.tensor(index, number) for number in places}
         constants = {n: value for n, one in there.items() if (value := _real_constant(self.saved, one)) is not None}
         data = {n: affine for n, one in there.items() if n not in constants and (affine := _affine(one)) is not None}
         return FakeQuantized("", index, data, constants)

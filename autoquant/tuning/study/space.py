@@ -48,8 +48,8 @@ class Suggestion:
 class SearchSpace:
     """The dimensions of a search with their choices; those with a single choice are left out.
 
-    Names of dimensions: `batch_num`, `equalize`, `weight_rounding`, `bias_correction`, `<setting>` where one choice
-    holds for all layers, `<layer>:<setting>` otherwise.
+    Names of dimensions: `batch_num`, `equalize`, `weight_rounding`, `bias_correction`, `training`, `<setting>` where
+    one choice holds for all layers, `<layer>:<setting>` otherwise.
     `layers` are those of the model, and of each operator that is `tensor_only` the first input that an override offers.
     """
 
@@ -284,6 +284,7 @@ SETTING_WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
         "equalize": lambda on: "equalized" if on else "not equalized",
         "weight_rounding": lambda how: f"weights rounded {'to nearest' if how == 'nearest' else f'by {how}'}",
         "bias_correction": lambda how: "biases not corrected" if how == "none" else f"biases corrected ({how})",
+        "training": lambda on: "trained" if on else "not trained",
         "activation": str,
         "asymmetric": lambda on: "asymmetric" if on else "symmetric",
         "channel_wise": lambda on: "per-channel" if on else "per-tensor",

@@ -144,7 +144,7 @@ def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
     found = {}
     for target in sorted(TARGETS):
         bench = made_bench(target, tiny.model, x)
-        assert bench.builder.corrector is not None
+        assert bench.builder.repairs is not None
         layers = bench.builder.workload.layers
         plan = Plan(
             {name: layer_plan(layer, LayerPlan(MinMax())) for name, layer in layers.items()},
@@ -152,7 +152,7 @@ def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
             bias_correction="analytic",
         )
         found[target] = set(
-            bench.builder.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler).biases
+            bench.builder.repairs.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler).biases
         )
     assert found == {"tensorflow": {"conv", "dense"}, "litert": {"conv", "depthwise", "dense"}}
 
@@ -170,8 +170,8 @@ class Untouchable:
 
 
 def test_corrections_are_cached_under_a_key_of_their_own(bench: Bench, tmp_path: Path) -> None:
-    corrector = bench.builder.corrector
-    assert corrector is not None
+    assert bench.builder.repairs is not None
+    corrector = bench.builder.repairs.corrector
     calibration = replace(corrector.calibration, batch_size=COUNT)
     first = Corrector(corrector.target, corrector.layers, calibration, tmp_path / "kept")
     again = Corrector(
@@ -200,8 +200,8 @@ def test_of_several_batches_the_mean_is_taken(
     plan = bench.plan(*LAYERS, bias_correction="empirical")
     record = bench.builder.prepared(plan).compiler.compile(plan, tmp_path / "model").record
     monkeypatch.setattr("autoquant.tuning.repairs.bias_correction.LARGEST", 4 * 64 * 16)  # 16 samples
-    assert bench.builder.corrector is not None
-    samples = bench.builder.corrector.calibration.samples(SAMPLES)["x"]
+    assert bench.builder.repairs is not None
+    samples = bench.builder.repairs.corrector.calibration.samples(SAMPLES)["x"]
     parts = [expected(weights, part, record, "empirical") for part in np.split(samples, (16, 32))]
     found = bench.corrections(plan)
     for name in LAYERS:

@@ -87,7 +87,7 @@ def moments_of(rows: Any, *, centered: bool) -> Any:
 def record_and_integers(bench: Bench, plan: Plan) -> tuple[Any, dict[str, Any]]:
     """The record of a plan, and the integers of its weights in the layout of TensorFlow."""
     compiler = bench.builder.prepared(plan).compiler
-    found = bench.builder.rounded(plan).weights
+    found = bench.builder.round_weights(plan)
     if bench.runtime == "litert":
         found = {name: in_tensorflow(name, weight) for name, weight in found.items()}
     return compiler.record(plan), dict(found)
@@ -156,7 +156,7 @@ def test_the_file_has_these_integers_and_all_else_as_before(
     paths = [tmp_path / f"{plan.weight_rounding}.{suffix}" for plan in plans]
     nearest, made = (bench.builder.make(plan, path) for plan, path in zip(plans, paths, strict=True))
     assert nearest == made
-    found, given = integers_in(bench, paths[1]), bench.builder.rounded(plans[1]).weights
+    found, given = integers_in(bench, paths[1]), bench.builder.round_weights(plans[1])
     before = integers_in(bench, paths[0])
     for name, integers in found.items():
         np.testing.assert_array_equal(integers, given[name])
@@ -170,14 +170,14 @@ def test_the_file_has_these_integers_and_all_else_as_before(
 @pytest.mark.parametrize("names", [("depthwise",), ("conv", "dense")], ids=str)
 def test_layers_in_float_have_no_integers(bench: Bench, names: Any, tmp_path: Path) -> None:
     plan = bench.plan(*names, weight_rounding="gptq")
-    assert set(bench.builder.rounded(plan).weights) == set(names)
+    assert set(bench.builder.round_weights(plan)) == set(names)
     assert list(bench.builder.make(plan, tmp_path / "model").record) == list(names)
 
 
 def test_a_layer_depends_on_no_other(bench: Bench) -> None:
     """Whatever else is in INT8."""
     alone, all_together = (
-        bench.builder.rounded(bench.plan(*names, weight_rounding="gptq")).weights for names in (("dense",), LAYERS)
+        bench.builder.round_weights(bench.plan(*names, weight_rounding="gptq")) for names in (("dense",), LAYERS)
     )
     np.testing.assert_array_equal(alone["dense"], all_together["dense"])
 
@@ -187,7 +187,7 @@ def test_weights_of_fewer_bits(bench: Bench, bits: int) -> None:
     if bench.runtime != "tensorflow":
         pytest.skip("LiteRT has weights of 8 bits")
     plan = bench.plan("conv", weight_rounding="gptq", weight_bits=bits)
-    found = bench.builder.rounded(plan).weights["conv"]
+    found = bench.builder.round_weights(plan)["conv"]
     assert -(2 ** (bits - 1)) <= found.min() < -(2 ** (bits - 2)) < 2 ** (bits - 2) < found.max() < 2 ** (bits - 1)
 
 
@@ -204,8 +204,7 @@ class Untouchable:
 
 
 def test_integers_are_cached_layer_by_layer_and_moments_are_seen_once(bench: Bench, tmp_path: Path) -> None:
-    own = bench.builder.rounder
-    assert own is not None
+    own = bench.repairs.rounder
     calibration = replace(own.calibration, batch_size=COUNT)
     done: list[tuple[int, int]] = []
     told = replace(calibration, on_progress=lambda *steps: done.append(steps))
@@ -229,8 +228,7 @@ def test_integers_are_cached_layer_by_layer_and_moments_are_seen_once(bench: Ben
 
 
 def test_with_little_memory_it_takes_a_pass_for_each_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = bench.builder.rounder
-    assert own is not None
+    own = bench.repairs.rounder
     plan = bench.plan(*LAYERS, weight_rounding="gptq")
     variant, wanted = bench.builder.prepared(plan), own.weights(plan, *bench.builder.prepared(plan))
     monkeypatch.setattr("autoquant.tuning.repairs.weight_rounding.TOGETHER", 1)
@@ -243,8 +241,7 @@ def test_with_little_memory_it_takes_a_pass_for_each_layer(bench: Bench, monkeyp
 
 def test_layers_with_too_many_inputs_are_named_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoquant.tuning.repairs.weight_inputs.LARGEST", 16)
-    own, told = bench.builder.rounder, list[str]()
-    assert own is not None
+    own, told = bench.repairs.rounder, list[str]()
     rounder = Rounder(own.target, own.layers, own.calibration, warn=told.append)
     plan = bench.plan(*LAYERS, weight_rounding="gptq")
     for _ in range(2):
@@ -255,11 +252,8 @@ def test_layers_with_too_many_inputs_are_named_once(bench: Bench, monkeypatch: p
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_inputs_whose_squares_are_beyond_float32_name_the_layer(file: Path, x: Any, target: str) -> None:
     bench = made_bench(target, file, x)
-    own = bench.builder.rounder
-    assert own is not None
     plan = bench.plan("conv", weight_rounding="gptq")
-    huge = made_bench(target, file, x * np.float32(1e25)).builder.rounder
-    assert huge is not None
+    huge = made_bench(target, file, x * np.float32(1e25)).repairs.rounder
     with pytest.raises(TrialError, match="conv: the squares of what it reads are beyond float32"):
         huge.weights(plan, *bench.builder.prepared(plan))
 

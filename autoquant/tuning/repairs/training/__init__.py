@@ -1,0 +1,1 @@
+"""Training without labels: scales of activations, roundings of weights and biases, by gradients of TensorFlow."""

@@ -107,8 +107,8 @@ def test_plain_int8_scores_what_a_simulation_does(
 def plain_int8(found: SearchResult, per_channel: bool) -> float:
     """Score of the trial with every layer in INT8 by its least and largest values."""
     wanted = LayerPlan(RANGES["minmax"](), channel_wise=per_channel)
-    (score,) = (trial.score for trial in found.trials if all(made == wanted for made in trial.plan.layers.values()))
-    assert score is not None
+    plain = [trial for trial in found.trials if all(made == wanted for made in trial.plan.layers.values())]
+    (score,) = (trial.score for trial in plain if trial.score is not None)  # once; the race is on fewer images
     return score
 
 

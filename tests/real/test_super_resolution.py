@@ -91,8 +91,9 @@ def test_search_meets_the_tolerance_that_plain_int8_misses(found: SearchResult, 
     for per_channel in (True, False):
         assert plain_int8(found, per_channel) < FP32 - TOLERANCE
     assert 4 <= found.best.int8_layers < len(LAYERS)
-    assert plain_psnr(found.model, set5) == pytest.approx(found.score, abs=1e-4)
+    assert plain_psnr(found.model, set5) == pytest.approx(found.score_tensorflow, abs=1e-4)
     assert found.score is not None
+    assert found.score == pytest.approx(found.score_tensorflow, abs=1e-3)  # fake-quantized, on LiteRT
     assert found.score >= found.baseline - TOLERANCE
 
 
@@ -107,8 +108,8 @@ def test_plain_int8_scores_what_a_simulation_does(
 def plain_int8(found: SearchResult, per_channel: bool) -> float:
     """Score of the trial with every layer in INT8 by its least and largest values."""
     wanted = LayerPlan(RANGES["minmax"](), channel_wise=per_channel)
-    (score,) = (trial.score for trial in found.trials if all(made == wanted for made in trial.plan.layers.values()))
-    assert score is not None
+    plain = [trial for trial in found.trials if all(made == wanted for made in trial.plan.layers.values())]
+    (score,) = (trial.score for trial in plain if trial.score is not None)  # once; the race is on fewer images
     return score
 
 

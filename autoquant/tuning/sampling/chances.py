@@ -43,7 +43,8 @@ class Alike:
     def _inverse(self) -> Array:
         """Of the covariance of these residuals, (T, T): well conditioned, as each has a part of its own."""
         rows = self.rows[-MOST:]
-        return np.asarray(np.linalg.inv(SHARED * likeness(rows, rows) + (1.0 - SHARED) * np.eye(len(rows))))
+        covariance = SHARED * likeness(rows, rows) + (1.0 - SHARED) * np.eye(len(rows))
+        return np.asarray(np.linalg.inv(covariance), np.float64)
 
 
 def likeness(some: Array, others: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from autoquant.tuning.sampling.history import THRESHOLD, History
 from autoquant.tuning.sampling.moves import next_float_choice, next_move, remaining_gain
 from autoquant.tuning.sampling.plans import Plans, with_best
 from autoquant.tuning.sampling.predictions import PredictionTable
-from autoquant.tuning.sampling.problem import globals_of, int8_of, start_of
+from autoquant.tuning.sampling.problem import COSTLY, globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW, changed_words, race
 from autoquant.tuning.study.space import Parameters, Suggestion, all_int8_words, switch_of
 from autoquant.tuning.study.trial import State, Trial
@@ -59,7 +59,8 @@ def _next(history: History, around: Around = lambda history, incumbent: None) ->
     if not any(trial.within for trial in history.trials_of(reference)):
         raced = race(history, reference)
         winner, near = raced.ranked[0], list(raced.near)
-        found = raced.next or _race_winner(history, raced.ranked, reference)
+        found = raced.next or _race_winner(history, raced.ranked, reference) or _costly(history, winner)
+        winner = _with_costly(history, winner)
     return found or _predicted(history, winner, near, around)
 
 
@@ -123,6 +124,33 @@ def _race_winner(history: History, ranked: Sequence[Parameters], reference: Para
         if any(trial.within for trial in ended) or not missed or not history.chance_decides:
             return None
     return None
+
+
+def _costly(history: History, winner: Parameters) -> Suggestion | None:
+    """The race's winner, once it has missed, with a setting that takes long, such as training."""
+    tried = history.trials_of(winner)
+    if not any(trial.within is False or (trial.undecided and trial.max_samples is None) for trial in tried):
+        return None
+    for point in _costly_points(history, winner):
+        if not history.already_known(point):
+            return Suggestion(point, f"cheaper settings missed: {changed_words(point, winner)}", "winner")
+    return None
+
+
+def _with_costly(history: History, winner: Parameters) -> Parameters:
+    """The race's winner to go on with: with a setting that takes long where that has brought much."""
+    tried = [point for point in _costly_points(history, winner) if history.divergences(point)]
+    if not tried:
+        return winner
+    best = history.best(tried)
+    after, before = history.compared([best, winner])
+    return best if after < MATERIAL * before else winner
+
+
+def _costly_points(history: History, winner: Parameters) -> Iterator[Parameters]:
+    dimensions = history.problem.dimensions
+    for name in sorted(COSTLY & dimensions.keys()):
+        yield from ({**winner, name: choice} for choice in dimensions[name] if choice != winner[name])
 
 
 def _best_settings(history: History, point: Parameters, table: PredictionTable) -> Suggestion | None:

@@ -12,6 +12,9 @@ from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Objective
 
+COSTLY = frozenset({"training"})
+"""Settings of the whole model that take far longer than a trial without: tried once that has missed."""
+
 
 class Choices(Protocol):
     """What may be chosen, and how trials are judged: all that a sampler needs which predicts nothing."""

@@ -16,7 +16,7 @@ from math import prod
 
 from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES
 from autoquant.tuning.sampling.history import History
-from autoquant.tuning.sampling.problem import globals_of, unit_of
+from autoquant.tuning.sampling.problem import COSTLY, globals_of, unit_of
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, setting_words
 
 PART, LARGEST = 24, 64
@@ -52,7 +52,8 @@ class Race:
 def race(history: History, reference: Parameters) -> Race:
     """The race around `reference`, which is not repeated. Running trials are treated as losers."""
     few, more = samples_of(history.problem.total)
-    whole = {name: choices for name, choices in history.problem.dimensions.items() if not unit_of(name)}
+    dimensions = history.problem.dimensions
+    whole = {name: choices for name, choices in dimensions.items() if not unit_of(name) and name not in COSTLY}
     raced, following = _compared(history, reference, whole, few)
     if following is not None:
         best = [history.best(raced)]

@@ -67,6 +67,35 @@ def test_settings_that_repair_everything_are_found_before_float_layers() -> None
     assert played.cost() < 1.5
 
 
+def test_training_comes_once_cheaper_settings_have_missed() -> None:
+    """And before any layer goes to float; the race does without."""
+    harm = {**WEAK_HARM, "training": {False: 1.0, True: 0.01}}
+    problem = replace(scaled(random_problem(3), 20.0), harm=harm)
+    played = guided(problem)
+    assert played.trials[-1].phase == "winner"
+    assert [trial.parameters["training"] for trial in played.trials] == [False] * (len(played.trials) - 1) + [True]
+    assert played.ended and played.trials[-1].within
+    assert problem.asked == 0
+
+
+def test_training_that_brings_little_is_tried_once() -> None:
+    """What follows is built on the winner without it."""
+    harm = {**WEAK_HARM, "training": {False: 1.0, True: 0.97}}
+    problem = replace(scaled(random_problem(3), 5.0), harm=harm)
+    played = guided(problem)
+    assert sum(bool(trial.parameters["training"]) for trial in played.trials) == 1
+
+
+def test_training_that_brings_much_stays() -> None:
+    """Though it is not enough: layers go to float on top of it."""
+    harm = {**WEAK_HARM, "training": {False: 1.0, True: 0.3}}
+    problem = replace(scaled(random_problem(3), 20.0), harm=harm)
+    played = guided(problem)
+    first = next(place for place, trial in enumerate(played.trials) if trial.parameters["training"])
+    assert all(trial.parameters["training"] for trial in played.trials[first:])
+    assert len(played.trials) > first + 1
+
+
 def test_the_best_settings_of_every_layer_come_before_the_knapsack() -> None:
     problem = random_problem(3, ranges=3)
     true = {layer: {"r0": 0.02, "r1": 0.02, "r2": 0.0001} for layer in problem.layers}

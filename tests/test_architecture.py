@@ -75,6 +75,7 @@ OWNERS = {
         "tuning/study/artifacts.py",
         "tuning/study/databases.py",
         "tuning/study/journal.py",
+        "tuning/study/journal_file.py",
         "tuning/study/patient_storage.py",
         "tuning/study/stored_trials.py",
         "tuning/study/stores.py",

@@ -15,7 +15,7 @@ import numpy as np
 from autoquant.amct.arguments import check_object, not_overridden
 from autoquant.errors import AutoquantError, DataError
 from autoquant.evaluation.metrics.metric import OnProgress, Score
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.targets.base import OnStep
 from autoquant.tuning.study.trial import Trial
 from autoquant.tuning.trial_steps import order_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoquant.errors import AutoquantError, TrialError, UserFunctionError
 from autoquant.evaluation.metrics.metric import reachable
-from autoquant.evaluation.scoring.sample_scorer import FIRST_PROBES, StoppingRules
+from autoquant.evaluation.scoring.stopping import FIRST_PROBES, StoppingRules
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.events import Warned
 from autoquant.tuning.result import CostlyLayers

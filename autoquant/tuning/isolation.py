@@ -24,7 +24,7 @@ from typing import IO, Any
 from autoquant import errors
 from autoquant.errors import AutoquantError, RunError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.evaluation.scoring.sample_scorer import StoppingRules
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.formats.codec import decode, encode
 from autoquant.formats.strict import Fields
 from autoquant.quiet import no_progress, stderr_held_back

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialTimeout
-from autoquant.evaluation.scoring.sample_scorer import StoppingRules
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.formats.config_json import plan_digest
 from autoquant.tuning.events import TrialEnded

@@ -11,7 +11,7 @@ from typing import Protocol
 from autoquant.calibration.plan import layer_at_fault
 from autoquant.errors import AutoquantError, DataError, RunError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.formats.codec import save
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder, Stopwatch

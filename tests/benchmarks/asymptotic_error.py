@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.scoring.sample_scorer import FIRST_CHECK, GROWTH
+from autoquant.evaluation.scoring.stopping import FIRST_CHECK, GROWTH
 from autoquant.evaluation.statistics.asymptotic import FEWEST, AsymptoticTest, looks_of
 from autoquant.evaluation.statistics.sequential import Decision
 from autoquant.evaluation.statistics.stream_order import check_points

@@ -27,7 +27,7 @@ from optuna.storages import RDBStorage
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep
 from autoquant.tuning.builder import Builder

@@ -29,7 +29,8 @@ from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.engines.litert import LiteRTEngine
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import score_baseline
-from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.paired import bootstrap_drop
 from autoquant.model.litert import flatbuffer

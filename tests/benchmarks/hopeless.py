@@ -27,7 +27,7 @@ from opened_search import opened_search
 from autoquant.calibration.plan import Plan
 from autoquant.calibration.ranges import Percentile
 from autoquant.errors import TrialError
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.evaluation.statistics.sequential import alpha_of
 from autoquant.tuning.session import SearchSession
 

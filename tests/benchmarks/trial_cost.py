@@ -32,7 +32,8 @@ from autoquant.evaluation.engines.table import ENGINES, open_engine
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.passes import CalibrationRunner, batches_in
 from autoquant.evaluation.scoring.baseline import measure_baseline
-from autoquant.evaluation.scoring.sample_scorer import SampleScorer, StoppingRules
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.model.layer import Layer
 from autoquant.model.model import Model

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoquant.calibration.plan import Plan
 from autoquant.evaluation.metrics.metric import OnProgress, Score
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.formats.space_toml import parse_space
 from autoquant.model.layer import Layer
 from autoquant.quiet import no_progress

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autoquant.calibration.plan import Plan
-from autoquant.evaluation.scoring.sample_scorer import StoppingRules
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.formats.codec import encode
 from autoquant.tuning.events import Event, Warned
 from autoquant.tuning.fleet.board import BEAT, WORKER, Board

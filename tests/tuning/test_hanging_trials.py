@@ -15,7 +15,7 @@ from fake_search import FakeScorer, fake_session, search_problem
 
 from autoquant.errors import OutOfTime, UserFunctionError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.targets.base import OnStep
 from autoquant.tuning import session as sessions
 from autoquant.tuning.alarm import alarm

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoquant.errors import RunError
-from autoquant.evaluation.scoring.sample_scorer import StoppingRules
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.formats.codec import decode, encode, without_nulls
 from autoquant.formats.strict import Fields
 from autoquant.tuning.fleet.board import ABOUT, OWNER, WORKER, Board, Member

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autoquant.evaluation.scoring.sample_scorer import StoppingRules
+from autoquant.evaluation.scoring.stopping import StoppingRules
 from autoquant.tuning.events import Listener, Warned, WorkerHere, WorkersSeen
 from autoquant.tuning.fleet.board import PERIOD, WORKER, Board, Dismissed, Member
 from autoquant.tuning.fleet.messages import (

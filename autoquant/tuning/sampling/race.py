@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from autoquant.evaluation.scoring.sample_scorer import PROBE_SIZES
+from autoquant.evaluation.scoring.stopping import PROBE_SIZES
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.problem import COSTLY, globals_of, unit_of
 from autoquant.tuning.study.space import Choice, Parameters, Suggestion, setting_words

@@ -43,7 +43,7 @@ class Trial:
     `score` and `drop` are in units of the metric. A trial that was stopped early has no score, and its drop is an
     estimate, between `low` and `high` at its share of the error rate, or None where it was only to be compared with
     others. `within` says whether the drop is within tolerance, None where that is not known. `divergences` are means of
-    the divergence of outputs from FP32 over more and more samples of the probe set (sample_scorer.PROBE_SIZES), the
+    the divergence of outputs from FP32 over more and more samples of the probe set (stopping.PROBE_SIZES), the
     last of them over `divergence_samples`; empty where one is not finite. `probe_drops` are the mean drops there, of a
     metric whose values have no bounds. A trial that failed has none of these, but
     says why in `failure`, and `at_fault` is the layer that did it, where there is one that the search may leave in
@@ -179,7 +179,7 @@ class Terms:
     """What the trials of a run share: `baseline` and `max_drop` are in units of the metric.
 
     `max_drop` is the largest drop within tolerance, `objective_name` what the search minimizes, `early_stopping` by
-    what trials are stopped early (sample_scorer.EARLY_STOPPING).
+    what trials are stopped early (stopping.EARLY_STOPPING).
     """
 
     metric: str

@@ -16,13 +16,13 @@ from autoquant.evaluation.data.dataset import open_data
 from autoquant.evaluation.metrics.metric import OnProgress
 from autoquant.evaluation.metrics.table import open_metric
 from autoquant.evaluation.scoring.baseline import measure_baseline
-from autoquant.evaluation.scoring.sample_scorer import (
+from autoquant.evaluation.scoring.sample_scorer import SampleScorer
+from autoquant.evaluation.scoring.stopping import (
     FIRST_PROBES,
     GROWTH,
     LOW_MARGIN_SHARES,
     PROBE_SIZES,
     SCREEN_AFTER,
-    SampleScorer,
     SequentialScore,
     StoppingRules,
 )

@@ -17,7 +17,7 @@ from optuna.storages import InMemoryStorage
 from autoquant.calibration.plan import Plan
 from autoquant.errors import DataError, RunError, StorageError
 from autoquant.evaluation.metrics.metric import OnProgress
-from autoquant.evaluation.scoring.sample_scorer import SequentialScore, StoppingRules
+from autoquant.evaluation.scoring.stopping import SequentialScore, StoppingRules
 from autoquant.files import digests_of
 from autoquant.quiet import no_progress
 from autoquant.targets.base import OnStep

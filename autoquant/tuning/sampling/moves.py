@@ -9,7 +9,7 @@ near miss are worth a try, as which of few samples fall to another class is chan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, compress
 
@@ -19,7 +19,9 @@ from autoquant.tuning.sampling.coding import SAME, Codes, Layers
 from autoquant.tuning.sampling.infeasible import Cuts
 from autoquant.tuning.sampling.knapsack import most_gain
 from autoquant.tuning.sampling.plans import Plans
+from autoquant.tuning.sampling.predictions import number_of
 from autoquant.tuning.sampling.problem import int8_of
+from autoquant.tuning.sensitivity.request import Prediction
 from autoquant.tuning.study.space import Suggestion
 
 CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
@@ -32,6 +34,8 @@ NEAR = 3
 """A plan that differs in no more layers from the incumbent refines it."""
 MISSES = 3
 """So many near misses have other settings tried."""
+MIXED, ALIKE = 2, 1.5
+"""So many mixtures of settings of each, whose predicted divergence is at most so many times that of the best."""
 SMALL = 12
 """In networks of so many layers all pairs of layers in float are judged, before any other settings are tried."""
 SINGLES = 12
@@ -67,8 +71,8 @@ def next_move(plans: Plans) -> Suggestion | None:
     """The move that is worth most, where any is left that is not hopeless."""
     choices = [*knapsacks(plans), *float_choices(plans)]
     if not is_small(plans):
-        return _best(plans, [*choices, *alternatives(plans), *variants(plans)])
-    return _best(plans, choices) or _best(plans, [*alternatives(plans), *variants(plans)])
+        return _best(plans, [*choices, *alternatives(plans), *variants(plans), *mixtures(plans)])
+    return _best(plans, choices) or _best(plans, [*alternatives(plans), *variants(plans), *mixtures(plans)])
 
 
 def next_float_choice(plans: Plans) -> Suggestion | None:
@@ -167,14 +171,46 @@ def variants(plans: Plans) -> Iterator[Move]:
     Those of a single layer hardly change which samples fall to another class.
     """
     history = plans.history
+    for place in _best_misses(plans):
+        for changed, words in history.coding.everywhere:
+            codes = np.where(changed == SAME, history.codes[place], changed)
+            yield from _moves(plans, codes, changed=f"{words} in all layers", missed=history.trials[place].number)
+
+
+def mixtures(plans: Plans) -> Iterator[Move]:
+    """The same with settings of their own for all layers, drawn among those that are predicted to be nearly as good.
+
+    Where chance decides which of equally good plans is within, another one of as much gain is found within for fewer
+    samples than one of less gain that is scored on all. Drawn anew after each trial, always the same.
+    """
+    history, coding = plans.history, plans.history.coding
+    if not history.chance_decides:
+        return
+    for place in _best_misses(plans):
+        draw, number = np.random.default_rng([len(history.trials), place]), history.trials[place].number
+        for _ in range(MIXED):
+            codes = history.codes[place]
+            for layer in np.flatnonzero(history.int8[place]).tolist():
+                near = _nearly_best(plans.table.predictions.get(coding.layers[layer], ()))
+                if near:
+                    codes = coding.changed(codes, near[int(draw.integers(len(near)))].parameters)
+            yield from _moves(plans, codes, changed="settings of its own for each layer", missed=number)
+
+
+def _nearly_best(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The settings of a layer that are predicted to be at most ALIKE times as bad as the best."""
+    least = min((number_of(one.divergence) for one in predictions), default=0.0)
+    return [one for one in predictions if number_of(one.divergence) <= ALIKE * least]
+
+
+def _best_misses(plans: Plans) -> list[int]:
+    """The places of the near misses of most gain."""
+    history = plans.history
 
     def rank(place: int) -> tuple[float, int]:
         return -history.gain_of(history.int8[place]), history.trials[place].number
 
-    for place in sorted(plans.near_misses, key=rank)[:MISSES]:
-        for changed, words in history.coding.everywhere:
-            codes = np.where(changed == SAME, history.codes[place], changed)
-            yield from _moves(plans, codes, changed=words, missed=history.trials[place].number)
+    return sorted(plans.near_misses, key=rank)[:MISSES]
 
 
 def _moves(plans: Plans, codes: Codes, *, changed: str = "", missed: int | None = None) -> Iterator[Move]:
@@ -192,7 +228,7 @@ def _suggestion(plans: Plans, move: Move) -> Suggestion:
     before = frozenset[str]() if incumbent is None else int8_of(incumbent.parameters, problem)
     odds = f"predicted divergence of {move.divergence:.3g}, {move.chance:.0%} likely to be within tolerance"
     if move.missed is not None:
-        words = f"refine: trial {move.missed}, a near miss, with {move.changed} in all layers ({odds})"
+        words = f"refine: trial {move.missed}, a near miss, with {move.changed} ({odds})"
         return Suggestion(parameters, words, "refine")
     if incumbent is not None and len(int8 ^ before) <= NEAR:
         more, fewer = ", ".join(sorted(int8 - before)), ", ".join(sorted(before - int8))

@@ -41,7 +41,9 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.repairs.equalization import ModelVariant
+from autoquant.tuning.repairs.training.trainer import Trainer
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -127,8 +129,8 @@ def _open(arguments: argparse.Namespace) -> Opened:
     statistics = calibration.statistics(model, layers, [batches], tensors=tensors, balanced=balanced)
     seconds = time.perf_counter() - begin
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
-    corrector = Corrector(target, workload.layers, calibration)
-    builder = Builder(model, workload, target, lambda plan: prepared, corrector)
+    repairs = Repairs(Corrector(target, workload.layers, calibration), Trainer(target, workload.layers, calibration))
+    builder = Builder(model, workload, target, lambda plan: prepared, repairs)
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
     scorer = SampleScorer.of(engine, model.program, subset, seed=0, batch_size=size)
     return Opened(builder, scorer, batches, seconds)

@@ -19,6 +19,7 @@ from autoquant.evaluation.engines.table import open_engine
 from autoquant.model.graph import Graph
 from autoquant.model.model import Model
 from autoquant.model.survey import survey_graph
+from autoquant.targets.base import Corrections
 from autoquant.targets.table import TARGETS, open_target
 
 WEIGHT = np.array([[127.0, 62.5, 63.5, -62.5, -63.5, 0.5, 1.5]], np.float32)
@@ -50,7 +51,7 @@ def dense(target: str, x: Any, path: Path, *, correction: Any = None) -> Dense:
     layers = to.survey(model, {}).by_name
     seen = engine.open_graph(model.program, sorted(to.tensors(model, layers)))({"x": x})
     compiler = to.compiler(model, layers, collect([(1, [seen])], key=""))
-    corrections = {} if correction is None else {"dense": np.array(correction)}
+    corrections = Corrections({} if correction is None else {"dense": np.array(correction)})
     plan = Plan({"dense": LayerPlan(MinMax(), channel_wise=False)})
     made = compiler.compile(plan, path, corrections=corrections)
     activation = made.record["dense"].activation

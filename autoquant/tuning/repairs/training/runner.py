@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -109,8 +110,9 @@ class TwinRunner:
             for total, values in zip(sums.values(), self._run(list(layers.values()), part), strict=True):
                 total += values.size, values.sum(dtype=np.float64), np.square(values, dtype=np.float64).sum()
         found = {}
-        for name, (count, total, squares) in sums.items():
-            found[name] = float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0)))
+        for name, seen in sums.items():
+            count, total, squares = map(float, seen)
+            found[name] = math.sqrt(max(squares / count - (total / count) ** 2, 0.0)) if count else 0.0
         return found, self.outputs(samples)
 
     def _losses(self, outputs: Mapping[str, Array]) -> Any:

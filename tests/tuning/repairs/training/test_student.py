@@ -99,7 +99,7 @@ def test_scales_by_name_are_shared_and_given_back(tensorflow: Any, half: bool) -
             for name, one in (("one", affine), ("one", affine), ("other", AFFINE))
         )
         assert len(trainable.parameters) == 2
-        moved = {name: np.float32(0.1) for name in trainable.parameters}
+        moved = {name: np.array(0.1, np.float32) for name in trainable.parameters}
         feeds = {trainable.placeholders[name]: value for name, value in moved.items()}
         found = evaluated([first, again, other], feeds)
     trained = trainable.corrections(moved).activations

@@ -29,6 +29,7 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.repairs.training import trainer as training
 from autoquant.tuning.repairs.training.descent import Parameter
+from autoquant.tuning.repairs.training.lite_functions import FUNCTIONS
 from autoquant.tuning.repairs.training.runner import Descent, TwinRunner
 from autoquant.tuning.repairs.training.student import Trainable
 from autoquant.tuning.repairs.training.trainer import HELD_OUT, Trainer, descend, open_twins
@@ -258,7 +259,7 @@ class Untouchable:
 def test_what_was_trained_is_cached_under_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
     trainer = replace(bench.trainer, cache=tmp_path / "kept")
     first = bench.trained(trainer)
-    again = trainer.trained(bench.plan, bench.model, Untouchable(), NO_CORRECTIONS)  # type: ignore[arg-type]
+    again = trainer.trained(bench.plan, bench.model, Untouchable(), NO_CORRECTIONS)
     assert again.activations == first.activations and again.weights.keys() == first.weights.keys()
     for name, values in first.weights.items():
         assert again.weights[name].dtype == np.int8
@@ -267,7 +268,7 @@ def test_what_was_trained_is_cached_under_a_key_of_its_own(bench: Bench, tmp_pat
         np.testing.assert_array_equal(again.biases[name], values)
     other = replace(bench.plan, bias_correction="analytic")
     with pytest.raises(AssertionError, match="computed again"):
-        trainer.trained(other, bench.model, Untouchable(), NO_CORRECTIONS)  # type: ignore[arg-type]
+        trainer.trained(other, bench.model, Untouchable(), NO_CORRECTIONS)
 
 
 def test_time_that_is_over_ends_it_and_nothing_is_cached(bench: Bench, tmp_path: Path) -> None:
@@ -350,8 +351,8 @@ def test_a_fixed_batch_size_groups_and_several_outputs(target: str, tmp_path: Pa
 
 def test_an_operator_of_a_tflite_that_is_not_known_is_named(tiny: Tiny, images: Any, monkeypatch: Any) -> None:
     bench = bench_of("litert", tiny.model, images)
-    known = {kind: one for kind, one in training.FUNCTIONS.items() if kind != "DEPTHWISE_CONV_2D"}
-    monkeypatch.setattr(training, "FUNCTIONS", known)
+    known = {kind: one for kind, one in FUNCTIONS.items() if kind != "DEPTHWISE_CONV_2D"}
+    monkeypatch.setattr("autoquant.tuning.repairs.training.trainer.FUNCTIONS", known)
     with pytest.raises(ModelError, match=r"DEPTHWISE_CONV_2D: .*gradient.*; set training to false"):
         bench.trained()
 
@@ -359,11 +360,8 @@ def test_an_operator_of_a_tflite_that_is_not_known_is_named(tiny: Tiny, images: 
 def test_a_model_that_tensorflow_computes_otherwise_is_refused(bench: Bench, monkeypatch: Any) -> None:
     if bench.target != "litert":
         pytest.skip("the same TensorFlow")
-    wrong = {**training.FUNCTIONS, "CONV_2D": training.FUNCTIONS["CONV_2D"]}
-    import autoquant.tuning.repairs.training.lite_functions as functions
-
-    wrong["CONV_2D"] = lambda inputs, options: 1.1 * training.FUNCTIONS["CONV_2D"](inputs, options)
-    monkeypatch.setattr(functions, "FUNCTIONS", wrong)
+    wrong = {**FUNCTIONS, "CONV_2D": lambda inputs, options: 1.1 * FUNCTIONS["CONV_2D"](inputs, options)}
+    monkeypatch.setattr("autoquant.tuning.repairs.training.lite_functions.FUNCTIONS", wrong)
     with pytest.raises(TrialError, match=r"training: TensorFlow computes '.*' otherwise than LiteRT, by up to"):
         bench.trained()
 

@@ -218,7 +218,8 @@ class Steps:
 
 
 @pytest.mark.parametrize(
-    ("losses", "best"), [((1.0, 2.0, 0.5, 0.7), 8), ((1.0, 1.0, 3.0, 1.5), 0), ((1.0, 0.9, 0.8, np.nan), 8)]
+    ("losses", "best"),
+    [((1.0, 2.0, 0.5, 0.7), 8), ((1.0, 1.0, 3.0, 1.5), 0), ((1.0, 0.97, 0.96, 0.99), 0), ((1.0, 0.9, 0.8, np.nan), 8)],
 )
 def test_the_best_step_on_samples_held_out_is_taken(losses: Any, best: int) -> None:
     """Or none; the rate is known and so is where Adam gets with it on a slope."""
@@ -396,14 +397,20 @@ def test_tensors_that_share_a_scale_keep_sharing_it(tmp_path: Path, images: Any)
         tf.nn.bias_add(tf.matmul(t, weight(64, 3), name="two"), weight(3), name="y")
 
     bench = bench_of("litert", saved(tmp_path, network, (None, 8, 8, 2)), images)
-    found = bench.trained()
-    path = tmp_path / "net_int8.tflite"
-    record = bench.compiled(path, found)
-    model = flatbuffer.read(path.read_bytes())
-    (reshape,) = (op for op in model.subgraphs[0].operators if flatbuffer.op_name(model, op) == "RESHAPE")
-    tensors = model.subgraphs[0].tensors
-    scales = {float(tensors[index].quantization.scale[0]) for index in (reshape.inputs[0], reshape.outputs[0])}
-    assert scales == {record["two"].activation.scale}
     assert isinstance(bench.model.program, LiteGraph)
-    source = bench.model.program.name_of(int(reshape.inputs[0]))
-    assert Affine(scales.pop(), record["two"].activation.offset) == found.activations[source]
+    lite = bench.model.program
+    (reshape,) = (op for index, op in enumerate(lite.operators) if lite.kind(index) == "RESHAPE")
+    source, result = lite.name_of(int(reshape.inputs[0])), lite.name_of(int(reshape.outputs[0]))
+    path = tmp_path / "net_int8.tflite"
+    runner, trainable = bench.opened(path, NO_CORRECTIONS)
+    runner.close()
+    assert source in trainable.affines and result not in trainable.affines
+    given = Affine(float(np.float32(1.125 * trainable.affines[source].scale)), trainable.affines[source].offset)
+    record = bench.compiled(path, Corrections(activations={source: given}))
+    assert record["two"].activation == given
+    tensors = flatbuffer.read(path.read_bytes()).subgraphs[0].tensors
+    for index in (int(reshape.inputs[0]), int(reshape.outputs[0])):
+        assert (float(tensors[index].quantization.scale[0]), int(tensors[index].quantization.zeroPoint[0])) == (
+            given.scale,
+            given.offset,
+        )

@@ -341,7 +341,15 @@ def test_the_space_for_litert_has_every_weight_algorithm_and_nothing_that_its_ke
     dimensions = SearchSpace(load_space("litert"), ELSEWHERE, batches=100).dimensions
     assert dimensions["conv1:weight_algorithm"] == WEIGHTS
     settings = {name.rpartition(":")[2] for name in dimensions}
-    assert settings == {"dmq", "quant_enable", "activation", "weight_algorithm", "equalize", "bias_correction"}
+    assert settings == {
+        "dmq",
+        "quant_enable",
+        "activation",
+        "weight_algorithm",
+        "equalize",
+        "bias_correction",
+        "training",
+    }
 
 
 def test_repairs_of_the_whole_model() -> None:

@@ -55,7 +55,12 @@ class TwinRunner:
             self._loss = self._losses(outputs)
             wanted = [trainable.placeholders[name] for name in trainable.parameters]
             try:
-                found = tf.gradients(self._loss, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                found = tf.gradients(
+                    self._loss,
+                    wanted,
+                    stop_gradients=twins.ends,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
             except (LookupError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
                 raise TrialError("training", f"the model has no gradient: {reason(error)}", hint=WAY_OUT) from error
             self._gradients = [tf.convert_to_tensor(one) for one in found]
@@ -111,8 +116,8 @@ class TwinRunner:
                 total += values.size, values.sum(dtype=np.float64), np.square(values, dtype=np.float64).sum()
         found = {}
         for name, seen in sums.items():
-            count, total, squares = map(float, seen)
-            found[name] = math.sqrt(max(squares / count - (total / count) ** 2, 0.0)) if count else 0.0
+            count, whole, squares = map(float, seen)
+            found[name] = math.sqrt(max(squares / count - (whole / count) ** 2, 0.0)) if count else 0.0
         return found, self.outputs(samples)
 
     def _losses(self, outputs: Mapping[str, Array]) -> Any:

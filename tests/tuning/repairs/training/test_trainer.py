@@ -307,13 +307,20 @@ def weight(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def test_an_operator_without_a_gradient_ends_the_way_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", ["no gradient", "not known", "loop"])
+def test_an_operator_without_a_gradient_ends_the_way_back(tmp_path: Path, between: str) -> None:
     """The layers before it are trained by their own results."""
+
+    def stopped(tf: Any, t: Any) -> Any:
+        if between == "no gradient":
+            return tf.cast(tf.raw_ops.Bucketize(input=t, boundaries=[0.5, 1.0, 2.0]), tf.float32)
+        if between == "not known":
+            return tf.raw_ops.ResizeArea(images=t, size=(4, 4))
+        return tf.while_loop(lambda n, t: n < 3, lambda n, t: (n + 1, tf.tanh(t)), (0, t))[1]
 
     def network(tf: Any, x: Any) -> None:
         t = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weight(3, 3, 2, 4), 1, "SAME", name="one"), weight(4)))
-        t = tf.raw_ops.Bucketize(input=t, boundaries=[0.5, 1.0, 2.0])
-        t = tf.reshape(tf.cast(t, tf.float32), (-1, 64))
+        t = tf.reshape(stopped(tf, t), (-1, 64))
         tf.nn.bias_add(tf.matmul(t, weight(64, 3), name="two"), weight(3), name="y")
 
     x = np.random.default_rng(0).normal(size=(40, 4, 4, 2)).astype(np.float32)

@@ -31,7 +31,6 @@ from autoquant.targets.base import Target
 from autoquant.targets.table import open_target
 from autoquant.tuning.certification.holdout import check_guard
 from autoquant.tuning.events import Listener, Warned, reporter
-from autoquant.tuning.repairs.training.trainer import NO_GRADIENT, without_gradient
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import NOTHING
@@ -120,7 +119,11 @@ def open_inputs(
 
 def _without_training(space_file: SpaceFile, model: Model, warn: Callable[[str], None]) -> SpaceFile:
     """The file itself, or one that offers no training where this model cannot be trained, which is told."""
-    if True not in space_file.whole["training"] or not (kind := without_gradient(model.program)):
+    if True not in space_file.whole["training"]:
+        return space_file
+    from autoquant.tuning.repairs.training.trainer import NO_GRADIENT, without_gradient
+
+    if not (kind := without_gradient(model.program)):
         return space_file
     warn(f"training is left out: {NO_GRADIENT} ({kind})")
     return replace(space_file, whole=MappingProxyType({**space_file.whole, "training": (False,)}))

@@ -110,7 +110,8 @@ def open_latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: 
 
     def measured() -> OperatorTimes:
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=TEMPORARY) as folder:
-            int8 = _made(builder, space.fullest, Path(folder) / "int8.tflite")
+            plan = replace(space.fullest, training=False)  # which runs as fast trained or not
+            int8 = _made(builder, plan, Path(folder) / "int8.tflite")
         return measured_times(lite, int8, one_batch(builder.model, evaluation))
 
     return EstimatedLatency(lite, io, cached_times(cache, key, measured), space.always_float, builder.completed)

@@ -42,7 +42,10 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, Stopwatch
 from autoquant.tuning.inputs import open_splits
 from autoquant.tuning.repairs.bias_correction import Corrector
+from autoquant.tuning.repairs.corrections import Repairs
 from autoquant.tuning.repairs.equalization import ModelVariant
+from autoquant.tuning.repairs.training.trainer import Trainer
+from autoquant.tuning.repairs.weight_rounding import Rounder
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.workload import Workload
 
@@ -128,8 +131,9 @@ def _open(arguments: argparse.Namespace) -> Opened:
     statistics = calibration.statistics(model, layers, [batches], tensors=tensors, balanced=balanced)
     seconds = time.perf_counter() - begin
     prepared = ModelVariant(model, target.compiler(model, workload.layers, statistics))
-    corrector = Corrector(target, workload.layers, calibration)
-    builder = Builder(model, workload, target, lambda plan: prepared, corrector)
+    own = target, workload.layers, calibration
+    repairs = Repairs(Rounder(*own), Corrector(*own), Trainer(*own))
+    builder = Builder(model, workload, target, lambda plan: prepared, repairs)
     subset = EvaluationSubset.of(samples.evaluation, metric, baseline)
     scorer = SampleScorer.of(engine, model.program, subset, seed=0, batch_size=size)
     return Opened(builder, scorer, batches, seconds)

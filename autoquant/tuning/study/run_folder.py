@@ -5,7 +5,7 @@ model/         the model, where it was given in memory
 float/         the float model, where that is shipped (--min-speedup)
 report.html    made of overview.json, pictures.npz, phases.json and what the trials have
 baseline.npz  splits.npz  statistics.npz  statistics-equalized.npz  operators.npz
-corrections/   weights rounded by gptq, bias corrections, and the statistics they are computed from
+corrections/   weights rounded by gptq, bias corrections, what was trained, and what they are computed from
 trials/0007/   config.json record.txt score.json [model, its quant.json] [certificate.json] [changes.json]
 best -> trials/0007
 workers.journal  workers.log   what owner and workers tell each other, and what workers of this machine write

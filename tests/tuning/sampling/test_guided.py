@@ -69,7 +69,7 @@ def test_settings_that_repair_everything_are_found_before_float_layers() -> None
 
 def test_training_comes_once_cheaper_settings_have_missed() -> None:
     """And before any layer goes to float; the race does without."""
-    harm = {**WEAK_HARM, "training": {False: 1.0, True: 0.01}}
+    harm: dict[str, dict[Choice, float]] = {**WEAK_HARM, "training": {False: 1.0, True: 0.01}}
     problem = replace(scaled(random_problem(3), 20.0), harm=harm)
     played = guided(problem)
     assert played.trials[-1].phase == "winner"
@@ -80,7 +80,7 @@ def test_training_comes_once_cheaper_settings_have_missed() -> None:
 
 def test_training_that_brings_little_is_tried_once() -> None:
     """What follows is built on the winner without it."""
-    harm = {**WEAK_HARM, "training": {False: 1.0, True: 0.97}}
+    harm: dict[str, dict[Choice, float]] = {**WEAK_HARM, "training": {False: 1.0, True: 0.97}}
     problem = replace(scaled(random_problem(3), 5.0), harm=harm)
     played = guided(problem)
     assert sum(bool(trial.parameters["training"]) for trial in played.trials) == 1
@@ -88,7 +88,7 @@ def test_training_that_brings_little_is_tried_once() -> None:
 
 def test_training_that_brings_much_stays() -> None:
     """Though it is not enough: layers go to float on top of it."""
-    harm = {**WEAK_HARM, "training": {False: 1.0, True: 0.3}}
+    harm: dict[str, dict[Choice, float]] = {**WEAK_HARM, "training": {False: 1.0, True: 0.3}}
     problem = replace(scaled(random_problem(3), 20.0), harm=harm)
     played = guided(problem)
     first = next(place for place, trial in enumerate(played.trials) if trial.parameters["training"])

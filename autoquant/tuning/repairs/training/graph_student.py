@@ -39,7 +39,7 @@ def graph_twins(
             for name in graph.outputs
             if name in found and found[name].dtype.is_floating
         }
-        return Twins(tf_graph, {name: tensor_of(tf_graph, name) for name in graph.inputs}, twins, outputs)
+        return Twins(tf_graph, {name: tensor_of(tf_graph, name) for name in graph.inputs}, twins, outputs, student.ends)
 
 
 def _end(graph: Graph, layer: Layer) -> str:
@@ -53,6 +53,7 @@ class _Student:
     def __init__(self, graph: Graph, tf_graph: Any, record: Record, start: Corrections, trainable: Trainable) -> None:
         self._graph, self._tf_graph = graph, tf_graph
         self._record, self._start, self._trainable = record, start, trainable
+        self.ends: list[Any] = []  # results through which there is no way back
         self._now: dict[str, Any] = {}  # a tensor of the float model -> what it is in the quantized one
 
     def copied(self, layers: Mapping[str, Layer]) -> Mapping[str, Any]:
@@ -76,16 +77,14 @@ class _Student:
 
     def _copy(self, op: Any, node: Any, inputs: list[Any]) -> None:
         """The same operator on other inputs."""
-        import tensorflow as tf
-
-        if not _has_gradient(op) or calls_functions(node):
-            inputs = [tf.stop_gradient(one) if one.dtype.is_floating else one for one in inputs]
         kinds = [tensor.dtype for tensor in op.outputs]
         attributes = {key: value for key, value in op.node_def.attr.items() if key != "_class"}
         if op.type == "Conv2D":
             made = [self._convolved(inputs, kinds, attributes, node)]
         else:
             made = self._tf_graph.create_op(op.type, inputs, kinds, attrs=attributes).outputs
+        if not _has_gradient(op) or calls_functions(node):
+            self.ends += made
         for before, now in zip(op.outputs, made, strict=True):
             now.set_shape(before.shape)
             self._now[before.name] = now

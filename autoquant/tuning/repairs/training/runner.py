@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -54,7 +55,12 @@ class TwinRunner:
             self._loss = self._losses(outputs)
             wanted = [trainable.placeholders[name] for name in trainable.parameters]
             try:
-                found = tf.gradients(self._loss, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                found = tf.gradients(
+                    self._loss,
+                    wanted,
+                    stop_gradients=twins.ends,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
             except (LookupError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
                 raise TrialError("training", f"the model has no gradient: {reason(error)}", hint=WAY_OUT) from error
             self._gradients = [tf.convert_to_tensor(one) for one in found]
@@ -109,8 +115,9 @@ class TwinRunner:
             for total, values in zip(sums.values(), self._run(list(layers.values()), part), strict=True):
                 total += values.size, values.sum(dtype=np.float64), np.square(values, dtype=np.float64).sum()
         found = {}
-        for name, (count, total, squares) in sums.items():
-            found[name] = float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0)))
+        for name, seen in sums.items():
+            count, whole, squares = map(float, seen)
+            found[name] = math.sqrt(max(squares / count - (whole / count) ** 2, 0.0)) if count else 0.0
         return found, self.outputs(samples)
 
     def _losses(self, outputs: Mapping[str, Array]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -38,12 +38,16 @@ class Twin(NamedTuple):
 
 @dataclass(frozen=True)
 class Twins:
-    """Both models in one tf.Graph: their placeholders by name, the results of INT8 layers and outputs by name."""
+    """Both models in one tf.Graph: their placeholders by name, the results of INT8 layers and outputs by name.
+
+    `ends` are results through which there is no way back.
+    """
 
     graph: Any
     inputs: Mapping[str, Any]
     layers: Mapping[str, Twin]
     outputs: Mapping[str, Twin]
+    ends: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)

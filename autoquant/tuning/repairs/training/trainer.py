@@ -50,6 +50,8 @@ HELD_OUT = 4
 """One of so many samples is held out."""
 EVERY = 25
 """Steps from one look at the samples that are held out to the next."""
+LEAST_GAIN = 0.05
+"""By what part the loss on them must fall before anything is changed: less, of a few samples, is as good as nothing."""
 RATE = 0.005
 """Of the first step, in the units of the parameters; it falls to 0."""
 NO_GRADIENT = "training does not know the gradient of this kind of operator of a .tflite"
@@ -151,15 +153,16 @@ def descend(
     held: Mapping[str, Array],
     on_progress: Any,
 ) -> Mapping[str, Array] | None:
-    """The values of the parameters after that step which is best on the samples held out; None where that is none.
+    """The values of the parameters after that step which is best on the samples held out; None where none is better.
 
-    Samples of each step are drawn without return until all were seen. Reports every step.
+    Better is what takes off LEAST_GAIN of the loss at the start. Samples of each step are drawn without return
+    until all were seen. Reports every step.
     """
     count = len(next(iter(samples.values())))
     size = min(SAMPLES, count)
     steps = max(1, min(STEPS, PASSES * count // size))
     values: Mapping[str, Array] = {name: one.start for name, one in parameters.items()}
-    best, lowest = None, runner.loss(values, held)
+    best, lowest = None, (1 - LEAST_GAIN) * runner.loss(values, held)
     if not np.isfinite(lowest):
         what = "the quantized model gives no numbers to compare"
         raise TrialError("training", what, hint=WAY_OUT)

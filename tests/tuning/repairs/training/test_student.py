@@ -99,7 +99,7 @@ def test_scales_by_name_are_shared_and_given_back(tensorflow: Any, half: bool) -
             for name, one in (("one", affine), ("one", affine), ("other", AFFINE))
         )
         assert len(trainable.parameters) == 2
-        moved = {name: np.float32(0.1) for name in trainable.parameters}
+        moved = {name: np.array(0.1, np.float32) for name in trainable.parameters}
         feeds = {trainable.placeholders[name]: value for name, value in moved.items()}
         found = evaluated([first, again, other], feeds)
     trained = trainable.corrections(moved).activations
@@ -140,5 +140,5 @@ def test_a_power_of_two_moves_by_factors_of_two(tensorflow: Any, moved: float, s
     inside = (steps >= low) & (steps <= high)
     wanted = np.where(inside, np.rint(steps) - steps, clipped).sum() * scale * np.log(2.0)
     np.testing.assert_allclose(slope, wanted, rtol=1e-4, atol=1e-4)
-    values = {name: np.float32(moved) for name in trainable.parameters}
+    values = {name: np.array(moved, np.float32) for name in trainable.parameters}
     assert trainable.corrections(values).activations == {"one": Affine(scale, AFFINE.offset)}

@@ -29,6 +29,7 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.repairs.training import trainer as training
 from autoquant.tuning.repairs.training.descent import Parameter
+from autoquant.tuning.repairs.training.lite_functions import FUNCTIONS
 from autoquant.tuning.repairs.training.runner import Descent, TwinRunner
 from autoquant.tuning.repairs.training.student import Trainable
 from autoquant.tuning.repairs.training.trainer import HELD_OUT, Trainer, descend, open_twins
@@ -217,7 +218,8 @@ class Steps:
 
 
 @pytest.mark.parametrize(
-    ("losses", "best"), [((1.0, 2.0, 0.5, 0.7), 8), ((1.0, 1.0, 3.0, 1.5), 0), ((1.0, 0.9, 0.8, np.nan), 8)]
+    ("losses", "best"),
+    [((1.0, 2.0, 0.5, 0.7), 8), ((1.0, 1.0, 3.0, 1.5), 0), ((1.0, 0.97, 0.96, 0.99), 0), ((1.0, 0.9, 0.8, np.nan), 8)],
 )
 def test_the_best_step_on_samples_held_out_is_taken(losses: Any, best: int) -> None:
     """Or none; the rate is known and so is where Adam gets with it on a slope."""
@@ -258,7 +260,7 @@ class Untouchable:
 def test_what_was_trained_is_cached_under_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
     trainer = replace(bench.trainer, cache=tmp_path / "kept")
     first = bench.trained(trainer)
-    again = trainer.trained(bench.plan, bench.model, Untouchable(), NO_CORRECTIONS)  # type: ignore[arg-type]
+    again = trainer.trained(bench.plan, bench.model, Untouchable(), NO_CORRECTIONS)
     assert again.activations == first.activations and again.weights.keys() == first.weights.keys()
     for name, values in first.weights.items():
         assert again.weights[name].dtype == np.int8
@@ -267,7 +269,7 @@ def test_what_was_trained_is_cached_under_a_key_of_its_own(bench: Bench, tmp_pat
         np.testing.assert_array_equal(again.biases[name], values)
     other = replace(bench.plan, bias_correction="analytic")
     with pytest.raises(AssertionError, match="computed again"):
-        trainer.trained(other, bench.model, Untouchable(), NO_CORRECTIONS)  # type: ignore[arg-type]
+        trainer.trained(other, bench.model, Untouchable(), NO_CORRECTIONS)
 
 
 def test_time_that_is_over_ends_it_and_nothing_is_cached(bench: Bench, tmp_path: Path) -> None:
@@ -305,13 +307,20 @@ def weight(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def test_an_operator_without_a_gradient_ends_the_way_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", ["no gradient", "not known", "loop"])
+def test_an_operator_without_a_gradient_ends_the_way_back(tmp_path: Path, between: str) -> None:
     """The layers before it are trained by their own results."""
+
+    def stopped(tf: Any, t: Any) -> Any:
+        if between == "no gradient":
+            return tf.cast(tf.raw_ops.Bucketize(input=t, boundaries=[0.5, 1.0, 2.0]), tf.float32)
+        if between == "not known":
+            return tf.raw_ops.ResizeArea(images=t, size=(4, 4))
+        return tf.while_loop(lambda n, t: n < 3, lambda n, t: (n + 1, tf.tanh(t)), (0, t))[1]
 
     def network(tf: Any, x: Any) -> None:
         t = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weight(3, 3, 2, 4), 1, "SAME", name="one"), weight(4)))
-        t = tf.raw_ops.Bucketize(input=t, boundaries=[0.5, 1.0, 2.0])
-        t = tf.reshape(tf.cast(t, tf.float32), (-1, 64))
+        t = tf.reshape(stopped(tf, t), (-1, 64))
         tf.nn.bias_add(tf.matmul(t, weight(64, 3), name="two"), weight(3), name="y")
 
     x = np.random.default_rng(0).normal(size=(40, 4, 4, 2)).astype(np.float32)
@@ -350,8 +359,8 @@ def test_a_fixed_batch_size_groups_and_several_outputs(target: str, tmp_path: Pa
 
 def test_an_operator_of_a_tflite_that_is_not_known_is_named(tiny: Tiny, images: Any, monkeypatch: Any) -> None:
     bench = bench_of("litert", tiny.model, images)
-    known = {kind: one for kind, one in training.FUNCTIONS.items() if kind != "DEPTHWISE_CONV_2D"}
-    monkeypatch.setattr(training, "FUNCTIONS", known)
+    known = {kind: one for kind, one in FUNCTIONS.items() if kind != "DEPTHWISE_CONV_2D"}
+    monkeypatch.setattr("autoquant.tuning.repairs.training.trainer.FUNCTIONS", known)
     with pytest.raises(ModelError, match=r"DEPTHWISE_CONV_2D: .*gradient.*; set training to false"):
         bench.trained()
 
@@ -359,11 +368,8 @@ def test_an_operator_of_a_tflite_that_is_not_known_is_named(tiny: Tiny, images: 
 def test_a_model_that_tensorflow_computes_otherwise_is_refused(bench: Bench, monkeypatch: Any) -> None:
     if bench.target != "litert":
         pytest.skip("the same TensorFlow")
-    wrong = {**training.FUNCTIONS, "CONV_2D": training.FUNCTIONS["CONV_2D"]}
-    import autoquant.tuning.repairs.training.lite_functions as functions
-
-    wrong["CONV_2D"] = lambda inputs, options: 1.1 * training.FUNCTIONS["CONV_2D"](inputs, options)
-    monkeypatch.setattr(functions, "FUNCTIONS", wrong)
+    wrong = {**FUNCTIONS, "CONV_2D": lambda inputs, options: 1.1 * FUNCTIONS["CONV_2D"](inputs, options)}
+    monkeypatch.setattr("autoquant.tuning.repairs.training.lite_functions.FUNCTIONS", wrong)
     with pytest.raises(TrialError, match=r"training: TensorFlow computes '.*' otherwise than LiteRT, by up to"):
         bench.trained()
 
@@ -415,14 +421,20 @@ def test_tensors_that_share_a_scale_keep_sharing_it(tmp_path: Path, images: Any)
         tf.nn.bias_add(tf.matmul(t, weight(64, 3), name="two"), weight(3), name="y")
 
     bench = bench_of("litert", saved(tmp_path, network, (None, 8, 8, 2)), images)
-    found = bench.trained()
-    path = tmp_path / "net_int8.tflite"
-    record = bench.compiled(path, found)
-    model = flatbuffer.read(path.read_bytes())
-    (reshape,) = (op for op in model.subgraphs[0].operators if flatbuffer.op_name(model, op) == "RESHAPE")
-    tensors = model.subgraphs[0].tensors
-    scales = {float(tensors[index].quantization.scale[0]) for index in (reshape.inputs[0], reshape.outputs[0])}
-    assert scales == {record["two"].activation.scale}
     assert isinstance(bench.model.program, LiteGraph)
-    source = bench.model.program.name_of(int(reshape.inputs[0]))
-    assert Affine(scales.pop(), record["two"].activation.offset) == found.activations[source]
+    lite = bench.model.program
+    (reshape,) = (op for index, op in enumerate(lite.operators) if lite.kind(index) == "RESHAPE")
+    source, result = lite.name_of(int(reshape.inputs[0])), lite.name_of(int(reshape.outputs[0]))
+    path = tmp_path / "net_int8.tflite"
+    runner, trainable = bench.opened(path, NO_CORRECTIONS)
+    runner.close()
+    assert source in trainable.affines and result not in trainable.affines
+    given = Affine(float(np.float32(1.125 * trainable.affines[source].scale)), trainable.affines[source].offset)
+    record = bench.compiled(path, Corrections(activations={source: given}))
+    assert record["two"].activation == given
+    tensors = flatbuffer.read(path.read_bytes()).subgraphs[0].tensors
+    for index in (int(reshape.inputs[0]), int(reshape.outputs[0])):
+        assert (float(tensors[index].quantization.scale[0]), int(tensors[index].quantization.zeroPoint[0])) == (
+            given.scale,
+            given.offset,
+        )

@@ -152,6 +152,8 @@ class Rounder:
         kept = sum(moments.nbytes for moments in self._seen.values())
         if kept + sum(moments.nbytes for moments in found.values()) <= TOGETHER:
             self._seen.update({(model.digest, name): moments for name, moments in found.items()})
+        names = [one.layer.name for one in group]
+        self._tell({name: "it reads nothing" for name in names if name not in found})
         yield from ((one, found[one.layer.name]) for one in group if one.layer.name in found)
 
     def _seen_by(self, model: Model, group: Sequence[_Wanted]) -> Mapping[str, InputMoments]:

@@ -7,8 +7,8 @@
 
 `bed` are the three networks of the real models within 0.1 %, calibrated with all 512 images, their first 256 or their
 last 256; `fsrcnn` is the real super-resolution network, within 0.1 and 0.3 dB; the others are trained
-(tight_networks.py), once for a folder: `espcn` within 0.1 dB, `depthwise` with one scale per tensor within 0.5 %, `vit`
-within 0.3 %. All samples are searched on, none certify.
+(tight_networks.py), once for a folder: `espcn` within 0.1 dB, `depthwise` with one scale per tensor, of any size and
+powers of two, within 0.5 %, `vit` within 0.3 %. All samples are searched on, none certify.
 
 Each search is a line of JSON, appended when it ends; one that RESULTS already has is not repeated. It has the layers in
 INT8 of all, their share of the multiply-adds, trials, evaluated samples (the baseline not counted), CPU seconds of the
@@ -118,9 +118,11 @@ def _espcn(data: Path, folder: Path) -> Iterator[Task]:
 
 def _depthwise(data: Path, folder: Path) -> Iterator[Task]:
     made = make_depthwise(data / "fashion_mnist", folder)
-    space = folder / "per_tensor.toml"
-    space.write_text(PER_TENSOR)
-    yield Task("depthwise", made.model, made.evaluation, {"all": made.calibration}, ("0.5%",), {"space": space})
+    powers = PER_TENSOR.replace("[global]\n", "[global]\npower_of_two = true\n")
+    for name, text in (("depthwise", PER_TENSOR), ("depthwise, powers of two", powers)):
+        space = folder / f"{name}.toml"
+        space.write_text(text)
+        yield Task(name, made.model, made.evaluation, {"all": made.calibration}, ("0.5%",), {"space": space})
 
 
 def _vit(data: Path, folder: Path) -> Iterator[Task]:

@@ -25,6 +25,7 @@ batch_num = 8
 asymmetric = true
 channel_wise = false
 equalize = [true, false]
+weight_rounding = ["gptq", "nearest"]
 bias_correction = ["analytic", "empirical", "none"]
 [layer]
 quant_enable = [true, false]

@@ -316,7 +316,9 @@ class Preparation:
     def _sampler(self, measured: _Measured, objective: Objective, predictor: Predictor, *, startup: int) -> Sampler:
         """What chooses the plans, on the search as samplers see it."""
         request, total = self.inputs.request, len(measured.scorer.subset)
-        problem = SearchProblem(self.inputs.space, objective, measured.max_drop, total, predictor.predict)
+        problem = SearchProblem(
+            self.inputs.space, objective, measured.max_drop, total, predictor.predict, request.max_trials
+        )
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
 
     @property

@@ -42,6 +42,7 @@ class Synthetic:
     slope: float = 1.0
     max_drop: float = 0.01
     total: int = 2000
+    max_trials: float = math.inf
     seed: int = 0
     asked: int = 0
 

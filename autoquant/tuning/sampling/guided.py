@@ -55,13 +55,13 @@ def _next(history: History, around: Around = lambda history, incumbent: None) ->
     first = _start(history, reference)
     if first is not None:
         return first
-    winner, near, found = reference, [reference], None
-    if not any(trial.within for trial in history.trials_of(reference)):
-        raced = race(history, reference)
-        winner, near = raced.ranked[0], list(raced.near)
-        found = raced.next or _race_winner(history, raced.ranked, reference) or _costly(history, winner)
-        winner = _with_costly(history, winner)
-    return found or _predicted(history, winner, near, around)
+    if any(trial.within for trial in history.trials_of(reference)):
+        return _predicted(history, reference, [reference], around)
+    raced = race(history, reference)
+    winner = raced.ranked[0]
+    found = raced.next or _race_winner(history, raced.ranked, reference) or _costly(history, winner)
+    found = found or _predicted(history, _with_costly(history, winner), list(raced.near), around)
+    return found or race(history, reference, share=1.0).next  # where trials were too few for all of it
 
 
 def _predicted(history: History, winner: Parameters, near: Sequence[Parameters], around: Around) -> Suggestion | None:

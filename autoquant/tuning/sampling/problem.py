@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +54,11 @@ class Problem(Choices, Protocol):
         """What no plan's objective is below; that of the model all in float is 1."""
         ...
 
+    @property
+    def max_trials(self) -> float:
+        """How many trials there may be; infinite without such a budget."""
+        ...
+
     def sensitivities(self, parameters: Parameters) -> Predictions:
         """Predicted divergences under the settings of the whole model (the dimensions without ':') that are given.
 
@@ -70,6 +76,7 @@ class SearchProblem:
     max_drop: float
     total: int
     predict: Callable[[Parameters], Predictions]
+    max_trials: float = math.inf
     _predicted: dict[frozenset[tuple[str, Choice]], Predictions] = field(default_factory=dict)
 
     @property

@@ -8,6 +8,7 @@ same samples. The best few are compared once more, on four times as many.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ ALL, MOST = 8, 14
 
 All together take (MOST - 1) LARGEST + FEW MORE LARGEST samples at most, 1,600, and of few samples 0.9 of them.
 """
+SHARE = 1.0 / 3.0
+"""Of few trials no more than this share are for such comparisons."""
 CLOSE, FEW = 1.2, 3
 """The best few: within this factor of the best, and so many."""
 NEAR = 2.0
@@ -49,12 +52,12 @@ class Race:
     near: Sequence[Parameters]
 
 
-def race(history: History, reference: Parameters) -> Race:
-    """The race around `reference`, which is not repeated. Running trials are treated as losers."""
+def race(history: History, reference: Parameters, *, share: float = SHARE) -> Race:
+    """The race around `reference`, which is not repeated, for a share of all trials. Those that run count as losers."""
     few, more = samples_of(history.problem.total)
     dimensions = history.problem.dimensions
     whole = {name: choices for name, choices in dimensions.items() if not unit_of(name) and name not in COSTLY}
-    raced, following = _compared(history, reference, whole, few)
+    raced, following = _compared(history, reference, whole, few, share * history.problem.max_trials)
     if following is not None:
         best = [history.best(raced)]
         return Race(_raced(following, reference, few), best, best)
@@ -74,14 +77,15 @@ def samples_of(total: int) -> tuple[int, int]:
 
 
 def _compared(
-    history: History, reference: Parameters, whole: Whole, samples: int
+    history: History, reference: Parameters, whole: Whole, samples: int, most: float
 ) -> tuple[list[Parameters], Parameters | None]:
-    """The points that were compared so far, and the next one, None where there is none."""
+    """The points that were compared so far, and the next one, None where there is none, or there are `most`."""
     raced: list[Parameters] = [reference]
     for point in _points(history, reference, whole, raced):
         if point in raced:
             continue
-        if len(raced) == MOST and prod(map(len, whole.values())) > ALL:
+        few = prod(map(len, whole.values())) <= ALL
+        if len(raced) >= min(math.inf if few else MOST, max(most, 2.0)):
             break
         if not _measured(history, point, samples):
             return raced, point

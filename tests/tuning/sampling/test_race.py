@@ -186,3 +186,18 @@ def test_without_divergences_drops_are_compared() -> None:
         point, samples = raced.next.parameters, raced.next.max_samples
         trials.append(trial(len(trials), point, samples, divergence_samples=0, drop=0.1 * true_divergence(point)))
     assert globals_of(raced.ranked[0]) == {"batch_num": 8, "equalize": True, "bias_correction": "empirical"}
+
+
+@pytest.mark.parametrize(("max_trials", "points"), [(6, 2), (15, 5), (math.inf, 14)])
+def test_with_few_trials_few_points_are_compared(max_trials: float, points: int) -> None:
+    """The start included; the other trials are for what follows."""
+    names = ("a", "b", "c", "d")
+    harm: dict[str, dict[Choice, float]] = {
+        name: {0: 1.0, 1: 0.99 - place / 100, 2: 0.98 - place / 100} for place, name in enumerate(names)
+    }
+    even = {"l0": {"r0": 0.05}}
+    problem = Synthetic({"l0": 1.0}, even, even, harm=harm, max_trials=max_trials, total=2000)
+    trials: list[Trial] = []
+    while (found := race(History.of(trials, problem), start_of(problem)).next) is not None and found.max_samples == 64:
+        trials.append(problem.evaluate(found, len(trials)))
+    assert len(trials) == points - 1

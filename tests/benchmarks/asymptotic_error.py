@@ -24,7 +24,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.evaluation.scoring.stopping import FIRST_CHECK, GROWTH
-from autoquant.evaluation.statistics.asymptotic import FEWEST, AsymptoticTest, looks_of
+from autoquant.evaluation.statistics.asymptotic import FEWEST, AsymptoticTest, checks_of
 from autoquant.evaluation.statistics.sequential import Decision
 from autoquant.evaluation.statistics.stream_order import check_points
 
@@ -50,7 +50,7 @@ def _rare(random: Any, count: int, share: float) -> Array:
 def decided(values: Array, max_drop: float, alpha: float) -> tuple[Decision, int]:
     """What is decided of values in this order, and after how many."""
     stops = list(check_points(len(values), first=FIRST_CHECK, growth=GROWTH))
-    test = AsymptoticTest(max_drop, population=len(values), looks=looks_of(stops, len(values)), alpha=alpha)
+    test = AsymptoticTest(max_drop, population=len(values), checks=checks_of(stops, len(values)), alpha=alpha)
     for start, stop in zip([0, *stops], stops, strict=False):
         test.add(values[start:stop])
         if test.decision is not Decision.UNDECIDED:

@@ -48,7 +48,7 @@ from autoquant.evaluation.scoring.stopping import (
     StoppingRules,
 )
 from autoquant.evaluation.scoring.subset import EvaluationSubset
-from autoquant.evaluation.statistics.asymptotic import FEWEST, AsymptoticTest, looks_of
+from autoquant.evaluation.statistics.asymptotic import FEWEST, AsymptoticTest, checks_of
 from autoquant.evaluation.statistics.sequential import Decision, SequentialTest
 from autoquant.evaluation.statistics.stream_order import check_points, stream_order
 from autoquant.evaluation.statistics.tolerance import drop_from, within
@@ -239,7 +239,7 @@ class _TrialScoring:
         total = len(self._subset)
         order = stream_order(total, margins=None, seed=(self._scorer.seed, rules.order)).order
         stops = list(check_points(total, first=FIRST_CHECK, growth=GROWTH))
-        test = AsymptoticTest(rules.max_drop, population=total, looks=looks_of(stops, total), alpha=rules.alpha)
+        test = AsymptoticTest(rules.max_drop, population=total, checks=checks_of(stops, total), alpha=rules.alpha)
         for start, stop in pairwise([0, *stops]):
             self._measure(order[:stop])
             places = order[start:stop]

@@ -5,22 +5,21 @@ may outweigh all others. What can be had is asymptotic: samples drawn without re
 normal around that of all N (Hajek, "Limiting distributions in simple random sampling from a finite population", 1960),
 if no value makes up most of the variance. Its standard error, s / sqrt(n) sqrt(1 - n / N), is 0 when all were drawn.
 
-How often one looks is known before: of L looks each may err with alpha / L, by the quantile q of Student's distribution
-(alpha-spending by Bonferroni). For skewness g, as that of values of which some lose much, the quantile is larger by
-|g| (2 q^2 + 1) / (6 sqrt(n)), the first term of the expansion of Cornish and Fisher for a mean over its standard error
-(Johnson, "Modified t tests and confidence intervals for asymmetrical populations", JASA 73, 1978).
+How often one checks is known before: of L checks each may err with alpha / L, by the quantile q of Student's
+distribution (alpha-spending by Bonferroni). For skewness g, as that of values of which some lose much, the quantile is
+larger by |g| (2 q^2 + 1) / (6 sqrt(n)), the first term of the expansion of Cornish and Fisher for a mean over its
+standard error (Johnson, "Modified t tests and confidence intervals for asymmetrical populations", JASA 73, 1978).
 
 Asymptotic confidence sequences (Waudby-Smith et al., "Time-uniform central limit theory and asymptotic confidence
-sequences", Annals of Statistics 52, 2024, arXiv:2103.06476) need no number of looks, but they are for values drawn with
-replacement, and have no use of N. No look is taken of fewer than FEWEST values, nor where a single one makes up more
-than LARGEST of the variance. What is rarer than one in FEWEST may not be among them, however much it loses or gains: no
-test knows of it then (tests/benchmarks/asymptotic_error.py).
+sequences", Annals of Statistics 52, 2024, arXiv:2103.06476) need no number of checks, but they are for values drawn
+with replacement, and have no use of N. No check is made of fewer than FEWEST values, nor where a single one makes up
+more than LARGEST of the variance. What is rarer than one in FEWEST may not be among them, however much it loses or
+gains: no test knows of it then (tests/benchmarks/asymptotic_error.py).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,41 +32,35 @@ LARGEST = 0.1
 """The largest share of the sum of squared deviations that a single value may have."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    mean: float
-    half: float
-
-
 class AsymptoticTest:
     """Decides whether the mean of `population` values, drawn without replacement, is more than `max_drop`.
 
-    `looks` is how often it will be asked at most, `alpha` the probability, nearly, with which each of the two decisions
-    is wrong over all of them. It has the methods of `SequentialTest`.
+    `checks` is how often it will be asked at most, `alpha` the probability, nearly, with which each of the two
+    decisions is wrong over all of them. It has the methods of `SequentialTest`.
     """
 
-    def __init__(self, max_drop: float, *, population: int, looks: int, alpha: float) -> None:
-        if not (population >= 1 and looks >= 1 and 0.0 < alpha < 1.0 and math.isfinite(max_drop)):
-            raise ValueError(f"needs alpha in (0, 1), got {max_drop=}, {population=}, {looks=}, {alpha=}")
-        self._max_drop, self._population, self._alpha = max_drop, population, alpha / looks
-        self._left = looks
+    def __init__(self, max_drop: float, *, population: int, checks: int, alpha: float) -> None:
+        if not (population >= 1 and checks >= 1 and 0.0 < alpha < 1.0 and math.isfinite(max_drop)):
+            raise ValueError(f"needs alpha in (0, 1), got {max_drop=}, {population=}, {checks=}, {alpha=}")
+        self._max_drop, self._population, self._alpha = max_drop, population, alpha / checks
+        self._left = checks
         self._values = np.zeros(0)
-        self._look: _Look | None = None
+        self._interval = Interval(-math.inf, math.inf)
         self._decision = Decision.UNDECIDED
 
     def add(self, values: Array) -> None:
-        """The next values, (any,), in order, and a look at all so far. Raises ValueError for one that is not finite."""
+        """The next values, (any,), in order, and a check of all. Raises ValueError for one that is not finite."""
         values = np.asarray(values, np.float64)
         if not np.isfinite(values).all():
             raise ValueError("values must be finite")
         self._values = np.concatenate([self._values, values])
-        if self._decision is not Decision.UNDECIDED or not self._may_look():
+        if self._decision is not Decision.UNDECIDED or not self._may_check():
             return
         self._left -= 1
-        self._look = look = self._looked()
-        if look.mean - look.half > self._max_drop:
+        self._interval = self._checked()
+        if self._interval.low > self._max_drop:
             self._decision = Decision.EXCEEDED
-        elif look.mean + look.half < self._max_drop:
+        elif self._interval.high < self._max_drop:
             self._decision = Decision.WITHIN
 
     @property
@@ -83,19 +76,17 @@ class AsymptoticTest:
         return float(self._values.mean())
 
     def interval(self) -> Interval:
-        """Where the mean of all is, by the last look; each end is right with probability 1 - alpha, nearly."""
-        if self._look is None:
-            return Interval(-math.inf, math.inf)
-        return Interval(self._look.mean - self._look.half, self._look.mean + self._look.half)
+        """Where the mean of all is, by the last check; each end is right with probability 1 - alpha, nearly."""
+        return self._interval
 
-    def _may_look(self) -> bool:
+    def _may_check(self) -> bool:
         count = len(self._values)
         if self._left == 0 or not FEWEST <= count < self._population:
             return False
         squares = np.square(self._values - self._values.mean())
         return bool(squares.max() <= LARGEST * squares.sum() and squares.sum() > 0.0)
 
-    def _looked(self) -> _Look:
+    def _checked(self) -> Interval:
         from scipy.special import stdtrit
 
         count, off = len(self._values), self._values - self._values.mean()
@@ -104,9 +95,9 @@ class AsymptoticTest:
         skewness = abs(float(np.mean((off / spread) ** 3)))
         quantile += skewness * (2.0 * quantile**2 + 1.0) / (6.0 * math.sqrt(count))
         error = spread / math.sqrt(count) * math.sqrt(1.0 - count / self._population)
-        return _Look(self.estimate, quantile * error)
+        return Interval(self.estimate - quantile * error, self.estimate + quantile * error)
 
 
-def looks_of(stops: list[int], population: int) -> int:
-    """How many looks an AsymptoticTest takes at most after so many values each; at least 1."""
+def checks_of(stops: list[int], population: int) -> int:
+    """How many checks an AsymptoticTest takes at most after so many values each; at least 1."""
     return max(sum(FEWEST <= stop < population for stop in stops), 1)

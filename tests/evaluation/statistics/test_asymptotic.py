@@ -1,4 +1,4 @@
-"""The test for values without bounds: its interval, when it looks, and how often it errs."""
+"""The test for values without bounds: its interval, when it checks, and how often it errs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from scipy.stats import skew, t
 
 from autoquant.array import Array
-from autoquant.evaluation.statistics.asymptotic import FEWEST, LARGEST, AsymptoticTest, looks_of
+from autoquant.evaluation.statistics.asymptotic import FEWEST, LARGEST, AsymptoticTest, checks_of
 from autoquant.evaluation.statistics.sequential import Decision
 from autoquant.evaluation.statistics.stream_order import check_points
 
 
 def test_the_interval_is_students_for_samples_without_replacement() -> None:
     values = np.random.default_rng(0).gamma(3.0, size=300)
-    test = AsymptoticTest(9.0, population=400, looks=4, alpha=0.04)
+    test = AsymptoticTest(9.0, population=400, checks=4, alpha=0.04)
     test.add(values)
     quantile = t.ppf(0.99, 299)
     off = abs(skew(values)) * (299 / 300) ** 1.5  # scipy divides by the number of values, not by one less
@@ -32,14 +32,14 @@ def test_the_interval_is_students_for_samples_without_replacement() -> None:
 
 def test_no_look_is_taken_of_few_values_of_all_or_more_often_than_was_said() -> None:
     values = np.random.default_rng(0).normal(size=400)
-    few = AsymptoticTest(9.0, population=400, looks=9, alpha=0.05)
+    few = AsymptoticTest(9.0, population=400, checks=9, alpha=0.05)
     few.add(values[: FEWEST - 1])
     assert few.decision is Decision.UNDECIDED
     assert few.interval().high == math.inf
-    whole = AsymptoticTest(9.0, population=400, looks=9, alpha=0.05)
+    whole = AsymptoticTest(9.0, population=400, checks=9, alpha=0.05)
     whole.add(values)
     assert whole.decision is Decision.UNDECIDED  # what is known needs no test
-    often = AsymptoticTest(0.0, population=400, looks=1, alpha=1e-9)
+    often = AsymptoticTest(0.0, population=400, checks=1, alpha=1e-9)
     often.add(values[:200])
     before = often.interval()
     often.add(values[200:300])
@@ -48,14 +48,14 @@ def test_no_look_is_taken_of_few_values_of_all_or_more_often_than_was_said() -> 
 
 @pytest.mark.parametrize("values", [np.zeros(200), np.append(np.zeros(199), 5.0)])
 def test_nothing_is_decided_where_one_value_decides(values: Array) -> None:
-    test = AsymptoticTest(9.0, population=1000, looks=1, alpha=0.05)
+    test = AsymptoticTest(9.0, population=1000, checks=1, alpha=0.05)
     test.add(values)
     assert test.decision is Decision.UNDECIDED
     assert np.square(values - values.mean()).max() >= LARGEST * np.square(values - values.mean()).sum()
 
 
 def test_a_decision_stays() -> None:
-    test = AsymptoticTest(0.0, population=10_000, looks=5, alpha=0.01)
+    test = AsymptoticTest(0.0, population=10_000, checks=5, alpha=0.01)
     test.add(np.random.default_rng(0).normal(1.0, size=200))
     assert test.decision is Decision.EXCEEDED
     test.add(np.full(2000, -9.0))
@@ -63,20 +63,20 @@ def test_a_decision_stays() -> None:
     assert test.interval().low > 0.0
 
 
-@pytest.mark.parametrize("bad", [{"alpha": 0.0}, {"alpha": 1.0}, {"looks": 0}, {"population": 0}])
+@pytest.mark.parametrize("bad", [{"alpha": 0.0}, {"alpha": 1.0}, {"checks": 0}, {"population": 0}])
 def test_what_it_cannot_take(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs alpha"):
-        AsymptoticTest(1.0, **{"population": 10, "looks": 1, "alpha": 0.1, **bad})
+        AsymptoticTest(1.0, **{"population": 10, "checks": 1, "alpha": 0.1, **bad})
     with pytest.raises(ValueError, match="finite"):
-        AsymptoticTest(1.0, population=10, looks=1, alpha=0.1).add(np.array([np.nan]))
+        AsymptoticTest(1.0, population=10, checks=1, alpha=0.1).add(np.array([np.nan]))
     with pytest.raises(ValueError, match="no mean"):
-        _ = AsymptoticTest(1.0, population=10, looks=1, alpha=0.1).estimate
+        _ = AsymptoticTest(1.0, population=10, checks=1, alpha=0.1).estimate
 
 
-def test_looks_are_those_at_which_it_may_look() -> None:
+def test_checks_are_those_at_which_it_may_decide() -> None:
     stops = list(check_points(489, first=32, growth=1.25))
-    assert looks_of(stops, 489) == sum(100 <= stop < 489 for stop in stops) == 7
-    assert looks_of([10], 10) == 1
+    assert checks_of(stops, 489) == sum(100 <= stop < 489 for stop in stops) == 7
+    assert checks_of([10], 10) == 1
 
 
 POPULATIONS: dict[str, Callable[[Any, int], Array]] = {
@@ -95,7 +95,7 @@ def test_each_decision_is_wrong_at_most_as_often_as_stated(name: str) -> None:
     found = {Decision.EXCEEDED: 0, Decision.WITHIN: 0, Decision.UNDECIDED: 0}
     for _ in range(runs):
         values = POPULATIONS[name](random, count)
-        test = AsymptoticTest(float(values.mean()), population=count, looks=looks_of(stops, count), alpha=0.05)
+        test = AsymptoticTest(float(values.mean()), population=count, checks=checks_of(stops, count), alpha=0.05)
         for start, stop in zip([0, *stops], stops, strict=False):
             test.add(values[start:stop])
         found[test.decision] += 1

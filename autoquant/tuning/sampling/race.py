@@ -81,11 +81,11 @@ def _compared(
 ) -> tuple[list[Parameters], Parameters | None]:
     """The points that were compared so far, and the next one, None where there is none, or there are `most`."""
     raced: list[Parameters] = [reference]
+    most = min(math.inf if prod(map(len, whole.values())) <= ALL else MOST, max(most, 2.0))
     for point in _points(history, reference, whole, raced):
         if point in raced:
             continue
-        few = prod(map(len, whole.values())) <= ALL
-        if len(raced) >= min(math.inf if few else MOST, max(most, 2.0)):
+        if len(raced) >= most:
             break
         if not _measured(history, point, samples):
             return raced, point

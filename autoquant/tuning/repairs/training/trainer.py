@@ -85,7 +85,8 @@ class Trainer:
         return _corrections(entry)
 
     def _trained(self, plan: Plan, compiler: Compiler, start: Corrections) -> Corrections:
-        if kind := without_gradient(compiler.reference(plan)):
+        program = compiler.reference(plan)
+        if kind := without_gradient(program):
             raise ModelError(kind, NO_GRADIENT, hint=WAY_OUT)
         samples = self._samples()
         powers = any(settings.power_of_two for settings in plan.int8.values())
@@ -94,12 +95,12 @@ class Trainer:
             path = Path(folder) / self.target.file_name("untrained")
             made = compiler.compile(plan, path, corrections=start)
             layers = {name: self.layers[name] for name in plan.int8}
-            twins = open_twins(path, plan, made, compiler, layers, start, trainable)
+            twins = open_twins(path, plan, made, program, compiler, layers, start, trainable)
         count = len(next(iter(samples.values())))
         held = {name: values[: count // HELD_OUT] for name, values in samples.items()}
         rest = {name: values[count // HELD_OUT :] for name, values in samples.items()}
         with closing(TwinRunner(twins, trainable, held)) as runner:
-            self._check_agreement(compiler.reference(plan), runner, held)
+            self._check_agreement(program, runner, held)
             parameters = in_units_of_layers(trainable.parameters, runner.deviations)
             values = descend(runner, parameters, rest, held, self.calibration.on_progress)
         return start if values is None else trainable.corrections(values)
@@ -186,13 +187,13 @@ def open_twins(
     path: Path,
     plan: Plan,
     made: Int8File,
+    program: Program,
     compiler: Compiler,
     layers: Mapping[str, Layer],
     start: Corrections,
     trainable: Trainable,
 ) -> Twins:
-    """The float model of a plan and its quantized form, from the file at the path. Raises ModelError."""
-    program = compiler.reference(plan)
+    """The float `program` of a plan and its quantized form, from the file at the path. Raises ModelError."""
     if isinstance(program, LiteGraph):
         from autoquant.targets.litert import LiteRTCompiler
         from autoquant.tuning.repairs.lite_pair import LitePair

@@ -70,7 +70,7 @@ class Bench:
         made = compiler.compile(self.plan, path, corrections=start)
         layers = {name: self.builder.workload.layers[name] for name in self.plan.int8}
         trainable = Trainable(self.plan.fp16_scales)
-        twins = open_twins(path, self.plan, made, compiler, layers, start, trainable)
+        twins = open_twins(path, self.plan, made, compiler.reference(self.plan), compiler, layers, start, trainable)
         return TwinRunner(twins, trainable, {self.model.inputs[0].name: self.x}), trainable
 
 

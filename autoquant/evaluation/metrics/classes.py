@@ -13,6 +13,8 @@ from autoquant.evaluation.data.batch import Outputs
 from autoquant.evaluation.metrics.metric import ANOTHER, Metric
 from autoquant.evaluation.statistics.stream_order import margins_of
 
+SUMS_TO_ONE = 1e-3
+"""By how much the sum of probabilities may differ from 1."""
 LEAST_SURE = 0.1
 """The quantile of the margins of a sample's positions that is the margin of the sample."""
 
@@ -168,3 +170,14 @@ def shape_text(array: Array) -> str:
 def _is_one_position(array: Array) -> bool:
     """Whether no more than one axis behind the batch's is longer than 1."""
     return max(array.shape[1:], default=1) == math.prod(array.shape[1:])
+
+
+def has_probabilities(output: Array) -> bool:
+    """Whether an output of which nobody says what it is has probabilities of several classes along its last axis."""
+    return output.ndim > 1 and output.shape[-1] > 1 and sum_to_one(output, -1)
+
+
+def sum_to_one(output: Array, axis: int) -> bool:
+    """Whether scores of classes, which `axis` numbers, are in [0, 1] and add up to 1; of a single class, in [0, 1]."""
+    within = bool(output.size and (output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
+    return within and (output.shape[axis] == 1 or bool((np.abs(output.sum(axis=axis) - 1.0) <= SUMS_TO_ONE).all()))

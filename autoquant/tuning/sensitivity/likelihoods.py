@@ -19,9 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.evaluation.metrics.classes import class_axis, position_scores
+from autoquant.evaluation.metrics.classes import class_axis, has_probabilities, position_scores, sum_to_one
 
-SUMS_TO_ONE = 1e-3
 LEAST = 1e-12
 """Probabilities below this count for nothing."""
 TINY = 1e-30
@@ -149,17 +148,12 @@ def likelihood_of(output: Array, reading: OutputReading = PLAIN) -> Likelihood:
     """
     if reading.of_classes and output.size and (output.ndim == 2 or (reading.positions and output.ndim > 2)):
         axis = class_axis(output, reading.axis if reading.positions else 1, "sensitivity")
-        return Classes(_are_probabilities(output, axis), axis)
-    if reading.of_classes is None and output.ndim > 1 and output.shape[-1] > 1 and _are_probabilities(output, -1):
+        return Classes(sum_to_one(output, axis), axis)
+    if reading.of_classes is None and has_probabilities(output):
         return Classes(probabilities=True, axis=output.ndim - 1)
     spread = np.atleast_1d(output.std(axis=tuple(range(max(output.ndim - 1, 1))), dtype=np.float64))
     scale = np.maximum(spread, FLAT * spread.max(initial=0.0)) if spread.any() else np.ones_like(spread)
     return Values(tuple(scale.tolist()))
-
-
-def _are_probabilities(output: Array, axis: int) -> bool:
-    within = bool(output.size and (output >= 0.0).all() and (output <= 1.0 + SUMS_TO_ONE).all())
-    return within and (output.shape[axis] == 1 or bool((np.abs(output.sum(axis=axis) - 1.0) <= SUMS_TO_ONE).all()))
 
 
 def _direction(p: Any, signs: Any) -> Any:

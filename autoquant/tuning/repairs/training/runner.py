@@ -11,6 +11,7 @@ import numpy as np
 from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.engine import fixed_batch
+from autoquant.evaluation.metrics.classes import has_probabilities
 from autoquant.memory import release_memory
 from autoquant.messages import reason
 from autoquant.tuning.repairs.training.student import Trainable, Twin, Twins
@@ -19,7 +20,6 @@ MEMORY = 1 << 28
 """Bytes of tensors, about, that are held at once: a step of more samples is carried out in parts."""
 COPIES = 16
 """How often, about, a result of a layer is held with all that comes of it: in both models, rounded, and backwards."""
-SUMS_TO_ONE = 1e-3
 LEAST = 1e-7
 """Probabilities below this are as good as this."""
 WAY_OUT = "set training to false"
@@ -160,7 +160,7 @@ def _output_loss(twin: Twin, values: Array) -> Any:
     """The squared error of an output, summed over its last axis, from what it is in float for some samples."""
     import tensorflow as tf
 
-    if are_probabilities(values):
+    if has_probabilities(values):
         logs = [tf.math.log(tf.maximum(one, LEAST)) for one in twin]
         plain, quantized = (one - tf.reduce_mean(one, axis=-1, keepdims=True) for one in logs)
         return tf.reduce_mean(tf.reduce_sum(tf.square(quantized - plain), axis=-1))
@@ -168,11 +168,3 @@ def _output_loss(twin: Twin, values: Array) -> Any:
     return tf.reduce_mean(tf.square((twin.quantized - twin.plain) / spread)) * max(
         1, values.shape[-1] if values.ndim > 1 else 1
     )
-
-
-def are_probabilities(values: Array) -> bool:
-    """Whether the values along the last axis are between 0 and 1, and add up to 1."""
-    if values.ndim < 2 or values.shape[-1] < 2 or not values.size:
-        return False
-    within = bool((values >= 0.0).all() and (values <= 1.0 + SUMS_TO_ONE).all())
-    return within and bool((np.abs(values.sum(axis=-1) - 1.0) <= SUMS_TO_ONE).all())

@@ -66,9 +66,7 @@ def _rounded(model: Any, graph: Any, op: Any, makers: Mapping[int, Any]) -> tupl
 def _on_grid(value: Array, tensor: Any) -> Array:
     """Floats rounded to the grid of a quantized tensor, ties away from 0, as QUANTIZE rounds."""
     quantization = tensor.quantization
-    shape = [1] * value.ndim
-    if len(quantization.scale) > 1:
-        shape[quantization.quantizedDimension] = -1
+    shape = flatbuffer.scale_shape(tensor, value.ndim)
     scale = np.asarray(quantization.scale, np.float32).reshape(shape)
     zero = np.asarray(quantization.zeroPoint, np.float32).reshape(shape)
     steps = value / scale

@@ -126,6 +126,14 @@ def shape_of(tensor: Any) -> tuple[int | None, ...]:
     return () if sizes is None else tuple(None if size < 0 else int(size) for size in sizes)
 
 
+def scale_shape(tensor: Any, rank: int) -> list[int]:
+    """The shape in which the scales of a quantized tensor (TensorT) broadcast against its values of this rank."""
+    shape = [1] * rank
+    if len(tensor.quantization.scale) > 1:
+        shape[tensor.quantization.quantizedDimension] = -1
+    return shape
+
+
 def value_of(model: Any, tensor: Any) -> Array | None:
     """The value of a tensor that is a constant of a known type and not sparse, or None."""
     data = model.buffers[tensor.buffer].data

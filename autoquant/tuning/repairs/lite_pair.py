@@ -143,5 +143,5 @@ def _real_constant(model: Any, tensor: Any) -> Array | None:
         return None
     scales = np.asarray(quantization.scale, np.float64)
     zeros = np.resize(np.asarray(quantization.zeroPoint, np.float64), scales.shape)
-    shape = [-1 if n == quantization.quantizedDimension and len(scales) > 1 else 1 for n in range(value.ndim)]
+    shape = flatbuffer.scale_shape(tensor, value.ndim)
     return np.asarray((value - zeros.reshape(shape)) * scales.reshape(shape), np.float32)

@@ -124,11 +124,9 @@ class _Student:
     def _grid(self, index: int, place: int, weight: Array) -> WeightGrid:
         tensor = self._pair.tensor(index, place)
         scales = np.asarray(tensor.quantization.scale, np.float32)
-        axis = tensor.quantization.quantizedDimension
-        shape = [-1 if number == axis and len(scales) > 1 else 1 for number in range(weight.ndim)]
         integers = flatbuffer.value_of(self._pair.saved, tensor)
         assert integers is not None, index
-        return WeightGrid(weight, scales.reshape(shape), integers, -QMAX, QMAX)
+        return WeightGrid(weight, scales.reshape(flatbuffer.scale_shape(tensor, weight.ndim)), integers, -QMAX, QMAX)
 
     def _rounded_result(self, result: int, value: Any) -> Any:
         affine = self._pair.affine(result)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from repair_bench import COUNT, LAYERS, STEPS, Bench, made_bench
+from repair_bench import COUNT, LAYERS, STEPS, Bench, Untouchable, made_bench
 
 import autoquant
 from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
@@ -155,18 +155,6 @@ def test_without_a_bias_there_is_nothing_to_correct(tiny: Any) -> None:
             bench.builder.repairs.corrector.corrections(plan, bench.model, bench.builder.prepared(plan).compiler).biases
         )
     assert found == {"tensorflow": {"conv", "dense"}, "litert": {"conv", "depthwise", "dense"}}
-
-
-class Untouchable:
-    """An engine that must not be needed."""
-
-    name = "untouchable"
-
-    def __init__(self, version: str) -> None:
-        self.version = version
-
-    def open_graph(self, *arguments: Any) -> Any:
-        raise AssertionError("it was computed again")
 
 
 def test_corrections_are_cached_under_a_key_of_their_own(bench: Bench, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lite_networks import SavedLite
 from optimal_brain import textbook
-from repair_bench import COUNT, LAYERS, STEPS, Bench, made_bench
+from repair_bench import COUNT, LAYERS, STEPS, Bench, Untouchable, made_bench
 
 import autoquant
 from autoquant.calibration.plan import Plan
@@ -189,18 +189,6 @@ def test_weights_of_fewer_bits(bench: Bench, bits: int) -> None:
     plan = bench.plan("conv", weight_rounding="gptq", weight_bits=bits)
     found = bench.builder.round_weights(plan)["conv"]
     assert -(2 ** (bits - 1)) <= found.min() < -(2 ** (bits - 2)) < 2 ** (bits - 2) < found.max() < 2 ** (bits - 1)
-
-
-class Untouchable:
-    """An engine that must not be needed."""
-
-    name = "untouchable"
-
-    def __init__(self, version: str) -> None:
-        self.version = version
-
-    def open_graph(self, *arguments: Any) -> Any:
-        raise AssertionError("it was computed again")
 
 
 def test_integers_are_cached_layer_by_layer_and_moments_are_seen_once(bench: Bench, tmp_path: Path) -> None:

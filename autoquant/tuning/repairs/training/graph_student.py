@@ -15,15 +15,15 @@ from autoquant.model.shapes import import_graph, tensor_of
 from autoquant.quantization.affine import quantize_weight, spread
 from autoquant.targets.ascend_nodes import inverse_factors
 from autoquant.targets.base import Corrections
-from autoquant.tuning.repairs.training.student import Trainable, Twin, Twins, WeightGrid
+from autoquant.tuning.repairs.training.student import BothModels, Compared, Trainable, WeightGrid
 
 ACTIVATIONS = frozenset({"Elu", "LeakyRelu", "Relu", "Relu6", "Selu", "Sigmoid", "Softplus", "Tanh"})
 """Operators behind a layer that are compared in its place, where they alone read it."""
 
 
-def graph_twins(
+def open_graph_student(
     graph: Graph, layers: Mapping[str, Layer], record: Record, start: Corrections, trainable: Trainable
-) -> Twins:
+) -> BothModels:
     """A graph and its quantized form, whose INT8 layers are those of the record. Raises ModelError as `import_graph`.
 
     Nothing is trained through an operator without a gradient; what is before it is compared by itself.
@@ -33,13 +33,15 @@ def graph_twins(
         student = _Student(graph, tf_graph, record, start, trainable)
         found = student.copied({name: layer for name, layer in layers.items() if layer.records[0] in record})
         ends = {name: _end(graph, layer) for name, layer in layers.items() if layer.records[0] in record}
-        twins = {name: Twin(tensor_of(tf_graph, end), found[end]) for name, end in ends.items() if end in found}
+        compared = {name: Compared(tensor_of(tf_graph, end), found[end]) for name, end in ends.items() if end in found}
         outputs = {
-            name: Twin(tensor_of(tf_graph, name), found[name])
+            name: Compared(tensor_of(tf_graph, name), found[name])
             for name in graph.outputs
             if name in found and found[name].dtype.is_floating
         }
-        return Twins(tf_graph, {name: tensor_of(tf_graph, name) for name in graph.inputs}, twins, outputs, student.ends)
+        return BothModels(
+            tf_graph, {name: tensor_of(tf_graph, name) for name in graph.inputs}, compared, outputs, student.ends
+        )
 
 
 def _end(graph: Graph, layer: Layer) -> str:

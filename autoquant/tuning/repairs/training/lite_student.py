@@ -17,9 +17,9 @@ from autoquant.targets.litert_calibration import SharedScale
 from autoquant.tuning.repairs.lite_pair import LitePair
 from autoquant.tuning.repairs.training.lite_functions import results_of
 from autoquant.tuning.repairs.training.student import (
+    BothModels,
+    Compared,
     Trainable,
-    Twin,
-    Twins,
     WeightGrid,
     fake_quantized,
 )
@@ -27,7 +27,9 @@ from autoquant.tuning.repairs.training.student import (
 ACTIVATIONS = frozenset({"ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "PRELU", "RELU", "RELU6", "TANH"})
 
 
-def lite_twins(pair: LitePair, scales: Mapping[str, SharedScale], start: Corrections, trainable: Trainable) -> Twins:
+def open_lite_student(
+    pair: LitePair, scales: Mapping[str, SharedScale], start: Corrections, trainable: Trainable
+) -> BothModels:
     """The float model of a pair and its quantized form; each of its operators is one of FUNCTIONS.
 
     `scales` gives for each tensor in INT8 its scale, and the tensor that it shares that with.
@@ -38,9 +40,11 @@ def lite_twins(pair: LitePair, scales: Mapping[str, SharedScale], start: Correct
         student = _Student(pair, scales, start, trainable)
         inputs = student.placeholders()
         student.run()
-        layers = {name: student.twin(_end(pair.lite, name)) for name in pair.layers}
+        layers = {name: student.compared(_end(pair.lite, name)) for name in pair.layers}
         outputs = [int(index) for index in pair.lite.subgraph.outputs if student.is_compared(int(index))]
-        return Twins(tf_graph, inputs, layers, {pair.lite.name_of(index): student.twin(index) for index in outputs})
+        return BothModels(
+            tf_graph, inputs, layers, {pair.lite.name_of(index): student.compared(index) for index in outputs}
+        )
 
 
 def _end(lite: LiteGraph, layer: str) -> int:
@@ -74,9 +78,9 @@ class _Student:
             found[name] = self._plain[int(index)] = tf.compat.v1.placeholder(kind, flatbuffer.shape_of(tensor))
         return found
 
-    def twin(self, tensor: int) -> Twin:
+    def compared(self, tensor: int) -> Compared:
         """A tensor of both models."""
-        return Twin(self._plain[tensor], self._before[tensor])
+        return Compared(self._plain[tensor], self._before[tensor])
 
     def is_compared(self, tensor: int) -> bool:
         """Whether a tensor holds real numbers and differs in the quantized model."""

@@ -14,7 +14,7 @@ from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.evaluation.metrics.classes import has_probabilities
 from autoquant.memory import release_memory
 from autoquant.messages import reason
-from autoquant.tuning.repairs.training.student import Trainable, Twin, Twins
+from autoquant.tuning.repairs.training.student import BothModels, Compared, Trainable
 
 MEMORY = 1 << 28
 """Bytes of tensors, about, that are held at once: a step of more samples is carried out in parts."""
@@ -32,7 +32,7 @@ class Descent(NamedTuple):
     gradients: Mapping[str, Array]
 
 
-class TwinRunner:
+class TrainingRunner:
     """A session of two models, in which losses are means over samples.
 
     A loss is the sum over layers of the mean squared error of their results, relative to the variance of these, and
@@ -41,24 +41,24 @@ class TwinRunner:
     TensorFlow does not run the model or back through it, or has no number for the loss.
     """
 
-    def __init__(self, twins: Twins, trainable: Trainable, samples: Mapping[str, Array]) -> None:
+    def __init__(self, models: BothModels, trainable: Trainable, samples: Mapping[str, Array]) -> None:
         import tensorflow as tf
 
-        self._twins, self._trainable = twins, trainable
+        self._models, self._trainable = models, trainable
         self._errors = tf.errors
-        self._session = tf.compat.v1.Session(graph=twins.graph)
-        shapes = (one.shape.as_list() for one in twins.inputs.values() if one.shape.rank)
+        self._session = tf.compat.v1.Session(graph=models.graph)
+        shapes = (one.shape.as_list() for one in models.inputs.values() if one.shape.rank)
         self._fixed = fixed_batch(shapes)
         self.part = self._fixed or 1
         self.deviations, outputs = self._observed(samples)
-        with twins.graph.as_default():
+        with models.graph.as_default():
             self._loss = self._losses(outputs)
             wanted = [trainable.placeholders[name] for name in trainable.parameters]
             try:
                 found = tf.gradients(
                     self._loss,
                     wanted,
-                    stop_gradients=twins.ends,
+                    stop_gradients=models.ends,
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
             except (LookupError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
@@ -86,11 +86,13 @@ class TwinRunner:
 
     def outputs(self, samples: Mapping[str, Array]) -> Mapping[str, Array]:
         """What the float model gives, of the outputs that are compared."""
-        return self._outputs({name: twin.plain for name, twin in self._twins.outputs.items()}, samples)
+        return self._outputs({name: compared.plain for name, compared in self._models.outputs.items()}, samples)
 
     def quantized_outputs(self, values: Mapping[str, Array], samples: Mapping[str, Array]) -> Mapping[str, Array]:
         """The same of the quantized model, with these values of the parameters."""
-        return self._outputs({name: twin.quantized for name, twin in self._twins.outputs.items()}, samples, values)
+        return self._outputs(
+            {name: compared.quantized for name, compared in self._models.outputs.items()}, samples, values
+        )
 
     def _outputs(
         self, tensors: Mapping[str, Any], samples: Mapping[str, Array], values: Mapping[str, Array] | None = None
@@ -105,7 +107,7 @@ class TwinRunner:
 
     def _observed(self, samples: Mapping[str, Array]) -> tuple[dict[str, float], Mapping[str, Array]]:
         """The standard deviation of each layer's result, and the outputs; chooses how many samples run at once."""
-        layers = {name: twin.plain for name, twin in self._twins.layers.items()}
+        layers = {name: compared.plain for name, compared in self._models.layers.items()}
         if self._fixed is None:
             one = next(self._rows(samples, 1))
             held = sum(values.nbytes for values in self._run(list(layers.values()), one))
@@ -123,13 +125,13 @@ class TwinRunner:
     def _losses(self, outputs: Mapping[str, Array]) -> Any:
         import tensorflow as tf
 
-        twins = self._twins
+        models = self._models
         losses = [
-            tf.reduce_mean(tf.square(twin.quantized - twin.plain)) / self.deviations[name] ** 2
-            for name, twin in twins.layers.items()
+            tf.reduce_mean(tf.square(compared.quantized - compared.plain)) / self.deviations[name] ** 2
+            for name, compared in models.layers.items()
             if self.deviations[name] > 0.0
         ]
-        losses += [_output_loss(twin, outputs[name]) for name, twin in twins.outputs.items()]
+        losses += [_output_loss(compared, outputs[name]) for name, compared in models.outputs.items()]
         return tf.add_n(losses)
 
     def _parts(self, samples: Mapping[str, Array]) -> Iterator[tuple[int, Mapping[str, Array]]]:
@@ -145,7 +147,7 @@ class TwinRunner:
             yield {name: values[rows] for name, values in samples.items()}
 
     def _run(self, fetches: Any, samples: Mapping[str, Array], values: Mapping[str, Array] | None = None) -> Any:
-        feeds = {self._twins.inputs[name]: array for name, array in samples.items()}
+        feeds = {self._models.inputs[name]: array for name, array in samples.items()}
         feeds |= {self._trainable.placeholders[name]: array for name, array in (values or {}).items()}
         try:
             return self._session.run(fetches, feeds)
@@ -156,15 +158,15 @@ class TwinRunner:
             raise TrialError("training", what, hint=WAY_OUT) from error
 
 
-def _output_loss(twin: Twin, values: Array) -> Any:
+def _output_loss(compared: Compared, values: Array) -> Any:
     """The squared error of an output, summed over its last axis, from what it is in float for some samples."""
     import tensorflow as tf
 
     if has_probabilities(values):
-        logs = [tf.math.log(tf.maximum(one, LEAST)) for one in twin]
+        logs = [tf.math.log(tf.maximum(one, LEAST)) for one in compared]
         plain, quantized = (one - tf.reduce_mean(one, axis=-1, keepdims=True) for one in logs)
         return tf.reduce_mean(tf.reduce_sum(tf.square(quantized - plain), axis=-1))
     spread = float(np.std(values, dtype=np.float64)) or 1.0
-    return tf.reduce_mean(tf.square((twin.quantized - twin.plain) / spread)) * max(
+    return tf.reduce_mean(tf.square((compared.quantized - compared.plain) / spread)) * max(
         1, values.shape[-1] if values.ndim > 1 else 1
     )

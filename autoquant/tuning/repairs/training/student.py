@@ -29,7 +29,7 @@ NEAR = 0.49
 """How far, in steps, a weight starts at most from an integer that was chosen for it."""
 
 
-class Twin(NamedTuple):
+class Compared(NamedTuple):
     """A tensor of the float model, and the same of the quantized one."""
 
     plain: Any
@@ -37,7 +37,7 @@ class Twin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Twins:
+class BothModels:
     """Both models in one tf.Graph: their placeholders by name, the results of INT8 layers and outputs by name.
 
     `ends` are results through which there is no way back.
@@ -45,8 +45,8 @@ class Twins:
 
     graph: Any
     inputs: Mapping[str, Any]
-    layers: Mapping[str, Twin]
-    outputs: Mapping[str, Twin]
+    layers: Mapping[str, Compared]
+    outputs: Mapping[str, Compared]
     ends: Sequence[Any] = ()
 
 

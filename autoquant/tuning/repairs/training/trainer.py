@@ -33,8 +33,8 @@ from autoquant.quantization.affine import Affine
 from autoquant.targets.base import Compiler, Corrections, Int8File, Target
 from autoquant.tuning.repairs.training.descent import Adam, Parameter, cosine_rate
 from autoquant.tuning.repairs.training.lite_functions import FUNCTIONS
-from autoquant.tuning.repairs.training.runner import WAY_OUT, TwinRunner
-from autoquant.tuning.repairs.training.student import BIAS, Trainable, Twins
+from autoquant.tuning.repairs.training.runner import WAY_OUT, TrainingRunner
+from autoquant.tuning.repairs.training.student import BIAS, BothModels, Trainable
 
 STEPS = 300
 """Steps of a training, where PASSES allow as many."""
@@ -95,11 +95,11 @@ class Trainer:
             path = Path(folder) / self.target.file_name("untrained")
             made = compiler.compile(plan, path, corrections=start)
             layers = {name: self.layers[name] for name in plan.int8}
-            twins = open_twins(path, plan, made, program, compiler, layers, start, trainable)
+            models = open_both_models(path, plan, made, program, compiler, layers, start, trainable)
         count = len(next(iter(samples.values())))
         held = {name: values[: count // HELD_OUT] for name, values in samples.items()}
         rest = {name: values[count // HELD_OUT :] for name, values in samples.items()}
-        with closing(TwinRunner(twins, trainable, held)) as runner:
+        with closing(TrainingRunner(models, trainable, held)) as runner:
             self._check_agreement(program, runner, held)
             parameters = in_units_of_layers(trainable.parameters, runner.deviations)
             values = descend(runner, parameters, rest, held, self.calibration.on_progress)
@@ -116,7 +116,7 @@ class Trainer:
             raise TrialError("training", f"takes {HELD_OUT} calibration samples at least, got {count}", hint=hint)
         return found
 
-    def _check_agreement(self, program: Program, runner: TwinRunner, samples: Mapping[str, Array]) -> None:
+    def _check_agreement(self, program: Program, runner: TrainingRunner, samples: Mapping[str, Array]) -> None:
         """Raise TrialError where a .tflite computes something else in TensorFlow than on LiteRT."""
         if not isinstance(program, LiteGraph):
             return
@@ -148,7 +148,7 @@ def in_units_of_layers(parameters: Mapping[str, Parameter], deviations: Mapping[
 
 
 def descend(
-    runner: TwinRunner,
+    runner: TrainingRunner,
     parameters: Mapping[str, Parameter],
     samples: Mapping[str, Array],
     held: Mapping[str, Array],
@@ -183,7 +183,7 @@ def descend(
     return best
 
 
-def open_twins(
+def open_both_models(
     path: Path,
     plan: Plan,
     made: Int8File,
@@ -192,21 +192,21 @@ def open_twins(
     layers: Mapping[str, Layer],
     start: Corrections,
     trainable: Trainable,
-) -> Twins:
+) -> BothModels:
     """The float `program` of a plan and its quantized form, from the file at the path. Raises ModelError."""
     if isinstance(program, LiteGraph):
         from autoquant.targets.litert import LiteRTCompiler
         from autoquant.tuning.repairs.lite_pair import LitePair
-        from autoquant.tuning.repairs.training.lite_student import lite_twins
+        from autoquant.tuning.repairs.training.lite_student import open_lite_student
 
         assert isinstance(compiler, LiteRTCompiler)
         pair = LitePair(flatbuffer.read(path.read_bytes()), program, layers)
-        return lite_twins(pair, compiler.shared_scales(plan), start, trainable)
+        return open_lite_student(pair, compiler.shared_scales(plan), start, trainable)
     from autoquant.model.graph import Graph
-    from autoquant.tuning.repairs.training.graph_student import graph_twins
+    from autoquant.tuning.repairs.training.graph_student import open_graph_student
 
     assert isinstance(program, Graph)
-    return graph_twins(program, layers, made.record, start, trainable)
+    return open_graph_student(program, layers, made.record, start, trainable)
 
 
 def _entry(found: Corrections) -> CacheEntry:

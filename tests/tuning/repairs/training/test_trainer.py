@@ -30,9 +30,9 @@ from autoquant.tuning.builder import Builder, builder_of_plan
 from autoquant.tuning.repairs.training import trainer as training
 from autoquant.tuning.repairs.training.descent import Parameter
 from autoquant.tuning.repairs.training.lite_functions import FUNCTIONS
-from autoquant.tuning.repairs.training.runner import Descent, TwinRunner
+from autoquant.tuning.repairs.training.runner import Descent, TrainingRunner
 from autoquant.tuning.repairs.training.student import Trainable
-from autoquant.tuning.repairs.training.trainer import HELD_OUT, Trainer, descend, open_twins
+from autoquant.tuning.repairs.training.trainer import HELD_OUT, Trainer, descend, open_both_models
 from autoquant.tuning.study.workload import Workload
 
 
@@ -64,14 +64,16 @@ class Bench:
         with closing(engine.open_file(path, self.model.program)) as runner:
             return runner({self.model.inputs[0].name: self.x})
 
-    def opened(self, path: Path, start: Corrections) -> tuple[TwinRunner, Trainable]:
+    def opened(self, path: Path, start: Corrections) -> tuple[TrainingRunner, Trainable]:
         """The student of the file that starts so."""
         compiler = self.builder.prepared(self.plan).compiler
         made = compiler.compile(self.plan, path, corrections=start)
         layers = {name: self.builder.workload.layers[name] for name in self.plan.int8}
         trainable = Trainable(self.plan.fp16_scales)
-        twins = open_twins(path, self.plan, made, compiler.reference(self.plan), compiler, layers, start, trainable)
-        return TwinRunner(twins, trainable, {self.model.inputs[0].name: self.x}), trainable
+        models = open_both_models(
+            path, self.plan, made, compiler.reference(self.plan), compiler, layers, start, trainable
+        )
+        return TrainingRunner(models, trainable, {self.model.inputs[0].name: self.x}), trainable
 
 
 def bench_of(

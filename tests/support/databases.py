@@ -94,7 +94,7 @@ class MariaDB:
         words = [f"--datadir={self.folder / 'data'}", f"--socket={self.folder / 'socket'}", f"--port={self.port}"]
         words += ["--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={self.folder / 'init.sql'}"]
         words += [
-            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-log-at-trx-commit=2",  # with 0 a server that is killed has lost what it said was written
             f"--pid-file={self.folder / 'pid'}",
             "--skip-ssl",
             "--debug-no-sync",
